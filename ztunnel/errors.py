@@ -1,0 +1,136 @@
+"""What can go wrong, sorted by what is done about it.
+
+| root | reaction |
+|---|---|
+| ConnectionFailed | this one connection ends: one access-log line, one metric with its `flag` |
+| PeerError | what the peer sent is wrong: answer with `reply` where the protocol has one, then close |
+| ConfigError | what the operator gave is wrong: every fault at once, the last good state stays in force |
+| anything else | a bug: the boundary in `run.py` ends the connection, logs the stack and counts it |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Flag(StrEnum):
+    """`response_flags` of the metrics, with ztunnel's values (reference: ztunnel src/proxy/metrics.rs)."""
+
+    NONE = "-"
+    DENY = "DENY"
+    CONNECT = "CONNECT"
+    TLS_FAILURE = "TLS_FAILURE"
+    H2_HANDSHAKE_FAILURE = "H2_HANDSHAKE_FAILURE"
+    NETWORK_POLICY = "NETWORK_POLICY"
+    IDENTITY_ERROR = "IDENTITY_ERROR"
+    CERT_REVOKED = "CERT_REVOKED"
+
+
+class Side(StrEnum):
+    """Whose fault it is, so that the operator looks in the right place."""
+
+    SOURCE = "source"
+    DESTINATION = "destination"
+    US = "us"
+
+
+class ConnectionFailed(Exception):
+    """One connection ends. The message is the access log's `error` and tells the operator where to look."""
+
+    flag: Flag = Flag.CONNECT
+    side: Side = Side.DESTINATION
+    retryable: bool = False
+
+
+class Denied(ConnectionFailed):
+    """A policy refuses. The message names the policy, or says that none allowed."""
+
+    flag = Flag.DENY
+    side = Side.SOURCE
+
+
+class Unreachable(ConnectionFailed):
+    """A TCP connection could not be made: refused, no route, reset."""
+
+    flag = Flag.CONNECT
+    retryable = True
+
+
+class HboneTimedOut(ConnectionFailed):
+    """Nobody answered on 15008; in practice a NetworkPolicy that does not know about HBONE."""
+
+    flag = Flag.NETWORK_POLICY
+
+
+class TlsFailed(ConnectionFailed):
+    """The TLS handshake did not complete."""
+
+    flag = Flag.TLS_FAILURE
+
+
+class IdentityMismatch(ConnectionFailed):
+    """The peer proved to be somebody else, or proved nothing that can be accepted."""
+
+    flag = Flag.IDENTITY_ERROR
+
+
+class HandshakeFailed(ConnectionFailed):
+    """TLS stood, HTTP/2 or the CONNECT on it did not."""
+
+    flag = Flag.H2_HANDSHAKE_FAILURE
+
+
+class NoDestination(ConnectionFailed):
+    """The world knows nowhere to send this: no healthy endpoint, unknown waypoint, a call to ourselves."""
+
+    flag = Flag.CONNECT
+
+
+class NoCertificate(ConnectionFailed):
+    """No valid certificate for the local workload, so nothing can be proved to the peer."""
+
+    flag = Flag.TLS_FAILURE
+    side = Side.US
+    retryable = True
+
+
+class Drained(ConnectionFailed):
+    """The proxy stops and the drain's deadline has passed."""
+
+    flag = Flag.NONE
+    side = Side.US
+
+
+class PeerError(Exception):
+    """What the peer sent cannot be accepted. `reply` is the HTTP status or code to answer with, 0 for none."""
+
+    def __init__(self, message: str, reply: int = 0) -> None:
+        super().__init__(message)
+        self.reply = reply
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Fault:
+    """One thing wrong in what the operator gave: `file:line: field: message`."""
+
+    file: str
+    line: int
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(part for part in (place, self.field, self.message) if part)
+
+
+class ConfigError(Exception):
+    """Everything that is wrong in what the operator gave, at once."""
+
+    def __init__(self, *faults: Fault) -> None:
+        super().__init__("\n".join(map(str, faults)))
+        self.faults = faults
+
+
+class Unsupported(Exception):
+    """This machine lacks something that we need. The message names it and the mend, in one sentence."""

@@ -1,0 +1,99 @@
+"""IP addresses and endpoints, one spelling each: a v4-mapped IPv6 address is the IPv4 address it maps.
+
+The kernel's maps, the proxy's sockets and Istio's resources each spell an address in their own way. Everything
+above `kernel/` uses the types of this module, so that two spellings of one address compare equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from ztunnel.errors import PeerError
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+def canonical(ip: IPAddress) -> IPAddress:
+    """The IPv4 address inside a v4-mapped one; every other address as it is."""
+    if isinstance(ip, IPv6Address):
+        return ip.ipv4_mapped or ip
+    return ip
+
+
+def parse_ip(untrusted: str) -> IPAddress:
+    """Parse a textual address; a scope (`fe80::1%eth0`) is refused: it means nothing on another machine.
+
+    Raises:
+        PeerError: not an address.
+    """
+    if "%" in untrusted:
+        raise PeerError(f"an address with a scope is not accepted: {untrusted!r}")
+    try:
+        return canonical(ip_address(untrusted))
+    except ValueError as error:
+        raise PeerError(f"not an IP address: {untrusted!r}") from error
+
+
+def parse_packed(untrusted: bytes) -> IPAddress:
+    """An address from its 4 or 16 bytes in network order, as workload.proto carries it.
+
+    Raises:
+        PeerError: neither 4 nor 16 bytes.
+    """
+    if len(untrusted) == 4:
+        return IPv4Address(untrusted)
+    if len(untrusted) == 16:
+        if untrusted.startswith(_MAPPED):
+            return IPv4Address(untrusted[12:])
+        return IPv6Address(untrusted)
+    raise PeerError(f"an IP address has 4 or 16 bytes, not {len(untrusted)}")
+
+
+def pack16(ip: IPAddress) -> bytes:
+    """The 16 bytes by which both families are keyed in the kernel's maps: IPv4 is v4-mapped."""
+    return ip.packed if isinstance(ip, IPv6Address) else _MAPPED + ip.packed
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """An address and a TCP port. Prints as Istio logs it: `10.0.0.1:80`, `[fd00::1]:80`."""
+
+    ip: IPAddress
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.ip}:{self.port}" if isinstance(self.ip, IPv4Address) else f"[{self.ip}]:{self.port}"
+
+
+class OriginalDestination(Endpoint):
+    """Where the application wanted to go before the kernel sent its call to the proxy."""
+
+    __slots__ = ()
+
+
+class PeerAddress(Endpoint):
+    """The far end of an accepted connection, as the kernel reports it."""
+
+    __slots__ = ()
+
+
+def parse_endpoint(untrusted: str) -> Endpoint:
+    """Parse `ip:port` with IPv6 in brackets, as in an HBONE `:authority`.
+
+    Raises:
+        PeerError: no port, a port outside 1 to 65535, or no address. A hostname is no address.
+    """
+    host, separator, port = untrusted.rpartition(":")
+    if not separator or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise PeerError(f"not an address with a port from 1 to 65535: {untrusted!r}")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        if ":" not in host:
+            raise PeerError(f"brackets are for IPv6: {untrusted!r}")
+    elif ":" in host:
+        raise PeerError(f"an IPv6 address before a port stands in brackets: {untrusted!r}")
+    return Endpoint(parse_ip(host), int(port))

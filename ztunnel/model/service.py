@@ -1,0 +1,80 @@
+"""A service: a name, virtual addresses and ports, as Istio's workload.proto describes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from ztunnel.model.address import IPAddress
+
+if TYPE_CHECKING:
+    from ztunnel.model.workload import Waypoint
+
+
+class ServiceName(NamedTuple):
+    """The key of a service. Prints as on the wire: `namespace/hostname`."""
+
+    namespace: str
+    hostname: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.hostname}"
+
+
+class Port(NamedTuple):
+    """A port of a service and what it means at the pod; `target` 0 is a named port, which each endpoint resolves."""
+
+    service: int
+    target: int
+
+
+class LoadBalancing(Enum):
+    """workload.proto LoadBalancing.Mode."""
+
+    STANDARD = 0
+    STRICT = 1
+    FAILOVER = 2
+    PASSTHROUGH = 3
+
+
+class Scope(Enum):
+    """workload.proto LoadBalancing.Scope: what two workloads may have in common."""
+
+    REGION = 1
+    ZONE = 2
+    SUBZONE = 3
+    NODE = 4
+    CLUSTER = 5
+    NETWORK = 6
+
+
+class IpFamilies(Enum):
+    """workload.proto IPFamilies."""
+
+    AUTOMATIC = 0
+    IPV4_ONLY = 1
+    IPV6_ONLY = 2
+    DUAL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service. `addresses` are its virtual addresses (VIPs) in our network; none for a headless one."""
+
+    name: str
+    namespace: str
+    hostname: str
+    addresses: tuple[IPAddress, ...] = ()
+    ports: tuple[Port, ...] = ()
+    subject_alt_names: tuple[str, ...] = ()
+    waypoint: Waypoint | None = None
+    load_balancing: LoadBalancing = LoadBalancing.STANDARD
+    routing_preference: tuple[Scope, ...] = ()
+    include_unhealthy: bool = False
+    ip_families: IpFamilies = IpFamilies.AUTOMATIC
+
+    @property
+    def key(self) -> ServiceName:
+        """The name by which workloads and the control plane refer to it."""
+        return ServiceName(self.namespace, self.hostname)

@@ -1,0 +1,98 @@
+"""A workload: one pod, as Istio's workload.proto describes it (istio/ztunnel src/proto/workload.proto)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+
+from ztunnel.model.address import IPAddress
+from ztunnel.model.identity import SpiffeId
+from ztunnel.model.service import Port, ServiceName
+
+
+class TunnelProtocol(Enum):
+    """How a workload is reached: over HBONE, or as it is."""
+
+    NONE = 0
+    HBONE = 1
+
+
+class SameNode(StrEnum):
+    """How two enrolled pods of one node talk (`sameNode`, annotation `ztunnel.io/same-node`).
+
+    AUTO is direct except where STRICT covers the destination, DIRECT counts the kernel's word as enough even there,
+    MTLS always tunnels.
+    """
+
+    AUTO = "auto"
+    DIRECT = "direct"
+    MTLS = "mtls"
+
+
+class WorkloadKind(StrEnum):
+    """What owns the pod; the value is the name in HBONE's `baggage` header."""
+
+    DEPLOYMENT = "deployment"
+    CRONJOB = "cronjob"
+    POD = "pod"
+    JOB = "job"
+
+
+@dataclass(frozen=True, slots=True)
+class Locality:
+    """Where a workload runs, from coarse to fine; empty where unknown."""
+
+    region: str = ""
+    zone: str = ""
+    subzone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Waypoint:
+    """Where traffic for a workload or service has to pass: a service's name, or an address of a network."""
+
+    service: ServiceName | None
+    address: IPAddress | None
+    hbone_port: int = 15008
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One pod. `uid` is `<cluster>//Pod/<namespace>/<name>`; `services` maps each service the pod is an endpoint of
+    to the ports by which it serves it (service port to this pod's own port)."""
+
+    uid: str
+    name: str
+    namespace: str
+    service_account: str = "default"
+    trust_domain: str = "cluster.local"
+    addresses: tuple[IPAddress, ...] = ()
+    node: str = ""
+    protocol: TunnelProtocol = TunnelProtocol.NONE
+    same_node: SameNode = SameNode.AUTO
+    network: str = ""
+    cluster: str = "Kubernetes"
+    kind: WorkloadKind = WorkloadKind.POD
+    workload_name: str = ""
+    canonical_name: str = ""
+    canonical_revision: str = "latest"
+    services: Mapping[ServiceName, tuple[Port, ...]] = field(default_factory=dict)
+    authorization_policies: tuple[str, ...] = ()
+    waypoint: Waypoint | None = None
+    healthy: bool = True
+    host_network: bool = False
+    native_tunnel: bool = False
+    capacity: int = 1
+    hostname: str = ""
+    locality: Locality = Locality()
+
+    @property
+    def identity(self) -> SpiffeId:
+        """The identity that a certificate has to prove for this workload."""
+        return SpiffeId(self.trust_domain, self.namespace, self.service_account)
+
+    @property
+    def enrolled(self) -> bool:
+        """Whether the workload is in the mesh: its node proxy serves HBONE for it."""
+        return self.protocol is TunnelProtocol.HBONE and not self.native_tunnel and not self.host_network

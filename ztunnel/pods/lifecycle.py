@@ -1,0 +1,47 @@
+"""Which pods to take in and which to give back: wanted against enrolled, as a pure comparison.
+
+A pod is wanted when the world says that it runs on this node and speaks HBONE. It is enrolled when its network
+namespace carries our listeners and programs. A namespace is known by its inode: a pod that was recreated under the
+same name has another one, and what we hold belongs to a namespace that is going away.
+
+    wanted, not enrolled            -> enroll, or wait for the namespace
+    wanted, enrolled elsewhere      -> withdraw, then enroll
+    enrolled, not wanted            -> withdraw: its connections live on
+    enrolled, namespace gone        -> drop: its connections are dead
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now, by workload uid. `drop` and `withdraw` come first; `waiting` keeps the node not ready."""
+
+    enroll: tuple[str, ...]
+    withdraw: tuple[str, ...]
+    drop: tuple[str, ...]
+    waiting: tuple[str, ...]
+
+
+def plan(wanted: Mapping[str, int | None], enrolled: Mapping[str, tuple[int, bool]]) -> Plan:
+    """Compare what should be with what is.
+
+    Args:
+        wanted: uid to the inode of the pod's network namespace, None where it is not found.
+        enrolled: uid to the inode that we hold and whether that namespace still exists.
+    """
+    gone = {uid for uid, (_, exists) in enrolled.items() if not exists}
+    unwanted = {uid for uid in enrolled if uid not in wanted}
+    moved = {
+        uid for uid, (inode, _) in enrolled.items() if uid in wanted and wanted[uid] not in (None, inode)
+    }
+    leaving = gone | unwanted | moved
+    return Plan(
+        enroll=tuple(sorted(uid for uid, inode in wanted.items() if inode and (uid not in enrolled or uid in leaving))),
+        withdraw=tuple(sorted((unwanted | moved) - gone)),
+        drop=tuple(sorted(gone)),
+        waiting=tuple(sorted(uid for uid, inode in wanted.items() if inode is None)),
+    )
