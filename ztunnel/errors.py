@@ -49,6 +49,11 @@ class Denied(ConnectionFailed):
     flag = Flag.DENY
     side = Side.SOURCE
 
+    def __init__(self, message: str, policy: str = "") -> None:
+        """`policy` is the key (`namespace/name`) of the one that denied; empty where none allowed."""
+        super().__init__(message)
+        self.policy = policy
+
 
 class Unreachable(ConnectionFailed):
     """A TCP connection could not be made: refused, no route, reset."""

@@ -40,7 +40,9 @@ def plan(wanted: Mapping[str, int | None], enrolled: Mapping[str, tuple[int, boo
     }
     leaving = gone | unwanted | moved
     return Plan(
-        enroll=tuple(sorted(uid for uid, inode in wanted.items() if inode and (uid not in enrolled or uid in leaving))),
+        enroll=tuple(
+            sorted(uid for uid, inode in wanted.items() if inode and (uid not in enrolled or uid in leaving))
+        ),
         withdraw=tuple(sorted((unwanted | moved) - gone)),
         drop=tuple(sorted(gone)),
         waiting=tuple(sorted(uid for uid, inode in wanted.items() if inode is None)),

@@ -1,0 +1,1 @@
+"""The benchmark: ztunnel beside no mesh and beside a pair of Envoys, as ratios within one run."""

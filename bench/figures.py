@@ -1,0 +1,67 @@
+"""From what the load generators print to medians and ratios."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from bench.cells import Cell, Load
+
+
+class Unmeasured(Exception):
+    """A load did not run as it should, so its figures would say nothing. The message is what it printed."""
+
+
+Sample = tuple[float, ...]  # one value for each of Cell.figures: per second, seconds, bytes/s
+
+
+def parse_wrk(cell: Cell, printed: str) -> Sample:
+    """The figures of a run of wrk with load.lua.
+
+    Raises:
+        Unmeasured: there is no result in it, or a request failed.
+    """
+    measured = _last_object(printed)
+    if measured["errors"] or not measured["requests"]:
+        raise Unmeasured(f"{cell.name}: {measured['errors']} errors in {measured['requests']} requests")
+    rate = measured["requests"] / (measured["duration"] / 1e6)
+    if cell.load is Load.REQUESTS:
+        return rate, measured["p50"] / 1e6, measured["p99"] / 1e6
+    return (rate,)
+
+
+def parse_bulk(printed: str) -> Sample:
+    """The figures of a run of `bench.download`.
+
+    Raises:
+        Unmeasured: there is no result in it.
+    """
+    measured = _last_object(printed)
+    return (measured["bytes"] / measured["seconds"],)
+
+
+def _last_object(printed: str) -> dict[str, Any]:
+    try:
+        measured: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        raise Unmeasured(printed.strip() or "nothing was printed") from None
+    return measured
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All samples of a cell, by contestant, in the order in which they were taken."""
+
+    cell: Cell
+    samples: Mapping[str, Sequence[Sample]]
+
+    def median(self, contestant: str, place: int) -> float:
+        """Of the figure at `place` in Cell.figures."""
+        return median(sample[place] for sample in self.samples[contestant])
+
+    def ratio(self, ours: str, rival: str, place: int) -> float:
+        """Our median divided by a rival's."""
+        return self.median(ours, place) / self.median(rival, place)

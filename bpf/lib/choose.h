@@ -1,0 +1,140 @@
+/* What becomes of a call that a pod makes: the part of connect4 and connect6 that knows no family. */
+
+enum step {
+	LEAVE,	/* as the application made it */
+	CALL,	/* to `target` */
+	REFUSE, /* with the errno that was set */
+};
+
+static __always_inline enum step leave(enum outcome why)
+{
+	count(why);
+	return LEAVE;
+}
+
+static __always_inline enum step refuse(enum outcome why, int errno)
+{
+	count(why);
+	set_errno(-errno);
+	return REFUSE;
+}
+
+static __always_inline bool lease_holds(void)
+{
+	u32 only = 0;
+	u64 *renewed_ns = lease.lookup(&only);
+	return renewed_ns && *renewed_ns && bpf_ktime_get_ns() - *renewed_ns < LEASE_NS;
+}
+
+/* Fill in the verdict on this pair, if there is one that counts. */
+static __always_inline bool judged(u64 source, const struct endpoint *destination, struct verdict *verdict)
+{
+	struct question question = {};
+	question.source = source;
+	question.destination = *destination;
+	struct verdict *known = verdicts.lookup(&question);
+	if (!known)
+		return false;
+	*verdict = *known;
+	if (!lease_holds()) {
+		count(LEASE_STALE);
+		return false;
+	}
+	if (is_current(source, verdict->source_generation) && same(&verdict->to.ip, &destination->ip) &&
+	    verdict->to.port == destination->port &&
+	    (!verdict->destination || is_current(verdict->destination, verdict->destination_generation)))
+		return true;
+	count(VERDICT_STALE);
+	return false;
+}
+
+/* The kernel picks for every connection, so that shares stay those of the balancer whatever verdicts there are. */
+static __always_inline void pick(struct intent *intent)
+{
+	struct vip *vip = vips.lookup(&intent->asked);
+	if (!vip || !vip->slots)
+		return;
+	struct slot slot = {};
+	slot.table = vip->table;
+	slot.index = bpf_get_prandom_u32() % vip->slots;
+	struct endpoint *endpoint = slots.lookup(&slot);
+	if (endpoint)
+		intent->picked = *endpoint;
+	count(endpoint ? VIP_PICKED : VIP_NO_SLOT);
+}
+
+static __always_inline enum step deny(struct bpf_sock_addr *ctx, const struct intent *intent, u32 policy)
+{
+	struct record record = {};
+	record.netns = intent->netns;
+	record.socket = socket_cookie(ctx);
+	record.asked = intent->asked;
+	record.flow.destination = intent->picked.ip;
+	record.flow.destination_port = intent->picked.port;
+	record.policy = policy;
+	record.event = DENIED;
+	record.role = CLIENT;
+	emit(&record);
+	return refuse(CONNECT_DENIED, ECONNREFUSED);
+}
+
+static __always_inline enum step remember(struct bpf_sock_addr *ctx, struct intent *intent)
+{
+	u64 socket = socket_cookie(ctx);
+	intent->since_ns = bpf_ktime_get_ns();
+	if (intents.update(&socket, intent))
+		return refuse(CONNECT_NOT_REMEMBERED, ECONNREFUSED);
+	count(intent->kind == DIRECT ? CONNECT_DIRECT : CONNECT_CAPTURED);
+	return CALL;
+}
+
+static __always_inline enum step capture(struct bpf_sock_addr *ctx, struct intent *intent, struct endpoint *target)
+{
+	struct pod *pod = enrolled.lookup(&intent->netns);
+	if (!pod)
+		return refuse(CONNECT_NOT_REMEMBERED, ECONNREFUSED);
+	target->ip = is_v4(&intent->asked.ip) ? pod->ip4 : pod->ip6;
+	target->port = OUTBOUND_PORT;
+	if (!target->ip.word[3] && !target->ip.word[0])
+		return refuse(is_v4(&intent->asked.ip) ? CONNECT_NO_IPV4 : CONNECT_NO_IPV6, ENETUNREACH);
+	intent->kind = CAPTURED;
+	return remember(ctx, intent);
+}
+
+/* `intent` comes with `asked` set and all else zero. */
+static __always_inline enum step choose(struct bpf_sock_addr *ctx, struct intent *intent, struct endpoint *target)
+{
+	struct verdict verdict = {};
+	u64 socket = socket_cookie(ctx), cgroup = current_cgroup();
+
+	intent->netns = netns_cookie(ctx);
+	if (!enrolled.lookup(&intent->netns))
+		return leave(CONNECT_STRANGER);
+	if (own_cgroups.lookup(&cgroup))
+		return leave(CONNECT_OWN);
+	if (ctx->protocol != TCP && ctx->protocol != MPTCP)
+		return leave(CONNECT_NOT_TCP);
+	/* A connect that failed early may have left one; this socket now goes elsewhere. */
+	intents.delete(&socket);
+	if (is_local(&intent->asked.ip))
+		return leave(CONNECT_LOOPBACK);
+	u64 *owner = owners.lookup(&intent->asked.ip);
+	if (owner && *owner == intent->netns)
+		return leave(CONNECT_OWN_ADDRESS);
+
+	pick(intent);
+	struct endpoint wanted = intent->picked.port ? intent->picked : intent->asked;
+	if (!judged(intent->netns, &wanted, &verdict))
+		return capture(ctx, intent, target);
+	/* Only the proxy can take a call from one family to the other. */
+	if (is_v4(&wanted.ip) != is_v4(&intent->asked.ip))
+		return capture(ctx, intent, target);
+	intent->picked = wanted;
+	if (verdict.kind != GO_DIRECT)
+		return deny(ctx, intent, verdict.policy);
+	intent->kind = DIRECT;
+	intent->destination = verdict.destination;
+	intent->generation = verdict.destination_generation;
+	*target = wanted;
+	return remember(ctx, intent);
+}

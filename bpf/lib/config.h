@@ -1,0 +1,36 @@
+/* Settings, by -D from the loader (ztunnel/redirect/plan.py), with their defaults. */
+
+#ifndef OUTBOUND_PORT
+#define OUTBOUND_PORT 15001
+#endif
+#ifndef HBONE_PORT
+#define HBONE_PORT 15008
+#endif
+#ifndef DNS_PORT
+#define DNS_PORT 15053
+#endif
+
+/* Verdicts count only while the proxy renews its lease: every 500 ms. */
+#ifndef LEASE_NS
+#define LEASE_NS 2000000000ULL
+#endif
+
+/* Sizes: a node runs at most a few hundred pods (kubelet: 110 by default). */
+#ifndef MAX_PODS
+#define MAX_PODS 1024
+#endif
+#ifndef MAX_CONNECTIONS
+#define MAX_CONNECTIONS 65536
+#endif
+#ifndef MAX_VERDICTS
+#define MAX_VERDICTS 16384
+#endif
+#ifndef MAX_VIPS
+#define MAX_VIPS 8192
+#endif
+#ifndef MAX_SLOTS
+#define MAX_SLOTS 65536
+#endif
+#ifndef RECORD_PAGES
+#define RECORD_PAGES 64
+#endif

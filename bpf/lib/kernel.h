@@ -1,0 +1,66 @@
+/* What the kernel offers, by names that the hooks use. Helpers stand by number: bcc 0.26 does not know them all. */
+
+static u64 (*socket_cookie)(void *) = (void *)46;
+static u64 (*current_cgroup)(void) = (void *)80;
+static long (*release)(void *) = (void *)86;
+static u64 (*netns_cookie)(void *) = (void *)122;
+static u64 (*current_ancestor)(int) = (void *)123;
+static long (*assign)(void *, void *, u64) = (void *)124;
+static int (*set_errno)(int) = (void *)187;
+
+/* clang merges neighbouring loads of v4 and v6 context fields into one that the verifier refuses. */
+#define LOAD32(context, offset)                                                                               \
+	({                                                                                                    \
+		u32 _value;                                                                                   \
+		asm volatile("%0 = *(u32 *)(%1 + " #offset ")" : "=r"(_value) : "r"(context));               \
+		_value;                                                                                       \
+	})
+
+#define V4_MAPPED bpf_htonl(0xffff)
+#define AF_INET 2
+#define TCP 6
+#define MPTCP 262
+#define ECONNREFUSED 111
+#define ENETUNREACH 101
+
+static __always_inline void count(u32 outcome)
+{
+	u64 *counter = outcomes.lookup(&outcome);
+	if (counter)
+		(*counter)++;
+}
+
+static __always_inline bool same(const struct addr *one, const struct addr *other)
+{
+	return one->word[0] == other->word[0] && one->word[1] == other->word[1] && one->word[2] == other->word[2] &&
+	       one->word[3] == other->word[3];
+}
+
+static __always_inline bool is_v4(const struct addr *ip)
+{
+	return ip->word[0] == 0 && ip->word[1] == 0 && ip->word[2] == V4_MAPPED;
+}
+
+/* Loopback, unspecified (which connect() takes for loopback) and multicast. */
+static __always_inline bool is_local(const struct addr *ip)
+{
+	u32 first = bpf_ntohl(ip->word[0]), last = bpf_ntohl(ip->word[3]);
+	if (is_v4(ip))
+		return last >> 24 == 127 || last == 0 || last >> 28 == 0xe;
+	if (first >> 24 == 0xff)
+		return true;
+	return ip->word[0] == 0 && ip->word[1] == 0 && ip->word[2] == 0 && last <= 1;
+}
+
+static __always_inline bool is_current(u64 netns, u64 generation)
+{
+	u64 *now = generations.lookup(&netns);
+	return now && *now == generation;
+}
+
+static __always_inline void emit(struct record *record)
+{
+	record->time_ns = bpf_ktime_get_ns();
+	if (records.ringbuf_output(record, sizeof(*record), 0))
+		count(RECORD_LOST);
+}

@@ -1,0 +1,48 @@
+/* All maps. Each says who writes it, who reads it, and what a lost entry means. */
+
+/* enroll -> connect, sockops. Namespace cookie to pod. Lost: the pod is out of the mesh, so it is never evicted. */
+BPF_TABLE("hash", u64, struct pod, enrolled, MAX_PODS);
+
+/* enroll -> connect, sockops, sk_lookup. A pod's addresses to its namespace. Lost: captured instead of left alone. */
+BPF_TABLE("hash", struct addr, u64, owners, MAX_PODS * 4);
+
+/* enroll, bump -> connect, sockops, sk_lookup. Namespace to generation, never reused. Lost: verdicts do not count. */
+BPF_TABLE("hash", u64, u64, generations, MAX_PODS);
+
+/* start -> connect. Cgroups whose sockets are the proxy's. Lost: the proxy's calls are captured. */
+BPF_TABLE("hash", u64, u32, own_cgroups, 64);
+
+/* start -> sockops. The node's own namespace to the rule for its processes. Lost: probes are captured. */
+BPF_TABLE("hash", u64, struct node_clients, node_rules, 16);
+
+/* start -> sockops. Cgroups of the node that may reach pods. Lost: their probes are captured. */
+BPF_TABLE("hash", u64, u32, node_cgroups, 256);
+
+/* connect, sockops -> sockops, getpeername. Socket cookie to intent. Lost: the proxy refuses, getpeername tells the
+ * proxy's address, a direct flow ends uncounted. */
+BPF_TABLE("lru_hash", u64, struct intent, intents, MAX_CONNECTIONS);
+
+/* sockops -> proxy, which takes it at accept. Lost: the proxy refuses the connection. */
+BPF_TABLE("lru_hash", struct caller, struct destination, callers, MAX_CONNECTIONS);
+
+/* proxy, sockops -> sk_lookup. 4-tuples that may pass. Lost before the SYN: captured; later: nothing. */
+BPF_TABLE("lru_hash", struct tuple, struct admission, admitted, MAX_CONNECTIONS);
+
+/* proxy -> sk_lookup. A pod's address to the inbound listener. Lost: inbound connections are refused. */
+BPF_TABLE("sockhash", struct addr, u64, listeners, MAX_PODS * 4);
+
+/* proxy -> connect. A cache of verdicts. Lost: the proxy is asked again. */
+BPF_TABLE("lru_hash", struct question, struct verdict, verdicts, MAX_VERDICTS);
+
+/* proxy -> connect. VIPs to slot tables, and their slots. Lost: the proxy picks. */
+BPF_TABLE("hash", struct endpoint, struct vip, vips, MAX_VIPS);
+BPF_TABLE("hash", struct slot, struct endpoint, slots, MAX_SLOTS);
+
+/* proxy -> connect. When verdicts were last confirmed, by CLOCK_MONOTONIC; 0: never. */
+BPF_TABLE("array", u32, u64, lease, 1);
+
+/* connect, sockops -> proxy. Lost records are counted. */
+BPF_RINGBUF_OUTPUT(records, RECORD_PAGES);
+
+/* every hook -> proxy. By enum outcome. */
+BPF_TABLE("percpu_array", u32, u64, outcomes, OUTCOMES);

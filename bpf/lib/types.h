@@ -1,0 +1,141 @@
+/* What the kernel and the proxy share. Twin: ztunnel/redirect/layout.py. Structs only grow at their end. */
+
+/* 16 bytes in network order for both families: IPv4 is v4-mapped. */
+struct addr {
+	u32 word[4];
+};
+_Static_assert(sizeof(struct addr) == 16, "addr");
+
+/* Ports are in host order everywhere. */
+struct endpoint {
+	struct addr ip;
+	u16 port;
+	u16 pad;
+};
+_Static_assert(sizeof(struct endpoint) == 20, "endpoint");
+
+/* A connection as it is on the wire, from its opener's side. */
+struct tuple {
+	struct addr source;
+	struct addr destination;
+	u16 source_port;
+	u16 destination_port;
+};
+_Static_assert(sizeof(struct tuple) == 36, "tuple");
+
+/* An enrolled pod: where the proxy listens in it. A family that it has not is all zero. */
+struct pod {
+	struct addr ip4;
+	struct addr ip6;
+};
+_Static_assert(sizeof(struct pod) == 32, "pod");
+
+enum intent_kind { CAPTURED = 1, DIRECT = 2, SERVED = 3 };
+
+/* What a socket is about, from connect (SERVED: from its establishment) to its end. */
+struct intent {
+	struct endpoint asked;	/* by the application */
+	struct endpoint picked; /* of a VIP's slots, or asked itself when direct; port 0: none */
+	u64 netns;
+	u64 destination; /* namespace of the other end, when direct */
+	u64 generation;	 /* of that other end */
+	u64 since_ns;
+	struct tuple flow; /* zero before the SYN */
+	u8 kind;
+	u8 established;
+	u16 pad;
+};
+_Static_assert(sizeof(struct intent) == 112, "intent");
+
+/* The end of a captured connection that the proxy sees as its peer. */
+struct caller {
+	u64 netns;
+	struct addr ip;
+	u16 port;
+	u16 pad[3];
+};
+_Static_assert(sizeof(struct caller) == 32, "caller");
+
+struct destination {
+	struct endpoint asked;
+	struct endpoint picked; /* port 0: none */
+};
+_Static_assert(sizeof(struct destination) == 40, "destination");
+
+enum admission_kind { BY_PROXY = 1, BY_VERDICT = 2, BY_NODE = 3 };
+
+/* Why a 4-tuple may reach the application unproxied. A destination of 0 needs no generation. */
+struct admission {
+	u64 destination;
+	u64 generation;
+	u32 kind;
+	u32 pad;
+};
+_Static_assert(sizeof(struct admission) == 24, "admission");
+
+struct question {
+	u64 source;
+	struct endpoint destination;
+	u32 pad;
+};
+_Static_assert(sizeof(struct question) == 32, "question");
+
+enum verdict_kind { GO_DIRECT = 1, DENY = 2 };
+
+/* `to` repeats the question's destination: an entry that is reused while it is read answers for nobody. */
+struct verdict {
+	u64 destination; /* namespace; 0: not one of ours, its generation does not count */
+	u64 source_generation;
+	u64 destination_generation;
+	u32 kind;
+	u32 policy;
+	struct endpoint to;
+	u32 pad;
+};
+_Static_assert(sizeof(struct verdict) == 56, "verdict");
+
+/* A VIP's endpoints stand in slots 0 to slots-1 of a table that is never changed, only replaced. */
+struct vip {
+	u32 table;
+	u32 slots;
+};
+_Static_assert(sizeof(struct vip) == 8, "vip");
+
+struct slot {
+	u32 table;
+	u32 index;
+};
+_Static_assert(sizeof(struct slot) == 8, "slot");
+
+enum node_rule { SOME_CGROUPS = 1, ALL_OUTSIDE = 2 };
+
+/* Which processes of the node's own namespace may reach pods: those of node_cgroups, or all but those below the
+ * cgroup `except` at depth `level` (0: no exception). */
+struct node_clients {
+	u32 rule;
+	u32 level;
+	u64 except;
+};
+_Static_assert(sizeof(struct node_clients) == 16, "node_clients");
+
+enum record_event { OPENED = 1, ENDED = 2, UNANSWERED = 3, DENIED = 4 };
+enum record_role { CLIENT = 1, SERVER = 2 };
+
+/* One end's report of a direct flow, or a refusal at connect. Each end reports what it sent. */
+struct record {
+	u64 time_ns;
+	u64 netns;
+	u64 socket;
+	u64 sent_bytes; /* acknowledged by the other end; neither SYN nor FIN */
+	u64 duration_ns;
+	struct tuple flow;
+	struct endpoint asked;
+	u32 srtt_us;
+	u32 retransmits;
+	u32 policy;
+	u8 event;
+	u8 role;
+	u8 established;
+	u8 pad;
+};
+_Static_assert(sizeof(struct record) == 112, "record");

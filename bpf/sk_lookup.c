@@ -1,0 +1,74 @@
+/* A SYN arrives in an enrolled pod: it is the pod's own, admitted, for HBONE, or it goes to the proxy. */
+
+enum { DROP = 0, PASS = 1 };
+
+static __always_inline int inbound(enum outcome why, int what)
+{
+	count(why);
+	return what;
+}
+
+static __always_inline void arriving(struct bpf_sk_lookup *ctx, struct tuple *flow)
+{
+	if (ctx->family == AF_INET) {
+		flow->source.word[2] = V4_MAPPED;
+		flow->source.word[3] = LOAD32(ctx, 16);
+		flow->destination.word[2] = V4_MAPPED;
+		flow->destination.word[3] = LOAD32(ctx, 40);
+	} else {
+		flow->source.word[0] = LOAD32(ctx, 20);
+		flow->source.word[1] = LOAD32(ctx, 24);
+		flow->source.word[2] = LOAD32(ctx, 28);
+		flow->source.word[3] = LOAD32(ctx, 32);
+		flow->destination.word[0] = LOAD32(ctx, 44);
+		flow->destination.word[1] = LOAD32(ctx, 48);
+		flow->destination.word[2] = LOAD32(ctx, 52);
+		flow->destination.word[3] = LOAD32(ctx, 56);
+	}
+	flow->source_port = bpf_ntohs(ctx->remote_port);
+	flow->destination_port = ctx->local_port;
+}
+
+static __always_inline bool is_own(struct tuple *flow)
+{
+	if (same(&flow->source, &flow->destination))
+		return true;
+	u64 *here = owners.lookup(&flow->destination), *there = owners.lookup(&flow->source);
+	return here && there && *here == *there;
+}
+
+static __always_inline bool is_admitted(struct tuple *flow)
+{
+	struct admission *admission = admitted.lookup(flow);
+	if (!admission)
+		return false;
+	if (!admission->destination || is_current(admission->destination, admission->generation))
+		return true;
+	count(INBOUND_STALE);
+	return false;
+}
+
+int sk_lookup(struct bpf_sk_lookup *ctx)
+{
+	struct tuple flow = {};
+	arriving(ctx, &flow);
+	if (is_local(&flow.destination))
+		return inbound(INBOUND_LOOPBACK, PASS);
+	if (is_own(&flow))
+		return inbound(INBOUND_OWN, PASS);
+	if (flow.destination_port == DNS_PORT)
+		return inbound(INBOUND_DNS, DROP);
+	if (ctx->protocol != TCP)
+		return inbound(INBOUND_NOT_TCP, PASS);
+	if (flow.destination_port == HBONE_PORT)
+		return inbound(INBOUND_HBONE, PASS);
+	if (is_admitted(&flow))
+		return inbound(INBOUND_ADMITTED, PASS);
+	struct addr local = flow.destination;
+	void *listener = listeners.lookup(&local);
+	if (!listener)
+		return inbound(INBOUND_NO_LISTENER, DROP);
+	long failed = assign(ctx, listener, 0);
+	release(listener);
+	return failed ? inbound(INBOUND_NOT_ASSIGNED, DROP) : inbound(INBOUND_CAPTURED, PASS);
+}

@@ -1,0 +1,128 @@
+/* Connections begin, open and end: original destinations move to where the proxy looks, 4-tuples are admitted and
+ * die with their connection, direct flows are reported by both ends. */
+
+/* The local port is known and the SYN has not left: where the original destination finds the proxy, or the 4-tuple
+ * its admission. */
+static __always_inline void calls(struct bpf_sock_ops *ctx)
+{
+	u64 socket = socket_cookie(ctx);
+	struct tuple flow = {};
+	opening(ctx, &flow);
+	struct intent *intent = intents.lookup(&socket);
+	if (!intent) {
+		dialled(ctx, &flow);
+		return;
+	}
+	intent->flow = flow;
+	watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG);
+	if (intent->kind == CAPTURED) {
+		struct caller caller = {};
+		struct destination destination = {};
+		caller.netns = intent->netns;
+		caller.ip = flow.source;
+		caller.port = flow.source_port;
+		destination.asked = intent->asked;
+		destination.picked = intent->picked;
+		count(callers.update(&caller, &destination) ? CALLER_NOT_MOVED : CALLER_MOVED);
+	} else if (intent->kind == DIRECT) {
+		if (!same(&flow.destination, &intent->picked.ip) || flow.destination_port != intent->picked.port)
+			count(INTENT_MISMATCH);
+		else if (admit(&flow, intent->destination, intent->generation, BY_VERDICT))
+			count(ADMITTED_DIRECT);
+	}
+}
+
+static __always_inline void opened(struct bpf_sock_ops *ctx)
+{
+	u64 socket = socket_cookie(ctx);
+	struct intent *intent = intents.lookup(&socket);
+	if (!intent || intent->kind == SERVED)
+		return;
+	intent->established = 1;
+	if (intent->kind == DIRECT)
+		report(ctx, intent, OPENED);
+}
+
+static __always_inline void accepted(struct bpf_sock_ops *ctx)
+{
+	u64 socket = socket_cookie(ctx);
+	struct intent intent = {};
+	intent.netns = netns_cookie(ctx);
+	if (!enrolled.lookup(&intent.netns))
+		return;
+	addresses(ctx, &intent.flow.destination, &intent.flow.source);
+	intent.flow.destination_port = ctx->local_port;
+	intent.flow.source_port = bpf_ntohl(ctx->remote_port);
+	struct tuple flow = intent.flow;
+	struct admission *admission = admitted.lookup(&flow);
+	if (!admission || admission->kind != BY_VERDICT)
+		return;
+	intent.asked.ip = flow.destination;
+	intent.asked.port = flow.destination_port;
+	intent.kind = SERVED;
+	intent.established = 1;
+	intent.since_ns = bpf_ktime_get_ns();
+	if (intents.update(&socket, &intent)) {
+		count(SERVED_NOT_STORED);
+		return;
+	}
+	watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
+	report(ctx, &intent, OPENED);
+}
+
+static __always_inline void closed(struct bpf_sock_ops *ctx)
+{
+	u64 socket = socket_cookie(ctx);
+	struct intent *intent = intents.lookup(&socket);
+	if (!intent) {
+		struct tuple flow = {};
+		opening(ctx, &flow);
+		admitted.delete(&flow);
+		return;
+	}
+	struct tuple flow = intent->flow;
+	if (intent->kind == DIRECT)
+		admitted.delete(&flow);
+	if (intent->kind != CAPTURED) {
+		report(ctx, intent, ENDED);
+	} else if (!intent->established) {
+		/* Once established the proxy accepts it, maybe after the application has closed: it takes the entry. */
+		struct caller caller = {};
+		caller.netns = intent->netns;
+		caller.ip = flow.source;
+		caller.port = flow.source_port;
+		callers.delete(&caller);
+	}
+	intents.delete(&socket);
+}
+
+static __always_inline void unanswered(struct bpf_sock_ops *ctx)
+{
+	u64 socket = socket_cookie(ctx);
+	struct intent *intent = intents.lookup(&socket);
+	if (intent && intent->kind == DIRECT && !intent->established)
+		report(ctx, intent, UNANSWERED);
+}
+
+int sockops(struct bpf_sock_ops *ctx)
+{
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		calls(ctx);
+		break;
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		opened(ctx);
+		break;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		accepted(ctx);
+		break;
+	case BPF_SOCK_OPS_RTO_CB:
+		unanswered(ctx);
+		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		if (ctx->args[1] == BPF_TCP_CLOSE)
+			closed(ctx);
+		break;
+	}
+	return 1;
+}

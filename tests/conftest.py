@@ -1,0 +1,154 @@
+"""What holds for every test: time limits, root, nothing left behind, and a count of what could not run."""
+
+from __future__ import annotations
+
+import gc
+import os
+import stat
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+
+from tests import leftovers
+
+TREES = ("tests/kernel", "tests/mesh")  # what needs the machine: slow, and never skipped whole in CI
+SLOW_SECONDS = 60.0
+GRACE_SECONDS = 2.0  # a thread ends a little later than its last work
+
+hypothesis.settings.register_profile(
+    "house", deadline=None, max_examples=100, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("house")
+
+
+def tree_of(item: pytest.Item) -> str | None:
+    """Which of TREES a test stands in."""
+    path = item.path.relative_to(item.config.rootpath).as_posix()
+    return next((tree for tree in TREES if path.startswith(f"{tree}/")), None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        needs_root = item.get_closest_marker("root") is not None
+        if (needs_root or tree_of(item)) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+        if needs_root and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+# --- nothing left behind -------------------------------------------------------------
+
+
+def held() -> Counter[str]:
+    """What this process holds and what stands in the kernel under its id, counted by comparable names."""
+    gc.collect()
+    pid = os.getpid()
+    mine = (f"{kind} {name}" for kind, name in leftovers.things() if pid in leftovers.pids_in(name))
+    return Counter([*mine, *descriptors(), *threads()])
+
+
+def descriptors() -> Iterator[str]:
+    """Open file descriptors: sockets, pipes, namespaces, BPF objects, epoll sets; not plain files."""
+    for number in os.listdir("/proc/self/fd"):
+        path = f"/proc/self/fd/{number}"
+        try:
+            if not stat.S_ISREG(os.stat(path).st_mode) or os.readlink(path).startswith("net:["):
+                yield f"descriptor {os.readlink(path)}"
+        except OSError:
+            continue  # the listing's own
+
+
+def threads() -> Iterator[str]:
+    """Live threads; those that Trio keeps in store for ten seconds and the time limit's own do not count."""
+    for thread in threading.enumerate():
+        is_idle = thread.name.startswith("Trio thread")
+        if thread is not threading.main_thread() and not is_idle and not isinstance(thread, threading.Timer):
+            yield f"thread {thread.name}"
+
+
+def leaks_since(before: Counter[str]) -> list[str]:
+    """What is held now and was not then, after waiting a little for it to go."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    while (leaks := sorted((held() - before).elements())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return leaks
+
+
+def widest_scope(request: pytest.FixtureRequest) -> str:
+    """`session`, `module` or `function`: how long the longest-lived of our fixtures in a test lives."""
+    names = request.node._fixtureinfo.name2fixturedefs.items()
+    ours = [definitions[-1] for name, definitions in names if not name.startswith("_nothing_leaks")]
+    scopes = {definition.scope for definition in ours if definition.baseid.startswith("tests")}
+    if scopes & {"session", "package"}:
+        return "session"
+    return "module" if scopes & {"module", "class"} else "function"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test marked `root` gives back all that it took. With a shared laboratory only the last one can."""
+    if request.node.get_closest_marker("root") is None or widest_scope(request) != "function":
+        yield
+        return
+    before = held()
+    yield
+    if leaks := leaks_since(before):
+        pytest.fail("left behind: " + "; ".join(leaks), pytrace=False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_leaks_from_a_module(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The same for a module whose `root` tests share a laboratory of the module."""
+    module = request.node
+    tests = [item for item in request.session.items if item.getparent(pytest.Module) is module]
+    uses = {widest_scope(item._request) for item in tests if item.get_closest_marker("root")}
+    if "module" not in uses or "session" in uses:
+        yield
+        return
+    before = held()
+    yield
+    if leaks := leaks_since(before):
+        pytest.fail("left behind: " + "; ".join(leaks), pytrace=False)
+
+
+# --- what could not run --------------------------------------------------------------
+
+
+def skipped_trees(items: list[pytest.Item], skipped: set[str]) -> list[str]:
+    """The trees of which tests were chosen and not one was run."""
+    chosen: dict[str, set[str]] = {}
+    for item in items:
+        if tree := tree_of(item):
+            chosen.setdefault(tree, set()).add(item.nodeid)
+    return [tree for tree, ids in chosen.items() if ids <= skipped]
+
+
+def skip_reasons(terminal: pytest.TerminalReporter) -> dict[str, str]:
+    """Why each skipped test was skipped, by its id."""
+    reports = terminal.stats.get("skipped", [])
+    return {report.nodeid: str(report.longrepr[-1]).removeprefix("Skipped: ") for report in reports}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is None or not os.environ.get("CI"):
+        return
+    if skipped_trees(getattr(session, "items", []), set(skip_reasons(terminal))):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reasons = skip_reasons(terminalreporter)
+    if not reasons:
+        return
+    terminalreporter.section("not run")
+    for reason, count in Counter(reasons.values()).most_common():
+        terminalreporter.write_line(f"{count:5d}  {reason}")
+    session = terminalreporter._session
+    for tree in skipped_trees(getattr(session, "items", []), set(reasons)):
+        terminalreporter.write_line(f"{tree}: not one test was run")

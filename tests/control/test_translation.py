@@ -1,0 +1,150 @@
+"""Manifests become resources as istiod makes them (golden pairs), and what did not change is carried over.
+
+Each pair in golden/ is `<name>.in.yaml`, a manifest, and `<name>.out.yaml`: workloads, services and policies in the
+JSON form of Istio's messages, and the warnings. `python tests/control/test_translation.py` writes the latter anew.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from google.protobuf.json_format import MessageToDict
+
+from ztunnel.control.inventory import Inventory, gather
+from ztunnel.control.settings import MeshSettings
+from ztunnel.control.translation import Translation, translate
+from ztunnel.model.service import Service
+from ztunnel.model.workload import Workload
+from ztunnel.xds.address import render_service, render_workload
+from ztunnel.xds.policy import render_policy
+
+GOLDEN = Path(__file__).parent / "golden"
+SETTINGS = MeshSettings()
+
+
+def translated(text, before=None, settings=SETTINGS):
+    return translate(gather({"x.yaml": text}, Inventory()), settings, before or Translation())
+
+
+def in_istios_form(translation):
+    addresses = translation.addresses.values()
+    out = {
+        "workloads": [MessageToDict(render_workload(one)) for one in addresses if isinstance(one, Workload)],
+        "services": [MessageToDict(render_service(one, "")) for one in addresses if isinstance(one, Service)],
+        "policies": [MessageToDict(render_policy(one)) for one in translation.policies.values()],
+        "warnings": list(translation.warnings),
+    }
+    return json.loads(json.dumps({name: values for name, values in out.items() if values}))
+
+
+@pytest.mark.parametrize("given", sorted(GOLDEN.glob("*.in.yaml")), ids=lambda path: path.name.split(".")[0])
+def test_manifests_become_what_istiod_makes_of_them(given):
+    expected = given.with_name(given.name.replace(".in.", ".out."))
+    assert in_istios_form(translated(given.read_text())) == yaml.safe_load(expected.read_text())
+
+
+NAMESPACE = (
+    "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}\n"
+)
+NODE = "apiVersion: v1\nkind: Node\nmetadata: {name: n1, labels: {topology.kubernetes.io/zone: z1}}\n"
+SERVICE = """apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.1, selector: {app: web}, ports: [{port: 80}]}
+"""
+
+
+def pod(name, ip, labels="{app: web}", node="n1"):
+    return f"""apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: shop, labels: {labels}}}
+spec: {{nodeName: {node}}}
+status: {{podIP: {ip}}}
+"""
+
+
+def documents(*texts):
+    return "---\n".join(texts)
+
+
+BASE = documents(NAMESPACE, NODE, SERVICE, pod("a", "10.0.0.1"), pod("b", "10.0.0.2"))
+A, B = "Kubernetes//Pod/shop/a", "Kubernetes//Pod/shop/b"
+
+
+def twice(first, second):
+    """Two translations, the second after the first, as a watch makes them."""
+    inventory = gather({"x.yaml": first}, Inventory())
+    before = translate(inventory, SETTINGS, Translation())
+    return before, translate(gather({"x.yaml": second}, inventory), SETTINGS, before)
+
+
+def test_workloads_of_pods_that_did_not_change_are_carried_over():
+    before, after = twice(BASE, BASE.replace("10.0.0.2", "10.0.0.3"))
+    assert after.addresses[A] is before.addresses[A]
+    assert after.addresses[B] != before.addresses[B]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("zone: z1", "zone: z2"),
+        ("ambient", "none"),
+        ("[{port: 80}]", "[{port: 81}]"),
+        ("selector: {app: web}", "selector: {app: other}"),
+    ],
+)
+def test_what_surrounds_a_pod_changes_its_workload(old, new):
+    before, after = twice(BASE, BASE.replace(old, new))
+    assert after.addresses[A] != before.addresses[A]
+    assert after.addresses == translated(BASE.replace(old, new)).addresses
+
+
+def test_policies_with_a_selector_change_the_workloads_that_they_select():
+    policy = """apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p, namespace: shop}
+spec: {selector: {matchLabels: {app: web}}, rules: [{}]}
+"""
+    before, after = twice(BASE, documents(BASE, policy))
+    assert before.addresses[A].authorization_policies == ()
+    assert after.addresses[A].authorization_policies == ("shop/p",)
+    before, after = twice(documents(BASE, policy), BASE)
+    assert after.addresses == translated(BASE).addresses
+
+
+def test_other_settings_reach_every_workload():
+    settings = MeshSettings(
+        trust_domain="example.org", cluster="east", cluster_domain="c.example", network="n"
+    )
+    translation = translated(BASE, translated(BASE), settings)
+    workload = translation.addresses["east//Pod/shop/a"]
+    assert (workload.trust_domain, workload.cluster, workload.network) == ("example.org", "east", "n")
+    assert [str(name) for name in workload.services] == ["shop/web.shop.svc.c.example"]
+
+
+def test_strange_labels_and_missing_addresses_are_warned_about():
+    text = documents(
+        NAMESPACE.replace("ambient", "Ambient"),
+        pod("a", "10.0.0.1", "{istio.io/use-waypoint: wp}"),
+        pod("b", "~"),
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n",
+        "apiVersion: example.com/v1\nkind: Pod\nmetadata: {name: x}\n",
+    )
+    assert translated(text).warnings == (
+        "not read: ConfigMap, example.com/Pod",
+        "Namespace shop: istio.io/dataplane-mode=Ambient is neither ambient nor none: it decides nothing",
+        "Pod shop/a: waypoint wp is not known here: HTTP rules are not applied",
+        "Pod shop/b: has no address (status.podIPs): it is not in the mesh yet",
+    )
+
+
+def test_an_address_that_two_claim_is_warned_about():
+    text = documents(NAMESPACE, pod("a", "10.0.0.1"), pod("b", "10.0.0.1"))
+    assert translated(text).warnings == (f"10.0.0.1 is claimed by {A} and by {B}",)
+
+
+if __name__ == "__main__":
+    for path in GOLDEN.glob("*.in.yaml"):
+        out = yaml.safe_dump(in_istios_form(translated(path.read_text())), sort_keys=False, width=110)
+        path.with_name(path.name.replace(".in.", ".out.")).write_text(out)

@@ -1,0 +1,83 @@
+"""What the golden pairs (test_translation.py) do not show of pods."""
+
+from ipaddress import ip_address
+
+import pytest
+
+from ztunnel.control.settings import MeshSettings
+from ztunnel.control.workload import Surroundings, convert_pod, opted_in
+from ztunnel.model.workload import SameNode, WorkloadKind
+from ztunnel.state.kube import Namespace, Pod
+from ztunnel.state.meta import Meta, Owner
+
+
+def namespace(mode=None, same_node=None):
+    labels = {"istio.io/dataplane-mode": mode} if mode else {}
+    return Namespace(Meta("shop", "", labels, {}, same_node=same_node))
+
+
+def pod(labels=None, owners=(), same_node=None, **fields):
+    meta = Meta("web-0", "shop", labels or {}, {}, owners=tuple(owners), same_node=same_node)
+    given = {"phase": "", "addresses": (ip_address("10.0.0.1"),)} | fields
+    return Pod(meta, "n1", "default", False, {}, given["addresses"], given["phase"], True)
+
+
+def convert(one, around=None):
+    return convert_pod(one, None, Surroundings(MeshSettings(), around))
+
+
+@pytest.mark.parametrize(
+    ("of_namespace", "of_pod", "enrolled"),
+    [
+        (None, None, False),
+        ("ambient", None, True),
+        ("ambient", "none", False),
+        ("ambient", "strange", True),
+        ("none", "ambient", True),
+        (None, "ambient", True),
+        ("strange", None, False),
+    ],
+)
+def test_the_pods_own_label_wins(of_namespace, of_pod, enrolled):
+    labels = {"istio.io/dataplane-mode": of_pod} if of_pod else {}
+    assert opted_in(pod(labels), namespace(of_namespace)) is enrolled
+
+
+def test_a_pod_of_a_namespace_that_nobody_described_is_not_enrolled():
+    assert not opted_in(pod(), None)
+
+
+@pytest.mark.parametrize("fields", [{"phase": "Succeeded"}, {"phase": "Failed"}, {"addresses": ()}])
+def test_pods_that_cannot_be_reached_are_none(fields):
+    assert convert(pod(**fields)) is None
+
+
+@pytest.mark.parametrize(
+    ("of_namespace", "of_pod", "expected"),
+    [
+        (None, None, SameNode.AUTO),
+        (SameNode.DIRECT, None, SameNode.DIRECT),
+        (SameNode.DIRECT, SameNode.AUTO, SameNode.AUTO),
+        (SameNode.MTLS, SameNode.DIRECT, SameNode.MTLS),
+        (SameNode.DIRECT, SameNode.MTLS, SameNode.MTLS),
+    ],
+)
+def test_tls_at_either_wins(of_namespace, of_pod, expected):
+    assert convert(pod(same_node=of_pod), namespace(same_node=of_namespace)).same_node is expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "labels", "expected"),
+    [
+        ("ReplicaSet", "web-abc", {"pod-template-hash": "abc"}, (WorkloadKind.DEPLOYMENT, "web")),
+        ("ReplicaSet", "web-5d4f8c7b9", {}, (WorkloadKind.DEPLOYMENT, "web")),
+        ("ReplicaSet", "web", {}, (WorkloadKind.POD, "web")),
+        ("Deployment", "web", {}, (WorkloadKind.DEPLOYMENT, "web")),
+        ("Job", "report-28391040", {}, (WorkloadKind.CRONJOB, "report")),
+        ("Job", "report-2839", {}, (WorkloadKind.JOB, "report-2839")),
+        ("StatefulSet", "db", {}, (WorkloadKind.POD, "db")),
+    ],
+)
+def test_the_owner_is_told_by_its_name(kind, name, labels, expected):
+    made = convert(pod(labels, [Owner("Other", "x", False), Owner(kind, name, True)]))
+    assert (made.kind, made.workload_name) == expected

@@ -1,0 +1,116 @@
+import pytest
+
+from ztunnel.demo.cluster import Cluster, cluster, difference, expand
+from ztunnel.demo.manifest import parse
+from ztunnel.demo.schedule import Objects, complete
+from ztunnel.errors import ConfigError
+
+WEB = """
+apiVersion: v1
+kind: Pod
+metadata: {name: web-1, namespace: t, labels: {app: web, version: v1}}
+spec:
+  nodeName: n1
+  containers:
+  - name: web
+    command: [serve, "$(GREETING)"]
+    args: ["$$HOME", "$(UNKNOWN)"]
+    ports: [{name: http, containerPort: 8081}, {name: admin, containerPort: 9000}]
+    env:
+    - {name: GREETING, value: "hello $(POD_NAME)"}
+    - {name: WHERE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-2, namespace: t, labels: {app: web}}
+spec: {nodeName: n2}
+status: {conditions: [{type: Ready, status: "False"}]}
+---
+"""
+
+
+def objects(text: str, before: Objects | None = None, uids: str = "a") -> Objects:
+    counter = iter(range(1000))
+    return complete(before or {}, parse(text, "x.yaml"), lambda: f"{uids}{next(counter)}")
+
+
+def service(spec: str) -> str:
+    return f"apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: t}}\nspec: {spec}\n---\n"
+
+
+def endpoints(found: Cluster) -> list[list[str]]:
+    return [[str(end) for end in port.endpoints] for port in found.services[0].ports]
+
+
+def test_a_pods_command_and_environment_are_expanded_as_kubernetes_does() -> None:
+    first, second = cluster(objects(WEB)).pods
+    assert first.command == ("serve", "hello web-1", "$HOME", "$(UNKNOWN)")
+    assert first.environment["WHERE"] == "n1"
+    assert (first.port, first.named_ports) == (8081, {"http": 8081, "admin": 9000})
+    assert (second.command, second.port, second.ready) == ((), 8080, False)
+
+
+def test_a_dollar_that_means_nothing_stays() -> None:
+    assert expand("$(A) $A $$(A) $", {"A": "x"}) == "x $A $(A) $"
+
+
+@pytest.mark.parametrize(("target", "port"), [("http", 8081), ("8085", 8085), ("none", None)])
+def test_a_service_chooses_ready_pods_and_resolves_ports_by_name(target: str, port: int | None) -> None:
+    found = cluster(
+        objects(WEB + service(f"{{selector: {{app: web}}, ports: [{{port: 80, targetPort: {target}}}]}}"))
+    )
+    expected = [f"10.244.1.2:{port}", f"[fd00:244:1::2]:{port}"] if port else []
+    assert endpoints(found) == [expected]
+
+
+def test_a_service_chooses_only_in_its_namespace_and_by_all_its_labels() -> None:
+    other = WEB.replace("namespace: t", "namespace: u")
+    selector = "{selector: {app: web, version: v1}, ports: [{port: 80}, {port: 53, protocol: UDP}]}"
+    assert endpoints(cluster(objects(WEB + other + service(selector)))) == [
+        ["10.244.1.2:80", "[fd00:244:1::2]:80"]
+    ]
+
+
+def test_a_service_without_a_selector_has_the_endpoints_of_its_slices() -> None:
+    slices = """
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-x, namespace: t, labels: {kubernetes.io/service-name: web}}
+ports: [{name: http, port: 90}]
+endpoints:
+- {addresses: [192.0.2.1]}
+- {addresses: [192.0.2.2], conditions: {ready: false}}
+"""
+    found = cluster(objects(service("{ports: [{name: http, port: 80}, {name: other, port: 81}]}") + slices))
+    assert endpoints(found) == [["192.0.2.1:90"], []]
+
+
+def test_the_difference_is_by_uid_and_by_node() -> None:
+    before = objects(WEB)
+    after = objects(WEB.replace("serve", "other"), before, "b")
+    change = difference(cluster(before), cluster(after))
+    assert [pod.name for pod in change.pods_gone] == [pod.name for pod in change.pods_new] == ["web-1"]
+    assert not change.nodes_gone + change.nodes_new
+    whole = difference(Cluster((), (), (), ()), cluster(before))
+    assert (len(whole.nodes_new), len(whole.pods_new)) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (WEB.replace('[serve, "$(GREETING)"]', "serve"), r"spec.containers\[0\].command: expected list"),
+        (
+            WEB.replace("containerPort: 8081", "containerPort: x"),
+            r"spec.containers\[0\].ports\[0\].containerPort: expected int",
+        ),
+        (WEB.replace("labels: {app: web}", "labels: [web]"), "metadata.labels: expected dict"),
+        (
+            WEB.replace('{type: Ready, status: "False"}', "Ready"),
+            r"status.conditions\[0\]: expected a mapping",
+        ),
+        (service("{selector: {}, ports: [80]}"), r"spec.ports\[0\]: expected a mapping"),
+    ],
+)
+def test_a_field_of_the_wrong_type_names_its_place(text: str, path: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^x.yaml:\d+: \w+ t/web.*{path}"):
+        cluster(objects(text))

@@ -1,0 +1,246 @@
+"""connect4, connect6, sockops and getpeername with real sockets: what a pod calls reaches the proxy, or
+nobody."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from tests.kernel.lab import Kernel, local_of, original
+from ztunnel.kernel import bpf
+from ztunnel.kernel.bpf import Map
+from ztunnel.kernel.sockets import cookie_of
+from ztunnel.redirect.layout import NUMBER
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+
+OUTBOUND = 15001
+
+
+def bound(sock: socket.socket) -> socket.socket:
+    sock.bind(("10.77.0.2", 0))
+    return sock
+
+
+def on_device(sock: socket.socket) -> socket.socket:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+    return sock
+
+
+def as_it_is(sock: socket.socket) -> socket.socket:
+    return sock
+
+
+@pytest.mark.parametrize(
+    ("socket_host", "called", "asked", "prepare"),
+    [
+        ("0.0.0.0", "10.96.0.50", "10.96.0.50", as_it_is),
+        ("::", "fd00:96::1", "fd00:96::1", as_it_is),
+        ("::", "::ffff:10.96.0.51", "10.96.0.51", as_it_is),
+        ("0.0.0.0", "10.77.0.3", "10.77.0.3", bound),
+        ("0.0.0.0", "10.96.0.52", "10.96.0.52", on_device),
+    ],
+    ids=["v4", "v6", "v4-mapped", "bound", "on-device"],
+)
+def test_a_call_of_an_enrolled_pod_reaches_the_proxy_which_recalls_its_destination(
+    kernel: Kernel, socket_host, called, asked, prepare
+) -> None:
+    pod = kernel.enroll("a")
+    proxy = kernel.listen(kernel.lab.a, OUTBOUND)
+    client = prepare(kernel.socket(kernel.lab.a, socket_host))
+    client.connect((called, 8080))
+    _, peer = kernel.accept(proxy)
+    recalled = kernel.redirection.original_destination(pod.cookie, peer)
+    assert recalled is not None
+    assert recalled.destination == original(asked, 8080)
+    assert recalled.picked is None
+    assert local_of(client) == peer
+    assert client.getpeername()[:2] == (called, 8080)
+    assert kernel.redirection.original_destination(pod.cookie, peer) is None
+    assert kernel.count("connect_captured") == 1
+
+
+def test_a_non_blocking_call_is_recalled_too(kernel: Kernel) -> None:
+    pod = kernel.enroll("a")
+    proxy = kernel.listen(kernel.lab.a, OUTBOUND)
+    client = kernel.socket(kernel.lab.a)
+    client.setblocking(False)
+    assert client.connect_ex(("10.96.0.50", 80)) == errno.EINPROGRESS
+    _, peer = kernel.accept(proxy)
+    recalled = kernel.redirection.original_destination(pod.cookie, peer)
+    assert recalled is not None
+    assert recalled.destination == original("10.96.0.50", 80)
+
+
+def test_a_call_with_tcp_fast_open_is_recalled_too(kernel: Kernel) -> None:
+    pod = kernel.enroll("a")
+    proxy = kernel.listen(kernel.lab.a, OUTBOUND)
+    client = kernel.socket(kernel.lab.a)
+    client.setblocking(True)
+    client.sendto(b"hello", socket.MSG_FASTOPEN, ("10.96.0.50", 80))
+    accepted, peer = kernel.accept(proxy)
+    recalled = kernel.redirection.original_destination(pod.cookie, peer)
+    assert recalled is not None
+    assert recalled.destination == original("10.96.0.50", 80)
+    assert accepted.recv(5) == b"hello"
+
+
+def test_a_client_that_sends_and_closes_before_the_proxy_accepts_is_still_recalled(kernel: Kernel) -> None:
+    pod = kernel.enroll("a")
+    proxy = kernel.listen(kernel.lab.a, OUTBOUND)
+    client = kernel.connect(kernel.lab.a, "10.96.0.50", 80)
+    client.sendall(b"fire and forget")
+    client.close()
+    accepted, peer = kernel.accept(proxy)
+    assert accepted.recv(99) == b"fire and forget"
+    assert accepted.recv(99) == b""
+    assert kernel.redirection.original_destination(pod.cookie, peer) is not None
+
+
+def test_without_a_proxy_a_call_is_refused(kernel: Kernel) -> None:
+    pod = kernel.enroll("a")
+    kernel.listen(kernel.lab.b, 8080)
+    client = bound(kernel.socket(kernel.lab.a))
+    with pytest.raises(ConnectionRefusedError):
+        client.connect(("10.77.0.3", 8080))
+    assert kernel.redirection.original_destination(pod.cookie, local_of(client)) is None
+
+
+def test_loopback_and_the_pods_own_addresses_are_left_alone(kernel: Kernel) -> None:
+    kernel.enroll("a")
+    port = kernel.listen(kernel.lab.a).getsockname()[1]
+    for host in (
+        "127.0.0.1",
+        "127.9.9.9",
+        "0.0.0.0",
+        "10.77.0.2",
+        "::1",
+        "::",
+        "fd77::2",
+        "::ffff:127.0.0.1",
+    ):
+        client = kernel.connect(kernel.lab.a, host, port)
+        assert client.getpeername()[1] == port, host
+    assert kernel.count("connect_captured") == 0
+    assert kernel.count("connect_loopback") == 6
+    assert kernel.count("connect_own_address") == 2
+
+
+def test_a_pod_that_is_not_enrolled_is_left_alone(kernel: Kernel) -> None:
+    app = kernel.listen(kernel.lab.b, 8080)
+    kernel.enroll("a")
+    kernel.redirection.withdraw(kernel.lab.pod("a"))
+    kernel.connect(kernel.lab.a, "10.77.0.3", 8080)
+    assert kernel.accept(app)[1].ip == kernel.lab.pod("a").ipv4
+    assert kernel.redirection.enrolled() == {}
+
+
+def test_a_call_in_a_family_that_the_pod_has_not_is_refused(kernel: Kernel) -> None:
+    kernel.listen(kernel.lab.b, 8080)
+    pod = kernel.lab.pod("a")
+    kernel.redirection.enroll(replace(pod, ipv6=None))
+    with pytest.raises(OSError, match="unreachable"):
+        kernel.connect(kernel.lab.a, "fd77::3", 8080)
+    kernel.redirection.enroll(replace(pod, ipv4=None))
+    for host in ("10.77.0.3", "::ffff:10.77.0.3"):
+        with pytest.raises(OSError, match="unreachable"):
+            kernel.connect(kernel.lab.a, host, 8080)
+    assert (kernel.count("connect_no_ipv6"), kernel.count("connect_no_ipv4")) == (1, 2)
+
+
+def test_the_proxys_own_calls_are_exempt_by_its_cgroup(kernel: Kernel) -> None:
+    app = kernel.listen(kernel.lab.b, 8080)
+    kernel.enroll("a")
+    with kernel.lab.in_cgroup("proxy"):
+        client = kernel.connect(kernel.lab.a, "10.77.0.3", 8080)
+    assert kernel.accept(app)[1] == local_of(client)
+    assert kernel.count("connect_own") == 1
+
+
+CALL_WITH_A_MARK = """
+import socket, sys
+sock = socket.socket()
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, int(sys.argv[1]))
+sock.settimeout(3)
+sock.connect(("10.77.0.3", 8080))
+"""
+
+
+@pytest.mark.parametrize("mark", [0x539, 0x111])
+def test_no_mark_exempts_a_process_that_may_set_marks(kernel: Kernel, mark: int) -> None:
+    pod = kernel.enroll("a")
+    kernel.enroll("b")
+    app = kernel.listen(kernel.lab.b, 8080)
+    proxy = kernel.listen(kernel.lab.a, OUTBOUND)
+    only_net_raw = "-all,+net_raw"
+    caps = [f"--{each}={only_net_raw}" for each in ("inh-caps", "ambient-caps", "bounding-set")]
+    user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *caps]
+    with kernel.lab.a.entered():
+        subprocess.run([*user, "/usr/bin/python3", "-c", CALL_WITH_A_MARK, str(mark)], check=True)
+    _, peer = kernel.accept(proxy)
+    assert kernel.redirection.original_destination(pod.cookie, peer) is not None
+    app.settimeout(0)
+    with pytest.raises(BlockingIOError):
+        app.accept()
+
+
+def test_other_protocols_are_left_alone_and_counted(kernel: Kernel) -> None:
+    kernel.enroll("a")
+    server = kernel.socket(kernel.lab.b, kind=socket.SOCK_DGRAM)
+    server.bind(("10.77.0.3", 0))
+    client = kernel.socket(kernel.lab.a, kind=socket.SOCK_DGRAM)
+    client.connect(server.getsockname())
+    client.send(b"hello")
+    assert server.recv(9) == b"hello"
+    assert kernel.count("connect_not_tcp") == 1
+
+
+def test_an_mptcp_socket_is_captured(kernel: Kernel) -> None:
+    pod = kernel.enroll("a")
+    proxy = kernel.listen(kernel.lab.a, OUTBOUND)
+    try:
+        client = kernel.keep(kernel.lab.a.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP))
+    except OSError as error:
+        pytest.skip(f"the kernel has no MPTCP: {error}")
+    client.settimeout(3)
+    client.connect(("10.77.0.3", 8080))
+    _, peer = kernel.accept(proxy)
+    recalled = kernel.redirection.original_destination(pod.cookie, peer)
+    assert recalled is not None
+    assert recalled.destination == original("10.77.0.3", 8080)
+
+
+def test_two_nodes_on_one_kernel_do_not_see_each_others_pods(kernel: Kernel) -> None:
+    app = kernel.listen(kernel.lab.b, 8080)
+    proxy = kernel.listen(kernel.lab.a, OUTBOUND)
+    with Kernel(kernel.lab) as other:
+        first, second = kernel.enroll("a"), other.enroll("b")
+        client = kernel.connect(kernel.lab.a, "10.96.0.50", 80)
+        _, peer = kernel.accept(proxy)
+        assert other.redirection.original_destination(first.cookie, peer) is None
+        assert other.redirection.original_destination(second.cookie, peer) is None
+        assert client.getpeername() == ("10.96.0.50", 80)
+        assert kernel.redirection.original_destination(first.cookie, peer) is not None
+        assert other.count("connect_captured") == 0
+    assert app.fileno() >= 0
+
+
+def test_a_call_that_fails_before_its_syn_leaves_nothing_behind(kernel: Kernel) -> None:
+    kernel.enroll("a")
+    kernel.listen(kernel.lab.a, OUTBOUND)
+    first, second = kernel.socket(kernel.lab.a), kernel.socket(kernel.lab.a)
+    for client in (first, second):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    first.bind(("10.77.0.2", 0))
+    second.bind(first.getsockname())
+    first.connect(("10.96.0.50", 80))
+    with pytest.raises(OSError, match="Cannot assign requested address"):
+        second.connect(("10.96.0.51", 80))
+    with Map(bpf.open_pinned(kernel.settings.pins / "maps/intents")) as intents:
+        assert intents.get(NUMBER.pack(cookie_of(second))) is not None
+        second.close()
+        assert list(intents) == [NUMBER.pack(cookie_of(first))]

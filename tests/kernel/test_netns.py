@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kernel.lab import unique
+from ztunnel.kernel import netns
+from ztunnel.kernel.netns import NetworkNamespace
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[NetworkNamespace]:
+    name = unique()
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    with NetworkNamespace.open(f"/run/netns/{name}") as namespace:
+        yield namespace
+    subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+def here() -> int:
+    return os.stat("/proc/thread-self/ns/net").st_ino
+
+
+def test_a_namespace_knows_its_inode_and_its_cookie(elsewhere: NetworkNamespace) -> None:
+    with netns.current() as current:
+        assert current.inode == here() != elsewhere.inode
+        assert current.cookie != elsewhere.cookie
+    with NetworkNamespace.open(elsewhere.path) as again:
+        assert (again.cookie, again.inode) == (elsewhere.cookie, elsewhere.inode)
+
+
+def test_a_socket_lives_in_its_namespace_and_we_do_not(elsewhere: NetworkNamespace) -> None:
+    before = here()
+    with elsewhere.socket(socket.AF_INET, socket.SOCK_STREAM) as made:
+        assert here() == before
+        assert int.from_bytes(made.getsockopt(socket.SOL_SOCKET, 71, 8), "little") == elsewhere.cookie
+        assert not made.get_inheritable()
+        assert made.gettimeout() == 0.0
+
+
+def test_an_error_inside_brings_us_back(elsewhere: NetworkNamespace) -> None:
+    before = here()
+
+    def fail_inside() -> None:
+        with elsewhere.entered():
+            assert here() == elsewhere.inode
+            raise ValueError
+
+    with pytest.raises(ValueError):
+        fail_inside()
+    assert here() == before
+
+
+def test_the_process_ends_where_there_is_no_way_back(elsewhere: NetworkNamespace) -> None:
+    child = os.fork()
+    if child == 0:
+        elsewhere._home = 999999  # as if it had been closed by mistake
+        with elsewhere.entered():
+            pass
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -6
+
+
+def test_a_sysctl_is_set_in_the_namespace_alone(elsewhere: NetworkNamespace) -> None:
+    elsewhere.write_sysctl("net.ipv4.tcp_fwmark_accept", "1")
+    assert elsewhere.read_sysctl("net.ipv4.tcp_fwmark_accept") == "1"
+    with netns.current() as current:
+        assert current.read_sysctl("net.ipv4.tcp_fwmark_accept") == "0"
+
+
+def test_what_is_no_namespace_is_refused_and_nothing_stays_open(tmp_path) -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="setns"):
+        NetworkNamespace.open("/dev/null")
+    with pytest.raises(FileNotFoundError):
+        NetworkNamespace.open(tmp_path / "none")
+    assert len(os.listdir("/proc/self/fd")) == len(before)

@@ -1,0 +1,273 @@
+"""sk_lookup and the node's sockops with real sockets: who reaches an enrolled pod unproxied, and who does
+not."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from tests.kernel.lab import Kernel, endpoint, local_of, shell, wait_until
+from ztunnel.kernel import bpf, netlink, sockets
+from ztunnel.kernel.bpf import Map
+from ztunnel.redirect.attach import CgroupBranch, PodNetwork
+from ztunnel.redirect.layout import ADMISSION, AdmissionKind, push_tuple
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+
+
+def enroll_with_listener(kernel: Kernel, which: str = "b") -> tuple[PodNetwork, socket.socket]:
+    pod = kernel.enroll(which)
+    inbound = kernel.listen(pod.netns, 15006)
+    for ip in pod.addresses:
+        kernel.redirection.listener(ip, inbound.fileno())
+    return pod, inbound
+
+
+def nobody_comes(listener: socket.socket) -> bool:
+    listener.setblocking(False)
+    try:
+        listener.accept()[0].close()
+    except BlockingIOError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("caller", "host"), [("x", "10.77.0.3"), ("a", "10.77.0.3"), ("a", "fd77::3"), ("n", "10.77.0.3")]
+)
+def test_plaintext_from_outside_reaches_the_proxy_under_the_address_that_was_called(
+    kernel: Kernel, caller, host
+) -> None:
+    app = kernel.listen(kernel.lab.b, 8080)
+    _, inbound = enroll_with_listener(kernel)
+    for port in (8080, 9999):  # nobody has to listen there
+        client = kernel.connect(
+            {"x": kernel.lab.x, "a": kernel.lab.a, "n": kernel.lab.node}[caller], host, port
+        )
+        accepted, peer = kernel.accept(inbound)
+        assert local_of(accepted) == endpoint(host, port)
+        assert peer == local_of(client)
+        client.sendall(b"up")
+        accepted.sendall(b"down")
+        assert (accepted.recv(9), client.recv(9)) == (b"up", b"down")
+    assert nobody_comes(app)
+    assert kernel.count("inbound_captured") == 2
+
+
+def test_a_pod_reaches_itself_by_loopback_and_by_its_own_addresses(kernel: Kernel) -> None:
+    pod, _ = enroll_with_listener(kernel)
+    app = kernel.listen(pod.netns, 8080)
+    for host in ("127.0.0.1", "::1", "10.77.0.3", "fd77::3"):
+        client = kernel.connect(pod.netns, host, 8080)
+        assert kernel.accept(app)[1] == local_of(client)
+
+
+def test_a_pod_with_two_addresses_reaches_itself_from_one_to_the_other(kernel: Kernel) -> None:
+    pod, _ = enroll_with_listener(kernel)
+    second = endpoint("10.77.0.33", 0).ip
+    shell(kernel.lab.names["b"], "ip addr add 10.77.0.33/24 dev eth0")
+    try:
+        kernel.redirection.enroll(replace(pod, addresses=(*pod.addresses, second)))
+        app = kernel.listen(pod.netns, 8080)
+        client = kernel.socket(pod.netns)
+        client.bind(("10.77.0.33", 0))
+        client.connect(("10.77.0.3", 8080))
+        assert kernel.accept(app)[1] == local_of(client)
+    finally:
+        shell(kernel.lab.names["b"], "ip addr del 10.77.0.33/24 dev eth0")
+
+
+def test_hbone_passes_and_the_dns_port_is_closed_to_others(kernel: Kernel) -> None:
+    pod, _ = enroll_with_listener(kernel)
+    hbone, dns = kernel.listen(pod.netns, 15008), kernel.listen(pod.netns, 15053)
+    client = kernel.connect(kernel.lab.a, "10.77.0.3", 15008)
+    assert kernel.accept(hbone)[1] == local_of(client)
+    with pytest.raises(ConnectionRefusedError):
+        kernel.connect(kernel.lab.a, "10.77.0.3", 15053)
+    own = kernel.connect(pod.netns, "10.77.0.3", 15053)
+    assert kernel.accept(dns)[1] == local_of(own)
+    assert kernel.count("inbound_dns") == 1
+
+
+def test_without_a_listener_plaintext_is_refused(kernel: Kernel) -> None:
+    pod, inbound = enroll_with_listener(kernel)
+    kernel.listen(pod.netns, 8080)
+    inbound.close()
+    with pytest.raises(ConnectionRefusedError):
+        kernel.connect(kernel.lab.a, "10.77.0.3", 8080)
+    assert kernel.count("inbound_no_listener") == 1
+
+
+def test_a_slot_is_overwritten_by_the_next_listener(kernel: Kernel) -> None:
+    pod, first = enroll_with_listener(kernel)
+    second = kernel.listen(pod.netns, 15007)
+    assert pod.ipv4
+    kernel.redirection.listener(pod.ipv4, second.fileno())
+    first.close()
+    client = kernel.connect(kernel.lab.a, "10.77.0.3", 8080)
+    assert kernel.accept(second)[1] == local_of(client)
+    kernel.redirection.no_listener(pod.ipv4)
+    with pytest.raises(ConnectionRefusedError):
+        kernel.connect(kernel.lab.a, "10.77.0.3", 8080)
+
+
+@pytest.mark.parametrize(
+    ("host", "source"), [("10.77.0.3", "10.77.0.2"), ("10.77.0.3", "10.78.0.2"), ("fd77::3", "fd77::2")]
+)
+def test_the_proxys_dial_carries_the_clients_address_to_the_application(kernel: Kernel, host, source) -> None:
+    pod, _ = enroll_with_listener(kernel)
+    app = kernel.listen(pod.netns, 8080)
+    pod.netns.write_sysctl("net.ipv4.tcp_fwmark_accept", "1")
+    netlink.route_marked(pod.netns)
+    try:
+        with kernel.lab.in_cgroup("proxy"):
+            dial = kernel.socket(pod.netns, host)
+            client = sockets.spoof(dial, endpoint(source, 0).ip)
+            kernel.redirection.admit(client, endpoint(host, 8080))
+            dial.connect((host, 8080))
+        accepted, peer = kernel.accept(app)
+        assert peer == client
+        dial.sendall(b"up")
+        accepted.sendall(b"down")
+        assert (accepted.recv(9), dial.recv(9)) == (b"up", b"down")
+        assert admitted(kernel) == 1
+        dial.close()
+        accepted.close()
+        wait_until(lambda: admitted(kernel) == 0)
+    finally:
+        netlink.unroute_marked(pod.netns)
+        pod.netns.write_sysctl("net.ipv4.tcp_fwmark_accept", "0")
+
+
+def test_a_dismissed_dial_is_captured(kernel: Kernel) -> None:
+    _, inbound = enroll_with_listener(kernel)
+    with kernel.lab.in_cgroup("proxy"):
+        dial = kernel.socket(kernel.lab.a)
+        dial.bind(("10.77.0.2", 0))
+        kernel.redirection.admit(local_of(dial), endpoint("10.77.0.3", 8080))
+        kernel.redirection.dismiss(local_of(dial), endpoint("10.77.0.3", 8080))
+        dial.connect(("10.77.0.3", 8080))
+    assert kernel.accept(inbound)[1] == local_of(dial)
+
+
+def admitted(kernel: Kernel) -> int:
+    with Map(bpf.open_pinned(kernel.settings.pins / "maps/admitted")) as entries:
+        return len(list(entries))
+
+
+# --- clients of the node itself
+
+
+@pytest.mark.parametrize("host", ["10.77.0.3", "fd77::3", "::ffff:10.77.0.3"])
+def test_a_probe_of_the_kubelet_passes(kernel: Kernel, host) -> None:
+    pod, _ = enroll_with_listener(kernel)
+    app = kernel.listen(pod.netns, 8080)
+    kernel.redirection.node_clients(kernel.lab.node.cookie, [kernel.lab.cgroup_id("kubelet")])
+    with kernel.lab.in_cgroup("kubelet"):
+        client = kernel.connect(kernel.lab.node, host, 8080)
+    accepted, peer = kernel.accept(app)
+    assert peer == local_of(client)
+    assert kernel.count("admitted_node") == 1
+    client.close()
+    accepted.close()
+    wait_until(lambda: admitted(kernel) == 0)
+
+
+def test_another_process_of_the_node_is_captured_unless_all_are_let_in(kernel: Kernel) -> None:
+    pod, inbound = enroll_with_listener(kernel)
+    app = kernel.listen(pod.netns, 8080)
+    node = kernel.lab.node.cookie
+    kernel.redirection.node_clients(node, [kernel.lab.cgroup_id("kubelet")])
+    kernel.connect(kernel.lab.node, "10.77.0.3", 8080)
+    kernel.accept(inbound)
+    assert kernel.count("node_not_listed") == 1
+    kernel.redirection.node_clients(node, None)
+    kernel.connect(kernel.lab.node, "10.77.0.3", 8080)
+    kernel.accept(app)
+    kernel.redirection.node_clients(node, None, outside=CgroupBranch(kernel.lab.cgroup_id("app"), 2))
+    kernel.connect(kernel.lab.node, "10.77.0.3", 8080)
+    kernel.accept(inbound)
+    with kernel.lab.in_cgroup("kubelet"):
+        kernel.connect(kernel.lab.node, "10.77.0.3", 8080)
+    kernel.accept(app)
+
+
+@contextmanager
+def source_rewritten(kernel: Kernel, to: str) -> Iterator[None]:
+    """What the outsider sends through the node comes from this address and port."""
+    rules = (
+        "add table ip zt; add chain ip zt post { type nat hook postrouting priority 100 ; };"
+        f"add rule ip zt post ip saddr 10.78.0.2 ip protocol tcp snat to {to}"
+    )
+    shell(kernel.lab.names["n"], f"nft '{rules}'")
+    try:
+        yield
+    finally:
+        shell(kernel.lab.names["n"], "nft delete table ip zt")
+
+
+@pytest.mark.parametrize("listens", [True, False], ids=["after-a-close", "after-a-refusal"])
+def test_a_masqueraded_outsider_on_the_ports_of_an_ended_probe_is_captured(kernel: Kernel, listens) -> None:
+    pod, inbound = enroll_with_listener(kernel)
+    app = kernel.listen(pod.netns, 8080) if listens else None
+    kernel.redirection.node_clients(kernel.lab.node.cookie, None)
+    probe = kernel.socket(kernel.lab.node)
+    probe.bind(("10.77.0.1", 0))
+    port = probe.getsockname()[1]
+    if app:
+        probe.connect(("10.77.0.3", 8080))
+        accepted, _ = kernel.accept(app)
+        probe.close()
+        accepted.close()
+    else:
+        with pytest.raises(ConnectionRefusedError):
+            probe.connect(("10.77.0.3", 8080))
+        probe.close()
+    wait_until(lambda: admitted(kernel) == 0)
+    with source_rewritten(kernel, f"10.77.0.1:{port}"):
+        kernel.connect(kernel.lab.x, "10.77.0.3", 8080)
+        assert kernel.accept(inbound)[1] == endpoint("10.77.0.1", port)
+
+
+def test_what_the_node_only_forwards_is_captured(kernel: Kernel) -> None:
+    _, inbound = enroll_with_listener(kernel)
+    kernel.redirection.node_clients(kernel.lab.node.cookie, None)
+    with source_rewritten(kernel, "10.77.0.1"):
+        kernel.connect(kernel.lab.x, "10.77.0.3", 8080)
+    assert str(kernel.accept(inbound)[1].ip) == "10.77.0.1"
+    assert kernel.count("admitted_node") == 0
+
+
+def test_an_admission_of_an_older_generation_is_captured(kernel: Kernel) -> None:
+    pod, inbound = enroll_with_listener(kernel)
+    client = kernel.socket(kernel.lab.x)
+    client.bind(("10.78.0.2", 0))
+    old = ADMISSION.pack(pod.cookie, kernel.redirection.generation(pod.cookie), AdmissionKind.BY_VERDICT)
+    with Map(bpf.open_pinned(kernel.settings.pins / "maps/admitted")) as entries:
+        entries.put(push_tuple(local_of(client), endpoint("10.77.0.3", 8080)), old)
+    kernel.redirection.bump(pod.cookie)
+    client.connect(("10.77.0.3", 8080))
+    kernel.accept(inbound)
+    assert kernel.count("inbound_stale") == 1
+
+
+def test_the_link_of_a_pod_keeps_its_id_while_it_is_enrolled_again(kernel: Kernel) -> None:
+    def link() -> int:
+        fd = bpf.open_pinned(kernel.settings.pins / "pods" / str(pod.cookie))
+        try:
+            return bpf.link_info(fd).id
+        finally:
+            bpf.close(fd)
+
+    pod = kernel.enroll("b")
+    before = link()
+    kernel.enroll("b")
+    assert link() == before
+    kernel.redirection.withdraw(pod)
+    assert list((kernel.settings.pins / "pods").iterdir()) == []
+    kernel.listen(pod.netns, 8080)
+    kernel.connect(kernel.lab.x, "10.77.0.3", 8080)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import errno
+import socket
+
+import pytest
+
+from tests.kernel.lab import Kernel, Lab, endpoint, local_of, wait_until
+from ztunnel.kernel import sockets
+from ztunnel.kernel.sockets import LiveSocket, TcpState
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+
+
+def talk(kernel: Kernel, host: str) -> tuple[socket.socket, socket.socket, socket.socket]:
+    """A connection from pod a to pod b; (client, server, listener)."""
+    listener = kernel.keep(sockets.listen_in(kernel.lab.b, 0, 16))
+    listener.settimeout(3)
+    client = kernel.connect(kernel.lab.a, host, listener.getsockname()[1])
+    return client, kernel.accept(listener)[0], listener
+
+
+@pytest.mark.parametrize("host", ["10.77.0.3", "fd77::3"])
+def test_one_listener_serves_both_families_without_nagles_delay(kernel: Kernel, host) -> None:
+    _, server, _ = talk(kernel, host)
+    assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_listener_may_be_for_ipv4_alone_and_says_where_its_port_is_taken(lab: Lab) -> None:
+    with sockets.listen_in(lab.a, 0, 1, ipv6=False) as listener:
+        assert listener.family == socket.AF_INET
+        with pytest.raises(OSError, match="in use"):
+            sockets.listen_in(lab.a, listener.getsockname()[1], 1, ipv6=False)
+
+
+def test_a_dialler_does_not_wait(lab: Lab) -> None:
+    with sockets.dial_socket(lab.a, socket.AF_INET) as dialler:
+        assert dialler.connect_ex(("10.77.0.9", 1)) == errno.EINPROGRESS
+        [dialling] = sockets.connections(lab.a, [TcpState.SYN_SENT])
+        assert (dialling.local, dialling.remote) == (local_of(dialler), endpoint("10.77.0.9", 1))
+
+
+@pytest.mark.parametrize(
+    ("family", "source"), [(socket.AF_INET, "10.78.0.2"), (socket.AF_INET6, "fd78::2")], ids=["v4", "v6"]
+)
+def test_a_spoofed_socket_has_the_clients_address_a_port_and_the_mark(lab: Lab, family, source) -> None:
+    with sockets.dial_socket(lab.b, family) as dialler:
+        spoofed = sockets.spoof(dialler, endpoint(source, 0).ip)
+        assert spoofed == local_of(dialler)
+        assert str(spoofed.ip) == source
+        assert dialler.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 0x111
+
+
+@pytest.mark.parametrize("host", ["10.77.0.3", "fd77::3"])
+def test_both_ends_of_a_connection_are_listed_with_their_bytes(kernel: Kernel, host) -> None:
+    client, server, _ = talk(kernel, host)
+    client.sendall(b"x" * 1000)
+    assert len(server.recv(2000)) == 1000
+
+    def near() -> LiveSocket | None:
+        found = {each.cookie: each for each in sockets.connections(kernel.lab.a)}[sockets.cookie_of(client)]
+        return found if found.acked_bytes == 1001 else None
+
+    opened = wait_until(near)
+    assert opened is not None
+    assert (opened.local, opened.remote) == (local_of(client), local_of(server))
+    assert (opened.state, opened.retransmits) == (TcpState.ESTABLISHED, 0)
+    assert opened.srtt_us > 0
+    served = {each.cookie: each for each in sockets.connections(kernel.lab.b)}[sockets.cookie_of(server)]
+    assert (served.received_bytes, served.remote) == (1000, local_of(client))
+
+
+@pytest.mark.parametrize("host", ["10.77.0.3", "fd77::3"])
+def test_a_connection_is_found_by_its_ends_and_nothing_else_is(kernel: Kernel, host) -> None:
+    client, server, _ = talk(kernel, host)
+    near, far = local_of(client), local_of(server)
+    found = sockets.find(kernel.lab.b, far, near)
+    assert found is not None
+    assert found.cookie == sockets.cookie_of(server)
+    assert sockets.find(kernel.lab.b, far, endpoint(host, 1)) is None
+    assert sockets.find(kernel.lab.a, far, near) is None
+
+
+@pytest.mark.parametrize("host", ["10.77.0.3", "fd77::3"])
+def test_a_destroyed_connection_ends_at_both_ends_and_its_listener_lives(kernel: Kernel, host) -> None:
+    client, server, listener = talk(kernel, host)
+    near, far = local_of(client), local_of(server)
+    assert sockets.destroy(kernel.lab.b, far, near)
+    with pytest.raises(ConnectionAbortedError):
+        server.recv(1)
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+    assert not sockets.destroy(kernel.lab.b, far, near)
+    assert not sockets.destroy(kernel.lab.a, near, far)
+    kernel.connect(kernel.lab.a, host, far.port)
+    kernel.accept(listener)

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+from enum import IntEnum
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.kernel.lab import CACHE, original
+from ztunnel.kernel.compile import headers_tree
+from ztunnel.model.address import Endpoint, canonical, pack16
+from ztunnel.redirect import layout
+from ztunnel.redirect.load import read_sources
+from ztunnel.redirect.source import assemble
+
+SOURCES = read_sources()
+STRUCTS = {
+    "addr": layout.ADDR,
+    "endpoint": layout.ENDPOINT,
+    "tuple": layout.TUPLE,
+    "pod": layout.POD,
+    "intent": layout.INTENT,
+    "caller": layout.CALLER,
+    "destination": layout.DESTINATION,
+    "admission": layout.ADMISSION,
+    "question": layout.QUESTION,
+    "verdict": layout.VERDICT,
+    "vip": layout.VIP,
+    "slot": layout.SLOT,
+    "node_clients": layout.NODE_CLIENTS,
+    "record": layout.RECORD,
+}
+ENUMS: dict[str, type[IntEnum]] = {
+    "intent_kind": layout.IntentKind,
+    "admission_kind": layout.AdmissionKind,
+    "verdict_kind": layout.VerdictKind,
+    "node_rule": layout.NodeRule,
+    "record_event": layout.RecordEvent,
+    "record_role": layout.RecordRole,
+    "outcome": layout.Outcome,
+}
+
+ips = st.one_of(
+    st.integers(0, 2**32 - 1).map(IPv4Address), st.integers(0, 2**128 - 1).map(IPv6Address).map(canonical)
+)
+ports = st.integers(1, 65535)
+endpoints = st.builds(Endpoint, ips, ports)
+numbers = st.integers(0, 2**64 - 1)
+
+
+# --- the twin
+
+
+@pytest.mark.parametrize("name", ENUMS)
+def test_an_enum_has_the_numbers_of_c(name) -> None:
+    text = SOURCES["lib/types.h"] + SOURCES["lib/outcomes.h"]
+    body = re.search(rf"enum {name} {{(.*?)}}", text, re.DOTALL)
+    assert body
+    found = {word: int(number) for word, number in re.findall(r"(\w+) = (\d+)", body[1])}
+    found.pop("OUTCOMES", None)
+    assert {each.name: each.value for each in ENUMS[name]} == found
+
+
+def test_every_struct_of_c_has_a_twin() -> None:
+    assert set(re.findall(r"^struct (\w+) {", SOURCES["lib/types.h"], re.MULTILINE)) == set(STRUCTS)
+
+
+def fields_of(codec: struct.Struct) -> list[tuple[int, int]]:
+    """(offset, size) of each value in a format without alignment."""
+    found, offset = [], 0
+    for count, kind in re.findall(r"(\d*)([a-zA-Z])", codec.format):
+        if kind == "s":
+            found.append((offset, int(count)))
+            offset += int(count)
+        elif kind == "x":
+            offset += int(count or 1)
+        else:
+            size = struct.calcsize(f"={kind}")
+            found += [(offset + size * index, size) for index in range(int(count or 1))]
+            offset += size * int(count or 1)
+    return found
+
+
+FLATTEN = """
+import ctypes, json, sys
+sys.path.append("/usr/lib/python3/dist-packages")
+from bcc import BPF
+request = json.load(sys.stdin)
+def flat(kind, base=0):
+    for name, each in kind._fields_:
+        at = base + getattr(kind, name).offset
+        if name.startswith("pad") or name.startswith("__pad"):
+            continue
+        if name == "word" or not hasattr(each, "_fields_"):
+            yield at, ctypes.sizeof(each)
+        else:
+            yield from flat(each, at)
+module = BPF(text=request["text"])
+print(json.dumps({name: [ctypes.sizeof(module["t_" + name].Leaf), list(flat(module["t_" + name].Leaf))]
+                  for name in request["names"]}))
+"""
+
+
+@pytest.mark.root
+@pytest.mark.timeout(60)
+def test_a_struct_has_the_fields_that_the_compiler_sees() -> None:
+    tables = "\n".join(f'BPF_TABLE("hash", u64, struct {name}, t_{name}, 1);' for name in STRUCTS)
+    request = json.dumps({"text": f"{assemble(SOURCES)}\n{tables}\n", "names": list(STRUCTS)})
+    environment = {**os.environ, "BCC_KERNEL_SOURCE": str(headers_tree(CACHE))}
+    done = subprocess.run(
+        [sys.executable, "-c", FLATTEN],
+        input=request,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+    )
+    seen = json.loads(done.stdout)
+    for name, codec in STRUCTS.items():
+        size, fields = seen[name]
+        assert codec.size == size, name
+        assert fields_of(codec) == [tuple(field) for field in fields], name
+
+
+# --- both ways
+
+
+@given(ips)
+def test_an_address_comes_back(ip) -> None:
+    assert layout.pull_ip(pack16(ip)) == ip
+
+
+@given(st.none() | ips, st.none() | ips)
+def test_a_pod_comes_back(ipv4, ipv6) -> None:
+    unspecified = IPv6Address("::")
+    expected = tuple(None if ip == unspecified else ip for ip in (ipv4, ipv6))
+    assert layout.pull_pod(layout.push_pod(ipv4, ipv6)) == expected
+
+
+@given(endpoints, st.none() | endpoints)
+def test_a_destination_comes_back_with_its_pick(asked, picked) -> None:
+    packed = layout.push_endpoint(asked) + (layout.push_endpoint(picked) if picked else bytes(20))
+    recalled = layout.pull_destination(packed)
+    assert recalled == layout.Recalled(original(str(asked.ip), asked.port), picked)
+
+
+@given(endpoints, endpoints, endpoints, numbers, st.sampled_from(layout.RecordEvent), st.booleans())
+def test_a_record_is_read(source, destination, asked, number, event, established) -> None:
+    packed = layout.RECORD.pack(
+        1, number, 3, 4, 5, pack16(source.ip), pack16(destination.ip), source.port, destination.port,
+        pack16(asked.ip), asked.port, 6, 7, 8, event, layout.RecordRole.SERVER, established,
+    )  # fmt: skip
+    record = layout.pull_record(packed)
+    assert (record.source, record.destination) == (source, destination)
+    assert record.asked == original(str(asked.ip), asked.port)
+    assert (record.event, record.role, record.established) == (event, layout.RecordRole.SERVER, established)
+    assert (record.time_ns, record.cookie, record.socket, record.sent_bytes, record.duration_ns) == (
+        1,
+        number,
+        3,
+        4,
+        5,
+    )
+    assert (record.srtt_us, record.retransmits, record.policy) == (6, 7, 8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "port", "role"),
+    [
+        (layout.IntentKind.CAPTURED, 1, None),
+        (layout.IntentKind.DIRECT, 0, None),
+        (layout.IntentKind.DIRECT, 1, layout.RecordRole.CLIENT),
+        (layout.IntentKind.SERVED, 1, layout.RecordRole.SERVER),
+    ],
+)
+def test_only_direct_flows_whose_syn_has_left_are_live(kind, port, role) -> None:
+    ip = pack16(IPv4Address("10.0.0.1"))
+    packed = layout.INTENT.pack(ip, 80, ip, 81, 7, 8, 9, 10, ip, ip, port, 82, kind, 1)
+    flow = layout.pull_live_flow(99, packed)
+    assert (flow and flow.role) == role
+    if flow:
+        assert (flow.socket, flow.cookie, flow.since_ns, flow.established) == (99, 7, 10, True)
+        assert (flow.source.port, flow.destination.port, flow.asked.port) == (1, 82, 80)
+
+
+@given(numbers, endpoints, numbers, numbers, st.integers(0, 2**32 - 1))
+def test_a_verdict_names_its_destination_twice(cookie, to, first, second, policy) -> None:
+    assert layout.push_question(cookie, to)[8:28] == layout.push_endpoint(to)
+    direct = layout.push_verdict(layout.Direct(cookie, first, second), to)
+    assert layout.VERDICT.unpack(direct) == (
+        cookie, first, second, layout.VerdictKind.GO_DIRECT, 0, pack16(to.ip), to.port
+    )  # fmt: skip
+    deny = layout.push_verdict(layout.Deny(policy, first), to)
+    assert layout.VERDICT.unpack(deny) == (
+        0,
+        first,
+        0,
+        layout.VerdictKind.DENY,
+        policy,
+        pack16(to.ip),
+        to.port,
+    )
+
+
+@given(endpoints, endpoints)
+def test_a_tuple_is_the_connection_from_its_openers_side(source, destination) -> None:
+    unpacked = layout.TUPLE.unpack(layout.push_tuple(source, destination))
+    assert unpacked == (pack16(source.ip), pack16(destination.ip), source.port, destination.port)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from tests.kernel.lab import Kernel, Lab, endpoint
+from ztunnel.errors import Unsupported
+from ztunnel.kernel import bpf, cgroup
+from ztunnel.redirect import load
+from ztunnel.redirect.attach import Redirection
+from ztunnel.redirect.plan import HOOKS, SK_LOOKUP
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+
+
+def links(kernel: Kernel) -> dict[str, bpf.LinkInfo]:
+    found = {}
+    for directory in ("links", "pods"):
+        for place in (kernel.settings.pins / directory).iterdir():
+            fd = bpf.open_pinned(place)
+            found[place.name] = bpf.link_info(fd)
+            bpf.close(fd)
+    return found
+
+
+def test_what_is_current_is_left_alone(kernel: Kernel) -> None:
+    kernel.enroll("a")
+    before = links(kernel)
+    assert not load.ensure_loaded(kernel.settings)
+    assert links(kernel) == before
+    assert set(before) == {hook.name for hook in HOOKS if hook is not SK_LOOKUP} | {str(kernel.lab.a.cookie)}
+
+
+def test_other_settings_replace_the_programs_and_keep_links_and_maps(kernel: Kernel) -> None:
+    pod = kernel.enroll("a")
+    before = links(kernel)
+    assert load.ensure_loaded(replace(kernel.settings, lease_seconds=3.0))
+    after = links(kernel)
+    assert {name: link.id for name, link in after.items()} == {name: link.id for name, link in before.items()}
+    assert all(after[name].program != link.program for name, link in before.items())
+    assert set(kernel.redirection.enrolled()) == {pod.cookie}
+    proxy = kernel.listen(kernel.lab.a, 15001)
+    kernel.connect(kernel.lab.a, "10.96.0.1", 80)
+    _, peer = kernel.accept(proxy)
+    assert kernel.redirection.original_destination(pod.cookie, peer) is not None
+
+
+def test_a_map_of_another_size_keeps_its_entries(kernel: Kernel) -> None:
+    peer = endpoint("10.77.0.9", 1)
+    kernel.redirection.admit(peer, endpoint("10.77.0.2", 80))
+    kernel.enroll("a")
+    assert load.ensure_loaded(replace(kernel.settings, max_connections=1024, max_verdicts=64))
+    with Redirection.open(kernel.settings.pins) as fresh:
+        assert set(fresh.enrolled()) == {kernel.lab.a.cookie}
+    with bpf.Map(bpf.open_pinned(kernel.settings.pins / "maps/admitted")) as admitted:
+        assert admitted.spec.max_entries == 1024
+        assert len(list(admitted)) == 1
+
+
+def test_an_interrupted_replacement_is_done_again(kernel: Kernel) -> None:
+    kernel.enroll("a")
+    before = {name: link.id for name, link in links(kernel).items()}
+    (kernel.settings.pins / "version").unlink()
+    for place in (kernel.settings.pins / "programs").iterdir():
+        place.unlink()
+    assert load.ensure_loaded(kernel.settings)
+    assert {name: link.id for name, link in links(kernel).items()} == before
+    assert not load.ensure_loaded(kernel.settings)
+
+
+def test_another_cgroup_gets_links_of_its_own(kernel: Kernel) -> None:
+    elsewhere = cgroup.create(kernel.lab.root / "elsewhere")
+    try:
+        assert load.ensure_loaded(replace(kernel.settings, cgroup=elsewhere))
+        assert {link.target for link in links(kernel).values()} == {cgroup.cgroup_id(elsewhere)}
+        load.remove(kernel.settings.pins)
+    finally:
+        cgroup.remove(elsewhere)
+
+
+def test_only_root_may_touch_the_pins(kernel: Kernel) -> None:
+    kernel.enroll("a")
+    for path in (kernel.settings.pins, *kernel.settings.pins.rglob("*")):
+        mode = path.lstat().st_mode
+        expected = 0o777 if stat.S_ISLNK(mode) else 0o700 if stat.S_ISDIR(mode) else 0o600
+        assert stat.S_IMODE(mode) == expected, path
+
+
+def test_removal_leaves_nothing_and_may_be_repeated(kernel: Kernel) -> None:
+    kernel.enroll("a")
+    load.remove(kernel.settings.pins)
+    load.remove(kernel.settings.pins)
+    assert not kernel.settings.pins.exists()
+    app = kernel.listen(kernel.lab.b, 8080)
+    kernel.connect(kernel.lab.a, "10.77.0.3", 8080)
+    kernel.accept(app)
+    with pytest.raises(Unsupported, match="no redirection is loaded"):
+        Redirection.open(kernel.settings.pins)
+
+
+LOAD = """
+import sys
+from pathlib import Path
+from ztunnel.redirect.load import ensure_loaded
+from ztunnel.redirect.plan import RedirectSettings
+pins, cache, root = map(Path, sys.argv[1:])
+ensure_loaded(RedirectSettings(pins=pins, cache=cache, cgroup=root))
+print(*sorted(name.partition(".")[0] for name in sys.modules if name.partition(".")[0] == "bcc"))
+"""
+
+
+def test_pinned_links_enforce_when_the_loader_has_exited_and_it_never_imports_the_compiler(
+    lab: Lab, tmp_path
+) -> None:
+    settings = replace(lab.settings(), cache=tmp_path)
+    places = map(str, (settings.pins, settings.cache, lab.root))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", LOAD, *places], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == ""
+        with Redirection.open(settings.pins) as redirection:
+            redirection.enroll(lab.pod("a"))
+        with lab.a.socket(2, 1) as client:
+            client.settimeout(3)
+            with pytest.raises(ConnectionRefusedError):
+                client.connect(("10.96.0.1", 80))
+    finally:
+        load.remove(settings.pins)
+
+
+def test_a_spoilt_cache_is_made_again(lab: Lab, tmp_path) -> None:
+    settings = replace(lab.settings(), cache=tmp_path)
+    try:
+        load.ensure_loaded(settings)
+        load.remove(settings.pins)
+        [cached] = tmp_path.glob("*.json")
+        whole = cached.read_text()
+        cached.write_text(whole[:1000])
+        assert load.ensure_loaded(settings)
+        assert cached.read_text() == whole
+    finally:
+        load.remove(settings.pins)
+
+
+def test_pins_outside_a_bpffs_are_refused(lab: Lab, tmp_path) -> None:
+    with pytest.raises(Unsupported, match="is on no bpffs"):
+        load.ensure_loaded(replace(lab.settings(), pins=tmp_path / "pins"))
+    assert not os.path.exists(tmp_path / "pins")

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import select
+import time
+
+import pytest
+
+from tests.kernel.lab import Kernel, endpoint
+from ztunnel.redirect.layout import Deny, Outcome, RecordEvent
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+
+
+def refuse(kernel: Kernel, times: int) -> None:
+    """Make as many records."""
+    pod = kernel.enroll("a")
+    kernel.redirection.renew_lease(time.monotonic_ns())
+    for number in range(times):
+        to = endpoint("10.77.0.3", 1000 + number % 1000)
+        kernel.redirection.teach(pod.cookie, to, Deny(number, kernel.redirection.generation(pod.cookie)))
+        with kernel.lab.a.socket(2, 1) as client, pytest.raises(ConnectionRefusedError):
+            client.connect((str(to.ip), to.port))
+
+
+def test_records_come_in_order_and_once_and_make_the_descriptor_readable(kernel: Kernel) -> None:
+    assert kernel.redirection.records() == []
+    assert select.select([kernel.redirection.records_fd], [], [], 0)[0] == []
+    refuse(kernel, 3)
+    assert select.select([kernel.redirection.records_fd], [], [], 0)[0] == [kernel.redirection.records_fd]
+    records = kernel.redirection.records()
+    assert [record.policy for record in records] == [0, 1, 2]
+    assert {record.event for record in records} == {RecordEvent.DENIED}
+    assert sorted(record.time_ns for record in records) == [record.time_ns for record in records]
+    assert kernel.redirection.records() == []
+    assert select.select([kernel.redirection.records_fd], [], [], 0)[0] == []
+
+
+def test_records_are_read_around_the_end_of_the_buffer_and_lost_ones_are_counted(kernel: Kernel) -> None:
+    room = 262144 // 120
+    refuse(kernel, room + 10)
+    records = kernel.redirection.records()
+    while more := kernel.redirection.records():
+        records += more
+    assert [record.policy for record in records] == list(range(room))
+    assert kernel.count("record_lost") == 10
+    kernel.redirection.renew_lease(time.monotonic_ns())
+    refuse(kernel, 20)
+    assert [record.policy for record in kernel.redirection.records()] == list(range(20))
+
+
+def test_every_outcome_has_a_counter(kernel: Kernel) -> None:
+    outcomes = kernel.redirection.outcomes()
+    assert set(outcomes) == {outcome.name.lower() for outcome in Outcome}
+    assert set(outcomes.values()) == {0}
+    refuse(kernel, 2)
+    assert kernel.redirection.outcomes()["connect_denied"] == 2

@@ -1,0 +1,203 @@
+"""delta.apply: the world after it, and what it says it touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from time import perf_counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.builders import ip, large_mesh, policy, service, workload, world_of
+from ztunnel.model.policy import Policy
+from ztunnel.model.service import Service
+from ztunnel.model.workload import SameNode, Workload
+from ztunnel.state.delta import Change, apply
+from ztunnel.state.world import World
+
+Item = Workload | Service | Policy
+
+_SERVICES = [service(name, namespace) for name in "xy" for namespace in ("n", "m")]
+_workloads = st.builds(
+    lambda name, address, node, served, healthy: replace(
+        workload(name).at(*address).on(node),
+        services={each.key: () for each in served},
+        healthy=healthy,
+    ),
+    st.sampled_from("abcd"),
+    st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2", "fd00::1"]), max_size=3),
+    st.sampled_from(["", "n1", "n2"]),
+    st.lists(st.sampled_from(_SERVICES), max_size=2),
+    st.booleans(),
+)
+_services = st.builds(
+    lambda known, address: known.at(*address),
+    st.sampled_from(_SERVICES),
+    st.lists(st.sampled_from(["10.96.0.1", "10.96.0.2"]), max_size=3),
+)
+_policies = st.builds(
+    lambda name, namespace, scope, dry: getattr(replace(policy(name, namespace), dry_run=dry), scope)(),
+    st.sampled_from("pq"),
+    st.sampled_from("nm"),
+    st.sampled_from(["everywhere", "selecting", "deny"]),
+    st.booleans(),
+)
+_items = st.lists(_workloads | _services | _policies, max_size=6)
+_deltas = st.lists(st.tuples(_items, _items), max_size=6)
+
+
+def _key(item: Item) -> str:
+    return item.uid if isinstance(item, Workload) else str(item.key)
+
+
+def _removals(items: Sequence[Item]) -> tuple[list[str], list[str]]:
+    addresses = [_key(item) for item in items if not isinstance(item, Policy)]
+    return addresses, [_key(item) for item in items if isinstance(item, Policy)]
+
+
+@given(_deltas)
+@settings(max_examples=150, deadline=None)
+def test_any_history_gives_the_world_of_what_is_left(deltas: list[tuple[list[Item], list[Item]]]) -> None:
+    world = World()
+    left: dict[tuple[bool, str], Item] = {}
+    for upserts, removed in deltas:
+        before = world
+        world, change = apply(world, upserts, *_removals(removed))
+        assert bool(change) == (world != before)
+        for item in removed:
+            left.pop((isinstance(item, Policy), _key(item)), None)
+        left.update({(isinstance(item, Policy), _key(item)): item for item in upserts})
+    assert world == apply(World(), reversed(list(left.values())))[0]
+
+
+@given(_items, st.randoms(use_true_random=False))
+@settings(max_examples=100, deadline=None)
+def test_any_order_of_deltas_gives_the_same_world(items: list[Item], rng) -> None:  # type: ignore[no-untyped-def]
+    unique = list({(isinstance(item, Policy), _key(item)): item for item in items}.values())
+    shuffled = rng.sample(unique, len(unique))
+    one_by_one = World()
+    for item in shuffled:
+        one_by_one, _ = apply(one_by_one, [item])
+    assert one_by_one == world_of(*unique)
+
+
+def test_removing_everything_leaves_an_empty_world() -> None:
+    web = service("web").at("10.96.0.1")
+    a, rule = workload("a").serves(web, 80).on("n1"), policy("p")
+    world, change = apply(world_of(web, a, rule), (), [a.uid, str(web.key)], [rule.key])
+    assert world == World()
+    assert change.workloads == {a.uid}
+    assert change.services == {web.key}
+    assert change.policies == {rule.key}
+
+
+def test_what_arrives_again_unchanged_is_no_change() -> None:
+    items: list[Item] = [service("web").at("10.96.0.1"), workload("a"), policy("p")]
+    world = world_of(*items)
+    again, change = apply(world, [replace(item) for item in items])
+    assert not change
+    assert again == world
+    assert change == Change()
+
+
+def test_unknown_removals_are_ignored() -> None:
+    world, change = apply(World(), (), ["c//Pod/n/a", "n/host", "nonsense"], ["n/p"])
+    assert not change
+    assert world == World()
+
+
+def test_what_is_both_removed_and_sent_is_kept() -> None:
+    a = workload("a")
+    assert apply(world_of(a), [a], [a.uid])[0].workload(a.uid) is a
+
+
+def test_a_removal_key_with_one_slash_is_a_service_with_more_a_workload() -> None:
+    web = service("web", "n")
+    pod = workload("web", "n")
+    assert apply(world_of(web, pod), (), ["n/web.n.svc.cluster.local"])[0] == world_of(pod)
+    assert apply(world_of(web, pod), (), ["Kubernetes//Pod/n/web"])[0] == world_of(web)
+
+
+def test_a_change_names_addresses_nodes_and_services_before_and_after() -> None:
+    web, api = service("web"), service("api")
+    before = workload("a").at("10.0.0.1").on("n1").serves(web, 80)
+    after = workload("a").at("10.0.0.2").on("n2").serves(api, 80)
+    _, change = apply(world_of(before, web, api), [after])
+    assert change.workloads == change.reclassified == {before.uid}
+    assert change.addresses == {ip("10.0.0.1"), ip("10.0.0.2")}
+    assert change.nodes == {"n1", "n2"}
+    assert change.services == {web.key, api.key}
+
+
+def test_only_what_a_verdict_rests_on_reclassifies_a_workload() -> None:
+    a = workload("a").hbone().on("n1")
+    cases = {
+        "health": (a.unhealthy(), False),
+        "capacity": (a.weighing(3), False),
+        "locality": (a.located("r"), False),
+        "account": (a.account("b"), True),
+        "policies": (a.selected_by("default/p"), True),
+        "node": (a.on("n2"), True),
+        "protocol": (a.plain(), True),
+        "mode": (a.same_node_mode(SameNode.MTLS), True),
+        "services": (a.serves(service("web"), 80), True),
+        "waypoint": (a.through("10.0.0.9"), True),
+        "address": (a.at("10.9.9.9"), True),
+    }
+    for name, (changed, expected) in cases.items():
+        _, change = apply(world_of(a), [changed])
+        assert change.workloads == {a.uid}, name
+        assert (a.uid in change.reclassified) is expected, name
+        assert change.touches(a) is expected, name
+
+
+def test_a_policy_touches_those_whom_it_concerns() -> None:
+    a, other = workload("a"), workload("b", "other")
+    picked = workload("c", "other").selected_by("default/p")
+    cases = [
+        (policy("p"), {"a", "c"}),
+        (policy("p").everywhere(), {"a", "b", "c"}),
+        (policy("p").selecting(), {"c"}),
+    ]
+    for rule, expected in cases:
+        for before, sent, removed in ((World(), [rule], []), (world_of(rule), [], [rule.key])):
+            _, change = apply(before, sent, (), removed)
+            assert {each.name for each in (a, other, picked) if change.touches(each)} == expected
+
+
+def test_a_policy_that_moves_between_scopes_touches_both() -> None:
+    _, change = apply(world_of(policy("p")), [policy("p").selecting()])
+    assert change.touches(workload("a"))
+    assert change.touches(workload("b", "other").selected_by("default/p"))
+
+
+def test_a_service_that_goes_leaves_its_endpoints_staged() -> None:
+    web = service("web").at("10.96.0.1")
+    a = workload("a").serves(web, 80)
+    world, change = apply(world_of(web, a), (), [str(web.key)])
+    assert world == world_of(a)
+    assert change.services == {web.key}
+    assert not change.workloads
+
+
+def test_a_world_is_never_changed_by_a_delta() -> None:
+    a = workload("a").at("10.0.0.1")
+    world = world_of(a)
+    apply(world, [a.at("10.0.0.2"), service("web")], [a.uid])
+    assert world == world_of(a)
+
+
+def test_one_workload_more_or_less_costs_under_a_millisecond() -> None:
+    mesh = large_mesh(20_000, 2_000)
+    started = perf_counter()
+    world = world_of(*mesh)
+    whole = perf_counter() - started
+    pods = [item for item in mesh if isinstance(item, Workload)][:100]
+    taken = []
+    for pod in pods:
+        started = perf_counter()
+        world, _ = apply(world, [replace(pod, healthy=False)])
+        taken.append(perf_counter() - started)
+    print(f"22,000 resources: {whole:.2f} s; one workload: {sorted(taken)[50] * 1e6:.0f} us")
+    assert sorted(taken)[50] < 1e-3

@@ -1,0 +1,78 @@
+"""lookup: which service, which port, which address, which waypoint is meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.builders import ip, service, workload, world_of
+from ztunnel.model.service import IpFamilies
+from ztunnel.state.lookup import address_of, is_waypoint, service_at, service_named, service_of, target_port
+
+
+def test_of_several_services_the_clients_own_namespace_counts_else_the_first() -> None:
+    here, there = service("web", "here").at("10.96.0.1"), service("web", "there").at("10.96.0.1")
+    world = world_of(there, here)
+    assert service_at(world, ip("10.96.0.1"), "there") is there
+    assert service_at(world, ip("10.96.0.1"), "elsewhere") is here
+    assert service_at(world, ip("10.96.0.2"), "here") is None
+    assert service_named(world, there.hostname, "here") is there
+    assert service_named(world, "unheard.of", "here") is None
+
+
+def test_a_hostname_means_the_service_that_the_workload_serves() -> None:
+    web = service("web")
+    a = workload("a").serves(web, 80)
+    world = world_of(web, service("api"))
+    assert service_of(world, a, web.hostname) is web
+    assert service_of(world, a, service("api").hostname) is None
+    assert service_of(world_of(), a, web.hostname) is None
+
+
+@pytest.mark.parametrize(
+    ("by_service", "by_workload", "port", "expected"),
+    [
+        ((80, 8080), None, 80, 8080),
+        ((80, 8080), (80, 9090), 80, 9090),
+        ((80, 8080), (80, 0), 80, 8080),
+        ((80, 0), (80, 9090), 80, 9090),
+        ((80, 0), None, 80, 0),
+        ((80, 8080), None, 81, 0),
+    ],
+)
+def test_a_target_port_is_the_workloads_word_then_the_services(
+    by_service: tuple[int, int], by_workload: tuple[int, int] | None, port: int, expected: int
+) -> None:
+    web = service("web").port(*by_service)
+    a = workload("a").serves(web, *([by_workload] if by_workload else []))
+    assert target_port(web, a, port) == expected
+
+
+@pytest.mark.parametrize(
+    ("has", "asked", "families", "expected"),
+    [
+        (["10.0.0.1", "fd00::1"], "10.96.0.1", IpFamilies.AUTOMATIC, "10.0.0.1"),
+        (["10.0.0.1", "fd00::1"], "fd00:96::1", IpFamilies.DUAL, "fd00::1"),
+        (["10.0.0.1"], "fd00:96::1", IpFamilies.AUTOMATIC, "10.0.0.1"),
+        (["10.0.0.1", "fd00::1"], "fd00:96::1", IpFamilies.IPV4_ONLY, "10.0.0.1"),
+        (["10.0.0.1", "fd00::1"], "10.96.0.1", IpFamilies.IPV6_ONLY, "fd00::1"),
+        (["10.0.0.1"], "10.96.0.1", IpFamilies.IPV6_ONLY, None),
+        (["fd00::1", "10.0.0.1", "10.0.0.2"], "10.0.0.2", IpFamilies.IPV6_ONLY, "10.0.0.2"),
+        (["fd00::1", "10.0.0.1", "10.0.0.2"], "10.0.0.3", IpFamilies.AUTOMATIC, "10.0.0.1"),
+        ([], "10.0.0.1", IpFamilies.AUTOMATIC, None),
+    ],
+)
+def test_an_address_is_the_one_asked_for_then_one_of_the_callers_family(
+    has: list[str], asked: str, families: IpFamilies, expected: str | None
+) -> None:
+    assert address_of(workload("a").at(*has), ip(asked), families) == (ip(expected) if expected else None)
+
+
+def test_a_waypoint_is_recognised_by_its_service_its_address_and_its_services_address() -> None:
+    gate = service("gate").at("10.96.0.9").port(15008)
+    pod = workload("gate-1").at("10.0.0.9").serves(gate, 15008)
+    other = workload("b").at("10.0.0.8")
+    world = world_of(gate, pod, other)
+    for bound in (other.through(gate), other.through("10.0.0.9"), other.through("10.96.0.9")):
+        assert bound.waypoint is not None
+        assert is_waypoint(world, pod, bound.waypoint)
+        assert not is_waypoint(world, other, bound.waypoint)

@@ -1,0 +1,141 @@
+"""The lines are those of Istio's ztunnel, character by character."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.builders import identity, workload
+from ztunnel.model.address import parse_endpoint
+from ztunnel.model.connection import Direction
+from ztunnel.telemetry.access_log import (
+    EarlyDenial,
+    Party,
+    Record,
+    party,
+    render_early_denial,
+    render_opened,
+    render_record,
+    render_record_json,
+)
+from ztunnel.telemetry.level import Level
+
+TIME = datetime(2026, 8, 20, 10, 0, 0, 123456, UTC)
+CLIENT = party(parse_endpoint("10.0.1.2:41000"), workload("client-7d9"), identity("default/client"))
+SERVER = party(parse_endpoint("10.0.2.3:15008"), workload("server-5f4"), identity("default/server"))
+OUTBOUND = Record(
+    TIME,
+    Direction.OUTBOUND,
+    CLIENT,
+    SERVER,
+    hbone_address="10.0.2.3:8080",
+    service="server.default.svc.cluster.local",
+    up_bytes=11,
+    down_bytes=22,
+    duration_seconds=0.0039,
+)
+ENDS = (
+    'src.addr=10.0.1.2:41000 src.workload="client-7d9" src.namespace="default" '
+    'src.identity="spiffe://cluster.local/ns/default/sa/client" src.cluster="Kubernetes" '
+    "dst.addr=10.0.2.3:15008 dst.hbone_addr=10.0.2.3:8080 "
+    'dst.service="server.default.svc.cluster.local" dst.workload="server-5f4" dst.namespace="default" '
+    'dst.identity="spiffe://cluster.local/ns/default/sa/server" dst.cluster="Kubernetes" '
+)
+COMPLETE = "2026-08-20T10:00:00.123456Z\tinfo\taccess\tconnection complete\t"
+
+
+def test_an_outbound_tunnel_is_logged_as_istio_logs_it():
+    line = COMPLETE + ENDS + 'direction="outbound" bytes_sent=11 bytes_recv=22 duration="3ms"'
+    assert render_record(OUTBOUND) == line
+
+
+def test_an_inbound_line_counts_from_its_own_side():
+    line = COMPLETE + ENDS + 'direction="inbound" bytes_sent=22 bytes_recv=11 duration="3ms"'
+    assert render_record(replace(OUTBOUND, direction=Direction.INBOUND)) == line
+
+
+def test_plain_traffic_to_a_stranger_has_no_identities():
+    record = Record(
+        TIME,
+        Direction.OUTBOUND,
+        party(parse_endpoint("10.0.1.2:41002"), workload("client-7d9")),
+        party(parse_endpoint("93.184.216.34:443"), None),
+        up_bytes=517,
+        down_bytes=4096,
+        duration_seconds=0.12,
+    )
+    assert render_record(record) == (
+        COMPLETE + 'src.addr=10.0.1.2:41002 src.workload="client-7d9" src.namespace="default" '
+        'src.cluster="Kubernetes" dst.addr=93.184.216.34:443 direction="outbound" '
+        'bytes_sent=517 bytes_recv=4096 duration="120ms"'
+    )
+
+
+def test_a_failure_is_an_error_and_says_why_at_the_end():
+    error = "connection closed due to policy rejection: allow policies exist, but none allowed"
+    record = Record(TIME, Direction.INBOUND, Party(CLIENT.address), Party(SERVER.address), error=error)
+    assert record.level is Level.ERROR
+    assert OUTBOUND.level is Level.INFO
+    assert render_record(record) == (
+        "2026-08-20T10:00:00.123456Z\terror\taccess\tconnection complete\t"
+        'src.addr=10.0.1.2:41000 dst.addr=10.0.2.3:15008 direction="inbound" bytes_sent=0 bytes_recv=0 '
+        f'duration="0ms" error="{error}"'
+    )
+
+
+def test_an_opening_has_neither_bytes_nor_duration():
+    line = "2026-08-20T10:00:00.123456Z\tdebug\taccess\tconnection opened\t" + ENDS + 'direction="outbound"'
+    assert render_opened(OUTBOUND) == line
+    assert "bytes_sent" not in json.loads(render_opened(OUTBOUND, as_json=True))
+
+
+def test_an_early_denial_is_a_warning():
+    denial = EarlyDenial(
+        TIME,
+        Direction.INBOUND,
+        parse_endpoint("10.0.1.2:5"),
+        parse_endpoint("10.0.2.3:15008"),
+        "ip mismatch: 10.0.2.3 != 10.0.1.2",
+    )
+    assert render_early_denial(denial) == (
+        "2026-08-20T10:00:00.123456Z\twarn\taccess\tconnection failed\t"
+        'src.addr=10.0.1.2:5 dst.addr=10.0.2.3:15008 direction="inbound" '
+        'error="ip mismatch: 10.0.2.3 != 10.0.1.2"'
+    )
+    assert json.loads(render_early_denial(denial, as_json=True))["level"] == "warn"
+
+
+def test_json_has_the_same_keys_flat():
+    entry = json.loads(render_record_json(replace(OUTBOUND, error="why")))
+    assert list(entry)[:4] == ["level", "time", "scope", "message"]
+    assert (entry["level"], entry["scope"], entry["message"]) == ("error", "access", "connection complete")
+    assert entry["time"] == "2026-08-20T10:00:00.123456Z"
+    text_keys = [part.partition("=")[0] for part in ENDS.split()]
+    assert list(entry)[4:] == [*text_keys, "direction", "bytes_sent", "bytes_recv", "duration", "error"]
+    assert (entry["bytes_sent"], entry["duration"], entry["src.addr"]) == (11, "3ms", "10.0.1.2:41000")
+
+
+def test_a_pod_without_a_name_goes_by_its_canonical_service():
+    nameless = replace(workload("x"), name="", canonical_name="canon")
+    assert party(CLIENT.address, nameless).workload == "canon"
+
+
+def test_an_ipv6_address_stands_in_brackets():
+    record = replace(OUTBOUND, source=Party(parse_endpoint("[fd00::1]:5")))
+    assert "src.addr=[fd00::1]:5 dst.addr=" in render_record(record)
+
+
+@pytest.mark.parametrize("render", [render_record, render_record_json])
+@given(*[st.text(st.characters(), min_size=1)] * 4)
+def test_no_name_breaks_a_line(render, name, namespace, target, error):
+    end = Party(CLIENT.address, name, namespace, None, name)
+    line = render(replace(OUTBOUND, source=end, service=name, hbone_address=target, error=error))
+    assert len(line.splitlines()) == 1
+    assert line.replace("\t", "").isprintable()
+    assert line.count("\t") == (4 if render is render_record else 0)
+    assert line.encode()

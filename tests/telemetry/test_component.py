@@ -1,0 +1,47 @@
+"""The figures of the proxy itself have the names of Istio's ztunnel."""
+
+from __future__ import annotations
+
+from ztunnel.telemetry.component import PodFigures, XdsFigures, register_build
+from ztunnel.telemetry.figures import Figures
+
+
+def shown(figures: Figures) -> dict[str, dict[tuple[str, ...], float]]:
+    return {family.name: dict(family.samples) for family in figures.families()}
+
+
+def test_the_build_is_told():
+    figures = Figures()
+    register_build(figures, "0.1.0")
+    assert shown(figures) == {"istio_build": {("ztunnel", "0.1.0"): 1}}
+    assert figures.families()[0].labels == ("component", "tag")
+
+
+def test_messages_of_the_control_plane_are_counted_by_type():
+    figures = Figures()
+    xds = XdsFigures(figures)
+    assert shown(figures) == {}
+    xds.received("type.googleapis.com/istio.workload.Address", 100)
+    xds.received("type.googleapis.com/istio.workload.Address", 20)
+    xds.terminated("Reconnect")
+    url = ("type.googleapis.com/istio.workload.Address",)
+    assert shown(figures) == {
+        "istio_xds_connection_terminations_total": {("Reconnect",): 1},
+        "istio_xds_message_total": {url: 2},
+        "istio_xds_message_bytes_total": {url: 120},
+    }
+
+
+def test_pods_are_counted_as_they_come_and_go():
+    figures = Figures()
+    pods = PodFigures(figures)
+    pods.started()
+    pods.started()
+    pods.stopped()
+    pods.pending = 3
+    assert shown(figures) == {
+        "workload_manager_active_proxy_count": {(): 1},
+        "workload_manager_pending_proxy_count": {(): 3},
+        "workload_manager_proxies_started_total": {(): 2},
+        "workload_manager_proxies_stopped_total": {(): 1},
+    }

@@ -1,0 +1,160 @@
+"""What a publisher sends, and when: one unanswered response a type, nothing twice, nothing before what it needs."""
+
+import pytest
+
+from ztunnel.errors import PeerError
+from ztunnel.model.policy import Action, Policy, PolicyScope
+from ztunnel.model.workload import Workload
+from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest, Node, Status
+from ztunnel.xds.publisher import Publisher
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+from ztunnel.xds.snapshot import Snapshot, take
+
+
+def pod(name, *policies, healthy=True):
+    return Workload(f"c//Pod/ns/{name}", name, "ns", authorization_policies=policies, healthy=healthy)
+
+
+def policy(name):
+    return Policy(name, "ns", PolicyScope.WORKLOAD_SELECTOR, Action.DENY)
+
+
+def snapshot(*resources):
+    return take(resources, "", Snapshot())
+
+
+def ask(type_url, **fields):
+    return DeltaDiscoveryRequest(type_url=type_url, **fields)
+
+
+def ack(response):
+    return DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)
+
+
+def named(responses):
+    return [
+        (
+            [one.name.rpartition("/")[2] for one in it.resources],
+            [n.rpartition("/")[2] for n in it.removed_resources],
+        )
+        for it in responses
+    ]
+
+
+def started(*resources):
+    """A publisher whose subscriber has everything and has said so."""
+    publisher = Publisher(snapshot(*resources))
+    for type_url in (AUTHORIZATION, ADDRESS):
+        for response in publisher.receive(ask(type_url)):
+            publisher.receive(ack(response))
+    assert publisher.settled
+    return publisher
+
+
+def test_the_first_request_is_answered_with_everything():
+    publisher = Publisher(snapshot(pod("a"), pod("b")))
+    assert named(publisher.receive(ask(ADDRESS, node=Node(id="n")))) == [(["a", "b"], [])]
+    assert publisher.node.id == "n"
+
+
+def test_the_first_request_is_answered_even_when_there_is_nothing():
+    assert named(Publisher(Snapshot()).receive(ask(ADDRESS))) == [([], [])]
+
+
+def test_an_answer_to_nothing_new_is_not_answered():
+    publisher = Publisher(snapshot(pod("a")))
+    (response,) = publisher.receive(ask(ADDRESS))
+    assert publisher.receive(ack(response)) == []
+    assert publisher.settled
+
+
+def test_only_what_differs_is_sent():
+    publisher = started(pod("a"), pod("b"), pod("c"))
+    responses = publisher.publish(snapshot(pod("a"), pod("b", healthy=False), pod("d")))
+    assert named(responses) == [(["b", "d"], ["c"])]
+
+
+def test_an_equal_snapshot_is_not_sent():
+    assert started(pod("a")).publish(snapshot(pod("a"))) == []
+
+
+def test_snapshots_wait_for_the_answer_and_replace_each_other():
+    publisher = started(pod("a"))
+    (first,) = publisher.publish(snapshot(pod("a"), pod("b")))
+    assert publisher.publish(snapshot(pod("a"), pod("b"), pod("c"))) == []
+    assert publisher.publish(snapshot(pod("b"), pod("d"))) == []
+    assert not publisher.settled
+    assert named(publisher.receive(ack(first))) == [(["d"], ["a"])]
+
+
+def test_an_answer_to_an_older_response_counts_for_nothing():
+    publisher = started(pod("a"))
+    publisher.publish(snapshot(pod("b")))
+    assert publisher.receive(ask(ADDRESS, response_nonce="1")) == []
+    assert not publisher.settled
+
+
+def test_a_refused_resource_is_not_sent_again_until_it_changes():
+    publisher = started(pod("a"))
+    (response,) = publisher.publish(snapshot(pod("a", healthy=False)))
+    refusal = ask(ADDRESS, response_nonce=response.nonce, error_detail=Status(message="a: no"))
+    assert publisher.receive(refusal) == []
+    assert publisher.rejections == {ADDRESS: "a: no"}
+    assert named(publisher.publish(snapshot(pod("a", "ns/p")))) == [(["a"], [])]
+
+
+def test_a_subscriber_that_comes_back_gets_what_differs_and_learns_what_is_gone():
+    before = snapshot(pod("a"), pod("b"), pod("c"))
+    versions = {name: one.version for name, one in before.resources[ADDRESS].items()}
+    publisher = Publisher(snapshot(pod("a"), pod("b", healthy=False), pod("d")))
+    responses = publisher.receive(ask(ADDRESS, initial_resource_versions=versions))
+    assert named(responses) == [(["b", "d"], ["c"])]
+
+
+def test_policies_go_before_the_workloads_that_refer_to_them():
+    publisher = started(pod("a"))
+    responses = publisher.publish(snapshot(pod("a", "ns/p"), policy("p")))
+    assert [one.type_url for one in responses] == [AUTHORIZATION, ADDRESS]
+
+
+def test_workloads_wait_while_a_policy_cannot_be_sent():
+    publisher = started(pod("a"))
+    (first,) = publisher.publish(snapshot(pod("a"), policy("p")))
+    assert publisher.publish(snapshot(pod("a", "ns/q"), policy("p"), policy("q"))) == []
+    responses = publisher.receive(ack(first))
+    assert [one.type_url for one in responses] == [AUTHORIZATION, ADDRESS]
+
+
+def test_a_policy_is_removed_only_after_the_workloads_have_let_go_of_it():
+    publisher = started(pod("a", "ns/p"), policy("p"))
+    responses = publisher.publish(snapshot(pod("a")))
+    assert named(responses) == [(["a"], [])]
+    assert named(publisher.receive(ack(responses[0]))) == [([], ["p"])]
+
+
+def test_names_asked_for_are_answered_also_when_nothing_bears_them():
+    publisher = Publisher(snapshot(pod("a"), pod("b")))
+    subscription = ["c//Pod/ns/a", "c//Pod/ns/x"]
+    (response,) = publisher.receive(ask(ADDRESS, resource_names_subscribe=subscription))
+    assert named([response]) == [(["a"], ["x"])]
+    publisher.receive(ack(response))
+    assert named(publisher.receive(ask(ADDRESS, resource_names_subscribe=["c//Pod/ns/a"]))) == [
+        (["a"], ["x"])
+    ]
+
+
+def test_on_demand_begins_with_nothing():
+    publisher = Publisher(snapshot(pod("a")))
+    (response,) = publisher.receive(
+        ask(ADDRESS, resource_names_subscribe=["*"], resource_names_unsubscribe=["*"])
+    )
+    assert named([response]) == [([], [])]
+    publisher.receive(ack(response))
+    assert publisher.publish(snapshot(pod("b"))) == []
+    publisher.receive(ask(ADDRESS, resource_names_subscribe=["c//Pod/ns/b"]))
+    assert publisher.receive(ask(ADDRESS, resource_names_unsubscribe=["c//Pod/ns/b"])) == []
+
+
+def test_a_type_that_is_not_served_ends_the_stream():
+    with pytest.raises(PeerError, match="no resources of the type"):
+        Publisher(Snapshot()).receive(ask("type.googleapis.com/envoy.config.cluster.v3.Cluster"))

@@ -1,0 +1,1 @@
+"""Who may call whom: rules, verdicts, their explanation, and their enforcement on live connections."""

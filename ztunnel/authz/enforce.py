@@ -1,0 +1,110 @@
+"""Keeps verdicts about open connections true: judges again what a change can touch, aborts the refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Protocol
+
+from ztunnel.authz.verdict import Admitted, judge
+from ztunnel.errors import ConnectionFailed, Denied
+from ztunnel.model.connection import Connection
+from ztunnel.model.workload import Workload
+from ztunnel.state.delta import Change
+from ztunnel.state.world import World
+
+Judge = Callable[[World, Workload, Connection], Admitted]
+
+
+class Live(Protocol):
+    """An open connection, hashable by identity."""
+
+    @property
+    def workload_uid(self) -> str:
+        """The destination, whose policies count."""
+
+    @property
+    def connection(self) -> Connection:
+        """What was judged when it was opened."""
+
+    def abort(self, error: ConnectionFailed) -> None:
+        """End it now; may unregister it at once or later."""
+
+
+class LiveConnections:
+    """The open connections of one kind that policy has admitted. For one thread.
+
+    Register a connection before it is judged and unregister it when it ends: then no change falls between.
+    """
+
+    def __init__(self, judge: Judge = judge) -> None:
+        self._judge = judge
+        self._live: dict[str, set[Live]] = {}
+
+    def register(self, live: Live, source_uid: str = "") -> None:
+        """From now on changes that touch the destination (and the source, if given) concern `live`."""
+        self._add(live.workload_uid, live)
+        if source_uid:
+            self._add(source_uid, live)
+
+    def unregister(self, live: Live, source_uid: str = "") -> None:
+        """Forget `live`, with the same `source_uid`; harmless if it is not known."""
+        self._discard(live.workload_uid, live)
+        if source_uid:
+            self._discard(source_uid, live)
+
+    def of(self, uid: str) -> frozenset[Live]:
+        """What is open to (or registered as coming from) a workload."""
+        return frozenset(self._live.get(uid, ()))
+
+    def rejudge(self, world: World, change: Change) -> int:
+        """Judge again what `change` can touch, and abort what is refused by now.
+
+        Costs one verdict for each connection so touched; where policies changed, one look at each workload
+        with open connections besides. A workload that is gone from the world keeps its connections: its pod
+        is leaving.
+
+        Returns:
+            How many were aborted, each with "connection closed due to policy change".
+        """
+        touched = {live for uid in self._touched(world, change) for live in self._live[uid]}
+        aborted = 0
+        with ExitStack() as aborts:
+            for live in touched:
+                workload = world.workload(live.workload_uid)
+                if workload is None:
+                    continue
+                try:
+                    self._judge(world, workload, live.connection)
+                except Denied as denied:
+                    aborts.callback(live.abort, _changed(denied))
+                    aborted += 1
+        return aborted
+
+    def _touched(self, world: World, change: Change) -> Iterable[str]:
+        if change.everywhere:
+            return self._live.keys()
+        if not change.policies:
+            return change.reclassified & self._live.keys()
+        known = ((uid, world.workload(uid)) for uid in self._live)
+        return [uid for uid, workload in known if workload and change.touches(workload)]
+
+    def _add(self, uid: str, live: Live) -> None:
+        known = self._live.get(uid)
+        if known is None:
+            self._live[uid] = {live}
+        else:
+            known.add(live)
+
+    def _discard(self, uid: str, live: Live) -> None:
+        known = self._live.get(uid)
+        if known is not None:
+            known.discard(live)
+            if not known:
+                del self._live[uid]
+
+
+def _changed(denied: Denied) -> Denied:
+    error = Denied("connection closed due to policy change", denied.policy)
+    error.__cause__ = denied
+    return error

@@ -1,0 +1,1 @@
+"""The command line: what each command needs is imported when it is called, not before."""

@@ -1,0 +1,167 @@
+"""A mesh on one machine: nodes and pods as network namespaces, made from Kubernetes manifests."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ztunnel.demo.failure import LaboratoryFailed, unknown
+from ztunnel.demo.manifest import Manifest, parse
+from ztunnel.demo.operate import BUNDLED, Laboratory
+from ztunnel.demo.publish import load
+
+
+class _Demo(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LaboratoryFailed as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Demo)
+def demo() -> None:
+    """A mesh on one machine.
+
+    Nodes and pods are network namespaces, made from the Kubernetes and Istio manifests of a directory.
+    Start with `up`, look with `status`, and remove everything with `down`.
+    """
+
+
+def _named(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option("--name", default="lab", show_default=True, help="Which laboratory.")(command)
+
+
+@demo.command()
+@click.argument("directory", type=click.Path(exists=True, path_type=Path), default=BUNDLED)
+@click.option("--plain", is_flag=True, help="No node proxies: the pods talk as they would without a mesh.")
+@_named
+def up(directory: Path, plain: bool, name: str) -> None:
+    """Make the nodes and pods of DIRECTORY; without one, of a shop of three services on two nodes."""
+    plan = Laboratory(name).up(directory, start_nodes=not plain)
+    nodes, pods = len(plan.nodes), len(plan.pods)
+    click.echo(f"{nodes} nodes and {pods} pods are up{', without node proxies' if plain else ''}.")
+    click.echo(f"Look at them: ztunnel demo status{_option(name)}")
+    if directory == BUNDLED:
+        click.echo(f"Call through them: ztunnel demo exec{_option(name)} load -- curl -s http://frontend/")
+    click.echo(f"Remove them: ztunnel demo down{_option(name)}")
+
+
+@demo.command()
+@_named
+def down(name: str) -> None:
+    """Remove the laboratory, a crashed one too."""
+    there = Laboratory(name).down()
+    click.echo(
+        f"Laboratory {name!r} is removed." if there else f"There is nothing left of a laboratory {name!r}."
+    )
+
+
+@demo.command()
+@_named
+def status(name: str) -> None:
+    """Show the nodes and their proxies, the pods and whether they are in the mesh."""
+    nodes, pods = Laboratory(name).survey()
+    rows = [("NODE", "ADDRESSES", "PROXY")]
+    rows += [(node.name, _words(node.addresses), node.proxy) for node in nodes]
+    click.echo(_columns(rows))
+    lines = [("NAMESPACE", "POD", "NODE", "ADDRESSES", "MESH", "STATE")]
+    for pod in pods:
+        mesh, state = "yes" if pod.enrolled else "no", "running" if pod.running else "ended"
+        lines.append((pod.namespace, pod.name, pod.node, _words(pod.addresses), mesh, state))
+    click.echo("\n" + _columns(lines))
+
+
+@demo.command()
+@click.option(
+    "-f", "--filename", "sources", multiple=True, required=True, help="A file, a directory, or - for stdin."
+)
+@click.option("--delete", is_flag=True, help="Remove the objects instead.")
+@_named
+def apply(sources: tuple[str, ...], delete: bool, name: str) -> None:
+    """Add or change objects: labels and policies in place, pods by starting and stopping them."""
+    laboratory = Laboratory(name)
+    for line in laboratory.apply_all(_read(sources), delete=delete):
+        click.echo(line)
+
+
+@demo.command()
+@click.argument("kind")
+@click.argument("object_name", metavar="[NAMESPACE/]NAME")
+@click.argument("changes", metavar="KEY=VALUE|KEY-", nargs=-1, required=True)
+@_named
+def label(kind: str, object_name: str, changes: tuple[str, ...], name: str) -> None:
+    """Set labels of an object, or take them away: `label namespace shop istio.io/dataplane-mode-`."""
+    wanted: dict[str, str | None] = {}
+    for change in changes:
+        key, sets, value = change.partition("=")
+        if not sets and not change.endswith("-"):
+            raise click.UsageError(f"neither KEY=VALUE nor KEY-: {change!r}")
+        wanted[key if sets else change[:-1]] = value if sets else None
+    Laboratory(name).label(kind, object_name, wanted)
+    click.echo(f"{kind} {object_name} labelled")
+
+
+@demo.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("-n", "--namespace", help="The pod's namespace, if its name alone does not say it.")
+@_named
+@click.argument("pod")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(namespace: str | None, name: str, pod: str, command: tuple[str, ...]) -> None:
+    """Run a command in a pod: `exec -n shop load -- curl -s http://orders/`."""
+    argv = command[1:] if command[0] == "--" else command
+    words, environment = Laboratory(name).command_in(f"{namespace}/{pod}" if namespace else pod, argv)
+    os.execvpe(words[0], words, {**environment, "TERM": os.environ.get("TERM", "dumb")})
+
+
+@demo.command()
+@click.argument("target", metavar="NODE|POD")
+@click.option("-f", "--follow", is_flag=True, help="Go on as the log grows.")
+@_named
+def logs(target: str, follow: bool, name: str) -> None:
+    """Print what a node's proxy or a pod wrote."""
+    laboratory = Laboratory(name)
+    cluster = laboratory.cluster()
+    nodes = [node.name for node in cluster.nodes]
+    if target in nodes:
+        log = laboratory.names.node_directory(target) / "log"
+    elif any(target in (pod.name, pod.full_name) for pod in cluster.pods):
+        pod = laboratory.pod(target)
+        log = laboratory.names.pod_log(pod.namespace, pod.name)
+    else:
+        raise unknown("node or pod", target, [*nodes, *(pod.name for pod in cluster.pods)])
+    if not log.exists():
+        raise LaboratoryFailed(f"{target} has written nothing yet")
+    if follow:
+        os.execvp("tail", ["tail", "-n", "+1", "-f", str(log)])
+    click.echo(log.read_text(errors="replace"), nl=False)
+
+
+def _read(sources: Sequence[str]) -> list[Manifest]:
+    manifests: list[Manifest] = []
+    for source in sources:
+        text = sys.stdin.read() if source == "-" else None
+        manifests += load([Path(source)]) if text is None else parse(text, "<stdin>")
+    return manifests
+
+
+def _option(name: str) -> str:
+    return "" if name == "lab" else f" --name {name}"
+
+
+def _words(parts: Sequence[object]) -> str:
+    return " ".join(map(str, parts))
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> str:
+    """Aligned; what a proxy said is shown without control characters."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+    return "\n".join("".join(mark for mark in line if mark.isprintable()) for line in lines)

@@ -1,0 +1,89 @@
+"""Run the node proxy: one for each machine, as a DaemonSet or in the laboratory."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from ztunnel.config import Settings, read_settings
+from ztunnel.control.authority import NodeCertificates
+from ztunnel.control.serve import Server
+from ztunnel.control.settings import MeshSettings
+from ztunnel.control.watch import FolderWatch
+from ztunnel.errors import ConfigError, Fault, Unsupported
+from ztunnel.identity.sign import Authority
+from ztunnel.run import ControlPlane, Voice, now, run_node
+
+_MESH_CONFIG = Path("./etc/istio/config/mesh")
+
+
+@click.command()
+@click.option("--node", metavar="NAME", help="Our node, as the manifests call it (NODE_NAME).")
+@click.option("--manifests", metavar="DIR", help="Folder of Kubernetes and Istio manifests: the mesh.")
+@click.option("--state-dir", metavar="DIR", help="What survives a restart: the key of our own authority.")
+@click.option("--run-dir", metavar="DIR", help="What does not.")
+@click.option("--cache-dir", metavar="DIR", help="Compiled programs.")
+@click.option("--pins", metavar="DIR", help="Where programs and maps are pinned, in a bpffs.")
+@click.option("--pod-netns", metavar="PATH", help="A pod's namespace, with {namespace} and {name} in it.")
+@click.option("--same-node", metavar="MODE", help="auto, direct or mtls: how pods of one node talk.")
+@click.option("--log-level", metavar="LEVELS", help="error, warn, info, debug, trace; or scope:level,...")
+def node(**flags: Any) -> None:
+    """Run the node proxy until SIGTERM. Every setting is an environment variable as well."""
+    mesh = _MESH_CONFIG.read_text() if _MESH_CONFIG.is_file() else ""
+    settings = read_settings(flags, os.environ, mesh, str(_MESH_CONFIG))
+    if not settings.node:
+        raise click.UsageError("which node is this? Give --node NAME, or set NODE_NAME")
+    if settings.manifests is None:
+        raise click.UsageError("no control plane: give --manifests DIR")
+    try:
+        trio.run(_run, settings)
+    except* (ConfigError, Unsupported) as errors:
+        raise click.ClickException("\n".join(str(each) for each in _leaves(errors))) from errors
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in _leaves(each)]
+    return [error]
+
+
+async def _run(settings: Settings) -> None:
+    """A control plane over the folder, and the node proxy on it, in one process."""
+    assert settings.manifests is not None
+    voice = Voice(settings)
+    mesh = MeshSettings(
+        settings.root_namespace,
+        settings.trust_domain,
+        settings.cluster,
+        settings.cluster_domain,
+        settings.network,
+    )
+    server = Server()
+    log = voice.log.scoped("control")
+    warned: set[str] = set()
+
+    def observe() -> None:
+        voice.readiness.detail("manifests", "\n".join(map(str, watch.faults)))
+        for fault in watch.faults:
+            log.error("manifest refused, the last good state stays in force", fault=str(fault))
+        for warning in watch.warnings:
+            if warning not in warned:
+                warned.add(warning)
+                log.warn(warning)
+
+    watch = FolderWatch(settings.manifests, mesh, server.publish, observe)
+    voice.figures.gauge("ztunnel_manifest_faults", "Faults in the manifests", lambda: len(watch.faults))
+    authority = await trio.to_thread.run_sync(partial(Authority.open, settings.state_dir / "ca"))
+    source = NodeCertificates(authority, server, settings.node, now)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch.run)
+        if not watch.loaded:
+            raise ConfigError(*watch.faults or (Fault(str(settings.manifests), 0, "", "no manifests"),))
+        await nursery.start(server.run)
+        await run_node(settings, ControlPlane(server.open_session, source), voice)
+        nursery.cancel_scope.cancel()

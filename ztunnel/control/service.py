@@ -1,0 +1,172 @@
+"""Kubernetes services as Istio's services, and which of them a pod or an endpoint serves.
+
+Follows istio/istio pilot/pkg/serviceregistry/ambient: services.go (constructService), workloads.go
+(constructServices, matchingServicesWithoutSelectors, endpointSlicesBuilder). Two differences: ports that are not TCP
+are left out, and a pod that a slice joins to a service without a selector serves it by the slice's ports, as
+kube-proxy has it (istiod takes the service's, which mean nothing there).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ztunnel.control.settings import MeshSettings
+from ztunnel.model.address import IPAddress
+from ztunnel.model.service import LoadBalancing, Port, Scope, Service, ServiceName
+from ztunnel.model.workload import TunnelProtocol, Workload
+from ztunnel.state import kube
+
+_DISTRIBUTION = "networking.istio.io/traffic-distribution"
+_ZONE = (Scope.NETWORK, Scope.REGION, Scope.ZONE)
+_PREFERENCES = {
+    "prefersamenode": (*_ZONE, Scope.SUBZONE, Scope.NODE),
+    "prefersamezone": _ZONE,
+    "preferclose": _ZONE,
+}
+
+
+Joined = tuple[kube.Service, tuple[Port, ...]]
+"""A service and the ports by which one pod serves it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceServices:
+    """The services of one namespace, ready for asking which of them a pod serves.
+
+    `by_label` holds each service under one of the labels that it selects by; `by_slice` those that endpoint
+    slices join to a pod, by the pod's name. Compares by what it was made of, so that an equal one may be kept.
+    """
+
+    services: tuple[kube.Service, ...] = ()
+    by_label: Mapping[tuple[str, str], tuple[kube.Service, ...]] = field(default_factory=dict, compare=False)
+    by_slice: Mapping[str, tuple[Joined, ...]] = field(default_factory=dict)
+
+    def of(self, pod: kube.Pod) -> Iterator[Joined]:
+        """The services that the pod is an endpoint of, by selector or, without one, by an endpoint slice."""
+        labels = pod.meta.labels
+        for label in labels.items():
+            for service in self.by_label.get(label, ()):
+                if service.selector.items() <= labels.items():
+                    yield service, ports_of(service, pod)
+        yield from self.by_slice.get(pod.meta.name, ())
+
+
+def group_services(
+    services: Iterable[kube.Service], slices: Iterable[kube.EndpointSlice]
+) -> dict[str, NamespaceServices]:
+    """Services by namespace, without those of type ExternalName: a name's alias is DNS's business.
+
+    Slices of a service that selects its pods repeat the selection, and are left to it.
+    """
+    known: dict[str, dict[str, kube.Service]] = {}
+    for service in services:
+        if service.kind != "ExternalName":
+            known.setdefault(service.meta.namespace, {})[service.meta.name] = service
+    joined: dict[str, dict[str, dict[str, Joined]]] = {}
+    for one in slices:
+        found = known.get(one.meta.namespace, {}).get(one.service)
+        if found is not None and not found.selector:
+            for endpoint in one.endpoints:
+                pods = joined.setdefault(one.meta.namespace, {})
+                pods.setdefault(endpoint.pod, {}).setdefault(one.service, (found, slice_ports(one, found)))
+    return {
+        namespace: NamespaceServices(
+            tuple(named.values()),
+            _by_label(named.values()),
+            {pod: tuple(ones.values()) for pod, ones in joined.get(namespace, {}).items() if pod},
+        )
+        for namespace, named in known.items()
+    }
+
+
+def _by_label(services: Iterable[kube.Service]) -> dict[tuple[str, str], tuple[kube.Service, ...]]:
+    found: dict[tuple[str, str], tuple[kube.Service, ...]] = {}
+    for service in services:
+        if service.selector:
+            label = min(service.selector.items())
+            found[label] = (*found.get(label, ()), service)
+    return found
+
+
+def service_name(service: kube.Service, settings: MeshSettings) -> ServiceName:
+    """The name on the wire: `<name>.<namespace>.svc.<cluster domain>`."""
+    meta = service.meta
+    return ServiceName(meta.namespace, f"{meta.name}.{meta.namespace}.svc.{settings.cluster_domain}")
+
+
+def convert_service(
+    service: kube.Service, namespace: kube.Namespace | None, settings: MeshSettings
+) -> Service:
+    """The service as node proxies know it. A named target port is 0: each endpoint resolves it."""
+    mode, preference = _load_balancing(service, namespace)
+    return Service(
+        name=service.meta.name,
+        namespace=service.meta.namespace,
+        hostname=service_name(service, settings).hostname,
+        addresses=service.addresses,
+        ports=tuple(
+            Port(one.port, one.target if isinstance(one.target, int) else 0) for one in service.ports
+        ),
+        load_balancing=mode,
+        routing_preference=preference,
+        include_unhealthy=service.publish_not_ready,
+        ip_families=service.ip_families,
+    )
+
+
+def _load_balancing(
+    service: kube.Service, namespace: kube.Namespace | None
+) -> tuple[LoadBalancing, tuple[Scope, ...]]:
+    """`internalTrafficPolicy: Local`, else the first known of the service's field, its and its namespace's
+    annotation."""
+    if service.local_only:
+        return LoadBalancing.STRICT, (Scope.NODE,)
+    annotations = [service.meta.annotations, namespace.meta.annotations if namespace else {}]
+    for text in [service.traffic_distribution, *(one.get(_DISTRIBUTION, "") for one in annotations)]:
+        if text.lower() in _PREFERENCES:
+            return LoadBalancing.FAILOVER, _PREFERENCES[text.lower()]
+        if text:
+            break
+    return LoadBalancing.STANDARD, ()
+
+
+def ports_of(service: kube.Service, pod: kube.Pod) -> tuple[Port, ...]:
+    """The pod's own ports for a service; one that the pod has under no such name is left out."""
+    targets = (
+        one.target if isinstance(one.target, int) else pod.ports.get(one.target, 0) for one in service.ports
+    )
+    return tuple(Port(one.port, target) for one, target in zip(service.ports, targets, strict=True) if target)
+
+
+def slice_ports(one: kube.EndpointSlice, service: kube.Service) -> tuple[Port, ...]:
+    """The endpoints' own ports for a service, joined by the names of its ports."""
+    named = {port.name: port.port for port in service.ports}
+    return tuple(Port(named[name], own) for name, own in one.ports.items() if name in named)
+
+
+def slice_workloads(
+    one: kube.EndpointSlice, service: kube.Service, settings: MeshSettings
+) -> Iterator[Workload]:
+    """A workload for each endpoint without a pod. Nothing is known of it, so its address is not taken for its
+    own."""
+    ports = slice_ports(one, service)
+    seen: set[IPAddress] = set()
+    for endpoint in one.endpoints:
+        if endpoint.pod or not endpoint.addresses or endpoint.addresses[0] in seen:
+            continue
+        seen.add(endpoint.addresses[0])
+        place = f"{one.meta.namespace}/{one.meta.name}/{endpoint.addresses[0]}"
+        yield Workload(
+            uid=f"{settings.cluster}/discovery.k8s.io/EndpointSlice/{place}",
+            name=one.meta.name,
+            namespace=one.meta.namespace,
+            trust_domain=settings.trust_domain,
+            addresses=endpoint.addresses,
+            protocol=TunnelProtocol.NONE,
+            network=settings.network,
+            cluster=settings.cluster,
+            services={service_name(service, settings): ports},
+            healthy=endpoint.ready,
+            host_network=True,
+        )

@@ -1,0 +1,16 @@
+"""What the control plane has to be told about the mesh."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class MeshSettings:
+    """Istio's meshConfig.rootNamespace and trustDomain, CLUSTER_ID, CLUSTER_DOMAIN, NETWORK."""
+
+    root_namespace: str = "istio-system"
+    trust_domain: str = "cluster.local"
+    cluster: str = "Kubernetes"
+    cluster_domain: str = "cluster.local"
+    network: str = ""

@@ -1,0 +1,132 @@
+"""A pod as Istio's workload: addresses, identity, enrolment, owner, names for telemetry.
+
+Follows istio/istio pilot/pkg/serviceregistry/ambient/workloads.go (podWorkloadBuilder), pkg/kube (workload
+metadata from a pod), pkg/kube/labels (canonical names), and for enrolment cni/pkg/util
+(PodRedirectionEnabled): what Istio's CNI agent would decide and note on the pod is decided here, as no agent
+of ours does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from ztunnel.control.peer_authentication import PeerModes
+from ztunnel.control.service import NamespaceServices, service_name
+from ztunnel.control.settings import MeshSettings
+from ztunnel.model.policy import Policy
+from ztunnel.model.workload import Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
+from ztunnel.state import kube
+from ztunnel.state.istio import Mode
+
+DATAPLANE_MODE: Final = "istio.io/dataplane-mode"
+_SIDECAR = "sidecar.istio.io/status"
+_NEVER = ("kube-system",)
+_CRONJOB = re.compile(r"(.+)-[0-9]{8,10}")
+_REPLICA_SET = re.compile(r"(.+)-[bcdfghjklmnpqrstvwxz2456789]{5,10}")
+_NAMES = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
+_REVISIONS = ("service.istio.io/canonical-revision", "app.kubernetes.io/version", "version")
+_REGIONS = ("topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region")
+_ZONES = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """All that a pod's workload depends on beside the pod and its node, for one namespace. Equal surroundings
+    and an equal pod make an equal workload. `policies` have a selector, and are those of the namespace and
+    the root's."""
+
+    settings: MeshSettings
+    namespace: kube.Namespace | None = None
+    services: NamespaceServices = field(default_factory=NamespaceServices)
+    policies: tuple[tuple[Policy, Mapping[str, str]], ...] = ()
+    peer_modes: PeerModes = field(default_factory=lambda: PeerModes(Mode.PERMISSIVE, {}, {}, ""))
+
+
+def convert_pod(pod: kube.Pod, node: kube.Node | None, around: Surroundings) -> Workload | None:
+    """The pod's workload; None where it has ended or has no address yet."""
+    if pod.phase in ("Succeeded", "Failed") or not pod.addresses:
+        return None
+    meta, settings = pod.meta, around.settings
+    kind, owner = _owner(pod)
+    return Workload(
+        uid=f"{settings.cluster}//Pod/{meta.namespace}/{meta.name}",
+        name=meta.name,
+        namespace=meta.namespace,
+        service_account=pod.service_account,
+        trust_domain=settings.trust_domain,
+        addresses=pod.addresses,
+        node=pod.node,
+        protocol=TunnelProtocol.HBONE if opted_in(pod, around.namespace) else TunnelProtocol.NONE,
+        same_node=_same_node(pod, around.namespace),
+        network=settings.network,
+        cluster=settings.cluster,
+        kind=kind,
+        workload_name=owner,
+        canonical_name=_first(meta.labels, _NAMES) or owner,
+        canonical_revision=_first(meta.labels, _REVISIONS) or "latest",
+        services={service_name(one, settings): ports for one, ports in around.services.of(pod)},
+        authorization_policies=_policies(pod, around),
+        healthy=pod.ready and not meta.deleting,
+        host_network=pod.host_network,
+        locality=_locality(node),
+    )
+
+
+def opted_in(pod: kube.Pod, namespace: kube.Namespace | None) -> bool:
+    """Whether the pod is in the mesh: its own label decides, else its namespace's."""
+    if pod.host_network or pod.meta.namespace in _NEVER or _SIDECAR in pod.meta.annotations:
+        return False
+    label = pod.meta.labels.get(DATAPLANE_MODE, "")
+    if label not in ("ambient", "none") and namespace is not None:
+        label = namespace.meta.labels.get(DATAPLANE_MODE, "")
+    return label == "ambient"
+
+
+def _same_node(pod: kube.Pod, namespace: kube.Namespace | None) -> SameNode:
+    """The pod's annotation, else its namespace's, else auto; `mtls` at either wins."""
+    wanted = [pod.meta.same_node, namespace.meta.same_node if namespace else None]
+    if SameNode.MTLS in wanted:
+        return SameNode.MTLS
+    return next((one for one in wanted if one is not None), SameNode.AUTO)
+
+
+def _policies(pod: kube.Pod, around: Surroundings) -> tuple[str, ...]:
+    labels = pod.meta.labels.items()
+    selected = sorted(policy.key for policy, selector in around.policies if selector.items() <= labels)
+    return (*selected, *around.peer_modes.keys_for(pod.meta.namespace, pod.meta.labels))
+
+
+def _owner(pod: kube.Pod) -> tuple[WorkloadKind, str]:
+    """What controls the pod. The Deployment behind a ReplicaSet and the CronJob behind a Job are told by the
+    names that their controllers give: `<deployment>-<pod-template-hash>`, `<cronjob>-<minutes since
+    1970>`."""
+    owners = [one for one in pod.meta.owners if one.controller] or list(pod.meta.owners)
+    if not owners:
+        return WorkloadKind.POD, pod.meta.name
+    kind, name = owners[0].kind, owners[0].name
+    if kind == "ReplicaSet":
+        template_hash = pod.meta.labels.get("pod-template-hash", "")
+        if template_hash and name.endswith(f"-{template_hash}"):
+            return WorkloadKind.DEPLOYMENT, name.removesuffix(f"-{template_hash}")
+        if found := _REPLICA_SET.fullmatch(name):
+            return WorkloadKind.DEPLOYMENT, found[1]
+    if kind == "Deployment":
+        return WorkloadKind.DEPLOYMENT, name
+    if kind == "Job":
+        found = _CRONJOB.fullmatch(name)
+        return (WorkloadKind.CRONJOB, found[1]) if found else (WorkloadKind.JOB, name)
+    return WorkloadKind.POD, name
+
+
+def _locality(node: kube.Node | None) -> Locality:
+    if node is None:
+        return Locality()
+    labels = node.meta.labels
+    subzone = labels.get("topology.istio.io/subzone", "")
+    return Locality(_first(labels, _REGIONS), _first(labels, _ZONES), subzone)
+
+
+def _first(labels: Mapping[str, str], names: tuple[str, ...]) -> str:
+    return next((labels[name] for name in names if labels.get(name)), "")

@@ -1,0 +1,1 @@
+"""The laboratory: nodes and pods as network namespaces of one machine, made from Kubernetes manifests."""

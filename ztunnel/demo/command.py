@@ -1,0 +1,86 @@
+"""The command lines by which a process gets into a pod or node: its network namespace, its cgroup, its files.
+
+Each is a chain of `exec`: the process that is started becomes the program itself, under the same number.
+The cgroup comes before anything else, because the redirection knows a process by it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ztunnel.demo.cluster import Node, Pod
+from ztunnel.demo.names import Names
+
+_PACKAGES = str(Path(__file__).parent.parent.parent)
+_PATH = f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_JOIN = 'echo 0 > "$1/cgroup.procs" && shift && exec "$@"'
+_ENTER_POD = """\
+echo 0 > "$1/cgroup.procs" || exit 125
+if [ -e /etc/hosts ]; then mount --bind "$2" /etc/hosts || exit 125; fi
+if [ -e /etc/resolv.conf ]; then mount --bind "$3" /etc/resolv.conf || exit 125; fi
+echo "$4" > /proc/sys/kernel/hostname
+shift 4
+exec "$@"
+"""
+
+
+def in_pod(names: Names, pod: Pod, command: Sequence[str]) -> list[str]:
+    """`command` in the network namespace, the cgroup and a private view of the files of a pod.
+
+    The mounts are a slave of the machine's: a namespace that is removed there must not live on here.
+    """
+    netns = names.node(pod.node.name) if pod.host_network else names.pod(pod.namespace, pod.name)
+    files = [str(path) for path in (names.hosts(pod.namespace), names.resolv_conf)]
+    script = ["sh", "-c", _ENTER_POD, "sh", str(names.pod_cgroup(pod.node.name, pod.uid)), *files, pod.name]
+    isolate = ["unshare", "--mount", "--uts", "--propagation", "slave"]
+    return ["nsenter", f"--net={names.netns(netns)}", *isolate, *script, *command]
+
+
+def in_node(names: Names, node: str, cgroup: Path, command: Sequence[str]) -> list[str]:
+    """`command` in the network namespace of a node and in a cgroup; the file systems stay the machine's."""
+    return [
+        "nsenter",
+        f"--net={names.netns(names.node(node))}",
+        "sh",
+        "-c",
+        _JOIN,
+        "sh",
+        str(cgroup),
+        *command,
+    ]
+
+
+def pod_command(pod: Pod) -> list[str]:
+    """What a pod runs: its own command, or the echo server."""
+    if pod.command:
+        return list(pod.command)
+    return [sys.executable, "-S", "-m", "ztunnel.demo.echo", str(pod.port)]
+
+
+def pod_environment(pod: Pod) -> dict[str, str]:
+    """The environment of what runs in a pod; `python3` and `ztunnel` are those that run the laboratory."""
+    known = {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "xterm", "PYTHONPATH": _PACKAGES}
+    return {**known, "PYTHONDONTWRITEBYTECODE": "1", **pod.environment}
+
+
+def node_command(names: Names, node: Node) -> list[str]:
+    """The node proxy of a node."""
+    options = {
+        "--node": node.name,
+        "--manifests": names.manifests,
+        "--state-dir": names.directory / "ca",
+        "--pins": names.pins(node.name),
+        "--run-dir": names.node_directory(node.name),
+        "--pod-netns": names.pod_netns_pattern,
+    }
+    words = [str(word) for option in options.items() for word in option]
+    return [sys.executable, "-m", "ztunnel", "node", *words]
+
+
+def node_environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a node proxy: that of the command that starts it, with our packages in reach."""
+    packages = [_PACKAGES, *filter(None, [inherited.get("PYTHONPATH")])]
+    return {**inherited, "PYTHONPATH": ":".join(packages), "PYTHONUNBUFFERED": "1"}

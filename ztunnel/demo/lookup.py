@@ -1,0 +1,61 @@
+"""Finds pods, nodes, services and objects by the names that a user types."""
+
+from __future__ import annotations
+
+from ztunnel.demo.cluster import Cluster, Node, Pod, Service
+from ztunnel.demo.failure import LaboratoryFailed, unknown
+from ztunnel.demo.manifest import Key
+from ztunnel.demo.schedule import Objects
+
+_SHORT = {"ns": "namespace", "no": "node", "po": "pod", "svc": "service", "sa": "serviceaccount"}
+
+
+def pod_named(cluster: Cluster, name: str) -> Pod:
+    """A pod by `namespace/name`, or by a name that only one namespace has. Raises LaboratoryFailed."""
+    found = [pod for pod in cluster.pods if name in (pod.full_name, pod.name)]
+    if not found:
+        raise unknown("pod", name, [pod.full_name if "/" in name else pod.name for pod in cluster.pods])
+    if len(found) > 1:
+        raise LaboratoryFailed(f"which {name}? there are {' and '.join(pod.full_name for pod in found)}")
+    return found[0]
+
+
+def node_named(cluster: Cluster, name: str) -> Node:
+    """A node by its name. Raises LaboratoryFailed."""
+    nodes = {node.name: node for node in cluster.nodes}
+    if name not in nodes:
+        raise unknown("node", name, nodes)
+    return nodes[name]
+
+
+def service_named(cluster: Cluster, name: str) -> Service:
+    """A service by `namespace/name`. Raises LaboratoryFailed."""
+    services = {f"{service.namespace}/{service.name}": service for service in cluster.services}
+    if name not in services:
+        raise unknown("service", name, services)
+    return services[name]
+
+
+def key_named(objects: Objects, kind: str, name: str) -> Key:
+    """An object by its kind (any case, plural or kubectl's short form too) and `[namespace/]name`.
+
+    Raises:
+        LaboratoryFailed: no such kind or object, or several.
+    """
+    kinds = {key.kind.lower(): key.kind for key in objects}
+    word = _SHORT.get(kind.lower(), kind.lower())
+    full = kinds.get(word) or kinds.get(word.removesuffix("s")) or kinds.get(word.removesuffix("ies") + "y")
+    if full is None:
+        raise unknown("kind", kind, kinds)
+    namespace, _, bare = name.rpartition("/")
+    found = [k for k in objects if k.kind == full and k.name == bare and namespace in ("", k.namespace)]
+    if len(found) > 1:
+        raise LaboratoryFailed(f"which {name}? there are {' and '.join(map(str, found))}")
+    if not found:
+        known = [
+            key.name if not namespace else f"{key.namespace}/{key.name}"
+            for key in objects
+            if key.kind == full
+        ]
+        raise unknown(full, name, known)
+    return found[0]

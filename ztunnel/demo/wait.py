@@ -1,0 +1,71 @@
+"""Waits, never for ever: for node proxies that become ready, for pods that listen, for processes that end."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ztunnel.demo import run
+from ztunnel.demo.cluster import Node, Pod
+from ztunnel.demo.echo import LISTENING
+from ztunnel.demo.failure import LaboratoryFailed
+from ztunnel.demo.names import Names
+from ztunnel.demo.survey import proxy_state
+
+_READY_SECONDS = (
+    30.0  # a first start compiles the eBPF programs: up to 3.5 s, on a busy machine several times that
+)
+_LISTENING_SECONDS = 5.0
+_GONE_SECONDS = 10.0
+_PAUSE_SECONDS = 0.02
+_TAIL_LINES = 15
+
+
+def until_ready(names: Names, started: Sequence[tuple[Node, subprocess.Popen[bytes]]]) -> None:
+    """Return when every node's proxy answers that it is ready.
+
+    Raises:
+        LaboratoryFailed: one ended, or was not ready in time; with its reason and the end of its log.
+    """
+    deadline = time.monotonic() + _READY_SECONDS
+    for node, process in started:
+        log = names.node_directory(node.name) / "log"
+        while (state := proxy_state(names, node)) != "ready":
+            if process.poll() is not None:
+                raise LaboratoryFailed(
+                    f"the proxy of {node.name} ended with {process.returncode}; {_tail(log)}"
+                )
+            if time.monotonic() > deadline:
+                raise LaboratoryFailed(f"the proxy of {node.name} is not ready: {state}; {_tail(log)}")
+            time.sleep(_PAUSE_SECONDS)
+
+
+def until_listening(names: Names, started: Sequence[tuple[Pod, subprocess.Popen[bytes]]]) -> None:
+    """Return when the echo server of every pod that has no command of its own says that it listens.
+
+    Raises:
+        LaboratoryFailed: one ended, or did not listen in time; with the end of its log.
+    """
+    deadline = time.monotonic() + _LISTENING_SECONDS
+    for pod, process in started:
+        log = names.pod_log(pod.namespace, pod.name)
+        while not pod.command and LISTENING not in log.read_text(errors="replace"):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise LaboratoryFailed(f"{pod.full_name} does not start; {_tail(log)}")
+            time.sleep(_PAUSE_SECONDS)
+
+
+def until_gone(cgroup: Path) -> None:
+    """Return when no process is left in a cgroup. Raises LaboratoryFailed."""
+    deadline = time.monotonic() + _GONE_SECONDS
+    while run.populated(cgroup):
+        if time.monotonic() > deadline:
+            raise LaboratoryFailed(f"processes in {cgroup} do not end")
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-_TAIL_LINES:] if log.exists() else []
+    return "its log ends:\n" + "\n".join(lines) if lines else "its log is empty"

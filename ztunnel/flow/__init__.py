@@ -1,0 +1,1 @@
+"""Established flows: one epoll set with plain callbacks, and the buffers and counters that flows share."""

@@ -1,0 +1,82 @@
+"""Accepts connections of one listener within the engine, and survives running out of descriptors.
+
+When the process or the machine has no descriptor left, the connection stays in the listener's backlog: the listener is
+left alone for a moment instead of being asked again at once, which would spin.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from ipaddress import ip_address
+from select import EPOLLIN
+
+from ztunnel.flow.engine import Engine
+from ztunnel.model.address import IPAddress, PeerAddress, canonical
+
+_PER_WAKE_UP = 64
+"""So many are accepted in one go: a storm of new connections must not keep established flows waiting."""
+
+_PAUSE_SECONDS = 0.1
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_REMEMBERED_PEERS = 1024
+
+Accepted = Callable[[socket.socket, PeerAddress], None]
+
+
+class Acceptor:
+    """Calls `accepted(socket, peer)` for each connection; the socket is non-blocking and the callee's."""
+
+    def __init__(self, engine: Engine, listener: socket.socket, accepted: Accepted) -> None:
+        """Takes over `listener`, which is non-blocking; `close` closes it."""
+        self._engine = engine
+        self._listener = listener
+        self._accepted = accepted
+        self._peers: dict[str, IPAddress] = {}
+        self._closed = False
+        engine.watch(listener.fileno(), EPOLLIN, self._ready, self._abandon)
+
+    def close(self) -> None:
+        """Accept no more. Connections in the backlog are reset by the kernel."""
+        if not self._closed:
+            self._closed = True
+            self._engine.unwatch(self._listener.fileno())
+            self._listener.close()
+
+    def _ready(self, mask: int) -> None:
+        accept, accepted = self._listener.accept, self._accepted
+        for _ in range(_PER_WAKE_UP):
+            try:
+                sock, address = accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause()
+                # Anything else is the error of a connection that died in the backlog (accept(2)).
+                return
+            sock.setblocking(False)
+            accepted(sock, PeerAddress(self._ip(address[0]), address[1]))
+            if self._closed:
+                return
+
+    def _ip(self, text: str) -> IPAddress:
+        """Parsing an address costs more than accepting a connection, and peers come back."""
+        ip = self._peers.get(text)
+        if ip is None:
+            if len(self._peers) >= _REMEMBERED_PEERS:
+                self._peers.clear()
+            ip = self._peers[text] = canonical(ip_address(text))
+        return ip
+
+    def _pause(self) -> None:
+        self._engine.rewatch(self._listener.fileno(), 0)
+        self._engine.after(_PAUSE_SECONDS, self._resume)
+
+    def _resume(self) -> None:
+        if not self._closed:
+            self._engine.rewatch(self._listener.fileno(), EPOLLIN)
+
+    def _abandon(self, bug: BaseException) -> None:
+        """A bug in taking one connection up: the listener goes on, that connection's owner has closed it."""

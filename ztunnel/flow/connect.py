@@ -1,0 +1,93 @@
+"""Connects a socket within the engine: no Trio task, and where the far end is on this machine, no wait
+either."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from select import EPOLLOUT
+from typing import Any
+
+from ztunnel.flow.engine import Engine
+from ztunnel.flow.timers import Timer
+
+_UNDER_WAY = (errno.EINPROGRESS, errno.EALREADY)
+_DONE = (0, errno.EISCONN)
+
+
+class Connecting:
+    """A connect under way. It watches the socket, and never closes it: the socket stays the caller's."""
+
+    __slots__ = ("_engine", "_fd", "_on_done", "_sock", "_timer", "_watched")
+
+    def __init__(
+        self, engine: Engine, sock: socket.socket, on_done: Callable[[OSError | None], None]
+    ) -> None:
+        self._engine = engine
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._on_done: Callable[[OSError | None], None] | None = on_done
+        self._timer: Timer | None = None
+        self._watched = False
+
+    def start(self, address: tuple[Any, ...], seconds: float) -> None:
+        """Begin; the outcome always comes from the engine, never from within this call."""
+        code = self._sock.connect_ex(address)
+        if code in _UNDER_WAY:
+            # Between sockets of one machine the handshake is over when connect returns: asking again says so.
+            code = self._sock.connect_ex(address)
+        if code in _UNDER_WAY:
+            self._engine.watch(self._fd, EPOLLOUT, self._ready, self._abandon)
+            self._watched = True
+            self._timer = self._engine.after(seconds, self._expired)
+        else:
+            error = None if code in _DONE else OSError(code, os.strerror(code))
+            self._engine.post(lambda: self._finish(error))
+
+    def cancel(self) -> None:
+        """`on_done` will not be called; the socket is the caller's to close."""
+        self._on_done = None
+        self._release()
+
+    def _ready(self, mask: int) -> None:
+        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._finish(OSError(code, os.strerror(code)) if code else None)
+
+    def _expired(self) -> None:
+        self._timer = None
+        self._finish(TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
+
+    def _abandon(self, bug: BaseException) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        if self._watched:
+            self._engine.unwatch(self._fd)
+            self._watched = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _finish(self, error: OSError | None) -> None:
+        self._release()
+        on_done, self._on_done = self._on_done, None
+        if on_done is not None:
+            on_done(error)
+
+
+def connect(
+    engine: Engine,
+    sock: socket.socket,
+    address: tuple[Any, ...],
+    seconds: float,
+    on_done: Callable[[OSError | None], None],
+) -> Connecting:
+    """Connect a nonblocking socket; `on_done(None)` when it stands, `on_done(error)` when not.
+
+    The socket stays the caller's, also after an error. `cancel()` of what is returned withdraws the question.
+    """
+    connecting = Connecting(engine, sock, on_done)
+    connecting.start(address, seconds)
+    return connecting

@@ -1,0 +1,83 @@
+"""Timers: callbacks at a time, in a heap from which cancelled ones are swept."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+
+_SWEEP_ABOVE = 256
+
+
+class Timer:
+    """One callback at one time (monotonic seconds). `cancel` may be called at any time, twice as well."""
+
+    __slots__ = ("_timers", "callback", "when")
+
+    def __init__(self, timers: Timers, when: float, callback: Callable[[], None]) -> None:
+        self._timers: Timers | None = timers
+        self.when = when
+        self.callback = callback
+
+    def cancel(self) -> None:
+        """The callback will not be called any more."""
+        timers, self._timers = self._timers, None
+        if timers is not None:
+            timers.cancelled()
+
+    @property
+    def live(self) -> bool:
+        """Whether the callback is still to come."""
+        return self._timers is not None
+
+    def spend(self) -> None:
+        """The heap gave this timer out: cancelling it means nothing from now on."""
+        self._timers = None
+
+
+class Timers:
+    """A heap of timers. Most deadlines are cancelled long before they come, so the heap is swept when more
+    than half of it is dead."""
+
+    __slots__ = ("_dead", "_heap", "_sequence", "next_at")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._sequence = 0
+        self._dead = 0
+        self.next_at = math.inf
+
+    def __len__(self) -> int:
+        return len(self._heap) - self._dead
+
+    def add(self, when: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` once at `when`, or as soon after as somebody asks for what is due."""
+        timer = Timer(self, when, callback)
+        self._sequence += 1
+        heapq.heappush(self._heap, (when, self._sequence, timer))
+        if when < self.next_at:
+            self.next_at = when
+        return timer
+
+    def cancelled(self) -> None:
+        """One of the heap's timers died."""
+        self._dead += 1
+        if self._dead > _SWEEP_ABOVE and self._dead * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[2].live]
+            heapq.heapify(self._heap)
+            self._dead = 0
+            self.next_at = self._heap[0][0] if self._heap else math.inf
+
+    def due(self, now: float) -> list[Callable[[], None]]:
+        """The callbacks whose time has come, earliest first; they leave the heap."""
+        ready = []
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            timer = heapq.heappop(heap)[2]
+            if timer.live:
+                timer.spend()
+                ready.append(timer.callback)
+            else:
+                self._dead -= 1
+        self.next_at = heap[0][0] if heap else math.inf
+        return ready

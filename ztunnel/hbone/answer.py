@@ -1,0 +1,88 @@
+"""Answers a peer that asks for a tunnel: joins the application to it, or refuses."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from select import EPOLLIN
+from typing import TYPE_CHECKING
+
+from ztunnel.errors import ConnectionFailed
+from ztunnel.flow.flow import Counts
+from ztunnel.hbone.fields import Fields
+from ztunnel.hbone.frame import Code
+from ztunnel.hbone.join import Tunnel
+
+if TYPE_CHECKING:
+    from ztunnel.hbone.carry import Session
+
+OnEnd = Callable[[ConnectionFailed | None], None]
+
+
+class IncomingTunnel(Tunnel):
+    """A tunnel that the peer asks for, until somebody accepts or refuses it.
+
+    Attributes:
+        headers: the request's fields, not checked yet.
+        cancelled: called when the peer gives up before an answer; set it to stop what is under way for the
+            tunnel.
+    """
+
+    __slots__ = ("_on_end", "cancelled", "headers")
+
+    def __init__(self, session: Session, untrusted: Fields) -> None:
+        super().__init__(session, opener=False)
+        self.headers = untrusted
+        self.cancelled: Callable[[], None] = lambda: None
+        self._on_end: OnEnd | None = None
+
+    def accept(self, headers: Fields, app: socket.socket, counts: Counts, on_end: OnEnd) -> None:
+        """Answer with `headers` (the 200 included) and join `app`, which belongs to the tunnel from now on.
+
+        Where the peer has given up meanwhile, `app` is closed and `on_end` is called before this returns.
+        """
+        if self._over:
+            app.close()
+            on_end(None)
+            return
+        self._on_end = on_end
+        self._session.conversation.answer(self, headers)
+        self._reading = True
+        self._join(app, counts, EPOLLIN)
+        if self._backlog.held_bytes:
+            self._flush()
+        elif self.remote_closed:
+            self._shut()
+
+    def refuse(self, headers: Fields) -> None:
+        """Answer with `headers` (a status that is not 200) and end the stream."""
+        if self._over:
+            return
+        conversation = self._session.conversation
+        conversation.answer(self, headers, end=True)
+        conversation.reset(self, Code.NO_ERROR)
+        self._leave()
+
+    def on_reset(self, code: int) -> None:
+        if self._on_end is not None:
+            super().on_reset(code)
+        else:
+            self._cancel()
+
+    def session_lost(self, error: ConnectionFailed) -> None:
+        if self._on_end is not None:
+            super().session_lost(error)
+        else:
+            self.closed = True
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if not self._over:
+            self._leave()
+            self.cancelled()
+
+    def _ended(self, error: ConnectionFailed | None) -> None:
+        if self._on_end is None:
+            self.cancelled()
+        else:
+            self._on_end(error)

@@ -1,0 +1,118 @@
+"""Asks the peer for a tunnel, and joins the application to it once the peer has answered."""
+
+from __future__ import annotations
+
+import socket
+from select import EPOLLIN
+from typing import TYPE_CHECKING, Protocol
+
+from ztunnel.errors import ConnectionFailed, HandshakeFailed, Unreachable
+from ztunnel.flow.flow import Counts
+from ztunnel.flow.timers import Timer
+from ztunnel.hbone.fields import Fields
+from ztunnel.hbone.frame import Code, code_name
+from ztunnel.hbone.join import Tunnel
+
+if TYPE_CHECKING:
+    from ztunnel.hbone.carry import Session
+
+_OK = b"200"
+
+
+class TunnelEvents(Protocol):
+    """What becomes of a tunnel that we open: first `established`, `refused` or `lost`, and after `established`
+    in any case `ended`. Where the application is reset before the answer, or the tunnel aborted, `ended` alone."""
+
+    def established(self, untrusted: Fields) -> None:
+        """The peer answered 200; bytes flow from now on."""
+
+    def refused(self, status: int, untrusted: Fields, app: socket.socket) -> None:
+        """The peer answered otherwise. The application's socket is the receiver's again, unwatched."""
+
+    def lost(self, app: socket.socket, error: ConnectionFailed) -> None:
+        """No answer came: no byte of the application was read, and its socket is the receiver's again.
+        Worth another session where `error.retryable`."""
+
+    def ended(self, error: ConnectionFailed | None) -> None:
+        """The tunnel is over and the application's socket closed."""
+
+
+class OutgoingTunnel(Tunnel):
+    """A tunnel that we open. No byte of the application is read before the peer has answered 200."""
+
+    __slots__ = ("_receiver", "_timer")
+
+    def __init__(self, session: Session, receiver: TunnelEvents) -> None:
+        super().__init__(session, opener=True)
+        self._receiver = receiver
+        self._timer: Timer | None = None
+
+    def begin(self, app: socket.socket, counts: Counts, answer_seconds: float) -> None:
+        """Wait for the answer to a CONNECT just sent, noticing meanwhile if the application is reset."""
+        self._timer = self._session.engine.after(answer_seconds, self._unanswered)
+        self._join(app, counts, 0)
+
+    def on_answer(self, untrusted: Fields, end: bool) -> None:
+        self._stop_timer()
+        status = dict(untrusted).get(b":status", b"")
+        if status != _OK:
+            if not end:
+                self._session.conversation.reset(self, Code.CANCEL)
+            else:
+                self._session.conversation.finish(self)
+            self._refused(status, untrusted)
+            return
+        self._reading = True
+        self._receiver.established(untrusted)
+        if self._over:
+            return
+        self._watch(EPOLLIN)
+        if end:
+            self._shut()
+        if not self._over:
+            self._read()
+
+    def _refused(self, status: bytes, untrusted: Fields) -> None:
+        app = self._leave()
+        assert app is not None
+        if len(status) == 3 and status.isdigit():
+            self._receiver.refused(int(status), untrusted, app)
+        else:
+            self._receiver.lost(app, HandshakeFailed("the peer answered CONNECT without a status"))
+
+    def on_reset(self, code: int) -> None:
+        if self.answered:
+            super().on_reset(code)
+        elif code == Code.REFUSED_STREAM:
+            self._lost(Unreachable("the peer refused the tunnel before looking at it"))
+        else:
+            self._lost(HandshakeFailed(f"the peer reset CONNECT: {code_name(code)}"))
+
+    def session_lost(self, error: ConnectionFailed) -> None:
+        if self.answered:
+            super().session_lost(error)
+        else:
+            self.closed = True
+            self._lost(error)
+
+    def _unanswered(self) -> None:
+        self._timer = None
+        self._session.conversation.reset(self, Code.CANCEL)
+        self._lost(HandshakeFailed("the peer did not answer CONNECT in time"))
+
+    def _lost(self, error: ConnectionFailed) -> None:
+        if self._over:
+            return
+        self._stop_timer()
+        app = self._leave()
+        assert app is not None
+        self._receiver.lost(app, error)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _ended(self, error: ConnectionFailed | None) -> None:
+        self._stop_timer()
+        self._receiver.ended(error)

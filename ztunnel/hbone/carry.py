@@ -1,0 +1,262 @@
+"""Carries tunnels over one TLS connection, within the engine.
+
+Bytes take the way `reader` -> `join` -> application, and application -> `join` -> `relay`; here is what
+concerns the session as a whole: which tunnels there are, what time demands, and how it ends.
+
+Memory: what a pipe holds, and the tunnels' backlogs, which the peer's windows and the ledger bound. A peer
+that reads nothing does not answer PING either, and is gone after 30 s.
+
+Every wait on the peer ends: its settings within 10 s, the answer to a PING within 20 s, the answer to
+CONNECT within what the caller gives.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from ztunnel.errors import ConnectionFailed, HandshakeFailed, PeerError, Unreachable
+from ztunnel.flow.engine import Engine
+from ztunnel.flow.flow import Counts
+from ztunnel.flow.timers import Timer
+from ztunnel.hbone.answer import IncomingTunnel
+from ztunnel.hbone.ask import OutgoingTunnel, TunnelEvents
+from ztunnel.hbone.fields import Fields
+from ztunnel.hbone.frame import HEADER_BYTES, MAX_STREAM_ID, Code, code_name, push_goaway, push_ping
+from ztunnel.hbone.join import Tunnel
+from ztunnel.hbone.limits import Ledger, Role
+from ztunnel.hbone.link import TlsLink
+from ztunnel.hbone.relay import Pipe
+from ztunnel.hbone.session import Conversation
+from ztunnel.hbone.stream import Stream
+
+READ_BYTES = 192 * 1024 - HEADER_BYTES
+"""One read of bulk becomes one DATA frame of so many bytes, header included: a whole number of TLS
+records."""
+
+_PING = b"ztunnel\0"
+_DRAIN_PING = b"ztunnel\1"
+
+OnSessionEnd = Callable[["Session", ConnectionFailed | None], None]
+OnRequest = Callable[[IncomingTunnel], None]
+
+
+class Session:
+    """One HBONE session. It owns the link's socket, and everything is done on the engine's thread.
+
+    Attributes:
+        tls: the TLS state, for whoever wants to know the peer's certificate.
+        tunnels: those that have not ended, in no order.
+        waiting: those that have bytes to send and may not.
+        idle_since: monotonic seconds since there has been no tunnel; None while there are some.
+        read_bytes, reads: how much to read from an application at once, and how often per wake-up.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        link: TlsLink,
+        ledger: Ledger,
+        on_end: OnSessionEnd,
+        on_request: OnRequest | None = None,
+    ) -> None:
+        """Begin on a link whose handshake is done: as the server with `on_request`, as the client without."""
+        self.engine = engine
+        self.ledger = ledger
+        self.tls = link.tls
+        self.tunnels: set[Tunnel] = set()
+        self.waiting: set[Tunnel] = set()
+        self.idle_since: float | None = engine.now
+        self.read_bytes = 0
+        self.reads = 1
+        self._on_end: OnSessionEnd | None = on_end
+        self._on_request = on_request
+        self._retired = False
+        self._draining = False
+        self._pinged = False
+        self._glitches_told = 0
+        role = Role.CLIENT if on_request is None else Role.SERVER
+        self.pipe = Pipe(engine, link, self, ledger.limits.control_backlog_bytes)
+        self.push = self.pipe.push
+        self.conversation = Conversation(self, role, ledger.limits, engine.now)
+        ledger.sessions += 1
+        self._set_reads()
+        self._timer: Timer = engine.after(ledger.limits.settings_seconds, self._unsettled)
+        self.pipe.start()
+        self.conversation.start()
+
+    # What others ask for.
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection still stands."""
+        return self._on_end is not None
+
+    def can_take(self) -> bool:
+        """Whether `open` may be called now. A full session takes tunnels again when some have ended."""
+        return self.alive and not self._retired and self.conversation.can_open and not self.ledger.full
+
+    def open(
+        self, headers: Fields, app: socket.socket, counts: Counts, events: TunnelEvents, answer_seconds: float
+    ) -> OutgoingTunnel:
+        """Send a CONNECT with `headers` (request.render_request), and join `app` to it once it is answered.
+
+        Takes over `app` (nonblocking, unwatched); `events` says when it is given back.
+
+        Raises:
+            Unreachable: the session takes no more; ask `can_take` first. `app` stays the caller's.
+        """
+        if not self.can_take():
+            raise Unreachable("the session takes no more tunnels")
+        tunnel = OutgoingTunnel(self, events)
+        self._add(tunnel)
+        self.conversation.open(tunnel, headers)
+        tunnel.begin(app, counts, answer_seconds)
+        return tunnel
+
+    def retire(self) -> None:
+        """Open no more tunnels; close when the last has ended."""
+        self._retired = True
+        self._close_if_done()
+
+    def drain(self) -> None:
+        """Ask the peer to open no more tunnels; close when the last has ended (server).
+
+        In two steps, so that no CONNECT under way is lost (RFC 9113 section 6.8): first a GOAWAY that
+        allows every stream, and when the peer has answered a PING behind it, one that names the last.
+        """
+        if self.alive and not self._draining:
+            self._draining = True
+            self.push(push_goaway(MAX_STREAM_ID, Code.NO_ERROR) + push_ping(_DRAIN_PING))
+
+    def abort(self, error: ConnectionFailed) -> None:
+        """Close now, with GOAWAY(NO_ERROR); every tunnel ends with `error`."""
+        self._close(Code.NO_ERROR, error)
+
+    # Conversation's host.
+
+    def admits(self) -> bool:
+        return self.alive and self._on_request is not None and not self.ledger.full
+
+    def on_request(self, untrusted: Fields) -> Stream:
+        tunnel = IncomingTunnel(self, untrusted)
+        self._add(tunnel)
+        return tunnel
+
+    def on_opened(self, stream: Stream) -> None:
+        assert self._on_request is not None
+        assert isinstance(stream, IncomingTunnel)
+        self._on_request(stream)
+
+    def on_settings(self) -> None:
+        self._set_reads()
+        if not self._pinged:
+            self._timer.cancel()
+            self._timer = self.engine.after(self.ledger.limits.ping_seconds, self._ping)
+
+    def on_pong(self, opaque: bytes) -> None:
+        if opaque == _DRAIN_PING and self._draining:
+            self.push(push_goaway(self.conversation.refuse_streams(), Code.NO_ERROR))
+            self._retired = True
+            self._close_if_done()
+        elif opaque == _PING and self._pinged:
+            self._pinged = False
+            self._timer.cancel()
+            self._timer = self.engine.after(self.ledger.limits.ping_seconds, self._ping)
+
+    def on_goaway(self, code: int) -> None:
+        self._retired = self._retired or self.conversation.role is Role.CLIENT
+        self.engine.post(self._close_if_done)
+
+    def on_window(self) -> None:
+        self._resume_waiting()
+
+    # The pipe's ends.
+
+    def received(self, untrusted: memoryview) -> None:
+        if self._on_end is None:
+            return
+        conversation = self.conversation
+        try:
+            conversation.receive(untrusted, self.engine.now)
+        except PeerError as error:
+            self.ledger.calmed += error.reply == Code.ENHANCE_YOUR_CALM
+            self._close(error.reply, HandshakeFailed(f"HTTP/2: {error} ({code_name(error.reply)})"))
+        spent = conversation.budget.spent
+        if spent != self._glitches_told:
+            self.ledger.glitches += spent - self._glitches_told
+            self._glitches_told = spent
+
+    def unblocked(self) -> None:
+        self._resume_waiting()
+
+    def deaf(self) -> None:
+        self._close(Code.ENHANCE_YOUR_CALM, Unreachable("the peer does not read what is sent to it"))
+
+    def broken(self, error: ConnectionFailed | None) -> None:
+        if error is None and self.tunnels:
+            error = Unreachable("the peer closed the session")
+        self._end(error, linger=False)
+
+    # What tunnels ask for.
+
+    def left(self, tunnel: Tunnel) -> None:
+        """A tunnel has ended."""
+        self.tunnels.discard(tunnel)
+        self.ledger.streams -= 1
+        if not self.tunnels:
+            self.idle_since = self.engine.now
+            if self._retired:
+                self.engine.post(self._close_if_done)
+
+    def _add(self, tunnel: Tunnel) -> None:
+        self.tunnels.add(tunnel)
+        self.idle_since = None
+        self.ledger.streams += 1
+
+    def _set_reads(self) -> None:
+        """Peers that take large frames get one for each read; for others several reads make up for it."""
+        self.read_bytes = min(READ_BYTES, self.conversation.frame_bytes)
+        self.reads = max(1, READ_BYTES // 2 // self.read_bytes)
+
+    def _resume_waiting(self) -> None:
+        for tunnel in list(self.waiting):
+            tunnel.resume()
+
+    # Time.
+
+    def _unsettled(self) -> None:
+        self._close(Code.SETTINGS_TIMEOUT, HandshakeFailed("the peer sent no HTTP/2 settings in time"))
+
+    def _ping(self) -> None:
+        self._pinged = True
+        self.push(push_ping(_PING))
+        self._timer = self.engine.after(self.ledger.limits.pong_seconds, self._silent)
+
+    def _silent(self) -> None:
+        self._close(Code.NO_ERROR, Unreachable("the peer did not answer a ping in time"))
+
+    # The end.
+
+    def _close_if_done(self) -> None:
+        if self._retired and not self.tunnels:
+            self._close(Code.NO_ERROR, None)
+
+    def _close(self, code: int, error: ConnectionFailed | None) -> None:
+        """Say goodbye, and close."""
+        if self._on_end is not None:
+            self.push(push_goaway(self.conversation.refuse_streams(), code))
+            self._end(error, linger=True)
+
+    def _end(self, error: ConnectionFailed | None, linger: bool) -> None:
+        on_end, self._on_end = self._on_end, None
+        if on_end is None:
+            return
+        self._timer.cancel()
+        self.ledger.sessions -= 1
+        self.pipe.close(self.ledger.limits.goodbye_seconds if linger else 0)
+        self.conversation.streams.clear()
+        lost = error or Unreachable("the session was closed")
+        for tunnel in list(self.tunnels):
+            tunnel.session_lost(lost)
+        on_end(self, error)

@@ -1,0 +1,36 @@
+"""What a conversation needs of whoever drives it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ztunnel.hbone.fields import Fields
+from ztunnel.hbone.stream import Stream
+
+
+class Host(Protocol):
+    """Who a conversation speaks through and reports to."""
+
+    def push(self, frames: bytes) -> None:
+        """Send these frames, after everything pushed before."""
+
+    def admits(self) -> bool:
+        """Whether one more stream may be accepted."""
+
+    def on_request(self, untrusted: Fields) -> Stream:
+        """The peer opened a stream; the stream that is to stand for it."""
+
+    def on_opened(self, stream: Stream) -> None:
+        """That stream has its id and windows now, and can be answered."""
+
+    def on_settings(self) -> None:
+        """The peer's settings have come, or have changed."""
+
+    def on_pong(self, opaque: bytes) -> None:
+        """The answer to a PING of ours."""
+
+    def on_goaway(self, code: int) -> None:
+        """The peer takes no more streams; those it has not looked at have been reset with REFUSED_STREAM."""
+
+    def on_window(self) -> None:
+        """The peer takes bytes again on the connection, where it took none before."""

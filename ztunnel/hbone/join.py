@@ -1,0 +1,318 @@
+"""Joins an application's socket to one stream of a session: the data path of a tunnel.
+
+Bytes from the application are read straight behind the gap for a frame header in the session's block of
+this round. Bytes from the peer go to the application's socket from the buffer that they were decrypted
+into; what it does not take is copied to a backlog, and only bytes that it took are reported for flow
+control, so that a slow reader stops the sender at the other end of the mesh.
+
+```
+client:  waiting ── 200 ──> joined            server:  asked ── accept ──> joined
+            │ other status: refused                       │ refuse / reset by the peer: over
+            │ anything else: lost
+joined:  app FIN -> END_STREAM    END_STREAM -> shutdown(SHUT_WR)    both -> over
+         app reset -> RST_STREAM(CANCEL)    RST_STREAM -> the app gets what came, then an end; a reset where
+         bytes
+                                                           may be missing
+```
+"""
+
+from __future__ import annotations
+
+import socket
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+from typing import TYPE_CHECKING
+
+from ztunnel.errors import ConnectionFailed, Unreachable
+from ztunnel.flow.buffer import Backlog
+from ztunnel.flow.flow import Counts
+from ztunnel.flow.splice import close_with_reset
+from ztunnel.hbone.budget import UPDATES_PER_FRAME
+from ztunnel.hbone.frame import HEADER, HEADER_BYTES, Code, code_name
+from ztunnel.hbone.stream import Stream
+
+if TYPE_CHECKING:
+    from ztunnel.hbone.carry import Session
+
+GATHER_BYTES = 60_000
+"""A block is written out before the next read once it holds this much: the rest has room for one read of
+bulk."""
+
+_UNWATCHED = -1
+_PACK_INTO = HEADER.pack_into
+
+
+class Tunnel(Stream):
+    """One tunnel. The application's socket belongs to it from the start until it has ended, or is handed
+    back."""
+
+    __slots__ = (
+        "_app",
+        "_backlog",
+        "_counts",
+        "_events",
+        "_fd",
+        "_last_words",
+        "_opener",
+        "_over",
+        "_pipe",
+        "_reading",
+        "_recv_into",
+        "_send",
+        "_session",
+    )
+
+    def __init__(self, session: Session, opener: bool) -> None:
+        super().__init__()
+        self._session = session
+        self._pipe = session.pipe
+        self._opener = opener
+        self._app: socket.socket | None = None
+        self._fd = -1
+        self._events = _UNWATCHED
+        self._reading = False
+        self._over = False
+        self._backlog = Backlog()
+        self._counts = Counts()
+        # What to do when the backlog is empty: the error to report, and whether the application gets a reset.
+        self._last_words: tuple[ConnectionFailed | None, bool] | None = None
+
+    def abort(self, error: ConnectionFailed) -> None:
+        """End now: the peer gets RST_STREAM(CANCEL), the application a reset. Nothing if it has ended
+        already."""
+        if not self._over:
+            self._session.conversation.reset(self, Code.CANCEL)
+            self._end(error, reset=True)
+
+    # The application's side.
+
+    def _join(self, app: socket.socket, counts: Counts, events: int) -> None:
+        self._app = app
+        self._fd = app.fileno()
+        self._recv_into = app.recv_into
+        self._send = app.send
+        self._counts = counts
+        self._watch(events)
+
+    def _watch(self, events: int) -> None:
+        if events == self._events:
+            return
+        if self._events == _UNWATCHED:
+            self._session.engine.watch(self._fd, events, self._ready, self._abandon)
+        else:
+            self._session.engine.rewatch(self._fd, events)
+        self._events = events
+
+    def _unwatch(self) -> None:
+        if self._events != _UNWATCHED:
+            self._session.engine.unwatch(self._fd)
+            self._events = _UNWATCHED
+
+    def _abandon(self, bug: BaseException) -> None:
+        self.abort(ConnectionFailed(f"internal error: {bug!r}"))
+
+    def _ready(self, mask: int) -> None:
+        if mask == EPOLLIN and self._events & EPOLLIN:
+            self._read()
+            return
+        if mask & EPOLLOUT:
+            self._flush()
+        if self._over or not mask & ~EPOLLOUT:
+            return
+        if self._events & EPOLLIN:
+            self._read()
+        elif mask & EPOLLERR:
+            self._app_gone()
+        elif mask & EPOLLHUP:
+            # Both ways are shut, and it is not the time to read what is left: EPOLLHUP would not stop coming.
+            self._unwatch()
+
+    def _read(self) -> None:
+        """Read from the application into the session's block: DATA frames, header and all, without a copy."""
+        session, pipe = self._session, self._pipe
+        conversation = session.conversation
+        for _ in range(session.reads):
+            block = pipe.block or pipe.take_block()
+            if block.at > GATHER_BYTES:
+                pipe.write_out()
+            limit = session.read_bytes
+            if self.send_window < limit:
+                limit = self.send_window
+            if conversation.send_window < limit:
+                limit = conversation.send_window
+            if limit <= 0 or pipe.blocked:
+                self._pause()
+                return
+            at = block.at
+            start = at + HEADER_BYTES
+            try:
+                count = self._recv_into(block.view[start : start + limit])
+            except OSError as error:
+                self._read_failed(error)
+                return
+            if not count:
+                self._app_ended()
+                return
+            _PACK_INTO(block.memory, at, count << 8, 0, self.stream_id)
+            block.at = start + count
+            self.send_window -= count
+            conversation.send_window -= count
+            conversation.budget.updates += UPDATES_PER_FRAME
+            if self._opener:
+                self._counts.up += count
+            else:
+                self._counts.down += count
+            if count < limit:
+                return
+
+    def _read_failed(self, error: OSError) -> None:
+        if not isinstance(error, BlockingIOError):
+            self._app_gone()
+
+    def _pause(self) -> None:
+        """Nothing can be sent: leave the bytes where they are, so that the application's writes stall."""
+        self._watch(self._events & ~EPOLLIN)
+        self._session.waiting.add(self)
+
+    def resume(self) -> None:
+        """It may be possible to send again."""
+        self._session.waiting.discard(self)
+        if self._reading and not self._over:
+            self._watch((EPOLLOUT if self._backlog else 0) | EPOLLIN)
+
+    def on_window(self) -> None:
+        self.resume()
+
+    def _app_ended(self) -> None:
+        self._reading = False
+        self._watch(self._events & ~EPOLLIN)
+        self._session.conversation.finish(self)
+        if self.remote_closed and not self._backlog:
+            self._end(None, reset=False)
+
+    def _app_gone(self) -> None:
+        """The application's side is reset. For the log that is an end like any other (as in Istio's
+        ztunnel)."""
+        self._session.conversation.reset(self, Code.CANCEL)
+        words = self._last_words
+        self._end(words[0] if words else None, reset=True)
+
+    # The peer's side.
+
+    def on_data(self, payload: memoryview) -> None:
+        count = len(payload)
+        sent = 0
+        if not self._backlog.held_bytes and self._app is not None:
+            try:
+                sent = self._send(payload)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._session.conversation.take(self, count)
+                self._app_gone()
+                return
+            self._took(sent)
+            if sent == count:
+                return
+            self._watch(self._events | EPOLLOUT)
+        self._backlog.append(payload[sent:])
+        self._session.ledger.buffered_bytes += count - sent
+
+    def _took(self, count: int) -> None:
+        """The application's socket took bytes of the peer's."""
+        if self._opener:
+            self._counts.down += count
+        else:
+            self._counts.up += count
+        self._session.conversation.take(self, count)
+
+    def _flush(self) -> None:
+        """The application's socket takes bytes again."""
+        backlog = self._backlog
+        while backlog.held_bytes:
+            try:
+                with backlog.head() as head:
+                    sent = self._send(head)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._app_gone()
+                return
+            backlog.drop(sent)
+            self._session.ledger.buffered_bytes -= sent
+            self._took(sent)
+        self._watch(self._events & ~EPOLLOUT)
+        if self._last_words is not None:
+            self._end(*self._last_words)
+        elif self.remote_closed:
+            self._shut()
+
+    def on_end(self) -> None:
+        if self._app is not None and not self._backlog.held_bytes:
+            self._shut()
+
+    def _shut(self) -> None:
+        """The application has all that the peer sent."""
+        if self.local_closed:
+            self._end(None, reset=False)
+            return
+        assert self._app is not None
+        try:
+            self._app.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._app_gone()
+
+    def on_reset(self, code: int) -> None:
+        """The stream is over. NO_ERROR and CANCEL are no failure (as in Istio's ztunnel); the application
+        gets a reset unless the peer had sent all that it wanted to."""
+        failed = code not in (Code.NO_ERROR, Code.CANCEL)
+        error = Unreachable(f"the peer reset the tunnel: {code_name(code)}") if failed else None
+        self._end_after_backlog(error, reset=code != Code.NO_ERROR and not self.remote_closed)
+
+    def session_lost(self, error: ConnectionFailed) -> None:
+        """The session died under the tunnel. What the peer sent completely is still delivered."""
+        done = self.local_closed and self.remote_closed
+        self.closed = True
+        if self.remote_closed:
+            self._end_after_backlog(None if done else error, reset=not done)
+        else:
+            self._end(error, reset=True)
+
+    # The end.
+
+    def _end_after_backlog(self, error: ConnectionFailed | None, reset: bool) -> None:
+        if self._over:
+            return
+        if not self._backlog.held_bytes:
+            self._end(error, reset)
+            return
+        self._reading = False
+        self._last_words = (error, reset)
+        self._watch(EPOLLOUT)
+
+    def _leave(self) -> socket.socket | None:
+        """Leave the session, and let go of the socket."""
+        self._over = True
+        session = self._session
+        session.waiting.discard(self)
+        lost = self._backlog.clear()
+        session.ledger.buffered_bytes -= lost
+        if lost:
+            session.conversation.take(self, lost)
+        self._unwatch()
+        app, self._app = self._app, None
+        session.left(self)
+        return app
+
+    def _end(self, error: ConnectionFailed | None, reset: bool) -> None:
+        if self._over:
+            return
+        app = self._leave()
+        if app is not None:
+            if reset:
+                close_with_reset(app)
+            else:
+                app.close()
+        self._ended(error)
+
+    def _ended(self, error: ConnectionFailed | None) -> None:
+        """Tell whoever asked for the tunnel."""

@@ -1,0 +1,55 @@
+"""The numbers that sessions keep to, and the ledger of what all sessions of a process hold together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Role(Enum):
+    """Which end of a session we are: CLIENT opens tunnels, SERVER answers."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of every session. Those on the wire are ztunnel's (src/proxy/h2.rs, src/config.rs)."""
+
+    open_streams: int = 100
+    accept_streams: int = 200
+    stream_window_bytes: int = 4 * 1024 * 1024
+    session_window_bytes: int = 16 * 1024 * 1024
+    frame_bytes: int = 1024 * 1024
+    response_header_bytes: int = 16 * 1024
+    request_header_bytes: int = 64 * 1024
+    continuations: int = 64
+    settings_seconds: float = 10.0
+    ping_seconds: float = 10.0
+    pong_seconds: float = 20.0
+    goodbye_seconds: float = 1.0
+    idle_seconds: float = 300.0
+    control_backlog_bytes: int = 64 * 1024
+    buffered_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Live figures of all sessions that share it, for telemetry and for the process-wide limit.
+
+    `buffered_bytes` are bytes of peers that applications have not taken yet; `glitches` counts what peers
+    did that cost points, `calmed` the sessions closed for it.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    sessions: int = 0
+    streams: int = 0
+    buffered_bytes: int = 0
+    glitches: int = 0
+    calmed: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether new streams have to be refused."""
+        return self.buffered_bytes >= self.limits.buffered_bytes

@@ -1,0 +1,269 @@
+"""Relays frames through one TLS connection: gathered by the round on the way out, decrypted side by side on
+the way in.
+
+A round costs one `recv`, one decryption per TLS record, one TLS write and one `send`, however many tunnels
+took part:
+
+```
+socket readable: recv -> engine.inbox -> TLS -> engine.plain -> Ends.received
+round:           DATA frames are read into `block` in place, `push` adds others
+round end:       block -> one TLS write -> one send; what the socket does not take is kept, and the pipe is
+                 `blocked` until it is gone: frames pushed meanwhile wait within a limit
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Callable
+from select import EPOLLIN, EPOLLOUT
+from typing import Protocol, cast
+
+from ztunnel.errors import ConnectionFailed, Unreachable
+from ztunnel.flow.buffer import Block
+from ztunnel.flow.engine import Engine
+from ztunnel.hbone.linger import Lingering
+from ztunnel.hbone.link import TlsLink
+
+_LAST_RECORD_BYTES = 17 * 1024
+
+
+class Ends(Protocol):
+    """Whose pipe it is."""
+
+    def received(self, untrusted: memoryview) -> None:
+        """Bytes from the peer; the view is void after the call."""
+
+    def unblocked(self) -> None:
+        """The socket takes bytes again."""
+
+    def deaf(self) -> None:
+        """The peer reads so little that more frames wait for it than the limit allows."""
+
+    def broken(self, error: ConnectionFailed | None) -> None:
+        """The connection is gone; None where the peer closed it. The pipe still has to be closed."""
+
+
+class Pipe:
+    """One TLS connection. Owns the link's socket until `close`.
+
+    Attributes:
+        engine: whose thread this is.
+        block: where frames of this round are gathered; None until there are some (`take_block`).
+        blocked: the socket does not take what was sent.
+    """
+
+    __slots__ = (
+        "_control",
+        "_control_limit",
+        "_ends",
+        "_fd",
+        "_incoming",
+        "_outgoing",
+        "_read_into",
+        "_sock",
+        "_tls",
+        "_unsent",
+        "block",
+        "blocked",
+        "engine",
+        "open",
+    )
+
+    def __init__(self, engine: Engine, link: TlsLink, ends: Ends, control_limit_bytes: int) -> None:
+        self.engine = engine
+        self.block: Block | None = None
+        self.blocked = False
+        self.open = True
+        self._ends = ends
+        self._sock = link.sock
+        self._fd = link.sock.fileno()
+        self._tls = link.tls
+        # With a buffer, SSLObject.read returns how many bytes it put there; typeshed does not know.
+        self._read_into = cast("Callable[[int, memoryview], int]", link.tls.read)
+        self._incoming = link.incoming
+        self._outgoing = link.outgoing
+        self._unsent: memoryview | None = None
+        self._control = bytearray()
+        self._control_limit = control_limit_bytes
+
+    def start(self) -> None:
+        """Begin; bytes that came behind the handshake are looked at in this round."""
+        self.engine.watch(self._fd, EPOLLIN, self._ready, self._abandon)
+        if self._incoming.pending or self._tls.pending():
+            self.engine.post(self._decrypt)
+
+    def close(self, linger_seconds: float) -> None:
+        """Let go of the connection: with a TLS goodbye and time for the peer to read it, or at once with
+        0."""
+        if not self.open:
+            return
+        if linger_seconds:
+            self.write_out()
+            # It wants to wait for the peer's goodbye, and we do not; ours is written.
+            with contextlib.suppress(ssl.SSLError):
+                self._tls.unwrap()
+            self._send()
+        self.open = False
+        self.engine.unwatch(self._fd)
+        if linger_seconds and not self.blocked:
+            Lingering(self.engine, self._sock, linger_seconds)
+        else:
+            self._sock.close()
+
+    # Sending.
+
+    def take_block(self) -> Block:
+        """The block of this round; it is written out at the round's end."""
+        block = self.block = self.engine.blocks.take()
+        self.engine.at_round_end(self._round_end)
+        return block
+
+    def push(self, frames: bytes) -> None:
+        """Send frames, after everything before them. Nothing happens once the pipe is closed."""
+        if self.blocked or not self.open:
+            if self.open:
+                self._wait(frames)
+            return
+        block = self.block or self.take_block()
+        at = block.at
+        after = at + len(frames)
+        if after > len(block.memory):
+            self.write_out()
+            self.push(frames)
+            return
+        block.memory[at:after] = frames
+        block.at = after
+
+    def write_out(self) -> None:
+        """Encrypt what the block holds, and send it."""
+        block = self.block
+        if block is None or not block.at or not self.open:
+            return
+        view = block.view[: block.at]
+        block.at = 0
+        write = self._tls.write
+        try:
+            done = write(view)
+            while done < len(view):
+                done += write(view[done:])
+        except ssl.SSLError as error:
+            self._break(f"TLS: {error}")
+            return
+        self._send()
+
+    def _round_end(self) -> None:
+        try:
+            self.write_out()
+        finally:
+            block, self.block = self.block, None
+            if block is not None:
+                self.engine.blocks.give(block)
+
+    def _wait(self, frames: bytes) -> None:
+        """Frames that have to wait for the socket; a peer that never reads must not make us hold many."""
+        self._control += frames
+        if len(self._control) > self._control_limit:
+            self._control.clear()
+            self.engine.post(self._ends.deaf)
+
+    def _send(self) -> None:
+        """Send the ciphertext that there is, unless some is waiting already."""
+        if self.blocked:
+            return
+        cipher = self._outgoing.read()
+        if not cipher:
+            return
+        try:
+            sent = self._sock.send(cipher)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._break(str(error))
+            return
+        if sent < len(cipher):
+            self._unsent = memoryview(cipher)[sent:]
+            self.blocked = True
+            self.engine.rewatch(self._fd, EPOLLIN | EPOLLOUT)
+
+    def _writable(self) -> None:
+        unsent = self._unsent
+        if unsent is not None:
+            try:
+                sent = self._sock.send(unsent)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._break(str(error))
+                return
+            if sent < len(unsent):
+                self._unsent = unsent[sent:]
+                return
+        self._unsent = None
+        self.blocked = False
+        self.engine.rewatch(self._fd, EPOLLIN)
+        if self._control:
+            control, self._control = self._control, bytearray()
+            self.push(bytes(control))
+        self._ends.unblocked()
+
+    # Receiving.
+
+    def _ready(self, mask: int) -> None:
+        if mask & EPOLLOUT:
+            self._writable()
+        if not mask & ~EPOLLOUT or not self.open:
+            return
+        inbox = self.engine.inbox.view
+        try:
+            count = self._sock.recv_into(inbox)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._ends.broken(Unreachable(f"the session was cut: {error}"))
+            return
+        if not count:
+            self._ends.broken(None)
+            return
+        self._incoming.write(inbox[:count])
+        self._decrypt()
+
+    def _decrypt(self) -> None:
+        """Decrypt what has come, several records side by side, and pass it on."""
+        plain = self.engine.plain.view
+        room = len(plain)
+        read, pending, incoming = self._read_into, self._tls.pending, self._incoming
+        received = self._ends.received
+        at = 0
+        try:
+            while self.open:
+                count = read(room - at, plain[at:])
+                if not count:
+                    received(plain[:at])
+                    self._ends.broken(None)
+                    return
+                at += count
+                # Asking spares an exception for each message; bulk has one for each read.
+                if not incoming.pending and not pending():
+                    break
+                if room - at < _LAST_RECORD_BYTES:
+                    received(plain[:at])
+                    at = 0
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            self._ends.broken(Unreachable(f"the session was cut: TLS: {error.reason or error}"))
+            return
+        if at:
+            received(plain[:at])
+        if self._outgoing.pending:
+            self._send()
+
+    def _break(self, why: str) -> None:
+        """Sending failed. Whoever sent is in the middle of something, so the end comes after it."""
+        cut = Unreachable(f"the session was cut: {why}")
+        self.engine.post(lambda: self._ends.broken(cut))
+
+    def _abandon(self, bug: BaseException) -> None:
+        self._ends.broken(ConnectionFailed(f"internal error: {bug!r}"))

@@ -1,0 +1,178 @@
+"""The header lists of HBONE's CONNECT and its answer (Istio's ztunnel, src/proxy/outbound.rs and inbound.rs).
+
+`:authority` says where to; the rest says who asks, and is never proof of anything: it is for logs and
+metrics. So what is wrong in it is left out, and only a wrong request line refuses the tunnel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ztunnel.errors import PeerError
+from ztunnel.hbone.fields import Fields
+from ztunnel.model.address import Endpoint, parse_endpoint
+from ztunnel.model.workload import Workload, WorkloadKind
+
+BAD_REQUEST = 400
+_MAX_AUTHORITY_BYTES = 512
+_MAX_HINT_BYTES = 4096
+_TRACEPARENT_BYTES = 55
+_HEX = frozenset("0123456789abcdef-")
+_KINDS = {f"k8s.{kind.value}.name": kind for kind in WorkloadKind}
+
+
+class Random(Protocol):
+    """A source of random bits, such as random.Random."""
+
+    def getrandbits(self, k: int, /) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectRequest:
+    """A CONNECT. `authority` is `ip:port` or `hostname:port`; empty strings and None stand for absent
+    headers.
+
+    `source` and `host` are what `forwarded` says: the address that the application called from, and the
+    service that it called.
+    """
+
+    authority: str
+    baggage: str = ""
+    source: Endpoint | None = None
+    host: str = ""
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Baggage:
+    """What one side says of its workload."""
+
+    cluster: str = ""
+    namespace: str = ""
+    kind: WorkloadKind | None = None
+    workload: str = ""
+    service: str = ""
+    version: str = ""
+    region: str = ""
+    zone: str = ""
+
+
+def new_traceparent(rng: Random) -> str:
+    """A W3C trace context for one connection, not sampled: it only ties the logs of both ends together."""
+    return f"00-{rng.getrandbits(128):032x}-{rng.getrandbits(64):016x}-00"
+
+
+def render_baggage(workload: Workload) -> str:
+    """The `baggage` of a workload: ztunnel's keys in ztunnel's order, absent ones left out. Worth keeping:
+    it changes with the workload only."""
+    items = (
+        ("k8s.cluster.name", workload.cluster),
+        ("k8s.namespace.name", workload.namespace),
+        (f"k8s.{workload.kind.value}.name", workload.workload_name),
+        ("service.name", workload.canonical_name),
+        ("service.version", workload.canonical_revision),
+        ("cloud.region", workload.locality.region),
+        ("cloud.availability_zone", workload.locality.zone),
+    )
+    return ",".join(f"{key}={value}" for key, value in items if value)
+
+
+def parse_baggage(untrusted: str) -> Baggage:
+    """Read a `baggage`; unknown keys and properties behind `;` are passed over."""
+    found: dict[str, str] = {}
+    for item in untrusted[:_MAX_HINT_BYTES].split(","):
+        key, separator, value = item.partition("=")
+        if separator:
+            found.setdefault(key.strip(), value.partition(";")[0].strip())
+    owner = next((key for key in _KINDS if key in found), "")
+    return Baggage(
+        cluster=found.get("k8s.cluster.name", ""),
+        namespace=found.get("k8s.namespace.name", ""),
+        kind=_KINDS.get(owner),
+        workload=found.get(owner, ""),
+        service=found.get("service.name", ""),
+        version=found.get("service.version", ""),
+        region=found.get("cloud.region", ""),
+        zone=found.get("cloud.availability_zone", ""),
+    )
+
+
+def render_request(request: ConnectRequest) -> Fields:
+    """The header list of a plain CONNECT: no `:scheme`, no `:path`."""
+    fields = [(b":method", b"CONNECT"), (b":authority", request.authority.encode())]
+    if request.baggage:
+        fields.append((b"baggage", request.baggage.encode()))
+    if request.source is not None:
+        host = f";host={request.host}" if request.host else ""
+        fields.append((b"forwarded", f'for="{request.source}"{host}'.encode()))
+    if request.traceparent:
+        fields.append((b"traceparent", request.traceparent.encode()))
+    return tuple(fields)
+
+
+def parse_request(untrusted: Fields) -> ConnectRequest:
+    """Read the header list of a CONNECT.
+
+    Raises:
+        PeerError: not a plain CONNECT with one authority (RFC 9113 section 8.5); `reply` is 400.
+    """
+    pseudo: dict[bytes, bytes] = {}
+    hints: dict[bytes, bytes] = {}
+    for name, value in untrusted:
+        if not name.startswith(b":"):
+            hints.setdefault(name, value)
+        elif name in pseudo or hints:
+            raise PeerError("pseudo-headers twice, or behind others", BAD_REQUEST)
+        else:
+            pseudo[name] = value
+    if pseudo.keys() != {b":method", b":authority"} or pseudo[b":method"] != b"CONNECT":
+        raise PeerError("not a plain CONNECT", BAD_REQUEST)
+    source, host = _parse_forwarded(_hint(hints, b"forwarded"))
+    traceparent = _hint(hints, b"traceparent")
+    if len(traceparent) != _TRACEPARENT_BYTES or not _HEX.issuperset(traceparent):
+        traceparent = ""
+    return ConnectRequest(
+        _parse_authority(pseudo[b":authority"]), _hint(hints, b"baggage"), source, host, traceparent
+    )
+
+
+def _parse_authority(untrusted: bytes) -> str:
+    authority = untrusted.decode("ascii", "replace")
+    if not 0 < len(untrusted) <= _MAX_AUTHORITY_BYTES or not authority.isprintable() or "@" in authority:
+        raise PeerError("not an authority", BAD_REQUEST)
+    return authority
+
+
+def _hint(hints: dict[bytes, bytes], name: bytes) -> str:
+    """A header that is only a hint: empty where it is absent, too long, or not plain text."""
+    value = hints.get(name, b"")
+    text = value.decode("ascii", "replace")
+    return text if len(value) <= _MAX_HINT_BYTES and text.isascii() and text.isprintable() else ""
+
+
+def _parse_forwarded(untrusted: str) -> tuple[Endpoint | None, str]:
+    """`for` and `host` of the first element of a Forwarded header (RFC 7239 section 4)."""
+    source, host = None, ""
+    for pair in untrusted.partition(",")[0].split(";"):
+        key, _, value = pair.strip().partition("=")
+        value = value.strip('"')
+        if key.lower() == "host":
+            host = value
+        elif key.lower() == "for":
+            try:
+                source = parse_endpoint(value)
+            except PeerError:
+                source = None
+    return source, host
+
+
+def render_response(status: int, baggage: str = "") -> Fields:
+    """The header list of an answer; `baggage` is the local workload's."""
+    fields: Fields = ((b":status", b"%d" % status),)
+    return (*fields, (b"baggage", baggage.encode())) if baggage else fields
+
+
+def parse_response(untrusted: Fields) -> Baggage:
+    """What the answer says of the workload at the other end; its status has been looked at already."""
+    return parse_baggage(_hint(dict(untrusted), b"baggage"))

@@ -1,0 +1,249 @@
+"""One HTTP/2 connection that carries CONNECT tunnels, without any I/O: bytes in, calls out (RFC 9113).
+
+It is ours, and not `h2`, because a frame costs `h2` 30 to 60 us and it has no flood limits; it does only
+what tunnels need. A connection error is a PeerError whose `reply` is the code for GOAWAY; after it the
+conversation is over. An error of one stream is answered with RST_STREAM and costs points of the budget.
+
+What happens on streams and to their windows is in `streams`, what frames are in `reader`: here is what opens,
+answers and ends tunnels, and what concerns the connection as a whole.
+"""
+
+from __future__ import annotations
+
+from ztunnel.errors import PeerError
+from ztunnel.hbone.block import EXTRA_BYTES, HeaderBlock, begin_block
+from ztunnel.hbone.budget import Glitch
+from ztunnel.hbone.fields import FieldReader, Fields, push_fields
+from ztunnel.hbone.frame import (
+    ACK,
+    DEFAULT_FRAME_BYTES,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    MAX_STREAM_ID,
+    PREFACE,
+    SETTINGS_ACK,
+    Code,
+    Frame,
+    Setting,
+    push_frame,
+    push_headers,
+    push_ping,
+    push_reset,
+    push_settings,
+    push_window_update,
+)
+from ztunnel.hbone.host import Host
+from ztunnel.hbone.limits import Limits, Role
+from ztunnel.hbone.settings import pull_settings
+from ztunnel.hbone.stream import Stream
+from ztunnel.hbone.streams import Streams
+
+_MAX_SETTINGS_BYTES = 600
+_MAX_GOAWAY_BYTES = 4096
+
+
+class Conversation(Streams):
+    """State of one connection.
+
+    Attributes:
+        frame_bytes: the largest frame that the peer takes.
+        open_streams: how many streams we may have open.
+        settled: whether the peer's settings have come.
+    """
+
+    __slots__ = ("_fields", "_fields_limit", "_refusing", "frame_bytes", "open_streams", "settled")
+
+    def __init__(self, host: Host, role: Role, limits: Limits, now: float) -> None:
+        super().__init__(host, role, limits, now)
+        self.settled = False
+        self.frame_bytes = DEFAULT_FRAME_BYTES
+        self.open_streams = limits.open_streams
+        client = role is Role.CLIENT
+        self._fields_limit = limits.response_header_bytes if client else limits.request_header_bytes
+        self._fields = FieldReader(self._fields_limit)
+        self._refusing = False
+        headers = self._fields_limit + EXTRA_BYTES
+        self._methods = {
+            Frame.HEADERS: (headers, self._on_headers),
+            Frame.PRIORITY: (5, self._on_priority),
+            Frame.RST_STREAM: (4, self._on_reset),
+            Frame.SETTINGS: (_MAX_SETTINGS_BYTES, self._on_settings),
+            Frame.PUSH_PROMISE: (headers, self._on_push_promise),
+            Frame.PING: (8, self._on_ping),
+            Frame.GOAWAY: (_MAX_GOAWAY_BYTES, self._on_goaway),
+            Frame.WINDOW_UPDATE: (4, self._on_window_update),
+            Frame.CONTINUATION: (headers, self._on_continuation),
+        }
+
+    # What we do.
+
+    def start(self) -> None:
+        """Send the preface and our settings."""
+        limits = self._limits
+        client = self.role is Role.CLIENT
+        settings = {
+            Setting.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
+            Setting.MAX_FRAME_SIZE: limits.frame_bytes,
+            Setting.MAX_HEADER_LIST_SIZE: self._fields_limit,
+        }
+        if client:
+            settings[Setting.ENABLE_PUSH] = 0
+        else:
+            settings[Setting.MAX_CONCURRENT_STREAMS] = limits.accept_streams
+        self._host.push(
+            (PREFACE if client else b"")
+            + push_settings(settings)
+            + push_window_update(0, limits.session_window_bytes - DEFAULT_WINDOW)
+        )
+
+    @property
+    def can_open(self) -> bool:
+        """Whether the peer takes one more stream of ours, and there are ids and window left for it."""
+        return (
+            len(self.streams) < self.open_streams
+            and not self._refusing
+            and self._next_id < MAX_STREAM_ID
+            and self.send_window > 0
+            and self._window.left_bytes > 0
+        )
+
+    def open(self, stream: Stream, fields: Fields) -> None:
+        """Send a CONNECT (client)."""
+        stream.stream_id = self._next_id
+        self._next_id += 2
+        self._adopt(stream)
+        self._push_headers(stream, fields, end=False)
+
+    def answer(self, stream: Stream, fields: Fields, end: bool = False) -> None:
+        """Send a response (server); with `end`, nothing will follow it."""
+        stream.answered = True
+        self._push_headers(stream, fields, end)
+        if end:
+            self._close_local(stream)
+
+    def finish(self, stream: Stream) -> None:
+        """We will send no more on the stream."""
+        self._host.push(push_frame(Frame.DATA, END_STREAM, stream.stream_id))
+        self._close_local(stream)
+
+    def refuse_streams(self) -> int:
+        """Refuse streams from now on. Returns the last id that was looked at, for GOAWAY."""
+        self._refusing = True
+        return self._peer_id
+
+    def _push_headers(self, stream: Stream, fields: Fields, end: bool) -> None:
+        self._host.push(push_headers(stream.stream_id, push_fields(fields), end, self.frame_bytes))
+
+    # What the peer does.
+
+    def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+        block = begin_block(flags, stream_id, payload)
+        if self._is_idle(stream_id) and (self.role is Role.CLIENT or not stream_id & 1):
+            raise PeerError("headers for a stream that was never opened", Code.PROTOCOL_ERROR)
+        if flags & END_HEADERS:
+            self._on_block(block)
+        else:
+            self._block = block
+
+    def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
+        block = self._block
+        if block is None or block.stream_id != stream_id:
+            raise PeerError("a continuation of nothing", Code.PROTOCOL_ERROR)
+        self.budget.spend(Glitch.CONTINUATION, self.now)
+        block.add(payload, self._limits.continuations, self._fields_limit)
+        if flags & END_HEADERS:
+            self._block = None
+            self._on_block(block)
+
+    def _on_block(self, block: HeaderBlock) -> None:
+        """A whole header block. It is decoded whatever comes of it: the decoder's state depends on it."""
+        fields = self._fields.read(bytes(block.octets))
+        stream = self.streams.get(block.stream_id)
+        if stream is None:
+            if self.role is Role.SERVER and block.stream_id > self._peer_id:
+                self._on_request(block, fields)
+            else:
+                self._stray(None, block.stream_id)
+        elif stream.remote_closed:
+            self._stream_error(stream, Code.STREAM_CLOSED)
+        elif self.role is Role.CLIENT and not stream.answered:
+            self._on_answer(stream, block, fields)
+        elif block.end_stream:
+            self._end_remote(stream)
+        else:
+            self._stream_error(stream, Code.PROTOCOL_ERROR)
+
+    def _on_request(self, block: HeaderBlock, fields: Fields) -> None:
+        self._peer_id = block.stream_id
+        if self._refusing or len(self.streams) >= self._limits.accept_streams or not self._host.admits():
+            self.budget.spend(Glitch.REFUSED, self.now)
+            self._host.push(push_reset(block.stream_id, Code.REFUSED_STREAM))
+            return
+        stream = self._host.on_request(fields)
+        stream.stream_id = block.stream_id
+        self._adopt(stream)
+        if block.end_stream:
+            self._end_remote(stream)
+        self._host.on_opened(stream)
+
+    def _on_answer(self, stream: Stream, block: HeaderBlock, fields: Fields) -> None:
+        informational = fields and fields[0][0] == b":status" and fields[0][1].startswith(b"1")
+        if informational and not block.end_stream:
+            self.budget.spend(Glitch.STRAY, self.now)
+            return
+        stream.answered = True
+        if block.end_stream:
+            stream.remote_closed = True
+        stream.on_answer(fields, block.end_stream)
+
+    def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
+        self.budget.spend(Glitch.PRIORITY, self.now)
+
+    def _on_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
+        raise PeerError("a push, which nobody asked for", Code.PROTOCOL_ERROR)
+
+    def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 8:
+            raise PeerError("PING has 8 bytes", Code.FRAME_SIZE_ERROR)
+        if stream_id:
+            raise PeerError("PING on a stream", Code.PROTOCOL_ERROR)
+        if flags & ACK:
+            self._host.on_pong(payload)
+        else:
+            self.budget.spend(Glitch.PING, self.now)
+            self._host.push(push_ping(payload, ack=True))
+
+    def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if len(payload) < 8:
+            raise PeerError("GOAWAY has at least 8 bytes", Code.FRAME_SIZE_ERROR)
+        if stream_id:
+            raise PeerError("GOAWAY on a stream", Code.PROTOCOL_ERROR)
+        last = int.from_bytes(payload[:4], "big") & MAX_STREAM_ID
+        self._refusing = self._refusing or self.role is Role.CLIENT
+        if self.role is Role.CLIENT:
+            for stream in [stream for stream_id, stream in self.streams.items() if stream_id > last]:
+                self._drop(stream)
+                stream.on_reset(Code.REFUSED_STREAM)
+        self.budget.spend(Glitch.STRAY, self.now)
+        self._host.on_goaway(int.from_bytes(payload[4:8], "big"))
+
+    def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise PeerError("SETTINGS on a stream", Code.PROTOCOL_ERROR)
+        if flags & ACK:
+            if payload:
+                raise PeerError("SETTINGS of a wrong size", Code.FRAME_SIZE_ERROR)
+            return
+        if self.settled:
+            self.budget.spend(Glitch.SETTINGS, self.now)
+        # The peer's HEADER_TABLE_SIZE means nothing to us: we use no table.
+        settings = pull_settings(payload)
+        self.frame_bytes = settings.get(Setting.MAX_FRAME_SIZE, self.frame_bytes)
+        if Setting.MAX_CONCURRENT_STREAMS in settings:
+            self.open_streams = min(settings[Setting.MAX_CONCURRENT_STREAMS], self._limits.open_streams)
+        if Setting.INITIAL_WINDOW_SIZE in settings:
+            self._resize(settings[Setting.INITIAL_WINDOW_SIZE])
+        self.settled = True
+        self._host.push(SETTINGS_ACK)
+        self._host.on_settings()

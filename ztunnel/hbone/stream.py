@@ -1,0 +1,60 @@
+"""One stream of a session as the protocol sees it; what is done with its bytes is the subclass's matter."""
+
+from __future__ import annotations
+
+from ztunnel.hbone.fields import Fields
+from ztunnel.hbone.window import ReceiveWindow
+
+
+class Stream:
+    """Protocol state of one stream, and what happens to it.
+
+    The conversation calls the `on_` methods, which a subclass gives a meaning: a socket in the product, a
+    list in tests. It is one object and not two because every byte of every tunnel passes here.
+
+    Attributes:
+        send_window: bytes that the peer still takes on this stream; negative after a change
+            of its settings.
+        window: what the peer may still send us.
+        answered: a response has come, or has been sent.
+        local_closed, remote_closed: END_STREAM was sent, has come.
+        closed: the stream is over; no `on_` method is called any more.
+        opened_at: monotonic seconds.
+    """
+
+    __slots__ = (
+        "answered",
+        "closed",
+        "local_closed",
+        "opened_at",
+        "remote_closed",
+        "send_window",
+        "stream_id",
+        "window",
+    )
+
+    def __init__(self) -> None:
+        self.stream_id = 0
+        self.send_window = 0
+        self.window = ReceiveWindow(0)
+        self.answered = False
+        self.local_closed = False
+        self.remote_closed = False
+        self.closed = False
+        self.opened_at = 0.0
+
+    def on_answer(self, untrusted: Fields, end: bool) -> None:
+        """The response to our CONNECT; with `end`, nothing will follow it."""
+
+    def on_data(self, payload: memoryview) -> None:
+        """Bytes from the peer. The view is void after the call; what is kept must be copied, and everything
+        has to be reported to `Conversation.take` when it has left our hands."""
+
+    def on_end(self) -> None:
+        """The peer will send no more."""
+
+    def on_reset(self, code: int) -> None:
+        """The peer reset the stream."""
+
+    def on_window(self) -> None:
+        """The peer takes bytes again, where it took none before."""

@@ -1,0 +1,225 @@
+"""The streams of a connection and their windows: who may send how much, and what still comes for a stream
+that is over.
+
+A stream's life, as its two flags tell it:
+
+```
+adopted ── END_STREAM sent ──> local_closed ──┐
+   │                                          ├──> closed, out of `streams`
+   ├────── END_STREAM came ──> remote_closed ─┘
+   └────── RST_STREAM, either way ────────────────> closed; what still comes is credited and dropped
+```
+"""
+
+from __future__ import annotations
+
+from ztunnel.errors import PeerError
+from ztunnel.hbone.budget import EARLY_SECONDS, Glitch
+from ztunnel.hbone.frame import (
+    DEFAULT_WINDOW,
+    END_STREAM,
+    MAX_STREAM_ID,
+    MAX_WINDOW,
+    Code,
+    push_reset,
+    push_window_update,
+)
+from ztunnel.hbone.host import Host
+from ztunnel.hbone.limits import Limits, Role
+from ztunnel.hbone.reader import FrameReader
+from ztunnel.hbone.stream import Stream
+from ztunnel.hbone.window import ReceiveWindow
+
+_RESETS_REMEMBERED = 256
+
+
+class Streams(FrameReader):
+    """Flow control in both directions.
+
+    Attributes:
+        role: which end we are.
+        send_window: bytes that the peer still takes on the connection.
+    """
+
+    __slots__ = (
+        "_host",
+        "_initial_send_window",
+        "_limits",
+        "_next_id",
+        "_peer_id",
+        "_reset",
+        "_window",
+        "role",
+        "send_window",
+    )
+
+    def __init__(self, host: Host, role: Role, limits: Limits, now: float) -> None:
+        super().__init__(limits.frame_bytes, role is Role.SERVER, now)
+        self._host = host
+        self._limits = limits
+        self.role = role
+        self.send_window = DEFAULT_WINDOW
+        self._initial_send_window = DEFAULT_WINDOW
+        self._window = ReceiveWindow(limits.session_window_bytes)
+        # Ids: ours are odd as the client; as the server we have none.
+        self._next_id = 1
+        self._peer_id = 0
+        # Streams that we reset, and how much the peer may have under way for each.
+        self._reset: dict[int, int] = {}
+
+    def reset(self, stream: Stream, code: Code) -> None:
+        """Give the stream up, in both directions."""
+        if not stream.closed:
+            self._host.push(push_reset(stream.stream_id, code))
+            self._drop(stream)
+            if not stream.remote_closed:
+                self._reset[stream.stream_id] = stream.window.left_bytes
+                if len(self._reset) > _RESETS_REMEMBERED:
+                    del self._reset[next(iter(self._reset))]
+
+    def _give(self, stream: Stream, count: int) -> None:
+        self.take(stream, count)
+
+    def take(self, stream: Stream, count: int) -> None:
+        """`count` bytes of the stream have left our hands: let the peer send more."""
+        increment = self._window.take(count)
+        if increment:
+            self._host.push(push_window_update(0, increment))
+        if not stream.remote_closed and not stream.closed:
+            increment = stream.window.take(count)
+            if increment:
+                self._host.push(push_window_update(stream.stream_id, increment))
+
+    def _adopt(self, stream: Stream) -> None:
+        stream.send_window = self._initial_send_window
+        stream.window = ReceiveWindow(self._limits.stream_window_bytes)
+        stream.opened_at = self.now
+        self.streams[stream.stream_id] = stream
+
+    def _close_local(self, stream: Stream) -> None:
+        stream.local_closed = True
+        if stream.remote_closed:
+            self.budget.give_back()
+            self._drop(stream)
+
+    def _drop(self, stream: Stream) -> None:
+        stream.closed = True
+        self.streams.pop(stream.stream_id, None)
+
+    def _begin_data(self, stream: Stream | None, stream_id: int, length: int, flags: int) -> Stream | None:
+        if length > self._frame_limit:
+            raise PeerError("a frame above our limit", Code.FRAME_SIZE_ERROR)
+        self._window.left_bytes -= length
+        if self._window.left_bytes < 0:
+            raise PeerError("more bytes than the connection's window", Code.FLOW_CONTROL_ERROR)
+        if not length and not flags & END_STREAM:
+            self.budget.spend(Glitch.EMPTY, self.now)
+        if stream is None or stream.remote_closed:
+            self._stray(stream, stream_id & MAX_STREAM_ID, length)
+            return None
+        stream.window.left_bytes -= length
+        if stream.window.left_bytes < 0:
+            self._stream_error(stream, Code.FLOW_CONTROL_ERROR)
+            return None
+        return stream
+
+    def _stray(self, stream: Stream | None, stream_id: int, length: int = 0) -> None:
+        """A frame for a stream that is over. What was under way when we reset it is no fault of the
+        peer's."""
+        if stream is not None:
+            self._stream_error(stream, Code.STREAM_CLOSED)
+        elif self._is_idle(stream_id):
+            raise PeerError("a frame for a stream that was never opened", Code.PROTOCOL_ERROR)
+        else:
+            left = self._reset.get(stream_id, -1) - length
+            if left < 0:
+                self.budget.spend(Glitch.STRAY, self.now)
+            else:
+                self._reset[stream_id] = left
+
+    def _is_idle(self, stream_id: int) -> bool:
+        if not stream_id & 1:
+            return True
+        return stream_id >= self._next_id if self.role is Role.CLIENT else stream_id > self._peer_id
+
+    def _discard(self, count: int) -> None:
+        """Bytes that nobody wants still count for the connection's window."""
+        increment = self._window.take(count)
+        if increment:
+            self._host.push(push_window_update(0, increment))
+
+    def _end_remote(self, stream: Stream) -> None:
+        if stream.closed:
+            return
+        stream.remote_closed = True
+        if stream.local_closed:
+            self.budget.give_back()
+            self._drop(stream)
+        stream.on_end()
+
+    def _stream_error(self, stream: Stream, code: Code) -> None:
+        """The peer broke the rules on one stream: give that up, and count it (MadeYouReset,
+        CVE-2025-8671)."""
+        self.budget.spend(Glitch.OUR_RESET, self.now)
+        self.reset(stream, code)
+        stream.on_reset(code)
+
+    def _on_reset(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise PeerError("RST_STREAM has 4 bytes", Code.FRAME_SIZE_ERROR)
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._stray(None, stream_id)
+            self._reset.pop(stream_id, None)
+            return
+        early = self.now - stream.opened_at < EARLY_SECONDS
+        self._drop(stream)
+        stream.on_reset(int.from_bytes(payload, "big"))
+        if early and self.role is Role.SERVER:
+            self.budget.spend(Glitch.EARLY_RESET, self.now)
+
+    def _on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise PeerError("WINDOW_UPDATE has 4 bytes", Code.FRAME_SIZE_ERROR)
+        self.budget.spend_update(self.now)
+        increment = int.from_bytes(payload, "big") & MAX_WINDOW
+        if not stream_id:
+            self._open_window(increment)
+            return
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            # The peer may tell of bytes that it took before it learnt that the stream is over: no glitch.
+            if self._is_idle(stream_id):
+                raise PeerError("a window for a stream that was never opened", Code.PROTOCOL_ERROR)
+            return
+        before = stream.send_window
+        if not increment:
+            self._stream_error(stream, Code.PROTOCOL_ERROR)
+        elif before + increment > MAX_WINDOW:
+            self._stream_error(stream, Code.FLOW_CONTROL_ERROR)
+        else:
+            stream.send_window = before + increment
+            if before <= 0 < stream.send_window:
+                stream.on_window()
+
+    def _open_window(self, increment: int) -> None:
+        if not increment:
+            raise PeerError("WINDOW_UPDATE of nothing", Code.PROTOCOL_ERROR)
+        before = self.send_window
+        if before + increment > MAX_WINDOW:
+            raise PeerError("a window above 2^31-1", Code.FLOW_CONTROL_ERROR)
+        self.send_window = before + increment
+        if before <= 0:
+            self._host.on_window()
+
+    def _resize(self, value: int) -> None:
+        """Another initial window: it moves the windows of open streams as well, below zero if need be."""
+        difference = value - self._initial_send_window
+        self._initial_send_window = value
+        for stream in list(self.streams.values()):
+            before = stream.send_window
+            if before + difference > MAX_WINDOW:
+                raise PeerError("a window above 2^31-1", Code.FLOW_CONTROL_ERROR)
+            stream.send_window = before + difference
+            if before <= 0 < stream.send_window:
+                stream.on_window()

@@ -1,0 +1,29 @@
+"""The receiving side of flow control: how much the peer may still send, and when to let it send more."""
+
+from __future__ import annotations
+
+
+class ReceiveWindow:
+    """One window, of a stream or of the connection (RFC 9113 section 6.9).
+
+    `left_bytes` is what the peer may still send by what it was told; `taken_bytes` what has left our hands
+    since it was last told. The peer is told at half of the window: later would stall it, sooner would cost
+    a frame for each message.
+    """
+
+    __slots__ = ("_half", "left_bytes", "taken_bytes")
+
+    def __init__(self, size_bytes: int) -> None:
+        self._half = size_bytes // 2
+        self.left_bytes = size_bytes
+        self.taken_bytes = 0
+
+    def take(self, count: int) -> int:
+        """`count` bytes have been passed on. Returns the increment to send, 0 for none yet."""
+        taken = self.taken_bytes + count
+        if taken < self._half:
+            self.taken_bytes = taken
+            return 0
+        self.taken_bytes = 0
+        self.left_bytes += taken
+        return taken

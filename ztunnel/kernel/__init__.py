@@ -1,0 +1,1 @@
+"""The only door to bpf(2), bcc, netlink and other namespaces: thin wrappers, no decisions."""

@@ -1,0 +1,103 @@
+"""Network namespaces: entered for the length of one system call or block, never left half-way.
+
+A namespace belongs to a thread. Everything here enters, acts and comes back without an `await`, so no other
+task of the thread ever runs in a pod's namespace. If the way back fails the process aborts: a proxy that goes
+on in a pod's namespace would send one pod's traffic as another's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_CLONE_NEWNET = 0x40000000
+_SO_NETNS_COOKIE = 71  # asm-generic/socket.h, since Linux 5.14
+_OWN_NAMESPACE = "/proc/thread-self/ns/net"
+_libc = ctypes.PyDLL(None, use_errno=True)
+
+
+def _setns(fd: int) -> None:
+    if _libc.setns(fd, _CLONE_NEWNET) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"setns: {os.strerror(code)}")
+
+
+class NetworkNamespace:
+    """An open handle to a network namespace; it keeps the namespace alive until `close()`.
+
+    Attributes:
+        path: where it was opened, for messages.
+        inode: the number in `net:[inode]`.
+        cookie: what `bpf_get_netns_cookie()` returns in it; never reused while the machine runs.
+    """
+
+    def __init__(self, fd: int, path: str) -> None:
+        """Takes over `fd`. Opens the calling thread's own namespace besides: the way back."""
+        self.path = path
+        self._fd = fd
+        self._home = os.open(_OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+        self.inode = os.fstat(fd).st_ino
+        with self.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            self.cookie = int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
+
+    @classmethod
+    def open(cls, path: str | Path) -> NetworkNamespace:
+        """Open `/run/netns/<name>`, `/proc/<pid>/ns/net` or the like. Raises OSError."""
+        return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), str(path))
+
+    def fileno(self) -> int:
+        """The descriptor, still owned by this object."""
+        return self._fd
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """A new non-blocking socket that lives in this namespace. Raises OSError."""
+        with self.entered():
+            return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """The calling thread is in this namespace inside the block. Never await in it."""
+        _setns(self._fd)
+        try:
+            yield
+        finally:
+            try:
+                _setns(self._home)
+            except OSError:
+                os.abort()
+
+    def read_sysctl(self, name: str) -> str:
+        """The value of e.g. `net.ipv4.tcp_fwmark_accept` in this namespace. Raises OSError."""
+        with self.entered():
+            return _sysctl(name).read_text().strip()
+
+    def write_sysctl(self, name: str, value: str) -> None:
+        """Set e.g. `net.ipv4.tcp_fwmark_accept` in this namespace. Raises OSError."""
+        with self.entered():
+            _sysctl(name).write_text(value)
+
+    def close(self) -> None:
+        """Let go of the namespace. Sockets made in it stay."""
+        for fd in (self._fd, self._home):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._home = -1
+
+    def __enter__(self) -> NetworkNamespace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def current() -> NetworkNamespace:
+    """The calling thread's namespace."""
+    return NetworkNamespace.open(_OWN_NAMESPACE)
+
+
+def _sysctl(name: str) -> Path:
+    return Path("/proc/sys", *name.split("."))

@@ -1,0 +1,199 @@
+"""Sockets made inside a pod's namespace, and the connections that live there: listed, and destroyed.
+
+Listing and destroying go through sock_diag (include/uapi/linux/inet_diag.h); `SOCK_DESTROY` needs
+CONFIG_INET_DIAG_DESTROY and is probed by doing it.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+from ztunnel.kernel.netlink import SPOOF_MARK, Netlink, attributes
+from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.model.address import Endpoint, IPAddress, parse_packed
+
+_SOCK_DIAG, _TCP_GETSOCK, _BY_FAMILY, _DESTROY = 4, 18, 20, 21
+_INET_DIAG_INFO = 2
+_IP_TRANSPARENT, _IPV6_TRANSPARENT, _SO_COOKIE = 19, 75, 57
+_NO_COOKIE = b"\xff" * 8
+
+
+class TcpState(IntEnum):
+    """include/net/tcp_states.h."""
+
+    ESTABLISHED = 1
+    SYN_SENT = 2
+    SYN_RECV = 3
+    FIN_WAIT1 = 4
+    FIN_WAIT2 = 5
+    TIME_WAIT = 6
+    CLOSE = 7
+    CLOSE_WAIT = 8
+    LAST_ACK = 9
+    LISTEN = 10
+    CLOSING = 11
+
+
+LIVE = (TcpState.ESTABLISHED, TcpState.FIN_WAIT1, TcpState.FIN_WAIT2, TcpState.CLOSE_WAIT, TcpState.CLOSING)
+
+
+def listen_in(namespace: NetworkNamespace, port: int, backlog: int, ipv6: bool = True) -> socket.socket:
+    """A listener on every address of the namespace: dual stack on [::], or 0.0.0.0. Accepted sockets inherit
+    TCP_NODELAY. Raises OSError, EADDRINUSE where a process of the pod has the port."""
+    listener = namespace.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if ipv6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind(("::" if ipv6 else "0.0.0.0", port))
+        listener.listen(backlog)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def dial_socket(namespace: NetworkNamespace, family: int) -> socket.socket:
+    """An unconnected, non-blocking TCP socket in the namespace, without Nagle's delay. Raises OSError."""
+    dialler = namespace.socket(family, socket.SOCK_STREAM)
+    dialler.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return dialler
+
+
+def spoof(dialler: socket.socket, source: IPAddress) -> Endpoint:
+    """Let an unconnected socket carry a client's address; returns it with the port that the kernel chose.
+
+    The port is chosen here, before the connect, because the 4-tuple is admitted before its SYN leaves: so no
+    IP_BIND_ADDRESS_NO_PORT. bind() gives odd ports where connect() gives even ones, so clashes with a
+    client's own connections are rare; give the dial a short deadline and one retry. Raises OSError.
+    """
+    if dialler.family == socket.AF_INET6:
+        dialler.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+    else:
+        dialler.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+    dialler.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, SPOOF_MARK)
+    dialler.bind((str(source), 0))
+    return Endpoint(source, dialler.getsockname()[1])
+
+
+def cookie_of(sock: socket.socket) -> int:
+    """The kernel's number of a socket, as hooks and `connections()` report it; unique while the machine
+    runs."""
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), "little")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSocket:
+    """One TCP socket of a namespace. `acked_bytes` counts what the peer acknowledged, the opener's SYN and an
+    acknowledged FIN included; `srtt_us` is the smoothed round trip."""
+
+    local: Endpoint
+    remote: Endpoint
+    state: TcpState
+    cookie: int
+    inode: int
+    uid: int
+    acked_bytes: int
+    received_bytes: int
+    srtt_us: int
+    retransmits: int
+
+
+def connections(namespace: NetworkNamespace, states: Iterable[TcpState] = LIVE) -> list[LiveSocket]:
+    """The namespace's TCP sockets in these states, both families. Raises OSError."""
+    wanted = sum(1 << state for state in set(states))
+    # The older request of the two: it asks for both families at once, and each request walks the machine's
+    # whole table of connections, whatever the namespace.
+    ask = struct.pack("=BBBB48xII", 0, 0, 0, 1 << (_INET_DIAG_INFO - 1), wanted, 0)
+    with Netlink(namespace, _SOCK_DIAG) as netlink:
+        return [_live_socket(payload) for _, payload in netlink.dump(_TCP_GETSOCK, ask)]
+
+
+class _Info(NamedTuple):
+    srtt_us: int = 0
+    retransmits: int = 0
+    acked: int = 0
+    received: int = 0
+
+
+def _live_socket(payload: bytes) -> LiveSocket:
+    family, state = payload[0], payload[1]
+    sport, dport = struct.unpack_from("!HH", payload, 4)
+    width = 4 if family == socket.AF_INET else 16
+    cookie, uid, inode = struct.unpack_from("=Q12xII", payload, 44)
+    info = _Info()
+    raw = dict(attributes(payload, 72)).get(_INET_DIAG_INFO, b"")
+    if len(raw) >= 136:  # struct tcp_info, up to tcpi_bytes_received
+        info = _Info(*struct.unpack_from("=68xI28xI16xQQ", raw))
+    return LiveSocket(
+        local=Endpoint(parse_packed(payload[8 : 8 + width]), sport),
+        remote=Endpoint(parse_packed(payload[24 : 24 + width]), dport),
+        state=TcpState(state),
+        cookie=cookie,
+        inode=inode,
+        uid=uid,
+        acked_bytes=info.acked,
+        received_bytes=info.received,
+        srtt_us=info.srtt_us,
+        retransmits=info.retransmits,
+    )
+
+
+def find(namespace: NetworkNamespace, local: Endpoint, remote: Endpoint) -> LiveSocket | None:
+    """The connection with these ends, `local` being the one in this namespace. Raises OSError."""
+    with Netlink(namespace, _SOCK_DIAG) as netlink:
+        return _find(netlink, local, remote)
+
+
+def _find(netlink: Netlink, local: Endpoint, remote: Endpoint) -> LiveSocket | None:
+    try:
+        answers = netlink.ask(_BY_FAMILY, _exactly(local, remote, _NO_COOKIE))
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    found = [_live_socket(payload) for _, payload in answers]
+    # Where there is no such connection the kernel answers with whoever listens for it.
+    return next((each for each in found if (each.local, each.remote) == (local, remote)), None)
+
+
+def destroy(namespace: NetworkNamespace, local: Endpoint, remote: Endpoint) -> bool:
+    """Abort the connection from its own end `local`: ECONNABORTED there, ECONNRESET at the peer.
+
+    It is looked up first and then destroyed by its cookie: by addresses alone the kernel would destroy the
+    listener where the connection has just gone, and through sk_lookup even the proxy's own.
+
+    Returns:
+        Whether there was such a connection.
+
+    Raises:
+        OSError: EOPNOTSUPP where the kernel has no SOCK_DESTROY, EPERM without CAP_NET_ADMIN.
+    """
+    with Netlink(namespace, _SOCK_DIAG) as netlink:
+        found = _find(netlink, local, remote)
+        if found is None:
+            return False
+        try:
+            netlink.act(_DESTROY, _exactly(local, remote, struct.pack("=Q", found.cookie)))
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
+    return True
+
+
+def _exactly(local: Endpoint, remote: Endpoint, cookie: bytes) -> bytes:
+    """struct inet_diag_req_v2 for one connection."""
+    family = socket.AF_INET if local.ip.version == 4 else socket.AF_INET6
+    head = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 1 << (_INET_DIAG_INFO - 1), 0, 0xFFFFFFFF)
+    ports = struct.pack("!HH", local.port, remote.port)
+    return (
+        head + ports + b"".join(end.ip.packed.ljust(16, b"\0") for end in (local, remote)) + bytes(4) + cookie
+    )

@@ -1,0 +1,1 @@
+"""The way out of a pod: where a call goes, and how it gets there."""

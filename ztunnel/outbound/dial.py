@@ -1,0 +1,182 @@
+"""Finds a session for each call that needs a tunnel, and dials one where there is none.
+
+The engine's side is synchronous: a call whose session is ready is started within the same callback. A call that finds
+none waits in a line, one line for each pool key, and Trio's side dials as many sessions as the line needs.
+
+A peer that refuses the connection is asked again for a second: its proxy may be restarting, or may be about to listen
+in a pod that has just been taken into the mesh. Nothing of the application has been sent by then.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+import trio
+
+from ztunnel.errors import ConnectionFailed, HboneTimedOut, Unreachable
+from ztunnel.flow.engine import Engine
+from ztunnel.hbone.carry import Session
+from ztunnel.hbone.dial import dial
+from ztunnel.hbone.limits import Ledger
+from ztunnel.hbone.pool import Pool, PoolKey
+from ztunnel.identity.rotate import Certificate, Certificates
+from ztunnel.identity.secure import peer
+from ztunnel.kernel.sockets import dial_socket
+from ztunnel.model.identity import SpiffeId
+from ztunnel.outbound.connect import TunnelCall
+from ztunnel.redirect.attach import PodNetwork
+
+Contain = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
+"""Runs one connection's part; a bug in it ends that part, is logged and counted, and nothing else (`run.py`)."""
+
+_LINE_CALLS = 4096
+"""Calls that wait for one session; a longer line would only time out."""
+
+_DIALS = 1024
+_REFUSED_SECONDS = 1.0
+_AGAIN_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait: for a session to stand (TCP, TLS), and for the answer to a CONNECT."""
+
+    session_seconds: float = 10.0
+    answer_seconds: float = 15.0
+
+
+class Tunnels:
+    """The sessions to other proxies. One for the node; a pod's sessions are its own, because its address is in the
+    key, and they are dialled from its own namespace."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        ledger: Ledger,
+        certificates: Certificates,
+        now: Callable[[], datetime],
+        patience: Patience,
+    ) -> None:
+        self._engine = engine
+        self._ledger = ledger
+        self._certificates = certificates
+        self._now = now
+        self._patience = patience
+        self._pool: Pool[Session] = Pool(ledger.limits.open_streams)
+        self._lines: dict[PoolKey, deque[TunnelCall]] = {}
+        self._dials, self._wanted = trio.open_memory_channel[tuple[PoolKey, PodNetwork]](_DIALS)
+        certificates.on_change(self._renewed)
+
+    def open(self, call: TunnelCall) -> None:
+        """Start a call: on a session that has room, or when one has been dialled."""
+        session = self._pool.take(call.key)
+        if session is not None:
+            self._start(session, call)
+            return
+        line = self._lines.setdefault(call.key, deque())
+        if len(line) >= _LINE_CALLS:
+            call.call.fail(
+                Unreachable(f"too many connections wait for a session with {call.key.destination}")
+            )
+            return
+        line.append(call)
+        self._dial_for(call.key, call.network)
+
+    def leave(self, concerns: Callable[[PoolKey], bool]) -> None:
+        """Open no more tunnels on the sessions of these keys; those that are open live on."""
+        for session in self._pool.take_out(concerns):
+            session.retire()
+
+    def retire_idle(self, idle_seconds: float) -> None:
+        """Close the sessions that have carried nothing for so long."""
+        for session in self._pool.take_idle(self._engine.now, idle_seconds):
+            session.retire()
+
+    async def run(self, contain: Contain) -> None:
+        """Dial what is asked for, until cancelled."""
+        async with trio.open_nursery() as connections:
+            async for key, network in self._wanted:
+                connections.start_soon(contain, partial(self._serve, key, network))
+
+    def _start(self, session: Session, call: TunnelCall) -> None:
+        held = call.call
+        counts, seconds = held.counts, self._patience.answer_seconds
+        call.start(session.open(call.fields, held.hand_over(), counts, call, seconds))
+
+    def _dial_for(self, key: PoolKey, network: PodNetwork) -> None:
+        """Have one more session dialled, if those that are being dialled are too few for the line."""
+        if not self._pool.should_dial(key, len(self._lines.get(key, ()))):
+            return
+        try:
+            self._dials.send_nowait((key, network))
+        except trio.WouldBlock:
+            self._fail_line(key, Unreachable("too many sessions are being dialled"))
+        else:
+            self._pool.dialling(key)
+
+    async def _serve(self, key: PoolKey, network: PodNetwork) -> None:
+        """Dial one session, and start on it who waits. Where it fails, everybody who waits is told why."""
+        error: ConnectionFailed = Unreachable("internal error")
+        session = None
+        try:
+            session = await self._dial(key, network)
+        except ConnectionFailed as failure:
+            error = failure
+        finally:
+            if session is None:
+                self._pool.failed(key)
+                self._fail_line(key, error)
+        if session is None:
+            return
+        self._pool.dialled(key, session)
+        line = self._lines.get(key, deque())
+        while line and session.can_take():
+            self._start(session, line.popleft())
+        if line:
+            self._dial_for(key, network)
+        else:
+            self._lines.pop(key, None)
+
+    def _fail_line(self, key: PoolKey, error: ConnectionFailed) -> None:
+        for call in self._lines.pop(key, ()):
+            call.call.fail(error)
+
+    async def _dial(self, key: PoolKey, network: PodNetwork) -> Session:
+        """A session that stands, with a peer that proved to be one of those expected."""
+        with trio.move_on_after(self._patience.session_seconds):
+            certificate = await self._certificates.fetch(key.source)
+            until = trio.current_time() + _REFUSED_SECONDS
+            while True:
+                try:
+                    return await self._attempt(key, network, certificate)
+                except Unreachable:
+                    if trio.current_time() >= until:
+                        raise
+                await trio.sleep(_AGAIN_SECONDS)
+        raise HboneTimedOut(
+            "connection timed out, maybe a NetworkPolicy is blocking HBONE port "
+            f"{key.destination.port}: deadline has elapsed"
+        )
+
+    async def _attempt(self, key: PoolKey, network: PodNetwork, certificate: Certificate) -> Session:
+        ip = key.destination.ip
+        try:
+            sock = dial_socket(network.netns, socket.AF_INET if ip.version == 4 else socket.AF_INET6)
+        except OSError as error:
+            raise Unreachable(f"connection failed: {key.destination}: {error}") from error
+        link = await dial(sock, (str(ip), key.destination.port), certificate.client_context)
+        try:
+            peer(link.tls, certificate.bundles, self._now(), key.destinations)
+            return Session(self._engine, link, self._ledger, lambda ended, _: self._pool.drop(key, ended))
+        except BaseException:
+            link.sock.close()
+            raise
+
+    def _renewed(self, identity: SpiffeId) -> None:
+        """A certificate was replaced: new tunnels prove the new one, those that are open live on."""
+        self.leave(lambda key: key.source == identity)

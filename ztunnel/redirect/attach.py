@@ -1,0 +1,291 @@
+"""Redirection as a node proxy holds it: pods come and go, connections are recalled, admitted, reported.
+
+Everything is synchronous and takes microseconds, except `enroll`, `withdraw` and `open`. A `Redirection`
+belongs to one thread. Closing it changes nothing in the kernel: pinned links go on enforcing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from ztunnel.errors import Unsupported
+from ztunnel.kernel import bpf
+from ztunnel.kernel.bpf import Map
+from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.model.address import Endpoint, IPAddress, pack16
+from ztunnel.redirect.enforce import Admissions, Slots, Verdicts
+from ztunnel.redirect.layout import (
+    NODE_CLIENTS,
+    NUMBER,
+    SMALL,
+    Deny,
+    Direct,
+    FlowRecord,
+    LiveFlow,
+    NodeRule,
+    Recalled,
+    pull_ip,
+    pull_pod,
+    push_pod,
+)
+from ztunnel.redirect.observe import Records, direct_flows, outcomes
+from ztunnel.redirect.plan import SK_LOOKUP, Pins
+from ztunnel.redirect.recall import Recall
+
+
+@dataclass(frozen=True, slots=True)
+class PodNetwork:
+    """A pod as redirection sees it. Calls go to the proxy at `ipv4` or `ipv6`, by family; `addresses` are all
+    of its addresses, those two included. `netns` stays the caller's and must be open during `enroll`."""
+
+    cookie: int
+    netns: NetworkNamespace
+    ipv4: IPv4Address | None
+    ipv6: IPv6Address | None
+    addresses: tuple[IPAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledPod:
+    """A pod that the kernel redirects now."""
+
+    ipv4: IPAddress | None
+    ipv6: IPAddress | None
+    addresses: frozenset[IPAddress]
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupBranch:
+    """A cgroup and all below it: its id, and its depth below the root of cgroup v2 (the root itself is 0)."""
+
+    cgroup_id: int
+    level: int
+
+
+class Redirection:
+    """The maps and pins of one node, opened by `Redirection.open`."""
+
+    def __init__(self, pins: Pins, maps: dict[str, Map], sk_lookup_fd: int) -> None:
+        """Takes over the maps and the program's descriptor."""
+        self._pins, self._maps, self._sk_lookup_fd = pins, maps, sk_lookup_fd
+        self._recall = Recall(maps["callers"])
+        self._admissions = Admissions(maps["admitted"])
+        self._verdicts = Verdicts(maps)
+        self._slots = Slots(maps)
+        self._records = Records(maps["records"])
+
+    @classmethod
+    def open(cls, pins: Path) -> Redirection:
+        """Open what `load.ensure_loaded` has pinned.
+
+        Raises:
+            Unsupported: nothing is pinned there.
+        """
+        places = Pins(pins)
+        maps: dict[str, Map] = {}
+        try:
+            for place in places.maps.iterdir():
+                maps[place.name] = Map(bpf.open_pinned(place))
+            return cls(places, maps, bpf.open_pinned(places.programs / SK_LOOKUP.name))
+        except (OSError, KeyError) as error:
+            for opened in maps.values():
+                opened.close()
+            raise Unsupported(f"no redirection is loaded under {pins}: {error}") from error
+
+    def close(self) -> None:
+        """Let go; the kernel goes on redirecting."""
+        self._records.close()
+        for opened in self._maps.values():
+            opened.close()
+        if self._sk_lookup_fd >= 0:
+            bpf.close(self._sk_lookup_fd)
+        self._sk_lookup_fd = -1
+
+    def __enter__(self) -> Redirection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Who is exempt, and who of the node may reach pods.
+
+    def own_cgroup(self, cgroup_id: int) -> None:
+        """Sockets that a process of exactly this cgroup connects are ours: never captured."""
+        self._maps["own_cgroups"].put(NUMBER.pack(cgroup_id), SMALL.pack(1))
+
+    def disown_cgroup(self, cgroup_id: int) -> None:
+        """Undo `own_cgroup`."""
+        self._maps["own_cgroups"].drop(NUMBER.pack(cgroup_id))
+
+    def node_clients(
+        self, netns_cookie: int, cgroup_ids: Iterable[int] | None, outside: CgroupBranch | None = None
+    ) -> None:
+        """Which processes of the node's own namespace reach enrolled pods unproxied, e.g. the kubelet's
+        probes.
+
+        Args:
+            netns_cookie: the node's own namespace.
+            cgroup_ids: exactly these cgroups; None is every process.
+            outside: with None above: every process but those in or below this cgroup (kubepods).
+        """
+        listed = self._maps["node_cgroups"]
+        wanted = {NUMBER.pack(each) for each in cgroup_ids or ()}
+        for key in wanted:
+            listed.put(key, SMALL.pack(1))
+        rule = NodeRule.ALL_OUTSIDE if cgroup_ids is None else NodeRule.SOME_CGROUPS
+        branch = outside or CgroupBranch(0, 0)
+        value = NODE_CLIENTS.pack(rule, branch.level, branch.cgroup_id)
+        self._maps["node_rules"].put(NUMBER.pack(netns_cookie), value)
+        for key in set(listed) - wanted:
+            listed.drop(key)
+
+    # Pods.
+
+    def enroll(self, pod: PodNetwork) -> None:
+        """Redirect the pod from now on, or with these addresses from now on. Fails closed: where the proxy
+        does not listen yet, calls are refused.
+
+        Raises:
+            OSError: the kernel refuses; the pod is then not enrolled if it was not before.
+        """
+        key = NUMBER.pack(pod.cookie)
+        fresh = self._maps["enrolled"].get(key) is None
+        try:
+            self._verdicts.begin(pod.cookie)
+            for ip in pod.addresses:
+                self._maps["owners"].put(pack16(ip), key)
+            self._disown_addresses(pod.cookie, frozenset(map(pack16, pod.addresses)))
+            self._maps["enrolled"].put(key, push_pod(pod.ipv4, pod.ipv6))
+            self._attach(pod)
+        except OSError:
+            if fresh:
+                self.withdraw_cookie(pod.cookie)
+            raise
+
+    def withdraw(self, pod: PodNetwork) -> None:
+        """Stop redirecting the pod; connections that live go on. Nothing happens if it is not enrolled."""
+        self.withdraw_cookie(pod.cookie)
+
+    def withdraw_cookie(self, cookie: int) -> None:
+        """`withdraw` for a pod of which only the cookie is known, e.g. one that vanished while we were
+        away."""
+        self._maps["enrolled"].drop(NUMBER.pack(cookie))
+        self._disown_addresses(cookie, frozenset())
+        self._verdicts.end(cookie)
+        bpf.remove_link(self._pins.pod(cookie))
+
+    def enrolled(self) -> dict[int, EnrolledPod]:
+        """The pods that the kernel redirects now, by cookie."""
+        addresses: dict[int, set[IPAddress]] = {}
+        for key in self._maps["owners"]:
+            owner = self._maps["owners"].get(key)
+            if owner:
+                addresses.setdefault(NUMBER.unpack(owner)[0], set()).add(pull_ip(key))
+        found: dict[int, EnrolledPod] = {}
+        for key in self._maps["enrolled"]:
+            value = self._maps["enrolled"].get(key)
+            if value:
+                cookie = NUMBER.unpack(key)[0]
+                found[cookie] = EnrolledPod(*pull_pod(value), frozenset(addresses.get(cookie, ())))
+        return found
+
+    def _disown_addresses(self, cookie: int, keep: frozenset[bytes]) -> None:
+        owners = self._maps["owners"]
+        for ip in owners:
+            if ip not in keep and owners.get(ip) == NUMBER.pack(cookie):
+                owners.drop(ip)
+
+    def _attach(self, pod: PodNetwork) -> None:
+        place = self._pins.pod(pod.cookie)
+        if place.exists():
+            return
+        link = bpf.link_create(self._sk_lookup_fd, pod.netns.fileno(), SK_LOOKUP.hook)
+        try:
+            bpf.pin(link, place)
+        finally:
+            bpf.close(link)
+
+    # Inbound.
+
+    def listener(self, ip: IPAddress, fd: int) -> None:
+        """Plaintext for this address of a pod goes to this listening socket, in place of an earlier one. The
+        slot empties by itself when the socket closes. Raises OSError."""
+        self._maps["listeners"].put(pack16(ip), NUMBER.pack(fd))
+
+    def no_listener(self, ip: IPAddress) -> None:
+        """Plaintext for this address is refused."""
+        self._maps["listeners"].drop(pack16(ip))
+
+    # Each connection.
+
+    def original_destination(self, cookie: int, peer: Endpoint) -> Recalled | None:
+        """See `Recall.original_destination`."""
+        return self._recall.original_destination(cookie, peer)
+
+    def admit(self, source: Endpoint, destination: Endpoint) -> None:
+        """See `Admissions.admit`."""
+        self._admissions.admit(source, destination)
+
+    def dismiss(self, source: Endpoint, destination: Endpoint) -> None:
+        """See `Admissions.dismiss`."""
+        self._admissions.dismiss(source, destination)
+
+    # Verdicts.
+
+    def renew_lease(self, now_ns: int) -> None:
+        """See `Verdicts.renew_lease`."""
+        self._verdicts.renew_lease(now_ns)
+
+    def end_lease(self) -> None:
+        """See `Verdicts.end_lease`."""
+        self._verdicts.end_lease()
+
+    def teach(self, source_cookie: int, destination: Endpoint, verdict: Direct | Deny) -> None:
+        """See `Verdicts.teach`."""
+        self._verdicts.teach(source_cookie, destination, verdict)
+
+    def forget(self, source_cookie: int, destination: Endpoint) -> None:
+        """See `Verdicts.forget`."""
+        self._verdicts.forget(source_cookie, destination)
+
+    def generation(self, cookie: int) -> int:
+        """See `Verdicts.generation`."""
+        return self._verdicts.generation(cookie)
+
+    def bump(self, cookie: int) -> int:
+        """See `Verdicts.bump`."""
+        return self._verdicts.bump(cookie)
+
+    def bump_all(self) -> None:
+        """See `Verdicts.bump_all`."""
+        self._verdicts.bump_all()
+
+    def serve_vip(self, vip: Endpoint, endpoints: Sequence[tuple[Endpoint, int]]) -> None:
+        """See `Slots.serve_vip`."""
+        self._slots.serve_vip(vip, endpoints)
+
+    def drop_vip(self, vip: Endpoint) -> None:
+        """See `Slots.drop_vip`."""
+        self._slots.drop_vip(vip)
+
+    # Reports.
+
+    @property
+    def records_fd(self) -> int:
+        """Readable when `records()` has something."""
+        return self._records.fd
+
+    def records(self) -> list[FlowRecord]:
+        """See `Records.pull`."""
+        return self._records.pull()
+
+    def direct_flows(self) -> list[LiveFlow]:
+        """See `observe.direct_flows`."""
+        return direct_flows(self._maps)
+
+    def outcomes(self) -> dict[str, int]:
+        """See `observe.outcomes`."""
+        return outcomes(self._maps["outcomes"])

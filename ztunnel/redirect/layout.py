@@ -1,0 +1,296 @@
+"""The structs of `bpf/lib/types.h` in Python: the bytes of every key and value, both ways.
+
+Each struct that the kernel and the proxy share has one `struct.Struct` here, named as in C. Addresses are 16
+bytes (IPv4 is v4-mapped), ports host order, padding explicit. A connection's two ends report separately: a
+`FlowRecord` says what its own end sent, so a direct flow's `up` bytes are in the CLIENT record and its `down`
+bytes in the SERVER record; `flow` is equal in both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from ipaddress import IPv6Address
+from struct import Struct
+
+from ztunnel.model.address import Endpoint, IPAddress, OriginalDestination, canonical, pack16
+
+NUMBER = Struct("=Q")
+SMALL = Struct("=I")
+ADDR = Struct("=16s")
+ENDPOINT = Struct("=16sHxx")
+TUPLE = Struct("=16s16sHH")
+POD = Struct("=16s16s")
+INTENT = Struct("=16sHxx16sHxxQQQQ16s16sHHBBxx")
+CALLER = Struct("=Q16sH6x")
+DESTINATION = Struct("=16sHxx16sHxx")
+ADMISSION = Struct("=QQIxxxx")
+QUESTION = Struct("=Q16sHxxxxxx")
+VERDICT = Struct("=QQQII16sHxxxxxx")
+VIP = Struct("=II")
+SLOT = Struct("=II")
+NODE_CLIENTS = Struct("=IIQ")
+RECORD = Struct("=QQQQQ16s16sHH16sHxxIIIBBBx")
+
+_NO_ADDRESS = bytes(16)
+
+
+class IntentKind(IntEnum):
+    """enum intent_kind."""
+
+    CAPTURED = 1
+    DIRECT = 2
+    SERVED = 3
+
+
+class AdmissionKind(IntEnum):
+    """enum admission_kind."""
+
+    BY_PROXY = 1
+    BY_VERDICT = 2
+    BY_NODE = 3
+
+
+class VerdictKind(IntEnum):
+    """enum verdict_kind."""
+
+    GO_DIRECT = 1
+    DENY = 2
+
+
+class NodeRule(IntEnum):
+    """enum node_rule."""
+
+    SOME_CGROUPS = 1
+    ALL_OUTSIDE = 2
+
+
+class RecordEvent(IntEnum):
+    """enum record_event. UNANSWERED: a direct flow's SYN got no answer for a second, and is sent again."""
+
+    OPENED = 1
+    ENDED = 2
+    UNANSWERED = 3
+    DENIED = 4
+
+
+class RecordRole(IntEnum):
+    """enum record_role: which end reports."""
+
+    CLIENT = 1
+    SERVER = 2
+
+
+class Outcome(IntEnum):
+    """enum outcome: why a hook returned. outcomes.h says what each means."""
+
+    CONNECT_STRANGER = 0
+    CONNECT_OWN = 1
+    CONNECT_NOT_TCP = 2
+    CONNECT_LOOPBACK = 3
+    CONNECT_OWN_ADDRESS = 4
+    CONNECT_CAPTURED = 5
+    CONNECT_DIRECT = 6
+    CONNECT_DENIED = 7
+    CONNECT_NO_IPV4 = 8
+    CONNECT_NO_IPV6 = 9
+    CONNECT_NOT_REMEMBERED = 10
+    LEASE_STALE = 11
+    VERDICT_STALE = 12
+    VIP_PICKED = 13
+    VIP_NO_SLOT = 14
+    CALLER_MOVED = 20
+    CALLER_NOT_MOVED = 21
+    ADMITTED_DIRECT = 22
+    ADMITTED_NODE = 23
+    NODE_NOT_LISTED = 24
+    ADMISSION_NOT_STORED = 25
+    INTENT_MISMATCH = 26
+    SERVED_NOT_STORED = 27
+    RECORD_LOST = 28
+    INBOUND_NOT_TCP = 40
+    INBOUND_LOOPBACK = 41
+    INBOUND_OWN = 42
+    INBOUND_HBONE = 43
+    INBOUND_ADMITTED = 44
+    INBOUND_STALE = 45
+    INBOUND_CAPTURED = 46
+    INBOUND_NO_LISTENER = 47
+    INBOUND_NOT_ASSIGNED = 48
+    INBOUND_DNS = 49
+
+
+def pull_ip(packed: bytes) -> IPAddress:
+    """An address from its 16 bytes."""
+    return canonical(IPv6Address(packed))
+
+
+def _pull_optional(packed: bytes) -> IPAddress | None:
+    return None if packed == _NO_ADDRESS else pull_ip(packed)
+
+
+def push_endpoint(endpoint: Endpoint) -> bytes:
+    """struct endpoint."""
+    return ENDPOINT.pack(pack16(endpoint.ip), endpoint.port)
+
+
+def push_tuple(source: Endpoint, destination: Endpoint) -> bytes:
+    """struct tuple."""
+    return TUPLE.pack(pack16(source.ip), pack16(destination.ip), source.port, destination.port)
+
+
+def push_pod(ipv4: IPAddress | None, ipv6: IPAddress | None) -> bytes:
+    """struct pod."""
+    return POD.pack(*(pack16(ip) if ip else _NO_ADDRESS for ip in (ipv4, ipv6)))
+
+
+def pull_pod(packed: bytes) -> tuple[IPAddress | None, IPAddress | None]:
+    """The inverse of `push_pod`."""
+    ipv4, ipv6 = POD.unpack(packed)
+    return _pull_optional(ipv4), _pull_optional(ipv6)
+
+
+def push_caller(cookie: int, peer: Endpoint) -> bytes:
+    """struct caller: the peer that the proxy accepted in the namespace of this cookie."""
+    return CALLER.pack(cookie, pack16(peer.ip), peer.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What the application asked for, and the endpoint that the kernel picked of it if it was a VIP with
+    slots: the proxy honours that pick, so that shares over many connections stay the balancer's."""
+
+    destination: OriginalDestination
+    picked: Endpoint | None
+
+
+def pull_destination(packed: bytes) -> Recalled:
+    """struct destination."""
+    asked, port, picked, picked_port = DESTINATION.unpack(packed)
+    hint = Endpoint(pull_ip(picked), picked_port) if picked_port else None
+    return Recalled(OriginalDestination(pull_ip(asked), port), hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """Calls from the source go straight to the destination, a pod of this node with this cookie. Both
+    generations are those from before the judgement: what changes meanwhile voids the verdict before it is
+        stored."""
+
+    destination_cookie: int
+    source_generation: int
+    destination_generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """Calls are refused at connect; `policy` is a number that comes back in the record. A destination that is
+    no pod of this node has cookie and generation 0."""
+
+    policy: int
+    source_generation: int
+    destination_cookie: int = 0
+    destination_generation: int = 0
+
+
+def push_question(source_cookie: int, destination: Endpoint) -> bytes:
+    """struct question."""
+    return QUESTION.pack(source_cookie, pack16(destination.ip), destination.port)
+
+
+def push_verdict(verdict: Direct | Deny, destination: Endpoint) -> bytes:
+    """struct verdict on `destination`."""
+    kind, policy = (
+        (VerdictKind.DENY, verdict.policy) if isinstance(verdict, Deny) else (VerdictKind.GO_DIRECT, 0)
+    )
+    generations = (verdict.source_generation, verdict.destination_generation)
+    return VERDICT.pack(
+        verdict.destination_cookie, *generations, kind, policy, pack16(destination.ip), destination.port
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRecord:
+    """One end's report of a direct flow, or a refusal at connect.
+
+    Attributes:
+        time_ns: CLOCK_MONOTONIC.
+        cookie: the reporting end's namespace.
+        socket: the reporting end's socket cookie, as sock_diag shows it.
+        source, destination: the 4-tuple on the wire; DENIED has no source and the endpoint that was judged.
+        asked: what the application called: a VIP, or the destination itself.
+        sent_bytes: payload that this end sent and the other acknowledged.
+        srtt_us, retransmits: this end's smoothed round trip and retransmitted segments.
+        policy: number given with the deny verdict.
+        established: whether the connection ever was; False at ENDED is a refused or unanswered SYN.
+    """
+
+    event: RecordEvent
+    role: RecordRole
+    established: bool
+    time_ns: int
+    duration_ns: int
+    cookie: int
+    socket: int
+    source: Endpoint
+    destination: Endpoint
+    asked: OriginalDestination
+    sent_bytes: int
+    srtt_us: int
+    retransmits: int
+    policy: int
+
+
+def pull_record(packed: bytes) -> FlowRecord:
+    """struct record."""
+    (time_ns, cookie, socket, sent, duration_ns, source, destination, source_port, destination_port, asked,
+     asked_port, srtt_us, retransmits, policy, event, role, established) = RECORD.unpack(packed)  # fmt: skip
+    return FlowRecord(
+        event=RecordEvent(event),
+        role=RecordRole(role),
+        established=bool(established),
+        time_ns=time_ns,
+        duration_ns=duration_ns,
+        cookie=cookie,
+        socket=socket,
+        source=Endpoint(pull_ip(source), source_port),
+        destination=Endpoint(pull_ip(destination), destination_port),
+        asked=OriginalDestination(pull_ip(asked), asked_port),
+        sent_bytes=sent,
+        srtt_us=srtt_us,
+        retransmits=retransmits,
+        policy=policy,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFlow:
+    """One end of a direct flow that is live now, as the kernel remembers it."""
+
+    socket: int
+    cookie: int
+    role: RecordRole
+    established: bool
+    source: Endpoint
+    destination: Endpoint
+    asked: OriginalDestination
+    since_ns: int
+
+
+def pull_live_flow(socket: int, packed: bytes) -> LiveFlow | None:
+    """struct intent of the socket of this cookie; None where it is no direct flow, or its SYN has not
+    left."""
+    (asked, asked_port, _, _, netns, _, _, since_ns, source, destination, source_port, destination_port,
+     kind, established) = INTENT.unpack(packed)  # fmt: skip
+    if kind == IntentKind.CAPTURED or not source_port:
+        return None
+    return LiveFlow(
+        socket=socket,
+        cookie=netns,
+        role=RecordRole.SERVER if kind == IntentKind.SERVED else RecordRole.CLIENT,
+        established=bool(established),
+        source=Endpoint(pull_ip(source), source_port),
+        destination=Endpoint(pull_ip(destination), destination_port),
+        asked=OriginalDestination(pull_ip(asked), asked_port),
+        since_ns=since_ns,
+    )

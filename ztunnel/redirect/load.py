@@ -1,0 +1,105 @@
+"""Make the kernel run our programs: compiled once, cached, pinned, and left alone while they are current."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ztunnel.errors import Unsupported
+from ztunnel.kernel import bpf, cgroup, probe
+from ztunnel.kernel.compile import Compiled, compile_text, compiler_version, headers_tree, parse_compiled
+from ztunnel.redirect.plan import HOOKS, SK_LOOKUP, Pins, RedirectSettings
+from ztunnel.redirect.replace import clear, install, replace
+from ztunnel.redirect.source import assemble, fingerprint
+
+
+def ensure_loaded(settings: RedirectSettings) -> bool:
+    """The programs of these sources and settings run and are pinned under `settings.pins`.
+
+    Blocks: milliseconds from the cache, seconds with the compiler. Where what is pinned is current, nothing
+    is compiled, loaded or attached, and every link keeps its id.
+
+    Returns:
+        Whether anything had to be loaded.
+
+    Raises:
+        Unsupported: this machine lacks something; the message names the mend.
+    """
+    probe.require_root()
+    text, flags = assemble(read_sources()), settings.compiler_flags()
+    root = settings.cgroup or cgroup.find_root()
+    print_ = fingerprint(text, flags, compiler_version())
+    version = f"{print_}-{cgroup.cgroup_id(root)}"
+    pins = Pins(settings.pins)
+    with _locked(settings.cache, settings.pins.name):
+        if _is_current(pins, version):
+            return False
+        probe.require_redirection(settings.pins)
+        compiled = _compiled(settings.cache, print_, (text, flags))
+        cgroup_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            put = replace if pins.root.is_dir() else install
+            put(pins, compiled, cgroup_fd, version)
+        except OSError as error:
+            raise Unsupported(f"the kernel refuses the redirection: {error}") from error
+        finally:
+            os.close(cgroup_fd)
+    return True
+
+
+def remove(pins: Path) -> None:
+    """Detach and remove everything of this node; live connections go on, new ones are no longer
+    redirected."""
+    for each in (Pins(pins), Pins(pins).under_construction()):
+        clear(each)
+
+
+def read_sources() -> dict[str, str]:
+    """The eBPF sources by path below `bpf/`: beside this file where installed, else at the top of the
+    checkout."""
+    here = Path(__file__)
+    root = next(place for place in (here.parent / "bpf", here.parents[2] / "bpf") if place.is_dir())
+    return {str(file.relative_to(root)): file.read_text() for file in sorted(root.rglob("*.[ch]"))}
+
+
+def _is_current(pins: Pins, version: str) -> bool:
+    """Whether this version was completely installed, and is still attached."""
+    try:
+        if os.readlink(pins.version) != version:
+            return False
+        for hook in HOOKS:
+            if hook is not SK_LOOKUP:
+                link = bpf.open_pinned(pins.links / hook.name)
+                attached = bpf.link_info(link).target
+                bpf.close(link)
+                if not attached:
+                    return False
+    except OSError:
+        return False
+    return True
+
+
+def _compiled(cache: Path, print_: str, source: tuple[str, tuple[str, ...]]) -> Compiled:
+    place = cache / f"{print_}.json"
+    try:
+        return parse_compiled(place.read_text())
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or cut short: made again
+        pass
+    text, flags = source
+    compiled = compile_text(text, flags, [hook.name for hook in HOOKS], headers_tree(cache))
+    beside = place.with_name(f".{place.name}.{os.getpid()}")
+    beside.write_text(compiled.render())
+    beside.rename(place)
+    return compiled
+
+
+@contextmanager
+def _locked(cache: Path, name: str) -> Iterator[None]:
+    """One loader at a time for one node."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,84 @@
+"""What the kernel reports: flow records through a ring buffer, outcomes by counters, live direct flows by
+map."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+
+from ztunnel.kernel.bpf import Map, possible_cpus
+from ztunnel.redirect.layout import (
+    NUMBER,
+    RECORD,
+    SMALL,
+    FlowRecord,
+    LiveFlow,
+    Outcome,
+    pull_live_flow,
+    pull_record,
+)
+
+_BUSY, _DISCARDED, _LENGTH = 1 << 31, 1 << 30, (1 << 30) - 1
+_HEADER_BYTES = 8
+
+
+class Records:
+    """The reading end of a BPF ring buffer (kernel/bpf/ringbuf.c); one reader per buffer.
+
+    Mapped are a page with the reader's position, one with the writer's, and the buffer itself twice over, so
+    that a record that wraps around its end is contiguous. Positions only grow.
+    """
+
+    def __init__(self, ring: Map) -> None:
+        self.fd = ring.fd
+        self._size = ring.spec.max_entries
+        page = mmap.PAGESIZE
+        self._mine = mmap.mmap(self.fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._theirs = mmap.mmap(self.fd, page + 2 * self._size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+
+    def pull(self, limit: int = 1024) -> list[FlowRecord]:
+        """Up to `limit` records in the order in which they were made. Never waits; `fd` is readable when it
+        would return some."""
+        found: list[FlowRecord] = []
+        position = NUMBER.unpack_from(self._mine)[0]
+        written = NUMBER.unpack_from(self._theirs)[0]
+        while position < written and len(found) < limit:
+            at = mmap.PAGESIZE + position % self._size
+            header = SMALL.unpack_from(self._theirs, at)[0]
+            if header & _BUSY:
+                break
+            if not header & _DISCARDED:
+                start = at + _HEADER_BYTES
+                found.append(pull_record(self._theirs[start : start + RECORD.size]))
+            position += _HEADER_BYTES + ((header & _LENGTH) + 7) // 8 * 8
+            NUMBER.pack_into(self._mine, 0, position)
+        return found
+
+    def close(self) -> None:
+        """Unmap."""
+        self._mine.close()
+        self._theirs.close()
+
+
+def outcomes(counters: Map) -> dict[str, int]:
+    """How often each hook returned for each reason, over all CPUs since the maps were made, by lower-case
+    name."""
+    cpus = possible_cpus()
+    found: dict[str, int] = {}
+    for outcome in Outcome:
+        value = counters.get(SMALL.pack(outcome)) or bytes(8 * cpus)
+        found[outcome.name.lower()] = sum(NUMBER.unpack_from(value, 8 * cpu)[0] for cpu in range(cpus))
+    return found
+
+
+def direct_flows(maps: Mapping[str, Map]) -> list[LiveFlow]:
+    """Both ends of the direct flows that live now, for instance to count and judge them again after a
+    restart."""
+    intents = maps["intents"]
+    found: list[LiveFlow] = []
+    for key in intents:
+        value = intents.get(key)
+        flow = pull_live_flow(NUMBER.unpack(key)[0], value) if value else None
+        if flow:
+            found.append(flow)
+    return found

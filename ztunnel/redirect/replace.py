@@ -1,0 +1,174 @@
+"""New programs over old: links and maps stay, and no connection passes unseen while they change.
+
+States of a node's pins, each reached by a rename or by one step that may be repeated:
+
+    nothing --install--> complete (version = its fingerprint)
+    complete --replace--> no version --links updated, programs swapped--> complete (another version)
+
+A crash leaves `nothing` or `no version`; the next load then does it all again. Old programs enforce until the
+moment in which their link gets the new one (BPF_LINK_UPDATE).
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ztunnel.kernel import bpf
+from ztunnel.kernel.bpf import Map, MapSpec
+from ztunnel.kernel.compile import Compiled
+from ztunnel.redirect.plan import HOOKS, SK_LOOKUP, Pins, Target
+
+_SOCKHASH, _RINGBUF = 18, 27
+
+
+def install(pins: Pins, compiled: Compiled, cgroup_fd: int, version: str) -> None:
+    """Load, attach and pin everything beside its place, then rename it there. Raises OSError; nothing is left
+    then."""
+    building = pins.under_construction()
+    clear(building)
+    descriptors: dict[str, int] = {}
+    try:
+        for place in (building.root, building.maps, building.links, building.pods):
+            place.mkdir(mode=0o700, parents=True)
+        for name, spec in compiled.maps.items():
+            descriptors[name] = bpf.map_create(name, spec)
+            bpf.pin(descriptors[name], building.maps / name)
+        programs = _load_programs(building.programs, compiled, descriptors)
+        _attach(building, programs, cgroup_fd)
+        _close(programs)
+        building.version.symlink_to(version)
+        building.root.rename(pins.root)
+    except OSError:
+        clear(building)
+        raise
+    finally:
+        _close(descriptors)
+
+
+def replace(pins: Pins, compiled: Compiled, cgroup_fd: int, version: str) -> None:
+    """Put new programs in place of those that are pinned, keeping maps and links. Raises OSError."""
+    pins.version.unlink(missing_ok=True)
+    for place in (pins.maps, pins.links, pins.pods):
+        place.mkdir(mode=0o700, exist_ok=True)
+    fresh = pins.programs.with_name("+programs")
+    _remove_tree(fresh)
+    descriptors = {name: _keep_map(pins.maps / name, name, spec) for name, spec in compiled.maps.items()}
+    try:
+        programs = _load_programs(fresh, compiled, descriptors)
+        _attach(pins, programs, cgroup_fd)
+        for place in pins.pods.iterdir():
+            _update(place, programs[SK_LOOKUP.name])
+        _close(programs)
+    finally:
+        _close(descriptors)
+    _remove_tree(pins.programs)
+    fresh.rename(pins.programs)
+    for place in pins.maps.iterdir():
+        if place.name not in compiled.maps:
+            place.unlink()
+    pins.version.symlink_to(version)
+
+
+def clear(pins: Pins) -> None:
+    """Detach every link, then remove every pin. Nothing happens where there is nothing."""
+    for place in (*_listed(pins.links), *_listed(pins.pods)):
+        bpf.remove_link(place)
+    _remove_tree(pins.root)
+
+
+def _listed(directory: Path) -> list[Path]:
+    return sorted(directory.iterdir()) if directory.is_dir() else []
+
+
+def _remove_tree(place: Path) -> None:
+    if place.exists():
+        shutil.rmtree(place)
+
+
+def _close(descriptors: dict[str, int]) -> None:
+    for fd in descriptors.values():
+        bpf.close(fd)
+
+
+def _load_programs(place: Path, compiled: Compiled, descriptors: dict[str, int]) -> dict[str, int]:
+    place.mkdir(mode=0o700)
+    programs: dict[str, int] = {}
+    try:
+        for hook in HOOKS:
+            code = compiled.functions[hook.name].linked(descriptors)
+            programs[hook.name] = bpf.prog_load(bpf.Program(hook.name, hook.kind, hook.hook, code))
+            bpf.pin(programs[hook.name], place / hook.name)
+    except OSError:
+        _close(programs)
+        raise
+    return programs
+
+
+def _attach(pins: Pins, programs: dict[str, int], cgroup_fd: int) -> None:
+    """Update each cgroup link, or make it where there is none on this cgroup."""
+    here = bpf.target_id(cgroup_fd)
+    for hook in HOOKS:
+        place = pins.links / hook.name
+        if hook.target is not Target.CGROUP or _update(place, programs[hook.name], here):
+            continue
+        link = bpf.link_create(programs[hook.name], cgroup_fd, hook.hook)
+        try:
+            bpf.set_pinned(link, place)
+        finally:
+            bpf.close(link)
+
+
+def _update(place: Path, program_fd: int, target: int | None = None) -> bool:
+    """Whether a link is pinned at `place`, attached to `target` (None: anything), which now runs this
+    program."""
+    try:
+        link = bpf.open_pinned(place)
+    except FileNotFoundError:
+        return False
+    try:
+        attached = bpf.link_info(link).target
+        if attached == 0:  # what it was attached to is gone
+            place.unlink()
+            return False
+        if target not in (None, attached):
+            return False
+        bpf.link_update(link, program_fd)
+        return True
+    finally:
+        bpf.close(link)
+
+
+def _keep_map(place: Path, name: str, spec: MapSpec) -> int:
+    """The pinned map if it still has this shape, else a new one with what can be carried over."""
+    try:
+        old = bpf.open_pinned(place)
+    except FileNotFoundError:
+        old = -1
+    if old >= 0 and bpf.map_spec(old) == spec:
+        return old
+    fresh = bpf.map_create(name, spec)
+    if old >= 0:
+        _carry_over(Map(old), fresh, spec)
+    bpf.set_pinned(fresh, place)
+    return fresh
+
+
+def _carry_over(old: Map, fresh_fd: int, spec: MapSpec) -> None:
+    """Copy entries. Structs only grow at their end, where zero means not given; a key of another size,
+    sockets and records cannot be carried: listeners are entered again by the proxy, and until then inbound
+        calls are refused."""
+    fresh = Map(bpf.duplicate(fresh_fd))
+    try:
+        if (
+            old.key_size == spec.key_size
+            and old.spec.kind == spec.kind
+            and spec.kind not in (_SOCKHASH, _RINGBUF)
+        ):
+            for key in old:
+                value = old.get(key)
+                if value is not None:
+                    fresh.put(key, value[: fresh.value_size].ljust(fresh.value_size, b"\0"))
+    finally:
+        fresh.close()
+        old.close()

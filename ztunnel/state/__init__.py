@@ -1,0 +1,1 @@
+"""What the node knows of the mesh: an immutable world, how it changes, and who may see it."""

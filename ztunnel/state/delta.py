@@ -1,0 +1,276 @@
+"""Applies what the control plane sent to a world, and says exactly what the difference can touch.
+
+The cost of a delta is that of what it names, never that of the world: each index is a persistent map whose
+untouched parts are shared. What arrives again unchanged (a reconnection sends everything) costs one
+comparison and is no change.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any, Generic, TypeVar
+
+from immutables import Map
+
+from ztunnel.model.address import IPAddress
+from ztunnel.model.policy import Policy, PolicyScope
+from ztunnel.model.service import Service, ServiceName
+from ztunnel.model.workload import TunnelProtocol, Workload
+from ztunnel.state.world import EVERYWHERE, Served, World, serve
+
+_K = TypeVar("_K", bound=Hashable)
+_T = TypeVar("_T")
+_Pairs = list[tuple[_T | None, _T | None]]
+
+# What a verdict or a decision about a workload may rest on. Not health, capacity, locality and the names that
+# telemetry shows: who serves what is asked again for each connection.
+_BASIS = attrgetter(
+    "namespace", "service_account", "trust_domain", "addresses", "node", "network", "protocol", "same_node",
+    "services", "authorization_policies", "waypoint", "host_network", "native_tunnel",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one delta can touch. False when it changed nothing.
+
+    Attributes:
+        workloads: uids that came, went or changed in any way.
+        reclassified: those of them where something changed that a verdict rests on (identity, policies, node,
+            protocol, addresses, services, waypoint, same-node mode), and all that came or went.
+        addresses: the addresses that these had and have.
+        nodes: the nodes that these ran and run on.
+        services: services whose definition or endpoints changed, known or not.
+        policies: keys of the policies that came, went or changed.
+        namespaces: those whose own policies are among them.
+        everywhere: whether a policy for the whole mesh is among them.
+    """
+
+    workloads: frozenset[str] = frozenset()
+    reclassified: frozenset[str] = frozenset()
+    addresses: frozenset[IPAddress] = frozenset()
+    nodes: frozenset[str] = frozenset()
+    services: frozenset[ServiceName] = frozenset()
+    policies: frozenset[str] = frozenset()
+    namespaces: frozenset[str] = frozenset()
+    everywhere: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.workloads or self.services or self.policies)
+
+    def touches(self, workload: Workload) -> bool:
+        """Whether a verdict about connections from or to `workload` may be another one now."""
+        if self.everywhere or workload.uid in self.reclassified or workload.namespace in self.namespaces:
+            return True
+        return bool(self.policies) and any(key in self.policies for key in workload.authorization_policies)
+
+
+def apply(
+    world: World,
+    upserts: Iterable[Workload | Service | Policy],
+    removals: Iterable[str] = (),
+    removed_policies: Iterable[str] = (),
+) -> tuple[World, Change]:
+    """The world after a delta.
+
+    Args:
+        world: what is known so far.
+        upserts: what is new or may have changed; of several with one key the last counts.
+        removals: keys of the Address type: a workload's uid holds more than one "/", a service's
+            `namespace/hostname` one. Unknown keys are ignored. A key that is upserted too is not removed.
+        removed_policies: keys of the Authorization type, `namespace/name`.
+    """
+    workloads: dict[str, Workload | None] = {}
+    services: dict[ServiceName, Service | None] = {}
+    policies: dict[str, Policy | None] = dict.fromkeys(removed_policies)
+    for key in removals:
+        if key.count("/") > 1:
+            workloads[key] = None
+        else:
+            namespace, _, hostname = key.partition("/")
+            services[ServiceName(namespace, hostname)] = None
+    for item in upserts:
+        if isinstance(item, Workload):
+            workloads[item.uid] = item
+        elif isinstance(item, Service):
+            services[item.key] = item
+        else:
+            policies[item.key] = item
+    moved = _differing(world.workloads, workloads)
+    ruled = _differing(world.policies, policies)
+    world, touched = _serve(world, moved, services)
+    change = _change(moved, touched, ruled)
+    if moved:
+        world = _move(world, moved)
+    if ruled:
+        world = _rule(world, ruled)
+    return world, change
+
+
+def _differing(current: Map[str, _T], wanted: dict[str, _T | None]) -> _Pairs[_T]:
+    """(old, new) of what really changes."""
+    pairs = ((current.get(key), new) for key, new in wanted.items())
+    return [(old, new) for old, new in pairs if old is not new and old != new]
+
+
+def _change(moved: _Pairs[Workload], services: Iterable[ServiceName], ruled: _Pairs[Policy]) -> Change:
+    both = [workload for pair in moved for workload in pair if workload]
+    policies = [policy for pair in ruled for policy in pair if policy]
+    return Change(
+        workloads=frozenset(workload.uid for workload in both),
+        reclassified=frozenset(
+            (new or old).uid  # type: ignore[union-attr]
+            for old, new in moved
+            if old is None or new is None or _BASIS(old) != _BASIS(new)
+        ),
+        addresses=frozenset(ip for workload in both for ip in workload.addresses),
+        nodes=frozenset(workload.node for workload in both if workload.node),
+        services=frozenset(services),
+        policies=frozenset(policy.key for policy in policies),
+        namespaces=frozenset(each.namespace for each in policies if each.scope is PolicyScope.NAMESPACE),
+        everywhere=any(each.scope is PolicyScope.GLOBAL for each in policies),
+    )
+
+
+def _move(world: World, moved: _Pairs[Workload]) -> World:
+    """Workloads into their own three indexes."""
+    addresses = _Groups(world.addresses.get, _preference)
+    nodes = _Groups(world.nodes.get, _uid)
+    workloads = world.workloads.mutate()
+    for old, new in moved:
+        if old:
+            addresses.take_out(_addresses(world, old), old)
+            nodes.take_out(_node(old), old)
+            del workloads[old.uid]
+        if new:
+            addresses.put_in(_addresses(world, new), new)
+            nodes.put_in(_node(new), new)
+            workloads[new.uid] = new
+    return replace(
+        world,
+        workloads=workloads.finish(),
+        addresses=addresses.update(world.addresses),
+        nodes=nodes.update(world.nodes),
+    )
+
+
+def _serve(
+    world: World, moved: _Pairs[Workload], wanted: dict[ServiceName, Service | None]
+) -> tuple[World, set[ServiceName]]:
+    """Services and endpoints; also the names of those of which either changed."""
+    changed = {name: new for name, new in wanted.items() if world.service(name) != new}
+    endpoints = _Groups(world.endpoints, _uid)
+    most = 1
+    for old, new in moved:
+        if old:
+            endpoints.take_out(old.services, old)
+        if new:
+            endpoints.put_in(new.services, new)
+            most = max(most, new.capacity)
+    touched = changed.keys() | endpoints.members.keys()
+    if not touched:
+        return world, set()
+    served = world.served.mutate()
+    for name in touched:
+        before = served.get(name, _NOBODY)
+        service = changed.get(name, before.service)
+        serving = endpoints.members.get(name)
+        members = before.endpoints if serving is None else tuple(serving)
+        if service or members:
+            served[name] = serve(service, members, max(most, before.most))
+        elif name in served:
+            del served[name]
+    result = replace(world, served=served.finish())
+    return (_name(result, world, changed) if changed else result), touched
+
+
+def _name(result: World, before: World, changed: dict[ServiceName, Service | None]) -> World:
+    """Services by hostname and by virtual address."""
+    hostnames = _Groups(before.hostnames.get, attrgetter("key"))
+    virtual = _Groups(before.virtual.get, attrgetter("key"))
+    for name, new in changed.items():
+        if old := before.service(name):
+            hostnames.take_out((old.hostname,), old)
+            virtual.take_out(dict.fromkeys(old.addresses), old)
+        if new:
+            hostnames.put_in((new.hostname,), new)
+            virtual.put_in(dict.fromkeys(new.addresses), new)
+    return replace(
+        result, hostnames=hostnames.update(before.hostnames), virtual=virtual.update(before.virtual)
+    )
+
+
+def _rule(world: World, ruled: _Pairs[Policy]) -> World:
+    """Policies by key and by the namespace that they rule."""
+    scoped = _Groups(world.scoped.get, attrgetter("key"))
+    policies = world.policies.mutate()
+    for old, new in ruled:
+        if old:
+            scoped.take_out(_rules(old), old)
+            del policies[old.key]
+        if new:
+            scoped.put_in(_rules(new), new)
+            policies[new.key] = new
+    return replace(world, policies=policies.finish(), scoped=scoped.update(world.scoped))
+
+
+class _Groups(Generic[_K, _T]):
+    """The lists of one index that a delta rewrites, each sorted by `order`, which is unique in a list."""
+
+    def __init__(self, read: Callable[[_K], Sequence[_T] | None], order: Callable[[_T], Any]) -> None:
+        self._read = read
+        self._order = order
+        self.members: dict[_K, list[_T]] = {}
+
+    def _list(self, key: _K) -> list[_T]:
+        found = self.members.get(key)
+        if found is None:
+            found = self.members[key] = list(self._read(key) or ())
+        return found
+
+    def take_out(self, keys: Iterable[_K], item: _T) -> None:
+        for key in keys:
+            members = self._list(key)
+            del members[bisect_left(members, self._order(item), key=self._order)]
+
+    def put_in(self, keys: Iterable[_K], item: _T) -> None:
+        for key in keys:
+            insort(self._list(key), item, key=self._order)
+
+    def update(self, index: Map[_K, tuple[_T, ...]]) -> Map[_K, tuple[_T, ...]]:
+        """The index with these lists in it, and without those that ran empty."""
+        changed = index.mutate()
+        for key, members in self.members.items():
+            if members:
+                changed[key] = tuple(members)
+            elif key in changed:
+                del changed[key]
+        return changed.finish()
+
+
+_uid = attrgetter("uid")
+_NOBODY = Served(None)
+
+
+def _preference(workload: Workload) -> tuple[bool, bool, str]:
+    """Of several workloads at one address the first is meant (ztunnel src/state/workload.rs)."""
+    return "//Pod/" not in workload.uid, workload.protocol is not TunnelProtocol.HBONE, workload.uid
+
+
+def _addresses(world: World, workload: Workload) -> Iterable[IPAddress]:
+    if workload.host_network or workload.network != world.network:
+        return ()
+    return dict.fromkeys(workload.addresses)
+
+
+def _node(workload: Workload) -> tuple[str, ...]:
+    return (workload.node,) if workload.node else ()
+
+
+def _rules(policy: Policy) -> tuple[str, ...]:
+    if policy.scope is PolicyScope.GLOBAL:
+        return (EVERYWHERE,)
+    return (policy.namespace,) if policy.scope is PolicyScope.NAMESPACE else ()

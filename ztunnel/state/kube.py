@@ -1,0 +1,253 @@
+"""The Kubernetes objects that describe a mesh, read from manifests: only what the mesh needs of them.
+
+Pods, services and nodes have many legal fields that we do not read, and gain new ones: those are left alone,
+except where one looks like a slip of a field that we do read. Metadata and everything read is checked
+strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ztunnel.model.address import IPAddress
+from ztunnel.model.service import IpFamilies
+from ztunnel.state.manifest import Field
+from ztunnel.state.meta import Meta, read_choice, read_ip, read_labels, read_meta, read_port
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_POD_READ = _words("""containers hostNetwork initContainers nodeName serviceAccount serviceAccountName""")
+_POD_OTHER = _words(
+    """activeDeadlineSeconds affinity automountServiceAccountToken dnsConfig dnsPolicy enableServiceLinks
+ephemeralContainers hostAliases hostIPC hostPID hostUsers hostname imagePullSecrets nodeSelector os overhead
+preemptionPolicy priority priorityClassName readinessGates resourceClaims resources restartPolicy
+runtimeClassName schedulerName schedulingGates securityContext setHostnameAsFQDN shareProcessNamespace
+subdomain terminationGracePeriodSeconds tolerations topologySpreadConstraints volumes"""
+)
+_SERVICE_READ = _words(
+    """clusterIP clusterIPs internalTrafficPolicy ipFamilies ports publishNotReadyAddresses selector
+trafficDistribution type"""
+)
+_SERVICE_OTHER = _words(
+    """allocateLoadBalancerNodePorts externalIPs externalName externalTrafficPolicy healthCheckNodePort
+ipFamilyPolicy loadBalancerClass loadBalancerIP loadBalancerSourceRanges sessionAffinity
+sessionAffinityConfig"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """Opts its pods in by a label."""
+
+    meta: Meta
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Gives its pods their locality by labels."""
+
+    meta: Meta
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAccount:
+    """Known so that it is no unknown kind; identities come from pods."""
+
+    meta: Meta
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod; `ports` are its containers' named ports, `phase` is empty where the status says nothing."""
+
+    meta: Meta
+    node: str
+    service_account: str
+    host_network: bool
+    ports: Mapping[str, int]
+    addresses: tuple[IPAddress, ...]
+    phase: str
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """A TCP port of a service; `target` is a pod's port by number or by name."""
+
+    name: str
+    port: int
+    target: int | str
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service; `addresses` are its cluster IPs, none for a headless one."""
+
+    meta: Meta
+    kind: str
+    selector: Mapping[str, str]
+    addresses: tuple[IPAddress, ...]
+    ports: tuple[ServicePort, ...]
+    local_only: bool
+    traffic_distribution: str
+    publish_not_ready: bool
+    ip_families: IpFamilies
+
+
+@dataclass(frozen=True, slots=True)
+class SliceEndpoint:
+    """An endpoint of a slice; `pod` is the name of the pod behind it, empty where there is none."""
+
+    addresses: tuple[IPAddress, ...]
+    ready: bool
+    pod: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSlice:
+    """Endpoints of the service `service`; `ports` maps names of service ports to the endpoints' own ports."""
+
+    meta: Meta
+    service: str
+    ports: Mapping[str, int]
+    endpoints: tuple[SliceEndpoint, ...]
+
+
+def read_namespace(root: Field) -> Namespace:
+    """v1 Namespace."""
+    return Namespace(read_meta(root, namespaced=False))
+
+
+def read_node(root: Field) -> Node:
+    """v1 Node."""
+    return Node(read_meta(root, namespaced=False))
+
+
+def read_service_account(root: Field) -> ServiceAccount:
+    """v1 ServiceAccount."""
+    return ServiceAccount(read_meta(root))
+
+
+def read_pod(root: Field) -> Pod:
+    """v1 Pod. A status without conditions counts as ready: only a kubelet writes them."""
+    spec, status = root.sub("spec"), root.sub("status")
+    if spec is not None:
+        spec.only(_POD_READ + _POD_OTHER, similar_to=_POD_READ)
+    conditions = status.each("conditions") if status else []
+    ready = [
+        condition.text("status") == "True" for condition in conditions if condition.text("type") == "Ready"
+    ]
+    return Pod(
+        read_meta(root),
+        spec.text("nodeName") if spec else "",
+        (spec.text("serviceAccountName") or spec.text("serviceAccount") if spec else "") or "default",
+        spec.flag("hostNetwork") if spec else False,
+        _named_ports(spec) if spec else {},
+        _pod_addresses(status) if status else (),
+        status.text("phase") if status else "",
+        all(ready) and (bool(ready) or not conditions),
+    )
+
+
+def read_service(root: Field) -> Service:
+    """v1 Service."""
+    meta, spec = read_meta(root), root.sub("spec")
+    if spec is None:
+        root.fault("spec is missing")
+        return Service(meta, "", {}, (), (), False, "", False, IpFamilies.AUTOMATIC)
+    spec.only(_SERVICE_READ + _SERVICE_OTHER, similar_to=_SERVICE_READ)
+    addresses = spec.each("clusterIPs") or [place for place in [spec.sub("clusterIP")] if place]
+    families = [place.as_text() for place in spec.each("ipFamilies")]
+    single = IpFamilies.IPV4_ONLY if families == ["IPv4"] else IpFamilies.IPV6_ONLY
+    return Service(
+        meta,
+        read_choice(spec, "type", "ClusterIP", "ExternalName", "LoadBalancer", "NodePort"),
+        read_labels(spec, "selector"),
+        tuple(ip for place in addresses if place.as_text() not in ("", "None") for ip in read_ip(place)),
+        tuple(port for place in spec.each("ports") for port in _service_port(place)),
+        read_choice(spec, "internalTrafficPolicy", "Cluster", "Local") == "Local",
+        spec.text("trafficDistribution"),
+        spec.flag("publishNotReadyAddresses"),
+        (IpFamilies.AUTOMATIC, single, IpFamilies.DUAL)[min(len(families), 2)],
+    )
+
+
+def read_endpoint_slice(root: Field) -> EndpointSlice:
+    """discovery.k8s.io/v1 EndpointSlice; one of names instead of addresses (FQDN) has no endpoints for us."""
+    meta = read_meta(root)
+    ports = {}
+    for place in root.each("ports"):
+        number = place.sub("port")
+        if number is not None and place.text("protocol", "TCP") == "TCP":
+            ports[place.text("name")] = read_port(number)
+    by_address = read_choice(root, "addressType", "IPv4", "IPv6", "FQDN") != "FQDN"
+    endpoints = tuple(_slice_endpoint(place) for place in root.each("endpoints")) if by_address else ()
+    return EndpointSlice(meta, meta.labels.get("kubernetes.io/service-name", ""), ports, endpoints)
+
+
+def _slice_endpoint(place: Field) -> SliceEndpoint:
+    place.only(
+        [
+            "addresses",
+            "conditions",
+            "deprecatedTopology",
+            "hints",
+            "hostname",
+            "nodeName",
+            "targetRef",
+            "zone",
+        ]
+    )
+    target, conditions = place.sub("targetRef"), place.sub("conditions")
+    unready = conditions is not None and conditions.sub("ready") is not None and not conditions.flag("ready")
+    addresses = tuple(ip for address in place.each("addresses") for ip in read_ip(address))
+    return SliceEndpoint(
+        addresses, not unready, target.text("name") if target and target.text("kind") == "Pod" else ""
+    )
+
+
+def _service_port(place: Field) -> list[ServicePort]:
+    """The port, or nothing where it is not TCP: a proxy of connections has no use for it."""
+    place.only(["appProtocol", "name", "nodePort", "port", "protocol", "targetPort"])
+    number, target = place.sub("port"), place.sub("targetPort")
+    if number is None:
+        place.fault("port is missing")
+        return []
+    port = read_port(number)
+    if read_choice(place, "protocol", "TCP", "UDP", "SCTP") not in ("", "TCP"):
+        return []
+    if target is None:
+        return [ServicePort(place.text("name"), port, port)]
+    return [
+        ServicePort(
+            place.text("name"), port, read_port(target) if target.holds_number() else target.as_text()
+        )
+    ]
+
+
+def _named_ports(spec: Field) -> dict[str, int]:
+    """Named TCP ports of the containers that run beside each other; init containers count where they stay
+    (sidecars)."""
+    ports: dict[str, int] = {}
+    stayers = [place for place in spec.each("initContainers") if place.text("restartPolicy") == "Always"]
+    for container in spec.each("containers") + stayers:
+        for place in container.each("ports"):
+            place.only(["containerPort", "hostIP", "hostPort", "name", "protocol"])
+            number, name = place.sub("containerPort"), place.text("name")
+            if number is None:
+                place.fault("containerPort is missing")
+            elif name and place.text("protocol", "TCP") == "TCP":
+                ports.setdefault(name, read_port(number))
+            else:
+                read_port(number)
+    return ports
+
+
+def _pod_addresses(status: Field) -> tuple[IPAddress, ...]:
+    """`podIPs`, or else `podIP`."""
+    places = [place for entry in status.each("podIPs") for place in [entry.sub("ip")] if place]
+    places = places or [place for place in [status.sub("podIP")] if place]
+    return tuple(ip for place in places for ip in read_ip(place))

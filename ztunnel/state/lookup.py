@@ -1,0 +1,85 @@
+"""Questions that several decisions ask of a world: which service is meant, which address, which port."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from ztunnel.model.address import IPAddress
+from ztunnel.model.service import IpFamilies, Service
+from ztunnel.model.workload import Waypoint, Workload
+from ztunnel.state.world import World
+
+OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT = 15001, 15006, 15008
+ILLEGAL_PORTS = frozenset({OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT})
+"""Our own listeners in each pod: a call that reached them through us would come back to us."""
+
+
+def service_at(world: World, ip: IPAddress, namespace: str) -> Service | None:
+    """The service that a client in `namespace` means by a virtual address: preferably one of its own."""
+    return _preferred(world.services_at(ip), namespace)
+
+
+def service_named(world: World, hostname: str, namespace: str) -> Service | None:
+    """The service of that hostname, one in `namespace` if there is."""
+    return _preferred(world.services_named(hostname), namespace)
+
+
+def _preferred(services: tuple[Service, ...], namespace: str) -> Service | None:
+    if len(services) > 1:
+        for service in services:
+            if service.namespace == namespace:
+                return service
+    return services[0] if services else None
+
+
+def service_of(world: World, workload: Workload, hostname: str) -> Service | None:
+    """The service of that hostname of which `workload` is an endpoint; None if it is of none."""
+    found = None
+    for name in workload.services:
+        if name.hostname == hostname and (found is None or name.namespace == workload.namespace):
+            found = world.service(name) or found
+    return found
+
+
+def target_port(service: Service, workload: Workload, port: int) -> int:
+    """The workload's port behind a service's `port`: by its own word, else by the service's; 0 if none."""
+    for candidate in workload.services.get(service.key, ()):
+        if candidate.service == port and candidate.target:
+            return candidate.target
+    for candidate in service.ports:
+        if candidate.service == port:
+            return candidate.target
+    return 0
+
+
+def address_of(workload: Workload, asked: IPAddress, families: IpFamilies) -> IPAddress | None:
+    """The address by which to reach a workload (ztunnel src/state.rs, `get_workload_ip`).
+
+    `asked` itself if it is the workload's; else the first one that `families` admits, of the family of
+    `asked` if there is one.
+    """
+    fallback = None
+    for ip in workload.addresses:
+        if ip == asked:
+            return ip
+        if not _admits(families, ip):
+            continue
+        if fallback is None or (ip.version == asked.version != fallback.version):
+            fallback = ip
+    return fallback
+
+
+def _admits(families: IpFamilies, ip: IPAddress) -> bool:
+    if families is IpFamilies.IPV4_ONLY:
+        return isinstance(ip, IPv4Address)
+    return families is not IpFamilies.IPV6_ONLY or not isinstance(ip, IPv4Address)
+
+
+def is_waypoint(world: World, workload: Workload, waypoint: Waypoint) -> bool:
+    """Whether `workload` is a pod of that waypoint: what it sends does not pass through it again."""
+    if waypoint.service is not None:
+        return waypoint.service in workload.services
+    if waypoint.address in workload.addresses:
+        return True
+    services = world.services_at(waypoint.address) if waypoint.address is not None else ()
+    return any(service.key in workload.services for service in services)

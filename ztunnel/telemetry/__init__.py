@@ -1,0 +1,1 @@
+"""What happened, told in Istio's words: metrics, access log, readiness, and the servers that show them."""

@@ -1,0 +1,77 @@
+"""Figures that Istio's ztunnel shows about itself, beside its connections."""
+
+from __future__ import annotations
+
+from ztunnel.telemetry.figures import Figures
+
+
+def register_build(figures: Figures, version: str) -> None:
+    """`istio_build`: which component this is, and of which version."""
+    samples = [(("ztunnel", version), 1.0)]
+    figures.gauge("istio_build", "Istio component build info", lambda: samples, ["component", "tag"])
+
+
+class XdsFigures:
+    """What came over the connection to the control plane."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._terminations = figures.tally(
+            "istio_xds_connection_terminations_total",
+            "The total number of completed connections to xds server",
+            ["reason"],
+        )
+        self._messages = figures.tally(
+            "istio_xds_message_total", "Total number of messages received", ["url"], limit=50
+        )
+        self._octets = figures.tally(
+            "istio_xds_message_bytes_total", "Total number of bytes received", ["url"], limit=50
+        )
+
+    def received(self, type_url: str, size_bytes: int) -> None:
+        """A response of the control plane with resources of this type."""
+        self._messages.add(type_url)
+        self._octets.add(type_url, by=size_bytes)
+
+    def terminated(self, reason: str) -> None:
+        """The connection has ended; `reason` is one of ConnectionError, Error, Reconnect, Complete."""
+        self._terminations.add(reason)
+
+
+class PodFigures:
+    """How many pods this node proxy serves."""
+
+    def __init__(self, figures: Figures) -> None:
+        self.active = 0
+        self.pending = 0
+        self._started = 0
+        self._stopped = 0
+        figures.gauge(
+            "workload_manager_active_proxy_count",
+            "The total number current workloads with active proxies",
+            lambda: self.active,
+        )
+        figures.gauge(
+            "workload_manager_pending_proxy_count",
+            "The total number current workloads with pending proxies",
+            lambda: self.pending,
+        )
+        figures.counter(
+            "workload_manager_proxies_started_total",
+            "The total number of proxies that were started",
+            lambda: self._started,
+        )
+        figures.counter(
+            "workload_manager_proxies_stopped_total",
+            "The total number of proxies that were stopped",
+            lambda: self._stopped,
+        )
+
+    def started(self) -> None:
+        """A pod is served from now on."""
+        self.active += 1
+        self._started += 1
+
+    def stopped(self) -> None:
+        """A pod is not served any more."""
+        self.active -= 1
+        self._stopped += 1

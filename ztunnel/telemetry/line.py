@@ -1,0 +1,95 @@
+"""One log message as one line: Istio's text (as Rust's `tracing` prints it) or a JSON object.
+
+Text: `<time>\\t<level>\\t<scope>\\t<message>\\t<key>=<value> ...`. Whatever a name, a path or an error of a
+peer contains, it stays on its line and inside its quotes: control characters, line separators, terminal
+escapes, invisible and direction-changing characters are written as `\\u{1b}`, as Rust's Debug does
+(CVE-2024-45808 was such a name in Envoy's log).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from datetime import datetime
+
+from ztunnel.telemetry.level import Level
+
+_BARE = re.compile(r"[A-Za-z0-9_.:/@%+\[\]-]+")
+_LONGEST = 2048
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0", '"': '\\"', "\\": "\\\\"}
+
+Field = tuple[str, "str | int | float | bool"]
+
+
+class Bare(str):
+    """A value that text shows without quotes, such as an address; quoted all the same if it needs them."""
+
+    __slots__ = ()
+
+
+def timestamp(time: datetime) -> str:
+    """`2026-08-20T10:00:00.123456Z`; `time` is aware and in UTC."""
+    return time.isoformat(timespec="microseconds")[:26] + "Z"
+
+
+def quote(text: str) -> str:
+    """In double quotes, with all escaped that could leave them or the line; cut after 2,048 characters."""
+    if len(text) > _LONGEST:
+        text = text[:_LONGEST] + "..."
+    # Python's "printable" leaves out controls, invisible and direction marks, line separators, lone
+    # surrogates.
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return f'"{_escape(text)}"'
+
+
+def bare(text: str) -> str:
+    """As it is, if it is made of letters, digits and the punctuation of addresses; in quotes otherwise."""
+    return text if _BARE.fullmatch(text) and len(text) <= _LONGEST else quote(text)
+
+
+def render_text(head: str, message: str, fields: Iterable[Field]) -> str:
+    """A line without its end. `head` is that of `text_head`; the fields follow the message after a TAB."""
+    if not message.isprintable() or len(message) > _LONGEST:
+        message = _escape(message[:_LONGEST], quotes=False)
+    parts = [f"{key}={_value(value)}" for key, value in fields]
+    return f"{head}\t{message}\t{' '.join(parts)}" if parts else f"{head}\t{message}"
+
+
+def render_json(time: str, level: Level, scope: str, message: str, fields: Iterable[Field]) -> str:
+    """A JSON object on one line, of ASCII only: `level`, `time`, `scope`, `message`, then the fields."""
+    entry: dict[str, str | int | float | bool] = {
+        "level": level.word,
+        "time": time,
+        "scope": scope,
+        "message": message[:_LONGEST],
+    }
+    entry.update([(key, value[:_LONGEST] if isinstance(value, str) else value) for key, value in fields])
+    text = json.dumps(entry, separators=(",", ":"))
+    return text.replace("\x7f", "\\u007f") if "\x7f" in text else text
+
+
+def text_head(time: str, level: Level, scope: str) -> str:
+    """`<time>\\t<level>\\t<scope>`."""
+    return f"{time}\t{level.word}\t{scope}"
+
+
+def _value(value: str | int | float | bool) -> str:
+    if isinstance(value, Bare):
+        return bare(value)
+    if isinstance(value, str):
+        return quote(value)
+    return str(value).lower()
+
+
+def _escape(text: str, quotes: bool = True) -> str:
+    escaped = []
+    for character in text:
+        if character in '"\\':
+            escaped.append(_SHORT[character] if quotes else character)
+        elif character.isprintable():
+            escaped.append(character)
+        else:
+            escaped.append(_SHORT.get(character) or f"\\u{{{ord(character):x}}}")
+    return "".join(escaped)

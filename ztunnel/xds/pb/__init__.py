@@ -1,0 +1,1 @@
+"""Messages generated from `ztunnel/xds/proto`; see `ztunnel/xds/__init__.py` for the command."""

@@ -1,0 +1,174 @@
+"""The publishing side of one delta xDS stream, sans I/O: what to send for a snapshot, a request, an answer.
+
+For each type at most one response awaits its answer. While one does, snapshots only replace each other; upon
+the answer the newest is compared with what was sent. So a subscriber that is slow, or answers never, costs
+one response and no queue.
+
+A response is not cut into parts: a subscriber that had half of the first one would take the other half for
+strangers.
+
+Order within the stream, so that nothing refers to what is not there: new and changed policies go before
+addresses (workloads list policies by key), and removed policies wait until the addresses are answered for.
+
+    unsubscribed --request--> settled --differs--> awaiting --ACK or NACK--> settled
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ztunnel.errors import PeerError
+from ztunnel.xds.pb import discovery_pb2
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+from ztunnel.xds.snapshot import TYPES, Snapshot
+
+_EVERYTHING = "*"
+
+
+@dataclass(slots=True)
+class _Topic:
+    """One type on the stream: what is subscribed to, versions sent by name, the nonce not answered yet."""
+
+    everything: bool = False
+    names: set[str] = field(default_factory=set)
+    sent: dict[str, str] = field(default_factory=dict)
+    awaited: str = ""
+    greeted: bool = False
+    rejection: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    upserts: list[discovery_pb2.Resource]
+    removals: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.upserts or self.removals)
+
+
+class Publisher:
+    """One subscriber's stream. Feed it requests and snapshots; send what it returns, in order."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._topics: dict[str, _Topic] = {}
+        self._responses = 0
+        self.node = discovery_pb2.Node()
+
+    @property
+    def rejections(self) -> dict[str, str]:
+        """By type URL what the subscriber said about the last response, where it refused any of it."""
+        return {url: topic.rejection for url, topic in self._topics.items() if topic.rejection}
+
+    @property
+    def settled(self) -> bool:
+        """Whether the subscriber has answered for all of the current snapshot that it subscribed to."""
+        return not any(topic.awaited or self._difference(url) for url, topic in self._topics.items())
+
+    def publish(self, snapshot: Snapshot) -> list[discovery_pb2.DeltaDiscoveryResponse]:
+        """Take `snapshot` for the current one; what can be sent of it now."""
+        self._snapshot = snapshot
+        return self._send()
+
+    def receive(
+        self, untrusted: discovery_pb2.DeltaDiscoveryRequest
+    ) -> list[discovery_pb2.DeltaDiscoveryResponse]:
+        """Act on a request: a first one of its type, an ACK, a NACK, or a changed subscription; what to send
+        now.
+
+        Raises:
+            PeerError: a type that is not served here; the stream ends.
+        """
+        url = untrusted.type_url
+        if url not in TYPES:
+            raise PeerError(f"no resources of the type {url[:200]!r}")
+        if untrusted.HasField("node"):
+            self.node.CopyFrom(untrusted.node)
+        topic = self._topics.get(url)
+        if topic is None:
+            topic = self._topics[url] = _Topic()
+            topic.everything = not untrusted.resource_names_subscribe
+            topic.sent = dict(untrusted.initial_resource_versions)
+        if untrusted.response_nonce and untrusted.response_nonce == topic.awaited:
+            topic.awaited = ""
+            topic.rejection = untrusted.error_detail.message if untrusted.HasField("error_detail") else ""
+        self._subscribe(topic, untrusted.resource_names_subscribe)
+        self._unsubscribe(topic, untrusted.resource_names_unsubscribe)
+        return self._send()
+
+    def _subscribe(self, topic: _Topic, names: Iterable[str]) -> None:
+        for name in names:
+            if name == _EVERYTHING:
+                topic.everything = True
+            else:
+                # What is asked for by name is answered, even where it was sent before (xDS protocol, delta).
+                topic.names.add(name)
+                topic.sent.pop(name, None)
+                topic.greeted = False
+
+    def _unsubscribe(self, topic: _Topic, names: Iterable[str]) -> None:
+        for name in names:
+            if name == _EVERYTHING:
+                topic.everything = False
+                topic.sent = {one: version for one, version in topic.sent.items() if one in topic.names}
+            else:
+                topic.names.discard(name)
+                if not topic.everything:
+                    topic.sent.pop(name, None)
+
+    def _send(self) -> list[discovery_pb2.DeltaDiscoveryResponse]:
+        responses = []
+        policies = self._topics.get(AUTHORIZATION)
+        if policies is not None and not policies.awaited:
+            difference = self._difference(AUTHORIZATION)
+            if not self._addresses_settled():
+                difference.removals.clear()
+            responses += self._respond(AUTHORIZATION, policies, difference)
+        addresses = self._topics.get(ADDRESS)
+        if addresses is not None and not addresses.awaited and not self._owes_policies():
+            responses += self._respond(ADDRESS, addresses, self._difference(ADDRESS))
+        return responses
+
+    def _addresses_settled(self) -> bool:
+        topic = self._topics.get(ADDRESS)
+        return topic is None or not (topic.awaited or self._difference(ADDRESS))
+
+    def _owes_policies(self) -> bool:
+        return AUTHORIZATION in self._topics and bool(self._difference(AUTHORIZATION).upserts)
+
+    def _difference(self, url: str) -> _Difference:
+        topic = self._topics[url]
+        current = self._snapshot.resources[url]
+        wanted = current.keys() if topic.everything else [name for name in topic.names if name in current]
+        sent = topic.sent
+        upserts = [current[name] for name in wanted if sent.get(name) != current[name].version]
+        return _Difference(upserts, [name for name in sent if name not in current])
+
+    def _respond(
+        self, url: str, topic: _Topic, difference: _Difference
+    ) -> list[discovery_pb2.DeltaDiscoveryResponse]:
+        """The response, if there is anything to say; the first is sent even when empty: it says that this is
+        all."""
+        missing = (
+            []
+            if topic.greeted
+            else [name for name in topic.names if name not in self._snapshot.resources[url]]
+        )
+        if topic.greeted and not difference:
+            return []
+        self._responses += 1
+        topic.awaited = str(self._responses)
+        topic.greeted = True
+        for resource in difference.upserts:
+            topic.sent[resource.name] = resource.version
+        for name in difference.removals:
+            del topic.sent[name]
+        return [
+            discovery_pb2.DeltaDiscoveryResponse(
+                type_url=url,
+                nonce=topic.awaited,
+                resources=difference.upserts,
+                removed_resources=sorted({*difference.removals, *missing}),
+            )
+        ]

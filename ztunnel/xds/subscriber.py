@@ -1,0 +1,118 @@
+"""The subscribing side of delta xDS, sans I/O: what to ask for, what a response changes, how to answer it.
+
+It remembers the versions that it accepted, over connections: to a publisher that honours them, a new stream
+costs what changed meanwhile. A resource that cannot be used is named in the answer, and the good ones of the
+same response count all the same; of a refused one the version before, if there was any, stays in force."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.struct_pb2 import Struct
+
+from ztunnel.errors import PeerError
+from ztunnel.xds.pb import discovery_pb2
+from ztunnel.xds.resource import Resource, parse
+from ztunnel.xds.snapshot import TYPES
+
+_MAX_REASONS: Final = 20
+"""Refused resources named in one answer; a line for each of 100,000 would not fit any message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one response changes, and the answer to send once that is in force."""
+
+    type_url: str
+    upserts: tuple[Resource, ...]
+    removals: tuple[str, ...]
+    rejected: tuple[str, ...]
+    answer: discovery_pb2.DeltaDiscoveryRequest
+
+
+def describe_node(node_id: str, metadata: Mapping[str, str]) -> discovery_pb2.Node:
+    """Ourselves, as istiod expects it: `ztunnel~<ip>~<pod>.<namespace>~<namespace>.svc.cluster.local`, and
+    metadata (NAME, NAMESPACE, NODE_NAME, CLUSTER_ID, ...)."""
+    described = Struct()
+    described.update(dict(metadata))
+    return discovery_pb2.Node(id=node_id, metadata=described)
+
+
+class Subscriber:
+    """Everything of the types in `types`, in that order. One object for a process, one `connect` for each
+    stream."""
+
+    def __init__(self, node: discovery_pb2.Node, network: str, types: Sequence[str] = TYPES) -> None:
+        self._node = node
+        self._network = network
+        self._types = tuple(types)
+        self._accepted: dict[str, dict[str, str]] = {type_url: {} for type_url in types}
+        self._rejected: dict[str, dict[str, str]] = {type_url: {} for type_url in types}
+        self._answered: set[str] = set()
+
+    @property
+    def complete(self) -> bool:
+        """Whether each type has been received once: only then does an unknown address mean a stranger."""
+        return self._answered == set(self._types)
+
+    @property
+    def rejected(self) -> tuple[str, ...]:
+        """`name: reason` of every resource whose newest version we could not use."""
+        return tuple(reason for reasons in self._rejected.values() for reason in reasons.values())
+
+    def accepted(self, type_url: str) -> Mapping[str, str]:
+        """Versions in force, by name."""
+        return self._accepted[type_url]
+
+    def connect(self) -> list[discovery_pb2.DeltaDiscoveryRequest]:
+        """The first requests of a new stream: everything, beyond what we have."""
+        return [
+            discovery_pb2.DeltaDiscoveryRequest(
+                node=self._node, type_url=type_url, initial_resource_versions=self._accepted[type_url]
+            )
+            for type_url in self._types
+        ]
+
+    def receive(self, untrusted: discovery_pb2.DeltaDiscoveryResponse) -> Update:
+        """Take a response over.
+
+        Raises:
+            PeerError: of a type that was not asked for; the stream ends.
+        """
+        url = untrusted.type_url
+        if url not in self._accepted:
+            raise PeerError(f"a response of the type {url[:200]!r}, which was not asked for")
+        accepted, rejected = self._accepted[url], self._rejected[url]
+        upserts: dict[str, Resource] = {}
+        reasons = []
+        for resource in untrusted.resources:
+            try:
+                upserts[resource.name] = parse(url, resource, self._network)
+            except PeerError as error:
+                rejected[resource.name] = str(error)
+                reasons.append(str(error))
+                continue
+            accepted[resource.name] = resource.version
+            rejected.pop(resource.name, None)
+        sent = {resource.name for resource in untrusted.resources}
+        gone = [name for name in dict.fromkeys(untrusted.removed_resources) if name not in sent]
+        removals = tuple(name for name in gone if accepted.pop(name, None) is not None)
+        for name in gone:
+            rejected.pop(name, None)
+        self._answered.add(url)
+        return Update(
+            url, tuple(upserts.values()), removals, tuple(reasons), self._answer(untrusted, reasons)
+        )
+
+    def _answer(
+        self, untrusted: discovery_pb2.DeltaDiscoveryResponse, reasons: Sequence[str]
+    ) -> discovery_pb2.DeltaDiscoveryRequest:
+        answer = discovery_pb2.DeltaDiscoveryRequest(
+            type_url=untrusted.type_url, response_nonce=untrusted.nonce
+        )
+        if reasons:
+            more = [f"and {len(reasons) - _MAX_REASONS} more"] if len(reasons) > _MAX_REASONS else []
+            answer.error_detail.message = "; ".join([*reasons[:_MAX_REASONS], *more])
+        return answer
