@@ -1,5 +1,5 @@
-/* A socket is given back that never sent a SYN: what its connect left behind goes. The others still have a close to
- * report, for which sockops needs their intent. */
+/* A socket is given back that never sent a SYN: what its connect left behind goes. The others still have a
+ * close to report, for which sockops needs their intent. */
 
 int sock_release(struct bpf_sock *sock)
 {

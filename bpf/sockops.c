@@ -1,8 +1,8 @@
-/* Connections begin, open and end: original destinations move to where the proxy looks, 4-tuples are admitted and
- * die with their connection, direct flows are reported by both ends. */
+/* Connections begin, open and end: original destinations move to where the proxy looks, 4-tuples are admitted
+ * and die with their connection, direct flows are reported by both ends. */
 
-/* The local port is known and the SYN has not left: where the original destination finds the proxy, or the 4-tuple
- * its admission. */
+/* The local port is known and the SYN has not left: where the original destination finds the proxy, or the
+ * 4-tuple its admission. */
 static __always_inline void calls(struct bpf_sock_ops *ctx)
 {
 	u64 socket = socket_cookie(ctx);
@@ -25,7 +25,8 @@ static __always_inline void calls(struct bpf_sock_ops *ctx)
 		destination.picked = intent->picked;
 		count(callers.update(&caller, &destination) ? CALLER_NOT_MOVED : CALLER_MOVED);
 	} else if (intent->kind == DIRECT) {
-		if (!same(&flow.destination, &intent->picked.ip) || flow.destination_port != intent->picked.port)
+		if (!same(&flow.destination, &intent->picked.ip) ||
+		    flow.destination_port != intent->picked.port)
 			count(INTENT_MISMATCH);
 		else if (admit(&flow, intent->destination, intent->generation, BY_VERDICT))
 			count(ADMITTED_DIRECT);
@@ -86,7 +87,8 @@ static __always_inline void closed(struct bpf_sock_ops *ctx)
 	if (intent->kind != CAPTURED) {
 		report(ctx, intent, ENDED);
 	} else if (!intent->established) {
-		/* Once established the proxy accepts it, maybe after the application has closed: it takes the entry. */
+		/* Once established the proxy accepts it, maybe after the application has closed: it takes the
+		 * entry. */
 		struct caller caller = {};
 		caller.netns = intent->netns;
 		caller.ip = flow.source;

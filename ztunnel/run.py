@@ -27,13 +27,14 @@ from ztunnel import __version__
 from ztunnel.authz.direct import judge_live_direct
 from ztunnel.authz.enforce import LiveConnections
 from ztunnel.config import Settings
-from ztunnel.errors import ConfigError, Fault, PeerError
+from ztunnel.errors import ConfigError, Fault, PeerError, Unsupported
 from ztunnel.flow.engine import Engine
 from ztunnel.hbone.limits import Ledger, Limits
 from ztunnel.identity.rotate import Certificates, CertificateSource
 from ztunnel.inbound.accept import Inbound
 from ztunnel.inbound.serve import Handshakes
 from ztunnel.kernel import cgroup, netns
+from ztunnel.kernel.sockets import own_cgroup_id
 from ztunnel.model.address import Endpoint
 from ztunnel.outbound.accept import Mesh, Outbound
 from ztunnel.outbound.dial import Patience, Tunnels
@@ -150,10 +151,10 @@ async def run_node(settings: Settings, plane: ControlPlane, voice: Voice) -> Non
         ConfigError: a port is taken.
     """
     _raise_file_limit()
+    listeners = await _listen(settings)
     redirection = await trio.to_thread.run_sync(_redirect, settings)
     with redirection:
         node = _build(settings, plane, voice, redirection)
-        listeners = await _listen(settings)
         async with trio.open_nursery() as nursery:
             quit_now = trio.Event()
             nursery.start_soon(voice.writer.run)
@@ -183,7 +184,14 @@ def _redirect(settings: Settings) -> Redirection:
     ensure_loaded(RedirectSettings(pins=pins, cache=settings.cache_dir / "bpf"))
     redirection = Redirection.open(pins)
     root = cgroup.find_root()
-    redirection.own_cgroup(cgroup.cgroup_id(cgroup.own_path(root)))
+    own = own_cgroup_id()
+    if own == cgroup.cgroup_id(root):
+        redirection.close()
+        raise Unsupported(
+            "the proxy must not run in the root cgroup, because every process there would be exempt with it: start it in "
+            f"a cgroup of its own, such as: mkdir {root}/ztunnel && echo $$ > {root}/ztunnel/cgroup.procs"
+        )
+    redirection.own_cgroup(own)
     with netns.current() as home:
         redirection.node_clients(home.cookie, *_node_clients(settings.node_clients, root))
     return redirection
@@ -382,6 +390,7 @@ async def _follow_world(node: Node, plane: ControlPlane, received: trio.Event) -
         figures.received(update.type_url, 0)
         for reason in update.rejected:
             voice.log.warn("resource rejected", reason=reason)
+        voice.readiness.detail("resources rejected", "\n".join(subscriber.rejected))
         if subscriber.complete and not received.is_set():
             received.set()
             voice.readiness.done(_STATE)

@@ -6,7 +6,8 @@ static __always_inline bool may_reach_pods(u64 netns)
 	struct node_clients *clients = node_rules.lookup(&netns);
 	if (!clients)
 		return false;
-	if (clients->rule == ALL_OUTSIDE && (!clients->level || current_ancestor(clients->level) != clients->except))
+	if (clients->rule == ALL_OUTSIDE &&
+	    (!clients->level || current_ancestor(clients->level) != clients->except))
 		return true;
 	if (node_cgroups.lookup(&cgroup))
 		return true;

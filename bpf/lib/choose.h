@@ -48,7 +48,8 @@ static __always_inline bool judged(u64 source, const struct endpoint *destinatio
 	return false;
 }
 
-/* The kernel picks for every connection, so that shares stay those of the balancer whatever verdicts there are. */
+/* The kernel picks for every connection, so that shares stay those of the balancer whatever verdicts there
+ * are. */
 static __always_inline void pick(struct intent *intent)
 {
 	struct vip *vip = vips.lookup(&intent->asked);
@@ -88,7 +89,8 @@ static __always_inline enum step remember(struct bpf_sock_addr *ctx, struct inte
 	return CALL;
 }
 
-static __always_inline enum step capture(struct bpf_sock_addr *ctx, struct intent *intent, struct endpoint *target)
+static __always_inline enum step capture(struct bpf_sock_addr *ctx, struct intent *intent,
+					 struct endpoint *target)
 {
 	struct pod *pod = enrolled.lookup(&intent->netns);
 	if (!pod)
@@ -102,7 +104,8 @@ static __always_inline enum step capture(struct bpf_sock_addr *ctx, struct inten
 }
 
 /* `intent` comes with `asked` set and all else zero. */
-static __always_inline enum step choose(struct bpf_sock_addr *ctx, struct intent *intent, struct endpoint *target)
+static __always_inline enum step choose(struct bpf_sock_addr *ctx, struct intent *intent,
+					struct endpoint *target)
 {
 	struct verdict verdict = {};
 	u64 socket = socket_cookie(ctx), cgroup = current_cgroup();

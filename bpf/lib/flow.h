@@ -48,8 +48,9 @@ static __always_inline void report(struct bpf_sock_ops *ctx, const struct intent
 	record.sent_bytes = ctx->bytes_acked;
 	if (event == ENDED) {
 		u32 old = ctx->args[0];
-		bool fin = old == BPF_TCP_FIN_WAIT2 || old == BPF_TCP_TIME_WAIT ||
-			   ((old == BPF_TCP_LAST_ACK || old == BPF_TCP_CLOSING) && ctx->snd_una == ctx->snd_nxt);
+		bool fin =
+		    old == BPF_TCP_FIN_WAIT2 || old == BPF_TCP_TIME_WAIT ||
+		    ((old == BPF_TCP_LAST_ACK || old == BPF_TCP_CLOSING) && ctx->snd_una == ctx->snd_nxt);
 		record.sent_bytes -= fin && record.sent_bytes;
 	}
 	if (intent->kind == DIRECT && record.sent_bytes)

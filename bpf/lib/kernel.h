@@ -1,4 +1,5 @@
-/* What the kernel offers, by names that the hooks use. Helpers stand by number: bcc 0.26 does not know them all. */
+/* What the kernel offers, by names that the hooks use. Helpers stand by number: bcc 0.26 does not know them
+ * all. */
 
 static u64 (*socket_cookie)(void *) = (void *)46;
 static u64 (*current_cgroup)(void) = (void *)80;
@@ -9,11 +10,11 @@ static long (*assign)(void *, void *, u64) = (void *)124;
 static int (*set_errno)(int) = (void *)187;
 
 /* clang merges neighbouring loads of v4 and v6 context fields into one that the verifier refuses. */
-#define LOAD32(context, offset)                                                                               \
-	({                                                                                                    \
-		u32 _value;                                                                                   \
+#define LOAD32(context, offset)                                                                              \
+	({                                                                                                   \
+		u32 _value;                                                                                  \
 		asm volatile("%0 = *(u32 *)(%1 + " #offset ")" : "=r"(_value) : "r"(context));               \
-		_value;                                                                                       \
+		_value;                                                                                      \
 	})
 
 #define V4_MAPPED bpf_htonl(0xffff)
@@ -32,8 +33,8 @@ static __always_inline void count(u32 outcome)
 
 static __always_inline bool same(const struct addr *one, const struct addr *other)
 {
-	return one->word[0] == other->word[0] && one->word[1] == other->word[1] && one->word[2] == other->word[2] &&
-	       one->word[3] == other->word[3];
+	return one->word[0] == other->word[0] && one->word[1] == other->word[1] &&
+	       one->word[2] == other->word[2] && one->word[3] == other->word[3];
 }
 
 static __always_inline bool is_v4(const struct addr *ip)

@@ -1,12 +1,15 @@
 /* All maps. Each says who writes it, who reads it, and what a lost entry means. */
 
-/* enroll -> connect, sockops. Namespace cookie to pod. Lost: the pod is out of the mesh, so it is never evicted. */
+/* enroll -> connect, sockops. Namespace cookie to pod. Lost: the pod is out of the mesh, so it is never
+ * evicted. */
 BPF_TABLE("hash", u64, struct pod, enrolled, MAX_PODS);
 
-/* enroll -> connect, sockops, sk_lookup. A pod's addresses to its namespace. Lost: captured instead of left alone. */
+/* enroll -> connect, sockops, sk_lookup. A pod's addresses to its namespace. Lost: captured instead of left
+ * alone. */
 BPF_TABLE("hash", struct addr, u64, owners, MAX_PODS * 4);
 
-/* enroll, bump -> connect, sockops, sk_lookup. Namespace to generation, never reused. Lost: verdicts do not count. */
+/* enroll, bump -> connect, sockops, sk_lookup. Namespace to generation, never reused. Lost: verdicts do not
+ * count. */
 BPF_TABLE("hash", u64, u64, generations, MAX_PODS);
 
 /* start -> connect. Cgroups whose sockets are the proxy's. Lost: the proxy's calls are captured. */
@@ -18,8 +21,8 @@ BPF_TABLE("hash", u64, struct node_clients, node_rules, 16);
 /* start -> sockops. Cgroups of the node that may reach pods. Lost: their probes are captured. */
 BPF_TABLE("hash", u64, u32, node_cgroups, 256);
 
-/* connect, sockops -> sockops, getpeername. Socket cookie to intent. Lost: the proxy refuses, getpeername tells the
- * proxy's address, a direct flow ends uncounted. */
+/* connect, sockops -> sockops, getpeername. Socket cookie to intent. Lost: the proxy refuses, getpeername
+ * tells the proxy's address, a direct flow ends uncounted. */
 BPF_TABLE("lru_hash", u64, struct intent, intents, MAX_CONNECTIONS);
 
 /* sockops -> proxy, which takes it at accept. Lost: the proxy refuses the connection. */

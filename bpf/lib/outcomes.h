@@ -17,25 +17,25 @@ enum outcome {
 	VIP_PICKED = 13,	     /* an endpoint was picked from a VIP's slots */
 	VIP_NO_SLOT = 14,	     /* the slot was gone: the proxy picks */
 	/* sockops */
-	CALLER_MOVED = 20,	      /* the original destination waits under the caller's address */
-	CALLER_NOT_MOVED = 21,	      /* it does not: no room; the proxy will refuse */
-	ADMITTED_DIRECT = 22,	      /* a direct flow's SYN may pass */
-	ADMITTED_NODE = 23,	      /* a node process's SYN may pass */
-	NODE_NOT_LISTED = 24,	      /* a node process that may not: captured like anybody */
-	ADMISSION_NOT_STORED = 25,    /* no room: the SYN will be captured */
-	INTENT_MISMATCH = 26,	      /* a socket went elsewhere than its connect said */
-	SERVED_NOT_STORED = 27,	      /* no room: the server's end of a direct flow goes uncounted */
-	RECORD_LOST = 28,	      /* the ring buffer was full */
+	CALLER_MOVED = 20,	   /* the original destination waits under the caller's address */
+	CALLER_NOT_MOVED = 21,	   /* it does not: no room; the proxy will refuse */
+	ADMITTED_DIRECT = 22,	   /* a direct flow's SYN may pass */
+	ADMITTED_NODE = 23,	   /* a node process's SYN may pass */
+	NODE_NOT_LISTED = 24,	   /* a node process that may not: captured like anybody */
+	ADMISSION_NOT_STORED = 25, /* no room: the SYN will be captured */
+	INTENT_MISMATCH = 26,	   /* a socket went elsewhere than its connect said */
+	SERVED_NOT_STORED = 27,	   /* no room: the server's end of a direct flow goes uncounted */
+	RECORD_LOST = 28,	   /* the ring buffer was full */
 	/* sk_lookup */
 	INBOUND_NOT_TCP = 40,
 	INBOUND_LOOPBACK = 41,
-	INBOUND_OWN = 42,	  /* from an address of the pod itself */
-	INBOUND_HBONE = 43,	  /* for port 15008 */
-	INBOUND_ADMITTED = 44,	  /* an admitted 4-tuple */
-	INBOUND_STALE = 45,	  /* an admitted 4-tuple of an older generation: captured */
-	INBOUND_CAPTURED = 46,	  /* sent to the proxy */
-	INBOUND_NO_LISTENER = 47, /* refused: no proxy listens for this address */
+	INBOUND_OWN = 42,	   /* from an address of the pod itself */
+	INBOUND_HBONE = 43,	   /* for port 15008 */
+	INBOUND_ADMITTED = 44,	   /* an admitted 4-tuple */
+	INBOUND_STALE = 45,	   /* an admitted 4-tuple of an older generation: captured */
+	INBOUND_CAPTURED = 46,	   /* sent to the proxy */
+	INBOUND_NO_LISTENER = 47,  /* refused: no proxy listens for this address */
 	INBOUND_NOT_ASSIGNED = 48, /* refused: the listener could not take it */
-	INBOUND_DNS = 49,	  /* dropped: the DNS port, from outside */
+	INBOUND_DNS = 49,	   /* dropped: the DNS port, from outside */
 	OUTCOMES = 64,
 };

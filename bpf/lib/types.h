@@ -109,8 +109,8 @@ _Static_assert(sizeof(struct slot) == 8, "slot");
 
 enum node_rule { SOME_CGROUPS = 1, ALL_OUTSIDE = 2 };
 
-/* Which processes of the node's own namespace may reach pods: those of node_cgroups, or all but those below the
- * cgroup `except` at depth `level` (0: no exception). */
+/* Which processes of the node's own namespace may reach pods: those of node_cgroups, or all but those below
+ * the cgroup `except` at depth `level` (0: no exception). */
 struct node_clients {
 	u32 rule;
 	u32 level;

@@ -19,7 +19,13 @@ def convert(metadata, spec, settings=None):
 
 @pytest.mark.parametrize(
     ("value", "dry_run", "warned"),
-    [("true", True, False), ("1", True, False), ("false", False, False), ("", False, False), ("yes", False, True)],
+    [
+        ("true", True, False),
+        ("1", True, False),
+        ("false", False, False),
+        ("", False, False),
+        ("yes", False, True),
+    ],
 )
 def test_a_dry_run_is_asked_for_as_go_writes_booleans(value, dry_run, warned):
     policy, warnings = convert(f"{{name: a, annotations: {{istio.io/dry-run: '{value}'}}}}", "{rules: [{}]}")

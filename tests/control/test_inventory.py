@@ -1,8 +1,15 @@
 """A folder's objects are gathered with all their faults at once, and what did not change is not made anew."""
 
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ztunnel.control.inventory import Inventory, gather, of_kind, parse
+from ztunnel.control.settings import MeshSettings
+from ztunnel.control.translation import Translation, translate
 from ztunnel.errors import ConfigError, Fault
 from ztunnel.state.kube import Namespace, Pod
 
@@ -24,15 +31,15 @@ def test_objects_stand_under_kind_namespace_and_name():
 
 def test_faults_of_all_files_come_at_once_with_file_line_and_field():
     assert faults_of(
-        a=f"{NAMESPACE}---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nsepc: {{}}\nstatus: {{podIP: x}}\n",
+        a=f"{NAMESPACE}---\n{POD}sepc: {{}}\nstatus: {{podIP: x}}\n",
         b="a: [\n",
         c="- 1\n",
         d="kind: Pod\n",
         e="apiVersion: v2\nkind: Pod\nmetadata: {name: a}\n",
         f="apiVersion: security.istio.io/v1alpha3\nkind: AuthorizationPolicy\nmetadata: {name: a}\n",
     ) == [
-        "a.yaml:9: sepc: unknown field; did you mean spec?",
-        "a.yaml:10: status.podIP: not an IP address: 'x'",
+        "a.yaml:8: sepc: unknown field; did you mean spec?",
+        "a.yaml:9: status.podIP: not an IP address: 'x'",
         "b.yaml:2: not YAML: did not find expected node content",
         "c.yaml:1: must be a mapping, is a list",
         "d.yaml:1: apiVersion and kind are needed",
@@ -43,7 +50,7 @@ def test_faults_of_all_files_come_at_once_with_file_line_and_field():
 
 def test_a_file_that_could_not_be_read_is_one_of_the_faults():
     fault = Fault("x.yaml", 0, "", "cannot be read: Permission denied")
-    with pytest.raises(ConfigError, match="x.yaml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"x\.yaml: cannot be read"):
         gather({"a.yaml": POD, "x.yaml": fault}, Inventory())
 
 
@@ -106,3 +113,31 @@ def test_a_cached_fault_keeps_its_place_when_its_document_moves():
     with pytest.raises(ConfigError) as caught:
         gather({"a.yaml": "# one\n---\nkind: Pod\n", "b.yaml": "---\nkind: Pod\n"}, Inventory())
     assert [(fault.file, fault.line) for fault in caught.value.faults] == [("a.yaml", 3), ("b.yaml", 2)]
+
+
+GOLDEN = [path.read_text() for path in sorted((Path(__file__).parent / "golden").glob("*.in.yaml"))]
+scraps = st.sampled_from(
+    ["", "x", "[", "]", "{", "}", ": ", "- ", "\n", "  ", "~", "'", "80", "*a", "&a ", "!!x ", "---\n"]
+)
+
+
+@given(
+    st.sampled_from(GOLDEN),
+    st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 30), scraps), max_size=4),
+)
+def test_whatever_becomes_of_a_manifest_is_translated_or_refused_with_its_lines(text, changes):
+    for start, length, scrap in changes:
+        start %= len(text)
+        text = text[:start] + scrap + text[start + length :]
+    faults = []
+    try:
+        translate(gather({"a.yaml": text}, Inventory()), MeshSettings(), Translation())
+    except ConfigError as error:
+        faults = [*error.faults]
+    assert all(0 < fault.line <= text.count("\n") + 1 for fault in faults)
+
+
+@given(st.text(max_size=100))
+def test_any_text_is_read_or_refused(text):
+    with suppress(ConfigError):
+        gather({"a.yaml": text}, Inventory())

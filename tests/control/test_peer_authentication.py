@@ -1,4 +1,4 @@
-"""For every combination of modes a workload is under STRICT exactly where the inheritance of the API says so."""
+"""For every combination of modes a workload is under STRICT exactly where the API's inheritance says so."""
 
 from itertools import product
 
@@ -34,9 +34,7 @@ def refuses_plaintext(modes, policies, namespace, port):
     return False
 
 
-@pytest.mark.parametrize(
-    ("root", "namespace", "workload", "port"), list(product([None, *Mode], repeat=4))
-)
+@pytest.mark.parametrize(("root", "namespace", "workload", "port"), list(product([None, *Mode], repeat=4)))
 def test_the_nearest_mode_that_is_set_decides(root, namespace, workload, port):
     given = []
     if root is not None:

@@ -42,7 +42,12 @@ def endpoint(address, pod_name=""):
 
 def test_a_pod_serves_what_selects_all_of_its_labels():
     groups = group_services(
-        [service("a", {"app": "web"}), service("b", {"app": "web", "tier": "x"}), service("c", {"app": "no"})], []
+        [
+            service("a", {"app": "web"}),
+            service("b", {"app": "web", "tier": "x"}),
+            service("c", {"app": "no"}),
+        ],
+        [],
     )
     served = groups["shop"].of(pod("p", {"app": "web", "zone": "z"}))
     assert [one.meta.name for one, _ in served] == ["a"]

@@ -1,7 +1,8 @@
 """Manifests become resources as istiod makes them (golden pairs), and what did not change is carried over.
 
-Each pair in golden/ is `<name>.in.yaml`, a manifest, and `<name>.out.yaml`: workloads, services and policies in the
-JSON form of Istio's messages, and the warnings. `python tests/control/test_translation.py` writes the latter anew.
+Each pair in golden/ is `<name>.in.yaml`, a manifest, and `<name>.out.yaml`: workloads, services and policies
+in the JSON form of Istio's messages, and the warnings. `python tests/control/test_translation.py` writes the
+latter anew.
 """
 
 import json

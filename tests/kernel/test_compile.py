@@ -50,7 +50,7 @@ def test_flags_reach_the_text_and_errors_the_caller(compiled: Compiled) -> None:
     headers = compiling.headers_tree(CACHE)
     other = compile_text(TEXT, ["-DSTEP=7"], ["note"], headers)
     assert other.functions["note"].instructions != compiled.functions["note"].instructions
-    with pytest.raises(Unsupported, match="do not compile.*use of undeclared identifier"):
+    with pytest.raises(Unsupported, match=r"do not compile.*use of undeclared identifier"):
         compile_text(TEXT.replace("*count += STEP", "nonsense"), (), ["note"], headers)
 
 

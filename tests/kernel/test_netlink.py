@@ -34,7 +34,9 @@ def test_a_pods_addresses_are_those_of_global_scope_outside_lo(lab: Lab) -> None
 
 
 def rules(lab: Lab) -> str:
-    return shell(lab.names["a"], "ip rule; ip route show table all; ip -6 rule; ip -6 route show table all")
+    return shell(
+        lab.names["a"], "ip -4 rule; ip -4 route show table all; ip -6 rule; ip -6 route show table all"
+    )
 
 
 def test_the_way_back_of_marked_sockets_is_made_once_and_undone(lab: Lab) -> None:

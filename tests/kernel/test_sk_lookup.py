@@ -154,6 +154,19 @@ def test_a_dismissed_dial_is_captured(kernel: Kernel) -> None:
     assert kernel.accept(inbound)[1] == local_of(dial)
 
 
+def test_the_admission_of_a_dial_that_is_refused_is_gone(kernel: Kernel) -> None:
+    enroll_with_listener(kernel)
+    kernel.enroll("a")
+    with kernel.lab.in_cgroup("proxy"):
+        dial = kernel.socket(kernel.lab.a)
+        dial.bind(("10.77.0.2", 0))
+        kernel.redirection.admit(local_of(dial), endpoint("10.77.0.3", 8080))
+        with pytest.raises(ConnectionRefusedError):
+            dial.connect(("10.77.0.3", 8080))
+    assert kernel.count("inbound_admitted") == 1
+    wait_until(lambda: admitted(kernel) == 0)
+
+
 def admitted(kernel: Kernel) -> int:
     with Map(bpf.open_pinned(kernel.settings.pins / "maps/admitted")) as entries:
         return len(list(entries))

@@ -20,6 +20,12 @@ def talk(kernel: Kernel, host: str) -> tuple[socket.socket, socket.socket, socke
     return client, kernel.accept(listener)[0], listener
 
 
+def test_our_own_cgroup_is_known_without_proc(lab: Lab) -> None:
+    for name in ("proxy", "app"):
+        with lab.in_cgroup(name):
+            assert sockets.own_cgroup_id() == lab.cgroup_id(name)
+
+
 @pytest.mark.parametrize("host", ["10.77.0.3", "fd77::3"])
 def test_one_listener_serves_both_families_without_nagles_delay(kernel: Kernel, host) -> None:
     _, server, _ = talk(kernel, host)

@@ -134,7 +134,8 @@ def test_every_key_of_istio_is_known(key):
 def test_a_peer_authentication_is_read():
     found, faults = read(
         read_peer_authentication,
-        "{selector: {matchLabels: {app: a}}, mtls: {mode: STRICT}, portLevelMtls: {80: {mode: DISABLE}, '81': {}}}",
+        "{selector: {matchLabels: {app: a}}, mtls: {mode: STRICT},"
+        " portLevelMtls: {80: {mode: DISABLE}, '81': {}}}",
     )
     assert faults == []
     assert (found.mode, found.selector) == (Mode.STRICT, {"app": "a"})

@@ -37,8 +37,13 @@ spec:
   initContainers:
   - {name: once, ports: [{name: once, containerPort: 1}]}
   - {name: stays, restartPolicy: Always, ports: [{name: stays, containerPort: 2}]}
-  containers: [{name: c, ports: [{name: http, containerPort: 80}, {containerPort: 81}, {name: u, containerPort: 82, protocol: UDP}]}]
-status: {phase: Running, podIPs: [{ip: 10.0.0.1}, {ip: "fd00::1"}], conditions: [{type: Ready, status: "True"}]}
+  containers:
+  - name: c
+    ports: [{name: http, containerPort: 80}, {containerPort: 81}, {name: u, containerPort: 82, protocol: UDP}]
+status:
+  phase: Running
+  podIPs: [{ip: 10.0.0.1}, {ip: "fd00::1"}]
+  conditions: [{type: Ready, status: "True"}]
 """,
     )
     assert faults == []
@@ -95,7 +100,11 @@ spec:
   publishNotReadyAddresses: true
   trafficDistribution: PreferClose
   externalTrafficPolicy: Local
-  ports: [{name: a, port: 80, targetPort: http}, {port: 81, targetPort: 8081}, {port: 82}, {port: 53, protocol: UDP}]
+  ports:
+  - {name: a, port: 80, targetPort: http}
+  - {port: 81, targetPort: 8081}
+  - {port: 82}
+  - {port: 53, protocol: UDP}
 """,
     )
     assert faults == []

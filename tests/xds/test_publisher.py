@@ -1,4 +1,4 @@
-"""What a publisher sends, and when: one unanswered response a type, nothing twice, nothing before what it needs."""
+"""What a publisher sends, and when: one unanswered response a type, nothing twice, all in its order."""
 
 import pytest
 

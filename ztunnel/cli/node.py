@@ -40,10 +40,17 @@ def node(**flags: Any) -> None:
         raise click.UsageError("which node is this? Give --node NAME, or set NODE_NAME")
     if settings.manifests is None:
         raise click.UsageError("no control plane: give --manifests DIR")
+    if not settings.pod_netns:
+        raise click.UsageError(
+            "where are the pods' network namespaces? Give --pod-netns PATH, with {namespace} and {name}"
+        )
     try:
         trio.run(_run, settings)
-    except* (ConfigError, Unsupported) as errors:
-        raise click.ClickException("\n".join(str(each) for each in _leaves(errors))) from errors
+    except BaseExceptionGroup as group:
+        to_mend, others = group.split((ConfigError, Unsupported))
+        if others is not None or to_mend is None:
+            raise
+        raise click.ClickException("\n".join(map(str, _leaves(to_mend)))) from None
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

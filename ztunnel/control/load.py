@@ -24,18 +24,18 @@ class Stamp(NamedTuple):
     inode: int
 
 
-def look(folder: Path) -> dict[str, Stamp]:
+def look(folder: Path, max_files: int = MAX_FILES) -> dict[str, Stamp]:
     """The manifests below `folder` by their path in it. Hidden files and folders do not count (editors' and
     Kubernetes' own: `..data`); a link to a file counts as that file.
 
     Raises:
-        ConfigError: the folder is gone, is none, cannot be read, or holds more than `MAX_FILES`.
+        ConfigError: the folder is gone, is none, cannot be read, or holds more than `max_files`.
     """
     found: dict[str, Stamp] = {}
     for name, stamp in _walk(folder, "", 0):
         found[name] = stamp
-        if len(found) > MAX_FILES:
-            raise ConfigError(Fault(str(folder), 0, "", f"more than {MAX_FILES} manifests"))
+        if len(found) > max_files:
+            raise ConfigError(Fault(str(folder), 0, "", f"more than {max_files} manifests"))
     return found
 
 

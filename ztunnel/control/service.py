@@ -1,9 +1,9 @@
 """Kubernetes services as Istio's services, and which of them a pod or an endpoint serves.
 
 Follows istio/istio pilot/pkg/serviceregistry/ambient: services.go (constructService), workloads.go
-(constructServices, matchingServicesWithoutSelectors, endpointSlicesBuilder). Two differences: ports that are not TCP
-are left out, and a pod that a slice joins to a service without a selector serves it by the slice's ports, as
-kube-proxy has it (istiod takes the service's, which mean nothing there).
+(constructServices, matchingServicesWithoutSelectors, endpointSlicesBuilder). Two differences: ports that are
+not TCP are left out, and a pod that a slice joins to a service without a selector serves it by the slice's
+ports, as kube-proxy has it (istiod takes the service's, which mean nothing there).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class NamespaceServices:
     """The services of one namespace, ready for asking which of them a pod serves.
 
     `by_label` holds each service under one of the labels that it selects by; `by_slice` those that endpoint
-    slices join to a pod, by the pod's name. Compares by what it was made of, so that an equal one may be kept.
+    slices join to a pod, by the pod's name. Compares by what it was made of, so an equal one may be kept.
     """
 
     services: tuple[kube.Service, ...] = ()

@@ -7,6 +7,7 @@ last good state stays in force, and the faults say what is wrong until it is men
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -24,6 +25,8 @@ from ztunnel.xds.snapshot import Snapshot, take
 
 POLL_SECONDS: Final = 0.25
 """A change is in force after two polls at the most, and the time that it takes to read and translate it."""
+_SLOWEST_SECONDS: Final = 0.4
+"""Between looks at a folder of thousands of files, each of which costs some 4 us."""
 
 
 def _ignore() -> None:
@@ -54,6 +57,7 @@ class FolderWatch:
         self._publish = publish
         self._observe = observe
         self._seen: Mapping[str, Stamp] = {}
+        self._taken: Mapping[str, Stamp] | None = None
         self._files: dict[str, tuple[Stamp, str | Fault]] = {}
         self._wrong: tuple[Fault, ...] = ()
         self._inventory = Inventory()
@@ -68,9 +72,12 @@ class FolderWatch:
         (`loaded`)."""
         await self.poll(patient=False)
         task_status.started()
+        cost = 0.0
         while True:
-            await trio.sleep(POLL_SECONDS)
+            await trio.sleep(min(max(POLL_SECONDS, 20 * cost), _SLOWEST_SECONDS))
+            begun = time.perf_counter()
             await self.poll()
+            cost = time.perf_counter() - begun
 
     async def poll(self, *, patient: bool = True) -> None:
         """Look once, and take over what has changed and, if `patient`, looked the same the time before."""
@@ -93,11 +100,15 @@ class FolderWatch:
         """The new snapshot; None where there is none (and `_wrong` says why not). Runs in a thread."""
         stamps = look(self._folder)
         seen, self._seen = self._seen, stamps
+        if stamps == self._taken and patient:
+            return None
         wanted = stamps
         if patient:
             settled = {name: self._settled(name, seen) for name in stamps.keys() | self._files.keys()}
             wanted = {name: stamp for name, stamp in settled.items() if stamp is not None}
         files = read_all(self._folder, wanted, self._files)
+        readable = all(isinstance(text, str) for _, text in files.values())
+        self._taken = {name: stamp for name, (stamp, _) in files.items()} if readable else None
         if files == self._files and (self.loaded or self._wrong):
             return None
         self._files = files

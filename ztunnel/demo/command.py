@@ -71,7 +71,7 @@ def node_command(names: Names, node: Node) -> list[str]:
     options = {
         "--node": node.name,
         "--manifests": names.manifests,
-        "--state-dir": names.directory / "ca",
+        "--state-dir": names.directory / "state",
         "--pins": names.pins(node.name),
         "--run-dir": names.node_directory(node.name),
         "--pod-netns": names.pod_netns_pattern,

@@ -192,9 +192,10 @@ class Laboratory:
         """
         if not self.names.whole.exists():
             self._refuse_a_second()
-            raise LaboratoryFailed(
-                f"there is no laboratory {self.names.lab!r}: `{self._command('up')}` makes it"
-            )
+            others = find.laboratories(self.names.cgroup2)
+            known = f" (there are: {', '.join(others)})" if others else ""
+            makes = f"`{self._command('up')}` makes it"
+            raise LaboratoryFailed(f"there is no laboratory {self.names.lab!r}{known}: {makes}")
         return read_objects(self.names)
 
     def cluster(self) -> Cluster:

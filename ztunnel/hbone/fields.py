@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hpack import Decoder, HPACKError
+from hpack.table import HeaderTable
 
 from ztunnel.errors import PeerError
 from ztunnel.hbone.frame import Code
@@ -22,16 +23,7 @@ FIELD_OVERHEAD_BYTES = 32
 """What RFC 9113 section 6.5.2 adds to each field when the size of a header list is reckoned."""
 
 _STATIC_NAMES = {b":authority": 1, b":method": 2, b":path": 4, b":scheme": 6, b":status": 8}
-_STATIC: dict[int, tuple[bytes, bytes]] = {
-    1: (b":authority", b""),
-    2: (b":method", b"GET"),
-    3: (b":method", b"POST"),
-    8: (b":status", b"200"),
-    9: (b":status", b"204"),
-    12: (b":status", b"400"),
-    13: (b":status", b"404"),
-    14: (b":status", b"500"),
-}
+_STATIC: dict[int, tuple[bytes, bytes]] = dict(enumerate(HeaderTable.STATIC_TABLE, start=1))
 _OK = (b":status", b"200")
 _INDEXED_OK = b"\x88"
 

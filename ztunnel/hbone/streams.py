@@ -114,8 +114,12 @@ class Streams(FrameReader):
             raise PeerError("more bytes than the connection's window", Code.FLOW_CONTROL_ERROR)
         if not length and not flags & END_STREAM:
             self.budget.spend(Glitch.EMPTY, self.now)
+        if stream is None:
+            # The reserved bit of the id is to be ignored (RFC 9113 section 4.1).
+            stream_id &= MAX_STREAM_ID
+            stream = self.streams.get(stream_id)
         if stream is None or stream.remote_closed:
-            self._stray(stream, stream_id & MAX_STREAM_ID, length)
+            self._stray(stream, stream_id, length)
             return None
         stream.window.left_bytes -= length
         if stream.window.left_bytes < 0:

@@ -109,7 +109,8 @@ def _merge(parts: Sequence[Path], target: Path) -> Path:
     building = target.with_name(f"{target.name}.{os.getpid()}")
     building.mkdir(parents=True)
     for part in parts:
-        subprocess.run(["cp", "-rsf", f"{part}/.", str(building)], check=True, capture_output=True)
+        for below in ("include", "arch"):
+            subprocess.run(["cp", "-rsf", str(part / below), str(building)], check=True, capture_output=True)
     try:
         building.rename(target)
     except OSError:  # another loader was faster

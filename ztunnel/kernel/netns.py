@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,9 +41,15 @@ class NetworkNamespace:
         self.path = path
         self._fd = fd
         self._home = os.open(_OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
-        self.inode = os.fstat(fd).st_ino
-        with self.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            self.cookie = int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
+        try:
+            self.inode = os.fstat(fd).st_ino
+            with self.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                self.cookie = int.from_bytes(
+                    probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder
+                )
+        except OSError:
+            self.close()
+            raise
 
     @classmethod
     def open(cls, path: str | Path) -> NetworkNamespace:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from ztunnel.kernel.netlink import SPOOF_MARK, Netlink, attributes
-from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.kernel.netns import NetworkNamespace, current
 from ztunnel.model.address import Endpoint, IPAddress, parse_packed
 
 _SOCK_DIAG, _TCP_GETSOCK, _BY_FAMILY, _DESTROY = 4, 18, 20, 21
-_INET_DIAG_INFO = 2
+_INET_DIAG_INFO, _INET_DIAG_CGROUP_ID = 2, 21
 _IP_TRANSPARENT, _IPV6_TRANSPARENT, _SO_COOKIE = 19, 75, 57
 _NO_COOKIE = b"\xff" * 8
 
@@ -86,7 +88,7 @@ def spoof(dialler: socket.socket, source: IPAddress) -> Endpoint:
 def cookie_of(sock: socket.socket) -> int:
     """The kernel's number of a socket, as hooks and `connections()` report it; unique while the machine
     runs."""
-    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), "little")
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,20 @@ def find(namespace: NetworkNamespace, local: Endpoint, remote: Endpoint) -> Live
     """The connection with these ends, `local` being the one in this namespace. Raises OSError."""
     with Netlink(namespace, _SOCK_DIAG) as netlink:
         return _find(netlink, local, remote)
+
+
+def own_cgroup_id() -> int:
+    """The id of the cgroup that this process makes sockets in, as hooks know it. /proc/self/cgroup cannot
+    tell it in a container with a cgroup namespace of its own; sock_diag can (since Linux 5.7). Raises
+    OSError."""
+    with current() as here, here.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        probe.listen(1)
+        local = Endpoint(IPv4Address("127.0.0.1"), probe.getsockname()[1])
+        with Netlink(here, _SOCK_DIAG) as netlink:
+            ask = _exactly(local, Endpoint(IPv4Address(0), 0), struct.pack("=Q", cookie_of(probe)))
+            [(_, payload)] = netlink.ask(_BY_FAMILY, ask)
+    return int.from_bytes(dict(attributes(payload, 72))[_INET_DIAG_CGROUP_ID], sys.byteorder)
 
 
 def _find(netlink: Netlink, local: Endpoint, remote: Endpoint) -> LiveSocket | None:

@@ -1,0 +1,96 @@
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import ztunnel
+from ztunnel.demo.operate import Laboratory
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+
+ROOT = Path(ztunnel.__file__).parents[1]
+COUNTER = itertools.count()
+Demo = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def demo() -> Iterator[Demo]:
+    """`ztunnel demo VERB --name <own> ...`, removed at the end."""
+    name = f"c{os.getpid()}x{next(COUNTER)}"
+
+    def run(verb: str, *words: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "ztunnel", "demo", verb, "--name", name, *words]
+        return subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, check=False)
+
+    yield run
+    Laboratory(name).down()
+
+
+def test_a_laboratory_from_up_to_down(demo: Demo) -> None:
+    done = demo("up", "--plain")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "2 nodes and 8 pods are up" in done.stdout
+    shown = demo("status").stdout
+    assert "node-1  10.10.0.11 fd00:10::11  not running" in shown
+    assert any(line.split()[-2:] == ["yes", "running"] for line in shown.splitlines() if "frontend-1" in line)
+    assert any(line.split()[-2:] == ["no", "running"] for line in shown.splitlines() if "client" in line)
+    called = demo("exec", "-n", "shop", "load", "--", "curl", "-s", "http://frontend/")
+    assert called.stdout.count('"pod"') == 3
+    assert demo("logs", "frontend-1").stdout == "shop/frontend-1 listens on port 8080\n"
+    assert demo("down").stdout.endswith("is removed.\n")
+    assert demo("down").stdout.startswith("There is nothing left")
+
+
+def test_exec_passes_streams_options_and_the_exit_status(demo: Demo) -> None:
+    demo("up", "--plain")
+    done = demo("exec", "load", "--", "sh", "-c", "cat; echo err >&2; exit 9", text="in\n")
+    assert (done.returncode, done.stdout, done.stderr) == (9, "in\n", "err\n")
+    assert demo("exec", "load", "hostname", "-s").stdout == "load\n"
+
+
+def test_objects_are_applied_labelled_and_deleted(demo: Demo, tmp_path: Path) -> None:
+    demo("up", "--plain")
+    text = "apiVersion: v1\nkind: Pod\nmetadata: {name: new, namespace: outside}\n"
+    assert demo("apply", "-f", "-", text=text).stdout == "Pod outside/new added\n"
+    assert demo("label", "ns", "outside", "istio.io/dataplane-mode=ambient").returncode == 0
+    assert any(line.split()[-2] == "yes" for line in demo("status").stdout.splitlines() if "new" in line)
+    demo("label", "namespace", "outside", "istio.io/dataplane-mode-")
+    assert any(line.split()[-2] == "no" for line in demo("status").stdout.splitlines() if "new" in line)
+    (tmp_path / "x.yaml").write_text(text)
+    assert demo("apply", "-f", str(tmp_path), "--delete").stdout == "Pod outside/new removed\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["exec", "lod", "--", "true"], 1, "Error: no pod 'lod' in the laboratory; did you mean load?"),
+        (["logs", "node-3"], 1, "Error: no node or pod 'node-3' in the laboratory; did you mean node-"),
+        (["logs", "node-1"], 1, "Error: node-1 has written nothing yet"),
+        (["label", "ns", "shop", "x"], 2, "Error: neither KEY=VALUE nor KEY-: 'x'"),
+        (["apply", "-f", "/none.yaml"], 1, "Error: /none.yaml: No such file or directory"),
+        (["up", "--plain"], 1, "is already up"),
+    ],
+)
+def test_what_cannot_be_done_is_one_message_and_no_stack(
+    demo: Demo, words: list[str], status: int, message: str
+) -> None:
+    demo("up", "--plain")
+    done = demo(*words)
+    assert done.returncode == status
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_bad_yaml_is_named_by_file_and_line_and_nothing_is_made(demo: Demo, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("a: 1\nb: c: d\n")
+    done = demo("up", str(tmp_path))
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == f"Error: {tmp_path}/bad.yaml:2: not YAML: mapping values are not allowed in this context\n"
+    )
+    assert demo("status").stderr.startswith("Error: there is no laboratory")

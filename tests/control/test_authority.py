@@ -1,0 +1,72 @@
+"""A node gets certificates for the enrolled workloads that run on it, and for nobody else."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from ztunnel.control.authority import NodeCertificates
+from ztunnel.control.serve import Server
+from ztunnel.errors import NoCertificate
+from ztunnel.identity import csr
+from ztunnel.identity.sign import Authority
+from ztunnel.model.identity import SpiffeId
+from ztunnel.model.workload import TunnelProtocol, Workload
+from ztunnel.xds.snapshot import Snapshot, take
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+WEB = SpiffeId("cluster.local", "shop", "web")
+
+
+def snapshot(node="n1", protocol=TunnelProtocol.HBONE, account="web"):
+    one = Workload("c//Pod/shop/web-0", "web-0", "shop", account, node=node, protocol=protocol)
+    return take([one], "", Snapshot())
+
+
+class Signer:
+    """Signs anything, with the request itself."""
+
+    def sign(self, csr_pem, identity, ttl_seconds, now):
+        return [csr_pem, f"{identity} {ttl_seconds} {now}"]
+
+
+async def create(served, identity=WEB):
+    return await NodeCertificates(Signer(), Server(served), "n1", lambda: NOW).create("csr", identity, 60)
+
+
+async def test_an_identity_of_the_node_is_signed():
+    assert await create(snapshot()) == ["csr", f"{WEB} 60 {NOW}"]
+
+
+@pytest.mark.parametrize(
+    "served",
+    [
+        Snapshot(),
+        snapshot(node="n2"),
+        snapshot(node=""),
+        snapshot(protocol=TunnelProtocol.NONE),
+        snapshot(account="other"),
+    ],
+)
+async def test_other_identities_are_refused(served):
+    with pytest.raises(NoCertificate, match="no workload of the mesh on n1 has this identity"):
+        await create(served)
+
+
+async def test_an_identity_counts_from_the_snapshot_that_brings_it_to_the_one_that_takes_it():
+    server = Server()
+    source = NodeCertificates(Signer(), server, "n1", lambda: NOW)
+    with pytest.raises(NoCertificate):
+        await source.create("csr", WEB, 60)
+    server.publish(snapshot())
+    await source.create("csr", WEB, 60)
+    server.publish(Snapshot())
+    with pytest.raises(NoCertificate):
+        await source.create("csr", WEB, 60)
+
+
+async def test_the_meshs_own_authority_signs(tmp_path):
+    now = datetime.now(UTC)
+    source = NodeCertificates(Authority.open(tmp_path / "ca"), Server(snapshot()), "n1", lambda: now)
+    leaf, roots = await source.create(csr.create(WEB).csr_pem, WEB, 3600)
+    assert "BEGIN CERTIFICATE" in leaf
+    assert "BEGIN CERTIFICATE" in roots

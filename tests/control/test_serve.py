@@ -1,0 +1,129 @@
+"""Sessions get the current snapshot and every later one, and none of them can hold up the server."""
+
+import pytest
+import trio
+import trio.testing
+
+from ztunnel.control.serve import Server
+from ztunnel.model.workload import Workload
+from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest
+from ztunnel.xds.resource import ADDRESS
+from ztunnel.xds.snapshot import Snapshot, take
+
+
+def snapshot(*names):
+    return take([Workload(f"c//Pod/ns/{name}", name, "ns") for name in names], "", Snapshot())
+
+
+def named(response):
+    return [one.name.rpartition("/")[2] for one in response.resources], len(response.removed_resources)
+
+
+def ack(response):
+    return DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)
+
+
+@pytest.fixture
+async def server(nursery):
+    made = Server(snapshot("a"))
+    await nursery.start(made.run)
+    return made
+
+
+async def subscribed(server):
+    requests, responses = server.open_session()
+    await requests.send(DeltaDiscoveryRequest(type_url=ADDRESS))
+    return requests, responses
+
+
+async def test_a_session_gets_what_there_is_and_what_comes(server):
+    requests, responses = await subscribed(server)
+    first = await responses.receive()
+    assert named(first) == (["a"], 0)
+    await requests.send(ack(first))
+    await trio.testing.wait_all_tasks_blocked()
+    assert server.settled
+    server.publish(snapshot("b"))
+    assert not server.settled
+    assert named(await responses.receive()) == (["b"], 1)
+
+
+async def test_a_snapshot_published_before_the_session_is_taken_up_counts(nursery):
+    server = Server(snapshot("a"))
+    _, responses = await subscribed(server)
+    server.publish(snapshot("a", "b"))
+    await nursery.start(server.run)
+    assert named(await responses.receive()) == (["a", "b"], 0)
+
+
+async def test_a_session_that_does_not_answer_costs_one_response(server):
+    _, idle = await subscribed(server)
+    requests, responses = await subscribed(server)
+    await requests.send(ack(await responses.receive()))
+    for n in range(50):
+        server.publish(snapshot(f"x{n}"))
+        await trio.testing.wait_all_tasks_blocked()
+    assert idle.statistics().current_buffer_used == 1
+    assert server.sessions == 2
+
+
+async def test_a_session_that_answers_without_reading_is_ended(server):
+    requests, _ = await subscribed(server)
+    await trio.testing.wait_all_tasks_blocked()
+    for nonce in range(1, 5):
+        server.publish(snapshot(f"x{nonce}"))
+        await requests.send(DeltaDiscoveryRequest(type_url=ADDRESS, response_nonce=str(nonce)))
+        await trio.testing.wait_all_tasks_blocked()
+    assert server.sessions == 0
+    with pytest.raises(trio.BrokenResourceError):
+        await requests.send(DeltaDiscoveryRequest(type_url=ADDRESS))
+
+
+async def test_a_request_that_cannot_be_served_ends_its_session_only(server):
+    requests, responses = server.open_session()
+    await requests.send(DeltaDiscoveryRequest(type_url="other"))
+    with pytest.raises(trio.EndOfChannel):
+        await responses.receive()
+    _, others = await subscribed(server)
+    assert named(await others.receive()) == (["a"], 0)
+
+
+@pytest.mark.parametrize("end", [0, 1])
+async def test_closing_either_end_ends_the_session(server, end):
+    ends = await subscribed(server)
+    answer = ack(await ends[1].receive())
+    await ends[0].send(answer)
+    await trio.testing.wait_all_tasks_blocked()
+    assert server.sessions == 1
+    await ends[end].aclose()
+    server.publish(snapshot("b"))
+    await trio.testing.wait_all_tasks_blocked()
+    assert server.sessions == 0
+
+
+async def test_what_subscribers_refuse_is_known(server):
+    requests, responses = await subscribed(server)
+    refusal = ack(await responses.receive())
+    refusal.error_detail.message = "a: no"
+    await requests.send(refusal)
+    await trio.testing.wait_all_tasks_blocked()
+    assert server.rejections == ("a: no",)
+
+
+async def test_very_many_sessions_at_once_are_refused():
+    server = Server()
+    for _ in range(64):
+        server.open_session()
+    with pytest.raises(trio.WouldBlock):
+        server.open_session()
+
+
+async def test_cancelling_closes_every_session():
+    server = Server()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        _, responses = await subscribed(server)
+        await responses.receive()
+        nursery.cancel_scope.cancel()
+    with pytest.raises(trio.EndOfChannel):
+        await responses.receive()

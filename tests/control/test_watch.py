@@ -1,0 +1,171 @@
+"""A folder's changes are taken over once they hold still, and no mistake in it costs the good state."""
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from ztunnel.control.settings import MeshSettings
+from ztunnel.control.watch import FolderWatch
+from ztunnel.xds.resource import ADDRESS
+from ztunnel.xds.snapshot import Snapshot
+
+
+def pod(name: str, ip: str) -> str:
+    return f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: ns}}\nstatus: {{podIP: {ip}}}\n"
+
+
+class Folder:
+    """A folder with a watch on it, and what the watch published and said."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path / "manifests"
+        self.path.mkdir()
+        self.published: list[Snapshot] = []
+        self.observed = 0
+        self.watch = FolderWatch(self.path, MeshSettings(), self.published.append, self.observe)
+
+    def observe(self) -> None:
+        self.observed += 1
+
+    def write(self, name: str, text: str) -> None:
+        (self.path / name).write_text(text)
+
+    def names(self) -> list[str]:
+        return sorted(name.rpartition("/")[2] for name in self.published[-1].resources[ADDRESS])
+
+    async def settle(self) -> None:
+        await self.watch.poll()
+        await self.watch.poll()
+
+
+@pytest.fixture
+async def folder(tmp_path: Path) -> Folder:
+    made = Folder(tmp_path)
+    made.write("a.yaml", pod("a", "10.0.0.1"))
+    await made.watch.poll(patient=False)
+    assert made.names() == ["a"]
+    return made
+
+
+async def test_a_change_is_taken_over_at_the_second_look(folder):
+    folder.write("b.yaml", pod("b", "10.0.0.2"))
+    await folder.watch.poll()
+    assert len(folder.published) == 1
+    await folder.watch.poll()
+    assert folder.names() == ["a", "b"]
+    await folder.settle()
+    assert len(folder.published) == 2
+
+
+async def test_what_does_not_change_is_not_rendered_again(folder):
+    folder.write("b.yaml", pod("b", "10.0.0.2"))
+    await folder.settle()
+    first, second = (snapshot.resources[ADDRESS]["Kubernetes//Pod/ns/a"] for snapshot in folder.published)
+    assert first is second
+
+
+async def test_a_file_that_goes_and_comes_back_at_once_was_never_gone(folder):
+    (folder.path / "a.yaml").unlink()
+    await folder.watch.poll()
+    folder.write("a.yaml", pod("a", "10.0.0.9"))
+    await folder.settle()
+    assert len(folder.published) == 2
+    assert folder.names() == ["a"]
+
+
+async def test_a_file_that_stays_away_is_gone(folder):
+    (folder.path / "a.yaml").unlink()
+    await folder.settle()
+    assert folder.names() == []
+
+
+async def test_a_file_that_never_holds_still_does_not_hold_up_the_others(folder):
+    for n in range(4):
+        folder.write("a.yaml", pod("a", f"10.0.1.{n}" * (n + 1)))
+        folder.write("b.yaml", pod("b", "10.0.0.2")) if n == 0 else None
+        await folder.watch.poll()
+    assert folder.names() == ["a", "b"]
+    assert folder.watch.faults == ()
+
+
+async def test_a_half_written_file_drops_nothing(folder):
+    folder.write("a.yaml", "")
+    await folder.watch.poll()
+    folder.write("a.yaml", pod("a", "10.0.0.1") + "---\n" + pod("b", "10.0.0.2"))
+    await folder.settle()
+    assert [len(snapshot.resources[ADDRESS]) for snapshot in folder.published] == [1, 2]
+
+
+async def test_faults_are_reported_and_the_last_good_state_stays(folder):
+    folder.write("b.yaml", "apiVersion: v1\nkind: Pod\nsepc: {}\n")
+    await folder.settle()
+    assert len(folder.published) == 1
+    assert {(fault.file, fault.line) for fault in folder.watch.faults} == {("b.yaml", 1), ("b.yaml", 3)}
+    assert folder.observed == 1
+    await folder.settle()
+    assert folder.observed == 1
+    folder.write("b.yaml", pod("b", "10.0.0.2"))
+    await folder.settle()
+    assert folder.watch.faults == ()
+    assert (folder.names(), folder.observed) == (["a", "b"], 2)
+
+
+async def test_taking_a_mistake_back_mends_it(folder):
+    folder.write("b.yaml", "a: [")
+    await folder.settle()
+    assert folder.watch.faults
+    (folder.path / "b.yaml").unlink()
+    await folder.settle()
+    assert folder.watch.faults == ()
+    assert folder.names() == ["a"]
+
+
+async def test_a_folder_that_vanishes_leaves_the_state_and_is_a_fault_until_it_is_back(folder):
+    folder.path.rename(folder.path.with_name("away"))
+    await folder.settle()
+    assert "the folder cannot be read" in str(folder.watch.faults[0])
+    assert len(folder.published) == 1
+    folder.path.with_name("away").rename(folder.path)
+    await folder.settle()
+    assert folder.watch.faults == ()
+    assert len(folder.published) == 1
+
+
+async def test_a_folder_that_is_wrong_from_the_start_is_not_loaded(tmp_path):
+    folder = Folder(tmp_path)
+    folder.write("a.yaml", "a: [")
+    await folder.watch.poll(patient=False)
+    assert not folder.watch.loaded
+    assert folder.published == []
+    folder.write("a.yaml", pod("a", "10.0.0.1"))
+    await folder.settle()
+    assert folder.watch.loaded
+
+
+async def test_an_empty_folder_is_a_state(tmp_path):
+    folder = Folder(tmp_path)
+    await folder.watch.poll(patient=False)
+    assert folder.watch.loaded
+    assert folder.names() == []
+
+
+async def test_warnings_are_those_of_the_state_in_force(folder):
+    folder.write("b.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n")
+    await folder.settle()
+    assert folder.watch.warnings == ("not read: Secret",)
+
+
+async def test_it_polls_until_cancelled(tmp_path, autojump_clock):
+    folder = Folder(tmp_path)
+    published = trio.Event()
+    watch = FolderWatch(folder.path, MeshSettings(), lambda snapshot: published.set())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch.run)
+        assert watch.loaded
+        published = trio.Event()
+        folder.write("a.yaml", pod("a", "10.0.0.1"))
+        begun = trio.current_time()
+        await published.wait()
+        assert trio.current_time() - begun <= 1.0
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,14 @@
+"""Counters of a flow."""
+
+from __future__ import annotations
+
+from ztunnel.flow.flow import Counts
+
+
+def test_a_flow_begins_without_bytes() -> None:
+    counts = Counts()
+    assert (counts.up, counts.down) == (0, 0)
+
+
+def test_counts_show_both_directions() -> None:
+    assert repr(Counts(up=3, down=4)) == "Counts(up=3, down=4)"

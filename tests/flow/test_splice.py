@@ -1,0 +1,183 @@
+"""Two sockets of one flow, joined."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.flow.driving import drive, read
+from ztunnel.errors import ConnectionFailed, Denied
+from ztunnel.flow.engine import Engine
+from ztunnel.flow.flow import Counts
+from ztunnel.flow.splice import Splice, close_with_reset, splice
+
+Pair = Callable[[], tuple[socket.socket, socket.socket]]
+
+
+@dataclass
+class Flow:
+    """A spliced flow, seen from the outside: the client's and the server's own sockets."""
+
+    engine: Engine
+    client: socket.socket
+    server: socket.socket
+    counts: Counts = field(default_factory=Counts)
+    ends: list[ConnectionFailed | None] = field(default_factory=list)
+    splice: Splice | None = None
+
+    def receive(self, sock: socket.socket, count: int) -> bytes:
+        """Read so many bytes, driving the engine."""
+        parts: list[bytes] = []
+
+        def have() -> bool:
+            part = read(sock)
+            if part:
+                parts.append(part)
+            return sum(map(len, parts)) >= count or part == b""
+
+        drive(self.engine, until=have)
+        return b"".join(parts)
+
+    def at_end(self, sock: socket.socket) -> bool:
+        drive(self.engine)
+        return read(sock) == b""
+
+
+def fill(flow: Flow) -> None:
+    """Send until nothing more goes: the server does not read."""
+    data = bytes(1 << 20)
+
+    def stuck() -> bool:
+        try:
+            flow.client.send(data)
+        except BlockingIOError:
+            return not flow.engine.round(0)
+        return False
+
+    drive(flow.engine, until=stuck)
+
+
+@pytest.fixture
+def flow(engine: Engine, pair: Pair) -> Flow:
+    client, opener = pair()
+    target, server = pair()
+    made = Flow(engine, client, server)
+    made.splice = splice(engine, opener, target, made.counts, made.ends.append)
+    return made
+
+
+def test_bytes_go_both_ways_and_are_counted(flow: Flow) -> None:
+    flow.client.send(b"hello")
+    assert flow.receive(flow.server, 5) == b"hello"
+    flow.server.send(b"hi")
+    assert flow.receive(flow.client, 2) == b"hi"
+    assert (flow.counts.up, flow.counts.down) == (5, 2)
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_a_half_close_is_passed_on_and_the_other_way_lives_on(flow: Flow, first: str) -> None:
+    one, other = (flow.client, flow.server) if first == "client" else (flow.server, flow.client)
+    one.send(b"last")
+    one.shutdown(socket.SHUT_WR)
+    assert flow.receive(other, 4) == b"last"
+    assert flow.at_end(other)
+    other.send(b"still")
+    assert flow.receive(one, 5) == b"still"
+    assert flow.ends == []
+    other.close()
+    assert flow.at_end(one)
+    assert flow.ends == [None]
+
+
+def test_a_reader_that_is_slow_stops_the_sender_within_bounded_memory(flow: Flow) -> None:
+    data = bytes(1 << 20)
+    sent = 0
+
+    def stuck() -> bool:
+        nonlocal sent
+        try:
+            sent += flow.client.send(data)
+        except BlockingIOError:
+            return not flow.engine.round(0)
+        return False
+
+    drive(flow.engine, until=stuck)
+    assert flow.splice is not None
+    assert flow.splice._target.backlog.held_bytes <= 200_000
+    received = 0
+    while received < sent:
+        received += len(flow.receive(flow.server, 1))
+    assert received == sent == flow.counts.up
+
+
+def test_what_was_sent_before_a_half_close_arrives_before_it(flow: Flow) -> None:
+    data = bytes(range(256)) * 16384
+    sent = 0
+    while sent < len(data):
+        try:
+            sent += flow.client.send(data[sent:])
+        except BlockingIOError:
+            flow.engine.round(0)
+            if not flow.engine.round(0):
+                break
+    flow.client.shutdown(socket.SHUT_WR)
+    assert flow.receive(flow.server, sent) == data[:sent]
+    assert flow.at_end(flow.server)
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_a_reset_is_passed_on_and_counts_as_an_end(flow: Flow, first: str) -> None:
+    one, other = (flow.client, flow.server) if first == "client" else (flow.server, flow.client)
+    close_with_reset(one)
+    drive(flow.engine, until=lambda: flow.ends)
+    assert flow.ends == [None]
+    with pytest.raises(ConnectionResetError):
+        read(other)
+
+
+def test_a_reset_is_noticed_while_the_sender_is_not_read(flow: Flow) -> None:
+    fill(flow)
+    close_with_reset(flow.client)
+    drive(flow.engine, until=lambda: flow.ends)
+    assert flow.ends == [None]
+
+
+def test_a_sender_that_closed_both_ways_while_it_is_not_read_does_not_make_the_engine_spin(
+    flow: Flow,
+) -> None:
+    flow.server.shutdown(socket.SHUT_WR)
+    assert flow.at_end(flow.client)
+    fill(flow)
+    flow.client.shutdown(socket.SHUT_WR)
+    drive(flow.engine)
+    total = flow.counts.up
+    received = len(flow.receive(flow.server, 1))
+    while flow.ends == []:
+        part = flow.receive(flow.server, 1)
+        if not part:
+            break
+        received += len(part)
+    assert received >= total
+    assert flow.ends == [None]
+
+
+def test_aborting_resets_both_sides_and_tells_why(flow: Flow) -> None:
+    error = Denied("explicitly denied by: default/p")
+    assert flow.splice is not None
+    flow.splice.abort(error)
+    flow.splice.abort(error)
+    assert flow.ends == [error]
+    for sock in (flow.client, flow.server):
+        with pytest.raises(ConnectionResetError):
+            read(sock)
+
+
+def test_a_socket_that_cannot_be_reset_is_closed_all_the_same() -> None:
+    near, far = socket.socketpair()
+    near.close()
+    close_with_reset(near)
+    assert far.recv(1) == b""
+    far.close()

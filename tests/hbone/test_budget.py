@@ -1,0 +1,55 @@
+"""Points for glitches: taken, given back by time and by orderly ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from ztunnel.errors import PeerError
+from ztunnel.hbone.budget import CAPACITY_POINTS, POINTS_PER_SECOND, UPDATES_SPARE, Glitch, GlitchBudget
+from ztunnel.hbone.frame import Code
+
+
+def test_a_flood_runs_out_of_points() -> None:
+    budget = GlitchBudget(0.0)
+    for _ in range(CAPACITY_POINTS):
+        budget.spend(Glitch.PING, 0.0)
+    with pytest.raises(PeerError) as error:
+        budget.spend(Glitch.PING, 0.0)
+    assert error.value.reply == Code.ENHANCE_YOUR_CALM
+    assert budget.spent == CAPACITY_POINTS + 1
+
+
+def test_time_gives_points_back() -> None:
+    budget = GlitchBudget(0.0)
+    for number in range(CAPACITY_POINTS * 3):
+        budget.spend(1, number / POINTS_PER_SECOND)
+
+
+def test_time_gives_back_no_more_than_there_were() -> None:
+    budget = GlitchBudget(0.0)
+    with pytest.raises(PeerError):
+        for _ in range(CAPACITY_POINTS + 1):
+            budget.spend(1, 1e6)
+
+
+def test_streams_that_end_as_they_should_pay_for_those_that_do_not() -> None:
+    budget = GlitchBudget(0.0)
+    for _ in range(CAPACITY_POINTS * 3):
+        budget.give_back()
+        budget.spend(Glitch.EARLY_RESET, 0.0)
+
+
+def test_window_updates_are_free_for_what_was_sent() -> None:
+    budget = GlitchBudget(0.0)
+    for _ in range(UPDATES_SPARE * 3):
+        budget.updates += 1
+        budget.spend_update(0.0)
+    assert budget.spent == 0
+
+
+def test_window_updates_beyond_that_cost_points() -> None:
+    budget = GlitchBudget(0.0)
+    budget.updates += 10 * UPDATES_SPARE
+    with pytest.raises(PeerError):
+        for _ in range(UPDATES_SPARE + CAPACITY_POINTS + 1):
+            budget.spend_update(0.0)

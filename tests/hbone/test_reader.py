@@ -1,0 +1,133 @@
+"""The byte stream: cut anywhere it means the same, and it may hold anything."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.hbone.recording import (
+    CONNECT,
+    FRAMES,
+    HELLO,
+    Event,
+    RecordingHost,
+    data,
+    headers,
+    server,
+    split,
+)
+from ztunnel.errors import PeerError
+from ztunnel.hbone.frame import HEADER, PREFACE, Code, Frame, push_frame
+from ztunnel.hbone.limits import Limits, Role
+
+
+def run(octets: list[bytes]) -> tuple[list[Event], bytes, int | None]:
+    """What a server makes of these pieces: events, answers, and the code that it ends with."""
+    host = RecordingHost(Role.SERVER)
+    code = None
+    try:
+        for piece in octets:
+            host.receive(piece)
+    except PeerError as error:
+        code = error.reply
+    return host.events, bytes(host.pushed), code
+
+
+@given(st.lists(FRAMES, max_size=12), st.lists(st.integers(0, 1 << 16), max_size=20))
+@example([headers(1), data(1, b"hello", padding=3), data(1, b"", end=True)], list(range(0, 200)))
+def test_any_split_of_the_input_gives_the_same_events(frames: list[bytes], cuts: list[int]) -> None:
+    octets = HELLO + headers(1) + b"".join(frames)
+    assert run(split(octets, cuts)) == run([octets])
+
+
+@given(st.lists(FRAMES, max_size=6))
+def test_byte_by_byte_gives_the_same_events(frames: list[bytes]) -> None:
+    octets = HELLO + headers(1) + b"".join(frames)
+    assert run([octets[at : at + 1] for at in range(len(octets))]) == run([octets])
+
+
+@given(st.binary(max_size=400), st.booleans())
+def test_garbage_is_a_peer_error_or_nothing(garbage: bytes, behind_hello: bool) -> None:
+    run([(HELLO if behind_hello else b"") + garbage])
+
+
+@given(st.lists(FRAMES, max_size=12), st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=6))
+def test_frames_with_wrong_bytes_in_them_are_a_peer_error_or_events(
+    frames: list[bytes], changes: list[tuple[int, int]]
+) -> None:
+    octets = bytearray(b"".join(frames))
+    for place, value in changes:
+        if octets:
+            octets[place % len(octets)] = value
+    run([HELLO + headers(1) + bytes(octets)])
+
+
+def test_the_payload_of_a_frame_is_passed_on_before_its_end() -> None:
+    host = server()
+    host.receive(headers(1))
+    whole = data(1, b"abcdef")
+    host.receive(whole[:12])
+    assert host.events[-1] == ("data", 1, b"abc")
+    host.receive(whole[12:])
+    assert host.events[-1] == ("data", 1, b"abcdef")
+
+
+def test_padding_is_left_out_however_it_is_cut() -> None:
+    host = server()
+    host.receive(headers(1))
+    for octet in data(1, b"abc", end=True, padding=7) + headers(3):
+        host.receive(bytes((octet,)))
+    assert host.events[2:] == [("data", 1, b"abc"), ("end", 1), ("request", CONNECT), ("opened", 3)]
+
+
+def test_a_preface_that_is_not_one_ends_the_connection_at_its_first_wrong_byte() -> None:
+    host = RecordingHost(Role.SERVER)
+    host.receive(PREFACE[:10])
+    with pytest.raises(PeerError):
+        host.receive(b"x")
+
+
+@pytest.mark.parametrize("kind", [Frame.DATA, Frame.HEADERS, 0x55])
+def test_a_frame_above_our_limit_is_refused_at_its_header(kind: int) -> None:
+    host = server(Limits(frame_bytes=20_000))
+    with pytest.raises(PeerError) as error:
+        host.receive(HEADER.pack(20_001 << 8 | kind, 0, 1))
+    assert error.value.reply == Code.FRAME_SIZE_ERROR
+
+
+@pytest.mark.parametrize(
+    "kind", [Frame.PING, Frame.SETTINGS, Frame.WINDOW_UPDATE, Frame.RST_STREAM, Frame.GOAWAY, Frame.PRIORITY]
+)
+def test_a_control_frame_is_refused_at_its_header_when_it_is_too_long(kind: Frame) -> None:
+    with pytest.raises(PeerError) as error:
+        server().receive(HEADER.pack(10_000 << 8 | kind, 0, 0))
+    assert error.value.reply == Code.FRAME_SIZE_ERROR
+
+
+def test_an_unknown_frame_is_skipped_without_being_held() -> None:
+    host = server()
+    host.receive(HEADER.pack(1_000_000 << 8 | 0x55, 0, 0))
+    for _ in range(10):
+        host.receive(bytes(100_000))
+        assert host.conversation._partial == b""
+    host.receive(headers(1))
+    assert ("opened", 1) in host.events
+
+
+def test_the_reserved_bit_of_a_stream_id_is_ignored() -> None:
+    host = server()
+    host.receive(headers(1))
+    host.receive(data(1 | 1 << 31, b"abc"))
+    assert host.events[-1] == ("data", 1, b"abc")
+
+
+def test_padding_must_have_a_length_and_fit() -> None:
+    host = server()
+    host.receive(headers(1))
+    with pytest.raises(PeerError):
+        host.receive(push_frame(Frame.DATA, 8, 1))
+    host = server()
+    host.receive(headers(1))
+    with pytest.raises(PeerError):
+        host.receive(push_frame(Frame.DATA, 8, 1, b"\x05abc"))

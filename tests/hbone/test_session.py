@@ -1,0 +1,324 @@
+"""A conversation as a whole: opening, answering, refusing, and what peers do to break it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.hbone.recording import (
+    CONNECT,
+    OK,
+    FrameSeen,
+    Pair,
+    RecordedStream,
+    RecordingHost,
+    client,
+    data,
+    headers,
+    pull_frames,
+    server,
+)
+from ztunnel.errors import PeerError
+from ztunnel.hbone.fields import push_fields
+from ztunnel.hbone.frame import (
+    END_HEADERS,
+    END_STREAM,
+    MAX_STREAM_ID,
+    PREFACE,
+    SETTINGS_ACK,
+    Code,
+    Frame,
+    Setting,
+    push_frame,
+    push_goaway,
+    push_ping,
+    push_reset,
+    push_settings,
+    push_window_update,
+)
+from ztunnel.hbone.limits import Limits, Role
+from ztunnel.hbone.settings import pull_settings
+
+
+def test_the_first_words_are_ztunnels() -> None:
+    host = RecordingHost(Role.CLIENT)
+    host.conversation.start()
+    assert host.pushed.startswith(PREFACE)
+    settings, window = host.frames()
+    assert pull_settings(settings.payload) == {4: 4 << 20, 5: 1 << 20, 6: 16 << 10, 2: 0}
+    assert (window.stream_id, window.number) == (0, (16 << 20) - 65_535)
+    host = RecordingHost(Role.SERVER)
+    host.conversation.start()
+    assert pull_settings(host.frames()[0].payload) == {4: 4 << 20, 5: 1 << 20, 6: 64 << 10, 3: 200}
+
+
+def test_a_tunnel_is_asked_for_and_answered() -> None:
+    pair = Pair()
+    stream = pair.open()
+    assert pair.server.events[-2:] == [("request", CONNECT), ("opened", 1)]
+    pair.server.conversation.answer(pair.server.stream(1), OK)
+    pair.exchange()
+    assert pair.client.events[-1] == ("answer", 1, OK, False)
+    assert stream.answered
+    pair.send(pair.client, stream, b"hello")
+    assert pair.server.events[-1] == ("data", 1, b"hello")
+
+
+def test_a_refusal_ends_the_stream_at_once() -> None:
+    pair = Pair()
+    stream = pair.open()
+    refusal = ((b":status", b"401"),)
+    pair.server.conversation.answer(pair.server.stream(1), refusal, end=True)
+    pair.exchange()
+    assert pair.client.events[-1] == ("answer", 1, refusal, True)
+    assert stream.remote_closed
+
+
+def test_an_informational_answer_is_passed_over() -> None:
+    host = client()
+    host.conversation.open(RecordedStream(host), CONNECT)
+    host.receive(headers(1, ((b":status", b"103"),)) + headers(1, OK))
+    assert host.events == [("answer", 1, OK, False)]
+
+
+def test_trailers_end_a_stream() -> None:
+    host = client()
+    host.conversation.open(RecordedStream(host), CONNECT)
+    host.receive(headers(1, OK) + headers(1, ((b"x", b"y"),), end=True))
+    assert host.events[-1] == ("end", 1)
+
+
+def test_headers_in_the_middle_that_end_nothing_are_a_stream_error() -> None:
+    host = server()
+    host.receive(headers(1) + headers(1))
+    assert host.events[-1] == ("reset", 1, Code.PROTOCOL_ERROR)
+
+
+def test_a_request_that_ends_at_once_is_told_so() -> None:
+    host = server()
+    host.receive(headers(1, end=True))
+    assert host.events == [("request", CONNECT), ("end", 1), ("opened", 1)]
+
+
+def test_a_header_block_in_parts_is_one_request() -> None:
+    host = server()
+    block = push_fields(CONNECT)
+    host.receive(push_frame(Frame.HEADERS, END_STREAM, 1, block[:3]))
+    host.receive(push_frame(Frame.CONTINUATION, 0, 1, block[3:5]))
+    host.receive(push_frame(Frame.CONTINUATION, END_HEADERS, 1, block[5:]))
+    assert host.events[0] == ("request", CONNECT)
+
+
+@pytest.mark.parametrize(
+    "interruption",
+    [data(1, b"x"), push_ping(bytes(8)), headers(3), push_frame(Frame.CONTINUATION, END_HEADERS, 3)],
+)
+def test_a_header_block_must_not_be_interrupted(interruption: bytes) -> None:
+    host = server()
+    host.receive(push_frame(Frame.HEADERS, 0, 1, push_fields(CONNECT)))
+    with pytest.raises(PeerError) as error:
+        host.receive(interruption)
+    assert error.value.reply == Code.PROTOCOL_ERROR
+
+
+@pytest.mark.parametrize("stream_id", [0, 2])
+def test_a_peer_opens_odd_streams_only(stream_id: int) -> None:
+    with pytest.raises(PeerError):
+        server().receive(headers(stream_id))
+
+
+def test_a_server_opens_no_streams() -> None:
+    with pytest.raises(PeerError):
+        client().receive(headers(2, OK))
+    with pytest.raises(PeerError):
+        client().receive(push_frame(Frame.PUSH_PROMISE, END_HEADERS, 1, bytes(4)))
+
+
+def test_the_stream_above_the_limit_is_refused_and_the_others_live_on() -> None:
+    host = server(Limits(accept_streams=2))
+    host.receive(headers(1) + headers(3) + headers(5))
+    assert host.frames() == [FrameSeen(Frame.RST_STREAM, 0, 5, (7).to_bytes(4, "big"))]
+    host.receive(data(1, b"x"))
+    assert host.events[-1] == ("data", 1, b"x")
+    host.receive(push_reset(1, Code.CANCEL) + headers(7))
+    assert host.events[-1] == ("opened", 7)
+
+
+def test_a_stream_is_refused_when_there_is_no_room() -> None:
+    host = server()
+    host.room = False
+    host.receive(headers(1))
+    assert [frame.number for frame in host.frames()] == [Code.REFUSED_STREAM]
+
+
+def test_our_streams_keep_to_the_peers_limit_and_to_ours() -> None:
+    host = client()
+    for _ in range(100):
+        assert host.conversation.can_open
+        host.conversation.open(RecordedStream(host), CONNECT)
+    assert not host.conversation.can_open
+    host.receive(push_reset(1, Code.CANCEL))
+    assert host.conversation.can_open
+    host.receive(push_settings({Setting.MAX_CONCURRENT_STREAMS: 99}))
+    assert not host.conversation.can_open
+    host.receive(push_settings({Setting.MAX_CONCURRENT_STREAMS: 1000}))
+    assert host.conversation.can_open
+
+
+def test_no_stream_is_opened_where_it_could_send_nothing() -> None:
+    host = client()
+    host.conversation.send_window = 0
+    assert not host.conversation.can_open
+
+
+def test_pings_are_answered_and_answers_told() -> None:
+    host = server()
+    host.receive(push_ping(b"abcdefgh") + push_ping(b"12345678", ack=True))
+    assert host.frames() == [FrameSeen(Frame.PING, 1, 0, b"abcdefgh")]
+    assert host.events == [("pong", b"12345678")]
+
+
+def test_settings_are_acknowledged_and_acknowledgements_are_not() -> None:
+    host = server()
+    host.receive(push_settings({Setting.MAX_FRAME_SIZE: 1 << 20}) + SETTINGS_ACK)
+    assert host.frames() == [FrameSeen(Frame.SETTINGS, 1, 0, b"")]
+    assert host.conversation.frame_bytes == 1 << 20
+
+
+def test_goaway_hands_back_what_the_peer_has_not_looked_at_and_lets_the_rest_end() -> None:
+    host = client()
+    for _ in range(3):
+        host.conversation.open(RecordedStream(host), CONNECT)
+    host.receive(headers(1, OK) + push_goaway(3, Code.NO_ERROR))
+    assert host.events == [
+        ("answer", 1, OK, False),
+        ("reset", 5, Code.REFUSED_STREAM),
+        ("goaway", Code.NO_ERROR),
+    ]
+    assert not host.conversation.can_open
+    host.receive(headers(3, OK) + data(1, b"still"))
+    assert host.events[-1] == ("data", 1, b"still")
+
+
+def test_a_goaway_that_allows_all_hands_back_nothing() -> None:
+    host = client()
+    host.conversation.open(RecordedStream(host), CONNECT)
+    host.receive(push_goaway(MAX_STREAM_ID, Code.NO_ERROR))
+    assert host.events == [("goaway", Code.NO_ERROR)]
+
+
+def test_refusing_names_the_last_stream_that_was_looked_at() -> None:
+    host = server()
+    host.receive(headers(1) + headers(3))
+    assert host.conversation.refuse_streams() == 3
+    host.receive(headers(5))
+    assert [(frame.stream_id, frame.number) for frame in host.frames()] == [(5, Code.REFUSED_STREAM)]
+
+
+def test_headers_of_a_stream_that_we_gave_up_are_still_decoded() -> None:
+    host = client()
+    stream = RecordedStream(host)
+    host.conversation.open(stream, CONNECT)
+    host.conversation.reset(stream, Code.CANCEL)
+    host.receive(headers(1, OK))
+    assert host.events == []
+    assert host.conversation.budget.spent == 0
+
+
+WRONG_FRAMES = {
+    "PING of 7 bytes": push_frame(Frame.PING, 0, 0, bytes(7)),
+    "PING on a stream": push_frame(Frame.PING, 0, 1, bytes(8)),
+    "SETTINGS of 5 bytes": push_frame(Frame.SETTINGS, 0, 0, bytes(5)),
+    "SETTINGS on a stream": push_frame(Frame.SETTINGS, 0, 1),
+    "SETTINGS that acknowledge with values": push_frame(Frame.SETTINGS, 1, 0, bytes(6)),
+    "GOAWAY of 7 bytes": push_frame(Frame.GOAWAY, 0, 0, bytes(7)),
+    "GOAWAY on a stream": push_frame(Frame.GOAWAY, 0, 1, bytes(8)),
+    "RST_STREAM of 3 bytes": push_frame(Frame.RST_STREAM, 0, 1, bytes(3)),
+    "WINDOW_UPDATE of 3 bytes": push_frame(Frame.WINDOW_UPDATE, 0, 0, bytes(3)),
+    "a CONTINUATION of nothing": push_frame(Frame.CONTINUATION, END_HEADERS, 1),
+    "fields that are not HPACK": push_frame(Frame.HEADERS, END_HEADERS, 3, b"\xff\xff\xff\xff\xff\xff"),
+}
+
+
+@pytest.mark.parametrize("octets", WRONG_FRAMES.values(), ids=WRONG_FRAMES.keys())
+def test_a_wrong_frame_ends_the_connection(octets: bytes) -> None:
+    host = server()
+    host.receive(headers(1))
+    with pytest.raises(PeerError) as error:
+        host.receive(octets)
+    assert error.value.reply in set(Code)
+
+
+FLOODS = {
+    "PING": lambda number: push_ping(bytes(8)),
+    "SETTINGS": lambda number: push_settings({Setting.INITIAL_WINDOW_SIZE: 70_000 + number % 2}),
+    "PRIORITY": lambda number: push_frame(Frame.PRIORITY, 0, 1, bytes(5)),
+    "empty DATA": lambda number: data(1, b""),
+    "WINDOW_UPDATE of a stream": lambda number: push_window_update(1, 1),
+    "WINDOW_UPDATE of the connection": lambda number: push_window_update(0, 1),
+    "unknown frames": lambda number: push_frame(Frame.DATA, 0, 0)[:3] + b"\x55" + bytes(5),
+    "GOAWAY": lambda number: push_goaway(1, 0),
+    "rapid reset": lambda number: headers(2 * number + 3) + push_reset(2 * number + 3, Code.CANCEL),
+    "streams above the limit": lambda number: headers(2 * number + 3),
+    "windows that overflow": lambda number: headers(2 * number + 3) + push_window_update(2 * number + 3, 2**31 - 1),
+    "headers of streams that are over": lambda number: headers(2 * number + 3, end=True)
+    + headers(2 * number + 3, end=True),
+    "resets of streams that are over": lambda number: push_reset(3, Code.CANCEL),
+    "CONTINUATION": lambda number: push_frame(Frame.CONTINUATION if number else Frame.HEADERS, 0, 3),
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
+def test_a_flood_is_answered_by_calm_within_two_thousand_frames(flood) -> None:
+    host = server()
+    host.receive(headers(1) + headers(3) + push_reset(3, Code.CANCEL) if flood is FLOODS["resets of streams that are over"] else headers(1))
+    with pytest.raises(PeerError) as error:
+        for number in range(2000):
+            host.receive(flood(number))
+    assert error.value.reply in (Code.ENHANCE_YOUR_CALM,)
+    assert host.conversation.budget.spent <= 500
+    assert len(host.pushed) <= 64 * 1024
+
+
+def test_a_rapid_reset_opens_at_most_five_hundred_streams() -> None:
+    host = server()
+    with pytest.raises(PeerError):
+        for stream_id in range(1, 4000, 2):
+            host.receive(headers(stream_id) + push_reset(stream_id, Code.CANCEL))
+    assert sum(event[0] == "opened" for event in host.events) <= 500
+
+
+def test_streams_that_live_and_end_are_no_flood() -> None:
+    host = server()
+    for stream_id in range(1, 20_001, 2):
+        host.receive(headers(stream_id) + data(stream_id, b"hello", end=True))
+        stream = host.stream(stream_id)
+        host.conversation.answer(stream, OK)
+        host.conversation.finish(stream)
+    assert host.conversation.budget.spent == 0
+    assert host.conversation.streams == {}
+    assert len(pull_frames(bytes(host.pushed))) >= 20_000
+
+
+def test_resets_of_streams_that_lived_are_no_flood() -> None:
+    host = server()
+    for stream_id in range(1, 4001, 2):
+        host.receive(headers(stream_id))
+        host.now += 1.5
+        host.receive(push_reset(stream_id, Code.CANCEL))
+    assert host.conversation.budget.spent == 0
+
+
+def test_messages_of_one_byte_are_no_flood() -> None:
+    host = server(Limits(stream_window_bytes=1 << 20))
+    host.receive(headers(1))
+    for _ in range(5000):
+        host.receive(data(1, b"x"))
+    assert host.conversation.budget.spent == 0
+
+
+def test_the_glitches_of_a_client_are_not_the_servers_resets() -> None:
+    host = client()
+    for number in range(1000):
+        host.conversation.open(RecordedStream(host), CONNECT)
+        host.receive(push_reset(2 * number + 1, Code.CANCEL))
+    assert host.conversation.budget.spent == 0

@@ -1,0 +1,222 @@
+"""Windows in both directions, and what becomes of streams."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.hbone.recording import CONNECT, OK, FrameSeen, Pair, RecordedStream, client, data, headers, server
+from ztunnel.errors import PeerError
+from ztunnel.hbone.frame import (
+    DEFAULT_WINDOW,
+    MAX_WINDOW,
+    Code,
+    Frame,
+    Setting,
+    push_reset,
+    push_settings,
+    push_window_update,
+)
+from ztunnel.hbone.limits import Limits
+
+SMALL = Limits(stream_window_bytes=1000, session_window_bytes=100_000)
+
+
+def test_bytes_that_were_taken_are_told_at_half_of_the_streams_window() -> None:
+    host = server(SMALL)
+    host.receive(headers(1))
+    host.receive(data(1, bytes(499)))
+    assert host.frames() == []
+    host.receive(data(1, bytes(1)))
+    assert host.frames() == [FrameSeen(Frame.WINDOW_UPDATE, 0, 1, (500).to_bytes(4, "big"))]
+
+
+def test_bytes_that_nobody_took_are_not_told() -> None:
+    host = server(SMALL, takes=False)
+    host.receive(headers(1))
+    host.receive(data(1, bytes(1000)))
+    assert host.frames() == []
+    host.conversation.take(host.stream(1), 1000)
+    assert [frame.number for frame in host.frames()] == [1000]
+
+
+def test_more_than_the_streams_window_ends_the_stream() -> None:
+    host = server(SMALL, takes=False)
+    host.receive(headers(1))
+    host.receive(data(1, bytes(1000)))
+    host.receive(data(1, bytes(1)))
+    assert host.events[-1] == ("reset", 1, Code.FLOW_CONTROL_ERROR)
+    assert host.frames()[-1] == FrameSeen(Frame.RST_STREAM, 0, 1, (3).to_bytes(4, "big"))
+
+
+def test_more_than_the_connections_window_ends_the_connection() -> None:
+    host = server(Limits(stream_window_bytes=1000, session_window_bytes=70_000), takes=False)
+    with pytest.raises(PeerError) as error:
+        for stream_id in range(1, 200, 2):
+            host.receive(headers(stream_id))
+            host.receive(data(stream_id, bytes(1000)))
+    assert error.value.reply == Code.FLOW_CONTROL_ERROR
+    assert sum(event[0] == "data" for event in host.events) == 70
+
+
+def test_padding_counts_for_the_windows_and_is_given_back() -> None:
+    host = server(SMALL)
+    host.receive(headers(1))
+    for _ in range(5):
+        host.receive(data(1, b"x", padding=200))
+    told = sum(frame.number for frame in host.frames())
+    assert told >= 500
+    assert host.stream(1).window.left_bytes == 1000 - 5 * 202 + told
+    assert host.stream(1).window.taken_bytes == 5 * 202 - told
+
+
+def test_what_comes_for_a_stream_that_is_over_is_given_back_to_the_connection() -> None:
+    host = server(Limits(stream_window_bytes=1000, session_window_bytes=66_000))
+    host.receive(headers(1))
+    host.conversation.reset(host.stream(1), Code.CANCEL)
+    host.frames()
+    for _ in range(66):
+        host.receive(data(1, bytes(1000)))
+    updates = host.frames()
+    assert {frame.stream_id for frame in updates} == {0}
+    assert sum(frame.number for frame in updates) == 66_000
+    assert not any(event[0] == "data" for event in host.events)
+
+
+def test_what_was_under_way_when_we_reset_a_stream_is_no_glitch() -> None:
+    host = server(SMALL)
+    host.receive(headers(1))
+    host.conversation.reset(host.stream(1), Code.CANCEL)
+    for _ in range(10):
+        host.receive(data(1, bytes(100)))
+    host.receive(push_window_update(1, 5))
+    host.receive(push_reset(1, Code.CANCEL))
+    assert host.conversation.budget.spent == 0
+    host.receive(data(1, bytes(100)))
+    assert host.conversation.budget.spent == 1
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [data(5, b"x"), push_reset(5, Code.CANCEL), push_window_update(5, 1), data(2, b"x"), data(0, b"x")],
+)
+def test_a_frame_for_a_stream_that_was_never_opened_ends_the_connection(frame: bytes) -> None:
+    host = server()
+    host.receive(headers(1))
+    with pytest.raises(PeerError) as error:
+        host.receive(frame)
+    assert error.value.reply == Code.PROTOCOL_ERROR
+
+
+def test_data_behind_the_end_is_a_stream_error() -> None:
+    host = server()
+    host.receive(headers(1) + data(1, b"", end=True))
+    host.receive(data(1, b"more"))
+    assert host.events[-2:] == [("end", 1), ("reset", 1, Code.STREAM_CLOSED)]
+
+
+def test_both_ends_close_a_stream_in_either_order() -> None:
+    pair = Pair()
+    first = pair.open()
+    pair.client.conversation.finish(first)
+    pair.exchange()
+    peer = pair.server.stream(1)
+    assert pair.server.events[-1] == ("end", 1)
+    assert not peer.closed
+    pair.server.conversation.answer(peer, OK)
+    pair.server.conversation.finish(peer)
+    pair.exchange()
+    assert pair.client.events[-2:] == [("answer", 1, OK, False), ("end", 1)]
+    assert first.closed
+    assert peer.closed
+    assert pair.client.conversation.streams == pair.server.conversation.streams == {}
+
+
+def test_a_reset_ends_both_ways_at_once() -> None:
+    pair = Pair()
+    stream = pair.open()
+    pair.client.conversation.reset(stream, Code.CANCEL)
+    pair.client.conversation.reset(stream, Code.CANCEL)
+    pair.exchange()
+    assert pair.server.events[-1] == ("reset", 1, Code.CANCEL)
+    assert pair.server.conversation.streams == {}
+
+
+def test_the_peers_windows_are_ours_to_send_in() -> None:
+    host = client()
+    assert host.conversation.send_window == DEFAULT_WINDOW
+    host.receive(push_settings({Setting.INITIAL_WINDOW_SIZE: 10}))
+    stream = RecordedStream(host)
+    host.conversation.open(stream, CONNECT)
+    assert stream.send_window == 10
+    host.receive(push_window_update(1, 5) + push_window_update(0, 7))
+    assert stream.send_window == 15
+    assert host.conversation.send_window == DEFAULT_WINDOW + 7
+
+
+def test_a_window_that_opens_is_told_once() -> None:
+    host = client()
+    stream = RecordedStream(host)
+    host.conversation.open(stream, CONNECT)
+    stream.send_window = host.conversation.send_window = 0
+    host.receive(push_window_update(1, 1) * 2 + push_window_update(0, 1) * 2)
+    assert host.events == [("window", 1), ("window", 0)]
+
+
+def test_a_smaller_initial_window_makes_open_ones_negative_and_they_open_only_above_zero() -> None:
+    host = client()
+    stream = RecordedStream(host)
+    host.conversation.open(stream, CONNECT)
+    stream.send_window = 0
+    host.receive(push_settings({Setting.INITIAL_WINDOW_SIZE: DEFAULT_WINDOW - 10}))
+    assert stream.send_window == -10
+    host.receive(push_window_update(1, 10))
+    assert stream.send_window == 0
+    assert ("window", 1) not in host.events
+    host.receive(push_settings({Setting.INITIAL_WINDOW_SIZE: DEFAULT_WINDOW}))
+    assert stream.send_window == 10
+    assert host.events[-2:] == [("window", 1), ("settings",)]
+
+
+def test_windows_above_the_maximum_are_refused() -> None:
+    host = client()
+    host.conversation.open(RecordedStream(host), CONNECT)
+    host.receive(push_window_update(1, MAX_WINDOW))
+    assert host.events[-1] == ("reset", 1, Code.FLOW_CONTROL_ERROR)
+    with pytest.raises(PeerError) as error:
+        host.receive(push_window_update(0, MAX_WINDOW))
+    assert error.value.reply == Code.FLOW_CONTROL_ERROR
+    host = client()
+    host.conversation.open(RecordedStream(host), CONNECT)
+    host.receive(push_window_update(1, MAX_WINDOW - DEFAULT_WINDOW))
+    with pytest.raises(PeerError):
+        host.receive(push_settings({Setting.INITIAL_WINDOW_SIZE: DEFAULT_WINDOW + 1}))
+
+
+def test_a_window_update_of_nothing_is_an_error_of_its_scope() -> None:
+    host = client()
+    host.conversation.open(RecordedStream(host), CONNECT)
+    host.receive(push_window_update(1, 0))
+    assert host.events[-1] == ("reset", 1, Code.PROTOCOL_ERROR)
+    with pytest.raises(PeerError):
+        host.receive(push_window_update(0, 0))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 30_000)), max_size=40))
+def test_two_of_us_never_break_each_others_windows(messages: list[tuple[bool, int]]) -> None:
+    pair = Pair()
+    near = pair.open()
+    far = pair.server.stream(1)
+    pair.server.conversation.answer(far, OK)
+    pair.exchange()
+    sent = {True: 0, False: 0}
+    for up, count in messages:
+        host, stream = (pair.client, near) if up else (pair.server, far)
+        count = min(count, stream.send_window, host.conversation.send_window)
+        if count > 0:
+            pair.send(host, stream, bytes(count))
+            sent[up] += count
+    for up, host in ((True, pair.server), (False, pair.client)):
+        assert sum(len(event[2]) for event in host.events if event[0] == "data") == sent[up]
+        assert host.conversation.budget.spent == 0

@@ -1,0 +1,385 @@
+"""A laboratory with node proxies, and this process as whatever runs in its pods.
+
+A socket that is made inside a pod's network namespace is that pod's: the programs know pods by their namespace. So
+clients and servers of these tests are plain sockets, and one thread can hold both ends of a connection.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TypeVar
+
+from ztunnel.demo.failure import LaboratoryFailed
+from ztunnel.demo.operate import Laboratory
+from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.model.address import Endpoint, IPAddress, canonical
+
+PATIENCE_SECONDS = 10.0
+"""For what follows within milliseconds on an idle machine; this one may be busy."""
+
+SOCKET_SECONDS = 10.0
+TCP_FAMILIES = [IPv4Address, IPv6Address]
+Family = type[IPv4Address] | type[IPv6Address]
+
+T = TypeVar("T")
+Line = Mapping[str, str]
+_numbers = itertools.count()
+_FIELD = re.compile(r'([\w.]+)=("(?:[^"\\]|\\.)*"|\S+)')
+_SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+def unique() -> str:
+    """A name for a laboratory that no other test run has."""
+    return f"m{os.getpid()}x{next(_numbers)}"
+
+
+def wait_until(holds: Callable[[], T | None], what: str, seconds: float = PATIENCE_SECONDS) -> T:
+    """What `holds` returns once it is true; fails with `what` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = holds()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.02)  # between two looks at a condition
+
+
+def steadily(holds: Callable[[], bool], what: str, seconds: float = 0.3) -> None:
+    """Something stays true for a while: for what must not happen."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert holds(), what
+        time.sleep(0.02)
+
+
+# --- manifests -----------------------------------------------------------------------
+
+
+def namespace(name: str, ambient: bool = True, annotations: str = "") -> str:
+    labels = "{istio.io/dataplane-mode: ambient}" if ambient else "{}"
+    return (
+        f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {labels}, "
+        f"annotations: {{{annotations}}}}}\n---\n"
+    )
+
+
+def pod(
+    where: str,
+    node: str,
+    account: str = "",
+    labels: str = "",
+    annotations: str = "",
+) -> str:
+    """A pod of the echo server; `where` is `namespace/name`, and the account has the pod's name if none is given."""
+    space, _, name = where.partition("/")
+    return (
+        f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {space}, "
+        f"labels: {{app: {name}{', ' + labels if labels else ''}}}, annotations: {{{annotations}}}}}\n"
+        f"spec: {{nodeName: {node}, serviceAccountName: {account or name}, containers: "
+        f"[{{name: main, ports: [{{name: http, containerPort: 8080}}]}}]}}\n---\n"
+    )
+
+
+def service(where: str, app: str, port: int = 80, target: str = "8080", extra: str = "") -> str:
+    space, _, name = where.partition("/")
+    return (
+        f"apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {space}}}\n"
+        f"spec: {{selector: {{app: {app}}}, ports: [{{port: {port}, targetPort: {target}}}]{extra}}}\n---\n"
+    )
+
+
+def policy(where: str, action: str, rules: str, selector: str = "") -> str:
+    """An AuthorizationPolicy; `rules` is YAML in flow style, `selector` labels of it."""
+    space, _, name = where.partition("/")
+    chosen = f", selector: {{matchLabels: {{{selector}}}}}" if selector else ""
+    return (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+        f"metadata: {{name: {name}, namespace: {space}}}\n"
+        f"spec: {{action: {action}, rules: {rules}{chosen}}}\n---\n"
+    )
+
+
+def peer_authentication(where: str, mode: str, selector: str = "", ports: str = "") -> str:
+    space, _, name = where.partition("/")
+    chosen = f", selector: {{matchLabels: {{{selector}}}}}" if selector else ""
+    levels = f", portLevelMtls: {{{ports}}}" if ports else ""
+    return (
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n"
+        f"metadata: {{name: {name}, namespace: {space}}}\n"
+        f"spec: {{mtls: {{mode: {mode}}}{chosen}{levels}}}\n---\n"
+    )
+
+
+def account(where: str, trust_domain: str = "cluster.local") -> str:
+    """The identity of `namespace/account`."""
+    space, _, name = where.partition("/")
+    return f"spiffe://{trust_domain}/ns/{space}/sa/{name}"
+
+
+NODES = "".join(
+    f"apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n---\n" for name in ("node-1", "node-2")
+)
+
+
+# --- sockets -------------------------------------------------------------------------
+
+
+def endpoint_of(name: tuple[object, ...]) -> Endpoint:
+    """An endpoint out of what getsockname() and getpeername() return; v4-mapped is v4."""
+    return Endpoint(canonical(ip_address(str(name[0]).partition("%")[0])), int(str(name[1])))
+
+
+def mapped(ip: IPAddress) -> str:
+    """`::ffff:10.0.0.1`: how a dual-stack socket calls an IPv4 address."""
+    return f"::ffff:{ip}"
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Everything until the other side closes its direction."""
+    parts: list[bytes] = []
+    while part := sock.recv(1 << 18):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def read_exactly(sock: socket.socket, size: int) -> bytes:
+    """The next `size` bytes."""
+    got = bytearray()
+    while len(got) < size:
+        part = sock.recv(size - len(got))
+        if not part:
+            raise AssertionError(f"ended after {len(got)} of {size} bytes: {bytes(got[-80:])!r}")
+        got += part
+    return bytes(got)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close it with a RST."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def is_refused(sock: socket.socket) -> bool:
+    """Whether the other side ended it, or ends it now, without having said a byte."""
+    try:
+        return sock.recv(1) == b""
+    except (ConnectionResetError, ConnectionAbortedError):
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A server's listening socket in a pod; both families on one port that the kernel chose."""
+
+    sock: socket.socket
+    port: int
+    keep: Callable[[socket.socket], socket.socket]
+
+    def accept(self) -> socket.socket:
+        """The next connection."""
+        return self.keep(self.sock.accept()[0])
+
+    def nobody(self) -> bool:
+        """Whether nobody has connected."""
+        self.sock.setblocking(False)
+        try:
+            self.keep(self.sock.accept()[0])
+        except BlockingIOError:
+            return True
+        finally:
+            self.sock.settimeout(SOCKET_SECONDS)
+        return False
+
+
+# --- figures -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The metrics of one node at one time."""
+
+    samples: Sequence[tuple[str, Mapping[str, str], float]]
+
+    def total(self, name: str, **labels: str) -> float:
+        """The sum of the samples of that name that have these labels."""
+        return sum(
+            value for each, has, value in self.samples if each == name and labels.items() <= has.items()
+        )
+
+
+def parse_figures(text: str) -> Figures:
+    found = (_SAMPLE.fullmatch(line) for line in text.splitlines() if line and not line.startswith("#"))
+    return Figures(
+        [(match[1], dict(_LABEL.findall(match[2] or "")), float(match[3])) for match in found if match]
+    )
+
+
+def parse_line(text: str) -> Line:
+    """One line of the log: its fields, and `level`, `scope`, `message`."""
+    head, _, rest = text.partition("src.addr=")
+    _, level, scope, message = (*head.split("\t"), "", "", "")[:4]
+    fields = {name: value.strip('"') for name, value in _FIELD.findall(text)}
+    return {"level": level, "scope": scope, "message": message.strip(), **fields, "text": text} if rest else {
+        "level": level, "scope": scope, "message": message, **fields, "text": text
+    }
+
+
+# --- the mesh ------------------------------------------------------------------------
+
+
+@dataclass
+class Mesh:
+    """A laboratory as these tests use it. `begin` and `finish` stand around each test."""
+
+    laboratory: Laboratory
+    _sockets: ExitStack = field(default_factory=ExitStack)
+    _offsets: dict[str, int] = field(default_factory=dict)
+    _figures: dict[str, Figures] = field(default_factory=dict)
+    _marks: Iterator[int] = field(default_factory=lambda: itertools.count(1001))
+
+    # -- around a test --
+
+    def begin(self) -> None:
+        """Lines and figures count from here."""
+        for node in self.laboratory.cluster().nodes:
+            self._offsets[node.name] = len(self.laboratory.node_log(node.name))
+            self._figures.pop(node.name, None)
+            try:
+                self._figures[node.name] = self.figures(node.name)
+            except LaboratoryFailed:  # a test of proxies that do not run
+                self._figures[node.name] = Figures([])
+
+    def finish(self) -> None:
+        """Close the sockets of the test."""
+        self._sockets.close()
+
+    def keep(self, sock: socket.socket) -> socket.socket:
+        """Have it closed at the end of the test; until then it blocks, not for ever."""
+        sock.settimeout(SOCKET_SECONDS)
+        return self._sockets.enter_context(sock)
+
+    # -- in a pod or on a node --
+
+    def address(self, where: str, family: Family = IPv4Address) -> str:
+        """A pod's address, or a node's (`node-1`)."""
+        if "/" in where:
+            return str(self.laboratory.pod(where).address(family))
+        number = self.laboratory.node(where).number
+        return f"10.10.0.{10 + number}" if family is IPv4Address else f"fd00:10::{10 + number}"
+
+    def socket(self, where: str, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        """A socket of a pod (`namespace/name`) or of a node (`node-1`)."""
+        with NetworkNamespace.open(self.netns(where)) as there:
+            return self.keep(there.socket(family, kind))
+
+    def netns(self, where: str) -> str:
+        """The file of its network namespace."""
+        names = self.laboratory.names
+        space, slash, name = where.partition("/")
+        return str(names.netns(names.pod(space, name) if slash else names.node(where)))
+
+    def connect(self, where: str, address: object, port: int) -> socket.socket:
+        """A connection from a pod or node; an address with a colon is called on an IPv6 socket."""
+        sock = self.socket(where, socket.AF_INET6 if ":" in str(address) else socket.AF_INET)
+        sock.connect((str(address), port))
+        return sock
+
+    def listen(self, where: str, address: str = "::", port: int = 0) -> Listener:
+        """A server in a pod or on a node."""
+        sock = self.socket(where, socket.AF_INET6 if ":" in address else socket.AF_INET)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if ":" in address:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((address, port))
+        sock.listen(256)
+        return Listener(sock, sock.getsockname()[1], self.keep)
+
+    def join(
+        self, where: str, to: Listener, address: object
+    ) -> tuple[socket.socket, socket.socket]:
+        """Both ends of a connection to a listener: the client's, the server's."""
+        client = self.connect(where, address, to.port)
+        return client, to.accept()
+
+    # -- what it says --
+
+    def lines(self, node: str) -> list[Line]:
+        """What a node proxy has logged since the test began."""
+        text = self.laboratory.node_log(node)[self._offsets.get(node, 0) :]
+        return [parse_line(line) for line in text.splitlines()]
+
+    def find_lines(self, node: str, **fields: object) -> list[Line]:
+        """The lines with these fields; write `src_addr` for `src.addr`."""
+        wanted = {name.replace("_", ".", 1): str(value) for name, value in fields.items()}
+        return [line for line in self.lines(node) if wanted.items() <= line.items()]
+
+    def line(self, node: str, **fields: object) -> Line:
+        """The one line with these fields, once it is there. `message` is `connection complete` unless given."""
+        fields.setdefault("message", "connection complete")
+        try:
+            found = wait_until(lambda: self.find_lines(node, **fields), f"a line of {node} with {fields}")
+        except AssertionError as error:
+            tail = "\n".join(line["text"] for line in self.lines(node)[-10:])
+            raise AssertionError(f"{error}; its last lines:\n{tail}") from error
+        assert len(found) == 1, [line["text"] for line in found]
+        return found[0]
+
+    def figures(self, node: str) -> Figures:
+        """The node's metrics now."""
+        return parse_figures(self.laboratory.node_get(node, "/metrics", 15020))
+
+    def grown(self, node: str, name: str, **labels: str) -> float:
+        """How much a figure has grown since the test began."""
+        return self.figures(node).total(name, **labels) - self._figures[node].total(name, **labels)
+
+    def expect(self, node: str, growth: float, name: str, **labels: str) -> None:
+        """A figure grows by exactly that since the test began."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (grown := self.grown(node, name, **labels)) != growth:
+            assert time.monotonic() < deadline, f"{name} {labels} of {node} grew by {grown}, not {growth}"
+            time.sleep(0.02)
+
+    def expect_flow(self, node: str, bytes_up: int, bytes_down: int, **labels: str) -> None:
+        """Exactly one connection with these labels was opened and closed, and carried so many bytes."""
+        self.expect(node, 1, "istio_tcp_connections_closed_total", **labels)
+        self.expect(node, 1, "istio_tcp_connections_opened_total", **labels)
+        self.expect(node, bytes_up, "istio_tcp_received_bytes_total", **labels)
+        self.expect(node, bytes_down, "istio_tcp_sent_bytes_total", **labels)
+
+    # -- changes --
+
+    def apply(self, text: str, delete: bool = False) -> None:
+        """Add, change or delete objects, and wait until every running node proxy has taken them over."""
+        self.laboratory.apply(text, delete=delete)
+        self.settle()
+
+    def label(self, kind: str, name: str, changes: Mapping[str, str | None]) -> None:
+        """Change labels, and wait as `apply` does."""
+        self.laboratory.label(kind, name, changes)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until what stands in the manifests is in force: a mark written after it has arrived."""
+        mark = next(self._marks)
+        text = policy("marks/mark", "DENY", f"[{{to: [{{operation: {{ports: ['{mark}']}}}}]}}]")
+        self.laboratory.apply(text + service("marks/mark", "nobody", mark))
+        for node in self.laboratory.cluster().nodes:
+            wait_until(lambda node=node: self._has(node.name, mark), f"{node.name} has taken over {mark}")  # type: ignore[misc]
+
+    def _has(self, node: str, mark: int) -> bool:
+        try:
+            dump = self.laboratory.node_get(node, "/config_dump")
+        except LaboratoryFailed:  # its proxy does not run
+            return True
+        return f'"{mark}": ' in dump and re.search(rf'"destination_ports": \[\s*"{mark}"', dump) is not None

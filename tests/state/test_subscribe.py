@@ -1,0 +1,146 @@
+"""The world follows the control plane, one response at a time, over streams that end whenever they like."""
+
+import pytest
+import trio
+
+from ztunnel.errors import PeerError
+from ztunnel.model.policy import Action, Policy, PolicyScope
+from ztunnel.model.workload import Workload
+from ztunnel.state.hold import Hold
+from ztunnel.state.subscribe import subscribe
+from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource
+from ztunnel.xds.publisher import Publisher
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+from ztunnel.xds.snapshot import Snapshot, take
+from ztunnel.xds.subscriber import Subscriber, describe_node
+
+
+def pod(name, *policies):
+    return Workload(f"c//Pod/ns/{name}", name, "ns", authorization_policies=policies)
+
+
+def policy(name):
+    return Policy(name, "ns", PolicyScope.WORKLOAD_SELECTOR, Action.DENY)
+
+
+class Stream:
+    """The control plane's end of a stream, and the subscriber's side of it."""
+
+    def __init__(self, hold, subscriber, snapshot=None):
+        send, self.requests = trio.open_memory_channel[DeltaDiscoveryRequest](4)
+        self.responses, receive = trio.open_memory_channel[DeltaDiscoveryResponse](4)
+        self.publisher = Publisher(snapshot or Snapshot())
+        self.updates = []
+        self._task = (send, receive, hold, subscriber, self.updates.append)
+
+    async def run(self):
+        await subscribe(*self._task)
+
+    async def serve(self):
+        """Answer until nothing more is asked."""
+        await trio.testing.wait_all_tasks_blocked()
+        while self.requests.statistics().current_buffer_used:
+            for response in self.publisher.receive(await self.requests.receive()):
+                await self.responses.send(response)
+            await trio.testing.wait_all_tasks_blocked()
+
+    async def publish(self, *resources):
+        for response in self.publisher.publish(take(resources, "", Snapshot())):
+            await self.responses.send(response)
+        await self.serve()
+
+
+@pytest.fixture
+def hold():
+    return Hold()
+
+
+@pytest.fixture
+def subscriber():
+    return Subscriber(describe_node("id", {}), "")
+
+
+async def test_the_world_is_what_was_published(hold, subscriber, nursery):
+    stream = Stream(hold, subscriber, take([pod("a", "ns/p"), policy("p")], "", Snapshot()))
+    nursery.start_soon(stream.run)
+    await stream.serve()
+    assert subscriber.complete
+    assert hold.world.workload(pod("a").uid) == pod("a", "ns/p")
+    assert hold.world.policies["ns/p"] == policy("p")
+    await stream.publish(pod("b"))
+    assert hold.world.workload(pod("a").uid) is None
+    assert hold.world.workload(pod("b").uid) == pod("b")
+    assert "ns/p" not in hold.world.policies
+    assert stream.publisher.settled
+
+
+async def test_a_change_is_in_force_before_it_is_acknowledged(hold, nursery):
+    subscriber = Subscriber(describe_node("id", {}), "", [ADDRESS])
+    stream = Stream(hold, subscriber, take([pod("a")], "", Snapshot()))
+    seen = []
+    hold.subscribe(lambda old, new, change: seen.append(stream.requests.statistics().current_buffer_used))
+    nursery.start_soon(stream.run)
+    await stream.serve()
+    assert seen == [0]
+
+
+async def test_a_refused_resource_is_answered_and_observed(hold, subscriber, nursery):
+    stream = Stream(hold, subscriber)
+    nursery.start_soon(stream.run)
+    await stream.serve()
+    await stream.responses.send(DeltaDiscoveryResponse(type_url=ADDRESS, resources=[Resource(name="bad")]))
+    answer = await stream.requests.receive()
+    assert answer.error_detail.message.startswith("bad: ")
+    assert stream.updates[-1].rejected == (answer.error_detail.message,)
+
+
+async def test_it_returns_when_the_stream_ends_and_goes_on_with_the_next(hold, subscriber):
+    first = Stream(hold, subscriber, take([pod("a"), pod("b")], "", Snapshot()))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first.run)
+        await first.serve()
+        await first.responses.aclose()
+    second = Stream(hold, subscriber, take([pod("b"), pod("c")], "", Snapshot()))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(second.run)
+        await second.serve()
+        await second.responses.aclose()
+    (update,) = [one for one in second.updates if one.type_url == ADDRESS]
+    assert (update.upserts, update.removals) == ((pod("c"),), (pod("a").uid,))
+    assert set(hold.world.workloads) == {pod("b").uid, pod("c").uid}
+
+
+async def test_it_returns_when_nobody_takes_its_requests(hold, subscriber):
+    stream = Stream(hold, subscriber)
+    await stream.requests.aclose()
+    await stream.run()
+
+
+async def test_a_response_that_nobody_asked_for_ends_the_stream(hold, subscriber):
+    stream = Stream(hold, subscriber)
+    await stream.responses.send(DeltaDiscoveryResponse(type_url="other"))
+    with pytest.raises(PeerError, match="not asked for"):
+        await stream.run()
+
+
+@pytest.mark.parametrize("messages", range(5))
+async def test_a_cancellation_leaves_the_world_between_two_responses(hold, subscriber, messages):
+    stream = Stream(hold, subscriber, take([pod("a", "ns/p"), policy("p")], "", Snapshot()))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.run)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(min(messages, 2)):
+            for response in stream.publisher.receive(await stream.requests.receive()):
+                await stream.responses.send(response)
+            if messages > 2:
+                await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    for type_url, known in ((ADDRESS, hold.world.workloads), (AUTHORIZATION, hold.world.policies)):
+        assert subscriber.accepted(type_url).keys() == set(known)
+    again = Stream(hold, subscriber, take([pod("b")], "", Snapshot()))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(again.run)
+        await again.serve()
+        await again.responses.aclose()
+    assert set(hold.world.workloads) == {pod("b").uid}
+    assert set(hold.world.policies) == set()
