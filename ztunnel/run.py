@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from random import SystemRandom
+from random import Random, SystemRandom
 from typing import Any
 
 import trio
@@ -207,7 +207,7 @@ def _node_clients(who: str, root: Path) -> tuple[Sequence[int] | None, CgroupBra
 
 
 def _build(settings: Settings, plane: ControlPlane, voice: Voice, redirection: Redirection) -> Node:
-    rng = SystemRandom()
+    rng = Random(SystemRandom().getrandbits(256))  # for choices and trace ids, never for keys
     engine = Engine(voice.bug)
     hold = Hold(World(settings.network))
     ledger = Ledger(

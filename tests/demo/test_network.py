@@ -19,11 +19,11 @@ def test_a_pod_reaches_everything_by_way_of_its_gateway() -> None:
     assert "route add default via fd00:244:1::1 src fd00:244:1::7" in lines
 
 
-def test_the_cable_of_a_pod_is_named_after_its_address() -> None:
+def test_the_cable_of_a_pod_and_its_hardware_address_are_named_after_its_address() -> None:
     assert network.pod_port(POD) == "veth7"
     assert (
         network.pod_port_lines(NAMES, POD)[0]
-        == "link add veth7 type veth peer name eth0 netns zt-lab-pod-shop.a"
+        == "link add veth7 type veth peer name eth0 address 02:00:0a:f4:01:07 netns zt-lab-pod-shop.a"
     )
 
 

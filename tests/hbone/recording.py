@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -232,4 +233,4 @@ FRAMES = st.one_of(
 def split(octets: bytes, cuts: list[int]) -> list[bytes]:
     """`octets` in pieces, cut at these places."""
     places = [0, *sorted(cut % (len(octets) + 1) for cut in cuts), len(octets)]
-    return [octets[start:stop] for start, stop in zip(places, places[1:], strict=False)]
+    return [octets[start:stop] for start, stop in itertools.pairwise(places)]

@@ -11,7 +11,9 @@ from ztunnel.errors import PeerError
 from ztunnel.hbone.fields import FieldReader, pull_literals, push_fields
 from ztunnel.hbone.frame import Code
 
-NAMES = st.sampled_from([b":method", b":authority", b":status", b":path", b"baggage", b"x" * 200, b"forwarded"])
+NAMES = st.sampled_from(
+    [b":method", b":authority", b":status", b":path", b"baggage", b"x" * 200, b"forwarded"]
+)
 FIELDS = st.lists(st.tuples(NAMES, st.binary(max_size=300)), max_size=8)
 
 
@@ -30,7 +32,9 @@ def test_a_200_takes_one_byte() -> None:
 
 
 @given(st.lists(FIELDS, max_size=4), st.booleans())
-def test_what_hpack_sends_is_read_with_its_table(blocks: list[list[tuple[bytes, bytes]]], huffman: bool) -> None:
+def test_what_hpack_sends_is_read_with_its_table(
+    blocks: list[list[tuple[bytes, bytes]]], huffman: bool
+) -> None:
     encoder, reader = hpack.Encoder(), FieldReader(64 * 1024)
     for fields in blocks:
         block = encoder.encode(fields, huffman=huffman)
@@ -44,9 +48,12 @@ def test_garbage_is_a_peer_error_or_fields(untrusted: bytes) -> None:
     try:
         fields = reader.read(untrusted)
     except PeerError as error:
-        assert error.reply in (Code.COMPRESSION_ERROR, Code.ENHANCE_YOUR_CALM)
+        fields = ()
+        code = error.reply
     else:
-        assert all(isinstance(name, bytes) and isinstance(value, bytes) for name, value in fields)
+        code = Code.COMPRESSION_ERROR
+    assert code in (Code.COMPRESSION_ERROR, Code.ENHANCE_YOUR_CALM)
+    assert all(isinstance(name, bytes) and isinstance(value, bytes) for name, value in fields)
 
 
 @given(st.binary(max_size=60))
@@ -56,7 +63,9 @@ def test_the_short_way_reads_nothing_that_hpack_reads_otherwise(untrusted: bytes
         assert hpack.Decoder().decode(untrusted, raw=True) == fields
 
 
-@pytest.mark.parametrize("block", [b"\x00", b"\x01\x7f\x80\x80\x80\x80\x80\x01", b"\x01\x05ab", b"\x00\x7f", b"\xff"])
+@pytest.mark.parametrize(
+    "block", [b"\x00", b"\x01\x7f\x80\x80\x80\x80\x80\x01", b"\x01\x05ab", b"\x00\x7f", b"\xff"]
+)
 def test_the_short_way_gives_up_on_what_is_cut_off(block: bytes) -> None:
     assert pull_literals(block) is None
 

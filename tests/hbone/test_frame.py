@@ -74,6 +74,8 @@ def test_a_header_block_is_cut_to_the_peers_frame_size(block: bytes, end: bool, 
     assert bool(flags[0] & END_STREAM) == end
 
 
-@pytest.mark.parametrize(("code", "name"), [(0, "NO_ERROR"), (11, "ENHANCE_YOUR_CALM"), (77, "error code 77")])
+@pytest.mark.parametrize(
+    ("code", "name"), [(0, "NO_ERROR"), (11, "ENHANCE_YOUR_CALM"), (77, "error code 77")]
+)
 def test_codes_have_names(code: int, name: str) -> None:
     assert code_name(code) == name

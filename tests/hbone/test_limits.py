@@ -14,6 +14,10 @@ def test_the_ledger_is_full_at_its_limit() -> None:
 
 def test_the_numbers_on_the_wire_are_those_of_ztunnel() -> None:
     limits = Limits()
-    assert (limits.stream_window_bytes, limits.session_window_bytes, limits.frame_bytes) == (4 << 20, 16 << 20, 1 << 20)
+    assert (limits.stream_window_bytes, limits.session_window_bytes, limits.frame_bytes) == (
+        4 << 20,
+        16 << 20,
+        1 << 20,
+    )
     assert (limits.open_streams, limits.accept_streams) == (100, 200)
     assert (limits.response_header_bytes, limits.request_header_bytes) == (16 << 10, 64 << 10)

@@ -12,11 +12,11 @@ from ztunnel.hbone.settings import pull_settings
 
 
 def test_settings_are_read_unknown_ones_too() -> None:
-    assert pull_settings(b"\0\x03\0\0\0\x64" b"\0\x99\0\0\0\x01") == {3: 100, 0x99: 1}
+    assert pull_settings(b"\0\x03\0\0\0\x64\0\x99\0\0\0\x01") == {3: 100, 0x99: 1}
 
 
 def test_the_last_of_two_counts() -> None:
-    assert pull_settings(b"\0\x03\0\0\0\x64" b"\0\x03\0\0\0\x01") == {3: 1}
+    assert pull_settings(b"\0\x03\0\0\0\x64\0\x03\0\0\0\x01") == {3: 1}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,10 @@ from ztunnel.hbone.stream import Stream
 
 def test_a_new_stream_is_open_both_ways_and_may_send_nothing() -> None:
     stream = Stream()
-    assert not (stream.answered or stream.local_closed or stream.remote_closed or stream.closed)
+    assert not (stream.answered)
+    assert not (stream.local_closed)
+    assert not (stream.remote_closed)
+    assert not (stream.closed)
     assert stream.send_window == stream.window.left_bytes == 0
 
 

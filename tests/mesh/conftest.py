@@ -22,8 +22,7 @@ def laboratory(request: pytest.FixtureRequest) -> Iterator[Laboratory]:
 
 @pytest.fixture
 def mesh(laboratory: Laboratory) -> Iterator[Mesh]:
-    """The same for one test: its lines and figures count from here, its sockets are closed afterwards, what it
-    changed it takes back itself."""
+    """The same for one test: lines and figures count from here, sockets are closed afterwards."""
     mesh = Mesh(laboratory)
     mesh.begin()
     try:

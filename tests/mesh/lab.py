@@ -1,11 +1,12 @@
 """A laboratory with node proxies, and this process as whatever runs in its pods.
 
-A socket that is made inside a pod's network namespace is that pod's: the programs know pods by their namespace. So
-clients and servers of these tests are plain sockets, and one thread can hold both ends of a connection.
+A socket that is made inside a pod's network namespace is that pod's: the programs know pods by it. So clients
+and servers of these tests are plain sockets, and one thread can hold both ends of a connection.
 """
 
 from __future__ import annotations
 
+import http.client
 import itertools
 import os
 import re
@@ -15,7 +16,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 from typing import TypeVar
 
 from ztunnel.demo.failure import LaboratoryFailed
@@ -27,6 +31,9 @@ PATIENCE_SECONDS = 10.0
 """For what follows within milliseconds on an idle machine; this one may be busy."""
 
 SOCKET_SECONDS = 10.0
+SCRAPED_SECONDS = 0.25
+"""For so long a proxy may serve the same page of metrics again."""
+
 TCP_FAMILIES = [IPv4Address, IPv6Address]
 Family = type[IPv4Address] | type[IPv6Address]
 
@@ -81,7 +88,7 @@ def pod(
     labels: str = "",
     annotations: str = "",
 ) -> str:
-    """A pod of the echo server; `where` is `namespace/name`, and the account has the pod's name if none is given."""
+    """A pod of the echo server, `namespace/name`; its account has the pod's name if none is given."""
     space, _, name = where.partition("/")
     return (
         f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {space}, "
@@ -165,9 +172,10 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
 
 
 def reset(sock: socket.socket) -> None:
-    """Close it with a RST."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
+    """Close it with a RST, if it is open."""
+    if sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
 
 
 def is_refused(sock: socket.socket) -> bool:
@@ -202,7 +210,46 @@ class Listener:
         return False
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A connection that was tried. `own` is its own end, `error` what connect() said."""
+
+    sock: socket.socket
+    own: Endpoint
+    error: OSError | None
+
+    @property
+    def refused(self) -> bool:
+        """Whether it failed at once, or was ended without a byte from the other side."""
+        return self.error is not None or is_refused(self.sock)
+
+    def answers(self, said: bytes = b"ping") -> bool:
+        """Whether the pod's echo server echoes."""
+        if self.error is not None:
+            return False
+        try:
+            self.sock.sendall(said)
+            return read_exactly(self.sock, len(said)) == said
+        except (OSError, AssertionError):
+            return False
+
+
 # --- figures -------------------------------------------------------------------------
+
+
+def fetch(netns: Path, port: int, path: str, headers: Mapping[str, str]) -> tuple[int, str]:
+    """Status and body of a page of the node itself. Raises LaboratoryFailed where nobody answers."""
+    try:
+        with NetworkNamespace.open(netns) as there, there.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+            sock.settimeout(SOCKET_SECONDS)
+            sock.connect(("127.0.0.1", port))
+            connection = http.client.HTTPConnection("localhost", port)
+            connection.sock = sock
+            connection.request("GET", path, headers={"connection": "close", **headers})
+            with connection.getresponse() as response:
+                return response.status, response.read().decode()
+    except OSError as error:
+        raise LaboratoryFailed(f"{netns.name} port {port}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +274,9 @@ def parse_figures(text: str) -> Figures:
 
 def parse_line(text: str) -> Line:
     """One line of the log: its fields, and `level`, `scope`, `message`."""
-    head, _, rest = text.partition("src.addr=")
-    _, level, scope, message = (*head.split("\t"), "", "", "")[:4]
-    fields = {name: value.strip('"') for name, value in _FIELD.findall(text)}
-    return {"level": level, "scope": scope, "message": message.strip(), **fields, "text": text} if rest else {
-        "level": level, "scope": scope, "message": message, **fields, "text": text
-    }
+    _, level, scope, message, rest = (*text.split("\t"), "", "", "", "", "")[:5]
+    fields = {name: value.strip('"') for name, value in _FIELD.findall(rest)}
+    return {"level": level, "scope": scope, "message": message, **fields, "text": text}
 
 
 # --- the mesh ------------------------------------------------------------------------
@@ -244,30 +288,39 @@ class Mesh:
 
     laboratory: Laboratory
     _sockets: ExitStack = field(default_factory=ExitStack)
-    _offsets: dict[str, int] = field(default_factory=dict)
+    _since: str = ""
     _figures: dict[str, Figures] = field(default_factory=dict)
+    _begun: float = 0.0
     _marks: Iterator[int] = field(default_factory=lambda: itertools.count(1001))
 
     # -- around a test --
 
     def begin(self) -> None:
-        """Lines and figures count from here."""
-        for node in self.laboratory.cluster().nodes:
-            self._offsets[node.name] = len(self.laboratory.node_log(node.name))
-            self._figures.pop(node.name, None)
-            try:
-                self._figures[node.name] = self.figures(node.name)
-            except LaboratoryFailed:  # a test of proxies that do not run
-                self._figures[node.name] = Figures([])
+        """Lines and figures count from here, when what the test before has left behind has ended."""
+        nodes = [node.name for node in self.laboratory.cluster().nodes]
+        self._figures = {node: wait_until(partial(self._quiet, node), f"{node} is quiet") for node in nodes}
+        self._since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        self._begun = time.monotonic()
+
+    def _quiet(self, node: str) -> Figures | None:
+        """The figures, if no connection is open."""
+        try:
+            found = self.figures(node, fresh=True)
+        except LaboratoryFailed:  # a test of proxies that do not run
+            return Figures([])
+        opened, closed = (found.total(f"istio_tcp_connections_{what}_total") for what in ("opened", "closed"))
+        return found if opened == closed else None
 
     def finish(self) -> None:
-        """Close the sockets of the test."""
+        """Close the sockets of the test. The next one must not get the figures that this one began with."""
         self._sockets.close()
+        wait_until(lambda: time.monotonic() > self._begun + SCRAPED_SECONDS, "the scrape is old")
 
     def keep(self, sock: socket.socket) -> socket.socket:
-        """Have it closed at the end of the test; until then it blocks, not for ever."""
+        """Have it closed at the end of the test, with a RST; until then it blocks, not for ever."""
         sock.settimeout(SOCKET_SECONDS)
-        return self._sockets.enter_context(sock)
+        self._sockets.callback(reset, sock)
+        return sock
 
     # -- in a pod or on a node --
 
@@ -278,7 +331,9 @@ class Mesh:
         number = self.laboratory.node(where).number
         return f"10.10.0.{10 + number}" if family is IPv4Address else f"fd00:10::{10 + number}"
 
-    def socket(self, where: str, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    def socket(
+        self, where: str, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM
+    ) -> socket.socket:
         """A socket of a pod (`namespace/name`) or of a node (`node-1`)."""
         with NetworkNamespace.open(self.netns(where)) as there:
             return self.keep(there.socket(family, kind))
@@ -305,9 +360,17 @@ class Mesh:
         sock.listen(256)
         return Listener(sock, sock.getsockname()[1], self.keep)
 
-    def join(
-        self, where: str, to: Listener, address: object
-    ) -> tuple[socket.socket, socket.socket]:
+    def call(self, where: str, address: object, port: int) -> Call:
+        """Try to connect; a refusal may show at once or with the first byte."""
+        sock = self.socket(where, socket.AF_INET6 if ":" in str(address) else socket.AF_INET)
+        error = None
+        try:
+            sock.connect((str(address), port))
+        except OSError as failure:
+            error = failure
+        return Call(sock, endpoint_of(sock.getsockname()), error)
+
+    def join(self, where: str, to: Listener, address: object) -> tuple[socket.socket, socket.socket]:
         """Both ends of a connection to a listener: the client's, the server's."""
         client = self.connect(where, address, to.port)
         return client, to.accept()
@@ -316,8 +379,8 @@ class Mesh:
 
     def lines(self, node: str) -> list[Line]:
         """What a node proxy has logged since the test began."""
-        text = self.laboratory.node_log(node)[self._offsets.get(node, 0) :]
-        return [parse_line(line) for line in text.splitlines()]
+        lines = self.laboratory.node_log(node).splitlines()
+        return [parse_line(line) for line in lines if line >= self._since]
 
     def find_lines(self, node: str, **fields: object) -> list[Line]:
         """The lines with these fields; write `src_addr` for `src.addr`."""
@@ -325,7 +388,7 @@ class Mesh:
         return [line for line in self.lines(node) if wanted.items() <= line.items()]
 
     def line(self, node: str, **fields: object) -> Line:
-        """The one line with these fields, once it is there. `message` is `connection complete` unless given."""
+        """The one line with these fields, once it is there; `message`: connection complete, unless given."""
         fields.setdefault("message", "connection complete")
         try:
             found = wait_until(lambda: self.find_lines(node, **fields), f"a line of {node} with {fields}")
@@ -335,9 +398,11 @@ class Mesh:
         assert len(found) == 1, [line["text"] for line in found]
         return found[0]
 
-    def figures(self, node: str) -> Figures:
-        """The node's metrics now."""
-        return parse_figures(self.laboratory.node_get(node, "/metrics", 15020))
+    def figures(self, node: str, fresh: bool = False) -> Figures:
+        """The node's metrics. A page is kept for a moment: only `begin` asks for the `fresh` one's format."""
+        netns = self.laboratory.names.netns(self.laboratory.names.node(node))
+        accept = "application/openmetrics-text" if fresh else "text/plain"
+        return parse_figures(fetch(netns, 15020, "/metrics", {"accept": accept})[1])
 
     def grown(self, node: str, name: str, **labels: str) -> float:
         """How much a figure has grown since the test began."""

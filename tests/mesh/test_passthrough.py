@@ -67,7 +67,9 @@ def test_an_address_that_nobody_knows_is_called_as_it_is(mesh: Mesh, family: Fam
     own = endpoint_of(client.getsockname())
     talk(client, server)
     line = mesh.line("node-1", src_addr=own)
-    assert line["dst.addr"] == str(lab.Endpoint(lab.ip_address(mesh.address("node-2", family)), listener.port))
+    assert line["dst.addr"] == str(
+        lab.Endpoint(lab.ip_address(mesh.address("node-2", family)), listener.port)
+    )
     assert "dst.workload" not in line
     mesh.expect_flow("node-1", 11, 22, **SOURCE, destination_workload="unknown")
 
@@ -102,11 +104,9 @@ def test_a_service_of_plain_pods_is_resolved_here_and_named(mesh: Mesh, number: 
 def test_a_destination_that_refuses_ends_the_call_and_says_so(mesh: Mesh) -> None:
     listener = mesh.listen("out/far")
     listener.sock.close()
-    client = mesh.connect("shop/caller", mesh.address("out/far"), listener.port)
-    own = endpoint_of(client.getsockname())
-    with pytest.raises(ConnectionResetError):
-        client.recv(1)
-    line = mesh.line("node-1", src_addr=own)
+    call = mesh.call("shop/caller", mesh.address("out/far"), listener.port)
+    assert call.refused
+    line = mesh.line("node-1", src_addr=call.own)
     assert line["level"] == "error"
     assert "Connection refused" in line["error"]
     mesh.expect("node-1", 1, "istio_tcp_connections_closed_total", **SOURCE, response_flags="CONNECT")
@@ -114,10 +114,9 @@ def test_a_destination_that_refuses_ends_the_call_and_says_so(mesh: Mesh) -> Non
 
 def test_a_service_without_endpoints_is_refused(mesh: Mesh) -> None:
     mesh.apply(lab.service("out/none", "nobody"))
-    client = mesh.connect("shop/caller", mesh.laboratory.service("out/none").addresses[0], 80)
-    own = endpoint_of(client.getsockname())
-    assert lab.is_refused(client)
-    line = mesh.line("node-1", src_addr=own)
+    call = mesh.call("shop/caller", mesh.laboratory.service("out/none").addresses[0], 80)
+    assert call.refused
+    line = mesh.line("node-1", src_addr=call.own)
     assert line["error"].startswith("no healthy upstream")
     mesh.expect("node-1", 1, "istio_tcp_connections_failed_total", **SOURCE)
 
@@ -150,5 +149,4 @@ def test_half_close_and_reset_pass_through(mesh: Mesh) -> None:
     assert lab.read_exactly(server, 10) == b"still open"
     lab.reset(client)
     with pytest.raises(ConnectionResetError):
-        while True:
-            server.recv(1)
+        server.recv(1)

@@ -96,6 +96,17 @@ def test_a_restarted_proxy_uses_no_table_that_is_in_use(maps) -> None:
     assert chosen(maps) == {("10.77.0.3", 8080): 1}
 
 
+def test_what_a_predecessor_left_is_dropped_with_all_its_slots(maps) -> None:
+    Slots(maps).serve_vip(VIP, [(TO, 2), (endpoint("fd77::3", 81), 1)])
+    Slots(maps).serve_vip(endpoint("10.96.0.2", 80), [(TO, 1)])
+    slots = Slots(maps)
+    slots.drop_vips()
+    assert chosen(maps) == {}
+    assert list(maps["vips"]) == []
+    slots.serve_vip(VIP, [(TO, 1)])
+    assert chosen(maps) == {("10.77.0.3", 8080): 1}
+
+
 def test_a_table_for_which_there_is_no_room_leaves_the_old_one(maps) -> None:
     small = Map(bpf.map_create("zt_slots", bpf.MapSpec(1, 8, 20, 4, 0)))
     try:

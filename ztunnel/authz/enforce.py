@@ -57,6 +57,19 @@ class LiveConnections:
         """What is open to (or registered as coming from) a workload."""
         return frozenset(self._live.get(uid, ()))
 
+    def __len__(self) -> int:
+        """How many connections are open. Costs a look at each."""
+        return len(self._all())
+
+    def abort_all(self, error: ConnectionFailed) -> None:
+        """End everything now, each with `error`: the deadline of a drain has passed."""
+        with ExitStack() as aborts:
+            for live in self._all():
+                aborts.callback(live.abort, error)
+
+    def _all(self) -> set[Live]:
+        return set().union(*self._live.values())
+
     def rejudge(self, world: World, change: Change) -> int:
         """Judge again what `change` can touch, and abort what is refused by now.
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import click
 
+from ztunnel.demo.claims.catalog import CLAIMS
+from ztunnel.demo.claims.claim import parse_numbers, select
+from ztunnel.demo.claims.perform import perform
 from ztunnel.demo.failure import LaboratoryFailed, unknown
 from ztunnel.demo.manifest import Manifest, parse
 from ztunnel.demo.operate import BUNDLED, Laboratory
@@ -50,6 +53,27 @@ def up(directory: Path, plain: bool, name: str) -> None:
     if directory == BUNDLED:
         click.echo(f"Call through them: ztunnel demo exec{_option(name)} load -- curl -s http://frontend/")
     click.echo(f"Remove them: ztunnel demo down{_option(name)}")
+
+
+@demo.command()
+@click.option("--keep", is_flag=True, help="Leave the laboratory up.")
+@click.option("--only", default="", metavar="N,N", help="Only these claims.")
+@_named
+def run(keep: bool, only: str, name: str) -> None:
+    """Bring up the bundled shop, measure what a mesh promises, show it as a table, and remove the shop.
+
+    The exit status is 0 only if every claim holds.
+    """
+    chosen = select(CLAIMS, parse_numbers(only))
+    holds = perform(Laboratory(name), chosen, keep=keep)
+    if keep:
+        click.echo(f"\nIt is still up. Look at it: ztunnel demo status{_option(name)}")
+        click.echo(f"Call through it: ztunnel demo exec{_option(name)} load -- curl -s http://frontend/")
+        click.echo(f"Remove it: ztunnel demo down{_option(name)}")
+    else:
+        click.echo(f"\nTry it yourself: ztunnel demo up{_option(name)}")
+    if not holds:
+        raise SystemExit(1)
 
 
 @demo.command()

@@ -114,7 +114,7 @@ class Names:
 
     def node_cgroup(self, node: str) -> Path:
         """Processes of the node itself, such as a kubelet's probes."""
-        return self.cgroup / node / "node"
+        return self.cgroup / node / "kubelet"
 
     def proxy_cgroup(self, node: str) -> Path:
         """The node proxy, alone."""

@@ -107,9 +107,11 @@ def pod_port(pod: Pod) -> str:
 
 def pod_port_lines(names: Names, pod: Pod) -> list[str]:
     """For `ip -batch` in the node's namespace: the cable to a pod."""
-    port = pod_port(pod)
+    port, netns = pod_port(pod), names.pod(pod.namespace, pod.name)
+    # A pod that gets the address of one that is gone gets its hardware address too: neighbours remember it.
+    hardware = "02:00:" + pod.address(IPv4Address).packed.hex(":")
     return [
-        f"link add {port} type veth peer name eth0 netns {names.pod(pod.namespace, pod.name)}",
+        f"link add {port} type veth peer name eth0 address {hardware} netns {netns}",
         f"link set {port} master pods0 up",
     ]
 

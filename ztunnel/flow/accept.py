@@ -1,7 +1,7 @@
 """Accepts connections of one listener within the engine, and survives running out of descriptors.
 
-When the process or the machine has no descriptor left, the connection stays in the listener's backlog: the listener is
-left alone for a moment instead of being asked again at once, which would spin.
+When the process or the machine has no descriptor left, the connection stays in the listener's backlog: the
+listener is left alone for a moment instead of being asked again at once, which would spin.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ _PER_WAKE_UP = 64
 """So many are accepted in one go: a storm of new connections must not keep established flows waiting."""
 
 _PAUSE_SECONDS = 0.1
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EINVAL, errno.EBADF)
+"""Errors that asking again at once would only repeat: nothing left, or no listener any more (EINVAL: a process
+of the pod may destroy our listener through sock_diag). Any other is that of a connection which died in the
+backlog (accept(2))."""
+
 _REMEMBERED_PEERS = 1024
 
 Accepted = Callable[[socket.socket, PeerAddress], None]
@@ -35,13 +39,14 @@ class Acceptor:
         self._accepted = accepted
         self._peers: dict[str, IPAddress] = {}
         self._closed = False
-        engine.watch(listener.fileno(), EPOLLIN, self._ready, self._abandon)
+        self._watched = False
+        self._resume()
 
     def close(self) -> None:
         """Accept no more. Connections in the backlog are reset by the kernel."""
         if not self._closed:
             self._closed = True
-            self._engine.unwatch(self._listener.fileno())
+            self._unwatch()
             self._listener.close()
 
     def _ready(self, mask: int) -> None:
@@ -52,9 +57,8 @@ class Acceptor:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _EXHAUSTED:
+                if error.errno in _OURS:
                     self._pause()
-                # Anything else is the error of a connection that died in the backlog (accept(2)).
                 return
             sock.setblocking(False)
             accepted(sock, PeerAddress(self._ip(address[0]), address[1]))
@@ -67,16 +71,24 @@ class Acceptor:
         if ip is None:
             if len(self._peers) >= _REMEMBERED_PEERS:
                 self._peers.clear()
-            ip = self._peers[text] = canonical(ip_address(text))
+            # The scope of a link-local peer (`%eth0`) is the pod's own matter, and in no resource of the mesh.
+            ip = self._peers[text] = canonical(ip_address(text.partition("%")[0]))
         return ip
 
     def _pause(self) -> None:
-        self._engine.rewatch(self._listener.fileno(), 0)
+        """Not watched at all meanwhile: EPOLLHUP would be reported whatever one asks for."""
+        self._unwatch()
         self._engine.after(_PAUSE_SECONDS, self._resume)
 
     def _resume(self) -> None:
         if not self._closed:
-            self._engine.rewatch(self._listener.fileno(), EPOLLIN)
+            self._engine.watch(self._listener.fileno(), EPOLLIN, self._ready, self._abandon)
+            self._watched = True
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._watched = False
+            self._engine.unwatch(self._listener.fileno())
 
     def _abandon(self, bug: BaseException) -> None:
-        """A bug in taking one connection up: the listener goes on, that connection's owner has closed it."""
+        """A bug in taking one connection up: the listener goes on; whoever had that connection has closed it."""

@@ -3,8 +3,6 @@ take."""
 
 from __future__ import annotations
 
-from collections import deque
-
 BLOCK_BYTES = 256 * 1024
 """One read of bulk (about 200 KB) with room for frame headers; still inside the second-level cache."""
 
@@ -50,7 +48,8 @@ class Backlog:
     __slots__ = ("_offset", "_pieces", "held_bytes")
 
     def __init__(self) -> None:
-        self._pieces: deque[bytearray] = deque()
+        # A list, although it is a queue: a window's worth is 64 pieces, and most backlogs stay empty.
+        self._pieces: list[bytearray] = []
         self._offset = 0
         self.held_bytes = 0
 
@@ -75,7 +74,7 @@ class Backlog:
         self.held_bytes -= count
         self._offset += count
         if self._offset >= len(self._pieces[0]):
-            self._pieces.popleft()
+            del self._pieces[0]
             self._offset = 0
 
     def clear(self) -> int:

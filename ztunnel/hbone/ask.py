@@ -20,8 +20,9 @@ _OK = b"200"
 
 
 class TunnelEvents(Protocol):
-    """What becomes of a tunnel that we open: first `established`, `refused` or `lost`, and after `established`
-    in any case `ended`. Where the application is reset before the answer, or the tunnel aborted, `ended` alone."""
+    """What becomes of a tunnel that we open: first `established`, `refused` or `lost`, and after
+    `established` in any case `ended`. Where the application is reset before the answer, or the tunnel
+    aborted, `ended` alone."""
 
     def established(self, untrusted: Fields) -> None:
         """The peer answered 200; bytes flow from now on."""
@@ -56,10 +57,7 @@ class OutgoingTunnel(Tunnel):
         self._stop_timer()
         status = dict(untrusted).get(b":status", b"")
         if status != _OK:
-            if not end:
-                self._session.conversation.reset(self, Code.CANCEL)
-            else:
-                self._session.conversation.finish(self)
+            self._session.conversation.reset(self, Code.CANCEL)
             self._refused(status, untrusted)
             return
         self._reading = True

@@ -102,6 +102,13 @@ class Tunnel(Stream):
             self._session.engine.rewatch(self._fd, events)
         self._events = events
 
+    def _watch_more(self, events: int) -> None:
+        self._watch(events if self._events == _UNWATCHED else self._events | events)
+
+    def _watch_less(self, events: int) -> None:
+        if self._events != _UNWATCHED:
+            self._watch(self._events & ~events)
+
     def _unwatch(self) -> None:
         if self._events != _UNWATCHED:
             self._session.engine.unwatch(self._fd)
@@ -170,7 +177,7 @@ class Tunnel(Stream):
 
     def _pause(self) -> None:
         """Nothing can be sent: leave the bytes where they are, so that the application's writes stall."""
-        self._watch(self._events & ~EPOLLIN)
+        self._watch_less(EPOLLIN)
         self._session.waiting.add(self)
 
     def resume(self) -> None:
@@ -184,7 +191,7 @@ class Tunnel(Stream):
 
     def _app_ended(self) -> None:
         self._reading = False
-        self._watch(self._events & ~EPOLLIN)
+        self._watch_less(EPOLLIN)
         self._session.conversation.finish(self)
         if self.remote_closed and not self._backlog:
             self._end(None, reset=False)
@@ -213,7 +220,7 @@ class Tunnel(Stream):
             self._took(sent)
             if sent == count:
                 return
-            self._watch(self._events | EPOLLOUT)
+            self._watch_more(EPOLLOUT)
         self._backlog.append(payload[sent:])
         self._session.ledger.buffered_bytes += count - sent
 
@@ -240,7 +247,7 @@ class Tunnel(Stream):
             backlog.drop(sent)
             self._session.ledger.buffered_bytes -= sent
             self._took(sent)
-        self._watch(self._events & ~EPOLLOUT)
+        self._watch_less(EPOLLOUT)
         if self._last_words is not None:
             self._end(*self._last_words)
         elif self.remote_closed:
@@ -289,8 +296,8 @@ class Tunnel(Stream):
         self._last_words = (error, reset)
         self._watch(EPOLLOUT)
 
-    def _leave(self) -> socket.socket | None:
-        """Leave the session, and let go of the socket."""
+    def _leave(self, closing: bool = False) -> socket.socket | None:
+        """Leave the session, and let go of the socket; with `closing`, the caller closes it at once."""
         self._over = True
         session = self._session
         session.waiting.discard(self)
@@ -298,6 +305,9 @@ class Tunnel(Stream):
         session.ledger.buffered_bytes -= lost
         if lost:
             session.conversation.take(self, lost)
+        if closing and self._events != _UNWATCHED:
+            self._session.engine.forget(self._fd)
+            self._events = _UNWATCHED
         self._unwatch()
         app, self._app = self._app, None
         session.left(self)
@@ -306,7 +316,7 @@ class Tunnel(Stream):
     def _end(self, error: ConnectionFailed | None, reset: bool) -> None:
         if self._over:
             return
-        app = self._leave()
+        app = self._leave(closing=True)
         if app is not None:
             if reset:
                 close_with_reset(app)

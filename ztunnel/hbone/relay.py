@@ -28,6 +28,10 @@ from ztunnel.hbone.link import TlsLink
 
 _LAST_RECORD_BYTES = 17 * 1024
 
+SLICE_BYTES = 64 * 1024
+"""OpenSSL's memories grow to what passes through them at once, and never shrink: they get bulk in slices.
+Sending one slice before the next is encrypted lets the peer begin on it as well."""
+
 
 class Ends(Protocol):
     """Whose pipe it is."""
@@ -141,17 +145,19 @@ class Pipe:
         block = self.block
         if block is None or not block.at or not self.open:
             return
-        view = block.view[: block.at]
-        block.at = 0
-        write = self._tls.write
+        view, block.at = block.view[: block.at], 0
         try:
-            done = write(view)
-            while done < len(view):
-                done += write(view[done:])
+            for start in range(0, len(view), SLICE_BYTES):
+                self._encrypt(view[start : start + SLICE_BYTES])
+                self._send()
         except ssl.SSLError as error:
             self._break(f"TLS: {error}")
-            return
-        self._send()
+
+    def _encrypt(self, view: memoryview) -> None:
+        write = self._tls.write
+        done = write(view)
+        while done < len(view):
+            done += write(view[done:])
 
     def _round_end(self) -> None:
         try:
@@ -202,6 +208,9 @@ class Pipe:
                 return
         self._unsent = None
         self.blocked = False
+        self._send()
+        if self.blocked:
+            return
         self.engine.rewatch(self._fd, EPOLLIN)
         if self._control:
             control, self._control = self._control, bytearray()
@@ -226,8 +235,9 @@ class Pipe:
         if not count:
             self._ends.broken(None)
             return
-        self._incoming.write(inbox[:count])
-        self._decrypt()
+        for start in range(0, count, SLICE_BYTES):
+            self._incoming.write(inbox[start : min(start + SLICE_BYTES, count)])
+            self._decrypt()
 
     def _decrypt(self) -> None:
         """Decrypt what has come, several records side by side, and pass it on."""

@@ -139,7 +139,8 @@ def parse_request(untrusted: Fields) -> ConnectRequest:
 
 def _parse_authority(untrusted: bytes) -> str:
     authority = untrusted.decode("ascii", "replace")
-    if not 0 < len(untrusted) <= _MAX_AUTHORITY_BYTES or not authority.isprintable() or "@" in authority:
+    plain = authority.isascii() and authority.isprintable() and "@" not in authority
+    if not plain or not 0 < len(untrusted) <= _MAX_AUTHORITY_BYTES:
         raise PeerError("not an authority", BAD_REQUEST)
     return authority
 

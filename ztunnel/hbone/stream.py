@@ -5,6 +5,8 @@ from __future__ import annotations
 from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.window import ReceiveWindow
 
+_NO_WINDOW = ReceiveWindow(0)
+
 
 class Stream:
     """Protocol state of one stream, and what happens to it.
@@ -36,7 +38,7 @@ class Stream:
     def __init__(self) -> None:
         self.stream_id = 0
         self.send_window = 0
-        self.window = ReceiveWindow(0)
+        self.window = _NO_WINDOW
         self.answered = False
         self.local_closed = False
         self.remote_closed = False

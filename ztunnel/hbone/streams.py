@@ -72,10 +72,9 @@ class Streams(FrameReader):
         if not stream.closed:
             self._host.push(push_reset(stream.stream_id, code))
             self._drop(stream)
-            if not stream.remote_closed:
-                self._reset[stream.stream_id] = stream.window.left_bytes
-                if len(self._reset) > _RESETS_REMEMBERED:
-                    del self._reset[next(iter(self._reset))]
+            self._reset[stream.stream_id] = 0 if stream.remote_closed else stream.window.left_bytes
+            if len(self._reset) > _RESETS_REMEMBERED:
+                del self._reset[next(iter(self._reset))]
 
     def _give(self, stream: Stream, count: int) -> None:
         self.take(stream, count)

@@ -1,24 +1,44 @@
-"""Plaintext that reached a pod from outside of any tunnel: judged, then connected with the application, or reset."""
+"""Plaintext that reached a pod outside of any tunnel: judged, then joined with the application, or reset."""
 
 from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Protocol
 
 from ztunnel.authz.enforce import LiveConnections
-from ztunnel.errors import ConnectionFailed, Drained, NoDestination, Unreachable
+from ztunnel.errors import ConnectionFailed, Drained, NoDestination
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.splice import Splice, close_with_reset, splice
-from ztunnel.inbound.connect import Admissions, AppDial
-from ztunnel.inbound.decision import InboundAdmitted, judge_plain
-from ztunnel.model.address import Endpoint, PeerAddress, canonical
+from ztunnel.inbound.connect import Admissions, AppDial, unreachable
+from ztunnel.inbound.decision import judge_plain
+from ztunnel.model.address import Endpoint, IPAddress, PeerAddress, canonical
 from ztunnel.model.connection import Connection
 from ztunnel.redirect.attach import PodNetwork
 from ztunnel.state.hold import Hold
 from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.report import Account, Journey, Report
+
+_REMEMBERED_ADDRESSES = 64
+"""A pod has a few addresses; what it calls its own loopback by are others."""
+
+
+class LocalPod(Protocol):
+    """A pod of this node, as it is now: it changes while its acceptors and sessions live."""
+
+    @property
+    def uid(self) -> str:
+        """The workload's."""
+
+    @property
+    def network(self) -> PodNetwork:
+        """Its namespace and addresses."""
+
+    @property
+    def serving(self) -> bool:
+        """False once it was given back: sessions that stand only now are asked to go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +53,8 @@ class Inbound:
 
 
 class PlainConnection:
-    """One connection on 15006. It registers itself with the live connections, so that a change of policy can end it;
-    `connection` is what was judged."""
+    """One connection on 15006. It registers itself with the live connections, so that a change of policy can
+    end it; `connection` is what was judged."""
 
     __slots__ = (
         "_account",
@@ -47,7 +67,7 @@ class PlainConnection:
         "workload_uid",
     )
 
-    def __init__(self, inbound: Inbound, uid: str, opener: socket.socket, admitted: InboundAdmitted) -> None:
+    def __init__(self, inbound: Inbound, uid: str, opener: socket.socket, connection: Connection) -> None:
         """Takes over `opener`."""
         self._inbound = inbound
         self._opener: socket.socket | None = opener
@@ -55,45 +75,48 @@ class PlainConnection:
         self._dial: AppDial | None = None
         self._splice: Splice | None = None
         self._account: Account | None = None
-        self.connection: Connection = admitted.admitted.connection
+        self.connection = connection
         self.workload_uid = uid
 
     def start(self, network: PodNetwork, journey: Journey) -> None:
         """Connect the application."""
-        self._account = self._inbound.report.open(journey, self._counts)
-        self._inbound.live.register(self)
+        inbound, connection = self._inbound, self.connection
+        self._account = inbound.report.open(journey, self._counts)
+        inbound.live.register(self)
         self._dial = AppDial(
-            self._inbound.engine,
-            self._inbound.admissions,
-            network,
-            self.connection.source,
-            self.connection.destination,
+            inbound.engine, inbound.admissions, network, connection.source, connection.destination
         )
         self._dial.start(self._reached)
 
     def abort(self, error: ConnectionFailed) -> None:
-        """End it now, both sides reset."""
+        """End it now, both sides reset. Nothing happens if it has ended already."""
         if self._splice is not None:
             self._splice.abort(error)
         elif self._opener is not None:
             if self._dial is not None:
                 self._dial.cancel()
-            close_with_reset(self._opener)
-            self._opener = None
-            self._ended(error)
+            self._fail(error)
 
     def _reached(self, app: socket.socket | None, error: OSError | None) -> None:
-        opener, self._opener = self._opener, None
         self._dial = None
-        if opener is None:
-            if app is not None:
-                app.close()
+        opener = self._opener
+        if opener is None or app is None:
+            self._fail(unreachable(self.connection.destination, error))
             return
-        if app is None:
+        try:
+            self._splice = splice(self._inbound.engine, opener, app, self._counts, self._ended)
+        except OSError as failure:
+            close_with_reset(app)
+            self._fail(unreachable(self.connection.destination, failure))
+        else:
+            self._opener = None
+
+    def _fail(self, error: ConnectionFailed) -> None:
+        """It ends before it has carried anything."""
+        opener, self._opener = self._opener, None
+        if opener is not None:
             close_with_reset(opener)
-            self._ended(Unreachable(f"connection failed: {error}"))
-            return
-        self._splice = splice(self._inbound.engine, opener, app, self._counts, self._ended)
+        self._ended(error)
 
     def _ended(self, error: ConnectionFailed | None) -> None:
         self._inbound.live.unregister(self)
@@ -104,27 +127,27 @@ class PlainConnection:
 class PlainAcceptor:
     """What becomes of each connection that the kernel steered to a pod's 15006."""
 
-    def __init__(self, inbound: Inbound, uid: str, network: PodNetwork) -> None:
+    def __init__(self, inbound: Inbound, pod: LocalPod) -> None:
         self._inbound = inbound
-        self._uid = uid
-        self._network = network
+        self._pod = pod
+        self._addresses: dict[str, IPAddress] = {}
 
     def accepted(self, opener: socket.socket, peer: PeerAddress) -> None:
-        """Take over one accepted socket. Its local address is what the peer called: the kernel did not rewrite it."""
-        inbound = self._inbound
+        """Take over one accepted socket. Its local address is what the peer called: the kernel did not
+        rewrite it."""
+        inbound, pod = self._inbound, self._pod
         try:
-            local = opener.getsockname()
+            called = self._called(opener)
         except OSError:
             opener.close()
             return
-        called = Endpoint(canonical(ip_address(local[0])), local[1])
         world = inbound.hold.world
-        workload = world.workload(self._uid)
+        workload = world.workload(pod.uid)
         journey = Journey(Reporter.DESTINATION, peer, called, world.by_ip(peer.ip), workload)
         try:
             if workload is None:
                 raise Drained("the workload has left the mesh")
-            admitted = judge_plain(world, workload, peer, called)
+            found = judge_plain(world, workload, peer, called)
         except NoDestination as error:
             close_with_reset(opener)
             inbound.report.deny_early(journey.reporter.direction, peer, called, str(error))
@@ -132,4 +155,15 @@ class PlainAcceptor:
             close_with_reset(opener)
             inbound.report.refuse(journey, error)
         else:
-            PlainConnection(inbound, self._uid, opener, admitted).start(self._network, journey)
+            connection = PlainConnection(inbound, pod.uid, opener, found.admitted.connection)
+            connection.start(pod.network, journey)
+
+    def _called(self, opener: socket.socket) -> Endpoint:
+        """Where the socket was accepted; parsing the address costs more than accepting. Raises OSError."""
+        text, port = opener.getsockname()[:2]
+        ip = self._addresses.get(text)
+        if ip is None:
+            if len(self._addresses) >= _REMEMBERED_ADDRESSES:
+                self._addresses.clear()
+            ip = self._addresses[text] = canonical(ip_address(text))
+        return Endpoint(ip, port)

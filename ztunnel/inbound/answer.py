@@ -1,37 +1,45 @@
-"""Answers the CONNECT requests of one session: judged, then joined with the application, or refused with a status."""
+"""Answers the CONNECT requests of a session: judged, then joined with the application, or refused."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
-from ztunnel.errors import ConnectionFailed, Denied, Drained, PeerError, Unreachable
+from ztunnel.errors import ConnectionFailed, Denied, Drained, PeerError
 from ztunnel.flow.flow import Counts
 from ztunnel.hbone.answer import IncomingTunnel
-from ztunnel.hbone.request import parse_request, render_baggage, render_response
-from ztunnel.inbound.accept import Inbound
-from ztunnel.inbound.connect import AppDial
+from ztunnel.hbone.fields import Fields
+from ztunnel.hbone.request import BAD_REQUEST, parse_request, render_baggage, render_response
+from ztunnel.inbound.accept import Inbound, LocalPod
+from ztunnel.inbound.connect import AppDial, unreachable
 from ztunnel.inbound.decision import Arrival, InboundAdmitted, judge_tunnel
 from ztunnel.model.address import Endpoint, PeerAddress
 from ztunnel.model.connection import Connection, Security
 from ztunnel.model.identity import SpiffeId
+from ztunnel.model.workload import Workload
 from ztunnel.redirect.attach import PodNetwork
 from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.report import Account, Journey
 
-_UNAVAILABLE = 503
+_OK = 200
 _UNAUTHORIZED = 401
+_UNAVAILABLE = 503
 
 
 class TunnelConnection:
-    """One tunnel into a pod, from its admission to its end. Live: a change of policy can end it."""
+    """One tunnel into a pod, from its admission to its end. Live: a change of policy can end it.
+
+    dialling ── the application answers: 200 ──> joined ── either side ends, or abort ──> over
+       │ it does not: 503; abort: 401 or 503; the peer gives up ──> over
+    """
 
     __slots__ = (
         "_account",
         "_counts",
         "_dial",
         "_inbound",
-        "_joined",
         "_tunnel",
+        "_welcome",
         "connection",
         "workload_uid",
     )
@@ -42,47 +50,50 @@ class TunnelConnection:
         self._counts = Counts()
         self._account: Account | None = None
         self._dial: AppDial | None = None
-        self._joined = False
+        self._welcome: Callable[[], Fields] = lambda: ()
         self.connection = connection
         self.workload_uid = uid
 
-    def start(self, network: PodNetwork, journey: Journey) -> None:
-        """Connect the application; 200 is sent when it stands."""
-        self._account = self._inbound.report.open(journey, self._counts)
-        self._inbound.live.register(self)
+    def start(self, network: PodNetwork, journey: Journey, welcome: Callable[[], Fields]) -> None:
+        """Connect the application; when it stands, `welcome()` is sent, the 200."""
+        inbound, connection = self._inbound, self.connection
+        self._welcome = welcome
+        self._account = inbound.report.open(journey, self._counts)
+        inbound.live.register(self)
         self._tunnel.cancelled = self._cancelled
         self._dial = AppDial(
-            self._inbound.engine,
-            self._inbound.admissions,
-            network,
-            self.connection.source,
-            self.connection.destination,
+            inbound.engine, inbound.admissions, network, connection.source, connection.destination
         )
         self._dial.start(self._reached)
 
     def abort(self, error: ConnectionFailed) -> None:
-        """End it now: the peer's stream and the application's connection are reset."""
-        if self._joined:
+        """End it now: the peer gets its answer or a reset, the application a reset. Nothing if it has ended
+        already."""
+        if self._dial is None:
             self._tunnel.abort(error)
-        elif self._dial is not None:
-            self._dial.cancel()
-            self._dial = None
-            self._tunnel.refuse(render_response(_UNAUTHORIZED if isinstance(error, Denied) else _UNAVAILABLE))
-            self._ended(error)
+            return
+        self._dial.cancel()
+        self._dial = None
+        self._refuse(_status_of(error), error)
 
     def _reached(self, app: socket.socket | None, error: OSError | None) -> None:
         self._dial = None
         if app is None:
-            self._tunnel.refuse(render_response(_UNAVAILABLE))
-            self._ended(Unreachable(f"connection failed: {error}"))
+            self._refuse(_UNAVAILABLE, unreachable(self.connection.destination, error))
             return
-        self._joined = True
-        workload = self._inbound.hold.world.workload(self.workload_uid)
-        fields = render_response(200, render_baggage(workload) if workload else "")
-        self._tunnel.accept(fields, app, self._counts, self._ended)
+        try:
+            self._tunnel.accept(self._welcome(), app, self._counts, self._ended)
+        except (
+            OSError
+        ) as failure:  # the engine could not watch the socket; the tunnel has it already, and closes it
+            self._tunnel.abort(unreachable(self.connection.destination, failure))
+
+    def _refuse(self, status: int, error: ConnectionFailed) -> None:
+        self._tunnel.refuse(render_response(status))
+        self._ended(error)
 
     def _cancelled(self) -> None:
-        """The peer gave up before we answered."""
+        """The peer gave up before we answered, or its session broke."""
         if self._dial is not None:
             self._dial.cancel()
             self._dial = None
@@ -94,54 +105,68 @@ class TunnelConnection:
             self._inbound.report.close(self._account, error)
 
 
+def _status_of(error: ConnectionFailed) -> int:
+    """ztunnel's: 401 where a policy refuses, 503 for everything else (src/proxy/inbound.rs)."""
+    return _UNAUTHORIZED if isinstance(error, Denied) else _UNAVAILABLE
+
+
 class TunnelAcceptor:
     """Judges the requests of one session: who the peer is was proved once, for all of them."""
 
-    __slots__ = ("_identity", "_inbound", "_local", "_network", "_peer", "_uid")
+    __slots__ = ("_described", "_identity", "_inbound", "_local", "_peer", "_pod", "_welcoming")
 
     def __init__(
-        self,
-        inbound: Inbound,
-        pod: tuple[str, PodNetwork],
-        ends: tuple[Endpoint, PeerAddress],
-        identity: SpiffeId,
+        self, inbound: Inbound, pod: LocalPod, ends: tuple[Endpoint, PeerAddress], identity: SpiffeId
     ) -> None:
         """`ends` are the pod's own address with port 15008, and the peer's."""
         self._inbound = inbound
-        self._uid, self._network = pod
+        self._pod = pod
         self._local, self._peer = ends
         self._identity = identity
+        self._described: Workload | None = None
+        self._welcoming: Fields = render_response(_OK)
 
     def requested(self, tunnel: IncomingTunnel) -> None:
         """The peer asks for a tunnel."""
-        inbound = self._inbound
+        inbound, pod = self._inbound, self._pod
         world = inbound.hold.world
-        workload = world.workload(self._uid)
+        workload = world.workload(pod.uid)
+        # Up to 64 KiB of the peer's, which would stay for as long as the tunnel.
+        untrusted, tunnel.headers = tunnel.headers, ()
         authority = ""
         try:
-            request = parse_request(tunnel.headers)
+            request = parse_request(untrusted)
             authority = request.authority
             if workload is None:
                 raise Drained("the workload has left the mesh")
-            arrival = Arrival(request.authority, self._local, self._peer, self._identity, request.host)
+            arrival = Arrival(authority, self._local, self._peer, self._identity, request.host)
             found = judge_tunnel(world, workload, arrival)
         except PeerError as error:
-            tunnel.refuse(render_response(error.reply or 400))
+            tunnel.refuse(render_response(error.reply or BAD_REQUEST))
             inbound.report.deny_early(Reporter.DESTINATION.direction, self._peer, self._local, str(error))
         except ConnectionFailed as error:
-            tunnel.refuse(render_response(_UNAUTHORIZED if isinstance(error, Denied) else _UNAVAILABLE))
-            inbound.report.refuse(self._journey(None, authority), error)
+            tunnel.refuse(render_response(_status_of(error)))
+            inbound.report.refuse(self._journey(workload, None, authority), error)
         else:
-            connection = found.admitted.connection
-            journey = self._journey(found, str(found.app))
-            TunnelConnection(inbound, self._uid, tunnel, connection).start(self._network, journey)
+            journey = self._journey(workload, found, str(found.app))
+            connection = TunnelConnection(inbound, pod.uid, tunnel, found.admitted.connection)
+            connection.start(pod.network, journey, self._welcome)
 
-    def _journey(self, found: InboundAdmitted | None, target: str) -> Journey:
-        world = self._inbound.hold.world
-        source = found.source if found else world.by_ip(self._peer.ip)
-        if source is not None and source.identity != self._identity:
-            source = None
-        local = world.workload(self._uid)
+    def _welcome(self) -> Fields:
+        """The 200 that says who we are; rendered again when the workload has changed."""
+        workload = self._inbound.hold.world.workload(self._pod.uid)
+        if workload is not self._described:
+            self._described = workload
+            self._welcoming = render_response(_OK, render_baggage(workload) if workload else "")
+        return self._welcoming
+
+    def _journey(self, local: Workload | None, found: InboundAdmitted | None, target: str) -> Journey:
+        if found is not None:
+            source = found.source
+        else:
+            source = self._inbound.hold.world.by_ip(self._peer.ip)
+            if source is not None and source.identity != self._identity:
+                source = None
         return Journey(
             Reporter.DESTINATION,
             self._peer,

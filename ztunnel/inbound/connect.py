@@ -1,9 +1,9 @@
 """Connects a pod's application and shows it the client's address instead of ours.
 
-The socket is bound to the client's address (IP_TRANSPARENT), its 4-tuple is admitted, then it connects. A port that
-the client itself uses towards the same application would hang both connections: ports chosen by bind are odd where
-those of connect are even, so that is rare, and a first attempt that stays unanswered is followed by one on another
-port.
+The socket is bound to the client's address (IP_TRANSPARENT), its 4-tuple is admitted, then it connects. A
+port that the client itself uses towards the same application would hang both connections: ports chosen by
+bind are odd where those of connect are even, so that is rare, and a first attempt that stays unanswered is
+followed by one on another port.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
+from ztunnel.errors import Unreachable
 from ztunnel.flow.connect import Connecting, connect
 from ztunnel.flow.engine import Engine
 from ztunnel.kernel.sockets import dial_socket, spoof
-from ztunnel.model.address import Endpoint
+from ztunnel.model.address import Endpoint, ip_text
 from ztunnel.redirect.attach import PodNetwork
 
 FIRST_SECONDS = 1.5
@@ -37,8 +38,12 @@ class Admissions(Protocol):
 
 
 class AppDial:
-    """One connection being made to an application; `reached(socket, None)` or `reached(None, error)` follows once,
-    from the engine, unless it is cancelled. The socket is the callee's."""
+    """One connection being made to an application.
+
+    `reached(socket, None)` or `reached(None, error)` follows once, from the engine and never from within
+    `start`; after `cancel` neither does. The socket is the callee's. Its admission dies with it in the
+    kernel; that of an attempt that failed is dismissed here.
+    """
 
     __slots__ = (
         "_admissions",
@@ -47,6 +52,7 @@ class AppDial:
         "_engine",
         "_network",
         "_reached",
+        "_retried",
         "_sock",
         "_source",
         "_spoofed",
@@ -64,56 +70,70 @@ class AppDial:
         self._connecting: Connecting | None = None
         self._spoofed: Endpoint | None = None
         self._reached: Reached | None = None
+        self._retried = False
 
     def start(self, reached: Reached) -> None:
         """Begin."""
         self._reached = reached
-        self._attempt(FIRST_SECONDS, self._first_done)
+        self._attempt(FIRST_SECONDS)
 
     def cancel(self) -> None:
         """Nobody wants it any more."""
         self._reached = None
-        if self._connecting is not None:
-            self._connecting.cancel()
-            self._drop()
+        self._drop()
 
-    def _attempt(self, seconds: float, done: Callable[[OSError | None], None]) -> None:
-        app = self._app
+    def _attempt(self, seconds: float) -> None:
+        app, source = self._app.ip, self._source.ip
         try:
             self._sock = sock = dial_socket(
-                self._network.netns, socket.AF_INET if app.ip.version == 4 else socket.AF_INET6
+                self._network.netns, socket.AF_INET if app.version == 4 else socket.AF_INET6
             )
-            if self._source.ip.version == app.ip.version and self._source.ip not in self._network.addresses:
-                self._spoofed = spoof(sock, self._source.ip)
-                self._admissions.admit(self._spoofed, app)
-            self._connecting = connect(self._engine, sock, (str(app.ip), app.port), seconds, done)
+            # 1. The client is the pod itself: the kernel gives an address of the pod, which passes by itself.
+            # 2. The client's address is of the other family, and cannot be shown: likewise.
+            # 3. Everybody else's is shown.
+            if source.version == app.version and source not in self._network.addresses:
+                self._spoofed = spoof(sock, source)
+                self._admissions.admit(self._spoofed, self._app)
+            self._connecting = connect(
+                self._engine, sock, (ip_text(app), self._app.port), seconds, self._done
+            )
         except OSError as error:
             failed = error
-            self._engine.post(lambda: done(failed))
-
-    def _first_done(self, error: OSError | None) -> None:
-        if error is not None and error.errno in _ANOTHER_PORT and self._reached is not None:
-            self._drop()
-            self._attempt(SECOND_SECONDS, self._done)
-        else:
-            self._done(error)
+            self._engine.post(lambda: self._done(failed))
 
     def _done(self, error: OSError | None) -> None:
-        self._connecting = None
-        if error is not None:
-            self._drop()
-        sock, self._sock = self._sock, None
-        reached, self._reached = self._reached, None
-        if reached is not None:
-            reached(sock, error)
-        elif sock is not None:
-            sock.close()
+        reached = self._reached
+        if reached is None:
+            return
+        if error is None:
+            sock, self._sock = self._sock, None
+            self._connecting = self._reached = None
+            reached(sock, None)
+            return
+        self._drop()
+        if error.errno in _ANOTHER_PORT and not self._retried:
+            self._retried = True
+            self._attempt(SECOND_SECONDS)
+        else:
+            self._reached = None
+            reached(None, error)
 
     def _drop(self) -> None:
+        """Whatever there is of the attempt. The admission goes first: while the socket lives, nobody else has
+        its port."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
         if self._spoofed is not None:
             self._admissions.dismiss(self._spoofed, self._app)
             self._spoofed = None
         if self._sock is not None:
             self._sock.close()
             self._sock = None
-        self._connecting = None
+
+
+def unreachable(app: Endpoint, error: OSError | None) -> Unreachable:
+    """What to tell about an application that could not be connected."""
+    if error is not None and error.errno == errno.ETIMEDOUT:
+        return Unreachable(f"connection timed out: {app}")
+    return Unreachable(f"connection failed: {app}: {(error and error.strerror) or error}")

@@ -43,7 +43,9 @@ def parse_spiffe_id(untrusted: str) -> SpiffeId:
         raise PeerError(f"not a SPIFFE ID: {untrusted[:80]!r}")
     parts = untrusted.removeprefix("spiffe://").split("/")
     if len(parts) != 5 or parts[1] != "ns" or parts[3] != "sa":
-        raise PeerError(f"not of the form spiffe://<trust domain>/ns/<namespace>/sa/<account>: {untrusted[:80]!r}")
+        raise PeerError(
+            f"not of the form spiffe://<trust domain>/ns/<namespace>/sa/<account>: {untrusted[:80]!r}"
+        )
     trust_domain, _, namespace, _, account = parts
     if not _TRUST_DOMAIN.fullmatch(trust_domain):
         raise PeerError(f"not a trust domain: {trust_domain[:80]!r}")

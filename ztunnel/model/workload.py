@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+from functools import lru_cache
 
 from ztunnel.model.address import IPAddress
 from ztunnel.model.identity import SpiffeId
 from ztunnel.model.service import Port, ServiceName
+
+
+# One object for each identity: it is asked for with every connection, and compared and hashed as a key.
+_identity = lru_cache(65536)(SpiffeId)
 
 
 class TunnelProtocol(Enum):
@@ -90,7 +95,7 @@ class Workload:
     @property
     def identity(self) -> SpiffeId:
         """The identity that a certificate has to prove for this workload."""
-        return SpiffeId(self.trust_domain, self.namespace, self.service_account)
+        return _identity(self.trust_domain, self.namespace, self.service_account)
 
     @property
     def enrolled(self) -> bool:

@@ -1,22 +1,23 @@
-"""Takes up each connection that the kernel redirected to a pod's 15001: where to, which way, and off it goes."""
+"""Takes up each connection that the kernel redirected to a pod's 15001: where to, which way, and off it
+goes."""
 
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
-from ztunnel.errors import ConnectionFailed
+from ztunnel.errors import ConnectionFailed, NoDestination
 from ztunnel.flow.engine import Engine
-from ztunnel.flow.flow import Counts
 from ztunnel.flow.splice import close_with_reset
 from ztunnel.hbone.pool import PoolKey
 from ztunnel.hbone.request import ConnectRequest, new_traceparent, render_baggage, render_request
 from ztunnel.model.address import Endpoint, PeerAddress
 from ztunnel.model.connection import Direction, Security
+from ztunnel.model.identity import SpiffeId
 from ztunnel.model.workload import SameNode, Workload
-from ztunnel.outbound.connect import Call, PlainCall, TunnelCall
+from ztunnel.outbound.connect import Call, Calls, PlainCall, TunnelCall
 from ztunnel.outbound.decision import Context, Outcome, ToDirect, ToPlain, ToTunnel, decide
 from ztunnel.outbound.dial import Tunnels
 from ztunnel.outbound.oversee import DirectFlows
@@ -24,6 +25,7 @@ from ztunnel.redirect.attach import PodNetwork, Redirection
 from ztunnel.redirect.layout import Recalled
 from ztunnel.state.hold import Hold
 from ztunnel.state.lookup import OUTBOUND_PORT, service_at
+from ztunnel.state.world import World
 from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.report import Journey, Report
 
@@ -44,7 +46,7 @@ class Mesh:
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """What the way out of pods works with; one for all pods of the node."""
+    """What the way out of pods works with; one for all pods of the node. `calls` are those that live."""
 
     engine: Engine
     hold: Hold
@@ -53,6 +55,11 @@ class Outbound:
     tunnels: Tunnels
     direct: DirectFlows
     mesh: Mesh
+    calls: Calls = field(default_factory=Calls)
+
+
+_Known = tuple[PeerAddress, Workload, Recalled]
+"""What is known of a call: who made it, from where, and what it asked for."""
 
 
 class OutboundAcceptor:
@@ -62,96 +69,122 @@ class OutboundAcceptor:
         self._outbound = outbound
         self._uid = uid
         self._network = network
+        # What costs to make anew for each connection, and changes with the workload only.
+        self._source: Workload | None = None
+        self._identity = SpiffeId("", "", "")
+        self._baggage = ""
 
     def accepted(self, opener: socket.socket, peer: PeerAddress) -> None:
         """Take over one accepted socket."""
         outbound = self._outbound
-        recalled = outbound.redirection.original_destination(self._network.cookie, peer)
-        if recalled is None:
-            close_with_reset(opener)
-            local = Endpoint(peer.ip, OUTBOUND_PORT)
-            outbound.report.deny_early(Direction.OUTBOUND, peer, local, _NOT_REDIRECTED)
-            return
-        source = outbound.hold.world.workload(self._uid)
-        if source is None:
-            close_with_reset(opener)
-            outbound.report.deny_early(Direction.OUTBOUND, peer, recalled.destination, _LEFT)
-            return
         try:
-            outcome = self._decide(source, recalled, outbound.mesh.direct)
-        except ConnectionFailed as error:
+            recalled = outbound.redirection.original_destination(self._network.cookie, peer)
+        except OSError:
+            recalled = None
+        source = self._present()
+        if recalled is None or source is None:
             close_with_reset(opener)
-            service = service_at(outbound.hold.world, recalled.destination.ip, source.namespace)
-            journey = Journey(Reporter.SOURCE, peer, recalled.destination, source, None, service)
-            outbound.report.refuse(journey, error)
-        else:
-            self._begin(opener, (peer, source, recalled), outcome)
+            called = Endpoint(peer.ip, OUTBOUND_PORT) if recalled is None else recalled.destination
+            reason = _NOT_REDIRECTED if recalled is None else _LEFT
+            outbound.report.deny_early(Direction.OUTBOUND, peer, called, reason)
+            return
+        call = Call(opener, outbound.report, outbound.calls)
+        try:
+            self._decide(call, (peer, source, recalled), outbound.mesh.direct)
+        except BaseException:
+            call.fail(ConnectionFailed("internal error"))
+            raise
 
-    def _decide(self, source: Workload, recalled: Recalled, direct: bool) -> Outcome:
-        mesh = self._outbound.mesh
-        context = Context(mesh.node, mesh.rng, mesh.same_node, direct, recalled.picked)
-        return decide(self._outbound.hold.world, source, recalled.destination, context)
+    def _present(self) -> Workload | None:
+        """The pod as the world knows it now, None if it has left."""
+        source = self._outbound.hold.world.workload(self._uid)
+        if source is not self._source and source is not None:
+            self._source, self._identity, self._baggage = source, source.identity, render_baggage(source)
+        return source
 
-    def _begin(
-        self, opener: socket.socket, known: tuple[PeerAddress, Workload, Recalled], outcome: Outcome
-    ) -> None:
+    def _decide(self, call: Call, known: _Known, direct: bool) -> None:
+        """Decide by the world as it is now, and begin."""
         outbound = self._outbound
         peer, source, recalled = known
-        counts = Counts()
-        account = outbound.report.open(_journey(peer, source, outcome), counts)
-        call = Call(opener, account, counts, outbound.report)
-        if isinstance(outcome, ToDirect):
-            instead = partial(self._tunnel_instead, known)
-            if not outbound.direct.begin(call, source, outcome, recalled.destination, instead):
-                self._tunnel_instead(known, call)
-        elif isinstance(outcome, ToPlain):
-            plain = PlainCall(outbound.engine, call, outcome.endpoint)
-            plain.start(self._network, outbound.mesh.connect_seconds)
-        else:
-            self._tunnel(call, known, outcome)
-
-    def _tunnel_instead(self, known: tuple[PeerAddress, Workload, Recalled], call: Call) -> None:
-        """What could not go directly goes by HBONE, or as the world says by now."""
-        _, source, recalled = known
-        opener = call.hand_over()
+        world, mesh = outbound.hold.world, outbound.mesh
+        context = Context(mesh.node, mesh.rng, mesh.same_node, direct, recalled.picked)
         try:
-            outcome = self._decide(source, recalled, direct=False)
+            outcome = decide(world, source, recalled.destination, context)
         except ConnectionFailed as error:
-            call.opener = opener
+            service = service_at(world, recalled.destination.ip, source.namespace)
+            call.journey = Journey(Reporter.SOURCE, peer, recalled.destination, source, None, service)
             call.fail(error)
             return
-        self._outbound.report.withdraw(call.account)
-        self._begin(opener, known, outcome)
+        if isinstance(outcome, ToTunnel):
+            self._tunnel(call, known, outcome)
+        elif isinstance(outcome, ToPlain):
+            call.open(self._journey(peer, source, outcome))
+            plain = PlainCall(outbound.engine, call, outcome.endpoint)
+            plain.start(self._network, mesh.connect_seconds)
+        else:
+            self._direct(call, known, outcome)
 
-    def _tunnel(self, call: Call, known: tuple[PeerAddress, Workload, Recalled], route: ToTunnel) -> None:
+    def _decide_again(self, call: Call, known: _Known, direct: bool, picked: Endpoint | None) -> None:
+        """What was decided before cannot be done, or not any more. `picked` is the endpoint that it had come
+        to."""
+        peer, _, recalled = known
+        source = self._present()
+        if source is None:
+            call.fail(NoDestination(_LEFT))
+            return
+        again = Recalled(recalled.destination, picked or recalled.picked)
+        self._decide(call, (peer, source, again), direct)
+
+    def _direct(self, call: Call, known: _Known, route: ToDirect) -> None:
+        """Directly, where both ends have certificates to show all the same; otherwise as if it were not
+        possible."""
+        outbound = self._outbound
+        peer, source, recalled = known
+        call.journey = self._journey(peer, source, route)
+        instead = partial(self._decide_again, call, known, False, route.endpoint)
+        proved = outbound.tunnels.proves(self._identity, route.destination.identity)
+        if not proved or not outbound.direct.begin(call, source, route, recalled.destination, instead):
+            instead()
+
+    def _tunnel(self, call: Call, known: _Known, route: ToTunnel) -> None:
         peer, source, _ = known
         outbound = self._outbound
-        key = PoolKey(source.identity, frozenset(route.identities), peer.ip, route.endpoint)
+        call.open(self._journey(peer, source, route))
+        key = PoolKey(self._identity, frozenset(route.identities), peer.ip, route.endpoint)
         request = ConnectRequest(
             route.authority,
-            render_baggage(source),
+            self._baggage,
             peer,
             route.service.hostname if route.service else "",
             new_traceparent(outbound.mesh.rng),
         )
-        outbound.tunnels.open(TunnelCall(outbound.tunnels, call, key, self._network, render_request(request)))
+        stands = partial(self._stands, outbound.hold.world, call, known, route)
+        way = key, self._network, render_request(request)
+        outbound.tunnels.open(TunnelCall(outbound.tunnels, call, way, stands))
 
+    def _stands(self, world: World, call: Call, known: _Known, route: ToTunnel) -> bool:
+        """Whether what was decided in that world still holds. Where the world is another one, it is decided
+        again."""
+        if self._outbound.hold.world is world:
+            return True
+        self._decide_again(call, known, self._outbound.mesh.direct, None if route.waypoint else route.target)
+        return False
 
-def _journey(peer: PeerAddress, source: Workload, outcome: Outcome) -> Journey:
-    """What to report of a call that goes that way."""
-    destination = outcome.destination
-    if isinstance(outcome, ToPlain):
-        return Journey(Reporter.SOURCE, peer, outcome.endpoint, source, destination, outcome.service)
-    tunnelled = isinstance(outcome, ToTunnel)
-    return Journey(
-        Reporter.SOURCE,
-        peer,
-        outcome.endpoint,
-        source,
-        destination,
-        outcome.service,
-        source.identity,
-        destination.identity if destination else None,
-        Security.MUTUAL_TLS if tunnelled else Security.UNKNOWN,
-        outcome.authority if isinstance(outcome, ToTunnel) else "",
-    )
+    def _journey(self, peer: PeerAddress, source: Workload, outcome: Outcome) -> Journey:
+        """What to report of a call that goes that way."""
+        destination = outcome.destination
+        if isinstance(outcome, ToPlain):
+            return Journey(Reporter.SOURCE, peer, outcome.endpoint, source, destination, outcome.service)
+        tunnelled = isinstance(outcome, ToTunnel)
+        return Journey(
+            Reporter.SOURCE,
+            peer,
+            outcome.endpoint,
+            source,
+            destination,
+            outcome.service,
+            self._identity,
+            destination.identity if destination else None,
+            Security.MUTUAL_TLS if tunnelled else Security.UNKNOWN,
+            outcome.authority if isinstance(outcome, ToTunnel) else "",
+        )

@@ -1,59 +1,147 @@
-"""Starts a call the way that was decided: out of the mesh as plain TCP, or on a tunnel. `Call` is one such connection.
+"""Starts a call the way that was decided: out of the mesh as plain TCP, or on a tunnel. `Call` is one such
+connection.
 
-A call holds the application's socket until somebody who carries bytes takes it over: a splice, or a tunnel. Whatever
-goes wrong before that, the application sees a reset, and its account is closed with the reason.
+A call holds the application's socket until somebody who carries bytes takes it over: a splice, or a tunnel.
+Whatever goes wrong before that, the application sees a reset, and its account is closed with the reason.
+
+    accepted ── open ──> accounted ── hand_over ──> carried ── ended ──> over
+       └───────── fail ──────┴── fail ──> over         └── abort, by who carries it ──> over
 """
 
 from __future__ import annotations
 
 import errno
 import socket
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Protocol
 
 from ztunnel.errors import ConnectionFailed, Denied, HandshakeFailed, Unreachable
 from ztunnel.flow.connect import Connecting, connect
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
-from ztunnel.flow.splice import Splice, close_with_reset, splice
+from ztunnel.flow.splice import OnEnd, Splice, close_with_reset, splice
 from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.join import Tunnel
 from ztunnel.hbone.pool import PoolKey
 from ztunnel.kernel.sockets import dial_socket
-from ztunnel.model.address import Endpoint
+from ztunnel.model.address import Endpoint, ip_text
 from ztunnel.redirect.attach import PodNetwork
-from ztunnel.telemetry.report import Account, Report
+from ztunnel.telemetry.report import Account, Journey, Report
 
 _DENIED_STATUSES = (401, 403)
 _TUNNEL_ATTEMPTS = 2
 """A pooled session may have died unseen: no byte was sent on it, so another one is tried, once."""
 
 
-@dataclass(slots=True)
-class Call:
-    """One connection that an application made. `opener` is its socket, None once somebody else owns it."""
+class Carrier(Protocol):
+    """Whoever has a call in hand: `PlainCall`, `TunnelCall`, `oversee.DirectCall`."""
 
-    opener: socket.socket | None
-    account: Account
-    counts: Counts
-    report: Report
+    def abort(self, error: ConnectionFailed) -> None:
+        """End it now, wherever it stands; the call is told."""
+
+
+class Calls:
+    """The calls of this node that live, from accept to end: a drain waits for them, and aborts those that
+    stay."""
+
+    def __init__(self) -> None:
+        self._live: set[Call] = set()
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def add(self, call: Call) -> None:
+        """It lives."""
+        self._live.add(call)
+
+    def discard(self, call: Call) -> None:
+        """It is over; harmless a second time."""
+        self._live.discard(call)
+
+    def abort(self, error: ConnectionFailed) -> None:
+        """End all of them now. One that cannot be ended (a bug, which is raised at the end) keeps none of the
+        others."""
+        with ExitStack() as aborts:
+            for call in self._live:
+                aborts.callback(call.abort, error)
+
+
+class Call:
+    """One connection that an application made.
+
+    Attributes:
+        opener: its socket, None once somebody else owns it.
+        journey: what to report of it, None until that is known.
+        account: None until it is opened; without one, a failure is reported as a refusal.
+        carrier: whoever has it in hand, None before and after.
+    """
+
+    __slots__ = ("_calls", "account", "carrier", "counts", "journey", "opener", "report")
+
+    def __init__(self, opener: socket.socket, report: Report, calls: Calls) -> None:
+        """Takes over `opener`."""
+        self._calls = calls
+        self.opener: socket.socket | None = opener
+        self.journey: Journey | None = None
+        self.account: Account | None = None
+        self.carrier: Carrier | None = None
+        self.counts = Counts()
+        self.report = report
+        calls.add(self)
+
+    def open(self, journey: Journey) -> None:
+        """It goes that way from now on. A second time: another way than was thought at first."""
+        self.journey = journey
+        if self.account is None:
+            self.account = self.report.open(journey, self.counts)
+        else:
+            self.report.reroute(self.account, journey)
 
     def fail(self, error: ConnectionFailed) -> None:
-        """The application gets a reset, the log the reason."""
+        """The application gets a reset, the log the reason. Nothing happens once it is over."""
         opener, self.opener = self.opener, None
         if opener is not None:
             close_with_reset(opener)
-        self.report.close(self.account, error)
+        self.ended(error)
+
+    def abort(self, error: ConnectionFailed) -> None:
+        """End it now, wherever it stands."""
+        if self.carrier is not None:
+            self.carrier.abort(error)
+        else:
+            self.fail(error)
 
     def ended(self, error: ConnectionFailed | None) -> None:
         """Whoever carried it says that it is over."""
-        self.report.close(self.account, error)
+        journey, self.journey = self.journey, None
+        self.carrier = None
+        self._calls.discard(self)
+        if self.account is not None:
+            self.report.close(self.account, error)
+        elif journey is not None and error is not None:
+            self.report.refuse(journey, error)
 
     def hand_over(self) -> socket.socket:
         """The application's socket, from now on the caller's."""
         opener, self.opener = self.opener, None
         assert opener is not None
         return opener
+
+    def join(self, engine: Engine, target: socket.socket, on_end: OnEnd) -> Splice | None:
+        """Have its bytes carried to `target` and back, which is taken over; `on_end` follows in any case.
+
+        None where the kernel does not let us watch the sockets: both are closed, and `on_end` has been
+        called.
+        """
+        opener = self.hand_over()
+        try:
+            return splice(engine, opener, target, self.counts, on_end)
+        except OSError as error:
+            for end in (opener, target):
+                close_with_reset(end)
+            on_end(Unreachable(f"the connection cannot be carried: {error}"))
+            return None
 
 
 def unreachable(endpoint: Endpoint, error: OSError) -> ConnectionFailed:
@@ -66,6 +154,8 @@ def unreachable(endpoint: Endpoint, error: OSError) -> ConnectionFailed:
 class PlainCall:
     """A call that goes to `endpoint` as plain TCP, from the pod's own namespace and address."""
 
+    __slots__ = ("_call", "_connecting", "_endpoint", "_engine", "_sock", "_splice")
+
     def __init__(self, engine: Engine, call: Call, endpoint: Endpoint) -> None:
         self._engine = engine
         self._call = call
@@ -73,6 +163,7 @@ class PlainCall:
         self._sock: socket.socket | None = None
         self._connecting: Connecting | None = None
         self._splice: Splice | None = None
+        call.carrier = self
 
     def start(self, network: PodNetwork, seconds: float) -> None:
         """Connect, then carry."""
@@ -81,62 +172,72 @@ class PlainCall:
         try:
             self._sock = sock = dial_socket(network.netns, family)
             self._connecting = connect(
-                self._engine, sock, (str(ip), self._endpoint.port), seconds, self._connected
+                self._engine, sock, (ip_text(ip), self._endpoint.port), seconds, self._connected
             )
         except OSError as error:
-            self._fail(error)
+            self._fail(unreachable(self._endpoint, error))
 
     def abort(self, error: ConnectionFailed) -> None:
         """End it now, both sides reset."""
         if self._splice is not None:
             self._splice.abort(error)
-            return
-        if self._connecting is not None:
-            self._connecting.cancel()
-            self._connecting = None
-        self._drop()
-        self._call.fail(error)
+        else:
+            self._fail(error)
 
     def _connected(self, error: OSError | None) -> None:
         self._connecting = None
         if error is not None:
-            self._fail(error)
+            self._fail(unreachable(self._endpoint, error))
             return
         sock, self._sock = self._sock, None
         assert sock is not None
-        call = self._call
-        self._splice = splice(self._engine, call.hand_over(), sock, call.counts, call.ended)
+        self._splice = self._call.join(self._engine, sock, self._call.ended)
 
-    def _fail(self, error: OSError) -> None:
-        self._drop()
-        self._call.fail(unreachable(self._endpoint, error))
-
-    def _drop(self) -> None:
+    def _fail(self, error: ConnectionFailed) -> None:
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
         if self._sock is not None:
             self._sock.close()
             self._sock = None
+        self._call.fail(error)
 
 
 class Reopen(Protocol):
     """Whoever finds a session for a call: `dial.Tunnels`."""
 
-    def open(self, call: TunnelCall) -> None: ...
+    def open(self, call: TunnelCall) -> None:
+        """Start it, now or when a session stands; it is told what becomes of it."""
 
 
 class TunnelCall:
-    """A call that asks for a tunnel; the session that takes it tells it what becomes of it (`hbone.ask`)."""
+    """A call that asks for a tunnel; the session that takes it tells it what becomes of it (`hbone.ask`).
+
+    Attributes:
+        key: which sessions may carry it.
+        network: from where one is dialled.
+        fields: the CONNECT.
+    """
+
+    __slots__ = ("_attempts", "_stands", "_tunnel", "_tunnels", "call", "fields", "key", "network")
 
     def __init__(
-        self, tunnels: Reopen, call: Call, key: PoolKey, network: PodNetwork, fields: Fields
+        self, tunnels: Reopen, call: Call, way: tuple[PoolKey, PodNetwork, Fields], stands: Callable[[], bool]
     ) -> None:
-        """`key` says which sessions may carry it, `network` from where one is dialled, `fields` are the CONNECT."""
+        """`way` are `key`, `network`, `fields`. `stands()` says whether what was decided is still true; where
+        not, it decides anew, and the call has gone that way when it returns."""
         self._tunnels = tunnels
         self._attempts = 0
+        self._stands = stands
         self._tunnel: Tunnel | None = None
         self.call = call
-        self.key = key
-        self.network = network
-        self.fields = fields
+        self.key, self.network, self.fields = way
+        call.carrier = self
+
+    def still_wants(self) -> bool:
+        """Whether it is to be started now, after a wait: it has not ended meanwhile, and still goes this
+        way."""
+        return self.call.opener is not None and self._stands()
 
     def start(self, tunnel: Tunnel) -> None:
         """A session has taken it."""
@@ -144,7 +245,7 @@ class TunnelCall:
         self._attempts += 1
 
     def abort(self, error: ConnectionFailed) -> None:
-        """End it now."""
+        """End it now. Where it waits for a session, it is passed over when its turn comes."""
         if self._tunnel is not None:
             self._tunnel.abort(error)
         else:
@@ -164,11 +265,12 @@ class TunnelCall:
         """The session went before it answered, and no byte was lost with it."""
         self._tunnel = None
         self.call.opener = app
-        if error.retryable and self._attempts < _TUNNEL_ATTEMPTS:
-            self._tunnels.open(self)
-        else:
+        if not error.retryable or self._attempts >= _TUNNEL_ATTEMPTS:
             self.call.fail(error)
+        elif self._stands():
+            self._tunnels.open(self)
 
     def ended(self, error: ConnectionFailed | None) -> None:
         """The tunnel is over."""
+        self._tunnel = None
         self.call.ended(error)

@@ -1,10 +1,15 @@
 """Finds a session for each call that needs a tunnel, and dials one where there is none.
 
-The engine's side is synchronous: a call whose session is ready is started within the same callback. A call that finds
-none waits in a line, one line for each pool key, and Trio's side dials as many sessions as the line needs.
+The engine's side is synchronous: a call whose session is ready is started within the same callback. A call
+that finds none waits in a line, one line for each pool key, and Trio's side dials as many sessions as the
+line needs.
 
-A peer that refuses the connection is asked again for a second: its proxy may be restarting, or may be about to listen
-in a pod that has just been taken into the mesh. Nothing of the application has been sent by then.
+    open ── a session has room ──> started
+      └───> line ── a session stands ──> still wanted, by the world as it is now ──> started
+              └──── dialling failed, or the new session took nobody ──> the whole line fails, with the reason
+
+A peer that refuses the connection is asked again for a second: its proxy may be restarting, or may be about
+to listen in a pod that has just been taken into the mesh. Nothing of the application has been sent by then.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from functools import partial
 
 import trio
 
-from ztunnel.errors import ConnectionFailed, HboneTimedOut, Unreachable
+from ztunnel.errors import ConnectionFailed, Drained, HboneTimedOut, NoCertificate, Unreachable
 from ztunnel.flow.engine import Engine
 from ztunnel.hbone.carry import Session
 from ztunnel.hbone.dial import dial
@@ -27,12 +32,17 @@ from ztunnel.hbone.pool import Pool, PoolKey
 from ztunnel.identity.rotate import Certificate, Certificates
 from ztunnel.identity.secure import peer
 from ztunnel.kernel.sockets import dial_socket
+from ztunnel.model.address import ip_text
 from ztunnel.model.identity import SpiffeId
+from ztunnel.model.workload import Workload
 from ztunnel.outbound.connect import TunnelCall
 from ztunnel.redirect.attach import PodNetwork
+from ztunnel.state.delta import Change
+from ztunnel.state.world import World
 
 Contain = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
-"""Runs one connection's part; a bug in it ends that part, is logged and counted, and nothing else (`run.py`)."""
+"""Runs one connection's part; a bug in it ends that part, is logged and counted, and nothing else
+(`run.py`)."""
 
 _LINE_CALLS = 4096
 """Calls that wait for one session; a longer line would only time out."""
@@ -51,8 +61,8 @@ class Patience:
 
 
 class Tunnels:
-    """The sessions to other proxies. One for the node; a pod's sessions are its own, because its address is in the
-    key, and they are dialled from its own namespace."""
+    """The sessions to other proxies. One for the node; a pod's sessions are its own, because its address is
+    in the key, and they are dialled from its own namespace."""
 
     def __init__(
         self,
@@ -85,12 +95,26 @@ class Tunnels:
             )
             return
         line.append(call)
-        self._dial_for(call.key, call.network)
+        self._dial_for(call.key)
+
+    def proves(self, *identities: SpiffeId) -> bool:
+        """Whether there is a valid certificate for each of these now."""
+        current = self._certificates.current
+        return all(current(identity) is not None for identity in identities)
 
     def leave(self, concerns: Callable[[PoolKey], bool]) -> None:
         """Open no more tunnels on the sessions of these keys; those that are open live on."""
         for session in self._pool.take_out(concerns):
             session.retire()
+
+    def changed(self, before: World, world: World, change: Change) -> None:
+        """Leave the sessions with addresses that are another workload's now, or nobody's: who answers there
+        next is to prove itself. A subscriber of `Hold`."""
+        if not change.reclassified:
+            return
+        gone = {ip for ip in change.addresses if _moved(before.by_ip(ip), world.by_ip(ip))}
+        if gone:
+            self.leave(lambda key: key.destination.ip in gone)
 
     def retire_idle(self, idle_seconds: float) -> None:
         """Close the sessions that have carried nothing for so long."""
@@ -98,66 +122,113 @@ class Tunnels:
             session.retire()
 
     async def run(self, contain: Contain) -> None:
-        """Dial what is asked for, until cancelled."""
-        async with trio.open_nursery() as connections:
-            async for key, network in self._wanted:
-                connections.start_soon(contain, partial(self._serve, key, network))
+        """Dial what is asked for, until cancelled: then whoever still waits is told so."""
+        try:
+            async with trio.open_nursery() as connections:
+                async for key, network in self._wanted:
+                    connections.start_soon(contain, partial(self._serve, key, network))
+        finally:
+            for key in tuple(self._lines):
+                self._fail_line(key, Drained("connection closed due to connection drain"))
 
     def _start(self, session: Session, call: TunnelCall) -> None:
         held = call.call
-        counts, seconds = held.counts, self._patience.answer_seconds
-        call.start(session.open(call.fields, held.hand_over(), counts, call, seconds))
+        app = held.hand_over()
+        try:
+            tunnel = session.open(call.fields, app, held.counts, call, self._patience.answer_seconds)
+        except BaseException:
+            held.opener = app
+            held.fail(ConnectionFailed("internal error"))
+            raise
+        call.start(tunnel)
 
-    def _dial_for(self, key: PoolKey, network: PodNetwork) -> None:
+    def _dial_for(self, key: PoolKey) -> None:
         """Have one more session dialled, if those that are being dialled are too few for the line."""
-        if not self._pool.should_dial(key, len(self._lines.get(key, ()))):
+        line = self._lines[key]
+        if not self._pool.should_dial(key, len(line)):
             return
         try:
-            self._dials.send_nowait((key, network))
+            self._dials.send_nowait((key, line[0].network))
         except trio.WouldBlock:
-            self._fail_line(key, Unreachable("too many sessions are being dialled"))
+            # With one under way the line has somebody who serves it, or tells it why not.
+            if self._pool.should_dial(key, 1):
+                self._fail_line(key, Unreachable("too many sessions are being dialled"))
         else:
             self._pool.dialling(key)
 
     async def _serve(self, key: PoolKey, network: PodNetwork) -> None:
         """Dial one session, and start on it who waits. Where it fails, everybody who waits is told why."""
-        error: ConnectionFailed = Unreachable("internal error")
+        error = ConnectionFailed("internal error")
         session = None
         try:
             session = await self._dial(key, network)
         except ConnectionFailed as failure:
             error = failure
+        except trio.Cancelled:
+            error = Drained("connection closed due to connection drain")
+            raise
         finally:
-            if session is None:
+            if session is None or not session.alive:
                 self._pool.failed(key)
+            else:
+                self._pool.dialled(key, session)
+            if session is None:
                 self._fail_line(key, error)
-        if session is None:
+        if session is not None:
+            self._serve_line(key, session)
+
+    def _serve_line(self, key: PoolKey, session: Session) -> None:
+        """Start on a new session who waits. Where it takes nobody, the next one would not either."""
+        line = self._lines.get(key)
+        if line is None:
             return
-        self._pool.dialled(key, session)
-        line = self._lines.get(key, deque())
+        waiting = len(line)
         while line and session.can_take():
-            self._start(session, line.popleft())
-        if line:
-            self._dial_for(key, network)
-        else:
+            call = line.popleft()
+            if call.still_wants():
+                self._start(session, call)
+        if not line:
             self._lines.pop(key, None)
+        elif len(line) < waiting:
+            self._dial_for(key)
+        else:
+            self._fail_line(key, Unreachable(f"the session with {key.destination} takes no tunnels"))
 
     def _fail_line(self, key: PoolKey, error: ConnectionFailed) -> None:
+        """Nobody is going to serve this line, except where an older session has room again."""
         for call in self._lines.pop(key, ()):
-            call.call.fail(error)
+            if call.call.opener is None:
+                continue
+            session = self._pool.take(key)
+            if session is not None and call.still_wants():
+                self._start(session, call)
+            elif session is None:
+                call.call.fail(error)
 
     async def _dial(self, key: PoolKey, network: PodNetwork) -> Session:
-        """A session that stands, with a peer that proved to be one of those expected."""
+        """A session that stands, with a peer that proved to be one of those expected.
+
+        Where the certificate is replaced while it is dialled, it is dialled again: what is pooled proves the
+        new one.
+        """
+        certificate = None
+        until = None
         with trio.move_on_after(self._patience.session_seconds):
-            certificate = await self._certificates.fetch(key.source)
-            until = trio.current_time() + _REFUSED_SECONDS
             while True:
+                certificate = await self._certificates.fetch(key.source)
+                until = until or trio.current_time() + _REFUSED_SECONDS
                 try:
-                    return await self._attempt(key, network, certificate)
+                    session = await self._attempt(key, network, certificate)
                 except Unreachable:
                     if trio.current_time() >= until:
                         raise
+                else:
+                    if self._certificates.current(key.source) in (certificate, None):
+                        return session
+                    session.retire()
                 await trio.sleep(_AGAIN_SECONDS)
+        if certificate is None:
+            raise NoCertificate(f"no certificate for {key.source} in time")
         raise HboneTimedOut(
             "connection timed out, maybe a NetworkPolicy is blocking HBONE port "
             f"{key.destination.port}: deadline has elapsed"
@@ -169,7 +240,7 @@ class Tunnels:
             sock = dial_socket(network.netns, socket.AF_INET if ip.version == 4 else socket.AF_INET6)
         except OSError as error:
             raise Unreachable(f"connection failed: {key.destination}: {error}") from error
-        link = await dial(sock, (str(ip), key.destination.port), certificate.client_context)
+        link = await dial(sock, (ip_text(ip), key.destination.port), certificate.client_context)
         try:
             peer(link.tls, certificate.bundles, self._now(), key.destinations)
             return Session(self._engine, link, self._ledger, lambda ended, _: self._pool.drop(key, ended))
@@ -180,3 +251,8 @@ class Tunnels:
     def _renewed(self, identity: SpiffeId) -> None:
         """A certificate was replaced: new tunnels prove the new one, those that are open live on."""
         self.leave(lambda key: key.source == identity)
+
+
+def _moved(old: Workload | None, new: Workload | None) -> bool:
+    """Whether the address that was the one's is not its address any more."""
+    return old is not None and (new is None or new.uid != old.uid or new.identity != old.identity)

@@ -1,23 +1,30 @@
 """Follows the flows that the kernel made by itself: accounts at both ends, bytes, policy, until they end.
 
-Each end reports its opening and its end through a ring buffer, with the bytes that it sent. In between a flow's bytes
-are read from sock_diag every fifteen seconds, so that metrics move while it lives; what is read later never counts
-less, so nothing counts twice. After a restart the kernel still knows every flow: they are followed again.
+Each end reports its opening and its end through a ring buffer, with the bytes that it sent. In between a
+flow's bytes are read from sock_diag every fifteen seconds, so that metrics move while it lives; what is read
+later never counts less, so nothing counts twice. After a restart the kernel still knows every flow: they are
+followed again.
+
+    OPENED by either end ──> account at both ends, judged again if its verdict may have been void
+    ENDED by both, or not found by sock_diag twice in a row (a record was lost) ──> accounts closed
+    a change of policy ──> sockets destroyed ──> their ENDED records close the accounts, with the last byte
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from functools import partial
 from select import EPOLLIN
 
-from ztunnel.errors import ConnectionFailed, Denied
-from ztunnel.flow.engine import Engine
-from ztunnel.kernel.sockets import connections, destroy
+from ztunnel.errors import ConnectionFailed, Denied, Unreachable
+from ztunnel.kernel.sockets import LiveSocket, TcpState, connections, destroy
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Connection
 from ztunnel.model.workload import Workload
 from ztunnel.outbound.oversee import DirectFlows
+from ztunnel.redirect.attach import PodNetwork
 from ztunnel.redirect.layout import FlowRecord, LiveFlow, RecordEvent, RecordRole
+from ztunnel.state.delta import Change
 from ztunnel.state.hold import Hold
 from ztunnel.state.lookup import service_at
 from ztunnel.telemetry.labels import Reporter
@@ -25,47 +32,71 @@ from ztunnel.telemetry.metrics import Measured
 from ztunnel.telemetry.report import Account, Journey
 
 POLL_SECONDS = 15.0
+_PAUSE_SECONDS = 1.0
+_RECORDS = 128
+"""Read in one go: a pod that runs against a refusal must not keep established flows waiting."""
+
+_UNSEEN = 2
+"""Polls without a flow's socket until it counts as gone: at the first, its last record may be under way."""
 
 _Flow = tuple[Endpoint, Endpoint]
 
 
 class KernelFlow:
-    """One flow between two pods of this node. Live: a change of policy destroys its sockets."""
+    """One flow between two pods of this node. Live: a change of policy destroys its sockets.
+
+    Attributes:
+        sockets: the kernel's cookie of each end's socket, as far as it is known.
+        ended: the ends that have reported their end.
+        unseen: polls in a row that did not find it.
+        condemned: why it has to end, once a policy refuses it.
+    """
 
     __slots__ = (
-        "_ended",
         "_follower",
-        "_sides",
         "accounts",
+        "condemned",
         "connection",
         "counts",
+        "ended",
+        "sockets",
         "source_uid",
+        "unseen",
         "workload_uid",
     )
 
-    def __init__(self, follower: Follower, connection: Connection, ends: tuple[Workload, Workload]) -> None:
+    def __init__(self, follower: Follower, connection: Connection, uids: tuple[str, str]) -> None:
+        """`uids` are those of the source's and the destination's workload, empty where unknown."""
         self._follower = follower
-        self._ended: set[RecordRole] = set()
         self.connection = connection
         self.counts = Measured()
-        self.source_uid, self.workload_uid = ends[0].uid, ends[1].uid
+        self.source_uid, self.workload_uid = uids
         self.accounts: list[Account] = []
+        self.sockets: dict[RecordRole, int] = {}
+        self.ended: set[RecordRole] = set()
+        self.unseen = 0
+        self.condemned: ConnectionFailed | None = None
 
-    def measure(self, role: RecordRole, sent_bytes: int) -> None:
-        """What one end has sent since the flow's start."""
+    @property
+    def key(self) -> _Flow:
+        """Its 4-tuple."""
+        return self.connection.source, self.connection.destination
+
+    def belongs(self, role: RecordRole, socket: int) -> bool:
+        """Whether this is the socket of that end; the first one named is."""
+        return self.sockets.setdefault(role, socket) == socket
+
+    def measure(self, role: RecordRole, sent_bytes: int, received_bytes: int = 0) -> None:
+        """What one end has sent and received since the flow's start."""
         if role is RecordRole.CLIENT:
-            self.counts.measure(sent_bytes, 0)
+            self.counts.measure(sent_bytes, received_bytes)
         else:
-            self.counts.measure(0, sent_bytes)
-
-    def end(self, role: RecordRole) -> bool:
-        """One end has ended; whether that was the second."""
-        self._ended.add(role)
-        return len(self._ended) == 2
+            self.counts.measure(received_bytes, sent_bytes)
 
     def abort(self, error: ConnectionFailed) -> None:
         """Destroy it: its sockets see ECONNABORTED and ECONNRESET."""
-        self._follower.destroy(self, error)
+        self.condemned = error
+        self._follower.destroy(self)
 
 
 class Follower:
@@ -73,147 +104,265 @@ class Follower:
 
     def __init__(self, flows: DirectFlows, hold: Hold) -> None:
         self._flows = flows
+        self._kernel = flows.kernel
         self._hold = hold
         self._live: dict[_Flow, KernelFlow] = {}
+        self._suspects: set[str] = set()
+        self._uids: dict[int, str] = {}
+        self._lost = 0
 
     def __len__(self) -> int:
         return len(self._live)
 
-    def watch(self, engine: Engine, on_bug: Callable[[BaseException], None]) -> None:
+    def watch(self, *_: object) -> None:
         """From now on the engine reads records as they come, and bytes every fifteen seconds."""
-
-        def poll() -> None:
-            engine.after(POLL_SECONDS, poll)
-            self.poll()
-
-        engine.watch(self._flows.redirection.records_fd, EPOLLIN, lambda mask: self.pull(), on_bug)
-        engine.after(POLL_SECONDS, poll)
+        self._listen()
+        self._poll_again()
 
     def resume(self) -> None:
-        """After a restart: take up the flows that lived on without us, and judge them by the world as it is now."""
-        for flow in self._flows.redirection.direct_flows():
-            if flow.role is RecordRole.CLIENT and flow.established:
-                self._open(flow)
+        """After a restart: take up the flows that lived on without us, and judge them by the world as it is
+        now."""
+        while self._take_records():
+            pass
+        self._take_up()
+        self._suspects.clear()
+        self._flows.live.rejudge(self._hold.world, Change(everywhere=True))
 
     def pull(self) -> None:
-        """Read what the kernel has reported."""
-        for record in self._flows.redirection.records():
-            key = (record.source, record.destination)
-            if record.event is RecordEvent.OPENED:
-                if key not in self._live:
-                    self._open(record)
-            elif record.event is RecordEvent.DENIED:
-                self._refused(record)
-            elif not record.established:
-                self._flows.redirection.forget(record.cookie, record.destination)
-            else:
-                self._end(key, record)
+        """Read what the kernel has reported, up to a limit; the engine asks again where there is more."""
+        self._take_records()
+        self._judge_suspects()
 
     def poll(self) -> None:
-        """Read the bytes of the flows that live, and close the accounts of those that are gone without a record."""
-        if not self._live:
-            return
-        cookies = {self._flows.pods[uid].netns for flow in self._live.values() for uid in self._uids(flow)}
-        seen: set[_Flow] = set()
-        for netns in cookies:
-            for each in connections(netns):
-                for key, role in (
-                    ((each.local, each.remote), RecordRole.CLIENT),
-                    ((each.remote, each.local), RecordRole.SERVER),
-                ):
-                    flow = self._live.get(key)
-                    if flow is not None:
-                        seen.add(key)
-                        flow.measure(role, max(each.acked_bytes - (role is RecordRole.CLIENT), 0))
-        for key in [key for key in self._live if key not in seen]:
-            self._close(key, None)
+        """Have the bytes of the flows that live read, one pod at a time within the next fifteen seconds: each
+        reading walks the machine's whole table of connections. Close the accounts of those that are gone
+        without a record."""
+        self.pull()
+        self._recover()
+        flows = defaultdict(list)
+        for flow in tuple(self._live.values()):
+            uid, role = self._end_at_hand(flow)
+            if uid:
+                flows[uid, role].append(flow)
+            else:
+                self._miss(flow)
+        for number, (end, group) in enumerate(flows.items()):
+            self._flows.engine.after(POLL_SECONDS * number / len(flows), partial(self._read, end, group))
 
-    def _uids(self, flow: KernelFlow) -> Iterable[str]:
-        return [uid for uid in (flow.source_uid, flow.workload_uid) if uid in self._flows.pods]
+    def destroy(self, flow: KernelFlow) -> None:
+        """Destroy a flow's sockets from whichever end is still there; the other one is reset by the first.
 
-    def destroy(self, flow: KernelFlow, error: ConnectionFailed) -> None:
-        """Destroy a flow's sockets from whichever end is still there."""
-        source, destination = flow.connection.source, flow.connection.destination
-        for uid, local, remote in (
-            (flow.source_uid, source, destination),
-            (flow.workload_uid, destination, source),
-        ):
+        Where the kernel cannot, it is tried again at each poll and each change of the world.
+        """
+        source, destination = flow.key
+        ends = ((flow.source_uid, source, destination), (flow.workload_uid, destination, source))
+        for uid, local, remote in ends:
             network = self._flows.pods.get(uid)
-            if network is not None:
-                destroy(network.netns, local, remote)
-        self._close((source, destination), error)
+            try:
+                if network is not None and destroy(network.netns, local, remote):
+                    self._flows.live.unregister(flow, flow.source_uid)
+                    return
+            except OSError:
+                continue
 
-    def _open(self, seen: FlowRecord | LiveFlow) -> None:
-        world = self._hold.world
-        source, destination = world.by_ip(seen.source.ip), world.by_ip(seen.destination.ip)
-        if source is None or destination is None:
+    # Records.
+
+    def _listen(self) -> None:
+        self._flows.engine.watch(self._kernel.records_fd, EPOLLIN, lambda mask: self.pull(), self._pause)
+
+    def _pause(self, bug: BaseException) -> None:
+        """A bug in reading, which the engine reports: no other before a second has passed."""
+        self._flows.engine.unwatch(self._kernel.records_fd)
+        self._flows.engine.after(_PAUSE_SECONDS, self._listen)
+
+    def _take_records(self) -> int:
+        records = self._kernel.records(_RECORDS)
+        for record in records:
+            if record.event is RecordEvent.OPENED:
+                self._opened(record)
+            elif record.event is RecordEvent.DENIED:
+                self._refused(record)
+            elif record.established:
+                self._ended(record)
+            else:
+                self._unanswered(record)
+        return len(records)
+
+    def _opened(self, record: FlowRecord) -> None:
+        flow = self._live.get((record.source, record.destination))
+        if flow is not None and not flow.belongs(record.role, record.socket):
+            self._close(flow)  # its ports are used anew: the record of its end was lost
+            flow = None
+        flow = flow or self._open(record)
+        flow.belongs(record.role, record.socket)
+        if self._flows.may_be_void(record.time_ns - record.duration_ns):
+            self._suspects.add(flow.workload_uid)
+
+    def _ended(self, record: FlowRecord) -> None:
+        flow = self._live.get((record.source, record.destination))
+        if flow is None or not flow.belongs(record.role, record.socket):
             return
-        flow = KernelFlow(
-            self, Connection(seen.source, seen.destination, source.identity), (source, destination)
-        )
-        journeys = [self._journey(reporter, seen, (source, destination)) for reporter in Reporter]
+        flow.measure(record.role, record.sent_bytes)
+        flow.ended.add(record.role)
+        if len(flow.ended) == len(RecordRole):
+            self._close(flow)
+
+    def _unanswered(self, record: FlowRecord) -> None:
+        """A direct SYN was refused, or has waited for a second: the next call comes to the proxy."""
+        self._kernel.forget(record.cookie, record.destination)
+        if record.event is RecordEvent.UNANSWERED:
+            self._flows.detour(record.cookie, record.destination)
+            return
+        ends = self._ends(record)
+        failed = Unreachable(f"connection failed: {record.destination}: refused, or not answered")
+        self._flows.report.refuse(self._journey(Reporter.SOURCE, record, ends), failed)
+
+    def _refused(self, record: FlowRecord) -> None:
+        """The kernel refused a call at connect, by a verdict of ours: reported as if we had refused it."""
+        world = self._hold.world
+        source = world.workload(self._uid_of(record.cookie))
+        if source is None or not source.addresses:
+            return  # the pod has left: nobody knows any more who called
+        policy = self._flows.policy(record.policy)
+        reason = f"explicitly denied by: {policy}" if policy else "allow policies exist, but none allowed"
+        if policy is None:
+            reason = "by a policy of before the restart"
+        denied = Denied(f"connection closed due to policy rejection: {reason}", policy or "")
+        wanted = record.destination.ip.version
+        own = next((ip for ip in source.addresses if ip.version == wanted), source.addresses[0])
+        ends = source, world.by_ip(record.destination.ip)
+        for reporter in Reporter:
+            journey = self._journey(reporter, record, ends)
+            self._flows.report.refuse(journey._replace(source=Endpoint(own, 0)), denied)
+
+    def _uid_of(self, cookie: int) -> str:
+        """The pod of a namespace; pods come and go, so what is remembered may be out of date."""
+        pods = self._flows.pods
+        uid = self._uids.get(cookie, "")
+        if uid not in pods or pods[uid].cookie != cookie:
+            self._uids = {network.cookie: each for each, network in pods.items()}
+            uid = self._uids.get(cookie, "")
+        return uid
+
+    # Flows.
+
+    def _take_up(self) -> None:
+        for found in self._kernel.direct_flows():
+            if found.role is RecordRole.CLIENT and found.established:
+                flow = self._live.get((found.source, found.destination)) or self._open(found)
+                flow.belongs(found.role, found.socket)
+                if self._flows.may_be_void(found.since_ns):
+                    self._suspects.add(flow.workload_uid)
+
+    def _recover(self) -> None:
+        """Where records were lost, the kernel's memory tells which flows we have not heard of."""
+        lost = self._kernel.outcomes().get("record_lost", 0)
+        if lost != self._lost:
+            self._lost = lost
+            self._take_up()
+            self._judge_suspects()
+
+    def _judge_suspects(self) -> None:
+        """Judge again the flows of verdicts that were voided while they opened."""
+        if self._suspects:
+            suspects, self._suspects = frozenset(self._suspects), set()
+            self._flows.live.rejudge(self._hold.world, Change(reclassified=suspects))
+
+    def _open(self, seen: FlowRecord | LiveFlow) -> KernelFlow:
+        """Account for a flow, also where an end has left the world meanwhile: then nothing judges it any
+        more."""
+        source, destination = ends = self._ends(seen)
+        connection = Connection(seen.source, seen.destination, source.identity if source else None)
+        uids = source.uid if source else "", destination.uid if destination else ""
+        flow = KernelFlow(self, connection, uids)
+        journeys = [self._journey(reporter, seen, ends) for reporter in Reporter]
         flow.accounts = [self._flows.report.open(journey, flow.counts) for journey in journeys]
-        self._live[(seen.source, seen.destination)] = flow
-        self._flows.live.register(flow, flow.source_uid)
+        self._live[flow.key] = flow
+        if source and destination:
+            self._flows.live.register(flow, flow.source_uid)
+        return flow
+
+    def _ends(self, seen: FlowRecord | LiveFlow) -> tuple[Workload | None, Workload | None]:
+        world = self._hold.world
+        return world.by_ip(seen.source.ip), world.by_ip(seen.destination.ip)
 
     def _journey(
-        self, reporter: Reporter, seen: FlowRecord | LiveFlow, ends: tuple[Workload, Workload]
+        self,
+        reporter: Reporter,
+        seen: FlowRecord | LiveFlow,
+        ends: tuple[Workload | None, Workload | None],
     ) -> Journey:
         source, destination = ends
-        service = service_at(self._hold.world, seen.asked.ip, source.namespace)
         return Journey(
             reporter,
             seen.source,
             seen.destination,
             source,
             destination,
-            service,
-            source.identity,
-            destination.identity,
+            service_at(self._hold.world, seen.asked.ip, source.namespace if source else ""),
+            source.identity if source else None,
+            destination.identity if destination else None,
         )
 
-    def _end(self, key: _Flow, record: FlowRecord) -> None:
-        flow = self._live.get(key)
-        if flow is None:
-            return
-        flow.measure(record.role, record.sent_bytes)
-        if flow.end(record.role):
-            self._close(key, None)
-
-    def _close(self, key: _Flow, error: ConnectionFailed | None) -> None:
-        flow = self._live.pop(key, None)
-        if flow is None:
+    def _close(self, flow: KernelFlow) -> None:
+        if self._live.pop(flow.key, None) is None:
             return
         self._flows.live.unregister(flow, flow.source_uid)
         for account in flow.accounts:
-            self._flows.report.close(account, error)
+            self._flows.report.close(account, flow.condemned)
 
-    def _refused(self, record: FlowRecord) -> None:
-        """The kernel refused a call at connect, by a verdict of ours: reported as if we had refused it."""
-        world = self._hold.world
-        destination = world.by_ip(record.destination.ip)
-        source = next(
-            (world.workload(uid) for uid, pod in self._flows.pods.items() if pod.cookie == record.cookie),
-            None,
+    # Bytes.
+
+    def _poll_again(self) -> None:
+        self._flows.engine.after(POLL_SECONDS, self._poll_again)
+        self.poll()
+
+    def _end_at_hand(self, flow: KernelFlow) -> tuple[str, RecordRole]:
+        """One end tells what both have sent: preferably the client's, whose pod is shared by fewer flows or
+        as many."""
+        pods = self._flows.pods
+        if flow.source_uid in pods and RecordRole.CLIENT not in flow.ended:
+            return flow.source_uid, RecordRole.CLIENT
+        return (
+            (flow.workload_uid, RecordRole.SERVER) if flow.workload_uid in pods else ("", RecordRole.SERVER)
         )
-        if source is None or destination is None or not source.addresses:
-            return
-        policy = self._flows.policy(record.policy)
-        reason = f"explicitly denied by: {policy}" if policy else "allow policies exist, but none allowed"
-        denied = Denied(f"connection closed due to policy rejection: {reason}", policy)
-        own = next(
-            (ip for ip in source.addresses if ip.version == record.destination.ip.version),
-            source.addresses[0],
-        )
-        for reporter in Reporter:
-            journey = Journey(
-                reporter,
-                Endpoint(own, 0),
-                record.destination,
-                source,
-                destination,
-                service_at(world, record.asked.ip, source.namespace),
-                source.identity,
-                destination.identity,
-            )
-            self._flows.report.refuse(journey, denied)
+
+    def _read(self, end: tuple[str, RecordRole], flows: list[KernelFlow]) -> None:
+        uid, role = end
+        network = self._flows.pods.get(uid)
+        found = _sockets(network) if network is not None else None
+        if found is None:
+            return  # the pod is leaving: the next poll knows more
+        for flow in flows:
+            near, far = flow.key if role is RecordRole.CLIENT else flow.key[::-1]
+            seen = found.get((near, far))
+            if self._live.get(flow.key) is not flow:
+                continue
+            if seen is None or not flow.belongs(role, seen.cookie):
+                self._miss(flow)
+                continue
+            flow.unseen = 0
+            flow.measure(role, *_payload(seen, role))
+            if flow.condemned is not None:
+                self.destroy(flow)
+
+    def _miss(self, flow: KernelFlow) -> None:
+        flow.unseen += 1
+        if flow.unseen >= _UNSEEN:
+            self._close(flow)
+
+
+def _sockets(network: PodNetwork) -> dict[_Flow, LiveSocket] | None:
+    """A pod's connections by (local, remote); None where its namespace does not answer."""
+    try:
+        return {(each.local, each.remote): each for each in connections(network.netns)}
+    except OSError:
+        return None
+
+
+def _payload(seen: LiveSocket, role: RecordRole) -> tuple[int, int]:
+    """Bytes of payload sent and received: the kernel counts the opener's SYN, and each FIN, as one
+    (net/ipv4/tcp.c)."""
+    sent = seen.acked_bytes - (role is RecordRole.CLIENT) - (seen.state is TcpState.FIN_WAIT2)
+    received = seen.received_bytes - (seen.state in (TcpState.CLOSE_WAIT, TcpState.CLOSING))
+    return max(sent, 0), max(received, 0)

@@ -1,37 +1,42 @@
-"""Oversees direct flows: the kernel's verdicts about pairs of pods of this node, and the flows that go by them.
+"""Oversees direct flows: the kernel's verdicts about pairs of pods of this node, and the flows that go by
+them.
 
-The first call of a pair is judged here, made by us over the pods' own interfaces, and taught to the kernel once it
-stands; the kernel makes the next ones alone and reports them. What is taught is void when either pod's generation has
-moved on, and none of it counts unless the lease is renewed (`renew`).
+The first call of a pair is judged here, made by us over the pods' own interfaces, and taught to the kernel
+once it stands; the kernel makes the next ones alone and reports them (`follow`). What is taught is void when
+either pod's generation has moved on, and none of it counts unless the lease is renewed.
 
-    call -> judged -> dialled ── stands ──> taught, carried by us     ── unanswered for a second ──> HBONE instead
-    kernel's record OPENED  -> an account at both ends, registered with the live connections
-    kernel's record ENDED   -> its bytes, its account closed          (a refused or unanswered SYN voids the verdict)
-    a change of the world   -> generations of what it touches move on; live flows are judged again, refused ones die
+    call -> judged -> dialled ── stands ──> taught, carried by us
+              │           └─ unanswered for a second ──> HBONE instead, for a minute at once
+              └─ refused ──> taught as well, so that the next call fails at connect
+    kernel's record OPENED -> an account at both ends, registered with the live connections
+    kernel's record ENDED  -> its bytes, its account closed; a refused or unanswered SYN voids the verdict
+    a change of the world  -> generations of what it touches move on; live flows are judged again
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ztunnel.authz.direct import connection_between, judge_direct
 from ztunnel.authz.enforce import LiveConnections
 from ztunnel.errors import ConnectionFailed, Denied
 from ztunnel.flow.connect import Connecting, connect
 from ztunnel.flow.engine import Engine
-from ztunnel.flow.flow import Counts
-from ztunnel.flow.splice import Splice, splice
+from ztunnel.flow.splice import Splice
 from ztunnel.kernel.sockets import dial_socket
-from ztunnel.model.address import Endpoint
+from ztunnel.model.address import Endpoint, ip_text
 from ztunnel.model.connection import Connection
+from ztunnel.model.identity import SpiffeId
 from ztunnel.model.service import ServiceName
 from ztunnel.model.workload import Workload
 from ztunnel.outbound.connect import Call, unreachable
 from ztunnel.outbound.decision import ToDirect
-from ztunnel.redirect.attach import PodNetwork, Redirection
-from ztunnel.redirect.layout import Deny, Direct
+from ztunnel.redirect.attach import PodNetwork
+from ztunnel.redirect.layout import Deny, Direct, FlowRecord, LiveFlow
 from ztunnel.state.balancer import shares
 from ztunnel.state.delta import Change
 from ztunnel.state.hold import Hold
@@ -40,11 +45,40 @@ from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.report import Account, Journey, Report
 
 UNANSWERED_SECONDS = 1.0
+_DETOUR_SECONDS = 60.0
+"""For so long a pair whose SYN stayed unanswered (a NetworkPolicy lets only HBONE through) is not tried
+again."""
+
+_DETOURS = 4096
+_RACE_NS = 10_000_000
+"""More than a hook can take between reading a verdict and writing down the time."""
+
+
+class Kernel(Protocol):
+    """What the kernel holds of direct flows (`redirect.attach.Redirection`, which says more of each)."""
+
+    @property
+    def records_fd(self) -> int: ...
+
+    def generation(self, cookie: int) -> int: ...
+    def bump(self, cookie: int) -> int: ...
+    def bump_all(self) -> None: ...
+    def teach(self, source_cookie: int, destination: Endpoint, verdict: Direct | Deny) -> None: ...
+    def forget(self, source_cookie: int, destination: Endpoint) -> None: ...
+    def serve_vip(self, vip: Endpoint, endpoints: Sequence[tuple[Endpoint, int]]) -> None: ...
+    def drop_vip(self, vip: Endpoint) -> None: ...
+    def drop_vips(self) -> None: ...
+    def admit(self, source: Endpoint, destination: Endpoint) -> None: ...
+    def dismiss(self, source: Endpoint, destination: Endpoint) -> None: ...
+    def records(self, limit: int = ...) -> list[FlowRecord]: ...
+    def direct_flows(self) -> list[LiveFlow]: ...
+    def outcomes(self) -> dict[str, int]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Both ends of a direct call: pods of this node, where on the destination it goes, and what was asked for."""
+    """Both ends of a direct call: pods of this node, where on the destination it goes, and what was asked
+    for."""
 
     source: Workload
     source_network: PodNetwork
@@ -74,48 +108,54 @@ class DirectCall:
         self._call = call
         self._pair = pair
         self._sock: socket.socket | None = None
+        self._peer = connection.source
         self._connecting: Connecting | None = None
         self._splice: Splice | None = None
         self._far: Account | None = None
         self.connection = connection
         self.workload_uid = pair.route.destination.uid
 
-    def start(self, verdict: Direct, unanswered: Callable[[Call], None]) -> None:
-        """Dial; `unanswered(call)` gets the call back if the other end does not answer within a second."""
+    def start(self, verdict: Direct, instead: Callable[[], None]) -> bool:
+        """Dial; `instead()` is called if the other end does not answer within a second, or the verdict is
+        void by then. False if the kernel does not let us: nothing was done."""
         flows, pair = self._flows, self._pair
         endpoint = pair.route.endpoint
         flows.live.register(self, pair.source.uid)
+        self._call.carrier = self
 
         def connected(error: OSError | None) -> None:
             self._connecting = None
-            if error is None:
+            if error is None and flows.still_holds(pair, verdict):
                 self._stands(verdict)
-            elif isinstance(error, TimeoutError):
+            elif error is None or isinstance(error, TimeoutError):
                 self._drop()
-                unanswered(self._call)
+                if error is not None:
+                    flows.detour(pair.source_network.cookie, endpoint)
+                instead()
             else:
-                self._fail(error)
+                self._drop()
+                self._call.fail(unreachable(endpoint, error))
 
         try:
             self._sock = sock = dial_socket(
                 pair.source_network.netns, socket.AF_INET if endpoint.ip.version == 4 else socket.AF_INET6
             )
-            if endpoint.ip not in pair.source_network.addresses:
-                sock.bind((str(self.connection.source.ip), 0))
-                flows.redirection.admit(Endpoint(self.connection.source.ip, sock.getsockname()[1]), endpoint)
+            sock.bind((ip_text(self._peer.ip), 0))
+            self._peer = Endpoint(self._peer.ip, sock.getsockname()[1])
+            flows.kernel.admit(self._peer, endpoint)
             self._connecting = connect(
-                flows.engine, sock, (str(endpoint.ip), endpoint.port), UNANSWERED_SECONDS, connected
+                flows.engine, sock, (ip_text(endpoint.ip), endpoint.port), UNANSWERED_SECONDS, connected
             )
-        except OSError as error:
-            self._fail(error)
+        except OSError:
+            self._drop()
+            return False
+        return True
 
     def abort(self, error: ConnectionFailed) -> None:
         """End it now, both sides reset."""
         if self._splice is not None:
             self._splice.abort(error)
             return
-        if self._connecting is not None:
-            self._connecting.cancel()
         self._drop()
         self._call.fail(error)
 
@@ -123,10 +163,11 @@ class DirectCall:
         flows, pair, call = self._flows, self._pair, self._call
         sock, self._sock = self._sock, None
         assert sock is not None
+        assert call.journey is not None
         flows.teach(pair, verdict)
-        peer = Endpoint(self.connection.source.ip, sock.getsockname()[1])
-        self._far = flows.report.open(pair.journey(Reporter.DESTINATION, peer), call.counts)
-        self._splice = splice(flows.engine, call.hand_over(), sock, call.counts, self._ended)
+        call.open(call.journey)
+        self._far = flows.report.open(pair.journey(Reporter.DESTINATION, self._peer), call.counts)
+        self._splice = call.join(flows.engine, sock, self._ended)
 
     def _ended(self, error: ConnectionFailed | None) -> None:
         self._flows.live.unregister(self, self._pair.source.uid)
@@ -134,54 +175,63 @@ class DirectCall:
             self._flows.report.close(self._far, error)
         self._call.ended(error)
 
-    def _fail(self, error: OSError) -> None:
-        self._drop()
-        self._call.fail(unreachable(self._pair.route.endpoint, error))
-
     def _drop(self) -> None:
+        """Give up before it stands. The admission of what was never dialled would stay."""
         self._flows.live.unregister(self, self._pair.source.uid)
+        self._call.carrier = None
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
         if self._sock is not None:
             self._sock.close()
             self._sock = None
+            self._flows.kernel.dismiss(self._peer, self._pair.route.endpoint)
 
 
 class DirectFlows:
-    """What this node's kernel may carry by itself. `pods` are the enrolled pods by workload uid, kept by `pods/`."""
+    """What this node's kernel may carry by itself.
+
+    Attributes:
+        pods: the enrolled pods by workload uid, kept by `pods/`.
+        untaught: how often the kernel's maps had no room for what was to be taught; it asks again then.
+    """
 
     def __init__(
-        self, engine: Engine, redirection: Redirection, hold: Hold, report: Report, live: LiveConnections
+        self, engine: Engine, kernel: Kernel, hold: Hold, report: Report, live: LiveConnections
     ) -> None:
         self.engine = engine
-        self.redirection = redirection
+        self.kernel = kernel
         self.report = report
         self.live = live
         self.pods: dict[str, PodNetwork] = {}
+        self.untaught = 0
         self._hold = hold
-        self._vips: dict[ServiceName, set[Endpoint]] = {}
-        self._policies: list[str] = [""]
+        self._vips: dict[Endpoint, ServiceName] = {}
+        self._policies: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._number("")
+        self._detours: dict[tuple[int, Endpoint], float] = {}
         # What was taught before we were started was true of a world that we have not seen.
-        redirection.bump_all()
+        kernel.bump_all()
+        kernel.drop_vips()
+        self._voided_ns = time.monotonic_ns()
         hold.subscribe(self._changed)
 
     def begin(
-        self,
-        call: Call,
-        source: Workload,
-        route: ToDirect,
-        asked: Endpoint,
-        unanswered: Callable[[Call], None],
+        self, call: Call, source: Workload, route: ToDirect, asked: Endpoint, instead: Callable[[], None]
     ) -> bool:
-        """Make a call directly; False if one of the ends is not a pod that is enrolled here, and nothing was done.
+        """Make a call directly; False if that is not possible now, and nothing was done.
 
-        A refusal closes the call's account and is taught to the kernel, so that the next call fails at connect.
+        A refusal ends the call and is taught to the kernel, so that the next call fails at connect.
+        `instead()` is called later if nobody answers: the call still has the application's socket then.
         """
         near = self.pods.get(source.uid)
         far = self.pods.get(route.destination.uid)
-        if near is None or far is None:
+        if near is None or far is None or self._takes_detour(near.cookie, route.endpoint):
             return False
         pair = Pair(source, near, route, far, asked)
         # Read before judging: a change that comes between voids the verdict before it is stored.
-        generations = self.redirection.generation(near.cookie), self.redirection.generation(far.cookie)
+        generations = self.kernel.generation(near.cookie), self.kernel.generation(far.cookie)
         connection = connection_between(source, route.endpoint)
         try:
             judge_direct(
@@ -189,41 +239,96 @@ class DirectFlows:
             )
         except Denied as denied:
             self.teach(pair, Deny(self._number(denied.policy), generations[0], far.cookie, generations[1]))
-            self.report.refuse(pair.journey(Reporter.DESTINATION, call.account.journey.source), denied)
+            peer = call.journey.source if call.journey else connection.source
+            self.report.refuse(pair.journey(Reporter.DESTINATION, peer), denied)
             call.fail(denied)
-        else:
-            DirectCall(self, call, pair, connection).start(Direct(far.cookie, *generations), unanswered)
-        return True
+            return True
+        return DirectCall(self, call, pair, connection).start(Direct(far.cookie, *generations), instead)
 
     def teach(self, pair: Pair, verdict: Direct | Deny) -> None:
-        """From now on the kernel answers for this pair, and picks among the endpoints of the VIP that was asked for."""
-        self.redirection.teach(pair.source_network.cookie, pair.route.endpoint, verdict)
-        service = pair.route.service
-        if service is None or pair.asked in self._vips.get(service.key, ()):
-            return
-        served = self._hold.world.served[service.key]
-        self.redirection.serve_vip(pair.asked, shares(served, pair.asked, pair.source))
-        self._vips.setdefault(service.key, set()).add(pair.asked)
+        """From now on the kernel answers for this pair, and picks among the endpoints of the VIP that was
+        asked for."""
+        try:
+            self.kernel.teach(pair.source_network.cookie, pair.route.endpoint, verdict)
+            self._serve_vip(pair)
+        except OSError:
+            self.untaught += 1
 
-    def policy(self, number: int) -> str:
-        """The key of the policy that a kernel's refusal names."""
-        return self._policies[number] if number < len(self._policies) else ""
+    def still_holds(self, pair: Pair, verdict: Direct) -> bool:
+        """Whether nothing has changed since it was judged that could change it."""
+        return (
+            self.kernel.generation(pair.source_network.cookie) == verdict.source_generation
+            and self.kernel.generation(pair.destination_network.cookie) == verdict.destination_generation
+        )
+
+    def may_be_void(self, since_ns: int) -> bool:
+        """Whether a flow that the kernel began then (CLOCK_MONOTONIC) may rest on a verdict that is void by
+        now."""
+        return since_ns <= self._voided_ns + _RACE_NS
+
+    def detour(self, cookie: int, destination: Endpoint) -> None:
+        """A SYN to there stayed unanswered: for a while this pod's calls to it go by HBONE at once."""
+        if len(self._detours) >= _DETOURS:
+            del self._detours[next(iter(self._detours))]
+        self._detours[cookie, destination] = self.engine.now + _DETOUR_SECONDS
+
+    def void_unproved(self, current: Callable[[SpiffeId], object | None]) -> None:
+        """Void what is taught about pods without a valid certificate (`Certificates.current`): to be asked
+        every few seconds, because a certificate that runs out is no event. New calls of such pods go by
+        HBONE, and say why."""
+        for uid, network in self.pods.items():
+            workload = self._hold.world.workload(uid)
+            if workload is not None and current(workload.identity) is None:
+                self.kernel.bump(network.cookie)
+
+    def policy(self, number: int) -> str | None:
+        """The key of the policy that a kernel's refusal names, "" where none allowed; None for a number that
+        is not ours, but a predecessor's."""
+        return self._policies[number] if number < len(self._policies) else None
+
+    def _takes_detour(self, cookie: int, destination: Endpoint) -> bool:
+        until = self._detours.get((cookie, destination)) if self._detours else None
+        if until is not None and until <= self.engine.now:
+            del self._detours[cookie, destination]
+            return False
+        return until is not None
+
+    def _serve_vip(self, pair: Pair) -> None:
+        """Where several services share a VIP, which one is meant depends on who asks: the proxy picks."""
+        service, vip, world = pair.route.service, pair.asked, self._hold.world
+        if service is None or vip in self._vips:
+            return
+        served = world.served.get(service.key)
+        if served is not None and [each.key for each in world.services_at(vip.ip)] == [service.key]:
+            self.kernel.serve_vip(vip, shares(served, vip, pair.source))
+            self._vips[vip] = service.key
 
     def _number(self, policy: str) -> int:
-        if policy not in self._policies:
+        number = self._numbers.setdefault(policy, len(self._policies))
+        if number == len(self._policies):
             self._policies.append(policy)
-        return self._policies.index(policy)
+        return number
 
     def _changed(self, before: World, world: World, change: Change) -> None:
-        """Void what the change can touch. Runs before the change is acknowledged."""
+        """Void what the change can touch. Runs before the change is acknowledged; what the kernel refuses to
+        take is raised, so that it is not."""
         if change.everywhere:
-            self.redirection.bump_all()
+            self.kernel.bump_all()
         else:
             for uid, network in self.pods.items():
                 workload = world.workload(uid) or before.workload(uid)
                 if workload is not None and change.touches(workload):
-                    self.redirection.bump(network.cookie)
-        for name in change.services:
-            for vip in self._vips.pop(name, ()):
-                self.redirection.drop_vip(vip)
+                    self.kernel.bump(network.cookie)
+        for vip in self._concerned(world, change) if change.services else ():
+            del self._vips[vip]
+            self.kernel.drop_vip(vip)
+        self._voided_ns = time.monotonic_ns()
         self.live.rejudge(world, change)
+
+    def _concerned(self, world: World, change: Change) -> Iterable[Endpoint]:
+        """The VIPs whose service has changed, or that another service has as well by now."""
+        return [
+            vip
+            for vip, name in self._vips.items()
+            if name in change.services or any(s.key in change.services for s in world.services_at(vip.ip))
+        ]

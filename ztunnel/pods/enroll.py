@@ -1,16 +1,21 @@
 """Takes one pod into the mesh and gives it back: its namespace, its three listeners, the kernel's view of it.
 
-The order is what keeps it honest. Taking in: everything that a captured connection needs stands before the first one
-is captured. Giving back: capture ends first; the listeners stay for a moment, for those who have not heard of it yet;
-rule and route stay until the last connection that shows a client's address has ended.
+The order is what keeps it honest. Taking in: everything that a captured connection needs stands before the
+first one is captured. Giving back: capture ends first; the listeners stay for a moment, for those who have
+not heard of it yet; rule and route stay until the last connection that shows a client's address has ended.
+
+    enroll ──> captured ── withdraw ──> answers ── close ─> quiet ── release ──> nothing of it is left
+                  ^                        │                  │
+                  └──────── resume ────────┴──────────────────┘
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
-
-from contextlib import ExitStack
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
@@ -27,8 +32,13 @@ HBONE_PORT = 15008
 BACKLOG = 4096
 """ztunnel asks for 128; a burst of connections to one pod overflows that before a busy proxy accepts."""
 
-_ACCEPT_MARK = "net.ipv4.tcp_fwmark_accept"
-_MIGRATE = "net.ipv4.tcp_migrate_req"
+_PORTS = (OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT)
+_REFLECT = ("net.ipv4.fwmark_reflect", "net.ipv6.fwmark_reflect")
+"""Where nobody listens, our own dial is answered by a RST of no socket. Without the dial's mark it would go
+to the client whose address the dial carries, and the dial would wait for its deadline."""
+
+_SWITCHES = ("net.ipv4.tcp_fwmark_accept", "net.ipv4.tcp_migrate_req", *_REFLECT)
+_OFF = "0"  # the kernel's default of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,56 +54,123 @@ class CannotEnroll(Exception):
     """A pod cannot be taken in now; the message says why and what to do. It is tried again."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Enrolled:
-    """A pod that is in the mesh. `outside` are cookies of its sockets that were connected before it was taken in."""
+    """A pod that is in the mesh, or was until lately.
+
+    Attributes:
+        network: its namespace, and its addresses as they are now.
+        listeners: None once it does not answer on our ports any more.
+        switches: the sysctls that we set, with what they were before.
+        outside: cookies of its sockets that were connected before it was taken in.
+        serving: False once it was given back.
+    """
 
     uid: str
     network: PodNetwork
-    listeners: Listeners
-    outside: frozenset[int]
+    listeners: Listeners | None
+    switches: Mapping[str, str]
+    outside: frozenset[int] = frozenset()
+    serving: bool = True
 
 
-def enroll(redirection: Redirection, workload: Workload, path: str, ipv6: bool = True) -> Enrolled:
+def enroll(
+    redirection: Redirection, workload: Workload, path: str, known: Collection[int] = (), ipv6: bool = True
+) -> Enrolled:
     """Take the pod in whose network namespace is at `path`; takes about 1 ms and waits for nothing.
 
+    Args:
+        known: cookies of pods that the kernel already redirects, because the proxy was restarted: their
+            connections were made inside the mesh.
+
     Raises:
-        CannotEnroll: the namespace is not this pod's, a port is taken, or the kernel refuses.
+        CannotEnroll: the namespace is not this pod's, a port is taken, or the kernel refuses. Nothing is
+            left of the attempt; a pod that the kernel already redirects stays so, and its calls are refused.
     """
     with ExitStack() as undo:
         try:
-            netns = NetworkNamespace.open(path)
-            undo.callback(netns.close)
-            network = _network(netns, workload)
-            netns.write_sysctl(_ACCEPT_MARK, "1")
-            netns.write_sysctl(_MIGRATE, "1")
-            route_marked(netns)
-            undo.callback(unroute_marked, netns)
-            listeners = Listeners(*(_listen(undo, netns, workload, port, ipv6) for port in _PORTS))
-            resumed = network.cookie in redirection.enrolled()
-            outside = frozenset() if resumed else frozenset(_outsiders(netns))
-            for ip in network.addresses:
-                redirection.listener(ip, listeners.inbound.fileno())
-            redirection.enroll(network)
+            netns = undo.enter_context(NetworkNamespace.open(path))
+            network = pod_network(netns, _addresses(netns, workload))
+            listeners = _listen(undo, netns, workload, ipv6)
+            is_known = network.cookie in known
+            switches = {name: _OFF if is_known else netns.read_sysctl(name) for name in _SWITCHES}
+            undo.callback(_restore, netns, switches)
+            _prepare(netns)
+            outside = frozenset() if is_known else _outside(network)
+            enrolled = Enrolled(workload.uid, network, listeners, switches, outside)
+            _capture(redirection, enrolled, listeners)
         except OSError as error:
             raise CannotEnroll(f"pod {workload.namespace}/{workload.name}: {error}") from error
         undo.pop_all()
-    return Enrolled(workload.uid, network, listeners, outside)
+    return enrolled
 
 
-_PORTS = (OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT)
+def resume(redirection: Redirection, workload: Workload, enrolled: Enrolled, ipv6: bool = True) -> None:
+    """Take a pod in again that was given back and not released, with the listeners that still stand.
+
+    Raises:
+        CannotEnroll: as `enroll`; then it is still given back.
+    """
+    netns = enrolled.network.netns
+    with ExitStack() as undo:
+        try:
+            network = pod_network(netns, _addresses(netns, workload))
+            listeners = enrolled.listeners or _listen(undo, netns, workload, ipv6)
+            _prepare(netns)
+            outside = enrolled.outside | _outside(network)
+            enrolled.network = network
+            _capture(redirection, enrolled, listeners)
+        except OSError as error:
+            raise CannotEnroll(f"pod {workload.namespace}/{workload.name}: {error}") from error
+        undo.pop_all()
+    enrolled.listeners, enrolled.outside, enrolled.serving = listeners, outside, True
 
 
-def _network(netns: NetworkNamespace, workload: Workload) -> PodNetwork:
-    """The pod's addresses as its namespace has them. A namespace without any of the pod's addresses is another pod's:
-    to enroll it would give it this pod's identity."""
-    found = addresses(netns)
-    if not set(found) & set(workload.addresses):
-        raise CannotEnroll(
-            f"pod {workload.namespace}/{workload.name}: the namespace {netns.path} has the addresses "
-            f"{', '.join(map(str, found)) or 'none'}, the pod {', '.join(map(str, workload.addresses)) or 'none'}"
-        )
-    return pod_network(netns, found)
+def readdress(redirection: Redirection, enrolled: Enrolled) -> frozenset[IPAddress]:
+    """Look at the pod's addresses again, and capture by what they are now. Takes some 60 us.
+
+    Returns:
+        Those that it has lost; nothing where none is left, because then the namespace is being taken down.
+
+    Raises:
+        OSError: the kernel refuses; the addresses count as before, and it may be tried again.
+    """
+    before, listeners = enrolled.network, enrolled.listeners
+    found = addresses(before.netns)
+    if not found or found == before.addresses or listeners is None:
+        return frozenset()
+    enrolled.network = pod_network(before.netns, found)
+    try:
+        _capture(redirection, enrolled, listeners)
+    except OSError:
+        enrolled.network = before
+        raise
+    return frozenset(before.addresses) - frozenset(found)
+
+
+def withdraw(redirection: Redirection, enrolled: Enrolled) -> None:
+    """End the capture: what the pod opens from now on is its own. Its open connections are not touched.
+    Raises OSError, and may be called again.
+
+    The slots of its listener are left: nobody asks for them in this namespace any more, they empty when it
+    closes, and where another pod has got an address of this one they are that pod's.
+    """
+    redirection.withdraw(enrolled.network)
+    enrolled.serving = False
+
+
+def close(enrolled: Enrolled) -> None:
+    """It answers on our ports no more; connections in their backlogs are reset."""
+    listeners, enrolled.listeners = enrolled.listeners, None
+    if listeners is not None:
+        for listener in (listeners.outbound, listeners.inbound, listeners.hbone):
+            listener.close()
+
+
+def release(enrolled: Enrolled) -> None:
+    """The last connection has ended: undo rule, route and sysctls, and let go of the namespace."""
+    _restore(enrolled.network.netns, enrolled.switches)
+    enrolled.network.netns.close()
 
 
 def pod_network(netns: NetworkNamespace, found: tuple[IPAddress, ...]) -> PodNetwork:
@@ -107,22 +184,6 @@ def pod_network(netns: NetworkNamespace, found: tuple[IPAddress, ...]) -> PodNet
     )
 
 
-def _listen(
-    undo: ExitStack, netns: NetworkNamespace, workload: Workload, port: int, ipv6: bool
-) -> socket.socket:
-    try:
-        listener = listen_in(netns, port, BACKLOG, ipv6)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise CannotEnroll(
-                f"pod {workload.namespace}/{workload.name}: port {port} is taken by a process of the pod; "
-                "the mesh needs 15001, 15006 and 15008 in each pod"
-            ) from error
-        raise
-    undo.callback(listener.close)
-    return listener
-
-
 def outside_of(enrolled: Enrolled) -> list[LiveSocket]:
     """Those connections of the pod that were made before it was taken in and still live. Raises OSError."""
     if not enrolled.outside:
@@ -130,26 +191,82 @@ def outside_of(enrolled: Enrolled) -> list[LiveSocket]:
     return [each for each in connections(enrolled.network.netns) if each.cookie in enrolled.outside]
 
 
-def _outsiders(netns: NetworkNamespace) -> list[int]:
-    return [
-        each.cookie
-        for each in connections(netns)
-        if not each.local.ip.is_loopback and each.local.port not in _PORTS and each.remote.port not in _PORTS
-    ]
+def _addresses(netns: NetworkNamespace, workload: Workload) -> tuple[IPAddress, ...]:
+    """The pod's addresses as its namespace has them. A namespace without any of the pod's addresses is
+    another pod's: to enroll it would give it this pod's identity."""
+    found = addresses(netns)
+    if not set(found) & set(workload.addresses):
+        raise CannotEnroll(
+            f"pod {workload.namespace}/{workload.name}: the namespace {netns.path} has the addresses "
+            f"{_list(found)}, the pod {_list(workload.addresses)}"
+        )
+    return found
 
 
-def withdraw(redirection: Redirection, enrolled: Enrolled) -> None:
-    """End the capture: what the pod opens from now on is its own. Its open connections are not touched."""
-    redirection.withdraw(enrolled.network)
+def _list(ips: Collection[IPAddress]) -> str:
+    return ", ".join(map(str, ips)) or "none"
+
+
+def _listen(undo: ExitStack, netns: NetworkNamespace, workload: Workload, ipv6: bool) -> Listeners:
+    opened: list[socket.socket] = []
+    for port in _PORTS:
+        try:
+            opened.append(undo.enter_context(listen_in(netns, port, BACKLOG, ipv6)))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise CannotEnroll(
+                f"pod {workload.namespace}/{workload.name}: port {port} is taken by a process of the pod; "
+                "the mesh needs 15001, 15006 and 15008 in each pod"
+            ) from error
+    return Listeners(*opened)
+
+
+def _prepare(netns: NetworkNamespace) -> None:
+    """What sockets that show a client's address need: their replies have to find them."""
+    for name in _SWITCHES:
+        netns.write_sysctl(name, "1")
+    route_marked(netns)
+
+
+def _restore(netns: NetworkNamespace, switches: Mapping[str, str]) -> None:
+    """Undo `_prepare`. Where the namespace is being taken down, there is nothing to undo."""
+    with suppress(OSError):
+        unroute_marked(netns)
+    for name, value in switches.items():
+        with suppress(OSError):
+            netns.write_sysctl(name, value)
+
+
+def _capture(redirection: Redirection, enrolled: Enrolled, listeners: Listeners) -> None:
     for ip in enrolled.network.addresses:
-        redirection.no_listener(ip)
+        redirection.listener(ip, listeners.inbound.fileno())
+    redirection.enroll(enrolled.network)
 
 
-def release(enrolled: Enrolled) -> None:
-    """The last connection has ended: undo rule and route, and let go of the namespace."""
-    try:
-        unroute_marked(enrolled.network.netns)
-        enrolled.network.netns.write_sysctl(_ACCEPT_MARK, "0")
-    except OSError:  # the namespace is going away with its pod: then so are its rules
-        pass
-    enrolled.network.netns.close()
+def _outside(network: PodNetwork) -> frozenset[int]:
+    """Cookies of the pod's connections that no proxy carries: neither ours nor an application's with us."""
+    here = [each for each in connections(network.netns) if not each.local.ip.is_loopback]
+    if not here:
+        return frozenset()
+    ours = _own_inodes()
+    carried = {(each.remote, each.local) for each in here if each.inode in ours}
+    return frozenset(
+        each.cookie
+        for each in here
+        if each.inode not in ours
+        and (each.local, each.remote) not in carried
+        and each.remote.ip not in network.addresses
+        and not {each.local.port, each.remote.port} & {*_PORTS}
+    )
+
+
+def _own_inodes() -> frozenset[int]:
+    """The inodes of all sockets of this process."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the listing's own is gone
+            kind, _, inode = os.readlink(f"/proc/self/fd/{number}").partition(":")
+            if kind == "socket":
+                found.add(int(inode.strip("[]")))
+    return frozenset(found)

@@ -1,8 +1,8 @@
 """Which pods to take in and which to give back: wanted against enrolled, as a pure comparison.
 
-A pod is wanted when the world says that it runs on this node and speaks HBONE. It is enrolled when its network
-namespace carries our listeners and programs. A namespace is known by its inode: a pod that was recreated under the
-same name has another one, and what we hold belongs to a namespace that is going away.
+A pod is wanted when the world says that it runs on this node and speaks HBONE. It is enrolled when its
+network namespace carries our listeners and programs. A namespace is known by its inode: a pod that was
+recreated under the same name has another one, and what we hold belongs to a namespace that is going away.
 
     wanted, not enrolled            -> enroll, or wait for the namespace
     wanted, enrolled elsewhere      -> withdraw, then enroll
@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, by workload uid. `drop` and `withdraw` come first; `waiting` keeps the node not ready."""
+    """What to do now, by workload uid. `drop` and `withdraw` come first; `waiting` keeps the node not
+    ready."""
 
     enroll: tuple[str, ...]
     withdraw: tuple[str, ...]

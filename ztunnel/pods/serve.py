@@ -1,31 +1,23 @@
-"""Keeps the pods of this node enrolled as the world says: at once when it changes, and by looking again every while.
+"""Keeps the pods of this node enrolled as the world says: at once when it changes, and by looking again.
 
-A pod that cannot be taken in stays pending and is tried again; the node is not ready meanwhile. A pod that is given
-back keeps its listeners for a moment, so that whoever has not heard of it yet is still served, and its namespace until
-its last connection has ended.
+A pod that cannot be taken in stays pending and is tried again; the node is not ready meanwhile. A pod that is
+given back keeps its listeners for a moment, so that whoever has not heard of it yet is still served, and
+its namespace until its last connection has ended. If it is wanted again before that, it goes on with what
+it still has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
 
 import trio
 
-from ztunnel.errors import Drained
-from ztunnel.flow.accept import Acceptor
-from ztunnel.identity.rotate import Certificates
-from ztunnel.inbound.accept import Inbound, PlainAcceptor
-from ztunnel.inbound.serve import Handshakes
-from ztunnel.kernel.netlink import addresses
-from ztunnel.model.identity import SpiffeId
 from ztunnel.model.workload import Workload
-from ztunnel.outbound.accept import Outbound, OutboundAcceptor
-from ztunnel.pods.enroll import CannotEnroll, Enrolled, enroll, outside_of, pod_network, release, withdraw
-from ztunnel.pods.find import NamedNamespaces, inode_at
+from ztunnel.pods.enroll import CannotEnroll, enroll, outside_of, readdress, release, resume, withdraw
+from ztunnel.pods.find import NamedNamespaces
+from ztunnel.pods.hold import Held, Ways
 from ztunnel.pods.lifecycle import plan
+from ztunnel.redirect.attach import EnrolledPod
 from ztunnel.state.delta import Change
 from ztunnel.state.world import World
 from ztunnel.telemetry.component import PodFigures
@@ -33,29 +25,17 @@ from ztunnel.telemetry.export import Log
 from ztunnel.telemetry.figures import Figures, Sample
 from ztunnel.telemetry.readiness import Readiness
 
+__all__ = ["GRACE_SECONDS", "LOOK_AGAIN_SECONDS", "TRY_AGAIN_SECONDS", "Pods", "Ways"]
+
 LOOK_AGAIN_SECONDS = 2.0
+TRY_AGAIN_SECONDS = 0.25
+"""While a pod is pending: maybe its addresses are just being set, and it is not in the mesh yet."""
+
 GRACE_SECONDS = 2.0
-"""How long a pod that was given back still answers on its three ports: the other nodes hear of it within a second."""
+"""How long a pod that was given back still answers on its ports: other nodes hear of it within a second."""
 
 _READINESS = "pods"
-
-
-@dataclass(slots=True)
-class _Kept:
-    enrolled: Enrolled
-    path: str
-    identity: SpiffeId
-    acceptors: tuple[Acceptor, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Ways:
-    """What an enrolled pod is served by."""
-
-    outbound: Outbound
-    inbound: Inbound
-    handshakes: Handshakes
-    certificates: Certificates
+_NO_NAMESPACE = "its network namespace is not there yet"
 
 
 class Pods:
@@ -64,20 +44,25 @@ class Pods:
     def __init__(
         self, ways: Ways, find: NamedNamespaces, log: Log, readiness: Readiness, ipv6: bool = True
     ) -> None:
-        self._outbound = ways.outbound
-        self._inbound = ways.inbound
-        self._handshakes = ways.handshakes
-        self._certificates = ways.certificates
+        self._ways = ways
+        self._redirection = ways.outbound.redirection
+        self._networks = ways.outbound.direct.pods
+        self._hold = ways.outbound.hold
+        self._node = ways.outbound.mesh.node
         self._find = find
         self._log = log
         self._readiness = readiness
         self._ipv6 = ipv6
-        self._kept: dict[str, _Kept] = {}
-        self._leaving: list[Enrolled] = []
-        self._refused: dict[str, str] = {}
+        self._held: dict[str, Held] = {}
+        self._parting: dict[str, Held] = {}
+        self._strangers: dict[int, EnrolledPod] = {}
+        self._pending: dict[str, str] = {}
+        self._told: dict[str, str] = {}
+        self._stopping = False
+        self._look_at = 0.0
         self._stirred = trio.Event()
         self._figures: PodFigures | None = None
-        ways.outbound.hold.subscribe(self._changed)
+        self._hold.subscribe(self._changed)
         readiness.pend(_READINESS)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -85,35 +70,41 @@ class Pods:
 
         Started when every pod that could be enrolled is.
         """
-        async with trio.open_nursery() as graces:
-            self._reconcile(graces)
-            self._withdraw_strangers()
-            task_status.started()
-            while True:
-                stirred = self._stirred
-                with trio.move_on_after(LOOK_AGAIN_SECONDS):
-                    await stirred.wait()
-                self._stirred = trio.Event()
-                self._reconcile(graces)
+        self._strangers = self._redirection.enrolled()
+        try:
+            async with trio.open_nursery() as graces:
+                await self._reconcile(graces)
+                task_status.started()
+                while True:
+                    with trio.move_on_after(TRY_AGAIN_SECONDS if self._pending else LOOK_AGAIN_SECONDS):
+                        await self._stirred.wait()
+                    self._stirred = trio.Event()
+                    await self._reconcile(graces)
+        finally:
+            for held in (*self._held.values(), *self._parting.values()):
+                held.let_go()
+            self._held.clear()
+            self._parting.clear()
 
     def stop_accepting(self) -> None:
-        """The process ends: no new connections here. Those captured meanwhile are refused until a successor listens."""
-        for uid, kept in self._kept.items():
-            for acceptor in kept.acceptors:
-                acceptor.close()
-            self._handshakes.drain(uid)
+        """The process ends: no new connections here, and no more pods. Those captured meanwhile are refused
+        until a successor listens."""
+        self._stopping = True
+        for held in (*self._held.values(), *self._parting.values()):
+            held.refuse()
 
     def outside(self) -> list[Sample]:
         """For each pod, how many of its connections were made before it was taken in and still live."""
         samples: list[Sample] = []
-        for uid, kept in self._kept.items():
-            workload = self._outbound.hold.world.workload(uid)
+        for uid, held in self._held.items():
+            workload = self._hold.world.workload(uid)
             if workload is not None:
                 try:
-                    count = len(outside_of(kept.enrolled))
+                    live = outside_of(held.enrolled)
                 except OSError:
                     continue
-                samples.append(((workload.namespace, workload.name), count))
+                held.enrolled.outside = frozenset(each.cookie for each in live)
+                samples.append(((workload.namespace, workload.name), len(live)))
         return samples
 
     def register(self, figures: Figures) -> None:
@@ -127,151 +118,173 @@ class Pods:
         )
 
     def dump(self) -> dict[str, object]:
-        """The enrolled pods by uid, for the configuration dump."""
-        return {
-            uid: {
-                "state": "Up",
-                "netns": kept.path,
-                "addresses": [str(ip) for ip in kept.enrolled.network.addresses],
-                "connections": {"inbound": len(self._inbound.live.of(uid))},
-            }
-            for uid, kept in sorted(self._kept.items())
+        """The pods by uid, for the configuration dump: `Up`, `Draining` (given back, with connections) or
+        `Pending`."""
+        shown: dict[str, object] = {
+            uid: {"state": "Pending", "reason": why} for uid, why in self._pending.items()
         }
-
-    def _withdraw_strangers(self) -> None:
-        """Pods that left the mesh, or vanished, while no proxy ran. A pod that is wanted and could not be enrolled may
-        be among those that the kernel has: then nothing is withdrawn, because that would let it out in plaintext."""
-        if self._refused:
-            return
-        known = {kept.enrolled.network.cookie for kept in self._kept.values()}
-        for cookie in self._outbound.redirection.enrolled().keys() - known:
-            self._outbound.redirection.withdraw_cookie(cookie)
+        for state, pods in (("Draining", self._parting), ("Up", self._held)):
+            shown.update({uid: held.show(state) for uid, held in pods.items()})
+        return dict(sorted(shown.items()))
 
     def _changed(self, before: World, world: World, change: Change) -> None:
-        if self._outbound.mesh.node in change.nodes:
+        if self._node in change.nodes:
             self._stirred.set()
 
-    def _reconcile(self, graces: trio.Nursery) -> None:
-        wanted = {
-            each.uid: each
-            for each in self._outbound.hold.world.on_node(self._outbound.mesh.node)
-            if each.enrolled
-        }
+    async def _reconcile(self, graces: trio.Nursery) -> None:
+        """Make it so. Between two pods others have the thread: a storm of pods must not stall what flows."""
+        wanted = {each.uid: each for each in self._hold.world.on_node(self._node) if each.enrolled}
         found = {uid: self._find.inode_of(workload) for uid, workload in wanted.items()}
-        held = {uid: (kept.enrolled.network.netns.inode, _exists(kept)) for uid, kept in self._kept.items()}
-        todo = plan(found, held)
-        self._refused = {uid: "its network namespace is not there yet" for uid in todo.waiting}
+        todo = plan(found, {uid: (held.inode, held.exists) for uid, held in self._held.items()})
+        self._pending = dict.fromkeys(todo.waiting, _NO_NAMESPACE)
         for uid in todo.drop:
             self._drop(uid)
         for uid in todo.withdraw:
-            graces.start_soon(self._withdraw, self._kept.pop(uid))
-        for uid in todo.enroll:
-            self._enroll(wanted[uid])
-        for uid, kept in self._kept.items():
-            self._refresh(uid, kept, wanted.get(uid))
-        self._release()
+            self._withdraw(uid, graces)
+        for uid in todo.enroll if not self._stopping else ():
+            self._take_in(wanted[uid], found[uid])
+            await trio.lowlevel.checkpoint()
+        await self._refresh(wanted)
+        self._let_go()
+        self._withdraw_strangers(wanted)
         self._tell()
 
-    def _enroll(self, workload: Workload) -> None:
-        outbound, inbound = self._outbound, self._inbound
-        path = self._find.path_of(workload)
+    # Taking in.
+
+    def _take_in(self, workload: Workload, inode: int | None) -> None:
+        uid = workload.uid
+        held = self._parting.get(uid)
+        if held is not None and held.inode != inode:
+            self._parting.pop(uid).end()
+            held = None
         try:
-            enrolled = enroll(outbound.redirection, workload, path, self._ipv6)
-        except CannotEnroll as error:
-            self._refused[workload.uid] = str(error)
+            if held is None:
+                held = self._parting[uid] = self._enroll(workload)
+            else:
+                resume(self._redirection, workload, held.enrolled, self._ipv6)
+            held.listen()
+        except (CannotEnroll, OSError) as error:
+            self._pending[uid] = str(error)
             return
-        uid, network, listeners = workload.uid, enrolled.network, enrolled.listeners
-        accepted: tuple[tuple[Any, Callable[..., None]], ...] = (
-            (listeners.outbound, OutboundAcceptor(outbound, uid, network).accepted),
-            (listeners.inbound, PlainAcceptor(inbound, uid, network).accepted),
-            (listeners.hbone, partial(self._handshakes.accepted, uid, network)),
-        )
-        acceptors = tuple(Acceptor(outbound.engine, listener, take) for listener, take in accepted)
-        self._kept[uid] = _Kept(enrolled, path, workload.identity, acceptors)
-        outbound.direct.pods[uid] = network
-        self._certificates.want(workload.identity)
+        held.go_on()
+        self._held[uid] = self._parting.pop(uid)
+        self._networks[uid] = held.enrolled.network
+        held.want(workload.identity)
         if self._figures is not None:
             self._figures.started()
-        self._log.info("pod enrolled", pod=f"{workload.namespace}/{workload.name}", netns=path)
+        self._log.info("pod enrolled", pod=f"{workload.namespace}/{workload.name}", netns=held.path)
 
-    def _refresh(self, uid: str, kept: _Kept, workload: Workload | None) -> None:
+    def _enroll(self, workload: Workload) -> Held:
+        path = self._find.path_of(workload)
+        enrolled = enroll(self._redirection, workload, path, self._strangers, self._ipv6)
+        self._strangers.pop(enrolled.network.cookie, None)
+        return Held(self._ways, enrolled, path)
+
+    async def _refresh(self, wanted: Mapping[str, Workload]) -> None:
         """What may change while a pod stays: its account, and its addresses."""
-        if workload is not None and workload.identity != kept.identity:
-            self._certificates.want(workload.identity)
-            self._certificates.forget(kept.identity)
-            kept.identity = workload.identity
-        network = kept.enrolled.network
-        try:
-            now = addresses(network.netns)
-            if now == network.addresses or not now:
-                return
-            kept.enrolled.network = changed = pod_network(network.netns, now)
-            for ip in now:
-                self._outbound.redirection.listener(ip, kept.enrolled.listeners.inbound.fileno())
-            self._outbound.redirection.enroll(changed)
-        except OSError as error:
-            self._refused[uid] = f"its addresses cannot be read: {error}"
+        for uid, held in self._held.items():
+            workload = wanted.get(uid)
+            if workload is not None and workload.identity != held.identity:
+                held.want(workload.identity)
+                self._ways.handshakes.drain(uid)
+        now = trio.current_time()
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_AGAIN_SECONDS
+        for uid, held in tuple(self._held.items()):
+            try:
+                self._readdress(uid, held)
+            except OSError as error:
+                self._pending[uid] = f"its addresses cannot be followed: {error}"
+                self._look_at = now
+            await trio.lowlevel.checkpoint()
 
-    async def _withdraw(self, kept: _Kept) -> None:
+    def _readdress(self, uid: str, held: Held) -> None:
+        before = held.enrolled.network
+        gone = readdress(self._redirection, held.enrolled)
+        network = held.enrolled.network
+        if network is before:
+            return
+        others = (each.enrolled.network for each in self._held.values() if each is not held)
+        for ip in gone.difference(*(each.addresses for each in others)):
+            self._redirection.no_listener(ip)
+        self._networks[uid] = network
+        self._log.info("pod readdressed", pod=uid, addresses=", ".join(map(str, network.addresses)))
+
+    # Giving back.
+
+    def _withdraw(self, uid: str, graces: trio.Nursery) -> None:
         """Give a pod back. Its new connections are its own at once."""
-        uid = kept.enrolled.uid
-        withdraw(self._outbound.redirection, kept.enrolled)
-        self._outbound.direct.pods.pop(uid, None)
-        if self._figures is not None:
-            self._figures.stopped()
+        held = self._held[uid]
+        if not self._uncapture(uid, held):
+            return
         self._log.info("pod withdrawn", pod=uid)
-        self._handshakes.drain(uid)
-        try:
+        self._ways.handshakes.drain(uid)
+        self._parting[uid] = held
+        held.grace = trio.CancelScope()
+        graces.start_soon(self._grace, held, held.grace)
+
+    async def _grace(self, held: Held, scope: trio.CancelScope) -> None:
+        with scope:
             await trio.sleep(GRACE_SECONDS)
-        finally:
-            for acceptor in kept.acceptors:
-                acceptor.close()
-            self._certificates.forget(kept.identity)
-            self._leaving.append(kept.enrolled)
+        if not scope.cancel_called:
+            held.hush()
             self._stirred.set()
 
     def _drop(self, uid: str) -> None:
         """The pod is gone with its namespace: nothing of it can be served any more."""
-        kept = self._kept.pop(uid)
-        withdraw(self._outbound.redirection, kept.enrolled)
-        self._outbound.direct.pods.pop(uid, None)
-        for acceptor in kept.acceptors:
-            acceptor.close()
-        gone = Drained("the pod has gone")
-        self._handshakes.abort(uid, gone)
-        network = kept.enrolled.network
-        self._outbound.tunnels.leave(lambda key: key.source_ip in network.addresses)
-        self._certificates.forget(kept.identity)
-        self._leaving.append(kept.enrolled)
+        held = self._held[uid]
+        if self._uncapture(uid, held):
+            held.end()
+            self._log.info("pod gone", pod=uid)
+
+    def _uncapture(self, uid: str, held: Held) -> bool:
+        """Whether the kernel leaves the pod alone from now on; where it refuses, it is tried again."""
+        try:
+            withdraw(self._redirection, held.enrolled)
+        except OSError as error:
+            self._pending[uid] = f"cannot be given back: {error}"
+            return False
+        del self._held[uid]
+        self._networks.pop(uid, None)
         if self._figures is not None:
             self._figures.stopped()
-        self._log.info("pod gone", pod=uid)
+        return True
 
-    def _release(self) -> None:
-        """Let go of the namespaces whose last proxied connection has ended."""
-        still: list[Enrolled] = []
-        for enrolled in self._leaving:
-            again = self._kept.get(enrolled.uid)
-            if again is not None and again.enrolled.network.cookie == enrolled.network.cookie:
-                enrolled.network.netns.close()  # taken in once more: rule and route are the new one's
-            elif self._inbound.live.of(enrolled.uid):
-                still.append(enrolled)
-            else:
-                release(enrolled)
-        self._leaving = still
+    def _let_go(self) -> None:
+        """Let go of the namespaces whose last proxied connection has ended, or that are gone."""
+        for uid, held in tuple(self._parting.items()):
+            if not held.exists:
+                self._parting.pop(uid).end()
+            elif held.idle:
+                release(self._parting.pop(uid).enrolled)
+
+    def _withdraw_strangers(self, wanted: Mapping[str, Workload]) -> None:
+        """Pods that left the mesh, or vanished, while no proxy ran. One of them may be wanted and could not be
+        enrolled yet: that one stays captured, because otherwise it would talk in plaintext."""
+        pending = {ip for uid in self._pending if uid in wanted for ip in wanted[uid].addresses}
+        for cookie, pod in tuple(self._strangers.items()):
+            if pod.addresses & pending:
+                continue
+            try:
+                self._redirection.withdraw_cookie(cookie)
+            except OSError as error:
+                self._log.warn("stranger not withdrawn", cookie=cookie, error=str(error))
+                continue
+            del self._strangers[cookie]
 
     def _tell(self) -> None:
-        """Readiness: every pod that the world wants here is enrolled."""
+        """Readiness: every pod that the world wants here is enrolled. Each reason is logged once."""
         if self._figures is not None:
-            self._figures.active, self._figures.pending = len(self._kept), len(self._refused)
-        if self._refused:
+            self._figures.active, self._figures.pending = len(self._held), len(self._pending)
+        for uid, why in self._pending.items():
+            if self._told.get(uid) != why:
+                self._log.warn("pod pending", pod=uid, reason=why)
+        self._told = dict(self._pending)
+        if self._pending:
             self._readiness.pend(_READINESS)
         else:
             self._readiness.done(_READINESS)
         self._readiness.detail(
-            _READINESS, "; ".join(f"{uid}: {why}" for uid, why in sorted(self._refused.items()))
+            _READINESS, "; ".join(f"{uid}: {why}" for uid, why in sorted(self._pending.items()))
         )
-
-
-def _exists(kept: _Kept) -> bool:
-    return inode_at(kept.path) == kept.enrolled.network.netns.inode

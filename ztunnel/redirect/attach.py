@@ -271,6 +271,10 @@ class Redirection:
         """See `Slots.drop_vip`."""
         self._slots.drop_vip(vip)
 
+    def drop_vips(self) -> None:
+        """See `Slots.drop_vips`."""
+        self._slots.drop_vips()
+
     # Reports.
 
     @property
@@ -278,9 +282,9 @@ class Redirection:
         """Readable when `records()` has something."""
         return self._records.fd
 
-    def records(self) -> list[FlowRecord]:
+    def records(self, limit: int = 1024) -> list[FlowRecord]:
         """See `Records.pull`."""
-        return self._records.pull()
+        return self._records.pull(limit)
 
     def direct_flows(self) -> list[LiveFlow]:
         """See `observe.direct_flows`."""

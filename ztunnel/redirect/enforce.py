@@ -140,6 +140,13 @@ class Slots:
         self._vips.drop(key)
         self._clear(*old)
 
+    def drop_vips(self) -> None:
+        """Forget every VIP, those that a predecessor left included: their endpoints may be others by now."""
+        for key in self._vips:
+            self._vips.drop(key)
+        for key in self._slots:
+            self._slots.drop(key)
+
     def _clear(self, table: int, slots: int) -> None:
         for index in range(slots):
             self._slots.drop(SLOT.pack(table, index))

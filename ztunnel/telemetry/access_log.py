@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Direction
@@ -71,26 +72,23 @@ class Record:
 
 def render_record(record: Record) -> str:
     """The line of an ended connection, without its end."""
-    parts = []
-    source, destination = record.source, record.destination
     # Written out, because this runs once per connection: three times as fast as going through `_ends`.
-    parts.append(f"src.addr={source.address}")
-    _append_party(parts, "src", source)
-    parts.append(f"dst.addr={destination.address}")
-    if record.hbone_address:
-        parts.append(f"dst.hbone_addr={bare(record.hbone_address)}")
-    if record.service:
-        parts.append(f"dst.service={quote(record.service)}")
-    _append_party(parts, "dst", destination)
-    sent, received = _from_here(record)
-    parts.append(
-        f'direction="{record.direction}" bytes_sent={sent} bytes_recv={received} '
-        f'duration="{int(record.duration_seconds * 1000)}ms"'
+    source, destination = record.source, record.destination
+    from_ = _party_text("src", source.workload, source.namespace, source.identity, source.cluster)
+    to = _party_text(
+        "dst", destination.workload, destination.namespace, destination.identity, destination.cluster
     )
-    if record.error:
-        parts.append(f"error={quote(record.error)}")
+    hbone = f" dst.hbone_addr={bare(record.hbone_address)}" if record.hbone_address else ""
+    service = f" dst.service={quote(record.service)}" if record.service else ""
+    sent, received = _from_here(record)
     level = "error" if record.error else "info"
-    return f"{timestamp(record.time)}\t{level}\taccess\tconnection complete\t{' '.join(parts)}"
+    error = f" error={quote(record.error)}" if record.error else ""
+    return (
+        f"{timestamp(record.time)}\t{level}\taccess\tconnection complete\tsrc.addr={source.address}{from_} "
+        f"dst.addr={destination.address}{hbone}{service}{to} "
+        f'direction="{record.direction}" bytes_sent={sent} bytes_recv={received} '
+        f'duration="{int(record.duration_seconds * 1000)}ms"{error}'
+    )
 
 
 def render_record_json(record: Record) -> str:
@@ -146,15 +144,19 @@ def _from_here(record: Record) -> tuple[int, int]:
     return record.down_bytes, record.up_bytes
 
 
-def _append_party(parts: list[str], side: str, end: Party) -> None:
-    if end.workload:
-        parts.append(f"{side}.workload={quote(end.workload)}")
-    if end.namespace:
-        parts.append(f"{side}.namespace={quote(end.namespace)}")
-    if end.identity:
-        parts.append(f"{side}.identity={quote(str(end.identity))}")
-    if end.cluster:
-        parts.append(f"{side}.cluster={quote(end.cluster)}")
+@lru_cache(4096)
+def _party_text(side: str, workload: str, namespace: str, identity: SpiffeId | None, cluster: str) -> str:
+    """What a line says of one end, with a space before it; remembered, because pods come again."""
+    parts = [""]
+    if workload:
+        parts.append(f"{side}.workload={quote(workload)}")
+    if namespace:
+        parts.append(f"{side}.namespace={quote(namespace)}")
+    if identity:
+        parts.append(f"{side}.identity={quote(str(identity))}")
+    if cluster:
+        parts.append(f"{side}.cluster={quote(cluster)}")
+    return " ".join(parts)
 
 
 def _ends(record: Record) -> Iterator[Field]:

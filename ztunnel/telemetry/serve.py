@@ -2,7 +2,7 @@
 
 A scrape must not hold up connections. The figures are read on Trio's thread, a few hundred series at a time;
 the text is made and compressed in a worker thread, in pieces short enough that the interpreter lock changes
-hands in between; and for twenty times as long as it took it serves everybody who asks, a second at the most: so
+hands in between; and for twenty times as long as it took it serves everybody who asks, a second at the most:
 scrapes cost a twentieth of a core, and where they are cheap they are fresh.
 """
 

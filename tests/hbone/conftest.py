@@ -1,0 +1,24 @@
+"""A laboratory of sessions for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.flow.driving import Bugs
+from tests.hbone.peers import Contexts, Lab, new_contexts
+
+
+@pytest.fixture(scope="session")
+def contexts() -> Contexts:
+    return new_contexts()
+
+
+@pytest.fixture
+def lab(contexts: Contexts) -> Iterator[Lab]:
+    bugs = Bugs()
+    made = Lab(contexts, bugs)
+    yield made
+    made.close()
+    assert not bugs

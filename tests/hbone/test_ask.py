@@ -1,0 +1,200 @@
+"""Tunnels that we ask for: between two of ours, and with `h2` as the server."""
+
+from __future__ import annotations
+
+import socket
+
+import h2.events
+import pytest
+from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
+
+from tests.flow.driving import read
+from tests.hbone.peers import OK, Lab
+from ztunnel.errors import HandshakeFailed, Unreachable
+from ztunnel.flow.splice import close_with_reset
+from ztunnel.hbone.frame import Frame, push_frame
+from ztunnel.hbone.request import render_response
+
+
+def test_a_lost_call_can_be_made_again_on_another_session(lab: Lab) -> None:
+    client, server = lab.sessions()
+    lab.go()
+    waiting = lab.call(client)
+    waiting.sock.send(b"hello")
+    server.abort(Unreachable("gone"))
+    lab.go(until=lambda: waiting.log)
+    again, _ = lab.sessions()
+    assert waiting.handed_back is not None
+    again.open(OK, waiting.handed_back, waiting.counts, waiting, 5)
+    before = len(lab.callees)
+    lab.go(until=lambda: len(lab.callees) > before)
+    app = lab.callees[-1].accept()
+    assert lab.receive(app, 5) == b"hello"
+    assert waiting.words == ["lost", "established"]
+
+
+def test_a_call_that_nobody_answers_is_lost_at_the_deadline(lab: Lab) -> None:
+    client, server = lab.sessions()
+    caller = lab.call(client, answer_seconds=3)
+    lab.go(until=lambda: lab.callees)
+    lab.clock.move(3)
+    lab.go()
+    assert caller.words == ["lost"]
+    assert isinstance(caller.log[0][1], HandshakeFailed)
+    assert lab.callees[0].cancelled
+    assert server.tunnels == set()
+
+
+def test_a_refused_call_is_handed_back_with_its_status(lab: Lab) -> None:
+    client, server = lab.sessions()
+    caller = lab.call(client)
+    caller.sock.send(b"hello")
+    lab.go(until=lambda: lab.callees)
+    lab.callees[0].tunnel.refuse(render_response(401))
+    lab.callees[0].tunnel.refuse(render_response(401))
+    lab.go()
+    assert caller.log == [("refused", 401)]
+    assert caller.handed_back is not None
+    assert caller.handed_back.recv(10) == b"hello"
+    assert client.tunnels == server.tunnels == set()
+    assert lab.ledger.glitches == 0
+
+
+def test_an_application_that_gives_up_before_the_answer_withdraws_its_call(lab: Lab) -> None:
+    client, _ = lab.sessions()
+    caller = lab.call(client)
+    lab.go(until=lambda: lab.callees)
+    close_with_reset(caller.sock)
+    lab.go()
+    assert caller.log == [("ended", None)]
+    callee = lab.callees[0]
+    assert callee.cancelled
+    app = callee.accept()
+    assert callee.ends == [None]
+    assert read(app) == b""
+
+
+def test_h2_as_server_understands_the_request_and_its_settings(lab: Lab) -> None:
+    _client, peer, caller = lab.answered()
+    request = peer.of(h2.events.RequestReceived)[0]
+    assert list(map(tuple, request.headers)) == [(b":method", b"CONNECT"), (b":authority", b"10.0.0.1:80")]
+    assert peer.conn.remote_settings.initial_window_size == 4 << 20
+    assert peer.conn.remote_settings.max_frame_size == 1 << 20
+    assert peer.conn.outbound_flow_control_window == 16 << 20
+    assert caller.log == [("established", OK)]
+
+
+def test_h2_as_server_carries_bytes_and_half_closes(lab: Lab) -> None:
+    _client, peer, caller = lab.answered()
+    lab.send(caller.sock, bytes(range(256)) * 1024)
+    lab.go(until=lambda: len(peer.data.get(1, b"")) == 256 * 1024)
+    assert peer.data[1] == bytes(range(256)) * 1024
+    assert max(len(event.data) for event in peer.of(h2.events.DataReceived)) <= 16_384
+    caller.sock.shutdown(socket.SHUT_WR)
+    lab.go(until=lambda: peer.of(h2.events.StreamEnded))
+    peer.conn.send_data(1, b"bye", end_stream=True)
+    assert lab.receive(caller.sock, 4) == b"bye"
+    lab.go()
+    assert caller.log[1:] == [("ended", None)]
+
+
+def test_h2_as_server_is_not_sent_more_than_its_windows(lab: Lab) -> None:
+    _client, peer, caller = lab.answered()
+    peer.acknowledges = False
+    sent = lab.fill(caller.sock)
+    assert len(peer.data[1]) == 65_535
+    peer.conn.increment_flow_control_window(1)
+    peer.conn.increment_flow_control_window(1, 1)
+    lab.go()
+    assert len(peer.data[1]) == 65_536
+    peer.acknowledges = True
+    peer.conn.increment_flow_control_window(1 << 30)
+    peer.conn.increment_flow_control_window(1 << 30, 1)
+    lab.go()
+    assert len(peer.data[1]) == sent == caller.counts.up
+
+
+def test_h2_as_server_with_a_window_of_one_byte_gets_every_byte(lab: Lab) -> None:
+    client, peer = lab.client_to_h2()
+    peer.conn.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1})
+    lab.go()
+    caller = lab.call(client)
+    lab.go(until=lambda: peer.of(h2.events.RequestReceived))
+    peer.conn.send_headers(1, OK)
+    caller.sock.send(bytes(range(200)))
+    lab.go(until=lambda: len(peer.data.get(1, b"")) == 200)
+    assert peer.data[1] == bytes(range(200))
+    assert {len(event.data) for event in peer.of(h2.events.DataReceived)} == {1}
+
+
+@pytest.mark.parametrize(
+    ("code", "ends_with_error"),
+    [(ErrorCodes.NO_ERROR, False), (ErrorCodes.CANCEL, False), (ErrorCodes.INTERNAL_ERROR, True)],
+)
+def test_h2_as_server_resets_a_tunnel(lab: Lab, code: ErrorCodes, ends_with_error: bool) -> None:
+    client, peer, caller = lab.answered()
+    peer.conn.send_data(1, b"first")
+    lab.go()
+    peer.conn.reset_stream(1, code)
+    lab.go()
+    assert caller.words == ["established", "ended"]
+    assert (caller.log[1][1] is not None) == ends_with_error
+    assert read(caller.sock) == b"first"
+    if code == ErrorCodes.NO_ERROR:
+        assert read(caller.sock) == b""
+    else:
+        with pytest.raises(ConnectionResetError):
+            read(caller.sock)
+    assert client.alive
+
+
+def test_h2_as_server_goes_away_with_tunnels_in_flight(lab: Lab) -> None:
+    client, peer, caller = lab.answered()
+    waiting = lab.call(client)
+    lab.go()
+    peer.conn.close_connection(last_stream_id=1)
+    peer.write(peer.conn.data_to_send())
+    lab.go()
+    assert waiting.words == ["lost"]
+    assert waiting.log[0][1].retryable
+    assert not client.can_take()
+    # h2 counts itself closed after its GOAWAY; the frames of the tunnel that lives on are written by hand.
+    peer.write(push_frame(Frame.DATA, 1, 1, b"still here"))
+    assert lab.receive(caller.sock, 10) == b"still here"
+    assert client.alive
+
+
+def test_h2_as_server_refuses_streams(lab: Lab) -> None:
+    client, peer = lab.client_to_h2()
+    peer.conn.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: 1})
+    lab.go()
+    caller = lab.call(client)
+    assert not client.can_take()
+    lab.go(until=lambda: peer.of(h2.events.RequestReceived))
+    peer.conn.reset_stream(1, ErrorCodes.REFUSED_STREAM)
+    lab.go()
+    assert caller.words == ["lost"]
+    assert caller.log[0][1].retryable
+    assert client.can_take()
+
+
+def test_h2_as_server_answers_with_a_status_and_a_body(lab: Lab) -> None:
+    client, peer = lab.client_to_h2()
+    caller = lab.call(client)
+    lab.go(until=lambda: peer.of(h2.events.RequestReceived))
+    peer.conn.send_headers(1, [(b":status", b"403")])
+    peer.conn.send_data(1, b"RBAC: access denied", end_stream=True)
+    lab.go()
+    assert caller.log == [("refused", 403)]
+    assert client.alive
+    assert client.tunnels == set()
+
+
+def test_h2_as_server_answers_without_a_status(lab: Lab) -> None:
+    client, peer = lab.client_to_h2()
+    caller = lab.call(client)
+    lab.go(until=lambda: peer.of(h2.events.RequestReceived))
+    peer.write(push_frame(Frame.HEADERS, 4, 1, b"\x08\x01x"))
+    lab.go()
+    assert caller.words == ["lost"]

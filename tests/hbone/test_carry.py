@@ -1,0 +1,249 @@
+"""Sessions on real TLS as a whole: their tunnels, their limits, time, and how they end."""
+
+from __future__ import annotations
+
+import socket
+
+import h2.events
+import pytest
+from h2.errors import ErrorCodes
+
+from tests.flow.driving import read
+from tests.hbone.peers import OK, Lab
+from tests.hbone.recording import pull_frames
+from ztunnel.errors import HandshakeFailed, Unreachable
+from ztunnel.flow.flow import Counts
+from ztunnel.hbone.frame import Frame, push_frame, push_ping
+
+
+def test_a_call_goes_through_and_its_bytes_are_counted_at_both_ends(lab: Lab) -> None:
+    client, _server = lab.sessions()
+    caller, callee, app = lab.joined(client)
+    assert caller.log == [("established", OK)]
+    caller.sock.send(b"hello")
+    assert lab.receive(app, 5) == b"hello"
+    app.send(b"hi")
+    assert lab.receive(caller.sock, 2) == b"hi"
+    for counts in (caller.counts, callee.counts):
+        assert (counts.up, counts.down) == (5, 2)
+    assert (lab.ledger.sessions, lab.ledger.streams, lab.ledger.buffered_bytes) == (2, 2, 0)
+    assert client.tls.version() == "TLSv1.3"
+    assert client.idle_since is None
+
+
+def test_many_tunnels_share_a_session_and_keep_their_bytes_apart(lab: Lab) -> None:
+    client, _ = lab.sessions()
+    calls = [lab.joined(client) for _ in range(20)]
+    for number, (caller, _, _) in enumerate(calls):
+        caller.sock.send(b"%d" % number * 50)
+    for number, (_, _, app) in enumerate(calls):
+        assert lab.receive(app, 50) == (b"%d" % number * 50)[: 50 * len(b"%d" % number)]
+
+
+def test_new_streams_are_refused_when_too_much_is_buffered(lab: Lab) -> None:
+    lab.limits(buffered_bytes=1 << 20)
+    client, _ = lab.sessions()
+    caller, _, app = lab.joined(client)
+    sent = lab.fill(caller.sock)
+    assert lab.ledger.full
+    assert not client.can_take()
+    with pytest.raises(Unreachable):
+        lab.call(client)
+    lab.receive(app, sent)
+    lab.go()
+    assert client.can_take()
+
+
+def test_a_full_session_takes_tunnels_again_when_some_have_ended(lab: Lab) -> None:
+    lab.limits(open_streams=2)
+    client, _ = lab.sessions()
+    first, _, app = lab.joined(client)
+    lab.joined(client)
+    assert not client.can_take()
+    first.sock.close()
+    app.close()
+    lab.go()
+    assert client.can_take()
+
+
+def test_a_retired_session_serves_what_it_has_and_then_closes(lab: Lab) -> None:
+    client, server = lab.sessions()
+    caller, _, app = lab.joined(client)
+    client.retire()
+    assert not client.can_take()
+    caller.sock.send(b"hello")
+    assert lab.receive(app, 5) == b"hello"
+    caller.sock.close()
+    app.close()
+    lab.go()
+    assert {id(session): error for session, error in lab.session_ends} == {id(client): None, id(server): None}
+    assert lab.ledger.sessions == 0
+
+
+def test_an_idle_session_that_is_retired_closes_at_once(lab: Lab) -> None:
+    client, _ = lab.sessions()
+    lab.go()
+    assert client.idle_since is not None
+    client.retire()
+    lab.go()
+    assert len(lab.session_ends) == 2
+
+
+def test_draining_lets_tunnels_end_and_takes_no_more(lab: Lab) -> None:
+    client, server = lab.sessions()
+    caller, _, app = lab.joined(client)
+    server.drain()
+    server.drain()
+    lab.go()
+    assert not client.can_take()
+    assert server.alive
+    caller.sock.send(b"hello")
+    assert lab.receive(app, 5) == b"hello"
+    caller.sock.close()
+    app.close()
+    lab.go()
+    assert lab.session_ends[0][1] is None
+    assert lab.ledger.sessions == 0
+
+
+def test_a_call_under_way_when_the_peer_drains_is_not_lost(lab: Lab) -> None:
+    client, server = lab.sessions()
+    lab.go()
+    caller = lab.call(client)
+    server.drain()
+    lab.go(until=lambda: lab.callees)
+    lab.callees[0].accept()
+    lab.go(until=lambda: caller.log)
+    assert caller.words == ["established"]
+
+
+def test_aborting_a_session_ends_every_tunnel_with_the_reason(lab: Lab) -> None:
+    client, _ = lab.sessions()
+    caller, callee, app = lab.joined(client)
+    error = Unreachable("the workload has gone")
+    client.abort(error)
+    lab.go()
+    assert caller.log[1:] == [("ended", error)]
+    assert isinstance(callee.ends[0], Unreachable)
+    for sock in (caller.sock, app):
+        with pytest.raises(ConnectionResetError):
+            read(sock)
+    assert lab.ledger.sessions == lab.ledger.streams == 0
+
+
+def test_a_connection_that_is_cut_resets_its_tunnels_and_hands_waiting_calls_back(lab: Lab) -> None:
+    client, server = lab.sessions()
+    caller, callee, _app = lab.joined(client)
+    waiting = lab.call(client)
+    waiting.sock.send(b"not read before the answer")
+    lab.go(until=lambda: len(lab.callees) == 2)
+    server.pipe._sock.shutdown(socket.SHUT_RDWR)
+    lab.go()
+    assert caller.words == ["established", "ended"]
+    assert isinstance(caller.log[1][1], Unreachable)
+    assert isinstance(callee.ends[0], Unreachable)
+    with pytest.raises(ConnectionResetError):
+        read(caller.sock)
+    assert waiting.words == ["lost"]
+    assert waiting.log[0][1].retryable
+    assert waiting.handed_back is not None
+    assert waiting.handed_back.recv(100) == b"not read before the answer"
+    assert lab.callees[1].cancelled
+
+
+def test_a_peer_that_sends_no_settings_is_given_up(lab: Lab) -> None:
+    client, peer = lab.client_to_h2()
+    peer.reads = False
+    peer.conn.clear_outbound_data_buffer()
+    caller = lab.call(client, answer_seconds=100)
+    lab.go()
+    lab.clock.move(10)
+    lab.go()
+    assert caller.words == ["lost"]
+    assert isinstance(caller.log[0][1], HandshakeFailed)
+    assert not client.alive
+
+
+def test_pings_keep_a_session_and_silence_ends_it(lab: Lab) -> None:
+    client, peer = lab.client_to_h2()
+    caller = lab.call(client, answer_seconds=1000)
+    lab.go()
+    for _ in range(5):
+        lab.clock.move(10)
+        lab.go()
+    assert len(peer.of(h2.events.PingReceived)) == 5
+    assert client.alive
+    lab.clock.move(10)
+    peer.reads = False
+    lab.go()
+    lab.clock.move(20)
+    lab.go()
+    assert not client.alive
+    assert caller.words == ["lost"]
+    assert caller.log[0][1].retryable
+
+
+def test_a_drain_is_told_in_two_steps(lab: Lab) -> None:
+    server, peer, _callee = lab.asked()
+    # h2 takes a GOAWAY for the end of the connection, so what follows is read without it.
+    peer.parses, peer.raw = False, b""
+    server.drain()
+    lab.go()
+    first, ping = pull_frames(peer.raw)
+    assert (first.kind, first.payload) == (Frame.GOAWAY, b"\x7f\xff\xff\xff" + bytes(4))
+    peer.raw = b""
+    peer.write(push_ping(ping.payload, ack=True))
+    lab.go()
+    (last,) = pull_frames(peer.raw)
+    assert (last.kind, last.payload) == (Frame.GOAWAY, b"\0\0\0\x01" + bytes(4))
+    assert server.alive
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [push_ping(bytes(8)), push_frame(Frame.DATA, 0, 1), push_frame(Frame.PRIORITY, 0, 1, bytes(5))],
+    ids=["PING", "empty DATA", "PRIORITY"],
+)
+def test_h2_as_client_that_floods_is_told_to_calm_down_and_counted(lab: Lab, frame: bytes) -> None:
+    server, peer, _ = lab.asked()
+    peer.write(frame * 2000)
+    lab.go()
+    assert not server.alive
+    assert peer.of(h2.events.ConnectionTerminated)[0].error_code == ErrorCodes.ENHANCE_YOUR_CALM
+    assert lab.ledger.calmed == 1
+    assert 0 < lab.ledger.glitches <= 401
+
+
+def test_a_neighbours_session_does_not_feel_a_flood(lab: Lab) -> None:
+    _server, peer, _ = lab.asked()
+    client, _ = lab.sessions()
+    caller, _, app = lab.joined(client)
+    peer.write(push_ping(bytes(8)) * 2000)
+    caller.sock.send(b"hello")
+    assert lab.receive(app, 5) == b"hello"
+
+
+def test_a_bug_in_a_callback_ends_its_session_only(lab: Lab, contexts) -> None:
+    client, server = lab.sessions()
+    lab.go()
+    caller = lab.call(client)
+    found: list[BaseException] = []
+    lab.engine._on_bug = found.append
+
+    def fail(tunnel: object) -> None:
+        raise LookupError("wrong")
+
+    server._on_request = fail
+    lab.go()
+    assert [str(bug) for bug in found] == ["wrong"]
+    assert caller.words == ["lost"]
+    assert not server.alive
+    again, _ = lab.sessions()
+    lab.joined(again)
+
+
+def test_counts_begin_where_the_caller_says(lab: Lab) -> None:
+    client, _ = lab.sessions()
+    caller = lab.call(client)
+    assert isinstance(caller.counts, Counts)
+    assert (caller.counts.up, caller.counts.down) == (0, 0)

@@ -1,0 +1,146 @@
+"""The data path of a tunnel, between two of ours."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from tests.flow.driving import read
+from tests.hbone.peers import Lab
+from ztunnel.errors import Denied, Unreachable
+from ztunnel.flow.splice import close_with_reset
+
+
+def test_bulk_arrives_whole_in_both_directions_at_once(lab: Lab) -> None:
+    client, _ = lab.sessions()
+    caller, _, app = lab.joined(client)
+    up = bytes(range(256)) * 8192
+    down = up[::-1]
+    got_up, got_down, sent_up, sent_down = b"", b"", 0, 0
+
+    def done() -> bool:
+        nonlocal got_up, got_down, sent_up, sent_down
+        for sock, data, which in ((caller.sock, up, True), (app, down, False)):
+            try:
+                sent = sock.send(data[sent_up if which else sent_down :])
+            except BlockingIOError:
+                sent = 0
+            if which:
+                sent_up += sent
+            else:
+                sent_down += sent
+        got_up += read(app) or b""
+        got_down += read(caller.sock) or b""
+        return len(got_up) == len(up) and len(got_down) == len(down)
+
+    lab.go(until=done)
+    assert got_up == up
+    assert got_down == down
+
+
+@pytest.mark.parametrize("first", ["caller", "app"])
+def test_a_half_close_is_passed_on_and_the_other_way_lives_on(lab: Lab, first: str) -> None:
+    client, server = lab.sessions()
+    caller, callee, app = lab.joined(client)
+    one, other = (caller.sock, app) if first == "caller" else (app, caller.sock)
+    one.send(b"last")
+    one.shutdown(socket.SHUT_WR)
+    assert lab.receive(other, 5) == b"last"
+    other.send(b"still")
+    assert lab.receive(one, 5) == b"still"
+    other.close()
+    assert lab.receive(one, 1) == b""
+    lab.go()
+    assert caller.log[1:] == [("ended", None)]
+    assert callee.ends == [None]
+    assert client.tunnels == server.tunnels == set()
+    assert lab.ledger.streams == 0
+
+
+@pytest.mark.parametrize("first", ["caller", "app"])
+def test_a_reset_at_one_end_is_a_reset_at_the_other(lab: Lab, first: str) -> None:
+    client, _ = lab.sessions()
+    caller, callee, app = lab.joined(client)
+    one, other = (caller.sock, app) if first == "caller" else (app, caller.sock)
+    close_with_reset(one)
+    lab.go()
+    assert caller.log[1:] == [("ended", None)]
+    assert callee.ends == [None]
+    with pytest.raises(ConnectionResetError):
+        read(other)
+    assert lab.ledger.streams == 0
+
+
+def test_a_slow_reader_stops_the_sender_within_the_window_and_nothing_is_lost(lab: Lab) -> None:
+    client, _ = lab.sessions()
+    caller, _, app = lab.joined(client)
+    sent = lab.fill(caller.sock)
+    assert lab.ledger.buffered_bytes <= 4 << 20
+    assert sent < 20 << 20
+    assert len(lab.receive(app, sent)) == sent
+    lab.go()
+    assert lab.ledger.buffered_bytes == 0
+
+
+def test_a_slow_reader_does_not_stop_its_neighbour(lab: Lab) -> None:
+    client, _ = lab.sessions()
+    slow, _, _ = lab.joined(client)
+    quick, _, app = lab.joined(client)
+    lab.fill(slow.sock)
+    quick.sock.send(b"hello")
+    assert lab.receive(app, 5) == b"hello"
+
+
+def test_an_application_that_resets_while_bytes_wait_for_it_frees_them(lab: Lab) -> None:
+    client, _ = lab.sessions()
+    caller, _, app = lab.joined(client)
+    lab.fill(caller.sock)
+    assert lab.ledger.buffered_bytes > 0
+    close_with_reset(app)
+    lab.go()
+    assert lab.ledger.buffered_bytes == 0
+    again, _, other = lab.joined(client)
+    lab.send(again.sock, bytes(1000))
+    assert len(lab.receive(other, 1000)) == 1000
+
+
+def test_aborting_a_tunnel_resets_both_ends_and_no_other(lab: Lab) -> None:
+    client, _ = lab.sessions()
+    caller, callee, app = lab.joined(client)
+    other, _, other_app = lab.joined(client)
+    error = Denied("connection closed due to policy rejection")
+    callee.tunnel.abort(error)
+    callee.tunnel.abort(error)
+    lab.go()
+    assert callee.ends == [error]
+    assert caller.words == ["established", "ended"]
+    for sock in (caller.sock, app):
+        with pytest.raises(ConnectionResetError):
+            read(sock)
+    other.sock.send(b"hello")
+    assert lab.receive(other_app, 5) == b"hello"
+
+
+def test_what_the_peer_sent_completely_is_delivered_even_if_the_session_dies(lab: Lab) -> None:
+    client, server = lab.sessions()
+    caller, _callee, app = lab.joined(client)
+    caller.sock.shutdown(socket.SHUT_WR)
+    lab.go()
+    app.settimeout(None)
+    app.setblocking(False)
+    sent = 0
+    data = bytes(1 << 16)
+    for _ in range(40):
+        try:
+            sent += app.send(data)
+        except BlockingIOError:
+            lab.go()
+    app.shutdown(socket.SHUT_WR)
+    lab.go()
+    server.abort(Unreachable("gone"))
+    lab.go()
+    assert len(lab.receive(caller.sock, sent + 1)) == sent
+    lab.go()
+    assert caller.log[1:] == [("ended", None)]
+    assert lab.ledger.buffered_bytes == 0

@@ -1,0 +1,113 @@
+"""Frames through TLS, in bounded memory."""
+
+from __future__ import annotations
+
+import socket
+
+from tests.hbone.peers import CONNECT, H2Peer, Lab
+from tests.hbone.recording import pull_frames
+from ztunnel.errors import Unreachable
+from ztunnel.hbone.frame import HEADER, Frame, push_ping
+
+
+def test_a_peer_that_never_reads_does_not_make_us_hold_more_than_a_bound(lab: Lab) -> None:
+    server, peer = lab.server_to_h2()
+    lab.go()
+    peer.reads = False
+    peer.conn.clear_outbound_data_buffer()
+    peer.link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    server.pipe._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    for _ in range(100):
+        if not server.alive:
+            break
+        peer.write(push_ping(bytes(8)) * 100)
+        lab.clock.move(5)
+        lab.engine.round(0)
+        assert len(server.pipe._control) <= 64 * 1024
+    assert not server.alive
+
+
+def test_garbage_instead_of_tls_ends_the_session(lab: Lab) -> None:
+    server, peer, callee = lab.asked()
+    callee.accept()
+    peer.link.sock.send(b"\x17\x03\x03\x00\x20" + bytes(32))
+    lab.go()
+    assert not server.alive
+    assert isinstance(callee.ends[0], Unreachable)
+
+
+def test_a_frame_that_never_comes_to_its_end_is_not_held(lab: Lab) -> None:
+    _server, peer, callee = lab.asked()
+    app = callee.accept()
+    peer.write(HEADER.pack(1_000_000 << 8, 0, 1) + b"abc")
+    assert lab.receive(app, 3) == b"abc"
+    assert lab.ledger.buffered_bytes == 0
+
+
+def test_what_came_behind_the_handshake_is_read(lab: Lab) -> None:
+    near, far = lab._links()
+    peer = H2Peer(near, client=True)
+    lab.peers.append(peer)
+    peer.conn.send_headers(1, CONNECT)
+    peer.pump()
+    far.sock.setblocking(True)
+    far.incoming.write(far.sock.recv(1 << 16))
+    far.sock.setblocking(False)
+    lab.server(far)
+    lab.go(until=lambda: lab.callees)
+
+
+def test_frames_of_one_round_share_a_record(lab: Lab) -> None:
+    client, _ = lab.sessions()
+    calls = [lab.joined(client) for _ in range(10)]
+    lab.go()
+    for caller, _, _ in calls:
+        caller.sock.send(b"hello")
+    sizes: list[int] = []
+    send = client.pipe._sock.send
+
+    class Watching:
+        """The session's socket, with an eye on what is sent."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(sock, name)
+
+        def send(self, cipher: bytes) -> int:
+            sizes.append(len(cipher))
+            return send(cipher)
+
+    sock, client.pipe._sock = client.pipe._sock, Watching()
+    lab.engine.round(0.001)
+    client.pipe._sock = sock
+    assert sizes == [10 * (9 + 5) + 22]
+
+
+def test_a_pipe_that_is_closed_says_nothing_more(lab: Lab) -> None:
+    client, _ = lab.sessions()
+    lab.go()
+    client.abort(Unreachable("gone"))
+    client.push(push_ping(bytes(8)))
+    client.pipe.close(0)
+    lab.go()
+    assert not client.pipe.open
+
+
+def test_control_frames_that_waited_are_sent_in_order_when_the_peer_reads_again(lab: Lab) -> None:
+    server, peer, callee = lab.asked()
+    app = callee.accept()
+    lab.go()
+    peer.conn.increment_flow_control_window(1 << 30)
+    peer.conn.increment_flow_control_window(1 << 30, 1)
+    lab.go()
+    peer.reads = False
+    sent = lab.fill(app)
+    assert server.pipe.blocked
+    for number in range(20):
+        peer.write(push_ping(number.to_bytes(8, "big")))
+    lab.go(until=lambda: len(server.pipe._control) == 20 * 17)
+    peer.parses, peer.reads, peer.raw = False, True, b""
+    lab.go()
+    frames = pull_frames(peer.raw)
+    pongs = [frame.number for frame in frames if frame.kind is Frame.PING]
+    assert pongs == list(range(20))
+    assert sum(len(frame.payload) for frame in frames if frame.kind is Frame.DATA) == sent

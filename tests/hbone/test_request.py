@@ -1,0 +1,164 @@
+"""CONNECT's header lists, as Istio's ztunnel writes them."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ztunnel.errors import PeerError
+from ztunnel.hbone.fields import Fields
+from ztunnel.hbone.request import (
+    Baggage,
+    ConnectRequest,
+    new_traceparent,
+    parse_baggage,
+    parse_request,
+    parse_response,
+    render_baggage,
+    render_request,
+    render_response,
+)
+from ztunnel.model.address import parse_endpoint
+from ztunnel.model.workload import Locality, Workload, WorkloadKind
+
+TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-00"
+SOURCE = parse_endpoint("10.0.0.1:4444")
+FULL = ConnectRequest("10.0.0.2:80", "k8s.namespace.name=a", SOURCE, "web.default.svc.cluster.local", TRACE)
+
+
+def test_a_request_has_ztunnels_headers() -> None:
+    assert render_request(FULL) == (
+        (b":method", b"CONNECT"),
+        (b":authority", b"10.0.0.2:80"),
+        (b"baggage", b"k8s.namespace.name=a"),
+        (b"forwarded", b'for="10.0.0.1:4444";host=web.default.svc.cluster.local'),
+        (b"traceparent", TRACE.encode()),
+    )
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        FULL,
+        ConnectRequest("10.0.0.2:80"),
+        ConnectRequest("web.default.svc.cluster.local:80", source=SOURCE),
+        ConnectRequest("[fd00::1]:80", source=parse_endpoint("[fd00::2]:5")),
+    ],
+)
+def test_a_request_survives_the_round_trip(request_: ConnectRequest) -> None:
+    assert parse_request(render_request(request_)) == request_
+
+
+CONNECT = (b":method", b"CONNECT")
+AUTHORITY = (b":authority", b"10.0.0.2:80")
+WRONG = {
+    "nothing": (),
+    "another method": ((b":method", b"GET"), AUTHORITY),
+    "no authority": (CONNECT,),
+    "two authorities": (CONNECT, AUTHORITY, AUTHORITY),
+    "a path": (CONNECT, AUTHORITY, (b":path", b"/")),
+    "a scheme": (CONNECT, AUTHORITY, (b":scheme", b"https")),
+    "extended CONNECT": (CONNECT, AUTHORITY, (b":protocol", b"websocket")),
+    "an empty authority": (CONNECT, (b":authority", b"")),
+    "an authority with a user": (CONNECT, (b":authority", b"user@10.0.0.2:80")),
+    "an authority with a line break": (CONNECT, (b":authority", b"10.0.0.2:80\r\n")),
+    "an authority that is not text": (CONNECT, (b":authority", b"\xff\xfe:80")),
+    "an endless authority": (CONNECT, (b":authority", b"a" * 600)),
+    "a pseudo-header behind others": (CONNECT, (b"x", b"y"), AUTHORITY),
+}
+
+
+@pytest.mark.parametrize("fields", WRONG.values(), ids=WRONG.keys())
+def test_what_is_not_a_plain_connect_is_a_bad_request(fields: Fields) -> None:
+    with pytest.raises(PeerError) as error:
+        parse_request(fields)
+    assert error.value.reply == 400
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (b"traceparent", b"00-xyz"),
+        (b"traceparent", b"00-" + b"\n" * 52),
+        (b"baggage", b"a" * 10_000),
+        (b"baggage", b"a=b\x00"),
+        (b"forwarded", b'for="nonsense"'),
+        (b"forwarded", b";;;=,="),
+        (b"x-unknown", b"\xff"),
+    ],
+)
+def test_a_hint_that_is_wrong_is_left_out(name: bytes, value: bytes) -> None:
+    assert parse_request((CONNECT, AUTHORITY, (name, value))) == ConnectRequest("10.0.0.2:80")
+
+
+def test_forwarded_by_others_is_read_as_well() -> None:
+    parsed = parse_request(
+        (CONNECT, AUTHORITY, (b"forwarded", b'by=x;For="[fd00::1]:80" ;HOST="web", for=1.2.3.4'))
+    )
+    assert str(parsed.source) == "[fd00::1]:80"
+    assert parsed.host == "web"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([b":method", b":authority", b"forwarded", b"baggage"]), st.binary()))
+)
+def test_garbage_is_a_bad_request_or_a_request(fields: list[tuple[bytes, bytes]]) -> None:
+    reply = 400
+    try:
+        parse_request((CONNECT, AUTHORITY, *fields))
+    except PeerError as error:
+        reply = error.reply
+    assert reply == 400
+
+
+def test_a_traceparent_is_a_w3c_trace_context_and_another_each_time() -> None:
+    rng = Random(1)
+    one, other = new_traceparent(rng), new_traceparent(rng)
+    assert one != other
+    assert [len(part) for part in one.split("-")] == [2, 32, 16, 2]
+
+
+def test_baggage_has_ztunnels_keys_in_ztunnels_order() -> None:
+    workload = Workload(
+        uid="Kubernetes//Pod/default/web-1",
+        name="web-1",
+        namespace="default",
+        kind=WorkloadKind.DEPLOYMENT,
+        workload_name="web",
+        canonical_name="web",
+        canonical_revision="v2",
+        locality=Locality("r", "z"),
+    )
+    baggage = render_baggage(workload)
+    assert baggage == (
+        "k8s.cluster.name=Kubernetes,k8s.namespace.name=default,k8s.deployment.name=web,service.name=web,"
+        "service.version=v2,cloud.region=r,cloud.availability_zone=z"
+    )
+    assert parse_baggage(baggage) == Baggage(
+        "Kubernetes", "default", WorkloadKind.DEPLOYMENT, "web", "web", "v2", "r", "z"
+    )
+
+
+def test_baggage_leaves_out_what_is_not_known() -> None:
+    workload = Workload(uid="u", name="n", namespace="default", cluster="", canonical_revision="")
+    assert render_baggage(workload) == "k8s.namespace.name=default"
+
+
+@given(st.text())
+def test_any_baggage_can_be_read(untrusted: str) -> None:
+    parse_baggage(untrusted)
+
+
+def test_baggage_of_others_is_read_with_spaces_and_properties() -> None:
+    assert parse_baggage(" service.name = web;p=1 , x=y,z") == Baggage(service="web")
+
+
+def test_an_answer_carries_a_status_and_baggage() -> None:
+    assert render_response(401) == ((b":status", b"401"),)
+    answer = render_response(200, "service.name=web")
+    assert answer == ((b":status", b"200"), (b"baggage", b"service.name=web"))
+    assert parse_response(answer) == Baggage(service="web")
+    assert parse_response(render_response(200)) == Baggage()

@@ -1,0 +1,292 @@
+"""AuthorizationPolicy as manifests write it: across nodes, on one node, from outside; and its changes."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.mesh import lab
+from tests.mesh.lab import Mesh, is_refused, read_exactly, wait_until
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+
+MANIFESTS = (
+    lab.NODES
+    + lab.namespace("shop")
+    + lab.namespace("else")
+    + lab.namespace("out", ambient=False)
+    + lab.namespace("istio-system", ambient=False)
+    + lab.pod("shop/a", "node-1")
+    + lab.pod("shop/b", "node-1")
+    + lab.pod("else/c", "node-1")
+    + lab.pod("out/plain", "node-1")
+    + lab.pod("shop/far", "node-2", labels="tier: back")
+    + lab.pod("shop/other", "node-2")
+    + lab.pod("shop/ruled", "node-2")
+    + lab.pod("shop/near", "node-1", labels="tier: back")
+    + lab.pod("else/away", "node-2")
+)
+CALLERS = {"a": "shop/a", "b": "shop/b", "c": "else/c", "p": "out/plain"}
+
+# A part of a rule, and who may: a and b of namespace shop, c of namespace else, p who is not in the mesh.
+SOURCES = [
+    ("principals: [cluster.local/ns/shop/sa/a]", "a"),
+    ("principals: ['*/sa/a', cluster.local/ns/else/sa/c]", "ac"),
+    ("principals: ['cluster.local/ns/shop/*']", "ab"),
+    ("principals: ['*']", "abc"),
+    ("principals: [cluster.local/ns/shop/sa/A]", ""),
+    ("notPrincipals: [cluster.local/ns/shop/sa/a]", "bcp"),
+    ("notPrincipals: ['*']", "p"),
+    ("namespaces: [shop]", "ab"),
+    ("namespaces: ['*se', nowhere]", "c"),
+    ("notNamespaces: [shop]", "cp"),
+    ("serviceAccounts: [b, else/c]", "bc"),
+    ("notServiceAccounts: [a]", "bcp"),
+    ("ipBlocks: [{a}]", "a"),
+    ("ipBlocks: [{a}/31, {p}/32]", "@31"),
+    ("ipBlocks: [10.244.0.0/16]", "abcp"),
+    ("ipBlocks: [192.0.2.0/24]", ""),
+    ("notIpBlocks: [{a}]", "bcp"),
+    ("notIpBlocks: [0.0.0.0/0]", ""),
+    ("namespaces: [shop], notPrincipals: ['*/sa/b']", "a"),
+    ("principals: ['*'], notNamespaces: [shop], ipBlocks: [{c}]", "c"),
+]
+CONDITIONS = [
+    ("[{{key: source.principal, values: ['*/sa/b']}}]", "b"),
+    ("[{{key: source.namespace, notValues: [shop]}}]", "cp"),
+    ("[{{key: source.ip, values: [{b}, {c}/32]}}]", "bc"),
+    ("[{{key: source.serviceAccount, values: [a]}}]", "a"),
+    ("[{{key: destination.ip, values: [{ruled}]}}]", "abcp"),
+    ("[{{key: destination.ip, notValues: [{ruled}]}}]", ""),
+    ("[{{key: source.namespace, values: [shop]}}, {{key: source.ip, notValues: [{a}]}}]", "b"),
+]
+FIRST_PORT = 7001
+
+
+@pytest.fixture(scope="module")
+def many_rules(laboratory) -> Iterator[Mesh]:  # type: ignore[no-untyped-def]
+    """One policy of many rules, each about a port of its own, and a server on each of these ports."""
+    mesh = Mesh(laboratory)
+    known = {name: mesh.address(where) for name, where in [*CALLERS.items(), ("ruled", "shop/ruled")]}
+    rules = [
+        f"{{from: [{{source: {{{text.format(**known)}}}}}], to: [{{operation: {{ports: ['{port}']}}}}]}}"
+        for port, (text, _) in enumerate(SOURCES, FIRST_PORT)
+    ]
+    rules += [
+        f"{{when: {text.format(**known)}, to: [{{operation: {{ports: ['{port}']}}}}]}}"
+        for port, (text, _) in enumerate(CONDITIONS, FIRST_PORT + len(SOURCES))
+    ]
+    text = lab.policy("shop/many", "ALLOW", f"[{', '.join(rules)}]", "app: ruled")
+    mesh.apply(text)
+    for number in range(len(rules)):
+        mesh.listen("shop/ruled", port=FIRST_PORT + number)
+    yield mesh
+    mesh.apply(text, delete=True)
+    mesh.finish()
+
+
+def admitted(mesh: Mesh, where: str, port: int, callers: str = "abcp") -> str:
+    """Which of the callers reach a port that accepts and says nothing, or echoes."""
+    address = mesh.address(where)
+    calls = {name: mesh.call(CALLERS[name], address, port) for name in callers}
+    return "".join(name for name, call in calls.items() if is_open(call))
+
+
+def is_open(call: lab.Call) -> bool:
+    """Whether it was refused neither by the proxy nor by its peer: for a while nothing is said."""
+    if call.error is not None:
+        return False
+    call.sock.settimeout(0.25)
+    try:
+        return call.sock.recv(1) != b""
+    except TimeoutError:
+        return True
+    except ConnectionError:
+        return False
+
+
+@pytest.mark.parametrize(("number", "text", "who"), [(i, *each) for i, each in enumerate(SOURCES)])
+@pytest.mark.usefixtures("many_rules")
+def test_a_source_admits_those_whom_it_names(mesh: Mesh, number: int, text: str, who: str) -> None:
+    if who == "@31":  # which of the neighbours' addresses share 31 bits
+        block = lab.ip_address(mesh.address("shop/a"))
+        who = "".join(
+            name
+            for name, where in CALLERS.items()
+            if name == "p" or int(lab.ip_address(mesh.address(where))) | 1 == int(block) | 1
+        )
+    assert admitted(mesh, "shop/ruled", FIRST_PORT + number) == who
+
+
+@pytest.mark.parametrize(("number", "text", "who"), [(i, *each) for i, each in enumerate(CONDITIONS)])
+@pytest.mark.usefixtures("many_rules")
+def test_a_condition_admits_those_whom_it_names(mesh: Mesh, number: int, text: str, who: str) -> None:
+    assert admitted(mesh, "shop/ruled", FIRST_PORT + len(SOURCES) + number) == who
+
+
+ONLY_A = "[{from: [{source: {principals: [cluster.local/ns/shop/sa/a]}}]}]"
+NOT_A = "[{from: [{source: {notPrincipals: [cluster.local/ns/shop/sa/a]}}]}]"
+Apply = Callable[[str], None]
+
+
+@pytest.mark.parametrize(
+    ("policies", "who"),
+    [
+        (lab.policy("shop/p", "ALLOW", "[{to: [{operation: {ports: ['8080']}}]}]", "app: far"), "abcp"),
+        (lab.policy("shop/p", "ALLOW", "[{to: [{operation: {ports: ['8081']}}]}]", "app: far"), ""),
+        (lab.policy("shop/p", "ALLOW", "[{to: [{operation: {notPorts: ['8080']}}]}]", "app: far"), ""),
+        (lab.policy("shop/p", "DENY", "[{to: [{operation: {notPorts: ['8081']}}]}]", "app: far"), ""),
+        (lab.policy("shop/p", "ALLOW", "[]"), ""),
+        (lab.policy("shop/p", "ALLOW", "[{}]"), "abcp"),
+        (lab.policy("shop/p", "DENY", "[]"), "abcp"),
+        (lab.policy("shop/p", "ALLOW", ONLY_A), "a"),
+        (lab.policy("shop/p", "ALLOW", ONLY_A, "tier: back"), "a"),
+        (lab.policy("shop/p", "ALLOW", ONLY_A, "tier: front"), "abcp"),
+        (lab.policy("else/p", "ALLOW", ONLY_A), "abcp"),
+        (lab.policy("istio-system/p", "ALLOW", ONLY_A), "a"),
+        (lab.policy("istio-system/p", "ALLOW", ONLY_A, "tier: back"), "a"),
+        (lab.policy("shop/p", "DENY", ONLY_A) + lab.policy("shop/q", "ALLOW", ONLY_A), ""),
+        (lab.policy("istio-system/p", "DENY", NOT_A) + lab.policy("shop/q", "ALLOW", "[{}]"), "a"),
+        (
+            lab.policy("shop/p", "ALLOW", ONLY_A)
+            + lab.policy("shop/q", "ALLOW", "[{from: [{source: {namespaces: [else]}}]}]", "app: far"),
+            "ac",
+        ),
+        (lab.policy("shop/p", "ALLOW", "[{to: [{operation: {methods: [GET]}}]}]"), ""),
+        (lab.policy("shop/p", "AUDIT", "[{}]"), "abcp"),
+    ],
+)
+def test_scopes_and_actions_across_nodes(mesh: Mesh, applied: Apply, policies: str, who: str) -> None:
+    applied(policies)
+    address = mesh.address("shop/far")
+    calls = {name: mesh.call(where, address, 8080) for name, where in CALLERS.items()}
+    assert "".join(name for name, call in calls.items() if call.answers()) == who
+
+
+def test_a_refusal_is_named_in_log_and_metric_at_both_ends(mesh: Mesh, applied: Apply) -> None:
+    applied(lab.policy("shop/no-b", "DENY", ONLY_A.replace("sa/a", "sa/b"), "app: far"))
+    call = mesh.call("shop/b", mesh.address("shop/far"), 8080)
+    assert call.refused
+    out = mesh.line("node-1", src_addr=call.own)
+    assert (out["level"], out["error"], out["direction"]) == ("error", "http status: 401", "outbound")
+    line = mesh.line("node-2", direction="inbound")
+    assert line["error"] == "connection closed due to policy rejection: explicitly denied by: shop/no-b"
+    assert line["src.identity"] == lab.account("shop/b")
+    assert line["dst.workload"] == "far"
+    mesh.expect("node-2", 1, "ztunnel_policy_denials_total", policy="shop/no-b", reporter="destination")
+    flagged = {"response_flags": "DENY", "source_workload": "b", "destination_workload": "far"}
+    mesh.expect("node-2", 1, "istio_tcp_connections_failed_total", reporter="destination", **flagged)
+    mesh.expect("node-1", 1, "istio_tcp_connections_failed_total", reporter="source", **flagged)
+
+
+def test_plaintext_that_is_refused_is_named_too(mesh: Mesh, applied: Apply) -> None:
+    applied(lab.policy("shop/only-a", "ALLOW", ONLY_A, "app: far"))
+    assert mesh.call("out/plain", mesh.address("shop/far"), 8080).refused
+    line = mesh.line("node-2", direction="inbound")
+    text = "connection closed due to policy rejection: allow policies exist, but none allowed"
+    assert line["error"] == text
+    assert "src.identity" not in line
+    labels = {"response_flags": "DENY", "connection_security_policy": "unknown"}
+    mesh.expect("node-2", 1, "istio_tcp_connections_failed_total", source_workload="plain", **labels)
+
+
+def test_on_one_node_the_first_refused_call_and_the_next_ones_are_named(mesh: Mesh, applied: Apply) -> None:
+    applied(lab.policy("shop/no-b", "DENY", ONLY_A.replace("sa/a", "sa/b"), "app: near"))
+    target = mesh.address("shop/near")
+    assert mesh.call("shop/a", target, 8080).answers()
+    assert mesh.call("shop/b", target, 8080).refused
+    again = mesh.call("shop/b", target, 8080)
+    assert again.error is not None
+    assert again.error.errno == errno.ECONNREFUSED
+    for direction in ("inbound", "outbound"):
+        lines = wait_until(
+            lambda direction=direction: (  # type: ignore[misc]
+                found
+                if len(found := mesh.find_lines("node-1", direction=direction, src_workload="b")) == 2
+                else None
+            ),
+            f"two {direction} lines",
+        )
+        assert {line["error"] for line in lines} == {
+            "connection closed due to policy rejection: explicitly denied by: shop/no-b"
+        }
+    for reporter in ("source", "destination"):
+        mesh.expect("node-1", 2, "istio_tcp_connections_failed_total", reporter=reporter, source_workload="b")
+    mesh.expect("node-1", 2, "ztunnel_policy_denials_total", policy="shop/no-b", reporter="destination")
+
+
+def open_calls(mesh: Mesh, target: str, callers: str = "abcp") -> dict[str, lab.Call]:
+    calls = {name: mesh.call(CALLERS[name], target, 8080) for name in callers}
+    assert all(call.answers() for call in calls.values())
+    return calls
+
+
+@pytest.mark.parametrize("where", ["shop/far", "shop/near"])
+def test_a_change_ends_the_open_connections_that_it_refuses_and_no_other(
+    mesh: Mesh, applied: Apply, where: str
+) -> None:
+    target, node = mesh.address(where), "node-1" if where == "shop/near" else "node-2"
+    first = open_calls(mesh, target)
+    second = open_calls(mesh, target)  # on one node the kernel's own: direct
+    bystander = mesh.call("shop/b", mesh.address("shop/other"), 8080)
+    assert bystander.answers()
+    applied(lab.policy("shop/no-b", "DENY", ONLY_A.replace("sa/a", "sa/b"), f"app: {where[5:]}"))
+    for calls in (first, second):
+        assert {name for name, call in calls.items() if is_refused_soon(call)} == {"b"}
+        assert [name for name, call in calls.items() if name != "b" and not call.answers()] == []
+    assert bystander.answers()
+    lines = wait_until(
+        lambda: (
+            found if len(found := mesh.find_lines(node, direction="inbound", src_workload="b")) == 2 else None
+        ),
+        "two ended connections",
+    )
+    assert {line["error"] for line in lines} == {"connection closed due to policy change"}
+    mesh.expect(node, 2, "ztunnel_policy_denials_total", policy="shop/no-b", reporter="destination")
+    labels = {"source_workload": "b", "response_flags": "DENY", "reporter": "destination"}
+    mesh.expect(node, 2, "istio_tcp_connections_closed_total", **labels)
+
+
+def is_refused_soon(call: lab.Call) -> bool:
+    call.sock.settimeout(0.3)  # the change has been taken over: this is for the packets
+    try:
+        return is_refused(call.sock)
+    except TimeoutError:
+        return False
+    finally:
+        call.sock.settimeout(lab.SOCKET_SECONDS)
+
+
+def test_a_change_of_labels_that_attaches_a_policy_ends_open_connections(mesh: Mesh, applied: Apply) -> None:
+    applied(lab.policy("shop/locked", "ALLOW", ONLY_A, "locked: 'yes'"))
+    calls = open_calls(mesh, mesh.address("shop/other"), "ab")
+    mesh.label("pod", "shop/other", {"locked": "yes"})
+    try:
+        assert is_refused_soon(calls["b"])
+        assert calls["a"].answers()
+    finally:
+        mesh.label("pod", "shop/other", {"locked": None})
+    assert mesh.call("shop/b", mesh.address("shop/other"), 8080).answers()
+
+
+def test_what_was_refused_is_admitted_once_the_policy_is_gone(mesh: Mesh) -> None:
+    text = lab.policy("shop/nobody", "ALLOW", "[]")
+    mesh.apply(text)
+    targets = [mesh.address(where) for where in ("shop/near", "shop/far")]
+    assert not any(mesh.call("shop/a", target, 8080).answers() for target in targets * 2)
+    mesh.apply(text, delete=True)
+    assert all(mesh.call("shop/a", target, 8080).answers() for target in targets * 2)
+
+
+def test_data_in_flight_is_whole_up_to_a_refusal(mesh: Mesh) -> None:
+    call = mesh.call("shop/a", mesh.address("shop/far"), 8080)
+    call.sock.sendall(b"z" * 500_000)
+    assert read_exactly(call.sock, 500_000) == b"z" * 500_000
+
+
+def test_nothing_unexpected_was_logged(mesh: Mesh) -> None:
+    for node in ("node-1", "node-2"):
+        assert "Traceback" not in mesh.laboratory.node_log(node)
+        assert mesh.figures(node).total("ztunnel_internal_errors_total") == 0

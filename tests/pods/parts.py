@@ -1,0 +1,147 @@
+"""Pods in the laboratory of tests/kernel: real namespaces, real redirection, nobody at the other end."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from random import Random
+
+import trio
+
+from tests.builders import BuiltWorkload, workload
+from tests.flow.driving import Bugs
+from tests.inbound.parts import Admitted, Desk, Signer, now
+from tests.kernel.lab import Kernel, Lab, unique
+from ztunnel.authz.enforce import LiveConnections
+from ztunnel.flow.engine import Engine
+from ztunnel.hbone.limits import Ledger
+from ztunnel.identity.rotate import Certificates
+from ztunnel.inbound.accept import Inbound
+from ztunnel.inbound.serve import Handshakes
+from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.model.workload import SameNode
+from ztunnel.outbound.accept import Mesh, Outbound
+from ztunnel.outbound.dial import Patience, Tunnels
+from ztunnel.outbound.oversee import DirectFlows
+from ztunnel.pods.find import NamedNamespaces
+from ztunnel.pods.hold import Ways
+from ztunnel.pods.serve import Pods
+from ztunnel.redirect.attach import Redirection
+from ztunnel.telemetry.export import Log
+from ztunnel.telemetry.figures import Figures
+from ztunnel.telemetry.level import Levels
+from ztunnel.telemetry.readiness import Readiness
+
+NODE = "n1"
+A = workload("a").on(NODE).hbone().at("10.77.0.2", "fd77::2")
+B = workload("b").on(NODE).hbone().at("10.77.0.3", "fd77::3")
+
+
+def path_of(lab: Lab, which: str) -> str:
+    """Where the namespace of pod `a` or `b` is."""
+    return f"/run/netns/{lab.names[which]}"
+
+
+class Scratch:
+    """A namespace that comes and goes, with an address or more. Use as a context manager."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.name = unique()
+        self.addresses = addresses
+        self.path = f"/run/netns/{self.name}"
+
+    def add(self) -> None:
+        subprocess.run(["ip", "netns", "add", self.name], check=True)
+        self.ip("link", "set", "lo", "up")
+        self.ip("link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
+        self.ip("link", "set", "eth0", "up")
+        for address in self.addresses:
+            self.address("add", address)
+
+    def address(self, what: str, address: str) -> None:
+        self.ip(
+            "addr", what, address, "dev", "eth0", *(["nodad"] if what == "add" and ":" in address else [])
+        )
+
+    def ip(self, *words: str) -> None:
+        subprocess.run(["ip", "-n", self.name, *words], check=True)
+
+    def delete(self) -> None:
+        subprocess.run(["ip", "netns", "del", self.name], check=False, stderr=subprocess.DEVNULL)
+
+    def open(self) -> NetworkNamespace:
+        return NetworkNamespace.open(self.path)
+
+    def __enter__(self) -> Scratch:
+        self.add()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.delete()
+
+
+class Lines:
+    """Takes the lines of a log."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def put(self, line: str, urgent: bool = False) -> bool:
+        self.lines.append(line)
+        return True
+
+    def about(self, text: str) -> list[str]:
+        return [line for line in self.lines if text in line]
+
+
+class Node:
+    """All parts of a node proxy that pods are served by, on the redirection of a laboratory."""
+
+    def __init__(self, redirection: Redirection, template: str, *world: BuiltWorkload) -> None:
+        self.bugs = Bugs()
+        self.engine = Engine(self.bugs)
+        self.desk = Desk(self.engine, *world)
+        self.redirection = redirection
+        desk, ledger, mesh = self.desk, Ledger(), Mesh(NODE, SameNode.AUTO, True, 5.0, Random(1))
+        self.certificates = Certificates(Signer(), now, Random(1))
+        tunnels = Tunnels(self.engine, ledger, self.certificates, now, Patience())
+        report = desk.inbound.report
+        self.direct = DirectFlows(self.engine, redirection, desk.hold, report, LiveConnections())
+        self.outbound = Outbound(self.engine, desk.hold, report, redirection, tunnels, self.direct, mesh)
+        self.inbound = Inbound(self.engine, desk.hold, desk.live, report, Admitted())
+        self.handshakes = Handshakes(self.inbound, ledger, self.certificates, now)
+        self.ways = Ways(self.outbound, self.inbound, self.handshakes, self.certificates)
+        self.log = Lines()
+        self.readiness = Readiness()
+        log = Log(self.log, Levels(), lambda: datetime.now(UTC))  # type: ignore[arg-type]
+        self.pods = Pods(self.ways, NamedNamespaces(template), log, self.readiness)
+        self.figures = Figures()
+        self.pods.register(self.figures)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.pods.run)
+            yield
+            nursery.cancel_scope.cancel()
+        assert not self.bugs
+
+    @property
+    def state(self) -> dict[str, str]:
+        """Each pod's state by its name."""
+        return {uid.rpartition("/")[2]: shown["state"] for uid, shown in self.pods.dump().items()}  # type: ignore[index]
+
+    @property
+    def wanted(self) -> list[str]:
+        """The accounts whose certificates are wanted, in order of name."""
+        return sorted(each.identity.service_account for each in self.certificates.expiring())
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+def node_of(kernel: Kernel, *world: BuiltWorkload) -> Node:
+    """Pods `a` and `b` of the laboratory."""
+    return Node(kernel.redirection, f"/run/netns/{kernel.lab.name}-{{name}}", *world)

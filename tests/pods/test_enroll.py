@@ -1,0 +1,259 @@
+"""Taking a pod in and giving it back, in real namespaces: nothing is left, and nothing leaks."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+
+import pytest
+
+from tests.builders import workload
+from tests.kernel.lab import Kernel, endpoint
+from tests.pods.parts import A, Scratch, path_of
+from ztunnel.kernel.netlink import addresses
+from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.kernel.sockets import listen_in
+from ztunnel.pods.enroll import (
+    HBONE_PORT,
+    INBOUND_PORT,
+    OUTBOUND_PORT,
+    CannotEnroll,
+    Enrolled,
+    close,
+    enroll,
+    outside_of,
+    readdress,
+    release,
+    resume,
+    withdraw,
+)
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+
+PORTS = (OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT)
+SWITCHES = ("net.ipv4.tcp_fwmark_accept", "net.ipv4.tcp_migrate_req")
+
+
+def rules(netns: NetworkNamespace) -> str:
+    """What stands in the routing rules and in our table, both families."""
+    shown = ""
+    for family in ("-4", "-6"):
+        for what in ("rule", "route"):
+            words = ["ip", "-n", netns.path.rpartition("/")[2], family, what, "show"]
+            shown += subprocess.run(
+                [*words, *(["table", "100"] if what == "route" else [])], capture_output=True, text=True
+            ).stdout
+    return "\n".join(line for line in shown.splitlines() if "0x111" in line or "local default" in line)
+
+
+def switches(netns: NetworkNamespace) -> list[str]:
+    return [netns.read_sysctl(name) for name in SWITCHES]
+
+
+def give_back(kernel: Kernel, enrolled: Enrolled) -> None:
+    withdraw(kernel.redirection, enrolled)
+    close(enrolled)
+    release(enrolled)
+
+
+def free(netns: NetworkNamespace) -> bool:
+    """Whether our three ports can be listened on."""
+    for port in PORTS:
+        listen_in(netns, port, 1).close()
+    return True
+
+
+def test_a_pod_is_captured_and_afterwards_as_it_was(kernel: Kernel) -> None:
+    netns = kernel.lab.a
+    netns.write_sysctl(SWITCHES[1], "1")
+    try:
+        enrolled = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+        assert set(kernel.redirection.enrolled()) == {netns.cookie}
+        assert enrolled.network.addresses == addresses(netns)
+        assert (str(enrolled.network.ipv4), str(enrolled.network.ipv6)) == ("10.77.0.2", "fd77::2")
+        assert (enrolled.uid, enrolled.serving, enrolled.outside) == (A.uid, True, frozenset())
+        assert rules(netns).count("0x111") == 2
+        assert switches(netns) == ["1", "1"]
+        client = kernel.connect(netns, "10.77.0.3", 80)
+        accepted, _ = enrolled.listeners.outbound.accept()
+        assert endpoint(*accepted.getpeername()[:2]).port == client.getsockname()[1]
+        accepted.close()
+        give_back(kernel, enrolled)
+        assert not enrolled.serving
+        assert kernel.redirection.enrolled() == {}
+        assert rules(netns) == ""
+        assert switches(netns) == ["0", "1"]
+        assert free(netns)
+    finally:
+        netns.write_sysctl(SWITCHES[1], "0")
+
+
+def test_a_pod_that_was_known_to_the_kernel_is_switched_off_at_its_end(kernel: Kernel) -> None:
+    netns = kernel.lab.a
+    first = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+    # The process ends: what is in the kernel and in the namespace stays.
+    close(first)
+    first.network.netns.close()
+    known = kernel.redirection.enrolled()
+    second = enroll(kernel.redirection, A, path_of(kernel.lab, "a"), known)
+    assert switches(netns) == ["1", "1"]
+    give_back(kernel, second)
+    assert switches(netns) == ["0", "0"]
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_a_port_that_the_pod_has_taken_is_named_and_nothing_is_left(kernel: Kernel, port: int) -> None:
+    netns = kernel.lab.a
+    before = len(os.listdir("/proc/self/fd"))
+    with listen_in(netns, port, 1), pytest.raises(CannotEnroll, match=f"default/a: port {port} is taken by"):
+        enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert kernel.redirection.enrolled() == {}
+    assert (rules(netns), switches(netns)) == ("", ["0", "0"])
+    assert free(netns)
+
+
+def test_what_cannot_be_taken_in_again_after_a_restart_stays_captured(kernel: Kernel) -> None:
+    first = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+    close(first)
+    first.network.netns.close()
+    with listen_in(kernel.lab.a, INBOUND_PORT, 1), pytest.raises(CannotEnroll):
+        enroll(kernel.redirection, A, path_of(kernel.lab, "a"), kernel.redirection.enrolled())
+    with pytest.raises(ConnectionRefusedError):
+        kernel.connect(kernel.lab.a, "10.77.0.3", 80)
+    give_back(kernel, enroll(kernel.redirection, A, path_of(kernel.lab, "a"), kernel.redirection.enrolled()))
+
+
+def test_another_pods_namespace_is_refused(kernel: Kernel) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    stranger = workload("s").at("10.77.0.99")
+    text = "has the addresses 10.77.0.2, fd77::2, the pod 10.77.0.99"
+    with pytest.raises(CannotEnroll, match=text):
+        enroll(kernel.redirection, stranger, path_of(kernel.lab, "a"))
+    with pytest.raises(CannotEnroll, match="the pod none"):
+        enroll(kernel.redirection, stranger.at(), path_of(kernel.lab, "a"))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_namespace_that_is_not_there_is_refused(kernel: Kernel) -> None:
+    with pytest.raises(CannotEnroll, match="No such file"):
+        enroll(kernel.redirection, A, "/run/netns/none-such")
+
+
+def test_a_pod_goes_on_with_the_listeners_that_still_stand(kernel: Kernel) -> None:
+    enrolled = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+    listeners = enrolled.listeners
+    for _ in range(2):
+        withdraw(kernel.redirection, enrolled)
+        assert not enrolled.serving
+        resume(kernel.redirection, A, enrolled)
+        assert enrolled.serving
+        assert enrolled.listeners is listeners
+    kernel.connect(kernel.lab.a, "10.77.0.3", 80)
+    enrolled.listeners.outbound.accept()[0].close()
+    give_back(kernel, enrolled)
+
+
+def test_a_pod_that_does_not_answer_any_more_gets_new_listeners(kernel: Kernel) -> None:
+    enrolled = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+    withdraw(kernel.redirection, enrolled)
+    close(enrolled)
+    with listen_in(kernel.lab.a, HBONE_PORT, 1), pytest.raises(CannotEnroll, match="15008"):
+        resume(kernel.redirection, A, enrolled)
+    assert (enrolled.listeners, enrolled.serving) == (None, False)
+    assert kernel.redirection.enrolled() == {}
+    assert free(kernel.lab.a)
+    resume(kernel.redirection, A, enrolled)
+    assert enrolled.listeners is not None
+    give_back(kernel, enrolled)
+    assert switches(kernel.lab.a) == ["0", "0"]
+
+
+def test_a_namespace_that_lost_its_pods_addresses_is_not_resumed(kernel: Kernel) -> None:
+    enrolled = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+    withdraw(kernel.redirection, enrolled)
+    with pytest.raises(CannotEnroll):
+        resume(kernel.redirection, A.at("10.77.0.99"), enrolled)
+    assert not enrolled.serving
+    give_back(kernel, enrolled)
+
+
+def test_addresses_are_followed(kernel: Kernel) -> None:
+    with Scratch("10.9.0.1/24", "fd09::1/64") as scratch:
+        pod = workload("s").at("10.9.0.1")
+        enrolled = enroll(kernel.redirection, pod, scratch.path)
+        assert readdress(kernel.redirection, enrolled) == frozenset()
+        scratch.address("add", "10.9.0.2/24")
+        assert readdress(kernel.redirection, enrolled) == frozenset()
+        (listed,) = kernel.redirection.enrolled().values()
+        assert {str(ip) for ip in listed.addresses} == {"10.9.0.1", "10.9.0.2", "fd09::1"}
+        scratch.address("del", "fd09::1/64")
+        assert {str(ip) for ip in readdress(kernel.redirection, enrolled)} == {"fd09::1"}
+        assert enrolled.network.ipv6 is None
+        (listed,) = kernel.redirection.enrolled().values()
+        assert {str(ip) for ip in listed.addresses} == {"10.9.0.1", "10.9.0.2"}
+        # A namespace that is being taken down loses its addresses first: it stays captured by the last ones.
+        scratch.ip("addr", "flush", "dev", "eth0", "scope", "global")
+        assert readdress(kernel.redirection, enrolled) == frozenset()
+        assert len(enrolled.network.addresses) == 2
+        give_back(kernel, enrolled)
+
+
+def test_connections_from_before_are_told_from_those_that_we_carry(kernel: Kernel) -> None:
+    lab = kernel.lab
+    with lab.in_cgroup("proxy"):
+        listener = kernel.listen(lab.b, 8080)
+    # One end is this process's own in every connection here, so a process of its own makes the one from before.
+    code = (
+        "import socket,sys; s=socket.create_connection(('10.77.0.3',8080)); "
+        "print(s.getsockname()[1],flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        ["ip", "netns", "exec", lab.names["a"], "python3", "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        port = int(process.stdout.readline())
+        kernel.connect(lab.a, "10.77.0.3", 8080)  # ours
+        enrolled = enroll(kernel.redirection, A, path_of(lab, "a"))
+        assert [each.local.port for each in outside_of(enrolled)] == [port]
+        process.stdin.close()
+        process.wait()
+    kernel.accept(listener)[0].close()
+    assert outside_of(enrolled) == []
+    give_back(kernel, enrolled)
+
+
+def test_a_withdrawn_pods_connections_live_on(kernel: Kernel) -> None:
+    enrolled = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+    client = kernel.connect(kernel.lab.a, "10.77.0.3", 80)
+    accepted, _ = enrolled.listeners.outbound.accept()
+    with accepted:
+        withdraw(kernel.redirection, enrolled)
+        withdraw(kernel.redirection, enrolled)
+        close(enrolled)
+        accepted.send(b"still there")
+        assert client.recv(100) == b"still there"
+    release(enrolled)
+
+
+def test_a_namespace_that_is_gone_is_released_all_the_same(kernel: Kernel) -> None:
+    with Scratch("10.9.0.1/24") as scratch:
+        enrolled = enroll(kernel.redirection, workload("s").at("10.9.0.1"), scratch.path)
+        scratch.delete()
+        give_back(kernel, enrolled)
+    assert kernel.redirection.enrolled() == {}
+
+
+def test_a_thousand_cycles_leak_nothing(kernel: Kernel) -> None:
+    path = path_of(kernel.lab, "a")
+    give_back(kernel, enroll(kernel.redirection, A, path))
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(1000):
+        give_back(kernel, enroll(kernel.redirection, A, path))
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert kernel.redirection.enrolled() == {}
+    with socket.socket() as sock:  # and we are at home
+        sock.bind(("127.0.0.1", 0))

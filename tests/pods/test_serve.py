@@ -1,0 +1,347 @@
+"""Pods of a node as the world wants them: taken in, given back, and everything in between."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.builders import BuiltWorkload, connection
+from tests.kernel.lab import Kernel
+from tests.pods.parts import NODE, A, B, Node, Scratch, node_of
+from ztunnel.errors import ConnectionFailed
+from ztunnel.kernel.sockets import listen_in
+from ztunnel.model.connection import Connection
+from ztunnel.pods.serve import GRACE_SECONDS, LOOK_AGAIN_SECONDS, TRY_AGAIN_SECONDS
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+
+FWMARK = "net.ipv4.tcp_fwmark_accept"
+
+
+@dataclass(eq=False)
+class Open:
+    """A live connection to a pod."""
+
+    node: Node
+    workload_uid: str
+    connection: Connection = field(default_factory=lambda: connection("10.0.0.1", "10.77.0.2:80"))
+    ended: list[ConnectionFailed] = field(default_factory=list)
+
+    def abort(self, error: ConnectionFailed) -> None:
+        self.ended.append(error)
+        self.node.desk.live.unregister(self)
+
+
+@pytest.fixture
+def nodes() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def made(nodes: ExitStack, kernel: Kernel, *world: BuiltWorkload) -> Node:
+    node = node_of(kernel, *world)
+    nodes.callback(node.close)
+    return node
+
+
+def is_served(kernel: Kernel, node: Node, which: str = "a") -> bool:
+    """Whether a call from the pod is captured and taken up. Nobody knows where it goes: it is reset."""
+    client = kernel.socket(getattr(kernel.lab, which), "10.77.0.3")
+    try:
+        client.connect(("10.77.0.3", 9))
+    except ConnectionRefusedError:
+        return False
+    lines = len(node.desk.lines)
+    while len(node.desk.lines) == lines:
+        node.engine.round(0.01)
+    return True
+
+
+async def look(node: Node) -> None:
+    """Let the pods be looked at again."""
+    await trio.sleep(LOOK_AGAIN_SECONDS)
+    await wait_all_tasks_blocked()
+
+
+async def test_a_pod_follows_its_label(kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock) -> None:
+    node = made(nodes, kernel, A)
+    assert node.readiness.pending(0.0) == ["pods"]
+    async with node.running():
+        assert node.readiness.pending(0.0) == []
+        assert (node.state, node.wanted) == ({"a": "Up"}, ["a"])
+        assert node.direct.pods.keys() == {A.uid}
+        assert is_served(kernel, node)
+        node.desk.publish(A.plain())
+        await wait_all_tasks_blocked()
+        assert kernel.redirection.enrolled() == {}
+        assert (node.state, node.direct.pods) == ({"a": "Draining"}, {})
+        await trio.sleep(GRACE_SECONDS)
+        await wait_all_tasks_blocked()
+        assert (node.state, node.wanted) == ({}, [])
+        assert kernel.lab.a.read_sysctl(FWMARK) == "0"
+    assert node.log.about("pod enrolled")
+    assert node.log.about("pod withdrawn")
+
+
+async def test_a_label_may_flap(kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock) -> None:
+    node = made(nodes, kernel, A)
+    async with node.running():
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            node.desk.publish(A.plain())
+            await wait_all_tasks_blocked()
+            assert node.state == {"a": "Draining"}
+            node.desk.publish(A)
+            await wait_all_tasks_blocked()
+            assert (node.state, node.wanted) == ({"a": "Up"}, ["a"])
+            assert is_served(kernel, node)
+        await trio.sleep(3 * GRACE_SECONDS)
+        assert is_served(kernel, node)
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert not node.log.about("pending")
+
+
+async def test_both_label_changes_may_come_at_once(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    node = made(nodes, kernel, A)
+    async with node.running():
+        node.desk.publish(A.plain())
+        node.desk.publish(A)
+        await wait_all_tasks_blocked()
+        assert is_served(kernel, node)
+        assert not node.log.about("withdrawn")
+
+
+async def test_a_pod_that_comes_back_with_old_connections_keeps_them(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    node = made(nodes, kernel, A)
+    async with node.running():
+        live = Open(node, A.uid)
+        node.desk.live.register(live)
+        node.desk.publish(A.plain())
+        await trio.sleep(3 * GRACE_SECONDS)
+        assert node.state == {"a": "Draining"}
+        assert kernel.lab.a.read_sysctl(FWMARK) == "1"
+        assert node.wanted == []
+        node.desk.publish(A)
+        await wait_all_tasks_blocked()
+        assert (node.state, node.wanted) == ({"a": "Up"}, ["a"])
+        assert is_served(kernel, node)
+        node.desk.publish(A.plain())
+        await trio.sleep(2 * GRACE_SECONDS)
+        assert kernel.lab.a.read_sysctl(FWMARK) == "1"
+        node.desk.live.unregister(live)
+        await look(node)
+        assert node.state == {}
+        assert kernel.lab.a.read_sysctl(FWMARK) == "0"
+        assert live.ended == []
+
+
+async def test_a_pod_is_waited_for_and_told_of_once(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    with Scratch("10.9.0.1/24") as scratch:
+        scratch.delete()
+        pod = A.identified_by("Kubernetes//Pod/default/s").at("10.9.0.1")
+        node = Node(kernel.redirection, scratch.path, pod)
+        nodes.callback(node.close)
+        async with node.running():
+            assert (node.state, node.readiness.pending(0.0)) == ({"s": "Pending"}, ["pods"])
+            await trio.sleep(10 * LOOK_AGAIN_SECONDS)
+            assert len(node.log.about("not there yet")) == 1
+            scratch.addresses = ()
+            scratch.add()
+            await trio.sleep(2 * TRY_AGAIN_SECONDS)
+            assert len(node.log.about("has the addresses none")) == 1
+            scratch.address("add", "10.9.0.1/24")
+            await trio.sleep(2 * TRY_AGAIN_SECONDS)
+            assert (node.state, node.readiness.pending(0.0)) == ({"s": "Up"}, [])
+
+
+async def test_a_pod_that_holds_our_port_is_pending_until_it_lets_go(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    node = made(nodes, kernel, A, B)
+    with listen_in(kernel.lab.a, 15008, 1):
+        async with node.running():
+            assert node.state == {"a": "Pending", "b": "Up"}
+            await trio.sleep(5 * LOOK_AGAIN_SECONDS)
+            assert len(node.log.about("port 15008 is taken by a process of the pod")) == 1
+            assert set(kernel.redirection.enrolled()) == {kernel.lab.b.cookie}
+            assert "15008" in node.readiness.render(0.0)[1]
+    node = made(nodes, kernel, A, B)
+    async with node.running():
+        assert node.state == {"a": "Up", "b": "Up"}
+
+
+async def test_a_namespace_replaced_under_the_same_name_is_another_pod(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    with Scratch("10.9.0.1/24") as scratch:
+        pod = A.identified_by("Kubernetes//Pod/default/s").at("10.9.0.1")
+        node = Node(kernel.redirection, scratch.path, pod)
+        nodes.callback(node.close)
+        async with node.running():
+            live = Open(node, pod.uid)
+            node.desk.live.register(live)
+            (first,) = kernel.redirection.enrolled()
+            scratch.delete()
+            scratch.add()
+            await look(node)
+            (second,) = kernel.redirection.enrolled()
+            assert first != second
+            assert (node.state, node.wanted) == ({"s": "Up"}, ["a"])
+            assert [str(error) for error in live.ended] == ["the pod has gone"]
+            scratch.delete()
+            await look(node)
+            assert kernel.redirection.enrolled() == {}
+            assert (node.state, node.wanted) == ({"s": "Pending"}, [])
+
+
+async def test_a_withdrawn_pod_that_goes_while_it_drains_is_let_go(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    with Scratch("10.9.0.1/24") as scratch:
+        pod = A.identified_by("Kubernetes//Pod/default/s").at("10.9.0.1")
+        node = Node(kernel.redirection, scratch.path, pod)
+        nodes.callback(node.close)
+        async with node.running():
+            live = Open(node, pod.uid)
+            node.desk.live.register(live)
+            node.desk.publish(pod.plain())
+            await wait_all_tasks_blocked()
+            scratch.delete()
+            await look(node)
+            assert (node.state, node.wanted) == ({}, [])
+            assert len(live.ended) == 1
+            # And if it comes back at once, in another namespace:
+            scratch.add()
+            node.desk.publish(pod)
+            await wait_all_tasks_blocked()
+            assert (node.state, node.wanted) == ({"s": "Up"}, ["a"])
+
+
+async def test_addresses_come_and_go(kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock) -> None:
+    with Scratch("10.9.0.1/24") as scratch:
+        pod = A.identified_by("Kubernetes//Pod/default/s").at("10.9.0.1")
+        node = Node(kernel.redirection, scratch.path, pod)
+        nodes.callback(node.close)
+        listeners = kernel.redirection._maps["listeners"]
+        async with node.running():
+            assert len(list(listeners)) == 1
+            scratch.address("add", "fd09::1/64")
+            await look(node)
+            assert len(list(listeners)) == 2
+            assert [str(ip) for ip in node.direct.pods[pod.uid].addresses] == ["10.9.0.1", "fd09::1"]
+            scratch.address("del", "fd09::1/64")
+            await look(node)
+            assert len(list(listeners)) == 1
+            assert [str(ip) for ip in node.direct.pods[pod.uid].addresses] == ["10.9.0.1"]
+
+
+async def test_a_pod_with_another_account_gets_another_certificate(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    node = made(nodes, kernel, A)
+    async with node.running():
+        node.desk.publish(A.account("other"))
+        await wait_all_tasks_blocked()
+        assert (node.state, node.wanted) == ({"a": "Up"}, ["other"])
+        node.desk.publish(A.account("other").plain())
+        await trio.sleep(2 * GRACE_SECONDS)
+        assert node.wanted == []
+
+
+async def test_a_successor_takes_over_and_gives_back_who_is_not_wanted_any_more(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    node = made(nodes, kernel, A, B)
+    async with node.running():
+        node.pods.stop_accepting()
+        with pytest.raises(ConnectionRefusedError):
+            kernel.connect(kernel.lab.a, "10.77.0.3", 80)
+    assert len(kernel.redirection.enrolled()) == 2
+    assert node.wanted == []
+    successor = made(nodes, kernel, A)
+    async with successor.running():
+        assert set(kernel.redirection.enrolled()) == {kernel.lab.a.cookie}
+        assert is_served(kernel, successor)
+
+
+async def test_a_wanted_pod_that_cannot_be_taken_over_stays_captured_and_others_are_given_back(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    node = made(nodes, kernel, A, B)
+    async with node.running():
+        pass
+    successor = made(nodes, kernel, A)
+    with listen_in(kernel.lab.a, 15001, 1) as taken:
+        async with successor.running():
+            assert set(kernel.redirection.enrolled()) == {kernel.lab.a.cookie}
+            assert successor.state == {"a": "Pending"}
+            taken.close()
+            await trio.sleep(2 * TRY_AGAIN_SECONDS)
+            assert successor.state == {"a": "Up"}
+            assert is_served(kernel, successor)
+
+
+async def test_a_process_that_stops_takes_in_no_more(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    node = made(nodes, kernel, A)
+    async with node.running():
+        node.pods.stop_accepting()
+        node.desk.publish(B)
+        await look(node)
+        assert node.state == {"a": "Up"}
+        node.desk.publish(A.plain())
+        await look(node)
+        assert kernel.redirection.enrolled() == {}
+
+
+async def test_another_nodes_pods_and_those_that_serve_themselves_are_left_alone(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    node = made(nodes, kernel, A.on("n2"), B.native())
+    async with node.running():
+        assert node.state == {}
+        node.desk.publish(A.on(NODE))
+        await wait_all_tasks_blocked()
+        assert node.state == {"a": "Up"}
+
+
+async def test_pods_that_are_given_back_a_hundred_times_leak_nothing(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    node = made(nodes, kernel, A)
+    async with node.running():
+        before = 0
+        for cycle in range(100):
+            node.desk.publish(A.plain())
+            await trio.sleep(2 * GRACE_SECONDS)
+            assert node.state == {}
+            node.desk.publish(A)
+            await wait_all_tasks_blocked()
+            before = before or len(os.listdir("/proc/self/fd"))
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert node.wanted == ["a"]
+
+
+def test_it_is_a_port_of_the_pods_own() -> None:
+    """What `CannotEnroll` reports is this error of the kernel."""
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        one.listen()
+        with pytest.raises(OSError, match="in use") as taken:
+            other.bind(one.getsockname())
+    assert taken.value.errno == errno.EADDRINUSE

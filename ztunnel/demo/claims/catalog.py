@@ -1,0 +1,30 @@
+"""All claims, in the order in which they are measured."""
+
+from __future__ import annotations
+
+from ztunnel.demo.claims import (
+    addresses,
+    change,
+    crash,
+    direct,
+    identity,
+    label,
+    plaintext,
+    rotation,
+    secrecy,
+    speed,
+)
+from ztunnel.demo.claims.claim import Claim
+
+CLAIMS: tuple[Claim, ...] = (
+    secrecy.CLAIM,
+    direct.CLAIM,
+    addresses.CLAIM,
+    identity.CLAIM,
+    plaintext.CLAIM,
+    change.CLAIM,
+    crash.CLAIM,
+    rotation.CLAIM,
+    label.CLAIM,
+    speed.CLAIM,
+)

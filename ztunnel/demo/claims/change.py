@@ -1,0 +1,46 @@
+"""A change of policy ends the open connections that it now refuses, and only those."""
+
+from __future__ import annotations
+
+from ztunnel.demo.claims.claim import Claim, Findings
+from ztunnel.demo.claims.direct import DENY, open_direct
+from ztunnel.demo.claims.stage import Stage
+from ztunnel.demo.failure import LaboratoryFailed
+
+_SECONDS = 1.0
+_LONGEST_SECONDS = 3.0
+_REFUSED = {"direct": "orders-1", "tunnelled": "orders-2"}
+
+
+def _measure(stage: Stage, findings: Findings) -> None:
+    others = (("frontend-1", "orders-1"), ("frontend-1", "orders-2"), ("load", "frontend-1"))
+    for name, pod in _REFUSED.items():
+        _open(stage, "load", name, pod)
+    for client, pod in others:
+        _open(stage, client, f"to {pod}", pod)
+    try:
+        with stage.applied(DENY) as begun:
+            ended = stage.caller("load").ends(list(_REFUSED), _LONGEST_SECONDS)
+            for name in _REFUSED:
+                error, at = ended.get(name, ("", begun + _LONGEST_SECONDS))
+                text = f"{name}: {error or 'still open'} {(at - begun) * 1000:.0f} ms after the policy was written"
+                findings.note(text, name in ended and at - begun < _SECONDS)
+            alive = sum(stage.caller(client).lives(f"to {pod}") for client, pod in others)
+            findings.note(f"{alive} of {len(others)} others live on", alive == len(others))
+    finally:
+        for client in {"load", *(client for client, _ in others)}:
+            stage.caller(client).close()
+
+
+def _open(stage: Stage, client: str, name: str, pod: str) -> None:
+    open_direct(stage, client, name, stage.pod(pod))
+    if not stage.caller(client).lives(name):
+        raise LaboratoryFailed(f"{client} cannot talk to {pod}")
+
+
+CLAIM = Claim(
+    6,
+    "A change of policy ends what it refuses, within a second, and nothing else",
+    "open connections of two accounts, direct and tunnelled, while a DENY policy for one of them comes into force",
+    _measure,
+)

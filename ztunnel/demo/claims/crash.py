@@ -1,0 +1,102 @@
+"""kill -9 of a node proxy: what is direct lives on, what is new fails closed, and all is well after a restart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from ztunnel.demo import run
+from ztunnel.demo.claims.claim import Claim, Findings
+from ztunnel.demo.claims.direct import is_direct, open_direct
+from ztunnel.demo.claims.secrecy import count_marks, new_mark
+from ztunnel.demo.claims.stage import NEAR, Stage
+from ztunnel.kernel import bpf
+
+_LEASE_SECONDS = 2.0
+_PAUSE_SECONDS = 0.05
+
+
+def _measure(stage: Stage, findings: Findings) -> None:
+    near = stage.pod("orders-1")
+    local = open_direct(stage, "load", "direct", near)
+    links, processes = link_ids(stage), pod_processes(stage)
+    stage.laboratory.kill_node(NEAR)
+    killed = time.monotonic()
+    try:
+        lives = stage.caller("load").lives("direct") and is_direct(stage, "load", local, "orders-1", near)
+        findings.note(f"the direct flow {local} - {near} {'lives on' if lives else 'is cut'}", lives)
+        _fail_closed(stage, findings, killed)
+    finally:
+        begun = time.monotonic()
+        stage.laboratory.start_node(NEAR)
+        ready = time.monotonic() - begun
+    same = link_ids(stage) == links and pod_processes(stage) == processes
+    text = f"ready {ready:.1f} s after its restart: the same {len(links)} link ids and pod processes"
+    findings.note(text if same else f"{text}: not the same", same)
+    errors = [stage.caller("load").call(stage.pod(pod)).error for pod in ("orders-1", "orders-2")]
+    errors += [stage.caller("client").call(stage.pod("orders-1")).error]
+    lives = stage.caller("load").lives("direct")
+    stage.caller("load").close("direct")
+    text = f"{errors.count('')} of {len(errors)} new calls are answered, the direct flow {'lives' if lives else 'is cut'}"
+    findings.note(text, not any(errors) and lives)
+
+
+def _fail_closed(stage: Stage, findings: Findings, killed: float) -> None:
+    """What is new, in both directions and also where the kernel knows a verdict; nothing readable on the link."""
+    caller, mark = stage.caller("load"), new_mark()
+    with stage.laboratory.capture() as capture:
+        refused = {}
+        for name, (client, pod) in {
+            "to another node": ("load", "orders-2"),
+            "out of the mesh": ("load", "client"),
+            "into the mesh": ("client", "orders-1"),
+        }.items():
+            opened = stage.caller(client).open(name, stage.pod(pod))
+            sent = opened if opened.error else stage.caller(client).exchange(name, mark)
+            refused[name] = sent.error
+            stage.caller(client).close(name)
+        marks = count_marks(capture, mark)
+    shown = ", ".join(f"{name} {error or 'ANSWERED'}" for name, error in refused.items())
+    findings.note(f"new: {shown}; {marks} marks on the link", all(refused.values()) and marks == 0)
+    answered = 0.0
+    while (begun := time.monotonic() - killed) < 2 * _LEASE_SECONDS:
+        if error := caller.call(stage.pod("orders-1")).error:
+            break
+        answered = begun
+        time.sleep(_PAUSE_SECONDS)
+    text = f"a cached verdict: answered until {answered:.1f} s after the kill, then {error or 'still answered'}"
+    findings.note(text, bool(error) and answered <= _LEASE_SECONDS)
+
+
+def link_ids(stage: Stage) -> Mapping[str, int]:
+    """The ids of the links that the near node has pinned, by the path of the pin."""
+    pins = stage.laboratory.names.pins(NEAR)
+    return {str(path.relative_to(pins)): _link_id(path) for path in (*_entries(pins / "links"), *_entries(pins / "pods"))}
+
+
+def pod_processes(stage: Stage) -> Mapping[str, list[int]]:
+    """The processes of the near node's pods."""
+    names = stage.laboratory.names
+    pods = [pod for pod in stage.cluster.pods if pod.node.name == NEAR]
+    return {pod.full_name: sorted(run.processes(names.pod_cgroup(NEAR, pod.uid))) for pod in pods}
+
+
+def _entries(directory: Path) -> list[Path]:
+    return sorted(directory.iterdir())
+
+
+def _link_id(pin: Path) -> int:
+    fd = bpf.open_pinned(pin)
+    try:
+        return bpf.link_info(fd).id
+    finally:
+        bpf.close(fd)
+
+
+CLAIM = Claim(
+    7,
+    "A killed node proxy: direct flows live on, new connections fail closed, a restart mends all",
+    "kill -9 with connections open; calls and a capture while it is down; ids of the pinned links and pids before and after",
+    _measure,
+)

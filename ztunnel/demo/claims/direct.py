@@ -1,0 +1,149 @@
+"""Same node: the kernel carries calls by itself, and they are authorized and counted all the same."""
+
+from __future__ import annotations
+
+import json
+import sys
+from ipaddress import ip_address
+
+from ztunnel.demo.capture import capture
+from ztunnel.demo.claims.claim import Claim, Findings
+from ztunnel.demo.claims.samples import Samples
+from ztunnel.demo.claims.secrecy import count_marks, new_mark
+from ztunnel.demo.claims.shares import is_even, tolerance
+from ztunnel.demo.claims.stage import NAMESPACE, NEAR, Stage
+from ztunnel.demo.failure import LaboratoryFailed
+from ztunnel.model.address import Endpoint
+from ztunnel.state.lookup import HBONE_PORT, OUTBOUND_PORT
+from ztunnel.telemetry.labels import Reporter
+
+COUNT, AT_ONCE, ENDPOINTS = 10_000, 128, 4
+_MARKS = 3000
+_SPREAD_SECONDS = 60.0
+
+STRICT = f"""
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {{name: default, namespace: {NAMESPACE}}}
+spec: {{mtls: {{mode: STRICT}}}}
+"""
+
+DENY = f"""
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: orders-not-for-load, namespace: {NAMESPACE}}}
+spec:
+  selector: {{matchLabels: {{app: orders}}}}
+  action: DENY
+  rules:
+    - from:
+        - source: {{principals: [cluster.local/ns/{NAMESPACE}/sa/load]}}
+"""
+DENY_KEY = f"{NAMESPACE}/orders-not-for-load"
+
+
+def open_direct(stage: Stage, pod: str, name: str, to: Endpoint) -> Endpoint:
+    """Open a connection that the kernel carries: the second of its pair. Gives the client's end of it.
+
+    Raises:
+        LaboratoryFailed: it could not be made.
+    """
+    caller = stage.caller(pod)
+    first = caller.call(to)
+    opened = caller.open(name, to)
+    error = first.error or opened.error
+    if error:
+        raise LaboratoryFailed(f"{pod} cannot call {to}: {error}")
+    return Endpoint(ip_address(opened.local[0]), opened.local[1])
+
+
+def is_direct(stage: Stage, client: str, local: Endpoint, server: str, to: Endpoint) -> bool:
+    """Whether client and server hold the two ends of one connection, and the proxy none of it."""
+    near = {(each.local, each.remote) for each in stage.sockets(client)}
+    far = {(each.local, each.remote) for each in stage.sockets(server)}
+    captured = Endpoint(local.ip, OUTBOUND_PORT)
+    return (local, to) in near and (to, local) in far and (local, captured) not in near
+
+
+def _measure(stage: Stage, findings: Findings) -> None:
+    to = stage.pod("orders-1")
+    _count(stage, findings, to)
+    with stage.applied(DENY):
+        first, second = stage.caller("load").call(to), stage.caller("load").call(to)
+        findings.note(
+            f"a DENY policy: {first.error or 'answered'}, then at connect {second.error or 'answered'}",
+            bool(first.error) and second.error == "ECONNREFUSED",
+        )
+    with stage.applied(STRICT):
+        _encrypt(stage, findings, to)
+    _spread(stage, findings)
+
+
+def _count(stage: Stage, findings: Findings, to: Endpoint) -> None:
+    caller, mark = stage.caller("load"), new_mark()
+    local = open_direct(stage, "load", "direct", to)
+    before = stage.samples(NEAR)
+    exchanged = caller.exchange("direct", mark, _MARKS)
+    found = is_direct(stage, "load", local, "orders-1", to)
+    findings.note(f"one connection {local} - {to}, no proxy in it", found and not exchanged.error)
+    caller.close("direct")
+    size = len(mark) * _MARKS
+
+    def counted() -> set[int]:
+        now = stage.samples(NEAR)
+        return {_bytes(now, each, column) - _bytes(before, each, column) for each in Reporter for column in _COLUMNS}
+
+    seen = counted()
+    try:
+        stage.until("the bytes are counted", lambda: counted() == {size}, seconds=2.0)
+        seen = counted()
+    except LaboratoryFailed:
+        seen = counted()
+    shown = ", ".join(map(str, sorted(seen)))
+    findings.note(f"{size} bytes each way, counted at both ends: {shown}", seen == {size})
+
+
+_COLUMNS = ("istio_tcp_received_bytes_total", "istio_tcp_sent_bytes_total")
+
+
+def _bytes(samples: Samples, reporter: Reporter, column: str) -> int:
+    labels = {"source_workload": "load", "destination_workload": "orders-1"}
+    return int(samples.total(column, reporter=reporter.value, **labels))
+
+
+def _encrypt(stage: Stage, findings: Findings, to: Endpoint) -> None:
+    """With STRICT the same call leaves nothing readable even on the bridge of the node."""
+    caller, mark, names = stage.caller("load"), new_mark(), stage.laboratory.names
+    with capture(names.netns(names.node(NEAR))) as seen:
+        sent = caller.open("strict", to)
+        sent = sent if sent.error else caller.exchange("strict", mark, 30)
+        tunnels = [each for each in stage.sockets("load") if each.remote == Endpoint(to.ip, HBONE_PORT)]
+        caller.close("strict")
+        marks = count_marks(seen, mark)
+    text = f"STRICT: {marks} marks on the node's own bridge, {len(tunnels)} TLS session on {HBONE_PORT}"
+    findings.note(text, marks == 0 and bool(tunnels) and not sent.error)
+
+
+def _spread(stage: Stage, findings: Findings) -> None:
+    vip = stage.vip("orders")
+    command = [sys.executable, "-S", "-m", "ztunnel.demo.claims.crowd", str(vip.ip), str(vip.port)]
+    ended = stage.laboratory.exec(
+        "load", [*command, str(AT_ONCE), str(COUNT)], timeout=_SPREAD_SECONDS
+    )
+    if ended.returncode:
+        raise LaboratoryFailed(f"the calls to {vip} ended: {ended.stderr.strip()}")
+    said = json.loads(ended.stdout)
+    shares = " ".join(str(share) for _, share in sorted(said["answers"].items()))
+    text = f"{COUNT} calls of a VIP: {shares} (each {COUNT // ENDPOINTS} +- {tolerance(COUNT, ENDPOINTS):.0f})"
+    findings.note(text, is_even(said["answers"], COUNT, ENDPOINTS))
+    if said["errors"]:
+        findings.note(f"errors: {said['errors']}", False)
+
+
+CLAIM = Claim(
+    2,
+    "On one node calls are direct: no proxy in the path, still authorized, still counted",
+    "both ends by sock_diag, metrics before and after, policies, a capture on the node's bridge, "
+    "calls of a VIP with one endpoint here and three elsewhere",
+    _measure,
+)

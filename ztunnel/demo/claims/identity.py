@@ -1,0 +1,142 @@
+"""Identity decides: who may call, who may not and why, and whom a client believes to have reached."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ztunnel.demo.claims.certify import account, certify
+from ztunnel.demo.claims.claim import Claim, Findings
+from ztunnel.demo.claims.impostor import LISTENING
+from ztunnel.demo.claims.stage import FAR, LABEL, NAMESPACE, NEAR, Stage
+from ztunnel.model.address import Endpoint
+from ztunnel.model.identity import SpiffeId
+
+_AT_ONCE_SECONDS = 0.5
+_IMPOSTOR = "ledger-1"
+_NONE_ALLOWED = "allow policies exist, but none allowed"
+
+_DENY_KEY = f"{NAMESPACE}/payments-not-for-load"
+_DENY = f"""
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: payments-not-for-load, namespace: {NAMESPACE}}}
+spec:
+  selector: {{matchLabels: {{app: payments}}}}
+  action: DENY
+  rules:
+    - from:
+        - source: {{principals: [cluster.local/ns/{NAMESPACE}/sa/load]}}
+"""
+
+_POD = f"""
+apiVersion: v1
+kind: Pod
+metadata: {{name: {_IMPOSTOR}, namespace: {NAMESPACE}, labels: {{app: ledger, {LABEL}: none}}}}
+spec:
+  serviceAccountName: ledger
+  nodeName: {FAR}
+  containers:
+    - name: ledger
+      image: ztunnel/impostor
+      command: ["%s", "-S", "-m", "ztunnel.demo.claims.impostor", "%s"]
+      ports: [{{containerPort: 8080}}]
+"""
+
+
+def _measure(stage: Stage, findings: Findings) -> None:
+    payments = stage.vip("payments")
+    allowed = stage.caller("frontend-1").call(payments)
+    findings.note(f"frontend calls payments: {allowed.error or 'answered'}", not allowed.error)
+    _refuse(stage, findings, payments, _NONE_ALLOWED)
+    with stage.applied(_DENY):
+        before = _denials(stage)
+        _refuse(stage, findings, payments, f"explicitly denied by: {_DENY_KEY}")
+        counted = _denials(stage) - before
+        findings.note(f'ztunnel_policy_denials_total{{policy="{_DENY_KEY}"}} +{counted:.0f}', counted == 1)
+    _impersonate(stage, findings)
+
+
+def _refuse(stage: Stage, findings: Findings, to: Endpoint, reason: str) -> None:
+    """The caller that may not; the destination's log has to say why."""
+    known = len(stage.laboratory.node_log(FAR))
+    refused = stage.caller("load").call(to)
+    text = f"load calls payments: {refused.error or 'answered'} after {refused.seconds * 1000:.0f} ms"
+    findings.note(text, bool(refused.error) and refused.seconds < _AT_ONCE_SECONDS)
+    stage.until(f"the log of {FAR} says {reason!r}", lambda: reason in stage.laboratory.node_log(FAR)[known:], 2.0)
+    findings.note(f"log: {reason}")
+
+
+def _denials(stage: Stage) -> float:
+    return stage.samples(FAR).total("ztunnel_policy_denials_total", reporter="destination", policy=_DENY_KEY)
+
+
+def _impersonate(stage: Stage, findings: Findings) -> None:
+    """A pod that was announced as `ledger` proves to be `orders`, then, to see that it was that, `ledger`."""
+    with _impostor(stage) as (to, directory):
+        received, error = _meet(stage, to, directory, account("orders"))
+        text = f"ledger's address with a valid certificate of orders: {received} bytes of a tunnel"
+        findings.note(text, received == 0)
+        findings.note(f"log: {error}", "sa/orders" in error)
+        received, _ = _meet(stage, to, directory, account("ledger"))
+        findings.note(f"the same with ledger's own: {received} bytes", received > 0)
+
+
+def _meet(stage: Stage, to: Endpoint, directory: Path, identity: SpiffeId) -> tuple[int, str]:
+    """Call the impostor, who proves `identity`: how much of a tunnel it got, and what the client's log says."""
+    certify(stage, directory, identity)
+    log, said = len(stage.laboratory.node_log(NEAR)), len(_said(stage))
+    stage.caller("load").call(to)
+    stage.until(f"a client met {identity}", lambda: len(_said(stage)) > said)
+    stage.until("the client's log tells of it", lambda: f"dst.addr={to.ip}:" in stage.laboratory.node_log(NEAR)[log:])
+    return sum(_said(stage)[said:]), _error(stage.laboratory.node_log(NEAR)[log:])
+
+
+@contextmanager
+def _impostor(stage: Stage) -> Iterator[tuple[Endpoint, Path]]:
+    """A pod whose own process holds port 15008 before the mesh takes it in; where it is called, and its files."""
+    laboratory = stage.laboratory
+    directory = laboratory.names.directory / "impostor"
+    directory.mkdir(mode=0o700)
+    text = _POD % (sys.executable, directory)
+    try:
+        laboratory.apply(text)
+        name = f"{NAMESPACE}/{_IMPOSTOR}"
+        stage.until("the impostor listens", lambda: LISTENING in laboratory.pod_log(name))
+        laboratory.label("pod", name, {LABEL: "ambient"})
+        stage.until("the nodes take the impostor for a member", lambda: all(_known(stage, "HBONE")))
+        yield Endpoint(laboratory.pod(name).addresses[0], 8080), directory
+    finally:
+        laboratory.apply(text, delete=True)
+        shutil.rmtree(directory)
+        stage.until("the nodes have forgotten the impostor", lambda: not any(_known(stage, "")))
+
+
+def _known(stage: Stage, protocol: str) -> list[bool]:
+    """Whether each node has the impostor down as a workload, and as one that speaks this protocol."""
+    return [
+        any(each["name"] == _IMPOSTOR and protocol in each["protocol"] for each in stage.dump(node)["workloads"])
+        for node in stage.nodes
+    ]
+
+
+def _said(stage: Stage) -> list[int]:
+    """How many bytes each client sent to the impostor."""
+    lines = stage.laboratory.pod_log(f"{NAMESPACE}/{_IMPOSTOR}").splitlines()
+    return [int(json.loads(line)["bytes"]) for line in lines if line.startswith("{")]
+
+
+def _error(log: str) -> str:
+    return log.rpartition('error="')[2].partition('"')[0]
+
+
+CLAIM = Claim(
+    4,
+    "Identity decides, at both ends",
+    "calls of two accounts, log and metric; a pod with a certificate of another account than its own",
+    _measure,
+)

@@ -1,0 +1,50 @@
+"""How fast a way is, out of what wrk and curl print, and the ratio of two ways."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from ztunnel.demo.failure import LaboratoryFailed
+
+_RATE = re.compile(r"Requests/sec:\s+([\d.]+)")
+_HALF = re.compile(r"50%\s+([\d.]+)(us|ms|s)\b")
+_ERRORS = re.compile(r"(?:Socket errors|Non-2xx or 3xx responses).*")
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Requests a second, and the median of their latencies in seconds."""
+
+    rate: float
+    p50_seconds: float
+
+
+def parse_wrk(text: str) -> Pace:
+    """What `wrk --latency` printed.
+
+    Raises:
+        LaboratoryFailed: it did not measure, or some requests failed.
+    """
+    rate, half, errors = _RATE.search(text), _HALF.search(text), _ERRORS.search(text)
+    if errors or rate is None or half is None:
+        raise LaboratoryFailed(f"wrk: {errors[0] if errors else text.strip() or 'printed nothing'}")
+    return Pace(float(rate[1]), float(half[1]) * _UNITS[half[2]])
+
+
+def median_pace(paces: Sequence[Pace]) -> Pace:
+    """The median of each figure by itself."""
+    return Pace(median(pace.rate for pace in paces), median(pace.p50_seconds for pace in paces))
+
+
+def thousands(rate: float) -> str:
+    """`12.3 k`."""
+    return f"{rate / 1000:.1f} k"
+
+
+def micros(seconds: float) -> str:
+    """`123 us`."""
+    return f"{seconds * 1e6:.0f} us"

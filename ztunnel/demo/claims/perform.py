@@ -1,0 +1,81 @@
+"""Brings a laboratory up, measures claims on it, shows what was found, and takes it down."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from ztunnel.demo.claims.claim import Claim, Findings, Outcome
+from ztunnel.demo.claims.stage import Stage
+from ztunnel.demo.claims.table import progress, summary, table
+from ztunnel.demo.failure import LaboratoryFailed
+from ztunnel.demo.operate import Laboratory
+from ztunnel.errors import ConfigError
+
+TTL_SECONDS = 8
+"""How long a certificate lives during the demonstration: so that rotation, at half of it, can be seen to happen."""
+
+_WIDTH = 132  # of the table where no terminal says how wide it is
+
+
+def perform(laboratory: Laboratory, claims: Sequence[Claim], *, keep: bool) -> bool:
+    """Show that the claims hold, or which do not; whether all do.
+
+    The laboratory is taken down at the end, whatever happens, unless `keep`; then it stays also where claims failed.
+
+    Raises:
+        LaboratoryFailed: it did not come up, or did not go down.
+    """
+    console = new_console()
+    begun = time.monotonic()
+    outcomes: list[Outcome] = []
+    try:
+        with _short_lives():
+            plan = laboratory.up()
+            nodes, pods = len(plan.nodes), len(plan.pods)
+            console.print(f"{nodes} nodes and {pods} pods are up after {time.monotonic() - begun:.1f} s.\n")
+            with Stage(laboratory) as stage:
+                for claim in claims:
+                    outcomes.append(measure(claim, stage))
+                    console.print(progress(outcomes[-1]), soft_wrap=True)
+    finally:
+        if not keep:
+            laboratory.down()
+    console.print()
+    console.print(table(outcomes))
+    console.print(summary(outcomes, time.monotonic() - begun))
+    return all(outcome.holds for outcome in outcomes)
+
+
+def measure(claim: Claim, stage: Stage) -> Outcome:
+    """Measure one claim. What keeps it from being measured is part of the outcome."""
+    begun, findings, error = time.monotonic(), Findings(), ""
+    try:
+        claim.measure(stage, findings)
+    except (LaboratoryFailed, ConfigError, OSError) as failure:
+        error = str(failure)
+    return Outcome(claim, tuple(findings.found), time.monotonic() - begun, error)
+
+
+def new_console() -> Console:
+    """Colours on a terminal that wants them; elsewhere plain text, wide enough for the table."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
+
+
+@contextmanager
+def _short_lives() -> Iterator[None]:
+    """Node proxies that are started in this block ask for certificates that live shortly; they inherit it."""
+    before = os.environ.get("SECRET_TTL")
+    os.environ["SECRET_TTL"] = f"{TTL_SECONDS}s"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["SECRET_TTL"]
+        else:
+            os.environ["SECRET_TTL"] = before

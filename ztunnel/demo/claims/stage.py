@@ -1,0 +1,165 @@
+"""A laboratory with the bundled application, and what every claim needs of it: callers in its pods, waiting, figures."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from ztunnel.demo.claims.samples import Samples, parse_samples
+from ztunnel.demo.claims.talk import Caller
+from ztunnel.demo.cluster import Cluster
+from ztunnel.demo.failure import LaboratoryFailed
+from ztunnel.demo.lookup import pod_named, service_named
+from ztunnel.demo.operate import Laboratory
+from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.kernel.sockets import LiveSocket, connections
+from ztunnel.model.address import Endpoint
+
+NAMESPACE = "shop"
+LABEL = "istio.io/dataplane-mode"
+NEAR, FAR = "node-1", "node-2"
+METRICS_PORT = 15020
+PORT = 8080
+_PATIENCE_SECONDS = 10.0
+_PAUSE_SECONDS = 0.01
+
+Family = type[IPv4Address] | type[IPv6Address]
+
+
+class Stage:
+    """Where claims are measured. `with` ends the callers that it started."""
+
+    def __init__(self, laboratory: Laboratory) -> None:
+        """The laboratory is up, and stays the caller's."""
+        self.laboratory = laboratory
+        self._callers: dict[str, Caller] = {}
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for caller in self._callers.values():
+            caller.end()
+        self._callers.clear()
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """What the laboratory was made of; what a claim adds for itself is not in it."""
+        return self.laboratory.cluster()
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The names of the nodes."""
+        return tuple(node.name for node in self.cluster.nodes)
+
+    def caller(self, pod: str) -> Caller:
+        """The caller in a pod, started when it is first asked for."""
+        if pod not in self._callers:
+            self._callers[pod] = Caller(self.laboratory, pod)
+        return self._callers[pod]
+
+    def pod(self, name: str, family: Family = IPv4Address) -> Endpoint:
+        """Where a pod's echo server listens."""
+        return Endpoint(pod_named(self.cluster, name).address(family), PORT)
+
+    def vip(self, service: str, family: Family = IPv4Address) -> Endpoint:
+        """Where a service is called."""
+        found = service_named(self.cluster, f"{NAMESPACE}/{service}")
+        return Endpoint(next(ip for ip in found.addresses if isinstance(ip, family)), found.ports[0].port)
+
+    def network_of(self, pod: str) -> NetworkNamespace:
+        """The open network namespace of a pod; the caller closes it."""
+        names, found = self.laboratory.names, pod_named(self.cluster, pod)
+        return NetworkNamespace.open(names.netns(names.pod(found.namespace, found.name)))
+
+    def sockets(self, pod: str) -> list[LiveSocket]:
+        """The TCP connections in a pod, by sock_diag."""
+        with self.network_of(pod) as network:
+            return connections(network)
+
+    def until(self, what: str, holds: Callable[[], bool], seconds: float = _PATIENCE_SECONDS) -> float:
+        """Wait until something holds; gives the seconds that it took.
+
+        Raises:
+            LaboratoryFailed: it did not, in `seconds`; the message says `what` was waited for.
+        """
+        begun = time.monotonic()
+        while not holds():
+            if time.monotonic() - begun > seconds:
+                raise LaboratoryFailed(f"not within {seconds:.0f} s: {what}")
+            time.sleep(_PAUSE_SECONDS)
+        return time.monotonic() - begun
+
+    def samples(self, node: str) -> Samples:
+        """The metrics of a node's proxy."""
+        return parse_samples(self.laboratory.node_get(node, "/metrics", METRICS_PORT))
+
+    def dump(self, node: str) -> dict[str, Any]:
+        """The configuration that a node's proxy has."""
+        found: dict[str, Any] = json.loads(self.laboratory.node_get(node, "/config_dump"))
+        return found
+
+    def set_mesh(self, mode: str) -> float:
+        """Label the namespace of the shop `ambient` or `none`, and wait until every node has carried it out.
+
+        Returns:
+            The seconds that it took.
+        """
+        begun = time.monotonic()
+        self.laboratory.label("namespace", NAMESPACE, {LABEL: mode})
+        pods = [pod for pod in self.cluster.pods if pod.namespace == NAMESPACE]
+        protocol = "HBONE" if mode == "ambient" else "NONE"
+
+        def carried_out(node: str) -> bool:
+            dump = self.dump(node)
+            known = [each["protocol"] for each in dump["workloads"] if each["namespace"] == NAMESPACE]
+            taken = sum(pod.node.name == node for pod in pods) if mode == "ambient" else 0
+            return known == [protocol] * len(pods) and len(dump["workloadState"]) == taken
+
+        self.until(f"the nodes have the label {mode!r} in force", lambda: all(map(carried_out, self.nodes)))
+        return time.monotonic() - begun
+
+    @contextmanager
+    def applied(self, text: str) -> Iterator[float]:
+        """Have objects in force for the length of a `with` block: see `change`. Gives the time of their application."""
+        before = {node: _policies(self.dump(node)) for node in self.nodes}
+        begun = time.monotonic()
+        try:
+            self.change(text)
+            yield begun
+        finally:
+            self.laboratory.apply(text, delete=True)
+            self.until(
+                "the nodes have the policies of before in force",
+                lambda: all(_policies(self.dump(node)) == before[node] for node in self.nodes),
+            )
+
+    def change(self, text: str) -> None:
+        """Apply objects by which the proxies' policies differ, and wait until they do at every node."""
+        before = {node: _policies(self.dump(node)) for node in self.nodes}
+        self.laboratory.apply(text)
+
+        def in_force(node: str) -> bool:
+            now = _policies(self.dump(node))
+            return now != before[node] and _is_complete(now)
+
+        self.until("the nodes have the policies in force", lambda: all(map(in_force, self.nodes)))
+
+
+_Policies = tuple[list[Any], dict[str, Sequence[str]]]
+
+
+def _policies(dump: dict[str, Any]) -> _Policies:
+    """The policies of a configuration, and which ones each workload lists."""
+    return dump["policies"], {each["uid"]: each["authorizationPolicies"] for each in dump["workloads"]}
+
+
+def _is_complete(policies: _Policies) -> bool:
+    """Whether every policy that a workload lists has come."""
+    known = {f"{policy['namespace']}/{policy['name']}" for policy in policies[0]}
+    return all(known.issuperset(listed) for listed in policies[1].values())
