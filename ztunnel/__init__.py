@@ -12,7 +12,7 @@
 5. `flow/engine.py` moves the bytes; `telemetry/report.py` writes the access-log line and counts.
 
 Which pods are enrolled is `pods/`; what the mesh looks like comes over `xds/` into `state/`, from `control/` or istiod.
-`run.py` puts a node together.
+`run/` puts a node together.
 """
 
 __version__ = "0.1.0"

@@ -20,28 +20,30 @@ def laboratory(request: pytest.FixtureRequest) -> Iterator[Laboratory]:
         yield laboratory
 
 
+@pytest.fixture(scope="module")
+def module_mesh(laboratory: Laboratory) -> Mesh:
+    """The laboratory as tests use it."""
+    return Mesh(laboratory)
+
+
 @pytest.fixture
-def mesh(laboratory: Laboratory) -> Iterator[Mesh]:
+def mesh(module_mesh: Mesh, request: pytest.FixtureRequest) -> Iterator[Mesh]:
     """The same for one test: lines and figures count from here, sockets are closed afterwards."""
-    mesh = Mesh(laboratory)
-    mesh.begin()
+    module_mesh.begin(settled="applied" not in request.fixturenames)
     try:
-        yield mesh
+        yield module_mesh
     finally:
-        mesh.finish()
+        module_mesh.finish()
 
 
 @pytest.fixture
 def applied(mesh: Mesh) -> Iterator[Callable[[str], None]]:
-    """Apply manifests for the length of a test."""
+    """Apply manifests for the length of a test, first thing: until then those of the last one may stand."""
     texts: list[str] = []
 
     def apply(text: str) -> None:
-        mesh.apply(text)
         texts.append(text)
+        mesh.apply(text)
 
     yield apply
-    for text in reversed(texts):
-        mesh.laboratory.apply(text, delete=True)
-    if texts:
-        mesh.settle()
+    mesh.take_back(texts[::-1])

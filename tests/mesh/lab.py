@@ -210,7 +210,7 @@ class Listener:
         return False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Call:
     """A connection that was tried. `own` is its own end, `error` what connect() said."""
 
@@ -291,12 +291,15 @@ class Mesh:
     _since: str = ""
     _figures: dict[str, Figures] = field(default_factory=dict)
     _begun: float = 0.0
+    _dirty: bool = False
     _marks: Iterator[int] = field(default_factory=lambda: itertools.count(1001))
 
     # -- around a test --
 
-    def begin(self) -> None:
+    def begin(self, settled: bool = True) -> None:
         """Lines and figures count from here, when what the test before has left behind has ended."""
+        if settled and self._dirty:
+            self.settle()
         nodes = [node.name for node in self.laboratory.cluster().nodes]
         self._figures = {node: wait_until(partial(self._quiet, node), f"{node} is quiet") for node in nodes}
         self._since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -434,8 +437,15 @@ class Mesh:
         self.laboratory.label(kind, name, changes)
         self.settle()
 
+    def take_back(self, texts: Sequence[str]) -> None:
+        """Delete objects without waiting: the next `settle` does, at the latest when the next test begins."""
+        for text in texts:
+            self.laboratory.apply(text, delete=True)
+        self._dirty = True
+
     def settle(self) -> None:
         """Wait until what stands in the manifests is in force: a mark written after it has arrived."""
+        self._dirty = False
         mark = next(self._marks)
         text = policy("marks/mark", "DENY", f"[{{to: [{{operation: {{ports: ['{mark}']}}}}]}}]")
         self.laboratory.apply(text + service("marks/mark", "nobody", mark))

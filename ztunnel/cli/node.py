@@ -17,7 +17,9 @@ from ztunnel.control.settings import MeshSettings
 from ztunnel.control.watch import FolderWatch
 from ztunnel.errors import ConfigError, Fault, Unsupported
 from ztunnel.identity.sign import Authority
-from ztunnel.run import ControlPlane, Voice, now, run_node
+from ztunnel.run.build import ControlPlane
+from ztunnel.run.serve import run_node
+from ztunnel.run.voice import Voice, now
 
 _MESH_CONFIG = Path("./etc/istio/config/mesh")
 

@@ -20,9 +20,9 @@ _PER_WAKE_UP = 64
 
 _PAUSE_SECONDS = 0.1
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EINVAL, errno.EBADF)
-"""Errors that asking again at once would only repeat: nothing left, or no listener any more (EINVAL: a process
-of the pod may destroy our listener through sock_diag). Any other is that of a connection which died in the
-backlog (accept(2))."""
+"""Errors that asking again at once would only repeat: nothing is left, or it listens no more (EINVAL: a
+process of the pod may destroy our listener through sock_diag). Any other is that of a connection which died
+in the backlog (accept(2))."""
 
 _REMEMBERED_PEERS = 1024
 
@@ -71,7 +71,7 @@ class Acceptor:
         if ip is None:
             if len(self._peers) >= _REMEMBERED_PEERS:
                 self._peers.clear()
-            # The scope of a link-local peer (`%eth0`) is the pod's own matter, and in no resource of the mesh.
+            # The scope of a link-local peer (`%eth0`) is the pod's own matter: no resource has it.
             ip = self._peers[text] = canonical(ip_address(text.partition("%")[0]))
         return ip
 
@@ -91,4 +91,4 @@ class Acceptor:
             self._engine.unwatch(self._listener.fileno())
 
     def _abandon(self, bug: BaseException) -> None:
-        """A bug in taking one connection up: the listener goes on; whoever had that connection has closed it."""
+        """A bug in taking one connection up: the listener goes on; who had the connection has closed it."""

@@ -191,10 +191,11 @@ class Tunnel(Stream):
 
     def _app_ended(self) -> None:
         self._reading = False
-        self._watch_less(EPOLLIN)
         self._session.conversation.finish(self)
-        if self.remote_closed and not self._backlog:
+        if self.remote_closed and not self._backlog.held_bytes:
             self._end(None, reset=False)
+        else:
+            self._watch_less(EPOLLIN)
 
     def _app_gone(self) -> None:
         """The application's side is reset. For the log that is an end like any other (as in Istio's

@@ -44,20 +44,26 @@ Contain = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 """Runs one connection's part; a bug in it ends that part, is logged and counted, and nothing else
 (`run.py`)."""
 
-_LINE_CALLS = 4096
-"""Calls that wait for one session; a longer line would only time out."""
-
-_DIALS = 1024
-_REFUSED_SECONDS = 1.0
 _AGAIN_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait: for a session to stand (TCP, TLS), and for the answer to a CONNECT."""
+    """How long to wait, and how many may.
+
+    Attributes:
+        session_seconds: for a session to stand: certificate, TCP, TLS.
+        answer_seconds: for the answer to a CONNECT.
+        refused_seconds: for a peer that refuses the connection to listen again.
+        line_calls: calls that wait for one session; a longer line would only time out.
+        dials: dials that are asked for and have not begun.
+    """
 
     session_seconds: float = 10.0
     answer_seconds: float = 15.0
+    refused_seconds: float = 1.0
+    line_calls: int = 4096
+    dials: int = 1024
 
 
 class Tunnels:
@@ -79,7 +85,7 @@ class Tunnels:
         self._patience = patience
         self._pool: Pool[Session] = Pool(ledger.limits.open_streams)
         self._lines: dict[PoolKey, deque[TunnelCall]] = {}
-        self._dials, self._wanted = trio.open_memory_channel[tuple[PoolKey, PodNetwork]](_DIALS)
+        self._dials, self._wanted = trio.open_memory_channel[tuple[PoolKey, PodNetwork]](patience.dials)
         certificates.on_change(self._renewed)
 
     def open(self, call: TunnelCall) -> None:
@@ -89,7 +95,7 @@ class Tunnels:
             self._start(session, call)
             return
         line = self._lines.setdefault(call.key, deque())
-        if len(line) >= _LINE_CALLS:
+        if len(line) >= self._patience.line_calls:
             call.call.fail(
                 Unreachable(f"too many connections wait for a session with {call.key.destination}")
             )
@@ -216,7 +222,7 @@ class Tunnels:
         with trio.move_on_after(self._patience.session_seconds):
             while True:
                 certificate = await self._certificates.fetch(key.source)
-                until = until or trio.current_time() + _REFUSED_SECONDS
+                until = until or trio.current_time() + self._patience.refused_seconds
                 try:
                     session = await self._attempt(key, network, certificate)
                 except Unreachable:

@@ -96,7 +96,7 @@ def enroll(
             switches = {name: _OFF if is_known else netns.read_sysctl(name) for name in _SWITCHES}
             undo.callback(_restore, netns, switches)
             _prepare(netns)
-            outside = frozenset() if is_known else _outside(network)
+            outside = frozenset() if is_known else _outside(redirection, network)
             enrolled = Enrolled(workload.uid, network, listeners, switches, outside)
             _capture(redirection, enrolled, listeners)
         except OSError as error:
@@ -117,7 +117,7 @@ def resume(redirection: Redirection, workload: Workload, enrolled: Enrolled, ipv
             network = pod_network(netns, _addresses(netns, workload))
             listeners = enrolled.listeners or _listen(undo, netns, workload, ipv6)
             _prepare(netns)
-            outside = enrolled.outside | _outside(network)
+            outside = enrolled.outside | _outside(redirection, network)
             enrolled.network = network
             _capture(redirection, enrolled, listeners)
         except OSError as error:
@@ -244,8 +244,9 @@ def _capture(redirection: Redirection, enrolled: Enrolled, listeners: Listeners)
     redirection.enroll(enrolled.network)
 
 
-def _outside(network: PodNetwork) -> frozenset[int]:
-    """Cookies of the pod's connections that no proxy carries: neither ours nor an application's with us."""
+def _outside(redirection: Redirection, network: PodNetwork) -> frozenset[int]:
+    """Cookies of the pod's connections that nobody carries for the mesh: no proxy, neither ours nor an
+    application's with us, and no verdict of ours, as it does direct flows from before the pod was given back."""
     here = [each for each in connections(network.netns) if not each.local.ip.is_loopback]
     if not here:
         return frozenset()
@@ -258,6 +259,7 @@ def _outside(network: PodNetwork) -> frozenset[int]:
         and (each.local, each.remote) not in carried
         and each.remote.ip not in network.addresses
         and not {each.local.port, each.remote.port} & {*_PORTS}
+        and not redirection.is_direct(each.cookie)
     )
 
 

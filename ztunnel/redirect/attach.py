@@ -28,6 +28,7 @@ from ztunnel.redirect.layout import (
     NodeRule,
     Recalled,
     pull_ip,
+    pull_live_flow,
     pull_pod,
     push_pod,
 )
@@ -285,6 +286,11 @@ class Redirection:
     def records(self, limit: int = 1024) -> list[FlowRecord]:
         """See `Records.pull`."""
         return self._records.pull(limit)
+
+    def is_direct(self, socket: int) -> bool:
+        """Whether the socket of this cookie is an end of a direct flow that lives."""
+        intent = self._maps["intents"].get(NUMBER.pack(socket))
+        return intent is not None and pull_live_flow(socket, intent) is not None
 
     def direct_flows(self) -> list[LiveFlow]:
         """See `observe.direct_flows`."""

@@ -87,7 +87,9 @@ def compose(text: str, notes: Notes) -> Field | None:
             return None
         node = yaml.compose(text, Loader=yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        # At the end of the text libyaml names the line behind the last one.
+        last = text.count("\n") + 1
+        line = min(error.problem_mark.line + 1, last) if error.problem_mark else 1
         notes.add(line, "", f"not YAML: {error.problem or error.context}")
         return None
     except yaml.YAMLError as error:

@@ -73,7 +73,7 @@ class Report:
         clock: Callable[[], float],
         now: Callable[[], datetime],
         as_json: bool = False,
-        wants: Callable[[Level], bool] = lambda level: True,
+        wants: Callable[[Level], bool] = lambda level: level >= Level.INFO,
     ) -> None:
         """
         Args:

@@ -49,15 +49,14 @@ spec:
 
 
 def _measure(stage: Stage, findings: Findings) -> None:
-    payments = stage.vip("payments")
+    payments, before = stage.vip("payments"), _denials(stage)
     allowed = stage.caller("frontend-1").call(payments)
     findings.note(f"frontend calls payments: {allowed.error or 'answered'}", not allowed.error)
     _refuse(stage, findings, payments, _NONE_ALLOWED)
     with stage.applied(_DENY):
-        before = _denials(stage)
         _refuse(stage, findings, payments, f"explicitly denied by: {_DENY_KEY}")
-        counted = _denials(stage) - before
-        findings.note(f'ztunnel_policy_denials_total{{policy="{_DENY_KEY}"}} +{counted:.0f}', counted == 1)
+        counted = stage.reaches(lambda: _denials(stage) - before, 1)
+        findings.note(f'ztunnel_policy_denials_total{{policy="{_DENY_KEY}"}} +{counted}', counted == 1)
     _impersonate(stage, findings)
 
 
@@ -71,8 +70,9 @@ def _refuse(stage: Stage, findings: Findings, to: Endpoint, reason: str) -> None
     findings.note(f"log: {reason}")
 
 
-def _denials(stage: Stage) -> float:
-    return stage.samples(FAR).total("ztunnel_policy_denials_total", reporter="destination", policy=_DENY_KEY)
+def _denials(stage: Stage) -> int:
+    samples = stage.samples(FAR)
+    return int(samples.total("ztunnel_policy_denials_total", reporter="destination", policy=_DENY_KEY))
 
 
 def _impersonate(stage: Stage, findings: Findings) -> None:

@@ -1,4 +1,4 @@
-"""How fast a way is, out of what wrk and curl print, and the ratio of two ways."""
+"""How fast a way is, out of what wrk prints, and the ratio of two ways."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ def parse_wrk(text: str) -> Pace:
 def median_pace(paces: Sequence[Pace]) -> Pace:
     """The median of each figure by itself."""
     return Pace(median(pace.rate for pace in paces), median(pace.p50_seconds for pace in paces))
+
+
+def median_ratio(pairs: Sequence[tuple[Pace, Pace]]) -> float:
+    """The median of the ratios of the rates, first by second; each pair was measured at about the same time."""
+    return median(first.rate / second.rate for first, second in pairs)
 
 
 def thousands(rate: float) -> str:

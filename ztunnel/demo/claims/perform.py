@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +41,8 @@ def perform(laboratory: Laboratory, claims: Sequence[Claim], *, keep: bool) -> b
             console.print(f"{nodes} nodes and {pods} pods are up after {time.monotonic() - begun:.1f} s.\n")
             with Stage(laboratory) as stage:
                 for claim in claims:
-                    outcomes.append(measure(claim, stage))
+                    with console.status(f"{claim.number} {claim.title}"):
+                        outcomes.append(measure(claim, stage))
                     console.print(progress(outcomes[-1]), soft_wrap=True)
     finally:
         if not keep:
@@ -56,7 +58,7 @@ def measure(claim: Claim, stage: Stage) -> Outcome:
     begun, findings, error = time.monotonic(), Findings(), ""
     try:
         claim.measure(stage, findings)
-    except (LaboratoryFailed, ConfigError, OSError) as failure:
+    except (LaboratoryFailed, ConfigError, OSError, subprocess.SubprocessError) as failure:
         error = str(failure)
     return Outcome(claim, tuple(findings.found), time.monotonic() - begun, error)
 

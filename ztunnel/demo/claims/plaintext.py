@@ -5,6 +5,9 @@ from __future__ import annotations
 from ztunnel.demo.claims.claim import Claim, Findings
 from ztunnel.demo.claims.direct import STRICT
 from ztunnel.demo.claims.stage import FAR, NEAR, Stage
+from ztunnel.errors import Flag
+from ztunnel.model.connection import Security
+from ztunnel.telemetry.labels import Reporter
 
 _PLACES = ((NEAR, "orders-1"), (FAR, "orders-2"))
 _PERMISSIVE = STRICT.replace("STRICT", "PERMISSIVE")
@@ -12,33 +15,42 @@ _PERMISSIVE = STRICT.replace("STRICT", "PERMISSIVE")
 
 def _measure(stage: Stage, findings: Findings) -> None:
     caller = stage.caller("client")
+    before = {(node, flag): _closed(stage, node, flag) for node, _ in _PLACES for flag in (Flag.DENY, Flag.NONE)}
+
+    def counted(node: str, flag: Flag) -> int:
+        return stage.reaches(lambda: _closed(stage, node, flag) - before[node, flag], 1)
+
     with stage.applied(STRICT):
-        for place, pod in _PLACES:
+        for node, pod in _PLACES:
             refused = caller.call(stage.pod(pod))
-            findings.note(f"STRICT, {place}: {refused.error or 'let in'}", bool(refused.error))
+            count = counted(node, Flag.DENY)
+            text = f"STRICT, {node}: {refused.error or 'let in'}, {count} counted as {Flag.DENY}"
+            findings.note(text, bool(refused.error) and count == 1)
         inside = stage.caller("load").call(stage.pod("orders-2"))
         findings.note(f"STRICT, from inside the mesh: {inside.error or 'answered'}", not inside.error)
-        before = {node: _plain(stage, node) for node, _ in _PLACES}
         stage.change(_PERMISSIVE)
         for node, pod in _PLACES:
             let_in = caller.call(stage.pod(pod))
-            counted = _plain(stage, node) - before[node]
-            text = f"PERMISSIVE, {node}: {let_in.error or 'let in'}, {counted:.0f} connection counted as unknown"
-            findings.note(text, not let_in.error and counted == 1)
+            count = counted(node, Flag.NONE)
+            text = f"PERMISSIVE, {node}: {let_in.error or 'let in'}, {count} counted as plaintext"
+            findings.note(text, not let_in.error and count == 1)
 
 
-def _plain(stage: Stage, node: str) -> float:
-    return stage.samples(node).total(
-        "istio_tcp_connections_opened_total",
-        reporter="destination",
+def _closed(stage: Stage, node: str, flag: Flag) -> int:
+    """Connections from outside that came in as plaintext, by how they ended."""
+    total = stage.samples(node).total(
+        "istio_tcp_connections_closed_total",
+        reporter=Reporter.DESTINATION.value,
         source_workload="client",
-        connection_security_policy="unknown",
+        connection_security_policy=Security.UNKNOWN.value,
+        response_flags=flag.value,
     )
+    return int(total)
 
 
 CLAIM = Claim(
     5,
     "STRICT refuses plaintext, PERMISSIVE counts it",
-    "calls from a pod outside the mesh, and connections_opened with connection_security_policy=unknown",
+    "calls from a pod outside the mesh; connections_closed with connection_security_policy=unknown",
     _measure,
 )

@@ -10,7 +10,7 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from ztunnel.demo.claims.samples import Samples, parse_samples
+from ztunnel.demo.samples import Samples, parse_samples
 from ztunnel.demo.claims.talk import Caller
 from ztunnel.demo.cluster import Cluster
 from ztunnel.demo.failure import LaboratoryFailed
@@ -27,6 +27,7 @@ METRICS_PORT = 15020
 PORT = 8080
 _PATIENCE_SECONDS = 10.0
 _PAUSE_SECONDS = 0.01
+_FIGURE_SECONDS = 2.0
 
 Family = type[IPv4Address] | type[IPv6Address]
 
@@ -62,6 +63,11 @@ class Stage:
         if pod not in self._callers:
             self._callers[pod] = Caller(self.laboratory, pod)
         return self._callers[pod]
+
+    def leave(self, pod: str) -> None:
+        """End the caller in a pod, if there is one."""
+        if caller := self._callers.pop(pod, None):
+            caller.end()
 
     def pod(self, name: str, family: Family = IPv4Address) -> Endpoint:
         """Where a pod's echo server listens."""
@@ -99,6 +105,16 @@ class Stage:
         """The metrics of a node's proxy."""
         return parse_samples(self.laboratory.node_get(node, "/metrics", METRICS_PORT))
 
+    def reaches(self, read: Callable[[], int], expected: int) -> int:
+        """What a figure of the metrics shows once it is as expected, or two seconds later.
+
+        A page is kept for up to a second. So a figure to compare with is read before anything happens that counts.
+        """
+        deadline = time.monotonic() + _FIGURE_SECONDS
+        while (shown := read()) != expected and time.monotonic() < deadline:
+            time.sleep(_PAUSE_SECONDS)
+        return shown
+
     def dump(self, node: str) -> dict[str, Any]:
         """The configuration that a node's proxy has."""
         found: dict[str, Any] = json.loads(self.laboratory.node_get(node, "/config_dump"))
@@ -119,7 +135,8 @@ class Stage:
             dump = self.dump(node)
             known = [each["protocol"] for each in dump["workloads"] if each["namespace"] == NAMESPACE]
             taken = sum(pod.node.name == node for pod in pods) if mode == "ambient" else 0
-            return known == [protocol] * len(pods) and len(dump["workloadState"]) == taken
+            up = [each for each in dump["workloadState"].values() if each["state"] == "Up"]
+            return known == [protocol] * len(pods) and len(up) == taken
 
         self.until(f"the nodes have the label {mode!r} in force", lambda: all(map(carried_out, self.nodes)))
         return time.monotonic() - begun

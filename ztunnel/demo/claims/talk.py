@@ -29,6 +29,7 @@ class Answer:
         local, peer: getsockname and getpeername, as (host, port), once connected.
         mark: SO_MARK as the socket says it.
         echoed: bytes that came back, each as it was sent.
+        fetched: bytes of a body.
         said: the JSON of an HTTP answer.
         ended: (error, at) of the connections that have ended, by name.
     """
@@ -40,6 +41,7 @@ class Answer:
     peer: tuple[str, int] = ("", 0)
     mark: int = 0
     echoed: int = 0
+    fetched: int = 0
     said: dict[str, Any] = field(default_factory=dict)
     ended: dict[str, tuple[str, float]] = field(default_factory=dict)
 
@@ -95,6 +97,10 @@ class Caller:
     def ask(self, name: str) -> Answer:
         """One HTTP request on an open connection."""
         return self._order("ask", name=name)
+
+    def fetch(self, name: str, path: str) -> Answer:
+        """One HTTP request on an open connection, for a body that only counts."""
+        return self._order("fetch", name=name, path=path)
 
     def call(self, to: Endpoint, *, mapped: bool = False, mark: int = 0) -> Answer:
         """Connect, ask, close; the answer is that of whatever failed first, `seconds` is for both."""

@@ -1,0 +1,236 @@
+"""Each redirected connection: where to, which way, and what is reported where there is none."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from tests.builders import policy, service, workload
+from tests.flow.driving import drive
+from tests.inbound.parts import Sockets
+from tests.outbound.parts import Desk, address_of, is_reset
+from ztunnel.errors import Drained
+from ztunnel.flow.engine import Engine
+from ztunnel.model.address import parse_endpoint
+from ztunnel.model.workload import SameNode
+from ztunnel.outbound.connect import TunnelCall
+from ztunnel.redirect.layout import Direct
+
+CLIENT = workload("client").at("127.0.0.9").on("n1").hbone()
+WEB = service("web").at("10.96.0.1").port(80, 8080)
+FAR = workload("far").at("127.0.1.1").on("n2").hbone().serves(WEB)
+NEAR = workload("near").at("127.0.0.2").on("n1").hbone()
+OLD = workload("old").at("127.0.2.1").on("n2")
+
+
+@pytest.fixture
+def desk(engine: Engine, sockets: Sockets) -> Desk:
+    made = Desk(engine, sockets, CLIENT, FAR, NEAR, OLD, WEB)
+    made.pod(CLIENT, 1)
+    made.pod(NEAR, 2)
+    return made
+
+
+def end(call: TunnelCall) -> None:
+    call.abort(Drained("over"))
+
+
+def fields(call: TunnelCall) -> dict[bytes, bytes]:
+    return dict(call.fields)
+
+
+# --- nowhere -----------------------------------------------------------------------------
+
+
+def test_a_connection_that_nobody_redirected_is_refused_early(desk: Desk) -> None:
+    client = desk.call(CLIENT, 1, "")
+    assert is_reset(client)
+    assert "no original destination" in desk.lines[0]
+    assert desk.totals() == (0, 0)
+    assert len(desk.calls) == 0
+
+
+def test_a_destination_that_the_kernel_does_not_give_out_is_as_none(desk: Desk) -> None:
+    desk.kernel.broken = OSError(errno.ENOMEM, "no memory")
+    assert is_reset(desk.call(CLIENT, 1, "10.96.0.1:80"))
+    assert "no original destination" in desk.lines[0]
+
+
+def test_a_pod_that_has_left_the_mesh_calls_nobody(desk: Desk) -> None:
+    desk.publish(removed=[CLIENT.uid])
+    assert is_reset(desk.call(CLIENT, 1, "10.96.0.1:80"))
+    assert "it has left the mesh" in desk.lines[0]
+
+
+def test_a_call_that_has_nowhere_to_go_is_refused_with_the_reason(desk: Desk) -> None:
+    desk.publish(FAR.unhealthy())
+    assert is_reset(desk.call(CLIENT, 1, "10.96.0.1:80"))
+    assert "no healthy upstream" in desk.lines[0]
+    assert 'dst.service="default/web' not in desk.lines[0]
+    assert 'dst.service="web' in desk.lines[0]
+    assert desk.totals() == (1, 1)
+    assert len(desk.calls) == 0
+
+
+def test_a_bug_ends_the_call_that_met_it(desk: Desk) -> None:
+    desk.tunnels.error = RuntimeError("bug")
+    with pytest.raises(RuntimeError, match="bug"):
+        desk.call(CLIENT, 1, "10.96.0.1:80")
+    assert len(desk.calls) == 0
+    assert 'error="internal error"' in desk.lines[0]
+    assert desk.totals() == (1, 1)
+
+
+# --- by tunnel ---------------------------------------------------------------------------
+
+
+def test_a_pod_elsewhere_is_called_through_a_tunnel(desk: Desk) -> None:
+    client = desk.call(CLIENT, 1, "10.96.0.1:80")
+    (call,) = desk.tunnels.calls
+    assert call.key.source == CLIENT.identity
+    assert call.key.destinations == {FAR.identity}
+    assert call.key.destination == parse_endpoint("127.0.1.1:15008")
+    headers = fields(call)
+    assert headers[b":authority"] == b"127.0.1.1:8080"
+    assert headers[b"baggage"].startswith(b"k8s.cluster.name=Kubernetes,k8s.namespace.name=default")
+    assert headers[b"forwarded"] == f'for="{address_of(client)}";host=web.default.svc.cluster.local'.encode()
+    end(call)
+    assert "dst.hbone_addr=127.0.1.1:8080" in desk.lines[0]
+    assert f'src.identity="{CLIENT.identity}"' in desk.lines[0]
+
+
+def test_what_a_pod_says_of_itself_follows_its_workload(desk: Desk) -> None:
+    desk.call(CLIENT, 1, "10.96.0.1:80")
+    desk.publish(CLIENT.account("other"))
+    desk.call(CLIENT, 1, "10.96.0.1:80")
+    one, two = desk.tunnels.calls
+    assert (one.key.source.service_account, two.key.source.service_account) == ("client", "other")
+    for call in (one, two):
+        end(call)
+
+
+def test_a_waiting_call_stays_with_its_endpoint_where_the_world_lets_it(desk: Desk) -> None:
+    desk.publish(*(FAR.identified_by(f"u{n}").at(f"127.0.1.{n}") for n in range(2, 6)))
+    desk.call(CLIENT, 1, "10.96.0.1:80")
+    (call,) = desk.tunnels.calls
+    first = call.call
+    target = call.key.destination.ip
+    # The world has changed in another place: it is decided again, and stays where it was.
+    desk.publish(workload("another"))
+    assert not call.still_wants()
+    again = desk.tunnels.calls[-1]
+    assert again.call is first
+    assert again.key.destination.ip == target
+    end(again)
+    assert len(desk.lines) == 1
+    assert desk.totals() == (1, 1)
+
+
+def test_a_waiting_call_goes_where_the_world_says_by_now(desk: Desk, engine: Engine) -> None:
+    listener = desk.sockets.listen("127.0.1.1")
+    port = listener.getsockname()[1]
+    client = desk.call(CLIENT, 1, f"127.0.1.1:{port}")
+    (call,) = desk.tunnels.calls
+    assert call.still_wants()
+    desk.publish(FAR.plain())
+    assert not call.still_wants()
+    drive(engine)
+    server = desk.sockets.keep(listener.accept()[0])
+    client.sendall(b"plain")
+    drive(engine)
+    assert server.recv(10) == b"plain"
+    for sock in (server, client):
+        sock.close()
+    drive(engine, until=lambda: not len(desk.calls))
+    assert len(desk.lines) == 1
+    assert "dst.hbone_addr" not in desk.lines[0]
+
+
+def test_a_waiting_call_of_a_pod_that_left_fails(desk: Desk) -> None:
+    client = desk.call(CLIENT, 1, "10.96.0.1:80")
+    desk.publish(removed=[CLIENT.uid])
+    assert not desk.tunnels.calls[0].still_wants()
+    assert is_reset(client)
+    assert "it has left the mesh" in desk.lines[0]
+
+
+def test_a_waiting_call_that_has_nowhere_to_go_any_more_fails(desk: Desk) -> None:
+    client = desk.call(CLIENT, 1, "10.96.0.1:80")
+    desk.publish(FAR.unhealthy())
+    assert not desk.tunnels.calls[0].still_wants()
+    assert is_reset(client)
+    assert "no healthy upstream" in desk.lines[0]
+    assert desk.totals() == (1, 1)
+
+
+# --- as it is ----------------------------------------------------------------------------
+
+
+def test_a_stranger_is_called_in_plaintext(desk: Desk, engine: Engine) -> None:
+    listener = desk.sockets.listen("127.0.3.1")
+    client = desk.call(CLIENT, 1, address_of(listener))
+    drive(engine)
+    server = desk.sockets.keep(listener.accept()[0])
+    assert len(desk.calls) == 1
+    for sock in (server, client):
+        sock.close()
+    drive(engine, until=lambda: not len(desk.calls))
+    assert f"dst.addr={address_of(listener)}" in desk.lines[0]
+
+
+# --- directly ----------------------------------------------------------------------------
+
+
+def test_a_pod_of_this_node_is_called_directly(desk: Desk, engine: Engine) -> None:
+    listener = desk.sockets.listen("127.0.0.2")
+    client = desk.call(CLIENT, 1, address_of(listener))
+    drive(engine)
+    server = desk.sockets.keep(listener.accept()[0])
+    assert server.getpeername()[0] == "127.0.0.9"
+    assert desk.kernel.verdicts == {(1, address_of(listener)): Direct(2, 2, 2)}
+    for sock in (server, client):
+        sock.close()
+    drive(engine, until=lambda: not len(desk.calls))
+    assert len(desk.lines) == 2
+
+
+@pytest.mark.parametrize("without", [CLIENT, NEAR])
+def test_without_a_certificate_at_either_end_nothing_goes_directly(desk: Desk, without: object) -> None:
+    desk.tunnels.unproved = {without.identity}  # type: ignore[attr-defined]
+    desk.call(CLIENT, 1, "127.0.0.2:8080")
+    (call,) = desk.tunnels.calls
+    assert call.key.destination == parse_endpoint("127.0.0.2:15008")
+    assert desk.kernel.verdicts == {}
+    end(call)
+    assert desk.totals() == (1, 1)
+
+
+def test_where_the_other_end_is_not_enrolled_here_a_tunnel_is_used(desk: Desk) -> None:
+    del desk.direct.pods[NEAR.uid]
+    desk.call(CLIENT, 1, "127.0.0.2:8080")
+    end(desk.tunnels.calls[0])
+    assert len(desk.lines) == 1
+
+
+def test_a_refusal_between_pods_of_this_node_is_reported_at_both_ends(desk: Desk) -> None:
+    desk.publish(policy("nobody").when(principals=["x"]))
+    client = desk.call(CLIENT, 1, "127.0.0.2:8080")
+    assert is_reset(client)
+    assert len(desk.lines) == 2
+    assert all("allow policies exist, but none allowed" in line for line in desk.lines)
+    assert desk.totals() == (2, 2)
+    assert len(desk.calls) == 0
+
+
+def test_strict_means_a_tunnel(desk: Desk) -> None:
+    desk.publish(NEAR.same_node_mode(SameNode.MTLS))
+    desk.call(CLIENT, 1, "127.0.0.2:8080")
+    end(desk.tunnels.calls[0])
+
+
+def test_a_drain_ends_what_waits(desk: Desk) -> None:
+    desk.call(CLIENT, 1, "10.96.0.1:80")
+    desk.calls.abort(Drained("connection closed due to connection drain"))
+    assert 'error="connection closed due to connection drain"' in desk.lines[0]
+    assert len(desk.calls) == 0

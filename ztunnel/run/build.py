@@ -1,0 +1,141 @@
+"""Builds the parts of a node proxy, and hands each what it needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random, SystemRandom
+
+import trio
+
+from ztunnel.authz.direct import judge_live_direct
+from ztunnel.authz.enforce import LiveConnections
+from ztunnel.config import Settings
+from ztunnel.errors import Unsupported
+from ztunnel.flow.engine import Engine
+from ztunnel.hbone.limits import Ledger, Limits
+from ztunnel.identity.rotate import Certificates, CertificateSource
+from ztunnel.inbound.accept import Inbound
+from ztunnel.inbound.serve import Handshakes
+from ztunnel.kernel import cgroup, netns
+from ztunnel.kernel.sockets import own_cgroup_id
+from ztunnel.outbound.accept import Mesh, Outbound
+from ztunnel.outbound.dial import Patience, Tunnels
+from ztunnel.outbound.follow import Follower
+from ztunnel.outbound.oversee import DirectFlows
+from ztunnel.pods.find import NamedNamespaces, find_kubelet, find_kubepods
+from ztunnel.pods.serve import Pods, Ways
+from ztunnel.redirect.attach import CgroupBranch, Redirection
+from ztunnel.redirect.load import ensure_loaded
+from ztunnel.redirect.plan import RedirectSettings, pin_name
+from ztunnel.run.voice import Voice, now
+from ztunnel.state.delta import Change
+from ztunnel.state.hold import Hold
+from ztunnel.state.world import World
+from ztunnel.telemetry.report import Report
+from ztunnel.xds.pb import discovery_pb2
+
+_PINS = Path("/sys/fs/bpf/ztunnel")
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """Where the world and the certificates come from: this process, or istiod."""
+
+    open_session: Callable[
+        [],
+        tuple[
+            trio.MemorySendChannel[discovery_pb2.DeltaDiscoveryRequest],
+            trio.MemoryReceiveChannel[discovery_pb2.DeltaDiscoveryResponse],
+        ],
+    ]
+    certificates: CertificateSource
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The parts of a running node proxy."""
+
+    settings: Settings
+    voice: Voice
+    engine: Engine
+    redirection: Redirection
+    hold: Hold
+    ledger: Ledger
+    certificates: Certificates
+    tunnels: Tunnels
+    handshakes: Handshakes
+    follower: Follower
+    pods: Pods
+    live: tuple[LiveConnections, LiveConnections]
+
+
+def open_redirection(settings: Settings) -> Redirection:
+    """Our programs run in the kernel, and this process is exempt from them. Blocks."""
+    pins = settings.pins or _PINS / pin_name(settings.node)
+    ensure_loaded(RedirectSettings(pins=pins, cache=settings.cache_dir / "bpf"))
+    redirection = Redirection.open(pins)
+    root = cgroup.find_root()
+    own = own_cgroup_id()
+    if own == cgroup.cgroup_id(root):
+        redirection.close()
+        raise Unsupported(
+            "the proxy must not run in the root cgroup, because every process there would be exempt with it: "
+            f"start it in a cgroup of its own, such as: mkdir {root}/ztunnel && echo $$ > {root}/ztunnel/cgroup.procs"
+        )
+    redirection.own_cgroup(own)
+    with netns.current() as home:
+        redirection.node_clients(home.cookie, *_node_clients(settings.node_clients, root))
+    return redirection
+
+
+def _node_clients(who: str, root: Path) -> tuple[Sequence[int] | None, CgroupBranch | None]:
+    """Whose connections from the node itself reach pods: as `Redirection.node_clients` takes it."""
+    if who == "all":
+        return None, None
+    if who == "node":
+        return None, find_kubepods(root)
+    return find_kubelet(root), None
+
+
+def build_node(settings: Settings, plane: ControlPlane, voice: Voice, redirection: Redirection) -> Node:
+    rng = Random(SystemRandom().getrandbits(256))  # for choices and trace ids, never for keys
+    engine = Engine(voice.bug)
+    hold = Hold(World(settings.network))
+    ledger = Ledger(
+        Limits(
+            open_streams=settings.pool_max_streams,
+            stream_window_bytes=settings.stream_window_bytes,
+            session_window_bytes=settings.session_window_bytes,
+            frame_bytes=settings.frame_bytes,
+            buffered_bytes=settings.buffer_limit_bytes,
+        )
+    )
+    write = voice.access_log.write if settings.access_log else None
+    report = Report(voice.metrics, write, time.monotonic, now, settings.log_format == "json")
+    certificates = Certificates(plane.certificates, now, rng, settings.secret_ttl_seconds)
+    live, direct_live = LiveConnections(), LiveConnections(judge_live_direct(settings.same_node))
+    direct = DirectFlows(engine, redirection, hold, report, direct_live)
+    hold.subscribe(lambda _, world, change: _rejudge(live, world, change))
+    tunnels = Tunnels(engine, ledger, certificates, now, Patience(settings.connect_timeout_seconds))
+    mesh = Mesh(settings.node, settings.same_node, True, settings.connect_timeout_seconds, rng)
+    inbound = Inbound(engine, hold, live, report, redirection)
+    outbound = Outbound(engine, hold, report, redirection, tunnels, direct, mesh)
+    handshakes = Handshakes(inbound, ledger, certificates, now)
+    pods = Pods(
+        Ways(outbound, inbound, handshakes, certificates),
+        NamedNamespaces(settings.pod_netns),
+        voice.log.scoped("pods"),
+        voice.readiness,
+        settings.ipv6,
+    )
+    return Node(
+        settings, voice, engine, redirection, hold, ledger, certificates, tunnels, handshakes,
+        Follower(direct, hold), pods, (live, direct_live),
+    )  # fmt: skip
+
+
+def _rejudge(live: LiveConnections, world: World, change: Change) -> None:
+    live.rejudge(world, change)

@@ -1,0 +1,54 @@
+"""The figures of a running node that no single part owns."""
+
+from __future__ import annotations
+
+from ztunnel.run.build import Node
+
+
+def register_figures(node: Node) -> None:
+    """Bring them to the register."""
+    figures, ledger = node.voice.figures, node.ledger
+    node.pods.register(figures)
+    figures.counter(
+        "ztunnel_redirect_outcomes_total",
+        "Why each eBPF hook returned",
+        lambda: [((name,), count) for name, count in node.redirection.outcomes().items() if count],
+        ["outcome"],
+    )
+    figures.gauge("ztunnel_hbone_sessions", "HBONE sessions that stand", lambda: ledger.sessions)
+    figures.gauge("ztunnel_hbone_tunnels", "Tunnels on these sessions", lambda: ledger.streams)
+    figures.gauge(
+        "ztunnel_hbone_buffered_bytes",
+        "Bytes that applications have not taken",
+        lambda: ledger.buffered_bytes,
+    )
+    figures.counter(
+        "ztunnel_hbone_glitches_total", "What peers did that no peer does", lambda: ledger.glitches
+    )
+    figures.counter(
+        "ztunnel_hbone_calmed_total", "Sessions closed for too many glitches", lambda: ledger.calmed
+    )
+    figures.counter(
+        "ztunnel_hbone_handshakes_failed_total",
+        "Connections on 15008 that became no session",
+        lambda: node.handshakes.failed_total,
+    )
+    figures.gauge(
+        "ztunnel_direct_flows", "Flows that the kernel carries by itself", lambda: len(node.follower)
+    )
+    figures.gauge(
+        "ztunnel_certificate_expiry_seconds",
+        "Until the certificate of an identity expires; below zero where there is none",
+        lambda: [((str(each.identity),), each.seconds or 0.0) for each in node.certificates.expiring()],
+        ["identity"],
+    )
+    figures.counter(
+        "ztunnel_certificates_fetched_total",
+        "Certificates that were issued",
+        lambda: node.certificates.fetched_total,
+    )
+    figures.counter(
+        "ztunnel_certificates_failed_total",
+        "Failed attempts to have one",
+        lambda: node.certificates.failed_total,
+    )

@@ -1,0 +1,68 @@
+"""What the process says: its log, its figures, whether it is ready; and the place where its bugs end.
+
+The boundary is the one place, beside the engine's, where an error that nobody expected is caught: it ends the connection
+that it concerns, is logged with its stack and counted; five in ten seconds make the node not ready.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from ztunnel import __version__
+from ztunnel.config import Settings
+from ztunnel.telemetry.component import register_build
+from ztunnel.telemetry.export import AccessLog, LineWriter, Log
+from ztunnel.telemetry.figures import Figures
+from ztunnel.telemetry.level import Levels
+from ztunnel.telemetry.metrics import TcpMetrics
+from ztunnel.telemetry.readiness import Readiness
+
+STATE = "state manager"
+"""What a node waits for first, by the name that Istio's ztunnel shows."""
+
+
+def now() -> datetime:
+    """The wall clock, aware."""
+    return datetime.now(UTC)
+
+
+class Voice:
+    """What the process says: its log, its figures, whether it is ready; and where its bugs end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.writer = LineWriter(1)
+        self.levels = Levels(settings.log_level)
+        self.log = Log(self.writer, self.levels, now, settings.log_format == "json")
+        self.access_log = AccessLog(self.writer, self.levels)
+        self.figures = Figures()
+        self.metrics = TcpMetrics(settings.metrics_series_limit)
+        self.readiness = Readiness([STATE])
+        register_build(self.figures, __version__)
+        self.metrics.register(self.figures)
+        self.access_log.register(self.figures)
+        self.figures.counter(
+            "ztunnel_internal_errors_total",
+            "Errors that nobody expected; each ended one connection",
+            lambda: self.readiness.internal_errors,
+        )
+
+    def bug(self, error: BaseException) -> None:
+        """Something happened that nobody expected, and ended what it concerned."""
+        self.readiness.internal_error(time.monotonic())
+        self.log.bug(error)
+
+    async def contain(self, part: Callable[[], Awaitable[None]]) -> None:
+        """Run one connection's part; a bug ends it and nothing else."""
+        with self.boundary():
+            await part()
+
+    @contextmanager
+    def boundary(self) -> Iterator[None]:
+        """Errors that nobody expected end here."""
+        try:
+            yield
+        except Exception as error:
+            self.bug(error)
