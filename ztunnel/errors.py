@@ -5,7 +5,7 @@
 | ConnectionFailed | this one connection ends: one access-log line, one metric with its `flag` |
 | PeerError | what the peer sent is wrong: answer with `reply` where the protocol has one, then close |
 | ConfigError | what the operator gave is wrong: every fault at once, the last good state stays in force |
-| anything else | a bug: the boundary in `run.py` ends the connection, logs the stack and counts it |
+| anything else | a bug: the boundary in `run/voice.py` ends the connection, logs the stack and counts it |
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Drained(ConnectionFailed):
 
 
 class PeerError(Exception):
-    """What the peer sent cannot be accepted. `reply` is the HTTP status or code to answer with, 0 for none."""
+    """What the peer sent cannot be accepted. `reply` is the status or code to answer with, 0 for none."""
 
     def __init__(self, message: str, reply: int = 0) -> None:
         super().__init__(message)

@@ -48,15 +48,22 @@ def learn(mesh: Mesh, address: object, port: int = 8080, caller: str = "shop/cal
     lab.reset(call.sock)
 
 
+def learn_by(mesh: Mesh, listener: Listener, address: object) -> None:
+    """The same for a server of ours. Once a byte has passed, the kernel knows."""
+    client, server = mesh.join("shop/caller", listener, address)
+    client.sendall(b"x")
+    assert server.recv(1) == b"x"
+    lab.reset(client)
+    lab.reset(server)
+
+
 def outcome(mesh: Mesh, name: str) -> float:
     return mesh.grown("node-1", "ztunnel_redirect_outcomes_total", outcome=name)
 
 
 def join_directly(mesh: Mesh, listener: Listener, address: object) -> tuple[socket.socket, socket.socket]:
     """Both ends of a connection that the kernel made, after one that it learnt by."""
-    first = mesh.join("shop/caller", listener, address)
-    for sock in first:
-        lab.reset(sock)
+    learn_by(mesh, listener, address)
     client, server = mesh.join("shop/caller", listener, address)
     assert is_direct(client, server)
     return client, server
@@ -70,6 +77,8 @@ def test_the_first_call_is_judged_and_the_next_one_is_nobodys_but_the_kernels(
     client, server = mesh.join("shop/caller", listener, address)
     assert not is_direct(client, server)
     assert endpoint_of(server.getpeername()).ip == endpoint_of(client.getsockname()).ip
+    client.sendall(b"x")
+    assert server.recv(1) == b"x"
     again, accepted = mesh.join("shop/caller", listener, address)
     assert is_direct(again, accepted)
     assert endpoint_of(again.getpeername()) == Endpoint(lab.ip_address(address), listener.port)
@@ -222,7 +231,7 @@ def test_strict_at_one_port_means_tls_at_that_port(mesh: Mesh, applied: Apply) -
     )
     address = mesh.address("shop/near")
     for listener, direct in ((strict, False), (other, True)):
-        mesh.join("shop/caller", listener, address)
+        learn_by(mesh, listener, address)
         assert is_direct(*mesh.join("shop/caller", listener, address)) is direct
 
 

@@ -97,6 +97,8 @@ def status(name: str) -> None:
     lines = [("NAMESPACE", "POD", "NODE", "ADDRESSES", "MESH", "STATE")]
     for pod in pods:
         mesh, state = "yes" if pod.enrolled else "no", "running" if pod.running else "ended"
+        if pod.outside:
+            mesh += f", but {pod.outside} older connection{'s' if pod.outside > 1 else ''}"
         lines.append((pod.namespace, pod.name, pod.node, _words(pod.addresses), mesh, state))
     click.echo("\n" + _columns(lines))
 

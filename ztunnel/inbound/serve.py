@@ -25,7 +25,7 @@ from ztunnel.model.connection import Direction
 
 Contain = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 """Runs one connection's part; a bug in it ends that part, is logged and counted, and nothing else
-(`run.py`)."""
+(`run/voice.py`)."""
 
 HANDSHAKE_SECONDS = 10.0
 _WAITING = 1024

@@ -42,7 +42,7 @@ from ztunnel.state.world import World
 
 Contain = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 """Runs one connection's part; a bug in it ends that part, is logged and counted, and nothing else
-(`run.py`)."""
+(`run/voice.py`)."""
 
 _AGAIN_SECONDS = 0.05
 

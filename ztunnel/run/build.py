@@ -83,7 +83,8 @@ def open_redirection(settings: Settings) -> Redirection:
         redirection.close()
         raise Unsupported(
             "the proxy must not run in the root cgroup, because every process there would be exempt with it: "
-            f"start it in a cgroup of its own, such as: mkdir {root}/ztunnel && echo $$ > {root}/ztunnel/cgroup.procs"
+            "start it in a cgroup of its own, such as: "
+            f"mkdir {root}/ztunnel && echo $$ > {root}/ztunnel/cgroup.procs"
         )
     redirection.own_cgroup(own)
     with netns.current() as home:

@@ -1,7 +1,10 @@
 """Runs a node proxy until it is told to end, and drains it.
 
-loaded, pinned ──> world received ──> pods enrolled ──> ready ──SIGTERM──> no new connections ──deadline──> end
-                                                                             (what is pinned stays in force)
+```
+loaded, pinned ──> world received ──> pods enrolled ──> ready ──SIGTERM──> no new connections ──> end
+```
+
+What is pinned stays in force after the end.
 """
 
 from __future__ import annotations
@@ -132,7 +135,7 @@ async def _wait_for_the_end(quit_now: trio.Event) -> None:
 
 
 async def _drain(node: Node) -> None:
-    """No new connections; those that live get until the deadline. What is pinned stays: captured calls are refused."""
+    """No new connections; those that live get until the deadline. What is pinned goes on refusing."""
     node.voice.log.info("draining", seconds=node.settings.termination_deadline_seconds)
     node.pods.stop_accepting()
     node.redirection.end_lease()

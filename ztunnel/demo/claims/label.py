@@ -81,8 +81,9 @@ def _count_outside(stage: Stage, findings: Findings) -> None:
     """Those from the time without the label; both ends of the one within a node count."""
     expected = {"load": 3, "orders-1": 2, "orders-2": 2}
     counted = {pod: stage.reaches(partial(_outside, stage, pod), count) for pod, count in expected.items()}
+    told = {pod.name: pod.outside for pod in stage.laboratory.survey()[1] if pod.name in expected}
     shown = ", ".join(f"{pod} {count}" for pod, count in counted.items())
-    findings.note(f"{_OUTSIDE}: {shown}", counted == expected)
+    findings.note(f"{_OUTSIDE}, and status: {shown}", counted == told == expected)
 
 
 def _outside(stage: Stage, pod: str) -> int:
