@@ -75,7 +75,7 @@ class Kernel:
         return self.generations[cookie]
 
     def bump_all(self) -> None:
-        for cookie in (1, 2, *self.generations):
+        for cookie in {1, 2, *self.generations}:
             self.bump(cookie)
 
     def teach(self, source_cookie: int, destination: Endpoint, verdict: Direct | Deny) -> None:

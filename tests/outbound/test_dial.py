@@ -346,9 +346,11 @@ async def test_idle_sessions_are_closed(signer: Signer, sockets: Sockets) -> Non
 
 async def test_a_session_that_ends_leaves_the_pool(signer: Signer, sockets: Sockets) -> None:
     async with running(signer, sockets) as mesh:
-        mesh.call()
+        _, client = mesh.call()
         await mesh.until(lambda: mesh.asked)
-        mesh.accept(0)
+        own = mesh.accept(0)
+        client.sendall(b"hello")
+        await mesh.until(lambda: read(own) == b"hello")
         mesh.sessions[0].abort(Drained("restart"))
         await mesh.until(lambda: not len(mesh.tunnels._pool))
         await mesh.until(lambda: not len(mesh.desk.calls))

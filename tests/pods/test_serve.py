@@ -14,9 +14,10 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.builders import BuiltWorkload, connection
-from tests.kernel.lab import Kernel
+from tests.kernel.lab import Kernel, Lab
 from tests.pods.parts import NODE, A, B, Node, Scratch, node_of
 from ztunnel.errors import ConnectionFailed
+from ztunnel.kernel.netlink import unroute_marked
 from ztunnel.kernel.sockets import listen_in
 from ztunnel.model.connection import Connection
 from ztunnel.pods.serve import GRACE_SECONDS, LOOK_AGAIN_SECONDS, TRY_AGAIN_SECONDS
@@ -46,6 +47,16 @@ def nodes() -> Iterator[ExitStack]:
         yield stack
 
 
+@pytest.fixture(autouse=True)
+def _switched_off(lab: Lab) -> Iterator[None]:
+    """A proxy that ends leaves its pods captured; the next test's are to be as new."""
+    yield
+    for netns in (lab.a, lab.b):
+        for name in (FWMARK, "net.ipv4.tcp_migrate_req"):
+            netns.write_sysctl(name, "0")
+        unroute_marked(netns)
+
+
 def made(nodes: ExitStack, kernel: Kernel, *world: BuiltWorkload) -> Node:
     node = node_of(kernel, *world)
     nodes.callback(node.close)
@@ -60,7 +71,7 @@ def is_served(kernel: Kernel, node: Node, which: str = "a") -> bool:
     except ConnectionRefusedError:
         return False
     lines = len(node.desk.lines)
-    with kernel.lab.in_cgroup("proxy"):
+    with client, kernel.lab.in_cgroup("proxy"):
         for _ in range(100):
             node.engine.round(0.01)
             if len(node.desk.lines) > lines:

@@ -31,8 +31,8 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class PodStatus:
-    """`enrolled` is what the labels ask for; `running` is whether a process of the pod lives; `outside` is how many
-    of its connections are older than its enrolment, and so not in the mesh."""
+    """`enrolled` is what the labels ask for; `running` is whether a process of the pod lives; `outside` is
+    how many of its connections are older than its enrolment, and so not in the mesh."""
 
     namespace: str
     name: str

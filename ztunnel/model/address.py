@@ -1,7 +1,7 @@
 """IP addresses and endpoints, one spelling each: a v4-mapped IPv6 address is the IPv4 address it maps.
 
-The kernel's maps, the proxy's sockets and Istio's resources each spell an address in their own way. Everything
-above `kernel/` uses the types of this module, so that two spellings of one address compare equal.
+The kernel's maps, the proxy's sockets and Istio's resources each spell an address in their own way.
+Everything above `kernel/` uses the types of this module, so that two spellings of one address compare equal.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def pack16(ip: IPAddress) -> bytes:
 
 
 def ip_text(ip: IPAddress) -> str:
-    """`str(ip)` at a fifth of its cost: each connection writes several addresses, into headers and its log line."""
+    """`str(ip)` at a fifth of its cost: each connection writes several addresses, into headers and its log
+    line."""
     if isinstance(ip, IPv4Address):
         bits = int(ip)
         return f"{bits >> 24}.{bits >> 16 & 255}.{bits >> 8 & 255}.{bits & 255}"

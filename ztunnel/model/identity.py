@@ -1,7 +1,8 @@
 """SPIFFE identities of the form that Istio issues: `spiffe://<trust domain>/ns/<namespace>/sa/<account>`.
 
-Follows the SPIFFE ID specification, section 2: a trust domain of `[a-z0-9.-_]`, path segments of `[a-zA-Z0-9.-_]`,
-no empty and no dot segments, at most 255 and 2048 bytes, no percent-encoding, port, userinfo, query or fragment.
+Follows the SPIFFE ID specification, section 2: a trust domain of `[a-z0-9.-_]`, path segments of
+`[a-zA-Z0-9.-_]`, no empty and no dot segments, at most 255 and 2048 bytes, no percent-encoding, port,
+userinfo, query or fragment.
 """
 
 from __future__ import annotations

@@ -60,7 +60,8 @@ class ServiceAccountMatch:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Fields AND; within a field any positive must match and no negative may. A completely empty match matches nothing."""
+    """Fields AND; within a field any positive must match and no negative may. A completely empty match
+    matches nothing."""
 
     namespaces: tuple[StringMatch, ...] = ()
     not_namespaces: tuple[StringMatch, ...] = ()

@@ -23,7 +23,8 @@ class ServiceName(NamedTuple):
 
 
 class Port(NamedTuple):
-    """A port of a service and what it means at the pod; `target` 0 is a named port, which each endpoint resolves."""
+    """A port of a service and what it means at the pod; `target` 0 is a named port, which each endpoint
+    resolves."""
 
     service: int
     target: int

@@ -11,7 +11,6 @@ from ztunnel.model.address import IPAddress
 from ztunnel.model.identity import SpiffeId
 from ztunnel.model.service import Port, ServiceName
 
-
 # One object for each identity: it is asked for with every connection, and compared and hashed as a key.
 _identity = lru_cache(65536)(SpiffeId)
 
@@ -26,8 +25,8 @@ class TunnelProtocol(Enum):
 class SameNode(StrEnum):
     """How two enrolled pods of one node talk (`sameNode`, annotation `ztunnel.io/same-node`).
 
-    AUTO is direct except where STRICT covers the destination, DIRECT counts the kernel's word as enough even there,
-    MTLS always tunnels.
+    AUTO is direct except where STRICT covers the destination, DIRECT counts the kernel's word as enough even
+    there, MTLS always tunnels.
     """
 
     AUTO = "auto"
@@ -64,8 +63,8 @@ class Waypoint:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One pod. `uid` is `<cluster>//Pod/<namespace>/<name>`; `services` maps each service the pod is an endpoint of
-    to the ports by which it serves it (service port to this pod's own port)."""
+    """One pod. `uid` is `<cluster>//Pod/<namespace>/<name>`; `services` maps each service the pod is an
+    endpoint of to the ports by which it serves it (service port to this pod's own port)."""
 
     uid: str
     name: str

@@ -1,7 +1,8 @@
 """What the process says: its log, its figures, whether it is ready; and the place where its bugs end.
 
 The boundary is the one place, beside the engine's, where an error that nobody expected is caught: it ends the
-connection that it concerns, is logged with its stack and counted; five in ten seconds make the node not ready.
+connection that it concerns, is logged with its stack and counted. Five in ten seconds make the node not
+ready.
 """
 
 from __future__ import annotations

@@ -53,7 +53,9 @@ def _measure(stage: Stage, findings: Findings) -> None:
             lies = list(called.lies())
             told += not lies
             lied += [f"{name} {'VIP' if by_vip else 'pod IP'} {place}: {lie}" for lie in lies]
-    findings.note(f"{told} ways of 12 tell the truth: VIP, pod IP x same node, across x v4, v6, v4-mapped", told == 12)
+    findings.note(
+        f"{told} ways of 12 tell the truth: VIP, pod IP x same node, across x v4, v6, v4-mapped", told == 12
+    )
     for lie in lied:
         findings.note(lie, False)
 

@@ -65,14 +65,19 @@ def _fail_closed(stage: Stage, findings: Findings, killed: float) -> None:
             break
         answered = begun
         time.sleep(_PAUSE_SECONDS)
-    text = f"a cached verdict: answered until {answered:.1f} s after the kill, then {error or 'still answered'}"
+    text = (
+        f"a cached verdict: answered until {answered:.1f} s after the kill, then {error or 'still answered'}"
+    )
     findings.note(text, bool(error) and answered <= _LEASE_SECONDS)
 
 
 def link_ids(stage: Stage) -> Mapping[str, int]:
     """The ids of the links that the near node has pinned, by the path of the pin."""
     pins = stage.laboratory.names.pins(NEAR)
-    return {str(path.relative_to(pins)): _link_id(path) for path in (*_entries(pins / "links"), *_entries(pins / "pods"))}
+    return {
+        str(path.relative_to(pins)): _link_id(path)
+        for path in (*_entries(pins / "links"), *_entries(pins / "pods"))
+    }
 
 
 def pod_processes(stage: Stage) -> set[int]:

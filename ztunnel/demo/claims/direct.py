@@ -8,11 +8,11 @@ from ipaddress import ip_address
 
 from ztunnel.demo.capture import capture
 from ztunnel.demo.claims.claim import Claim, Findings
-from ztunnel.demo.samples import Samples
 from ztunnel.demo.claims.secrecy import count_marks, new_mark
 from ztunnel.demo.claims.shares import is_even, tolerance
 from ztunnel.demo.claims.stage import NAMESPACE, NEAR, Stage
 from ztunnel.demo.failure import LaboratoryFailed
+from ztunnel.demo.samples import Samples
 from ztunnel.model.address import Endpoint
 from ztunnel.state.lookup import HBONE_PORT, OUTBOUND_PORT
 from ztunnel.telemetry.labels import Reporter
@@ -129,14 +129,14 @@ def _encrypt(stage: Stage, findings: Findings, to: Endpoint) -> None:
 def _spread(stage: Stage, findings: Findings) -> None:
     vip = stage.vip("orders")
     command = [sys.executable, "-S", "-m", "ztunnel.demo.claims.crowd", str(vip.ip), str(vip.port)]
-    ended = stage.laboratory.exec(
-        "load", [*command, str(AT_ONCE), str(COUNT)], timeout=_SPREAD_SECONDS
-    )
+    ended = stage.laboratory.exec("load", [*command, str(AT_ONCE), str(COUNT)], timeout=_SPREAD_SECONDS)
     if ended.returncode:
         raise LaboratoryFailed(f"the calls to {vip} ended: {ended.stderr.strip()}")
     said = json.loads(ended.stdout)
     shares = " ".join(str(share) for _, share in sorted(said["answers"].items()))
-    text = f"{COUNT} calls of a VIP: {shares} (each {COUNT // ENDPOINTS} +- {tolerance(COUNT, ENDPOINTS):.0f})"
+    text = (
+        f"{COUNT} calls of a VIP: {shares} (each {COUNT // ENDPOINTS} +- {tolerance(COUNT, ENDPOINTS):.0f})"
+    )
     findings.note(text, is_even(said["answers"], COUNT, ENDPOINTS))
     if said["errors"]:
         findings.note(f"errors: {said['errors']}", False)

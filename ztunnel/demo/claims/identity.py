@@ -66,7 +66,9 @@ def _refuse(stage: Stage, findings: Findings, to: Endpoint, reason: str) -> None
     refused = stage.caller("load").call(to)
     text = f"load calls payments: {refused.error or 'answered'} after {refused.seconds * 1000:.0f} ms"
     findings.note(text, bool(refused.error) and refused.seconds < _AT_ONCE_SECONDS)
-    stage.until(f"the log of {FAR} says {reason!r}", lambda: reason in stage.laboratory.node_log(FAR)[known:], 2.0)
+    stage.until(
+        f"the log of {FAR} says {reason!r}", lambda: reason in stage.laboratory.node_log(FAR)[known:], 2.0
+    )
     findings.note(f"log: {reason}")
 
 
@@ -92,7 +94,9 @@ def _meet(stage: Stage, to: Endpoint, directory: Path, identity: SpiffeId) -> tu
     log, said = len(stage.laboratory.node_log(NEAR)), len(_said(stage))
     stage.caller("load").call(to)
     stage.until(f"a client met {identity}", lambda: len(_said(stage)) > said)
-    stage.until("the client's log tells of it", lambda: f"dst.addr={to.ip}:" in stage.laboratory.node_log(NEAR)[log:])
+    stage.until(
+        "the client's log tells of it", lambda: f"dst.addr={to.ip}:" in stage.laboratory.node_log(NEAR)[log:]
+    )
     return sum(_said(stage)[said:]), _error(stage.laboratory.node_log(NEAR)[log:])
 
 
@@ -119,7 +123,10 @@ def _impostor(stage: Stage) -> Iterator[tuple[Endpoint, Path]]:
 def _known(stage: Stage, protocol: str) -> list[bool]:
     """Whether each node has the impostor down as a workload, and as one that speaks this protocol."""
     return [
-        any(each["name"] == _IMPOSTOR and protocol in each["protocol"] for each in stage.dump(node)["workloads"])
+        any(
+            each["name"] == _IMPOSTOR and protocol in each["protocol"]
+            for each in stage.dump(node)["workloads"]
+        )
         for node in stage.nodes
     ]
 
@@ -131,7 +138,7 @@ def _said(stage: Stage) -> list[int]:
 
 
 def _error(log: str) -> str:
-    return log.rpartition('error="')[2].partition('"')[0]
+    return log.rpartition('error="')[2].partition('"')[0].replace(str(account("")), ".../")
 
 
 CLAIM = Claim(

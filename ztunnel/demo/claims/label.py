@@ -30,7 +30,9 @@ def _measure(stage: Stage, findings: Findings) -> None:
         try:
             off = stage.set_mesh("none")
             plain = _marks_of_a_new_call(stage)
-            findings.note(f"off after {off:.1f} s: a new call is {'plain' if plain else 'not plain'}", plain > 0)
+            findings.note(
+                f"off after {off:.1f} s: a new call is {'plain' if plain else 'not plain'}", plain > 0
+            )
             cut = _cut(stage, "meshed")
             _open_all(stage, "plain")
         finally:

@@ -1,11 +1,10 @@
-"""How fast a way is, out of what wrk prints, and the ratio of two ways."""
+"""How fast a way is, out of what wrk prints."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from ztunnel.demo.failure import LaboratoryFailed
 
@@ -35,14 +34,9 @@ def parse_wrk(text: str) -> Pace:
     return Pace(float(rate[1]), float(half[1]) * _UNITS[half[2]])
 
 
-def median_pace(paces: Sequence[Pace]) -> Pace:
-    """The median of each figure by itself."""
-    return Pace(median(pace.rate for pace in paces), median(pace.p50_seconds for pace in paces))
-
-
-def median_ratio(pairs: Sequence[tuple[Pace, Pace]]) -> float:
-    """The median of the ratios of the rates, first by second; each pair was measured at about the same time."""
-    return median(first.rate / second.rate for first, second in pairs)
+def best(paces: Sequence[Pace]) -> Pace:
+    """The best of each figure by itself: whatever else runs on the machine only makes a run worse."""
+    return Pace(max(pace.rate for pace in paces), min(pace.p50_seconds for pace in paces))
 
 
 def thousands(rate: float) -> str:

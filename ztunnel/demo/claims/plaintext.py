@@ -15,7 +15,9 @@ _PERMISSIVE = STRICT.replace("STRICT", "PERMISSIVE")
 
 def _measure(stage: Stage, findings: Findings) -> None:
     caller = stage.caller("client")
-    before = {(node, flag): _closed(stage, node, flag) for node, _ in _PLACES for flag in (Flag.DENY, Flag.NONE)}
+    before = {
+        (node, flag): _closed(stage, node, flag) for node, _ in _PLACES for flag in (Flag.DENY, Flag.NONE)
+    }
 
     def counted(node: str, flag: Flag) -> int:
         return stage.reaches(lambda: _closed(stage, node, flag) - before[node, flag], 1)

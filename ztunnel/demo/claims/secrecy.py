@@ -28,7 +28,9 @@ def count_marks(capture: Capture, mark: str) -> int:
 
 def reads_plain(capture: Capture, port: int) -> bool:
     """Whether any payload passed to or from this port."""
-    return any(part.payload and port in (part.source.port, part.destination.port) for part in capture.segments)
+    return any(
+        part.payload and port in (part.source.port, part.destination.port) for part in capture.segments
+    )
 
 
 def _send(stage: Stage, to: Endpoint, mark: str) -> None:

@@ -10,12 +10,12 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from ztunnel.demo.samples import Samples, parse_samples
 from ztunnel.demo.claims.talk import Caller
 from ztunnel.demo.cluster import Cluster
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.lookup import pod_named, service_named
 from ztunnel.demo.operate import Laboratory
+from ztunnel.demo.samples import Samples, parse_samples
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import LiveSocket, connections
 from ztunnel.model.address import Endpoint

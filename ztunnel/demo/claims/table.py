@@ -15,9 +15,9 @@ def table(outcomes: Sequence[Outcome]) -> Table:
     """One row for each claim. What speaks against a claim is marked, so that it is found without colours too."""
     made = Table(box=box.ROUNDED, show_lines=True)
     made.add_column("", justify="right")
-    made.add_column("Claim", ratio=4)
-    made.add_column("How it was checked", ratio=5)
-    made.add_column("Figures", ratio=8)
+    made.add_column("Claim", ratio=5)
+    made.add_column("How it was checked", ratio=6)
+    made.add_column("Figures", ratio=11, overflow="fold")
     made.add_column("", no_wrap=True)
     for outcome in outcomes:
         claim = outcome.claim
@@ -58,5 +58,7 @@ def _figures(outcome: Outcome) -> Text:
 def summary(outcomes: Sequence[Outcome], seconds: float) -> Text:
     """How many claims hold, in how much time."""
     held = sum(outcome.holds for outcome in outcomes)
-    line = Text(f"{held} of {len(outcomes)} claims hold", "bold green" if held == len(outcomes) else "bold red")
+    line = Text(
+        f"{held} of {len(outcomes)} claims hold", "bold green" if held == len(outcomes) else "bold red"
+    )
     return line.append(f" ({seconds:.0f} s in all)", "not bold default")
