@@ -9,7 +9,7 @@ import pytest
 from tests.builders import connection, policy, service, workload, world_of
 from ztunnel.authz.enforce import LiveConnections
 from ztunnel.authz.verdict import Admitted, judge
-from ztunnel.errors import ConnectionFailed, Denied
+from ztunnel.errors import ConnectionFailed, Denied, Drained
 from ztunnel.model.connection import Connection
 from ztunnel.model.policy import Policy
 from ztunnel.model.service import Service
@@ -156,3 +156,18 @@ def test_an_abort_with_a_bug_keeps_no_other_connection_open() -> None:
     with pytest.raises(LookupError):
         registry.rejudge(*apply(world_of(A), [policy("p")]))
     assert all(live.ended for live in fine)
+
+
+def test_a_drains_deadline_ends_everything_once() -> None:
+    registry, opened = LiveConnections(), [to(A), to(A), to(B)]
+    for live in opened[:2]:
+        registry.register(live)
+    registry.register(opened[2], C.uid)
+    assert len(registry) == 3
+    drained = Drained("connection closed due to connection drain")
+    registry.abort_all(drained)
+    assert [live.ended for live in opened] == [[drained]] * 3
+    for live in opened:
+        registry.unregister(live, C.uid)
+    assert len(registry) == 0
+    registry.abort_all(drained)

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from tests.flow.driving import Clock, drive
+from tests.flow.driving import Bugs, Clock, drive
 from ztunnel.flow.accept import Acceptor
 from ztunnel.flow.engine import Engine
 from ztunnel.model.address import PeerAddress
@@ -77,4 +77,67 @@ def test_running_out_of_descriptors_is_survived_without_spinning(
         assert accepted == []
         clock.move(1)
         drive(engine, until=lambda: accepted)
+    acceptor.close()
+
+
+def test_a_listener_that_listens_no_more_does_not_make_the_engine_spin(
+    engine: Engine, clock: Clock, listener: socket.socket, accepted: Accepted
+) -> None:
+    acceptor = Acceptor(engine, listener, lambda sock, peer: accepted.append((sock, peer)))
+    listener.shutdown(socket.SHUT_RDWR)
+    drive(engine)
+    assert not engine.round(0)
+    clock.move(1)
+    drive(engine)
+    assert not engine.round(0)
+    acceptor.close()
+    clock.move(1)
+    drive(engine)
+
+
+def test_a_storm_is_taken_in_portions_and_may_end_the_acceptor(
+    engine: Engine, listener: socket.socket, accepted: Accepted
+) -> None:
+    def take(sock: socket.socket, peer: PeerAddress) -> None:
+        accepted.append((sock, peer))
+        if len(accepted) == 70:
+            acceptor.close()
+
+    acceptor = Acceptor(engine, listener, take)
+    listener.listen(128)
+    callers = [call(listener) for _ in range(80)]
+    engine.round(0)
+    assert len(accepted) == 64
+    drive(engine)
+    assert len(accepted) == 70
+    for caller in callers:
+        caller.close()
+
+
+def test_a_connection_that_cannot_be_taken_up_keeps_none_of_the_others(
+    engine: Engine, bugs: Bugs, listener: socket.socket, accepted: Accepted
+) -> None:
+    def take(sock: socket.socket, peer: PeerAddress) -> None:
+        accepted.append((sock, peer))
+        if len(accepted) == 1:
+            raise RuntimeError("bug")
+
+    acceptor = Acceptor(engine, listener, take)
+    with call(listener), call(listener):
+        drive(engine, until=lambda: len(accepted) == 2)
+    acceptor.close()
+    assert len(bugs) == 1
+    bugs.clear()
+
+
+def test_peers_are_remembered_up_to_a_limit_and_without_their_scope(
+    engine: Engine, listener: socket.socket
+) -> None:
+    acceptor = Acceptor(engine, listener, lambda sock, peer: None)
+    link_local = ip_address("fe80::1")
+    assert acceptor._ip("fe80::1%eth0") == link_local
+    for number in range(2000):
+        acceptor._ip(f"10.0.{number // 250}.{number % 250}")
+    assert len(acceptor._peers) <= 1024
+    assert acceptor._ip("::ffff:10.0.0.1") == ip_address("10.0.0.1")
     acceptor.close()

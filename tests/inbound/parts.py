@@ -1,9 +1,9 @@
-"""The way into a pod with real sockets, sessions and certificates; what the kernel would be told is written down."""
+"""The way into a pod on real sockets; what the kernel would be told is written down."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -162,18 +162,3 @@ def peer_of(sock: socket.socket) -> PeerAddress:
     """Its remote end."""
     host, port = sock.getpeername()[:2]
     return PeerAddress(ip_address(host), port)
-
-
-def accept_from(
-    listener: socket.socket, keep: Callable[[socket.socket], socket.socket]
-) -> Callable[[], bool]:
-    """For loops that wait: whether something could be accepted; it is kept."""
-
-    def accepted() -> bool:
-        try:
-            keep(listener.accept()[0]).setblocking(False)
-        except BlockingIOError:
-            return False
-        return True
-
-    return accepted

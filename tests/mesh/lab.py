@@ -375,7 +375,13 @@ class Mesh:
 
     def join(self, where: str, to: Listener, address: object) -> tuple[socket.socket, socket.socket]:
         """Both ends of a connection to a listener: the client's, the server's."""
-        client = self.connect(where, address, to.port)
+        return self.join_by(where, to, address, to.port)
+
+    def join_by(
+        self, where: str, to: Listener, address: object, port: int
+    ) -> tuple[socket.socket, socket.socket]:
+        """The same where the client calls somebody else, who brings it there."""
+        client = self.connect(where, address, port)
         return client, to.accept()
 
     # -- what it says --

@@ -121,11 +121,17 @@ def test_a_pod_that_is_called_by_itself_needs_no_policy(mesh: Mesh, applied: App
         assert mesh.call("shop/called", target, 8080).answers(), target
 
 
-def test_any_process_of_the_node_is_a_stranger_under_strict(mesh: Mesh, applied: Apply) -> None:
+def test_the_kubelets_probes_pass_under_strict_and_other_processes_of_the_node_do_not(
+    mesh: Mesh, applied: Apply
+) -> None:
     applied(lab.peer_authentication("shop/default", "STRICT"))
     target = mesh.address("shop/called")
-    script = f"import socket; socket.create_connection(('{target}', 8080), 3).recv(1) or exit(3)"
-    assert mesh.laboratory.exec_node("node-2", ["python3", "-c", script]).returncode != 0
+    script = f"import socket; s = socket.create_connection(('{target}', 8080), 3); s.send(b'?'); s.recv(1)"
+    probed = mesh.laboratory.exec_node("node-2", ["python3", "-c", script])
+    assert probed.returncode == 0, probed.stderr
+    assert mesh.grown("node-2", "ztunnel_redirect_outcomes_total", outcome="admitted_node") >= 1
+    assert not mesh.lines("node-2")
+    assert mesh.call("node-2", target, 8080).refused
     assert "policy rejection" in mesh.line("node-2", direction="inbound")["error"]
 
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 
+import pytest
 import trio
 
 from tests.builders import identity, workload, world_of
@@ -67,11 +68,11 @@ class Mesh:
         self.tunnels.open(made)
         return made, client
 
-    async def serve(self) -> None:
+    async def serve(self, listener: socket.socket) -> None:
         """Accept sessions, until cancelled."""
         while True:
-            await trio.lowlevel.wait_readable(self.listener)
-            sock = self.desk.sockets.keep(self.listener.accept()[0])
+            await trio.lowlevel.wait_readable(listener)
+            sock = self.desk.sockets.keep(listener.accept()[0])
             sock.setblocking(False)
             certificate = await self.certificates.fetch(SERVER.identity)
             try:
@@ -120,7 +121,7 @@ async def running(
         nursery.start_soon(engine.run)
         nursery.start_soon(certificates.run)
         nursery.start_soon(tunnels.run, contain)
-        nursery.start_soon(mesh.serve)
+        nursery.start_soon(mesh.serve, mesh.listener)
         yield mesh
         desk.calls.abort(Drained("over"))
         tunnels.leave(lambda key: True)
@@ -204,8 +205,7 @@ async def test_a_port_that_begins_to_listen_meanwhile_is_reached(signer: Signer,
         await trio.lowlevel.checkpoint()
         late.listen()
         late.setblocking(False)
-        mesh.listener = late
-        mesh.nursery.start_soon(mesh.serve)
+        mesh.nursery.start_soon(mesh.serve, late)
         await mesh.until(lambda: mesh.asked)
 
 
@@ -308,18 +308,58 @@ async def test_a_new_certificate_leaves_the_sessions_of_the_old_one(signer: Sign
         assert len(mesh.sessions) == 2
 
 
-async def test_a_certificate_that_is_replaced_while_it_is_used_is_not_pooled(
+async def test_a_session_of_a_certificate_that_was_replaced_meanwhile_is_not_pooled(
     signer: Signer, sockets: Sockets
 ) -> None:
     async with running(signer, sockets) as mesh:
-        certificate = await mesh.certificates.fetch(CLIENT.identity)
-        mesh.call()
-        await mesh.until(lambda: mesh.tunnels._pool._dialling)
+        await mesh.certificates.fetch(CLIENT.identity)
+        slow = sockets.listen()
+        mesh.call(mesh.key(endpoint=address_of(slow)))
+        await trio.lowlevel.wait_readable(slow)
         mesh.certificates.forget(CLIENT.identity)
         mesh.certificates.want(CLIENT.identity)
+        await mesh.certificates.fetch(CLIENT.identity)
+        mesh.nursery.start_soon(mesh.serve, slow)
         await mesh.until(lambda: mesh.asked)
-        assert mesh.certificates.current(CLIENT.identity) is not certificate
+        assert len(mesh.sessions) == 2
         assert len(mesh.tunnels._pool) == 1
+
+
+class Broken:
+    """A session with a bug."""
+
+    idle_since = None
+
+    def can_take(self) -> bool:
+        return True
+
+    def open(self, *_: object) -> None:
+        raise RuntimeError("bug")
+
+    def retire(self) -> None:
+        """Nothing to do."""
+
+
+async def test_a_bug_in_a_session_ends_the_call_that_met_it(signer: Signer, sockets: Sockets) -> None:
+    async with running(signer, sockets) as mesh:
+        mesh.tunnels._pool.dialling(mesh.key())
+        mesh.tunnels._pool.dialled(mesh.key(), Broken())  # type: ignore[arg-type]
+        call, client = mesh.desk.plain_call()
+        call.open(journey())
+        with pytest.raises(RuntimeError, match="bug"):
+            mesh.tunnels.open(TunnelCall(mesh.tunnels, call, (mesh.key(), NETWORK, CONNECT), lambda: True))
+        assert is_reset(client)
+        assert len(mesh.desk.calls) == 0
+
+
+async def test_a_session_for_which_nobody_waits_any_more_is_kept(signer: Signer, sockets: Sockets) -> None:
+    async with running(signer, sockets, open_streams=1) as mesh:
+        calls = [mesh.call()[0] for _ in range(2)]
+        await mesh.until(lambda: mesh.asked)
+        for call in calls:
+            call.abort(Drained("over"))
+        await mesh.until(lambda: len(mesh.sessions) == 2 and not mesh.tunnels._pool._dialling)
+        assert len(mesh.tunnels._pool) == 2
 
 
 async def test_addresses_of_other_workloads_are_left(signer: Signer, sockets: Sockets) -> None:

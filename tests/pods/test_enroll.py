@@ -193,7 +193,7 @@ def test_addresses_are_followed(kernel: Kernel) -> None:
         assert enrolled.network.ipv6 is None
         (listed,) = kernel.redirection.enrolled().values()
         assert {str(ip) for ip in listed.addresses} == {"10.9.0.1", "10.9.0.2"}
-        # A namespace that is being taken down loses its addresses first: it stays captured by the last ones.
+        # A namespace that is being taken down loses its addresses first: the last ones still count.
         scratch.ip("addr", "flush", "dev", "eth0", "scope", "global")
         assert readdress(kernel.redirection, enrolled) == frozenset()
         assert len(enrolled.network.addresses) == 2
@@ -204,7 +204,7 @@ def test_connections_from_before_are_told_from_those_that_we_carry(kernel: Kerne
     lab = kernel.lab
     with lab.in_cgroup("proxy"):
         listener = kernel.listen(lab.b, 8080)
-    # One end is this process's own in every connection here, so a process of its own makes the one from before.
+    # Connections of this process are ours, so one of its own makes the one from before.
     code = (
         "import socket,sys; s=socket.create_connection(('10.77.0.3',8080)); "
         "print(s.getsockname()[1],flush=True); sys.stdin.read()"

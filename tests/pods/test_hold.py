@@ -43,7 +43,8 @@ def held(node: Node, scratch: Scratch) -> Iterator[Held]:
 
 
 def knock(scratch: Scratch, node: Node) -> bool:
-    """Whether somebody takes up a call of the pod to its own inbound port; it is refused as one to ourselves."""
+    """Whether somebody takes up a call of the pod to its own inbound port; it is refused as one to
+    ourselves."""
     lines = len(node.desk.lines)
     with scratch.open() as netns, netns.socket(2, 1) as client:
         client.settimeout(1.0)

@@ -340,7 +340,7 @@ async def test_pods_that_are_given_back_a_hundred_times_leak_nothing(
     node = made(nodes, kernel, A)
     async with node.running():
         before = 0
-        for cycle in range(100):
+        for _ in range(100):
             node.desk.publish(A.plain())
             await trio.sleep(2 * GRACE_SECONDS)
             assert node.state == {}

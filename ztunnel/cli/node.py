@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,10 @@ from ztunnel.control.settings import MeshSettings
 from ztunnel.control.watch import FolderWatch
 from ztunnel.errors import ConfigError, Fault, Unsupported
 from ztunnel.identity.sign import Authority
+from ztunnel.kernel.probe import require_root
 from ztunnel.run.build import ControlPlane
 from ztunnel.run.serve import run_node
+from ztunnel.run.stop import Stop
 from ztunnel.run.voice import Voice, now
 
 _MESH_CONFIG = Path("./etc/istio/config/mesh")
@@ -36,8 +40,7 @@ _MESH_CONFIG = Path("./etc/istio/config/mesh")
 @click.option("--log-level", metavar="LEVELS", help="error, warn, info, debug, trace; or scope:level,...")
 def node(**flags: Any) -> None:
     """Run the node proxy until SIGTERM. Every setting is an environment variable as well."""
-    mesh = _MESH_CONFIG.read_text() if _MESH_CONFIG.is_file() else ""
-    settings = read_settings(flags, os.environ, mesh, str(_MESH_CONFIG))
+    settings = read_settings(flags, os.environ, _mesh_config(), str(_MESH_CONFIG))
     if not settings.node:
         raise click.UsageError("which node is this? Give --node NAME, or set NODE_NAME")
     if settings.manifests is None:
@@ -46,13 +49,29 @@ def node(**flags: Any) -> None:
         raise click.UsageError(
             "where are the pods' network namespaces? Give --pod-netns PATH, with {namespace} and {name}"
         )
-    try:
+    require_root()
+    with _ungrouped():
         trio.run(_run, settings)
+
+
+def _mesh_config() -> str:
+    """Empty where there is no such file."""
+    try:
+        return _MESH_CONFIG.read_text() if _MESH_CONFIG.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(Fault(str(_MESH_CONFIG), 0, "", f"cannot be read: {error}")) from error
+
+
+@contextmanager
+def _ungrouped() -> Iterator[None]:
+    """What the operator has to mend, without the groups that nurseries raise it in; bugs stay as they are."""
+    try:
+        yield
     except BaseExceptionGroup as group:
         to_mend, others = group.split((ConfigError, Unsupported))
         if others is not None or to_mend is None:
             raise
-        raise click.ClickException("\n".join(map(str, _leaves(to_mend)))) from None
+        raise click.ClickException("\n".join(dict.fromkeys(map(str, _leaves(to_mend))))) from None
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
@@ -63,8 +82,19 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 async def _run(settings: Settings) -> None:
     """A control plane over the folder, and the node proxy on it, in one process."""
+    voice, stop = Voice(settings), Stop()
+    with voice.heard():
+        async with trio.open_nursery() as nursery:
+            await nursery.start(stop.hear)
+            with stop.starting:
+                plane = await _control(nursery, settings, voice)
+                await run_node(settings, plane, voice, stop)
+            nursery.cancel_scope.cancel()
+
+
+async def _control(nursery: trio.Nursery, settings: Settings, voice: Voice) -> ControlPlane:
+    """A control plane that serves in `nursery`, once its folder has been read."""
     assert settings.manifests is not None
-    voice = Voice(settings)
     mesh = MeshSettings(
         settings.root_namespace,
         settings.trust_domain,
@@ -87,12 +117,9 @@ async def _run(settings: Settings) -> None:
 
     watch = FolderWatch(settings.manifests, mesh, server.publish, observe)
     voice.figures.gauge("ztunnel_manifest_faults", "Faults in the manifests", lambda: len(watch.faults))
+    await nursery.start(watch.run)
+    if not watch.loaded:
+        raise ConfigError(*watch.faults or (Fault(str(settings.manifests), 0, "", "no manifests"),))
     authority = await trio.to_thread.run_sync(partial(Authority.open, settings.state_dir / "ca"))
-    source = NodeCertificates(authority, server, settings.node, now)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(watch.run)
-        if not watch.loaded:
-            raise ConfigError(*watch.faults or (Fault(str(settings.manifests), 0, "", "no manifests"),))
-        await nursery.start(server.run)
-        await run_node(settings, ControlPlane(server.open_session, source), voice)
-        nursery.cancel_scope.cancel()
+    await nursery.start(server.run)
+    return ControlPlane(server.open_session, NodeCertificates(authority, server, settings.node, now))

@@ -6,6 +6,7 @@ Everything above `kernel/` uses the types of this module, so that two spellings 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -16,6 +17,7 @@ IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
 _MAPPED = bytes(10) + b"\xff\xff"
+_PORT = re.compile("[0-9]{1,5}")
 
 
 def canonical(ip: IPAddress) -> IPAddress:
@@ -104,7 +106,7 @@ def parse_endpoint(untrusted: str) -> Endpoint:
         PeerError: no port, a port outside 1 to 65535, or no address. A hostname is no address.
     """
     host, separator, port = untrusted.rpartition(":")
-    if not separator or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+    if not separator or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
         raise PeerError(f"not an address with a port from 1 to 65535: {untrusted!r}")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]

@@ -114,7 +114,7 @@ class Follower:
     def __len__(self) -> int:
         return len(self._live)
 
-    def watch(self, *_: object) -> None:
+    def watch(self) -> None:
         """From now on the engine reads records as they come, and bytes every fifteen seconds."""
         self._listen()
         self._poll_again()

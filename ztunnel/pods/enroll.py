@@ -229,6 +229,11 @@ def _prepare(netns: NetworkNamespace) -> None:
     route_marked(netns)
 
 
+def disown(netns: NetworkNamespace) -> None:
+    """Undo what a proxy that is gone changed in a pod's namespace; sysctls become the kernel's defaults."""
+    _restore(netns, dict.fromkeys(_SWITCHES, _OFF))
+
+
 def _restore(netns: NetworkNamespace, switches: Mapping[str, str]) -> None:
     """Undo `_prepare`. Where the namespace is being taken down, there is nothing to undo."""
     with suppress(OSError):
@@ -245,8 +250,8 @@ def _capture(redirection: Redirection, enrolled: Enrolled, listeners: Listeners)
 
 
 def _outside(redirection: Redirection, network: PodNetwork) -> frozenset[int]:
-    """Cookies of the pod's connections that nobody carries for the mesh: no proxy, neither ours nor an
-    application's with us, and no verdict of ours, as it does direct flows from before the pod was given back."""
+    """Cookies of the pod's connections that no proxy carries, neither ours nor an application's with us, and
+    that are no direct flows, which live on while a pod is given back."""
     here = [each for each in connections(network.netns) if not each.local.ip.is_loopback]
     if not here:
         return frozenset()

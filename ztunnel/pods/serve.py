@@ -260,8 +260,8 @@ class Pods:
                 release(self._parting.pop(uid).enrolled)
 
     def _withdraw_strangers(self, wanted: Mapping[str, Workload]) -> None:
-        """Pods that left the mesh, or vanished, while no proxy ran. One of them may be wanted and could not be
-        enrolled yet: that one stays captured, because otherwise it would talk in plaintext."""
+        """Pods that left the mesh, or vanished, while no proxy ran. One of them may be wanted and could not
+        be enrolled yet: that one stays captured, because otherwise it would talk in plaintext."""
         pending = {ip for uid in self._pending if uid in wanted for ip in wanted[uid].addresses}
         for cookie, pod in tuple(self._strangers.items()):
             if pod.addresses & pending:

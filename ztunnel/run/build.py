@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
@@ -20,6 +21,8 @@ from ztunnel.identity.rotate import Certificates, CertificateSource
 from ztunnel.inbound.accept import Inbound
 from ztunnel.inbound.serve import Handshakes
 from ztunnel.kernel import cgroup, netns
+from ztunnel.kernel.bpf import Map, open_pinned
+from ztunnel.kernel.probe import require_root
 from ztunnel.kernel.sockets import own_cgroup_id
 from ztunnel.outbound.accept import Mesh, Outbound
 from ztunnel.outbound.dial import Patience, Tunnels
@@ -28,8 +31,9 @@ from ztunnel.outbound.oversee import DirectFlows
 from ztunnel.pods.find import NamedNamespaces, find_kubelet, find_kubepods
 from ztunnel.pods.serve import Pods, Ways
 from ztunnel.redirect.attach import CgroupBranch, Redirection
+from ztunnel.redirect.layout import NUMBER
 from ztunnel.redirect.load import ensure_loaded
-from ztunnel.redirect.plan import RedirectSettings, pin_name
+from ztunnel.redirect.plan import Pins, RedirectSettings, pin_name
 from ztunnel.run.voice import Voice, now
 from ztunnel.state.delta import Change
 from ztunnel.state.hold import Hold
@@ -65,31 +69,55 @@ class Node:
     hold: Hold
     ledger: Ledger
     certificates: Certificates
+    outbound: Outbound
     tunnels: Tunnels
     handshakes: Handshakes
     follower: Follower
     pods: Pods
-    live: tuple[LiveConnections, LiveConnections]
+    live: LiveConnections
+    """What is open into pods; what goes out of them is in `outbound.calls`."""
 
 
 def open_redirection(settings: Settings) -> Redirection:
-    """Our programs run in the kernel, and this process is exempt from them. Blocks."""
-    pins = settings.pins or _PINS / pin_name(settings.node)
-    ensure_loaded(RedirectSettings(pins=pins, cache=settings.cache_dir / "bpf"))
-    redirection = Redirection.open(pins)
+    """Our programs run in the kernel, and this process is exempt from them. Blocks.
+
+    Raises:
+        Unsupported: the machine lacks something, or forbids it. What was there before is as it was.
+    """
+    require_root()
     root = cgroup.find_root()
     own = own_cgroup_id()
     if own == cgroup.cgroup_id(root):
-        redirection.close()
         raise Unsupported(
             "the proxy must not run in the root cgroup, because every process there would be exempt with it: "
             "start it in a cgroup of its own, such as: "
             f"mkdir {root}/ztunnel && echo $$ > {root}/ztunnel/cgroup.procs"
         )
-    redirection.own_cgroup(own)
-    with netns.current() as home:
-        redirection.node_clients(home.cookie, *_node_clients(settings.node_clients, root))
+    pins = settings.pins or _PINS / pin_name(settings.node)
+    try:
+        ensure_loaded(RedirectSettings(pins=pins, cache=settings.cache_dir / "bpf"))
+    except OSError as error:
+        raise Unsupported(f"the redirection cannot be loaded: {error}") from error
+    with ExitStack() as undo:
+        redirection = undo.enter_context(Redirection.open(pins))
+        _exempt(redirection, pins, own)
+        with netns.current() as home:
+            redirection.node_clients(home.cookie, *_node_clients(settings.node_clients, root))
+        undo.pop_all()
     return redirection
+
+
+def _exempt(redirection: Redirection, pins: Path, own: int) -> None:
+    """Each container is a cgroup of its own, and the map has room for 64: when it is full, those before us
+    have gone."""
+    try:
+        redirection.own_cgroup(own)
+    except OSError:
+        with Map(open_pinned(Pins(pins).maps / "own_cgroups")) as exempt:
+            predecessors = [int(NUMBER.unpack(key)[0]) for key in exempt]
+        for each in predecessors:
+            redirection.disown_cgroup(each)
+        redirection.own_cgroup(own)
 
 
 def _node_clients(who: str, root: Path) -> tuple[Sequence[int] | None, CgroupBranch | None]:
@@ -115,12 +143,14 @@ def build_node(settings: Settings, plane: ControlPlane, voice: Voice, redirectio
         )
     )
     write = voice.access_log.write if settings.access_log else None
-    report = Report(voice.metrics, write, time.monotonic, now, settings.log_format == "json")
+    wants = voice.access_log.wants
+    report = Report(voice.metrics, write, time.monotonic, now, settings.log_format == "json", wants)
     certificates = Certificates(plane.certificates, now, rng, settings.secret_ttl_seconds)
     live, direct_live = LiveConnections(), LiveConnections(judge_live_direct(settings.same_node))
     direct = DirectFlows(engine, redirection, hold, report, direct_live)
     hold.subscribe(lambda _, world, change: _rejudge(live, world, change))
     tunnels = Tunnels(engine, ledger, certificates, now, Patience(settings.connect_timeout_seconds))
+    hold.subscribe(tunnels.changed)
     mesh = Mesh(settings.node, settings.same_node, True, settings.connect_timeout_seconds, rng)
     inbound = Inbound(engine, hold, live, report, redirection)
     outbound = Outbound(engine, hold, report, redirection, tunnels, direct, mesh)
@@ -133,8 +163,8 @@ def build_node(settings: Settings, plane: ControlPlane, voice: Voice, redirectio
         settings.ipv6,
     )
     return Node(
-        settings, voice, engine, redirection, hold, ledger, certificates, tunnels, handshakes,
-        Follower(direct, hold), pods, (live, direct_live),
+        settings, voice, engine, redirection, hold, ledger, certificates, outbound, tunnels, handshakes,
+        Follower(direct, hold), pods, live,
     )  # fmt: skip
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from ztunnel import __version__
+from ztunnel.config import Settings
+from ztunnel.identity.renewal import Expiry
 from ztunnel.model.identity import SpiffeId
 from ztunnel.run.build import Node
 from ztunnel.state.dump import dump_world
@@ -15,7 +18,7 @@ def dump_node(node: Node) -> dict[str, Any]:
     certificates = [
         {
             "identity": str(each.identity),
-            "state": "Available" if node.certificates.current(each.identity) else "Unavailable",
+            "state": _state(node, each),
             "certChain": _chain(node, each.identity),
         }
         for each in node.certificates.expiring()
@@ -25,12 +28,20 @@ def dump_node(node: Node) -> dict[str, Any]:
         "certificates": certificates,
         "workloadState": node.pods.dump(),
         "version": {"version": __version__},
-        "config": {
-            name: str(getattr(node.settings, name))
-            for name in node.settings.__dataclass_fields__
-            if name != "auth_token"
-        },
+        "config": dump_settings(node.settings),
     }
+
+
+def dump_settings(settings: Settings) -> dict[str, str]:
+    """All settings that may be shown: a secret one is no part of their `repr` either."""
+    return {field.name: str(getattr(settings, field.name)) for field in fields(settings) if field.repr}
+
+
+def _state(node: Node, expiry: Expiry) -> str:
+    """As ztunnel calls it (src/identity/manager.rs, CertState)."""
+    if node.certificates.current(expiry.identity) is not None:
+        return "Available"
+    return f"Unavailable: {expiry.cause}" if expiry.cause else "Initializing"
 
 
 def _chain(node: Node, identity: SpiffeId) -> list[dict[str, str]]:

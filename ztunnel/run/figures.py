@@ -39,7 +39,10 @@ def register_figures(node: Node) -> None:
     figures.gauge(
         "ztunnel_certificate_expiry_seconds",
         "Until the certificate of an identity expires; below zero where there is none",
-        lambda: [((str(each.identity),), each.seconds or 0.0) for each in node.certificates.expiring()],
+        lambda: [
+            ((str(each.identity),), -1.0 if each.seconds is None else each.seconds)
+            for each in node.certificates.expiring()
+        ],
         ["identity"],
     )
     figures.counter(

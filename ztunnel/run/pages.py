@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
+from ipaddress import IPv4Address, IPv6Address
 
 import trio
 
@@ -11,48 +17,78 @@ from ztunnel.errors import ConfigError, Fault
 from ztunnel.model.address import Endpoint
 from ztunnel.run.build import Node
 from ztunnel.run.dump import dump_node
+from ztunnel.run.voice import Voice
 from ztunnel.telemetry.serve import Admin, Scrape, serve_admin, serve_metrics, serve_readiness
 
-
-async def listen(settings: Settings) -> list[list[trio.SocketListener]]:
-    """Listeners for metrics, readiness and admin; all or none."""
-    opened: list[list[trio.SocketListener]] = []
-    named = (
-        ("metrics", settings.metrics_address),
-        ("readiness", settings.readiness_address),
-        ("admin", settings.admin_address),
-    )
-    for name, address in named:
-        try:
-            opened.append(await _open(address))
-        except OSError as error:
-            raise ConfigError(
-                Fault(
-                    f"{name} address {address}",
-                    0,
-                    "",
-                    f"{error.strerror or error}: stop who listens there, or set "
-                    f"ZTUNNEL_{name.upper()}_ADDRESS",
-                )
-            ) from error
-    return opened
+_BACKLOG = 128
+_EVERYWHERE = IPv6Address("::")
 
 
-async def _open(address: Endpoint) -> list[trio.SocketListener]:
-    family = trio.socket.AF_INET6 if address.ip.version == 6 else trio.socket.AF_INET
-    sock = trio.socket.socket(family, trio.socket.SOCK_STREAM)
-    sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
-    if family == trio.socket.AF_INET6:
-        sock.setsockopt(trio.socket.IPPROTO_IPV6, trio.socket.IPV6_V6ONLY, 0)
-    await sock.bind((str(address.ip), address.port))
-    sock.listen(128)
-    return [trio.SocketListener(sock)]
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """The sockets of the three servers, open from `listen` to `close`."""
+
+    metrics: trio.SocketListener
+    readiness: trio.SocketListener
+    admin: trio.SocketListener
+
+    def close(self) -> None:
+        """Close those that are open."""
+        for each in (self.metrics, self.readiness, self.admin):
+            each.socket.close()
 
 
-async def serve_pages(node: Node, listeners: list[list[trio.SocketListener]], quit_now: trio.Event) -> None:
-    voice = node.voice
-    admin = Admin(partial(dump_node, node), voice.levels, quit_now.set, node.pods.stop_accepting)
+async def listen(settings: Settings) -> Listeners:
+    """Listeners for metrics, readiness and admin; all or none.
+
+    Raises:
+        ConfigError: an address cannot be had; says which one, why, and which variable sets it.
+    """
+    with ExitStack() as undo:
+        opened = []
+        for name in ("metrics", "readiness", "admin"):
+            address: Endpoint = getattr(settings, f"{name}_address")
+            try:
+                sock = await _open(address, settings.ipv6)
+            except OSError as error:
+                variable = f"ZTUNNEL_{name.upper()}_ADDRESS"
+                mend = "stop who listens there, or set" if error.errno == errno.EADDRINUSE else "set"
+                message = f"{error.strerror or error}: {mend} {variable}"
+                raise ConfigError(Fault(f"{name} address {address}", 0, "", message)) from error
+            undo.callback(sock.close)
+            opened.append(trio.SocketListener(sock))
+        undo.pop_all()
+    return Listeners(*opened)
+
+
+async def _open(address: Endpoint, ipv6: bool) -> trio.socket.SocketType:
+    """A listening socket; `[::]` takes both families, and IPv4 alone where there shall be no IPv6."""
+    ip = IPv4Address(0) if address.ip == _EVERYWHERE and not ipv6 else address.ip
+    family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
+    sock = trio.socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        await sock.bind((str(ip), address.port))
+        sock.listen(_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def serve_public(voice: Voice, listeners: Listeners) -> None:
+    """Metrics and readiness: from the start of the process, whatever it still waits for. Until cancelled."""
+    scrape = Scrape(voice.metrics, voice.figures)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_metrics, listeners[0], Scrape(voice.metrics, voice.figures), voice.boundary)
-        nursery.start_soon(serve_readiness, listeners[1], voice.readiness, voice.boundary)
-        nursery.start_soon(serve_admin, listeners[2], admin, voice.boundary)
+        nursery.start_soon(serve_metrics, [listeners.metrics], scrape, voice.boundary)
+        nursery.start_soon(serve_readiness, [listeners.readiness], voice.readiness, voice.boundary)
+
+
+async def serve_private(
+    node: Node, listeners: Listeners, stop: Callable[[], None], drain: Callable[[], None]
+) -> None:
+    """The admin page, until cancelled: `stop` ends the process, `drain` only refuses what is new."""
+    admin = Admin(partial(dump_node, node), node.voice.levels, stop, drain)
+    await serve_admin([listeners.admin], admin, node.voice.boundary)

@@ -4,59 +4,94 @@
 loaded, pinned ──> world received ──> pods enrolled ──> ready ──SIGTERM──> no new connections ──> end
 ```
 
-What is pinned stays in force after the end.
+Metrics and readiness are served from the start, and say what is waited for. What is pinned stays in force
+after the end, also where a part of the node raises: that is a bug, and ends the process.
 """
 
 from __future__ import annotations
 
 import resource
-import signal
 import time
+from functools import partial
 
 import trio
 
+from ztunnel import __version__
 from ztunnel.config import Settings
-from ztunnel.errors import PeerError
+from ztunnel.errors import Drained, PeerError
 from ztunnel.run.build import ControlPlane, Node, build_node, open_redirection
 from ztunnel.run.figures import register_figures
-from ztunnel.run.pages import listen, serve_pages
+from ztunnel.run.pages import Listeners, listen, serve_private, serve_public
+from ztunnel.run.stop import Stop
 from ztunnel.run.voice import STATE, Voice
 from ztunnel.state.subscribe import subscribe
 from ztunnel.telemetry.component import XdsFigures
+from ztunnel.xds.pb import discovery_pb2
+from ztunnel.xds.snapshot import TYPES
 from ztunnel.xds.subscriber import Subscriber, Update, describe_node
 
 LEASE_SECONDS = 0.5
 _RETRY_SECONDS = (0.01, 15.0)
+_LOOK_SECONDS = 0.25
+_GOODBYE_SECONDS = 0.1
+_SHOWN_REASONS = 20
+"""Of 100,000 resources that cannot be used, each would be a line."""
+
+_REDIRECTION, _DRAINING = "redirection", "draining"
+_STREAM, _REJECTED = "control plane", "resources rejected"
 
 
-async def run_node(settings: Settings, plane: ControlPlane, voice: Voice) -> None:
-    """Run until SIGTERM, SIGINT or the admin page ends it, with a drain.
+async def run_node(settings: Settings, plane: ControlPlane, voice: Voice, stop: Stop) -> None:
+    """Run until the end is asked for, and drain.
 
     Raises:
-        Unsupported: the machine lacks something.
-        ConfigError: a port is taken.
+        Unsupported: the machine lacks something. ConfigError: a port is taken. Both in a group, and nothing
+            was done to any pod.
     """
     _raise_file_limit()
     listeners = await listen(settings)
-    redirection = await trio.to_thread.run_sync(open_redirection, settings)
-    with redirection:
-        node = build_node(settings, plane, voice, redirection)
-        register_figures(node)
+    try:
         async with trio.open_nursery() as nursery:
-            quit_now = trio.Event()
             nursery.start_soon(voice.writer.run)
+            nursery.start_soon(serve_public, voice, listeners)
+            voice.log.info("starting", version=__version__, node=settings.node, cluster=settings.cluster)
+            voice.readiness.pend(_REDIRECTION)
+            with await trio.to_thread.run_sync(open_redirection, settings) as redirection:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                voice.readiness.done(_REDIRECTION)
+                stop.started()
+                await run_parts(build_node(settings, plane, voice, redirection), plane, listeners, stop)
+            voice.log.info("ended", node=settings.node)
+            nursery.cancel_scope.cancel()
+    finally:
+        listeners.close()
+
+
+async def run_parts(node: Node, plane: ControlPlane, listeners: Listeners, stop: Stop) -> None:
+    """Every part of the node, each in its task, until the end is asked for and the drain is over.
+
+    The kernel's verdicts count no longer than this runs, also where a part raises.
+    """
+    register_figures(node)
+    received, draining = trio.Event(), trio.Event()
+    contain, refuse_new = node.voice.contain, partial(_refuse_new, node, draining)
+    try:
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(node.engine.run)
             nursery.start_soon(node.certificates.run)
-            nursery.start_soon(serve_pages, node, listeners, quit_now)
-            nursery.start_soon(node.tunnels.run, voice.contain)
-            nursery.start_soon(node.handshakes.run, voice.contain)
-            received = trio.Event()
+            nursery.start_soon(serve_private, node, listeners, stop.ask, refuse_new)
+            nursery.start_soon(node.tunnels.run, contain)
+            nursery.start_soon(node.handshakes.run, contain)
             nursery.start_soon(_follow_world, node, plane, received)
-            nursery.start_soon(_serve_pods, node, received)
+            nursery.start_soon(_serve_pods, node, received, draining)
             nursery.start_soon(_keep_sessions, node)
-            await _wait_for_the_end(quit_now)
-            await _drain(node)
+            await stop.asked.wait()
+            refuse_new()
+            await _drain(node, stop)
             nursery.cancel_scope.cancel()
+    finally:
+        node.redirection.end_lease()
+        node.engine.close()
 
 
 def _raise_file_limit() -> None:
@@ -65,81 +100,135 @@ def _raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+class _CountedSubscriber(Subscriber):
+    """Counts what it is sent."""
+
+    def __init__(self, node: discovery_pb2.Node, network: str, figures: XdsFigures) -> None:
+        super().__init__(node, network)
+        self._figures = figures
+
+    def receive(self, untrusted: discovery_pb2.DeltaDiscoveryResponse) -> Update:
+        """As `Subscriber.receive`."""
+        self._figures.received(untrusted.type_url, untrusted.ByteSize())
+        return super().receive(untrusted)
+
+
 async def _follow_world(node: Node, plane: ControlPlane, received: trio.Event) -> None:
     """Subscribe for as long as we run; while there is no control plane the world stays as it is."""
-    settings, voice = node.settings, node.voice
+    voice, figures = node.voice, XdsFigures(node.voice.figures)
+    subscriber = _subscriber(node.settings, figures)
+    missing = dict.fromkeys(TYPES)
+    least, most = _RETRY_SECONDS
+    pause = least
+
+    def observe(update: Update) -> None:
+        nonlocal pause
+        pause = least  # it answers: the next stream need not wait
+        missing.pop(update.type_url, None)
+        _tell_world(voice, subscriber, update, tuple(missing))
+        if subscriber.complete and not received.is_set():
+            voice.readiness.done(STATE)
+            received.set()
+
+    voice.readiness.detail(STATE, _waits_for(tuple(missing)))
+    while True:
+        reason, error = "Complete", "the control plane has closed it"
+        try:
+            await subscribe(*plane.open_session(), node.hold, subscriber, observe)
+        except (PeerError, trio.WouldBlock) as failure:
+            reason, error = "Error", str(failure) or "too many streams wait for the control plane"
+        figures.terminated(reason)
+        voice.log.warn("xDS stream ended", error=error, retry_seconds=pause)
+        voice.readiness.detail(_STREAM, f"the stream has ended: {error}")
+        await trio.sleep(pause)
+        pause = min(pause * 2, most)
+
+
+def _subscriber(settings: Settings, figures: XdsFigures) -> Subscriber:
     described = describe_node(
         f"ztunnel~1.1.1.1~{settings.node}.ztunnel-system~ztunnel-system.svc.cluster.local",
         {"NODE_NAME": settings.node, "CLUSTER_ID": settings.cluster},
     )
-    subscriber = Subscriber(described, settings.network)
-    figures = XdsFigures(voice.figures)
-
-    def observe(update: Update) -> None:
-        figures.received(update.type_url, 0)
-        for reason in update.rejected:
-            voice.log.warn("resource rejected", reason=reason)
-        voice.readiness.detail("resources rejected", "\n".join(subscriber.rejected))
-        if subscriber.complete and not received.is_set():
-            received.set()
-            voice.readiness.done(STATE)
-
-    pause = _RETRY_SECONDS[0]
-    while True:
-        try:
-            await subscribe(*plane.open_session(), node.hold, subscriber, observe)
-            figures.terminated("Complete")
-            pause = _RETRY_SECONDS[0]
-        except (PeerError, trio.WouldBlock) as error:
-            voice.log.warn("xDS stream ended", error=str(error))
-            figures.terminated("Error")
-        await trio.sleep(pause)
-        pause = min(pause * 2, _RETRY_SECONDS[1])
+    return _CountedSubscriber(described, settings.network, figures)
 
 
-async def _serve_pods(node: Node, received: trio.Event) -> None:
+def _tell_world(voice: Voice, subscriber: Subscriber, update: Update, missing: tuple[str, ...]) -> None:
+    for reason in update.rejected[:_SHOWN_REASONS]:
+        voice.log.warn("resource rejected", reason=reason)
+    rejected = subscriber.rejected
+    more = (f"and {len(rejected) - _SHOWN_REASONS} more",) if len(rejected) > _SHOWN_REASONS else ()
+    voice.readiness.detail(_REJECTED, "\n".join((*rejected[:_SHOWN_REASONS], *more)))
+    voice.readiness.detail(STATE, _waits_for(missing))
+    voice.readiness.detail(_STREAM, "")
+
+
+def _waits_for(missing: tuple[str, ...]) -> str:
+    """By the short names of types: `Address`, `Authorization`."""
+    return f"waits for {', '.join(url.rpartition('.')[2] for url in missing)}" if missing else ""
+
+
+async def _serve_pods(node: Node, received: trio.Event, draining: trio.Event) -> None:
     """Serve pods once the world is known: before that, every address would be a stranger's."""
     await received.wait()
     async with trio.open_nursery() as nursery:
         await nursery.start(node.pods.run)
         with node.voice.boundary():
             node.follower.resume()
-        nursery.start_soon(_renew_lease, node)
-        node.follower.watch(node.engine, node.voice.bug)
+        nursery.start_soon(_renew_lease, node, draining)
+        nursery.start_soon(_announce, node)
+        node.follower.watch()
 
 
-async def _renew_lease(node: Node) -> None:
+async def _renew_lease(node: Node, draining: trio.Event) -> None:
     """The kernel's verdicts count only while we live, and can tell it otherwise."""
-    while True:
+    while not draining.is_set():
         node.redirection.renew_lease(time.monotonic_ns())
-        await trio.sleep(LEASE_SECONDS)
+        with trio.move_on_after(LEASE_SECONDS):
+            await draining.wait()
+
+
+def _up(node: Node) -> int:
+    shown = node.pods.dump().values()
+    return sum(isinstance(each, dict) and each["state"] == "Up" for each in shown)
+
+
+async def _announce(node: Node) -> None:
+    """One line when the node is ready for the first time."""
+    while node.voice.readiness.pending(trio.current_time()):  # noqa: ASYNC110 (many parts make it so)
+        await trio.sleep(_LOOK_SECONDS)
+    world = node.hold.world
+    node.voice.log.info("ready", pods=_up(node), workloads=len(world.workloads), policies=len(world.policies))
 
 
 async def _keep_sessions(node: Node) -> None:
     while True:
         await trio.sleep(min(node.settings.pool_release_seconds, 10.0))
         node.tunnels.retire_idle(node.settings.pool_release_seconds)
+        node.outbound.direct.void_unproved(node.certificates.current)
 
 
-async def _wait_for_the_end(quit_now: trio.Event) -> None:
-    async with trio.open_nursery() as nursery:
-
-        async def on_signal() -> None:
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                async for _ in signals:
-                    quit_now.set()
-
-        nursery.start_soon(on_signal)
-        await quit_now.wait()
-        nursery.cancel_scope.cancel()
-
-
-async def _drain(node: Node) -> None:
-    """No new connections; those that live get until the deadline. What is pinned goes on refusing."""
-    node.voice.log.info("draining", seconds=node.settings.termination_deadline_seconds)
+def _refuse_new(node: Node, draining: trio.Event) -> None:
+    """No new connections, neither by us nor by the kernel; those that live go on. What is pinned goes on
+    refusing."""
+    if draining.is_set():
+        return
+    draining.set()
+    node.voice.log.info("draining")
+    node.voice.readiness.pend(_DRAINING)
     node.pods.stop_accepting()
     node.redirection.end_lease()
     node.tunnels.leave(lambda key: True)
+
+
+async def _drain(node: Node, stop: Stop) -> None:
+    """Those that live get until the deadline, unless the end is urged. Then they are ended, with a reason in
+    the log; flows that the kernel carries by itself live on."""
+    calls, inbound = node.outbound.calls, node.live
     with trio.move_on_after(node.settings.termination_deadline_seconds):
-        while node.ledger.streams:  # noqa: ASYNC110 (a count of the engine's, which knows no Trio events)
+        # The counts are the engine's, which knows no Trio events.
+        while (len(calls) or len(inbound)) and not stop.urged.is_set():  # noqa: ASYNC110
             await trio.sleep(0.05)
+    drained = Drained("connection closed due to connection drain")
+    calls.abort(drained)
+    inbound.abort_all(drained)
+    await trio.sleep(_GOODBYE_SECONDS)  # answers and resets leave with the engine's next rounds

@@ -7,13 +7,16 @@ ready.
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+import trio
+
 from ztunnel import __version__
 from ztunnel.config import Settings
+from ztunnel.errors import ConfigError, Fault
 from ztunnel.telemetry.component import register_build
 from ztunnel.telemetry.export import AccessLog, LineWriter, Log
 from ztunnel.telemetry.figures import Figures
@@ -34,8 +37,12 @@ class Voice:
     """What the process says: its log, its figures, whether it is ready; and where its bugs end."""
 
     def __init__(self, settings: Settings) -> None:
+        """Raises ConfigError for log levels that cannot be set."""
         self.writer = LineWriter(1)
-        self.levels = Levels(settings.log_level)
+        try:
+            self.levels = Levels(settings.log_level)
+        except ValueError as error:
+            raise ConfigError(Fault("settings", 0, "log_level", str(error))) from error
         self.log = Log(self.writer, self.levels, now, settings.log_format == "json")
         self.access_log = AccessLog(self.writer, self.levels)
         self.figures = Figures()
@@ -52,7 +59,7 @@ class Voice:
 
     def bug(self, error: BaseException) -> None:
         """Something happened that nobody expected, and ended what it concerned."""
-        self.readiness.internal_error(time.monotonic())
+        self.readiness.internal_error(trio.current_time())  # the clock of the readiness page
         self.log.bug(error)
 
     async def contain(self, part: Callable[[], Awaitable[None]]) -> None:
@@ -67,3 +74,27 @@ class Voice:
             yield
         except Exception as error:  # noqa: BLE001 - the boundary
             self.bug(error)
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """What our modules say through `logging` goes to our log in this block, in our form."""
+        ours, ear = logging.getLogger("ztunnel"), _Ear(self.log)
+        ours.addHandler(ear)
+        try:
+            yield
+        finally:
+            ours.removeHandler(ear)
+
+
+class _Ear(logging.Handler):
+    """Brings warnings and errors of `logging` to our log; the scope is the module's package."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line for each record."""
+        scope = record.name.removeprefix("ztunnel.").partition(".")[0]
+        log = self._log.scoped(scope)
+        (log.error if record.levelno >= logging.ERROR else log.warn)(record.getMessage())

@@ -1,7 +1,7 @@
-"""A process in a pod that opens and uses connections as it is told: an order in JSON a line, an answer a line.
+"""A process in a pod that opens and uses connections as it is told: JSON, an order a line, an answer a line.
 
-Every answer has `error` (the name of an errno, `EOF`, or empty), `seconds` that it took, and `at`, the end on the
-machine's monotonic clock. Standard library only: it starts in 20 ms. `talk.Caller` is the other end.
+Every answer has `error` (the name of an errno, `EOF`, or empty), `seconds` that it took, and `at`, its end on
+the machine's monotonic clock. Standard library only: it starts in 20 ms. `talk.Caller` is the other end.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Connections:
         return {"fetched": length}
 
     def _ends(self, order: Order) -> Answer:
-        """Wait until these connections have ended; those that have not when patience ends are not in `ended`."""
+        """Wait until these connections have ended; those that live when patience ends are not in `ended`."""
         waiting = {self._open[name]: name for name in order["names"]}
         deadline = time.monotonic() + order["patience"]
         ended: dict[str, Answer] = {}

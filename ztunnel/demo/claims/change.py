@@ -23,7 +23,7 @@ def _measure(stage: Stage, findings: Findings) -> None:
             ended = stage.caller("load").ends(list(_REFUSED), _LONGEST_SECONDS)
             for name in _REFUSED:
                 error, at = ended.get(name, ("", begun + _LONGEST_SECONDS))
-                text = f"{name}: {error or 'still open'} {(at - begun) * 1000:.0f} ms after the policy was written"
+                text = f"{name}: {error or 'still open'} {(at - begun) * 1000:.0f} ms after the new policy"
                 findings.note(text, name in ended and at - begun < _SECONDS)
             alive = sum(stage.caller(client).lives(f"to {pod}") for client, pod in others)
             findings.note(f"{alive} of {len(others)} others live on", alive == len(others))
@@ -41,6 +41,6 @@ def _open(stage: Stage, client: str, name: str, pod: str) -> None:
 CLAIM = Claim(
     6,
     "A change of policy ends what it refuses, within a second, and nothing else",
-    "open connections of two accounts, direct and tunnelled, while a DENY policy for one of them comes into force",
+    "open connections of two accounts, direct and tunnelled, when a DENY policy for one of them is written",
     _measure,
 )

@@ -1,4 +1,4 @@
-"""kill -9 of a node proxy: what is direct lives on, what is new fails closed, and all is well after a restart."""
+"""kill -9 of a node proxy: direct flows live on, what is new fails closed, and a restart mends all."""
 
 from __future__ import annotations
 
@@ -38,12 +38,13 @@ def _measure(stage: Stage, findings: Findings) -> None:
     errors += [stage.caller("client").call(stage.pod("orders-1")).error]
     lives = stage.caller("load").lives("direct")
     stage.caller("load").close("direct")
-    text = f"{errors.count('')} of {len(errors)} new calls are answered, the direct flow {'lives' if lives else 'is cut'}"
+    text = f"{errors.count('')} of {len(errors)} new calls are answered"
+    text += f", the direct flow {'lives' if lives else 'is cut'}"
     findings.note(text, not any(errors) and lives)
 
 
 def _fail_closed(stage: Stage, findings: Findings, killed: float) -> None:
-    """What is new, in both directions and also where the kernel knows a verdict; nothing readable on the link."""
+    """What is new, in both directions, also where the kernel knows a verdict; nothing to read on the link."""
     caller, mark = stage.caller("load"), new_mark()
     with stage.laboratory.capture() as capture:
         refused = {}
@@ -101,6 +102,6 @@ def _link_id(pin: Path) -> int:
 CLAIM = Claim(
     7,
     "A killed node proxy: direct flows live on, new connections fail closed, a restart mends all",
-    "kill -9 with connections open; calls and a capture while it is down; ids of the pinned links and pids before and after",
+    "kill -9 with connections open; calls and a capture while it is down; link ids and pids before and after",
     _measure,
 )

@@ -1,9 +1,10 @@
-"""Makes many calls from inside a pod, several at a time, each on a connection of its own, and counts who answered.
+"""Makes many calls from inside a pod, each on a connection of its own, and counts who answered.
 
     python -m ztunnel.demo.claims.crowd HOST PORT AT_ONCE COUNT
 
-With a COUNT of 0 it goes on until its standard input ends. The last line is JSON: `answers` by pod, `errors` by the
-name of an errno (`EOF` where an answer broke off), `seconds`, and `slowest` in seconds. Standard library only.
+With a COUNT of 0 it goes on until its standard input ends. It prints JSON: `answers` by pod, `errors` by the
+name of an errno (`EOF` where an answer broke off), `seconds` in all, and of the `slowest` call. Standard
+library only.
 """
 
 from __future__ import annotations

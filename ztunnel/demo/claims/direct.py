@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from ipaddress import ip_address
 
 from ztunnel.demo.capture import capture
@@ -80,7 +81,7 @@ def _measure(stage: Stage, findings: Findings) -> None:
 
 
 def _count(stage: Stage, findings: Findings, to: Endpoint) -> None:
-    """The first connection of the pair is the proxy's, the second the kernel's: all their bytes have to be counted."""
+    """The first connection of the pair is the proxy's, the second the kernel's: the bytes of both count."""
     caller, mark = stage.caller("load"), new_mark()
     before = stage.samples(NEAR)
     errors = [caller.open("first", to).error or caller.exchange("first", mark, _MARKS // 3).error]
@@ -94,8 +95,7 @@ def _count(stage: Stage, findings: Findings, to: Endpoint) -> None:
     size = len(mark) * (_MARKS // 3 + _MARKS)
     for reporter in Reporter:
         counted = [
-            stage.reaches(lambda one=(reporter, column): _bytes(stage, *one) - _bytes_in(before, *one), size)
-            for column in _COLUMNS
+            stage.reaches(partial(_counted, stage, before, reporter, column), size) for column in _COLUMNS
         ]
         shown = " and ".join(map(str, counted))
         findings.note(f"{size} bytes each way, counted by the {reporter}: {shown}", counted == [size, size])
@@ -104,13 +104,10 @@ def _count(stage: Stage, findings: Findings, to: Endpoint) -> None:
 _COLUMNS = ("istio_tcp_received_bytes_total", "istio_tcp_sent_bytes_total")
 
 
-def _bytes(stage: Stage, reporter: Reporter, column: str) -> int:
-    return _bytes_in(stage.samples(NEAR), reporter, column)
-
-
-def _bytes_in(samples: Samples, reporter: Reporter, column: str) -> int:
-    labels = {"source_workload": "load", "destination_workload": "orders-1"}
-    return int(samples.total(column, reporter=reporter.value, **labels))
+def _counted(stage: Stage, before: Samples, reporter: Reporter, column: str) -> int:
+    """The bytes of the pair that were counted since `before`."""
+    labels = {"reporter": reporter.value, "source_workload": "load", "destination_workload": "orders-1"}
+    return int(stage.samples(NEAR).total(column, **labels) - before.total(column, **labels))
 
 
 def _encrypt(stage: Stage, findings: Findings, to: Endpoint) -> None:

@@ -1,4 +1,4 @@
-"""Reads the version of TLS that a server chose from its ServerHello, as a capture shows it (RFC 8446, 4.1.3)."""
+"""The version of TLS that a server chose, out of its ServerHello in a capture (RFC 8446, 4.1.3)."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ spec:
   containers:
     - name: ledger
       image: ztunnel/impostor
-      command: ["%s", "-S", "-m", "ztunnel.demo.claims.impostor", "%s"]
+      command: ["%s", "-S", "-m", "ztunnel.demo.claims.impostor", "15008", "%s"]
       ports: [{{containerPort: 8080}}]
 """
 
@@ -83,13 +83,13 @@ def _impersonate(stage: Stage, findings: Findings) -> None:
         received, error = _meet(stage, to, directory, account("orders"))
         text = f"ledger's address with a valid certificate of orders: {received} bytes of a tunnel"
         findings.note(text, received == 0)
-        findings.note(f"log: {error}", "sa/orders" in error)
+        findings.note(f"log: {error}", error.endswith("got .../orders"))
         received, _ = _meet(stage, to, directory, account("ledger"))
         findings.note(f"the same with ledger's own: {received} bytes", received > 0)
 
 
 def _meet(stage: Stage, to: Endpoint, directory: Path, identity: SpiffeId) -> tuple[int, str]:
-    """Call the impostor, who proves `identity`: how much of a tunnel it got, and what the client's log says."""
+    """Call the impostor, who proves `identity`: bytes of a tunnel that it got, and what the client logged."""
     certify(stage, directory, identity)
     log, said = len(stage.laboratory.node_log(NEAR)), len(_said(stage))
     stage.caller("load").call(to)
@@ -102,7 +102,7 @@ def _meet(stage: Stage, to: Endpoint, directory: Path, identity: SpiffeId) -> tu
 
 @contextmanager
 def _impostor(stage: Stage) -> Iterator[tuple[Endpoint, Path]]:
-    """A pod whose own process holds port 15008 before the mesh takes it in; where it is called, and its files."""
+    """A pod whose own process holds port 15008 before the mesh takes it in; its address, and its files."""
     laboratory = stage.laboratory
     directory = laboratory.names.directory / "impostor"
     directory.mkdir(mode=0o700)

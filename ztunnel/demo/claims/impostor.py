@@ -1,10 +1,10 @@
-"""Listens on 15008 in a pod that is announced as one account, with a certificate of whichever account it was given.
+"""Listens where a pod of one account should, on 15008, with a certificate of whichever account it was given.
 
-    python -m ztunnel.demo.claims.impostor DIRECTORY
+    python -m ztunnel.demo.claims.impostor PORT DIRECTORY
 
-DIRECTORY holds `chain.pem` (the leaf, then the root) and `key.pem`, read anew for every connection. For each one that
-completes a handshake a line says how many bytes of the tunnel came after it: `{"bytes": 0}` if the client left.
-Standard library only.
+DIRECTORY holds `chain.pem` (the leaf, then the root) and `key.pem`, read anew for every connection. For each
+one a line says how many bytes of a tunnel came after the handshake: `{"bytes": 0}` where the client left, or
+refused earlier. Standard library only.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ import ssl
 import sys
 from pathlib import Path
 
-LISTENING = "listens on 15008"
-_PORT = 15008
+LISTENING = "listens on port"
 _PATIENCE_SECONDS = 2.0
 
 
-def serve(directory: Path) -> None:
+def serve(port: int, directory: Path) -> None:
     """For ever, one connection after the other."""
-    listener = socket.create_server(("::", _PORT), family=socket.AF_INET6, dualstack_ipv6=True)
-    print(LISTENING, flush=True)
+    listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    print(LISTENING, listener.getsockname()[1], flush=True)
     while True:
         sock, _ = listener.accept()
         sock.settimeout(_PATIENCE_SECONDS)
@@ -43,4 +42,4 @@ def _bytes_after_handshake(sock: socket.socket, directory: Path) -> int:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    serve(int(sys.argv[1]), Path(sys.argv[2]))

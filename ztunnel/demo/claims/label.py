@@ -44,7 +44,7 @@ def _measure(stage: Stage, findings: Findings) -> None:
         cut += _cut(stage, "meshed") + _cut(stage, "plain")
         cut += [] if stage.caller("load").lives("kernel") else ["load - orders-1 by the kernel"]
         made = 2 * len(_CONNECTIONS) + 1
-        text = f"{made - len(cut)} of {made} open connections live on: in the mesh and plain, out of and into pods"
+        text = f"{made - len(cut)} of {made} connections of either time, out of and into pods, live on"
         findings.note(f"{text}{', not: ' if cut else ''}{', '.join(cut)}", not cut)
     finally:
         for client in ("load", "client"):

@@ -1,4 +1,4 @@
-"""Looks at who serves port 15008 of a pod, as any machine on the network may: a TLS handshake from outside the mesh."""
+"""Looks at who serves port 15008 of a pod, as any machine on the network may: by a TLS handshake."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PATIENCE_SECONDS = 3.0
 
 
 def served_serial(stage: Stage, pod: str, identity: SpiffeId, source: str = "client") -> int:
-    """The serial of the certificate that 15008 of a pod shows to somebody who proves `identity` from pod `source`.
+    """The serial of the certificate that a pod's 15008 shows to somebody in `source` who proves `identity`.
 
     Raises:
         LaboratoryFailed: no handshake.

@@ -18,7 +18,7 @@ from ztunnel.demo.operate import Laboratory
 from ztunnel.errors import ConfigError
 
 TTL_SECONDS = 8
-"""How long a certificate lives during the demonstration: so that rotation, at half of it, can be seen to happen."""
+"""How long a certificate lives during the demonstration, so that its rotation, at half of that, is seen."""
 
 _WIDTH = 132  # of the table where no terminal says how wide it is
 
@@ -26,7 +26,7 @@ _WIDTH = 132  # of the table where no terminal says how wide it is
 def perform(laboratory: Laboratory, claims: Sequence[Claim], *, keep: bool) -> bool:
     """Show that the claims hold, or which do not; whether all do.
 
-    The laboratory is taken down at the end, whatever happens, unless `keep`; then it stays also where claims failed.
+    The laboratory is taken down at the end, whatever happens; with `keep` it stays, whatever was found.
 
     Raises:
         LaboratoryFailed: it did not come up, or did not go down.

@@ -1,4 +1,4 @@
-"""Certificates are replaced while traffic flows; and a mark that the proxy uses does not let a pod out of the mesh."""
+"""Certificates are replaced while traffic flows; and the proxy's mark does not let a pod out of the mesh."""
 
 from __future__ import annotations
 
@@ -50,8 +50,9 @@ def _measure(stage: Stage, findings: Findings) -> None:
     text = f"{calls} calls during {said['seconds']:.1f} s, {errors} errors {said['errors'] or ''}".rstrip()
     findings.note(text, calls > 0 and errors == 0)
     findings.note(f"a tunnel from before {'lives on' if lives else 'is cut'}", lives)
-    serials = f"the server's serial ...{before[1] % 0x10000:04x}, after {waited + anew:.1f} s ...{served % 0x10000:04x}"
-    findings.note(f"{serials}, a new session", served != before[1] and served in valid)
+    old, new = (f"...{serial % 0x10000:04x}" for serial in (before[1], served))
+    text = f"the server's serial {old}, after {waited + anew:.1f} s {new}, in a new session"
+    findings.note(text, served != before[1] and served in valid)
 
 
 def _serials(stage: Stage) -> tuple[int, int]:
@@ -81,13 +82,13 @@ def _mark(stage: Stage, findings: Findings, to: Endpoint) -> None:
             sent = opened if opened.error else caller.exchange("marked", mark, 30)
             caller.close("marked")
             seen = count_marks(capture, mark)
-            text = f"SO_MARK {opened.mark:#x} with CAP_NET_RAW: {sent.error or 'captured'}, {seen} marks on the link"
+            text = f"SO_MARK {opened.mark:#x}: {sent.error or 'answered'}, {seen} marks on the link"
             findings.note(text, not sent.error and opened.mark == number and seen == 0)
 
 
 @contextmanager
 def _traffic(stage: Stage, to: Endpoint) -> Iterator[subprocess.Popen[str]]:
-    """Calls without a pause for the length of a `with` block; the process is ended at its end at the latest."""
+    """Calls without a pause, for `_end` to end; where the block fails they end with it."""
     command = [sys.executable, "-S", "-m", "ztunnel.demo.claims.crowd", str(to.ip), str(to.port)]
     pipe = subprocess.PIPE
     process = stage.laboratory.popen(

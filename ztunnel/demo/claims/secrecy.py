@@ -21,7 +21,7 @@ def new_mark() -> str:
 
 
 def count_marks(capture: Capture, mark: str) -> int:
-    """How often a mark stands in the frames, each way; of one that is split between two frames nothing is seen."""
+    """How often a mark stands in the frames, both ways; one that is split between two frames is not seen."""
     wanted = mark.encode()
     return sum(frame.count(wanted) for frame in capture.frames)
 

@@ -1,4 +1,4 @@
-"""A laboratory with the bundled application, and what every claim needs of it: callers in its pods, waiting, figures."""
+"""A laboratory with the bundled application, and what every claim needs of it: callers, waiting, figures."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Stage:
     def reaches(self, read: Callable[[], int], expected: int) -> int:
         """What a figure of the metrics shows once it is as expected, or two seconds later.
 
-        A page is kept for up to a second. So a figure to compare with is read before anything happens that counts.
+        A page is kept for up to a second: a figure to compare with is read before anything that counts.
         """
         deadline = time.monotonic() + _FIGURE_SECONDS
         while (shown := read()) != expected and time.monotonic() < deadline:
@@ -119,6 +119,11 @@ class Stage:
         """The configuration that a node's proxy has."""
         found: dict[str, Any] = json.loads(self.laboratory.node_get(node, "/config_dump"))
         return found
+
+    def enrolled(self, node: str, namespace: str) -> int:
+        """How many pods of a namespace a node's proxy has taken in."""
+        states = self.dump(node)["workloadState"].items()
+        return sum(each["state"] == "Up" and f"/{namespace}/" in uid for uid, each in states)
 
     def set_mesh(self, mode: str) -> float:
         """Label the namespace of the shop `ambient` or `none`, and wait until every node has carried it out.
@@ -135,15 +140,14 @@ class Stage:
             dump = self.dump(node)
             known = [each["protocol"] for each in dump["workloads"] if each["namespace"] == NAMESPACE]
             taken = sum(pod.node.name == node for pod in pods) if mode == "ambient" else 0
-            up = [each for each in dump["workloadState"].values() if each["state"] == "Up"]
-            return known == [protocol] * len(pods) and len(up) == taken
+            return known == [protocol] * len(pods) and self.enrolled(node, NAMESPACE) == taken
 
         self.until(f"the nodes have the label {mode!r} in force", lambda: all(map(carried_out, self.nodes)))
         return time.monotonic() - begun
 
     @contextmanager
     def applied(self, text: str) -> Iterator[float]:
-        """Have objects in force for the length of a `with` block: see `change`. Gives the time of their application."""
+        """Have objects in force (`change`) for the length of a `with` block; gives when they were written."""
         before = {node: _policies(self.dump(node)) for node in self.nodes}
         begun = time.monotonic()
         try:

@@ -12,7 +12,7 @@ from ztunnel.demo.claims.claim import Outcome
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
-    """One row for each claim. What speaks against a claim is marked, so that it is found without colours too."""
+    """One row for each claim; what speaks against one says so, for those who see no colours."""
     made = Table(box=box.ROUNDED, show_lines=True)
     made.add_column("", justify="right")
     made.add_column("Claim", ratio=5)

@@ -1,0 +1,281 @@
+"""From an accepted connection on 15008 to a session: who may, who may not, and what is left."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from random import Random
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.builders import identity, workload
+from tests.flow.driving import Bugs
+from tests.identity.builders import PEM, Authority, pem_of
+from tests.inbound.parts import Desk, Pod, Signer, Sockets, now, peer_of
+from ztunnel.errors import ConnectionFailed, Drained, NoCertificate
+from ztunnel.flow.engine import Engine
+from ztunnel.hbone.carry import Session
+from ztunnel.hbone.limits import Ledger
+from ztunnel.hbone.link import TlsLink, link
+from ztunnel.identity.rotate import Certificates
+from ztunnel.identity.secure import client_context
+from ztunnel.inbound.serve import _PER_PEER, HANDSHAKE_SECONDS, Handshakes
+from ztunnel.model.identity import SpiffeId
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(20)]
+
+POD = workload("pod").at("127.0.0.1")
+CALLER = identity("default/caller")
+
+
+async def contain(part: Callable[[], Awaitable[None]]) -> None:
+    await part()
+
+
+class Node:
+    """Handshakes with all that they stand on; the engine runs in Trio."""
+
+    def __init__(self, sockets: Sockets, signer: Signer) -> None:
+        self.bugs = Bugs()
+        self.engine = Engine(self.bugs)
+        self.desk = Desk(self.engine, POD)
+        self.ledger = Ledger()
+        self.signer = signer
+        self.certificates = Certificates(signer, now, Random(1))
+        self.handshakes = Handshakes(self.desk.inbound, self.ledger, self.certificates, now)
+        self.sockets = sockets
+        self.listener = sockets.listen()
+        self.pod: Pod = sockets.pod(POD)
+        self.ended: list[ConnectionFailed | None] = []
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[trio.Nursery]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.engine.run)
+            nursery.start_soon(self.certificates.run)
+            nursery.start_soon(self.handshakes.run, contain)
+            yield nursery
+            self.handshakes.abort(POD.uid, Drained("the test is over"))
+            with trio.move_on_after(1.0):
+                while self.ledger.sessions:  # noqa: ASYNC110 (the engine knows no Trio events)
+                    await trio.sleep(0.005)
+            nursery.cancel_scope.cancel()
+        self.engine.close()
+        assert not self.bugs
+
+    def call(self) -> socket.socket:
+        """A peer's socket; the other end was accepted."""
+        client, accepted = self.sockets.call(self.listener)
+        self.handshakes.accepted(self.pod, accepted, peer_of(accepted))
+        return client
+
+    def context(self, who: SpiffeId = CALLER, root: Authority | None = None) -> ssl.SSLContext:
+        root = root or self.signer.root
+        leaf = self.signer.leaf(who)
+        chain = leaf.signed_by(root).public_bytes(PEM).decode()
+        return client_context(pem_of(leaf.key), chain, self.signer.root.pem)
+
+    async def shake(self, context: ssl.SSLContext | None = None) -> TlsLink:
+        return await link(self.call(), context or self.context(), server_side=False)
+
+    async def begin(self) -> Session:
+        made = await self.shake()
+        return Session(self.engine, made, self.ledger, lambda _, error: self.ended.append(error))
+
+    async def session(self) -> Session:
+        session = await self.begin()
+        await self.until(lambda: self.handshakes.sessions(POD.uid) > 0)
+        return session
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        with trio.fail_after(5.0):
+            while not holds():  # noqa: ASYNC110 (the engine knows no Trio events)
+                await trio.sleep(0.005)
+
+    async def refused(self, text: str) -> None:
+        await self.until(lambda: self.handshakes.failed_total)
+        assert text in self.desk.lines[0]
+        assert self.handshakes.sessions(POD.uid) == 0
+
+
+@pytest.fixture
+def node(sockets: Sockets, signer: Signer) -> Node:
+    signer.error = None
+    return Node(sockets, signer)
+
+
+async def test_a_peer_with_a_certificate_of_the_mesh_gets_a_session(node: Node) -> None:
+    async with node.running():
+        session = await node.session()
+        await node.until(session.can_take)
+        assert node.handshakes.failed_total == 0
+        session.abort(Drained("enough"))
+        await node.until(lambda: not node.handshakes.sessions(POD.uid))
+    assert node.ledger.sessions == 0
+
+
+async def test_a_peer_without_a_certificate_is_refused(node: Node) -> None:
+    bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    bare.check_hostname, bare.verify_mode = False, ssl.CERT_NONE
+    bare.set_alpn_protocols(["h2"])
+    async with node.running():
+        await node.shake(bare)
+        await node.refused("TLS handshake")
+
+
+async def test_a_peer_of_another_root_is_refused(node: Node) -> None:
+    async with node.running():
+        await node.shake(node.context(root=Authority.root("elsewhere")))
+        await node.refused("TLS handshake")
+
+
+async def test_a_peer_of_another_trust_domain_is_refused(node: Node) -> None:
+    async with node.running():
+        await node.shake(node.context(SpiffeId("example.org", "default", "caller")))
+        await node.refused("example.org")
+
+
+async def test_a_peer_that_does_not_speak_http2_is_refused(node: Node) -> None:
+    context = node.context()
+    context.set_alpn_protocols(["http/1.1"])
+    async with node.running():
+        with pytest.raises(ConnectionFailed):
+            await node.shake(context)
+        await node.refused("h2")
+
+
+@pytest.mark.parametrize("garbage", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + bytes(99)])
+async def test_a_peer_that_sends_garbage_and_goes_is_refused(node: Node, garbage: bytes) -> None:
+    async with node.running():
+        with node.call() as client:
+            client.send(garbage)
+        await node.until(lambda: node.handshakes.failed_total)
+        assert node.ledger.sessions == 0
+
+
+async def test_a_peer_that_says_nothing_is_closed_at_the_deadline(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.certificates.run)
+        nursery.start_soon(node.handshakes.run, contain)
+        client = node.call()
+        await trio.sleep(HANDSHAKE_SECONDS - 0.1)
+        assert node.handshakes.failed_total == 0
+        await trio.sleep(0.2)
+        await node.refused("in time")
+        assert client.recv(1) == b""
+        nursery.cancel_scope.cancel()
+    node.engine.close()
+
+
+async def test_without_a_certificate_of_our_own_nobody_is_served(node: Node) -> None:
+    node.signer.error = NoCertificate("the authority is away")
+    async with node.running():
+        client = node.call()
+        await node.refused("the authority is away")
+        await node.until(lambda: client.recv(1) == b"")
+
+
+async def test_a_workload_that_left_between_accept_and_handshake_is_not_served(node: Node) -> None:
+    node.call()
+    node.desk.publish(removed=[POD.uid])
+    async with node.running():
+        await node.refused("the workload has left the mesh")
+
+
+async def test_a_pod_that_was_given_back_during_the_handshake_is_drained_at_once(node: Node) -> None:
+    async with node.running():
+        node.pod.serving = False
+        session = await node.begin()
+        await node.until(lambda: node.ended)
+        assert not node.handshakes.sessions(POD.uid)
+        assert node.handshakes.failed_total == 0
+        assert not session.can_take()
+
+
+async def test_sessions_are_drained_when_the_pod_leaves(node: Node) -> None:
+    async with node.running():
+        session = await node.session()
+        await node.until(session.can_take)
+        node.handshakes.drain("another")
+        assert session.can_take()
+        node.handshakes.drain(POD.uid)
+        node.handshakes.drain(POD.uid)
+        await node.until(lambda: not node.handshakes.sessions(POD.uid))
+        assert not session.can_take()
+
+
+async def test_too_many_silent_connections_of_one_peer_keep_only_itself_waiting(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.certificates.run)
+        nursery.start_soon(node.handshakes.run, contain)
+        clients = []
+        for _ in range(_PER_PEER + 3):
+            clients.append(node.call())
+            await wait_all_tasks_blocked()
+        assert node.handshakes.failed_total == 3
+        assert [client.recv(1) for client in clients[-3:]] == [b""] * 3
+        await trio.sleep(HANDSHAKE_SECONDS + 1)
+        assert node.handshakes.failed_total == _PER_PEER + 3
+        node.call()
+        await wait_all_tasks_blocked()
+        assert node.handshakes.failed_total == _PER_PEER + 3
+        nursery.cancel_scope.cancel()
+    node.engine.close()
+
+
+async def test_a_process_that_stops_closes_whoever_waits(node: Node, autojump_clock: MockClock) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    clients = [node.call() for _ in range(5)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.handshakes.run, contain)
+        nursery.cancel_scope.cancel()
+    assert [client.recv(1) for client in clients] == [b""] * 5
+    late = node.call()
+    assert late.recv(1) == b""
+    for client in (*clients, late):
+        client.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+    node.engine.close()
+
+
+async def test_a_handshake_may_be_cancelled_at_every_step(node: Node, autojump_clock: MockClock) -> None:
+    """The certificate is waited for, then the peer: in both the socket is closed."""
+    certificates = node.certificates
+    for begins in ((), (certificates.run,)):
+        client = node.call()
+        async with trio.open_nursery() as nursery:
+            for begin in begins:
+                nursery.start_soon(begin)
+            handshakes = Handshakes(node.desk.inbound, node.ledger, certificates, now)
+            accepted = node.sockets.call(node.listener)
+            handshakes.accepted(node.pod, accepted[1], peer_of(accepted[1]))
+            nursery.start_soon(handshakes.run, contain)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert accepted[0].recv(1) == b""
+        client.close()
+    node.engine.close()
+
+
+def test_a_socket_that_is_gone_is_nobodys(node: Node) -> None:
+    _, accepted = node.sockets.call(node.listener)
+    peer = peer_of(accepted)
+    accepted.close()
+    node.handshakes.accepted(node.pod, accepted, peer)
+
+    async def main() -> None:
+        with trio.move_on_after(0.05):
+            await node.handshakes.run(contain)
+
+    trio.run(main)
+    assert node.desk.lines == []
+    node.engine.close()

@@ -1,0 +1,65 @@
+"""The configuration dump: plain JSON values in ztunnel's shape."""
+
+from __future__ import annotations
+
+import json
+
+from tests.builders import large_mesh, policy, service, workload, world_of
+from ztunnel.model.workload import SameNode
+from ztunnel.state.dump import dump_world
+
+WEB = service("web", "shop").at("172.30.0.1", "fd30::1").port(80, 8080).port(90, 0)
+POD = (
+    workload("a", "shop")
+    .on("n1")
+    .hbone()
+    .at("10.0.0.1", "fd00::1")
+    .serves(WEB, (80, 8080))
+    .selected_by("shop/p")
+    .same_node_mode(SameNode.MTLS)
+)
+RULE = policy("p", "shop").selecting().when(principals=["*/sa/b", "x*"], not_source_ips=["10.0.0.0/8"])
+
+
+def test_a_workload_is_shown() -> None:
+    (shown,) = dump_world(world_of(POD, WEB))["workloads"]
+    assert shown["uid"] == "Kubernetes//Pod/shop/a"
+    assert shown["workloadIps"] == ["10.0.0.1", "fd00::1"]
+    assert (shown["protocol"], shown["node"], shown["status"]) == ("HBONE", "n1", "Healthy")
+    assert shown["services"] == ["shop/web.shop.svc.cluster.local"]
+    assert shown["authorizationPolicies"] == ["shop/p"]
+    assert shown["sameNode"] == "mtls"
+    (shown,) = dump_world(world_of(POD.unhealthy()))["workloads"]
+    assert shown["status"] == "Unhealthy"
+
+
+def test_a_service_is_shown_with_its_endpoints() -> None:
+    (shown,) = dump_world(world_of(POD, WEB))["services"]
+    assert shown["vips"] == ["172.30.0.1", "fd30::1"]
+    assert shown["ports"] == {"80": 8080, "90": 0}
+    assert shown["endpoints"] == [POD.uid]
+
+
+def test_a_service_that_only_workloads_have_named_is_not_shown() -> None:
+    assert dump_world(world_of(POD))["services"] == []
+
+
+def test_a_policy_is_shown_with_the_fields_that_it_has() -> None:
+    (shown,) = dump_world(world_of(RULE))["policies"]
+    assert (shown["name"], shown["scope"], shown["action"]) == ("p", "WORKLOAD_SELECTOR", "ALLOW")
+    assert shown["rules"] == [
+        [[{"principals": ["suffix:/sa/b", "prefix:x"], "not_source_ips": ["10.0.0.0/8"]}]]
+    ]
+
+
+def test_everything_is_sorted_and_can_be_written() -> None:
+    world = world_of(*large_mesh(60, 10))
+    shown = dump_world(world)
+    assert json.loads(json.dumps(shown)) == shown
+    for kind, key in (("workloads", "uid"), ("services", "hostname"), ("policies", "name")):
+        keys = [(each["namespace"], each[key]) for each in shown[kind]]
+        assert len(keys) > 1
+        assert len(set(keys)) == len(keys)
+    uids = [each["uid"] for each in shown["workloads"]]
+    assert uids == sorted(uids)
+    assert dump_world(world_of()) == {"workloads": [], "services": [], "policies": []}
