@@ -14,6 +14,7 @@ from ztunnel.hbone.request import (
     Baggage,
     ConnectRequest,
     new_traceparent,
+    outline_of,
     parse_baggage,
     parse_request,
     parse_response,
@@ -162,3 +163,27 @@ def test_an_answer_carries_a_status_and_baggage() -> None:
     assert answer == ((b":status", b"200"), (b"baggage", b"service.name=web"))
     assert parse_response(answer) == Baggage(service="web")
     assert parse_response(render_response(200)) == Baggage()
+
+
+_HEAD = ((b":method", b"CONNECT"), (b":authority", b"10.0.0.1:80"))
+_FORWARDED = st.one_of(
+    st.binary(max_size=20), st.sampled_from([b'for="10.0.0.2:5"', b"host=x", b'for="a,b";host=y'])
+)
+
+
+def test_the_port_of_the_caller_is_no_part_of_an_outline():
+    ours = [(*_HEAD, (b"forwarded", b'for="10.0.0.2:%d";host=web' % port)) for port in (5, 6)]
+    assert outline_of(ours[0]) == outline_of(ours[1]) == (b"10.0.0.1:80", b"host=web")
+
+
+@pytest.mark.parametrize("fields", [(), _HEAD[:1], _HEAD[::-1], (*_HEAD, (b":path", b"/"))])
+def test_a_request_of_another_shape_has_no_outline(fields):
+    assert outline_of(fields) is None
+
+
+@given(st.lists(st.lists(_FORWARDED, max_size=2), min_size=2, max_size=2))
+def test_requests_of_one_outline_are_read_alike(headers):
+    first, second = ((*_HEAD, *((b"forwarded", value) for value in values)) for values in headers)
+    if outline_of(first) == outline_of(second):
+        one, other = parse_request(first), parse_request(second)
+        assert (one.authority, one.host) == (other.authority, other.host)

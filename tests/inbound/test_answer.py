@@ -219,6 +219,14 @@ def test_a_change_of_policy_answers_what_is_being_dialled(way: Way) -> None:
     assert way.session.alive
 
 
+def test_an_answer_counts_for_requests_like_it_until_the_world_changes(way: Way) -> None:
+    way.ask()
+    way.ask()
+    way.desk.publish(NOBODY)
+    way.ask()
+    assert [way.status(stream) for stream in (1, 3, 5)] == [b"200", b"200", b"401"]
+
+
 def test_a_drains_deadline_answers_what_is_being_dialled(way: Way) -> None:
     way.fill()
     way.ask()

@@ -7,12 +7,13 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.builders import policy, workload
+from tests.builders import connection, policy, workload
 from tests.inbound.parts import Signer
 from tests.kernel.lab import wait_until
 from tests.mesh.lab import unique
@@ -21,7 +22,7 @@ from ztunnel.cli.clean import lease_age_seconds
 from ztunnel.control.serve import Server
 from ztunnel.demo import run
 from ztunnel.demo.operate import Laboratory
-from ztunnel.errors import Unsupported
+from ztunnel.errors import ConnectionFailed, Unsupported
 from ztunnel.run.build import ControlPlane, Node
 from ztunnel.run.pages import Listeners, listen
 from ztunnel.run.serve import LEASE_SECONDS, run_node, run_parts
@@ -29,7 +30,7 @@ from ztunnel.run.stop import Stop
 from ztunnel.run.voice import Voice
 from ztunnel.xds.pb import discovery_pb2
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
-from ztunnel.xds.snapshot import take
+from ztunnel.xds.snapshot import Snapshot, take
 
 
 @dataclass
@@ -110,7 +111,7 @@ class Planes:
 async def test_a_node_is_ready_when_the_world_is_known_and_says_so_once(nursery):
     server = Server()
     await nursery.start(server.run)
-    server.publish(take([workload("a"), policy("p")], ""))
+    server.publish(take([workload("a"), policy("p")], "", Snapshot()))
     async with running(served_by(server)) as parts:
         await until(lambda: parts.state == ["ready"])
         await until(lambda: parts.said("ready"))
@@ -163,7 +164,7 @@ async def test_a_stream_that_ends_is_opened_again_and_the_pauses_grow(autojump_c
             await planes.end()
             planes.streams.clear()
         at = planes.opened_at
-        pauses = [round(later - earlier, 2) for earlier, later in zip(at, at[1:], strict=False)]
+        pauses = [round(later - earlier, 2) for earlier, later in pairwise(at)]
         assert pauses[:4] == pytest.approx([0.01, 0.02, 0.04, 0.08], abs=0.005)
         assert pauses[-1] == pytest.approx(15.0, abs=0.1)
         assert parts.figure("istio_xds_connection_terminations_total") == {("Complete",): 14}
@@ -201,6 +202,25 @@ async def test_a_control_plane_that_misbehaves_or_is_too_busy_is_asked_again(aut
 # --- the end -------------------------------------------------------------------------
 
 
+class Live:
+    """A connection into a pod, that lives until it ends or is ended."""
+
+    workload_uid = "a"
+
+    def __init__(self, parts: Running) -> None:
+        self.connection = connection("10.0.0.1:1", "10.0.0.2:80")
+        self.error: ConnectionFailed | None = None
+        self._all = parts.node.live
+        self._all.register(self)
+
+    def abort(self, error: ConnectionFailed) -> None:
+        self.error = error
+        self.end()
+
+    def end(self) -> None:
+        self._all.unregister(self)
+
+
 async def ready(planes: Planes, parts: Running) -> None:
     await wait_all_tasks_blocked()
     await planes.answer(AUTHORIZATION)
@@ -214,39 +234,41 @@ async def test_the_lease_is_renewed_until_the_drain_and_not_after_it(autojump_cl
         await ready(planes, parts)
         await trio.sleep(10 * LEASE_SECONDS)
         assert 10 <= len(parts.redirection.renewals) <= 12
-        parts.node.ledger.streams = 1  # one that lives
+        flow = Live(parts)
         parts.stop.ask()
         await trio.sleep(5)
         assert not parts.is_over
         assert parts.redirection.renewals[-1] == 0
         assert parts.redirection.renewals.count(0) == 1
         assert parts.state[0] == "not ready, pending: draining"
-        await trio.sleep(5.1)
+        await trio.sleep(5.5)
         assert parts.is_over
+        assert str(flow.error) == "connection closed due to connection drain"
 
 
 async def test_the_drain_ends_with_the_last_tunnel(autojump_clock):
     planes = Planes()
     async with running(planes.plane, termination_deadline_seconds=100.0) as parts:
         await ready(planes, parts)
-        parts.node.ledger.streams = 1
+        flow = Live(parts)
         parts.stop.ask()
         await trio.sleep(1)
-        parts.node.ledger.streams = 0
-        await trio.sleep(0.1)
+        flow.end()
+        await trio.sleep(0.5)
         assert parts.is_over
+        assert flow.error is None
 
 
 async def test_asked_twice_it_ends_without_waiting(autojump_clock):
     planes = Planes()
     async with running(planes.plane, termination_deadline_seconds=100.0) as parts:
         await ready(planes, parts)
-        parts.node.ledger.streams = 1
+        flow = Live(parts)
         parts.stop.ask()
         await trio.sleep(1)
         assert not parts.is_over
         parts.stop.ask()
-        await trio.sleep(0.1)
+        await trio.sleep(0.5)
         assert parts.is_over
 
 
@@ -268,13 +290,13 @@ async def test_the_admin_page_drains_without_ending(nursery):
 
 async def test_a_part_that_raises_ends_the_node_and_its_lease(autojump_clock):
     planes = Planes()
-    with pytest.raises(ExceptionGroup) as caught:
+
+    def broken(idle_seconds: float) -> None:
+        raise KeyError("a bug")
+
+    with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 (what is begun in the block raises there)
         async with running(planes.plane) as parts:
             await ready(planes, parts)
-
-            def broken(idle_seconds: float) -> None:
-                raise KeyError("a bug")
-
             parts.node.tunnels.retire_idle = broken
             await trio.sleep(20)
     assert caught.group_contains(KeyError, match="a bug")
@@ -328,7 +350,8 @@ def ended(laboratory: Laboratory) -> None:
     log = laboratory.node_log("node-1")
     assert "Traceback" not in log
     assert "ended" in log.splitlines()[-1]
-    assert laboratory._children[-1].wait() == 0
+    proxies = [child for child in laboratory._children if "--pins" in child.args]
+    assert proxies[-1].wait() == 0
     assert lease_age_seconds(laboratory.names.pins("node-1")) > 2
 
 

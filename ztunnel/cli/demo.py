@@ -12,7 +12,7 @@ import click
 
 from ztunnel.demo.claims.catalog import CLAIMS
 from ztunnel.demo.claims.claim import parse_numbers, select
-from ztunnel.demo.claims.perform import perform
+from ztunnel.demo.claims.perform import TTL_SECONDS, perform
 from ztunnel.demo.failure import LaboratoryFailed, unknown
 from ztunnel.demo.manifest import Manifest, parse
 from ztunnel.demo.operate import BUNDLED, Laboratory
@@ -66,12 +66,13 @@ def run(keep: bool, only: str, name: str) -> None:
     """
     chosen = select(CLAIMS, parse_numbers(only))
     holds = perform(Laboratory(name), chosen, keep=keep)
-    if keep:
-        click.echo(f"\nIt is still up. Look at it: ztunnel demo status{_option(name)}")
-        click.echo(f"Call through it: ztunnel demo exec{_option(name)} load -- curl -s http://frontend/")
-        click.echo(f"Remove it: ztunnel demo down{_option(name)}")
-    else:
-        click.echo(f"\nTry it yourself: ztunnel demo up{_option(name)}")
+    click.echo(f"\nIt is still up; its certificates live {TTL_SECONDS} s." if keep else "\nTry it yourself:")
+    if not keep:
+        click.echo(f"Bring it up: ztunnel demo up{_option(name)}")
+    click.echo(f"Look at it: ztunnel demo status{_option(name)}")
+    click.echo(f"Call through it: ztunnel demo exec{_option(name)} load -- curl -s http://frontend/")
+    click.echo(f"See what its proxies say: ztunnel demo logs{_option(name)} node-1")
+    click.echo(f"Remove it: ztunnel demo down{_option(name)}")
     if not holds:
         raise SystemExit(1)
 

@@ -15,6 +15,7 @@ from ztunnel.model.address import Endpoint, parse_endpoint
 from ztunnel.model.workload import Workload, WorkloadKind
 
 BAD_REQUEST = 400
+_CONNECT = (b":method", b"CONNECT")
 _MAX_AUTHORITY_BYTES = 512
 _MAX_HINT_BYTES = 4096
 _TRACEPARENT_BYTES = 55
@@ -109,6 +110,25 @@ def render_request(request: ConnectRequest) -> Fields:
     if request.traceparent:
         fields.append((b"traceparent", request.traceparent.encode()))
     return tuple(fields)
+
+
+Outline = tuple[bytes, bytes]
+"""What of a CONNECT decides what becomes of it, unread: its authority, and `forwarded` without its `for`."""
+
+
+def outline_of(untrusted: Fields) -> Outline | None:
+    """The outline of a CONNECT of the usual shape; None for any other. Requests of one outline are parsed
+    into the same authority and host."""
+    if len(untrusted) < 2 or untrusted[0] != _CONNECT or untrusted[1][0] != b":authority":
+        return None
+    forwarded: bytes | None = None
+    for name, value in untrusted[2:]:
+        if name.startswith(b":"):
+            return None
+        if name == b"forwarded" and forwarded is None:
+            plain = value.startswith(b"for=") and b"," not in value
+            forwarded = value.partition(b";")[2] if plain else value
+    return untrusted[1][1], forwarded or b""
 
 
 def parse_request(untrusted: Fields) -> ConnectRequest:

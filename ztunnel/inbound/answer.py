@@ -9,7 +9,14 @@ from ztunnel.errors import ConnectionFailed, Denied, Drained, PeerError
 from ztunnel.flow.flow import Counts
 from ztunnel.hbone.answer import IncomingTunnel
 from ztunnel.hbone.fields import Fields
-from ztunnel.hbone.request import BAD_REQUEST, parse_request, render_baggage, render_response
+from ztunnel.hbone.request import (
+    BAD_REQUEST,
+    Outline,
+    outline_of,
+    parse_request,
+    render_baggage,
+    render_response,
+)
 from ztunnel.inbound.accept import Inbound, LocalPod
 from ztunnel.inbound.connect import AppDial, unreachable
 from ztunnel.inbound.decision import Arrival, InboundAdmitted, judge_tunnel
@@ -18,12 +25,15 @@ from ztunnel.model.connection import Connection, Security
 from ztunnel.model.identity import SpiffeId
 from ztunnel.model.workload import Workload
 from ztunnel.redirect.attach import PodNetwork
+from ztunnel.state.world import World
 from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.report import Account, Journey
 
 _OK = 200
 _UNAUTHORIZED = 401
 _UNAVAILABLE = 503
+_REMEMBERED = 64
+"""Outlines that a session's answers are kept for: a pod has few ports, and a peer may invent many."""
 
 
 class TunnelConnection:
@@ -83,9 +93,8 @@ class TunnelConnection:
             return
         try:
             self._tunnel.accept(self._welcome(), app, self._counts, self._ended)
-        except (
-            OSError
-        ) as failure:  # the engine could not watch the socket; the tunnel has it already, and closes it
+        except OSError as failure:
+            # The engine could not watch the socket; the tunnel has it already, and closes it.
             self._tunnel.abort(unreachable(self.connection.destination, failure))
 
     def _refuse(self, status: int, error: ConnectionFailed) -> None:
@@ -111,9 +120,16 @@ def _status_of(error: ConnectionFailed) -> int:
 
 
 class TunnelAcceptor:
-    """Judges the requests of one session: who the peer is was proved once, for all of them."""
+    """Judges the requests of one session: who the peer is was proved once, for all of them.
 
-    __slots__ = ("_described", "_identity", "_inbound", "_local", "_peer", "_pod", "_welcoming")
+    What becomes of a request depends on what it asks for and on the world, because both ends and the identity
+    are the session's: so an answer counts for every request of the same outline, until the world is another
+    one.
+    """
+
+    __slots__ = (
+        "_admitted", "_described", "_identity", "_inbound", "_local", "_peer", "_pod", "_welcoming", "_world",
+    )  # fmt: skip
 
     def __init__(
         self, inbound: Inbound, pod: LocalPod, ends: tuple[Endpoint, PeerAddress], identity: SpiffeId
@@ -123,16 +139,38 @@ class TunnelAcceptor:
         self._pod = pod
         self._local, self._peer = ends
         self._identity = identity
+        self._world: World | None = None
+        self._admitted: dict[Outline, tuple[Connection, Journey]] = {}
         self._described: Workload | None = None
         self._welcoming: Fields = render_response(_OK)
 
     def requested(self, tunnel: IncomingTunnel) -> None:
         """The peer asks for a tunnel."""
-        inbound, pod = self._inbound, self._pod
-        world = inbound.hold.world
-        workload = world.workload(pod.uid)
+        world = self._inbound.hold.world
+        if world is not self._world:
+            self._world = world
+            self._admitted.clear()
         # Up to 64 KiB of the peer's, which would stay for as long as the tunnel.
         untrusted, tunnel.headers = tunnel.headers, ()
+        outline = outline_of(untrusted)
+        known = self._admitted.get(outline) if outline else None
+        if known is None:
+            known = self._judge(world, tunnel, untrusted)
+            if known is None:
+                return
+            if outline and len(self._admitted) < _REMEMBERED:
+                self._admitted[outline] = known
+        connection, journey = known
+        TunnelConnection(self._inbound, self._pod.uid, tunnel, connection).start(
+            self._pod.network, journey, self._welcome
+        )
+
+    def _judge(
+        self, world: World, tunnel: IncomingTunnel, untrusted: Fields
+    ) -> tuple[Connection, Journey] | None:
+        """What was admitted, and what to report of it; None where the tunnel has been refused."""
+        inbound = self._inbound
+        workload = world.workload(self._pod.uid)
         authority = ""
         try:
             request = parse_request(untrusted)
@@ -148,9 +186,8 @@ class TunnelAcceptor:
             tunnel.refuse(render_response(_status_of(error)))
             inbound.report.refuse(self._journey(workload, None, authority), error)
         else:
-            journey = self._journey(workload, found, str(found.app))
-            connection = TunnelConnection(inbound, pod.uid, tunnel, found.admitted.connection)
-            connection.start(pod.network, journey, self._welcome)
+            return found.admitted.connection, self._journey(workload, found, str(found.app))
+        return None
 
     def _welcome(self) -> Fields:
         """The 200 that says who we are; rendered again when the workload has changed."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Direction
@@ -22,8 +23,7 @@ from ztunnel.telemetry.line import Bare, Field, bare, quote, render_json, render
 SCOPE = "access"
 
 
-@dataclass(frozen=True, slots=True)
-class Party:
+class Party(NamedTuple):
     """One end of a connection, as far as it is known; what is empty is left out of the line."""
 
     address: Endpoint
@@ -44,8 +44,7 @@ def party(address: Endpoint, workload: Workload | None, identity: SpiffeId | Non
     return Party(address, name, workload.namespace, identity, workload.cluster)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One connection that ended. `destination.address` is where we connected to, or the peer did.
 
     `hbone_address` is the target inside the tunnel (`ip:port` or `hostname:port`), `service` the hostname of

@@ -1,4 +1,4 @@
-"""One laboratory of the bundled application for all claims; its certificates live as shortly as in the demo."""
+"""One laboratory of the bundled application for all claims. Its certificates live shortly."""
 
 import os
 from collections.abc import Callable, Iterator

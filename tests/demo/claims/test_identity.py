@@ -23,4 +23,5 @@ def test_without_its_policy_the_claim_fails(stage: Stage, check: Callable[[Claim
         )
         assert any("load calls payments: answered" in complaint for complaint in check(identity.CLAIM))
     finally:
-        stage.change(policy)
+        stage.laboratory.apply(policy)
+        stage.until("the policy is back", lambda: all(stage.dump(node)["policies"] for node in stage.nodes))

@@ -2,7 +2,6 @@ from ipaddress import IPv6Address
 
 import pytest
 
-from ztunnel.demo.claims.direct import STRICT
 from ztunnel.demo.claims.stage import Stage
 from ztunnel.demo.failure import LaboratoryFailed
 
@@ -25,20 +24,6 @@ def test_a_figure_is_what_it_is_when_it_reaches_what_is_expected_or_never_does(s
     figures = iter((1, 2, 3, *[4] * 10_000))
     assert stage.reaches(lambda: next(figures), 3) == 3
     assert stage.reaches(lambda: next(figures), 9) == 4
-
-
-def test_objects_are_in_force_for_the_length_of_a_block(stage: Stage) -> None:
-    def listed() -> int:
-        return sum(
-            "strict" in key
-            for each in stage.dump("node-1")["workloads"]
-            for key in each["authorizationPolicies"]
-        )
-
-    assert not listed()
-    with stage.applied(STRICT):
-        assert listed()
-    assert not listed()
 
 
 def test_the_mesh_is_off_and_on_at_every_node(stage: Stage) -> None:

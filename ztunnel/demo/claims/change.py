@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ztunnel.demo.claims.claim import Claim, Findings
 from ztunnel.demo.claims.direct import DENY, open_direct
+from ztunnel.demo.claims.enforce import enforced
 from ztunnel.demo.claims.stage import Stage
 from ztunnel.demo.failure import LaboratoryFailed
 
@@ -19,7 +20,7 @@ def _measure(stage: Stage, findings: Findings) -> None:
     for client, pod in others:
         _open(stage, client, f"to {pod}", pod)
     try:
-        with stage.applied(DENY) as begun:
+        with enforced(stage, DENY) as begun:
             ended = stage.caller("load").ends(list(_REFUSED), _LONGEST_SECONDS)
             for name in _REFUSED:
                 error, at = ended.get(name, ("", begun + _LONGEST_SECONDS))
@@ -40,7 +41,7 @@ def _open(stage: Stage, client: str, name: str, pod: str) -> None:
 
 CLAIM = Claim(
     6,
-    "A change of policy ends what it refuses, within a second, and nothing else",
+    "A change of policy ends what it refuses within a second, and nothing else",
     "open connections of two accounts, direct and tunnelled, when a DENY policy for one of them is written",
     _measure,
 )

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 
 from ztunnel.demo.capture import capture
 from ztunnel.demo.claims.claim import Claim, Findings
+from ztunnel.demo.claims.enforce import enforcing
 from ztunnel.demo.claims.secrecy import count_marks, new_mark
 from ztunnel.demo.claims.shares import is_even, tolerance
 from ztunnel.demo.claims.stage import NAMESPACE, NEAR, Stage
@@ -69,13 +70,14 @@ def is_direct(stage: Stage, client: str, local: Endpoint, server: str, to: Endpo
 def _measure(stage: Stage, findings: Findings) -> None:
     to = stage.pod("orders-1")
     _count(stage, findings, to)
-    with stage.applied(DENY):
+    with enforcing(stage) as enforce:
+        enforce(DENY)
         first, second = stage.caller("load").call(to), stage.caller("load").call(to)
         findings.note(
             f"a DENY policy: {first.error or 'answered'}, then at connect {second.error or 'answered'}",
             bool(first.error) and second.error == "ECONNREFUSED",
         )
-    with stage.applied(STRICT):
+        enforce(STRICT)
         _encrypt(stage, findings, to)
     _spread(stage, findings)
 
@@ -141,7 +143,7 @@ def _spread(stage: Stage, findings: Findings) -> None:
 
 CLAIM = Claim(
     2,
-    "On one node calls are direct: no proxy in the path, still authorized, still counted",
+    "On one node calls are direct, and still authorized and counted",
     "both ends by sock_diag, metrics before and after, policies, a capture on the node's bridge, "
     "calls of a VIP with one endpoint here and three elsewhere",
     _measure,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ztunnel.demo.claims.certify import account, certify
 from ztunnel.demo.claims.claim import Claim, Findings
+from ztunnel.demo.claims.enforce import enforced
 from ztunnel.demo.claims.impostor import LISTENING
 from ztunnel.demo.claims.stage import FAR, LABEL, NAMESPACE, NEAR, Stage
 from ztunnel.model.address import Endpoint
@@ -53,7 +54,7 @@ def _measure(stage: Stage, findings: Findings) -> None:
     allowed = stage.caller("frontend-1").call(payments)
     findings.note(f"frontend calls payments: {allowed.error or 'answered'}", not allowed.error)
     _refuse(stage, findings, payments, _NONE_ALLOWED)
-    with stage.applied(_DENY):
+    with enforced(stage, _DENY):
         _refuse(stage, findings, payments, f"explicitly denied by: {_DENY_KEY}")
         counted = stage.reaches(lambda: _denials(stage) - before, 1)
         findings.note(f'ztunnel_policy_denials_total{{policy="{_DENY_KEY}"}} +{counted}', counted == 1)

@@ -100,7 +100,7 @@ def _processes(stage: Stage) -> set[int]:
 
 CLAIM = Claim(
     9,
-    "The label off and on again: new calls follow it, nothing is cut or restarted",
+    "The label off and on again: new calls follow, nothing is cut or restarted",
     "a capture of new calls, connections of each time in both directions, the metric, the processes",
     _measure,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ztunnel.demo.claims.claim import Claim, Findings
 from ztunnel.demo.claims.direct import STRICT
+from ztunnel.demo.claims.enforce import enforcing
 from ztunnel.demo.claims.stage import FAR, NEAR, Stage
 from ztunnel.errors import Flag
 from ztunnel.model.connection import Security
@@ -22,7 +23,8 @@ def _measure(stage: Stage, findings: Findings) -> None:
     def counted(node: str, flag: Flag) -> int:
         return stage.reaches(lambda: _closed(stage, node, flag) - before[node, flag], 1)
 
-    with stage.applied(STRICT):
+    with enforcing(stage) as enforce:
+        enforce(STRICT)
         for node, pod in _PLACES:
             refused = caller.call(stage.pod(pod))
             count = counted(node, Flag.DENY)
@@ -30,7 +32,7 @@ def _measure(stage: Stage, findings: Findings) -> None:
             findings.note(text, bool(refused.error) and count == 1)
         inside = stage.caller("load").call(stage.pod("orders-2"))
         findings.note(f"STRICT, from inside the mesh: {inside.error or 'answered'}", not inside.error)
-        stage.change(_PERMISSIVE)
+        enforce(_PERMISSIVE)
         for node, pod in _PLACES:
             let_in = caller.call(stage.pod(pod))
             count = counted(node, Flag.NONE)

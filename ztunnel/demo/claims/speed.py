@@ -21,7 +21,7 @@ from ztunnel.model.address import Endpoint
 from ztunnel.telemetry.labels import Reporter
 
 _CONNECTIONS = 8
-_SECONDS = 0.5
+_SECONDS = 0.4
 _RUNS, _MOST_RUNS = 3, 7
 _BULK_BYTES = 128 << 20
 _FLOORS = {NEAR: 0.9, FAR: 0.0}  # across nodes the ratio is shown

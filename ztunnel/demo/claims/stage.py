@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
@@ -144,43 +143,3 @@ class Stage:
 
         self.until(f"the nodes have the label {mode!r} in force", lambda: all(map(carried_out, self.nodes)))
         return time.monotonic() - begun
-
-    @contextmanager
-    def applied(self, text: str) -> Iterator[float]:
-        """Have objects in force (`change`) for the length of a `with` block; gives when they were written."""
-        before = {node: _policies(self.dump(node)) for node in self.nodes}
-        begun = time.monotonic()
-        try:
-            self.change(text)
-            yield begun
-        finally:
-            self.laboratory.apply(text, delete=True)
-            self.until(
-                "the nodes have the policies of before in force",
-                lambda: all(_policies(self.dump(node)) == before[node] for node in self.nodes),
-            )
-
-    def change(self, text: str) -> None:
-        """Apply objects by which the proxies' policies differ, and wait until they do at every node."""
-        before = {node: _policies(self.dump(node)) for node in self.nodes}
-        self.laboratory.apply(text)
-
-        def in_force(node: str) -> bool:
-            now = _policies(self.dump(node))
-            return now != before[node] and _is_complete(now)
-
-        self.until("the nodes have the policies in force", lambda: all(map(in_force, self.nodes)))
-
-
-_Policies = tuple[list[Any], dict[str, Sequence[str]]]
-
-
-def _policies(dump: dict[str, Any]) -> _Policies:
-    """The policies of a configuration, and which ones each workload lists."""
-    return dump["policies"], {each["uid"]: each["authorizationPolicies"] for each in dump["workloads"]}
-
-
-def _is_complete(policies: _Policies) -> bool:
-    """Whether every policy that a workload lists has come."""
-    known = {f"{policy['namespace']}/{policy['name']}" for policy in policies[0]}
-    return all(known.issuperset(listed) for listed in policies[1].values())
