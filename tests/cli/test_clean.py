@@ -1,4 +1,4 @@
-"""`ztunnel clean` on installations of their own names; whatever else is pinned on the machine is not touched."""
+"""`ztunnel clean` on installations of their own names; what else is pinned on the machine is not touched."""
 
 from __future__ import annotations
 
@@ -122,7 +122,8 @@ def test_what_a_proxy_still_holds_is_refused_unless_forced(lab: Lab) -> None:
         done = call("--pins", pins)
         assert (done.exit_code, done.output) == (
             1,
-            f"Error: the proxy of {pins} runs, or did until two seconds ago: stop it first, or give --force\n",
+            f"Error: the proxy of {pins} runs, or did until two seconds ago: "
+            "stop it first, or give --force\n",
         )
         assert pins.exists()
         kernel.redirection.end_lease()

@@ -270,6 +270,7 @@ async def test_asked_twice_it_ends_without_waiting(autojump_clock):
         parts.stop.ask()
         await trio.sleep(0.5)
         assert parts.is_over
+        assert flow.error is not None
 
 
 async def test_the_admin_page_drains_without_ending(nursery):

@@ -56,7 +56,7 @@ def test_an_outbound_tunnel_is_logged_as_istio_logs_it():
 
 def test_an_inbound_line_counts_from_its_own_side():
     line = COMPLETE + ENDS + 'direction="inbound" bytes_sent=22 bytes_recv=11 duration="3ms"'
-    assert render_record(replace(OUTBOUND, direction=Direction.INBOUND)) == line
+    assert render_record(OUTBOUND._replace(direction=Direction.INBOUND)) == line
 
 
 def test_plain_traffic_to_a_stranger_has_no_identities():
@@ -111,7 +111,7 @@ def test_an_early_denial_is_a_warning():
 
 
 def test_json_has_the_same_keys_flat():
-    entry = json.loads(render_record_json(replace(OUTBOUND, error="why")))
+    entry = json.loads(render_record_json(OUTBOUND._replace(error="why")))
     assert list(entry)[:4] == ["level", "time", "scope", "message"]
     assert (entry["level"], entry["scope"], entry["message"]) == ("error", "access", "connection complete")
     assert entry["time"] == "2026-08-20T10:00:00.123456Z"
@@ -126,7 +126,7 @@ def test_a_pod_without_a_name_goes_by_its_canonical_service():
 
 
 def test_an_ipv6_address_stands_in_brackets():
-    record = replace(OUTBOUND, source=Party(parse_endpoint("[fd00::1]:5")))
+    record = OUTBOUND._replace(source=Party(parse_endpoint("[fd00::1]:5")))
     assert "src.addr=[fd00::1]:5 dst.addr=" in render_record(record)
 
 
@@ -134,7 +134,7 @@ def test_an_ipv6_address_stands_in_brackets():
 @given(*[st.text(st.characters(), min_size=1)] * 4)
 def test_no_name_breaks_a_line(render, name, namespace, target, error):
     end = Party(CLIENT.address, name, namespace, None, name)
-    line = render(replace(OUTBOUND, source=end, service=name, hbone_address=target, error=error))
+    line = render(OUTBOUND._replace(source=end, service=name, hbone_address=target, error=error))
     assert len(line.splitlines()) == 1
     assert line.replace("\t", "").isprintable()
     assert line.count("\t") == (4 if render is render_record else 0)

@@ -101,7 +101,7 @@ def _link_id(pin: Path) -> int:
 
 CLAIM = Claim(
     7,
-    "kill -9 of a node proxy: flows live on, new ones fail closed, all is mended",
+    "kill -9 of a node proxy: flows live on, new ones fail closed, all mends",
     "kill -9 with connections open; calls and a capture while it is down; link ids and pids before and after",
     _measure,
 )

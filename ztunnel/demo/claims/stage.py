@@ -25,7 +25,7 @@ NEAR, FAR = "node-1", "node-2"
 METRICS_PORT = 15020
 PORT = 8080
 _PATIENCE_SECONDS = 10.0
-_PAUSE_SECONDS = 0.01
+_PAUSE_SECONDS = 0.02
 _FIGURE_SECONDS = 2.0
 
 Family = type[IPv4Address] | type[IPv6Address]

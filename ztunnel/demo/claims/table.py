@@ -13,7 +13,7 @@ from ztunnel.demo.claims.claim import Outcome
 
 def table(outcomes: Sequence[Outcome]) -> Table:
     """One row for each claim; what speaks against one says so, for those who see no colours."""
-    made = Table(box=box.ROUNDED, show_lines=True)
+    made = Table(box=box.ROUNDED, show_lines=True, expand=True)
     made.add_column("", justify="right")
     made.add_column("Claim", ratio=5)
     made.add_column("How it was checked", ratio=6)
