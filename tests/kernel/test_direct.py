@@ -290,6 +290,8 @@ def test_a_live_flow_is_destroyed_from_either_end(pair: Pair, which) -> None:
         sockets.cookie_of(client),
         sockets.cookie_of(server),
     }
+    cookies = [sockets.cookie_of(client), sockets.cookie_of(server)]
+    assert [pair.redirection.is_direct(cookie) for cookie in (*cookies, 0)] == [True, True, False]
     assert sockets.destroy(pod.netns, *own)
     near, far = (client, server) if which == "a" else (server, client)
     with pytest.raises(ConnectionAbortedError):
@@ -297,6 +299,7 @@ def test_a_live_flow_is_destroyed_from_either_end(pair: Pair, which) -> None:
     with pytest.raises(ConnectionResetError):
         far.recv(1)
     assert {each.sent_bytes for each in pair.records(2)} == {10}
+    assert not any(map(pair.redirection.is_direct, cookies))
     assert not sockets.destroy(pod.netns, *own)
     pair.call()  # the application and its listener are well
     pair.kernel.accept(pair.app)

@@ -16,7 +16,7 @@ def table(outcomes: Sequence[Outcome]) -> Table:
     made = Table(box=box.ROUNDED, show_lines=True, expand=True)
     made.add_column("", justify="right")
     made.add_column("Claim", ratio=5)
-    made.add_column("How it was checked", ratio=6)
+    made.add_column("How it was checked", ratio=6, overflow="fold")
     made.add_column("Figures", ratio=11, overflow="fold")
     made.add_column("", no_wrap=True)
     for outcome in outcomes:
