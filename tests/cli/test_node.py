@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from tests.kernel.lab import CACHE, unique
+from tests.kernel.lab import CACHE, unique, wait_until
 from ztunnel.cli.main import main
 from ztunnel.demo import run
 from ztunnel.kernel import cgroup
@@ -21,7 +23,7 @@ from ztunnel.kernel import cgroup
 ROOT = Path(__file__).parents[2]
 POD = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: t}\nspec: {nodeName: n1}\n"
 
-_HOLD = "import socket,subprocess,sys; held=socket.create_server(('::',int(sys.argv[1])),family=10); "
+_HOLD = "import socket,subprocess,sys; held=socket.create_server(('127.0.0.1',int(sys.argv[1]))); "
 _HOLD += "sys.exit(subprocess.run(sys.argv[2:]).returncode)"
 _NOBODY = "import os,sys; import trio,ztunnel.cli.node; os.setuid(65534); "
 _NOBODY += "from ztunnel.cli.main import main; main(sys.argv[1:])"
@@ -220,14 +222,38 @@ def test_a_cache_that_cannot_be_made(machine: Machine) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_during_the_start_ends_it_in_order(machine: Machine, number: signal.Signals) -> None:
+    lock = machine.path / "cache" / "bpf" / f".{machine.pins.name}.lock"
     command = machine.command({}, (), "")
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=env
-    ) as proxy:
-        assert proxy.stdout is not None
-        assert "starting" in proxy.stdout.readline()
+    with ExitStack() as stack:
+        output = stack.enter_context((machine.path / "log").open("w"))
+        held = stack.enter_context(lock.open("w"))
+        stack.callback(lock.unlink)
+        fcntl.flock(held, fcntl.LOCK_EX)  # another loader is at work
+        proxy = stack.enter_context(
+            subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env=env)
+        )
+        stack.callback(proxy.kill)
+        wait_until(lambda: "starting" in (machine.path / "log").read_text())
         proxy.send_signal(number)
-        rest = proxy.stdout.read()
-        assert proxy.wait() == 0, rest
-    assert "Traceback" not in rest
+        fcntl.flock(held, fcntl.LOCK_UN)
+        assert proxy.wait() == 0
+    log = (machine.path / "log").read_text()
+    assert not [word for word in ("Traceback", "ready", "draining") if word in log]
+
+
+@pytest.mark.root
+def test_it_starts_where_nothing_is_missing(machine: Machine) -> None:
+    command = machine.command({"--node": None}, (), "")
+    env = {**os.environ, "NODE_NAME": "n1", "PYTHONDONTWRITEBYTECODE": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env) as proxy:
+        assert proxy.stdout is not None
+        lines = []
+        for line in proxy.stdout:
+            lines.append(line)
+            if "\tready\t" in line:
+                proxy.send_signal(signal.SIGTERM)
+        assert proxy.wait() == 0
+    said = [line.split("\t")[3].strip() for line in lines if "\tztunnel\t" in line]
+    assert said == ["starting", "ready", "draining", "ended"]
+    assert machine.pins.is_dir()

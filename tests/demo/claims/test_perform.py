@@ -56,3 +56,10 @@ def test_what_keeps_a_claim_from_being_measured_fails_it_and_the_next_one_is_mea
     assert "not measured to its end: a stone in the way" in printed
     assert "1 of 2 claims hold" in printed
     assert find.exists(laboratory.names)
+
+
+def test_a_laboratory_that_was_up_before_is_left_alone(laboratory: Laboratory) -> None:
+    laboratory.up(start_nodes=False)
+    with pytest.raises(LaboratoryFailed, match="is already up"):
+        perform(Laboratory(laboratory.names.lab), [LOOK], keep=False)
+    assert all(pod.running for pod in laboratory.survey()[1])

@@ -23,7 +23,7 @@ def test_a_row_has_claim_check_figures_and_verdict() -> None:
 
 
 def test_a_row_says_what_speaks_against_the_claim_without_colours_too() -> None:
-    text = rendered(table([BAD]))
+    text = rendered(table([BAD]), width=160)
     assert "FAIL" in text
     assert "not so: [2 of 3]" in text
     assert "the node is gone" in text

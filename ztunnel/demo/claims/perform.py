@@ -29,14 +29,14 @@ def perform(laboratory: Laboratory, claims: Sequence[Claim], *, keep: bool) -> b
     The laboratory is taken down at the end, whatever happens; with `keep` it stays, whatever was found.
 
     Raises:
-        LaboratoryFailed: it did not come up, or did not go down.
+        LaboratoryFailed: it did not come up, or was up before and stays so, or did not go down.
     """
     console = new_console()
     begun = time.monotonic()
     outcomes: list[Outcome] = []
-    try:
-        with _short_lives():
-            plan = laboratory.up()
+    with _short_lives():
+        plan = laboratory.up()  # outside of the try: one that was up before is not ours to take down
+        try:
             nodes, pods = len(plan.nodes), len(plan.pods)
             console.print(f"{nodes} nodes and {pods} pods are up after {time.monotonic() - begun:.1f} s.\n")
             with Stage(laboratory) as stage:
@@ -44,9 +44,9 @@ def perform(laboratory: Laboratory, claims: Sequence[Claim], *, keep: bool) -> b
                     with console.status(f"{claim.number} {claim.title}"):
                         outcomes.append(measure(claim, stage))
                     console.print(progress(outcomes[-1]), soft_wrap=True)
-    finally:
-        if not keep:
-            laboratory.down()
+        finally:
+            if not keep:
+                laboratory.down()
     console.print()
     console.print(table(outcomes))
     console.print(summary(outcomes, time.monotonic() - begun))

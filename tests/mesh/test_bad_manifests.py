@@ -1,0 +1,183 @@
+"""Manifests that are wrong while the mesh runs: said with file, line and field; the last good state stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mesh import lab
+from tests.mesh.lab import Mesh, wait_until
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+
+MANIFESTS = (
+    lab.NODES
+    + lab.namespace("shop")
+    + lab.namespace("out", ambient=False)
+    + lab.pod("shop/caller", "node-1")
+    + lab.pod("shop/called", "node-2")
+    + lab.pod("out/plain", "node-1")
+    + lab.policy("shop/only-caller", "ALLOW", "[{from: [{source: {namespaces: [shop]}}]}]")
+)
+HEAD = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: bad, namespace: shop}\n"
+
+# The text, the line that has to be named, and a part of what has to be said.
+BAD = {
+    "syntax.yml": (HEAD + "spec:\n  rules: [\n", 6, "not YAML"),
+    "tab.yml": (HEAD + "spec:\n\trules: []\n", 5, "not YAML"),
+    "field.yml": (HEAD + "spec:\n  action: DENY\n  rulez: [{}]\n", 6, "spec.rulez"),
+    "deep.yml": (HEAD + "spec:\n  rules:\n  - from:\n    - source: {principal: [x]}\n", 7, "principal"),
+    "type.yml": (HEAD + "spec:\n  rules: everything\n", 5, "spec.rules"),
+    "list.yml": (HEAD + "spec:\n  rules:\n  - to:\n    - operation: {ports: '80'}\n", 7, "ports"),
+    "cidr.yml": (
+        HEAD + "spec:\n  rules:\n  - from:\n    - source:\n        ipBlocks: [10.0.0.0/33]\n",
+        8,
+        "ipBlocks[0]: neither an address nor a CIDR",
+    ),
+    "port.yml": (HEAD + "spec:\n  rules:\n  - to:\n    - operation: {ports: ['80000']}\n", 7, "ports[0]"),
+    "action.yml": (HEAD + "spec:\n  action: FORBID\n", 5, "spec.action"),
+    "selector.yml": (HEAD + "spec:\n  selector:\n    matchLabels: {app: [a, b]}\n", 6, "matchLabels"),
+    "empty-key.yml": (HEAD + "spec:\n  selector:\n    matchLabels: {'': a}\n", 6, "matchLabels"),
+    "mode.yml": (
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: shop}\n"
+        "spec:\n  mtls: {mode: VERY_STRICT}\n",
+        5,
+        "spec.mtls.mode: must be one of",
+    ),
+    "service.yml": (
+        "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop}\nspec: {ports: [{port: x}]}\n",
+        4,
+        "port",
+    ),
+    "pod.yml": (
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop}\n"
+        "status: {podIPs: [{ip: 10.0.0.999}]}\n",
+        4,
+        "10.0.0.999",
+    ),
+    "nameless.yml": ("apiVersion: v1\nkind: Service\nmetadata: {namespace: shop}\n", 3, "name"),
+    "number.yml": ("- 1\n- 2\n", 1, "mapping"),
+}
+
+
+@pytest.fixture
+def folder(mesh: Mesh) -> Iterator[Path]:
+    """The folder that the proxies watch; what a test writes there is removed afterwards.
+
+    It belongs to the laboratory, which reads its own `*.yaml` in it, and nothing else.
+    """
+    folder = mesh.laboratory.names.manifests
+    before = set(folder.iterdir())
+    yield folder
+    for path in set(folder.iterdir()) - before:
+        path.unlink()
+    for node in ("node-1", "node-2"):
+        wait_until(lambda node=node: faults(mesh, node) == 0, "all is well")  # type: ignore[misc]
+
+
+def faults(mesh: Mesh, node: str) -> float:
+    return mesh.figures(node).total("ztunnel_manifest_faults")
+
+
+def readiness(mesh: Mesh, node: str) -> tuple[int, str]:
+    names = mesh.laboratory.names
+    return lab.fetch(names.netns(names.node(node)), 15021, "/healthz/ready", {})
+
+
+def holds(mesh: Mesh) -> bool:
+    """Whether what is in force is the last good state: shop may, plain may not."""
+    target = mesh.address("shop/called")
+    return mesh.call("shop/caller", target, 8080).answers() and mesh.call("out/plain", target, 8080).refused
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_wrong_is_said_with_its_place(mesh: Mesh, folder: Path, name: str) -> None:
+    text, line, said = BAD[name]
+    (folder / name).write_text(text)
+    for node in ("node-1", "node-2"):
+        wait_until(lambda node=node: faults(mesh, node) >= 1, f"{node} counts the fault")  # type: ignore[misc]
+        status, body = readiness(mesh, node)
+        assert status == 200, "the mesh goes on"
+        place = f"{name}:{line}:"
+        shown = next((one for one in body.splitlines() if name in one), body)
+        assert place in shown, body
+        assert said in shown
+    logged = wait_until(
+        lambda: [one for one in mesh.lines("node-1") if one["level"] == "error" and name in one["text"]],
+        "the log has it",
+    )
+    texts = [one["fault"] for one in logged]
+    assert len(set(texts)) == len(texts), "each is said once"
+    assert holds(mesh)
+
+
+def test_all_faults_are_said_at_once(mesh: Mesh, folder: Path) -> None:
+    for name, (text, _, _) in BAD.items():
+        (folder / name).write_text(text)
+    wait_until(lambda: faults(mesh, "node-1") >= len(BAD), "every fault is counted")
+    body = readiness(mesh, "node-1")[1]
+    assert [name for name in BAD if name not in body] == []
+    assert holds(mesh)
+
+
+def test_a_good_change_beside_a_bad_one_waits_until_that_is_mended(mesh: Mesh, folder: Path) -> None:
+    (folder / "bad.yml").write_text(BAD["syntax.yml"][0])
+    wait_until(lambda: faults(mesh, "node-2") == 1, "the fault")
+    (folder / "good.yml").write_text(lab.policy("shop/all", "ALLOW", "[{}]"))
+    lab.steadily(
+        lambda: mesh.call("out/plain", mesh.address("shop/called"), 8080).refused, "still refused", 1.0
+    )
+    (folder / "bad.yml").write_text(
+        lab.policy("shop/mended", "DENY", "[{to: [{operation: {ports: ['1']}}]}]")
+    )
+    wait_until(lambda: faults(mesh, "node-2") == 0, "mended")
+    wait_until(lambda: mesh.call("out/plain", mesh.address("shop/called"), 8080).answers(), "now admitted")
+
+
+def test_what_is_not_text_is_a_fault_and_what_is_no_manifest_is_none(mesh: Mesh, folder: Path) -> None:
+    (folder / "binary.yml").write_bytes(b"\xff\xfe\x00kind: Pod")
+    wait_until(lambda: faults(mesh, "node-1") == 1, "the fault")
+    assert "binary.yml" in readiness(mesh, "node-1")[1]
+    (folder / "binary.yml").write_text("\n---\n---\n# nothing\n")
+    (folder / "notes.txt").write_text("a: b: c")
+    (folder / ".hidden.yml").write_text("a: b: c")
+    wait_until(lambda: faults(mesh, "node-1") == 0, "all is well")
+    assert holds(mesh)
+
+
+def test_an_unknown_kind_is_warned_about_once(mesh: Mesh, folder: Path) -> None:
+    strange = (
+        "apiVersion: example.org/v1\nkind: Strange\nmetadata: {name: s, namespace: shop}\nspec: {a: 1}\n"
+    )
+    (folder / "strange.yml").write_text(strange)
+    mesh.settle()
+    warned = wait_until(
+        lambda: [one for one in mesh.lines("node-1") if "Strange" in one["text"]], "a warning"
+    )
+    assert [one["level"] for one in warned] == ["warn"]
+    (folder / "strange.yml").write_text(strange + "---\n" + strange.replace("name: s,", "name: t,"))
+    mesh.settle()
+    assert len([one for one in mesh.lines("node-1") if "Strange" in one["text"]]) == 1
+    assert faults(mesh, "node-1") == 0
+    assert holds(mesh)
+
+
+def test_a_proxy_that_restarts_upon_a_fault_says_so_and_stays_closed(mesh: Mesh, folder: Path) -> None:
+    """There is no last good state for it: better no mesh than another one."""
+    (folder / "bad.yml").write_text(BAD["syntax.yml"][0])
+    wait_until(lambda: faults(mesh, "node-1") == 1, "the fault")
+    mesh.laboratory.kill_node("node-1")
+    with pytest.raises(lab.LaboratoryFailed, match=r"bad\.yml:6.*not YAML"):
+        mesh.laboratory.start_node("node-1")
+    assert not mesh.call("shop/caller", mesh.address("shop/called"), 8080).answers()
+    (folder / "bad.yml").unlink()
+    mesh.laboratory.start_node("node-1")
+    assert holds(mesh)
+
+
+def test_nothing_unexpected_was_logged(mesh: Mesh) -> None:
+    for node in ("node-1", "node-2"):
+        assert "Traceback" not in mesh.laboratory.node_log(node)
+        assert mesh.figures(node).total("ztunnel_internal_errors_total") == 0
