@@ -81,7 +81,7 @@ def test_a_node_reaches_pods_and_virtual_addresses(plain: Laboratory) -> None:
     ):
         assert '"pod"' in plain.exec_node("node-1", [*CURL, url]).stdout
     cgroup = plain.exec_node("node-1", ["cat", "/proc/self/cgroup"]).stdout
-    assert f"/ztunnel-{plain.names.lab}/node-1/node\n" in cgroup
+    assert f"/ztunnel-{plain.names.lab}/node-1/kubelet\n" in cgroup
 
 
 def test_a_command_in_a_pod_has_its_files_its_cgroup_and_its_exit_status(plain: Laboratory) -> None:

@@ -16,6 +16,16 @@ def test_the_peer_is_told_at_half_of_the_window() -> None:
     assert window.left_bytes == 90
 
 
+def test_the_peer_is_told_sooner_when_it_has_little_left() -> None:
+    window = ReceiveWindow(100)
+    window.left_bytes -= 90  # 80 of them stay with a slow reader
+    assert window.take(9) == 0
+    assert window.take(1) == 10
+    assert window.left_bytes == 20
+    window.left_bytes -= 20
+    assert window.take(1) == 1
+
+
 @given(st.lists(st.integers(0, 30)))
 def test_the_peer_may_never_send_more_than_the_window(counts: list[int]) -> None:
     window, held = ReceiveWindow(100), 0

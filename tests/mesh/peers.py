@@ -168,5 +168,5 @@ def without_proxy(mesh: Mesh, node: str) -> None:
     laboratory.kill_node(node)
     pins = str(laboratory.names.pins(node))
     subprocess.run(
-        [sys.executable, "-m", "ztunnel", "clean", "--pins", pins], check=True, capture_output=True
+        [sys.executable, "-m", "ztunnel", "clean", "--force", "--pins", pins], check=True, capture_output=True
     )

@@ -21,7 +21,7 @@ class ReceiveWindow:
     def take(self, count: int) -> int:
         """`count` bytes have been passed on. Returns the increment to send, 0 for none yet."""
         taken = self.taken_bytes + count
-        if taken < self._half:
+        if taken < self._half and taken < self.left_bytes:
             self.taken_bytes = taken
             return 0
         self.taken_bytes = 0
