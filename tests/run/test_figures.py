@@ -23,6 +23,7 @@ async def test_figures_are_those_of_the_parts():
         node.handshakes.failed_total = 4
         found = samples(node)
         assert found["ztunnel_redirect_outcomes_total"] == {("captured",): 3}
+        assert found["istio_tcp_sockets_open"] == {("source",): 0, ("destination",): 0}
         assert found["ztunnel_hbone_sessions"] == {(): 1}
         assert found["ztunnel_hbone_tunnels"] == {(): 2}
         assert found["ztunnel_hbone_glitches_total"] == {(): 3}

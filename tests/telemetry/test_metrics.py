@@ -161,15 +161,11 @@ def test_a_series_that_moves_is_kept():
         assert LABELS in rows(metrics, now)
 
 
-def test_sockets_and_denials_are_figures():
+def test_denials_are_figures():
     metrics, figures = TcpMetrics(), Figures()
     metrics.register(figures)
-    metrics.socket_opened(Reporter.SOURCE)
-    metrics.socket_opened(Reporter.SOURCE)
-    metrics.socket_closed(Reporter.SOURCE)
     metrics.denied(Reporter.DESTINATION, "default/deny-all")
     families = {one.name: dict(one.samples) for one in figures.families()}
-    assert families["istio_tcp_sockets_open"] == {("source",): 1, ("destination",): 0}
     assert families["ztunnel_policy_denials_total"] == {("destination", "default/deny-all"): 1}
 
 

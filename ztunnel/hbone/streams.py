@@ -108,9 +108,12 @@ class Streams(FrameReader):
     def _begin_data(self, stream: Stream | None, stream_id: int, length: int, flags: int) -> Stream | None:
         if length > self._frame_limit:
             raise PeerError("a frame above our limit", Code.FRAME_SIZE_ERROR)
-        self._window.left_bytes -= length
-        if self._window.left_bytes < 0:
-            raise PeerError("more bytes than the connection's window", Code.FLOW_CONTROL_ERROR)
+        window = self._window
+        left = window.left_bytes = window.left_bytes - length
+        if left < window.taken_bytes:
+            if left < 0:
+                raise PeerError("more bytes than the connection's window", Code.FLOW_CONTROL_ERROR)
+            self._host.push(push_window_update(0, window.tell()))
         if not length and not flags & END_STREAM:
             self.budget.spend(Glitch.EMPTY, self.now)
         if stream is None:

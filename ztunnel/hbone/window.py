@@ -21,9 +21,13 @@ class ReceiveWindow:
     def take(self, count: int) -> int:
         """`count` bytes have been passed on. Returns the increment to send, 0 for none yet."""
         taken = self.taken_bytes + count
+        self.taken_bytes = taken
         if taken < self._half and taken < self.left_bytes:
-            self.taken_bytes = taken
             return 0
-        self.taken_bytes = 0
+        return self.tell()
+
+    def tell(self) -> int:
+        """The increment to send now: all that was passed on and not told of."""
+        taken, self.taken_bytes = self.taken_bytes, 0
         self.left_bytes += taken
         return taken

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ztunnel.run.build import Node
+from ztunnel.telemetry.labels import Reporter
 
 
 def register_figures(node: Node) -> None:
@@ -14,6 +15,12 @@ def register_figures(node: Node) -> None:
         "Why each eBPF hook returned",
         lambda: [((name,), count) for name, count in node.redirection.outcomes().items() if count],
         ["outcome"],
+    )
+    figures.gauge(
+        "istio_tcp_sockets_open",
+        "The number of currently open TCP sockets.",
+        lambda: [((Reporter.SOURCE,), len(node.outbound.calls)), ((Reporter.DESTINATION,), len(node.live))],
+        ["reporter"],
     )
     figures.gauge("ztunnel_hbone_sessions", "HBONE sessions that stand", lambda: ledger.sessions)
     figures.gauge("ztunnel_hbone_tunnels", "Tunnels on these sessions", lambda: ledger.streams)

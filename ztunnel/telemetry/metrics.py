@@ -106,7 +106,6 @@ class TcpMetrics:
         self._limit = series_limit
         self._idle_seconds = idle_seconds
         self._series: dict[TcpLabels, _Series] = {}
-        self._sockets = dict.fromkeys(Reporter, 0)
         self._denials = Tally(2)
         self._cut = 0
 
@@ -142,22 +141,8 @@ class TcpMetrics:
         """A policy refused a connection; `policy` is its key, at most 1,000 different ones."""
         self._denials.add(reporter.value, policy)
 
-    def socket_opened(self, reporter: Reporter) -> None:
-        """A socket was accepted: from an application (source) or from a peer (destination)."""
-        self._sockets[reporter] += 1
-
-    def socket_closed(self, reporter: Reporter) -> None:
-        """That socket is closed."""
-        self._sockets[reporter] -= 1
-
     def register(self, figures: Figures) -> None:
         """Bring what is not by `TcpLabels` to the register."""
-        figures.gauge(
-            "istio_tcp_sockets_open",
-            "The number of currently open TCP sockets.",
-            lambda: [((reporter.value,), count) for reporter, count in self._sockets.items()],
-            ["reporter"],
-        )
         figures.counter(
             "ztunnel_policy_denials_total",
             "Connections that a policy refused.",
