@@ -172,6 +172,16 @@ def test_no_stream_is_opened_where_it_could_send_nothing() -> None:
     assert not host.conversation.can_open
 
 
+def test_no_stream_is_opened_beside_slow_readers_that_hold_nearly_all_of_the_window() -> None:
+    host = client()
+    window = host.conversation._window
+    size = window.left_bytes
+    window.left_bytes = size // 8 + 1
+    assert host.conversation.can_open
+    window.left_bytes = size // 8
+    assert not host.conversation.can_open
+
+
 def test_pings_are_answered_and_answers_told() -> None:
     host = server()
     host.receive(push_ping(b"abcdefgh") + push_ping(b"12345678", ack=True))

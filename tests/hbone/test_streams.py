@@ -41,6 +41,18 @@ def test_bytes_that_nobody_took_are_not_told() -> None:
     assert [frame.number for frame in host.frames()] == [1000]
 
 
+def test_what_others_took_is_told_before_a_slow_reader_has_used_up_the_connections_window() -> None:
+    host = server(Limits(stream_window_bytes=60_000, session_window_bytes=100_000), takes=False)
+    host.receive(headers(1) + headers(3) + data(1, bytes(10_000)) + data(1, bytes(10_000)))
+    host.conversation.take(host.stream(1), 20_000)
+    host.receive(data(3, bytes(16_000)) * 3)
+    assert host.frames() == []
+    host.receive(data(3, bytes(12_000)))
+    assert host.frames() == []
+    host.receive(data(1, bytes(1)))
+    assert host.frames() == [FrameSeen(Frame.WINDOW_UPDATE, 0, 0, (20_000).to_bytes(4, "big"))]
+
+
 def test_more_than_the_streams_window_ends_the_stream() -> None:
     host = server(SMALL, takes=False)
     host.receive(headers(1))

@@ -29,7 +29,7 @@ def module_mesh(laboratory: Laboratory) -> Mesh:
 @pytest.fixture
 def mesh(module_mesh: Mesh, request: pytest.FixtureRequest) -> Iterator[Mesh]:
     """The same for one test: lines and figures count from here, sockets are closed afterwards."""
-    module_mesh.begin(settled="applied" not in request.fixturenames)
+    module_mesh.begin(settled="applied_first" not in request.fixturenames)
     try:
         yield module_mesh
     finally:
@@ -38,7 +38,7 @@ def mesh(module_mesh: Mesh, request: pytest.FixtureRequest) -> Iterator[Mesh]:
 
 @pytest.fixture
 def applied(mesh: Mesh) -> Iterator[Callable[[str], None]]:
-    """Apply manifests for the length of a test, first thing: until then those of the last one may stand."""
+    """Apply manifests for the length of a test."""
     texts: list[str] = []
 
     def apply(text: str) -> None:
@@ -47,3 +47,9 @@ def applied(mesh: Mesh) -> Iterator[Callable[[str], None]]:
 
     yield apply
     mesh.take_back(texts[::-1])
+
+
+@pytest.fixture
+def applied_first(applied: Callable[[str], None]) -> Callable[[str], None]:
+    """For tests that begin with it: what the test before has taken back need not have settled."""
+    return applied

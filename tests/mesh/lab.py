@@ -31,9 +31,6 @@ PATIENCE_SECONDS = 10.0
 """For what follows within milliseconds on an idle machine; this one may be busy."""
 
 SOCKET_SECONDS = 10.0
-SCRAPED_SECONDS = 0.25
-"""For so long a proxy may serve the same page of metrics again."""
-
 TCP_FAMILIES = [IPv4Address, IPv6Address]
 Family = type[IPv4Address] | type[IPv6Address]
 
@@ -290,7 +287,7 @@ class Mesh:
     _sockets: ExitStack = field(default_factory=ExitStack)
     _since: str = ""
     _figures: dict[str, Figures] = field(default_factory=dict)
-    _begun: float = 0.0
+    _made: dict[str, float] = field(default_factory=dict)
     _dirty: bool = False
     _marks: Iterator[int] = field(default_factory=lambda: itertools.count(1001))
 
@@ -303,7 +300,6 @@ class Mesh:
         nodes = [node.name for node in self.laboratory.cluster().nodes]
         self._figures = {node: wait_until(partial(self._quiet, node), f"{node} is quiet") for node in nodes}
         self._since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        self._begun = time.monotonic()
 
     def _quiet(self, node: str) -> Figures | None:
         """The figures, if no connection is open."""
@@ -312,12 +308,16 @@ class Mesh:
         except LaboratoryFailed:  # a test of proxies that do not run
             return Figures([])
         opened, closed = (found.total(f"istio_tcp_connections_{what}_total") for what in ("opened", "closed"))
-        return found if opened == closed else None
+        # A page is kept for a moment. One that was made since the last test has another time in it.
+        made, before = found.total("ztunnel_certificate_expiry_seconds"), self._made.get(node)
+        if opened != closed or (made == before and made):
+            return None
+        self._made[node] = made
+        return found
 
     def finish(self) -> None:
-        """Close the sockets of the test. The next one must not get the figures that this one began with."""
+        """Close the sockets of the test."""
         self._sockets.close()
-        wait_until(lambda: time.monotonic() > self._begun + SCRAPED_SECONDS, "the scrape is old")
 
     def keep(self, sock: socket.socket) -> socket.socket:
         """Have it closed at the end of the test, with a RST; until then it blocks, not for ever."""
@@ -349,6 +349,8 @@ class Mesh:
 
     def connect(self, where: str, address: object, port: int) -> socket.socket:
         """A connection from a pod or node; an address with a colon is called on an IPv6 socket."""
+        if self._dirty:
+            self.settle()
         sock = self.socket(where, socket.AF_INET6 if ":" in str(address) else socket.AF_INET)
         sock.connect((str(address), port))
         return sock

@@ -16,6 +16,7 @@ from tests import leftovers
 from tests.mesh import lab
 from ztunnel.demo import run
 from ztunnel.demo.command import node_command, node_environment
+from ztunnel.kernel import cgroup
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.redirect.load import remove
 
@@ -26,11 +27,12 @@ NOBODY = 65534
 
 @dataclass
 class Machine:
-    """A machine of its own for one node proxy: a network namespace, a folder of manifests, a place to pin."""
+    """A machine for one node proxy: a network namespace, a cgroup, a folder of manifests, a place to pin."""
 
     name: str
     directory: Path
     pins: Path
+    cgroup: Path
     environment: dict[str, str] = field(default_factory=dict)
 
     def start(self, user: int = 0, **options: object) -> subprocess.CompletedProcess[str]:
@@ -50,8 +52,10 @@ class Machine:
             if value is not None
             for word in (f"--{name.replace('_', '-')}", str(value))
         ]
+        own = ["sh", "-c", 'echo 0 > "$0/cgroup.procs" && exec "$@"', str(self.cgroup)]
+        there = ["nsenter", f"--net=/run/netns/{self.name}"]
         return subprocess.run(
-            ["nsenter", f"--net=/run/netns/{self.name}", *self.become(user), "-m", "ztunnel", "node", *flags],
+            [*own, *there, *self.become(user), "-m", "ztunnel", "node", *flags],
             env={**os.environ, **self.environment},
             capture_output=True,
             text=True,
@@ -78,7 +82,9 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
     (tmp_path / "manifests").mkdir()
     (tmp_path / "manifests" / "node.yaml").write_text("apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n")
-    machine = Machine(name, tmp_path, Path("/sys/fs/bpf/ztunnel") / name)
+    own = cgroup.find_root() / name
+    own.mkdir()
+    machine = Machine(name, tmp_path, Path("/sys/fs/bpf/ztunnel") / name, own)
     before = leftovers.things()
     try:
         yield machine
@@ -87,14 +93,15 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     finally:
         if machine.pins.exists():
             remove(machine.pins)
+        own.rmdir()
         subprocess.run(["ip", "netns", "del", name], check=True)
 
 
 def assert_said(done: subprocess.CompletedProcess[str], *parts: str) -> None:
     """It failed with one short message that has these parts, and no stack."""
     assert done.returncode not in (0, -9, -6), done
-    said = done.stdout + done.stderr
-    assert "Traceback" not in said
+    said = done.stderr
+    assert "Traceback" not in done.stdout + said
     lines = [line for line in said.splitlines() if line.strip() and not line.startswith(("Usage:", "Try "))]
     assert len(lines) == 1, said
     assert lines[0].startswith("Error: ")

@@ -131,7 +131,8 @@ def test_whoever_proves_to_be_the_pod_is_spoken_to(mesh: Mesh) -> None:
 
 
 def close_sessions(mesh: Mesh) -> None:
-    lab.wait_until(lambda: mesh.figures("node-1").total("ztunnel_hbone_sessions") == 0, "no session")
+    """The next test is to find none with the pod."""
+    lab.wait_until(lambda: mesh.grown("node-1", "ztunnel_hbone_sessions") <= 0, "no session")
 
 
 @pytest.mark.parametrize(

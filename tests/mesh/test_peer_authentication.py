@@ -90,9 +90,9 @@ def test_strict_refuses_plaintext_and_nothing_of_the_mesh(mesh: Mesh, applied: A
     ],
 )
 def test_scopes_modes_and_ports(
-    mesh: Mesh, applied: Apply, texts: list[tuple[str, str, str, str]], called: bool, other: bool
+    mesh: Mesh, applied_first: Apply, texts: list[tuple[str, str, str, str]], called: bool, other: bool
 ) -> None:
-    applied("".join(lab.peer_authentication(*each) for each in texts))
+    applied_first("".join(lab.peer_authentication(*each) for each in texts))
     assert mesh.call("out/near", mesh.address("shop/called"), 8080).answers() is called
     assert mesh.call("out/far", mesh.address("shop/other"), 8080).answers() is other
     assert mesh.call("shop/caller", mesh.address("shop/called"), 8080).answers()

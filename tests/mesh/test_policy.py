@@ -139,8 +139,8 @@ NOT_A = "[{from: [{source: {notPrincipals: [cluster.local/ns/shop/sa/a]}}]}]"
         (lab.policy("shop/p", "AUDIT", "[{}]"), "abcp"),
     ],
 )
-def test_scopes_and_actions_across_nodes(mesh: Mesh, applied: Apply, policies: str, who: str) -> None:
-    applied(policies)
+def test_scopes_and_actions_across_nodes(mesh: Mesh, applied_first: Apply, policies: str, who: str) -> None:
+    applied_first(policies)
     address = mesh.address("shop/far")
     calls = {name: mesh.call(where, address, 8080) for name, where in CALLERS.items()}
     assert "".join(name for name, call in calls.items() if call.answers()) == who

@@ -249,8 +249,18 @@ async def test_a_certificate_that_does_not_come_is_named_as_the_reason(
         assert flags == {NoCertificate.flag.value}
 
 
-async def test_a_session_that_takes_nobody_fails_the_line(signer: Signer, sockets: Sockets) -> None:
+async def test_where_no_more_can_be_held_calls_fail_and_nobody_is_dialled(
+    signer: Signer, sockets: Sockets
+) -> None:
     async with running(signer, sockets, buffered_bytes=0) as mesh:
+        clients = [mesh.call()[1] for _ in range(3)]
+        assert all(is_reset(client) for client in clients)
+        assert mesh.lines().count("no more can be held") == 3
+        assert len(mesh.sessions) == 0
+
+
+async def test_a_session_that_takes_nobody_fails_the_line(signer: Signer, sockets: Sockets) -> None:
+    async with running(signer, sockets, open_streams=0) as mesh:
         clients = [mesh.call()[1] for _ in range(3)]
         await mesh.until(lambda: not len(mesh.desk.calls))
         assert all(is_reset(client) for client in clients)

@@ -36,7 +36,7 @@ def test_records_come_in_order_and_once_and_make_the_descriptor_readable(kernel:
 
 
 def test_records_are_read_around_the_end_of_the_buffer_and_lost_ones_are_counted(kernel: Kernel) -> None:
-    room = 262144 // 120
+    room = (2 << 20) // 120
     refuse(kernel, room + 10)
     records = kernel.redirection.records()
     while more := kernel.redirection.records():

@@ -99,13 +99,14 @@ class Conversation(Streams):
 
     @property
     def can_open(self) -> bool:
-        """Whether the peer takes one more stream of ours, and there are ids and window left for it."""
+        """Whether the peer takes one more stream of ours, and there are ids and window left for it: slow
+        readers may hold all of a connection's window but an eighth."""
         return (
             len(self.streams) < self.open_streams
             and not self._refusing
             and self._next_id < MAX_STREAM_ID
             and self.send_window > 0
-            and self._window.left_bytes > 0
+            and self._window.left_bytes > self._limits.session_window_bytes // 8
         )
 
     def open(self, stream: Stream, fields: Fields) -> None:

@@ -8,7 +8,8 @@ class ReceiveWindow:
 
     `left_bytes` is what the peer may still send by what it was told; `taken_bytes` what has left our hands
     since it was last told. The peer is told at half of the window: later would stall it, sooner would cost
-    a frame for each message.
+    a frame for each message. It is told sooner where what was taken is more than what it has left: a
+    connection's window may be held by slow readers for ever, and the others share what remains.
     """
 
     __slots__ = ("_half", "left_bytes", "taken_bytes")

@@ -45,6 +45,7 @@ Contain = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 (`run/voice.py`)."""
 
 _AGAIN_SECONDS = 0.05
+_FULL = "applications do not take what was sent to them, and no more can be held (ZTUNNEL_BUFFER_LIMIT)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,9 @@ class Tunnels:
 
     def open(self, call: TunnelCall) -> None:
         """Start a call: on a session that has room, or when one has been dialled."""
+        if self._ledger.full:
+            call.call.fail(Unreachable(_FULL))
+            return
         session = self._pool.take(call.key)
         if session is not None:
             self._start(session, call)
