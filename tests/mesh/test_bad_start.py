@@ -112,7 +112,6 @@ def assert_said(done: subprocess.CompletedProcess[str], *parts: str) -> None:
 @pytest.mark.parametrize(
     ("address", "port", "setting"),
     [
-        ("0.0.0.0", 15021, "ZTUNNEL_READINESS_ADDRESS"),
         ("::", 15021, "ZTUNNEL_READINESS_ADDRESS"),
         ("127.0.0.1", 15020, "ZTUNNEL_METRICS_ADDRESS"),
         ("127.0.0.1", 15000, "ZTUNNEL_ADMIN_ADDRESS"),
@@ -130,14 +129,9 @@ def test_a_port_in_use_is_named_with_the_setting_that_moves_it(
     [
         ({"manifests": "/nowhere/at/all"}, ["/nowhere/at/all"]),
         ({"manifests": None}, ["--manifests"]),
-        ({"node": None}, ["--node"]),
-        ({"pod_netns": None}, ["--pod-netns"]),
-        ({"pod_netns": "/run/netns/pod"}, ["{name}"]),
         ({"pins": "/tmp/not-a-bpffs"}, ["/tmp/not-a-bpffs", "bpffs"]),
         ({"same_node": "sometimes"}, ["--same-node", "sometimes", "auto"]),
-        ({"log_level": "loud"}, ["--log-level", "loud"]),
         ({"state_dir": "/proc/nowhere"}, ["/proc/nowhere"]),
-        ({"cache_dir": "relative"}, ["--cache-dir", "relative"]),
     ],
 )
 def test_a_setting_that_is_wrong_or_missing_is_named(
@@ -150,8 +144,6 @@ def test_a_setting_that_is_wrong_or_missing_is_named(
     ("name", "value"),
     [
         ("SECRET_TTL", "a while"),
-        ("ZTUNNEL_METRICS_ADDRESS", "here"),
-        ("LOG_FORMAT", "xml"),
         ("HTTP2_FRAME_SIZE", "1"),
     ],
 )

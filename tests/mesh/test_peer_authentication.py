@@ -73,29 +73,55 @@ def test_strict_refuses_plaintext_and_nothing_of_the_mesh(mesh: Mesh, applied: A
     )
 
 
-@pytest.mark.parametrize(
-    ("texts", "called", "other"),
-    [
-        ([("istio-system/default", "STRICT", "", "")], False, False),
-        ([("istio-system/default", "STRICT", "", ""), ("shop/default", "PERMISSIVE", "", "")], True, True),
-        ([("istio-system/default", "STRICT", "", ""), ("shop/default", "UNSET", "", "")], False, False),
-        ([("shop/one", "STRICT", "app: called", "")], False, True),
-        ([("shop/default", "STRICT", "", ""), ("shop/one", "PERMISSIVE", "app: called", "")], True, False),
-        ([("shop/default", "STRICT", "", ""), ("shop/one", "DISABLE", "app: called", "")], True, False),
-        ([("shop/one", "STRICT", "app: called", "8080: {mode: PERMISSIVE}")], True, True),
-        ([("shop/one", "PERMISSIVE", "app: called", "8080: {mode: STRICT}")], False, True),
-        ([("shop/one", "STRICT", "app: called", "8081: {mode: PERMISSIVE}")], False, True),
-        ([("shop/one", "PERMISSIVE", "app: called", "8081: {mode: STRICT}")], True, True),
-        ([("out/default", "STRICT", "", "")], True, True),
-    ],
-)
-def test_scopes_modes_and_ports(
-    mesh: Mesh, applied_first: Apply, texts: list[tuple[str, str, str, str]], called: bool, other: bool
-) -> None:
-    applied_first("".join(lab.peer_authentication(*each) for each in texts))
-    assert mesh.call("out/near", mesh.address("shop/called"), 8080).answers() is called
-    assert mesh.call("out/far", mesh.address("shop/other"), 8080).answers() is other
-    assert mesh.call("shop/caller", mesh.address("shop/called"), 8080).answers()
+# PeerAuthentications of one namespace, and whether plaintext reaches its pods `called` and `other`.
+SCOPES = [
+    ([("default", "STRICT", "", "")], False, False),
+    ([("default", "UNSET", "", "")], True, True),
+    ([("one", "STRICT", "app: called", "")], False, True),
+    ([("default", "STRICT", "", ""), ("one", "PERMISSIVE", "app: called", "")], True, False),
+    ([("default", "STRICT", "", ""), ("one", "DISABLE", "app: called", "")], True, False),
+    ([("one", "STRICT", "app: called", "8080: {mode: PERMISSIVE}")], True, True),
+    ([("one", "PERMISSIVE", "app: called", "8080: {mode: STRICT}")], False, True),
+    ([("one", "STRICT", "app: called", "8081: {mode: PERMISSIVE}")], False, True),
+    ([("one", "PERMISSIVE", "app: called", "8081: {mode: STRICT}")], True, True),
+]
+
+
+def reached(mesh: Mesh, space: str) -> tuple[bool, bool]:
+    """Whether plaintext reaches `called` and `other` of a namespace; the mesh always does."""
+    assert mesh.call("shop/caller", mesh.address(f"{space}/called"), 8080).answers()
+    called, other = (
+        mesh.call(where, mesh.address(f"{space}/{name}"), 8080).answers()
+        for where, name in (("out/near", "called"), ("out/far", "other"))
+    )
+    return called, other
+
+
+def test_modes_selectors_and_ports_of_a_namespace(mesh: Mesh, applied_first: Apply) -> None:
+    """Each case in a namespace of its own."""
+    text = ""
+    for number, (texts, _, _) in enumerate(SCOPES):
+        space = f"s{number}"
+        text += lab.namespace(space) + "".join(
+            lab.pod(f"{space}/{name}", "node-2") for name in ("called", "other")
+        )
+        text += "".join(lab.peer_authentication(f"{space}/{name}", *rest) for name, *rest in texts)
+    applied_first(text)
+    found = {number: reached(mesh, f"s{number}") for number in range(len(SCOPES))}
+    assert found == {number: (called, other) for number, (_, called, other) in enumerate(SCOPES)}
+    assert reached(mesh, "shop") == (True, True)
+
+
+def test_the_root_namespaces_mode_is_inherited_and_overridden(mesh: Mesh, applied_first: Apply) -> None:
+    text = lab.peer_authentication("istio-system/default", "STRICT")
+    for space, mode in (("open", "PERMISSIVE"), ("inherits", "UNSET")):
+        text += (
+            lab.namespace(space) + lab.pod(f"{space}/called", "node-2") + lab.pod(f"{space}/other", "node-2")
+        )
+        text += lab.peer_authentication(f"{space}/default", mode)
+    applied_first(text)
+    found = {space: reached(mesh, space) for space in ("shop", "open", "inherits")}
+    assert found == {"shop": (False, False), "open": (True, True), "inherits": (False, False)}
 
 
 def test_strict_ends_open_plaintext_and_spares_the_mesh(mesh: Mesh, applied: Apply) -> None:

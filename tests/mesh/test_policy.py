@@ -113,37 +113,64 @@ ONLY_A = "[{from: [{source: {principals: [cluster.local/ns/shop/sa/a]}}]}]"
 NOT_A = "[{from: [{source: {notPrincipals: [cluster.local/ns/shop/sa/a]}}]}]"
 
 
+# Policies of one namespace, and who may call the pod with the labels `app: far` and `tier: back` in it.
+SCOPES = [
+    ([("p", "ALLOW", "[{to: [{operation: {ports: ['8080']}}]}]", "app: far")], "abcp"),
+    ([("p", "ALLOW", "[{to: [{operation: {ports: ['8081']}}]}]", "app: far")], ""),
+    ([("p", "ALLOW", "[{to: [{operation: {notPorts: ['8080']}}]}]", "app: far")], ""),
+    ([("p", "DENY", "[{to: [{operation: {notPorts: ['8081']}}]}]", "app: far")], ""),
+    ([("p", "ALLOW", "[]", "")], ""),
+    ([("p", "ALLOW", "[{}]", "")], "abcp"),
+    ([("p", "ALLOW", ONLY_A, "")], "a"),
+    ([("p", "ALLOW", ONLY_A, "tier: back")], "a"),
+    ([("p", "ALLOW", ONLY_A, "tier: front")], "abcp"),
+    ([("p", "DENY", ONLY_A, ""), ("q", "ALLOW", ONLY_A, "")], ""),
+    ([("p", "DENY", NOT_A, ""), ("q", "ALLOW", "[{}]", "app: far")], "a"),
+    (
+        [
+            ("p", "ALLOW", ONLY_A, ""),
+            ("q", "ALLOW", "[{from: [{source: {namespaces: [else]}}]}]", "app: far"),
+        ],
+        "ac",
+    ),
+    ([("p", "ALLOW", "[{to: [{operation: {methods: [GET]}}]}]", "")], ""),
+    ([("p", "DENY", "[{to: [{operation: {methods: [GET], ports: ['8080']}}]}]", "")], ""),
+    ([("p", "AUDIT", "[{}]", "")], "abcp"),
+]
+
+
+def answered(mesh: Mesh, where: str) -> str:
+    """Which callers the echo server of a pod answers."""
+    address = mesh.address(where)
+    calls = {name: mesh.call(caller, address, 8080) for name, caller in CALLERS.items()}
+    return "".join(name for name, call in calls.items() if call.answers())
+
+
+def test_scopes_and_actions_of_a_namespaces_policies(mesh: Mesh, applied_first: Apply) -> None:
+    """Each case in a namespace of its own."""
+    text = ""
+    for number, (policies, _) in enumerate(SCOPES):
+        text += lab.namespace(f"s{number}") + lab.pod(f"s{number}/far", "node-2", labels="tier: back")
+        text += "".join(lab.policy(f"s{number}/{name}", *rest) for name, *rest in policies)
+    applied_first(text)
+    found = [answered(mesh, f"s{number}/far") for number in range(len(SCOPES))]
+    assert dict(enumerate(found)) == {number: who for number, (_, who) in enumerate(SCOPES)}
+    assert answered(mesh, "shop/far") == "abcp"
+
+
 @pytest.mark.parametrize(
-    ("policies", "who"),
+    ("policies", "far", "away"),
     [
-        (lab.policy("shop/p", "ALLOW", "[{to: [{operation: {ports: ['8080']}}]}]", "app: far"), "abcp"),
-        (lab.policy("shop/p", "ALLOW", "[{to: [{operation: {ports: ['8081']}}]}]", "app: far"), ""),
-        (lab.policy("shop/p", "ALLOW", "[{to: [{operation: {notPorts: ['8080']}}]}]", "app: far"), ""),
-        (lab.policy("shop/p", "DENY", "[{to: [{operation: {notPorts: ['8081']}}]}]", "app: far"), ""),
-        (lab.policy("shop/p", "ALLOW", "[]"), ""),
-        (lab.policy("shop/p", "ALLOW", "[{}]"), "abcp"),
-        (lab.policy("shop/p", "ALLOW", ONLY_A), "a"),
-        (lab.policy("shop/p", "ALLOW", ONLY_A, "tier: back"), "a"),
-        (lab.policy("shop/p", "ALLOW", ONLY_A, "tier: front"), "abcp"),
-        (lab.policy("else/p", "ALLOW", ONLY_A), "abcp"),
-        (lab.policy("istio-system/p", "ALLOW", ONLY_A), "a"),
-        (lab.policy("istio-system/p", "ALLOW", ONLY_A, "tier: back"), "a"),
-        (lab.policy("shop/p", "DENY", ONLY_A) + lab.policy("shop/q", "ALLOW", ONLY_A), ""),
-        (lab.policy("istio-system/p", "DENY", NOT_A) + lab.policy("shop/q", "ALLOW", "[{}]"), "a"),
-        (
-            lab.policy("shop/p", "ALLOW", ONLY_A)
-            + lab.policy("shop/q", "ALLOW", "[{from: [{source: {namespaces: [else]}}]}]", "app: far"),
-            "ac",
-        ),
-        (lab.policy("shop/p", "ALLOW", "[{to: [{operation: {methods: [GET]}}]}]"), ""),
-        (lab.policy("shop/p", "AUDIT", "[{}]"), "abcp"),
+        (lab.policy("istio-system/p", "ALLOW", ONLY_A), "a", "a"),
+        (lab.policy("istio-system/p", "ALLOW", ONLY_A, "tier: back"), "a", "abcp"),
+        (lab.policy("istio-system/p", "DENY", NOT_A) + lab.policy("shop/q", "ALLOW", "[]"), "", "a"),
     ],
 )
-def test_scopes_and_actions_across_nodes(mesh: Mesh, applied_first: Apply, policies: str, who: str) -> None:
+def test_the_root_namespaces_policies_are_everybodys(
+    mesh: Mesh, applied_first: Apply, policies: str, far: str, away: str
+) -> None:
     applied_first(policies)
-    address = mesh.address("shop/far")
-    calls = {name: mesh.call(where, address, 8080) for name, where in CALLERS.items()}
-    assert "".join(name for name, call in calls.items() if call.answers()) == who
+    assert (answered(mesh, "shop/far"), answered(mesh, "else/away")) == (far, away)
 
 
 def test_a_refusal_is_named_in_log_and_metric_at_both_ends(mesh: Mesh, applied: Apply) -> None:
