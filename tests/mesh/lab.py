@@ -458,7 +458,7 @@ class Mesh:
         text = policy("marks/mark", "DENY", f"[{{to: [{{operation: {{ports: ['{mark}']}}}}]}}]")
         self.laboratory.apply(text + service("marks/mark", "nobody", mark))
         for node in self.laboratory.cluster().nodes:
-            wait_until(lambda node=node: self._has(node.name, mark), f"{node.name} has taken over {mark}")  # type: ignore[misc]
+            wait_until(lambda node=node: self._has(node.name, mark), f"{node.name} has taken over {mark}")
 
     def _has(self, node: str, mark: int) -> bool:
         try:

@@ -74,7 +74,7 @@ def folder(mesh: Mesh) -> Iterator[Path]:
     for path in set(folder.iterdir()) - before:
         path.unlink()
     for node in ("node-1", "node-2"):
-        wait_until(lambda node=node: faults(mesh, node) == 0, "all is well")  # type: ignore[misc]
+        wait_until(lambda node=node: faults(mesh, node) == 0, "all is well")
     mesh.settle()
 
 
@@ -97,7 +97,7 @@ def test_all_faults_are_said_at_once_each_with_its_place(mesh: Mesh, folder: Pat
     for name, (text, _, _) in BAD.items():
         (folder / name).write_text(text)
     for node in ("node-1", "node-2"):
-        wait_until(lambda node=node: faults(mesh, node) >= len(BAD), f"{node} counts them")  # type: ignore[misc]
+        wait_until(lambda node=node: faults(mesh, node) >= len(BAD), f"{node} counts them")
         status, body = readiness(mesh, node)
         assert status == 200, "the mesh goes on"
         for name, (_, line, said) in BAD.items():

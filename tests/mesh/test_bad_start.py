@@ -137,7 +137,7 @@ def test_a_port_in_use_is_named_with_the_setting_that_moves_it(
 def test_a_setting_that_is_wrong_or_missing_is_named(
     machine: Machine, options: dict[str, object], parts: list[str]
 ) -> None:
-    assert_said(machine.start(**options), *parts)  # type: ignore[arg-type]
+    assert_said(machine.start(**options), *parts)
 
 
 @pytest.mark.parametrize(

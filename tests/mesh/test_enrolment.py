@@ -61,7 +61,7 @@ def test_labelling_a_namespace_takes_its_running_pods_in_and_back(mesh: Mesh) ->
     assert not is_tunnelled(mesh, "fresh/one", "shop/called")
     for message, node, name in (("pod enrolled", "node-1", "one"), ("pod withdrawn", "node-2", "two")):
         wait_until(
-            lambda message=message, node=node, name=name: [  # type: ignore[misc]
+            lambda message=message, node=node, name=name: [
                 line for line in mesh.find_lines(node, message=message) if name in line["pod"]
             ],
             f"{message}: {name}",

@@ -69,7 +69,7 @@ def envoys(module_mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Itera
             running.append(mesh.laboratory.popen(where, words, stdout=log, stderr=subprocess.STDOUT))
     for where, port in [*(("out/envoy", port) for port in ENTRY_PORTS.values()), ("shop/foreign", 15008)]:
         address = "127.0.0.1" if where == "out/envoy" else mesh.address(where)
-        lab.wait_until(lambda w=where, a=address, p=port: opens(mesh, w, a, p), f"Envoy in {where}", 20)  # type: ignore[misc]
+        lab.wait_until(lambda w=where, a=address, p=port: opens(mesh, w, a, p), f"Envoy in {where}", 20)
     mesh.finish()
     yield logs
     for process in running:

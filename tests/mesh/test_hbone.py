@@ -119,7 +119,7 @@ async def test_fifty_megabytes_each_way_at_once_arrive_as_they_were_sent(mesh: M
     client, server = mesh.join("shop/caller", mesh.listen("shop/called"), mesh.address("shop/called"))
     found: dict[str, object] = {}
 
-    async def note(name: str, step, *args: object) -> None:  # type: ignore[no-untyped-def]
+    async def note(name: str, step, *args: object) -> None:
         found[name] = await step(*args)
 
     for sock in (client, server):

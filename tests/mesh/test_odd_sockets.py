@@ -146,7 +146,7 @@ def test_many_sockets_that_are_closed_while_they_connect_leave_nothing(mesh: Mes
         sock.connect_ex((target, 8080))
         sock.close() if number % 2 else lab.reset(sock)
     for node in ("node-1", "node-2"):
-        lab.wait_until(lambda node=node: mesh.figures(node).total("ztunnel_hbone_tunnels") == 0, "no tunnel")  # type: ignore[misc]
+        lab.wait_until(lambda node=node: mesh.figures(node).total("ztunnel_hbone_tunnels") == 0, "no tunnel")
     assert mesh.call("shop/caller", target, 8080).answers()
 
 

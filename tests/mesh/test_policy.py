@@ -210,7 +210,7 @@ def test_on_one_node_the_first_refused_call_and_the_next_ones_are_named(mesh: Me
     assert again.error.errno == errno.ECONNREFUSED
     for direction in ("inbound", "outbound"):
         lines = wait_until(
-            lambda direction=direction: (  # type: ignore[misc]
+            lambda direction=direction: (
                 found
                 if len(found := mesh.find_lines("node-1", direction=direction, src_workload="b")) == 2
                 else None
