@@ -12,9 +12,10 @@ import os
 import re
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -466,3 +467,59 @@ class Mesh:
         except LaboratoryFailed:  # its proxy does not run
             return True
         return f'"{mark}": ' in dump and re.search(rf'"destination_ports": \[\s*"{mark}"', dump) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One call of a load: when, from where to where, and whether it was answered."""
+
+    begun: float
+    ended: float
+    where: str
+    to: str
+    answered: bool
+
+
+class Load:
+    """Short calls to echo servers, one after the other for each pair of pods, while a `with` block lasts."""
+
+    def __init__(self, mesh: Mesh, pairs: Sequence[tuple[str, str]]) -> None:
+        self.tried: list[Tried] = []
+        self._stop = threading.Event()
+        # Looked up once: whoever changes objects meanwhile holds a lock on them.
+        ends = [(where, mesh.netns(where), to, mesh.address(to)) for where, to in pairs]
+        self._threads = [threading.Thread(target=self._run, args=end) for end in ends]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def answered(self) -> int:
+        """How many calls were."""
+        return sum(each.answered for each in self.tried)
+
+    def failed(self) -> list[Tried]:
+        """Those that were not."""
+        return [each for each in self.tried if not each.answered]
+
+    def _run(self, where: str, netns: str, to: str, address: str) -> None:
+        said = b"x" * 2000
+        with NetworkNamespace.open(netns) as there:
+            while not self._stop.wait(0.002):
+                begun, answered = time.monotonic(), False
+                with (
+                    there.socket(socket.AF_INET, socket.SOCK_STREAM) as sock,
+                    suppress(OSError, AssertionError),
+                ):
+                    sock.settimeout(SOCKET_SECONDS)
+                    sock.connect((address, 8080))
+                    sock.sendall(said)
+                    answered = read_exactly(sock, len(said)) == said
+                self.tried.append(Tried(begun, time.monotonic(), where, to, answered))

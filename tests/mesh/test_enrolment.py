@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.mesh import lab
-from tests.mesh.lab import Mesh, read_exactly, wait_until
+from tests.mesh.lab import Load, Mesh, read_exactly, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -109,6 +109,19 @@ def test_connections_from_before_and_from_within_live_through_both_changes(mesh:
     wait_until(lambda: not listens(mesh, "fresh/two", 15008), "the listeners are gone")
     wait_until(lambda: not listens(mesh, "fresh/one", 15008), "the listeners are gone")
     all_answer()
+
+
+def test_no_call_fails_while_pods_join_and_leave(mesh: Mesh) -> None:
+    pairs = [("shop/caller", "fresh/two"), ("shop/caller", "fresh/one"), ("fresh/one", "shop/called")]
+    pairs += [("fresh/one", "fresh/two"), ("fresh/two", "shop/caller")]
+    with Load(mesh, pairs) as load:
+        for mode in ("ambient", None, "ambient", None):
+            mesh.label("namespace", "fresh", {MODE: mode})
+            enrolled(mesh, "node-1", 3 if mode else 2)
+            enrolled(mesh, "node-2", 2 if mode else 1)
+            wanted = load.answered + 100
+            wait_until(lambda wanted=wanted: load.answered > wanted, "calls in between")
+    assert load.failed() == []
 
 
 def listens(mesh: Mesh, where: str, port: int) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from tests.mesh import lab
-from tests.mesh.lab import Mesh, is_refused, read_exactly, wait_until
+from tests.mesh.lab import Load, Mesh, is_refused, read_exactly, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -279,6 +279,27 @@ def test_what_was_refused_is_admitted_once_the_policy_is_gone(mesh: Mesh) -> Non
     assert not any(mesh.call("shop/a", target, 8080).answers() for target in targets * 2)
     mesh.apply(text, delete=True)
     assert all(mesh.call("shop/a", target, 8080).answers() for target in targets * 2)
+
+
+def test_policies_that_come_and_go_under_load_refuse_exactly_whom_they_name(mesh: Mesh) -> None:
+    text = lab.policy("shop/no-b", "DENY", ONLY_A.replace("sa/a", "sa/b"))
+    pairs = [(caller, to) for caller in ("shop/a", "shop/b") for to in ("shop/near", "shop/far")]
+    refusing: list[tuple[float, float]] = []
+    with Load(mesh, [*pairs, ("out/plain", "shop/near")]) as load:
+        for _ in range(2):
+            mesh.apply(text)
+            begun, wanted = time.monotonic(), len(load.tried) + 100
+            wait_until(lambda wanted=wanted: len(load.tried) > wanted, "calls in between")
+            refusing.append((begun, time.monotonic()))
+            mesh.apply(text, delete=True)
+    assert [each for each in load.failed() if each.where != "shop/b"] == []
+    within = [
+        each
+        for each in load.tried
+        if each.where == "shop/b" and any(a < each.begun and each.ended < b for a, b in refusing)
+    ]
+    assert len(within) > 20
+    assert [each for each in within if each.answered] == []
 
 
 def test_data_in_flight_is_whole_up_to_a_refusal(mesh: Mesh) -> None:

@@ -149,6 +149,32 @@ def test_a_service_and_a_mapped_address_are_direct_too_and_keep_their_looks(
     assert line.get("dst.service") == ("near.shop.svc.cluster.local" if port == 80 else None)
 
 
+def test_an_endpoint_that_leaves_its_service_is_picked_no_more(mesh: Mesh) -> None:
+    """The kernel picks among endpoints by itself: what it was taught must not outlive them."""
+    second = lab.pod("shop/second", "node-1").replace("app: second", "app: near")
+    vip = mesh.laboratory.service("shop/near").addresses[0]
+
+    def asked(count: int) -> set[str]:
+        found = set()
+        for _ in range(count):
+            sock = mesh.connect("shop/caller", vip, 80)
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            found.add(read_all(sock).decode().partition('"pod": "')[2].partition('"')[0])
+            sock.close()
+        return found
+
+    mesh.apply(second)
+    try:
+        assert asked(60) == {"near", "second"}
+        mesh.label("pod", "shop/second", {"app": "other"})
+        assert asked(60) == {"near"}
+        mesh.label("pod", "shop/second", {"app": "near"})
+        assert asked(60) == {"near", "second"}
+    finally:
+        mesh.apply(second, delete=True)
+    assert asked(60) == {"near"}
+
+
 def test_half_close_and_reset_are_the_kernels(mesh: Mesh) -> None:
     listener = mesh.listen("shop/near")
     client, server = join_directly(mesh, listener, mesh.address("shop/near"))
