@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import select
+import socket
 import ssl
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import h2.config
 import h2.connection
@@ -34,11 +36,6 @@ class Paper:
     key: str
     chain: str
     roots: str
-
-    def write(self, directory: Path) -> None:
-        """Files `key.pem`, `chain.pem` and `roots.pem`."""
-        for name, text in (("key", self.key), ("chain", self.chain), ("roots", self.roots)):
-            (directory / f"{name}.pem").write_text(text)
 
     def context(self, role: int, with_leaf: bool = True) -> ssl.SSLContext:
         """TLS as the mesh speaks it."""
@@ -150,17 +147,6 @@ class Peer:
         stream = self.ask(authority, headers)
         return stream, self.status(stream)
 
-    def ended(self) -> bool:
-        """Whether the other side ends the connection, within the socket's patience."""
-        try:
-            while self.tls.recv(1 << 16):
-                pass
-        except TimeoutError:
-            return False
-        except OSError:
-            pass
-        return True
-
 
 def without_proxy(mesh: Mesh, node: str) -> None:
     """Leave the pods of a node in the mesh as the world has it, with no proxy of ours that is theirs."""
@@ -170,3 +156,32 @@ def without_proxy(mesh: Mesh, node: str) -> None:
     subprocess.run(
         [sys.executable, "-m", "ztunnel", "clean", "--force", "--pins", pins], check=True, capture_output=True
     )
+
+
+def client_hello(version: ssl.TLSVersion, protocols: list[str]) -> bytes:
+    """What a client of that version says first."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = version
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    said = ssl.MemoryBIO()
+    tls = context.wrap_bio(ssl.MemoryBIO(), said)
+    with suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return said.read()
+
+
+def closed_within(socks: list[socket.socket], seconds: float) -> list[socket.socket]:
+    """Those of the connections that the other side ends in time."""
+    deadline, waiting, closed = time.monotonic() + seconds, list(socks), []
+    while waiting and (left := deadline - time.monotonic()) > 0:
+        for sock in select.select(waiting, [], [], left)[0]:
+            try:
+                ended = not sock.recv(1 << 16)
+            except OSError:
+                ended = True
+            if ended:
+                waiting.remove(sock)
+                closed.append(sock)
+    return closed

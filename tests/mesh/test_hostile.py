@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import ssl
 import time
@@ -16,7 +15,7 @@ import pytest
 from tests.identity import builders
 from tests.mesh import lab
 from tests.mesh.lab import Mesh, account
-from tests.mesh.peers import Paper, Peer, authority, issue, strange
+from tests.mesh.peers import Paper, Peer, authority, client_hello, closed_within, issue, strange
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -52,36 +51,7 @@ def refused(mesh: Mesh, count: int = 1) -> None:
     )
 
 
-def closed_within(socks: list[socket.socket], seconds: float) -> list[socket.socket]:
-    """Those of the connections that the other side ends in time."""
-    deadline, waiting, closed = time.monotonic() + seconds, list(socks), []
-    while waiting and (left := deadline - time.monotonic()) > 0:
-        for sock in select.select(waiting, [], [], left)[0]:
-            try:
-                ended = not sock.recv(1 << 16)
-            except OSError:
-                ended = True
-            if ended:
-                waiting.remove(sock)
-                closed.append(sock)
-    return closed
-
-
 # --- before TLS ----------------------------------------------------------------------
-
-
-def client_hello(version: ssl.TLSVersion, protocols: list[str]) -> bytes:
-    """What a client of that version says first."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.maximum_version = version
-    if protocols:
-        context.set_alpn_protocols(protocols)
-    said = ssl.MemoryBIO()
-    tls = context.wrap_bio(ssl.MemoryBIO(), said)
-    with pytest.raises(ssl.SSLWantReadError):
-        tls.do_handshake()
-    return said.read()
 
 
 @pytest.mark.parametrize(
@@ -112,28 +82,6 @@ def test_a_peer_that_leaves_during_the_handshake_is_counted(mesh: Mesh) -> None:
         sock.sendall(client_hello(ssl.TLSVersion.TLSv1_3, ["h2"]))
         sock.close() if how == "fin" else lab.reset(sock)
     refused(mesh, 2)
-
-
-def test_silence_is_closed_in_ten_seconds_wherever_it_begins(mesh: Mesh) -> None:
-    """Four ways to say nothing, side by side."""
-    paper = issue(authority(mesh), account("shop/caller"))
-    target = mesh.address(CALLED)
-    silent = mesh.connect(PEER, target, 15008)
-    half_hello = mesh.connect(PEER, target, 15008)
-    half_hello.sendall(client_hello(ssl.TLSVersion.TLSv1_3, ["h2"])[:40])
-    hello = mesh.connect(PEER, target, 15008)
-    hello.sendall(client_hello(ssl.TLSVersion.TLSv1_3, ["h2"]))
-    no_preface = paper.context(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(mesh.connect(PEER, target, 15008))
-    mesh.keep(no_preface)
-    half_preface = paper.context(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(mesh.connect(PEER, target, 15008))
-    mesh.keep(half_preface)
-    half_preface.sendall(b"PRI * HT")
-    socks: list[socket.socket] = [silent, half_hello, hello, no_preface, half_preface]
-    begun = time.monotonic()
-    assert mesh.call("shop/caller", target, 8080).answers()
-    assert set(closed_within(socks, 14)) == set(socks)
-    assert time.monotonic() - begun > 8
-    mesh.expect("node-2", 3, "ztunnel_hbone_handshakes_failed_total")
 
 
 def test_six_hundred_silent_connections_do_not_keep_an_honest_one_waiting(mesh: Mesh) -> None:
