@@ -25,13 +25,14 @@ from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
 from ztunnel.hbone.answer import IncomingTunnel
 from ztunnel.hbone.carry import Session
-from ztunnel.hbone.fields import Fields
+from ztunnel.hbone.fields import Fields, push_fields
 from ztunnel.hbone.limits import Ledger, Limits
 from ztunnel.hbone.link import TlsLink
 
 ROUNDS = 20_000
 CONNECT: Fields = ((b":method", b"CONNECT"), (b":authority", b"10.0.0.1:80"))
 OK: Fields = ((b":status", b"200"), (b"baggage", b"k8s.cluster.name=c"))
+CONNECT_BLOCK, OK_BLOCK = push_fields(CONNECT), push_fields(OK)
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ class Callee:
     def accept(self) -> socket.socket:
         """Returns the application's own socket."""
         app, own = self.lab.pair()
-        self.tunnel.accept(OK, app, self.counts, self.ends.append)
+        self.tunnel.accept(OK_BLOCK, app, self.counts, self.ends.append)
         return own
 
 
@@ -278,7 +279,7 @@ class Lab:
         """An application that calls; its socket is `caller.sock`."""
         app, own = self.pair()
         caller = Caller(own)
-        session.open(CONNECT, app, caller.counts, caller, answer_seconds)
+        session.open(CONNECT_BLOCK, app, caller.counts, caller, answer_seconds)
         return caller
 
     def joined(self, session: Session) -> tuple[Caller, Callee, socket.socket]:

@@ -29,6 +29,7 @@ from ztunnel.hbone.stream import Stream
 
 CONNECT: Fields = ((b":method", b"CONNECT"), (b":authority", b"10.0.0.1:80"))
 OK: Fields = ((b":status", b"200"),)
+CONNECT_BLOCK, OK_BLOCK = push_fields(CONNECT), push_fields(OK)
 HELLO = PREFACE + push_settings({})
 
 Event = tuple[Any, ...]
@@ -196,7 +197,7 @@ class Pair:
 
     def open(self) -> RecordedStream:
         stream = RecordedStream(self.client)
-        self.client.conversation.open(stream, CONNECT)
+        self.client.conversation.open(stream, CONNECT_BLOCK)
         self.exchange()
         return stream
 

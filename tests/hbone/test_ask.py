@@ -10,7 +10,7 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 from tests.flow.driving import read
-from tests.hbone.peers import OK, Lab
+from tests.hbone.peers import OK, OK_BLOCK, Lab
 from ztunnel.errors import HandshakeFailed, Unreachable
 from ztunnel.flow.splice import close_with_reset
 from ztunnel.hbone.frame import Frame, push_frame
@@ -26,7 +26,7 @@ def test_a_lost_call_can_be_made_again_on_another_session(lab: Lab) -> None:
     lab.go(until=lambda: waiting.log)
     again, _ = lab.sessions()
     assert waiting.handed_back is not None
-    again.open(OK, waiting.handed_back, waiting.counts, waiting, 5)
+    again.open(OK_BLOCK, waiting.handed_back, waiting.counts, waiting, 5)
     before = len(lab.callees)
     lab.go(until=lambda: len(lab.callees) > before)
     app = lab.callees[-1].accept()

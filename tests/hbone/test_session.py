@@ -8,7 +8,9 @@ import pytest
 
 from tests.hbone.recording import (
     CONNECT,
+    CONNECT_BLOCK,
     OK,
+    OK_BLOCK,
     FrameSeen,
     Pair,
     RecordedStream,
@@ -57,7 +59,7 @@ def test_a_tunnel_is_asked_for_and_answered() -> None:
     pair = Pair()
     stream = pair.open()
     assert pair.server.events[-2:] == [("request", CONNECT), ("opened", 1)]
-    pair.server.conversation.answer(pair.server.stream(1), OK)
+    pair.server.conversation.answer(pair.server.stream(1), OK_BLOCK)
     pair.exchange()
     assert pair.client.events[-1] == ("answer", 1, OK, False)
     assert stream.answered
@@ -69,7 +71,7 @@ def test_a_refusal_ends_the_stream_at_once() -> None:
     pair = Pair()
     stream = pair.open()
     refusal = ((b":status", b"401"),)
-    pair.server.conversation.answer(pair.server.stream(1), refusal, end=True)
+    pair.server.conversation.answer(pair.server.stream(1), push_fields(refusal), end=True)
     pair.exchange()
     assert pair.client.events[-1] == ("answer", 1, refusal, True)
     assert stream.remote_closed
@@ -77,14 +79,14 @@ def test_a_refusal_ends_the_stream_at_once() -> None:
 
 def test_an_informational_answer_is_passed_over() -> None:
     host = client()
-    host.conversation.open(RecordedStream(host), CONNECT)
+    host.conversation.open(RecordedStream(host), CONNECT_BLOCK)
     host.receive(headers(1, ((b":status", b"103"),)) + headers(1, OK))
     assert host.events == [("answer", 1, OK, False)]
 
 
 def test_trailers_end_a_stream() -> None:
     host = client()
-    host.conversation.open(RecordedStream(host), CONNECT)
+    host.conversation.open(RecordedStream(host), CONNECT_BLOCK)
     host.receive(headers(1, OK) + headers(1, ((b"x", b"y"),), end=True))
     assert host.events[-1] == ("end", 1)
 
@@ -156,7 +158,7 @@ def test_our_streams_keep_to_the_peers_limit_and_to_ours() -> None:
     host = client()
     for _ in range(100):
         assert host.conversation.can_open
-        host.conversation.open(RecordedStream(host), CONNECT)
+        host.conversation.open(RecordedStream(host), CONNECT_BLOCK)
     assert not host.conversation.can_open
     host.receive(push_reset(1, Code.CANCEL))
     assert host.conversation.can_open
@@ -199,7 +201,7 @@ def test_settings_are_acknowledged_and_acknowledgements_are_not() -> None:
 def test_goaway_hands_back_what_the_peer_has_not_looked_at_and_lets_the_rest_end() -> None:
     host = client()
     for _ in range(3):
-        host.conversation.open(RecordedStream(host), CONNECT)
+        host.conversation.open(RecordedStream(host), CONNECT_BLOCK)
     host.receive(headers(1, OK) + push_goaway(3, Code.NO_ERROR))
     assert host.events == [
         ("answer", 1, OK, False),
@@ -213,7 +215,7 @@ def test_goaway_hands_back_what_the_peer_has_not_looked_at_and_lets_the_rest_end
 
 def test_a_goaway_that_allows_all_hands_back_nothing() -> None:
     host = client()
-    host.conversation.open(RecordedStream(host), CONNECT)
+    host.conversation.open(RecordedStream(host), CONNECT_BLOCK)
     host.receive(push_goaway(MAX_STREAM_ID, Code.NO_ERROR))
     assert host.events == [("goaway", Code.NO_ERROR)]
 
@@ -229,7 +231,7 @@ def test_refusing_names_the_last_stream_that_was_looked_at() -> None:
 def test_headers_of_a_stream_that_we_gave_up_are_still_decoded() -> None:
     host = client()
     stream = RecordedStream(host)
-    host.conversation.open(stream, CONNECT)
+    host.conversation.open(stream, CONNECT_BLOCK)
     host.conversation.reset(stream, Code.CANCEL)
     host.receive(headers(1, OK))
     assert host.events == []
@@ -310,7 +312,7 @@ def test_streams_that_live_and_end_are_no_flood() -> None:
     for stream_id in range(1, 20_001, 2):
         host.receive(headers(stream_id) + data(stream_id, b"hello", end=True))
         stream = host.stream(stream_id)
-        host.conversation.answer(stream, OK)
+        host.conversation.answer(stream, OK_BLOCK)
         host.conversation.finish(stream)
     assert host.conversation.budget.spent == 0
     assert host.conversation.streams == {}
@@ -337,6 +339,6 @@ def test_messages_of_one_byte_are_no_flood() -> None:
 def test_the_glitches_of_a_client_are_not_the_servers_resets() -> None:
     host = client()
     for number in range(1000):
-        host.conversation.open(RecordedStream(host), CONNECT)
+        host.conversation.open(RecordedStream(host), CONNECT_BLOCK)
         host.receive(push_reset(2 * number + 1, Code.CANCEL))
     assert host.conversation.budget.spent == 0

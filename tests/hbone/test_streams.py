@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.hbone.recording import CONNECT, OK, FrameSeen, Pair, RecordedStream, client, data, headers, server
+from tests.hbone.recording import (
+    CONNECT_BLOCK,
+    OK,
+    OK_BLOCK,
+    FrameSeen,
+    Pair,
+    RecordedStream,
+    client,
+    data,
+    headers,
+    server,
+)
 from ztunnel.errors import PeerError
 from ztunnel.hbone.frame import (
     DEFAULT_WINDOW,
@@ -137,7 +148,7 @@ def test_both_ends_close_a_stream_in_either_order() -> None:
     peer = pair.server.stream(1)
     assert pair.server.events[-1] == ("end", 1)
     assert not peer.closed
-    pair.server.conversation.answer(peer, OK)
+    pair.server.conversation.answer(peer, OK_BLOCK)
     pair.server.conversation.finish(peer)
     pair.exchange()
     assert pair.client.events[-2:] == [("answer", 1, OK, False), ("end", 1)]
@@ -161,7 +172,7 @@ def test_the_peers_windows_are_ours_to_send_in() -> None:
     assert host.conversation.send_window == DEFAULT_WINDOW
     host.receive(push_settings({Setting.INITIAL_WINDOW_SIZE: 10}))
     stream = RecordedStream(host)
-    host.conversation.open(stream, CONNECT)
+    host.conversation.open(stream, CONNECT_BLOCK)
     assert stream.send_window == 10
     host.receive(push_window_update(1, 5) + push_window_update(0, 7))
     assert stream.send_window == 15
@@ -171,7 +182,7 @@ def test_the_peers_windows_are_ours_to_send_in() -> None:
 def test_a_window_that_opens_is_told_once() -> None:
     host = client()
     stream = RecordedStream(host)
-    host.conversation.open(stream, CONNECT)
+    host.conversation.open(stream, CONNECT_BLOCK)
     stream.send_window = host.conversation.send_window = 0
     host.receive(push_window_update(1, 1) * 2 + push_window_update(0, 1) * 2)
     assert host.events == [("window", 1), ("window", 0)]
@@ -180,7 +191,7 @@ def test_a_window_that_opens_is_told_once() -> None:
 def test_a_smaller_initial_window_makes_open_ones_negative_and_they_open_only_above_zero() -> None:
     host = client()
     stream = RecordedStream(host)
-    host.conversation.open(stream, CONNECT)
+    host.conversation.open(stream, CONNECT_BLOCK)
     stream.send_window = 0
     host.receive(push_settings({Setting.INITIAL_WINDOW_SIZE: DEFAULT_WINDOW - 10}))
     assert stream.send_window == -10
@@ -194,14 +205,14 @@ def test_a_smaller_initial_window_makes_open_ones_negative_and_they_open_only_ab
 
 def test_windows_above_the_maximum_are_refused() -> None:
     host = client()
-    host.conversation.open(RecordedStream(host), CONNECT)
+    host.conversation.open(RecordedStream(host), CONNECT_BLOCK)
     host.receive(push_window_update(1, MAX_WINDOW))
     assert host.events[-1] == ("reset", 1, Code.FLOW_CONTROL_ERROR)
     with pytest.raises(PeerError) as error:
         host.receive(push_window_update(0, MAX_WINDOW))
     assert error.value.reply == Code.FLOW_CONTROL_ERROR
     host = client()
-    host.conversation.open(RecordedStream(host), CONNECT)
+    host.conversation.open(RecordedStream(host), CONNECT_BLOCK)
     host.receive(push_window_update(1, MAX_WINDOW - DEFAULT_WINDOW))
     with pytest.raises(PeerError):
         host.receive(push_settings({Setting.INITIAL_WINDOW_SIZE: DEFAULT_WINDOW + 1}))
@@ -209,7 +220,7 @@ def test_windows_above_the_maximum_are_refused() -> None:
 
 def test_a_window_update_of_nothing_is_an_error_of_its_scope() -> None:
     host = client()
-    host.conversation.open(RecordedStream(host), CONNECT)
+    host.conversation.open(RecordedStream(host), CONNECT_BLOCK)
     host.receive(push_window_update(1, 0))
     assert host.events[-1] == ("reset", 1, Code.PROTOCOL_ERROR)
     with pytest.raises(PeerError):
@@ -221,7 +232,7 @@ def test_two_of_us_never_break_each_others_windows(messages: list[tuple[bool, in
     pair = Pair()
     near = pair.open()
     far = pair.server.stream(1)
-    pair.server.conversation.answer(far, OK)
+    pair.server.conversation.answer(far, OK_BLOCK)
     pair.exchange()
     sent = {True: 0, False: 0}
     for up, count in messages:

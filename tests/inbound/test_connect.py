@@ -12,7 +12,7 @@ from tests.builders import workload
 from tests.flow.driving import Clock, drive
 from tests.inbound.parts import Admitted, Sockets, end_of, peer_of
 from ztunnel.flow.engine import Engine
-from ztunnel.inbound.connect import FIRST_SECONDS, SECOND_SECONDS, AppDial, unreachable
+from ztunnel.inbound.connect import FIRST_SECONDS, SECOND_SECONDS, AppDial, Approach, unreachable
 from ztunnel.model.address import Endpoint, parse_endpoint
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(20)]
@@ -37,7 +37,7 @@ class Dialled:
         self.engine = engine
         self.sockets = sockets
         self.pod = sockets.pod(POD, own)
-        self.dial = AppDial(engine, self.admitted, self.pod.network, source, app)
+        self.dial = AppDial(engine, self.admitted, Approach(self.pod.network, source.ip, app))
 
     def begin(self) -> Dialled:
         self.dial.start(self._reached)
@@ -138,7 +138,7 @@ def test_nothing_is_left_of_a_dial_that_is_cancelled(
     drive(engine)
     dialled.dial.cancel()
     dialled.dial.cancel()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) == before + dialled.pod.network.netns.spares
     assert dialled.admitted.now == set()
     clock.move(100.0)
     drive(engine)

@@ -4,6 +4,7 @@ import faulthandler
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -43,6 +44,45 @@ def test_a_socket_lives_in_its_namespace_and_we_do_not(elsewhere: NetworkNamespa
         assert int.from_bytes(made.getsockopt(socket.SOL_SOCKET, 71, 8), "little") == elsewhere.cookie
         assert not made.get_inheritable()
         assert made.gettimeout() == 0.0
+
+
+def cookie_of(sock: socket.socket) -> int:
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, 71, 8), sys.byteorder)
+
+
+def test_sockets_asked_for_quickly_are_made_in_advance_where_they_belong(
+    elsewhere: NetworkNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(netns.time, "monotonic", lambda: 5.0)
+    before = len(os.listdir("/proc/self/fd"))
+    made = [elsewhere.tcp_socket(socket.AF_INET) for _ in range(20)]
+    made.append(elsewhere.tcp_socket(socket.AF_INET6))
+    assert {cookie_of(each) for each in made} == {elsewhere.cookie}
+    assert {each.gettimeout() for each in made} == {0.0}
+    assert len({each.fileno() for each in made}) == 21
+    assert (made[-1].family, made[0].family) == (socket.AF_INET6, socket.AF_INET)
+    assert len(os.listdir("/proc/self/fd")) == before + 21 + elsewhere.spares
+    for each in made:
+        each.close()
+
+
+def test_sockets_asked_for_now_and_then_are_made_one_by_one(
+    elsewhere: NetworkNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter(range(100))
+    monkeypatch.setattr(netns.time, "monotonic", lambda: float(next(seconds)))
+    for _ in range(5):
+        elsewhere.tcp_socket(socket.AF_INET).close()
+    assert elsewhere.spares == 0
+
+
+def test_what_was_made_in_advance_goes_with_the_namespace() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with netns.current() as here_again:
+        for _ in range(2):
+            here_again.tcp_socket(socket.AF_INET).close()
+        assert here_again.spares
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_an_error_inside_brings_us_back(elsewhere: NetworkNamespace) -> None:

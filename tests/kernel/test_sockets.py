@@ -40,18 +40,17 @@ def test_a_listener_may_be_for_ipv4_alone_and_says_where_its_port_is_taken(lab: 
 
 
 def test_a_dialler_does_not_wait(lab: Lab) -> None:
-    with sockets.dial_socket(lab.a, socket.AF_INET) as dialler:
+    with sockets.dial_socket(lab.a, endpoint("10.77.0.9", 1).ip) as dialler:
         assert dialler.connect_ex(("10.77.0.9", 1)) == errno.EINPROGRESS
         [dialling] = sockets.connections(lab.a, [TcpState.SYN_SENT])
         assert (dialling.local, dialling.remote) == (local_of(dialler), endpoint("10.77.0.9", 1))
 
 
-@pytest.mark.parametrize(
-    ("family", "source"), [(socket.AF_INET, "10.78.0.2"), (socket.AF_INET6, "fd78::2")], ids=["v4", "v6"]
-)
-def test_a_spoofed_socket_has_the_clients_address_a_port_and_the_mark(lab: Lab, family, source) -> None:
-    with sockets.dial_socket(lab.b, family) as dialler:
-        spoofed = sockets.spoof(dialler, endpoint(source, 0).ip)
+@pytest.mark.parametrize("source", ["10.78.0.2", "fd78::2"])
+def test_a_spoofed_socket_has_the_clients_address_a_port_and_the_mark(lab: Lab, source) -> None:
+    ip = endpoint(source, 0).ip
+    with sockets.dial_socket(lab.b, ip) as dialler:
+        spoofed = sockets.spoof(dialler, ip)
         assert spoofed == local_of(dialler)
         assert str(spoofed.ip) == source
         assert dialler.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 0x111

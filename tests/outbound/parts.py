@@ -7,8 +7,9 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from random import Random
+from socket import socket as Socket
 
 from tests.builders import world_of
 from tests.inbound.parts import Sockets, now
@@ -27,10 +28,13 @@ from ztunnel.redirect.attach import PodNetwork
 from ztunnel.redirect.layout import Deny, Direct, FlowRecord, LiveFlow, Recalled, RecordEvent, RecordRole
 from ztunnel.state.delta import apply
 from ztunnel.state.hold import Hold
+from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.level import Level, Levels
 from ztunnel.telemetry.metrics import TcpMetrics
-from ztunnel.telemetry.report import Journey, Report
+from ztunnel.telemetry.report import Report
+
+PEER = PeerAddress(IPv4Address("127.0.0.9"), 4000)
 
 
 class Here:
@@ -43,6 +47,9 @@ class Here:
         if self.gone:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+
+    def tcp_socket(self, family: int) -> Socket:
+        return self.socket(family, socket.SOCK_STREAM)
 
 
 class Kernel:
@@ -180,7 +187,7 @@ class Desk:
     def plain_call(self) -> tuple[Call, socket.socket]:
         """A call that nobody has decided about, and the application's end of it."""
         client, accepted = self.sockets.call(self.sockets.listen())
-        return Call(accepted, self.report, self.calls), client
+        return Call(accepted, PEER, self.report, self.calls), client
 
     def totals(self) -> tuple[int, int]:
         """Connections opened, and closed."""
@@ -193,9 +200,9 @@ class Desk:
         return sum(row.received_bytes for row in rows), sum(row.sent_bytes for row in rows)
 
 
-def journey(source: str = "127.0.0.9:4000", destination: str = "127.0.0.1:80") -> Journey:
-    """Of a connection of strangers."""
-    return Journey(Reporter.SOURCE, parse_endpoint(source), parse_endpoint(destination))
+def journey(destination: str = "127.0.0.1:80") -> Journey:
+    """Of connections of strangers."""
+    return Journey(Reporter.SOURCE, parse_endpoint(destination))
 
 
 def record(event: RecordEvent, flow: tuple[Endpoint, Endpoint], **changes: object) -> FlowRecord:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.builders import workload
 from tests.flow.driving import Clock, drive, read
-from tests.hbone.peers import CONNECT, OK, Lab
+from tests.hbone.peers import CONNECT_BLOCK, OK, Lab
 from tests.inbound.parts import Sockets
 from tests.outbound.parts import Desk, Here, address_of, is_reset, journey
 from ztunnel.errors import Denied, Drained, HandshakeFailed, Unreachable
@@ -244,7 +244,7 @@ class Sessions:
     def open(self, call: TunnelCall) -> None:
         self.asked += 1
         session = self.ready.pop(0)
-        call.start(session.open(call.fields, call.call.hand_over(), call.call.counts, call, 15.0))
+        call.start(session.open(call.block, call.call.hand_over(), call.call.counts, call, 15.0))
 
 
 @dataclass
@@ -263,7 +263,7 @@ def tunnel(
     desk: Desk, sessions: Sessions, decision: Decision | None = None
 ) -> tuple[TunnelCall, socket.socket]:
     call, client = opened(desk)
-    made = TunnelCall(sessions, call, (KEY, NETWORK, CONNECT), decision or Decision())
+    made = TunnelCall(sessions, call, (KEY, NETWORK, CONNECT_BLOCK), decision or Decision())
     return made, client
 
 

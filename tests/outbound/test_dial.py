@@ -13,7 +13,7 @@ import trio
 
 from tests.builders import identity, workload, world_of
 from tests.flow.driving import Bugs, read
-from tests.hbone.peers import CONNECT, OK
+from tests.hbone.peers import CONNECT_BLOCK, OK_BLOCK
 from tests.inbound.parts import Signer, Sockets, now
 from tests.outbound.parts import Desk, Here, address_of, is_reset, journey
 from ztunnel.errors import ConnectionFailed, Drained, NoCertificate
@@ -64,7 +64,9 @@ class Mesh:
     ) -> tuple[TunnelCall, socket.socket]:
         call, client = self.desk.plain_call()
         call.open(journey())
-        made = TunnelCall(self.tunnels, call, (key or self.key(), network, CONNECT), lambda: self.stands)
+        made = TunnelCall(
+            self.tunnels, call, (key or self.key(), network, CONNECT_BLOCK), lambda: self.stands
+        )
         self.tunnels.open(made)
         return made, client
 
@@ -84,7 +86,7 @@ class Mesh:
     def accept(self, number: int) -> socket.socket:
         """Answer a request; the application's own end."""
         own, app = self.desk.sockets.call(self.desk.sockets.listen())
-        self.asked[number].accept(OK, app, Counts(), lambda error: None)
+        self.asked[number].accept(OK_BLOCK, app, Counts(), lambda error: None)
         return own
 
     async def until(self, holds: Callable[[], object]) -> None:
@@ -357,7 +359,9 @@ async def test_a_bug_in_a_session_ends_the_call_that_met_it(signer: Signer, sock
         call, client = mesh.desk.plain_call()
         call.open(journey())
         with pytest.raises(RuntimeError, match="bug"):
-            mesh.tunnels.open(TunnelCall(mesh.tunnels, call, (mesh.key(), NETWORK, CONNECT), lambda: True))
+            mesh.tunnels.open(
+                TunnelCall(mesh.tunnels, call, (mesh.key(), NETWORK, CONNECT_BLOCK), lambda: True)
+            )
         assert is_reset(client)
         assert len(mesh.desk.calls) == 0
 

@@ -51,7 +51,7 @@ def begin(
     desk: Desk, endpoint: Endpoint, asked: Endpoint = VIP, instead: Instead | None = None
 ) -> tuple[Call, socket.socket, bool]:
     call, client = desk.plain_call()
-    call.journey = journey("127.0.0.9:4000", str(endpoint))
+    call.journey = journey(str(endpoint))
     world = desk.hold.world
     source, destination = world.workload(CLIENT.uid), world.by_ip(endpoint.ip)
     route = ToDirect(endpoint, destination, world.service(WEB.key))

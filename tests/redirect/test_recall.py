@@ -56,3 +56,16 @@ def test_a_port_that_is_used_again_recalls_the_later_destination(kernel: Kernel)
     recalled = kernel.redirection.original_destination(pod.cookie, peer)
     assert recalled is not None
     assert recalled.destination == original("10.96.0.2", 443)
+
+
+def test_the_same_destination_is_the_same_object_from_whatever_port(kernel: Kernel) -> None:
+    pod = kernel.enroll("a")
+    proxy = kernel.listen(pod.netns, 15001)
+    found = []
+    for host in ("10.96.0.1", "10.96.0.2", "10.96.0.1"):
+        kernel.connect(pod.netns, host, 443)
+        _, peer = kernel.accept(proxy)
+        found.append(kernel.redirection.original_destination(pod.cookie, peer))
+    first, other, again = found
+    assert first is again
+    assert first != other

@@ -10,35 +10,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.builders import identity, workload
+from tests.builders import identity, service, workload
 from ztunnel.model.address import parse_endpoint
-from ztunnel.model.connection import Direction
+from ztunnel.model.connection import Direction, Security
 from ztunnel.telemetry.access_log import (
     EarlyDenial,
-    Party,
     Record,
-    party,
     render_early_denial,
     render_opened,
     render_record,
     render_record_json,
 )
+from ztunnel.telemetry.journey import Journey
+from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.level import Level
 
 TIME = datetime(2026, 8, 20, 10, 0, 0, 123456, UTC)
-CLIENT = party(parse_endpoint("10.0.1.2:41000"), workload("client-7d9"), identity("default/client"))
-SERVER = party(parse_endpoint("10.0.2.3:15008"), workload("server-5f4"), identity("default/server"))
-OUTBOUND = Record(
-    TIME,
-    Direction.OUTBOUND,
+CLIENT, SERVER = workload("client-7d9"), workload("server-5f4")
+SOURCE = parse_endpoint("10.0.1.2:41000")
+JOURNEY = Journey(
+    Reporter.SOURCE,
+    parse_endpoint("10.0.2.3:15008"),
     CLIENT,
     SERVER,
-    hbone_address="10.0.2.3:8080",
-    service="server.default.svc.cluster.local",
-    up_bytes=11,
-    down_bytes=22,
-    duration_seconds=0.0039,
+    service("server"),
+    identity("default/client"),
+    identity("default/server"),
+    Security.MUTUAL_TLS,
+    "10.0.2.3:8080",
 )
+OUTBOUND = Record(TIME, SOURCE, JOURNEY, up_bytes=11, down_bytes=22, duration_seconds=0.0039)
 ENDS = (
     'src.addr=10.0.1.2:41000 src.workload="client-7d9" src.namespace="default" '
     'src.identity="spiffe://cluster.local/ns/default/sa/client" src.cluster="Kubernetes" '
@@ -56,19 +57,13 @@ def test_an_outbound_tunnel_is_logged_as_istio_logs_it():
 
 def test_an_inbound_line_counts_from_its_own_side():
     line = COMPLETE + ENDS + 'direction="inbound" bytes_sent=22 bytes_recv=11 duration="3ms"'
-    assert render_record(OUTBOUND._replace(direction=Direction.INBOUND)) == line
+    inbound = replace(JOURNEY, reporter=Reporter.DESTINATION)
+    assert render_record(OUTBOUND._replace(journey=inbound)) == line
 
 
 def test_plain_traffic_to_a_stranger_has_no_identities():
-    record = Record(
-        TIME,
-        Direction.OUTBOUND,
-        party(parse_endpoint("10.0.1.2:41002"), workload("client-7d9")),
-        party(parse_endpoint("93.184.216.34:443"), None),
-        up_bytes=517,
-        down_bytes=4096,
-        duration_seconds=0.12,
-    )
+    journey = Journey(Reporter.SOURCE, parse_endpoint("93.184.216.34:443"), CLIENT)
+    record = Record(TIME, parse_endpoint("10.0.1.2:41002"), journey, 517, 4096, 0.12)
     assert render_record(record) == (
         COMPLETE + 'src.addr=10.0.1.2:41002 src.workload="client-7d9" src.namespace="default" '
         'src.cluster="Kubernetes" dst.addr=93.184.216.34:443 direction="outbound" '
@@ -78,7 +73,7 @@ def test_plain_traffic_to_a_stranger_has_no_identities():
 
 def test_a_failure_is_an_error_and_says_why_at_the_end():
     error = "connection closed due to policy rejection: allow policies exist, but none allowed"
-    record = Record(TIME, Direction.INBOUND, Party(CLIENT.address), Party(SERVER.address), error=error)
+    record = Record(TIME, SOURCE, Journey(Reporter.DESTINATION, JOURNEY.destination), error=error)
     assert record.level is Level.ERROR
     assert OUTBOUND.level is Level.INFO
     assert render_record(record) == (
@@ -120,21 +115,18 @@ def test_json_has_the_same_keys_flat():
     assert (entry["bytes_sent"], entry["duration"], entry["src.addr"]) == (11, "3ms", "10.0.1.2:41000")
 
 
-def test_a_pod_without_a_name_goes_by_its_canonical_service():
-    nameless = replace(workload("x"), name="", canonical_name="canon")
-    assert party(CLIENT.address, nameless).workload == "canon"
-
-
 def test_an_ipv6_address_stands_in_brackets():
-    record = OUTBOUND._replace(source=Party(parse_endpoint("[fd00::1]:5")))
-    assert "src.addr=[fd00::1]:5 dst.addr=" in render_record(record)
+    assert "src.addr=[fd00::1]:5 src.workload=" in render_record(
+        OUTBOUND._replace(source=parse_endpoint("[fd00::1]:5"))
+    )
 
 
 @pytest.mark.parametrize("render", [render_record, render_record_json])
 @given(*[st.text(st.characters(), min_size=1)] * 4)
 def test_no_name_breaks_a_line(render, name, namespace, target, error):
-    end = Party(CLIENT.address, name, namespace, None, name)
-    line = render(OUTBOUND._replace(source=end, service=name, hbone_address=target, error=error))
+    end = replace(CLIENT, name=name, namespace=namespace, cluster=name)
+    called = replace(JOURNEY, source_workload=end, service=service(name), hbone_address=target)
+    line = render(OUTBOUND._replace(journey=called, error=error))
     assert len(line.splitlines()) == 1
     assert line.replace("\t", "").isprintable()
     assert line.count("\t") == (4 if render is render_record else 0)

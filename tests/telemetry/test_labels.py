@@ -10,7 +10,7 @@ from tests.builders import identity, service, workload
 from ztunnel.errors import Flag
 from ztunnel.model.connection import Direction, Security
 from ztunnel.model.workload import WorkloadKind
-from ztunnel.telemetry.labels import UNKNOWN, LabelCache, Reporter, TcpLabels, tcp_labels
+from ztunnel.telemetry.labels import UNKNOWN, Reporter, TcpLabels, tcp_labels
 
 CLIENT = workload("client-7d9").owned_by(WorkloadKind.DEPLOYMENT, "client").located("r1", "z1")
 SERVER = replace(
@@ -128,37 +128,3 @@ def test_a_flag_changes_nothing_else():
 )
 def test_the_source_reports_outbound_and_the_destination_inbound(reporter, direction):
     assert reporter.direction is direction
-
-
-def test_the_cache_gives_the_same_object_for_the_same_connection():
-    cache = LabelCache()
-
-    def ask(flag=Flag.NONE):
-        proof = identity("default/client")  # equal, and another object each time, as after a handshake
-        return cache.tcp_labels(Reporter.SOURCE, CLIENT, SERVER, SHOP, proof, None, Security.MUTUAL_TLS, flag)
-
-    assert ask() is ask()
-    assert ask(Flag.DENY) == ask().flagged(Flag.DENY)
-
-
-def test_a_workload_that_changed_is_another_one_to_the_cache():
-    cache = LabelCache()
-    revisions = []
-    for number in range(100):
-        changed = replace(CLIENT, canonical_revision=f"v{number}")
-        revisions.append(
-            cache.tcp_labels(
-                Reporter.SOURCE, changed, None, None, None, None, Security.UNKNOWN
-            ).source_version
-        )
-    assert revisions == [f"v{number}" for number in range(100)]
-
-
-def test_the_cache_forgets_the_oldest():
-    cache = LabelCache(limit=2)
-    first = cache.tcp_labels(Reporter.SOURCE, CLIENT, None, None, None, None, Security.UNKNOWN)
-    for flag in (Flag.DENY, Flag.CONNECT):
-        cache.tcp_labels(Reporter.SOURCE, CLIENT, None, None, None, None, Security.UNKNOWN, flag)
-    again = cache.tcp_labels(Reporter.SOURCE, CLIENT, None, None, None, None, Security.UNKNOWN)
-    assert again == first
-    assert again is not first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -13,17 +14,18 @@ from ztunnel.flow.flow import Counts
 from ztunnel.model.address import parse_endpoint
 from ztunnel.model.connection import Direction, Security
 from ztunnel.telemetry.figures import Figures
+from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.level import Level, Levels
 from ztunnel.telemetry.metrics import TcpMetrics
-from ztunnel.telemetry.report import Journey, Report
+from ztunnel.telemetry.report import Report
 
 CLIENT = workload("client")
 SERVER = workload("server")
 WEB = service("web")
+SOURCE = parse_endpoint("10.0.0.1:4000")
 JOURNEY = Journey(
     Reporter.SOURCE,
-    parse_endpoint("10.0.0.1:4000"),
     parse_endpoint("10.0.0.2:15008"),
     CLIENT,
     SERVER,
@@ -64,7 +66,7 @@ class Office:
 
 def test_a_connection_is_counted_when_it_opens_and_when_it_ends() -> None:
     office, counts = Office(), Counts()
-    account = office.report.open(JOURNEY, counts)
+    account = office.report.open(JOURNEY, SOURCE, counts)
     assert office.rows() == {"-": (1, 0, 0, 0, 0)}
     assert office.lines == []
     counts.up, counts.down = 10, 20
@@ -88,7 +90,7 @@ def test_a_connection_is_counted_when_it_opens_and_when_it_ends() -> None:
 )
 def test_an_error_is_a_flag_and_a_line(error: ConnectionFailed, flag: str) -> None:
     office = Office()
-    office.report.close(office.report.open(JOURNEY, Counts()), error)
+    office.report.close(office.report.open(JOURNEY, SOURCE, Counts()), error)
     assert office.rows() == {"-": (1, 0, 0, 0, 0), flag: (0, 1, 1, 0, 0)}
     assert f'error="{error}"' in office.lines[0]
     assert "\terror\taccess" in office.lines[0]
@@ -97,7 +99,7 @@ def test_an_error_is_a_flag_and_a_line(error: ConnectionFailed, flag: str) -> No
 def test_a_drained_connection_is_no_failure_but_says_why() -> None:
     office = Office()
     office.report.close(
-        office.report.open(JOURNEY, Counts()), Drained("connection closed due to connection drain")
+        office.report.open(JOURNEY, SOURCE, Counts()), Drained("connection closed due to connection drain")
     )
     assert office.rows() == {"-": (1, 1, 0, 0, 0)}
     assert 'error="connection closed due to connection drain"' in office.lines[0]
@@ -105,8 +107,8 @@ def test_a_drained_connection_is_no_failure_but_says_why() -> None:
 
 def test_a_refusal_is_opened_closed_and_failed_at_once() -> None:
     office = Office()
-    office.report.refuse(JOURNEY, Denied("no", "default/no"))
-    office.report.refuse(JOURNEY, Denied("no", "default/no"))
+    office.report.refuse(JOURNEY, SOURCE, Denied("no", "default/no"))
+    office.report.refuse(JOURNEY, SOURCE, Denied("no", "default/no"))
     assert office.rows() == {"-": (2, 0, 0, 0, 0), "DENY": (0, 2, 2, 0, 0)}
     assert len(office.lines) == 2
     assert 'bytes_sent=0 bytes_recv=0 duration="0ms"' in office.lines[0]
@@ -115,15 +117,17 @@ def test_a_refusal_is_opened_closed_and_failed_at_once() -> None:
 
 def test_without_tls_the_line_names_no_identity() -> None:
     office = Office()
-    office.report.refuse(JOURNEY._replace(security=Security.UNKNOWN, service=None), Unreachable("gone"))
+    office.report.refuse(
+        replace(JOURNEY, security=Security.UNKNOWN, service=None), SOURCE, Unreachable("gone")
+    )
     assert "identity" not in office.lines[0]
     assert "dst.service" not in office.lines[0]
 
 
 def test_what_goes_another_way_under_the_same_labels_is_one_connection() -> None:
     office = Office()
-    account = office.report.open(JOURNEY, Counts())
-    office.report.reroute(account, JOURNEY._replace(hbone_address="10.0.0.2:9090"))
+    account = office.report.open(JOURNEY, SOURCE, Counts())
+    office.report.reroute(account, replace(JOURNEY, hbone_address="10.0.0.2:9090"))
     assert office.rows() == {"-": (1, 0, 0, 0, 0)}
     office.report.close(account)
     assert "dst.hbone_addr=10.0.0.2:9090" in office.lines[0]
@@ -131,8 +135,8 @@ def test_what_goes_another_way_under_the_same_labels_is_one_connection() -> None
 
 def test_what_goes_another_way_under_other_labels_moves_there() -> None:
     office, counts = Office(), Counts()
-    account = office.report.open(JOURNEY, counts)
-    office.report.reroute(account, JOURNEY._replace(destination_workload=None))
+    account = office.report.open(JOURNEY, SOURCE, counts)
+    office.report.reroute(account, replace(JOURNEY, destination_workload=None))
     counts.up = 7
     office.report.close(account)
     office.report.reroute(account, JOURNEY)
@@ -145,7 +149,7 @@ def test_what_goes_another_way_under_other_labels_moves_there() -> None:
 
 def test_an_early_denial_is_a_line_without_a_metric() -> None:
     office = Office()
-    office.report.deny_early(Direction.INBOUND, JOURNEY.source, JOURNEY.destination, "who are you?")
+    office.report.deny_early(Direction.INBOUND, SOURCE, JOURNEY.destination, "who are you?")
     assert office.rows() == {}
     assert "\twarn\taccess\tconnection failed\t" in office.lines[0]
 
@@ -162,15 +166,15 @@ def test_an_early_denial_is_a_line_without_a_metric() -> None:
 )
 def test_lines_that_nobody_wants_are_not_written(level: Level, written: list[str]) -> None:
     office = Office(f"info,access={level.word}")
-    office.report.close(office.report.open(JOURNEY, Counts()))
-    office.report.refuse(JOURNEY, Unreachable("gone"))
-    office.report.deny_early(Direction.INBOUND, JOURNEY.source, JOURNEY.destination, "who are you?")
+    office.report.close(office.report.open(JOURNEY, SOURCE, Counts()))
+    office.report.refuse(JOURNEY, SOURCE, Unreachable("gone"))
+    office.report.deny_early(Direction.INBOUND, SOURCE, JOURNEY.destination, "who are you?")
     assert [line.split("\t")[3].partition(" ")[2] for line in office.lines] == written
 
 
 def test_a_level_that_is_changed_counts_from_the_next_line_on() -> None:
     office = Office()
-    account = office.report.open(JOURNEY, Counts())
+    account = office.report.open(JOURNEY, SOURCE, Counts())
     office.levels.change("access=off")
     office.report.close(account)
     assert office.lines == []
@@ -179,8 +183,8 @@ def test_a_level_that_is_changed_counts_from_the_next_line_on() -> None:
 
 def test_lines_can_be_json() -> None:
     office = Office("debug", as_json=True)
-    office.report.close(office.report.open(JOURNEY, Counts()))
-    office.report.deny_early(Direction.OUTBOUND, JOURNEY.source, JOURNEY.destination, "no")
+    office.report.close(office.report.open(JOURNEY, SOURCE, Counts()))
+    office.report.deny_early(Direction.OUTBOUND, SOURCE, JOURNEY.destination, "no")
     assert [json.loads(line)["message"] for line in office.lines] == [
         "connection opened",
         "connection complete",
@@ -191,14 +195,14 @@ def test_lines_can_be_json() -> None:
 def test_without_a_log_there_are_only_metrics() -> None:
     metrics = TcpMetrics()
     report = Report(metrics, None, lambda: 0.0, lambda: datetime(2026, 1, 2, tzinfo=UTC))
-    report.close(report.open(JOURNEY, Counts()))
-    report.refuse(JOURNEY, Unreachable("gone"))
-    report.deny_early(Direction.OUTBOUND, JOURNEY.source, JOURNEY.destination, "no")
+    report.close(report.open(JOURNEY, SOURCE, Counts()))
+    report.refuse(JOURNEY, SOURCE, Unreachable("gone"))
+    report.deny_early(Direction.OUTBOUND, SOURCE, JOURNEY.destination, "no")
     assert sum(row.opened for row in metrics.rows(0.0)) == 2
 
 
 def test_unless_told_otherwise_openings_are_not_logged() -> None:
     lines: list[str] = []
     report = Report(TcpMetrics(), lines.append, lambda: 0.0, lambda: datetime(2026, 1, 2, tzinfo=UTC))
-    report.close(report.open(JOURNEY._replace(source_identity=identity("a/b")), Counts()))
+    report.close(report.open(replace(JOURNEY, source_identity=identity("a/b")), SOURCE, Counts()))
     assert len(lines) == 1

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from ipaddress import ip_address
 from select import EPOLLIN
+from typing import cast
 
 from ztunnel.flow.engine import Engine
 from ztunnel.model.address import IPAddress, PeerAddress, canonical
@@ -19,6 +20,7 @@ _PER_WAKE_UP = 64
 """So many are accepted in one go: a storm of new connections must not keep established flows waiting."""
 
 _PAUSE_SECONDS = 0.1
+_STREAM = int(socket.SOCK_STREAM)
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EINVAL, errno.EBADF)
 """Errors that asking again at once would only repeat: nothing is left, or it listens no more (EINVAL: a
 process of the pod may destroy our listener through sock_diag). Any other is that of a connection which died
@@ -26,6 +28,7 @@ in the backlog (accept(2))."""
 
 _REMEMBERED_PEERS = 1024
 
+_Accept = Callable[[], tuple[int, tuple[str, int]]]
 Accepted = Callable[[socket.socket, PeerAddress], None]
 
 
@@ -37,6 +40,7 @@ class Acceptor:
         self._engine = engine
         self._listener = listener
         self._accepted = accepted
+        self._family = int(listener.family)
         self._peers: dict[str, IPAddress] = {}
         self._closed = False
         self._watched = False
@@ -50,16 +54,19 @@ class Acceptor:
             self._listener.close()
 
     def _ready(self, mask: int) -> None:
-        accept, accepted = self._listener.accept, self._accepted
+        # Not accept(): making its socket looks the family and kind up as enums, which costs as much again.
+        accept = cast("_Accept", self._listener._accept)  # type: ignore[attr-defined]
+        accepted, family = self._accepted, self._family
         for _ in range(_PER_WAKE_UP):
             try:
-                sock, address = accept()
+                fd, address = accept()
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno in _OURS:
                     self._pause()
                 return
+            sock = socket.socket(family, _STREAM, 0, fd)
             sock.setblocking(False)
             accepted(sock, PeerAddress(self._ip(address[0]), address[1]))
             if self._closed:

@@ -36,8 +36,9 @@ class IncomingTunnel(Tunnel):
         self.cancelled: Callable[[], None] = lambda: None
         self._on_end: OnEnd | None = None
 
-    def accept(self, headers: Fields, app: socket.socket, counts: Counts, on_end: OnEnd) -> None:
-        """Answer with `headers` (the 200 included) and join `app`, which belongs to the tunnel from now on.
+    def accept(self, block: bytes, app: socket.socket, counts: Counts, on_end: OnEnd) -> None:
+        """Answer with an encoded header block (the 200 included) and join `app`, which belongs to the tunnel
+        from now on.
 
         Where the peer has given up meanwhile, `app` is closed and `on_end` is called before this returns.
         """
@@ -46,7 +47,7 @@ class IncomingTunnel(Tunnel):
             on_end(None)
             return
         self._on_end = on_end
-        self._session.conversation.answer(self, headers)
+        self._session.conversation.answer(self, block)
         self._reading = True
         self._join(app, counts, EPOLLIN)
         if self._backlog.held_bytes:
@@ -54,12 +55,12 @@ class IncomingTunnel(Tunnel):
         elif self.remote_closed:
             self._shut()
 
-    def refuse(self, headers: Fields) -> None:
-        """Answer with `headers` (a status that is not 200) and end the stream."""
+    def refuse(self, block: bytes) -> None:
+        """Answer with an encoded header block (a status that is not 200) and end the stream."""
         if self._over:
             return
         conversation = self._session.conversation
-        conversation.answer(self, headers, end=True)
+        conversation.answer(self, block, end=True)
         conversation.reset(self, Code.NO_ERROR)
         self._leave()
 

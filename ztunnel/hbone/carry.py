@@ -97,9 +97,10 @@ class Session:
         return self.alive and not self._retired and self.conversation.can_open and not self.ledger.full
 
     def open(
-        self, headers: Fields, app: socket.socket, counts: Counts, events: TunnelEvents, answer_seconds: float
+        self, block: bytes, app: socket.socket, counts: Counts, events: TunnelEvents, answer_seconds: float
     ) -> OutgoingTunnel:
-        """Send a CONNECT with `headers` (request.render_request), and join `app` to it once it is answered.
+        """Send a CONNECT with this header block (request.RequestHead), and join `app` to it once it is
+        answered.
 
         Takes over `app` (nonblocking, unwatched); `events` says when it is given back.
 
@@ -110,7 +111,7 @@ class Session:
             raise Unreachable("the session takes no more tunnels")
         tunnel = OutgoingTunnel(self, events)
         self._add(tunnel)
-        self.conversation.open(tunnel, headers)
+        self.conversation.open(tunnel, block)
         tunnel.begin(app, counts, answer_seconds)
         return tunnel
 

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from ztunnel.model.address import Endpoint, IPAddress
@@ -21,13 +21,21 @@ class PoolKey:
     """What tunnels must have in common to share a session (ztunnel src/proxy/pool.rs `WorkloadKey`).
 
     `destinations` are the identities that the far end may prove; `destination` is the endpoint that is
-    dialled.
+    dialled. One is kept for each route and looked up for each connection, so its hash is made once.
     """
 
     source: SpiffeId
     destinations: frozenset[SpiffeId]
     source_ip: IPAddress
     destination: Endpoint
+    _hash: int = field(default=0, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        parts = self.source, self.destinations, self.source_ip, self.destination
+        object.__setattr__(self, "_hash", hash(parts))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 class Poolable(Protocol):

@@ -1,4 +1,4 @@
-"""The header lists of HBONE's CONNECT and its answer (Istio's ztunnel, src/proxy/outbound.rs and inbound.rs).
+"""The headers of HBONE's CONNECT and its answer (Istio's ztunnel, src/proxy/outbound.rs and inbound.rs).
 
 `:authority` says where to; the rest says who asks, and is never proof of anything: it is for logs and
 metrics. So what is wrong in it is left out, and only a wrong request line refuses the tunnel.
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ztunnel.errors import PeerError
-from ztunnel.hbone.fields import Fields
-from ztunnel.model.address import Endpoint, parse_endpoint
+from ztunnel.hbone.fields import Fields, push_fields
+from ztunnel.model.address import Endpoint, IPAddress, parse_endpoint
 from ztunnel.model.workload import Workload, WorkloadKind
 
 BAD_REQUEST = 400
@@ -61,7 +61,8 @@ class Baggage:
 
 def new_traceparent(rng: Random) -> str:
     """A W3C trace context for one connection, not sampled: it only ties the logs of both ends together."""
-    return f"00-{rng.getrandbits(128):032x}-{rng.getrandbits(64):016x}-00"
+    digits = f"{rng.getrandbits(192):048x}"
+    return f"00-{digits[:32]}-{digits[32:]}-00"
 
 
 def render_baggage(workload: Workload) -> str:
@@ -99,17 +100,26 @@ def parse_baggage(untrusted: str) -> Baggage:
     )
 
 
-def render_request(request: ConnectRequest) -> Fields:
-    """The header list of a plain CONNECT: no `:scheme`, no `:path`."""
-    fields = [(b":method", b"CONNECT"), (b":authority", request.authority.encode())]
-    if request.baggage:
-        fields.append((b"baggage", request.baggage.encode()))
-    if request.source is not None:
-        host = f";host={request.host}" if request.host else ""
-        fields.append((b"forwarded", f'for="{request.source}"{host}'.encode()))
-    if request.traceparent:
-        fields.append((b"traceparent", request.traceparent.encode()))
-    return tuple(fields)
+class RequestHead:
+    """A plain CONNECT (no `:scheme`, no `:path`), with what all calls that go one way have in common encoded
+    once."""
+
+    __slots__ = ("_common", "_for", "_host")
+
+    def __init__(self, authority: str, baggage: str, source: IPAddress, host: str = "") -> None:
+        """`source` is the address that applications call from, `host` the service that they call, empty where
+        it is none."""
+        fields = [(b":method", b"CONNECT"), (b":authority", authority.encode())]
+        if baggage:
+            fields.append((b"baggage", baggage.encode()))
+        self._common = push_fields(fields)
+        self._for = f'for="{Endpoint(source, 0)}'.encode().removesuffix(b"0")
+        self._host = f'";host={host}'.encode() if host else b'"'
+
+    def render(self, port: int, traceparent: str) -> bytes:
+        """The header block of one call, from `port` of the source."""
+        forwarded = b"%b%d%b" % (self._for, port, self._host)
+        return self._common + push_fields(((b"forwarded", forwarded), (b"traceparent", traceparent.encode())))
 
 
 Outline = tuple[bytes, bytes]
@@ -188,10 +198,12 @@ def _parse_forwarded(untrusted: str) -> tuple[Endpoint | None, str]:
     return source, host
 
 
-def render_response(status: int, baggage: str = "") -> Fields:
-    """The header list of an answer; `baggage` is the local workload's."""
-    fields: Fields = ((b":status", b"%d" % status),)
-    return (*fields, (b"baggage", baggage.encode())) if baggage else fields
+def render_response(status: int, baggage: str = "") -> bytes:
+    """The header block of an answer; `baggage` is the local workload's."""
+    fields = [(b":status", b"%d" % status)]
+    if baggage:
+        fields.append((b"baggage", baggage.encode()))
+    return push_fields(fields)
 
 
 def parse_response(untrusted: Fields) -> Baggage:

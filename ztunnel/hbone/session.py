@@ -13,7 +13,7 @@ from __future__ import annotations
 from ztunnel.errors import PeerError
 from ztunnel.hbone.block import EXTRA_BYTES, HeaderBlock, begin_block
 from ztunnel.hbone.budget import Glitch
-from ztunnel.hbone.fields import FieldReader, Fields, push_fields
+from ztunnel.hbone.fields import FieldReader, Fields
 from ztunnel.hbone.frame import (
     ACK,
     DEFAULT_FRAME_BYTES,
@@ -109,17 +109,17 @@ class Conversation(Streams):
             and self._window.left_bytes > self._limits.session_window_bytes // 8
         )
 
-    def open(self, stream: Stream, fields: Fields) -> None:
-        """Send a CONNECT (client)."""
+    def open(self, stream: Stream, block: bytes) -> None:
+        """Send a CONNECT, its fields encoded by `push_fields` (client)."""
         stream.stream_id = self._next_id
         self._next_id += 2
         self._adopt(stream)
-        self._push_headers(stream, fields, end=False)
+        self._push_headers(stream, block, end=False)
 
-    def answer(self, stream: Stream, fields: Fields, end: bool = False) -> None:
-        """Send a response (server); with `end`, nothing will follow it."""
+    def answer(self, stream: Stream, block: bytes, end: bool = False) -> None:
+        """Send a response, its fields encoded (server); with `end`, nothing will follow it."""
         stream.answered = True
-        self._push_headers(stream, fields, end)
+        self._push_headers(stream, block, end)
         if end:
             self._close_local(stream)
 
@@ -133,8 +133,8 @@ class Conversation(Streams):
         self._refusing = True
         return self._peer_id
 
-    def _push_headers(self, stream: Stream, fields: Fields, end: bool) -> None:
-        self._host.push(push_headers(stream.stream_id, push_fields(fields), end, self.frame_bytes))
+    def _push_headers(self, stream: Stream, block: bytes, end: bool) -> None:
+        self._host.push(push_headers(stream.stream_id, block, end, self.frame_bytes))
 
     # What the peer does.
 

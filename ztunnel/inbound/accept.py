@@ -12,14 +12,15 @@ from ztunnel.errors import ConnectionFailed, Drained, NoDestination
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.splice import Splice, close_with_reset, splice
-from ztunnel.inbound.connect import Admissions, AppDial, unreachable
+from ztunnel.inbound.connect import Admissions, AppDial, Approach, unreachable
 from ztunnel.inbound.decision import judge_plain
 from ztunnel.model.address import Endpoint, IPAddress, PeerAddress, canonical
 from ztunnel.model.connection import Connection
 from ztunnel.redirect.attach import PodNetwork
 from ztunnel.state.hold import Hold
+from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.labels import Reporter
-from ztunnel.telemetry.report import Account, Journey, Report
+from ztunnel.telemetry.report import Account, Report
 
 _REMEMBERED_ADDRESSES = 64
 """A pod has a few addresses; what it calls its own loopback by are others."""
@@ -78,14 +79,12 @@ class PlainConnection:
         self.connection = connection
         self.workload_uid = uid
 
-    def start(self, network: PodNetwork, journey: Journey) -> None:
+    def start(self, approach: Approach, journey: Journey) -> None:
         """Connect the application."""
-        inbound, connection = self._inbound, self.connection
-        self._account = inbound.report.open(journey, self._counts)
+        inbound = self._inbound
+        self._account = inbound.report.open(journey, self.connection.source, self._counts)
         inbound.live.register(self)
-        self._dial = AppDial(
-            inbound.engine, inbound.admissions, network, connection.source, connection.destination
-        )
+        self._dial = AppDial(inbound.engine, inbound.admissions, approach)
         self._dial.start(self._reached)
 
     def abort(self, error: ConnectionFailed) -> None:
@@ -143,7 +142,7 @@ class PlainAcceptor:
             return
         world = inbound.hold.world
         workload = world.workload(pod.uid)
-        journey = Journey(Reporter.DESTINATION, peer, called, world.by_ip(peer.ip), workload)
+        journey = Journey(Reporter.DESTINATION, called, world.by_ip(peer.ip), workload)
         try:
             if workload is None:
                 raise Drained("the workload has left the mesh")
@@ -153,10 +152,11 @@ class PlainAcceptor:
             inbound.report.deny_early(journey.reporter.direction, peer, called, str(error))
         except ConnectionFailed as error:
             close_with_reset(opener)
-            inbound.report.refuse(journey, error)
+            inbound.report.refuse(journey, peer, error)
         else:
-            connection = PlainConnection(inbound, pod.uid, opener, found.admitted.connection)
-            connection.start(pod.network, journey)
+            connection = found.admitted.connection
+            approach = Approach(pod.network, connection.source.ip, connection.destination)
+            PlainConnection(inbound, pod.uid, opener, connection).start(approach, journey)
 
     def _called(self, opener: socket.socket) -> Endpoint:
         """Where the socket was accepted; parsing the address costs more than accepting. Raises OSError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ztunnel.errors import ConnectionFailed, Denied, Drained, PeerError
 from ztunnel.flow.flow import Counts
@@ -18,16 +19,16 @@ from ztunnel.hbone.request import (
     render_response,
 )
 from ztunnel.inbound.accept import Inbound, LocalPod
-from ztunnel.inbound.connect import AppDial, unreachable
+from ztunnel.inbound.connect import AppDial, Approach, unreachable
 from ztunnel.inbound.decision import Arrival, InboundAdmitted, judge_tunnel
 from ztunnel.model.address import Endpoint, PeerAddress
 from ztunnel.model.connection import Connection, Security
 from ztunnel.model.identity import SpiffeId
 from ztunnel.model.workload import Workload
-from ztunnel.redirect.attach import PodNetwork
 from ztunnel.state.world import World
+from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.labels import Reporter
-from ztunnel.telemetry.report import Account, Journey
+from ztunnel.telemetry.report import Account
 
 _OK = 200
 _UNAUTHORIZED = 401
@@ -60,20 +61,18 @@ class TunnelConnection:
         self._counts = Counts()
         self._account: Account | None = None
         self._dial: AppDial | None = None
-        self._welcome: Callable[[], Fields] = lambda: ()
+        self._welcome: Callable[[], bytes] = bytes
         self.connection = connection
         self.workload_uid = uid
 
-    def start(self, network: PodNetwork, journey: Journey, welcome: Callable[[], Fields]) -> None:
+    def start(self, approach: Approach, journey: Journey, welcome: Callable[[], bytes]) -> None:
         """Connect the application; when it stands, `welcome()` is sent, the 200."""
-        inbound, connection = self._inbound, self.connection
+        inbound = self._inbound
         self._welcome = welcome
-        self._account = inbound.report.open(journey, self._counts)
+        self._account = inbound.report.open(journey, self.connection.source, self._counts)
         inbound.live.register(self)
         self._tunnel.cancelled = self._cancelled
-        self._dial = AppDial(
-            inbound.engine, inbound.admissions, network, connection.source, connection.destination
-        )
+        self._dial = AppDial(inbound.engine, inbound.admissions, approach)
         self._dial.start(self._reached)
 
     def abort(self, error: ConnectionFailed) -> None:
@@ -119,17 +118,34 @@ def _status_of(error: ConnectionFailed) -> int:
     return _UNAUTHORIZED if isinstance(error, Denied) else _UNAVAILABLE
 
 
+class _Admission(NamedTuple):
+    """What becomes of every request of an outline: it was admitted."""
+
+    connection: Connection
+    journey: Journey
+    approach: Approach
+
+
 class TunnelAcceptor:
     """Judges the requests of one session: who the peer is was proved once, for all of them.
 
     What becomes of a request depends on what it asks for and on the world, because both ends and the identity
-    are the session's: so an answer counts for every request of the same outline, until the world is another
-    one.
+    are the session's: so an answer counts for every request of the same outline, until the world or the pod's
+    network is another one.
     """
 
     __slots__ = (
-        "_admitted", "_described", "_identity", "_inbound", "_local", "_peer", "_pod", "_welcoming", "_world",
-    )  # fmt: skip
+        "_admitted",
+        "_described",
+        "_identity",
+        "_inbound",
+        "_local",
+        "_network",
+        "_peer",
+        "_pod",
+        "_welcoming",
+        "_world",
+    )
 
     def __init__(
         self, inbound: Inbound, pod: LocalPod, ends: tuple[Endpoint, PeerAddress], identity: SpiffeId
@@ -140,15 +156,16 @@ class TunnelAcceptor:
         self._local, self._peer = ends
         self._identity = identity
         self._world: World | None = None
-        self._admitted: dict[Outline, tuple[Connection, Journey]] = {}
+        self._network = pod.network
+        self._admitted: dict[Outline, _Admission] = {}
         self._described: Workload | None = None
-        self._welcoming: Fields = render_response(_OK)
+        self._welcoming = render_response(_OK)
 
     def requested(self, tunnel: IncomingTunnel) -> None:
         """The peer asks for a tunnel."""
-        world = self._inbound.hold.world
-        if world is not self._world:
-            self._world = world
+        world, network = self._inbound.hold.world, self._pod.network
+        if world is not self._world or network is not self._network:
+            self._world, self._network = world, network
             self._admitted.clear()
         # Up to 64 KiB of the peer's, which would stay for as long as the tunnel.
         untrusted, tunnel.headers = tunnel.headers, ()
@@ -160,15 +177,11 @@ class TunnelAcceptor:
                 return
             if outline and len(self._admitted) < _REMEMBERED:
                 self._admitted[outline] = known
-        connection, journey = known
-        TunnelConnection(self._inbound, self._pod.uid, tunnel, connection).start(
-            self._pod.network, journey, self._welcome
-        )
+        connection = TunnelConnection(self._inbound, self._pod.uid, tunnel, known.connection)
+        connection.start(known.approach, known.journey, self._welcome)
 
-    def _judge(
-        self, world: World, tunnel: IncomingTunnel, untrusted: Fields
-    ) -> tuple[Connection, Journey] | None:
-        """What was admitted, and what to report of it; None where the tunnel has been refused."""
+    def _judge(self, world: World, tunnel: IncomingTunnel, untrusted: Fields) -> _Admission | None:
+        """What was admitted; None where the tunnel has been refused."""
         inbound = self._inbound
         workload = world.workload(self._pod.uid)
         authority = ""
@@ -184,12 +197,14 @@ class TunnelAcceptor:
             inbound.report.deny_early(Reporter.DESTINATION.direction, self._peer, self._local, str(error))
         except ConnectionFailed as error:
             tunnel.refuse(render_response(_status_of(error)))
-            inbound.report.refuse(self._journey(workload, None, authority), error)
+            inbound.report.refuse(self._journey(workload, None, authority), self._peer, error)
         else:
-            return found.admitted.connection, self._journey(workload, found, str(found.app))
+            connection = found.admitted.connection
+            approach = Approach(self._network, connection.source.ip, connection.destination)
+            return _Admission(connection, self._journey(workload, found, str(found.app)), approach)
         return None
 
-    def _welcome(self) -> Fields:
+    def _welcome(self) -> bytes:
         """The 200 that says who we are; rendered again when the workload has changed."""
         workload = self._inbound.hold.world.workload(self._pod.uid)
         if workload is not self._described:
@@ -206,7 +221,6 @@ class TunnelAcceptor:
                 source = None
         return Journey(
             Reporter.DESTINATION,
-            self._peer,
             self._local,
             source,
             local,

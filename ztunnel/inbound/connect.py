@@ -17,7 +17,7 @@ from ztunnel.errors import Unreachable
 from ztunnel.flow.connect import Connecting, connect
 from ztunnel.flow.engine import Engine
 from ztunnel.kernel.sockets import dial_socket, spoof
-from ztunnel.model.address import Endpoint, ip_text
+from ztunnel.model.address import Endpoint, IPAddress, ip_text
 from ztunnel.redirect.attach import PodNetwork
 
 FIRST_SECONDS = 1.5
@@ -37,6 +37,30 @@ class Admissions(Protocol):
     def dismiss(self, source: Endpoint, destination: Endpoint) -> None: ...
 
 
+class Approach:
+    """How a pod's application is connected for one client: made once for all of the client's connections.
+
+    1. The client is the pod itself: the kernel gives an address of the pod, which passes by itself.
+    2. The client's address is of the other family, and cannot be shown: likewise.
+    3. Everybody else's is shown.
+
+    Attributes:
+        namespace: the pod's.
+        app: the application.
+        address: the same as a socket wants it.
+        shown: the address that it is to see, None in the cases 1 and 2.
+    """
+
+    __slots__ = ("address", "app", "namespace", "shown")
+
+    def __init__(self, network: PodNetwork, client: IPAddress, app: Endpoint) -> None:
+        shows = client.version == app.ip.version and client not in network.addresses
+        self.namespace = network.netns
+        self.app = app
+        self.address = ip_text(app.ip), app.port
+        self.shown: IPAddress | None = client if shows else None
+
+
 class AppDial:
     """One connection being made to an application.
 
@@ -47,25 +71,19 @@ class AppDial:
 
     __slots__ = (
         "_admissions",
-        "_app",
+        "_approach",
         "_connecting",
         "_engine",
-        "_network",
         "_reached",
         "_retried",
         "_sock",
-        "_source",
         "_spoofed",
     )
 
-    def __init__(
-        self, engine: Engine, admissions: Admissions, network: PodNetwork, source: Endpoint, app: Endpoint
-    ) -> None:
+    def __init__(self, engine: Engine, admissions: Admissions, approach: Approach) -> None:
         self._engine = engine
         self._admissions = admissions
-        self._network = network
-        self._source = source
-        self._app = app
+        self._approach = approach
         self._sock: socket.socket | None = None
         self._connecting: Connecting | None = None
         self._spoofed: Endpoint | None = None
@@ -83,20 +101,13 @@ class AppDial:
         self._drop()
 
     def _attempt(self, seconds: float) -> None:
-        app, source = self._app.ip, self._source.ip
+        approach = self._approach
         try:
-            self._sock = sock = dial_socket(
-                self._network.netns, socket.AF_INET if app.version == 4 else socket.AF_INET6
-            )
-            # 1. The client is the pod itself: the kernel gives an address of the pod, which passes by itself.
-            # 2. The client's address is of the other family, and cannot be shown: likewise.
-            # 3. Everybody else's is shown.
-            if source.version == app.version and source not in self._network.addresses:
-                self._spoofed = spoof(sock, source)
-                self._admissions.admit(self._spoofed, self._app)
-            self._connecting = connect(
-                self._engine, sock, (ip_text(app), self._app.port), seconds, self._done
-            )
+            self._sock = sock = dial_socket(approach.namespace, approach.app.ip)
+            if approach.shown is not None:
+                self._spoofed = spoof(sock, approach.shown)
+                self._admissions.admit(self._spoofed, approach.app)
+            self._connecting = connect(self._engine, sock, approach.address, seconds, self._done)
         except OSError as error:
             failed = error
             self._engine.post(lambda: self._done(failed))
@@ -125,7 +136,7 @@ class AppDial:
             self._connecting.cancel()
             self._connecting = None
         if self._spoofed is not None:
-            self._admissions.dismiss(self._spoofed, self._app)
+            self._admissions.dismiss(self._spoofed, self._approach.app)
             self._spoofed = None
         if self._sock is not None:
             self._sock.close()

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ztunnel.kernel.netlink import SPOOF_MARK, Netlink, attributes
 from ztunnel.kernel.netns import NetworkNamespace, current
-from ztunnel.model.address import Endpoint, IPAddress, parse_packed
+from ztunnel.model.address import Endpoint, IPAddress, ip_text, parse_packed
 
 _SOCK_DIAG, _TCP_GETSOCK, _BY_FAMILY, _DESTROY = 4, 18, 20, 21
 _INET_DIAG_INFO, _INET_DIAG_CGROUP_ID = 2, 21
@@ -62,26 +62,27 @@ def listen_in(namespace: NetworkNamespace, port: int, backlog: int, ipv6: bool =
     return listener
 
 
-def dial_socket(namespace: NetworkNamespace, family: int) -> socket.socket:
-    """An unconnected, non-blocking TCP socket in the namespace, without Nagle's delay. Raises OSError."""
-    dialler = namespace.socket(family, socket.SOCK_STREAM)
+def dial_socket(namespace: NetworkNamespace, towards: IPAddress) -> socket.socket:
+    """An unconnected, non-blocking TCP socket in the namespace for an address of that family, without Nagle's
+    delay. Raises OSError."""
+    dialler = namespace.tcp_socket(socket.AF_INET if isinstance(towards, IPv4Address) else socket.AF_INET6)
     dialler.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return dialler
 
 
 def spoof(dialler: socket.socket, source: IPAddress) -> Endpoint:
-    """Let an unconnected socket carry a client's address; returns it with the port that the kernel chose.
+    """Let an unconnected socket of that family carry a client's address; returns it with the port that the kernel chose.
 
     The port is chosen here, before the connect, because the 4-tuple is admitted before its SYN leaves: so no
     IP_BIND_ADDRESS_NO_PORT. bind() gives odd ports where connect() gives even ones, so clashes with a
     client's own connections are rare; give the dial a short deadline and one retry. Raises OSError.
     """
-    if dialler.family == socket.AF_INET6:
-        dialler.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
-    else:
+    if isinstance(source, IPv4Address):
         dialler.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+    else:
+        dialler.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
     dialler.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, SPOOF_MARK)
-    dialler.bind((str(source), 0))
+    dialler.bind((ip_text(source), 0))
     return Endpoint(source, dialler.getsockname()[1])
 
 

@@ -25,9 +25,10 @@ from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.join import Tunnel
 from ztunnel.hbone.pool import PoolKey
 from ztunnel.kernel.sockets import dial_socket
-from ztunnel.model.address import Endpoint, ip_text
+from ztunnel.model.address import Endpoint, PeerAddress, ip_text
 from ztunnel.redirect.attach import PodNetwork
-from ztunnel.telemetry.report import Account, Journey, Report
+from ztunnel.telemetry.journey import Journey
+from ztunnel.telemetry.report import Account, Report
 
 _DENIED_STATUSES = (401, 403)
 _TUNNEL_ATTEMPTS = 2
@@ -72,17 +73,19 @@ class Call:
 
     Attributes:
         opener: its socket, None once somebody else owns it.
+        peer: where it comes from.
         journey: what to report of it, None until that is known.
         account: None until it is opened; without one, a failure is reported as a refusal.
         carrier: whoever has it in hand, None before and after.
     """
 
-    __slots__ = ("_calls", "account", "carrier", "counts", "journey", "opener", "report")
+    __slots__ = ("_calls", "account", "carrier", "counts", "journey", "opener", "peer", "report")
 
-    def __init__(self, opener: socket.socket, report: Report, calls: Calls) -> None:
+    def __init__(self, opener: socket.socket, peer: PeerAddress, report: Report, calls: Calls) -> None:
         """Takes over `opener`."""
         self._calls = calls
         self.opener: socket.socket | None = opener
+        self.peer = peer
         self.journey: Journey | None = None
         self.account: Account | None = None
         self.carrier: Carrier | None = None
@@ -94,7 +97,7 @@ class Call:
         """It goes that way from now on. A second time: another way than was thought at first."""
         self.journey = journey
         if self.account is None:
-            self.account = self.report.open(journey, self.counts)
+            self.account = self.report.open(journey, self.peer, self.counts)
         else:
             self.report.reroute(self.account, journey)
 
@@ -120,7 +123,7 @@ class Call:
         if self.account is not None:
             self.report.close(self.account, error)
         elif journey is not None and error is not None:
-            self.report.refuse(journey, error)
+            self.report.refuse(journey, self.peer, error)
 
     def hand_over(self) -> socket.socket:
         """The application's socket, from now on the caller's."""
@@ -168,9 +171,8 @@ class PlainCall:
     def start(self, network: PodNetwork, seconds: float) -> None:
         """Connect, then carry."""
         ip = self._endpoint.ip
-        family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
         try:
-            self._sock = sock = dial_socket(network.netns, family)
+            self._sock = sock = dial_socket(network.netns, ip)
             self._connecting = connect(
                 self._engine, sock, (ip_text(ip), self._endpoint.port), seconds, self._connected
             )
@@ -216,22 +218,22 @@ class TunnelCall:
     Attributes:
         key: which sessions may carry it.
         network: from where one is dialled.
-        fields: the CONNECT.
+        block: the CONNECT's header block.
     """
 
-    __slots__ = ("_attempts", "_stands", "_tunnel", "_tunnels", "call", "fields", "key", "network")
+    __slots__ = ("_attempts", "_stands", "_tunnel", "_tunnels", "block", "call", "key", "network")
 
     def __init__(
-        self, tunnels: Reopen, call: Call, way: tuple[PoolKey, PodNetwork, Fields], stands: Callable[[], bool]
+        self, tunnels: Reopen, call: Call, way: tuple[PoolKey, PodNetwork, bytes], stands: Callable[[], bool]
     ) -> None:
-        """`way` are `key`, `network`, `fields`. `stands()` says whether what was decided is still true; where
+        """`way` are `key`, `network`, `block`. `stands()` says whether what was decided is still true; where
         not, it decides anew, and the call has gone that way when it returns."""
         self._tunnels = tunnels
         self._attempts = 0
         self._stands = stands
         self._tunnel: Tunnel | None = None
         self.call = call
-        self.key, self.network, self.fields = way
+        self.key, self.network, self.block = way
         call.carrier = self
 
     def still_wants(self) -> bool:

@@ -14,7 +14,6 @@ to listen in a pod that has just been taken into the mesh. Nothing of the applic
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -145,7 +144,7 @@ class Tunnels:
         held = call.call
         app = held.hand_over()
         try:
-            tunnel = session.open(call.fields, app, held.counts, call, self._patience.answer_seconds)
+            tunnel = session.open(call.block, app, held.counts, call, self._patience.answer_seconds)
         except BaseException:
             held.opener = app
             held.fail(ConnectionFailed("internal error"))
@@ -247,7 +246,7 @@ class Tunnels:
     async def _attempt(self, key: PoolKey, network: PodNetwork, certificate: Certificate) -> Session:
         ip = key.destination.ip
         try:
-            sock = dial_socket(network.netns, socket.AF_INET if ip.version == 4 else socket.AF_INET6)
+            sock = dial_socket(network.netns, ip)
         except OSError as error:
             raise Unreachable(f"connection failed: {key.destination}: {error}") from error
         link = await dial(sock, (ip_text(ip), key.destination.port), certificate.client_context)

@@ -27,9 +27,10 @@ from ztunnel.redirect.layout import FlowRecord, LiveFlow, RecordEvent, RecordRol
 from ztunnel.state.delta import Change
 from ztunnel.state.hold import Hold
 from ztunnel.state.lookup import service_at
+from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.metrics import Measured
-from ztunnel.telemetry.report import Account, Journey
+from ztunnel.telemetry.report import Account
 
 POLL_SECONDS = 15.0
 _PAUSE_SECONDS = 1.0
@@ -215,7 +216,7 @@ class Follower:
             return
         ends = self._ends(record)
         failed = Unreachable(f"connection failed: {record.destination}: refused, or not answered")
-        self._flows.report.refuse(self._journey(Reporter.SOURCE, record, ends), failed)
+        self._flows.report.refuse(self._journey(Reporter.SOURCE, record, ends), record.source, failed)
 
     def _refused(self, record: FlowRecord) -> None:
         """The kernel refused a call at connect, by a verdict of ours: reported as if we had refused it."""
@@ -233,7 +234,7 @@ class Follower:
         ends = source, world.by_ip(record.destination.ip)
         for reporter in Reporter:
             journey = self._journey(reporter, record, ends)
-            self._flows.report.refuse(journey._replace(source=Endpoint(own, 0)), denied)
+            self._flows.report.refuse(journey, Endpoint(own, 0), denied)
 
     def _uid_of(self, cookie: int) -> str:
         """The pod of a namespace; pods come and go, so what is remembered may be out of date."""
@@ -276,7 +277,7 @@ class Follower:
         uids = source.uid if source else "", destination.uid if destination else ""
         flow = KernelFlow(self, connection, uids)
         journeys = [self._journey(reporter, seen, ends) for reporter in Reporter]
-        flow.accounts = [self._flows.report.open(journey, flow.counts) for journey in journeys]
+        flow.accounts = [self._flows.report.open(journey, seen.source, flow.counts) for journey in journeys]
         self._live[flow.key] = flow
         if source and destination:
             self._flows.live.register(flow, flow.source_uid)
@@ -295,7 +296,6 @@ class Follower:
         source, destination = ends
         return Journey(
             reporter,
-            seen.source,
             seen.destination,
             source,
             destination,

@@ -41,8 +41,9 @@ from ztunnel.state.balancer import shares
 from ztunnel.state.delta import Change
 from ztunnel.state.hold import Hold
 from ztunnel.state.world import World
+from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.labels import Reporter
-from ztunnel.telemetry.report import Account, Journey, Report
+from ztunnel.telemetry.report import Account, Report
 
 UNANSWERED_SECONDS = 1.0
 _DETOUR_SECONDS = 60.0
@@ -70,7 +71,7 @@ class Kernel(Protocol):
     def drop_vips(self) -> None: ...
     def admit(self, source: Endpoint, destination: Endpoint) -> None: ...
     def dismiss(self, source: Endpoint, destination: Endpoint) -> None: ...
-    def records(self, limit: int = ...) -> list[FlowRecord]: ...
+    def records(self, limit: int = 1024) -> list[FlowRecord]: ...
     def direct_flows(self) -> list[LiveFlow]: ...
     def outcomes(self) -> dict[str, int]: ...
 
@@ -86,11 +87,10 @@ class Pair:
     destination_network: PodNetwork
     asked: Endpoint
 
-    def journey(self, reporter: Reporter, peer: Endpoint) -> Journey:
+    def journey(self, reporter: Reporter) -> Journey:
         """What to report; the kernel proves both identities, and there is no TLS."""
         return Journey(
             reporter,
-            peer,
             self.route.endpoint,
             self.source,
             self.route.destination,
@@ -137,9 +137,7 @@ class DirectCall:
                 self._call.fail(unreachable(endpoint, error))
 
         try:
-            self._sock = sock = dial_socket(
-                pair.source_network.netns, socket.AF_INET if endpoint.ip.version == 4 else socket.AF_INET6
-            )
+            self._sock = sock = dial_socket(pair.source_network.netns, endpoint.ip)
             sock.bind((ip_text(self._peer.ip), 0))
             self._peer = Endpoint(self._peer.ip, sock.getsockname()[1])
             flows.kernel.admit(self._peer, endpoint)
@@ -166,7 +164,7 @@ class DirectCall:
         assert call.journey is not None
         flows.teach(pair, verdict)
         call.open(call.journey)
-        self._far = flows.report.open(pair.journey(Reporter.DESTINATION, self._peer), call.counts)
+        self._far = flows.report.open(pair.journey(Reporter.DESTINATION), self._peer, call.counts)
         self._splice = call.join(flows.engine, sock, self._ended)
 
     def _ended(self, error: ConnectionFailed | None) -> None:
@@ -239,8 +237,7 @@ class DirectFlows:
             )
         except Denied as denied:
             self.teach(pair, Deny(self._number(denied.policy), generations[0], far.cookie, generations[1]))
-            peer = call.journey.source if call.journey else connection.source
-            self.report.refuse(pair.journey(Reporter.DESTINATION, peer), denied)
+            self.report.refuse(pair.journey(Reporter.DESTINATION), call.peer, denied)
             call.fail(denied)
             return True
         return DirectCall(self, call, pair, connection).start(Direct(far.cookie, *generations), instead)

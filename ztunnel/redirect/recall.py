@@ -6,19 +6,30 @@ from ztunnel.kernel.bpf import Map
 from ztunnel.model.address import Endpoint
 from ztunnel.redirect.layout import Recalled, pull_destination, push_caller
 
+_REMEMBERED = 4096
+"""Destinations that are kept: applications call the same ones again and again."""
+
 
 class Recall:
     """Reads the map that sockops fills before a captured SYN leaves."""
 
     def __init__(self, callers: Map) -> None:
         self._callers = callers
+        self._known: dict[bytes, Recalled] = {}
 
     def original_destination(self, cookie: int, peer: Endpoint) -> Recalled | None:
         """What the application asked for whose end is `peer`, in the namespace of `cookie`; the entry is gone
-        after.
+        after. The same answer is the same object, as long as it is remembered.
 
         None: nobody was redirected from there. The connection was made to our port by hand, or its entry was
         lost; either way it is refused, because its destination is unknown.
         """
         found = self._callers.take(push_caller(cookie, peer))
-        return pull_destination(found) if found else None
+        if found is None:
+            return None
+        recalled = self._known.get(found)
+        if recalled is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            recalled = self._known[found] = pull_destination(found)
+        return recalled
