@@ -71,7 +71,8 @@ def dial_socket(namespace: NetworkNamespace, towards: IPAddress) -> socket.socke
 
 
 def spoof(dialler: socket.socket, source: IPAddress) -> Endpoint:
-    """Let an unconnected socket of that family carry a client's address; returns it with the port that the kernel chose.
+    """Let an unconnected socket of that family carry a client's address; returns it with the port that the
+    kernel chose.
 
     The port is chosen here, before the connect, because the 4-tuple is admitted before its SYN leaves: so no
     IP_BIND_ADDRESS_NO_PORT. bind() gives odd ports where connect() gives even ones, so clashes with a
