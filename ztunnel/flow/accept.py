@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from ipaddress import ip_address
 from select import EPOLLIN
-from typing import cast
+from typing import Any, cast
 
 from ztunnel.flow.engine import Engine
 from ztunnel.model.address import IPAddress, PeerAddress, canonical
@@ -28,7 +28,7 @@ in the backlog (accept(2))."""
 
 _REMEMBERED_PEERS = 1024
 
-_Accept = Callable[[], tuple[int, tuple[str, int]]]
+_Accept = Callable[[], tuple[int, Any]]
 Accepted = Callable[[socket.socket, PeerAddress], None]
 
 
