@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from typing import Any
 
@@ -14,8 +15,10 @@ from tests.flow.driving import read
 from tests.hbone.peers import H2Peer, Lab
 from tests.inbound.parts import Desk, Sockets, end_of
 from ztunnel.errors import Drained
+from ztunnel.hbone.answer import IncomingTunnel
 from ztunnel.hbone.carry import Session
-from ztunnel.inbound.answer import TunnelAcceptor
+from ztunnel.inbound.answer import TunnelAcceptor, TunnelConnection
+from ztunnel.inbound.connect import AppDial
 from ztunnel.model.address import Endpoint, PeerAddress, parse_endpoint
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(20)]
@@ -117,6 +120,33 @@ def test_a_tunnel_is_joined_with_the_application(way: Way) -> None:
         'src.identity="spiffe://cluster.local/ns/default/sa/caller"',
     ):
         assert text in line
+
+
+@pytest.mark.parametrize("end", ["by the application", "by the peer", "refused"])
+def test_a_tunnel_that_has_ended_leaves_nothing_for_the_garbage_collector(way: Way, end: str) -> None:
+    """A cycle for each connection would have the collector look through all that live, again and again."""
+    gc.collect()
+    gc.disable()
+    try:
+        if end == "refused":
+            way.listener.close()
+            way.ask("127.0.0.1:1")
+            assert way.status() == b"503"
+        else:
+            stream = way.ask()
+            app = way.reached()
+            if end == "by the peer":
+                way.peer.conn.reset_stream(stream)
+                way.lab.go()
+            app.close()
+            way.peer.conn.end_stream(stream) if end == "by the application" else None
+            way.lab.go()
+        left = [
+            each for each in gc.get_objects() if isinstance(each, TunnelConnection | IncomingTunnel | AppDial)
+        ]
+        assert left == []
+    finally:
+        gc.enable()
 
 
 def test_baggage_follows_the_workload(way: Way) -> None:

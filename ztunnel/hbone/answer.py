@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 OnEnd = Callable[[ConnectionFailed | None], None]
 
 
+def _nobody() -> None:
+    """Nobody wants to know."""
+
+
 class IncomingTunnel(Tunnel):
     """A tunnel that the peer asks for, until somebody accepts or refuses it.
 
@@ -33,7 +37,7 @@ class IncomingTunnel(Tunnel):
     def __init__(self, session: Session, untrusted: Fields) -> None:
         super().__init__(session, opener=False)
         self.headers = untrusted
-        self.cancelled: Callable[[], None] = lambda: None
+        self.cancelled: Callable[[], None] = _nobody
         self._on_end: OnEnd | None = None
 
     def accept(self, block: bytes, app: socket.socket, counts: Counts, on_end: OnEnd) -> None:
@@ -63,6 +67,7 @@ class IncomingTunnel(Tunnel):
         conversation.answer(self, block, end=True)
         conversation.reset(self, Code.NO_ERROR)
         self._leave()
+        self._tell_nobody()
 
     def on_reset(self, code: int) -> None:
         if self._on_end is not None:
@@ -80,10 +85,18 @@ class IncomingTunnel(Tunnel):
     def _cancel(self) -> None:
         if not self._over:
             self._leave()
-            self.cancelled()
+            self._tell_nobody()()
 
     def _ended(self, error: ConnectionFailed | None) -> None:
-        if self._on_end is None:
-            self.cancelled()
+        on_end, self._on_end = self._on_end, None
+        cancelled = self._tell_nobody()
+        if on_end is None:
+            cancelled()
         else:
-            self._on_end(error)
+            on_end(error)
+
+    def _tell_nobody(self) -> Callable[[], None]:
+        """Whom a cancellation concerns, which is over from now on. Whoever is told holds the tunnel in turn: the
+        two would be a cycle, and with each request there were work for the garbage collector."""
+        cancelled, self.cancelled = self.cancelled, _nobody
+        return cancelled

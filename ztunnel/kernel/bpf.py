@@ -98,9 +98,11 @@ class Map:
         EXIST."""
         self._key[:] = key
         self._value[: len(value)] = value  # a sockhash of u64 takes 8 bytes, whatever else is asked of it
-        self._flags.value = flags
+        if flags:
+            self._flags.value = flags
         failed = _short(_NUMBER, _UPDATE, self._at, 32)
-        self._flags.value = 0
+        if flags:
+            self._flags.value = 0
         if failed:
             raise _error("update")
 

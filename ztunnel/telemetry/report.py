@@ -24,6 +24,8 @@ from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.level import Level
 from ztunnel.telemetry.metrics import Counted, Live, TcpMetrics
 
+_DEBUG, _INFO, _ERROR = Level.DEBUG, Level.INFO, Level.ERROR  # an enum's members are slow to look up
+
 
 class Account:
     """A connection that was taken up and has not ended. `counts` grow while it lives."""
@@ -66,7 +68,7 @@ class Report:
     def open(self, journey: Journey, source: Endpoint, counts: Counted) -> Account:
         """A connection from `source` was taken up."""
         live = self._metrics.opened(journey.labels, counts)
-        if self._write is not None and self._wants(Level.DEBUG):
+        if self._write is not None and self._wants(_DEBUG):
             self._write(render_opened(Record(self._now(), source, journey), self._json))
         return Account(journey, source, live, self._clock())
 
@@ -88,8 +90,7 @@ class Report:
             return
         self._metrics.closed(live, error.flag if error else Flag.NONE)
         self._count_denial(account.journey, error)
-        level = Level.ERROR if error else Level.INFO
-        if self._write is not None and self._wants(level):
+        if self._write is not None and self._wants(_ERROR if error else _INFO):
             seconds = self._clock() - account.started
             counts, reason = account.counts, str(error) if error else ""
             self._line(
@@ -100,7 +101,7 @@ class Report:
         """A connection from `source` ended before it carried anything."""
         self._metrics.failed(journey.labels.flagged(error.flag))
         self._count_denial(journey, error)
-        if self._write is not None and self._wants(Level.ERROR):
+        if self._write is not None and self._wants(_ERROR):
             self._line(Record(self._now(), source, journey, error=str(error)))
 
     def deny_early(self, direction: Direction, source: Endpoint, destination: Endpoint, error: str) -> None:
