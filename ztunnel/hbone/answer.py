@@ -96,7 +96,7 @@ class IncomingTunnel(Tunnel):
             on_end(error)
 
     def _tell_nobody(self) -> Callable[[], None]:
-        """Whom a cancellation concerned until now. Whoever is told holds the tunnel in turn: with the two in a
-        cycle, each request would be work for the garbage collector."""
+        """Whom a cancellation concerned until now. Whoever is told holds the tunnel in turn: with the two in
+        a cycle, each request would be work for the garbage collector."""
         cancelled, self.cancelled = self.cancelled, _nobody
         return cancelled
