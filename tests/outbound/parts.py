@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, ip_address
 from random import Random
 from socket import socket as Socket
+from typing import cast
 
 from tests.builders import world_of
 from tests.inbound.parts import Sockets, now
@@ -25,7 +26,17 @@ from ztunnel.outbound.accept import Mesh, Outbound, OutboundAcceptor
 from ztunnel.outbound.connect import Call, Calls, TunnelCall
 from ztunnel.outbound.oversee import DirectFlows
 from ztunnel.redirect.attach import PodNetwork
-from ztunnel.redirect.layout import Deny, Direct, FlowRecord, LiveFlow, Recalled, RecordEvent, RecordRole
+from ztunnel.redirect.layout import (
+    Deny,
+    Direct,
+    FlowRecord,
+    LiveFlow,
+    Recalled,
+    RecordEvent,
+    RecordRole,
+    push_tuple,
+    push_way,
+)
 from ztunnel.state.delta import apply
 from ztunnel.state.hold import Hold
 from ztunnel.telemetry.journey import Journey
@@ -207,7 +218,10 @@ def journey(destination: str = "127.0.0.1:80") -> Journey:
 
 def record(event: RecordEvent, flow: tuple[Endpoint, Endpoint], **changes: object) -> FlowRecord:
     """The client's record of a flow that asked for its destination and began now."""
+    asked = cast("Endpoint", changes.get("asked", flow[1]))
     fields = {
+        "flow": push_tuple(*flow),
+        "way": push_way(*flow, asked),
         "event": event,
         "role": RecordRole.CLIENT,
         "established": True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -100,6 +101,15 @@ def test_a_flow_is_accounted_at_both_ends_until_both_have_ended(desk: Desk, foll
     assert desk.bytes_of("source") == desk.bytes_of("destination") == (10, 1000)
     assert desk.totals() == (2, 2)
     assert desk.live.of(CLIENT.uid) == frozenset()
+
+
+def test_a_flow_is_reported_by_the_world_in_which_it_began(desk: Desk, follower: Follower) -> None:
+    tell(desk, follower, OPENED)
+    desk.publish(replace(SERVER, workload_name="renamed"))
+    tell(desk, follower, OPENED, socket=12)
+    names = {row.labels.destination_workload: row.opened for row in desk.metrics.rows(0.0)}
+    assert names.pop("renamed") == 1
+    assert len(names) == 1
 
 
 def test_a_record_of_a_flow_that_is_not_followed_changes_nothing(desk: Desk, follower: Follower) -> None:

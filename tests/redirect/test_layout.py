@@ -169,6 +169,8 @@ def test_a_record_is_read(source, destination, asked, number, event, established
         5,
     )
     assert (record.srtt_us, record.retransmits, record.policy) == (6, 7, 8)
+    assert record.flow == layout.push_tuple(source, destination)
+    assert record.way == layout.push_way(source, destination, asked)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +190,8 @@ def test_only_direct_flows_whose_syn_has_left_are_live(kind, port, role) -> None
     if flow:
         assert (flow.socket, flow.cookie, flow.since_ns, flow.established) == (99, 7, 10, True)
         assert (flow.source.port, flow.destination.port, flow.asked.port) == (1, 82, 80)
+        assert flow.flow == layout.push_tuple(flow.source, flow.destination)
+        assert flow.way == layout.push_way(flow.source, flow.destination, flow.asked)
 
 
 @given(numbers, endpoints, numbers, numbers, st.integers(0, 2**32 - 1))

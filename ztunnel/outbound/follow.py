@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 from functools import partial
 from select import EPOLLIN
+from typing import NamedTuple
 
 from ztunnel.errors import ConnectionFailed, Denied, Unreachable
 from ztunnel.kernel.sockets import LiveSocket, TcpState, connections, destroy
@@ -40,13 +41,27 @@ _RECORDS = 128
 _UNSEEN = 2
 """Polls without a flow's socket until it counts as gone: at the first, its last record may be under way."""
 
+_WAYS = 4096
+"""Remembered ways, and the accounts' journeys with each."""
+
 _Flow = tuple[Endpoint, Endpoint]
+
+
+class _Way(NamedTuple):
+    """What all flows between two pods have in common that ask for the same: their ends, and what both
+    report."""
+
+    source: Workload | None
+    destination: Workload | None
+    at_source: Journey
+    at_destination: Journey
 
 
 class KernelFlow:
     """One flow between two pods of this node. Live: a change of policy destroys its sockets.
 
     Attributes:
+        key: its 4-tuple as records have it.
         sockets: the kernel's cookie of each end's socket, as far as it is known.
         ended: the ends that have reported their end.
         unseen: polls in a row that did not find it.
@@ -60,15 +75,17 @@ class KernelFlow:
         "connection",
         "counts",
         "ended",
+        "key",
         "sockets",
         "source_uid",
         "unseen",
         "workload_uid",
     )
 
-    def __init__(self, follower: Follower, connection: Connection, uids: tuple[str, str]) -> None:
+    def __init__(self, follower: Follower, key: bytes, connection: Connection, uids: tuple[str, str]) -> None:
         """`uids` are those of the source's and the destination's workload, empty where unknown."""
         self._follower = follower
+        self.key = key
         self.connection = connection
         self.counts = Measured()
         self.source_uid, self.workload_uid = uids
@@ -79,8 +96,8 @@ class KernelFlow:
         self.condemned: ConnectionFailed | None = None
 
     @property
-    def key(self) -> _Flow:
-        """Its 4-tuple."""
+    def ends(self) -> _Flow:
+        """Its 4-tuple, the source first."""
         return self.connection.source, self.connection.destination
 
     def belongs(self, role: RecordRole, socket: int) -> bool:
@@ -107,7 +124,9 @@ class Follower:
         self._flows = flows
         self._kernel = flows.kernel
         self._hold = hold
-        self._live: dict[_Flow, KernelFlow] = {}
+        self._live: dict[bytes, KernelFlow] = {}
+        self._world = hold.world
+        self._ways: dict[bytes, _Way] = {}
         self._suspects: set[str] = set()
         self._uids: dict[int, str] = {}
         self._lost = 0
@@ -155,7 +174,7 @@ class Follower:
 
         Where the kernel cannot, it is tried again at each poll and each change of the world.
         """
-        source, destination = flow.key
+        source, destination = flow.ends
         ends = ((flow.source_uid, source, destination), (flow.workload_uid, destination, source))
         for uid, local, remote in ends:
             network = self._flows.pods.get(uid)
@@ -190,7 +209,7 @@ class Follower:
         return len(records)
 
     def _opened(self, record: FlowRecord) -> None:
-        flow = self._live.get((record.source, record.destination))
+        flow = self._live.get(record.flow)
         if flow is not None and not flow.belongs(record.role, record.socket):
             self._close(flow)  # its ports are used anew: the record of its end was lost
             flow = None
@@ -200,7 +219,7 @@ class Follower:
             self._suspects.add(flow.workload_uid)
 
     def _ended(self, record: FlowRecord) -> None:
-        flow = self._live.get((record.source, record.destination))
+        flow = self._live.get(record.flow)
         if flow is None or not flow.belongs(record.role, record.socket):
             return
         flow.measure(record.role, record.sent_bytes)
@@ -214,9 +233,8 @@ class Follower:
         if record.event is RecordEvent.UNANSWERED:
             self._flows.detour(record.cookie, record.destination)
             return
-        ends = self._ends(record)
         failed = Unreachable(f"connection failed: {record.destination}: refused, or not answered")
-        self._flows.report.refuse(self._journey(Reporter.SOURCE, record, ends), record.source, failed)
+        self._flows.report.refuse(self._way(record).at_source, record.source, failed)
 
     def _refused(self, record: FlowRecord) -> None:
         """The kernel refused a call at connect, by a verdict of ours: reported as if we had refused it."""
@@ -231,9 +249,8 @@ class Follower:
         denied = Denied(f"connection closed due to policy rejection: {reason}", policy or "")
         wanted = record.destination.ip.version
         own = next((ip for ip in source.addresses if ip.version == wanted), source.addresses[0])
-        ends = source, world.by_ip(record.destination.ip)
         for reporter in Reporter:
-            journey = self._journey(reporter, record, ends)
+            journey = self._journey(reporter, record, source, world.by_ip(record.destination.ip))
             self._flows.report.refuse(journey, Endpoint(own, 0), denied)
 
     def _uid_of(self, cookie: int) -> str:
@@ -250,7 +267,7 @@ class Follower:
     def _take_up(self) -> None:
         for found in self._kernel.direct_flows():
             if found.role is RecordRole.CLIENT and found.established:
-                flow = self._live.get((found.source, found.destination)) or self._open(found)
+                flow = self._live.get(found.flow) or self._open(found)
                 flow.belongs(found.role, found.socket)
                 if self._flows.may_be_void(found.since_ns):
                     self._suspects.add(flow.workload_uid)
@@ -272,28 +289,41 @@ class Follower:
     def _open(self, seen: FlowRecord | LiveFlow) -> KernelFlow:
         """Account for a flow, also where an end has left the world meanwhile: then nothing judges it any
         more."""
-        source, destination = ends = self._ends(seen)
+        way = self._way(seen)
+        source, destination = way.source, way.destination
         connection = Connection(seen.source, seen.destination, source.identity if source else None)
         uids = source.uid if source else "", destination.uid if destination else ""
-        flow = KernelFlow(self, connection, uids)
-        journeys = [self._journey(reporter, seen, ends) for reporter in Reporter]
-        flow.accounts = [self._flows.report.open(journey, seen.source, flow.counts) for journey in journeys]
+        flow = KernelFlow(self, seen.flow, connection, uids)
+        report = self._flows.report
+        flow.accounts = [
+            report.open(way.at_source, seen.source, flow.counts),
+            report.open(way.at_destination, seen.source, flow.counts),
+        ]
         self._live[flow.key] = flow
         if source and destination:
             self._flows.live.register(flow, flow.source_uid)
         return flow
 
-    def _ends(self, seen: FlowRecord | LiveFlow) -> tuple[Workload | None, Workload | None]:
+    def _way(self, seen: FlowRecord | LiveFlow) -> _Way:
+        """The way of a flow, by the world as it is now."""
         world = self._hold.world
-        return world.by_ip(seen.source.ip), world.by_ip(seen.destination.ip)
+        if world is not self._world or len(self._ways) > _WAYS:
+            self._world = world
+            self._ways.clear()
+        way = self._ways.get(seen.way)
+        if way is None:
+            source, destination = world.by_ip(seen.source.ip), world.by_ip(seen.destination.ip)
+            journeys = (self._journey(reporter, seen, source, destination) for reporter in Reporter)
+            way = self._ways[seen.way] = _Way(source, destination, *journeys)
+        return way
 
     def _journey(
         self,
         reporter: Reporter,
         seen: FlowRecord | LiveFlow,
-        ends: tuple[Workload | None, Workload | None],
+        source: Workload | None,
+        destination: Workload | None,
     ) -> Journey:
-        source, destination = ends
         return Journey(
             reporter,
             seen.destination,
@@ -334,7 +364,7 @@ class Follower:
         if found is None:
             return  # the pod is leaving: the next poll knows more
         for flow in flows:
-            near, far = flow.key if role is RecordRole.CLIENT else flow.key[::-1]
+            near, far = flow.ends if role is RecordRole.CLIENT else flow.ends[::-1]
             seen = found.get((near, far))
             if self._live.get(flow.key) is not flow:
                 continue

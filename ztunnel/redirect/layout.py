@@ -8,10 +8,13 @@ bytes in the SERVER record; `flow` is equal in both.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from ipaddress import IPv6Address
 from struct import Struct
+from typing import NamedTuple
 
 from ztunnel.model.address import Endpoint, IPAddress, OriginalDestination, canonical, pack16
 
@@ -32,6 +35,8 @@ SLOT = Struct("=II")
 NODE_CLIENTS = Struct("=IIQ")
 RECORD = Struct("=QQQQQ16s16sHH16sHxxIIIBBBx")
 
+# Within RECORD: the 4-tuple; its addresses; the destination's port and what was asked for.
+_TUPLE, _HOSTS, _ASKED = slice(40, 76), slice(40, 72), slice(74, 94)
 _NO_ADDRESS = bytes(16)
 
 
@@ -81,6 +86,10 @@ class RecordRole(IntEnum):
     SERVER = 2
 
 
+_EVENTS = {event.value: event for event in RecordEvent}
+_ROLES = {role.value: role for role in RecordRole}
+
+
 class Outcome(IntEnum):
     """enum outcome: why a hook returned. outcomes.h says what each means."""
 
@@ -120,8 +129,9 @@ class Outcome(IntEnum):
     INBOUND_DNS = 49
 
 
+@lru_cache(4096)
 def pull_ip(packed: bytes) -> IPAddress:
-    """An address from its 16 bytes."""
+    """An address from its 16 bytes; remembered, because records name the same few again and again."""
     return canonical(IPv6Address(packed))
 
 
@@ -137,6 +147,12 @@ def push_endpoint(endpoint: Endpoint) -> bytes:
 def push_tuple(source: Endpoint, destination: Endpoint) -> bytes:
     """struct tuple."""
     return TUPLE.pack(pack16(source.ip), pack16(destination.ip), source.port, destination.port)
+
+
+def push_way(source: Endpoint, destination: Endpoint, asked: Endpoint) -> bytes:
+    """What flows have in common that differ in the source's port only."""
+    hosts = pack16(source.ip) + pack16(destination.ip) + destination.port.to_bytes(2, sys.byteorder)
+    return hosts + pack16(asked.ip) + asked.port.to_bytes(2, sys.byteorder)
 
 
 def push_pod(ipv4: IPAddress | None, ipv6: IPAddress | None) -> bytes:
@@ -209,11 +225,12 @@ def push_verdict(verdict: Direct | Deny, destination: Endpoint) -> bytes:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class FlowRecord:
-    """One end's report of a direct flow, or a refusal at connect.
+class FlowRecord(NamedTuple):
+    """One end's report of a direct flow, or a refusal at connect. Each flow makes four of them.
 
     Attributes:
+        flow: the 4-tuple as `push_tuple` gives it.
+        way: see `push_way`.
         time_ns: CLOCK_MONOTONIC.
         cookie: the reporting end's namespace.
         socket: the reporting end's socket cookie, as sock_diag shows it.
@@ -225,6 +242,8 @@ class FlowRecord:
         established: whether the connection ever was; False at ENDED is a refused or unanswered SYN.
     """
 
+    flow: bytes
+    way: bytes
     event: RecordEvent
     role: RecordRole
     established: bool
@@ -246,21 +265,33 @@ def pull_record(packed: bytes) -> FlowRecord:
     (time_ns, cookie, socket, sent, duration_ns, source, destination, source_port, destination_port, asked,
      asked_port, srtt_us, retransmits, policy, event, role, established) = RECORD.unpack(packed)  # fmt: skip
     return FlowRecord(
-        event=RecordEvent(event),
-        role=RecordRole(role),
-        established=bool(established),
-        time_ns=time_ns,
-        duration_ns=duration_ns,
-        cookie=cookie,
-        socket=socket,
-        source=Endpoint(pull_ip(source), source_port),
-        destination=Endpoint(pull_ip(destination), destination_port),
-        asked=OriginalDestination(pull_ip(asked), asked_port),
-        sent_bytes=sent,
-        srtt_us=srtt_us,
-        retransmits=retransmits,
-        policy=policy,
+        packed[_TUPLE],
+        packed[_HOSTS] + packed[_ASKED],
+        _EVENTS[event],
+        _ROLES[role],
+        bool(established),
+        time_ns,
+        duration_ns,
+        cookie,
+        socket,
+        Endpoint(pull_ip(source), source_port),
+        _pull_destination(destination, destination_port),
+        _pull_asked(asked, asked_port),
+        sent,
+        srtt_us,
+        retransmits,
+        policy,
     )
+
+
+@lru_cache(4096)
+def _pull_destination(packed: bytes, port: int) -> Endpoint:
+    return Endpoint(pull_ip(packed), port)
+
+
+@lru_cache(4096)
+def _pull_asked(packed: bytes, port: int) -> OriginalDestination:
+    return OriginalDestination(pull_ip(packed), port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +306,16 @@ class LiveFlow:
     destination: Endpoint
     asked: OriginalDestination
     since_ns: int
+
+    @property
+    def flow(self) -> bytes:
+        """The 4-tuple as `push_tuple` gives it."""
+        return push_tuple(self.source, self.destination)
+
+    @property
+    def way(self) -> bytes:
+        """See `push_way`."""
+        return push_way(self.source, self.destination, self.asked)
 
 
 def pull_live_flow(socket: int, packed: bytes) -> LiveFlow | None:
