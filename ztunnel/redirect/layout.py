@@ -35,8 +35,6 @@ SLOT = Struct("=II")
 NODE_CLIENTS = Struct("=IIQ")
 RECORD = Struct("=QQQQQ16s16sHH16sHxxIIIBBBx")
 
-# Within RECORD: the 4-tuple; its addresses; the destination's port and what was asked for.
-_TUPLE, _HOSTS, _ASKED = slice(40, 76), slice(40, 72), slice(74, 94)
 _NO_ADDRESS = bytes(16)
 
 
@@ -265,8 +263,8 @@ def pull_record(packed: bytes) -> FlowRecord:
     (time_ns, cookie, socket, sent, duration_ns, source, destination, source_port, destination_port, asked,
      asked_port, srtt_us, retransmits, policy, event, role, established) = RECORD.unpack(packed)  # fmt: skip
     return FlowRecord(
-        packed[_TUPLE],
-        packed[_HOSTS] + packed[_ASKED],
+        packed[40:76],  # both addresses, both ports
+        packed[40:72] + packed[74:94],  # both addresses, the destination's port, what was asked for
         _EVENTS[event],
         _ROLES[role],
         bool(established),
