@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ class Desk:
         self.lines: list[str] = []
         self.metrics = TcpMetrics()
         self.admitted = Admitted()
-        report = Report(self.metrics, self._write, lambda: engine.now, now)
+        report = Report(self.metrics, self._write, lambda: engine.now, time.time_ns)
         self.inbound = Inbound(engine, self.hold, self.live, report, self.admitted)
 
     def _write(self, line: str) -> None:

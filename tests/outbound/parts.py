@@ -13,7 +13,7 @@ from socket import socket as Socket
 from typing import cast
 
 from tests.builders import world_of
-from tests.inbound.parts import Sockets, now
+from tests.inbound.parts import Sockets
 from ztunnel.authz.direct import judge_live_direct
 from ztunnel.authz.enforce import LiveConnections
 from ztunnel.flow.engine import Engine
@@ -163,7 +163,11 @@ class Desk:
         self.tunnels = Tunnels()
         self.calls = Calls()
         self.report = Report(
-            self.metrics, self.lines.append, lambda: engine.now, now, wants=lambda level: self.wants(level)
+            self.metrics,
+            self.lines.append,
+            lambda: engine.now,
+            time.time_ns,
+            wants=lambda level: self.wants(level),
         )
         self.direct = DirectFlows(engine, self.kernel, self.hold, self.report, self.live)
         mesh = Mesh("n1", SameNode.AUTO, True, 5.0, Random(1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -25,7 +24,7 @@ from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.level import Level
 
-TIME = datetime(2026, 8, 20, 10, 0, 0, 123456, UTC)
+TIME = 1_787_220_000_123_456_000  # 2026-08-20T10:00:00.123456Z
 CLIENT, SERVER = workload("client-7d9"), workload("server-5f4")
 SOURCE = parse_endpoint("10.0.1.2:41000")
 JOURNEY = Journey(

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import pytest
 import trio
@@ -17,7 +16,7 @@ from ztunnel.telemetry.export import AccessLog, LineWriter, Log
 from ztunnel.telemetry.figures import Figures
 from ztunnel.telemetry.level import Level, Levels
 
-TIME = datetime(2026, 8, 20, 10, 0, 0, 123456, UTC)
+TIME = 1_787_220_000_123_456_000  # 2026-08-20T10:00:00.123456Z
 
 
 class Pipe:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
 
@@ -23,6 +22,7 @@ from ztunnel.telemetry.report import Report
 CLIENT = workload("client")
 SERVER = workload("server")
 WEB = service("web")
+NOW_NS = 1_767_312_000_000_000_000  # 2026-01-02
 SOURCE = parse_endpoint("10.0.0.1:4000")
 JOURNEY = Journey(
     Reporter.SOURCE,
@@ -49,7 +49,7 @@ class Office:
             self.metrics,
             self.lines.append,
             lambda: self.seconds,
-            lambda: datetime(2026, 1, 2, tzinfo=UTC),
+            lambda: NOW_NS,
             as_json,
             lambda level: self.levels.enabled("access", level),
         )
@@ -194,7 +194,7 @@ def test_lines_can_be_json() -> None:
 
 def test_without_a_log_there_are_only_metrics() -> None:
     metrics = TcpMetrics()
-    report = Report(metrics, None, lambda: 0.0, lambda: datetime(2026, 1, 2, tzinfo=UTC))
+    report = Report(metrics, None, lambda: 0.0, lambda: NOW_NS)
     report.close(report.open(JOURNEY, SOURCE, Counts()))
     report.refuse(JOURNEY, SOURCE, Unreachable("gone"))
     report.deny_early(Direction.OUTBOUND, SOURCE, JOURNEY.destination, "no")
@@ -203,6 +203,6 @@ def test_without_a_log_there_are_only_metrics() -> None:
 
 def test_unless_told_otherwise_openings_are_not_logged() -> None:
     lines: list[str] = []
-    report = Report(TcpMetrics(), lines.append, lambda: 0.0, lambda: datetime(2026, 1, 2, tzinfo=UTC))
+    report = Report(TcpMetrics(), lines.append, lambda: 0.0, lambda: NOW_NS)
     report.close(report.open(replace(JOURNEY, source_identity=identity("a/b")), SOURCE, Counts()))
     assert len(lines) == 1

@@ -35,6 +35,7 @@ from ztunnel.telemetry.report import Account
 
 POLL_SECONDS = 15.0
 _PAUSE_SECONDS = 1.0
+_GATHER_SECONDS = 0.004
 _RECORDS = 128
 """Read in one go: a pod that runs against a refusal must not keep established flows waiting."""
 
@@ -148,10 +149,11 @@ class Follower:
         self._suspects.clear()
         self._flows.live.rejudge(self._hold.world, Change(everywhere=True))
 
-    def pull(self) -> None:
-        """Read what the kernel has reported, up to a limit; the engine asks again where there is more."""
-        self._take_records()
+    def pull(self) -> int:
+        """Read what the kernel has reported, up to a limit. Returns how many records there were."""
+        count = self._take_records()
         self._judge_suspects()
+        return count
 
     def poll(self) -> None:
         """Have the bytes of the flows that live read, one pod at a time within the next fifteen seconds: each
@@ -188,12 +190,25 @@ class Follower:
     # Records.
 
     def _listen(self) -> None:
-        self._flows.engine.watch(self._kernel.records_fd, EPOLLIN, lambda mask: self.pull(), self._pause)
+        self._flows.engine.watch(self._kernel.records_fd, EPOLLIN, self._woken, lambda bug: None)
 
-    def _pause(self, bug: BaseException) -> None:
-        """A bug in reading, which the engine reports: no other before a second has passed."""
-        self._flows.engine.unwatch(self._kernel.records_fd)
-        self._flows.engine.after(_PAUSE_SECONDS, self._listen)
+    def _woken(self, mask: int) -> None:
+        """The first record wakes us up; while more come, they are gathered and read a few milliseconds'
+        worth at a time."""
+        self._flows.engine.rewatch(self._kernel.records_fd, 0)
+        self._gather()
+
+    def _gather(self) -> None:
+        engine = self._flows.engine
+        try:
+            count = self.pull()
+        except BaseException:
+            engine.after(_PAUSE_SECONDS, self._gather)  # the engine reports it: no other before that
+            raise
+        if count:
+            engine.after(_GATHER_SECONDS if count < _RECORDS else 0.0, self._gather)
+        else:
+            engine.rewatch(self._kernel.records_fd, EPOLLIN)
 
     def _take_records(self) -> int:
         records = self._kernel.records(_RECORDS)

@@ -144,7 +144,7 @@ def build_node(settings: Settings, plane: ControlPlane, voice: Voice, redirectio
     )
     write = voice.access_log.write if settings.access_log else None
     wants = voice.access_log.wants
-    report = Report(voice.metrics, write, time.monotonic, now, settings.log_format == "json", wants)
+    report = Report(voice.metrics, write, time.monotonic, time.time_ns, settings.log_format == "json", wants)
     certificates = Certificates(plane.certificates, now, rng, settings.secret_ttl_seconds)
     live, direct_live = LiveConnections(), LiveConnections(judge_live_direct(settings.same_node))
     direct = DirectFlows(engine, redirection, hold, report, direct_live)

@@ -8,6 +8,7 @@ ready.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -43,7 +44,7 @@ class Voice:
             self.levels = Levels(settings.log_level)
         except ValueError as error:
             raise ConfigError(Fault("settings", 0, "log_level", str(error))) from error
-        self.log = Log(self.writer, self.levels, now, settings.log_format == "json")
+        self.log = Log(self.writer, self.levels, time.time_ns, settings.log_format == "json")
         self.access_log = AccessLog(self.writer, self.levels)
         self.figures = Figures()
         self.metrics = TcpMetrics(settings.metrics_series_limit)

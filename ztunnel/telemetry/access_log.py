@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import NamedTuple
 
 from ztunnel.model.address import Endpoint
@@ -25,11 +24,11 @@ SCOPE = "access"
 class Record(NamedTuple):
     """One connection that ended, and the address that it came from.
 
-    `error` is empty on success. `up_bytes` went from the client, `down_bytes` towards it. `time` is aware and
-    in UTC.
+    `error` is empty on success. `up_bytes` went from the client, `down_bytes` towards it. `time_ns` is
+    nanoseconds since the epoch.
     """
 
-    time: datetime
+    time_ns: int
     source: Endpoint
     journey: Journey
     up_bytes: int = 0
@@ -50,7 +49,7 @@ def render_record(record: Record) -> str:
     level = "error" if record.error else "info"
     error = f" error={quote(record.error)}" if record.error else ""
     return (
-        f"{timestamp(record.time)}\t{level}\taccess\tconnection complete\tsrc.addr={record.source}"
+        f"{timestamp(record.time_ns)}\t{level}\taccess\tconnection complete\tsrc.addr={record.source}"
         f"{record.journey.text} bytes_sent={sent} bytes_recv={received} "
         f'duration="{int(record.duration_seconds * 1000)}ms"{error}'
     )
@@ -67,19 +66,19 @@ def render_record_json(record: Record) -> str:
     ]
     if record.error:
         fields.append(("error", record.error))
-    return render_json(timestamp(record.time), record.level, SCOPE, "connection complete", fields)
+    return render_json(timestamp(record.time_ns), record.level, SCOPE, "connection complete", fields)
 
 
 def render_opened(record: Record, as_json: bool = False) -> str:
     """A connection was taken up, a message of level DEBUG; counters, duration and error do not count yet."""
-    return _render(record.time, Level.DEBUG, "connection opened", list(_ends(record)), as_json)
+    return _render(record.time_ns, Level.DEBUG, "connection opened", list(_ends(record)), as_json)
 
 
 @dataclass(frozen=True, slots=True)
 class EarlyDenial:
     """A connection that was refused before it was known who it is: a message of level WARN."""
 
-    time: datetime
+    time_ns: int
     direction: Direction
     source: Endpoint
     destination: Endpoint
@@ -94,13 +93,13 @@ def render_early_denial(denial: EarlyDenial, as_json: bool = False) -> str:
         ("direction", denial.direction.value),
         ("error", denial.error),
     ]
-    return _render(denial.time, Level.WARN, "connection failed", fields, as_json)
+    return _render(denial.time_ns, Level.WARN, "connection failed", fields, as_json)
 
 
-def _render(time: datetime, level: Level, message: str, fields: list[Field], as_json: bool) -> str:
+def _render(time_ns: int, level: Level, message: str, fields: list[Field], as_json: bool) -> str:
     if as_json:
-        return render_json(timestamp(time), level, SCOPE, message, fields)
-    return render_text(text_head(timestamp(time), level, SCOPE), message, fields)
+        return render_json(timestamp(time_ns), level, SCOPE, message, fields)
+    return render_text(text_head(timestamp(time_ns), level, SCOPE), message, fields)
 
 
 def _from_here(record: Record) -> tuple[int, int]:

@@ -13,7 +13,6 @@ import stat
 import traceback
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
 
 import trio
 
@@ -150,20 +149,20 @@ class Log:
         self,
         writer: LineWriter,
         levels: Levels,
-        now: Callable[[], datetime],
+        now_ns: Callable[[], int],
         as_json: bool = False,
         scope: str = "ztunnel",
     ) -> None:
-        """`now` gives aware datetimes in UTC."""
+        """`now_ns` gives nanoseconds since the epoch."""
         self._writer = writer
         self._levels = levels
-        self._now = now
+        self._now_ns = now_ns
         self._as_json = as_json
         self._scope = scope
 
     def scoped(self, scope: str) -> Log:
         """The same log for another part."""
-        return Log(self._writer, self._levels, self._now, self._as_json, scope)
+        return Log(self._writer, self._levels, self._now_ns, self._as_json, scope)
 
     def trace(self, message: str, **fields: str | int | float | bool) -> None:
         """For who reads the code beside it."""
@@ -198,7 +197,7 @@ class Log:
     def _write(self, level: Level, message: str, fields: dict[str, str | int | float | bool]) -> None:
         if not self._levels.enabled(self._scope, level):
             return
-        time = timestamp(self._now())
+        time = timestamp(self._now_ns())
         if self._as_json:
             line = render_json(time, level, self._scope, message, fields.items())
         else:

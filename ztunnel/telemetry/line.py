@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import lru_cache
 
 from ztunnel.telemetry.level import Level
 
@@ -28,9 +29,15 @@ class Bare(str):
     __slots__ = ()
 
 
-def timestamp(time: datetime) -> str:
-    """`2026-08-20T10:00:00.123456Z`; `time` is aware and in UTC."""
-    return time.isoformat(timespec="microseconds")[:26] + "Z"
+def timestamp(time_ns: int) -> str:
+    """`2026-08-20T10:00:00.123456Z`, from nanoseconds since the epoch: a third of what `isoformat` costs."""
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    return f"{_second(seconds)}.{rest // 1000:06}Z"
+
+
+@lru_cache(4)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def quote(text: str) -> str:

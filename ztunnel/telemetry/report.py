@@ -7,7 +7,6 @@ Whoever carries a connection holds its account, and closes it once, with the err
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 
 from ztunnel.errors import ConnectionFailed, Denied, Flag
 from ztunnel.model.address import Endpoint
@@ -48,7 +47,7 @@ class Report:
         metrics: TcpMetrics,
         write: Callable[[str], None] | None,
         clock: Callable[[], float],
-        now: Callable[[], datetime],
+        now_ns: Callable[[], int],
         as_json: bool = False,
         wants: Callable[[Level], bool] = lambda level: level >= Level.INFO,
     ) -> None:
@@ -56,12 +55,13 @@ class Report:
         Args:
             write: takes one line without its end; None for no access log.
             clock: gives monotonic seconds.
+            now_ns: gives nanoseconds since the epoch.
             wants: whether lines of that level are written now; asked before one is made.
         """
         self._metrics = metrics
         self._write = write
         self._clock = clock
-        self._now = now
+        self._now_ns = now_ns
         self._json = as_json
         self._wants = wants
 
@@ -69,7 +69,7 @@ class Report:
         """A connection from `source` was taken up."""
         live = self._metrics.opened(journey.labels, counts)
         if self._write is not None and self._wants(_DEBUG):
-            self._write(render_opened(Record(self._now(), source, journey), self._json))
+            self._write(render_opened(Record(self._now_ns(), source, journey), self._json))
         return Account(journey, source, live, self._clock())
 
     def reroute(self, account: Account, journey: Journey) -> None:
@@ -91,23 +91,21 @@ class Report:
         self._metrics.closed(live, error.flag if error else Flag.NONE)
         self._count_denial(account.journey, error)
         if self._write is not None and self._wants(_ERROR if error else _INFO):
-            seconds = self._clock() - account.started
-            counts, reason = account.counts, str(error) if error else ""
-            self._line(
-                Record(self._now(), account.source, account.journey, counts.up, counts.down, seconds, reason)
-            )
+            seconds, counts = self._clock() - account.started, account.counts
+            ended = Record(self._now_ns(), account.source, account.journey, counts.up, counts.down, seconds)
+            self._line(ended if error is None else ended._replace(error=str(error)))
 
     def refuse(self, journey: Journey, source: Endpoint, error: ConnectionFailed) -> None:
         """A connection from `source` ended before it carried anything."""
         self._metrics.failed(journey.labels.flagged(error.flag))
         self._count_denial(journey, error)
         if self._write is not None and self._wants(_ERROR):
-            self._line(Record(self._now(), source, journey, error=str(error)))
+            self._line(Record(self._now_ns(), source, journey, error=str(error)))
 
     def deny_early(self, direction: Direction, source: Endpoint, destination: Endpoint, error: str) -> None:
         """A connection was refused before it was known whose it is: a line of its own, no metric."""
         if self._write is not None and self._wants(Level.WARN):
-            denial = EarlyDenial(self._now(), direction, source, destination, error)
+            denial = EarlyDenial(self._now_ns(), direction, source, destination, error)
             self._write(render_early_denial(denial, self._json))
 
     def _count_denial(self, journey: Journey, error: ConnectionFailed | None) -> None:
