@@ -68,8 +68,17 @@ def test_a_spoilt_cache_is_told(text) -> None:
         parse_compiled(text)
 
 
-def test_the_compilers_version_is_read_without_it() -> None:
-    assert compiling.compiler_version().startswith("0.")
+def test_without_the_compiler_the_package_is_named(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(compiling, "_DISTRIBUTION", tmp_path)
+    monkeypatch.setattr(compiling.sys, "path", [str(tmp_path)])
+    with pytest.raises(Unsupported, match="apt-get install python3-bpfcc"):
+        compiling.compile_text("", [], [], tmp_path)
+
+
+def test_headers_that_cannot_be_joined_are_an_error_that_leaves_nothing(tmp_path) -> None:
+    with pytest.raises(Unsupported, match="cannot be joined"):
+        compiling._merge((tmp_path / "none", tmp_path / "none either"), tmp_path / "cache" / "headers")
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_headers_are_of_any_version() -> None:

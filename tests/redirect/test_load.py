@@ -152,3 +152,28 @@ def test_pins_outside_a_bpffs_are_refused(lab: Lab, tmp_path) -> None:
     with pytest.raises(Unsupported, match="is on no bpffs"):
         load.ensure_loaded(replace(lab.settings(), pins=tmp_path / "pins"))
     assert not os.path.exists(tmp_path / "pins")
+
+
+def test_what_is_current_needs_no_compiler(kernel: Kernel, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr("ztunnel.kernel.compile._DISTRIBUTION", tmp_path)
+    monkeypatch.setattr(sys, "path", [])
+    assert not load.ensure_loaded(kernel.settings)
+
+
+def test_a_cache_without_room_is_gone_without(lab: Lab, tmp_path, monkeypatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    settings = replace(lab.settings(), cache=tmp_path)
+    monkeypatch.setattr("ztunnel.redirect.load.Path.write_text", full)
+    try:
+        assert load.ensure_loaded(settings)
+        assert list(tmp_path.glob("*.json")) == []
+    finally:
+        load.remove(settings.pins)
+
+
+def test_a_cache_that_cannot_be_made_is_named(lab: Lab, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unsupported, match=r"file.*: the folder of the compiled programs"):
+        load.ensure_loaded(replace(lab.settings(), cache=tmp_path / "file" / "below"))

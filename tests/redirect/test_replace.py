@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 def compiled(kernel: Kernel) -> Compiled:
     """What the laboratory runs."""
     flags = kernel.settings.compiler_flags()
-    print_ = fingerprint(assemble(load.read_sources()), flags, load.compiler_version())
+    print_ = fingerprint(assemble(load.read_sources()), flags)
     return parse_compiled((kernel.settings.cache / f"{print_}.json").read_text())
 
 

@@ -27,7 +27,8 @@ async def _send(sock: socket.socket, cipher: bytes) -> None:
     view = memoryview(cipher)
     while view:
         try:
-            view = view[sock.send(view) :]
+            sent = sock.send(view)
+            view = view[sent:]
         except BlockingIOError:
             await trio.lowlevel.wait_writable(sock)
 

@@ -239,7 +239,8 @@ class Pipe:
             self._ends.broken(None)
             return
         for start in range(0, count, SLICE_BYTES):
-            self._incoming.write(inbox[start : min(start + SLICE_BYTES, count)])
+            end = min(start + SLICE_BYTES, count)
+            self._incoming.write(inbox[start:end])
             self._decrypt()
 
     def _decrypt(self) -> None:

@@ -10,9 +10,11 @@ import base64
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -69,19 +71,6 @@ def parse_compiled(text: str) -> Compiled:
     return Compiled({name: MapSpec(**spec) for name, spec in whole["maps"].items()}, functions)
 
 
-def compiler_version() -> str:
-    """bcc's version, read without loading it.
-
-    Raises:
-        Unsupported: bcc is not installed.
-    """
-    for place in (*map(Path, sys.path), _DISTRIBUTION):
-        version = place / "bcc" / "version.py"
-        if version.is_file():
-            return version.read_text().partition("=")[2].strip(" '\"\n")
-    raise Unsupported("the eBPF compiler is missing: apt-get install python3-bpfcc")
-
-
 def headers_tree(cache: Path) -> Path:
     """Kernel headers that bcc accepts: of any version, because the programs touch only UAPI structs.
 
@@ -108,13 +97,15 @@ def _merge(parts: Sequence[Path], target: Path) -> Path:
         return target
     building = target.with_name(f"{target.name}.{os.getpid()}")
     building.mkdir(parents=True)
-    for part in parts:
-        for below in ("include", "arch"):
-            subprocess.run(["cp", "-rsf", str(part / below), str(building)], check=True, capture_output=True)
     try:
-        building.rename(target)
-    except OSError:  # another loader was faster
-        subprocess.run(["rm", "-rf", str(building)], check=True)
+        sources = [str(part / below) for part in parts for below in ("include", "arch")]
+        copied = subprocess.run(["cp", "-rsf", *sources, str(building)], capture_output=True, text=True)
+        if copied.returncode:
+            raise Unsupported(f"kernel headers cannot be joined in {target}: {copied.stderr.strip()[-300:]}")
+        with suppress(OSError):  # another loader was faster
+            building.rename(target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
     return target
 
 
@@ -124,6 +115,8 @@ def compile_text(text: str, flags: Sequence[str], functions: Sequence[str], head
     Raises:
         Unsupported: bcc is missing, or refuses the text; its last words are in the message.
     """
+    if not any((place / "bcc" / "version.py").is_file() for place in (*map(Path, sys.path), _DISTRIBUTION)):
+        raise Unsupported("the eBPF compiler is missing: apt-get install python3-bpfcc")
     request = json.dumps({"text": text, "flags": list(flags), "functions": list(functions)})
     package_root = str(Path(__file__).parents[2])
     search = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ztunnel.errors import Unsupported
 from ztunnel.kernel import bpf, cgroup, probe
-from ztunnel.kernel.compile import Compiled, compile_text, compiler_version, headers_tree, parse_compiled
+from ztunnel.kernel.compile import Compiled, compile_text, headers_tree, parse_compiled
 from ztunnel.redirect.plan import HOOKS, SK_LOOKUP, Pins, RedirectSettings
 from ztunnel.redirect.replace import clear, install, replace
 from ztunnel.redirect.source import assemble, fingerprint
@@ -31,7 +31,7 @@ def ensure_loaded(settings: RedirectSettings) -> bool:
     probe.require_root()
     text, flags = assemble(read_sources()), settings.compiler_flags()
     root = settings.cgroup or cgroup.find_root()
-    print_ = fingerprint(text, flags, compiler_version())
+    print_ = fingerprint(text, flags)
     version = f"{print_}-{cgroup.cgroup_id(root)}"
     pins = Pins(settings.pins)
     with _locked(settings.cache, settings.pins.name):
@@ -91,15 +91,24 @@ def _compiled(cache: Path, print_: str, source: tuple[str, tuple[str, ...]]) -> 
     text, flags = source
     compiled = compile_text(text, flags, [hook.name for hook in HOOKS], headers_tree(cache))
     beside = place.with_name(f".{place.name}.{os.getpid()}")
-    beside.write_text(compiled.render())
-    beside.rename(place)
+    try:
+        beside.write_text(compiled.render())
+        beside.rename(place)
+    except OSError:  # no room: it is compiled again the next time
+        beside.unlink(missing_ok=True)
     return compiled
 
 
 @contextmanager
 def _locked(cache: Path, name: str) -> Iterator[None]:
     """One loader at a time for one node."""
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f".{name}.lock").open("w") as lock:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = (cache / f".{name}.lock").open("w")
+    except OSError as error:
+        raise Unsupported(
+            f"{error.filename}: {error.strerror}: the folder of the compiled programs"
+        ) from error
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
