@@ -64,6 +64,13 @@ def _positive_seconds(raw: str) -> float:
     return seconds
 
 
+def _keepalive_seconds(raw: str) -> float:
+    seconds = _positive_seconds(raw)
+    if seconds > 32767:  # tcp(7)
+        raise ValueError("a duration up to 32767s, such as 180s, 10m")
+    return seconds
+
+
 def _bytes_from(least: int, most: int) -> _Parse:
     def parse(raw: str) -> int:
         match = _SIZE.fullmatch(raw)
@@ -175,8 +182,7 @@ class Settings:
             through /proc and the cgroups of kubelet's pods.
         node_clients: whose connections from the node itself reach pods without policy.
         buffer_limit_bytes: what all tunnels together may hold before new streams are refused.
-        connect_timeout_seconds: for one TCP connection. Istio's ztunnel: 10 s.
-        dial_deadline_seconds: for TCP, TLS and the CONNECT together.
+        connect_timeout_seconds: for one connection, TLS included where there is some. Istio's ztunnel: 10 s.
     """
 
     node: str = _setting("NODE_NAME", _text, "")
@@ -198,8 +204,8 @@ class Settings:
     frame_bytes: int = _setting("HTTP2_FRAME_SIZE", _bytes_from(16384, 2**24 - 1), 1 << 20)
     termination_deadline_seconds: float = _setting("CONNECTION_TERMINATION_DEADLINE", _seconds, 5.0)
     keepalive: bool = _setting("KEEPALIVE_ENABLED", _flag, True)
-    keepalive_time_seconds: float = _setting("KEEPALIVE_TIME", _positive_seconds, 180.0)
-    keepalive_interval_seconds: float = _setting("KEEPALIVE_INTERVAL", _positive_seconds, 180.0)
+    keepalive_time_seconds: float = _setting("KEEPALIVE_TIME", _keepalive_seconds, 180.0)
+    keepalive_interval_seconds: float = _setting("KEEPALIVE_INTERVAL", _keepalive_seconds, 180.0)
     keepalive_retries: int = _setting("KEEPALIVE_RETRIES", _number(1, 127), 9)
     ipv6: bool = _setting("IPV6_ENABLED", _flag, True)
     log_format: str = _setting("LOG_FORMAT", _one_of("plain", "json"), "plain")
@@ -207,7 +213,6 @@ class Settings:
     access_log: bool = _setting("ZTUNNEL_ACCESS_LOG", _flag, True)
     manifests: Path | None = _setting("ZTUNNEL_MANIFESTS", _maybe_path, None)
     state_dir: Path = _setting("ZTUNNEL_STATE_DIR", _path, Path("/var/lib/ztunnel"))
-    run_dir: Path = _setting("ZTUNNEL_RUN_DIR", _path, Path("/run/ztunnel"))
     cache_dir: Path = _setting("ZTUNNEL_CACHE_DIR", _path, Path("/var/cache/ztunnel"))
     pins: Path | None = _setting("ZTUNNEL_PINS", _maybe_path, None)
     pod_netns: str = _setting("ZTUNNEL_POD_NETNS", _namespace_path, "")
@@ -225,7 +230,6 @@ class Settings:
     metrics_series_limit: int = _setting("ZTUNNEL_METRICS_SERIES_LIMIT", _number(100, 10**6), 20_000)
     buffer_limit_bytes: int = _setting("ZTUNNEL_BUFFER_LIMIT", _bytes_from(1 << 20, 1 << 40), 64 << 20)
     connect_timeout_seconds: float = _setting("ZTUNNEL_CONNECT_TIMEOUT", _positive_seconds, 10.0)
-    dial_deadline_seconds: float = _setting("ZTUNNEL_DIAL_DEADLINE", _positive_seconds, 20.0)
 
 
 class _Given(NamedTuple):

@@ -7,7 +7,7 @@ import pytest
 
 from tests.kernel.lab import Kernel, Lab, endpoint, local_of, wait_until
 from ztunnel.kernel import sockets
-from ztunnel.kernel.sockets import LiveSocket, TcpState
+from ztunnel.kernel.sockets import Keepalive, LiveSocket, TcpState
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -33,10 +33,38 @@ def test_one_listener_serves_both_families_without_nagles_delay(kernel: Kernel, 
 
 
 def test_a_listener_may_be_for_ipv4_alone_and_says_where_its_port_is_taken(lab: Lab) -> None:
-    with sockets.listen_in(lab.a, 0, 1, ipv6=False) as listener:
+    with sockets.listen_in(lab.a, 0, 1, sockets.Listening(ipv6=False)) as listener:
         assert listener.family == socket.AF_INET
         with pytest.raises(OSError, match="in use"):
-            sockets.listen_in(lab.a, listener.getsockname()[1], 1, ipv6=False)
+            sockets.listen_in(lab.a, listener.getsockname()[1], 1, sockets.Listening(ipv6=False))
+
+
+KEEPALIVE = Keepalive(11, 12, 13)
+
+
+def keepalive_of(sock: socket.socket) -> tuple[int, ...]:
+    names = socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT
+    enabled = sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    return enabled, *(sock.getsockopt(socket.IPPROTO_TCP, name) for name in names)
+
+
+@pytest.mark.parametrize("ipv6", [True, False])
+def test_what_is_accepted_is_kept_alive_as_its_listener_says(kernel: Kernel, ipv6: bool) -> None:
+    pod = kernel.lab.b
+    with sockets.listen_in(pod, 0, 1, sockets.Listening(ipv6, KEEPALIVE)) as listener:
+        client = kernel.connect(pod, "127.0.0.1", listener.getsockname()[1])
+        listener.setblocking(True)
+        accepted, _ = listener.accept()
+        assert keepalive_of(accepted) == (1, *KEEPALIVE)
+        assert keepalive_of(client)[0] == 0
+        accepted.close()
+
+
+def test_what_is_dialled_is_kept_alive_where_that_is_wanted(lab: Lab) -> None:
+    towards = endpoint("10.77.0.9", 1).ip
+    with sockets.dial_socket(lab.a, towards, KEEPALIVE) as kept, sockets.dial_socket(lab.a, towards) as other:
+        assert keepalive_of(kept) == (1, *KEEPALIVE)
+        assert keepalive_of(other)[0] == 0
 
 
 def test_a_dialler_does_not_wait(lab: Lab) -> None:

@@ -171,9 +171,3 @@ def test_a_cache_without_room_is_gone_without(lab: Lab, tmp_path, monkeypatch) -
         assert list(tmp_path.glob("*.json")) == []
     finally:
         load.remove(settings.pins)
-
-
-def test_a_cache_that_cannot_be_made_is_named(lab: Lab, tmp_path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(Unsupported, match=r"file.*: the folder of the compiled programs"):
-        load.ensure_loaded(replace(lab.settings(), cache=tmp_path / "file" / "below"))

@@ -73,7 +73,6 @@ def node_command(names: Names, node: Node) -> list[str]:
         "--manifests": names.manifests,
         "--state-dir": names.directory / "state",
         "--pins": names.pins(node.name),
-        "--run-dir": names.node_directory(node.name),
         "--pod-netns": names.pod_netns_pattern,
     }
     words = [str(word) for option in options.items() for word in option]

@@ -45,11 +45,43 @@ class TcpState(IntEnum):
 LIVE = (TcpState.ESTABLISHED, TcpState.FIN_WAIT1, TcpState.FIN_WAIT2, TcpState.CLOSE_WAIT, TcpState.CLOSING)
 
 
-def listen_in(namespace: NetworkNamespace, port: int, backlog: int, ipv6: bool = True) -> socket.socket:
+class Keepalive(NamedTuple):
+    """After how many seconds of silence, and how often, the kernel asks a peer whether it is still there;
+    after so many questions without an answer the connection is over (tcp(7))."""
+
+    time_seconds: int
+    interval_seconds: int
+    retries: int
+
+    def apply(self, sock: socket.socket) -> None:
+        """To a connection, or a listener, from which accepted sockets inherit it. Raises OSError."""
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, self.time_seconds)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, self.interval_seconds)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, self.retries)
+
+
+class Listening(NamedTuple):
+    """How listeners are made: dual stack, or IPv4 only."""
+
+    ipv6: bool = True
+    keepalive: Keepalive | None = None
+
+
+DUAL_STACK = Listening()
+
+
+def listen_in(
+    namespace: NetworkNamespace, port: int, backlog: int, options: Listening = DUAL_STACK
+) -> socket.socket:
     """A listener on every address of the namespace: dual stack on [::], or 0.0.0.0. Accepted sockets inherit
-    TCP_NODELAY. Raises OSError, EADDRINUSE where a process of the pod has the port."""
+    its options, TCP_NODELAY among them. Raises OSError, EADDRINUSE where a process of the pod has the
+    port."""
+    ipv6 = options.ipv6
     listener = namespace.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_STREAM)
     try:
+        if options.keepalive is not None:
+            options.keepalive.apply(listener)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if ipv6:
@@ -62,11 +94,15 @@ def listen_in(namespace: NetworkNamespace, port: int, backlog: int, ipv6: bool =
     return listener
 
 
-def dial_socket(namespace: NetworkNamespace, towards: IPAddress) -> socket.socket:
+def dial_socket(
+    namespace: NetworkNamespace, towards: IPAddress, keepalive: Keepalive | None = None
+) -> socket.socket:
     """An unconnected, non-blocking TCP socket in the namespace for an address of that family, without Nagle's
     delay. Raises OSError."""
     dialler = namespace.tcp_socket(socket.AF_INET if isinstance(towards, IPv4Address) else socket.AF_INET6)
     dialler.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if keepalive is not None:
+        keepalive.apply(dialler)
     return dialler
 
 

@@ -12,6 +12,7 @@ from ztunnel.errors import ConnectionFailed, NoDestination
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.splice import close_with_reset
 from ztunnel.hbone.request import new_traceparent
+from ztunnel.kernel.sockets import Keepalive
 from ztunnel.model.address import Endpoint, PeerAddress
 from ztunnel.model.connection import Direction
 from ztunnel.model.workload import SameNode
@@ -35,13 +36,15 @@ _LEFT = "failed to fetch information about local workload: it has left the mesh"
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """What decisions depend on besides the world, and how long a plain connection may take to stand."""
+    """What decisions depend on besides the world, how long a plain connection may take to stand, and how it
+    is kept alive."""
 
     node: str
     same_node: SameNode
     direct: bool
     connect_seconds: float
     rng: Random
+    keepalive: Keepalive | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ class OutboundAcceptor:
             self._direct(call, origin, route, outcome)
         else:
             call.open(route.journey)
-            plain = PlainCall(outbound.engine, call, outcome.endpoint)
+            plain = PlainCall(outbound.engine, call, outcome.endpoint, mesh.keepalive)
             plain.start(self._network, mesh.connect_seconds)
 
     def _decide_again(self, call: Call, recalled: Recalled, direct: bool, picked: Endpoint | None) -> None:

@@ -24,7 +24,7 @@ from ztunnel.flow.splice import OnEnd, Splice, close_with_reset, splice
 from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.join import Tunnel
 from ztunnel.hbone.pool import PoolKey
-from ztunnel.kernel.sockets import dial_socket
+from ztunnel.kernel.sockets import Keepalive, dial_socket
 from ztunnel.model.address import Endpoint, PeerAddress, ip_text
 from ztunnel.redirect.attach import PodNetwork
 from ztunnel.telemetry.journey import Journey
@@ -157,10 +157,13 @@ def unreachable(endpoint: Endpoint, error: OSError) -> ConnectionFailed:
 class PlainCall:
     """A call that goes to `endpoint` as plain TCP, from the pod's own namespace and address."""
 
-    __slots__ = ("_call", "_connecting", "_endpoint", "_engine", "_sock", "_splice")
+    __slots__ = ("_call", "_connecting", "_endpoint", "_engine", "_keepalive", "_sock", "_splice")
 
-    def __init__(self, engine: Engine, call: Call, endpoint: Endpoint) -> None:
+    def __init__(
+        self, engine: Engine, call: Call, endpoint: Endpoint, keepalive: Keepalive | None = None
+    ) -> None:
         self._engine = engine
+        self._keepalive = keepalive
         self._call = call
         self._endpoint = endpoint
         self._sock: socket.socket | None = None
@@ -172,7 +175,7 @@ class PlainCall:
         """Connect, then carry."""
         ip = self._endpoint.ip
         try:
-            self._sock = sock = dial_socket(network.netns, ip)
+            self._sock = sock = dial_socket(network.netns, ip, self._keepalive)
             self._connecting = connect(
                 self._engine, sock, (ip_text(ip), self._endpoint.port), seconds, self._connected
             )

@@ -30,7 +30,7 @@ from ztunnel.hbone.limits import Ledger
 from ztunnel.hbone.pool import Pool, PoolKey
 from ztunnel.identity.rotate import Certificate, Certificates
 from ztunnel.identity.secure import peer
-from ztunnel.kernel.sockets import dial_socket
+from ztunnel.kernel.sockets import Keepalive, dial_socket
 from ztunnel.model.address import ip_text
 from ztunnel.model.identity import SpiffeId
 from ztunnel.model.workload import Workload
@@ -57,6 +57,7 @@ class Patience:
         refused_seconds: for a peer that refuses the connection to listen again.
         line_calls: calls that wait for one session; a longer line would only time out.
         dials: dials that are asked for and have not begun.
+        keepalive: how peers that are silent are asked for.
     """
 
     session_seconds: float = 10.0
@@ -64,6 +65,7 @@ class Patience:
     refused_seconds: float = 1.0
     line_calls: int = 4096
     dials: int = 1024
+    keepalive: Keepalive | None = None
 
 
 class Tunnels:
@@ -246,7 +248,7 @@ class Tunnels:
     async def _attempt(self, key: PoolKey, network: PodNetwork, certificate: Certificate) -> Session:
         ip = key.destination.ip
         try:
-            sock = dial_socket(network.netns, ip)
+            sock = dial_socket(network.netns, ip, self._patience.keepalive)
         except OSError as error:
             raise Unreachable(f"connection failed: {key.destination}: {error}") from error
         link = await dial(sock, (ip_text(ip), key.destination.port), certificate.client_context)

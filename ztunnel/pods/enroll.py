@@ -21,7 +21,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from ztunnel.kernel.netlink import addresses, route_marked, unroute_marked
 from ztunnel.kernel.netns import NetworkNamespace
-from ztunnel.kernel.sockets import LiveSocket, connections, listen_in
+from ztunnel.kernel.sockets import DUAL_STACK, Listening, LiveSocket, connections, listen_in
 from ztunnel.model.address import IPAddress
 from ztunnel.model.workload import Workload
 from ztunnel.redirect.attach import PodNetwork, Redirection
@@ -75,7 +75,11 @@ class Enrolled:
 
 
 def enroll(
-    redirection: Redirection, workload: Workload, path: str, known: Collection[int] = (), ipv6: bool = True
+    redirection: Redirection,
+    workload: Workload,
+    path: str,
+    known: Collection[int] = (),
+    listening: Listening = DUAL_STACK,
 ) -> Enrolled:
     """Take the pod in whose network namespace is at `path`; takes about 1 ms and waits for nothing.
 
@@ -91,7 +95,7 @@ def enroll(
         try:
             netns = undo.enter_context(NetworkNamespace.open(path))
             network = pod_network(netns, _addresses(netns, workload))
-            listeners = _listen(undo, netns, workload, ipv6)
+            listeners = _listen(undo, netns, workload, listening)
             is_known = network.cookie in known
             switches = {name: _OFF if is_known else netns.read_sysctl(name) for name in _SWITCHES}
             undo.callback(_restore, netns, switches)
@@ -105,7 +109,9 @@ def enroll(
     return enrolled
 
 
-def resume(redirection: Redirection, workload: Workload, enrolled: Enrolled, ipv6: bool = True) -> None:
+def resume(
+    redirection: Redirection, workload: Workload, enrolled: Enrolled, listening: Listening = DUAL_STACK
+) -> None:
     """Take a pod in again that was given back and not released, with the listeners that still stand.
 
     Raises:
@@ -115,7 +121,7 @@ def resume(redirection: Redirection, workload: Workload, enrolled: Enrolled, ipv
     with ExitStack() as undo:
         try:
             network = pod_network(netns, _addresses(netns, workload))
-            listeners = enrolled.listeners or _listen(undo, netns, workload, ipv6)
+            listeners = enrolled.listeners or _listen(undo, netns, workload, listening)
             _prepare(netns)
             outside = enrolled.outside | _outside(redirection, network)
             enrolled.network = network
@@ -207,11 +213,11 @@ def _list(ips: Collection[IPAddress]) -> str:
     return ", ".join(map(str, ips)) or "none"
 
 
-def _listen(undo: ExitStack, netns: NetworkNamespace, workload: Workload, ipv6: bool) -> Listeners:
+def _listen(undo: ExitStack, netns: NetworkNamespace, workload: Workload, listening: Listening) -> Listeners:
     opened: list[socket.socket] = []
     for port in _PORTS:
         try:
-            opened.append(undo.enter_context(listen_in(netns, port, BACKLOG, ipv6)))
+            opened.append(undo.enter_context(listen_in(netns, port, BACKLOG, listening)))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise

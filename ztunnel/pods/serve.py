@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import trio
 
+from ztunnel.kernel.sockets import DUAL_STACK, Listening
 from ztunnel.model.workload import Workload
 from ztunnel.pods.enroll import CannotEnroll, enroll, outside_of, readdress, release, resume, withdraw
 from ztunnel.pods.find import NamedNamespaces
@@ -42,7 +43,12 @@ class Pods:
     """The enrolled pods of one node."""
 
     def __init__(
-        self, ways: Ways, find: NamedNamespaces, log: Log, readiness: Readiness, ipv6: bool = True
+        self,
+        ways: Ways,
+        find: NamedNamespaces,
+        log: Log,
+        readiness: Readiness,
+        listening: Listening = DUAL_STACK,
     ) -> None:
         self._ways = ways
         self._redirection = ways.outbound.redirection
@@ -52,7 +58,7 @@ class Pods:
         self._find = find
         self._log = log
         self._readiness = readiness
-        self._ipv6 = ipv6
+        self._listening = listening
         self._held: dict[str, Held] = {}
         self._parting: dict[str, Held] = {}
         self._strangers: dict[int, EnrolledPod] = {}
@@ -161,7 +167,7 @@ class Pods:
             if held is None:
                 held = self._parting[uid] = self._enroll(workload)
             else:
-                resume(self._redirection, workload, held.enrolled, self._ipv6)
+                resume(self._redirection, workload, held.enrolled, self._listening)
             held.listen()
         except (CannotEnroll, OSError) as error:
             self._pending[uid] = str(error)
@@ -176,7 +182,7 @@ class Pods:
 
     def _enroll(self, workload: Workload) -> Held:
         path = self._find.path_of(workload)
-        enrolled = enroll(self._redirection, workload, path, self._strangers, self._ipv6)
+        enrolled = enroll(self._redirection, workload, path, self._strangers, self._listening)
         self._strangers.pop(enrolled.network.cookie, None)
         return Held(self._ways, enrolled, path)
 

@@ -27,6 +27,7 @@ def ensure_loaded(settings: RedirectSettings) -> bool:
 
     Raises:
         Unsupported: this machine lacks something; the message names the mend.
+        OSError: the cache cannot be made.
     """
     probe.require_root()
     text, flags = assemble(read_sources()), settings.compiler_flags()
@@ -102,13 +103,7 @@ def _compiled(cache: Path, print_: str, source: tuple[str, tuple[str, ...]]) -> 
 @contextmanager
 def _locked(cache: Path, name: str) -> Iterator[None]:
     """One loader at a time for one node."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = (cache / f".{name}.lock").open("w")
-    except OSError as error:
-        raise Unsupported(
-            f"{error.filename}: {error.strerror}: the folder of the compiled programs"
-        ) from error
-    with lock:
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -23,7 +24,7 @@ from ztunnel.inbound.serve import Handshakes
 from ztunnel.kernel import cgroup, netns
 from ztunnel.kernel.bpf import Map, open_pinned
 from ztunnel.kernel.probe import require_root
-from ztunnel.kernel.sockets import own_cgroup_id
+from ztunnel.kernel.sockets import Keepalive, Listening, own_cgroup_id
 from ztunnel.outbound.accept import Mesh, Outbound
 from ztunnel.outbound.dial import Patience, Tunnels
 from ztunnel.outbound.follow import Follower
@@ -149,9 +150,11 @@ def build_node(settings: Settings, plane: ControlPlane, voice: Voice, redirectio
     live, direct_live = LiveConnections(), LiveConnections(judge_live_direct(settings.same_node))
     direct = DirectFlows(engine, redirection, hold, report, direct_live)
     hold.subscribe(lambda _, world, change: _rejudge(live, world, change))
-    tunnels = Tunnels(engine, ledger, certificates, now, Patience(settings.connect_timeout_seconds))
+    keepalive = _keepalive(settings)
+    patience = Patience(settings.connect_timeout_seconds, keepalive=keepalive)
+    tunnels = Tunnels(engine, ledger, certificates, now, patience)
     hold.subscribe(tunnels.changed)
-    mesh = Mesh(settings.node, settings.same_node, True, settings.connect_timeout_seconds, rng)
+    mesh = Mesh(settings.node, settings.same_node, True, settings.connect_timeout_seconds, rng, keepalive)
     inbound = Inbound(engine, hold, live, report, redirection)
     outbound = Outbound(engine, hold, report, redirection, tunnels, direct, mesh)
     handshakes = Handshakes(inbound, ledger, certificates, now)
@@ -160,12 +163,22 @@ def build_node(settings: Settings, plane: ControlPlane, voice: Voice, redirectio
         NamedNamespaces(settings.pod_netns),
         voice.log.scoped("pods"),
         voice.readiness,
-        settings.ipv6,
+        Listening(settings.ipv6, keepalive),
     )
     return Node(
         settings, voice, engine, redirection, hold, ledger, certificates, outbound, tunnels, handshakes,
         Follower(direct, hold), pods, live,
     )  # fmt: skip
+
+
+def _keepalive(settings: Settings) -> Keepalive | None:
+    if not settings.keepalive:
+        return None
+    return Keepalive(
+        math.ceil(settings.keepalive_time_seconds),
+        math.ceil(settings.keepalive_interval_seconds),
+        settings.keepalive_retries,
+    )
 
 
 def _rejudge(live: LiveConnections, world: World, change: Change) -> None:
