@@ -19,7 +19,7 @@ def words(text: str) -> set[str]:
 
 # Modules with these names act: they wait, open, read a clock or make system calls. Every other one computes.
 VERBS = words("""
-    accept answer ask attach build call capture carry check connect dial drain enforce enroll export
+    accept answer ask attach build call capture carry check connect dial drain drive enforce enroll export
     fetch find follow forward hold join linger link listen load measure observe oversee prepare recall
     relay renew replace rotate run secure serve sign splice spoof subscribe teach watch
 """)

@@ -18,6 +18,7 @@ from tests.flow.driving import Bugs
 from tests.identity.builders import PEM, Authority, pem_of
 from tests.inbound.parts import Desk, Pod, Signer, Sockets, now, peer_of
 from ztunnel.errors import ConnectionFailed, Drained, NoCertificate
+from ztunnel.flow.drive import drive
 from ztunnel.flow.engine import Engine
 from ztunnel.hbone.carry import Session
 from ztunnel.hbone.limits import Ledger
@@ -56,7 +57,7 @@ class Node:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[trio.Nursery]:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.engine.run)
+            nursery.start_soon(drive, self.engine)
             nursery.start_soon(self.certificates.run)
             nursery.start_soon(self.handshakes.run, contain)
             yield nursery

@@ -17,6 +17,7 @@ from tests.hbone.peers import CONNECT_BLOCK, OK_BLOCK
 from tests.inbound.parts import Signer, Sockets, now
 from tests.outbound.parts import Desk, Here, address_of, is_reset, journey
 from ztunnel.errors import ConnectionFailed, Drained, NoCertificate
+from ztunnel.flow.drive import drive
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
 from ztunnel.hbone.answer import IncomingTunnel
@@ -120,7 +121,7 @@ async def running(
         mesh = Mesh(desk, tunnels, certificates, ledger, sockets.listen(), nursery)
         certificates.want(SERVER.identity)
         certificates.want(CLIENT.identity)
-        nursery.start_soon(engine.run)
+        nursery.start_soon(drive, engine)
         nursery.start_soon(certificates.run)
         nursery.start_soon(tunnels.run, contain)
         nursery.start_soon(mesh.serve, mesh.listener)

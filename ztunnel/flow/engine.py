@@ -1,16 +1,11 @@
-"""The flow engine: one epoll set with plain callbacks, driven by one Trio task with an adaptive inner loop.
+"""The flow engine: one epoll set with plain callbacks, driven by one Trio task (`drive`).
 
 ```
-run:  asleep in Trio until a descriptor is ready, a timer is due or somebody posts
-      then rounds, until nothing has happened for about a millisecond, with a Trio checkpoint every few of
-      them
 round: every ready descriptor's callback; due timers; what was posted; what was put off to the round's end
 ```
 
-While flows are busy the engine waits in its own epoll for up to a millisecond, so that a message costs no
-task switch (waking Trio for each batch costs 115 us); Trio's tasks get the thread at every checkpoint, and
-more often where they turn out to have work. A callback that raises is a bug of its flow: the flow's
-`abandon` is called, `on_bug` hears of it, and the engine goes on.
+A callback that raises is a bug of its flow: the flow's `abandon` is called, `on_bug` hears of it, and the
+engine goes on.
 
 Everything here belongs to the thread that runs Trio. The engine owns each descriptor from `watch` to
 `unwatch` or `forget`; the registered mask is level-triggered, and EPOLLERR and EPOLLHUP are always
@@ -19,21 +14,15 @@ reported.
 
 from __future__ import annotations
 
-import math
 import select
 import time
 from collections.abc import Callable
-
-import trio
 
 from ztunnel.flow.buffer import Block, Blocks
 from ztunnel.flow.timers import Timer, Timers
 
 IDLE_SECONDS = 0.001
 EVENTS_PER_ROUND = 64
-QUIET_BREATH_SECONDS = 0.004
-BUSY_BREATH_SECONDS = 0.001
-_TRIO_HAD_WORK_SECONDS = 0.0003
 
 Ready = Callable[[int], None]
 Bug = Callable[[BaseException], None]
@@ -44,13 +33,15 @@ class Engine:
 
     Attributes:
         now: monotonic seconds at the start of this round; stale between rounds.
+        clock: monotonic seconds.
+        wake: ends the sleep of whoever drives the engine; None while it is awake.
         blocks: spare blocks for whoever gathers output within a round.
         inbox, plain: memory for what a callback reads and decrypts; empty again when the callback returns.
     """
 
     def __init__(self, on_bug: Bug, clock: Callable[[], float] = time.monotonic) -> None:
         self._on_bug = on_bug
-        self._clock = clock
+        self.clock = clock
         self._epoll = select.epoll()
         self._ready: dict[int, Ready] = {}
         self._abandon: dict[int, Bug] = {}
@@ -58,7 +49,7 @@ class Engine:
         self._ends: list[Callable[[], None]] = []
         self._posted: list[Callable[[], None]] = []
         self._timers = Timers()
-        self._asleep: trio.CancelScope | None = None
+        self.wake: Callable[[], None] | None = None
         self.now = clock()
         self.blocks = Blocks()
         self.inbox = Block()
@@ -102,9 +93,9 @@ class Engine:
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call back once in `seconds`; the timer can be cancelled."""
-        when = self._clock() + seconds
+        when = self.clock() + seconds
         timer = self._timers.add(when, callback)
-        if self._asleep is not None and self._timers.next_at == when:
+        if self._timers.next_at == when:
             self._wake()
         return timer
 
@@ -114,49 +105,43 @@ class Engine:
         self._wake()
 
     def _wake(self) -> None:
-        if self._asleep is not None:
-            self._asleep.cancel()
+        if self.wake is not None:
+            self.wake()
 
-    async def run(self) -> None:
-        """Drive the flows until cancelled. One task per engine, and nothing else in it."""
-        while True:
-            await self._sleep()
-            await self._work()
+    @property
+    def has_calls(self) -> bool:
+        """Whether something is to be called without waiting for anything."""
+        return bool(self._ends or self._posted)
 
-    async def _sleep(self) -> None:
-        """Wait in Trio. Whatever wakes the engine does it through the scope: the wait has no other end."""
-        if self._ends or self._posted:
-            await trio.lowlevel.checkpoint()
-            return
-        left = self._timers.next_at - self._clock()
-        deadline = math.inf if left == math.inf else trio.current_time() + max(left, 0)
-        with trio.CancelScope(deadline=deadline) as self._asleep:
-            await trio.lowlevel.wait_readable(self._epoll.fileno())
-        self._asleep = None
+    @property
+    def next_timer(self) -> float:
+        """When the next timer is due, in monotonic seconds; infinity without one."""
+        return self._timers.next_at
 
-    async def _work(self) -> None:
-        """Rounds until the flows are idle. Where Trio had work at the last checkpoint, the next comes
-        sooner."""
-        clock = self._clock
-        breath = clock() + QUIET_BREATH_SECONDS
-        wait = 0.0
-        while self.round(wait) or not wait:
-            wait = IDLE_SECONDS
-            if self.now >= breath:
-                before = clock()
-                await trio.lowlevel.checkpoint()
-                after = clock()
-                busy = after - before > _TRIO_HAD_WORK_SECONDS
-                breath = after + (BUSY_BREATH_SECONDS if busy else QUIET_BREATH_SECONDS)
+    def fileno(self) -> int:
+        """The epoll set: readable when a descriptor is ready."""
+        return self._epoll.fileno()
+
+    def rounds(self, wait_seconds: float, until: float) -> bool:
+        """Rounds, of which the first waits up to `wait_seconds`, until nothing is ready for a millisecond.
+
+        Returns:
+            True if that has not come about when one ends at `until` (monotonic seconds) or later.
+        """
+        while self.round(wait_seconds) or not wait_seconds:
+            wait_seconds = IDLE_SECONDS
+            if self.now >= until:
+                return True
+        return False
 
     def round(self, wait_seconds: float = 0.0) -> bool:
         """One round; waits up to `wait_seconds` for something to be ready. Returns whether anything was done.
 
-        Only `run` calls this, and tests that drive an engine by hand.
+        Only `rounds` calls this, and tests that drive an engine by hand.
         """
         wait = 0.0 if self._posted or self._ends else wait_seconds
         events = self._epoll.poll(wait, EVENTS_PER_ROUND)
-        self.now = now = self._clock()
+        self.now = now = self.clock()
         ready, gone = self._ready, self._gone
         gone.clear()
         for fd, mask in events:

@@ -17,11 +17,12 @@ from functools import partial
 from select import EPOLLIN
 from typing import NamedTuple
 
-from ztunnel.errors import ConnectionFailed, Denied, Unreachable
+from ztunnel.errors import Denied, Unreachable
 from ztunnel.kernel.sockets import LiveSocket, TcpState, connections, destroy
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Connection
 from ztunnel.model.workload import Workload
+from ztunnel.outbound.kernel_flow import KernelFlow
 from ztunnel.outbound.oversee import DirectFlows
 from ztunnel.redirect.attach import PodNetwork
 from ztunnel.redirect.layout import FlowRecord, LiveFlow, RecordEvent, RecordRole
@@ -30,8 +31,6 @@ from ztunnel.state.hold import Hold
 from ztunnel.state.lookup import service_at
 from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.labels import Reporter
-from ztunnel.telemetry.metrics import Measured
-from ztunnel.telemetry.report import Account
 
 POLL_SECONDS = 15.0
 _PAUSE_SECONDS = 1.0
@@ -45,8 +44,6 @@ _UNSEEN = 2
 _WAYS = 4096
 """Remembered ways, and the accounts' journeys with each."""
 
-_Flow = tuple[Endpoint, Endpoint]
-
 
 class _Way(NamedTuple):
     """What all flows between two pods have in common that ask for the same: their ends, and what both
@@ -56,66 +53,6 @@ class _Way(NamedTuple):
     destination: Workload | None
     at_source: Journey
     at_destination: Journey
-
-
-class KernelFlow:
-    """One flow between two pods of this node. Live: a change of policy destroys its sockets.
-
-    Attributes:
-        key: its 4-tuple as records have it.
-        sockets: the kernel's cookie of each end's socket, as far as it is known.
-        ended: the ends that have reported their end.
-        unseen: polls in a row that did not find it.
-        condemned: why it has to end, once a policy refuses it.
-    """
-
-    __slots__ = (
-        "_follower",
-        "accounts",
-        "condemned",
-        "connection",
-        "counts",
-        "ended",
-        "key",
-        "sockets",
-        "source_uid",
-        "unseen",
-        "workload_uid",
-    )
-
-    def __init__(self, follower: Follower, key: bytes, connection: Connection, uids: tuple[str, str]) -> None:
-        """`uids` are those of the source's and the destination's workload, empty where unknown."""
-        self._follower = follower
-        self.key = key
-        self.connection = connection
-        self.counts = Measured()
-        self.source_uid, self.workload_uid = uids
-        self.accounts: list[Account] = []
-        self.sockets: dict[RecordRole, int] = {}
-        self.ended: set[RecordRole] = set()
-        self.unseen = 0
-        self.condemned: ConnectionFailed | None = None
-
-    @property
-    def ends(self) -> _Flow:
-        """Its 4-tuple, the source first."""
-        return self.connection.source, self.connection.destination
-
-    def belongs(self, role: RecordRole, socket: int) -> bool:
-        """Whether this is the socket of that end; the first one named is."""
-        return self.sockets.setdefault(role, socket) == socket
-
-    def measure(self, role: RecordRole, sent_bytes: int, received_bytes: int = 0) -> None:
-        """What one end has sent and received since the flow's start."""
-        if role is RecordRole.CLIENT:
-            self.counts.measure(sent_bytes, received_bytes)
-        else:
-            self.counts.measure(received_bytes, sent_bytes)
-
-    def abort(self, error: ConnectionFailed) -> None:
-        """Destroy it: its sockets see ECONNABORTED and ECONNRESET."""
-        self.condemned = error
-        self._follower.destroy(self)
 
 
 class Follower:
@@ -308,7 +245,7 @@ class Follower:
         source, destination = way.source, way.destination
         connection = Connection(seen.source, seen.destination, source.identity if source else None)
         uids = source.uid if source else "", destination.uid if destination else ""
-        flow = KernelFlow(self, seen.flow, connection, uids)
+        flow = KernelFlow(self.destroy, seen.flow, connection, uids)
         report = self._flows.report
         flow.accounts = [
             report.open(way.at_source, seen.source, flow.counts),
@@ -397,7 +334,7 @@ class Follower:
             self._close(flow)
 
 
-def _sockets(network: PodNetwork) -> dict[_Flow, LiveSocket] | None:
+def _sockets(network: PodNetwork) -> dict[tuple[Endpoint, Endpoint], LiveSocket] | None:
     """A pod's connections by (local, remote); None where its namespace does not answer."""
     try:
         return {(each.local, each.remote): each for each in connections(network.netns)}

@@ -20,6 +20,7 @@ import trio
 from ztunnel import __version__
 from ztunnel.config import Settings
 from ztunnel.errors import Drained, PeerError
+from ztunnel.flow.drive import drive
 from ztunnel.run.build import ControlPlane, Node, build_node, open_redirection
 from ztunnel.run.figures import register_figures
 from ztunnel.run.pages import Listeners, listen, serve_private, serve_public
@@ -82,7 +83,7 @@ async def run_parts(node: Node, plane: ControlPlane, listeners: Listeners, stop:
     contain, refuse_new = node.voice.contain, partial(_refuse_new, node, draining)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(node.engine.run)
+            nursery.start_soon(drive, node.engine)
             nursery.start_soon(node.certificates.run)
             nursery.start_soon(serve_private, node, listeners, stop.ask, refuse_new)
             nursery.start_soon(node.tunnels.run, contain)
