@@ -98,7 +98,7 @@ class LiveConnections:
         if change.everywhere:
             return self._live.keys()
         if not change.policies:
-            return change.reclassified & self._live.keys()
+            return [uid for uid in change.reclassified if uid in self._live]
         known = ((uid, world.workload(uid)) for uid in self._live)
         return [uid for uid, workload in known if workload and change.touches(workload)]
 
