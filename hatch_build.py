@@ -2,7 +2,8 @@
 
 It runs only where HATCH_BUILD_HOOKS_ENABLE is set; without it a wheel is pure Python and complete. Everything
 that it makes stands in `.build/mypyc`, nothing beside the sources: an editable install of the same checkout
-stays interpreted. hatch-mypyc of PyPI builds in place, and hides pyproject.toml while it does.
+stays interpreted. (hatch-mypyc of PyPI builds in place, hides pyproject.toml meanwhile, and takes twice as
+long.)
 """
 
 from __future__ import annotations
@@ -16,24 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from setuptools import Distribution
+from setuptools.command.build_ext import build_ext
+
+# isort: split
+from mypyc.build import mypycify  # after setuptools: it builds with what is imported already
 
 OPTIMIZATION = "2"
-"""3 takes no longer and gains nothing; 1 saves ten seconds of thirty and costs a twentieth at run time."""
 
 
-def compiled_files(root: Path, config: Mapping[str, Any]) -> list[str]:
-    """The files that match `include` and not `exclude`, relative to `root`."""
-    chosen = {path for pattern in config["include"] for path in root.glob(pattern)}
-    left_out = {path for pattern in config["exclude"] for path in root.glob(pattern)}
-    return sorted(str(path.relative_to(root)) for path in chosen - left_out)
-
-
-class CustomBuildHook(BuildHookInterface):
+class CustomBuildHook(BuildHookInterface[Any]):
     """What hatchling calls; its configuration is `tool.hatch.build.targets.wheel.hooks.custom`."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and add the libraries to the wheel, which becomes one for this interpreter and machine."""
-        if self.target_name != "wheel" or version == "editable":
+        if version == "editable":
             return
         root = Path(self.root)
         kept = f"{sys.implementation.cache_tag}-mypy{version_of('mypy')}-O{OPTIMIZATION}"
@@ -44,16 +42,19 @@ class CustomBuildHook(BuildHookInterface):
         build_data["infer_tag"] = True
 
 
+def compiled_files(root: Path, config: Mapping[str, Any]) -> list[str]:
+    """The files that match `include` and not `exclude`, relative to `root`."""
+    chosen = {path for pattern in config["include"] for path in root.glob(pattern)}
+    left_out = {path for pattern in config["exclude"] for path in root.glob(pattern)}
+    return sorted(str(path.relative_to(root)) for path in chosen - left_out)
+
+
 def build_libraries(files: Sequence[str], place: Path) -> list[Path]:
-    """The libraries, under `place`/lib as they shall lie in site-packages. The current directory is `files`'.
+    """The libraries, below `place`/lib as they shall lie in site-packages. The current directory is `files`'.
 
     What stands in `place` from the last time is used again where the generated C is the same. Types come from
     whatever is installed; that they are right is what `make lint` says.
     """
-    from setuptools import Distribution  # before mypyc, which builds with what is imported already
-
-    from mypyc.build import mypycify
-
     extensions = mypycify(
         ["--config-file=", "--ignore-missing-imports", *files],
         opt_level=OPTIMIZATION,
@@ -64,27 +65,23 @@ def build_libraries(files: Sequence[str], place: Path) -> list[Path]:
     )
     for extension in extensions:
         extension.extra_compile_args.append("-Wno-error")  # a newer compiler warns of more
-    command = _parallel_build()(Distribution({"name": "ztunnel", "ext_modules": extensions}))
+    command = _ParallelBuild(Distribution({"name": "ztunnel", "ext_modules": extensions}))
     command.build_lib, command.build_temp = str(place / "lib"), str(place / "o")
     command.ensure_finalized()
     command.run()
     return [Path(output) for output in command.get_outputs()]
 
 
-def _parallel_build() -> type[Any]:
-    """setuptools' `build_ext` with one compiler for each core: it can do that for libraries, not for files."""
-    from setuptools.command.build_ext import build_ext
+class _ParallelBuild(build_ext):
+    """One compiler for each core, file by file; setuptools does that for libraries only, and ours is one."""
 
-    class Parallel(build_ext):
-        def build_extensions(self) -> None:
-            compile_some = self.compiler.compile
+    def build_extensions(self) -> None:
+        compile_some = self.compiler.compile
 
-            def compile_all(sources: Sequence[str], *arguments: Any, **options: Any) -> list[str]:
-                with ThreadPool(os.cpu_count()) as pool:
-                    made = pool.map(lambda one: compile_some([one], *arguments, **options), sources, 1)
-                return [name for names in made for name in names]
+        def compile_all(sources: Sequence[str], *arguments: Any, **options: Any) -> list[str]:
+            with ThreadPool(os.cpu_count()) as pool:
+                made = pool.map(lambda one: compile_some([one], *arguments, **options), sources, 1)
+            return [name for names in made for name in names]
 
-            self.compiler.compile = compile_all
-            super().build_extensions()
-
-    return Parallel
+        self.compiler.compile = compile_all
+        super().build_extensions()
