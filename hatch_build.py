@@ -64,7 +64,8 @@ def build_libraries(files: Sequence[str], place: Path) -> list[Path]:
         group_name="ztunnel",
     )
     for extension in extensions:
-        extension.extra_compile_args.append("-Wno-error")  # a newer compiler warns of more
+        # A newer compiler warns of more.
+        extension.extra_compile_args = [*extension.extra_compile_args, "-Wno-error"]
     command = _ParallelBuild(Distribution({"name": "ztunnel", "ext_modules": extensions}))
     command.build_lib, command.build_temp = str(place / "lib"), str(place / "o")
     command.ensure_finalized()
