@@ -23,7 +23,8 @@ MEND = (
 
 
 def test_every_module_that_shall_be_compiled_is(mesh: Mesh) -> None:
-    assert os.environ.get(PROGRAM), MEND
+    given = os.environ.get(PROGRAM)
+    assert given, MEND
     names = {file.removesuffix(".py").replace("/", ".") for file in CHOSEN}
     for node in ("node-1", "node-2"):
         version = json.loads(mesh.laboratory.node_get(node, "/config_dump"))["version"]
