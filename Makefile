@@ -1,16 +1,19 @@
-# Each target installs what it needs (apt packages, .venv, kernel headers) and is quick where all is there.
-# PYTHON: the interpreter that .venv is made from, 3.11 or newer. KEEP=1: `make demo` leaves its mesh up.
-# BENCH_SECONDS: how long one cell of the benchmark measures.
+# Each target installs what it needs (apt packages, virtual environments, kernel headers) and is quick where all is there:
+# .venv is the program as a wheel with its hot modules compiled, .venv-dev the checkout with the tools for its tests.
+# PYTHON: the interpreter that both are made from, 3.11 or newer. COMPILE=0: without a C compiler, and slower.
+# KEEP=1: `make demo` leaves its mesh up. BENCH_SECONDS: how long one cell of the benchmark measures.
 SHELL := /bin/bash
 PYTHON ?= /usr/bin/python3
 BENCH_SECONDS ?= 3
+COMPILE ?= 1
 BIN := .venv/bin
+DEV := .venv-dev/bin
 UV := .build/uv/bin/uv
 KERNEL_PACKAGES := python3-bpfcc iproute2 nftables
 LOAD_PACKAGES := wrk nginx-light curl
 BPF_SOURCES = $(shell find bpf -name '*.[ch]')
 
-export PYTHON
+export PYTHON COMPILE
 
 .PHONY: help demo test bench lint clean install lock
 
@@ -22,30 +25,35 @@ demo:
 	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
 	@$(BIN)/ztunnel demo run $(if $(KEEP),--keep)
 
+test bench: export ZTUNNEL_PROGRAM = $(CURDIR)/$(BIN)/ztunnel
+
 test:
 	@.ci/as-root test
-	@.ci/install dev $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
-	@$(BIN)/python -m tests.leftovers $(BIN)/python -m pytest $(PYTEST)
+	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
+	@.ci/install dev
+	@$(DEV)/python -m tests.leftovers $(DEV)/python -m pytest $(PYTEST)
 
 bench:
 	@.ci/as-root bench
-	@.ci/install dev $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
-	@$(BIN)/python -m tests.leftovers $(BIN)/python -m bench --seconds $(BENCH_SECONDS)
+	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
+	@.ci/install dev
+	@$(DEV)/python -m tests.leftovers $(DEV)/python -m bench --seconds $(BENCH_SECONDS)
 
 lint:
 	@.ci/install dev
-	@$(BIN)/ruff check
-	@$(BIN)/ruff format --check
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache
-	@$(if $(BPF_SOURCES),$(BIN)/clang-format --dry-run -Werror $(BPF_SOURCES))
+	@$(DEV)/ruff check
+	@$(DEV)/ruff format --check
+	@$(DEV)/mypy
+	@$(DEV)/lint-imports --no-cache
+	@$(if $(BPF_SOURCES),$(DEV)/clang-format --dry-run -Werror $(BPF_SOURCES))
 
 install:
-	@.ci/install dev $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
+	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
+	@.ci/install dev
 
 clean:
 	@if [ -x $(BIN)/ztunnel ] && [ "$$(id -u)" = 0 ]; then $(BIN)/ztunnel demo down; fi
-	@rm -rf .venv .build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .venv-dev .build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 # One resolution for every Python from 3.11 on and every machine; all files by hash.

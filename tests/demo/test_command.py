@@ -37,10 +37,32 @@ def test_the_pods_own_variables_win() -> None:
     assert environment["PATH"].startswith(str(Path(sys.executable).parent))
 
 
+def test_no_directory_where_somebody_stands_hides_our_packages() -> None:
+    ours = command.module_command("ztunnel.demo.echo", 80)
+    assert ours[ours.index("-m") :] == ["-m", "ztunnel.demo.echo", "80"]
+    assert "-P" in ours[: ours.index("-m")]
+    assert "-P" in command.program({})
+
+
+def options(words: list[str]) -> dict[str, str]:
+    flags = words[words.index("node") + 1 :]
+    return dict(zip(flags[::2], flags[1::2], strict=True))
+
+
 def test_a_node_proxy_is_told_where_everything_is() -> None:
-    words = command.node_command(NAMES, NODE)
-    options = dict(zip(words[4::2], words[5::2], strict=True))
-    assert options["--node"] == "n1"
-    assert options["--pins"] == "/sys/fs/bpf/ztunnel/lab-n1"
-    assert options["--pod-netns"].format(namespace="t", name="a") == "/run/netns/zt-lab-pod-t.a"
+    given = options(command.node_command(NAMES, NODE, {}))
+    assert given["--node"] == "n1"
+    assert given["--pins"] == "/sys/fs/bpf/ztunnel/lab-n1"
+    assert given["--pod-netns"].format(namespace="t", name="a") == "/run/netns/zt-lab-pod-t.a"
     assert command.node_environment({"PYTHONPATH": "/x"})["PYTHONPATH"].endswith(":/x")
+
+
+def test_a_node_proxy_may_be_another_program_with_packages_of_its_own() -> None:
+    inherited = {command.PROGRAM: "/other/bin/ztunnel", "PYTHONPATH": "/x", "LOG_LEVEL": "debug"}
+    words = command.node_command(NAMES, NODE, inherited)
+    assert words[:2] == ["/other/bin/ztunnel", "node"]
+    assert options(words) == options(command.node_command(NAMES, NODE, {}))
+    environment = command.node_environment(inherited)
+    assert "PYTHONPATH" not in environment
+    assert environment["LOG_LEVEL"] == "debug"
+    assert command.program({command.PROGRAM: "bin/ztunnel"}) == [str(Path("bin/ztunnel").absolute())]

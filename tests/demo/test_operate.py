@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ztunnel.demo import find
+from ztunnel.demo.command import PROGRAM
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.operate import BUNDLED, Laboratory
 from ztunnel.errors import ConfigError
@@ -225,7 +226,7 @@ def test_a_proxy_that_does_not_start_is_shown_and_nothing_is_left(
     new_laboratory: Callable[[], Laboratory], text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     laboratory = new_laboratory()
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setenv(PROGRAM, "/bin/false")
     with pytest.raises(LaboratoryFailed, match="the proxy of node-1 ended with 1"):
         laboratory.up(text)
     assert left(laboratory.names.lab) == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from tests import leftovers
 from tests.mesh import lab
 from ztunnel.demo import run
-from ztunnel.demo.command import node_command, node_environment
+from ztunnel.demo.command import node_command, node_environment, program
 from ztunnel.kernel import cgroup
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.redirect.load import remove
@@ -23,6 +22,10 @@ from ztunnel.redirect.load import remove
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 NOBODY = 65534
+
+
+def become(user: int) -> list[str]:
+    return ["setpriv", f"--reuid={user}", "--clear-groups"] if user else []
 
 
 @dataclass
@@ -54,17 +57,13 @@ class Machine:
         own = ["sh", "-c", 'echo 0 > "$0/cgroup.procs" && exec "$@"', str(self.cgroup)]
         there = ["nsenter", f"--net=/run/netns/{self.name}"]
         return subprocess.run(
-            [*own, *there, *self.become(user), "-m", "ztunnel", "node", *flags],
-            env={**os.environ, **self.environment},
+            [*own, *there, *become(user), *program(os.environ), "node", *flags],
+            env={**node_environment(os.environ), **self.environment},
             capture_output=True,
             text=True,
             check=False,
             timeout=30,
-            cwd=Path(__file__).parents[2],
         )
-
-    def become(self, user: int) -> list[str]:
-        return ["setpriv", f"--reuid={user}", "--clear-groups", sys.executable] if user else [sys.executable]
 
     def listen(self, address: str, port: int) -> socket.socket:
         with NetworkNamespace.open(f"/run/netns/{self.name}") as there:
@@ -189,7 +188,7 @@ def test_a_second_proxy_of_the_same_node_does_not_harm_the_first() -> None:
         names = laboratory.names
         mesh = lab.Mesh(laboratory)
         try:
-            words = node_command(names, laboratory.node("node-1"))
+            words = node_command(names, laboratory.node("node-1"), os.environ)
             done = laboratory.exec_node("node-1", words, env=node_environment(os.environ))
             assert_said(done, "in use")
             assert mesh.call("shop/a", mesh.address("shop/b"), 8080).answers()

@@ -17,7 +17,7 @@ from tests.inbound.parts import Sockets
 from ztunnel.authz.direct import judge_live_direct
 from ztunnel.authz.enforce import LiveConnections
 from ztunnel.flow.engine import Engine
-from ztunnel.model.address import Endpoint, PeerAddress, parse_endpoint
+from ztunnel.model.address import Endpoint, OriginalDestination, PeerAddress, parse_endpoint
 from ztunnel.model.identity import SpiffeId
 from ztunnel.model.policy import Policy
 from ztunnel.model.service import Service
@@ -193,8 +193,9 @@ class Desk:
         client, accepted = self.sockets.call(listener, str(source.addresses[0]))
         peer = PeerAddress(source.addresses[0], client.getsockname()[1])
         if asked:
-            endpoint = parse_endpoint(asked) if isinstance(asked, str) else asked
-            self.kernel.recalled[cookie, Endpoint(peer.ip, peer.port)] = Recalled(endpoint, None)
+            wanted = parse_endpoint(asked) if isinstance(asked, str) else asked
+            destination = OriginalDestination(wanted.ip, wanted.port)
+            self.kernel.recalled[cookie, Endpoint(peer.ip, peer.port)] = Recalled(destination, None)
         network = self.direct.pods.get(source.uid) or PodNetwork(cookie, Here(), None, None, source.addresses)
         OutboundAcceptor(self.outbound, source.uid, network).accepted(accepted, peer)
         return client
@@ -235,7 +236,7 @@ def record(event: RecordEvent, flow: tuple[Endpoint, Endpoint], **changes: objec
         "socket": 11,
         "source": flow[0],
         "destination": flow[1],
-        "asked": flow[1],
+        "asked": OriginalDestination(flow[1].ip, flow[1].port),
         "sent_bytes": 0,
         "srtt_us": 0,
         "retransmits": 0,

@@ -23,6 +23,7 @@ async def test_the_dump_has_the_world_the_pods_the_version_and_the_settings():
         assert [each["name"] for each in dump["workloads"]] == ["a"]
         assert dump["workloadState"] == {}
         assert re.fullmatch(r"\d+\.\d+\.\d+", dump["version"]["version"])
+        assert dump["version"]["compiled"] == []
         assert dump["config"]["node"] == "n1"
         assert dump["config"]["admin_address"] == "127.0.0.1:0"
 

@@ -2,6 +2,9 @@
 
 Each is a chain of `exec`: the process that is started becomes the program itself, under the same number.
 The cgroup comes before anything else, because the redirection knows a process by it.
+
+What runs in pods is of the packages that run the laboratory. The node proxies are another program where the
+environment names one: so tests of a checkout try the proxies as they are shipped.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from pathlib import Path
 
 from ztunnel.demo.cluster import Node, Pod
 from ztunnel.demo.names import Names
+
+PROGRAM = "ZTUNNEL_PROGRAM"
+"""The variable that names the `ztunnel` whose `node` is started: a path. Without it, it is our own."""
 
 _PACKAGES = str(Path(__file__).parent.parent.parent)
 _PATH = f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -57,7 +63,13 @@ def pod_command(pod: Pod) -> list[str]:
     """What a pod runs: its own command, or the echo server."""
     if pod.command:
         return list(pod.command)
-    return [sys.executable, "-S", "-m", "ztunnel.demo.echo", str(pod.port)]
+    return module_command("ztunnel.demo.echo", pod.port)
+
+
+def module_command(module: str, *words: object) -> list[str]:
+    """A module of ours in a pod, quickly; PYTHONPATH of `pod_environment` leads to it, never the directory
+    where somebody stands."""
+    return [sys.executable, "-S", "-P", "-m", module, *map(str, words)]
 
 
 def pod_environment(pod: Pod) -> dict[str, str]:
@@ -66,7 +78,13 @@ def pod_environment(pod: Pod) -> dict[str, str]:
     return {**known, "PYTHONDONTWRITEBYTECODE": "1", **pod.environment}
 
 
-def node_command(names: Names, node: Node) -> list[str]:
+def program(inherited: Mapping[str, str]) -> list[str]:
+    """The `ztunnel` that node proxies are, as the environment of the command that starts them has it."""
+    given = inherited.get(PROGRAM)
+    return [str(Path(given).absolute())] if given else [sys.executable, "-P", "-m", "ztunnel"]
+
+
+def node_command(names: Names, node: Node, inherited: Mapping[str, str]) -> list[str]:
     """The node proxy of a node."""
     options = {
         "--node": node.name,
@@ -76,10 +94,13 @@ def node_command(names: Names, node: Node) -> list[str]:
         "--pod-netns": names.pod_netns_pattern,
     }
     words = [str(word) for option in options.items() for word in option]
-    return [sys.executable, "-m", "ztunnel", "node", *words]
+    return [*program(inherited), "node", *words]
 
 
 def node_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a node proxy: that of the command that starts it, with our packages in reach."""
-    packages = [_PACKAGES, *filter(None, [inherited.get("PYTHONPATH")])]
-    return {**inherited, "PYTHONPATH": ":".join(packages), "PYTHONUNBUFFERED": "1"}
+    """The environment of a node proxy: that of the command that starts it, with our packages in reach unless
+    it is another program, which has its own."""
+    search = ":".join(filter(None, [_PACKAGES, inherited.get("PYTHONPATH")]))
+    packages = {} if inherited.get(PROGRAM) else {"PYTHONPATH": search}
+    kept = {name: value for name, value in inherited.items() if name != "PYTHONPATH"}
+    return {**kept, **packages, "PYTHONUNBUFFERED": "1"}

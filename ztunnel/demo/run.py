@@ -26,10 +26,10 @@ def start_pod(names: Names, pod: Pod) -> subprocess.Popen[bytes]:
 
 def start_node(names: Names, node: Node) -> subprocess.Popen[bytes]:
     """Run a node's proxy, with its output added to the node's log."""
-    argv = command.in_node(names, node.name, names.proxy_cgroup(node.name), command.node_command(names, node))
-    return _background(
-        argv, command.node_environment(os.environ), names.node_directory(node.name) / "log", "ab"
-    )
+    words = command.node_command(names, node, os.environ)
+    argv = command.in_node(names, node.name, names.proxy_cgroup(node.name), words)
+    environment = command.node_environment(os.environ)
+    return _background(argv, environment, names.node_directory(node.name) / "log", "ab")
 
 
 def processes(cgroup: Path) -> list[int]:

@@ -10,6 +10,7 @@ from ztunnel.config import Settings
 from ztunnel.identity.renewal import Expiry
 from ztunnel.model.identity import SpiffeId
 from ztunnel.run.build import Node
+from ztunnel.run.compiled import compiled_modules
 from ztunnel.state.dump import dump_world
 
 
@@ -27,7 +28,7 @@ def dump_node(node: Node) -> dict[str, Any]:
         **dump_world(node.hold.world),
         "certificates": certificates,
         "workloadState": node.pods.dump(),
-        "version": {"version": __version__},
+        "version": {"version": __version__, "compiled": compiled_modules()},
         "config": dump_settings(node.settings),
     }
 

@@ -22,6 +22,7 @@ from ztunnel.config import Settings
 from ztunnel.errors import Drained, PeerError
 from ztunnel.flow.drive import drive
 from ztunnel.run.build import ControlPlane, Node, build_node, open_redirection
+from ztunnel.run.compiled import compiled_modules
 from ztunnel.run.figures import register_figures
 from ztunnel.run.pages import Listeners, listen, serve_private, serve_public
 from ztunnel.run.stop import Stop
@@ -60,7 +61,7 @@ async def run_node(settings: Settings, plane: ControlPlane, voice: Voice, stop: 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(voice.writer.run)
             nursery.start_soon(serve_public, voice, listeners)
-            voice.log.info("starting", version=__version__, node=settings.node, cluster=settings.cluster)
+            _say_what_starts(voice, settings)
             voice.readiness.pend(_REDIRECTION)
             with await trio.to_thread.run_sync(open_redirection, settings) as redirection:
                 await trio.lowlevel.checkpoint_if_cancelled()
@@ -71,6 +72,11 @@ async def run_node(settings: Settings, plane: ControlPlane, voice: Voice, stop: 
             nursery.cancel_scope.cancel()
     finally:
         listeners.close()
+
+
+def _say_what_starts(voice: Voice, settings: Settings) -> None:
+    build = {"version": __version__, "compiled": str(bool(compiled_modules())).lower()}
+    voice.log.info("starting", **build, node=settings.node, cluster=settings.cluster)
 
 
 async def run_parts(node: Node, plane: ControlPlane, listeners: Listeners, stop: Stop) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import partial
 from ipaddress import ip_address
 
@@ -13,6 +12,7 @@ from ztunnel.demo.claims.enforce import enforcing
 from ztunnel.demo.claims.secrecy import count_marks, new_mark
 from ztunnel.demo.claims.shares import is_even, tolerance
 from ztunnel.demo.claims.stage import NAMESPACE, NEAR, Stage
+from ztunnel.demo.command import module_command
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.samples import Samples
 from ztunnel.model.address import Endpoint
@@ -127,7 +127,7 @@ def _encrypt(stage: Stage, findings: Findings, to: Endpoint) -> None:
 
 def _spread(stage: Stage, findings: Findings) -> None:
     vip = stage.vip("orders")
-    command = [sys.executable, "-S", "-m", "ztunnel.demo.claims.crowd", str(vip.ip), str(vip.port)]
+    command = module_command("ztunnel.demo.claims.crowd", vip.ip, vip.port)
     ended = stage.laboratory.exec("load", [*command, str(AT_ONCE), str(COUNT)], timeout=_SPREAD_SECONDS)
     if ended.returncode:
         raise LaboratoryFailed(f"the calls to {vip} ended: {ended.stderr.strip()}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from ztunnel.demo.claims.claim import Claim, Findings
 from ztunnel.demo.claims.enforce import enforced
 from ztunnel.demo.claims.impostor import LISTENING
 from ztunnel.demo.claims.stage import FAR, LABEL, NAMESPACE, NEAR, Stage
+from ztunnel.demo.command import module_command
 from ztunnel.model.address import Endpoint
 from ztunnel.model.identity import SpiffeId
 
@@ -44,7 +44,7 @@ spec:
   containers:
     - name: ledger
       image: ztunnel/impostor
-      command: ["%s", "-S", "-m", "ztunnel.demo.claims.impostor", "15008", "%s"]
+      command: %s
       ports: [{{containerPort: 8080}}]
 """
 
@@ -107,7 +107,7 @@ def _impostor(stage: Stage) -> Iterator[tuple[Endpoint, Path]]:
     laboratory = stage.laboratory
     directory = laboratory.names.directory / "impostor"
     directory.mkdir(mode=0o700)
-    text = _POD % (sys.executable, directory)
+    text = _POD % json.dumps(module_command("ztunnel.demo.claims.impostor", 15008, directory))
     try:
         laboratory.apply(text)
         name = f"{NAMESPACE}/{_IMPOSTOR}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +13,7 @@ from ztunnel.demo.claims.observe import served_serial
 from ztunnel.demo.claims.secrecy import count_marks, new_mark
 from ztunnel.demo.claims.stage import FAR, NEAR, Stage
 from ztunnel.demo.claims.talk import Caller
+from ztunnel.demo.command import module_command
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.model.address import Endpoint
 from ztunnel.state.lookup import HBONE_PORT
@@ -89,7 +89,7 @@ def _mark(stage: Stage, findings: Findings, to: Endpoint) -> None:
 @contextmanager
 def _traffic(stage: Stage, to: Endpoint) -> Iterator[subprocess.Popen[str]]:
     """Calls without a pause, for `_end` to end; where the block fails they end with it."""
-    command = [sys.executable, "-S", "-m", "ztunnel.demo.claims.crowd", str(to.ip), str(to.port)]
+    command = module_command("ztunnel.demo.claims.crowd", to.ip, to.port)
     pipe = subprocess.PIPE
     process = stage.laboratory.popen(
         "load", [*command, str(_AT_ONCE), "0"], stdin=pipe, stdout=pipe, text=True

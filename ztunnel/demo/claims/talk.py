@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import select
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+from ztunnel.demo.command import module_command
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.operate import Laboratory
 from ztunnel.model.address import Endpoint
@@ -67,7 +67,7 @@ class Caller:
             LaboratoryFailed: no such pod.
         """
         self.pod = laboratory.pod(pod)
-        command = [*prefix, sys.executable, "-S", "-m", "ztunnel.demo.claims.caller"]
+        command = [*prefix, *module_command("ztunnel.demo.claims.caller")]
         pipe = subprocess.PIPE
         self._process: subprocess.Popen[str] = laboratory.popen(
             pod, command, stdin=pipe, stdout=pipe, text=True, bufsize=1

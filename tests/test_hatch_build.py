@@ -1,0 +1,68 @@
+"""What the wheel holds compiled: the set that pyproject.toml chooses."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hatch_build import CustomBuildHook, compiled_files
+
+ROOT = Path(__file__).parents[1]
+AWAITING = {"ztunnel/flow/engine.py", "ztunnel/outbound/dial.py"}
+"""Compiled all the same, because most of what they do does not await, and tried so by the mesh's tests."""
+
+
+def configuration() -> dict[str, Any]:
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return whole["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]
+
+
+CHOSEN = compiled_files(ROOT, configuration())
+
+
+@pytest.mark.parametrize("file", [file for file in CHOSEN if file not in AWAITING])
+def test_what_is_compiled_awaits_nothing(file: str) -> None:
+    nodes = ast.walk(ast.parse((ROOT / file).read_text()))
+    awaiting = [node.name for node in nodes if isinstance(node, ast.AsyncFunctionDef)]
+    assert not awaiting, "exclude the module in pyproject.toml, or move what awaits to one of its own"
+
+
+def acts(bound: ast.expr) -> bool:
+    """Whether it matters how often it is evaluated."""
+    calls = [ast.unparse(node.func) for node in ast.walk(bound) if isinstance(node, ast.Call)]
+    others = [node for node in ast.walk(bound) if isinstance(node, ast.NamedExpr | ast.Await)]
+    return bool(set(calls) - {"len", "min", "max"} or others)
+
+
+@pytest.mark.parametrize("file", CHOSEN)
+def test_no_bound_of_a_slice_does_anything(file: str) -> None:
+    """mypyc 2.4 evaluates it twice but for list, tuple, str, bytes: `view[sock.send(view) :]` sends twice."""
+    slices = [node for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.Slice)]
+    bounds = [bound for each in slices for bound in (each.lower, each.upper) if bound]
+    assert not [ast.unparse(bound) for bound in bounds if acts(bound)]
+
+
+@pytest.mark.parametrize("kind", ["include", "exclude"])
+def test_every_pattern_matches_something(kind: str) -> None:
+    assert not [pattern for pattern in configuration()[kind] if not any(ROOT.glob(pattern))]
+
+
+def test_what_is_excluded_and_what_is_no_module_stays_out(tmp_path: Path) -> None:
+    for name in ("a/__init__.py", "a/b.py", "a/c.py", "a/d.txt", "b/e.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    config = {"include": ["a/*.py"], "exclude": ["*/__init__.py", "a/c.py"]}
+    assert compiled_files(tmp_path, config) == ["a/b.py"]
+
+
+def test_a_wheel_is_pure_unless_it_is_asked_for_and_an_editable_install_always(tmp_path: Path) -> None:
+    assert configuration()["enable-by-default"] is False
+    hook = CustomBuildHook(str(tmp_path), configuration(), None, None, str(tmp_path), "wheel")  # type: ignore[arg-type]
+    changed: dict[str, Any] = {}
+    hook.initialize("editable", changed)
+    assert changed == {}
+    assert not list(tmp_path.iterdir())
