@@ -12,7 +12,7 @@ import pytest
 from hatch_build import CustomBuildHook, compiled_files
 
 ROOT = Path(__file__).parents[1]
-AWAITING = {"ztunnel/flow/engine.py", "ztunnel/outbound/dial.py"}
+AWAITING = {"ztunnel/outbound/dial.py"}
 """Compiled all the same, because most of what they do does not await, and tried so by the mesh's tests."""
 
 

@@ -122,7 +122,7 @@ def compile_text(text: str, flags: Sequence[str], functions: Sequence[str], head
     search = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "BCC_KERNEL_SOURCE": str(headers), "PYTHONPATH": search}
     done = subprocess.run(
-        [sys.executable, "-m", "ztunnel.kernel.compile"],
+        [sys.executable, "-P", "-m", "ztunnel.kernel.compile"],
         input=request,
         capture_output=True,
         text=True,
