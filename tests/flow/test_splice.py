@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -181,3 +182,16 @@ def test_a_socket_that_cannot_be_reset_is_closed_all_the_same() -> None:
     close_with_reset(near)
     assert far.recv(1) == b""
     far.close()
+
+
+def test_a_flow_that_has_ended_leaves_nothing_for_the_garbage_collector(flow: Flow) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for sock in (flow.client, flow.server):
+            sock.shutdown(socket.SHUT_WR)
+        drive(flow.engine, until=lambda: flow.ends)
+        del flow.splice
+        assert not [each for each in gc.get_objects() if isinstance(each, Splice)]
+    finally:
+        gc.enable()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import h2.events
 import pytest
 from h2.errors import ErrorCodes
@@ -40,6 +42,29 @@ def test_h2_as_client_gets_its_answer_and_its_bytes(lab: Lab) -> None:
     assert peer.data[1] == b"answer"
     assert callee.ends == [None]
     assert peer.conn.remote_settings.max_concurrent_streams == 200
+
+
+def test_the_end_of_an_application_that_has_closed_leaves_with_its_last_bytes(lab: Lab) -> None:
+    """So a peer is woken up once for a short answer."""
+    _server, peer, callee = lab.asked()
+    app = callee.accept()
+    lab.go(until=lambda: peer.of(h2.events.ResponseReceived))
+    app.send(b"answer")
+    app.shutdown(socket.SHUT_WR)
+    lab.engine.round()
+    peer.pump()
+    assert peer.data[1] == b"answer"
+    assert peer.of(h2.events.StreamEnded)
+
+
+def test_bulk_of_an_application_that_has_closed_arrives_whole(lab: Lab) -> None:
+    _server, peer, callee = lab.asked()
+    app = callee.accept()
+    lab.go(until=lambda: peer.of(h2.events.ResponseReceived))
+    sent = app.send(bytes(150_000))
+    app.shutdown(socket.SHUT_WR)
+    lab.go(until=lambda: peer.of(h2.events.StreamEnded))
+    assert len(peer.data[1]) == sent
 
 
 def test_h2_as_client_may_send_only_as_much_as_the_application_reads(lab: Lab) -> None:

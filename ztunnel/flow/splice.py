@@ -38,6 +38,10 @@ def close_with_reset(sock: socket.socket) -> None:
     sock.close()
 
 
+def _over(mask: int) -> None:
+    """Nothing is to be done for an end."""
+
+
 class _End:
     """One socket of the flow, with what still has to be written to it."""
 
@@ -50,7 +54,7 @@ class _End:
         self.events = _PARKED
         self.reading = True
         self.writable = True
-        self.ready: Callable[[int], None] = lambda mask: None
+        self.ready: Callable[[int], None] = _over
 
 
 class Splice:
@@ -171,6 +175,9 @@ class Splice:
         if on_end is None:
             return
         for end in (self._opener, self._target):
+            end.ready = (
+                _over  # it holds the splice in a cycle, for which the garbage collector would have to run
+            )
             if end.events != _PARKED:
                 self._engine.forget(end.fd)
             if reset:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from select import EPOLLIN
 from typing import TYPE_CHECKING, Protocol
 
 from ztunnel.errors import ConnectionFailed, HandshakeFailed, Unreachable
@@ -11,7 +10,7 @@ from ztunnel.flow.flow import Counts
 from ztunnel.flow.timers import Timer
 from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.frame import Code, code_name
-from ztunnel.hbone.join import Tunnel
+from ztunnel.hbone.join import READ, Tunnel
 
 if TYPE_CHECKING:
     from ztunnel.hbone.carry import Session
@@ -64,11 +63,11 @@ class OutgoingTunnel(Tunnel):
         self._receiver.established(untrusted)
         if self._over:
             return
-        self._watch(EPOLLIN)
+        self._watch(READ)
         if end:
             self._shut()
         if not self._over:
-            self._read()
+            self._read(False)
 
     def _refused(self, status: bytes, untrusted: Fields) -> None:
         app = self._leave()

@@ -19,7 +19,7 @@ joined:  app FIN -> END_STREAM    END_STREAM -> shutdown(SHUT_WR)    both -> ove
 from __future__ import annotations
 
 import socket
-from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import TYPE_CHECKING
 
 from ztunnel.errors import ConnectionFailed, Unreachable
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 GATHER_BYTES = 60_000
 """A block is written out before the next read once it holds this much: the rest has room for one read of
 bulk."""
+
+READ = EPOLLIN | EPOLLRDHUP
+"""What is waited for while the application is read: its bytes, and whether it has shut its side."""
 
 _UNWATCHED = -1
 _PACK_INTO = HEADER.pack_into
@@ -119,25 +122,29 @@ class Tunnel(Stream):
 
     def _ready(self, mask: int) -> None:
         if mask == EPOLLIN and self._events & EPOLLIN:
-            self._read()
+            self._read(False)
             return
         if mask & EPOLLOUT:
             self._flush()
         if self._over or not mask & ~EPOLLOUT:
             return
         if self._events & EPOLLIN:
-            self._read()
+            self._read(mask & EPOLLRDHUP != 0)
         elif mask & EPOLLERR:
             self._app_gone()
         elif mask & EPOLLHUP:
             # Both ways are shut, and it is not the time to read what is left: EPOLLHUP would not stop coming.
             self._unwatch()
 
-    def _read(self) -> None:
-        """Read from the application into the session's block: DATA frames, header and all, without a copy."""
+    def _read(self, shut: bool) -> None:
+        """Read from the application into the session's block: DATA frames, header and all, without a copy.
+
+        Where it has shut its side (`shut`), its end follows its last bytes at once: both leave in one TLS
+        record, and the peer is woken up once.
+        """
         session, pipe = self._session, self._pipe
         conversation = session.conversation
-        for _ in range(session.reads):
+        for _ in range(session.reads + 1 if shut else session.reads):
             block = pipe.block or pipe.take_block()
             if block.at > GATHER_BYTES:
                 pipe.write_out()
@@ -168,7 +175,7 @@ class Tunnel(Stream):
                 self._counts.up += count
             else:
                 self._counts.down += count
-            if count < limit:
+            if count < limit and not shut:
                 return
 
     def _read_failed(self, error: OSError) -> None:
@@ -177,14 +184,14 @@ class Tunnel(Stream):
 
     def _pause(self) -> None:
         """Nothing can be sent: leave the bytes where they are, so that the application's writes stall."""
-        self._watch_less(EPOLLIN)
+        self._watch_less(READ)
         self._session.waiting.add(self)
 
     def resume(self) -> None:
         """It may be possible to send again."""
         self._session.waiting.discard(self)
         if self._reading and not self._over:
-            self._watch((EPOLLOUT if self._backlog else 0) | EPOLLIN)
+            self._watch((EPOLLOUT if self._backlog else 0) | READ)
 
     def on_window(self) -> None:
         self.resume()
@@ -195,7 +202,7 @@ class Tunnel(Stream):
         if self.remote_closed and not self._backlog.held_bytes:
             self._end(None, reset=False)
         else:
-            self._watch_less(EPOLLIN)
+            self._watch_less(READ)
 
     def _app_gone(self) -> None:
         """The application's side is reset. For the log that is an end like any other (as in Istio's
