@@ -176,3 +176,22 @@ def test_bugs_elsewhere_are_told(engine: Engine, bugs: Bugs, how: str) -> None:
     engine.round(0)
     assert [str(bug) for bug in bugs] == [how]
     bugs.clear()
+
+
+def test_what_nobody_waits_for_comes_when_everything_has_left(engine: Engine) -> None:
+    order: list[str] = []
+    engine.afterwards(lambda: order.append("later"))
+    engine.at_round_end(lambda: order.append("sent"))
+    engine.post(lambda: order.append("posted"))
+    engine.post(lambda: engine.at_round_end(lambda: order.append("sent too")))
+    assert engine.has_calls
+    engine.round(0)
+    assert order == ["posted", "sent", "sent too", "later"]
+    assert not engine.has_calls
+
+
+def test_what_it_asks_for_in_turn_is_of_the_same_round(engine: Engine) -> None:
+    order: list[str] = []
+    engine.afterwards(lambda: engine.post(lambda: order.append("posted")))
+    engine.round(0)
+    assert order == ["posted"]

@@ -18,7 +18,7 @@ import trio
 
 from ztunnel.flow.engine import IDLE_SECONDS, Engine
 
-QUIET_BREATH_SECONDS = 0.004
+QUIET_BREATH_SECONDS = 0.008
 BUSY_BREATH_SECONDS = 0.001
 _TRIO_HAD_WORK_SECONDS = 0.0003
 

@@ -1,7 +1,8 @@
 """The flow engine: one epoll set with plain callbacks, driven by one Trio task (`drive`).
 
 ```
-round: every ready descriptor's callback; due timers; what was posted; what was put off to the round's end
+round: every ready descriptor's callback; due timers; what was posted; what was put off to the round's end,
+       which is where output leaves; what nobody waits for
 ```
 
 A callback that raises is a bug of its flow: the flow's `abandon` is called, `on_bug` hears of it, and the
@@ -47,6 +48,7 @@ class Engine:
         self._abandon: dict[int, Bug] = {}
         self._gone: set[int] = set()
         self._ends: list[Callable[[], None]] = []
+        self._afterwards: list[Callable[[], None]] = []
         self._posted: list[Callable[[], None]] = []
         self._timers = Timers()
         self.wake: Callable[[], None] | None = None
@@ -91,6 +93,11 @@ class Engine:
         self._ends.append(callback)
         self._wake()
 
+    def afterwards(self, callback: Callable[[], None]) -> None:
+        """Call back once, when all that this round has to send has left: for what nobody waits for."""
+        self._afterwards.append(callback)
+        self._wake()
+
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call back once in `seconds`; the timer can be cancelled."""
         when = self.clock() + seconds
@@ -111,7 +118,7 @@ class Engine:
     @property
     def has_calls(self) -> bool:
         """Whether something is to be called without waiting for anything."""
-        return bool(self._ends or self._posted)
+        return bool(self._ends or self._posted or self._afterwards)
 
     @property
     def next_timer(self) -> float:
@@ -139,7 +146,7 @@ class Engine:
 
         Only `rounds` calls this, and tests that drive an engine by hand.
         """
-        wait = 0.0 if self._posted or self._ends else wait_seconds
+        wait = 0.0 if self.has_calls else wait_seconds
         events = self._epoll.poll(wait, EVENTS_PER_ROUND)
         self.now = now = self.clock()
         ready, gone = self._ready, self._gone
@@ -156,12 +163,14 @@ class Engine:
         busy = bool(events)
         if self._timers.next_at <= now:
             busy = self._call(self._timers.due(now)) or busy
-        while self._posted or self._ends:
+        while self._posted or self._ends or self._afterwards:
             busy = True
             posted, self._posted = self._posted, []
             self._call(posted)
             ends, self._ends = self._ends, []
             self._call(ends)
+            afterwards, self._afterwards = self._afterwards, []
+            self._call(afterwards)
         return busy
 
     def _call(self, callbacks: list[Callable[[], None]]) -> bool:

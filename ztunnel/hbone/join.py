@@ -19,6 +19,7 @@ joined:  app FIN -> END_STREAM    END_STREAM -> shutdown(SHUT_WR)    both -> ove
 from __future__ import annotations
 
 import socket
+from functools import partial
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import TYPE_CHECKING
 
@@ -200,7 +201,7 @@ class Tunnel(Stream):
         self._reading = False
         self._session.conversation.finish(self)
         if self.remote_closed and not self._backlog.held_bytes:
-            self._end(None, reset=False)
+            self._end_in_order()
         else:
             self._watch_less(READ)
 
@@ -268,7 +269,7 @@ class Tunnel(Stream):
     def _shut(self) -> None:
         """The application has all that the peer sent."""
         if self.local_closed:
-            self._end(None, reset=False)
+            self._end_in_order()
             return
         assert self._app is not None
         try:
@@ -305,7 +306,8 @@ class Tunnel(Stream):
         self._watch(EPOLLOUT)
 
     def _leave(self, closing: bool = False) -> socket.socket | None:
-        """Leave the session, and let go of the socket; with `closing`, the caller closes it at once."""
+        """Leave the session, and let go of the socket; with `closing`, the caller closes it before the next
+        round."""
         self._over = True
         session = self._session
         session.waiting.discard(self)
@@ -321,10 +323,17 @@ class Tunnel(Stream):
         session.left(self)
         return app
 
+    def _end_in_order(self) -> None:
+        """Both ways have ended. Nobody waits for the rest: what this round has to send goes first."""
+        if not self._over:
+            app = self._leave(closing=True)
+            self._session.engine.afterwards(partial(self._close, app, None, False))
+
     def _end(self, error: ConnectionFailed | None, reset: bool) -> None:
-        if self._over:
-            return
-        app = self._leave(closing=True)
+        if not self._over:
+            self._close(self._leave(closing=True), error, reset)
+
+    def _close(self, app: socket.socket | None, error: ConnectionFailed | None, reset: bool) -> None:
         if app is not None:
             if reset:
                 close_with_reset(app)

@@ -18,7 +18,7 @@ import contextlib
 import ssl
 from collections.abc import Callable
 from select import EPOLLIN, EPOLLOUT
-from typing import Protocol, cast
+from typing import Any, Protocol
 
 from ztunnel.errors import ConnectionFailed, Unreachable
 from ztunnel.flow.buffer import Block
@@ -65,10 +65,12 @@ class Pipe:
         "_fd",
         "_incoming",
         "_outgoing",
+        "_pending",
         "_read_into",
         "_sock",
         "_tls",
         "_unsent",
+        "_write",
         "block",
         "blocked",
         "engine",
@@ -84,8 +86,12 @@ class Pipe:
         self._sock = link.sock
         self._fd = link.sock.fileno()
         self._tls = link.tls
-        # With a buffer, SSLObject.read returns how many bytes it put there; typeshed does not know.
-        self._read_into = cast("Callable[[int, memoryview], int]", link.tls.read)
+        # The object within has the same methods, without a Python frame around each: small messages feel it.
+        # With a buffer, `read` returns how many bytes it put there; typeshed does not know.
+        tls: Any = getattr(link.tls, "_sslobj", link.tls)
+        self._read_into: Callable[[int, memoryview], int] = tls.read
+        self._write: Callable[[memoryview], int] = tls.write
+        self._pending: Callable[[], int] = tls.pending
         self._incoming = link.incoming
         self._outgoing = link.outgoing
         self._unsent: memoryview | None = None
@@ -95,7 +101,7 @@ class Pipe:
     def start(self) -> None:
         """Begin; bytes that came behind the handshake are looked at in this round."""
         self.engine.watch(self._fd, EPOLLIN, self._ready, self._abandon)
-        if self._incoming.pending or self._tls.pending():
+        if self._incoming.pending or self._pending():
             self.engine.post(self._decrypt)
 
     def close(self, linger_seconds: float) -> None:
@@ -157,7 +163,7 @@ class Pipe:
             self._break(f"TLS: {error}")
 
     def _encrypt(self, view: memoryview) -> None:
-        write = self._tls.write
+        write = self._write
         done = write(view)
         while done < len(view):
             done += write(view[done:])
@@ -247,7 +253,7 @@ class Pipe:
         """Decrypt what has come, several records side by side, and pass it on."""
         plain = self.engine.plain.view
         room = len(plain)
-        read, pending, incoming = self._read_into, self._tls.pending, self._incoming
+        read, pending, incoming = self._read_into, self._pending, self._incoming
         received = self._ends.received
         at = 0
         try:
