@@ -17,7 +17,8 @@ from ztunnel.flow.engine import Engine
 from ztunnel.model.address import IPAddress, PeerAddress, canonical
 
 _PER_WAKE_UP = 64
-"""So many are accepted in one go: a storm of new connections must not keep established flows waiting."""
+"""At most so many are accepted in one go: a storm of new connections must not keep established flows
+waiting."""
 
 _PAUSE_SECONDS = 0.1
 _STREAM = int(socket.SOCK_STREAM)
@@ -42,6 +43,9 @@ class Acceptor:
         self._accepted = accepted
         self._family = int(listener.family)
         self._peers: dict[str, IPAddress] = {}
+        # How many to accept at once: asking for one more than there are costs as much as another connection.
+        self._burst = 1
+        self._round = 0
         self._closed = False
         self._watched = False
         self._resume()
@@ -57,10 +61,11 @@ class Acceptor:
         # Not accept(): making its socket looks the family and kind up as enums, which costs as much again.
         accept = cast("_Accept", self._listener._accept)  # type: ignore[attr-defined]
         accepted, family = self._accepted, self._family
-        for _ in range(_PER_WAKE_UP):
+        for number in range(self._burst):
             try:
                 fd, address = accept()
             except BlockingIOError:
+                self._burst = max(number, 1)
                 return
             except OSError as error:
                 if error.errno in _OURS:
@@ -71,6 +76,13 @@ class Acceptor:
             accepted(sock, PeerAddress(self._ip(address[0]), address[1]))
             if self._closed:
                 return
+        self._expect_more()
+
+    def _expect_more(self) -> None:
+        """There may be more, which the next round will tell. Where it does, there are many."""
+        before, self._round = self._round, self._engine.number
+        if self._round == before + 1:
+            self._burst = min(2 * self._burst, _PER_WAKE_UP)
 
     def _ip(self, text: str) -> IPAddress:
         """Parsing an address costs more than accepting a connection, and peers come back."""

@@ -34,6 +34,7 @@ class Engine:
 
     Attributes:
         now: monotonic seconds at the start of this round; stale between rounds.
+        number: of this round; they are counted.
         clock: monotonic seconds.
         wake: ends the sleep of whoever drives the engine; None while it is awake.
         blocks: spare blocks for whoever gathers output within a round.
@@ -53,6 +54,7 @@ class Engine:
         self._timers = Timers()
         self.wake: Callable[[], None] | None = None
         self.now = clock()
+        self.number = 0
         self.blocks = Blocks()
         self.inbox = Block()
         self.plain = Block()
@@ -149,6 +151,7 @@ class Engine:
         wait = 0.0 if self.has_calls else wait_seconds
         events = self._epoll.poll(wait, EVENTS_PER_ROUND)
         self.now = now = self.clock()
+        self.number += 1
         ready, gone = self._ready, self._gone
         gone.clear()
         for fd, mask in events:
