@@ -223,10 +223,11 @@ def journey(destination: str = "127.0.0.1:80") -> Journey:
 
 def record(event: RecordEvent, flow: tuple[Endpoint, Endpoint], **changes: object) -> FlowRecord:
     """The client's record of a flow that asked for its destination and began now."""
-    asked = cast("Endpoint", changes.get("asked", flow[1]))
+    source, destination = cast("Endpoint", changes.pop("source", flow[0])), flow[1]
+    asked = cast("Endpoint", changes.pop("asked", destination))
     fields = {
-        "flow": push_tuple(*flow),
-        "way": push_way(*flow, asked),
+        "flow": push_tuple(source, destination),
+        "way": push_way(source, destination, asked),
         "event": event,
         "role": RecordRole.CLIENT,
         "established": True,
@@ -234,9 +235,6 @@ def record(event: RecordEvent, flow: tuple[Endpoint, Endpoint], **changes: objec
         "duration_ns": 0,
         "cookie": 1,
         "socket": 11,
-        "source": flow[0],
-        "destination": flow[1],
-        "asked": OriginalDestination(flow[1].ip, flow[1].port),
         "sent_bytes": 0,
         "srtt_us": 0,
         "retransmits": 0,

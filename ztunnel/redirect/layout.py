@@ -8,7 +8,6 @@ bytes in the SERVER record; `flow` is equal in both.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -34,6 +33,8 @@ VIP = Struct("=II")
 SLOT = Struct("=II")
 NODE_CLIENTS = Struct("=IIQ")
 RECORD = Struct("=QQQQQ16s16sHH16sHxxIIIBBBx")
+_RECORD_HEAD, _RECORD_TAIL = Struct("=QQQQQ"), Struct("=IIIBBBx")
+WAY = Struct("=16s16sH16sH")
 
 _NO_ADDRESS = bytes(16)
 
@@ -149,8 +150,8 @@ def push_tuple(source: Endpoint, destination: Endpoint) -> bytes:
 
 def push_way(source: Endpoint, destination: Endpoint, asked: Endpoint) -> bytes:
     """What flows have in common that differ in the source's port only."""
-    hosts = pack16(source.ip) + pack16(destination.ip) + destination.port.to_bytes(2, sys.byteorder)
-    return hosts + pack16(asked.ip) + asked.port.to_bytes(2, sys.byteorder)
+    hosts = pack16(source.ip), pack16(destination.ip)
+    return WAY.pack(*hosts, destination.port, pack16(asked.ip), asked.port)
 
 
 def push_pod(ipv4: IPAddress | None, ipv6: IPAddress | None) -> bytes:
@@ -224,7 +225,8 @@ def push_verdict(verdict: Direct | Deny, destination: Endpoint) -> bytes:
 
 
 class FlowRecord(NamedTuple):
-    """One end's report of a direct flow, or a refusal at connect. Each flow makes four of them.
+    """One end's report of a direct flow, or a refusal at connect. Each flow makes four of them, and for most
+    nobody asks what their addresses are: those are read when they are asked for.
 
     Attributes:
         flow: the 4-tuple as `push_tuple` gives it.
@@ -232,8 +234,6 @@ class FlowRecord(NamedTuple):
         time_ns: CLOCK_MONOTONIC.
         cookie: the reporting end's namespace.
         socket: the reporting end's socket cookie, as sock_diag shows it.
-        source, destination: the 4-tuple on the wire; DENIED has no source and the endpoint that was judged.
-        asked: what the application called: a VIP, or the destination itself.
         sent_bytes: payload that this end sent and the other acknowledged.
         srtt_us, retransmits: this end's smoothed round trip and retransmitted segments.
         policy: number given with the deny verdict.
@@ -249,47 +249,49 @@ class FlowRecord(NamedTuple):
     duration_ns: int
     cookie: int
     socket: int
-    source: Endpoint
-    destination: Endpoint
-    asked: OriginalDestination
     sent_bytes: int
     srtt_us: int
     retransmits: int
     policy: int
 
+    @property
+    def source(self) -> Endpoint:
+        """Where it comes from, on the wire; DENIED has no source."""
+        packed, _, port, _ = TUPLE.unpack(self.flow)
+        return Endpoint(pull_ip(packed), port)
+
+    @property
+    def destination(self) -> Endpoint:
+        """Where it goes, on the wire; the endpoint that was judged for DENIED."""
+        _, packed, _, port = TUPLE.unpack(self.flow)
+        return Endpoint(pull_ip(packed), port)
+
+    @property
+    def asked(self) -> OriginalDestination:
+        """What the application called: a VIP, or the destination itself."""
+        _, _, _, packed, port = WAY.unpack(self.way)
+        return OriginalDestination(pull_ip(packed), port)
+
 
 def pull_record(packed: bytes) -> FlowRecord:
     """struct record."""
-    (time_ns, cookie, socket, sent, duration_ns, source, destination, source_port, destination_port, asked,
-     asked_port, srtt_us, retransmits, policy, event, role, established) = RECORD.unpack(packed)  # fmt: skip
+    time_ns, cookie, socket, sent, duration_ns = _RECORD_HEAD.unpack_from(packed)
+    srtt_us, retransmits, policy, event, role, established = _RECORD_TAIL.unpack_from(packed, 96)
     return FlowRecord(
         packed[40:76],  # both addresses, both ports
         packed[40:72] + packed[74:94],  # both addresses, the destination's port, what was asked for
         _EVENTS[event],
         _ROLES[role],
-        bool(established),
+        established != 0,
         time_ns,
         duration_ns,
         cookie,
         socket,
-        Endpoint(pull_ip(source), source_port),
-        _pull_destination(destination, destination_port),
-        _pull_asked(asked, asked_port),
         sent,
         srtt_us,
         retransmits,
         policy,
     )
-
-
-@lru_cache(4096)
-def _pull_destination(packed: bytes, port: int) -> Endpoint:
-    return Endpoint(pull_ip(packed), port)
-
-
-@lru_cache(4096)
-def _pull_asked(packed: bytes, port: int) -> OriginalDestination:
-    return OriginalDestination(pull_ip(packed), port)
 
 
 @dataclass(frozen=True, slots=True)
