@@ -1,5 +1,5 @@
 /* Connections begin, open and end: original destinations move to where the proxy looks, 4-tuples are admitted
- * and die with their connection, direct flows are reported by both ends. */
+ * and die with their connection. Of a direct flow the client's end reports the opening, each its own end. */
 
 /* The local port is known and the SYN has not left: where the original destination finds the proxy, or the
  * 4-tuple its admission. */
@@ -68,7 +68,6 @@ static __always_inline void accepted(struct bpf_sock_ops *ctx)
 		return;
 	}
 	watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
-	report(ctx, &intent, OPENED);
 }
 
 static __always_inline void closed(struct bpf_sock_ops *ctx)

@@ -1,11 +1,11 @@
 """Follows the flows that the kernel made by itself: accounts at both ends, bytes, policy, until they end.
 
-Each end reports its opening and its end through a ring buffer, with the bytes that it sent. In between a
-flow's bytes are read from sock_diag every fifteen seconds, so that metrics move while it lives; what is read
-later never counts less, so nothing counts twice. After a restart the kernel still knows every flow: they are
-followed again.
+The client's end reports the opening through a ring buffer, and each end its own end, with the bytes that it
+sent. In between a flow's bytes are read from sock_diag every fifteen seconds, so that metrics move while it
+lives; what is read later never counts less, so nothing counts twice. After a restart the kernel still knows
+every flow: they are followed again.
 
-    OPENED by either end ──> account at both ends, judged again if its verdict may have been void
+    OPENED by the client ──> account at both ends, judged again if its verdict may have been void
     ENDED by both, or not found by sock_diag twice in a row (a record was lost) ──> accounts closed
     a change of policy ──> sockets destroyed ──> their ENDED records close the accounts, with the last byte
 """

@@ -225,7 +225,7 @@ def push_verdict(verdict: Direct | Deny, destination: Endpoint) -> bytes:
 
 
 class FlowRecord(NamedTuple):
-    """One end's report of a direct flow, or a refusal at connect. Each flow makes four of them, and for most
+    """One end's report of a direct flow, or a refusal at connect. Each flow makes three of them, and for most
     nobody asks what their addresses are: those are read when they are asked for.
 
     Attributes:
