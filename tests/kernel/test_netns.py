@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import faulthandler
 import os
 import socket
@@ -74,6 +75,27 @@ def test_sockets_asked_for_now_and_then_are_made_one_by_one(
     for _ in range(5):
         elsewhere.tcp_socket(socket.AF_INET).close()
     assert elsewhere.spares == 0
+
+
+def test_where_descriptors_run_out_the_one_that_is_asked_for_is_made(
+    elsewhere: NetworkNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, left = netns._tcp_socket, iter(range(3))
+
+    def made(family: int) -> socket.socket:
+        if next(left, None) is None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return make(family)
+
+    monkeypatch.setattr(netns.time, "monotonic", lambda: 5.0)
+    monkeypatch.setattr(netns, "_tcp_socket", made)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        elsewhere.tcp_socket(socket.AF_INET).close()
+    assert elsewhere.spares == 0
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(OSError, match="Too many open files"):
+        elsewhere.tcp_socket(socket.AF_INET)
 
 
 def test_what_was_made_in_advance_goes_with_the_namespace() -> None:

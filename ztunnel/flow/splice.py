@@ -175,9 +175,7 @@ class Splice:
         if on_end is None:
             return
         for end in (self._opener, self._target):
-            end.ready = (
-                _over  # it holds the splice in a cycle, for which the garbage collector would have to run
-            )
+            end.ready = _over  # what it was holds the splice: a cycle, the garbage collector's to find
             if end.events != _PARKED:
                 self._engine.forget(end.fd)
             if reset:

@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _CLONE_NEWNET = 0x40000000
@@ -90,12 +90,14 @@ class NetworkNamespace:
         if spare:
             return spare.pop()
         now = time.monotonic()
-        many = _IN_ADVANCE if now - self._made_at.get(family, -math.inf) < _QUICK_SECONDS else 0
+        quick = now - self._made_at.get(family, -math.inf) < _QUICK_SECONDS
         self._made_at[family] = now
         with self.entered():
-            if many:
-                self._spare[family] = [_tcp_socket(family) for _ in range(many)]
-            return _tcp_socket(family)
+            made = _tcp_socket(family)
+            # Where descriptors run out, there is at least the one that is asked for.
+            with suppress(OSError):
+                self._spare[family] = [_tcp_socket(family) for _ in range(_IN_ADVANCE if quick else 0)]
+        return made
 
     @contextmanager
     def entered(self) -> Iterator[None]:
