@@ -86,7 +86,7 @@ class NetworkNamespace:
         Entering a namespace costs as much as making four sockets: where they are asked for in quick
         succession, some are made in advance.
         """
-        spare = self._spare.get(family)
+        spare = self._spare.setdefault(family, [])
         if spare:
             return spare.pop()
         now = time.monotonic()
@@ -96,7 +96,8 @@ class NetworkNamespace:
             made = _tcp_socket(family)
             # Where descriptors run out, there is at least the one that is asked for.
             with suppress(OSError):
-                self._spare[family] = [_tcp_socket(family) for _ in range(_IN_ADVANCE if quick else 0)]
+                while quick and len(spare) < _IN_ADVANCE:
+                    spare.append(_tcp_socket(family))
         return made
 
     @contextmanager
