@@ -66,6 +66,20 @@ def test_both_nodes_report_one_mutual_tls_connection_with_all_its_bytes(mesh: Me
     mesh.expect("node-1", 0, "istio_tcp_connections_opened_total", reporter="destination")
 
 
+def test_the_kernel_asks_silent_peers_and_callers_whether_they_are_still_there(mesh: Mesh) -> None:
+    listener = mesh.listen("shop/called")
+    client, server = mesh.join("shop/caller", listener, mesh.address("shop/called"))
+    for pod, ends in (
+        ("shop/caller", "( dport = :15008 or sport = :15001 )"),
+        ("shop/called", "( sport = :15008 )"),
+    ):
+        shown = mesh.laboratory.exec(pod, ["ss", "-Htno", "state", "established", ends], check=True).stdout
+        assert shown.strip()
+        assert all("keepalive" in line for line in shown.splitlines()), shown
+    client.close()
+    server.close()
+
+
 @pytest.mark.parametrize("called_as", ["vip4", "vip6", "mapped vip", "mapped"])
 def test_the_caller_is_connected_to_what_it_asked_for(mesh: Mesh, called_as: str) -> None:
     vip4, vip6 = mesh.laboratory.service("shop/called").addresses

@@ -98,3 +98,9 @@ def test_what_cannot_be_loaded_leaves_nothing(tmp_path):
     with Lab(), pytest.raises(Unsupported, match="is on no bpffs"):
         open_redirection(replace(SETTINGS, cache_dir=tmp_path / "cache", pins=tmp_path / "pins"))
     assert not (tmp_path / "pins").exists()
+
+
+def test_keepalive_is_whole_seconds_or_nothing():
+    some = replace(SETTINGS, keepalive_time_seconds=0.2, keepalive_interval_seconds=75.0, keepalive_retries=3)
+    assert build._keepalive(some) == (1, 75, 3)
+    assert build._keepalive(replace(some, keepalive=False)) is None

@@ -20,7 +20,7 @@ from pathlib import Path
 _CLONE_NEWNET = 0x40000000
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h, since Linux 5.14
 _OWN_NAMESPACE = "/proc/thread-self/ns/net"
-_IN_ADVANCE = 15
+IN_ADVANCE = 7
 _QUICK_SECONDS = 0.01
 """Asked for again within this time, sockets are made in advance: so many of a pod's, while connections to it
 come faster than that."""
@@ -96,7 +96,7 @@ class NetworkNamespace:
             made = _tcp_socket(family)
             # Where descriptors run out, there is at least the one that is asked for.
             with suppress(OSError):
-                while quick and len(spare) < _IN_ADVANCE:
+                while quick and len(spare) < IN_ADVANCE:
                     spare.append(_tcp_socket(family))
         return made
 
