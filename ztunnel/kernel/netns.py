@@ -21,7 +21,7 @@ _CLONE_NEWNET = 0x40000000
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h, since Linux 5.14
 _OWN_NAMESPACE = "/proc/thread-self/ns/net"
 IN_ADVANCE = 7
-_QUICK_SECONDS = 0.01
+_QUICK_SECONDS = 0.05
 """Asked for again within this time, sockets are made in advance: so many of a pod's, while connections to it
 come faster than that."""
 
