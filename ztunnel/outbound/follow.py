@@ -41,7 +41,7 @@ _RECORDS = 128
 _UNSEEN = 2
 """Polls without a flow's socket until it counts as gone: at the first, its last record may be under way."""
 
-_WAYS = 4096
+_WAYS = 1024
 """Remembered ways, and the accounts' journeys with each."""
 
 

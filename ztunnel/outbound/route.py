@@ -18,8 +18,8 @@ from ztunnel.state.world import World
 from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.labels import Reporter
 
-_REMEMBERED = 1024
-"""Routes of one pod; then it starts afresh."""
+_REMEMBERED = 256
+"""Routes of one pod, each of 2 to 3 KiB; then it starts afresh."""
 
 
 class Route:
