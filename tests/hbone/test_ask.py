@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 
 import h2.events
@@ -73,6 +75,47 @@ def test_an_application_that_gives_up_before_the_answer_withdraws_its_call(lab: 
     app = callee.accept()
     assert callee.ends == [None]
     assert read(app) == b""
+
+
+@pytest.mark.parametrize("which", ["caller", "callee"])
+def test_an_application_that_cannot_be_watched_is_cut_off_and_the_other_end_told(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """The engine's epoll set is full (epoll_ctl(2), ENOSPC)."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    client, server = lab.sessions()
+    lab.go()
+    if which == "caller":
+        monkeypatch.setattr(lab.engine, "watch", full)
+    caller = lab.call(client)
+    own = caller.sock
+    if which == "callee":
+        lab.go(until=lambda: lab.callees)
+        monkeypatch.setattr(lab.engine, "watch", full)
+        own = lab.callees[0].accept()
+    lab.go()
+    with pytest.raises(ConnectionResetError):
+        own.recv(1)
+    words = [str(error) for _, error in caller.log if isinstance(error, Unreachable)]
+    words += [str(error) for callee in lab.callees for error in callee.ends if error]
+    assert any("the connection cannot be carried" in word for word in words)
+    assert client.tunnels == server.tunnels == set()
+
+
+def test_bytes_that_came_before_the_answer_and_do_not_fit_follow_when_there_is_room(lab: Lab) -> None:
+    _server, peer, callee = lab.asked()
+    app, own = lab.pair()
+    app.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    for _ in range(64):
+        peer.conn.send_data(1, bytes(16_384))
+    lab.go(until=lambda: lab.ledger.buffered_bytes == 1 << 20)
+    callee.tunnel.accept(OK_BLOCK, app, callee.counts, callee.ends.append)
+    assert len(lab.receive(own, 1 << 20)) == 1 << 20
+    assert lab.ledger.buffered_bytes == 0
 
 
 def test_h2_as_server_understands_the_request_and_its_settings(lab: Lab) -> None:

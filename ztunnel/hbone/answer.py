@@ -10,7 +10,7 @@ from ztunnel.errors import ConnectionFailed
 from ztunnel.flow.flow import Counts
 from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.frame import Code
-from ztunnel.hbone.join import READ, Tunnel
+from ztunnel.hbone.join import Tunnel
 
 if TYPE_CHECKING:
     from ztunnel.hbone.carry import Session
@@ -52,7 +52,7 @@ class IncomingTunnel(Tunnel):
         self._on_end = on_end
         self._session.conversation.answer(self, block)
         self._reading = True
-        self._join(app, counts, READ)
+        self._join(app, counts)
         if self._backlog.held_bytes:
             self._flush()
         elif self.remote_closed:

@@ -10,7 +10,7 @@ from ztunnel.flow.flow import Counts
 from ztunnel.flow.timers import Timer
 from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.frame import Code, code_name
-from ztunnel.hbone.join import READ, Tunnel
+from ztunnel.hbone.join import Tunnel
 
 if TYPE_CHECKING:
     from ztunnel.hbone.carry import Session
@@ -50,7 +50,7 @@ class OutgoingTunnel(Tunnel):
     def begin(self, app: socket.socket, counts: Counts, answer_seconds: float) -> None:
         """Wait for the answer to a CONNECT just sent, noticing meanwhile if the application is reset."""
         self._timer = self._session.engine.after(answer_seconds, self._unanswered)
-        self._join(app, counts, 0)
+        self._join(app, counts)
 
     def on_answer(self, untrusted: Fields, end: bool) -> None:
         self._stop_timer()
@@ -63,11 +63,11 @@ class OutgoingTunnel(Tunnel):
         self._receiver.established(untrusted)
         if self._over:
             return
-        self._watch(READ)
         if end:
             self._shut()
         if not self._over:
             self._read(False)
+            self._watch_afterwards()
 
     def _refused(self, status: bytes, untrusted: Fields) -> None:
         app = self._leave()

@@ -89,13 +89,26 @@ class Tunnel(Stream):
 
     # The application's side.
 
-    def _join(self, app: socket.socket, counts: Counts, events: int) -> None:
+    def _join(self, app: socket.socket, counts: Counts) -> None:
         self._app = app
         self._fd = app.fileno()
         self._recv_into = app.recv_into
         self._send = app.send
         self._counts = counts
-        self._watch(events)
+        self._watch_afterwards()
+
+    def _watch_afterwards(self) -> None:
+        """Wait for the application by what is to be done then; what this round has to send goes first."""
+        self._session.engine.afterwards(self._watch_now)
+
+    def _watch_now(self) -> None:
+        if self._over:
+            return
+        read = READ if self._reading and self not in self._session.waiting else 0
+        try:
+            self._watch(read | (EPOLLOUT if self._backlog.held_bytes else 0))
+        except OSError as error:
+            self.abort(Unreachable(f"the connection cannot be carried: {error}"))
 
     def _watch(self, events: int) -> None:
         if events == self._events:

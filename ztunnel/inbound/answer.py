@@ -90,11 +90,7 @@ class TunnelConnection:
         if app is None:
             self._refuse(_UNAVAILABLE, unreachable(self.connection.destination, error))
             return
-        try:
-            self._tunnel.accept(self._welcome(), app, self._counts, self._ended)
-        except OSError as failure:
-            # The engine could not watch the socket; the tunnel has it already, and closes it.
-            self._tunnel.abort(unreachable(self.connection.destination, failure))
+        self._tunnel.accept(self._welcome(), app, self._counts, self._ended)
 
     def _refuse(self, status: int, error: ConnectionFailed) -> None:
         self._tunnel.refuse(render_response(status))
