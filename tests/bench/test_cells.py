@@ -25,8 +25,3 @@ def test_one_node_is_to_be_as_fast_as_without_a_mesh() -> None:
 
 def test_a_single_connection_across_nodes_is_only_shown() -> None:
     assert goals(Cell(Route.TWO_NODES, Load.REQUESTS, 1), RATE) == ()
-
-
-def test_new_connections_are_not_to_be_behind_envoys_on_any_route() -> None:
-    for route in Route:
-        assert goals(Cell(route, Load.CONNECTIONS, 64), RATE) == (Goal(ENVOY, 1.0),)
