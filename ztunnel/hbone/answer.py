@@ -66,7 +66,7 @@ class IncomingTunnel(Tunnel):
         conversation.answer(self, block, end=True)
         conversation.reset(self, Code.NO_ERROR)
         self._leave()
-        self._tell_nobody()
+        self.cancelled = _nobody
 
     def on_reset(self, code: int) -> None:
         if self._on_end is not None:
@@ -84,18 +84,13 @@ class IncomingTunnel(Tunnel):
     def _cancel(self) -> None:
         if not self._over:
             self._leave()
-            self._tell_nobody()()
+            self._ended(None)
 
     def _ended(self, error: ConnectionFailed | None) -> None:
-        on_end, self._on_end = self._on_end, None
-        cancelled = self._tell_nobody()
+        on_end, cancelled = self._on_end, self.cancelled
+        # Whoever is told holds the tunnel in turn: a cycle, and with each request one for the collector.
+        self._on_end, self.cancelled = None, _nobody
         if on_end is None:
             cancelled()
         else:
             on_end(error)
-
-    def _tell_nobody(self) -> Callable[[], None]:
-        """Whom a cancellation concerned until now. Whoever is told holds the tunnel in turn: with the two in
-        a cycle, each request would be work for the garbage collector."""
-        cancelled, self.cancelled = self.cancelled, _nobody
-        return cancelled

@@ -66,7 +66,7 @@ class OutgoingTunnel(Tunnel):
         if end:
             self._shut()
         if not self._over:
-            self._read(False)
+            self._read()
             self._watch_afterwards()
 
     def _refused(self, status: bytes, untrusted: Fields) -> None:

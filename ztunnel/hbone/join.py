@@ -136,7 +136,7 @@ class Tunnel(Stream):
 
     def _ready(self, mask: int) -> None:
         if mask == EPOLLIN and self._events & EPOLLIN:
-            self._read(False)
+            self._read()
             return
         if mask & EPOLLOUT:
             self._flush()
@@ -150,7 +150,7 @@ class Tunnel(Stream):
             # Both ways are shut, and it is not the time to read what is left: EPOLLHUP would not stop coming.
             self._unwatch()
 
-    def _read(self, shut: bool) -> None:
+    def _read(self, shut: bool = False) -> None:
         """Read from the application into the session's block: DATA frames, header and all, without a copy.
 
         Where it has shut its side (`shut`), its end follows its last bytes at once: both leave in one TLS
@@ -204,8 +204,8 @@ class Tunnel(Stream):
     def resume(self) -> None:
         """It may be possible to send again."""
         self._session.waiting.discard(self)
-        if self._reading and not self._over:
-            self._watch((EPOLLOUT if self._backlog else 0) | READ)
+        if self._reading:
+            self._watch_now()
 
     def on_window(self) -> None:
         self.resume()

@@ -153,12 +153,9 @@ class Pipe:
             return
         view, block.at = block.view[: block.at], 0
         try:
-            while len(view) > SLICE_BYTES:
-                self._encrypt(view[:SLICE_BYTES])
+            for start in range(0, len(view), SLICE_BYTES):
+                self._encrypt(view[start : start + SLICE_BYTES])
                 self._send()
-                view = view[SLICE_BYTES:]
-            self._encrypt(view)
-            self._send()
         except ssl.SSLError as error:
             self._break(f"TLS: {error}")
 

@@ -27,15 +27,13 @@ class Route:
 
     Attributes:
         recalled: what was asked for.
-        outcome: what was decided.
         journey: what to report.
     """
 
-    __slots__ = ("journey", "outcome", "recalled")
+    __slots__ = ("journey", "recalled")
 
-    def __init__(self, recalled: Recalled, outcome: Outcome, journey: Journey) -> None:
+    def __init__(self, recalled: Recalled, journey: Journey) -> None:
         self.recalled = recalled
-        self.outcome = outcome
         self.journey = journey
 
 
@@ -52,7 +50,7 @@ class TunnelRoute(Route):
     __slots__ = ("head", "key", "settled", "target")
 
     def __init__(self, recalled: Recalled, target: ToTunnel, journey: Journey, origin: Origin) -> None:
-        super().__init__(recalled, target, journey)
+        super().__init__(recalled, journey)
         self.target = target
         self.key = PoolKey(origin.identity, frozenset(target.identities), origin.ip, target.endpoint)
         host = target.service.hostname if target.service else ""
@@ -83,7 +81,7 @@ class Routes:
         self._world: World | None = None
         self._origin: Origin | None = None
         self._settled: dict[int, TunnelRoute] = {}
-        # By what was asked for, who answers and how; a route holds both objects, so no id is used anew.
+        # By what was asked for, who answers and how; route and journey hold both objects: no id is used anew.
         self._routes: dict[tuple[int, int, type[Outcome]], Route] = {}
 
     def enter(self, world: World, workload: Workload, ip: IPAddress) -> Origin:
@@ -120,7 +118,7 @@ class Routes:
             if isinstance(outcome, ToTunnel):
                 route = TunnelRoute(recalled, outcome, journey, origin)
             else:
-                route = Route(recalled, outcome, journey)
+                route = Route(recalled, journey)
             self._routes[key] = route
         return route
 
