@@ -12,10 +12,11 @@ import os
 import re
 import socket
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -347,6 +348,16 @@ class Mesh:
         names = self.laboratory.names
         space, slash, name = where.partition("/")
         return str(names.netns(names.pod(space, name) if slash else names.node(where)))
+
+    @contextmanager
+    def filtered(self, where: str, rule: str) -> Iterator[None]:
+        """An nftables chain in a pod's or node's namespace, for as long as the block lasts."""
+        run = ["nsenter", f"--net={self.netns(where)}", "nft"]
+        subprocess.run([*run, f"table inet filtered {{ chain in {{ {rule} }}; }}"], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run([*run, "delete table inet filtered"], check=True)
 
     def connect(self, where: str, address: object, port: int) -> socket.socket:
         """A connection from a pod or node; an address with a colon is called on an IPv6 socket."""

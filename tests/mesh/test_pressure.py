@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -86,13 +85,8 @@ def test_without_descriptors_it_sheds_does_not_spin_and_recovers(mesh: Mesh, nod
 @contextmanager
 def cut(mesh: Mesh) -> Iterator[None]:
     """Nothing passes between the nodes."""
-    fabric = ["nsenter", f"--net={mesh.netns('node-2')}", "nft"]
-    rule = "type filter hook prerouting priority -300; tcp dport 15008 drop;"
-    subprocess.run([*fabric, f"table inet cut {{ chain in {{ {rule} }}; }}"], check=True)
-    try:
+    with mesh.filtered("node-2", "type filter hook prerouting priority -300; tcp dport 15008 drop;"):
         yield
-    finally:
-        subprocess.run([*fabric, "delete table inet cut"], check=True)
 
 
 def test_a_tunnel_outlives_three_seconds_without_a_network(mesh: Mesh) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -286,12 +285,8 @@ def test_a_local_port_that_refuses_refuses_the_first_call_and_the_next(mesh: Mes
 def dropped(mesh: Mesh, where: str, port: int) -> Iterator[None]:
     """A network policy at a pod's interface that drops what is sent to a port."""
     rule = f'type filter hook input priority 0; iifname != "lo" tcp dport {port} drop;'
-    run = ["nsenter", f"--net={mesh.netns(where)}", "nft"]
-    subprocess.run([*run, f"table inet np {{ chain in {{ {rule} }}; }}"], check=True)
-    try:
+    with mesh.filtered(where, rule):
         yield
-    finally:
-        subprocess.run([*run, "delete table inet np"], check=True)
 
 
 def test_where_the_direct_way_is_dropped_the_call_goes_by_hbone(mesh: Mesh) -> None:

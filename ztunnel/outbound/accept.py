@@ -92,16 +92,18 @@ class OutboundAcceptor:
             if route is not None:
                 self._tunnel(call, route)
             else:
-                self._decide(call, origin, recalled, outbound.mesh.direct)
+                self._decide(call, origin, recalled, outbound.mesh.direct, recalled.picked)
         except BaseException:
             call.fail(ConnectionFailed("internal error"))
             raise
 
-    def _decide(self, call: Call, origin: Origin, recalled: Recalled, direct: bool) -> None:
-        """Decide by the world as it is now, and begin."""
+    def _decide(
+        self, call: Call, origin: Origin, recalled: Recalled, direct: bool, picked: Endpoint | None
+    ) -> None:
+        """Decide by the world as it is now, and begin. `picked` is the endpoint to be preferred."""
         outbound, source = self._outbound, origin.workload
         world, mesh = outbound.hold.world, outbound.mesh
-        context = Context(mesh.node, mesh.rng, mesh.same_node, direct, recalled.picked)
+        context = Context(mesh.node, mesh.rng, mesh.same_node, direct, picked)
         try:
             outcome = decide(world, source, recalled.destination, context)
         except ConnectionFailed as error:
@@ -131,8 +133,7 @@ class OutboundAcceptor:
             call.fail(NoDestination(_LEFT))
             return
         origin = self._routes[call.peer.ip.version].enter(world, source, call.peer.ip)
-        again = Recalled(recalled.destination, picked or recalled.picked)
-        self._decide(call, origin, again, direct)
+        self._decide(call, origin, recalled, direct, picked or recalled.picked)
 
     def _direct(self, call: Call, origin: Origin, route: Route, target: ToDirect) -> None:
         """Directly, where both ends have certificates to show all the same; otherwise as if it were not
