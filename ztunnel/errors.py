@@ -5,7 +5,7 @@
 | ConnectionFailed | this one connection ends: one access-log line, one metric with its `flag` |
 | PeerError | what the peer sent is wrong: answer with `reply` where the protocol has one, then close |
 | ConfigError | what the operator gave is wrong: every fault at once, the last good state stays in force |
-| anything else | a bug: the boundary in `run/voice.py` ends the connection, logs the stack and counts it |
+| anything else | a bug: the boundary in `run/reporting.py` ends the connection, logs its stack, counts it |
 """
 
 from __future__ import annotations
@@ -138,4 +138,4 @@ class ConfigError(Exception):
 
 
 class Unsupported(Exception):
-    """This machine lacks something that we need. The message names it and the mend, in one sentence."""
+    """This machine lacks something that we need. The message names it and the fix, in one sentence."""

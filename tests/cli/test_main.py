@@ -47,7 +47,7 @@ def test_an_unknown_command_is_answered_with_those_that_are_there() -> None:
 @pytest.mark.parametrize(
     "error", [Unsupported("no such kernel"), ConfigError(Fault("a.yaml", 1, "x", "no such kernel"))]
 )
-def test_what_the_operator_has_to_mend_is_one_message(error: Exception) -> None:
+def test_what_the_operator_has_to_fix_is_one_message(error: Exception) -> None:
     group = Commands("x")
 
     @click.command()

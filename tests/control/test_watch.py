@@ -111,7 +111,7 @@ async def test_faults_are_reported_and_the_last_good_state_stays(folder):
     assert (folder.names(), folder.observed) == (["a", "b"], 2)
 
 
-async def test_taking_a_mistake_back_mends_it(folder):
+async def test_taking_a_mistake_back_fixes_it(folder):
     folder.write("b.yaml", "a: [")
     await folder.settle()
     assert folder.watch.faults

@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from ztunnel.hbone.connection import H2Connection
 from ztunnel.hbone.fields import Fields, push_fields
 from ztunnel.hbone.frame import (
     ACK,
@@ -24,7 +25,6 @@ from ztunnel.hbone.frame import (
     push_window_update,
 )
 from ztunnel.hbone.limits import Limits, Role
-from ztunnel.hbone.session import Conversation
 from ztunnel.hbone.stream import Stream
 
 CONNECT: Fields = ((b":method", b"CONNECT"), (b":authority", b"10.0.0.1:80"))
@@ -53,7 +53,7 @@ class RecordedStream(Stream):
         else:
             self.host.events.append(("data", self.stream_id, bytes(payload)))
         if self.host.takes:
-            self.host.conversation.take(self, len(payload))
+            self.host.h2.take(self, len(payload))
 
     def on_end(self) -> None:
         self.host.events.append(("end", self.stream_id))
@@ -66,7 +66,7 @@ class RecordedStream(Stream):
 
 
 class RecordingHost:
-    """Drives one conversation. With `takes`, what comes is taken at once, as by a fast application."""
+    """Drives one h2. With `takes`, what comes is taken at once, as by a fast application."""
 
     def __init__(self, role: Role, limits: Limits | None = None, takes: bool = True) -> None:
         self.pushed = bytearray()
@@ -74,7 +74,7 @@ class RecordingHost:
         self.takes = takes
         self.room = True
         self.now = 100.0
-        self.conversation = Conversation(self, role, limits or Limits(), self.now)
+        self.h2 = H2Connection(self, role, limits or Limits(), self.now)
 
     def push(self, frames: bytes) -> None:
         self.pushed += frames
@@ -102,7 +102,7 @@ class RecordingHost:
         self.events.append(("window", 0))
 
     def receive(self, octets: bytes) -> None:
-        self.conversation.receive(memoryview(octets), self.now)
+        self.h2.receive(memoryview(octets), self.now)
 
     def frames(self) -> list[FrameSeen]:
         """What was pushed since the last time, as frames."""
@@ -114,7 +114,7 @@ class RecordingHost:
         return [seen.kind for seen in self.frames()]
 
     def stream(self, stream_id: int) -> Stream:
-        return self.conversation.streams[stream_id]
+        return self.h2.streams[stream_id]
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def headers(stream_id: int, fields: Fields = CONNECT, end: bool = False) -> byte
 def client() -> RecordingHost:
     """A client whose peer's settings have come, with nothing to read but what follows."""
     host = RecordingHost(Role.CLIENT)
-    host.conversation.start()
+    host.h2.start()
     host.receive(push_settings({}))
     host.events.clear()
     host.pushed.clear()
@@ -166,7 +166,7 @@ def client() -> RecordingHost:
 def server(limits: Limits | None = None, takes: bool = True) -> RecordingHost:
     """A server whose peer has said hello."""
     host = RecordingHost(Role.SERVER, limits, takes)
-    host.conversation.start()
+    host.h2.start()
     host.receive(HELLO)
     host.events.clear()
     host.pushed.clear()
@@ -181,8 +181,8 @@ class Pair:
     server: RecordingHost = field(default_factory=lambda: RecordingHost(Role.SERVER))
 
     def __post_init__(self) -> None:
-        self.client.conversation.start()
-        self.server.conversation.start()
+        self.client.h2.start()
+        self.server.h2.start()
         self.exchange()
 
     def exchange(self) -> None:
@@ -197,16 +197,16 @@ class Pair:
 
     def open(self) -> RecordedStream:
         stream = RecordedStream(self.client)
-        self.client.conversation.open(stream, CONNECT_BLOCK)
+        self.client.h2.open(stream, CONNECT_BLOCK)
         self.exchange()
         return stream
 
     def send(self, host: RecordingHost, stream: Stream, payload: bytes) -> None:
         """What a tunnel does with an application's bytes, within the windows that there are."""
         stream.send_window -= len(payload)
-        host.conversation.send_window -= len(payload)
+        host.h2.send_window -= len(payload)
         assert stream.send_window >= 0
-        assert host.conversation.send_window >= 0
+        assert host.h2.send_window >= 0
         host.push(data(stream.stream_id, payload))
         self.exchange()
 

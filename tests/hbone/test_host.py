@@ -1,4 +1,4 @@
-"""What drives a conversation in the product, and in tests, is a host."""
+"""What drives an HTTP/2 connection in the product, and in tests, is a host."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_an_unknown_frame_is_skipped_without_being_held() -> None:
     host.receive(HEADER.pack(1_000_000 << 8 | 0x55, 0, 0))
     for _ in range(10):
         host.receive(bytes(100_000))
-        assert host.conversation._partial == b""
+        assert host.h2._partial == b""
     host.receive(headers(1))
     assert ("opened", 1) in host.events
 

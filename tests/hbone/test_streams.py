@@ -48,14 +48,14 @@ def test_bytes_that_nobody_took_are_not_told() -> None:
     host.receive(headers(1))
     host.receive(data(1, bytes(1000)))
     assert host.frames() == []
-    host.conversation.take(host.stream(1), 1000)
+    host.h2.take(host.stream(1), 1000)
     assert [frame.number for frame in host.frames()] == [1000]
 
 
 def test_what_others_took_is_told_before_a_slow_reader_has_used_up_the_connections_window() -> None:
     host = server(Limits(stream_window_bytes=60_000, session_window_bytes=100_000), takes=False)
     host.receive(headers(1) + headers(3) + data(1, bytes(10_000)) + data(1, bytes(10_000)))
-    host.conversation.take(host.stream(1), 20_000)
+    host.h2.take(host.stream(1), 20_000)
     host.receive(data(3, bytes(16_000)) * 3)
     assert host.frames() == []
     host.receive(data(3, bytes(12_000)))
@@ -98,7 +98,7 @@ def test_padding_counts_for_the_windows_and_is_given_back() -> None:
 def test_what_comes_for_a_stream_that_is_over_is_given_back_to_the_connection() -> None:
     host = server(Limits(stream_window_bytes=1000, session_window_bytes=66_000))
     host.receive(headers(1))
-    host.conversation.reset(host.stream(1), Code.CANCEL)
+    host.h2.reset(host.stream(1), Code.CANCEL)
     host.frames()
     for _ in range(66):
         host.receive(data(1, bytes(1000)))
@@ -111,14 +111,14 @@ def test_what_comes_for_a_stream_that_is_over_is_given_back_to_the_connection() 
 def test_what_was_under_way_when_we_reset_a_stream_is_no_glitch() -> None:
     host = server(SMALL)
     host.receive(headers(1))
-    host.conversation.reset(host.stream(1), Code.CANCEL)
+    host.h2.reset(host.stream(1), Code.CANCEL)
     for _ in range(10):
         host.receive(data(1, bytes(100)))
     host.receive(push_window_update(1, 5))
     host.receive(push_reset(1, Code.CANCEL))
-    assert host.conversation.budget.spent == 0
+    assert host.h2.budget.spent == 0
     host.receive(data(1, bytes(100)))
-    assert host.conversation.budget.spent == 1
+    assert host.h2.budget.spent == 1
 
 
 @pytest.mark.parametrize(
@@ -143,47 +143,47 @@ def test_data_behind_the_end_is_a_stream_error() -> None:
 def test_both_ends_close_a_stream_in_either_order() -> None:
     pair = Pair()
     first = pair.open()
-    pair.client.conversation.finish(first)
+    pair.client.h2.finish(first)
     pair.exchange()
     peer = pair.server.stream(1)
     assert pair.server.events[-1] == ("end", 1)
     assert not peer.closed
-    pair.server.conversation.answer(peer, OK_BLOCK)
-    pair.server.conversation.finish(peer)
+    pair.server.h2.answer(peer, OK_BLOCK)
+    pair.server.h2.finish(peer)
     pair.exchange()
     assert pair.client.events[-2:] == [("answer", 1, OK, False), ("end", 1)]
     assert first.closed
     assert peer.closed
-    assert pair.client.conversation.streams == pair.server.conversation.streams == {}
+    assert pair.client.h2.streams == pair.server.h2.streams == {}
 
 
 def test_a_reset_ends_both_ways_at_once() -> None:
     pair = Pair()
     stream = pair.open()
-    pair.client.conversation.reset(stream, Code.CANCEL)
-    pair.client.conversation.reset(stream, Code.CANCEL)
+    pair.client.h2.reset(stream, Code.CANCEL)
+    pair.client.h2.reset(stream, Code.CANCEL)
     pair.exchange()
     assert pair.server.events[-1] == ("reset", 1, Code.CANCEL)
-    assert pair.server.conversation.streams == {}
+    assert pair.server.h2.streams == {}
 
 
 def test_the_peers_windows_are_ours_to_send_in() -> None:
     host = client()
-    assert host.conversation.send_window == DEFAULT_WINDOW
+    assert host.h2.send_window == DEFAULT_WINDOW
     host.receive(push_settings({Setting.INITIAL_WINDOW_SIZE: 10}))
     stream = RecordedStream(host)
-    host.conversation.open(stream, CONNECT_BLOCK)
+    host.h2.open(stream, CONNECT_BLOCK)
     assert stream.send_window == 10
     host.receive(push_window_update(1, 5) + push_window_update(0, 7))
     assert stream.send_window == 15
-    assert host.conversation.send_window == DEFAULT_WINDOW + 7
+    assert host.h2.send_window == DEFAULT_WINDOW + 7
 
 
 def test_a_window_that_opens_is_told_once() -> None:
     host = client()
     stream = RecordedStream(host)
-    host.conversation.open(stream, CONNECT_BLOCK)
-    stream.send_window = host.conversation.send_window = 0
+    host.h2.open(stream, CONNECT_BLOCK)
+    stream.send_window = host.h2.send_window = 0
     host.receive(push_window_update(1, 1) * 2 + push_window_update(0, 1) * 2)
     assert host.events == [("window", 1), ("window", 0)]
 
@@ -191,7 +191,7 @@ def test_a_window_that_opens_is_told_once() -> None:
 def test_a_smaller_initial_window_makes_open_ones_negative_and_they_open_only_above_zero() -> None:
     host = client()
     stream = RecordedStream(host)
-    host.conversation.open(stream, CONNECT_BLOCK)
+    host.h2.open(stream, CONNECT_BLOCK)
     stream.send_window = 0
     host.receive(push_settings({Setting.INITIAL_WINDOW_SIZE: DEFAULT_WINDOW - 10}))
     assert stream.send_window == -10
@@ -205,14 +205,14 @@ def test_a_smaller_initial_window_makes_open_ones_negative_and_they_open_only_ab
 
 def test_windows_above_the_maximum_are_refused() -> None:
     host = client()
-    host.conversation.open(RecordedStream(host), CONNECT_BLOCK)
+    host.h2.open(RecordedStream(host), CONNECT_BLOCK)
     host.receive(push_window_update(1, MAX_WINDOW))
     assert host.events[-1] == ("reset", 1, Code.FLOW_CONTROL_ERROR)
     with pytest.raises(PeerError) as error:
         host.receive(push_window_update(0, MAX_WINDOW))
     assert error.value.reply == Code.FLOW_CONTROL_ERROR
     host = client()
-    host.conversation.open(RecordedStream(host), CONNECT_BLOCK)
+    host.h2.open(RecordedStream(host), CONNECT_BLOCK)
     host.receive(push_window_update(1, MAX_WINDOW - DEFAULT_WINDOW))
     with pytest.raises(PeerError):
         host.receive(push_settings({Setting.INITIAL_WINDOW_SIZE: DEFAULT_WINDOW + 1}))
@@ -220,7 +220,7 @@ def test_windows_above_the_maximum_are_refused() -> None:
 
 def test_a_window_update_of_nothing_is_an_error_of_its_scope() -> None:
     host = client()
-    host.conversation.open(RecordedStream(host), CONNECT_BLOCK)
+    host.h2.open(RecordedStream(host), CONNECT_BLOCK)
     host.receive(push_window_update(1, 0))
     assert host.events[-1] == ("reset", 1, Code.PROTOCOL_ERROR)
     with pytest.raises(PeerError):
@@ -232,15 +232,15 @@ def test_two_of_us_never_break_each_others_windows(messages: list[tuple[bool, in
     pair = Pair()
     near = pair.open()
     far = pair.server.stream(1)
-    pair.server.conversation.answer(far, OK_BLOCK)
+    pair.server.h2.answer(far, OK_BLOCK)
     pair.exchange()
     sent = {True: 0, False: 0}
     for up, count in messages:
         host, stream = (pair.client, near) if up else (pair.server, far)
-        count = min(count, stream.send_window, host.conversation.send_window)
+        count = min(count, stream.send_window, host.h2.send_window)
         if count > 0:
             pair.send(host, stream, bytes(count))
             sent[up] += count
     for up, host in ((True, pair.server), (False, pair.client)):
         assert sum(len(event[2]) for event in host.events if event[0] == "data") == sent[up]
-        assert host.conversation.budget.spent == 0
+        assert host.h2.budget.spent == 0

@@ -26,7 +26,7 @@ def test_cgroup_v2_is_found_wherever_it_is_mounted(tmp_path, mounts, root) -> No
     assert str(cgroup.find_root(str(tmp_path / "mounts"))) == root
 
 
-def test_without_cgroup_v2_the_mend_is_named(tmp_path) -> None:
+def test_without_cgroup_v2_the_fix_is_named(tmp_path) -> None:
     (tmp_path / "mounts").write_text("proc /proc proc rw 0 0\n")
     with pytest.raises(Unsupported, match="mount -t cgroup2"):
         cgroup.find_root(str(tmp_path / "mounts"))

@@ -128,10 +128,8 @@ def test_a_good_change_beside_a_bad_one_waits_until_that_is_mended(mesh: Mesh, f
     lab.steadily(
         lambda: mesh.call("out/plain", mesh.address("shop/called"), 8080).refused, "still refused", 1.0
     )
-    (folder / "bad.yml").write_text(
-        lab.policy("shop/mended", "DENY", "[{to: [{operation: {ports: ['1']}}]}]")
-    )
-    wait_until(lambda: faults(mesh, "node-2") == 0, "mended")
+    (folder / "bad.yml").write_text(lab.policy("shop/fixed", "DENY", "[{to: [{operation: {ports: ['1']}}]}]"))
+    wait_until(lambda: faults(mesh, "node-2") == 0, "fixed")
     wait_until(lambda: mesh.call("out/plain", mesh.address("shop/called"), 8080).answers(), "now admitted")
 
 

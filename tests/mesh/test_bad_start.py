@@ -1,4 +1,4 @@
-"""A node proxy that cannot start: one sentence on what to mend, a status that says so, and nothing left."""
+"""A node proxy that cannot start: one sentence on what to fix, a status that says so, and nothing left."""
 
 from __future__ import annotations
 

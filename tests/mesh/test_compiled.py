@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 MANIFESTS = lab.NODES + lab.namespace("shop") + lab.pod("shop/a", "node-1")
 
-MEND = (
+FIX = (
     "These node proxies do not run the compiled modules: what is tested is not what is shipped. `make test` "
     f"sees to it; to call pytest by hand: `.ci/install run && export {PROGRAM}=$PWD/.venv/bin/ztunnel`."
 )
@@ -24,11 +24,11 @@ MEND = (
 
 def test_every_module_that_shall_be_compiled_is(mesh: Mesh) -> None:
     given = os.environ.get(PROGRAM)
-    assert given, MEND
+    assert given, FIX
     names = {file.removesuffix(".py").replace("/", ".") for file in CHOSEN}
     for node in ("node-1", "node-2"):
         version = json.loads(mesh.laboratory.node_get(node, "/config_dump"))["version"]
-        assert not names - set(version["compiled"]), MEND
+        assert not names - set(version["compiled"]), FIX
         [started] = [
             line for line in mesh.laboratory.node_log(node).splitlines() if "\tztunnel\tstarting\t" in line
         ]

@@ -105,7 +105,7 @@ def test_connections_from_before_and_from_within_live_through_both_changes(mesh:
     all_answer()
     call_all("after")
     all_answer()
-    # Longer than the moment for which a pod that was given back is still answered.
+    # Longer than the moment for which a pod that was removed is still answered.
     wait_until(lambda: not listens(mesh, "fresh/two", 15008), "the listeners are gone")
     wait_until(lambda: not listens(mesh, "fresh/one", 15008), "the listeners are gone")
     all_answer()

@@ -173,17 +173,17 @@ async def test_bulk_each_way_arrives_as_it_was_sent(joined: Joined) -> None:
             digest.update(part)
             size += len(part)
         found[name] = digest.hexdigest(), size
-        heard[name].set()
+        received[name].set()
 
     sent = trio.Event()
     sent.set()
-    heard = {"up": trio.Event(), "down": trio.Event()}
+    received = {"up": trio.Event(), "down": trio.Event()}
     for sock in (client, server):
         sock.setblocking(False)
     with trio.fail_after(40):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send, client, sent)
-            nursery.start_soon(send, server, heard["up"])
+            nursery.start_soon(send, server, received["up"])
             nursery.start_soon(receive, "up", server)
             nursery.start_soon(receive, "down", client)
     whole = (block * (BULK_BYTES // len(block) + 1))[:BULK_BYTES]

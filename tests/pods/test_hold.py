@@ -57,14 +57,14 @@ def knock(scratch: Scratch, node: Node) -> bool:
     return len(node.desk.lines) > lines
 
 
-def test_it_answers_until_it_is_hushed(held: Held, node: Node, scratch: Scratch) -> None:
+def test_it_answers_until_it_is_silenced(held: Held, node: Node, scratch: Scratch) -> None:
     held.listen()
     held.listen()
     assert knock(scratch, node)
     assert "recursive" in node.desk.lines[-1]
     assert not held.idle
-    held.hush()
-    held.hush()
+    held.stop_listening()
+    held.stop_listening()
     assert not knock(scratch, node)
     assert held.idle
     assert held.enrolled.listeners is None
@@ -90,7 +90,7 @@ def test_one_certificate_is_wanted_at_a_time(held: Held, node: Node) -> None:
     for identity in (one, other, other, one):
         held.want(identity)
         assert node.wanted == [identity.service_account]
-    held.hush()
+    held.stop_listening()
     assert node.wanted == []
 
 

@@ -1,4 +1,4 @@
-"""Pods of a node as the world wants them: taken in, given back, and everything in between."""
+"""Pods of a node as the world wants them: enrolled, removed, and everything in between."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from ztunnel.control.serve import Server
 from ztunnel.model.address import Endpoint
 from ztunnel.run.build import ControlPlane, Node, build_node
 from ztunnel.run.pages import Listeners
-from ztunnel.run.voice import Voice
+from ztunnel.run.reporting import Reporting
 
 ANYWHERE = Endpoint(IPv4Address("127.0.0.1"), 0)
 SETTINGS = Settings(
@@ -61,7 +61,7 @@ def built(plane: ControlPlane, **changes: object) -> Iterator[tuple[Node, Redire
     """A node; its engine is closed at the end, unless it was run."""
     settings = replace(SETTINGS, **changes)
     redirection = Redirected()
-    node = build_node(settings, plane, Voice(settings), redirection)
+    node = build_node(settings, plane, Reporting(settings), redirection)
     try:
         yield node, redirection
     finally:
@@ -82,7 +82,7 @@ async def until(holds: Callable[[], object]) -> None:
 
 def lines(node: Node) -> list[str]:
     """What the node said so far and nobody has written yet."""
-    return list(node.voice.writer._lines)
+    return list(node.reporting.writer._lines)
 
 
 async def ask(listener: trio.SocketListener, method: str, path: str) -> tuple[int, str]:

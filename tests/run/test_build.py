@@ -23,14 +23,14 @@ async def test_a_node_is_of_its_settings():
         assert node.ledger.limits.open_streams == 7
         assert node.ledger.limits.buffered_bytes == 1 << 21
         assert node.redirection is redirection
-        assert node.voice.readiness.pending(0.0) == ["state manager", "pods"]
+        assert node.reporting.readiness.pending(0.0) == ["state manager", "pods"]
 
 
 async def test_levels_of_the_access_log_are_asked_before_a_line_is_made():
     with built(served_by(Server())) as (node, _):
         report = node.pods._ways.inbound.report
         assert not report._wants(0)
-        node.voice.levels.change("access:trace")
+        node.reporting.levels.change("access:trace")
         assert report._wants(0)
 
 

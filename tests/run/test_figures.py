@@ -13,7 +13,7 @@ from ztunnel.run.figures import register_figures
 
 
 def samples(node):
-    return {family.name: dict(family.samples) for family in node.voice.figures.families()}
+    return {family.name: dict(family.samples) for family in node.reporting.figures.families()}
 
 
 async def test_figures_are_those_of_the_parts():

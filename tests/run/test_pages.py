@@ -13,7 +13,7 @@ from ztunnel.control.serve import Server
 from ztunnel.errors import ConfigError
 from ztunnel.model.address import Endpoint
 from ztunnel.run.pages import listen, serve_private, serve_public
-from ztunnel.run.voice import STATE, Voice
+from ztunnel.run.reporting import STATE, Reporting
 
 EVERYWHERE = Endpoint(IPv6Address("::"), 0)
 
@@ -47,14 +47,14 @@ async def test_everywhere_is_both_families_or_ipv4_alone(ipv6, family):
 
 
 async def test_metrics_and_readiness_need_no_node(nursery):
-    voice = Voice(replace(SETTINGS, metrics_address=ANYWHERE))
+    reporting = Reporting(replace(SETTINGS, metrics_address=ANYWHERE))
     with opened(await listen(SETTINGS)) as listeners:
-        nursery.start_soon(serve_public, voice, listeners)
+        nursery.start_soon(serve_public, reporting, listeners)
         assert await ask(listeners.readiness, "GET", "/healthz/ready") == (
             500,
             f"not ready, pending: {STATE}\n",
         )
-        voice.readiness.done(STATE)
+        reporting.readiness.done(STATE)
         assert await ask(listeners.readiness, "GET", "/healthz/ready") == (200, "ready\n")
         status, text = await ask(listeners.metrics, "GET", "/metrics")
         assert status == 200
@@ -76,5 +76,5 @@ async def test_the_admin_page_dumps_stops_and_drains(nursery):
         assert told == ["drain", "stop"]
         assert (await ask(listeners.admin, "GET", "/quitquitquit"))[0] == 405
         await ask(listeners.admin, "POST", "/logging?level=debug")
-        assert str(node.voice.levels) == "debug"
+        assert str(node.reporting.levels) == "debug"
         nursery.cancel_scope.cancel()

@@ -24,9 +24,9 @@ from ztunnel.demo.operate import Laboratory
 from ztunnel.errors import ConnectionFailed, Unsupported
 from ztunnel.run.build import ControlPlane, Node
 from ztunnel.run.pages import Listeners, listen
+from ztunnel.run.reporting import Reporting
 from ztunnel.run.serve import LEASE_SECONDS, run_node, run_parts
 from ztunnel.run.stop import Stop
-from ztunnel.run.voice import Voice
 from ztunnel.xds.pb import discovery_pb2
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
 from ztunnel.xds.snapshot import Snapshot, take
@@ -42,10 +42,10 @@ class Running:
 
     @property
     def state(self) -> list[str]:
-        return self.node.voice.readiness.render(trio.current_time())[1].splitlines()
+        return self.node.reporting.readiness.render(trio.current_time())[1].splitlines()
 
     def figure(self, name: str) -> dict[tuple[str, ...], float]:
-        families = {family.name: family for family in self.node.voice.figures.families()}
+        families = {family.name: family for family in self.node.reporting.figures.families()}
         return dict(families[name].samples) if name in families else {}
 
     def said(self, text: str) -> list[str]:
@@ -306,7 +306,7 @@ async def test_a_part_that_raises_ends_the_node_and_its_lease(autojump_clock):
 async def test_a_start_that_fails_closes_the_ports(tmp_path, capfd):
     settings = replace(SETTINGS, pins=tmp_path / "no-bpffs", cache_dir=tmp_path / "cache")
     with pytest.raises(ExceptionGroup) as caught:
-        await run_node(settings, Planes().plane, Voice(settings), Stop())
+        await run_node(settings, Planes().plane, Reporting(settings), Stop())
     assert caught.group_contains(Unsupported)
     assert "starting" in capfd.readouterr().out
 

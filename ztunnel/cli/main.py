@@ -55,7 +55,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """What the operator has to mend is one message, not a stack."""
+        """What the operator has to fix is one message, not a stack."""
         try:
             return super().invoke(ctx)
         except (ConfigError, Unsupported) as error:

@@ -21,9 +21,9 @@ from ztunnel.errors import ConfigError, Fault, Unsupported
 from ztunnel.identity.sign import Authority
 from ztunnel.kernel.probe import require_root
 from ztunnel.run.build import ControlPlane
+from ztunnel.run.reporting import Reporting, now
 from ztunnel.run.serve import run_node
 from ztunnel.run.stop import Stop
-from ztunnel.run.voice import Voice, now
 
 _MESH_CONFIG = Path("./etc/istio/config/mesh")
 
@@ -63,14 +63,14 @@ def _mesh_config() -> str:
 
 @contextmanager
 def _ungrouped() -> Iterator[None]:
-    """What the operator has to mend, without the groups that nurseries raise it in; bugs stay as they are."""
+    """What the operator has to fix, without the groups that nurseries raise it in; bugs stay as they are."""
     try:
         yield
     except BaseExceptionGroup as group:
-        to_mend, others = group.split((ConfigError, Unsupported))
-        if others is not None or to_mend is None:
+        to_fix, others = group.split((ConfigError, Unsupported))
+        if others is not None or to_fix is None:
             raise
-        raise click.ClickException("\n".join(dict.fromkeys(map(str, _leaves(to_mend))))) from None
+        raise click.ClickException("\n".join(dict.fromkeys(map(str, _leaves(to_fix))))) from None
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
@@ -81,17 +81,17 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 async def _run(settings: Settings) -> None:
     """A control plane over the folder, and the node proxy on it, in one process."""
-    voice, stop = Voice(settings), Stop()
-    with voice.heard():
+    reporting, stop = Reporting(settings), Stop()
+    with reporting.forward_logging():
         async with trio.open_nursery() as nursery:
             await nursery.start(stop.hear)
             with stop.starting:
-                plane = await _control(nursery, settings, voice)
-                await run_node(settings, plane, voice, stop)
+                plane = await _control(nursery, settings, reporting)
+                await run_node(settings, plane, reporting, stop)
             nursery.cancel_scope.cancel()
 
 
-async def _control(nursery: trio.Nursery, settings: Settings, voice: Voice) -> ControlPlane:
+async def _control(nursery: trio.Nursery, settings: Settings, reporting: Reporting) -> ControlPlane:
     """A control plane that serves in `nursery`, once its folder has been read."""
     assert settings.manifests is not None
     mesh = MeshSettings(
@@ -102,11 +102,11 @@ async def _control(nursery: trio.Nursery, settings: Settings, voice: Voice) -> C
         settings.network,
     )
     server = Server()
-    log = voice.log.scoped("control")
+    log = reporting.log.scoped("control")
     warned: set[str] = set()
 
     def observe() -> None:
-        voice.readiness.detail("manifests", "\n".join(map(str, watch.faults)))
+        reporting.readiness.detail("manifests", "\n".join(map(str, watch.faults)))
         for fault in watch.faults:
             log.error("manifest refused, the last good state stays in force", fault=str(fault))
         for warning in watch.warnings:
@@ -115,7 +115,7 @@ async def _control(nursery: trio.Nursery, settings: Settings, voice: Voice) -> C
                 log.warn(warning)
 
     watch = FolderWatch(settings.manifests, mesh, server.publish, observe)
-    voice.figures.gauge("ztunnel_manifest_faults", "Faults in the manifests", lambda: len(watch.faults))
+    reporting.figures.gauge("ztunnel_manifest_faults", "Faults in the manifests", lambda: len(watch.faults))
     await nursery.start(watch.run)
     if not watch.loaded:
         raise ConfigError(*watch.faults or (Fault(str(settings.manifests), 0, "", "no manifests"),))

@@ -2,7 +2,7 @@
 
 A change is taken over when a file looks the same twice in a row, a poll apart: whoever writes a file in
 several steps, or replaces it by removing it first, is given that time. What is wrong changes nothing: the
-last good state stays in force, and the faults say what is wrong until it is mended."""
+last good state stays in force, and the faults say what is wrong until it is fixed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Makes and removes the network of a laboratory: namespaces, links, addresses, routes, cgroups.
 
-One `ip -batch` for each namespace, all of one stage at once: two nodes with eight pods take about 0.2 s.
+One `ip -batch` for each namespace, all of one shop at once: two nodes with eight pods take about 0.2 s.
 """
 
 from __future__ import annotations

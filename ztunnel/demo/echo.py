@@ -67,7 +67,7 @@ class Loop:
                 self.deadlines.pop(fd)[1]()
 
 
-class Conversation:
+class H2Connection:
     """One connection of a caller."""
 
     def __init__(self, loop: Loop, sock: socket.socket, known: dict[str, str], calls: list[str]) -> None:
@@ -154,7 +154,7 @@ class Conversation:
         self._waiting = True
         answers: list[object] = []
 
-        def heard(said: object) -> None:
+        def answered(said: object) -> None:
             answers.append(said)
             if len(answers) == len(self._calls):
                 self._waiting = False
@@ -162,7 +162,7 @@ class Conversation:
                 self._ready(_OUT)
 
         for url in self._calls:
-            Call(self._loop, url, heard).start()
+            Call(self._loop, url, answered).start()
         return
 
     def _answer(self, answer: dict[str, object], method: str) -> None:
@@ -183,11 +183,11 @@ class Conversation:
 
 @dataclass
 class Call:
-    """One request to another server; `heard` gets its JSON, or {"url", "error"}."""
+    """One request to another server; `answered` gets its JSON, or {"url", "error"}."""
 
     loop: Loop
     url: str
-    heard: Callable[[object], None]
+    answered: Callable[[object], None]
     received: bytearray = field(default_factory=bytearray)
 
     def start(self) -> None:
@@ -199,7 +199,7 @@ class Call:
         try:
             found = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
         except OSError as error:
-            return self.heard({"url": self.url, "error": str(error)})
+            return self.answered({"url": self.url, "error": str(error)})
         self.sock = socket.socket(found[0][0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self.loop.deadlines[self.sock.fileno()] = (time.monotonic() + _CALL_SECONDS, self._timed_out)
         code = self.sock.connect_ex(found[0][4])
@@ -231,7 +231,7 @@ class Call:
             said = json.loads(self.received.partition(b"\r\n\r\n")[2])
         except ValueError:
             said = {"url": self.url, "error": error}
-        self.heard(said)
+        self.answered(said)
 
 
 def serve(port: int, known: dict[str, str], calls: list[str]) -> None:
@@ -251,7 +251,7 @@ def serve(port: int, known: dict[str, str], calls: list[str]) -> None:
                 sock, _ = listener.accept()
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                Conversation(loop, sock, known, calls)
+                H2Connection(loop, sock, known, calls)
         except OSError:  # none left, or the caller is gone already
             return
 

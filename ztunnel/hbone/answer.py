@@ -50,7 +50,7 @@ class IncomingTunnel(Tunnel):
             on_end(None)
             return
         self._on_end = on_end
-        self._session.conversation.answer(self, block)
+        self._session.h2.answer(self, block)
         self._reading = True
         self._join(app, counts)
         if self._backlog.held_bytes:
@@ -62,9 +62,9 @@ class IncomingTunnel(Tunnel):
         """Answer with an encoded header block (a status that is not 200) and end the stream."""
         if self._over:
             return
-        conversation = self._session.conversation
-        conversation.answer(self, block, end=True)
-        conversation.reset(self, Code.NO_ERROR)
+        h2 = self._session.h2
+        h2.answer(self, block, end=True)
+        h2.reset(self, Code.NO_ERROR)
         self._leave()
         self.cancelled = _nobody
 

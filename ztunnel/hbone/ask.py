@@ -56,7 +56,7 @@ class OutgoingTunnel(Tunnel):
         self._stop_timer()
         status = dict(untrusted).get(b":status", b"")
         if status != _OK:
-            self._session.conversation.reset(self, Code.CANCEL)
+            self._session.h2.reset(self, Code.CANCEL)
             self._refused(status, untrusted)
             return
         self._reading = True
@@ -94,7 +94,7 @@ class OutgoingTunnel(Tunnel):
 
     def _unanswered(self) -> None:
         self._timer = None
-        self._session.conversation.reset(self, Code.CANCEL)
+        self._session.h2.reset(self, Code.CANCEL)
         self._lost(HandshakeFailed("the peer did not answer CONNECT in time"))
 
     def _lost(self, error: ConnectionFailed) -> None:

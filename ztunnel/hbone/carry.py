@@ -21,13 +21,13 @@ from ztunnel.flow.flow import Counts
 from ztunnel.flow.timers import Timer
 from ztunnel.hbone.answer import IncomingTunnel
 from ztunnel.hbone.ask import OutgoingTunnel, TunnelEvents
+from ztunnel.hbone.connection import H2Connection
 from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.frame import HEADER_BYTES, MAX_STREAM_ID, Code, code_name, push_goaway, push_ping
 from ztunnel.hbone.join import Tunnel
 from ztunnel.hbone.limits import Ledger, Role
 from ztunnel.hbone.link import TlsLink
 from ztunnel.hbone.relay import Pipe
-from ztunnel.hbone.session import Conversation
 from ztunnel.hbone.stream import Stream
 
 READ_BYTES = 192 * 1024 - HEADER_BYTES
@@ -78,12 +78,12 @@ class Session:
         role = Role.CLIENT if on_request is None else Role.SERVER
         self.pipe = Pipe(engine, link, self, ledger.limits.control_backlog_bytes)
         self.push = self.pipe.push
-        self.conversation = Conversation(self, role, ledger.limits, engine.now)
+        self.h2 = H2Connection(self, role, ledger.limits, engine.now)
         ledger.sessions += 1
         self._set_reads()
         self._timer: Timer = engine.after(ledger.limits.settings_seconds, self._unsettled)
         self.pipe.start()
-        self.conversation.start()
+        self.h2.start()
 
     # What others ask for.
 
@@ -94,7 +94,7 @@ class Session:
 
     def can_take(self) -> bool:
         """Whether `open` may be called now. A full session takes tunnels again when some have ended."""
-        return self.alive and not self._retired and self.conversation.can_open and not self.ledger.full
+        return self.alive and not self._retired and self.h2.can_open and not self.ledger.full
 
     def open(
         self, block: bytes, app: socket.socket, counts: Counts, events: TunnelEvents, answer_seconds: float
@@ -111,7 +111,7 @@ class Session:
             raise Unreachable("the session takes no more tunnels")
         tunnel = OutgoingTunnel(self, events)
         self._add(tunnel)
-        self.conversation.open(tunnel, block)
+        self.h2.open(tunnel, block)
         tunnel.begin(app, counts, answer_seconds)
         return tunnel
 
@@ -134,7 +134,7 @@ class Session:
         """Close now, with GOAWAY(NO_ERROR); every tunnel ends with `error`."""
         self._close(Code.NO_ERROR, error)
 
-    # Conversation's host.
+    # H2Connection's host.
 
     def admits(self) -> bool:
         return self.alive and self._on_request is not None and not self.ledger.full
@@ -157,7 +157,7 @@ class Session:
 
     def on_pong(self, opaque: bytes) -> None:
         if opaque == _DRAIN_PING and self._draining:
-            self.push(push_goaway(self.conversation.refuse_streams(), Code.NO_ERROR))
+            self.push(push_goaway(self.h2.refuse_streams(), Code.NO_ERROR))
             self._retired = True
             self._close_if_done()
         elif opaque == _PING and self._pinged:
@@ -166,7 +166,7 @@ class Session:
             self._timer = self.engine.after(self.ledger.limits.ping_seconds, self._ping)
 
     def on_goaway(self, code: int) -> None:
-        self._retired = self._retired or self.conversation.role is Role.CLIENT
+        self._retired = self._retired or self.h2.role is Role.CLIENT
         self.engine.post(self._close_if_done)
 
     def on_window(self) -> None:
@@ -177,13 +177,13 @@ class Session:
     def received(self, untrusted: memoryview) -> None:
         if self._on_end is None:
             return
-        conversation = self.conversation
+        h2 = self.h2
         try:
-            conversation.receive(untrusted, self.engine.now)
+            h2.receive(untrusted, self.engine.now)
         except PeerError as error:
             self.ledger.calmed += error.reply == Code.ENHANCE_YOUR_CALM
             self._close(error.reply, HandshakeFailed(f"HTTP/2: {error} ({code_name(error.reply)})"))
-        spent = conversation.budget.spent
+        spent = h2.budget.spent
         if spent != self._glitches_told:
             self.ledger.glitches += spent - self._glitches_told
             self._glitches_told = spent
@@ -217,7 +217,7 @@ class Session:
 
     def _set_reads(self) -> None:
         """Peers that take large frames get one for each read; for others several reads make up for it."""
-        self.read_bytes = min(READ_BYTES, self.conversation.frame_bytes)
+        self.read_bytes = min(READ_BYTES, self.h2.frame_bytes)
         self.reads = max(1, READ_BYTES // 2 // self.read_bytes)
 
     def _resume_waiting(self) -> None:
@@ -246,7 +246,7 @@ class Session:
     def _close(self, code: int, error: ConnectionFailed | None) -> None:
         """Say goodbye, and close."""
         if self._on_end is not None:
-            self.push(push_goaway(self.conversation.refuse_streams(), code))
+            self.push(push_goaway(self.h2.refuse_streams(), code))
             self._end(error, linger=True)
 
     def _end(self, error: ConnectionFailed | None, linger: bool) -> None:
@@ -256,7 +256,7 @@ class Session:
         self._timer.cancel()
         self.ledger.sessions -= 1
         self.pipe.close(self.ledger.limits.goodbye_seconds if linger else 0)
-        self.conversation.streams.clear()
+        self.h2.streams.clear()
         lost = error or Unreachable("the session was closed")
         for tunnel in list(self.tunnels):
             tunnel.session_lost(lost)

@@ -1,4 +1,4 @@
-"""What a conversation needs of whoever drives it."""
+"""What an HTTP/2 connection needs of whoever drives it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ztunnel.hbone.stream import Stream
 
 
 class Host(Protocol):
-    """Who a conversation speaks through and reports to."""
+    """Who an HTTP/2 connection speaks through and reports to."""
 
     def push(self, frames: bytes) -> None:
         """Send these frames, after everything pushed before."""

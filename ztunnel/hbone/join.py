@@ -84,7 +84,7 @@ class Tunnel(Stream):
         """End now: the peer gets RST_STREAM(CANCEL), the application a reset. Nothing if it has ended
         already."""
         if not self._over:
-            self._session.conversation.reset(self, Code.CANCEL)
+            self._session.h2.reset(self, Code.CANCEL)
             self._end(error, reset=True)
 
     # The application's side.
@@ -157,7 +157,7 @@ class Tunnel(Stream):
         record, and the peer is woken up once.
         """
         session, pipe = self._session, self._pipe
-        conversation = session.conversation
+        h2 = session.h2
         for _ in range(session.reads + 1 if shut else session.reads):
             block = pipe.block or pipe.take_block()
             if block.at > GATHER_BYTES:
@@ -165,8 +165,8 @@ class Tunnel(Stream):
             limit = session.read_bytes
             if self.send_window < limit:
                 limit = self.send_window
-            if conversation.send_window < limit:
-                limit = conversation.send_window
+            if h2.send_window < limit:
+                limit = h2.send_window
             if limit <= 0 or pipe.blocked:
                 self._pause()
                 return
@@ -183,8 +183,8 @@ class Tunnel(Stream):
             _PACK_INTO(block.memory, at, count << 8, 0, self.stream_id)
             block.at = start + count
             self.send_window -= count
-            conversation.send_window -= count
-            conversation.budget.updates += UPDATES_PER_FRAME
+            h2.send_window -= count
+            h2.budget.updates += UPDATES_PER_FRAME
             if self._opener:
                 self._counts.up += count
             else:
@@ -212,7 +212,7 @@ class Tunnel(Stream):
 
     def _app_ended(self) -> None:
         self._reading = False
-        self._session.conversation.finish(self)
+        self._session.h2.finish(self)
         if self.remote_closed and not self._backlog.held_bytes:
             self._end_in_order()
         else:
@@ -221,7 +221,7 @@ class Tunnel(Stream):
     def _app_gone(self) -> None:
         """The application's side is reset. For the log that is an end like any other (as in Istio's
         ztunnel)."""
-        self._session.conversation.reset(self, Code.CANCEL)
+        self._session.h2.reset(self, Code.CANCEL)
         words = self._last_words
         self._end(words[0] if words else None, reset=True)
 
@@ -236,7 +236,7 @@ class Tunnel(Stream):
             except BlockingIOError:
                 pass
             except OSError:
-                self._session.conversation.take(self, count)
+                self._session.h2.take(self, count)
                 self._app_gone()
                 return
             self._took(sent)
@@ -252,7 +252,7 @@ class Tunnel(Stream):
             self._counts.down += count
         else:
             self._counts.up += count
-        self._session.conversation.take(self, count)
+        self._session.h2.take(self, count)
 
     def _flush(self) -> None:
         """The application's socket takes bytes again."""
@@ -327,7 +327,7 @@ class Tunnel(Stream):
         lost = self._backlog.clear()
         session.ledger.buffered_bytes -= lost
         if lost:
-            session.conversation.take(self, lost)
+            session.h2.take(self, lost)
         if closing and self._events != _UNWATCHED:
             self._session.engine.forget(self._fd)
             self._events = _UNWATCHED

@@ -7,7 +7,7 @@ receive ── header ──> DATA: `_begin_data` says who gets it; its bytes ar
 ```
 
 This is the hot loop of the data path: a DATA frame that is whole costs no object but the view of its
-payload. That is why the protocol's state is a subclass (`Conversation`) and not a second object.
+payload. That is why the protocol's state is a subclass (`H2Connection`) and not a second object.
 """
 
 from __future__ import annotations

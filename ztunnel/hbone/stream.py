@@ -11,7 +11,7 @@ _NO_WINDOW = ReceiveWindow(0)
 class Stream:
     """Protocol state of one stream, and what happens to it.
 
-    The conversation calls the `on_` methods, which a subclass gives a meaning: a socket in the product, a
+    The connection calls the `on_` methods, which a subclass gives a meaning: a socket in the product, a
     list in tests. It is one object and not two because every byte of every tunnel passes here.
 
     Attributes:
@@ -50,7 +50,7 @@ class Stream:
 
     def on_data(self, payload: memoryview) -> None:
         """Bytes from the peer. The view is void after the call; what is kept must be copied, and everything
-        has to be reported to `Conversation.take` when it has left our hands."""
+        has to be reported to `H2Connection.take` when it has left our hands."""
 
     def on_end(self) -> None:
         """The peer will send no more."""

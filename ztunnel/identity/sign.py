@@ -58,7 +58,7 @@ class Authority:
             now: the present by default.
 
         Raises:
-            ConfigError: the directory or a file in it cannot be used; says which one, why, and what mends it.
+            ConfigError: the directory or a file in it cannot be used; says which one, why, and what fixes it.
         """
         now = now or datetime.now(UTC)
         with _disk_faults(directory):
@@ -216,13 +216,13 @@ def _check_directory(directory: Path) -> None:
 
 @contextmanager
 def _disk_faults(path: Path) -> Iterator[None]:
-    """An error of the file system as the operator's: `path`, what happened, and the mend."""
+    """An error of the file system as the operator's: `path`, what happened, and the fix."""
     try:
         yield
     except OSError as error:
         where = Path(error.filename) if isinstance(error.filename, str | os.PathLike) else path
-        mend = "the root key and certificate need a directory that this process can write and that has space"
-        raise _fault(where, f"{error.strerror}: {mend}") from error
+        fix = "the root key and certificate need a directory that this process can write and that has space"
+        raise _fault(where, f"{error.strerror}: {fix}") from error
 
 
 def _fault(path: Path, message: str) -> ConfigError:

@@ -39,7 +39,7 @@ class LocalPod(Protocol):
 
     @property
     def serving(self) -> bool:
-        """False once it was given back: sessions that stand only now are asked to go."""
+        """False once it was removed: sessions that stand only now are asked to go."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from ztunnel.model.connection import Direction
 
 Contain = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 """Runs one connection's part; a bug in it ends that part, is logged and counted, and nothing else
-(`run/voice.py`)."""
+(`run/reporting.py`)."""
 
 HANDSHAKE_SECONDS = 10.0
 _WAITING = 1024
@@ -157,7 +157,7 @@ class Handshakes:
             sock.close()
             raise
         self._sessions.setdefault(pod.uid, set()).add(session)
-        if not pod.serving:  # it was given back while the peer shook hands
+        if not pod.serving:  # it was removed while the peer shook hands
             session.drain()
 
     def _ended(self, uid: str, session: Session, error: ConnectionFailed | None) -> None:

@@ -1,5 +1,5 @@
 """What this kernel and machine can do, asked by doing it; what is missing is said in one sentence with its
-mend."""
+fix."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ line needs.
               └──── dialling failed, or the new session took nobody ──> the whole line fails, with the reason
 
 A peer that refuses the connection is asked again for a second: its proxy may be restarting, or may be about
-to listen in a pod that has just been taken into the mesh. Nothing of the application has been sent by then.
+to listen in a pod that has just been enrolled. Nothing of the application has been sent by then.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from ztunnel.state.world import World
 
 Contain = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 """Runs one connection's part; a bug in it ends that part, is logged and counted, and nothing else
-(`run/voice.py`)."""
+(`run/reporting.py`)."""
 
 _AGAIN_SECONDS = 0.05
 _FULL = "applications do not take what was sent to them, and no more can be held (ZTUNNEL_BUFFER_LIMIT)"

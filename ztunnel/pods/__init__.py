@@ -1,1 +1,1 @@
-"""Pods of this node: which of them are in the mesh, and how one is taken in and given back."""
+"""Pods of this node: which of them are in the mesh, and how one is enrolled and removed."""

@@ -51,7 +51,7 @@ class Listeners:
 
 
 class CannotEnroll(Exception):
-    """A pod cannot be taken in now; the message says why and what to do. It is tried again."""
+    """A pod cannot be enrolled now; the message says why and what to do. It is tried again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,8 +62,8 @@ class Enrolled:
         network: its namespace, and its addresses as they are now.
         listeners: None once it does not answer on our ports any more.
         switches: the sysctls that we set, with what they were before.
-        outside: cookies of its sockets that were connected before it was taken in.
-        serving: False once it was given back.
+        outside: cookies of its sockets that were connected before it was enrolled.
+        serving: False once it was removed.
     """
 
     uid: str
@@ -112,10 +112,10 @@ def enroll(
 def resume(
     redirection: Redirection, workload: Workload, enrolled: Enrolled, listening: Listening = DUAL_STACK
 ) -> None:
-    """Take a pod in again that was given back and not released, with the listeners that still stand.
+    """Enroll a pod again that was removed and not released, with the listeners that still stand.
 
     Raises:
-        CannotEnroll: as `enroll`; then it is still given back.
+        CannotEnroll: as `enroll`; then it is still removed.
     """
     netns = enrolled.network.netns
     with ExitStack() as undo:
@@ -191,7 +191,7 @@ def pod_network(netns: NetworkNamespace, found: tuple[IPAddress, ...]) -> PodNet
 
 
 def outside_of(enrolled: Enrolled) -> list[LiveSocket]:
-    """Those connections of the pod that were made before it was taken in and still live. Raises OSError."""
+    """Those connections of the pod that were made before it was enrolled and still live. Raises OSError."""
     if not enrolled.outside:
         return []
     return [each for each in connections(enrolled.network.netns) if each.cookie in enrolled.outside]
@@ -257,7 +257,7 @@ def _capture(redirection: Redirection, enrolled: Enrolled, listeners: Listeners)
 
 def _outside(redirection: Redirection, network: PodNetwork) -> frozenset[int]:
     """Cookies of the pod's connections that no proxy carries, neither ours nor an application's with us, and
-    that are no direct flows, which live on while a pod is given back."""
+    that are no direct flows, which live on while a pod is removed."""
     here = [each for each in connections(network.netns) if not each.local.ip.is_loopback]
     if not here:
         return frozenset()

@@ -36,7 +36,7 @@ class Held:
     Attributes:
         path: where its namespace was found.
         identity: the one whose certificate is wanted for it, None for none.
-        grace: ends the time for which it still answers after it was given back.
+        grace: ends the time for which it still answers after it was removed.
     """
 
     def __init__(self, ways: Ways, enrolled: Enrolled, path: str) -> None:
@@ -66,7 +66,7 @@ class Held:
         """Take up what comes in on the listeners, unless that goes on already.
 
         Raises:
-            OSError: the engine cannot watch them; then the pod is given back and does not answer.
+            OSError: the engine cannot watch them; then the pod is removed and does not answer.
         """
         enrolled, ways = self.enrolled, self._ways
         listeners = enrolled.listeners
@@ -95,12 +95,12 @@ class Held:
         self._ways.handshakes.drain(self.enrolled.uid)
 
     def go_on(self) -> None:
-        """It was given back, and is wanted again."""
+        """It was removed, and is wanted again."""
         grace, self.grace = self.grace, None
         if grace is not None:
             grace.cancel()
 
-    def hush(self) -> None:
+    def stop_listening(self) -> None:
         """From now on it does not answer on our ports, and no certificate is kept for it."""
         self.go_on()
         for acceptor in self._acceptors:
@@ -120,7 +120,7 @@ class Held:
 
     def end(self) -> None:
         """End all that is left of a pod whose namespace is gone: its connections lead nowhere."""
-        self.hush()
+        self.stop_listening()
         ways, uid = self._ways, self.enrolled.uid
         gone = Drained("the pod has gone")
         for live in ways.inbound.live.of(uid):
@@ -132,7 +132,7 @@ class Held:
 
     def let_go(self) -> None:
         """The process ends: the pod stays as it is, captured and without a proxy."""
-        self.hush()
+        self.stop_listening()
         self.enrolled.network.netns.close()
 
     def show(self, state: str) -> dict[str, object]:

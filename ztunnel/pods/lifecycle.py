@@ -1,4 +1,4 @@
-"""Which pods to take in and which to give back: wanted against enrolled, as a pure comparison.
+"""Which pods to enroll and which to remove: wanted against enrolled, as a pure comparison.
 
 A pod is wanted when the world says that it runs on this node and speaks HBONE. It is enrolled when its
 network namespace carries our listeners and programs. A namespace is known by its inode: a pod that was

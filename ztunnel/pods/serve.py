@@ -1,7 +1,7 @@
 """Keeps the pods of this node enrolled as the world says: at once when it changes, and by looking again.
 
-A pod that cannot be taken in stays pending and is tried again; the node is not ready meanwhile. A pod that is
-given back keeps its listeners for a moment, so that whoever has not heard of it yet is still served, and
+A pod that cannot be enrolled stays pending and is tried again; the node is not ready meanwhile. A pod that is
+removed keeps its listeners for a moment, so that whoever has not heard of it yet is still served, and
 its namespace until its last connection has ended. If it is wanted again before that, it goes on with what
 it still has.
 """
@@ -33,7 +33,7 @@ TRY_AGAIN_SECONDS = 0.25
 """While a pod is pending: maybe its addresses are just being set, and it is not in the mesh yet."""
 
 GRACE_SECONDS = 2.0
-"""How long a pod that was given back still answers on its ports: other nodes hear of it within a second."""
+"""How long a pod that was removed still answers on its ports: other nodes hear of it within a second."""
 
 _READINESS = "pods"
 _NO_NAMESPACE = "its network namespace is not there yet"
@@ -100,7 +100,7 @@ class Pods:
             held.refuse()
 
     def outside(self) -> list[Sample]:
-        """For each pod, how many of its connections were made before it was taken in and still live."""
+        """For each pod, how many of its connections were made before it was enrolled and still live."""
         samples: list[Sample] = []
         for uid, held in self._held.items():
             workload = self._hold.world.workload(uid)
@@ -124,7 +124,7 @@ class Pods:
         )
 
     def dump(self) -> dict[str, object]:
-        """The pods by uid, for the configuration dump: `Up`, `Draining` (given back, with connections) or
+        """The pods by uid, for the configuration dump: `Up`, `Draining` (removed, with connections) or
         `Pending`."""
         shown: dict[str, object] = {
             uid: {"state": "Pending", "reason": why} for uid, why in self._pending.items()
@@ -148,16 +148,16 @@ class Pods:
         for uid in todo.withdraw:
             self._withdraw(uid, graces)
         for uid in todo.enroll if not self._stopping else ():
-            self._take_in(wanted[uid], found[uid])
+            self._enroll_pod(wanted[uid], found[uid])
             await trio.lowlevel.checkpoint()
         await self._refresh(wanted)
         self._let_go()
         self._withdraw_strangers(wanted)
         self._tell()
 
-    # Taking in.
+    # Enrolling.
 
-    def _take_in(self, workload: Workload, inode: int | None) -> None:
+    def _enroll_pod(self, workload: Workload, inode: int | None) -> None:
         uid = workload.uid
         held = self._parting.get(uid)
         if held is not None and held.inode != inode:
@@ -217,7 +217,7 @@ class Pods:
         self._networks[uid] = network
         self._log.info("pod readdressed", pod=uid, addresses=", ".join(map(str, network.addresses)))
 
-    # Giving back.
+    # Removing.
 
     def _withdraw(self, uid: str, graces: trio.Nursery) -> None:
         """Give a pod back. Its new connections are its own at once."""
@@ -234,7 +234,7 @@ class Pods:
         with scope:
             await trio.sleep(GRACE_SECONDS)
         if not scope.cancel_called:
-            held.hush()
+            held.stop_listening()
             self._stirred.set()
 
     def _drop(self, uid: str) -> None:
@@ -249,7 +249,7 @@ class Pods:
         try:
             withdraw(self._redirection, held.enrolled)
         except OSError as error:
-            self._pending[uid] = f"cannot be given back: {error}"
+            self._pending[uid] = f"cannot be removed: {error}"
             return False
         del self._held[uid]
         self._networks.pop(uid, None)

@@ -26,7 +26,7 @@ def ensure_loaded(settings: RedirectSettings) -> bool:
         Whether anything had to be loaded.
 
     Raises:
-        Unsupported: this machine lacks something; the message names the mend.
+        Unsupported: this machine lacks something; the message names the fix.
         OSError: the cache cannot be made.
     """
     probe.require_root()

@@ -35,7 +35,7 @@ from ztunnel.redirect.attach import CgroupBranch, Redirection
 from ztunnel.redirect.layout import NUMBER
 from ztunnel.redirect.load import ensure_loaded
 from ztunnel.redirect.plan import Pins, RedirectSettings, pin_name
-from ztunnel.run.voice import Voice, now
+from ztunnel.run.reporting import Reporting, now
 from ztunnel.state.delta import Change
 from ztunnel.state.hold import Hold
 from ztunnel.state.world import World
@@ -64,7 +64,7 @@ class Node:
     """The parts of a running node proxy."""
 
     settings: Settings
-    voice: Voice
+    reporting: Reporting
     engine: Engine
     redirection: Redirection
     hold: Hold
@@ -130,9 +130,11 @@ def _node_clients(who: str, root: Path) -> tuple[Sequence[int] | None, CgroupBra
     return find_kubelet(root), None
 
 
-def build_node(settings: Settings, plane: ControlPlane, voice: Voice, redirection: Redirection) -> Node:
+def build_node(
+    settings: Settings, plane: ControlPlane, reporting: Reporting, redirection: Redirection
+) -> Node:
     rng = Random(SystemRandom().getrandbits(256))  # for choices and trace ids, never for keys
-    engine = Engine(voice.bug)
+    engine = Engine(reporting.bug)
     hold = Hold(World(settings.network))
     ledger = Ledger(
         Limits(
@@ -143,9 +145,11 @@ def build_node(settings: Settings, plane: ControlPlane, voice: Voice, redirectio
             buffered_bytes=settings.buffer_limit_bytes,
         )
     )
-    write = voice.access_log.write if settings.access_log else None
-    wants = voice.access_log.wants
-    report = Report(voice.metrics, write, time.monotonic, time.time_ns, settings.log_format == "json", wants)
+    write = reporting.access_log.write if settings.access_log else None
+    wants = reporting.access_log.wants
+    report = Report(
+        reporting.metrics, write, time.monotonic, time.time_ns, settings.log_format == "json", wants
+    )
     certificates = Certificates(plane.certificates, now, rng, settings.secret_ttl_seconds)
     live, direct_live = LiveConnections(), LiveConnections(judge_live_direct(settings.same_node))
     direct = DirectFlows(engine, redirection, hold, report, direct_live)
@@ -161,12 +165,12 @@ def build_node(settings: Settings, plane: ControlPlane, voice: Voice, redirectio
     pods = Pods(
         Ways(outbound, inbound, handshakes, certificates),
         NamedNamespaces(settings.pod_netns),
-        voice.log.scoped("pods"),
-        voice.readiness,
+        reporting.log.scoped("pods"),
+        reporting.readiness,
         Listening(settings.ipv6, keepalive),
     )
     return Node(
-        settings, voice, engine, redirection, hold, ledger, certificates, outbound, tunnels, handshakes,
+        settings, reporting, engine, redirection, hold, ledger, certificates, outbound, tunnels, handshakes,
         Follower(direct, hold), pods, live,
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ from ztunnel.telemetry.labels import Reporter
 
 def register_figures(node: Node) -> None:
     """Bring them to the register."""
-    figures, ledger = node.voice.figures, node.ledger
+    figures, ledger = node.reporting.figures, node.ledger
     node.pods.register(figures)
     figures.counter(
         "ztunnel_redirect_outcomes_total",

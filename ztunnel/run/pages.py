@@ -17,7 +17,7 @@ from ztunnel.errors import ConfigError, Fault
 from ztunnel.model.address import Endpoint
 from ztunnel.run.build import Node
 from ztunnel.run.dump import dump_node
-from ztunnel.run.voice import Voice
+from ztunnel.run.reporting import Reporting
 from ztunnel.telemetry.serve import Admin, Scrape, serve_admin, serve_metrics, serve_readiness
 
 _BACKLOG = 128
@@ -52,8 +52,8 @@ async def listen(settings: Settings) -> Listeners:
                 sock = await _open(address, settings.ipv6)
             except OSError as error:
                 variable = f"ZTUNNEL_{name.upper()}_ADDRESS"
-                mend = "stop who listens there, or set" if error.errno == errno.EADDRINUSE else "set"
-                message = f"{error.strerror or error}: {mend} {variable}"
+                fix = "stop who listens there, or set" if error.errno == errno.EADDRINUSE else "set"
+                message = f"{error.strerror or error}: {fix} {variable}"
                 raise ConfigError(Fault(f"{name} address {address}", 0, "", message)) from error
             undo.callback(sock.close)
             opened.append(trio.SocketListener(sock))
@@ -78,17 +78,17 @@ async def _open(address: Endpoint, ipv6: bool) -> trio.socket.SocketType:
     return sock
 
 
-async def serve_public(voice: Voice, listeners: Listeners) -> None:
+async def serve_public(reporting: Reporting, listeners: Listeners) -> None:
     """Metrics and readiness: from the start of the process, whatever it still waits for. Until cancelled."""
-    scrape = Scrape(voice.metrics, voice.figures)
+    scrape = Scrape(reporting.metrics, reporting.figures)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_metrics, [listeners.metrics], scrape, voice.boundary)
-        nursery.start_soon(serve_readiness, [listeners.readiness], voice.readiness, voice.boundary)
+        nursery.start_soon(serve_metrics, [listeners.metrics], scrape, reporting.boundary)
+        nursery.start_soon(serve_readiness, [listeners.readiness], reporting.readiness, reporting.boundary)
 
 
 async def serve_private(
     node: Node, listeners: Listeners, stop: Callable[[], None], drain: Callable[[], None]
 ) -> None:
     """The admin page, until cancelled: `stop` ends the process, `drain` only refuses what is new."""
-    admin = Admin(partial(dump_node, node), node.voice.levels, stop, drain)
-    await serve_admin([listeners.admin], admin, node.voice.boundary)
+    admin = Admin(partial(dump_node, node), node.reporting.levels, stop, drain)
+    await serve_admin([listeners.admin], admin, node.reporting.boundary)

@@ -25,8 +25,8 @@ from ztunnel.run.build import ControlPlane, Node, build_node, open_redirection
 from ztunnel.run.compiled import compiled_modules
 from ztunnel.run.figures import register_figures
 from ztunnel.run.pages import Listeners, listen, serve_private, serve_public
+from ztunnel.run.reporting import STATE, Reporting
 from ztunnel.run.stop import Stop
-from ztunnel.run.voice import STATE, Voice
 from ztunnel.state.subscribe import subscribe
 from ztunnel.telemetry.component import XdsFigures
 from ztunnel.xds.pb import discovery_pb2
@@ -47,7 +47,7 @@ _REDIRECTION, _DRAINING = "redirection", "draining"
 _STREAM, _REJECTED = "control plane", "resources rejected"
 
 
-async def run_node(settings: Settings, plane: ControlPlane, voice: Voice, stop: Stop) -> None:
+async def run_node(settings: Settings, plane: ControlPlane, reporting: Reporting, stop: Stop) -> None:
     """Run until the end is asked for, and drain.
 
     Raises:
@@ -59,24 +59,24 @@ async def run_node(settings: Settings, plane: ControlPlane, voice: Voice, stop: 
     listeners = await listen(settings)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(voice.writer.run)
-            nursery.start_soon(serve_public, voice, listeners)
-            _say_what_starts(voice, settings)
-            voice.readiness.pend(_REDIRECTION)
+            nursery.start_soon(reporting.writer.run)
+            nursery.start_soon(serve_public, reporting, listeners)
+            _say_what_starts(reporting, settings)
+            reporting.readiness.pend(_REDIRECTION)
             with await trio.to_thread.run_sync(open_redirection, settings) as redirection:
                 await trio.lowlevel.checkpoint_if_cancelled()
-                voice.readiness.done(_REDIRECTION)
+                reporting.readiness.done(_REDIRECTION)
                 stop.started()
-                await run_parts(build_node(settings, plane, voice, redirection), plane, listeners, stop)
-            voice.log.info("ended", node=settings.node)
+                await run_parts(build_node(settings, plane, reporting, redirection), plane, listeners, stop)
+            reporting.log.info("ended", node=settings.node)
             nursery.cancel_scope.cancel()
     finally:
         listeners.close()
 
 
-def _say_what_starts(voice: Voice, settings: Settings) -> None:
+def _say_what_starts(reporting: Reporting, settings: Settings) -> None:
     build = {"version": __version__, "compiled": str(bool(compiled_modules())).lower()}
-    voice.log.info("starting", **build, node=settings.node, cluster=settings.cluster)
+    reporting.log.info("starting", **build, node=settings.node, cluster=settings.cluster)
 
 
 async def run_parts(node: Node, plane: ControlPlane, listeners: Listeners, stop: Stop) -> None:
@@ -86,7 +86,7 @@ async def run_parts(node: Node, plane: ControlPlane, listeners: Listeners, stop:
     """
     register_figures(node)
     received, draining = trio.Event(), trio.Event()
-    contain, refuse_new = node.voice.contain, partial(_refuse_new, node, draining)
+    contain, refuse_new = node.reporting.contain, partial(_refuse_new, node, draining)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(drive, node.engine)
@@ -136,7 +136,7 @@ class _CountedSubscriber(Subscriber):
 
 async def _follow_world(node: Node, plane: ControlPlane, received: trio.Event) -> None:
     """Subscribe for as long as we run; while there is no control plane the world stays as it is."""
-    voice, figures = node.voice, XdsFigures(node.voice.figures)
+    reporting, figures = node.reporting, XdsFigures(node.reporting.figures)
     subscriber = _subscriber(node.settings, figures)
     missing = dict.fromkeys(TYPES)
     least, most = _RETRY_SECONDS
@@ -146,12 +146,12 @@ async def _follow_world(node: Node, plane: ControlPlane, received: trio.Event) -
         nonlocal pause
         pause = least  # it answers: the next stream need not wait
         missing.pop(update.type_url, None)
-        _tell_world(voice, subscriber, update, tuple(missing))
+        _tell_world(reporting, subscriber, update, tuple(missing))
         if subscriber.complete and not received.is_set():
-            voice.readiness.done(STATE)
+            reporting.readiness.done(STATE)
             received.set()
 
-    voice.readiness.detail(STATE, _waits_for(tuple(missing)))
+    reporting.readiness.detail(STATE, _waits_for(tuple(missing)))
     while True:
         reason, error = "Complete", "the control plane has closed it"
         try:
@@ -159,8 +159,8 @@ async def _follow_world(node: Node, plane: ControlPlane, received: trio.Event) -
         except (PeerError, trio.WouldBlock) as failure:
             reason, error = "Error", str(failure) or "too many streams wait for the control plane"
         figures.terminated(reason)
-        voice.log.warn("xDS stream ended", error=error, retry_seconds=pause)
-        voice.readiness.detail(_STREAM, f"the stream has ended: {error}")
+        reporting.log.warn("xDS stream ended", error=error, retry_seconds=pause)
+        reporting.readiness.detail(_STREAM, f"the stream has ended: {error}")
         await trio.sleep(pause)
         pause = min(pause * 2, most)
 
@@ -173,14 +173,16 @@ def _subscriber(settings: Settings, figures: XdsFigures) -> Subscriber:
     return _CountedSubscriber(described, settings.network, figures)
 
 
-def _tell_world(voice: Voice, subscriber: Subscriber, update: Update, missing: tuple[str, ...]) -> None:
+def _tell_world(
+    reporting: Reporting, subscriber: Subscriber, update: Update, missing: tuple[str, ...]
+) -> None:
     for reason in update.rejected[:_SHOWN_REASONS]:
-        voice.log.warn("resource rejected", reason=reason)
+        reporting.log.warn("resource rejected", reason=reason)
     rejected = subscriber.rejected
     more = (f"and {len(rejected) - _SHOWN_REASONS} more",) if len(rejected) > _SHOWN_REASONS else ()
-    voice.readiness.detail(_REJECTED, "\n".join((*rejected[:_SHOWN_REASONS], *more)))
-    voice.readiness.detail(STATE, _waits_for(missing))
-    voice.readiness.detail(_STREAM, "")
+    reporting.readiness.detail(_REJECTED, "\n".join((*rejected[:_SHOWN_REASONS], *more)))
+    reporting.readiness.detail(STATE, _waits_for(missing))
+    reporting.readiness.detail(_STREAM, "")
 
 
 def _waits_for(missing: tuple[str, ...]) -> str:
@@ -193,7 +195,7 @@ async def _serve_pods(node: Node, received: trio.Event, draining: trio.Event) ->
     await received.wait()
     async with trio.open_nursery() as nursery:
         await nursery.start(node.pods.run)
-        with node.voice.boundary():
+        with node.reporting.boundary():
             node.follower.resume()
         nursery.start_soon(_renew_lease, node, draining)
         nursery.start_soon(_announce, node)
@@ -215,10 +217,12 @@ def _up(node: Node) -> int:
 
 async def _announce(node: Node) -> None:
     """One line when the node is ready for the first time."""
-    while node.voice.readiness.pending(trio.current_time()):  # noqa: ASYNC110 (many parts make it so)
+    while node.reporting.readiness.pending(trio.current_time()):  # noqa: ASYNC110 (many parts make it so)
         await trio.sleep(_LOOK_SECONDS)
     world = node.hold.world
-    node.voice.log.info("ready", pods=_up(node), workloads=len(world.workloads), policies=len(world.policies))
+    node.reporting.log.info(
+        "ready", pods=_up(node), workloads=len(world.workloads), policies=len(world.policies)
+    )
 
 
 async def _keep_sessions(node: Node) -> None:
@@ -234,8 +238,8 @@ def _refuse_new(node: Node, draining: trio.Event) -> None:
     if draining.is_set():
         return
     draining.set()
-    node.voice.log.info("draining")
-    node.voice.readiness.pend(_DRAINING)
+    node.reporting.log.info("draining")
+    node.reporting.readiness.pend(_DRAINING)
     node.pods.stop_accepting()
     node.redirection.end_lease()
     node.tunnels.leave(lambda key: True)

@@ -4,7 +4,7 @@ from ztunnel.demo.claims.claim import Claim, Finding, Findings, Outcome, parse_n
 from ztunnel.errors import ConfigError
 
 CLAIMS = tuple(
-    Claim(number, f"claim {number}", "by looking", lambda stage, findings: None) for number in (1, 2, 7)
+    Claim(number, f"claim {number}", "by looking", lambda shop, findings: None) for number in (1, 2, 7)
 )
 
 

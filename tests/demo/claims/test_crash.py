@@ -8,5 +8,5 @@ from ztunnel.demo.claims.claim import Claim
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 
-def test_a_killed_proxy_fails_closed_and_its_restart_mends_all(check: Callable[[Claim], list[str]]) -> None:
+def test_a_killed_proxy_fails_closed_and_its_restart_fixes_all(check: Callable[[Claim], list[str]]) -> None:
     assert check(crash.CLAIM) == []

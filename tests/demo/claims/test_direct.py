@@ -4,7 +4,7 @@ import pytest
 
 from ztunnel.demo.claims import direct
 from ztunnel.demo.claims.claim import Claim
-from ztunnel.demo.claims.stage import LABEL, NAMESPACE, Stage
+from ztunnel.demo.claims.shop import LABEL, NAMESPACE, Shop
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -19,21 +19,21 @@ def test_calls_on_one_node_are_direct_authorized_and_counted(check: Callable[[Cl
     assert check(direct.CLAIM) == []
 
 
-def test_a_proxy_in_the_path_is_seen(stage: Stage) -> None:
-    laboratory = stage.laboratory
+def test_a_proxy_in_the_path_is_seen(shop: Shop) -> None:
+    laboratory = shop.laboratory
 
     def modes() -> set[str]:
         return {
-            each["sameNode"] for each in stage.dump("node-1")["workloads"] if each["namespace"] == NAMESPACE
+            each["sameNode"] for each in shop.dump("node-1")["workloads"] if each["namespace"] == NAMESPACE
         }
 
     laboratory.apply(SHOP % "mtls")
     try:
-        stage.until("the mode is in force", lambda: modes() == {"mtls"})
-        to = stage.pod("orders-1")
-        local = direct.open_direct(stage, "load", "tunnelled", to)
-        assert not direct.is_direct(stage, "load", local, "orders-1", to)
+        shop.until("the mode is in force", lambda: modes() == {"mtls"})
+        to = shop.pod("orders-1")
+        local = direct.open_direct(shop, "load", "tunnelled", to)
+        assert not direct.is_direct(shop, "load", local, "orders-1", to)
     finally:
-        stage.caller("load").close("tunnelled")
+        shop.caller("load").close("tunnelled")
         laboratory.apply(SHOP % "auto")
-        stage.until("the mode is in force", lambda: modes() == {"auto"})
+        shop.until("the mode is in force", lambda: modes() == {"auto"})

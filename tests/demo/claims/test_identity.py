@@ -4,7 +4,7 @@ import pytest
 
 from ztunnel.demo.claims import identity
 from ztunnel.demo.claims.claim import Claim
-from ztunnel.demo.claims.stage import Stage
+from ztunnel.demo.claims.shop import Shop
 from ztunnel.demo.operate import BUNDLED
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
@@ -14,14 +14,12 @@ def test_identity_decides_at_both_ends(check: Callable[[Claim], list[str]]) -> N
     assert check(identity.CLAIM) == []
 
 
-def test_without_its_policy_the_claim_fails(stage: Stage, check: Callable[[Claim], list[str]]) -> None:
+def test_without_its_policy_the_claim_fails(shop: Shop, check: Callable[[Claim], list[str]]) -> None:
     policy = (BUNDLED / "policy.yaml").read_text()
-    stage.laboratory.apply(policy, delete=True)
+    shop.laboratory.apply(policy, delete=True)
     try:
-        stage.until(
-            "the policy is gone", lambda: not any(stage.dump(node)["policies"] for node in stage.nodes)
-        )
+        shop.until("the policy is gone", lambda: not any(shop.dump(node)["policies"] for node in shop.nodes))
         assert any("load calls payments: answered" in complaint for complaint in check(identity.CLAIM))
     finally:
-        stage.laboratory.apply(policy)
-        stage.until("the policy is back", lambda: all(stage.dump(node)["policies"] for node in stage.nodes))
+        shop.laboratory.apply(policy)
+        shop.until("the policy is back", lambda: all(shop.dump(node)["policies"] for node in shop.nodes))

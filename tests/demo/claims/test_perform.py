@@ -7,7 +7,7 @@ import pytest
 from ztunnel.demo import find
 from ztunnel.demo.claims.claim import Claim, Findings
 from ztunnel.demo.claims.perform import perform
-from ztunnel.demo.claims.stage import Stage
+from ztunnel.demo.claims.shop import Shop
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.operate import Laboratory
 
@@ -22,11 +22,11 @@ def laboratory() -> Iterator[Laboratory]:
         yield laboratory
 
 
-def look(stage: Stage, findings: Findings) -> None:
-    findings.note(f"lifetime {stage.dump('node-1')['config']['secret_ttl_seconds']}")
+def look(shop: Shop, findings: Findings) -> None:
+    findings.note(f"lifetime {shop.dump('node-1')['config']['secret_ttl_seconds']}")
 
 
-def stumble(stage: Stage, findings: Findings) -> None:
+def stumble(shop: Shop, findings: Findings) -> None:
     findings.note("so far so good")
     raise LaboratoryFailed("a stone in the way")
 

@@ -5,7 +5,7 @@ from rich.console import Console
 from ztunnel.demo.claims.claim import Claim, Finding, Outcome
 from ztunnel.demo.claims.table import complaints, progress, summary, table
 
-CLAIM = Claim(3, "Addresses are true", "by asking both ends", lambda stage, findings: None)
+CLAIM = Claim(3, "Addresses are true", "by asking both ends", lambda shop, findings: None)
 GOOD = Outcome(CLAIM, (Finding("12 of 12", True),), 0.25)
 BAD = Outcome(CLAIM, (Finding("12 of 12", True), Finding("[2 of 3]", False)), 0.25, "the node is gone")
 

@@ -1,6 +1,6 @@
 import pytest
 
-from ztunnel.demo.claims.stage import Stage
+from ztunnel.demo.claims.shop import Shop
 from ztunnel.demo.claims.talk import Answer, Caller, parse_answer
 from ztunnel.demo.failure import LaboratoryFailed
 
@@ -15,11 +15,11 @@ def test_an_answer_is_read_as_a_caller_prints_it() -> None:
 
 @pytest.mark.root
 @pytest.mark.timeout(60)
-def test_a_caller_opens_asks_exchanges_and_closes(stage: Stage) -> None:
-    with Caller(stage.laboratory, "load") as caller:
-        called = caller.call(stage.pod("orders-1"))
+def test_a_caller_opens_asks_exchanges_and_closes(shop: Shop) -> None:
+    with Caller(shop.laboratory, "load") as caller:
+        called = caller.call(shop.pod("orders-1"))
         assert (called.error, called.said["pod"], called.peer[1]) == ("", "orders-1", 8080)
-        assert not caller.open("a", stage.pod("orders-2")).error
+        assert not caller.open("a", shop.pod("orders-2")).error
         assert caller.exchange("a", "some text", 100).echoed == 900
         assert caller.lives("a")
         assert caller.ends(["a"], 0.0) == {}
@@ -28,8 +28,8 @@ def test_a_caller_opens_asks_exchanges_and_closes(stage: Stage) -> None:
 
 @pytest.mark.root
 @pytest.mark.timeout(60)
-def test_a_caller_that_is_gone_is_an_error(stage: Stage) -> None:
-    caller = Caller(stage.laboratory, "load")
+def test_a_caller_that_is_gone_is_an_error(shop: Shop) -> None:
+    caller = Caller(shop.laboratory, "load")
     caller.end()
     with pytest.raises((LaboratoryFailed, ValueError)):
         caller.lives("a")

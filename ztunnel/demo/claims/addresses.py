@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import product
 
 from ztunnel.demo.claims.claim import Claim, Findings
-from ztunnel.demo.claims.stage import Family, Stage
+from ztunnel.demo.claims.shop import Family, Shop
 from ztunnel.demo.claims.talk import Answer
 from ztunnel.demo.cluster import Pod
 from ztunnel.model.address import Endpoint, canonical, parse_endpoint
@@ -46,10 +46,10 @@ class Called:
             yield f"the server saw {said.get('caller', self.answer.error)}"
 
 
-def _measure(stage: Stage, findings: Findings) -> None:
+def _measure(shop: Shop, findings: Findings) -> None:
     told, lied = 0, []
     for (name, family, mapped), by_vip in product(_FAMILIES, (True, False)):
-        for place, called in _calls(stage, family, mapped, by_vip):
+        for place, called in _calls(shop, family, mapped, by_vip):
             lies = list(called.lies())
             told += not lies
             lied += [f"{name} {'VIP' if by_vip else 'pod IP'} {place}: {lie}" for lie in lies]
@@ -60,12 +60,12 @@ def _measure(stage: Stage, findings: Findings) -> None:
         findings.note(lie, False)
 
 
-def _calls(stage: Stage, family: Family, mapped: bool, by_vip: bool) -> Iterator[tuple[str, Called]]:
+def _calls(shop: Shop, family: Family, mapped: bool, by_vip: bool) -> Iterator[tuple[str, Called]]:
     """The last call that each place answered; nothing for a place that did not."""
-    caller = stage.caller("load")
+    caller = shop.caller("load")
     for place, pod in _PLACES.items():
         last: Called | None = None
-        to = stage.vip("orders", family) if by_vip else stage.pod(pod, family)
+        to = shop.vip("orders", family) if by_vip else shop.pod(pod, family)
         answered = 0
         for _ in range(_TRIES):
             answer = caller.call(to, mapped=mapped)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ztunnel.demo.claims.stage import NAMESPACE, Stage
+from ztunnel.demo.claims.shop import NAMESPACE, Shop
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.identity import csr
 from ztunnel.identity.sign import CERT_FILE, Authority
@@ -20,13 +20,13 @@ def account(name: str) -> SpiffeId:
     return SpiffeId("cluster.local", NAMESPACE, name)
 
 
-def certify(stage: Stage, directory: Path, identity: SpiffeId) -> None:
+def certify(shop: Shop, directory: Path, identity: SpiffeId) -> None:
     """Write a new key, and the chain of a certificate over it: the leaf, then the root.
 
     Raises:
         LaboratoryFailed: the laboratory has no authority.
     """
-    place = stage.laboratory.names.directory / "state" / "ca"
+    place = shop.laboratory.names.directory / "state" / "ca"
     if not (place / CERT_FILE).exists():
         raise LaboratoryFailed(f"no root certificate in {place}")
     now = datetime.now(UTC)

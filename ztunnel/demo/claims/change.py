@@ -5,7 +5,7 @@ from __future__ import annotations
 from ztunnel.demo.claims.claim import Claim, Findings
 from ztunnel.demo.claims.direct import DENY, open_direct
 from ztunnel.demo.claims.enforce import enforced
-from ztunnel.demo.claims.stage import Stage
+from ztunnel.demo.claims.shop import Shop
 from ztunnel.demo.failure import LaboratoryFailed
 
 _SECONDS = 1.0
@@ -13,29 +13,29 @@ _LONGEST_SECONDS = 3.0
 _REFUSED = {"direct": "orders-1", "tunnelled": "orders-2"}
 
 
-def _measure(stage: Stage, findings: Findings) -> None:
+def _measure(shop: Shop, findings: Findings) -> None:
     others = (("frontend-1", "orders-1"), ("frontend-1", "orders-2"), ("load", "frontend-1"))
     for name, pod in _REFUSED.items():
-        _open(stage, "load", name, pod)
+        _open(shop, "load", name, pod)
     for client, pod in others:
-        _open(stage, client, f"to {pod}", pod)
+        _open(shop, client, f"to {pod}", pod)
     try:
-        with enforced(stage, DENY) as begun:
-            ended = stage.caller("load").ends(list(_REFUSED), _LONGEST_SECONDS)
+        with enforced(shop, DENY) as begun:
+            ended = shop.caller("load").ends(list(_REFUSED), _LONGEST_SECONDS)
             for name in _REFUSED:
                 error, at = ended.get(name, ("", begun + _LONGEST_SECONDS))
                 text = f"{name}: {error or 'still open'} {(at - begun) * 1000:.0f} ms after the new policy"
                 findings.note(text, name in ended and at - begun < _SECONDS)
-            alive = sum(stage.caller(client).lives(f"to {pod}") for client, pod in others)
+            alive = sum(shop.caller(client).lives(f"to {pod}") for client, pod in others)
             findings.note(f"{alive} of {len(others)} others live on", alive == len(others))
     finally:
         for client in {"load", *(client for client, _ in others)}:
-            stage.caller(client).close()
+            shop.caller(client).close()
 
 
-def _open(stage: Stage, client: str, name: str, pod: str) -> None:
-    open_direct(stage, client, name, stage.pod(pod))
-    if not stage.caller(client).lives(name):
+def _open(shop: Shop, client: str, name: str, pod: str) -> None:
+    open_direct(shop, client, name, shop.pod(pod))
+    if not shop.caller(client).lives(name):
         raise LaboratoryFailed(f"{client} cannot talk to {pod}")
 
 

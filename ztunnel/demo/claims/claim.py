@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from ztunnel.demo.claims.stage import Stage
+from ztunnel.demo.claims.shop import Shop
 from ztunnel.errors import ConfigError, Fault
 
 
@@ -37,14 +37,14 @@ class Claim:
         number: as users name it.
         title: the promise, in one sentence.
         how: how it is checked.
-        measure: measures it on a stage, and leaves the stage as it was. What it notes down decides; an error
+        measure: measures it on a shop, and leaves the shop as it was. What it notes down decides; an error
             on the way is a failure.
     """
 
     number: int
     title: str
     how: str
-    measure: Callable[[Stage, Findings], None]
+    measure: Callable[[Shop, Findings], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""kill -9 of a node proxy: direct flows live on, what is new fails closed, and a restart mends all."""
+"""kill -9 of a node proxy: direct flows live on, what is new fails closed, and a restart restores all."""
 
 from __future__ import annotations
 
@@ -10,59 +10,59 @@ from ztunnel.demo import run
 from ztunnel.demo.claims.claim import Claim, Findings
 from ztunnel.demo.claims.direct import is_direct, open_direct
 from ztunnel.demo.claims.secrecy import count_marks, new_mark
-from ztunnel.demo.claims.stage import NEAR, Stage
+from ztunnel.demo.claims.shop import NEAR, Shop
 from ztunnel.kernel import bpf
 
 _LEASE_SECONDS = 2.0
 _PAUSE_SECONDS = 0.05
 
 
-def _measure(stage: Stage, findings: Findings) -> None:
-    near = stage.pod("orders-1")
-    local = open_direct(stage, "load", "direct", near)
-    links, processes = link_ids(stage), pod_processes(stage)
-    stage.laboratory.kill_node(NEAR)
+def _measure(shop: Shop, findings: Findings) -> None:
+    near = shop.pod("orders-1")
+    local = open_direct(shop, "load", "direct", near)
+    links, processes = link_ids(shop), pod_processes(shop)
+    shop.laboratory.kill_node(NEAR)
     killed = time.monotonic()
     try:
-        lives = stage.caller("load").lives("direct") and is_direct(stage, "load", local, "orders-1", near)
+        lives = shop.caller("load").lives("direct") and is_direct(shop, "load", local, "orders-1", near)
         findings.note(f"the direct flow {local} - {near} {'lives on' if lives else 'is cut'}", lives)
-        _fail_closed(stage, findings, killed)
+        _fail_closed(shop, findings, killed)
     finally:
         begun = time.monotonic()
-        stage.laboratory.start_node(NEAR)
+        shop.laboratory.start_node(NEAR)
         ready = time.monotonic() - begun
-    same, alive = link_ids(stage) == links, processes <= pod_processes(stage)
+    same, alive = link_ids(shop) == links, processes <= pod_processes(shop)
     text = f"ready {ready:.1f} s after its restart: {len(links)} link ids {'as before' if same else 'differ'}"
     findings.note(f"{text}, {'no' if alive else 'a'} process of a pod restarted", same and alive)
-    errors = [stage.caller("load").call(stage.pod(pod)).error for pod in ("orders-1", "orders-2")]
-    errors += [stage.caller("client").call(stage.pod("orders-1")).error]
-    lives = stage.caller("load").lives("direct")
-    stage.caller("load").close("direct")
+    errors = [shop.caller("load").call(shop.pod(pod)).error for pod in ("orders-1", "orders-2")]
+    errors += [shop.caller("client").call(shop.pod("orders-1")).error]
+    lives = shop.caller("load").lives("direct")
+    shop.caller("load").close("direct")
     text = f"{errors.count('')} of {len(errors)} new calls are answered"
     text += f", the direct flow {'lives' if lives else 'is cut'}"
     findings.note(text, not any(errors) and lives)
 
 
-def _fail_closed(stage: Stage, findings: Findings, killed: float) -> None:
+def _fail_closed(shop: Shop, findings: Findings, killed: float) -> None:
     """What is new, in both directions, also where the kernel knows a verdict; nothing to read on the link."""
-    caller, mark = stage.caller("load"), new_mark()
-    with stage.laboratory.capture() as capture:
+    caller, mark = shop.caller("load"), new_mark()
+    with shop.laboratory.capture() as capture:
         refused = {}
         for name, (client, pod) in {
             "to another node": ("load", "orders-2"),
             "out of the mesh": ("load", "client"),
             "into the mesh": ("client", "orders-1"),
         }.items():
-            opened = stage.caller(client).open(name, stage.pod(pod))
-            sent = opened if opened.error else stage.caller(client).exchange(name, mark)
+            opened = shop.caller(client).open(name, shop.pod(pod))
+            sent = opened if opened.error else shop.caller(client).exchange(name, mark)
             refused[name] = sent.error
-            stage.caller(client).close(name)
+            shop.caller(client).close(name)
         marks = count_marks(capture, mark)
     shown = ", ".join(f"{name} {error or 'ANSWERED'}" for name, error in refused.items())
     findings.note(f"new: {shown}; {marks} marks on the link", all(refused.values()) and marks == 0)
     answered = 0.0
     while (begun := time.monotonic() - killed) < 2 * _LEASE_SECONDS:
-        if error := caller.call(stage.pod("orders-1")).error:
+        if error := caller.call(shop.pod("orders-1")).error:
             break
         answered = begun
         time.sleep(_PAUSE_SECONDS)
@@ -72,18 +72,18 @@ def _fail_closed(stage: Stage, findings: Findings, killed: float) -> None:
     findings.note(text, bool(error) and answered <= _LEASE_SECONDS)
 
 
-def link_ids(stage: Stage) -> Mapping[str, int]:
+def link_ids(shop: Shop) -> Mapping[str, int]:
     """The ids of the links that the near node has pinned, by the path of the pin."""
-    pins = stage.laboratory.names.pins(NEAR)
+    pins = shop.laboratory.names.pins(NEAR)
     return {
         str(path.relative_to(pins)): _link_id(path)
         for path in (*_entries(pins / "links"), *_entries(pins / "pods"))
     }
 
 
-def pod_processes(stage: Stage) -> set[int]:
+def pod_processes(shop: Shop) -> set[int]:
     """The processes of all pods, by their numbers."""
-    names, pods = stage.laboratory.names, stage.cluster.pods
+    names, pods = shop.laboratory.names, shop.cluster.pods
     return {pid for pod in pods for pid in run.processes(names.pod_cgroup(pod.node.name, pod.uid))}
 
 
@@ -101,7 +101,7 @@ def _link_id(pin: Path) -> int:
 
 CLAIM = Claim(
     7,
-    "kill -9 of a node proxy: flows live on, new ones fail closed, all mends",
+    "kill -9 of a node proxy: flows live on, new ones fail closed, all recovers",
     "kill -9 with connections open; calls and a capture while it is down; link ids and pids before and after",
     _measure,
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ztunnel.demo.claims.stage import Stage
+from ztunnel.demo.claims.shop import Shop
 from ztunnel.demo.manifest import Manifest, parse
 
 _Policies = tuple[list[Any], dict[str, Sequence[str]]]
@@ -16,9 +16,9 @@ _Policies = tuple[list[Any], dict[str, Sequence[str]]]
 class Enforcement:
     """The policies that a claim has added to those of the laboratory. Made by `enforcing`."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, shop: Shop) -> None:
         """None yet."""
-        self._stage = stage
+        self._shop = shop
         self._at_first = self._now()
         self._added: list[Manifest] = []
 
@@ -37,9 +37,9 @@ class Enforcement:
         gone = [old for old in self._added if old.key not in {new.key for new in wanted}]
         self._added = [*gone, *wanted]
         begun = time.monotonic()
-        self._stage.laboratory.apply_all(wanted)
+        self._shop.laboratory.apply_all(wanted)
         if gone:
-            self._stage.laboratory.apply_all(gone, delete=True)
+            self._shop.laboratory.apply_all(gone, delete=True)
         self._added = wanted
         names = {f"{old.key.namespace}/{old.key.name}" for old in gone}
 
@@ -49,25 +49,25 @@ class Enforcement:
                 for now, then in zip(self._now(), before, strict=True)
             )
 
-        self._stage.until("the nodes have the policies in force", in_force)
+        self._shop.until("the nodes have the policies in force", in_force)
         return begun
 
     def end(self) -> None:
         """Take back what was added, and wait until all is as it was at first. Raises LaboratoryFailed."""
         added, self._added = self._added, []
         if added:
-            self._stage.laboratory.apply_all(added, delete=True)
-        self._stage.until("the nodes have only the policies of before", lambda: self._now() == self._at_first)
+            self._shop.laboratory.apply_all(added, delete=True)
+        self._shop.until("the nodes have only the policies of before", lambda: self._now() == self._at_first)
 
     def _now(self) -> list[_Policies]:
         """What each node has."""
-        return [policies(self._stage.dump(node)) for node in self._stage.nodes]
+        return [policies(self._shop.dump(node)) for node in self._shop.nodes]
 
 
 @contextmanager
-def enforcing(stage: Stage) -> Iterator[Enforcement]:
+def enforcing(shop: Shop) -> Iterator[Enforcement]:
     """Gives what puts policies in force; at the end everything is as it was."""
-    enforce = Enforcement(stage)
+    enforce = Enforcement(shop)
     try:
         yield enforce
     finally:
@@ -75,9 +75,9 @@ def enforcing(stage: Stage) -> Iterator[Enforcement]:
 
 
 @contextmanager
-def enforced(stage: Stage, text: str) -> Iterator[float]:
+def enforced(shop: Shop, text: str) -> Iterator[float]:
     """Have the objects of a text in force for the length of the block; gives when they were written."""
-    with enforcing(stage) as enforce:
+    with enforcing(shop) as enforce:
         yield enforce(text)
 
 

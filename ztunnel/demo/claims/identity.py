@@ -12,7 +12,7 @@ from ztunnel.demo.claims.certify import account, certify
 from ztunnel.demo.claims.claim import Claim, Findings
 from ztunnel.demo.claims.enforce import enforced
 from ztunnel.demo.claims.impostor import LISTENING
-from ztunnel.demo.claims.stage import FAR, LABEL, NAMESPACE, NEAR, Stage
+from ztunnel.demo.claims.shop import FAR, LABEL, NAMESPACE, NEAR, Shop
 from ztunnel.demo.command import module_command
 from ztunnel.model.address import Endpoint
 from ztunnel.model.identity import SpiffeId
@@ -49,92 +49,92 @@ spec:
 """
 
 
-def _measure(stage: Stage, findings: Findings) -> None:
-    payments, before = stage.vip("payments"), _denials(stage)
-    allowed = stage.caller("frontend-1").call(payments)
+def _measure(shop: Shop, findings: Findings) -> None:
+    payments, before = shop.vip("payments"), _denials(shop)
+    allowed = shop.caller("frontend-1").call(payments)
     findings.note(f"frontend calls payments: {allowed.error or 'answered'}", not allowed.error)
-    _refuse(stage, findings, payments, _NONE_ALLOWED)
-    with enforced(stage, _DENY):
-        _refuse(stage, findings, payments, f"explicitly denied by: {_DENY_KEY}")
-        counted = stage.reaches(lambda: _denials(stage) - before, 1)
+    _refuse(shop, findings, payments, _NONE_ALLOWED)
+    with enforced(shop, _DENY):
+        _refuse(shop, findings, payments, f"explicitly denied by: {_DENY_KEY}")
+        counted = shop.reaches(lambda: _denials(shop) - before, 1)
         findings.note(f'ztunnel_policy_denials_total{{policy="{_DENY_KEY}"}} +{counted}', counted == 1)
-    _impersonate(stage, findings)
+    _impersonate(shop, findings)
 
 
-def _refuse(stage: Stage, findings: Findings, to: Endpoint, reason: str) -> None:
+def _refuse(shop: Shop, findings: Findings, to: Endpoint, reason: str) -> None:
     """The caller that may not; the destination's log has to say why."""
-    known = len(stage.laboratory.node_log(FAR))
-    refused = stage.caller("load").call(to)
+    known = len(shop.laboratory.node_log(FAR))
+    refused = shop.caller("load").call(to)
     text = f"load calls payments: {refused.error or 'answered'} after {refused.seconds * 1000:.0f} ms"
     findings.note(text, bool(refused.error) and refused.seconds < _AT_ONCE_SECONDS)
-    stage.until(
-        f"the log of {FAR} says {reason!r}", lambda: reason in stage.laboratory.node_log(FAR)[known:], 2.0
+    shop.until(
+        f"the log of {FAR} says {reason!r}", lambda: reason in shop.laboratory.node_log(FAR)[known:], 2.0
     )
     findings.note(f"log: {reason}")
 
 
-def _denials(stage: Stage) -> int:
-    samples = stage.samples(FAR)
+def _denials(shop: Shop) -> int:
+    samples = shop.samples(FAR)
     return int(samples.total("ztunnel_policy_denials_total", reporter="destination", policy=_DENY_KEY))
 
 
-def _impersonate(stage: Stage, findings: Findings) -> None:
+def _impersonate(shop: Shop, findings: Findings) -> None:
     """A pod that was announced as `ledger` proves to be `orders`, then, to see that it was that, `ledger`."""
-    with _impostor(stage) as (to, directory):
-        received, error = _meet(stage, to, directory, account("orders"))
+    with _impostor(shop) as (to, directory):
+        received, error = _meet(shop, to, directory, account("orders"))
         text = f"ledger's address with a valid certificate of orders: {received} bytes of a tunnel"
         findings.note(text, received == 0)
         findings.note(f"log: {error}", error.endswith("got .../orders"))
-        received, _ = _meet(stage, to, directory, account("ledger"))
+        received, _ = _meet(shop, to, directory, account("ledger"))
         findings.note(f"the same with ledger's own: {received} bytes", received > 0)
 
 
-def _meet(stage: Stage, to: Endpoint, directory: Path, identity: SpiffeId) -> tuple[int, str]:
+def _meet(shop: Shop, to: Endpoint, directory: Path, identity: SpiffeId) -> tuple[int, str]:
     """Call the impostor, who proves `identity`: bytes of a tunnel that it got, and what the client logged."""
-    certify(stage, directory, identity)
-    log, said = len(stage.laboratory.node_log(NEAR)), len(_said(stage))
-    stage.caller("load").call(to)
-    stage.until(f"a client met {identity}", lambda: len(_said(stage)) > said)
-    stage.until(
-        "the client's log tells of it", lambda: f"dst.addr={to.ip}:" in stage.laboratory.node_log(NEAR)[log:]
+    certify(shop, directory, identity)
+    log, said = len(shop.laboratory.node_log(NEAR)), len(_said(shop))
+    shop.caller("load").call(to)
+    shop.until(f"a client met {identity}", lambda: len(_said(shop)) > said)
+    shop.until(
+        "the client's log tells of it", lambda: f"dst.addr={to.ip}:" in shop.laboratory.node_log(NEAR)[log:]
     )
-    return sum(_said(stage)[said:]), _error(stage.laboratory.node_log(NEAR)[log:])
+    return sum(_said(shop)[said:]), _error(shop.laboratory.node_log(NEAR)[log:])
 
 
 @contextmanager
-def _impostor(stage: Stage) -> Iterator[tuple[Endpoint, Path]]:
+def _impostor(shop: Shop) -> Iterator[tuple[Endpoint, Path]]:
     """A pod whose own process holds port 15008 before the mesh takes it in; its address, and its files."""
-    laboratory = stage.laboratory
+    laboratory = shop.laboratory
     directory = laboratory.names.directory / "impostor"
     directory.mkdir(mode=0o700)
     text = _POD % json.dumps(module_command("ztunnel.demo.claims.impostor", 15008, directory))
     try:
         laboratory.apply(text)
         name = f"{NAMESPACE}/{_IMPOSTOR}"
-        stage.until("the impostor listens", lambda: LISTENING in laboratory.pod_log(name))
+        shop.until("the impostor listens", lambda: LISTENING in laboratory.pod_log(name))
         laboratory.label("pod", name, {LABEL: "ambient"})
-        stage.until("the nodes take the impostor for a member", lambda: all(_known(stage, "HBONE")))
+        shop.until("the nodes take the impostor for a member", lambda: all(_known(shop, "HBONE")))
         yield Endpoint(laboratory.pod(name).addresses[0], 8080), directory
     finally:
         laboratory.apply(text, delete=True)
         shutil.rmtree(directory)
-        stage.until("the nodes have forgotten the impostor", lambda: not any(_known(stage, "")))
+        shop.until("the nodes have forgotten the impostor", lambda: not any(_known(shop, "")))
 
 
-def _known(stage: Stage, protocol: str) -> list[bool]:
+def _known(shop: Shop, protocol: str) -> list[bool]:
     """Whether each node has the impostor down as a workload, and as one that speaks this protocol."""
     return [
         any(
             each["name"] == _IMPOSTOR and protocol in each["protocol"]
-            for each in stage.dump(node)["workloads"]
+            for each in shop.dump(node)["workloads"]
         )
-        for node in stage.nodes
+        for node in shop.nodes
     ]
 
 
-def _said(stage: Stage) -> list[int]:
+def _said(shop: Shop) -> list[int]:
     """How many bytes each client sent to the impostor."""
-    lines = stage.laboratory.pod_log(f"{NAMESPACE}/{_IMPOSTOR}").splitlines()
+    lines = shop.laboratory.pod_log(f"{NAMESPACE}/{_IMPOSTOR}").splitlines()
     return [int(json.loads(line)["bytes"]) for line in lines if line.startswith("{")]
 
 

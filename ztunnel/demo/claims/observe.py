@@ -10,7 +10,7 @@ from pathlib import Path
 from cryptography import x509
 
 from ztunnel.demo.claims.certify import CHAIN_FILE, KEY_FILE, certify
-from ztunnel.demo.claims.stage import Stage
+from ztunnel.demo.claims.shop import Shop
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.model.identity import SpiffeId
 from ztunnel.state.lookup import HBONE_PORT
@@ -18,16 +18,16 @@ from ztunnel.state.lookup import HBONE_PORT
 _PATIENCE_SECONDS = 3.0
 
 
-def served_serial(stage: Stage, pod: str, identity: SpiffeId, source: str = "client") -> int:
+def served_serial(shop: Shop, pod: str, identity: SpiffeId, source: str = "client") -> int:
     """The serial of the certificate that a pod's 15008 shows to somebody in `source` who proves `identity`.
 
     Raises:
         LaboratoryFailed: no handshake.
     """
-    address = (str(stage.pod(pod).ip), HBONE_PORT)
+    address = (str(shop.pod(pod).ip), HBONE_PORT)
     try:
-        with tempfile.TemporaryDirectory() as directory, stage.network_of(source) as network:
-            certify(stage, Path(directory), identity)
+        with tempfile.TemporaryDirectory() as directory, shop.network_of(source) as network:
+            certify(shop, Path(directory), identity)
             context = _context(Path(directory))
             with network.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
                 sock.settimeout(_PATIENCE_SECONDS)

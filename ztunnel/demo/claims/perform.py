@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from ztunnel.demo.claims.claim import Claim, Findings, Outcome
-from ztunnel.demo.claims.stage import Stage
+from ztunnel.demo.claims.shop import Shop
 from ztunnel.demo.claims.table import progress, summary, table
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.operate import Laboratory
@@ -39,10 +39,10 @@ def perform(laboratory: Laboratory, claims: Sequence[Claim], *, keep: bool) -> b
         try:
             nodes, pods = len(plan.nodes), len(plan.pods)
             console.print(f"{nodes} nodes and {pods} pods are up after {time.monotonic() - begun:.1f} s.\n")
-            with Stage(laboratory) as stage:
+            with Shop(laboratory) as shop:
                 for claim in claims:
                     with console.status(f"{claim.number} {claim.title}"):
-                        outcomes.append(measure(claim, stage))
+                        outcomes.append(measure(claim, shop))
                     console.print(progress(outcomes[-1]), soft_wrap=True)
         finally:
             if not keep:
@@ -53,11 +53,11 @@ def perform(laboratory: Laboratory, claims: Sequence[Claim], *, keep: bool) -> b
     return all(outcome.holds for outcome in outcomes)
 
 
-def measure(claim: Claim, stage: Stage) -> Outcome:
+def measure(claim: Claim, shop: Shop) -> Outcome:
     """Measure one claim. What keeps it from being measured is part of the outcome."""
     begun, findings, error = time.monotonic(), Findings(), ""
     try:
-        claim.measure(stage, findings)
+        claim.measure(shop, findings)
     except (LaboratoryFailed, ConfigError, OSError, subprocess.SubprocessError) as failure:
         error = str(failure)
     return Outcome(claim, tuple(findings.found), time.monotonic() - begun, error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ztunnel.demo.claims.claim import Claim, Findings
 from ztunnel.demo.claims.direct import STRICT
 from ztunnel.demo.claims.enforce import enforcing
-from ztunnel.demo.claims.stage import FAR, NEAR, Stage
+from ztunnel.demo.claims.shop import FAR, NEAR, Shop
 from ztunnel.errors import Flag
 from ztunnel.model.connection import Security
 from ztunnel.telemetry.labels import Reporter
@@ -14,35 +14,35 @@ _PLACES = ((NEAR, "orders-1"), (FAR, "orders-2"))
 _PERMISSIVE = STRICT.replace("STRICT", "PERMISSIVE")
 
 
-def _measure(stage: Stage, findings: Findings) -> None:
-    caller = stage.caller("client")
+def _measure(shop: Shop, findings: Findings) -> None:
+    caller = shop.caller("client")
     before = {
-        (node, flag): _closed(stage, node, flag) for node, _ in _PLACES for flag in (Flag.DENY, Flag.NONE)
+        (node, flag): _closed(shop, node, flag) for node, _ in _PLACES for flag in (Flag.DENY, Flag.NONE)
     }
 
     def counted(node: str, flag: Flag) -> int:
-        return stage.reaches(lambda: _closed(stage, node, flag) - before[node, flag], 1)
+        return shop.reaches(lambda: _closed(shop, node, flag) - before[node, flag], 1)
 
-    with enforcing(stage) as enforce:
+    with enforcing(shop) as enforce:
         enforce(STRICT)
         for node, pod in _PLACES:
-            refused = caller.call(stage.pod(pod))
+            refused = caller.call(shop.pod(pod))
             count = counted(node, Flag.DENY)
             text = f"STRICT, {node}: {refused.error or 'let in'}, {count} counted as {Flag.DENY}"
             findings.note(text, bool(refused.error) and count == 1)
-        inside = stage.caller("load").call(stage.pod("orders-2"))
+        inside = shop.caller("load").call(shop.pod("orders-2"))
         findings.note(f"STRICT, from inside the mesh: {inside.error or 'answered'}", not inside.error)
         enforce(_PERMISSIVE)
         for node, pod in _PLACES:
-            let_in = caller.call(stage.pod(pod))
+            let_in = caller.call(shop.pod(pod))
             count = counted(node, Flag.NONE)
             text = f"PERMISSIVE, {node}: {let_in.error or 'let in'}, {count} counted as plaintext"
             findings.note(text, not let_in.error and count == 1)
 
 
-def _closed(stage: Stage, node: str, flag: Flag) -> int:
+def _closed(shop: Shop, node: str, flag: Flag) -> int:
     """Connections from outside that came in as plaintext, by how they ended."""
-    total = stage.samples(node).total(
+    total = shop.samples(node).total(
         "istio_tcp_connections_closed_total",
         reporter=Reporter.DESTINATION.value,
         source_workload="client",

@@ -11,7 +11,7 @@ from ztunnel.demo.claims.certify import account
 from ztunnel.demo.claims.claim import Claim, Findings
 from ztunnel.demo.claims.observe import served_serial
 from ztunnel.demo.claims.secrecy import count_marks, new_mark
-from ztunnel.demo.claims.stage import FAR, NEAR, Stage
+from ztunnel.demo.claims.shop import FAR, NEAR, Shop
 from ztunnel.demo.claims.talk import Caller
 from ztunnel.demo.command import module_command
 from ztunnel.demo.failure import LaboratoryFailed
@@ -26,22 +26,22 @@ _ROTATION_SECONDS = 12.0
 _NET_RAW = ("setpriv", "--inh-caps=-all,+net_raw", "--bounding-set=-all,+net_raw")
 
 
-def _measure(stage: Stage, findings: Findings) -> None:
-    to, caller = stage.pod("orders-2"), stage.caller("load")
-    with _traffic(stage, to) as traffic:
+def _measure(shop: Shop, findings: Findings) -> None:
+    to, caller = shop.pod("orders-2"), shop.caller("load")
+    with _traffic(shop, to) as traffic:
         opened = caller.open("long", to)
-        before = _serials(stage), served_serial(stage, "orders-2", account("load"))
-        sessions = _session_ports(stage, to)
-        _mark(stage, findings, to)
-        waited = stage.until(
+        before = _serials(shop), served_serial(shop, "orders-2", account("load"))
+        sessions = _session_ports(shop, to)
+        _mark(shop, findings, to)
+        waited = shop.until(
             "both ends have new certificates",
-            lambda: all(new != old for new, old in zip(_serials(stage), before[0], strict=True)),
+            lambda: all(new != old for new, old in zip(_serials(shop), before[0], strict=True)),
             seconds=_ROTATION_SECONDS,
         )
-        valid = {_serial(stage, FAR, "orders")}
-        served = served_serial(stage, "orders-2", account("load"))
-        valid.add(_serial(stage, FAR, "orders"))
-        anew = stage.until("a new session is open", lambda: bool(_session_ports(stage, to) - sessions))
+        valid = {_serial(shop, FAR, "orders")}
+        served = served_serial(shop, "orders-2", account("load"))
+        valid.add(_serial(shop, FAR, "orders"))
+        anew = shop.until("a new session is open", lambda: bool(_session_ports(shop, to) - sessions))
         lives = not opened.error and caller.lives("long")
         caller.close("long")
     said = _end(traffic)
@@ -55,28 +55,28 @@ def _measure(stage: Stage, findings: Findings) -> None:
     findings.note(text, served != before[1] and served in valid)
 
 
-def _serials(stage: Stage) -> tuple[int, int]:
+def _serials(shop: Shop) -> tuple[int, int]:
     """Those of the client's and of the server's account."""
-    return _serial(stage, NEAR, "load"), _serial(stage, FAR, "orders")
+    return _serial(shop, NEAR, "load"), _serial(shop, FAR, "orders")
 
 
-def _serial(stage: Stage, node: str, account: str) -> int:
-    for each in stage.dump(node)["certificates"]:
+def _serial(shop: Shop, node: str, account: str) -> int:
+    for each in shop.dump(node)["certificates"]:
         if each["identity"].endswith(f"/sa/{account}") and each["certChain"]:
             return int(each["certChain"][0]["serialNumber"])
     return 0
 
 
-def _session_ports(stage: Stage, to: Endpoint) -> set[int]:
+def _session_ports(shop: Shop, to: Endpoint) -> set[int]:
     """The client's ports of the sessions to the server."""
     tunnel = Endpoint(to.ip, HBONE_PORT)
-    return {each.local.port for each in stage.sockets("load") if each.remote == tunnel}
+    return {each.local.port for each in shop.sockets("load") if each.remote == tunnel}
 
 
-def _mark(stage: Stage, findings: Findings, to: Endpoint) -> None:
+def _mark(shop: Shop, findings: Findings, to: Endpoint) -> None:
     """The same payload in a connection with each mark: none of it may be readable on the link."""
     mark = new_mark()
-    with Caller(stage.laboratory, "load", _NET_RAW) as caller, stage.laboratory.capture() as capture:
+    with Caller(shop.laboratory, "load", _NET_RAW) as caller, shop.laboratory.capture() as capture:
         for number in MARKS:
             opened = caller.open("marked", to, mark=number)
             sent = opened if opened.error else caller.exchange("marked", mark, 30)
@@ -87,11 +87,11 @@ def _mark(stage: Stage, findings: Findings, to: Endpoint) -> None:
 
 
 @contextmanager
-def _traffic(stage: Stage, to: Endpoint) -> Iterator[subprocess.Popen[str]]:
+def _traffic(shop: Shop, to: Endpoint) -> Iterator[subprocess.Popen[str]]:
     """Calls without a pause, for `_end` to end; where the block fails they end with it."""
-    command = module_command("ztunnel.demo.claims.crowd", to.ip, to.port)
+    command = module_command("ztunnel.demo.claims.load", to.ip, to.port)
     pipe = subprocess.PIPE
-    process = stage.laboratory.popen(
+    process = shop.laboratory.popen(
         "load", [*command, str(_AT_ONCE), "0"], stdin=pipe, stdout=pipe, text=True
     )
     try:

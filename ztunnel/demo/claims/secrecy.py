@@ -7,7 +7,7 @@ import secrets
 from ztunnel.demo.capture import Capture
 from ztunnel.demo.claims.claim import Claim, Findings
 from ztunnel.demo.claims.hello import TLS_1_3, server_version
-from ztunnel.demo.claims.stage import Stage
+from ztunnel.demo.claims.shop import Shop
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.model.address import Endpoint
 from ztunnel.state.lookup import HBONE_PORT
@@ -33,8 +33,8 @@ def reads_plain(capture: Capture, port: int) -> bool:
     )
 
 
-def _send(stage: Stage, to: Endpoint, mark: str) -> None:
-    caller = stage.caller("load")
+def _send(shop: Shop, to: Endpoint, mark: str) -> None:
+    caller = shop.caller("load")
     sent = caller.open("marked", to)
     if not sent.error:
         sent = caller.exchange("marked", mark, MARKS)
@@ -43,25 +43,25 @@ def _send(stage: Stage, to: Endpoint, mark: str) -> None:
         raise LaboratoryFailed(f"the marked payload did not come back from {to}: {sent.error}")
 
 
-def _measure(stage: Stage, findings: Findings) -> None:
-    mark, to = new_mark(), stage.pod("orders-2")
+def _measure(shop: Shop, findings: Findings) -> None:
+    mark, to = new_mark(), shop.pod("orders-2")
     kib = len(mark) * MARKS / 1024
-    with stage.laboratory.capture() as capture:
-        _send(stage, to, mark)
+    with shop.laboratory.capture() as capture:
+        _send(shop, to, mark)
         seen, versions = count_marks(capture, mark), _versions(capture, to)
     findings.note(f"{seen} of {2 * MARKS} marks in {kib:.0f} KiB and their echo on the link", seen == 0)
     shown = ", ".join(f"{version:#06x}" for version in sorted(versions)) or "none"
     findings.note(f"ServerHello on {HBONE_PORT}: {shown}", versions == {TLS_1_3})
     try:
-        stage.set_mesh("none")
-        with stage.laboratory.capture() as capture:
-            _send(stage, to, mark)
+        shop.set_mesh("none")
+        with shop.laboratory.capture() as capture:
+            _send(shop, to, mark)
             plain = count_marks(capture, mark)
     finally:
-        stage.set_mesh("ambient")
+        shop.set_mesh("ambient")
     findings.note(f"label off: {plain} marks", plain > MARKS)
-    with stage.laboratory.capture() as capture:
-        _send(stage, to, mark)
+    with shop.laboratory.capture() as capture:
+        _send(shop, to, mark)
         seen, open_port = count_marks(capture, mark), reads_plain(capture, to.port)
     findings.note(f"label on again: {seen}", seen == 0 and not open_port)
 

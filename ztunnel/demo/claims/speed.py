@@ -14,8 +14,8 @@ from pathlib import Path
 from string import Template
 
 from ztunnel.demo.claims.claim import Claim, Findings
-from ztunnel.demo.claims.pace import Pace, best, micros, parse_wrk, thousands
-from ztunnel.demo.claims.stage import FAR, NEAR, Stage
+from ztunnel.demo.claims.shop import FAR, NEAR, Shop
+from ztunnel.demo.claims.wrk import WrkResult, best, micros, parse_wrk, thousands
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.model.address import Endpoint
 from ztunnel.telemetry.labels import Reporter
@@ -46,13 +46,13 @@ def _manifests(directory: Path) -> str:
 class _Way:
     """From a client to a server, in the mesh or not."""
 
-    stage: Stage
+    shop: Shop
     client: str
     to: Endpoint
 
     def fetch(self) -> float:
         """Bytes a second of one download. Raises LaboratoryFailed."""
-        caller = self.stage.caller(self.client)
+        caller = self.shop.caller(self.client)
         opened = caller.open("bulk", self.to)
         fetched = opened if opened.error else caller.fetch("bulk", "/bulk")
         caller.close("bulk")
@@ -60,11 +60,11 @@ class _Way:
             raise LaboratoryFailed(f"{self.client} cannot fetch from {self.to}: {fetched.error}")
         return fetched.fetched / fetched.seconds
 
-    def load(self, seconds: float) -> Pace:
+    def load(self, seconds: float) -> WrkResult:
         """Requests as fast as they are answered, for so long. Raises LaboratoryFailed."""
         command = ["wrk", "-t1", f"-c{_CONNECTIONS}", "-d60s", "--latency", f"http://{self.to}/"]
         pipe = subprocess.PIPE
-        running = self.stage.laboratory.popen(self.client, command, stdout=pipe, stderr=pipe, text=True)
+        running = self.shop.laboratory.popen(self.client, command, stdout=pipe, stderr=pipe, text=True)
         try:
             time.sleep(seconds)
             running.send_signal(signal.SIGINT)
@@ -75,13 +75,13 @@ class _Way:
         return parse_wrk(text + error)
 
 
-def _measure(stage: Stage, findings: Findings) -> None:
-    with _servers(stage) as ways:
+def _measure(shop: Shop, findings: Findings) -> None:
+    with _servers(shop) as ways:
         for node, place in _PLACES.items():
             pair = ways[_MESHED, node], ways[_PLAIN, node]
-            before = _counted(stage, node)
+            before = _counted(shop, node)
             made = _compare(findings, place, pair, _FLOORS[node])
-            counted = stage.reaches(partial(_counted, stage, node), before + made) - before
+            counted = shop.reaches(partial(_counted, shop, node), before + made) - before
             if counted != made:
                 findings.note(f"{place}: of {made} connections the mesh has counted {counted}", False)
             bulk = [way.fetch() / 1e9 for way in pair]
@@ -95,11 +95,11 @@ def _compare(findings: Findings, place: str, ways: tuple[_Way, _Way], floor: flo
     Returns:
         How many connections were made in the mesh.
     """
-    runs: tuple[list[Pace], list[Pace]] = [], []
+    runs: tuple[list[WrkResult], list[WrkResult]] = [], []
     ratio, count = 0.0, _RUNS if floor else 1
     while len(runs[0]) < count or (ratio < floor and len(runs[0]) < _MOST_RUNS):
-        for way, paces in zip(ways, runs, strict=True):
-            paces.append(way.load(_SECONDS))
+        for way, results in zip(ways, runs, strict=True):
+            results.append(way.load(_SECONDS))
         ratio = best(runs[0]).rate / best(runs[1]).rate
     with_it, without = map(best, runs)
     text = (
@@ -110,9 +110,9 @@ def _compare(findings: Findings, place: str, ways: tuple[_Way, _Way], floor: flo
     return len(runs[0]) * (_CONNECTIONS + 1)  # wrk tries the address first
 
 
-def _counted(stage: Stage, node: str) -> int:
+def _counted(shop: Shop, node: str) -> int:
     """Connections to the server on `node` that the mesh has counted; plain ones are not among them."""
-    total = stage.samples(NEAR).total(
+    total = shop.samples(NEAR).total(
         "istio_tcp_connections_opened_total",
         reporter=Reporter.SOURCE.value,
         source_workload_namespace=_MESHED,
@@ -122,9 +122,9 @@ def _counted(stage: Stage, node: str) -> int:
 
 
 @contextmanager
-def _servers(stage: Stage) -> Iterator[dict[tuple[str, str], _Way]]:
+def _servers(shop: Shop) -> Iterator[dict[tuple[str, str], _Way]]:
     """The ways by namespace and server's node, each warm: what the kernel can carry it carries."""
-    laboratory = stage.laboratory
+    laboratory = shop.laboratory
     directory = laboratory.names.directory / "speed"
     directory.mkdir(exist_ok=True)
     (directory / "bulk").write_bytes(bytes(_BULK_BYTES))  # and so it is in the page cache
@@ -135,24 +135,24 @@ def _servers(stage: Stage) -> Iterator[dict[tuple[str, str], _Way]]:
         for name in _MODES:
             for node in _PLACES:
                 to = Endpoint(laboratory.pod(f"{name}/{node}").addresses[0], _PORT)
-                ways[name, node] = _Way(stage, f"{name}/client", to)
-        # They start at once, and are taken in a moment later: what was opened before is not in the mesh.
-        stage.until(
+                ways[name, node] = _Way(shop, f"{name}/client", to)
+        # They start at once, and are enrolled a moment later: what was opened before is not in the mesh.
+        shop.until(
             "the pods are in the mesh",
-            lambda: all(stage.enrolled(node, _MESHED) == pods for node, pods in _PODS.items()),
+            lambda: all(shop.enrolled(node, _MESHED) == pods for node, pods in _PODS.items()),
         )
-        stage.until("the servers answer", lambda: all(map(_answers, ways.values())))
+        shop.until("the servers answer", lambda: all(map(_answers, ways.values())))
         yield ways
     finally:
         for way in ways.values():
-            stage.leave(way.client)
+            shop.leave(way.client)
         laboratory.apply(text, delete=True)
         shutil.rmtree(directory)
 
 
 def _answers(way: _Way) -> bool:
     """Whether it does; the second call of a pair finds the verdict that the first one was given."""
-    caller = way.stage.caller(way.client)
+    caller = way.shop.caller(way.client)
     opened = caller.open("warm", way.to)
     fetched = opened if opened.error else caller.fetch("warm", "/")
     caller.close("warm")

@@ -2,7 +2,7 @@
 
 It is ours, and not `h2`, because a frame costs `h2` 30 to 60 us and it has no flood limits; it does only
 what tunnels need. A connection error is a PeerError whose `reply` is the code for GOAWAY; after it the
-conversation is over. An error of one stream is answered with RST_STREAM and costs points of the budget.
+connection is over. An error of one stream is answered with RST_STREAM and costs points of the budget.
 
 What happens on streams and to their windows is in `streams`, what frames are in `reader`: here is what opens,
 answers and ends tunnels, and what concerns the connection as a whole.
@@ -43,7 +43,7 @@ _MAX_SETTINGS_BYTES = 600
 _MAX_GOAWAY_BYTES = 4096
 
 
-class Conversation(Streams):
+class H2Connection(Streams):
     """State of one connection.
 
     Attributes:

@@ -1,6 +1,6 @@
 """Makes many calls from inside a pod, each on a connection of its own, and counts who answered.
 
-    python -m ztunnel.demo.claims.crowd HOST PORT AT_ONCE COUNT
+    python -m ztunnel.demo.claims.load HOST PORT AT_ONCE COUNT
 
 With a COUNT of 0 it goes on until its standard input ends. It prints JSON: `answers` by pod, `errors` by the
 name of an errno (`EOF` where an answer broke off), `seconds` in all, and of the `slowest` call. Standard
@@ -17,13 +17,13 @@ import sys
 import time
 from collections import Counter
 
-_REQUEST = b"GET / HTTP/1.1\r\nHost: crowd\r\nConnection: close\r\n\r\n"
+_REQUEST = b"GET / HTTP/1.1\r\nHost: load\r\nConnection: close\r\n\r\n"
 _STUCK_SECONDS = 5.0
 _PAUSE_SECONDS = 0.01  # where every call is refused at once
 _POD = b'"pod": "'
 
 
-class Crowd:
+class Load:
     """The calls to one address."""
 
     def __init__(self, host: str, port: int, count: int) -> None:
@@ -109,8 +109,8 @@ class Crowd:
 
 if __name__ == "__main__":
     host, port, at_once, count = sys.argv[1], *map(int, sys.argv[2:])
-    crowd = Crowd(host, port, count)
+    load = Load(host, port, count)
     begun = time.monotonic()
-    crowd.run(at_once, until_input_ends=not count)
-    said = {"answers": crowd.answers, "errors": crowd.errors, "slowest": crowd.slowest}
+    load.run(at_once, until_input_ends=not count)
+    said = {"answers": load.answers, "errors": load.errors, "slowest": load.slowest}
     print(json.dumps({**said, "seconds": time.monotonic() - begun}))

@@ -15,14 +15,14 @@ _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class WrkResult:
     """Requests a second, and the median of their latencies in seconds."""
 
     rate: float
     p50_seconds: float
 
 
-def parse_wrk(text: str) -> Pace:
+def parse_wrk(text: str) -> WrkResult:
     """What `wrk --latency` printed.
 
     Raises:
@@ -31,12 +31,12 @@ def parse_wrk(text: str) -> Pace:
     rate, half, errors = _RATE.search(text), _HALF.search(text), _ERRORS.search(text)
     if errors or rate is None or half is None:
         raise LaboratoryFailed(f"wrk: {errors[0] if errors else text.strip() or 'printed nothing'}")
-    return Pace(float(rate[1]), float(half[1]) * _UNITS[half[2]])
+    return WrkResult(float(rate[1]), float(half[1]) * _UNITS[half[2]])
 
 
-def best(paces: Sequence[Pace]) -> Pace:
+def best(results: Sequence[WrkResult]) -> WrkResult:
     """The best of each figure by itself: whatever else runs on the machine only makes a run worse."""
-    return Pace(max(pace.rate for pace in paces), min(pace.p50_seconds for pace in paces))
+    return WrkResult(max(result.rate for result in results), min(result.p50_seconds for result in results))
 
 
 def thousands(rate: float) -> str:

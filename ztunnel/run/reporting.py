@@ -34,7 +34,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-class Voice:
+class Reporting:
     """What the process says: its log, its figures, whether it is ready; and where its bugs end."""
 
     def __init__(self, settings: Settings) -> None:
@@ -77,17 +77,17 @@ class Voice:
             self.bug(error)
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
+    def forward_logging(self) -> Iterator[None]:
         """What our modules say through `logging` goes to our log in this block, in our form."""
-        ours, ear = logging.getLogger("ztunnel"), _Ear(self.log)
-        ours.addHandler(ear)
+        ours, handler = logging.getLogger("ztunnel"), _Forwarder(self.log)
+        ours.addHandler(handler)
         try:
             yield
         finally:
-            ours.removeHandler(ear)
+            ours.removeHandler(handler)
 
 
-class _Ear(logging.Handler):
+class _Forwarder(logging.Handler):
     """Brings warnings and errors of `logging` to our log; the scope is the module's package."""
 
     def __init__(self, log: Log) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from ztunnel.demo.claims.pace import Pace, best, micros, parse_wrk, thousands
+from ztunnel.demo.claims.wrk import WrkResult, best, micros, parse_wrk, thousands
 from ztunnel.demo.failure import LaboratoryFailed
 
 PRINTED = """Running 1m test @ http://10.244.1.6:80/
@@ -19,7 +19,7 @@ Transfer/sec:      9.70MB
 
 
 def test_a_pace_is_read_from_what_wrk_prints() -> None:
-    assert parse_wrk(PRINTED) == Pace(43587.81, pytest.approx(165e-6))
+    assert parse_wrk(PRINTED) == WrkResult(43587.81, pytest.approx(165e-6))
     assert parse_wrk(PRINTED.replace("165.00us", "1.50ms")).p50_seconds == pytest.approx(1.5e-3)
 
 
@@ -38,7 +38,7 @@ def test_a_run_with_errors_is_none(text: str, why: str) -> None:
 
 
 def test_the_best_is_that_of_each_figure() -> None:
-    assert best([Pace(10, 3), Pace(30, 2), Pace(20, 1)]) == Pace(30, 1)
+    assert best([WrkResult(10, 3), WrkResult(30, 2), WrkResult(20, 1)]) == WrkResult(30, 1)
 
 
 def test_figures_are_shown_short() -> None:

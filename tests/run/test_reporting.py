@@ -8,11 +8,11 @@ import trio
 
 from tests.run.parts import SETTINGS
 from ztunnel.errors import ConfigError
-from ztunnel.run.voice import STATE, Voice, now
+from ztunnel.run.reporting import STATE, Reporting, now
 
 
-def said(voice):
-    return list(voice.writer._lines)
+def said(reporting):
+    return list(reporting.writer._lines)
 
 
 def test_the_wall_clock_is_aware():
@@ -20,65 +20,65 @@ def test_the_wall_clock_is_aware():
 
 
 def test_a_node_waits_for_the_world_first():
-    assert Voice(SETTINGS).readiness.render(0.0) == (False, f"not ready, pending: {STATE}\n")
+    assert Reporting(SETTINGS).readiness.render(0.0) == (False, f"not ready, pending: {STATE}\n")
 
 
 def test_levels_that_cannot_be_set_are_the_operators_to_mend():
     with pytest.raises(ConfigError, match="log_level"):
-        Voice(replace(SETTINGS, log_level="x" * 65 + "=info"))
+        Reporting(replace(SETTINGS, log_level="x" * 65 + "=info"))
 
 
 async def test_a_bug_ends_at_the_boundary_and_is_logged_and_counted():
-    voice = Voice(SETTINGS)
-    with voice.boundary():
+    reporting = Reporting(SETTINGS)
+    with reporting.boundary():
         raise KeyError("x")
-    assert voice.readiness.internal_errors == 1
-    [line] = said(voice)
+    assert reporting.readiness.internal_errors == 1
+    [line] = said(reporting)
     assert "internal error" in line
     assert "KeyError: 'x'" in line
-    assert "test_voice.py" in line
+    assert "test_reporting.py" in line
 
 
 async def test_a_part_that_raises_ends_alone():
-    voice = Voice(SETTINGS)
+    reporting = Reporting(SETTINGS)
 
     async def part() -> None:
         raise ExceptionGroup("", [ValueError("a"), ValueError("b")])
 
-    await voice.contain(part)
-    assert [line for line in said(voice) if "ValueError: b" in line]
-    assert voice.readiness.internal_errors == 1
+    await reporting.contain(part)
+    assert [line for line in said(reporting) if "ValueError: b" in line]
+    assert reporting.readiness.internal_errors == 1
 
 
 async def test_a_cancellation_passes_the_boundary():
-    voice = Voice(SETTINGS)
+    reporting = Reporting(SETTINGS)
     with trio.CancelScope() as scope:
         scope.cancel()
-        await voice.contain(trio.sleep_forever)
+        await reporting.contain(trio.sleep_forever)
     assert scope.cancelled_caught
-    assert not said(voice)
+    assert not said(reporting)
 
 
 async def test_five_bugs_in_ten_seconds_make_the_node_not_ready(autojump_clock):
-    voice = Voice(SETTINGS)
-    voice.readiness.done(STATE)
+    reporting = Reporting(SETTINGS)
+    reporting.readiness.done(STATE)
     for _ in range(4):
-        voice.bug(KeyError())
-    assert voice.readiness.render(trio.current_time())[0]
-    voice.bug(KeyError())
-    assert voice.readiness.render(trio.current_time()) == (False, "not ready, pending: internal errors\n")
+        reporting.bug(KeyError())
+    assert reporting.readiness.render(trio.current_time())[0]
+    reporting.bug(KeyError())
+    assert reporting.readiness.render(trio.current_time()) == (False, "not ready, pending: internal errors\n")
     await trio.sleep(10.1)
-    assert voice.readiness.render(trio.current_time())[0]
+    assert reporting.readiness.render(trio.current_time())[0]
 
 
 def test_what_modules_say_through_logging_is_in_the_log_and_in_its_form():
-    voice = Voice(replace(SETTINGS, log_format="json"))
+    reporting = Reporting(replace(SETTINGS, log_format="json"))
     ours = logging.getLogger("ztunnel.identity.rotate")
-    with voice.heard():
+    with reporting.forward_logging():
         ours.warning("fetch %d failed", 3)
         ours.error("lost")
         ours.info("not this")
-    first, second = said(voice)
+    first, second = said(reporting)
     assert '"scope":"identity"' in first.replace(" ", "")
     assert "fetch 3 failed" in first
     assert "error" in second

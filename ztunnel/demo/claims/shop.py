@@ -31,7 +31,7 @@ _FIGURE_SECONDS = 2.0
 Family = type[IPv4Address] | type[IPv6Address]
 
 
-class Stage:
+class Shop:
     """Where claims are measured. `with` ends the callers that it started."""
 
     def __init__(self, laboratory: Laboratory) -> None:
@@ -39,7 +39,7 @@ class Stage:
         self.laboratory = laboratory
         self._callers: dict[str, Caller] = {}
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> Shop:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -120,7 +120,7 @@ class Stage:
         return found
 
     def enrolled(self, node: str, namespace: str) -> int:
-        """How many pods of a namespace a node's proxy has taken in."""
+        """How many pods of a namespace a node's proxy has enrolled."""
         states = self.dump(node)["workloadState"].items()
         return sum(each["state"] == "Up" and f"/{namespace}/" in uid for uid, each in states)
 

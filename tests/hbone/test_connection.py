@@ -1,4 +1,4 @@
-"""A conversation as a whole: opening, answering, refusing, and what peers do to break it."""
+"""An HTTP/2 connection as a whole: opening, answering, refusing, and what peers do to break it."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ from ztunnel.hbone.settings import pull_settings
 
 def test_the_first_words_are_ztunnels() -> None:
     host = RecordingHost(Role.CLIENT)
-    host.conversation.start()
+    host.h2.start()
     assert host.pushed.startswith(PREFACE)
     settings, window = host.frames()
     assert pull_settings(settings.payload) == {4: 4 << 20, 5: 1 << 20, 6: 16 << 10, 2: 0}
     assert (window.stream_id, window.number) == (0, (16 << 20) - 65_535)
     host = RecordingHost(Role.SERVER)
-    host.conversation.start()
+    host.h2.start()
     assert pull_settings(host.frames()[0].payload) == {4: 4 << 20, 5: 1 << 20, 6: 64 << 10, 3: 200}
 
 
@@ -59,7 +59,7 @@ def test_a_tunnel_is_asked_for_and_answered() -> None:
     pair = Pair()
     stream = pair.open()
     assert pair.server.events[-2:] == [("request", CONNECT), ("opened", 1)]
-    pair.server.conversation.answer(pair.server.stream(1), OK_BLOCK)
+    pair.server.h2.answer(pair.server.stream(1), OK_BLOCK)
     pair.exchange()
     assert pair.client.events[-1] == ("answer", 1, OK, False)
     assert stream.answered
@@ -71,7 +71,7 @@ def test_a_refusal_ends_the_stream_at_once() -> None:
     pair = Pair()
     stream = pair.open()
     refusal = ((b":status", b"401"),)
-    pair.server.conversation.answer(pair.server.stream(1), push_fields(refusal), end=True)
+    pair.server.h2.answer(pair.server.stream(1), push_fields(refusal), end=True)
     pair.exchange()
     assert pair.client.events[-1] == ("answer", 1, refusal, True)
     assert stream.remote_closed
@@ -79,14 +79,14 @@ def test_a_refusal_ends_the_stream_at_once() -> None:
 
 def test_an_informational_answer_is_passed_over() -> None:
     host = client()
-    host.conversation.open(RecordedStream(host), CONNECT_BLOCK)
+    host.h2.open(RecordedStream(host), CONNECT_BLOCK)
     host.receive(headers(1, ((b":status", b"103"),)) + headers(1, OK))
     assert host.events == [("answer", 1, OK, False)]
 
 
 def test_trailers_end_a_stream() -> None:
     host = client()
-    host.conversation.open(RecordedStream(host), CONNECT_BLOCK)
+    host.h2.open(RecordedStream(host), CONNECT_BLOCK)
     host.receive(headers(1, OK) + headers(1, ((b"x", b"y"),), end=True))
     assert host.events[-1] == ("end", 1)
 
@@ -157,31 +157,31 @@ def test_a_stream_is_refused_when_there_is_no_room() -> None:
 def test_our_streams_keep_to_the_peers_limit_and_to_ours() -> None:
     host = client()
     for _ in range(100):
-        assert host.conversation.can_open
-        host.conversation.open(RecordedStream(host), CONNECT_BLOCK)
-    assert not host.conversation.can_open
+        assert host.h2.can_open
+        host.h2.open(RecordedStream(host), CONNECT_BLOCK)
+    assert not host.h2.can_open
     host.receive(push_reset(1, Code.CANCEL))
-    assert host.conversation.can_open
+    assert host.h2.can_open
     host.receive(push_settings({Setting.MAX_CONCURRENT_STREAMS: 99}))
-    assert not host.conversation.can_open
+    assert not host.h2.can_open
     host.receive(push_settings({Setting.MAX_CONCURRENT_STREAMS: 1000}))
-    assert host.conversation.can_open
+    assert host.h2.can_open
 
 
 def test_no_stream_is_opened_where_it_could_send_nothing() -> None:
     host = client()
-    host.conversation.send_window = 0
-    assert not host.conversation.can_open
+    host.h2.send_window = 0
+    assert not host.h2.can_open
 
 
 def test_no_stream_is_opened_beside_slow_readers_that_hold_nearly_all_of_the_window() -> None:
     host = client()
-    window = host.conversation._window
+    window = host.h2._window
     size = window.left_bytes
     window.left_bytes = size // 8 + 1
-    assert host.conversation.can_open
+    assert host.h2.can_open
     window.left_bytes = size // 8
-    assert not host.conversation.can_open
+    assert not host.h2.can_open
 
 
 def test_pings_are_answered_and_answers_told() -> None:
@@ -195,27 +195,27 @@ def test_settings_are_acknowledged_and_acknowledgements_are_not() -> None:
     host = server()
     host.receive(push_settings({Setting.MAX_FRAME_SIZE: 1 << 20}) + SETTINGS_ACK)
     assert host.frames() == [FrameSeen(Frame.SETTINGS, 1, 0, b"")]
-    assert host.conversation.frame_bytes == 1 << 20
+    assert host.h2.frame_bytes == 1 << 20
 
 
 def test_goaway_hands_back_what_the_peer_has_not_looked_at_and_lets_the_rest_end() -> None:
     host = client()
     for _ in range(3):
-        host.conversation.open(RecordedStream(host), CONNECT_BLOCK)
+        host.h2.open(RecordedStream(host), CONNECT_BLOCK)
     host.receive(headers(1, OK) + push_goaway(3, Code.NO_ERROR))
     assert host.events == [
         ("answer", 1, OK, False),
         ("reset", 5, Code.REFUSED_STREAM),
         ("goaway", Code.NO_ERROR),
     ]
-    assert not host.conversation.can_open
+    assert not host.h2.can_open
     host.receive(headers(3, OK) + data(1, b"still"))
     assert host.events[-1] == ("data", 1, b"still")
 
 
 def test_a_goaway_that_allows_all_hands_back_nothing() -> None:
     host = client()
-    host.conversation.open(RecordedStream(host), CONNECT_BLOCK)
+    host.h2.open(RecordedStream(host), CONNECT_BLOCK)
     host.receive(push_goaway(MAX_STREAM_ID, Code.NO_ERROR))
     assert host.events == [("goaway", Code.NO_ERROR)]
 
@@ -223,7 +223,7 @@ def test_a_goaway_that_allows_all_hands_back_nothing() -> None:
 def test_refusing_names_the_last_stream_that_was_looked_at() -> None:
     host = server()
     host.receive(headers(1) + headers(3))
-    assert host.conversation.refuse_streams() == 3
+    assert host.h2.refuse_streams() == 3
     host.receive(headers(5))
     assert [(frame.stream_id, frame.number) for frame in host.frames()] == [(5, Code.REFUSED_STREAM)]
 
@@ -231,11 +231,11 @@ def test_refusing_names_the_last_stream_that_was_looked_at() -> None:
 def test_headers_of_a_stream_that_we_gave_up_are_still_decoded() -> None:
     host = client()
     stream = RecordedStream(host)
-    host.conversation.open(stream, CONNECT_BLOCK)
-    host.conversation.reset(stream, Code.CANCEL)
+    host.h2.open(stream, CONNECT_BLOCK)
+    host.h2.reset(stream, Code.CANCEL)
     host.receive(headers(1, OK))
     assert host.events == []
-    assert host.conversation.budget.spent == 0
+    assert host.h2.budget.spent == 0
 
 
 WRONG_FRAMES = {
@@ -296,7 +296,7 @@ def test_a_flood_is_answered_by_calm_within_two_thousand_frames(frames: Callable
     with pytest.raises(PeerError) as error:
         flood(host, frames)
     assert error.value.reply == Code.ENHANCE_YOUR_CALM
-    assert host.conversation.budget.spent <= 500
+    assert host.h2.budget.spent <= 500
     assert len(host.pushed) <= 64 * 1024
 
 
@@ -312,10 +312,10 @@ def test_streams_that_live_and_end_are_no_flood() -> None:
     for stream_id in range(1, 20_001, 2):
         host.receive(headers(stream_id) + data(stream_id, b"hello", end=True))
         stream = host.stream(stream_id)
-        host.conversation.answer(stream, OK_BLOCK)
-        host.conversation.finish(stream)
-    assert host.conversation.budget.spent == 0
-    assert host.conversation.streams == {}
+        host.h2.answer(stream, OK_BLOCK)
+        host.h2.finish(stream)
+    assert host.h2.budget.spent == 0
+    assert host.h2.streams == {}
     assert len(pull_frames(bytes(host.pushed))) >= 20_000
 
 
@@ -325,7 +325,7 @@ def test_resets_of_streams_that_lived_are_no_flood() -> None:
         host.receive(headers(stream_id))
         host.now += 1.5
         host.receive(push_reset(stream_id, Code.CANCEL))
-    assert host.conversation.budget.spent == 0
+    assert host.h2.budget.spent == 0
 
 
 def test_messages_of_one_byte_are_no_flood() -> None:
@@ -333,12 +333,12 @@ def test_messages_of_one_byte_are_no_flood() -> None:
     host.receive(headers(1))
     for _ in range(5000):
         host.receive(data(1, b"x"))
-    assert host.conversation.budget.spent == 0
+    assert host.h2.budget.spent == 0
 
 
 def test_the_glitches_of_a_client_are_not_the_servers_resets() -> None:
     host = client()
     for number in range(1000):
-        host.conversation.open(RecordedStream(host), CONNECT_BLOCK)
+        host.h2.open(RecordedStream(host), CONNECT_BLOCK)
         host.receive(push_reset(2 * number + 1, Code.CANCEL))
-    assert host.conversation.budget.spent == 0
+    assert host.h2.budget.spent == 0
