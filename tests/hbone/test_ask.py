@@ -12,7 +12,7 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 from tests.flow.driving import read
-from tests.hbone.peers import OK, OK_BLOCK, Lab
+from tests.hbone.peers import CONNECT_BLOCK, OK, OK_BLOCK, Lab
 from ztunnel.errors import HandshakeFailed, Unreachable
 from ztunnel.flow.splice import close_with_reset
 from ztunnel.hbone.frame import Frame, push_frame
@@ -28,7 +28,7 @@ def test_a_lost_call_can_be_made_again_on_another_session(lab: Lab) -> None:
     lab.go(until=lambda: waiting.log)
     again, _ = lab.sessions()
     assert waiting.handed_back is not None
-    again.open(OK_BLOCK, waiting.handed_back, waiting.counts, waiting, 5)
+    again.open(CONNECT_BLOCK, waiting.handed_back, waiting.counts, waiting, 5)
     before = len(lab.callees)
     lab.go(until=lambda: len(lab.callees) > before)
     app = lab.callees[-1].accept()

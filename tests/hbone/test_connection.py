@@ -22,7 +22,7 @@ from tests.hbone.recording import (
     server,
 )
 from ztunnel.errors import PeerError
-from ztunnel.hbone.fields import push_fields
+from ztunnel.hbone.fields import Fields, push_fields
 from ztunnel.hbone.frame import (
     END_HEADERS,
     END_STREAM,
@@ -238,7 +238,99 @@ def test_headers_of_a_stream_that_we_gave_up_are_still_decoded() -> None:
     assert host.h2.budget.spent == 0
 
 
+MALFORMED = (*CONNECT, (b"connection", b"close"))
+
+
+def test_a_malformed_request_is_reset_and_nobody_hears_of_it() -> None:
+    host = server()
+    host.receive(headers(1, MALFORMED) + data(1, b"x") + headers(1, ((b"x", b"y"),), end=True) + headers(3))
+    assert host.events == [("request", CONNECT), ("opened", 3)]
+    assert host.frames() == [FrameSeen(Frame.RST_STREAM, 0, 1, (1).to_bytes(4, "big"))]
+    assert host.h2.budget.spent == 1
+
+
+@pytest.mark.parametrize("answer", [(*OK, (b"upgrade", b"x")), ((b"x", b"y"),), ()])
+def test_a_malformed_answer_loses_its_stream_only(answer: Fields) -> None:
+    host = client()
+    for _ in range(2):
+        host.h2.open(RecordedStream(host), CONNECT_BLOCK)
+    host.receive(headers(1, answer) + headers(3, OK))
+    assert host.events == [("reset", 1, Code.PROTOCOL_ERROR), ("answer", 3, OK, False)]
+
+
+def test_malformed_trailers_lose_their_stream_only() -> None:
+    host = server()
+    host.receive(headers(1) + headers(3) + headers(1, OK, end=True) + data(3, b"x"))
+    assert host.events[-2:] == [("reset", 1, Code.PROTOCOL_ERROR), ("data", 3, b"x")]
+
+
+@pytest.mark.parametrize("frame", [headers(1), data(1, b"x")], ids=["HEADERS", "DATA"])
+def test_what_comes_on_a_stream_that_the_peer_has_closed_ends_the_connection(frame: bytes) -> None:
+    def ended(host: RecordingHost) -> None:
+        host.receive(headers(1, end=True))
+        host.h2.answer(host.stream(1), OK_BLOCK, end=True)
+
+    def reset(host: RecordingHost) -> None:
+        host.receive(headers(1) + push_reset(1, Code.CANCEL))
+
+    for close in (ended, reset):
+        host = server()
+        close(host)
+        with pytest.raises(PeerError) as error:
+            host.receive(frame)
+        assert error.value.reply == Code.STREAM_CLOSED
+
+
+@pytest.mark.parametrize("frame", [headers(3), data(3, b"x")], ids=["HEADERS", "DATA"])
+def test_an_id_that_was_passed_over_ends_the_connection(frame: bytes) -> None:
+    host = server()
+    host.receive(headers(1) + headers(5))
+    with pytest.raises(PeerError) as error:
+        host.receive(frame)
+    assert error.value.reply == Code.PROTOCOL_ERROR
+
+
+def test_what_was_under_way_for_a_stream_that_we_refused_harms_nobody() -> None:
+    host = server(Limits(accept_streams=1))
+    host.receive(headers(1))
+    for stream_id in range(3, 603, 2):
+        host.now += 0.1
+        host.receive(headers(stream_id))
+    host.now += 60
+    for stream_id in (3, 601):
+        host.receive(data(stream_id, b"early") + headers(stream_id, ((b"x", b"y"),), end=True))
+    host.receive(data(1, b"x"))
+    assert host.events[-1] == ("data", 1, b"x")
+
+
+def test_what_was_under_way_when_the_peer_went_away_is_no_fault() -> None:
+    host = client()
+    for _ in range(2):
+        host.h2.open(RecordedStream(host), CONNECT_BLOCK)
+    host.receive(push_goaway(1, Code.NO_ERROR) + headers(3, OK) + data(3, b"x") + headers(1, OK))
+    assert host.events[-1] == ("answer", 1, OK, False)
+
+
+def test_headers_without_end_for_a_stream_that_we_reset_cost_points() -> None:
+    host = server()
+    host.receive(headers(1))
+    host.h2.reset(host.stream(1), Code.CANCEL)
+    with pytest.raises(PeerError) as error:
+        flood(host, lambda number: headers(1))
+    assert error.value.reply == Code.ENHANCE_YOUR_CALM
+
+
+def test_a_priority_of_a_wrong_length_loses_its_stream() -> None:
+    host = server()
+    host.receive(headers(1) + headers(3) + push_frame(Frame.PRIORITY, 0, 1, bytes(4)) + data(3, b"x"))
+    assert host.events[-2:] == [("reset", 1, Code.FRAME_SIZE_ERROR), ("data", 3, b"x")]
+
+
 WRONG_FRAMES = {
+    "PRIORITY of the connection": push_frame(Frame.PRIORITY, 0, 0, bytes(5)),
+    "PRIORITY of 4 bytes on no stream": push_frame(Frame.PRIORITY, 0, 7, bytes(4)),
+    "PRIORITY of 6 bytes": push_frame(Frame.PRIORITY, 0, 1, bytes(6)),
+    "a reset of a stream that was never opened": push_reset(9, Code.CANCEL),
     "PING of 7 bytes": push_frame(Frame.PING, 0, 0, bytes(7)),
     "PING on a stream": push_frame(Frame.PING, 0, 1, bytes(8)),
     "SETTINGS of 5 bytes": push_frame(Frame.SETTINGS, 0, 0, bytes(5)),

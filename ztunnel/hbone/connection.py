@@ -37,7 +37,8 @@ from ztunnel.hbone.host import Host
 from ztunnel.hbone.limits import Limits, Role
 from ztunnel.hbone.settings import pull_settings
 from ztunnel.hbone.stream import Stream
-from ztunnel.hbone.streams import Streams
+from ztunnel.hbone.streams import HEADERS_BYTES, Streams
+from ztunnel.hbone.validity import check_request, check_response, check_trailers
 
 _MAX_SETTINGS_BYTES = 600
 _MAX_GOAWAY_BYTES = 4096
@@ -165,21 +166,25 @@ class H2Connection(Streams):
             if self.role is Role.SERVER and block.stream_id > self._peer_id:
                 self._on_request(block, fields)
             else:
-                self._stray(None, block.stream_id)
+                self._stray(None, block.stream_id, HEADERS_BYTES)
         elif stream.remote_closed:
             self._stream_error(stream, Code.STREAM_CLOSED)
         elif self.role is Role.CLIENT and not stream.answered:
             self._on_answer(stream, block, fields)
-        elif block.end_stream:
-            self._end_remote(stream)
         else:
-            self._stream_error(stream, Code.PROTOCOL_ERROR)
+            self._on_trailers(stream, block, fields)
 
     def _on_request(self, block: HeaderBlock, fields: Fields) -> None:
-        self._peer_id = block.stream_id
+        self._open_peers(block.stream_id)
         if self._refusing or len(self.streams) >= self._limits.accept_streams or not self._host.admits():
             self.budget.spend(Glitch.REFUSED, self.now)
-            self._host.push(push_reset(block.stream_id, Code.REFUSED_STREAM))
+            self._refuse(block, Code.REFUSED_STREAM)
+            return
+        try:
+            check_request(fields)
+        except PeerError:
+            self.budget.spend(Glitch.OUR_RESET, self.now)
+            self._refuse(block, Code.PROTOCOL_ERROR)
             return
         stream = self._host.on_request(fields)
         stream.stream_id = block.stream_id
@@ -188,8 +193,28 @@ class H2Connection(Streams):
             self._end_remote(stream)
         self._host.on_opened(stream)
 
+    def _refuse(self, block: HeaderBlock, code: Code) -> None:
+        """Give a stream up before anybody has heard of it."""
+        self._host.push(push_reset(block.stream_id, code))
+        self._remember_reset(block.stream_id, 0 if block.end_stream else self._limits.stream_window_bytes)
+
+    def _on_trailers(self, stream: Stream, block: HeaderBlock, fields: Fields) -> None:
+        try:
+            if not block.end_stream:
+                raise PeerError("headers in the middle of a stream", Code.PROTOCOL_ERROR)
+            check_trailers(fields)
+        except PeerError:
+            self._stream_error(stream, Code.PROTOCOL_ERROR)
+        else:
+            self._end_remote(stream)
+
     def _on_answer(self, stream: Stream, block: HeaderBlock, fields: Fields) -> None:
-        informational = fields and fields[0][0] == b":status" and fields[0][1].startswith(b"1")
+        try:
+            check_response(fields)
+        except PeerError:
+            self._stream_error(stream, Code.PROTOCOL_ERROR)
+            return
+        informational = fields[0][1].startswith(b"1")  # pseudo-header fields come first, and it has one
         if informational and not block.end_stream:
             self.budget.spend(Glitch.STRAY, self.now)
             return
@@ -199,7 +224,16 @@ class H2Connection(Streams):
         stream.on_answer(fields, block.end_stream)
 
     def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """It means nothing to us (RFC 9113 section 5.3), but has its form (section 6.3)."""
+        if not stream_id:
+            raise PeerError("PRIORITY of the connection", Code.PROTOCOL_ERROR)
         self.budget.spend(Glitch.PRIORITY, self.now)
+        if len(payload) == 5:
+            return
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            raise PeerError("PRIORITY has 5 bytes", Code.FRAME_SIZE_ERROR)
+        self._stream_error(stream, Code.FRAME_SIZE_ERROR)
 
     def _on_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
         raise PeerError("a push, which nobody asked for", Code.PROTOCOL_ERROR)
@@ -225,6 +259,7 @@ class H2Connection(Streams):
         if self.role is Role.CLIENT:
             for stream in [stream for stream_id, stream in self.streams.items() if stream_id > last]:
                 self._drop(stream)
+                self._remember_reset(stream.stream_id, stream.window.left_bytes)
                 stream.on_reset(Code.REFUSED_STREAM)
         self.budget.spend(Glitch.STRAY, self.now)
         self._host.on_goaway(int.from_bytes(payload[4:8], "big"))

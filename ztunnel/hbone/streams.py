@@ -31,6 +31,10 @@ from ztunnel.hbone.stream import Stream
 from ztunnel.hbone.window import ReceiveWindow
 
 _RESETS_REMEMBERED = 256
+_GAPS_REMEMBERED = 16
+
+HEADERS_BYTES = 1024 * 1024
+"""What headers of a stream that we have reset count for among the bytes that may be under way for it."""
 
 
 class Streams(FrameReader):
@@ -42,6 +46,8 @@ class Streams(FrameReader):
     """
 
     __slots__ = (
+        "_forgotten_id",
+        "_gaps",
         "_host",
         "_initial_send_window",
         "_limits",
@@ -64,17 +70,34 @@ class Streams(FrameReader):
         # Ids: ours are odd as the client; as the server we have none.
         self._next_id = 1
         self._peer_id = 0
-        # Streams that we reset, and how much the peer may have under way for each.
+        # Streams that we reset, and how much the peer may have under way for each; the highest one forgotten.
         self._reset: dict[int, int] = {}
+        self._forgotten_id = 0
+        # Ids that the peer passed over, as pairs of which the second is the first that it used again.
+        self._gaps: list[tuple[int, int]] = []
 
     def reset(self, stream: Stream, code: Code) -> None:
         """Give the stream up, in both directions."""
         if not stream.closed:
             self._host.push(push_reset(stream.stream_id, code))
             self._drop(stream)
-            self._reset[stream.stream_id] = 0 if stream.remote_closed else stream.window.left_bytes
-            if len(self._reset) > _RESETS_REMEMBERED:
-                del self._reset[next(iter(self._reset))]
+            self._remember_reset(stream.stream_id, 0 if stream.remote_closed else stream.window.left_bytes)
+
+    def _remember_reset(self, stream_id: int, left_bytes: int) -> None:
+        """What was under way for a stream when we gave it up is no fault of the peer's."""
+        self._reset[stream_id] = left_bytes
+        if len(self._reset) > _RESETS_REMEMBERED:
+            oldest = next(iter(self._reset))
+            del self._reset[oldest]
+            self._forgotten_id = max(self._forgotten_id, oldest)
+
+    def _open_peers(self, stream_id: int) -> None:
+        """The peer opens a stream; ids that it passed over can be used no more (RFC 9113 section 5.1.1)."""
+        first = self._peer_id + 2 if self._peer_id else 1
+        if stream_id > first:
+            self._gaps.append((first, stream_id))
+            del self._gaps[:-_GAPS_REMEMBERED]
+        self._peer_id = stream_id
 
     def _give(self, stream: Stream, count: int) -> None:
         self.take(stream, count)
@@ -129,19 +152,29 @@ class Streams(FrameReader):
             return None
         return stream
 
-    def _stray(self, stream: Stream | None, stream_id: int, length: int = 0) -> None:
-        """A frame for a stream that is over. What was under way when we reset it is no fault of the
-        peer's."""
+    def _stray(self, stream: Stream | None, stream_id: int, length: int) -> None:
+        """DATA or HEADERS for a stream that is over.
+
+        1. The peer has ended it itself, and not we: an error of that stream.
+        2. It was never opened: ids go up only (RFC 9113 section 5.1.1).
+        3. We have reset it: what was under way then is no fault of the peer's.
+        4. The peer has closed it, so it knows better (RFC 9113 section 5.1, closed).
+        """
         if stream is not None:
             self._stream_error(stream, Code.STREAM_CLOSED)
-        elif self._is_idle(stream_id):
+        elif self._is_idle(stream_id) or self._was_passed_over(stream_id):
             raise PeerError("a frame for a stream that was never opened", Code.PROTOCOL_ERROR)
-        else:
+        elif stream_id in self._reset or stream_id <= self._forgotten_id:
             left = self._reset.get(stream_id, -1) - length
             if left < 0:
                 self.budget.spend(Glitch.STRAY, self.now)
             else:
                 self._reset[stream_id] = left
+        else:
+            raise PeerError("a frame for a stream that is closed", Code.STREAM_CLOSED)
+
+    def _was_passed_over(self, stream_id: int) -> bool:
+        return any(first <= stream_id < used for first, used in self._gaps)
 
     def _is_idle(self, stream_id: int) -> bool:
         if not stream_id & 1:
@@ -175,8 +208,12 @@ class Streams(FrameReader):
             raise PeerError("RST_STREAM has 4 bytes", Code.FRAME_SIZE_ERROR)
         stream = self.streams.get(stream_id)
         if stream is None:
-            self._stray(None, stream_id)
-            self._reset.pop(stream_id, None)
+            if self._is_idle(stream_id):
+                raise PeerError("a reset of a stream that was never opened", Code.PROTOCOL_ERROR)
+            if self._reset.get(stream_id, -1) < 0:
+                self.budget.spend(Glitch.STRAY, self.now)
+            else:
+                self._reset[stream_id] = -1
             return
         early = self.now - stream.opened_at < EARLY_SECONDS
         self._drop(stream)

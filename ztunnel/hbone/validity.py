@@ -1,0 +1,64 @@
+"""What makes header fields malformed (RFC 9113 sections 8.2, 8.3 and 8.5): an error of their stream, whoever
+they are for."""
+
+from __future__ import annotations
+
+import re
+
+from ztunnel.errors import PeerError
+from ztunnel.hbone.fields import Fields
+from ztunnel.hbone.frame import Code
+
+_NAME = re.compile(rb"[!-9;-@\[-~\x80-\xff]+")
+_VALUE = re.compile(rb"(?:[^\0\r\n \t](?:[^\0\r\n]*[^\0\r\n \t])?)?")
+_CONNECTION_SPECIFIC = frozenset(
+    (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
+)
+_REQUEST = frozenset((b":method", b":scheme", b":authority", b":path"))
+_RESPONSE = frozenset((b":status",))
+
+
+def check_request(untrusted: Fields) -> None:
+    """Raises PeerError where a request is malformed. One that is not for us, such as a GET, is not."""
+    pseudo = _check(untrusted, _REQUEST)
+    if pseudo.get(b":method") == b"CONNECT":
+        if len(pseudo) != 2 or b":authority" not in pseudo:
+            raise _malformed("a CONNECT has an authority, and neither scheme nor path")
+    elif not (b":method" in pseudo and b":scheme" in pseudo and pseudo.get(b":path")):
+        raise _malformed("a request without method, scheme or path")
+
+
+def check_response(untrusted: Fields) -> None:
+    """Raises PeerError where a response is malformed."""
+    status = _check(untrusted, _RESPONSE).get(b":status", b"")
+    if len(status) != 3 or not status.isdigit():
+        raise _malformed("a response without a status")
+
+
+def check_trailers(untrusted: Fields) -> None:
+    """Raises PeerError where trailers are malformed."""
+    _check(untrusted, frozenset())
+
+
+def _check(untrusted: Fields, allowed: frozenset[bytes]) -> dict[bytes, bytes]:
+    """Check names and values; returns the pseudo-header fields."""
+    pseudo: dict[bytes, bytes] = {}
+    regular = False
+    for name, value in untrusted:
+        if not _VALUE.fullmatch(value):
+            raise _malformed("a value with a control character, or with blanks around it")
+        if name[:1] == b":":
+            if regular or name in pseudo or name not in allowed:
+                raise _malformed("a pseudo-header field that is unknown, comes twice, or behind others")
+            pseudo[name] = value
+            continue
+        regular = True
+        if not _NAME.fullmatch(name):
+            raise _malformed("a field name with a capital letter, a blank or a control character")
+        if name in _CONNECTION_SPECIFIC or (name == b"te" and value != b"trailers"):
+            raise _malformed("a field that is about an HTTP/1.1 connection")
+    return pseudo
+
+
+def _malformed(why: str) -> PeerError:
+    return PeerError(f"malformed fields: {why}", Code.PROTOCOL_ERROR)
