@@ -18,8 +18,8 @@ from ztunnel.cli.clean import clean_up, find_installations, lease_age_seconds, r
 from ztunnel.cli.main import main
 from ztunnel.errors import Unsupported
 from ztunnel.kernel.bpf import Map, open_pinned
-from ztunnel.kernel.netlink import route_marked
 from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.kernel.way_back import WayBack
 from ztunnel.redirect import load
 from ztunnel.redirect.attach import Redirection
 from ztunnel.redirect.plan import RedirectSettings, pin_name
@@ -67,7 +67,7 @@ def test_one_node_is_taken_away_with_what_was_changed_in_its_pods(lab: Lab) -> N
     pins = PINS / pin_name(node)
     with install(lab, pins) as redirection:
         redirection.enroll(lab.pod("a"))
-    route_marked(lab.a)
+    WayBack().ensure(lab.a)
     lab.a.write_sysctl(ACCEPT, "1")
     assert "fwmark 0x111" in rules(lab.a)
     done = call("--node", node)
@@ -96,7 +96,7 @@ def test_all_nodes_are_found_also_what_was_only_begun(lab: Lab, root: Path) -> N
 def test_a_half_finished_one_is_removed_with_its_pods(lab: Lab, root: Path, missing: str) -> None:
     with install(lab, root / "n1") as redirection:
         redirection.enroll(lab.pod("a"))
-    route_marked(lab.a)
+    WayBack().ensure(lab.a)
     place = root / "n1" / missing
     place.unlink() if place.is_symlink() else shutil.rmtree(place)
     assert clean_up(root / "n1") == 1

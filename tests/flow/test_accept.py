@@ -168,3 +168,16 @@ def test_the_more_come_at_once_the_more_are_accepted_at_once(
             engine.round(1)
     assert len(accepted) == 73
     acceptor.close()
+
+
+def test_a_listener_that_somebody_destroys_is_told_of_once_and_not_watched_any_more(
+    engine: Engine, clock: Clock, listener: socket.socket, accepted: Accepted
+) -> None:
+    lost: list[str] = []
+    acceptor = Acceptor(engine, listener, lambda sock, peer: None, lambda: lost.append("lost"))
+    listener.shutdown(socket.SHUT_RDWR)  # it listens no more, as after SOCK_DESTROY
+    drive(engine, until=lambda: lost)
+    clock.move(1)
+    drive(engine)
+    assert lost == ["lost"]
+    acceptor.close()

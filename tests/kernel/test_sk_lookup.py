@@ -11,8 +11,9 @@ from dataclasses import replace
 import pytest
 
 from tests.kernel.lab import Kernel, endpoint, local_of, shell, wait_until
-from ztunnel.kernel import bpf, netlink, sockets
+from ztunnel.kernel import bpf, sockets
 from ztunnel.kernel.bpf import Map
+from ztunnel.kernel.way_back import WayBack, remove_way_back
 from ztunnel.redirect.attach import CgroupBranch, PodNetwork
 from ztunnel.redirect.layout import ADMISSION, AdmissionKind, push_tuple
 
@@ -122,7 +123,7 @@ def test_the_proxys_dial_carries_the_clients_address_to_the_application(kernel: 
     pod, _ = enroll_with_listener(kernel)
     app = kernel.listen(pod.netns, 8080)
     pod.netns.write_sysctl("net.ipv4.tcp_fwmark_accept", "1")
-    netlink.route_marked(pod.netns)
+    WayBack().ensure(pod.netns)
     try:
         with kernel.lab.in_cgroup("proxy"):
             dial = kernel.socket(pod.netns, host)
@@ -139,7 +140,7 @@ def test_the_proxys_dial_carries_the_clients_address_to_the_application(kernel: 
         accepted.close()
         wait_until(lambda: admitted(kernel) == 0)
     finally:
-        netlink.unroute_marked(pod.netns)
+        remove_way_back(pod.netns)
         pod.netns.write_sysctl("net.ipv4.tcp_fwmark_accept", "0")
 
 

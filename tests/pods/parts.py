@@ -27,12 +27,13 @@ from ztunnel.outbound.dial import Patience, Tunnels
 from ztunnel.outbound.oversee import DirectFlows
 from ztunnel.pods.find import NamedNamespaces
 from ztunnel.pods.hold import Ways
-from ztunnel.pods.serve import Pods
+from ztunnel.pods.serve import Pods, Reports
 from ztunnel.redirect.attach import Redirection
 from ztunnel.telemetry.export import Log
 from ztunnel.telemetry.figures import Figures
 from ztunnel.telemetry.level import Levels
 from ztunnel.telemetry.readiness import Readiness
+from ztunnel.telemetry.repairs import Repairs
 
 NODE = "n1"
 A = workload("a").on(NODE).hbone().at("10.77.0.2", "fd77::2")
@@ -116,8 +117,10 @@ class Node:
         self.log = Lines()
         self.readiness = Readiness()
         log = Log(self.log, Levels(), time.time_ns)  # type: ignore[arg-type]
-        self.pods = Pods(self.ways, NamedNamespaces(template), log, self.readiness)
         self.figures = Figures()
+        self.repairs = Repairs(self.figures, log.warn, trio.current_time)
+        reports = Reports(log, self.readiness, self.repairs)
+        self.pods = Pods(self.ways, NamedNamespaces(template), reports)
         self.pods.register(self.figures)
 
     @asynccontextmanager

@@ -14,17 +14,21 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.builders import BuiltWorkload, connection
-from tests.kernel.lab import Kernel, Lab
+from tests.kernel.lab import Kernel, Lab, shell
 from tests.pods.parts import NODE, A, B, Node, Scratch, node_of
 from ztunnel.errors import ConnectionFailed
-from ztunnel.kernel.netlink import unroute_marked
 from ztunnel.kernel.sockets import listen_in
+from ztunnel.kernel.way_back import remove_way_back
 from ztunnel.model.connection import Connection
-from ztunnel.pods.serve import GRACE_SECONDS, LOOK_AGAIN_SECONDS, TRY_AGAIN_SECONDS
+from ztunnel.pods.serve import GRACE_SECONDS, LOOK_AGAIN_SECONDS, SWEEP_SECONDS, TRY_AGAIN_SECONDS
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 FWMARK = "net.ipv4.tcp_fwmark_accept"
+SHOWN = (
+    "ip rule; ip -6 rule; ip route show table all; ip -6 route show table 100; "
+    "cat /proc/sys/net/ipv4/tcp_* /proc/sys/net/ipv[46]/fwmark_reflect 2>/dev/null || true"
+)
 
 
 @dataclass(eq=False)
@@ -54,7 +58,7 @@ def _switched_off(lab: Lab) -> Iterator[None]:
     for netns in (lab.a, lab.b):
         for name in (FWMARK, "net.ipv4.tcp_migrate_req"):
             netns.write_sysctl(name, "0")
-        unroute_marked(netns)
+        remove_way_back(netns)
 
 
 def made(nodes: ExitStack, kernel: Kernel, *world: BuiltWorkload) -> Node:
@@ -255,13 +259,143 @@ async def test_addresses_come_and_go(kernel: Kernel, nodes: ExitStack, autojump_
         async with node.running():
             assert len(list(listeners)) == 1
             scratch.address("add", "fd09::1/64")
-            await look(node)
+            await sweep()
             assert len(list(listeners)) == 2
             assert [str(ip) for ip in node.direct.pods[pod.uid].addresses] == ["10.9.0.1", "fd09::1"]
             scratch.address("del", "fd09::1/64")
-            await look(node)
+            await sweep()
             assert len(list(listeners)) == 1
             assert [str(ip) for ip in node.direct.pods[pod.uid].addresses] == ["10.9.0.1"]
+
+
+async def sweep() -> None:
+    """Let everything in the pods' namespaces be looked at."""
+    await trio.sleep(SWEEP_SECONDS + LOOK_AGAIN_SECONDS)
+    await wait_all_tasks_blocked()
+
+
+async def told(node: Node) -> None:
+    """Let the engine hear what the kernel tells, and the pods look."""
+    for _ in range(5):
+        node.engine.round(0.0)
+        await wait_all_tasks_blocked()
+
+
+async def test_a_change_that_the_kernel_tells_of_is_followed_at_once(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    with Scratch("10.9.0.1/24") as scratch:
+        pod = A.identified_by("Kubernetes//Pod/default/s").at("10.9.0.1")
+        node = Node(kernel.redirection, scratch.path, pod)
+        nodes.callback(node.close)
+        async with node.running():
+            scratch.address("add", "fd09::1/64")
+            await told(node)
+            assert [str(ip) for ip in node.direct.pods[pod.uid].addresses] == ["10.9.0.1", "fd09::1"]
+
+
+TAKEN = [
+    ("ip rule del pref 32764", "IPv4 rule", True),
+    ("ip -6 rule del pref 32764", "IPv6 rule", True),
+    ("ip route flush table 100", "IPv4 route", True),
+    ("ip -6 route flush table 100", "IPv6 route", True),
+    ("echo 0 >/proc/sys/net/ipv4/tcp_fwmark_accept", FWMARK, False),
+    ("echo 0 >/proc/sys/net/ipv4/tcp_migrate_req", "net.ipv4.tcp_migrate_req", False),
+    ("echo 0 >/proc/sys/net/ipv6/fwmark_reflect", "net.ipv6.fwmark_reflect", False),
+]
+
+
+def repairs(node: Node) -> dict[str, float]:
+    found = next(each for each in node.figures.families() if each.name == "ztunnel_repairs_total")
+    return {labels[0]: value for labels, value in found.samples}
+
+
+@pytest.mark.parametrize(("command", "what", "is_told"), TAKEN)
+async def test_what_somebody_takes_away_is_made_again_counted_and_told(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock, command: str, what: str, is_told: bool
+) -> None:
+    with Scratch("10.9.0.1/24") as scratch:
+        pod = A.identified_by("Kubernetes//Pod/default/s").at("10.9.0.1")
+        node = Node(kernel.redirection, scratch.path, pod)
+        nodes.callback(node.close)
+        async with node.running():
+            await told(node)
+            before = shell(scratch.name, SHOWN)
+            shell(scratch.name, command)
+            assert shell(scratch.name, SHOWN) != before
+            await (told(node) if is_told else sweep())
+            assert shell(scratch.name, SHOWN) == before
+            assert repairs(node) == {what: 1}
+            assert len(node.log.about("repaired")) == 1
+            assert node.readiness.pending(0.0) == []
+
+
+async def test_a_pod_that_is_removed_keeps_the_way_back_of_its_connections(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    node = made(nodes, kernel, A)
+    async with node.running():
+        live = Open(node, A.uid)
+        node.desk.live.register(live)
+        node.desk.publish(A.plain())
+        await trio.sleep(2 * GRACE_SECONDS)
+        shell(kernel.lab.names["a"], "ip rule del pref 32764")
+        await sweep()
+        assert "0x111" in shell(kernel.lab.names["a"], "ip rule")
+        node.desk.live.unregister(live)
+        await sweep()
+        assert "0x111" not in shell(kernel.lab.names["a"], "ip rule")
+
+
+async def test_what_cannot_be_repaired_is_said_until_it_can(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    node = made(nodes, kernel, A)
+    async with node.running():
+        shell(kernel.lab.names["a"], "ip rule add pref 1 lookup 200")
+        await told(node)
+        assert node.readiness.pending(0.0) == ["pods"]
+        assert "give it a higher number" in node.readiness.render(0.0)[1]
+        assert node.pods.dump()[A.uid]["state"] == "Up"
+        assert "higher number" in node.pods.dump()[A.uid]["reason"]
+        assert set(kernel.redirection.enrolled()) == {kernel.lab.a.cookie}
+        shell(kernel.lab.names["a"], "ip rule del pref 1")
+        await trio.sleep(2 * TRY_AGAIN_SECONDS)
+        assert node.readiness.pending(0.0) == []
+        assert "reason" not in node.pods.dump()[A.uid]
+
+
+@pytest.mark.parametrize("which", ["outbound", "inbound", "hbone"])
+async def test_a_listener_that_somebody_destroys_in_the_pod_is_made_again(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock, which: str
+) -> None:
+    """As `ss -K` does inside the pod."""
+    node = made(nodes, kernel, A)
+    async with node.running():
+        (held,) = node.pods._held.values()
+        lost: socket.socket = getattr(held.enrolled.listeners, which)
+        port = lost.getsockname()[1]
+        shell(kernel.lab.names["a"], f"ss -K -tln sport = :{port} >/dev/null")
+        await told(node)
+        assert getattr(held.enrolled.listeners, which) is not lost
+        assert is_served(kernel, node)
+        assert repairs(node) == {f"listener {port}": 1}
+        assert node.readiness.pending(0.0) == []
+
+
+async def test_a_port_that_is_taken_at_once_keeps_the_pod_captured_and_is_said(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    node = made(nodes, kernel, A)
+    async with node.running():
+        shell(kernel.lab.names["a"], "ss -K -tln sport = :15001 >/dev/null")
+        with listen_in(kernel.lab.a, 15001, 1):
+            await told(node)
+            assert "port 15001 is taken" in node.readiness.render(0.0)[1]
+            assert set(kernel.redirection.enrolled()) == {kernel.lab.a.cookie}
+        await trio.sleep(2 * TRY_AGAIN_SECONDS)
+        assert is_served(kernel, node)
+        assert node.readiness.pending(0.0) == []
 
 
 async def test_a_pod_with_another_account_gets_another_certificate(

@@ -12,7 +12,7 @@ from ztunnel.errors import Unsupported
 from ztunnel.kernel.bpf import Map, open_pinned
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.probe import require_bpffs, require_root
-from ztunnel.pods.enroll import disown
+from ztunnel.pods.prepare import disown
 from ztunnel.redirect.attach import Redirection
 from ztunnel.redirect.layout import NUMBER, SMALL
 from ztunnel.redirect.load import remove

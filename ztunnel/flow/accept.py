@@ -22,10 +22,10 @@ waiting."""
 
 _PAUSE_SECONDS = 0.1
 _STREAM = int(socket.SOCK_STREAM)
-_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EINVAL, errno.EBADF)
-"""Errors that asking again at once would only repeat: nothing is left, or it listens no more (EINVAL: a
-process of the pod may destroy our listener through sock_diag). Any other is that of a connection which died
-in the backlog (accept(2))."""
+_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EBADF)
+"""Errors that asking again at once would only repeat: nothing is left. Any other is that of a connection
+which died in the backlog (accept(2)), but for EINVAL: it listens no more, because a process of the pod may
+destroy our listener through sock_diag."""
 
 _REMEMBERED_PEERS = 1024
 
@@ -36,11 +36,19 @@ Accepted = Callable[[socket.socket, PeerAddress], None]
 class Acceptor:
     """Calls `accepted(socket, peer)` for each connection; the socket is non-blocking and the callee's."""
 
-    def __init__(self, engine: Engine, listener: socket.socket, accepted: Accepted) -> None:
-        """Takes over `listener`, which is non-blocking; `close` closes it."""
+    def __init__(
+        self,
+        engine: Engine,
+        listener: socket.socket,
+        accepted: Accepted,
+        lost: Callable[[], None] | None = None,
+    ) -> None:
+        """Takes over `listener`, which is non-blocking; `close` closes it. `lost` is called once when it
+        listens no more, which is not watched any longer then."""
         self._engine = engine
         self._listener = listener
         self._accepted = accepted
+        self._lost = lost
         self._family = int(listener.family)
         self._peers: dict[str, IPAddress] = {}
         # How many to accept at once: asking for one more than there are costs as much as another connection.
@@ -68,7 +76,9 @@ class Acceptor:
                 self._burst = max(number, 1)
                 return
             except OSError as error:
-                if error.errno in _OURS:
+                if error.errno == errno.EINVAL:
+                    self._lose()
+                elif error.errno in _OURS:
                     self._pause()
                 return
             sock = socket.socket(family, _STREAM, 0, fd)
@@ -93,6 +103,13 @@ class Acceptor:
             # The scope of a link-local peer (`%eth0`) is the pod's own matter: no resource has it.
             ip = self._peers[text] = canonical(ip_address(text.partition("%")[0]))
         return ip
+
+    def _lose(self) -> None:
+        if self._lost is None:
+            self._pause()
+            return
+        self._unwatch()
+        self._lost()
 
     def _pause(self) -> None:
         """Not watched at all meanwhile: EPOLLHUP would be reported whatever one asks for."""

@@ -14,16 +14,17 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from ztunnel.kernel.netlink import addresses, route_marked, unroute_marked
+from ztunnel.kernel.netlink import addresses
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import DUAL_STACK, Listening, LiveSocket, connections, listen_in
 from ztunnel.model.address import IPAddress
 from ztunnel.model.workload import Workload
+from ztunnel.pods.prepare import Preparation, WayBlocked
 from ztunnel.redirect.attach import PodNetwork, Redirection
 
 OUTBOUND_PORT = 15001
@@ -33,12 +34,6 @@ BACKLOG = 4096
 """ztunnel asks for 128; a burst of connections to one pod overflows that before a busy proxy accepts."""
 
 _PORTS = (OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT)
-_REFLECT = ("net.ipv4.fwmark_reflect", "net.ipv6.fwmark_reflect")
-"""Where nobody listens, our own dial is answered by a RST of no socket. Without the dial's mark it would go
-to the client whose address the dial carries, and the dial would wait for its deadline."""
-
-_SWITCHES = ("net.ipv4.tcp_fwmark_accept", "net.ipv4.tcp_migrate_req", *_REFLECT)
-_OFF = "0"  # the kernel's default of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +56,7 @@ class Enrolled:
     Attributes:
         network: its namespace, and its addresses as they are now.
         listeners: None once it does not answer on our ports any more.
-        switches: the sysctls that we set, with what they were before.
+        preparation: what we have set in its namespace.
         outside: cookies of its sockets that were connected before it was enrolled.
         serving: False once it was removed.
     """
@@ -69,7 +64,7 @@ class Enrolled:
     uid: str
     network: PodNetwork
     listeners: Listeners | None
-    switches: Mapping[str, str]
+    preparation: Preparation
     outside: frozenset[int] = frozenset()
     serving: bool = True
 
@@ -95,16 +90,16 @@ def enroll(
         try:
             netns = undo.enter_context(NetworkNamespace.open(path))
             network = pod_network(netns, _addresses(netns, workload))
-            listeners = _listen(undo, netns, workload, listening)
+            listeners = _listen(undo, netns, _name(workload), listening)
             is_known = network.cookie in known
-            switches = {name: _OFF if is_known else netns.read_sysctl(name) for name in _SWITCHES}
-            undo.callback(_restore, netns, switches)
-            _prepare(netns)
+            preparation = Preparation(netns, is_known)
+            undo.callback(preparation.undo)
+            preparation.ensure()
             outside = frozenset() if is_known else _outside(redirection, network)
-            enrolled = Enrolled(workload.uid, network, listeners, switches, outside)
+            enrolled = Enrolled(workload.uid, network, listeners, preparation, outside)
             _capture(redirection, enrolled, listeners)
-        except OSError as error:
-            raise CannotEnroll(f"pod {workload.namespace}/{workload.name}: {error}") from error
+        except (OSError, WayBlocked) as error:
+            raise CannotEnroll(f"{_name(workload)}: {error}") from error
         undo.pop_all()
     return enrolled
 
@@ -121,13 +116,13 @@ def resume(
     with ExitStack() as undo:
         try:
             network = pod_network(netns, _addresses(netns, workload))
-            listeners = enrolled.listeners or _listen(undo, netns, workload, listening)
-            _prepare(netns)
+            listeners = enrolled.listeners or _listen(undo, netns, _name(workload), listening)
+            enrolled.preparation.ensure()
             outside = enrolled.outside | _outside(redirection, network)
             enrolled.network = network
             _capture(redirection, enrolled, listeners)
-        except OSError as error:
-            raise CannotEnroll(f"pod {workload.namespace}/{workload.name}: {error}") from error
+        except (OSError, WayBlocked) as error:
+            raise CannotEnroll(f"{_name(workload)}: {error}") from error
         undo.pop_all()
     enrolled.listeners, enrolled.outside, enrolled.serving = listeners, outside, True
 
@@ -154,6 +149,31 @@ def readdress(redirection: Redirection, enrolled: Enrolled) -> frozenset[IPAddre
     return frozenset(before.addresses) - frozenset(found)
 
 
+def relisten(redirection: Redirection, enrolled: Enrolled, listening: Listening = DUAL_STACK) -> None:
+    """New listeners for a pod that has none any more. It stays captured, whatever happens.
+
+    Raises:
+        CannotEnroll: a port is taken. OSError: the kernel refuses. It may be tried again.
+    """
+    with ExitStack() as undo:
+        listeners = _listen(undo, enrolled.network.netns, f"pod {enrolled.uid}", listening)
+        _capture(redirection, enrolled, listeners)
+        undo.pop_all()
+    enrolled.listeners = listeners
+
+
+def lost_listeners(enrolled: Enrolled) -> list[int]:
+    """The ports on which it listens no more: a process of the pod may destroy our sockets, as `ss -K`
+    does."""
+    listeners = enrolled.listeners
+    if listeners is None:
+        return list(_PORTS)
+    each = zip(_PORTS, (listeners.outbound, listeners.inbound, listeners.hbone), strict=True)
+    return [
+        port for port, listener in each if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    ]
+
+
 def withdraw(redirection: Redirection, enrolled: Enrolled) -> None:
     """End the capture: what the pod opens from now on is its own. Its open connections are not touched.
     Raises OSError, and may be called again.
@@ -175,7 +195,7 @@ def close(enrolled: Enrolled) -> None:
 
 def release(enrolled: Enrolled) -> None:
     """The last connection has ended: undo rule, route and sysctls, and let go of the namespace."""
-    _restore(enrolled.network.netns, enrolled.switches)
+    enrolled.preparation.undo()
     enrolled.network.netns.close()
 
 
@@ -203,17 +223,21 @@ def _addresses(netns: NetworkNamespace, workload: Workload) -> tuple[IPAddress, 
     found = addresses(netns)
     if not set(found) & set(workload.addresses):
         raise CannotEnroll(
-            f"pod {workload.namespace}/{workload.name}: the namespace {netns.path} has the addresses "
+            f"{_name(workload)}: the namespace {netns.path} has the addresses "
             f"{_list(found)}, the pod {_list(workload.addresses)}"
         )
     return found
+
+
+def _name(workload: Workload) -> str:
+    return f"pod {workload.namespace}/{workload.name}"
 
 
 def _list(ips: Collection[IPAddress]) -> str:
     return ", ".join(map(str, ips)) or "none"
 
 
-def _listen(undo: ExitStack, netns: NetworkNamespace, workload: Workload, listening: Listening) -> Listeners:
+def _listen(undo: ExitStack, netns: NetworkNamespace, pod: str, listening: Listening) -> Listeners:
     opened: list[socket.socket] = []
     for port in _PORTS:
         try:
@@ -222,31 +246,10 @@ def _listen(undo: ExitStack, netns: NetworkNamespace, workload: Workload, listen
             if error.errno != errno.EADDRINUSE:
                 raise
             raise CannotEnroll(
-                f"pod {workload.namespace}/{workload.name}: port {port} is taken by a process of the pod; "
+                f"{pod}: port {port} is taken by a process of the pod; "
                 "the mesh needs 15001, 15006 and 15008 in each pod"
             ) from error
     return Listeners(*opened)
-
-
-def _prepare(netns: NetworkNamespace) -> None:
-    """What sockets that show a client's address need: their replies have to find them."""
-    for name in _SWITCHES:
-        netns.write_sysctl(name, "1")
-    route_marked(netns)
-
-
-def disown(netns: NetworkNamespace) -> None:
-    """Undo what a proxy that is gone changed in a pod's namespace; sysctls become the kernel's defaults."""
-    _restore(netns, dict.fromkeys(_SWITCHES, _OFF))
-
-
-def _restore(netns: NetworkNamespace, switches: Mapping[str, str]) -> None:
-    """Undo `_prepare`. Where the namespace is being taken down, there is nothing to undo."""
-    with suppress(OSError):
-        unroute_marked(netns)
-    for name, value in switches.items():
-        with suppress(OSError):
-            netns.write_sysctl(name, value)
 
 
 def _capture(redirection: Redirection, enrolled: Enrolled, listeners: Listeners) -> None:

@@ -3,9 +3,11 @@ certificate that is kept for it, and what has to end when it is gone."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
+from select import EPOLLIN
 
 import trio
 
@@ -14,10 +16,28 @@ from ztunnel.flow.accept import Acceptor
 from ztunnel.identity.rotate import Certificates
 from ztunnel.inbound.accept import Inbound, PlainAcceptor
 from ztunnel.inbound.serve import Handshakes
+from ztunnel.kernel.netlink import NamespaceEvents
+from ztunnel.kernel.sockets import DUAL_STACK, Listening
 from ztunnel.model.identity import SpiffeId
 from ztunnel.outbound.accept import Outbound, OutboundAcceptor
-from ztunnel.pods.enroll import Enrolled, close, release, withdraw
+from ztunnel.pods.enroll import (
+    CannotEnroll,
+    Enrolled,
+    close,
+    lost_listeners,
+    release,
+    relisten,
+    withdraw,
+)
 from ztunnel.pods.find import inode_at
+from ztunnel.pods.prepare import WayBlocked
+
+_PAUSE_SECONDS = 0.1
+"""Between two looks at a namespace in which something changes all the time."""
+
+
+def _ignore() -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +57,21 @@ class Held:
         path: where its namespace was found.
         identity: the one whose certificate is wanted for it, None for none.
         grace: ends the time for which it still answers after it was removed.
+        stale: whether something has changed in its namespace since `look`.
+        trouble: what is not as it has to be and could not be repaired.
     """
 
-    def __init__(self, ways: Ways, enrolled: Enrolled, path: str) -> None:
+    def __init__(
+        self, ways: Ways, enrolled: Enrolled, path: str, stirred: Callable[[], None] = _ignore
+    ) -> None:
+        """`stirred` is called when it has become stale."""
         self._ways = ways
         self._acceptors: tuple[Acceptor, ...] = ()
+        self._events: NamespaceEvents | None = None
+        self._watched = False
+        self._stirred = stirred
+        self.stale = False
+        self.trouble = ""
         self.enrolled = enrolled
         self.path = path
         self.identity: SpiffeId | None = None
@@ -69,8 +99,19 @@ class Held:
             OSError: the engine cannot watch them; then the pod is removed and does not answer.
         """
         enrolled, ways = self.enrolled, self._ways
+        if self._acceptors or enrolled.listeners is None:
+            return
+        with ExitStack() as undo:
+            undo.callback(withdraw, ways.outbound.redirection, enrolled)
+            self._accept()
+            undo.pop_all()
+        self._watch()
+
+    def _accept(self) -> None:
+        """Raises OSError; then it does not answer."""
+        enrolled, ways = self.enrolled, self._ways
         listeners = enrolled.listeners
-        if self._acceptors or listeners is None:
+        if listeners is None:
             return
         takers = (
             (listeners.outbound, OutboundAcceptor(ways.outbound, enrolled.uid, enrolled.network).accepted),
@@ -79,13 +120,77 @@ class Held:
         )
         acceptors: list[Acceptor] = []
         with ExitStack() as undo:
-            undo.callback(withdraw, ways.outbound.redirection, enrolled)
             undo.callback(close, enrolled)
             for listener, accepted in takers:
-                acceptors.append(Acceptor(ways.outbound.engine, listener, accepted))
+                acceptors.append(Acceptor(ways.outbound.engine, listener, accepted, self._spoiled))
                 undo.callback(acceptors[-1].close)
             undo.pop_all()
         self._acceptors = tuple(acceptors)
+
+    # What others change.
+
+    def look(self, listening: Listening = DUAL_STACK) -> list[str]:
+        """Look whether all that enrolling has made is there, and make what is missing.
+
+        Returns:
+            What was repaired: `IPv4 rule`, the name of a sysctl, `listener 15001`.
+
+        Raises:
+            CannotEnroll: somebody in the pod is in the way. OSError: the kernel refuses. What could be made
+                is made, and the pod stays captured.
+        """
+        self.stale = False
+        if self._events is not None:
+            self._events.drain()
+        try:
+            made = self.enrolled.preparation.ensure()
+        except WayBlocked as error:
+            raise CannotEnroll(str(error)) from error
+        finally:
+            self._watch_again()
+        return made + self._relisten(listening)
+
+    def _relisten(self, listening: Listening) -> list[str]:
+        lost = lost_listeners(self.enrolled) if self.enrolled.serving else []
+        if lost:
+            self._stop_accepting()
+            relisten(self._ways.outbound.redirection, self.enrolled, listening)
+            self._accept()
+        return [f"listener {port}" for port in lost]
+
+    def _watch(self) -> None:
+        """Without a descriptor for it changes are found by looking now and then."""
+        if self._events is None:
+            with suppress(OSError):
+                self._events = NamespaceEvents(self.enrolled.network.netns)
+        self._resume()
+
+    def _watch_again(self) -> None:
+        if not self._watched:
+            self._ways.outbound.engine.after(_PAUSE_SECONDS, self._resume)
+
+    def _resume(self) -> None:
+        if self._events is not None and not self._watched:
+            self._ways.outbound.engine.watch(
+                self._events.fileno(), EPOLLIN, self._event, lambda bug: self._unwatch()
+            )
+            self._watched = True
+
+    def _event(self, mask: int) -> None:
+        """Not watched until it was looked at: a flood of events in one pod costs others nothing."""
+        self._unwatch()
+        self._spoiled()
+
+    def _spoiled(self) -> None:
+        self.stale = True
+        self._stirred()
+
+    def _unwatch(self) -> None:
+        if self._events is not None and self._watched:
+            self._watched = False
+            self._ways.outbound.engine.unwatch(self._events.fileno())
+
+    # Its end.
 
     def refuse(self) -> None:
         """Take up nothing new; its peers are asked to open no more tunnels. What lives goes on."""
@@ -103,11 +208,18 @@ class Held:
     def stop_listening(self) -> None:
         """From now on it does not answer on our ports, and no certificate is kept for it."""
         self.go_on()
+        self._stop_accepting()
+        self._unwatch()
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        self.want(None)
+
+    def _stop_accepting(self) -> None:
         for acceptor in self._acceptors:
             acceptor.close()
         self._acceptors = ()
         close(self.enrolled)
-        self.want(None)
 
     def want(self, identity: SpiffeId | None) -> None:
         """Have a certificate for this identity instead of the one before."""
@@ -140,6 +252,7 @@ class Held:
         return {
             "state": state,
             "netns": self.path,
+            **({"reason": self.trouble} if self.trouble else {}),
             "addresses": [str(ip) for ip in self.enrolled.network.addresses],
             "connections": {"inbound": len(self._ways.inbound.live.of(self.enrolled.uid))},
         }

@@ -9,6 +9,7 @@ it still has.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import trio
 
@@ -25,10 +26,15 @@ from ztunnel.telemetry.component import PodFigures
 from ztunnel.telemetry.export import Log
 from ztunnel.telemetry.figures import Figures, Sample
 from ztunnel.telemetry.readiness import Readiness
+from ztunnel.telemetry.repairs import Repairs
 
-__all__ = ["GRACE_SECONDS", "LOOK_AGAIN_SECONDS", "TRY_AGAIN_SECONDS", "Pods", "Ways"]
+__all__ = ["GRACE_SECONDS", "LOOK_AGAIN_SECONDS", "SWEEP_SECONDS", "TRY_AGAIN_SECONDS", "Pods", "Ways"]
 
 LOOK_AGAIN_SECONDS = 2.0
+SWEEP_SECONDS = 5.0
+"""How often everything in a pod's namespace is looked at, whether the kernel has told of a change or not: of
+sysctls it tells nothing."""
+
 TRY_AGAIN_SECONDS = 0.25
 """While a pod is pending: maybe its addresses are just being set, and it is not in the mesh yet."""
 
@@ -39,16 +45,19 @@ _READINESS = "pods"
 _NO_NAMESPACE = "its network namespace is not there yet"
 
 
+class Reports(NamedTuple):
+    """Where pods tell how they fare."""
+
+    log: Log
+    readiness: Readiness
+    repairs: Repairs
+
+
 class Pods:
     """The enrolled pods of one node."""
 
     def __init__(
-        self,
-        ways: Ways,
-        find: NamedNamespaces,
-        log: Log,
-        readiness: Readiness,
-        listening: Listening = DUAL_STACK,
+        self, ways: Ways, find: NamedNamespaces, reports: Reports, listening: Listening = DUAL_STACK
     ) -> None:
         self._ways = ways
         self._redirection = ways.outbound.redirection
@@ -56,8 +65,7 @@ class Pods:
         self._hold = ways.outbound.hold
         self._node = ways.outbound.mesh.node
         self._find = find
-        self._log = log
-        self._readiness = readiness
+        self._log, self._readiness, self._repairs = reports
         self._listening = listening
         self._held: dict[str, Held] = {}
         self._parting: dict[str, Held] = {}
@@ -69,7 +77,7 @@ class Pods:
         self._stirred = trio.Event()
         self._figures: PodFigures | None = None
         self._hold.subscribe(self._changed)
-        readiness.pend(_READINESS)
+        self._readiness.pend(_READINESS)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Enroll and withdraw until cancelled; then the pods stay as they are, captured and without a proxy.
@@ -184,7 +192,10 @@ class Pods:
         path = self._find.path_of(workload)
         enrolled = enroll(self._redirection, workload, path, self._strangers, self._listening)
         self._strangers.pop(enrolled.network.cookie, None)
-        return Held(self._ways, enrolled, path)
+        return Held(self._ways, enrolled, path, self._stir)
+
+    def _stir(self) -> None:
+        self._stirred.set()
 
     async def _refresh(self, wanted: Mapping[str, Workload]) -> None:
         """What may change while a pod stays: its account, and its addresses."""
@@ -194,16 +205,25 @@ class Pods:
                 held.want(workload.identity)
                 self._ways.handshakes.drain(uid)
         now = trio.current_time()
-        if now < self._look_at:
-            return
-        self._look_at = now + LOOK_AGAIN_SECONDS
-        for uid, held in tuple(self._held.items()):
-            try:
+        sweep = now >= self._look_at
+        if sweep:
+            self._look_at = now + SWEEP_SECONDS
+        for uid, held in (*self._held.items(), *self._parting.items()):
+            if sweep or held.stale or held.trouble:
+                self._look(uid, held)
+                await trio.lowlevel.checkpoint()
+        self._pending.update((uid, held.trouble) for uid, held in self._held.items() if held.trouble)
+
+    def _look(self, uid: str, held: Held) -> None:
+        """See what has become of a pod's namespace, and repair what others have changed in it."""
+        held.trouble = ""
+        try:
+            for what in held.look(self._listening):
+                self._repairs.repaired(what, uid)
+            if held is self._held.get(uid):
                 self._readdress(uid, held)
-            except OSError as error:
-                self._pending[uid] = f"its addresses cannot be followed: {error}"
-                self._look_at = now
-            await trio.lowlevel.checkpoint()
+        except (CannotEnroll, OSError) as error:
+            held.trouble = f"it cannot be repaired: {error}"
 
     def _readdress(self, uid: str, held: Held) -> None:
         before = held.enrolled.network

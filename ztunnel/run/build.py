@@ -30,7 +30,7 @@ from ztunnel.outbound.dial import Patience, Tunnels
 from ztunnel.outbound.follow import Follower
 from ztunnel.outbound.oversee import DirectFlows
 from ztunnel.pods.find import NamedNamespaces, find_kubelet, find_kubepods
-from ztunnel.pods.serve import Pods, Ways
+from ztunnel.pods.serve import Pods, Reports, Ways
 from ztunnel.redirect.attach import CgroupBranch, Redirection
 from ztunnel.redirect.layout import NUMBER
 from ztunnel.redirect.load import ensure_loaded
@@ -165,8 +165,7 @@ def build_node(
     pods = Pods(
         Ways(outbound, inbound, handshakes, certificates),
         NamedNamespaces(settings.pod_netns),
-        reporting.log.scoped("pods"),
-        reporting.readiness,
+        Reports(reporting.log.scoped("pods"), reporting.readiness, reporting.repairs),
         Listening(settings.ipv6, keepalive),
     )
     return Node(

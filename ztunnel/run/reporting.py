@@ -24,6 +24,7 @@ from ztunnel.telemetry.figures import Figures
 from ztunnel.telemetry.level import Levels
 from ztunnel.telemetry.metrics import TcpMetrics
 from ztunnel.telemetry.readiness import Readiness
+from ztunnel.telemetry.repairs import Repairs
 
 STATE = "state manager"
 """What a node waits for first, by the name that Istio's ztunnel shows."""
@@ -52,6 +53,7 @@ class Reporting:
         register_build(self.figures, __version__)
         self.metrics.register(self.figures)
         self.access_log.register(self.figures)
+        self.repairs = Repairs(self.figures, self.log.scoped("repairs").warn, time.monotonic)
         self.figures.counter(
             "ztunnel_internal_errors_total",
             "Errors that nobody expected; each ended one connection",

@@ -1,0 +1,65 @@
+"""What is ours in a pod's namespace is made, kept and undone, in real namespaces."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.kernel.lab import shell
+from tests.pods.parts import Scratch
+from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.pods.prepare import Preparation, disown
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+
+SWITCHES = (
+    "net.ipv4.tcp_fwmark_accept",
+    "net.ipv4.tcp_migrate_req",
+    "net.ipv4.fwmark_reflect",
+    "net.ipv6.fwmark_reflect",
+)
+RULES = ["IPv4 route", "IPv4 rule", "IPv6 route", "IPv6 rule"]
+
+
+def values(netns: NetworkNamespace) -> list[str]:
+    return [netns.read_sysctl(name) for name in SWITCHES]
+
+
+def test_it_is_made_and_the_namespace_is_as_before_afterwards() -> None:
+    with Scratch("10.9.0.1/24") as scratch, scratch.open() as netns:
+        netns.write_sysctl(SWITCHES[1], "1")
+        rules = shell(scratch.name, "ip rule; ip -6 rule")
+        preparation = Preparation(netns, is_known=False)
+        assert preparation.ensure() == [SWITCHES[0], *SWITCHES[2:], *RULES]
+        assert values(netns) == ["1"] * 4
+        assert preparation.ensure() == []
+        preparation.undo()
+        assert values(netns) == ["0", "1", "0", "0"]
+        assert shell(scratch.name, "ip rule; ip -6 rule") == rules
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_sysctl_that_somebody_resets_is_set_again(name: str) -> None:
+    with Scratch("10.9.0.1/24") as scratch, scratch.open() as netns:
+        preparation = Preparation(netns, is_known=False)
+        preparation.ensure()
+        netns.write_sysctl(name, "0")
+        assert preparation.ensure() == [name]
+        assert netns.read_sysctl(name) == "1"
+
+
+def test_what_a_predecessor_has_set_is_not_taken_for_the_pods_own() -> None:
+    with Scratch("10.9.0.1/24") as scratch, scratch.open() as netns:
+        Preparation(netns, is_known=False).ensure()
+        successor = Preparation(netns, is_known=True)
+        assert successor.ensure() == []
+        successor.undo()
+        assert values(netns) == ["0"] * 4
+
+
+def test_what_nobody_keeps_any_more_is_disowned() -> None:
+    with Scratch("10.9.0.1/24") as scratch, scratch.open() as netns:
+        Preparation(netns, is_known=False).ensure()
+        disown(netns)
+        disown(netns)
+        assert values(netns) == ["0"] * 4
+        assert "0x111" not in shell(scratch.name, "ip rule; ip -6 rule")

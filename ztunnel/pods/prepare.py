@@ -1,0 +1,62 @@
+"""Prepares a pod's namespace for sockets that show a client's address, and keeps it so: their replies have
+to find them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.kernel.way_back import WayBack, WayBlocked, remove_way_back
+
+__all__ = ["Preparation", "WayBlocked", "disown"]
+
+_REFLECT = ("net.ipv4.fwmark_reflect", "net.ipv6.fwmark_reflect")
+"""Where nobody listens, our own dial is answered by a RST of no socket. Without the dial's mark it would go
+to the client whose address the dial carries, and the dial would wait for its deadline."""
+
+_SWITCHES = ("net.ipv4.tcp_fwmark_accept", "net.ipv4.tcp_migrate_req", *_REFLECT)
+_OFF, _ON = "0", "1"  # the kernel's default of each, and what we need
+
+
+class Preparation:
+    """The sysctls, rules and routes of one pod that are ours."""
+
+    def __init__(self, netns: NetworkNamespace, is_known: bool) -> None:
+        """Remembers the sysctls as they are; where a predecessor of ours has set them (`is_known`), as the
+        kernel has them. Raises OSError."""
+        self._netns = netns
+        self._before = {name: _OFF if is_known else netns.read_sysctl(name) for name in _SWITCHES}
+        self._way_back = WayBack()
+
+    def ensure(self) -> list[str]:
+        """Make what is missing; some 100 us where all is there.
+
+        Returns:
+            What had to be made: `IPv4 rule`, `IPv6 route`, the names of sysctls.
+
+        Raises:
+            WayBlocked: others in the pod are in the way.
+            OSError: the kernel refuses.
+        """
+        made = [name for name in _SWITCHES if self._netns.read_sysctl(name) != _ON]
+        for name in made:
+            self._netns.write_sysctl(name, _ON)
+        return made + self._way_back.ensure(self._netns)
+
+    def undo(self) -> None:
+        """Leave the namespace as it was. Where it is being taken down, there is nothing to undo."""
+        _restore(self._netns, self._before)
+
+
+def disown(netns: NetworkNamespace) -> None:
+    """Undo what a proxy that is gone changed in a pod's namespace; sysctls become the kernel's defaults."""
+    _restore(netns, dict.fromkeys(_SWITCHES, _OFF))
+
+
+def _restore(netns: NetworkNamespace, values: Mapping[str, str]) -> None:
+    with suppress(OSError):
+        remove_way_back(netns)
+    for name, value in values.items():
+        with suppress(OSError):
+            netns.write_sysctl(name, value)
