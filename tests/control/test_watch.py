@@ -1,5 +1,6 @@
-"""A folder's changes are taken over once they hold still, and no mistake in it costs the good state."""
+"""A folder's changes are taken over once they hold still, and a mistake in it costs only itself."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,13 @@ def pod(name: str, ip: str) -> str:
 class Folder:
     """A folder with a watch on it, and what the watch published and said."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, remembers: bool = False) -> None:
         self.path = path / "manifests"
-        self.path.mkdir()
+        self.path.mkdir(exist_ok=True)
+        memory = path / "memory" / "last-good.json" if remembers else None
         self.published: list[Snapshot] = []
         self.observed = 0
-        self.watch = FolderWatch(self.path, MeshSettings(), self.published.append, self.observe)
+        self.watch = FolderWatch(self.path, MeshSettings(), self.published.append, self.observe, memory)
 
     def observe(self) -> None:
         self.observed += 1
@@ -33,6 +35,9 @@ class Folder:
 
     def names(self) -> list[str]:
         return sorted(name.rpartition("/")[2] for name in self.published[-1].resources[ADDRESS])
+
+    def addresses(self, name: str) -> tuple[object, ...]:
+        return self.published[-1].origins[ADDRESS][f"Kubernetes//Pod/ns/{name}"].addresses
 
     async def settle(self) -> None:
         await self.watch.poll()
@@ -97,18 +102,90 @@ async def test_a_half_written_file_drops_nothing(folder):
     assert [len(snapshot.resources[ADDRESS]) for snapshot in folder.published] == [1, 2]
 
 
-async def test_faults_are_reported_and_the_last_good_state_stays(folder):
+async def test_faults_are_reported_and_what_is_good_is_taken_over(folder):
     folder.write("b.yaml", "apiVersion: v1\nkind: Pod\nsepc: {}\n")
+    folder.write("c.yaml", pod("c", "10.0.0.3"))
     await folder.settle()
-    assert len(folder.published) == 1
+    assert folder.names() == ["a", "c"]
     assert {(fault.file, fault.line) for fault in folder.watch.faults} == {("b.yaml", 1), ("b.yaml", 3)}
-    assert folder.observed == 1
+    assert folder.observed == 2
     await folder.settle()
-    assert folder.observed == 1
+    assert folder.observed == 2
     folder.write("b.yaml", pod("b", "10.0.0.2"))
     await folder.settle()
     assert folder.watch.faults == ()
-    assert (folder.names(), folder.observed) == (["a", "b"], 2)
+    assert (folder.names(), folder.observed) == (["a", "b", "c"], 3)
+
+
+async def test_a_mistake_leaves_the_last_good_version_in_force(folder):
+    for text in ("a: [", pod("a", "10.0.0.300"), pod("a", "10.0.0.9") + "x: 1\n", pod("A", "10.0.0.9")):
+        folder.write("a.yaml", text)
+        await folder.settle()
+        assert len(folder.watch.faults) == 1
+        assert folder.names() == ["a"]
+        assert [str(ip) for ip in folder.addresses("a")] == ["10.0.0.1"]
+    folder.write("a.yaml", pod("a", "10.0.0.9"))
+    await folder.settle()
+    assert folder.watch.faults == ()
+    assert [str(ip) for ip in folder.addresses("a")] == ["10.0.0.9"]
+
+
+async def test_what_is_no_file_any_more_leaves_the_last_good_version_in_force(folder):
+    (folder.path / "a.yaml").unlink()
+    os.mkfifo(folder.path / "a.yaml")
+    folder.write("b.yaml", pod("b", "10.0.0.2"))
+    await folder.settle()
+    assert [str(fault) for fault in folder.watch.faults] == ["a.yaml: is a FIFO, no file"]
+    assert folder.names() == ["a", "b"]
+    (folder.path / "a.yaml").unlink()
+    await folder.settle()
+    assert (folder.watch.faults, folder.names()) == ((), ["b"])
+
+
+async def test_each_change_says_what_it_changed(folder):
+    assert [str(key) for key in folder.watch.change.added] == ["Pod ns/a"]
+    folder.write("b.yaml", pod("b", "10.0.0.2"))
+    (folder.path / "a.yaml").unlink()
+    await folder.settle()
+    assert folder.watch.change.fields() == {"added": "Pod ns/b", "removed": "Pod ns/a"}
+    await folder.settle()
+    assert not folder.watch.change
+
+
+async def test_a_file_that_does_not_hold_still_for_long_is_a_fault_and_no_hindrance(folder):
+    for n in range(45):
+        folder.write("a.yaml", pod("a", "10.0.1.1") + "#" * n)
+        await folder.watch.poll()
+    assert "does not hold still" in str(folder.watch.faults[0])
+    assert [str(ip) for ip in folder.addresses("a")] == ["10.0.0.1"]
+    await folder.settle()
+    assert folder.watch.faults == ()
+    assert [str(ip) for ip in folder.addresses("a")] == ["10.0.1.1"]
+
+
+async def test_the_last_good_version_outlives_the_process(tmp_path):
+    first = Folder(tmp_path, remembers=True)
+    first.write("a.yaml", pod("a", "10.0.0.1"))
+    first.write("b.yaml", pod("b", "10.0.0.2"))
+    first.write("c.yaml", pod("c", "10.0.0.3"))
+    await first.watch.poll(patient=False)
+    first.write("a.yaml", "a: [")
+    await first.settle()
+    first.write("b.yaml", pod("b", "10.0.0.2") + "x: 1\n")
+    (first.path / "c.yaml").unlink()
+    second = Folder(tmp_path, remembers=True)
+    await second.watch.poll(patient=False)
+    assert second.names() == ["a", "b"]
+    assert len(second.watch.faults) == 2
+    assert not second.watch.change.removed
+
+
+async def test_where_nothing_can_be_remembered_nothing_else_fails(tmp_path):
+    (tmp_path / "memory").write_text("a file")
+    folder = Folder(tmp_path, remembers=True)
+    folder.write("a.yaml", pod("a", "10.0.0.1"))
+    await folder.watch.poll(patient=False)
+    assert folder.names() == ["a"]
 
 
 async def test_taking_a_mistake_back_fixes_it(folder):
@@ -132,15 +209,24 @@ async def test_a_folder_that_vanishes_leaves_the_state_and_is_a_fault_until_it_i
     assert len(folder.published) == 1
 
 
-async def test_a_folder_that_is_wrong_from_the_start_is_not_loaded(tmp_path):
+async def test_a_folder_that_is_wrong_from_the_start_is_loaded_with_what_is_good(tmp_path):
     folder = Folder(tmp_path)
     folder.write("a.yaml", "a: [")
+    folder.write("b.yaml", pod("b", "10.0.0.2"))
+    await folder.watch.poll(patient=False)
+    assert folder.watch.loaded
+    assert folder.names() == ["b"]
+    folder.write("a.yaml", pod("a", "10.0.0.1"))
+    await folder.settle()
+    assert folder.names() == ["a", "b"]
+
+
+async def test_a_folder_that_is_not_there_is_not_loaded(tmp_path):
+    folder = Folder(tmp_path)
+    folder.path.rmdir()
     await folder.watch.poll(patient=False)
     assert not folder.watch.loaded
     assert folder.published == []
-    folder.write("a.yaml", pod("a", "10.0.0.1"))
-    await folder.settle()
-    assert folder.watch.loaded
 
 
 async def test_an_empty_folder_is_a_state(tmp_path):

@@ -1,7 +1,8 @@
-"""Manifests that are wrong while the mesh runs: said with file, line and field; the last good state stays."""
+"""Manifests that are wrong while the mesh runs: said with file, line and field; each costs only itself."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,19 +119,62 @@ def test_a_fault_is_logged_once_and_gone_when_it_is_mended(mesh: Mesh, folder: P
     (folder / "cidr.yml").unlink()
     wait_until(lambda: faults(mesh, "node-1") == 0, "it is gone")
     assert "cidr" not in readiness(mesh, "node-1")[1]
-    assert len([one for one in mesh.lines("node-1") if place in one["text"]]) == 1
+
+    def told() -> list[lab.Line]:
+        return [one for one in mesh.lines("node-1") if place in one["text"]]
+
+    wait_until(lambda: len(told()) == 2, "that is logged too")
+    assert [(one["level"], "is gone" in one["text"]) for one in told()] == [("error", False), ("info", True)]
 
 
-def test_a_good_change_beside_a_bad_one_waits_until_that_is_mended(mesh: Mesh, folder: Path) -> None:
-    (folder / "bad.yml").write_text(BAD["syntax.yml"][0])
-    wait_until(lambda: faults(mesh, "node-2") == 1, "the fault")
-    (folder / "good.yml").write_text(lab.policy("shop/all", "ALLOW", "[{}]"))
-    lab.steadily(
-        lambda: mesh.call("out/plain", mesh.address("shop/called"), 8080).refused, "still refused", 1.0
+def policy_faults(mesh: Mesh, node: str, policy: str) -> float:
+    return mesh.figures(node).total("ztunnel_policy_faults", policy=policy)
+
+
+def test_a_good_deny_beside_a_faulty_one_counts_at_once(mesh: Mesh, folder: Path) -> None:
+    target = mesh.address("shop/called")
+    (folder / "bad.yml").write_text(BAD["mode.yml"][0] + "---\n" + BAD["action.yml"][0])
+    wait_until(lambda: faults(mesh, "node-2") == 2, "the faults")
+    assert policy_faults(mesh, "node-2", "shop/p") == 2
+    assert policy_faults(mesh, "node-2", "shop/bad") == 2
+    assert mesh.call("shop/caller", target, 8080).answers()
+    (folder / "good.yml").write_text(lab.policy("shop/urgent", "DENY", "[{}]"))
+    wait_until(lambda: mesh.call("shop/caller", target, 8080).refused, "the DENY counts")
+    taken = wait_until(
+        lambda: [one for one in mesh.lines("node-2") if "manifests taken over" in one["text"]], "it is told"
     )
-    (folder / "bad.yml").write_text(lab.policy("shop/fixed", "DENY", "[{to: [{operation: {ports: ['1']}}]}]"))
-    wait_until(lambda: faults(mesh, "node-2") == 0, "fixed")
-    wait_until(lambda: mesh.call("out/plain", mesh.address("shop/called"), 8080).answers(), "now admitted")
+    assert "AuthorizationPolicy shop/urgent" in taken[-1]["text"]
+    assert readiness(mesh, "node-2")[0] == 200
+    (folder / "good.yml").unlink()
+    wait_until(lambda: mesh.call("shop/caller", target, 8080).answers(), "it is gone")
+    assert faults(mesh, "node-2") == 2
+
+
+def test_a_deny_that_is_broken_in_the_editing_stays_in_force_also_over_a_restart(
+    mesh: Mesh, folder: Path
+) -> None:
+    target = mesh.address("shop/called")
+    (folder / "deny.yml").write_text(lab.policy("shop/deny", "DENY", "[{}]"))
+    wait_until(lambda: mesh.call("shop/caller", target, 8080).refused, "the DENY counts")
+    (folder / "deny.yml").write_text(BAD["syntax.yml"][0])
+    wait_until(lambda: faults(mesh, "node-2") == 1, "the fault")
+    lab.steadily(lambda: mesh.call("shop/caller", target, 8080).refused, "it still counts", 1.0)
+    mesh.laboratory.kill_node("node-2")
+    mesh.laboratory.start_node("node-2")
+    lab.steadily(lambda: mesh.call("shop/caller", target, 8080).refused, "after a restart too", 1.0)
+    (folder / "deny.yml").unlink()
+    wait_until(lambda: mesh.call("shop/caller", target, 8080).answers(), "it is gone")
+
+
+def test_what_is_no_file_is_a_fault_and_stops_nothing(mesh: Mesh, folder: Path) -> None:
+    os.mkfifo(folder / "fifo.yml")
+    (folder / "nowhere.yml").symlink_to("gone")
+    (folder / "loop").symlink_to(".")
+    wait_until(lambda: faults(mesh, "node-2") == 3, "three faults")
+    (folder / "good.yml").write_text(lab.policy("shop/urgent", "DENY", "[{}]"))
+    wait_until(lambda: mesh.call("shop/caller", mesh.address("shop/called"), 8080).refused, "the DENY counts")
+    body = readiness(mesh, "node-2")[1]
+    assert all(name in body for name in ("fifo.yml: is a FIFO", "nowhere.yml: a link", "loop: a link"))
 
 
 def test_what_is_not_text_is_a_fault_and_what_is_no_manifest_is_none(mesh: Mesh, folder: Path) -> None:
@@ -161,16 +205,12 @@ def test_an_unknown_kind_is_warned_about_once(mesh: Mesh, folder: Path) -> None:
     assert holds(mesh)
 
 
-def test_a_proxy_that_restarts_upon_a_fault_says_so_and_stays_closed(mesh: Mesh, folder: Path) -> None:
-    """There is no last good state for it: better no mesh than another one."""
+def test_a_proxy_that_restarts_upon_a_fault_goes_on_with_what_is_good(mesh: Mesh, folder: Path) -> None:
     (folder / "bad.yml").write_text(BAD["syntax.yml"][0])
     wait_until(lambda: faults(mesh, "node-1") == 1, "the fault")
     mesh.laboratory.kill_node("node-1")
-    with pytest.raises(lab.LaboratoryFailed, match=r"bad\.yml:6.*not YAML"):
-        mesh.laboratory.start_node("node-1")
-    assert not mesh.call("shop/caller", mesh.address("shop/called"), 8080).answers()
-    (folder / "bad.yml").unlink()
     mesh.laboratory.start_node("node-1")
+    assert faults(mesh, "node-1") == 1
     assert holds(mesh)
 
 

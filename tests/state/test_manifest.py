@@ -67,9 +67,25 @@ def test_nesting_without_end_is_a_fault(text):
 
 
 def test_a_key_that_stands_twice_is_a_fault_at_the_second():
-    root, faults = read("a: 1\nb:\n- c: 1\n  c: 2\na: 3\n")
-    assert root is not None
-    assert sorted((fault.line, fault.field) for fault in faults) == [(4, "b[0].c"), (5, "a")]
+    root, _ = read("a: 1\nb:\n- c: 1\n  c: 2\na: 3\n")
+    notes = root._notes
+    root.note_duplicates()
+    assert sorted((fault.line, fault.field) for fault in notes.faults) == [(4, "b[0].c"), (5, "a")]
+    notes.faults.clear()
+    root.note_duplicates(apart_from="b")
+    assert [fault.field for fault in notes.faults] == ["a"]
+
+
+def test_a_document_that_contains_itself_is_looked_through_once():
+    root, _ = read("a: &a [*a, {b: 1, b: 2}]\n")
+    root.note_duplicates()
+    assert [fault.field for fault in root._notes.faults] == ["a[1].b"]
+
+
+def test_a_byte_order_mark_may_begin_each_document():
+    chunks = cut("\ufeffa: 1\n\ufeff---\nb: 2\n")
+    assert [(chunk.line, read(chunk.text)[1]) for chunk in chunks] == [(1, []), (2, [])]
+    assert read("a: b\ufeff\n")[0].text("a") == "b\ufeff"
 
 
 def test_aliases_of_aliases_come_to_an_end():

@@ -14,6 +14,7 @@ import trio
 
 from ztunnel.config import Settings, read_settings
 from ztunnel.control.authority import NodeCertificates
+from ztunnel.control.report import ManifestReport
 from ztunnel.control.serve import Server
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.watch import FolderWatch
@@ -102,23 +103,14 @@ async def _control(nursery: trio.Nursery, settings: Settings, reporting: Reporti
         settings.network,
     )
     server = Server()
-    log = reporting.log.scoped("control")
-    warned: set[str] = set()
-
-    def observe() -> None:
-        reporting.readiness.detail("manifests", "\n".join(map(str, watch.faults)))
-        for fault in watch.faults:
-            log.error("manifest refused, the last good state stays in force", fault=str(fault))
-        for warning in watch.warnings:
-            if warning not in warned:
-                warned.add(warning)
-                log.warn(warning)
-
-    watch = FolderWatch(settings.manifests, mesh, server.publish, observe)
-    reporting.figures.gauge("ztunnel_manifest_faults", "Faults in the manifests", lambda: len(watch.faults))
+    report = ManifestReport(reporting.log.scoped("control"), reporting.readiness, settings.root_namespace)
+    report.register(reporting.figures)
+    memory = settings.state_dir / "manifests" / "last-good.json"
+    watch = FolderWatch(settings.manifests, mesh, server.publish, lambda: report.observe(watch), memory)
     await nursery.start(watch.run)
-    if not watch.loaded:
-        raise ConfigError(*watch.faults or (Fault(str(settings.manifests), 0, "", "no manifests"),))
+    if not watch.inventory.objects and watch.faults:
+        raise ConfigError(*watch.faults)
     authority = await trio.to_thread.run_sync(partial(Authority.open, settings.state_dir / "ca"))
     await nursery.start(server.run)
-    return ControlPlane(server.open_session, NodeCertificates(authority, server, settings.node, now))
+    certificates = NodeCertificates(authority, server, settings.node, now)
+    return ControlPlane(server.open_session, certificates, report.dump)

@@ -3,164 +3,157 @@ anew.
 
 Every file is cut into documents, and what a document's text was read as is kept for as long as the text
 stands in some file. Objects that read equal to those before are those before, so that the translation can
-tell at a glance what changed."""
+tell at a glance what changed.
+
+What is wrong costs only itself, and keeps its last good version: an object whose kind and name can be told,
+that one; a document or file that cannot be read, every object that stood in the file and stands nowhere
+else now. Of an object in two places the first one counts, in order of file names and lines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Final, TypeVar
+from typing import NamedTuple, TypeVar
 
-from ztunnel.errors import ConfigError, Fault
-from ztunnel.state import istio, kube
-from ztunnel.state.manifest import Field, Notes, TooLarge, compose, cut
+from ztunnel.control.document import Found, Key, Object, Parsed, in_file, parse, twice
+from ztunnel.errors import Fault
+from ztunnel.state import istio
+from ztunnel.state.manifest import cut
 
-Object = (
-    kube.Namespace
-    | kube.Node
-    | kube.ServiceAccount
-    | kube.Pod
-    | kube.Service
-    | kube.EndpointSlice
-    | istio.AuthorizationPolicy
-    | istio.PeerAuthentication
-)
 T = TypeVar("T", bound=Object)
-Key = tuple[str, str, str]
-"""Kind, namespace (empty for Node and Namespace), name."""
+
+_POLICIES = (istio.AuthorizationPolicy.__name__, istio.PeerAuthentication.__name__)
+
+
+class Place(NamedTuple):
+    """Where an object stands. Prints as `file:line`."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """How a kind is read: its served versions, its top-level fields beyond the usual, its reader."""
+class FaultyPolicy:
+    """A policy that cannot be taken over as it is written now.
 
-    versions: tuple[str, ...]
-    fields: tuple[str, ...]
-    read: Callable[[Field], Object]
+    `selector` is what it selects by, None where that cannot be told; `kept` says whether its last good
+    version is in force, or none.
+    """
 
-
-KINDS: Final[Mapping[tuple[str, str], Kind]] = {
-    ("", "Namespace"): Kind(("v1",), ("spec", "status"), kube.read_namespace),
-    ("", "Node"): Kind(("v1",), ("spec", "status"), kube.read_node),
-    ("", "Pod"): Kind(("v1",), ("spec", "status"), kube.read_pod),
-    ("", "Service"): Kind(("v1",), ("spec", "status"), kube.read_service),
-    ("", "ServiceAccount"): Kind(
-        ("v1",), ("automountServiceAccountToken", "imagePullSecrets", "secrets"), kube.read_service_account
-    ),
-    ("discovery.k8s.io", "EndpointSlice"): Kind(
-        ("v1",), ("addressType", "endpoints", "ports"), kube.read_endpoint_slice
-    ),
-    ("security.istio.io", "AuthorizationPolicy"): Kind(
-        ("v1", "v1beta1"), ("spec", "status"), istio.read_authorization_policy
-    ),
-    ("security.istio.io", "PeerAuthentication"): Kind(
-        ("v1", "v1beta1"), ("spec", "status"), istio.read_peer_authentication
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """What one document's text holds: objects with their lines, faults, kinds that are not ours
-    (`group/Kind`)."""
-
-    objects: tuple[tuple[int, Object], ...] = ()
-    faults: tuple[Fault, ...] = ()
-    unknown: frozenset[str] = frozenset()
+    key: Key
+    selector: Mapping[str, str] | None
+    faults: tuple[Fault, ...]
+    kept: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Every object by its key, and the unread kinds; `parsed`, by digests of texts, is for the next
-    gathering."""
+    """Every object by its key, those included that are their last good version, and where it stands or stood.
+
+    `unknown` are the unread kinds, `faults` all that is wrong, `faulty_files` where, `kept` the keys of the
+    last good versions, and `policies` the policies among what is wrong. `parsed`, by digests of texts, is for
+    the next gathering.
+    """
 
     objects: Mapping[Key, Object] = field(default_factory=dict)
+    places: Mapping[Key, Place] = field(default_factory=dict)
     unknown: frozenset[str] = frozenset()
-    parsed: Mapping[bytes, Parsed] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+    faulty_files: frozenset[str] = frozenset()
+    kept: frozenset[Key] = frozenset()
+    policies: tuple[FaultyPolicy, ...] = ()
+    parsed: Mapping[bytes, Parsed] = field(default_factory=dict, repr=False)
 
 
-def key_of(found: Object) -> Key:
-    """The key under which an object stands."""
-    return type(found).__name__, found.meta.namespace, found.meta.name
+@dataclass(slots=True)
+class _Gathering:
+    """`unreadable` are files (and folders) of which not every object can be named."""
+
+    before: Inventory
+    objects: dict[Key, Object] = field(default_factory=dict)
+    places: dict[Key, Place] = field(default_factory=dict)
+    parsed: dict[bytes, Parsed] = field(default_factory=dict)
+    faults: set[Fault] = field(default_factory=set)
+    wrong: list[tuple[Key, Found, tuple[Fault, ...]]] = field(default_factory=list)
+    unreadable: set[str] = field(default_factory=set)
+    kept: set[Key] = field(default_factory=set)
+
+    def read(self, name: str, text: str) -> None:
+        """Take over what is good in a file, and note what is not."""
+        before, parsed = self.before, self.parsed
+        for chunk in cut(text):
+            digest = blake2b(chunk.text.encode(errors="surrogatepass"), digest_size=16).digest()
+            document = parsed.get(digest) or before.parsed.get(digest) or parse(chunk.text)
+            parsed[digest] = document
+            if document.faults:
+                self.unreadable.add(name)
+                self.faults.update(in_file(fault, name, chunk) for fault in document.faults)
+            for one in document.found:
+                if one.key is None or one.object is None:
+                    self._note(one, name, tuple(in_file(fault, name, chunk) for fault in one.faults))
+                    continue
+                key, place = one.key, Place(name, one.line + chunk.line - 1)
+                if key in self.objects:
+                    self.faults.add(twice(key, *place, str(self.places[key])))
+                    continue
+                old = before.objects.get(key)
+                self.objects[key] = old if old is not None and old == one.object else one.object
+                self.places[key] = place
+
+    def _note(self, one: Found, name: str, faults: tuple[Fault, ...]) -> None:
+        self.faults.update(faults)
+        if one.key is None:
+            self.unreadable.add(name)
+        else:
+            self.wrong.append((one.key, one, faults))
+
+    def keep(self) -> None:
+        """What cannot be read now stays what it was."""
+        for key, _, _ in self.wrong:
+            self._keep(key)
+        if self.unreadable:
+            below = tuple(f"{name}/" for name in self.unreadable)
+            for key, place in self.before.places.items():
+                if f"{place.file}/".startswith(below):
+                    self._keep(key)
+
+    def _keep(self, key: Key) -> None:
+        if key not in self.objects and key in self.before.objects:
+            self.objects[key], self.places[key] = self.before.objects[key], self.before.places[key]
+            self.kept.add(key)
 
 
 def gather(files: Mapping[str, str | Fault], before: Inventory) -> Inventory:
-    """The objects of `files` (name to text, or to the fault that kept it from being read).
-
-    Raises:
-        ConfigError: with the faults of all files, the same object in two places included.
-    """
-    faults = [fault for fault in files.values() if isinstance(fault, Fault)]
-    objects: dict[Key, Object] = {}
-    places: dict[Key, tuple[str, int]] = {}
-    parsed: dict[bytes, Parsed] = {}
+    """The objects of `files` (name to text, or to the fault that kept it from being read), and what is wrong
+    in them."""
+    gathering = _Gathering(before)
     for name in sorted(files):
         text = files[name]
-        for chunk in cut(text) if isinstance(text, str) else ():
-            digest = blake2b(chunk.text.encode(errors="surrogatepass"), digest_size=16).digest()
-            found = parsed.get(digest) or before.parsed.get(digest) or parse(chunk.text)
-            parsed[digest] = found
-            faults += [replace(fault, file=name, line=fault.line + chunk.line - 1) for fault in found.faults]
-            for line, fresh in found.objects:
-                key, place = key_of(fresh), (name, line + chunk.line - 1)
-                if key in objects:
-                    faults.append(_twice(key, place, places[key]))
-                old = before.objects.get(key)
-                objects[key] = old if old is not None and old == fresh else fresh
-                places[key] = place
-    if faults:
-        raise ConfigError(*sorted(set(faults)))
-    return Inventory(objects, frozenset().union(*(found.unknown for found in parsed.values())), parsed)
-
-
-def parse(text: str) -> Parsed:
-    """Read one document. Lines are counted from its first one."""
-    notes = Notes()
-    objects: list[tuple[int, Object]] = []
-    unknown: set[str] = set()
-    try:
-        root = compose(text, notes)
-        if root is not None:
-            _read(root, None, objects, unknown)
-    except TooLarge:
-        notes.add(1, "", "the document is too large, or its aliases repeat each other too often")
-    if notes.faults:
-        objects.clear()
-    return Parsed(tuple(objects), tuple(notes.faults), frozenset(unknown))
-
-
-def _read(root: Field, inherited: str | None, objects: list[tuple[int, Object]], unknown: set[str]) -> None:
-    """Read one object, or each of a list; `inherited` is None outside a list, and in a typed one the
-    `version/Kind` that its items may leave out."""
-    if not root.is_mapping():
-        return
-    version, name = root.text("apiVersion"), root.text("kind")
-    if inherited and not version and not name:
-        version, _, name = inherited.rpartition("/")
-    if not version or not name:
-        root.fault("apiVersion and kind are needed")
-        return
-    group, _, number = version.rpartition("/")
-    kind = KINDS.get((group, name))
-    if kind is None and inherited is None and name.endswith("List"):
-        for item in root.each("items"):
-            _read(item, f"{version}/{name.removesuffix('List')}" if name != "List" else "", objects, unknown)
-    elif kind is None:
-        unknown.add(f"{group}/{name}" if group else name)
-    elif number not in kind.versions:
-        root.fault(
-            f"{name} is read in the versions {', '.join(kind.versions)} of {group or 'the core group'}"
-        )
-    else:
-        root.only(("apiVersion", "kind", "metadata", *kind.fields))
-        objects.append((root.line, kind.read(root)))
-
-
-def _twice(key: Key, place: tuple[str, int], first: tuple[str, int]) -> Fault:
-    kind, namespace, name = key
-    who = f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
-    return Fault(*place, "metadata.name", f"{who} stands in {first[0]}:{first[1]} as well")
+        if isinstance(text, str):
+            gathering.read(name, text)
+        else:
+            gathering.faults.add(text)
+            gathering.unreadable.add(name)
+    gathering.keep()
+    objects, kept = gathering.objects, gathering.kept
+    return Inventory(
+        objects,
+        gathering.places,
+        frozenset().union(*(document.unknown for document in gathering.parsed.values())),
+        tuple(sorted(gathering.faults)),
+        frozenset(fault.file for fault in gathering.faults),
+        frozenset(kept),
+        tuple(
+            FaultyPolicy(key, one.scope, faults, key in objects)
+            for key, one, faults in gathering.wrong
+            if key.kind in _POLICIES
+        ),
+        gathering.parsed,
+    )
 
 
 def of_kind(objects: Iterable[Object], kind: type[T]) -> list[T]:

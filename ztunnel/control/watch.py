@@ -1,23 +1,25 @@
 """Watches a folder of manifests, and publishes what it says whenever it changes and holds still.
 
 A change is taken over when a file looks the same twice in a row, a poll apart: whoever writes a file in
-several steps, or replaces it by removing it first, is given that time. What is wrong changes nothing: the
-last good state stays in force, and the faults say what is wrong until it is fixed."""
+several steps, or replaces it by removing it first, is given that time. What is wrong costs only itself: its
+last good version stays in force, and the faults say what is wrong until it is fixed. The last good text of
+each file is kept over restarts."""
 
 from __future__ import annotations
 
 import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from ztunnel.control.change import Change, difference
 from ztunnel.control.inventory import Inventory, gather
-from ztunnel.control.load import Stamp, look, read_all
+from ztunnel.control.load import Files, Seen, Stamp, look, read_all, recall, remember
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.translation import Translation, translate
 from ztunnel.errors import ConfigError, Fault
@@ -27,6 +29,8 @@ POLL_SECONDS: Final = 0.25
 """A change is in force after two polls at the most, and the time that it takes to read and translate it."""
 _SLOWEST_SECONDS: Final = 0.4
 """Between looks at a folder of thousands of files, each of which costs some 4 us."""
+_RESTLESS_POLLS: Final = 40
+"""A file that has not held still for so long (10 s at the least) is a fault."""
 
 
 def _ignore() -> None:
@@ -34,13 +38,15 @@ def _ignore() -> None:
 
 
 class FolderWatch:
-    """One folder. After each poll `faults` and `warnings` say how things stand; `publish` gets each new
-    snapshot.
+    """One folder. After each poll its attributes say how things stand; `publish` gets each new snapshot.
 
     Attributes:
-        loaded: whether there has been a good state yet.
-        faults: what is wrong now; while there are any, the state before stays in force.
+        loaded: whether there has been a state yet.
+        faults: what is wrong now, sorted.
         warnings: what the operator should know about the state in force.
+        inventory: the objects in force.
+        translation: what they mean to node proxies.
+        change: what the last taking over changed.
     """
 
     def __init__(
@@ -49,20 +55,24 @@ class FolderWatch:
         settings: MeshSettings,
         publish: Callable[[Snapshot], None],
         observe: Callable[[], None] = _ignore,
+        memory: Path | None = None,
     ) -> None:
-        """`publish` and `observe` are called in the loop's thread, `observe` whenever faults or warnings
-        change."""
+        """`publish` and `observe` are called in the loop's thread, `observe` whenever a change was taken over
+        or faults or warnings are others. `memory` is a file for the last good texts."""
         self._folder = folder
         self._settings = settings
         self._publish = publish
         self._observe = observe
-        self._seen: Mapping[str, Stamp] = {}
-        self._taken: Mapping[str, Stamp] | None = None
-        self._files: dict[str, tuple[Stamp, str | Fault]] = {}
-        self._wrong: tuple[Fault, ...] = ()
-        self._inventory = Inventory()
-        self._translation = Translation()
+        self._memory = memory
+        self._remembered: dict[str, str] = {}
+        self._seen: Mapping[str, Seen] = {}
+        self._restless: dict[str, int] = {}
+        self._taken: Mapping[str, Seen] | None = None
+        self._files: Files = {}
         self._snapshot = Snapshot()
+        self.inventory = Inventory()
+        self.translation = Translation()
+        self.change = Change()
         self.loaded = False
         self.faults: tuple[Fault, ...] = ()
         self.warnings: tuple[str, ...] = ()
@@ -82,58 +92,91 @@ class FolderWatch:
     async def poll(self, *, patient: bool = True) -> None:
         """Look once, and take over what has changed and, if `patient`, looked the same the time before."""
         before = self.faults, self.warnings
+        self.change = Change()
         snapshot = None
         try:
             snapshot = await trio.to_thread.run_sync(self._read, patient)
         except ConfigError as error:
             self.faults = error.faults
         else:
-            self.faults = self._wrong
+            self.faults = tuple(sorted({*self.inventory.faults, *self._moving()}))
         if snapshot is not None:
             self.loaded = True
-            self.warnings = self._translation.warnings
+            self.warnings = self.translation.warnings
             self._publish(snapshot)
-        if before != (self.faults, self.warnings):
+        if self.change or before != (self.faults, self.warnings):
             self._observe()
 
     def _read(self, patient: bool) -> Snapshot | None:
-        """The new snapshot; None where there is none (and `_wrong` says why not). Runs in a thread."""
-        stamps = look(self._folder)
+        """The new snapshot; None where there is none. Runs in a thread."""
+        if not self.loaded and self._memory is not None:
+            self._remembered = recall(self._memory, self._folder)
+            self.inventory = gather(self._remembered, Inventory())
+        stamps = look(self._folder, self._files)
         seen, self._seen = self._seen, stamps
         if stamps == self._taken and patient:
+            self._restless.clear()
             return None
-        wanted = stamps
+        wanted: Mapping[str, Seen] = stamps
         if patient:
             settled = {name: self._settled(name, seen) for name in stamps.keys() | self._files.keys()}
             wanted = {name: stamp for name, stamp in settled.items() if stamp is not None}
         files = read_all(self._folder, wanted, self._files)
-        readable = all(isinstance(text, str) for _, text in files.values())
-        self._taken = {name: stamp for name, (stamp, _) in files.items()} if readable else None
-        if files == self._files and (self.loaded or self._wrong):
+        self._taken = {name: stamp for name, (stamp, _) in files.items()}
+        self._count_restless(files)
+        if files == self._files and self.loaded:
             return None
         self._files = files
-        try:
-            return self._translate()
-        except ConfigError as error:
-            self._wrong = error.faults
-            return None
+        return self._translate()
 
-    def _settled(self, name: str, seen: Mapping[str, Stamp]) -> Stamp | None:
+    def _settled(self, name: str, seen: Mapping[str, Seen]) -> Seen | None:
         """The state in which a file counts: as it is now if it was so before, else as last taken over."""
         now = self._seen.get(name)
         if now == seen.get(name) or name not in self._files:
             return now if now == seen.get(name) else None
         return self._files[name][0]
 
+    def _count_restless(self, files: Files) -> None:
+        """How often each file was not what it had been a poll before."""
+        late = {
+            name
+            for name, stamp in self._seen.items()
+            if name not in files or (files[name][0] != stamp and isinstance(files[name][0], Stamp))
+        }
+        self._restless = {name: self._restless.get(name, 0) + 1 for name in late}
+
+    def _moving(self) -> list[Fault]:
+        """Files that somebody writes to without end, or that cannot be read as they say they are."""
+        message = "does not hold still: what was last read of it counts"
+        return [
+            Fault(name, 0, "", message) for name, polls in self._restless.items() if polls >= _RESTLESS_POLLS
+        ]
+
     def _translate(self) -> Snapshot:
         """A snapshot of the files; what did not change since the last one is carried over."""
         with _no_collection():
-            self._inventory = gather({name: text for name, (_, text) in self._files.items()}, self._inventory)
-            self._translation = translate(self._inventory, self._settings, self._translation)
-            resources = chain(self._translation.policies.values(), self._translation.addresses.values())
+            before = self.inventory
+            self.inventory = gather({name: text for name, (_, text) in self._files.items()}, before)
+            self.change = difference(before if self.loaded else Inventory(), self.inventory)
+            self.translation = translate(self.inventory, self._settings, self.translation)
+            resources = chain(self.translation.policies.values(), self.translation.addresses.values())
             self._snapshot = take(resources, self._settings.network, self._snapshot)
-        self._wrong = ()
+        self._remember()
         return self._snapshot
+
+    def _remember(self) -> None:
+        """Keep the texts of this state; of a file with faults, the last without."""
+        if self._memory is None:
+            return
+        good = {
+            name: self._remembered.get(name) if name in self.inventory.faulty_files else text
+            for name, (_, text) in self._files.items()
+        }
+        texts = {name: text for name, text in good.items() if isinstance(text, str)}
+        if texts != self._remembered:
+            self._remembered = texts
+            with suppress(OSError):  # the next process knows less; this one does not
+                remember(self._memory, self._folder, texts)
 
 
 @contextmanager

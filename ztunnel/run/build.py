@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
+from typing import Any
 
 import trio
 
@@ -57,6 +58,8 @@ class ControlPlane:
         ],
     ]
     certificates: CertificateSource
+    dump: Callable[[], dict[str, Any]] = dict
+    """What it says about the objects that it read, for the admin page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class Node:
     pods: Pods
     live: LiveConnections
     """What is open into pods; what goes out of them is in `outbound.calls`."""
+    plane: ControlPlane
 
 
 def open_redirection(settings: Settings) -> Redirection:
@@ -170,7 +174,7 @@ def build_node(
     )
     return Node(
         settings, reporting, engine, redirection, hold, ledger, certificates, outbound, tunnels, handshakes,
-        Follower(direct, hold), pods, live,
+        Follower(direct, hold), pods, live, plane,
     )  # fmt: skip
 
 

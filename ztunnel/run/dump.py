@@ -25,12 +25,26 @@ def dump_node(node: Node) -> dict[str, Any]:
         for each in node.certificates.expiring()
     ]
     return {
-        **dump_world(node.hold.world),
+        **_world(node),
+        "manifests": node.plane.dump(),
         "certificates": certificates,
         "workloadState": node.pods.dump(),
         "version": {"version": __version__, "compiled": compiled_modules()},
         "config": dump_settings(node.settings),
     }
+
+
+def _world(node: Node) -> dict[str, Any]:
+    """The world; a workload in the scope of a policy that is faulty as it is written now says so."""
+    shown = dump_world(node.hold.world)
+    faults: dict[str, list[str]] = {}
+    for one in node.plane.dump().get("policyFaults", ()):
+        for pod in one["pods"]:
+            faults.setdefault(pod, []).append(one["policy"])
+    for workload in shown["workloads"] if faults else ():
+        if found := faults.get(f"{workload['namespace']}/{workload['name']}"):
+            workload["policyFaults"] = found
+    return shown
 
 
 def dump_settings(settings: Settings) -> dict[str, str]:

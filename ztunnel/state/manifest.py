@@ -1,8 +1,9 @@
 """YAML manifests as typed reads with faults: every wrong thing is found, each with its line and field.
 
 A file is cut into documents as kubectl does (at lines that begin with `---`), so that a change in one of
-thousands costs the parsing of one. A `Field` is a place in a document; its readers return a default and note
-a fault where the value is wrong, so that reading goes on and the operator learns of everything at once.
+thousands costs the parsing of one, and a document that is no YAML costs only itself. A `Field` is a place in
+a document; its readers return a default and note a fault where the value is wrong, so that reading goes on
+and the operator learns of everything at once.
 
 PyYAML's C composer recurses without a limit and takes the process with it (seen at a depth of 100,000), so
 depth is checked before it runs. Aliases cost nothing while composing, but a walk over them can be
@@ -24,10 +25,11 @@ MAX_DEPTH: Final = 100
 MAX_READS: Final = 2_000_000
 """Values read of one document; a `kind: List` of 10,000 pods needs a quarter of it."""
 
-_CUT = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
+_CUT = re.compile(r"^\ufeff?---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _OPENERS = re.compile(r"[\[{]")
 _MARGIN = re.compile(r"^[ \-?]{200}", re.MULTILINE)
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _TAG = "tag:yaml.org,2002:"
 _NAMES = {
     "str": "a string",
@@ -74,13 +76,23 @@ class Notes:
     faults: list[Fault] = field(default_factory=list)
     reads: int = MAX_READS
 
+    def spend(self) -> None:
+        """One more value is read. Raises TooLarge: there were too many."""
+        self.reads -= 1
+        if self.reads < 0:
+            raise TooLarge
+
     def add(self, line: int, path: str, message: str) -> None:
         """Note one fault; the file is filled in by whoever knows it."""
         self.faults.append(Fault("", line, path, message))
 
 
 def compose(text: str, notes: Notes) -> Field | None:
-    """The root of one document; None where there is nothing in it, or a fault now in `notes`."""
+    """The root of one document; None where there is nothing in it, or a fault now in `notes`.
+
+    A byte order mark may begin each document of a stream (YAML 1.2, 5.2).
+    """
+    text = text.removeprefix("\ufeff")
     try:
         if _depth_is_doubtful(text) and _too_deep(text):
             notes.add(1, "", f"nested deeper than {MAX_DEPTH} levels")
@@ -97,7 +109,6 @@ def compose(text: str, notes: Notes) -> Field | None:
         return None
     if node is None or node.tag == _TAG + "null":
         return None
-    _note_duplicates(node, notes)
     return Field(node, "", notes)
 
 
@@ -121,32 +132,8 @@ def _too_deep(text: str) -> bool:
     return False
 
 
-def _note_duplicates(root: yaml.Node, notes: Notes) -> None:
-    """Note every key that stands twice in one mapping; each node is looked at once, however often it is
-    aliased."""
-    seen = {id(root)}
-    waiting = [(root, "")]
-    while waiting:
-        node, path = waiting.pop()
-        children: list[tuple[yaml.Node, str]] = []
-        if isinstance(node, yaml.MappingNode):
-            keys = set()
-            for key, value in node.value:
-                name = key.value if isinstance(key, yaml.ScalarNode) else "?"
-                if name in keys:
-                    notes.add(key.start_mark.line + 1, _join(path, name), "stands twice in the same mapping")
-                keys.add(name)
-                children.append((value, _join(path, name)))
-        elif isinstance(node, yaml.SequenceNode):
-            children = [(value, f"{path}[{index}]") for index, value in enumerate(node.value)]
-        for child, below in children:
-            if not isinstance(child, yaml.ScalarNode) and id(child) not in seen:
-                seen.add(id(child))
-                waiting.append((child, below))
-
-
 def _join(path: str, name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+    if not _PLAIN.fullmatch(name):
         return f"{path}[{name}]"
     return f"{path}.{name}" if path else name
 
@@ -160,9 +147,7 @@ class Field:
         self._node = node
         self._notes = notes
         self.path = path
-        notes.reads -= 1
-        if notes.reads < 0:
-            raise TooLarge
+        notes.spend()
 
     @property
     def line(self) -> int:
@@ -172,6 +157,36 @@ class Field:
     def fault(self, message: str) -> None:
         """Note that this place is wrong."""
         self._notes.add(self.line, self.path, message)
+
+    def note_duplicates(self, apart_from: str = "") -> None:
+        """Note every key that stands twice in one mapping, here and below, but not below the field
+        `apart_from`. Each node is looked at once, however often it is aliased."""
+        seen = {id(self._node)}
+        waiting = [(self._node, self.path)]
+        while waiting:
+            node, path = waiting.pop()
+            self._notes.spend()
+            for child, below in self._children(node, path):
+                if not isinstance(child, yaml.ScalarNode) and id(child) not in seen:
+                    seen.add(id(child))
+                    if below != apart_from:
+                        waiting.append((child, below))
+
+    def _children(self, node: yaml.Node, path: str) -> list[tuple[yaml.Node, str]]:
+        """What stands in a mapping or list, with its paths; keys that stand there twice are noted."""
+        if isinstance(node, yaml.SequenceNode):
+            return [(value, f"{path}[{index}]") for index, value in enumerate(node.value)]
+        names: set[str] = set()
+        children = []
+        for key, value in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else "?"
+            if name in names:
+                place = _join(path, name)
+                self._notes.add(key.start_mark.line + 1, place, "stands twice in the same mapping")
+            names.add(name)
+            if not isinstance(value, yaml.ScalarNode):
+                children.append((value, _join(path, name)))
+        return children
 
     def is_mapping(self) -> bool:
         """Whether this is a mapping; a fault is noted where it is not."""

@@ -1,0 +1,237 @@
+"""One document of a manifest: the objects in it, each with its own faults.
+
+An object that is wrong costs only itself: of a list, the others are read. What can be told of one that is
+wrong is told, its kind, name and scope, so that its last good version can be found and the pods that it is
+about can be named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from typing import Final, NamedTuple
+
+from ztunnel.errors import Fault
+from ztunnel.state import istio, kube
+from ztunnel.state.manifest import Chunk, Field, Notes, TooLarge, compose, cut
+
+Object = (
+    kube.Namespace
+    | kube.Node
+    | kube.ServiceAccount
+    | kube.Pod
+    | kube.Service
+    | kube.EndpointSlice
+    | istio.AuthorizationPolicy
+    | istio.PeerAuthentication
+)
+
+
+class Key(NamedTuple):
+    """What makes two objects the same one. `namespace` is empty for Node and Namespace."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a kind is read: its served versions, its top-level fields beyond the usual, its reader."""
+
+    versions: tuple[str, ...]
+    fields: tuple[str, ...]
+    read: Callable[[Field], Object]
+
+
+KINDS: Final[Mapping[tuple[str, str], Kind]] = {
+    ("", "Namespace"): Kind(("v1",), ("spec", "status"), kube.read_namespace),
+    ("", "Node"): Kind(("v1",), ("spec", "status"), kube.read_node),
+    ("", "Pod"): Kind(("v1",), ("spec", "status"), kube.read_pod),
+    ("", "Service"): Kind(("v1",), ("spec", "status"), kube.read_service),
+    ("", "ServiceAccount"): Kind(
+        ("v1",), ("automountServiceAccountToken", "imagePullSecrets", "secrets"), kube.read_service_account
+    ),
+    ("discovery.k8s.io", "EndpointSlice"): Kind(
+        ("v1",), ("addressType", "endpoints", "ports"), kube.read_endpoint_slice
+    ),
+    ("security.istio.io", "AuthorizationPolicy"): Kind(
+        ("v1", "v1beta1"), ("spec", "status"), istio.read_authorization_policy
+    ),
+    ("security.istio.io", "PeerAuthentication"): Kind(
+        ("v1", "v1beta1"), ("spec", "status"), istio.read_peer_authentication
+    ),
+}
+
+_OTHER_KINDS: Final = frozenset(("RequestAuthentication",))
+"""Not read, and no slips of those that are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One object of a document, on `line` of it.
+
+    Attributes:
+        key: None where its kind or name cannot be told.
+        object: None where something is wrong with it.
+        faults: what is wrong with it; lines count from 1 within the document.
+        scope: of a policy that is wrong, the labels that it selects by; None where they cannot be told.
+    """
+
+    line: int
+    key: Key | None
+    object: Object | None
+    faults: tuple[Fault, ...] = ()
+    scope: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What one document's text holds: objects; faults of the document as a whole, of which no object can be
+    read then; kinds that are not ours (`group/Kind`)."""
+
+    found: tuple[Found, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    unknown: frozenset[str] = frozenset()
+
+    @property
+    def objects(self) -> tuple[Object, ...]:
+        """Those with which nothing is wrong."""
+        return tuple(one.object for one in self.found if one.object is not None)
+
+    @property
+    def all_faults(self) -> tuple[Fault, ...]:
+        """Those of the document and of each object."""
+        return self.faults + tuple(fault for one in self.found for fault in one.faults)
+
+
+@dataclass(slots=True)
+class _Reading:
+    notes: Notes
+    found: list[Found] = field(default_factory=list)
+    unknown: set[str] = field(default_factory=set)
+
+
+def key_of(found: Object) -> Key:
+    """The key under which an object stands."""
+    return Key(type(found).__name__, found.meta.namespace, found.meta.name)
+
+
+def check(text: str, file: str) -> tuple[Fault, ...]:
+    """Everything that is wrong in a text of documents, with `file`, line and field, in order of lines; an
+    object that stands there twice included."""
+    faults: list[Fault] = []
+    places: dict[Key, int] = {}
+    for chunk in cut(text):
+        parsed = parse(chunk.text)
+        faults += [in_file(fault, file, chunk) for fault in parsed.all_faults]
+        for one in parsed.found:
+            if one.key is not None:
+                line = one.line + chunk.line - 1
+                first = places.setdefault(one.key, line)
+                if first != line:
+                    faults.append(twice(one.key, file, line, f"{file}:{first}"))
+    return tuple(sorted(faults))
+
+
+def in_file(fault: Fault, file: str, chunk: Chunk) -> Fault:
+    """A fault of the document `chunk` as one of its file."""
+    return replace(fault, file=file, line=fault.line + chunk.line - 1)
+
+
+def twice(key: Key, file: str, line: int, first: str) -> Fault:
+    """The fault of an object that stands at `first` already, and is in force from there."""
+    return Fault(file, line, "metadata.name", f"{key} stands in {first} as well, and counts as it is there")
+
+
+def parse(text: str) -> Parsed:
+    """Read one document. Lines are counted from its first one."""
+    reading = _Reading(Notes())
+    notes = reading.notes
+    try:
+        root = compose(text, notes)
+        if root is not None and root.is_mapping():
+            _read_root(root, reading)
+    except TooLarge:
+        reading.found.clear()
+        notes.add(1, "", "the document is too large, or its aliases repeat each other too often")
+    own = {fault for one in reading.found for fault in one.faults}
+    faults = tuple(fault for fault in notes.faults if fault not in own)
+    return Parsed(() if faults else tuple(reading.found), faults, frozenset(reading.unknown))
+
+
+def _read_root(root: Field, reading: _Reading) -> None:
+    """Read one object, or each of a list. The items of a typed one may leave out their version and kind."""
+    version, name = root.text("apiVersion"), root.text("kind")
+    if not name.endswith("List") or (version.rpartition("/")[0], name) in KINDS:
+        _read(root, ("", ""), reading)
+        return
+    root.note_duplicates(apart_from="items")
+    for item in root.each("items"):
+        _read(item, (version, name.removesuffix("List")) if name != "List" else ("", ""), reading)
+
+
+def _read(place: Field, inherited: tuple[str, str], reading: _Reading) -> None:
+    """Read one object, of the version and kind `inherited` where it says none."""
+    notes = reading.notes
+    before, found = len(notes.faults), None
+    if place.is_mapping():
+        version, name = place.text("apiVersion"), place.text("kind")
+        if not version and not name:
+            version, name = inherited
+        group, _, number = version.rpartition("/")
+        kind = KINDS.get((group, name))
+        if kind is not None and number in kind.versions:
+            place.note_duplicates()
+            place.only(("apiVersion", "kind", "metadata", *kind.fields))
+            found = kind.read(place)
+        elif wrong := _not_ours(group, number, name):
+            place.fault(wrong)
+        else:
+            reading.unknown.add(f"{group}/{name}" if group else name)
+            return
+    faults = tuple(notes.faults[before:])
+    if found is None or faults:
+        where = tuple(_below(place.path, faults))
+        key = _readable_key(found, where) if found else None
+        scope = _scope(found, where) if found else None
+        reading.found.append(Found(place.line, key, None, faults, scope))
+    else:
+        reading.found.append(Found(place.line, key_of(found), found))
+
+
+def _not_ours(group: str, number: str, name: str) -> str:
+    """What is wrong with a kind or version that is not read here; empty where it is only unknown."""
+    if not number or not name:
+        return "apiVersion and kind are needed"
+    if kind := KINDS.get((group, name)):
+        return f"{name} is read in the versions {', '.join(kind.versions)} of {group or 'the core group'}"
+    kinds = {one.lower(): one for its_group, one in KINDS if its_group == group}
+    if name not in _OTHER_KINDS and (guess := get_close_matches(name.lower(), kinds, n=1, cutoff=0.8)):
+        return f"unknown kind {name}; did you mean {kinds[guess[0]]}?"
+    groups = [its_group for its_group, one in KINDS if one == name and its_group]
+    if guess := get_close_matches(group, groups, n=1, cutoff=0.8):
+        return f"unknown group {group} of {name}; did you mean {guess[0]}?"
+    return ""
+
+
+def _below(path: str, faults: tuple[Fault, ...]) -> Iterator[str]:
+    """The fields of these faults, counted from the object at `path`."""
+    for fault in faults:
+        yield fault.field.removeprefix(path).removeprefix(".")
+
+
+def _readable_key(found: Object, wrong: tuple[str, ...]) -> Key | None:
+    named = found.meta.name and not any(
+        one in ("", "metadata", "metadata.name", "metadata.namespace") for one in wrong
+    )
+    return key_of(found) if named else None
+
+
+def _scope(found: Object, wrong: tuple[str, ...]) -> Mapping[str, str] | None:
+    if not isinstance(found, istio.AuthorizationPolicy | istio.PeerAuthentication):
+        return None
+    return None if any(one.startswith("spec.selector") for one in wrong) else found.selector
