@@ -7,6 +7,7 @@
 #include "lib/outcomes.h"
 #include "lib/maps.h"
 #include "lib/kernel.h"
+#include "lib/capture.h"
 #include "lib/choose.h"
 #include "lib/flow.h"
 #include "lib/admit.h"

@@ -1,4 +1,5 @@
-/* A SYN arrives in an enrolled pod: it is the pod's own, admitted, for HBONE, or it goes to the proxy. */
+/* A SYN arrives in an enrolled pod: a captured call of the pod and what comes from outside go to the proxy;
+ * what the pod calls of itself, what is admitted and HBONE pass. */
 
 enum { DROP = 0, PASS = 1 };
 
@@ -48,12 +49,39 @@ static __always_inline bool is_admitted(struct tuple *flow)
 	return false;
 }
 
+static __always_inline bool is_captured(const struct tuple *flow)
+{
+	struct addr local = flow->destination;
+	struct caller caller = {};
+	u64 *owner = owners.lookup(&local);
+	if (!owner)
+		return false;
+	caller_of(*owner, flow, &caller);
+	return callers.lookup(&caller) != 0;
+}
+
+static __always_inline int to_proxy(struct bpf_sk_lookup *ctx, const struct tuple *flow, u32 kind,
+				    enum outcome why)
+{
+	struct listener key = {};
+	key.ip = flow->destination;
+	key.kind = kind;
+	void *listener = listeners.lookup(&key);
+	if (!listener)
+		return inbound(INBOUND_NO_LISTENER, DROP);
+	long failed = assign(ctx, listener, 0);
+	release(listener);
+	return failed ? inbound(INBOUND_NOT_ASSIGNED, DROP) : inbound(why, PASS);
+}
+
 int sk_lookup(struct bpf_sk_lookup *ctx)
 {
 	struct tuple flow = {};
 	arriving(ctx, &flow);
 	if (is_local(&flow.destination))
 		return inbound(INBOUND_LOOPBACK, PASS);
+	if (ctx->protocol == TCP && is_captured(&flow))
+		return to_proxy(ctx, &flow, OUTBOUND, OUTBOUND_ASSIGNED);
 	if (is_own(&flow))
 		return inbound(INBOUND_OWN, PASS);
 	if (flow.destination_port == DNS_PORT)
@@ -64,11 +92,5 @@ int sk_lookup(struct bpf_sk_lookup *ctx)
 		return inbound(INBOUND_HBONE, PASS);
 	if (is_admitted(&flow))
 		return inbound(INBOUND_ADMITTED, PASS);
-	struct addr local = flow.destination;
-	void *listener = listeners.lookup(&local);
-	if (!listener)
-		return inbound(INBOUND_NO_LISTENER, DROP);
-	long failed = assign(ctx, listener, 0);
-	release(listener);
-	return failed ? inbound(INBOUND_NOT_ASSIGNED, DROP) : inbound(INBOUND_CAPTURED, PASS);
+	return to_proxy(ctx, &flow, INBOUND, INBOUND_CAPTURED);
 }

@@ -18,9 +18,7 @@ static __always_inline void calls(struct bpf_sock_ops *ctx)
 	if (intent->kind == CAPTURED) {
 		struct caller caller = {};
 		struct destination destination = {};
-		caller.netns = intent->netns;
-		caller.ip = flow.source;
-		caller.port = flow.source_port;
+		caller_of(intent->netns, &flow, &caller);
 		destination.asked = intent->asked;
 		destination.picked = intent->picked;
 		count(callers.update(&caller, &destination) ? CALLER_NOT_MOVED : CALLER_MOVED);
@@ -88,11 +86,7 @@ static __always_inline void closed(struct bpf_sock_ops *ctx)
 	} else if (!intent->established) {
 		/* Once established the proxy accepts it, maybe after the application has closed: it takes the
 		 * entry. */
-		struct caller caller = {};
-		caller.netns = intent->netns;
-		caller.ip = flow.source;
-		caller.port = flow.source_port;
-		callers.delete(&caller);
+		forget_caller(intent->netns, &flow);
 	}
 	intents.delete(&socket);
 }

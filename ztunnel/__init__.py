@@ -1,7 +1,7 @@
 """ztunnel: an ambient mesh data plane. The life of one connection, by file:
 
 1. An application in an enrolled pod calls `connect`. `bpf/connect4.c`, `bpf/connect6.c` look it up: a verdict
-   that the kernel knows is carried out at once; everything else is sent to the pod's own port 15001, and
+   that the kernel knows is carried out at once; everything else is sent to the pod's own address, and
    `bpf/sockops.c` remembers where it wanted to go.
 2. `outbound/accept.py` accepts it and asks `redirect/recall.py` for that destination; `outbound/decision.py`
    decides, from the world alone (`state/world.py`), which way it goes; `outbound/connect.py` starts that way.

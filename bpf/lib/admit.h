@@ -34,6 +34,9 @@ static __always_inline void dialled(struct bpf_sock_ops *ctx, struct tuple *flow
 	u64 *owner = owners.lookup(&flow->destination);
 	if (!owner)
 		return;
+	/* The pod calls itself, maybe from ports on which a call was captured that nobody has taken. */
+	if (*owner == netns)
+		forget_caller(netns, flow);
 	struct admission *known = admitted.lookup(flow);
 	if (known && known->kind == BY_PROXY) {
 		watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);

@@ -96,7 +96,7 @@ static __always_inline enum step capture(struct bpf_sock_addr *ctx, struct inten
 	if (!pod)
 		return refuse(CONNECT_NOT_REMEMBERED, ECONNREFUSED);
 	target->ip = is_v4(&intent->asked.ip) ? pod->ip4 : pod->ip6;
-	target->port = OUTBOUND_PORT;
+	target->port = capture_port(ctx, &intent->asked);
 	if (!target->ip.word[3] && !target->ip.word[0])
 		return refuse(is_v4(&intent->asked.ip) ? CONNECT_NO_IPV4 : CONNECT_NO_IPV6, ENETUNREACH);
 	intent->kind = CAPTURED;

@@ -1,8 +1,13 @@
 /* Settings, by -D from the loader (ztunnel/redirect/plan.py), with their defaults. */
 
-#ifndef OUTBOUND_PORT
-#define OUTBOUND_PORT 15001
-#endif
+/* Captured calls go to one of these ports of the pod. Twin: ztunnel/redirect/capture.py. No ephemeral port by
+ * the kernel's default, and reserved in each pod: a call whose own port is the one that it goes to would
+ * reach itself.
+ */
+#define CAPTURE_FIRST 61440
+#define CAPTURE_PORTS 4080
+/* As many of them for each destination: together they have room for what a pod closes within TIME_WAIT. */
+#define CAPTURE_SPREAD 4
 #ifndef HBONE_PORT
 #define HBONE_PORT 15008
 #endif

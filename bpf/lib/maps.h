@@ -25,14 +25,15 @@ BPF_TABLE("hash", u64, u32, node_cgroups, 256);
  * tells the proxy's address, a direct flow ends uncounted. */
 BPF_TABLE("lru_hash", u64, struct intent, intents, MAX_CONNECTIONS);
 
-/* sockops -> proxy, which takes it at accept. Lost: the proxy refuses the connection. */
+/* sockops -> sk_lookup, proxy, which takes it at accept. Lost: the call is refused. */
 BPF_TABLE("lru_hash", struct caller, struct destination, callers, MAX_CONNECTIONS);
 
 /* proxy, sockops -> sk_lookup. 4-tuples that may pass. Lost before the SYN: captured; later: nothing. */
 BPF_TABLE("lru_hash", struct tuple, struct admission, admitted, MAX_CONNECTIONS);
 
-/* proxy -> sk_lookup. A pod's address to the inbound listener. Lost: inbound connections are refused. */
-BPF_TABLE("sockhash", struct addr, u64, listeners, MAX_PODS * 4);
+/* proxy -> sk_lookup. A pod's addresses to the proxy's listeners in it. Lost: what they would take is
+ * refused. */
+BPF_TABLE("sockhash", struct listener, u64, listeners, MAX_PODS * 8);
 
 /* proxy -> connect. A cache of verdicts. Lost: the proxy is asked again. */
 BPF_TABLE("lru_hash", struct question, struct verdict, verdicts, MAX_VERDICTS);

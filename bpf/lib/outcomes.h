@@ -37,5 +37,6 @@ enum outcome {
 	INBOUND_NO_LISTENER = 47,  /* refused: no proxy listens for this address */
 	INBOUND_NOT_ASSIGNED = 48, /* refused: the listener could not take it */
 	INBOUND_DNS = 49,	   /* dropped: the DNS port, from outside */
+	OUTBOUND_ASSIGNED = 54,	   /* a captured call of the pod: to the proxy */
 	OUTCOMES = 64,
 };

@@ -6,7 +6,7 @@ struct addr {
 };
 _Static_assert(sizeof(struct addr) == 16, "addr");
 
-/* Ports are in host order everywhere. */
+/* Ports are in host order. */
 struct endpoint {
 	struct addr ip;
 	u16 port;
@@ -47,12 +47,12 @@ struct intent {
 };
 _Static_assert(sizeof(struct intent) == 112, "intent");
 
-/* The end of a captured connection that the proxy sees as its peer. */
+/* A captured connection as the proxy sees it: its peer, and the pod's own port at which it was accepted. */
 struct caller {
 	u64 netns;
 	struct addr ip;
 	u16 port;
-	u16 pad[3];
+	u16 capture, pad[2];
 };
 _Static_assert(sizeof(struct caller) == 32, "caller");
 
@@ -61,6 +61,15 @@ struct destination {
 	struct endpoint picked; /* port 0: none */
 };
 _Static_assert(sizeof(struct destination) == 40, "destination");
+
+enum listener_kind { INBOUND = 1, OUTBOUND = 2 };
+
+/* Which of the proxy's listeners in a pod, by an address of the pod. */
+struct listener {
+	struct addr ip;
+	u32 kind;
+};
+_Static_assert(sizeof(struct listener) == 20, "listener");
 
 enum admission_kind { BY_PROXY = 1, BY_VERDICT = 2, BY_NODE = 3 };
 

@@ -23,9 +23,12 @@ from typing import TypeVar
 
 from ztunnel.kernel import cgroup
 from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.kernel.sockets import listen_nowhere
 from ztunnel.model.address import Endpoint, OriginalDestination, parse_ip
 from ztunnel.redirect import load
 from ztunnel.redirect.attach import PodNetwork, Redirection
+from ztunnel.redirect.capture import LISTENER_PORTS
+from ztunnel.redirect.layout import ListenerKind, Recalled
 from ztunnel.redirect.plan import RedirectSettings
 
 CACHE = Path("/var/cache/ztunnel/bpf")
@@ -171,6 +174,7 @@ class Kernel:
         self.lab = lab
         self.settings = lab.settings(**changes)
         self._stack = ExitStack()
+        self._accepted_at: dict[Endpoint, int] = {}
 
     def __enter__(self) -> Kernel:
         with ExitStack() as building:
@@ -211,10 +215,25 @@ class Kernel:
         sock.listen(1024)
         return sock
 
+    def proxy(self, which: str, kind: ListenerKind = ListenerKind.OUTBOUND) -> socket.socket:
+        """The proxy's listener in pod `a` or `b`, where only the kernel's program finds it."""
+        pod = self.lab.pod(which)
+        listener = self.keep(listen_nowhere(pod.netns, LISTENER_PORTS, 1024))
+        listener.settimeout(PATIENCE_SECONDS)
+        for ip in pod.addresses:
+            self.redirection.listener(ip, kind, listener.fileno())
+        return listener
+
     def accept(self, listener: socket.socket) -> tuple[socket.socket, Endpoint]:
         accepted, address = listener.accept()
         accepted.settimeout(PATIENCE_SECONDS)
-        return self.keep(accepted), endpoint(*address[:2])
+        peer = endpoint(*address[:2])
+        self._accepted_at[peer] = local_of(accepted).port
+        return self.keep(accepted), peer
+
+    def recall(self, cookie: int, peer: Endpoint) -> Recalled | None:
+        """What who was accepted from there had called."""
+        return self.redirection.original_destination(cookie, peer, self._accepted_at.get(peer, 0))
 
     def enroll(self, which: str) -> PodNetwork:
         pod = self.lab.pod(which)

@@ -10,15 +10,14 @@ from dataclasses import replace
 
 import pytest
 
-from tests.kernel.lab import Kernel, local_of, original
+from tests.kernel.lab import Kernel, endpoint, local_of, original
 from ztunnel.kernel import bpf
 from ztunnel.kernel.bpf import Map
 from ztunnel.kernel.sockets import cookie_of
+from ztunnel.redirect.capture import FIRST, PORTS
 from ztunnel.redirect.layout import NUMBER
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
-
-OUTBOUND = 15001
 
 
 def bound(sock: socket.socket) -> socket.socket:
@@ -50,40 +49,40 @@ def test_a_call_of_an_enrolled_pod_reaches_the_proxy_which_recalls_its_destinati
     kernel: Kernel, socket_host, called, asked, prepare
 ) -> None:
     pod = kernel.enroll("a")
-    proxy = kernel.listen(kernel.lab.a, OUTBOUND)
+    proxy = kernel.proxy("a")
     client = prepare(kernel.socket(kernel.lab.a, socket_host))
     client.connect((called, 8080))
     _, peer = kernel.accept(proxy)
-    recalled = kernel.redirection.original_destination(pod.cookie, peer)
+    recalled = kernel.recall(pod.cookie, peer)
     assert recalled is not None
     assert recalled.destination == original(asked, 8080)
     assert recalled.picked is None
     assert local_of(client) == peer
     assert client.getpeername()[:2] == (called, 8080)
-    assert kernel.redirection.original_destination(pod.cookie, peer) is None
+    assert kernel.recall(pod.cookie, peer) is None
     assert kernel.count("connect_captured") == 1
 
 
 def test_a_non_blocking_call_is_recalled_too(kernel: Kernel) -> None:
     pod = kernel.enroll("a")
-    proxy = kernel.listen(kernel.lab.a, OUTBOUND)
+    proxy = kernel.proxy("a")
     client = kernel.socket(kernel.lab.a)
     client.setblocking(False)
     assert client.connect_ex(("10.96.0.50", 80)) == errno.EINPROGRESS
     _, peer = kernel.accept(proxy)
-    recalled = kernel.redirection.original_destination(pod.cookie, peer)
+    recalled = kernel.recall(pod.cookie, peer)
     assert recalled is not None
     assert recalled.destination == original("10.96.0.50", 80)
 
 
 def test_a_call_with_tcp_fast_open_is_recalled_too(kernel: Kernel) -> None:
     pod = kernel.enroll("a")
-    proxy = kernel.listen(kernel.lab.a, OUTBOUND)
+    proxy = kernel.proxy("a")
     client = kernel.socket(kernel.lab.a)
     client.setblocking(True)
     client.sendto(b"hello", socket.MSG_FASTOPEN, ("10.96.0.50", 80))
     accepted, peer = kernel.accept(proxy)
-    recalled = kernel.redirection.original_destination(pod.cookie, peer)
+    recalled = kernel.recall(pod.cookie, peer)
     assert recalled is not None
     assert recalled.destination == original("10.96.0.50", 80)
     assert accepted.recv(5) == b"hello"
@@ -91,14 +90,115 @@ def test_a_call_with_tcp_fast_open_is_recalled_too(kernel: Kernel) -> None:
 
 def test_a_client_that_sends_and_closes_before_the_proxy_accepts_is_still_recalled(kernel: Kernel) -> None:
     pod = kernel.enroll("a")
-    proxy = kernel.listen(kernel.lab.a, OUTBOUND)
+    proxy = kernel.proxy("a")
     client = kernel.connect(kernel.lab.a, "10.96.0.50", 80)
     client.sendall(b"fire and forget")
     client.close()
     accepted, peer = kernel.accept(proxy)
     assert accepted.recv(99) == b"fire and forget"
     assert accepted.recv(99) == b""
-    assert kernel.redirection.original_destination(pod.cookie, peer) is not None
+    assert kernel.recall(pod.cookie, peer) is not None
+
+
+@pytest.mark.parametrize(
+    ("own", "hosts"), [("10.77.0.2", ["10.96.0.1", "10.96.0.2"]), ("fd77::2", ["fd00::1"])]
+)
+def test_a_port_that_the_application_chose_calls_several_destinations(kernel: Kernel, own, hosts) -> None:
+    pod = kernel.enroll("a")
+    proxy = kernel.proxy("a")
+    first = kernel.socket(kernel.lab.a, own)
+    first.bind((own, 0))
+    places = [(host, port) for host in hosts for port in (80, 81)]
+    for place in places:
+        client = kernel.socket(kernel.lab.a, own)
+        for each in (first, client):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.bind(first.getsockname())
+        client.connect(place)
+        recalled = kernel.recall(pod.cookie, kernel.accept(proxy)[1])
+        assert recalled is not None
+        assert recalled.destination == original(*place)
+
+
+def test_calls_to_one_destination_go_to_a_few_ports_of_ours_alone(kernel: Kernel) -> None:
+    kernel.enroll("a")
+    proxy = kernel.proxy("a")
+    found = set()
+    for _ in range(64):
+        kernel.connect(kernel.lab.a, "10.96.0.50", 80)
+        found.add(local_of(kernel.accept(proxy)[0]).port)
+    assert 1 < len(found) <= 4
+    assert found <= set(range(FIRST, FIRST + PORTS))
+
+
+@pytest.mark.parametrize("own", ["10.77.0.2", "fd77::2"])
+def test_a_process_on_a_port_that_captured_calls_go_to_is_not_disturbed(kernel: Kernel, own) -> None:
+    pod = kernel.enroll("a")
+    proxy = kernel.proxy("a")
+    first = kernel.socket(kernel.lab.a, own)
+    first.bind((own, 0))
+    first.connect(("10.96.0.50" if "." in own else "fd00::50", 80))
+    port = local_of(kernel.accept(proxy)[0]).port
+    app = kernel.listen(kernel.lab.a, port)
+    itself = kernel.connect(kernel.lab.a, own, port)
+    assert kernel.accept(app)[1] == local_of(itself)
+    again = kernel.connect(kernel.lab.a, "10.96.0.50" if "." in own else "fd00::50", 80)
+    _, peer = kernel.accept(proxy)
+    assert peer == local_of(again)
+    assert kernel.recall(pod.cookie, peer) is not None
+
+
+def test_a_self_call_from_the_port_of_a_call_that_nobody_took_is_the_pods_own(kernel: Kernel) -> None:
+    pod = kernel.enroll("a")
+    proxy = kernel.proxy("a")
+    client = kernel.socket(kernel.lab.a)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # no TIME_WAIT
+    client.bind(("10.77.0.2", 0))
+    own = client.getsockname()
+    client.connect(("10.96.0.50", 80))
+    accepted, peer = kernel.accept(proxy)
+    port = local_of(accepted).port
+    client.close()
+    accepted.close()
+    app = kernel.listen(kernel.lab.a, port)
+    itself = kernel.socket(kernel.lab.a)
+    itself.bind(own)
+    itself.connect(("10.77.0.2", port))
+    assert kernel.accept(app)[1] == local_of(itself)
+    assert kernel.recall(pod.cookie, peer) is None
+
+
+def test_a_call_from_the_very_port_that_it_would_be_captured_to_goes_to_another(kernel: Kernel) -> None:
+    pod = kernel.enroll("a")
+    proxy = kernel.proxy("a")
+    client = bound(kernel.socket(kernel.lab.a))
+    client.connect(("10.96.0.50", 80))
+    port = local_of(kernel.accept(proxy)[0]).port
+    same = kernel.socket(kernel.lab.a)
+    same.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    same.bind(("10.77.0.2", port))
+    same.connect(("10.96.0.50", 80))
+    accepted, peer = kernel.accept(proxy)
+    assert peer == local_of(same) == endpoint("10.77.0.2", port)
+    assert local_of(accepted).port != port
+    assert kernel.recall(pod.cookie, peer) is not None
+
+
+def test_a_process_of_the_pod_may_have_any_port_but_that_of_hbone(kernel: Kernel) -> None:
+    kernel.enroll("a")
+    kernel.proxy("a")
+    for port in (15001, 15006):
+        app = kernel.listen(kernel.lab.a, port)
+        itself = kernel.connect(kernel.lab.a, "10.77.0.2", port)
+        assert kernel.accept(app)[1] == local_of(itself)
+
+
+def test_nobody_reaches_our_listener_by_its_port(kernel: Kernel) -> None:
+    kernel.enroll("a")
+    port = kernel.proxy("a").getsockname()[1]
+    for host in ("10.77.0.2", "127.0.0.1", "::1", "fd77::2"):
+        with pytest.raises(ConnectionRefusedError):
+            kernel.connect(kernel.lab.a, host, port)
 
 
 def test_without_a_proxy_a_call_is_refused(kernel: Kernel) -> None:
@@ -107,7 +207,7 @@ def test_without_a_proxy_a_call_is_refused(kernel: Kernel) -> None:
     client = bound(kernel.socket(kernel.lab.a))
     with pytest.raises(ConnectionRefusedError):
         client.connect(("10.77.0.3", 8080))
-    assert kernel.redirection.original_destination(pod.cookie, local_of(client)) is None
+    assert kernel.recall(pod.cookie, local_of(client)) is None
 
 
 def test_loopback_and_the_pods_own_addresses_are_left_alone(kernel: Kernel) -> None:
@@ -175,14 +275,14 @@ def test_no_mark_exempts_a_process_that_may_set_marks(kernel: Kernel, mark: int)
     pod = kernel.enroll("a")
     kernel.enroll("b")
     app = kernel.listen(kernel.lab.b, 8080)
-    proxy = kernel.listen(kernel.lab.a, OUTBOUND)
+    proxy = kernel.proxy("a")
     only_net_raw = "-all,+net_raw"
     caps = [f"--{each}={only_net_raw}" for each in ("inh-caps", "ambient-caps", "bounding-set")]
     user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *caps]
     with kernel.lab.a.entered():
         subprocess.run([*user, "/usr/bin/python3", "-c", CALL_WITH_A_MARK, str(mark)], check=True)
     _, peer = kernel.accept(proxy)
-    assert kernel.redirection.original_destination(pod.cookie, peer) is not None
+    assert kernel.recall(pod.cookie, peer) is not None
     app.settimeout(0)
     with pytest.raises(BlockingIOError):
         app.accept()
@@ -201,7 +301,7 @@ def test_other_protocols_are_left_alone_and_counted(kernel: Kernel) -> None:
 
 def test_an_mptcp_socket_is_captured(kernel: Kernel) -> None:
     pod = kernel.enroll("a")
-    proxy = kernel.listen(kernel.lab.a, OUTBOUND)
+    proxy = kernel.proxy("a")
     try:
         client = kernel.keep(kernel.lab.a.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP))
     except OSError as error:
@@ -209,29 +309,29 @@ def test_an_mptcp_socket_is_captured(kernel: Kernel) -> None:
     client.settimeout(3)
     client.connect(("10.77.0.3", 8080))
     _, peer = kernel.accept(proxy)
-    recalled = kernel.redirection.original_destination(pod.cookie, peer)
+    recalled = kernel.recall(pod.cookie, peer)
     assert recalled is not None
     assert recalled.destination == original("10.77.0.3", 8080)
 
 
 def test_two_nodes_on_one_kernel_do_not_see_each_others_pods(kernel: Kernel) -> None:
     app = kernel.listen(kernel.lab.b, 8080)
-    proxy = kernel.listen(kernel.lab.a, OUTBOUND)
+    proxy = kernel.proxy("a")
     with Kernel(kernel.lab) as other:
         first, second = kernel.enroll("a"), other.enroll("b")
         client = kernel.connect(kernel.lab.a, "10.96.0.50", 80)
-        _, peer = kernel.accept(proxy)
-        assert other.redirection.original_destination(first.cookie, peer) is None
-        assert other.redirection.original_destination(second.cookie, peer) is None
+        accepted, peer = kernel.accept(proxy)
+        for cookie in (first.cookie, second.cookie):
+            assert other.redirection.original_destination(cookie, peer, local_of(accepted).port) is None
         assert client.getpeername() == ("10.96.0.50", 80)
-        assert kernel.redirection.original_destination(first.cookie, peer) is not None
+        assert kernel.recall(first.cookie, peer) is not None
         assert other.count("connect_captured") == 0
     assert app.fileno() >= 0
 
 
 def test_a_call_that_fails_before_its_syn_leaves_nothing_behind(kernel: Kernel) -> None:
     kernel.enroll("a")
-    kernel.listen(kernel.lab.a, OUTBOUND)
+    kernel.proxy("a")
     first, second = kernel.socket(kernel.lab.a), kernel.socket(kernel.lab.a)
     for client in (first, second):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -239,7 +339,7 @@ def test_a_call_that_fails_before_its_syn_leaves_nothing_behind(kernel: Kernel) 
     second.bind(first.getsockname())
     first.connect(("10.96.0.50", 80))
     with pytest.raises(OSError, match="Cannot assign requested address"):
-        second.connect(("10.96.0.51", 80))
+        second.connect(("10.96.0.50", 80))
     with Map(bpf.open_pinned(kernel.settings.pins / "maps/intents")) as intents:
         assert intents.get(NUMBER.pack(cookie_of(second))) is not None
         second.close()

@@ -34,7 +34,7 @@ class Pair:
         self.redirection = kernel.redirection
         self.a = kernel.enroll("a")
         self.b, self.inbound = enroll_with_listener(kernel)
-        self.outbound = kernel.listen(self.a.netns, 15001)
+        self.outbound = kernel.proxy("a")
         self.app = kernel.listen(self.b.netns, 8080)
         self.redirection.renew_lease(time.monotonic_ns())
 
@@ -86,7 +86,7 @@ def test_a_verdict_holds_for_its_source_its_address_and_its_port_alone(pair: Pai
     for host, port in (("10.77.0.3", 8081), ("10.77.0.4", 8080)):
         pair.call(host, port)
         pair.kernel.accept(pair.outbound)
-    pair.kernel.listen(pair.b.netns, 15001)
+    pair.kernel.proxy("b")
     pair.kernel.connect(pair.b.netns, "10.77.0.2", 8080)
     assert pair.kernel.count("connect_captured") == 3
 
@@ -179,7 +179,7 @@ def test_a_pick_without_a_verdict_is_told_to_the_proxy(pair: Pair) -> None:
     pair.redirection.serve_vip(VIP, [(to, 1)])
     pair.call(str(VIP.ip), VIP.port)
     _, peer = pair.kernel.accept(pair.outbound)
-    recalled = pair.redirection.original_destination(pair.a.cookie, peer)
+    recalled = pair.kernel.recall(pair.a.cookie, peer)
     assert recalled is not None
     assert (recalled.destination, recalled.picked) == (original(str(VIP.ip), VIP.port), to)
 
@@ -188,7 +188,7 @@ def test_a_pick_of_the_other_family_goes_through_the_proxy(pair: Pair) -> None:
     pair.redirection.serve_vip(VIP, [(pair.direct("fd77::3"), 1)])
     pair.call(str(VIP.ip), VIP.port)
     _, peer = pair.kernel.accept(pair.outbound)
-    recalled = pair.redirection.original_destination(pair.a.cookie, peer)
+    recalled = pair.kernel.recall(pair.a.cookie, peer)
     assert recalled is not None
     assert recalled.picked == endpoint("fd77::3", 8080)
 
@@ -213,7 +213,7 @@ def test_a_vip_is_replaced_and_dropped(pair: Pair) -> None:
     pair.redirection.drop_vip(VIP)
     pair.call(str(VIP.ip), VIP.port)
     _, peer = pair.kernel.accept(pair.outbound)
-    recalled = pair.redirection.original_destination(pair.a.cookie, peer)
+    recalled = pair.kernel.recall(pair.a.cookie, peer)
     assert recalled is not None
     assert recalled.picked is None
 

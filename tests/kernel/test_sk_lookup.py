@@ -15,16 +15,14 @@ from ztunnel.kernel import bpf, sockets
 from ztunnel.kernel.bpf import Map
 from ztunnel.kernel.way_back import WayBack, remove_way_back
 from ztunnel.redirect.attach import CgroupBranch, PodNetwork
-from ztunnel.redirect.layout import ADMISSION, AdmissionKind, push_tuple
+from ztunnel.redirect.layout import ADMISSION, AdmissionKind, ListenerKind, push_tuple
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 
 def enroll_with_listener(kernel: Kernel, which: str = "b") -> tuple[PodNetwork, socket.socket]:
     pod = kernel.enroll(which)
-    inbound = kernel.listen(pod.netns, 15006)
-    for ip in pod.addresses:
-        kernel.redirection.listener(ip, inbound.fileno())
+    inbound = kernel.proxy(which, ListenerKind.INBOUND)
     return pod, inbound
 
 
@@ -105,13 +103,12 @@ def test_without_a_listener_plaintext_is_refused(kernel: Kernel) -> None:
 
 def test_a_slot_is_overwritten_by_the_next_listener(kernel: Kernel) -> None:
     pod, first = enroll_with_listener(kernel)
-    second = kernel.listen(pod.netns, 15007)
+    second = kernel.proxy("b", ListenerKind.INBOUND)
     assert pod.ipv4
-    kernel.redirection.listener(pod.ipv4, second.fileno())
     first.close()
     client = kernel.connect(kernel.lab.a, "10.77.0.3", 8080)
     assert kernel.accept(second)[1] == local_of(client)
-    kernel.redirection.no_listener(pod.ipv4)
+    kernel.redirection.no_listener(pod.ipv4, ListenerKind.INBOUND)
     with pytest.raises(ConnectionRefusedError):
         kernel.connect(kernel.lab.a, "10.77.0.3", 8080)
 

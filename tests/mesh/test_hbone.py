@@ -70,7 +70,7 @@ def test_the_kernel_asks_silent_peers_and_callers_whether_they_are_still_there(m
     listener = mesh.listen("shop/called")
     client, server = mesh.join("shop/caller", listener, mesh.address("shop/called"))
     for pod, ends in (
-        ("shop/caller", "( dport = :15008 or sport = :15001 )"),
+        ("shop/caller", "( dport = :15008 or sport >= :61440 )"),
         ("shop/called", "( sport = :15008 )"),
     ):
         shown = mesh.laboratory.exec(pod, ["ss", "-Htno", "state", "established", ends], check=True).stdout

@@ -80,7 +80,7 @@ class Kernel:
         self.broken: OSError | None = None
         self.records_fd = -1
 
-    def original_destination(self, cookie: int, peer: Endpoint) -> Recalled | None:
+    def original_destination(self, cookie: int, peer: Endpoint, capture_port: int) -> Recalled | None:
         if self.broken is not None:
             raise self.broken
         return self.recalled.pop((cookie, Endpoint(peer.ip, peer.port)), None)

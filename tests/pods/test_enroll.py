@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from contextlib import ExitStack
 
 import pytest
 
 from tests.builders import workload
-from tests.kernel.lab import Kernel, endpoint
+from tests.kernel.lab import Kernel, endpoint, local_of
 from tests.pods.parts import A, Scratch, path_of
 from ztunnel.kernel.netlink import addresses
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import listen_in
 from ztunnel.pods.enroll import (
     HBONE_PORT,
-    INBOUND_PORT,
-    OUTBOUND_PORT,
     CannotEnroll,
     Enrolled,
     close,
@@ -28,10 +27,11 @@ from ztunnel.pods.enroll import (
     resume,
     withdraw,
 )
+from ztunnel.redirect.capture import LISTENER_PORTS
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
-PORTS = (OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT)
+RESERVED = "net.ipv4.ip_local_reserved_ports"
 SWITCHES = ("net.ipv4.tcp_fwmark_accept", "net.ipv4.tcp_migrate_req")
 
 
@@ -58,8 +58,8 @@ def give_back(kernel: Kernel, enrolled: Enrolled) -> None:
 
 
 def free(netns: NetworkNamespace) -> bool:
-    """Whether our three ports can be listened on."""
-    for port in PORTS:
+    """Whether every port of ours can be listened on."""
+    for port in (HBONE_PORT, *LISTENER_PORTS):
         listen_in(netns, port, 1).close()
     return True
 
@@ -84,6 +84,7 @@ def test_a_pod_is_captured_and_afterwards_as_it_was(kernel: Kernel) -> None:
         assert kernel.redirection.enrolled() == {}
         assert rules(netns) == ""
         assert switches(netns) == ["0", "1"]
+        assert netns.read_sysctl(RESERVED) == ""
         assert free(netns)
     finally:
         netns.write_sysctl(SWITCHES[1], "0")
@@ -102,8 +103,8 @@ def test_a_pod_that_was_known_to_the_kernel_is_switched_off_at_its_end(kernel: K
     assert switches(netns) == ["0", "0"]
 
 
-@pytest.mark.parametrize("port", PORTS)
-def test_a_port_that_the_pod_has_taken_is_named_and_nothing_is_left(kernel: Kernel, port: int) -> None:
+def test_a_port_that_the_pod_has_taken_is_named_and_nothing_is_left(kernel: Kernel) -> None:
+    port = HBONE_PORT
     netns = kernel.lab.a
     before = len(os.listdir("/proc/self/fd"))
     with listen_in(netns, port, 1), pytest.raises(CannotEnroll, match=f"default/a: port {port} is taken by"):
@@ -114,11 +115,42 @@ def test_a_port_that_the_pod_has_taken_is_named_and_nothing_is_left(kernel: Kern
     assert free(netns)
 
 
+@pytest.mark.parametrize("taken", [(), (15001, 15006, LISTENER_PORTS[0], LISTENER_PORTS[2])])
+def test_ports_that_the_pod_has_taken_are_left_to_it(kernel: Kernel, taken) -> None:
+    with ExitStack() as stack:
+        apps = {port: stack.enter_context(listen_in(kernel.lab.a, port, 1)) for port in taken}
+        enrolled = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+        client = kernel.connect(kernel.lab.a, "10.77.0.3", 80)
+        assert kernel.accept(enrolled.listeners.outbound)[1] == local_of(client)
+        for port, app in apps.items():
+            itself = kernel.connect(kernel.lab.a, "10.77.0.2", port)
+            assert kernel.accept(app)[1] == local_of(itself)
+        give_back(kernel, enrolled)
+    assert free(kernel.lab.a)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_the_ports_of_captured_calls_are_reserved_besides_those_of_the_pod(kernel: Kernel, known) -> None:
+    netns = kernel.lab.a
+    netns.write_sysctl(RESERVED, "8080,9000-9009")
+    try:
+        enrolled = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+        if known:
+            close(enrolled)
+            enrolled.network.netns.close()
+            enrolled = enroll(kernel.redirection, A, path_of(kernel.lab, "a"), kernel.redirection.enrolled())
+        assert netns.read_sysctl(RESERVED) == "8080,9000-9009,61440-65535"
+        give_back(kernel, enrolled)
+        assert netns.read_sysctl(RESERVED) == "8080,9000-9009"
+    finally:
+        netns.write_sysctl(RESERVED, "\n")
+
+
 def test_what_cannot_be_taken_in_again_after_a_restart_stays_captured(kernel: Kernel) -> None:
     first = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
     close(first)
     first.network.netns.close()
-    with listen_in(kernel.lab.a, INBOUND_PORT, 1), pytest.raises(CannotEnroll):
+    with listen_in(kernel.lab.a, HBONE_PORT, 1), pytest.raises(CannotEnroll):
         enroll(kernel.redirection, A, path_of(kernel.lab, "a"), kernel.redirection.enrolled())
     with pytest.raises(ConnectionRefusedError):
         kernel.connect(kernel.lab.a, "10.77.0.3", 80)

@@ -17,6 +17,7 @@ SWITCHES = (
     "net.ipv4.fwmark_reflect",
     "net.ipv6.fwmark_reflect",
 )
+RESERVED = "net.ipv4.ip_local_reserved_ports"
 RULES = ["IPv4 route", "IPv4 rule", "IPv6 route", "IPv6 rule"]
 
 
@@ -29,7 +30,7 @@ def test_it_is_made_and_the_namespace_is_as_before_afterwards() -> None:
         netns.write_sysctl(SWITCHES[1], "1")
         rules = shell(scratch.name, "ip rule; ip -6 rule")
         preparation = Preparation(netns, is_known=False)
-        assert preparation.ensure() == [SWITCHES[0], *SWITCHES[2:], *RULES]
+        assert preparation.ensure() == [SWITCHES[0], *SWITCHES[2:], RESERVED, *RULES]
         assert values(netns) == ["1"] * 4
         assert preparation.ensure() == []
         preparation.undo()
@@ -47,6 +48,19 @@ def test_a_sysctl_that_somebody_resets_is_set_again(name: str) -> None:
         assert netns.read_sysctl(name) == "1"
 
 
+def test_ports_are_reserved_besides_those_of_the_pod() -> None:
+    with Scratch("10.9.0.1/24") as scratch, scratch.open() as netns:
+        netns.write_sysctl(RESERVED, "8080,65000-65535")
+        preparation = Preparation(netns, is_known=False)
+        preparation.ensure()
+        assert netns.read_sysctl(RESERVED) == "8080,61440-65535"
+        netns.write_sysctl(RESERVED, "8081")
+        assert preparation.ensure() == [RESERVED]
+        assert netns.read_sysctl(RESERVED) == "8081,61440-65535"
+        preparation.undo()
+        assert netns.read_sysctl(RESERVED) == "8081,65000-65535"
+
+
 def test_what_a_predecessor_has_set_is_not_taken_for_the_pods_own() -> None:
     with Scratch("10.9.0.1/24") as scratch, scratch.open() as netns:
         Preparation(netns, is_known=False).ensure()
@@ -62,4 +76,5 @@ def test_what_nobody_keeps_any_more_is_disowned() -> None:
         disown(netns)
         disown(netns)
         assert values(netns) == ["0"] * 4
+        assert netns.read_sysctl(RESERVED) == ""
         assert "0x111" not in shell(scratch.name, "ip rule; ip -6 rule")

@@ -21,6 +21,7 @@ from ztunnel.kernel.sockets import listen_in
 from ztunnel.kernel.way_back import remove_way_back
 from ztunnel.model.connection import Connection
 from ztunnel.pods.serve import GRACE_SECONDS, LOOK_AGAIN_SECONDS, SWEEP_SECONDS, TRY_AGAIN_SECONDS
+from ztunnel.redirect.layout import ListenerKind
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -257,14 +258,14 @@ async def test_addresses_come_and_go(kernel: Kernel, nodes: ExitStack, autojump_
         nodes.callback(node.close)
         listeners = kernel.redirection._maps["listeners"]
         async with node.running():
-            assert len(list(listeners)) == 1
+            assert len(list(listeners)) == len(ListenerKind)
             scratch.address("add", "fd09::1/64")
             await sweep()
-            assert len(list(listeners)) == 2
+            assert len(list(listeners)) == 2 * len(ListenerKind)
             assert [str(ip) for ip in node.direct.pods[pod.uid].addresses] == ["10.9.0.1", "fd09::1"]
             scratch.address("del", "fd09::1/64")
             await sweep()
-            assert len(list(listeners)) == 1
+            assert len(list(listeners)) == len(ListenerKind)
             assert [str(ip) for ip in node.direct.pods[pod.uid].addresses] == ["10.9.0.1"]
 
 
@@ -365,22 +366,34 @@ async def test_what_cannot_be_repaired_is_said_until_it_can(
         assert "reason" not in node.pods.dump()[A.uid]
 
 
-@pytest.mark.parametrize("which", ["outbound", "inbound", "hbone"])
 async def test_a_listener_that_somebody_destroys_in_the_pod_is_made_again(
-    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock, which: str
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
 ) -> None:
     """As `ss -K` does inside the pod."""
     node = made(nodes, kernel, A)
     async with node.running():
         (held,) = node.pods._held.values()
-        lost: socket.socket = getattr(held.enrolled.listeners, which)
-        port = lost.getsockname()[1]
-        shell(kernel.lab.names["a"], f"ss -K -tln sport = :{port} >/dev/null")
+        lost = held.enrolled.listeners
+        assert lost is not None
+        shell(kernel.lab.names["a"], "ss -K -tln sport = :15008 >/dev/null")
         await told(node)
-        assert getattr(held.enrolled.listeners, which) is not lost
+        assert held.enrolled.listeners is not lost
         assert is_served(kernel, node)
-        assert repairs(node) == {f"listener {port}": 1}
+        assert repairs(node) == {"listener hbone": 1}
         assert node.readiness.pending(0.0) == []
+
+
+@pytest.mark.parametrize("which", ["outbound", "inbound"])
+async def test_a_listener_that_only_sk_lookup_finds_is_not_found_to_be_destroyed(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock, which: str
+) -> None:
+    node = made(nodes, kernel, A)
+    async with node.running():
+        (held,) = node.pods._held.values()
+        listener: socket.socket = getattr(held.enrolled.listeners, which)
+        shell(kernel.lab.names["a"], f"ss -K -tln sport = :{listener.getsockname()[1]} >/dev/null")
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        assert is_served(kernel, node)
 
 
 async def test_a_port_that_is_taken_at_once_keeps_the_pod_captured_and_is_said(
@@ -388,10 +401,10 @@ async def test_a_port_that_is_taken_at_once_keeps_the_pod_captured_and_is_said(
 ) -> None:
     node = made(nodes, kernel, A)
     async with node.running():
-        shell(kernel.lab.names["a"], "ss -K -tln sport = :15001 >/dev/null")
-        with listen_in(kernel.lab.a, 15001, 1):
+        shell(kernel.lab.names["a"], "ss -K -tln sport = :15008 >/dev/null")
+        with listen_in(kernel.lab.a, 15008, 1):
             await told(node)
-            assert "port 15001 is taken" in node.readiness.render(0.0)[1]
+            assert "port 15008 is taken" in node.readiness.render(0.0)[1]
             assert set(kernel.redirection.enrolled()) == {kernel.lab.a.cookie}
         await trio.sleep(2 * TRY_AGAIN_SECONDS)
         assert is_served(kernel, node)
@@ -434,7 +447,7 @@ async def test_a_wanted_pod_that_cannot_be_taken_over_stays_captured_and_others_
     async with node.running():
         pass
     successor = made(nodes, kernel, A)
-    with listen_in(kernel.lab.a, 15001, 1) as taken:
+    with listen_in(kernel.lab.a, 15008, 1) as taken:
         async with successor.running():
             assert set(kernel.redirection.enrolled()) == {kernel.lab.a.cookie}
             assert successor.state == {"a": "Pending"}

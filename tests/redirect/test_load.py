@@ -44,10 +44,10 @@ def test_other_settings_replace_the_programs_and_keep_links_and_maps(kernel: Ker
     assert {name: link.id for name, link in after.items()} == {name: link.id for name, link in before.items()}
     assert all(after[name].program != link.program for name, link in before.items())
     assert set(kernel.redirection.enrolled()) == {pod.cookie}
-    proxy = kernel.listen(kernel.lab.a, 15001)
+    proxy = kernel.proxy("a")
     kernel.connect(kernel.lab.a, "10.96.0.1", 80)
     _, peer = kernel.accept(proxy)
-    assert kernel.redirection.original_destination(pod.cookie, peer) is not None
+    assert kernel.recall(pod.cookie, peer) is not None
 
 
 def test_a_map_of_another_size_keeps_its_entries(kernel: Kernel) -> None:

@@ -100,10 +100,10 @@ def test_a_program_that_the_verifier_refuses_changes_nothing(
     pod = kernel.enroll("a")
     with pytest.raises(OSError, match="connect6"):
         replace(Pins(kernel.settings.pins), broken, cgroup_fd, "broken")
-    proxy = kernel.listen(kernel.lab.a, 15001)
+    proxy = kernel.proxy("a")
     kernel.connect(kernel.lab.a, "10.96.0.1", 80)
     _, peer = kernel.accept(proxy)
-    assert kernel.redirection.original_destination(pod.cookie, peer) is not None
+    assert kernel.recall(pod.cookie, peer) is not None
 
 
 def test_an_installation_that_fails_leaves_nothing(lab: Lab, compiled: Compiled, cgroup_fd) -> None:

@@ -54,7 +54,7 @@ class Inbound:
 
 
 class PlainConnection:
-    """One connection on 15006. It registers itself with the live connections, so that a change of policy can
+    """One plaintext connection. It registers itself with the live connections, so that a change of policy can
     end it; `connection` is what was judged."""
 
     __slots__ = (
@@ -124,7 +124,7 @@ class PlainConnection:
 
 
 class PlainAcceptor:
-    """What becomes of each connection that the kernel steered to a pod's 15006."""
+    """What becomes of each connection that the kernel steered to a pod's inbound listener."""
 
     def __init__(self, inbound: Inbound, pod: LocalPod) -> None:
         self._inbound = inbound

@@ -7,6 +7,7 @@ CONFIG_INET_DIAG_DESTROY and is probed by doing it.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 import sys
@@ -25,9 +26,11 @@ from ztunnel.model.address import Endpoint, IPAddress, ip_text, parse_packed
 
 _SOCK_DIAG, _TCP_GETSOCK = 4, 18
 _INET_DIAG_INFO = 2
-_IP_TRANSPARENT, _IPV6_TRANSPARENT, _SO_COOKIE = 19, 75, 57
+_IP_FREEBIND, _IP_TRANSPARENT, _IPV6_TRANSPARENT, _SO_COOKIE = 15, 19, 75, 57
 _NO_COOKIE = 0xFFFFFFFFFFFFFFFF
 _ALL_STATES = 0xFFFFFFFF
+_NOWHERE = "192.0.0.8"
+"""The dummy address of RFC 7600: no host has it, no packet goes to it."""
 
 
 class TcpState(IntEnum):
@@ -81,6 +84,29 @@ def listen_in(
     """A listener on every address of the namespace: dual stack on [::], or 0.0.0.0. Accepted sockets inherit
     its options, TCP_NODELAY among them. Raises OSError, EADDRINUSE where a process of the pod has the
     port."""
+    return _listen(namespace, ("::" if options.ipv6 else "0.0.0.0", port), backlog, options)
+
+
+def listen_nowhere(
+    namespace: NetworkNamespace, ports: Iterable[int], backlog: int, options: Listening = DUAL_STACK
+) -> socket.socket:
+    """As `listen_in`, on an address that nobody has, at the first of these ports that is free: only sk_lookup
+    finds it, and gives it connections to whatever address and port, of both families if it is dual stack."""
+    address = f"::ffff:{_NOWHERE}" if options.ipv6 else _NOWHERE
+    taken = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    for port in ports:
+        try:
+            return _listen(namespace, (address, port), backlog, options)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            taken = error
+    raise taken
+
+
+def _listen(
+    namespace: NetworkNamespace, address: tuple[str, int], backlog: int, options: Listening
+) -> socket.socket:
     ipv6 = options.ipv6
     listener = namespace.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -90,7 +116,8 @@ def listen_in(
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if ipv6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind(("::" if ipv6 else "0.0.0.0", port))
+        listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        listener.bind(address)
         listener.listen(backlog)
     except OSError:
         listener.close()

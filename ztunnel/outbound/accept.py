@@ -1,5 +1,4 @@
-"""Takes up each connection that the kernel redirected to a pod's 15001: where to, which way, and off it
-goes."""
+"""Takes up each connection of a pod that the kernel captured: where to, which way, and off it goes."""
 
 from __future__ import annotations
 
@@ -24,13 +23,13 @@ from ztunnel.outbound.route import Origin, Route, Routes, TunnelRoute
 from ztunnel.redirect.attach import PodNetwork, Redirection
 from ztunnel.redirect.layout import Recalled
 from ztunnel.state.hold import Hold
-from ztunnel.state.lookup import OUTBOUND_PORT, service_at
+from ztunnel.state.lookup import service_at
 from ztunnel.state.world import World
 from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.report import Report
 
-_NOT_REDIRECTED = "no original destination: the connection was made to the proxy's own port"
+_NOT_REDIRECTED = "no original destination: its entry was lost"
 _LEFT = "failed to fetch information about local workload: it has left the mesh"
 
 
@@ -73,14 +72,16 @@ class OutboundAcceptor:
     def accepted(self, opener: socket.socket, peer: PeerAddress) -> None:
         """Take over one accepted socket."""
         outbound = self._outbound
+        port = 0
         try:
-            recalled = outbound.redirection.original_destination(self._network.cookie, peer)
+            port = opener.getsockname()[1]
+            recalled = outbound.redirection.original_destination(self._network.cookie, peer, port)
         except OSError:
             recalled = None
         source = outbound.hold.world.workload(self._uid)
         if recalled is None or source is None:
             close_with_reset(opener)
-            called = Endpoint(peer.ip, OUTBOUND_PORT) if recalled is None else recalled.destination
+            called = Endpoint(peer.ip, port) if recalled is None else recalled.destination
             reason = _NOT_REDIRECTED if recalled is None else _LEFT
             outbound.report.deny_early(Direction.OUTBOUND, peer, called, reason)
             return

@@ -16,24 +16,22 @@ import os
 import socket
 from collections.abc import Collection
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from ipaddress import IPv4Address, IPv6Address
 
 from ztunnel.kernel.netlink import addresses
 from ztunnel.kernel.netns import NetworkNamespace
-from ztunnel.kernel.sockets import DUAL_STACK, Listening, LiveSocket, connections, listen_in
+from ztunnel.kernel.sockets import DUAL_STACK, Listening, LiveSocket, connections, listen_in, listen_nowhere
 from ztunnel.model.address import IPAddress
 from ztunnel.model.workload import Workload
 from ztunnel.pods.prepare import Preparation, WayBlocked
+from ztunnel.redirect import capture
 from ztunnel.redirect.attach import PodNetwork, Redirection
+from ztunnel.redirect.layout import ListenerKind
 
-OUTBOUND_PORT = 15001
-INBOUND_PORT = 15006
 HBONE_PORT = 15008
 BACKLOG = 4096
 """ztunnel asks for 128; a burst of connections to one pod overflows that before a busy proxy accepts."""
-
-_PORTS = (OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +160,14 @@ def relisten(redirection: Redirection, enrolled: Enrolled, listening: Listening 
     enrolled.listeners = listeners
 
 
-def lost_listeners(enrolled: Enrolled) -> list[int]:
-    """The ports on which it listens no more: a process of the pod may destroy our sockets, as `ss -K`
+def lost_listeners(enrolled: Enrolled) -> list[str]:
+    """Which of its listeners listen no more: a process of the pod may destroy our sockets, as `ss -K`
     does."""
-    listeners = enrolled.listeners
-    if listeners is None:
-        return list(_PORTS)
-    each = zip(_PORTS, (listeners.outbound, listeners.inbound, listeners.hbone), strict=True)
     return [
-        port for port, listener in each if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        each.name
+        for each in fields(Listeners)
+        if enrolled.listeners is None
+        or not getattr(enrolled.listeners, each.name).getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     ]
 
 
@@ -238,23 +235,25 @@ def _list(ips: Collection[IPAddress]) -> str:
 
 
 def _listen(undo: ExitStack, netns: NetworkNamespace, pod: str, listening: Listening) -> Listeners:
-    opened: list[socket.socket] = []
-    for port in _PORTS:
-        try:
-            opened.append(undo.enter_context(listen_in(netns, port, BACKLOG, listening)))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            raise CannotEnroll(
-                f"{pod}: port {port} is taken by a process of the pod; "
-                "the mesh needs 15001, 15006 and 15008 in each pod"
-            ) from error
-    return Listeners(*opened)
+    try:
+        hbone = undo.enter_context(listen_in(netns, HBONE_PORT, BACKLOG, listening))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise CannotEnroll(
+            f"{pod}: port {HBONE_PORT} is taken by a process of the pod; the mesh needs it in each pod"
+        ) from error
+    outbound, inbound = (
+        undo.enter_context(listen_nowhere(netns, capture.LISTENER_PORTS, BACKLOG, listening))
+        for _ in range(2)
+    )
+    return Listeners(outbound, inbound, hbone)
 
 
 def _capture(redirection: Redirection, enrolled: Enrolled, listeners: Listeners) -> None:
     for ip in enrolled.network.addresses:
-        redirection.listener(ip, listeners.inbound.fileno())
+        redirection.listener(ip, ListenerKind.INBOUND, listeners.inbound.fileno())
+        redirection.listener(ip, ListenerKind.OUTBOUND, listeners.outbound.fileno())
     redirection.enroll(enrolled.network)
 
 
@@ -272,7 +271,7 @@ def _outside(redirection: Redirection, network: PodNetwork) -> frozenset[int]:
         if each.inode not in ours
         and (each.local, each.remote) not in carried
         and each.remote.ip not in network.addresses
-        and not {each.local.port, each.remote.port} & {*_PORTS}
+        and HBONE_PORT not in (each.local.port, each.remote.port)
         and not redirection.is_direct(each.cookie)
     )
 

@@ -133,7 +133,7 @@ class Held:
         """Look whether all that enrolling has made is there, and make what is missing.
 
         Returns:
-            What was repaired: `IPv4 rule`, the name of a sysctl, `listener 15001`.
+            What was repaired: `IPv4 rule`, the name of a sysctl, `listener hbone`.
 
         Raises:
             CannotEnroll: somebody in the pod is in the way. OSError: the kernel refuses. What could be made

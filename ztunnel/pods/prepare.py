@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.way_back import WayBack, WayBlocked, remove_way_back
+from ztunnel.redirect import capture
 
 __all__ = ["Preparation", "WayBlocked", "disown"]
 
@@ -17,6 +18,7 @@ to the client whose address the dial carries, and the dial would wait for its de
 
 _SWITCHES = ("net.ipv4.tcp_fwmark_accept", "net.ipv4.tcp_migrate_req", *_REFLECT)
 _OFF, _ON = "0", "1"  # the kernel's default of each, and what we need
+_RESERVED = "net.ipv4.ip_local_reserved_ports"
 
 
 class Preparation:
@@ -27,6 +29,7 @@ class Preparation:
         kernel has them. Raises OSError."""
         self._netns = netns
         self._before = {name: _OFF if is_known else netns.read_sysctl(name) for name in _SWITCHES}
+        self._reserved = "" if is_known else netns.read_sysctl(_RESERVED)
         self._way_back = WayBack()
 
     def ensure(self) -> list[str]:
@@ -42,11 +45,15 @@ class Preparation:
         made = [name for name in _SWITCHES if self._netns.read_sysctl(name) != _ON]
         for name in made:
             self._netns.write_sysctl(name, _ON)
+        reserved = self._netns.read_sysctl(_RESERVED)
+        if capture.reserve(reserved) != reserved:
+            self._netns.write_sysctl(_RESERVED, capture.reserve(reserved))
+            made.append(_RESERVED)
         return made + self._way_back.ensure(self._netns)
 
     def undo(self) -> None:
         """Leave the namespace as it was. Where it is being taken down, there is nothing to undo."""
-        _restore(self._netns, self._before)
+        _restore(self._netns, self._before, self._reserved)
 
 
 def disown(netns: NetworkNamespace) -> None:
@@ -54,9 +61,11 @@ def disown(netns: NetworkNamespace) -> None:
     _restore(netns, dict.fromkeys(_SWITCHES, _OFF))
 
 
-def _restore(netns: NetworkNamespace, values: Mapping[str, str]) -> None:
+def _restore(netns: NetworkNamespace, values: Mapping[str, str], reserved: str = "") -> None:
     with suppress(OSError):
         remove_way_back(netns)
+    with suppress(OSError):
+        netns.write_sysctl(_RESERVED, capture.release(netns.read_sysctl(_RESERVED), reserved))
     for name, value in values.items():
         with suppress(OSError):
             netns.write_sysctl(name, value)

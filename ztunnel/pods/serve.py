@@ -20,6 +20,7 @@ from ztunnel.pods.find import NamedNamespaces
 from ztunnel.pods.hold import Held, Ways
 from ztunnel.pods.lifecycle import plan
 from ztunnel.redirect.attach import EnrolledPod
+from ztunnel.redirect.layout import ListenerKind
 from ztunnel.state.delta import Change
 from ztunnel.state.world import World
 from ztunnel.telemetry.component import PodFigures
@@ -233,7 +234,8 @@ class Pods:
             return
         others = (each.enrolled.network for each in self._held.values() if each is not held)
         for ip in gone.difference(*(each.addresses for each in others)):
-            self._redirection.no_listener(ip)
+            for kind in ListenerKind:
+                self._redirection.no_listener(ip, kind)
         self._networks[uid] = network
         self._log.info("pod readdressed", pod=uid, addresses=", ".join(map(str, network.addresses)))
 

@@ -24,12 +24,14 @@ from ztunnel.redirect.layout import (
     Deny,
     Direct,
     FlowRecord,
+    ListenerKind,
     LiveFlow,
     NodeRule,
     Recalled,
     pull_ip,
     pull_live_flow,
     pull_pod,
+    push_listener,
     push_pod,
 )
 from ztunnel.redirect.observe import Records, direct_flows, outcomes
@@ -209,22 +211,23 @@ class Redirection:
         finally:
             bpf.close(link)
 
-    # Inbound.
+    # Listeners.
 
-    def listener(self, ip: IPAddress, fd: int) -> None:
-        """Plaintext for this address of a pod goes to this listening socket, in place of an earlier one. The
-        slot empties by itself when the socket closes. Raises OSError."""
-        self._maps["listeners"].put(pack16(ip), NUMBER.pack(fd))
+    def listener(self, ip: IPAddress, kind: ListenerKind, fd: int) -> None:
+        """Captured calls to this address of a pod (OUTBOUND: the pod's own, INBOUND: plaintext from outside)
+        go to this listening socket, wherever it is bound, in place of an earlier one. The slot empties by
+        itself when the socket closes. Raises OSError."""
+        self._maps["listeners"].put(push_listener(ip, kind), NUMBER.pack(fd))
 
-    def no_listener(self, ip: IPAddress) -> None:
-        """Plaintext for this address is refused."""
-        self._maps["listeners"].drop(pack16(ip))
+    def no_listener(self, ip: IPAddress, kind: ListenerKind) -> None:
+        """Such calls are refused."""
+        self._maps["listeners"].drop(push_listener(ip, kind))
 
     # Each connection.
 
-    def original_destination(self, cookie: int, peer: Endpoint) -> Recalled | None:
+    def original_destination(self, cookie: int, peer: Endpoint, capture_port: int) -> Recalled | None:
         """See `Recall.original_destination`."""
-        return self._recall.original_destination(cookie, peer)
+        return self._recall.original_destination(cookie, peer, capture_port)
 
     def admit(self, source: Endpoint, destination: Endpoint) -> None:
         """See `Admissions.admit`."""

@@ -24,7 +24,8 @@ ENDPOINT = Struct("=16sHxx")
 TUPLE = Struct("=16s16sHH")
 POD = Struct("=16s16s")
 INTENT = Struct("=16sHxx16sHxxQQQQ16s16sHHBBxx")
-CALLER = Struct("=Q16sH6x")
+CALLER = Struct("=Q16sHHxxxx")
+LISTENER = Struct("=16sI")
 DESTINATION = Struct("=16sHxx16sHxx")
 ADMISSION = Struct("=QQIxxxx")
 QUESTION = Struct("=Q16sHxxxxxx")
@@ -53,6 +54,13 @@ class AdmissionKind(IntEnum):
     BY_PROXY = 1
     BY_VERDICT = 2
     BY_NODE = 3
+
+
+class ListenerKind(IntEnum):
+    """enum listener_kind."""
+
+    INBOUND = 1
+    OUTBOUND = 2
 
 
 class VerdictKind(IntEnum):
@@ -126,6 +134,7 @@ class Outcome(IntEnum):
     INBOUND_NO_LISTENER = 47
     INBOUND_NOT_ASSIGNED = 48
     INBOUND_DNS = 49
+    OUTBOUND_ASSIGNED = 54
 
 
 @lru_cache(4096)
@@ -165,9 +174,14 @@ def pull_pod(packed: bytes) -> tuple[IPAddress | None, IPAddress | None]:
     return _pull_optional(ipv4), _pull_optional(ipv6)
 
 
-def push_caller(cookie: int, peer: Endpoint) -> bytes:
-    """struct caller: the peer that the proxy accepted in the namespace of this cookie."""
-    return CALLER.pack(cookie, pack16(peer.ip), peer.port)
+def push_caller(cookie: int, peer: Endpoint, capture_port: int) -> bytes:
+    """struct caller: the peer that the proxy accepted at this port in the namespace of this cookie."""
+    return CALLER.pack(cookie, pack16(peer.ip), peer.port, capture_port)
+
+
+def push_listener(ip: IPAddress, kind: ListenerKind) -> bytes:
+    """struct listener."""
+    return LISTENER.pack(pack16(ip), kind)
 
 
 @dataclass(frozen=True, slots=True)

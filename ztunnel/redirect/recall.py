@@ -17,14 +17,15 @@ class Recall:
         self._callers = callers
         self._known: dict[bytes, Recalled] = {}
 
-    def original_destination(self, cookie: int, peer: Endpoint) -> Recalled | None:
-        """What the application asked for whose end is `peer`, in the namespace of `cookie`; the entry is gone
-        after. The same answer is the same object, as long as it is remembered.
+    def original_destination(self, cookie: int, peer: Endpoint, capture_port: int) -> Recalled | None:
+        """What the application asked for whose end is `peer` and who was accepted at `capture_port`, in the
+        namespace of `cookie`; the entry is gone after. The same answer is the same object, as long as it is
+        remembered.
 
-        None: nobody was redirected from there. The connection was made to our port by hand, or its entry was
-        lost; either way it is refused, because its destination is unknown.
+        None: nobody was redirected from there, or the entry was lost; either way it is refused, because its
+        destination is unknown.
         """
-        found = self._callers.take(push_caller(cookie, peer))
+        found = self._callers.take(push_caller(cookie, peer, capture_port))
         if found is None:
             return None
         recalled = self._known.get(found)

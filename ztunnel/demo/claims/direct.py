@@ -16,7 +16,7 @@ from ztunnel.demo.command import module_command
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.samples import Samples
 from ztunnel.model.address import Endpoint
-from ztunnel.state.lookup import HBONE_PORT, OUTBOUND_PORT
+from ztunnel.state.lookup import HBONE_PORT
 from ztunnel.telemetry.labels import Reporter
 
 COUNT, AT_ONCE, ENDPOINTS = 10_000, 128, 4
@@ -63,8 +63,8 @@ def is_direct(shop: Shop, client: str, local: Endpoint, server: str, to: Endpoin
     """Whether client and server hold the two ends of one connection, and the proxy none of it."""
     near = {(each.local, each.remote) for each in shop.sockets(client)}
     far = {(each.local, each.remote) for each in shop.sockets(server)}
-    captured = Endpoint(local.ip, OUTBOUND_PORT)
-    return (local, to) in near and (to, local) in far and (local, captured) not in near
+    captured = any(mine == local and other.ip == local.ip for mine, other in near)
+    return (local, to) in near and (to, local) in far and not captured
 
 
 def _measure(shop: Shop, findings: Findings) -> None:
