@@ -74,6 +74,36 @@ def test_a_call_that_has_nowhere_to_go_is_refused_with_the_reason(desk: Desk) ->
     assert len(desk.calls) == 0
 
 
+class Exemption:
+    """Where the proxy is: looked at as often as it asks for."""
+
+    def __init__(self) -> None:
+        self.trouble, self.look_at, self.found = "", 0.0, ""
+        self.looks: list[float] = []
+
+    def look(self, now: float) -> None:
+        self.looks.append(now)
+        self.look_at = now + 1000.0
+        self.trouble = self.found
+
+
+def test_a_proxy_that_may_capture_itself_takes_up_no_call(desk: Desk) -> None:
+    exemption = Exemption()
+    object.__setattr__(desk.outbound, "exemption", exemption)
+    exemption.found = "the proxy is in the root cgroup"
+    assert is_reset(desk.call(CLIENT, 1, "10.96.0.1:80"))
+    assert is_reset(desk.call(CLIENT, 1, "10.96.0.1:80"))
+    assert 'error="the proxy is in the root cgroup"' in desk.lines[1]
+    assert "dst.addr=10.96.0.1:80" in desk.lines[0]
+    assert len(exemption.looks) == 1  # the second came within the time for which one look serves
+    assert desk.kernel.recalled == {}
+    assert len(desk.calls) == 0
+    exemption.trouble = ""
+    desk.call(CLIENT, 1, "10.96.0.1:80")
+    (call,) = desk.tunnels.calls
+    end(call)
+
+
 def test_a_bug_ends_the_call_that_met_it(desk: Desk) -> None:
     desk.tunnels.error = RuntimeError("bug")
     with pytest.raises(RuntimeError, match="bug"):

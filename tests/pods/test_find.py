@@ -11,7 +11,7 @@ import pytest
 from tests.builders import workload
 from tests.kernel.lab import unique
 from ztunnel.kernel import cgroup
-from ztunnel.pods.find import NamedNamespaces, find_kubelet, find_kubepods, inode_at
+from ztunnel.pods.find import NamedNamespaces, inode_at, survey
 from ztunnel.redirect.attach import CgroupBranch
 
 KUBEPODS = ["kubepods", "kubepods.slice", "kubelet.slice/kubelet-kubepods.slice"]
@@ -54,31 +54,74 @@ def test_a_namespace_is_there_from_its_mount_to_its_end() -> None:
     assert find.inode_of(workload(name)) is None
 
 
-def test_the_kubelet_and_the_container_runtime_are_found(root: Path) -> None:
-    services = ("system.slice/containerd.service", "system.slice/kubelet.service")
-    assert find_kubelet(root) == [cgroup.cgroup_id(root / name) for name in services]
+NAMES = [
+    "system.slice/kubelet.service",
+    "system.slice/containerd.service",
+    "system.slice/crio.service",
+    "system.slice/docker.service",
+    "system.slice/cri-docker.service",
+    "system.slice/k3s.service",
+    "system.slice/k3s-agent.service",
+    "system.slice/rke2-server.service",
+    "system.slice/rke2-agent.service",
+    "system.slice/k0scontroller.service",
+    "system.slice/k0sworker.service",
+    "system.slice/microshift.service",
+    "system.slice/snap.microk8s.daemon-kubelite.service",
+    "system.slice/snap.microk8s.daemon-containerd.service",
+    "system.slice/snap.k8s.kubelet.service",
+    "system.slice/snap.kubelet-eks.daemon.service",
+    "runtime.slice/kubelet.service",
+    "podruntime/kubelet",
+    "ztunnel-lab/node-1/kubelet",
+    "system.slice/docker-0123.scope/system.slice/kubelet.service",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_kubelet_and_the_container_runtime_are_found(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "system.slice/sshd.service").mkdir(parents=True)
+    assert survey(tmp_path).clients == {name: cgroup.cgroup_id(tmp_path / name)}
+
+
+def test_all_are_found_and_where_more_may_come(root: Path) -> None:
+    found = survey(root)
+    assert set(found.clients) == {"system.slice/containerd.service", "system.slice/kubelet.service"}
+    places = ("", "system.slice", "user.slice", "user.slice/shell", *found.clients)
+    assert found.parents == {str(root / place) for place in places}
+
+
+@pytest.mark.root
+def test_what_an_ordinary_user_calls_kubelet_is_not_the_kubelet(tmp_path: Path) -> None:
+    place = tmp_path / "user.slice/user-1000.slice/user@1000.service/kubelet.service"
+    place.mkdir(parents=True)
+    os.chown(place, 1000, 1000)
+    assert survey(tmp_path).clients == {}
 
 
 @pytest.mark.parametrize("name", KUBEPODS)
 def test_the_cgroup_of_all_pods_is_found(root: Path, name: str) -> None:
     (root / name / "burstable" / "pod1").mkdir(parents=True)
-    assert find_kubepods(root) == CgroupBranch(cgroup.cgroup_id(root / name), len(Path(name).parts))
+    found = survey(root)
+    assert found.kubepods == CgroupBranch(cgroup.cgroup_id(root / name), len(Path(name).parts))
+    assert not [path for path in found.parents if "kubepods" in path]
 
 
 @pytest.mark.parametrize("name", KUBEPODS)
 def test_what_a_pod_calls_kubelet_is_not_the_kubelet(root: Path, name: str) -> None:
-    before = find_kubelet(root)
+    before = survey(root).clients
     (root / name / "kubelet").mkdir(parents=True)
-    assert find_kubelet(root) == before
+    assert survey(root).clients == before
 
 
 def test_a_machine_without_a_kubelet_has_neither(tmp_path: Path) -> None:
     (tmp_path / "init.scope").mkdir()
     (tmp_path / "cgroup.procs").write_text("")
-    assert find_kubelet(tmp_path) == []
-    assert find_kubepods(tmp_path) is None
+    found = survey(tmp_path)
+    assert (found.clients, found.kubepods) == ({}, None)
 
 
 def test_cgroups_that_are_gone_are_passed_over(tmp_path: Path) -> None:
-    assert find_kubelet(tmp_path / "gone") == []
-    assert find_kubepods(tmp_path / "gone") is None
+    found = survey(tmp_path / "gone")
+    assert (found.clients, found.kubepods) == ({}, None)

@@ -5,17 +5,18 @@ from dataclasses import replace
 import pytest
 
 from tests.builders import workload
-from tests.kernel.lab import Kernel, Lab
+from tests.kernel.lab import Lab
 from tests.run.parts import SETTINGS, built, served_by
 from ztunnel.control.serve import Server
 from ztunnel.errors import Unsupported
 from ztunnel.kernel import cgroup
-from ztunnel.kernel.bpf import Map, open_pinned
-from ztunnel.redirect.attach import CgroupBranch
-from ztunnel.redirect.layout import NUMBER
 from ztunnel.run import build
 from ztunnel.run.build import open_redirection
 from ztunnel.state.delta import apply
+from ztunnel.telemetry.figures import Figures
+from ztunnel.telemetry.repairs import Repairs
+
+REPAIRS = Repairs(Figures(), lambda message, **fields: None, lambda: 0.0)
 
 
 async def test_a_node_is_of_its_settings():
@@ -45,46 +46,14 @@ async def test_who_has_anothers_address_is_not_reached_through_its_sessions():
         assert len(left) == 1
 
 
-@pytest.mark.parametrize(
-    ("who", "names", "expected"),
-    [
-        ("all", ["kubelet", "kubepods"], (None, None)),
-        ("node", ["kubelet"], (None, None)),
-        ("node", ["kubepods"], (None, "kubepods")),
-        ("kubelet", ["kubelet", "kubepods"], (["kubelet"], None)),
-        ("kubelet", [], ([], None)),
-    ],
-)
-def test_who_of_the_node_reaches_pods(tmp_path, who, names, expected):
-    for name in names:
-        (tmp_path / name).mkdir()
-    ids, branch = build._node_clients(who, tmp_path)
-    wanted_ids, wanted_branch = expected
-    assert ids == (wanted_ids and [cgroup.cgroup_id(tmp_path / name) for name in wanted_ids])
-    assert branch == (wanted_branch and CgroupBranch(cgroup.cgroup_id(tmp_path / wanted_branch), 1))
-
-
-@pytest.mark.root
-def test_a_full_map_of_predecessors_is_no_hindrance():
-    with Lab() as lab, Kernel(lab) as kernel:
-        pins = kernel.settings.pins
-        for number in range(1, 64):
-            kernel.redirection.own_cgroup(number)
-        with pytest.raises(OSError, match=r"too long|full"):
-            kernel.redirection.own_cgroup(1000)
-        build._exempt(kernel.redirection, pins, 1000)
-        with Map(open_pinned(pins / "maps" / "own_cgroups")) as exempt:
-            assert [NUMBER.unpack(key)[0] for key in exempt] == [1000]
-
-
 @pytest.mark.root
 def test_the_root_cgroup_is_refused_before_anything_is_loaded(tmp_path):
     root = cgroup.find_root()
     before = cgroup.own_path(root)
     cgroup.join(root)
     try:
-        with pytest.raises(Unsupported, match="must not run in the root cgroup"):
-            open_redirection(replace(SETTINGS, cache_dir=tmp_path / "cache", pins=tmp_path / "pins"))
+        with pytest.raises(Unsupported, match=r"the proxy is in the root cgroup.* mkdir "):
+            open_redirection(replace(SETTINGS, cache_dir=tmp_path / "cache", pins=tmp_path / "pins"), REPAIRS)
     finally:
         cgroup.join(before)
     assert not list(tmp_path.iterdir())
@@ -94,9 +63,9 @@ def test_the_root_cgroup_is_refused_before_anything_is_loaded(tmp_path):
 def test_what_cannot_be_loaded_leaves_nothing(tmp_path):
     (tmp_path / "file").touch()
     with Lab(), pytest.raises(Unsupported, match=r"cannot be loaded: .*Not a directory"):
-        open_redirection(replace(SETTINGS, cache_dir=tmp_path / "file", pins=tmp_path / "pins"))
+        open_redirection(replace(SETTINGS, cache_dir=tmp_path / "file", pins=tmp_path / "pins"), REPAIRS)
     with Lab(), pytest.raises(Unsupported, match="is on no bpffs"):
-        open_redirection(replace(SETTINGS, cache_dir=tmp_path / "cache", pins=tmp_path / "pins"))
+        open_redirection(replace(SETTINGS, cache_dir=tmp_path / "cache", pins=tmp_path / "pins"), REPAIRS)
     assert not (tmp_path / "pins").exists()
 
 

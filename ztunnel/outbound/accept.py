@@ -21,6 +21,7 @@ from ztunnel.outbound.dial import Tunnels
 from ztunnel.outbound.oversee import DirectFlows
 from ztunnel.outbound.route import Origin, Route, Routes, TunnelRoute
 from ztunnel.redirect.attach import PodNetwork, Redirection
+from ztunnel.redirect.exempt import Exemption
 from ztunnel.redirect.layout import Recalled
 from ztunnel.state.hold import Hold
 from ztunnel.state.lookup import service_at
@@ -58,6 +59,7 @@ class Outbound:
     direct: DirectFlows
     mesh: Mesh
     calls: Calls = field(default_factory=Calls)
+    exemption: Exemption | None = None
 
 
 class OutboundAcceptor:
@@ -79,10 +81,11 @@ class OutboundAcceptor:
         except OSError:
             recalled = None
         source = outbound.hold.world.workload(self._uid)
-        if recalled is None or source is None:
+        trouble = self._trouble()
+        if recalled is None or source is None or trouble:
             close_with_reset(opener)
             called = Endpoint(peer.ip, port) if recalled is None else recalled.destination
-            reason = _NOT_REDIRECTED if recalled is None else _LEFT
+            reason = trouble or (_NOT_REDIRECTED if recalled is None else _LEFT)
             outbound.report.deny_early(Direction.OUTBOUND, peer, called, reason)
             return
         call = Call(opener, peer, outbound.report, outbound.calls)
@@ -97,6 +100,16 @@ class OutboundAcceptor:
         except BaseException:
             call.fail(ConnectionFailed("internal error"))
             raise
+
+    def _trouble(self) -> str:
+        """Why this call must not be made: it may be one of our own."""
+        exemption = self._outbound.exemption
+        if exemption is None:
+            return ""
+        now = self._outbound.engine.now
+        if now >= exemption.look_at:
+            exemption.look(now)
+        return exemption.trouble
 
     def _decide(
         self, call: Call, origin: Origin, recalled: Recalled, direct: bool, picked: Endpoint | None

@@ -123,6 +123,14 @@ class Redirection:
         """Undo `own_cgroup`."""
         self._maps["own_cgroups"].drop(NUMBER.pack(cgroup_id))
 
+    def own_cgroups(self) -> list[int]:
+        """All cgroups of `own_cgroup`."""
+        return [int(NUMBER.unpack(key)[0]) for key in self._maps["own_cgroups"]]
+
+    def is_own_cgroup(self, cgroup_id: int) -> bool:
+        """Whether the kernel knows this one as ours."""
+        return self._maps["own_cgroups"].get(NUMBER.pack(cgroup_id)) is not None
+
     def node_clients(
         self, netns_cookie: int, cgroup_ids: Iterable[int] | None, outside: CgroupBranch | None = None
     ) -> None:

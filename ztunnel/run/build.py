@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,24 +22,24 @@ from ztunnel.hbone.limits import Ledger, Limits
 from ztunnel.identity.rotate import Certificates, CertificateSource
 from ztunnel.inbound.accept import Inbound
 from ztunnel.inbound.serve import Handshakes
-from ztunnel.kernel import cgroup, netns
-from ztunnel.kernel.bpf import Map, open_pinned
+from ztunnel.kernel import cgroup
 from ztunnel.kernel.probe import require_root
 from ztunnel.kernel.sockets import Keepalive, Listening, own_cgroup_id
 from ztunnel.outbound.accept import Mesh, Outbound
 from ztunnel.outbound.dial import Patience, Tunnels
 from ztunnel.outbound.follow import Follower
 from ztunnel.outbound.oversee import DirectFlows
-from ztunnel.pods.find import NamedNamespaces, find_kubelet, find_kubepods
+from ztunnel.pods.find import NamedNamespaces
 from ztunnel.pods.serve import Pods, Reports, Ways
-from ztunnel.redirect.attach import CgroupBranch, Redirection
-from ztunnel.redirect.layout import NUMBER
+from ztunnel.redirect.attach import Redirection
+from ztunnel.redirect.exempt import IN_ROOT, Exemption
 from ztunnel.redirect.load import ensure_loaded
-from ztunnel.redirect.plan import Pins, RedirectSettings, pin_name
+from ztunnel.redirect.plan import RedirectSettings, pin_name
 from ztunnel.run.reporting import Reporting, now
 from ztunnel.state.delta import Change
 from ztunnel.state.hold import Hold
 from ztunnel.state.world import World
+from ztunnel.telemetry.repairs import Repairs
 from ztunnel.telemetry.report import Report
 from ztunnel.xds.pb import discovery_pb2
 
@@ -83,7 +83,23 @@ class Node:
     plane: ControlPlane
 
 
-def open_redirection(settings: Settings) -> Redirection:
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Our programs, and this process exempt from them. Use as a context manager."""
+
+    redirection: Redirection
+    exemption: Exemption
+    root: Path
+
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.exemption.close()
+        self.redirection.close()
+
+
+def open_redirection(settings: Settings, repairs: Repairs) -> Opened:
     """Our programs run in the kernel, and this process is exempt from them. Blocks.
 
     Raises:
@@ -91,12 +107,9 @@ def open_redirection(settings: Settings) -> Redirection:
     """
     require_root()
     root = cgroup.find_root()
-    own = own_cgroup_id()
-    if own == cgroup.cgroup_id(root):
+    if own_cgroup_id() == cgroup.cgroup_id(root):
         raise Unsupported(
-            "the proxy must not run in the root cgroup, because every process there would be exempt with it: "
-            "start it in a cgroup of its own, such as: "
-            f"mkdir {root}/ztunnel && echo $$ > {root}/ztunnel/cgroup.procs"
+            f"{IN_ROOT}, such as: mkdir {root}/ztunnel && echo $$ > {root}/ztunnel/cgroup.procs"
         )
     pins = settings.pins or _PINS / pin_name(settings.node)
     try:
@@ -105,38 +118,19 @@ def open_redirection(settings: Settings) -> Redirection:
         raise Unsupported(f"the redirection cannot be loaded: {error}") from error
     with ExitStack() as undo:
         redirection = undo.enter_context(Redirection.open(pins))
-        _exempt(redirection, pins, own)
-        with netns.current() as home:
-            redirection.node_clients(home.cookie, *_node_clients(settings.node_clients, root))
+        exemption = Exemption(redirection, root, repairs.repaired)
         undo.pop_all()
-    return redirection
-
-
-def _exempt(redirection: Redirection, pins: Path, own: int) -> None:
-    """Each container is a cgroup of its own, and the map has room for 64: when it is full, those before us
-    have gone."""
-    try:
-        redirection.own_cgroup(own)
-    except OSError:
-        with Map(open_pinned(Pins(pins).maps / "own_cgroups")) as exempt:
-            predecessors = [int(NUMBER.unpack(key)[0]) for key in exempt]
-        for each in predecessors:
-            redirection.disown_cgroup(each)
-        redirection.own_cgroup(own)
-
-
-def _node_clients(who: str, root: Path) -> tuple[Sequence[int] | None, CgroupBranch | None]:
-    """Whose connections from the node itself reach pods: as `Redirection.node_clients` takes it."""
-    if who == "all":
-        return None, None
-    if who == "node":
-        return None, find_kubepods(root)
-    return find_kubelet(root), None
+    return Opened(redirection, exemption, root)
 
 
 def build_node(
-    settings: Settings, plane: ControlPlane, reporting: Reporting, redirection: Redirection
+    settings: Settings,
+    plane: ControlPlane,
+    reporting: Reporting,
+    redirection: Redirection,
+    exemption: Exemption | None = None,
 ) -> Node:
+    """`exemption` is that of this process, None where nothing can capture it."""
     rng = Random(SystemRandom().getrandbits(256))  # for choices and trace ids, never for keys
     engine = Engine(reporting.bug)
     hold = Hold(World(settings.network))
@@ -164,7 +158,7 @@ def build_node(
     hold.subscribe(tunnels.changed)
     mesh = Mesh(settings.node, settings.same_node, True, settings.connect_timeout_seconds, rng, keepalive)
     inbound = Inbound(engine, hold, live, report, redirection)
-    outbound = Outbound(engine, hold, report, redirection, tunnels, direct, mesh)
+    outbound = Outbound(engine, hold, report, redirection, tunnels, direct, mesh, exemption=exemption)
     handshakes = Handshakes(inbound, ledger, certificates, now)
     pods = Pods(
         Ways(outbound, inbound, handshakes, certificates),

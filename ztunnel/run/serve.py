@@ -21,12 +21,14 @@ from ztunnel import __version__
 from ztunnel.config import Settings
 from ztunnel.errors import Drained, PeerError
 from ztunnel.flow.drive import drive
-from ztunnel.run.build import ControlPlane, Node, build_node, open_redirection
+from ztunnel.kernel import netns
+from ztunnel.run.build import ControlPlane, Node, Opened, build_node, open_redirection
 from ztunnel.run.compiled import compiled_modules
 from ztunnel.run.figures import register_figures
 from ztunnel.run.pages import Listeners, listen, serve_private, serve_public
 from ztunnel.run.reporting import STATE, Reporting
 from ztunnel.run.stop import Stop
+from ztunnel.run.watch import NodeClients, watch_node_clients
 from ztunnel.state.subscribe import subscribe
 from ztunnel.telemetry.component import XdsFigures
 from ztunnel.xds.pb import discovery_pb2
@@ -43,7 +45,7 @@ _GOODBYE_SECONDS = 0.1
 _SHOWN_REASONS = 20
 """Of 100,000 resources that cannot be used, each would be a line."""
 
-_REDIRECTION, _DRAINING = "redirection", "draining"
+_REDIRECTION, _EXEMPTION, _DRAINING = "redirection", "own cgroup", "draining"
 _STREAM, _REJECTED = "control plane", "resources rejected"
 
 
@@ -63,15 +65,26 @@ async def run_node(settings: Settings, plane: ControlPlane, reporting: Reporting
             nursery.start_soon(serve_public, reporting, listeners)
             _say_what_starts(reporting, settings)
             reporting.readiness.pend(_REDIRECTION)
-            with await trio.to_thread.run_sync(open_redirection, settings) as redirection:
+            opening = partial(open_redirection, settings, reporting.repairs)
+            with await trio.to_thread.run_sync(opening) as opened:
                 await trio.lowlevel.checkpoint_if_cancelled()
+                await _watch_node(nursery, settings, opened, reporting)
                 reporting.readiness.done(_REDIRECTION)
                 stop.started()
-                await run_parts(build_node(settings, plane, reporting, redirection), plane, listeners, stop)
+                node = build_node(settings, plane, reporting, opened.redirection, opened.exemption)
+                await run_parts(node, plane, listeners, stop)
             reporting.log.info("ended", node=settings.node)
             nursery.cancel_scope.cancel()
     finally:
         listeners.close()
+
+
+async def _watch_node(
+    nursery: trio.Nursery, settings: Settings, opened: Opened, reporting: Reporting
+) -> None:
+    with netns.current() as home:
+        clients = NodeClients(opened.redirection, settings.node_clients, home.cookie, reporting)
+    await nursery.start(watch_node_clients, clients, opened.root)
 
 
 def _say_what_starts(reporting: Reporting, settings: Settings) -> None:
@@ -206,8 +219,22 @@ async def _renew_lease(node: Node, draining: trio.Event) -> None:
     """The kernel's verdicts count only while we live, and can tell it otherwise."""
     while not draining.is_set():
         node.redirection.renew_lease(time.monotonic_ns())
+        _look_where_we_are(node)
         with trio.move_on_after(LEASE_SECONDS):
             await draining.wait()
+
+
+def _look_where_we_are(node: Node) -> None:
+    """A proxy that has been moved to another cgroup would capture its own calls."""
+    exemption, readiness = node.outbound.exemption, node.reporting.readiness
+    if exemption is None:
+        return
+    exemption.look(time.monotonic())
+    if exemption.trouble:
+        readiness.pend(_EXEMPTION)
+    else:
+        readiness.done(_EXEMPTION)
+    readiness.detail(_EXEMPTION, exemption.trouble)
 
 
 def _up(node: Node) -> int:

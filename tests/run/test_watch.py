@@ -1,0 +1,160 @@
+"""Which processes of the node reach pods, as the kubelet and the container runtime come and go."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.run.parts import SETTINGS, until
+from ztunnel.kernel.cgroup import cgroup_id
+from ztunnel.pods.find import survey
+from ztunnel.redirect.attach import CgroupBranch
+from ztunnel.run.reporting import Reporting
+from ztunnel.run.watch import NodeClients, watch_node_clients
+
+Rule = tuple[list[int] | None, CgroupBranch | None]
+
+
+class Kernel:
+    """What it was told, newest last."""
+
+    def __init__(self) -> None:
+        self.rules: list[Rule] = []
+        self.broken: OSError | None = None
+
+    def node_clients(
+        self, netns_cookie: int, cgroup_ids: Iterable[int] | None, outside: CgroupBranch | None = None
+    ) -> None:
+        if self.broken is not None:
+            raise self.broken
+        assert netns_cookie == 7
+        self.rules.append((None if cgroup_ids is None else sorted(cgroup_ids), outside))
+
+
+class Watched:
+    def __init__(self, root: Path, who: str) -> None:
+        self.root = root
+        self.kernel = Kernel()
+        self.reporting = Reporting(SETTINGS)
+        self.clients = NodeClients(self.kernel, who, 7, self.reporting)
+
+    def look(self) -> Rule:
+        self.clients.apply(survey(self.root))
+        return self.kernel.rules[-1]
+
+    def tells(self, wanted: int) -> bool:
+        return self.kernel.rules[-1][0] == [wanted]
+
+    def said(self, text: str) -> list[str]:
+        return [line for line in self.reporting.writer._lines if text in line]
+
+    @property
+    def ready(self) -> str:
+        return self.reporting.readiness.render(0.0)[1]
+
+    @property
+    def repairs(self) -> float:
+        found = [f for f in self.reporting.figures.families() if f.name == "ztunnel_repairs_total"]
+        return dict(found[0].samples)[("node clients",)] if found else 0
+
+
+@pytest.mark.parametrize(
+    ("who", "names", "expected"),
+    [
+        ("all", ["kubelet", "kubepods"], (None, None)),
+        ("node", ["kubelet"], (None, None)),
+        ("node", ["kubepods"], (None, "kubepods")),
+        ("kubelet", ["kubelet", "kubepods"], (["kubelet"], None)),
+        ("kubelet", ["system.slice/k3s-agent.service"], (["system.slice/k3s-agent.service"], None)),
+        ("kubelet", [], ([], None)),
+    ],
+)
+def test_who_of_the_node_reaches_pods(tmp_path, who, names, expected):
+    for name in names:
+        (tmp_path / name).mkdir(parents=True)
+    ids, branch = Watched(tmp_path, who).look()
+    wanted_ids, wanted_branch = expected
+    assert ids == (wanted_ids and [cgroup_id(tmp_path / name) for name in wanted_ids])
+    assert branch == (wanted_branch and CgroupBranch(cgroup_id(tmp_path / wanted_branch), 1))
+
+
+def test_a_machine_without_a_kubelet_is_said_until_there_is_one(tmp_path):
+    watched = Watched(tmp_path, "kubelet")
+    assert watched.look() == ([], None)
+    watched.look()
+    assert len(watched.said("no kubelet")) == 1
+    assert "ZTUNNEL_NODE_CLIENTS=node" in watched.ready
+    (tmp_path / "kubelet.service").mkdir()
+    watched.look()
+    assert "node clients" not in watched.ready
+    assert len(watched.said('cgroups="kubelet.service"') + watched.said("cgroups=kubelet.service")) == 1
+
+
+def test_what_the_kernel_did_not_take_is_told_it_again(tmp_path):
+    watched = Watched(tmp_path, "kubelet")
+    watched.kernel.broken = OSError(7, "too long")
+    with pytest.raises(OSError, match="too long"):
+        watched.look()
+    watched.kernel.broken = None
+    assert watched.look() == ([], None)
+
+
+@asynccontextmanager
+async def watching(watched: Watched) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch_node_clients, watched.clients, watched.root)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def anew(place: Path) -> int:
+    """What systemd does when the service is restarted; a plain directory may get its inode again."""
+    place.rename(place.with_name("gone"))
+    place.mkdir()
+    shutil.rmtree(place.with_name("gone"))
+    return cgroup_id(place)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["kubelet", "system.slice/kubelet.service", "a/b/c/k0sworker.service", "kubelet.slice/crio.service"],
+)
+async def test_a_cgroup_that_is_made_anew_counts_at_once_and_the_old_one_no_more(tmp_path, name):
+    place = tmp_path / name
+    place.mkdir(parents=True)
+    watched = Watched(tmp_path, "kubelet")
+    async with watching(watched):
+        assert watched.kernel.rules[-1] == ([cgroup_id(place)], None)
+        for number in range(1, 4):
+            wanted = anew(place)
+            with trio.fail_after(3):  # well before the next sweep
+                await until(partial(watched.tells, wanted))
+            assert watched.repairs >= number
+
+
+async def test_a_kubelet_that_is_installed_later_counts(tmp_path):
+    watched = Watched(tmp_path, "kubelet")
+    async with watching(watched):
+        assert watched.kernel.rules == [([], None)]
+        (tmp_path / "system.slice/k3s-agent.service").mkdir(parents=True)
+        with trio.fail_after(3):
+            await until(lambda: watched.kernel.rules[-1][0])
+        (tmp_path / "system.slice/containerd.service").mkdir(parents=True)
+        with trio.fail_after(3):
+            await until(lambda: len(watched.kernel.rules[-1][0]) == 2)
+        assert "node clients" not in watched.ready
+
+
+async def test_where_all_but_pods_reach_pods_the_pods_cgroup_may_come_later(tmp_path):
+    watched = Watched(tmp_path, "node")
+    async with watching(watched):
+        assert watched.kernel.rules == [(None, None)]
+        (tmp_path / "kubepods.slice").mkdir()
+        with trio.fail_after(3):
+            await until(lambda: watched.kernel.rules[-1][1] is not None)

@@ -1,0 +1,98 @@
+"""Watches what a node proxy depends on outside of pods, and keeps the kernel's view of it true: which
+processes of the node may reach pods."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import trio
+
+from ztunnel.kernel.inotify import Inotify
+from ztunnel.pods.find import NodeCgroups, survey
+from ztunnel.redirect.attach import Redirection
+from ztunnel.run.reporting import Reporting
+
+SWEEP_SECONDS = 5.0
+_PAUSE_SECONDS = 0.1
+"""Between two looks where cgroups come and go all the time."""
+
+_CLIENTS = "node clients"
+
+
+class NodeClients:
+    """Which processes of the node's own namespace reach pods: the kubelet's and the container runtime's
+    cgroups, which are made anew whenever these restart, or all but pods."""
+
+    def __init__(self, redirection: Redirection, who: str, netns_cookie: int, reporting: Reporting) -> None:
+        """`who` is `kubelet`, `node` or `all` (`Settings.node_clients`)."""
+        self._redirection = redirection
+        self._who = who
+        self._netns_cookie = netns_cookie
+        self._log = reporting.log.scoped(_CLIENTS)
+        self._readiness = reporting.readiness
+        self._repairs = reporting.repairs
+        self._known: NodeCgroups | None = None
+
+    def apply(self, found: NodeCgroups) -> None:
+        """These are the cgroups now. Raises OSError, and may be called again."""
+        before = self._known
+        if before is not None and (before.clients, before.kubepods) == (found.clients, found.kubepods):
+            return
+        if self._who == "kubelet":
+            self._redirection.node_clients(self._netns_cookie, found.clients.values())
+            self._tell(found)
+        else:
+            branch = found.kubepods if self._who == "node" else None
+            self._redirection.node_clients(self._netns_cookie, None, branch)
+        if before is not None:
+            self._repairs.repaired(_CLIENTS)
+        self._known = found
+
+    def _tell(self, found: NodeCgroups) -> None:
+        if found.clients:
+            self._log.info("node clients", cgroups=", ".join(sorted(found.clients)))
+            self._readiness.detail(_CLIENTS, "")
+            return
+        text = (
+            "no cgroup of a kubelet or container runtime (kubelet.service, k3s-agent.service, ...) is there: "
+            "probes are judged as anybody's plaintext, which STRICT refuses. It is looked for; "
+            "ZTUNNEL_NODE_CLIENTS=node lets in every process of the node"
+        )
+        self._log.warn("no kubelet", reason=text)
+        self._readiness.detail(_CLIENTS, text)
+
+
+async def watch_node_clients(
+    clients: NodeClients, root: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Look again whenever cgroups come or go below `root`, and every few seconds, until cancelled. Started
+    when the first look was had."""
+    with ExitStack() as stack:
+        inotify: Inotify | None = None
+        with suppress(OSError):  # without it, only every few seconds
+            inotify = stack.enter_context(Inotify())
+        watched: frozenset[str] = frozenset()
+        while True:
+            found = await trio.to_thread.run_sync(survey, root)
+            with suppress(OSError):  # tried again
+                clients.apply(found)
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED
+            if inotify is not None:
+                with suppress(OSError):
+                    inotify.watch_only(found.parents)
+            if found.parents == watched:
+                await _change(inotify)
+            watched = found.parents  # where they are new, something may have come before they were watched
+
+
+async def _change(inotify: Inotify | None) -> None:
+    """Wait until something has changed, or for a while."""
+    with trio.move_on_after(SWEEP_SECONDS):
+        if inotify is None:
+            await trio.sleep_forever()
+        else:
+            await trio.lowlevel.wait_readable(inotify)
+            await trio.sleep(_PAUSE_SECONDS)
+            inotify.drain()
