@@ -202,3 +202,14 @@ def test_every_setting_has_a_variable_of_its_own():
 def test_whatever_is_given_there_are_settings_or_faults(environment, mesh):
     with suppress(ConfigError):
         read_settings({}, environment, mesh)
+
+
+def test_a_list_may_be_written_as_one_in_the_mesh_file_and_with_commas_elsewhere() -> None:
+    aliases = ("old.example", "older.example")
+    mesh = "trustDomainAliases: [old.example, older.example]"
+    assert read_settings({}, {}, mesh).trust_domain_aliases == aliases
+    given = {"ZTUNNEL_TRUST_DOMAIN_ALIASES": "old.example, older.example"}
+    assert read_settings({}, given).trust_domain_aliases == aliases
+    assert read_settings({}, {}).trust_domain_aliases == ()
+    with pytest.raises(ConfigError, match="trustDomainAliases: 'OLD' is not a name"):
+        read_settings({}, {}, "trustDomainAliases: [OLD]")

@@ -42,6 +42,11 @@ def _name(raw: str) -> str:
     return raw
 
 
+def _names(raw: str) -> tuple[str, ...]:
+    """With commas between them."""
+    return tuple(_name(part.strip()) for part in raw.split(",") if part.strip())
+
+
 def _flag(raw: str) -> bool:
     if raw.lower() not in ("true", "false"):
         raise ValueError("true or false")
@@ -189,6 +194,9 @@ class Settings:
     cluster: str = _setting("CLUSTER_ID ISTIO_META_CLUSTER_ID", _text, "Kubernetes")
     cluster_domain: str = _setting("CLUSTER_DOMAIN", _name, "cluster.local")
     trust_domain: str = _setting("TRUST_DOMAIN", _name, "cluster.local", "trustDomain")
+    trust_domain_aliases: tuple[str, ...] = _setting(
+        "ZTUNNEL_TRUST_DOMAIN_ALIASES", _names, (), "trustDomainAliases"
+    )
     network: str = _setting("NETWORK", _text, "")
     root_namespace: str = _setting("ZTUNNEL_ROOT_NAMESPACE", _name, "istio-system", "rootNamespace")
     xds_address: str = _setting("XDS_ADDRESS", _address, "", "defaultConfig.discoveryAddress")
@@ -240,7 +248,8 @@ class _Given(NamedTuple):
 
 
 class _Mesh:
-    """The mesh config file, flattened: dotted keys of scalars, as text with the line where they stand."""
+    """The mesh config file, flattened: dotted keys of scalars and of lists (with commas), as text with their
+    lines."""
 
     def __init__(self, text: str, file: str) -> None:
         self.values: dict[str, _Given] = {}
@@ -267,8 +276,13 @@ class _Mesh:
             if isinstance(value_node, yaml.MappingNode) and depth:
                 self._flatten(f"{key}.", value_node, depth - 1)
             elif isinstance(value_node, yaml.ScalarNode):
-                line = value_node.start_mark.line + 1
-                self.values[key] = _Given(str(value_node.value), self._file, line, key)
+                self._add(key, value_node, str(value_node.value))
+            elif isinstance(value_node, yaml.SequenceNode):
+                parts = [part.value for part in value_node.value if isinstance(part, yaml.ScalarNode)]
+                self._add(key, value_node, ",".join(parts))
+
+    def _add(self, key: str, node: yaml.Node, value: str) -> None:
+        self.values[key] = _Given(value, self._file, node.start_mark.line + 1, key)
 
 
 class _Inputs(NamedTuple):

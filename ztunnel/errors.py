@@ -50,7 +50,8 @@ class Denied(ConnectionFailed):
     side = Side.SOURCE
 
     def __init__(self, message: str, policy: str = "") -> None:
-        """`policy` is the key (`namespace/name`) of the one that denied; empty where none allowed."""
+        """`policy` is the key (`namespace/name`) of the one that denied, "none allowed" where no ALLOW policy
+        matched; empty where it was no policy."""
         super().__init__(message)
         self.policy = policy
 

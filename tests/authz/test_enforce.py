@@ -58,7 +58,10 @@ def test_what_a_new_policy_refuses_is_aborted_with_its_key() -> None:
     assert mine.ended == []
     (error,) = theirs.ended
     assert isinstance(error, Denied)
-    assert (str(error), error.policy) == ("connection closed due to policy change", "default/d")
+    assert (str(error), error.policy) == (
+        "connection closed due to policy change: explicitly denied by: default/d",
+        "default/d",
+    )
     assert "explicitly denied" in str(error.__cause__)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import BuiltPolicy, connection, policy, strict, workload, world_of
-from ztunnel.authz.verdict import Admitted, judge
+from ztunnel.authz.verdict import NO_POLICY, Admitted, Trial, allowing_keys, judge, trials
 from ztunnel.errors import Denied, Flag
 
 SERVER = workload("server").at("10.0.1.1")
@@ -16,7 +16,13 @@ PLAIN = connection("10.0.0.1", "10.0.1.1:8080")
 ALL_MATCH = policy("all").rule()
 NONE_MATCHES = policy("none")
 OURS = policy("ours").when(namespaces=["default"])
-NOT_ALLOWED = "connection closed due to policy rejection: allow policies exist, but none allowed"
+CLIENT = "cluster.local/ns/default/sa/client"
+
+
+def not_allowed(*keys: str) -> str:
+    """The text where none of these ALLOW policies matched the call."""
+    text = "connection closed due to policy rejection: allow policies exist, but none allowed"
+    return f"{text} (identity {CLIENT}; policies: {', '.join(keys)})"
 
 
 def denied_by(key: str) -> str:
@@ -48,13 +54,17 @@ def test_admitted(policies: list[BuiltPolicy], by: str | None) -> None:
 @pytest.mark.parametrize(
     ("policies", "text", "key"),
     [
-        ([NONE_MATCHES], NOT_ALLOWED, ""),
-        ([policy("a").when(namespaces=["other"]), NONE_MATCHES], NOT_ALLOWED, ""),
+        ([NONE_MATCHES], not_allowed("default/none"), NO_POLICY),
+        (
+            [policy("a").when(namespaces=["other"]), NONE_MATCHES],
+            not_allowed("default/a", "default/none"),
+            NO_POLICY,
+        ),
         ([policy("d").deny().rule()], denied_by("default/d"), "default/d"),
         ([policy("d").deny().rule(), ALL_MATCH], denied_by("default/d"), "default/d"),
         ([policy("d", "root").deny().everywhere().rule(), ALL_MATCH], denied_by("root/d"), "root/d"),
-        ([policy("d", "root").everywhere()], NOT_ALLOWED, ""),
-        ([NONE_MATCHES, ALL_MATCH.dry()], NOT_ALLOWED, ""),
+        ([policy("d", "root").everywhere()], not_allowed("root/d"), NO_POLICY),
+        ([NONE_MATCHES, ALL_MATCH.dry()], not_allowed("default/none"), NO_POLICY),
     ],
 )
 def test_refused(policies: list[BuiltPolicy], text: str, key: str) -> None:
@@ -82,19 +92,61 @@ def test_a_listed_policy_that_has_not_been_received_refuses_and_is_named() -> No
         judge(world_of(listed, policy("d").deny().rule()), listed, CALL)
 
 
+def test_a_refusal_tells_that_nobody_was_proved() -> None:
+    with pytest.raises(Denied) as caught:
+        judge(world_of(SERVER, *(policy(name) for name in "abcde")), SERVER, PLAIN)
+    assert str(caught.value) == (
+        "connection closed due to policy rejection: allow policies exist, but none allowed (no identity: the "
+        "connection is plaintext; policies: default/a, default/b, default/c and 2 more)"
+    )
+    listed = SERVER.selected_by(strict())
+    with pytest.raises(Denied) as caught:
+        judge(world_of(listed, strict()), listed, PLAIN)
+    assert str(caught.value) == (
+        denied_by("istio-system/istio_converted_static_strict")
+        + " (PeerAuthentication STRICT; no identity: the connection is plaintext)"
+    )
+
+
+def test_the_policies_that_allow_are_those_in_force() -> None:
+    world = world_of(SERVER, NONE_MATCHES, ALL_MATCH.dry(), policy("d").deny(), policy("x", "other"))
+    assert allowing_keys(world, SERVER) == ["default/none"]
+
+
+ALL_DENIED = policy("d").deny().dry().rule()
+
+
 @pytest.mark.parametrize(
-    ("policies", "dry_run"),
+    ("policies", "tried"),
     [
-        ([policy("d").deny().dry().rule()], "explicitly denied by: default/d"),
-        ([policy("d").deny().dry()], ""),
-        ([NONE_MATCHES.dry()], "allow policies exist, but none allowed"),
-        ([NONE_MATCHES.dry(), OURS], ""),
-        ([NONE_MATCHES.dry(), policy("b").dry().rule()], ""),
-        ([OURS], ""),
+        ([ALL_DENIED], [Trial("default/d", True, "rule 1 has no conditions")]),
+        ([policy("d").deny().dry()], [Trial("default/d", False, "")]),
+        ([NONE_MATCHES.dry()], [Trial("default/none", True, "it has no rules")]),
+        ([NONE_MATCHES.dry(), OURS], [Trial("default/none", False, "")]),
+        (
+            [NONE_MATCHES.dry(), policy("b").dry().rule()],
+            [Trial("default/none", False, ""), Trial("default/b", False, "")],
+        ),
+        (
+            [policy("a").dry().when(namespaces=["x"]), ALL_DENIED],
+            [
+                Trial("default/a", True, "rule 1: namespaces"),
+                Trial("default/d", True, "rule 1 has no conditions"),
+            ],
+        ),
+        ([OURS], []),
     ],
 )
-def test_policies_under_trial_only_say_what_they_would(policies: list[BuiltPolicy], dry_run: str) -> None:
-    assert judge(world_of(SERVER, *policies), SERVER, CALL).dry_run == dry_run
+def test_policies_under_trial_only_say_what_they_would(
+    policies: list[BuiltPolicy], tried: list[Trial]
+) -> None:
+    world = world_of(SERVER, *policies)
+    assert sorted(judge(world, SERVER, CALL).tried) == sorted(tried)
+    assert sorted(trials(world, SERVER, CALL)) == sorted(tried)
+
+
+def test_nothing_is_tried_on_what_is_refused() -> None:
+    assert trials(world_of(SERVER, NONE_MATCHES, ALL_DENIED), SERVER, CALL) == ()
 
 
 _kinds = st.sampled_from(["deny", "allow"])

@@ -4,7 +4,7 @@ import pytest
 
 from ztunnel.control.authorization import convert_authorization
 from ztunnel.control.settings import MeshSettings
-from ztunnel.model.policy import PolicyScope
+from ztunnel.model.policy import Match, MatchKind, PolicyScope, StringMatch
 from ztunnel.state.istio import AuthorizationPolicy, read_authorization_policy
 from ztunnel.state.manifest import Notes, compose
 
@@ -43,3 +43,53 @@ def test_an_allow_policy_that_loses_every_rule_denies_everything():
     policy, warnings = convert("{name: a}", "{rules: [{to: [{operation: {hosts: [a]}}]}]}")
     assert policy.rules == ()
     assert "found: hosts" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("rules", "denies"),
+    [
+        ("[{to: [{operation: {hosts: [a]}}]}]", ((),)),
+        ("[{to: [{operation: {notPaths: [/a]}}]}]", ((),)),
+        ("[{when: [{key: connection.sni, values: [a]}]}]", ((),)),
+        ("[{from: [{source: {requestPrincipals: ['*']}}], to: [{operation: {methods: [GET]}}]}]", ((),)),
+        (
+            "[{to: [{operation: {methods: [GET], ports: ['80']}}]}]",
+            (((Match(destination_ports=(80,)),),),),
+        ),
+        (
+            "[{from: [{source: {namespaces: [a]}}],"
+            " to: [{operation: {ports: ['80']}}, {operation: {hosts: [a]}}]}]",
+            (((Match(namespaces=(StringMatch(MatchKind.EXACT, "a"),)),),),),
+        ),
+    ],
+)
+def test_a_deny_with_http_denies_by_the_rest_and_everything_where_nothing_is_left(rules, denies):
+    policy, (warning,) = convert("{name: a}", f"{{action: DENY, rules: {rules}}}")
+    assert policy.rules == denies
+    assert ("it denies every connection" in warning) == (denies == ((),))
+    allowing, _ = convert("{name: a}", f"{{rules: {rules}}}")
+    assert allowing.rules == ()
+
+
+def test_principals_mean_the_own_trust_domain_wherever_they_stand():
+    rules = """[{
+        from: [{source: {principals: [cluster.local/ns/a/sa/a], notPrincipals: [cluster.local/ns/a/sa/b]}}],
+        when: [{key: source.principal, values: [cluster.local/ns/a/sa/c], notValues: ['cluster.local/*']}],
+    }]"""
+    policy, warnings = convert("{name: a}", f"{{rules: {rules}}}", MeshSettings(trust_domain="prod.example"))
+    (((source,), (condition,)),) = policy.rules
+    assert [one.text for one in source.principals + source.not_principals] == [
+        "prod.example/ns/a/sa/a",
+        "prod.example/ns/a/sa/b",
+    ]
+    assert [one.text for one in condition.principals + condition.not_principals] == [
+        "prod.example/ns/a/sa/c",
+        "prod.example/",
+    ]
+    assert warnings == ()
+
+
+def test_a_principal_of_a_trust_domain_of_others_is_warned_about():
+    rules = "[{from: [{source: {principals: [elsewhere/ns/a/sa/a]}}]}]"
+    _, (warning,) = convert("{name: a}", f"{{rules: {rules}}}", MeshSettings(trust_domain="prod.example"))
+    assert "'elsewhere/ns/a/sa/a' matches nobody: elsewhere is not the trust domain of the mesh" in warning

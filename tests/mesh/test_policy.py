@@ -194,7 +194,9 @@ def test_plaintext_that_is_refused_is_named_too(mesh: Mesh, applied: Apply) -> N
     assert mesh.call("out/plain", mesh.address("shop/far"), 8080).refused
     line = mesh.line("node-2", direction="inbound")
     text = "connection closed due to policy rejection: allow policies exist, but none allowed"
-    assert line["error"] == text
+    cause = "no identity: the connection is plaintext; policies: shop/only-a"
+    assert line["error"] == f"{text} ({cause})"
+    mesh.expect("node-2", 1, "ztunnel_policy_denials_total", policy="none allowed", reporter="destination")
     assert "src.identity" not in line
     labels = {"response_flags": "DENY", "connection_security_policy": "unknown"}
     mesh.expect("node-2", 1, "istio_tcp_connections_failed_total", source_workload="plain", **labels)
@@ -254,7 +256,9 @@ def test_a_change_ends_the_open_connections_that_it_refuses_and_no_other(
         ),
         "two ended connections",
     )
-    assert {line["error"] for line in lines} == {"connection closed due to policy change"}
+    assert {line["error"] for line in lines} == {
+        "connection closed due to policy change: explicitly denied by: shop/no-b"
+    }
     mesh.expect(node, 2, "ztunnel_policy_denials_total", policy="shop/no-b", reporter="destination")
     labels = {"source_workload": "b", "response_flags": "DENY", "reporter": "destination"}
     mesh.expect(node, 2, "istio_tcp_connections_closed_total", **labels)
@@ -300,6 +304,48 @@ def test_policies_that_come_and_go_under_load_refuse_exactly_whom_they_name(mesh
     ]
     assert len(within) > 20
     assert [each for each in within if each.answered] == []
+
+
+@pytest.mark.parametrize("where", ["shop/far", "shop/near"])
+def test_a_policy_under_trial_refuses_nobody_and_says_whom_it_would(
+    mesh: Mesh, applied: Apply, where: str
+) -> None:
+    target, node = mesh.address(where), "node-1" if where == "shop/near" else "node-2"
+    trial = lab.policy("shop/trial", "DENY", ONLY_A.replace("sa/a", "sa/b"), f"app: {where[5:]}")
+    applied(trial.replace("name: trial,", "name: trial, annotations: {istio.io/dry-run: 'true'},"))
+    for _ in range(3):
+        assert all(mesh.call(CALLERS[name], target, 8080).answers() for name in "abcp")
+    count = "ztunnel_policy_dry_run_total"
+    mesh.expect(node, 3, count, policy="shop/trial", result="denied")
+    mesh.expect(node, 9, count, policy="shop/trial", result="allowed")
+    lines = [one for one in mesh.lines(node) if "dry-run: connection would be refused" in one["text"]]
+    assert len(lines) == 1
+    assert (lines[0]["policy"], lines[0]["why"]) == ("shop/trial", "rule 1 matches")
+    assert (lines[0]["src"], lines[0]["dst"]) == (lab.account("shop/b"), where)
+    assert mesh.figures(node).total("ztunnel_policy_denials_total", policy="shop/trial") == 0
+
+
+@pytest.mark.parametrize(
+    ("rules", "far"),
+    [
+        ("[{to: [{operation: {methods: [DELETE]}}]}]", ""),
+        ("[{to: [{operation: {methods: [DELETE], ports: ['8081']}}]}]", "abcp"),
+        (ONLY_A.replace("}]}]", "}], to: [{operation: {paths: [/admin]}}]}]"), "bcp"),
+        ("[{when: [{key: 'request.headers[x]', values: [a]}]}]", ""),
+    ],
+)
+def test_a_deny_that_only_http_can_tell_in_full_denies_by_the_rest(
+    mesh: Mesh, applied_first: Apply, rules: str, far: str
+) -> None:
+    applied_first(lab.policy("shop/http", "DENY", rules, "app: far"))
+    assert answered(mesh, "shop/far") == far
+    wait_until(
+        lambda: any(
+            "AuthorizationPolicy shop/http: node proxies do not support HTTP attributes" in one["text"]
+            for one in mesh.lines("node-2")
+        ),
+        "a warning",
+    )
 
 
 def test_data_in_flight_is_whole_up_to_a_refusal(mesh: Mesh) -> None:

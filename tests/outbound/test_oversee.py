@@ -114,7 +114,7 @@ def test_a_refusal_is_taught_with_the_number_of_its_policy(desk: Desk) -> None:
     generation = desk.kernel.generation(1)
     assert desk.kernel.verdicts == {(1, endpoint): Deny(1, generation, 2, desk.kernel.generation(2))}
     assert desk.direct.policy(1) == "default/no"
-    assert desk.direct.policy(0) == ""
+    assert desk.direct.policy(0) == "none allowed"
     assert desk.direct.policy(7) is None
     assert len(desk.lines) == 2
     begin(desk, endpoint)

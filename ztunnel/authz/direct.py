@@ -10,18 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ztunnel.authz.rule import matches
-from ztunnel.authz.verdict import Admitted, judge
+from ztunnel.authz.verdict import Admitted, is_peer_authentication, judge
 from ztunnel.errors import Denied
 from ztunnel.model.address import Endpoint, IPAddress
 from ztunnel.model.connection import Connection
 from ztunnel.model.policy import Action
 from ztunnel.model.workload import SameNode, Workload
 from ztunnel.state.world import World
-
-# The names under which istiod publishes PeerAuthentication
-# (pilot/pkg/serviceregistry/ambient/authorization.go).
-_STRICT = "istio_converted_static_strict"
-_CONVERTED = "converted_peer_authentication_"
 
 
 def requires_tls(world: World, destination: Workload, connection: Connection) -> bool:
@@ -31,17 +26,13 @@ def requires_tls(world: World, destination: Workload, connection: Connection) ->
     """
     received, missing = world.policies_for(destination)
     plain = Connection(connection.source, connection.destination, None)
-    return any(_is_converted(key.rpartition("/")[2]) for key in missing) or any(
+    return any(is_peer_authentication(key.rpartition("/")[2]) for key in missing) or any(
         policy.action is Action.DENY
         and not policy.dry_run
-        and _is_converted(policy.name)
+        and is_peer_authentication(policy.name)
         and matches(policy, plain)
         for policy in received
     )
-
-
-def _is_converted(name: str) -> bool:
-    return name == _STRICT or name.startswith(_CONVERTED)
 
 
 def connection_between(source: Workload, target: Endpoint, port: int = 0) -> Connection:

@@ -78,7 +78,7 @@ class LiveConnections:
         is leaving.
 
         Returns:
-            How many were aborted, each with "connection closed due to policy change".
+            How many were aborted, each with "connection closed due to policy change: " and why.
         """
         touched = {live for uid in self._touched(world, change) for live in self._live[uid]}
         aborted = 0
@@ -118,6 +118,7 @@ class LiveConnections:
 
 
 def _changed(denied: Denied) -> Denied:
-    error = Denied("connection closed due to policy change", denied.policy)
+    reason = str(denied).removeprefix("connection closed due to policy rejection: ")
+    error = Denied(f"connection closed due to policy change: {reason}", denied.policy)
     error.__cause__ = denied
     return error

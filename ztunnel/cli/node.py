@@ -101,6 +101,7 @@ async def _control(nursery: trio.Nursery, settings: Settings, reporting: Reporti
         settings.cluster,
         settings.cluster_domain,
         settings.network,
+        settings.trust_domain_aliases,
     )
     server = Server()
     report = ManifestReport(reporting.log.scoped("control"), reporting.readiness, settings.root_namespace)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class MeshSettings:
-    """Istio's meshConfig.rootNamespace and trustDomain, CLUSTER_ID, CLUSTER_DOMAIN, NETWORK."""
+    """Istio's meshConfig.rootNamespace, trustDomain, trustDomainAliases; CLUSTER_ID,
+    CLUSTER_DOMAIN, NETWORK."""
 
     root_namespace: str = "istio-system"
     trust_domain: str = "cluster.local"
     cluster: str = "Kubernetes"
     cluster_domain: str = "cluster.local"
     network: str = ""
+    trust_domain_aliases: tuple[str, ...] = ()

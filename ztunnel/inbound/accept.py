@@ -155,6 +155,7 @@ class PlainAcceptor:
             inbound.report.refuse(journey, peer, error)
         else:
             connection = found.admitted.connection
+            inbound.report.try_out(found.admitted.tried, journey, peer)
             approach = Approach(pod.network, connection.source.ip, connection.destination)
             PlainConnection(inbound, pod.uid, opener, connection).start(approach, journey)
 

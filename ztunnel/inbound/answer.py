@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ztunnel.authz.verdict import Trial
 from ztunnel.errors import ConnectionFailed, Denied, Drained, PeerError
 from ztunnel.flow.flow import Counts
 from ztunnel.hbone.answer import IncomingTunnel
@@ -120,6 +121,7 @@ class _Admission(NamedTuple):
     connection: Connection
     journey: Journey
     approach: Approach
+    tried: tuple[Trial, ...]
 
 
 class TunnelAcceptor:
@@ -174,6 +176,8 @@ class TunnelAcceptor:
             if outline and len(self._admitted) < _REMEMBERED:
                 self._admitted[outline] = known
         connection = TunnelConnection(self._inbound, self._pod.uid, tunnel, known.connection)
+        if known.tried:
+            self._inbound.report.try_out(known.tried, known.journey, known.connection.source)
         connection.start(known.approach, known.journey, self._welcome)
 
     def _judge(self, world: World, tunnel: IncomingTunnel, untrusted: Fields) -> _Admission | None:
@@ -197,7 +201,8 @@ class TunnelAcceptor:
         else:
             connection = found.admitted.connection
             approach = Approach(self._network, connection.source.ip, connection.destination)
-            return _Admission(connection, self._journey(workload, found, str(found.app)), approach)
+            journey = self._journey(workload, found, str(found.app))
+            return _Admission(connection, journey, approach, found.admitted.tried)
         return None
 
     def _welcome(self) -> bytes:

@@ -17,6 +17,7 @@ from functools import partial
 from select import EPOLLIN
 from typing import NamedTuple
 
+from ztunnel.authz.verdict import NO_POLICY, Trial, allowing_keys, denied_by, none_allowed, trials
 from ztunnel.errors import Denied, Unreachable
 from ztunnel.kernel.sockets import LiveSocket, TcpState, connections, destroy
 from ztunnel.model.address import Endpoint
@@ -53,6 +54,8 @@ class _Way(NamedTuple):
     destination: Workload | None
     at_source: Journey
     at_destination: Journey
+    tried: tuple[Trial, ...]
+    """What policies under trial make of them."""
 
 
 class Follower:
@@ -194,16 +197,22 @@ class Follower:
         source = world.workload(self._uid_of(record.cookie))
         if source is None or not source.addresses:
             return  # the pod has left: nobody knows any more who called
-        policy = self._flows.policy(record.policy)
-        reason = f"explicitly denied by: {policy}" if policy else "allow policies exist, but none allowed"
-        if policy is None:
-            reason = "by a policy of before the restart"
-        denied = Denied(f"connection closed due to policy rejection: {reason}", policy or "")
+        called = world.by_ip(record.destination.ip)
+        denied = self._why(self._flows.policy(record.policy), source, called)
         wanted = record.destination.ip.version
         own = next((ip for ip in source.addresses if ip.version == wanted), source.addresses[0])
         for reporter in Reporter:
-            journey = self._journey(reporter, record, source, world.by_ip(record.destination.ip))
+            journey = self._journey(reporter, record, source, called)
             self._flows.report.refuse(journey, Endpoint(own, 0), denied)
+
+    def _why(self, policy: str | None, source: Workload, called: Workload | None) -> Denied:
+        """The refusal that a record names by its policy."""
+        if policy is None:
+            return Denied("connection closed due to policy rejection: by a policy of before the restart")
+        if policy == NO_POLICY:
+            keys = allowing_keys(self._hold.world, called) if called else []
+            return none_allowed(keys, source.identity)
+        return denied_by(policy, source.identity)
 
     def _uid_of(self, cookie: int) -> str:
         """The pod of a namespace; pods come and go, so what is remembered may be out of date."""
@@ -251,6 +260,8 @@ class Follower:
             report.open(way.at_source, seen.source, flow.counts),
             report.open(way.at_destination, seen.source, flow.counts),
         ]
+        if way.tried:
+            report.try_out(way.tried, way.at_destination, seen.source)
         self._live[flow.key] = flow
         if source and destination:
             self._flows.live.register(flow, flow.source_uid)
@@ -266,7 +277,10 @@ class Follower:
         if way is None:
             source, destination = world.by_ip(seen.source.ip), world.by_ip(seen.destination.ip)
             journeys = (self._journey(reporter, seen, source, destination) for reporter in Reporter)
-            way = self._ways[seen.way] = _Way(source, destination, *journeys)
+            tried: tuple[Trial, ...] = ()
+            if source and destination:
+                tried = trials(world, destination, Connection(seen.source, seen.destination, source.identity))
+            way = self._ways[seen.way] = _Way(source, destination, next(journeys), next(journeys), tried)
         return way
 
     def _journey(

@@ -23,6 +23,7 @@ from typing import Protocol
 
 from ztunnel.authz.direct import connection_between, judge_direct
 from ztunnel.authz.enforce import LiveConnections
+from ztunnel.authz.verdict import NO_POLICY
 from ztunnel.errors import ConnectionFailed, Denied
 from ztunnel.flow.connect import Connecting, connect
 from ztunnel.flow.engine import Engine
@@ -207,7 +208,7 @@ class DirectFlows:
         self._vips: dict[Endpoint, ServiceName] = {}
         self._policies: list[str] = []
         self._numbers: dict[str, int] = {}
-        self._number("")
+        self._number(NO_POLICY)
         self._detours: dict[tuple[int, Endpoint], float] = {}
         # What was taught before we were started was true of a world that we have not seen.
         kernel.bump_all()
@@ -232,7 +233,7 @@ class DirectFlows:
         generations = self.kernel.generation(near.cookie), self.kernel.generation(far.cookie)
         connection = connection_between(source, route.endpoint)
         try:
-            judge_direct(
+            admitted = judge_direct(
                 self._hold.world, source, route.destination, connection.source, connection.destination
             )
         except Denied as denied:
@@ -240,6 +241,8 @@ class DirectFlows:
             self.report.refuse(pair.journey(Reporter.DESTINATION), call.peer, denied)
             call.fail(denied)
             return True
+        if admitted.tried:
+            self.report.try_out(admitted.tried, pair.journey(Reporter.DESTINATION), connection.source)
         return DirectCall(self, call, pair, connection).start(Direct(far.cookie, *generations), instead)
 
     def teach(self, pair: Pair, verdict: Direct | Deny) -> None:
@@ -279,8 +282,8 @@ class DirectFlows:
                 self.kernel.bump(network.cookie)
 
     def policy(self, number: int) -> str | None:
-        """The key of the policy that a kernel's refusal names, "" where none allowed; None for a number that
-        is not ours, but a predecessor's."""
+        """The key of the policy that a kernel's refusal names, `NO_POLICY` where none allowed; None for a
+        number that is not ours, but a predecessor's."""
         return self._policies[number] if number < len(self._policies) else None
 
     def _takes_detour(self, cookie: int, destination: Endpoint) -> bool:

@@ -41,6 +41,7 @@ from ztunnel.state.hold import Hold
 from ztunnel.state.world import World
 from ztunnel.telemetry.repairs import Repairs
 from ztunnel.telemetry.report import Report
+from ztunnel.telemetry.trial import Trials
 from ztunnel.xds.pb import discovery_pb2
 
 _PINS = Path("/sys/fs/bpf/ztunnel")
@@ -148,6 +149,8 @@ def build_node(
     report = Report(
         reporting.metrics, write, time.monotonic, time.time_ns, settings.log_format == "json", wants
     )
+    say = reporting.log.scoped("rbac").info
+    report.trials = Trials(reporting.figures, say, time.monotonic)
     certificates = Certificates(plane.certificates, now, rng, settings.secret_ttl_seconds)
     live, direct_live = LiveConnections(), LiveConnections(judge_live_direct(settings.same_node))
     direct = DirectFlows(engine, redirection, hold, report, direct_live)

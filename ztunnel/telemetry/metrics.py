@@ -138,7 +138,8 @@ class TcpMetrics:
         self._ended_with(labels)
 
     def denied(self, reporter: Reporter, policy: str) -> None:
-        """A policy refused a connection; `policy` is its key, at most 1,000 different ones."""
+        """A connection was refused; `policy` is the key of the one that did, "none allowed" where ALLOW
+        policies exist and none matched, at most 1,000 different ones."""
         self._denials.add(reporter.value, policy)
 
     def register(self, figures: Figures) -> None:

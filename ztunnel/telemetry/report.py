@@ -6,7 +6,7 @@ Whoever carries a connection holds its account, and closes it once, with the err
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ztunnel.errors import ConnectionFailed, Denied, Flag
 from ztunnel.model.address import Endpoint
@@ -22,8 +22,13 @@ from ztunnel.telemetry.access_log import (
 from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.level import Level
 from ztunnel.telemetry.metrics import Counted, Live, TcpMetrics
+from ztunnel.telemetry.trial import Trials, Tried
 
 _DEBUG, _INFO, _ERROR = Level.DEBUG, Level.INFO, Level.ERROR  # an enum's members are slow to look up
+
+
+_NO_POLICY = "other"
+"""In the figures, where what refused was no policy: an identity that has changed, TLS that is due by now."""
 
 
 class Account:
@@ -64,6 +69,8 @@ class Report:
         self._now_ns = now_ns
         self._json = as_json
         self._wants = wants
+        self.trials: Trials | None = None
+        """Where connections are reported that a policy under trial has something to say about."""
 
     def open(self, journey: Journey, source: Endpoint, counts: Counted) -> Account:
         """A connection from `source` was taken up."""
@@ -71,6 +78,11 @@ class Report:
         if self._write is not None and self._wants(_DEBUG):
             self._write(render_opened(Record(self._now_ns(), source, journey), self._json))
         return Account(journey, source, live, self._clock())
+
+    def try_out(self, tried: Sequence[Tried], journey: Journey, source: Endpoint) -> None:
+        """Policies under trial were asked about a connection from `source` that was admitted."""
+        if tried and self.trials is not None:
+            self.trials.count(tried, journey, source)
 
     def reroute(self, account: Account, journey: Journey) -> None:
         """It goes another way than it was opened for. Where its labels are others then, it counts as closed
@@ -110,7 +122,7 @@ class Report:
 
     def _count_denial(self, journey: Journey, error: ConnectionFailed | None) -> None:
         if isinstance(error, Denied):
-            self._metrics.denied(journey.reporter, error.policy)
+            self._metrics.denied(journey.reporter, error.policy or _NO_POLICY)
 
     def _line(self, record: Record) -> None:
         assert self._write is not None
