@@ -4,10 +4,12 @@
 
 #include "lib/config.h"
 #include "lib/types.h"
+#include "lib/reports.h"
 #include "lib/outcomes.h"
 #include "lib/maps.h"
 #include "lib/kernel.h"
 #include "lib/capture.h"
+#include "lib/outside.h"
 #include "lib/choose.h"
 #include "lib/flow.h"
 #include "lib/admit.h"

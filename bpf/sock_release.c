@@ -6,6 +6,7 @@ int sock_release(struct bpf_sock *sock)
 	if (sock->state == BPF_TCP_CLOSE) {
 		u64 socket = socket_cookie(sock);
 		intents.delete(&socket);
+		never_left(socket);
 	}
 	return 1;
 }

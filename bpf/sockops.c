@@ -10,7 +10,13 @@ static __always_inline void calls(struct bpf_sock_ops *ctx)
 	opening(ctx, &flow);
 	struct intent *intent = intents.lookup(&socket);
 	if (!intent) {
-		dialled(ctx, &flow);
+		struct outside *call = outside.lookup(&socket);
+		if (!call) {
+			dialled(ctx, &flow);
+			return;
+		}
+		call->flow = flow;
+		watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
 		return;
 	}
 	intent->flow = flow;
@@ -34,6 +40,12 @@ static __always_inline void calls(struct bpf_sock_ops *ctx)
 static __always_inline void opened(struct bpf_sock_ops *ctx)
 {
 	u64 socket = socket_cookie(ctx);
+	struct outside *call = outside.lookup(&socket);
+	if (call) {
+		call->established = 1;
+		report_outside(ctx, call, OPENED);
+		return;
+	}
 	struct intent *intent = intents.lookup(&socket);
 	if (!intent || intent->kind == SERVED)
 		return;
@@ -71,6 +83,12 @@ static __always_inline void accepted(struct bpf_sock_ops *ctx)
 static __always_inline void closed(struct bpf_sock_ops *ctx)
 {
 	u64 socket = socket_cookie(ctx);
+	struct outside *call = outside.lookup(&socket);
+	if (call) {
+		report_outside(ctx, call, ENDED);
+		outside.delete(&socket);
+		return;
+	}
 	struct intent *intent = intents.lookup(&socket);
 	if (!intent) {
 		struct tuple flow = {};

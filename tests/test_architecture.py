@@ -20,8 +20,8 @@ def words(text: str) -> set[str]:
 # Modules with these names act: they wait, open, read a clock or make system calls. Every other one computes.
 VERBS = words("""
     accept answer ask attach build call capture carry check connect dial drain drive enforce enroll exempt
-    export fetch find follow forward hold join linger link listen load measure observe oversee prepare recall
-    relay renew replace rotate run secure serve sign splice spoof subscribe teach watch
+    export fetch find follow forward gather hold join linger link listen load measure observe oversee prepare
+    recall relay renew replace rotate run secure serve sign splice spoof subscribe teach watch
 """)
 ACTING_PACKAGES = {"kernel", "cli", "demo", "run"}
 ACTING_MODULES = {"__main__", "flow/engine", "control/authority"}

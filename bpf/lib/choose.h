@@ -19,13 +19,6 @@ static __always_inline enum step refuse(enum outcome why, int errno)
 	return REFUSE;
 }
 
-static __always_inline bool lease_holds(void)
-{
-	u32 only = 0;
-	u64 *renewed_ns = lease.lookup(&only);
-	return renewed_ns && *renewed_ns && bpf_ktime_get_ns() - *renewed_ns < LEASE_NS;
-}
-
 /* Fill in the verdict on this pair, if there is one that counts. */
 static __always_inline bool judged(u64 source, const struct endpoint *destination, struct verdict *verdict)
 {
@@ -119,11 +112,16 @@ static __always_inline enum step choose(struct bpf_sock_addr *ctx, struct intent
 		return leave(CONNECT_NOT_TCP);
 	/* A connect that failed early may have left one; this socket now goes elsewhere. */
 	intents.delete(&socket);
+	never_left(socket);
 	if (is_local(&intent->asked.ip))
 		return leave(CONNECT_LOOPBACK);
 	u64 *owner = owners.lookup(&intent->asked.ip);
 	if (owner && *owner == intent->netns)
 		return leave(CONNECT_OWN_ADDRESS);
+	if (is_outside(&intent->asked.ip)) {
+		leave_mesh(socket, intent);
+		return LEAVE;
+	}
 
 	pick(intent);
 	struct endpoint wanted = intent->picked.port ? intent->picked : intent->asked;

@@ -36,6 +36,17 @@
 #ifndef MAX_SLOTS
 #define MAX_SLOTS 65536
 #endif
+/* Of 100,000 workloads with both families, and their services. Only what is used takes memory. */
+#ifndef MAX_ADDRESSES
+#define MAX_ADDRESSES 262144
+#endif
+/* Where struct sock keeps its error and its flags, by this kernel's own description; 0: it has none. */
+#ifndef SK_ERR_AT
+#define SK_ERR_AT 0
+#endif
+#ifndef SK_FLAGS_AT
+#define SK_FLAGS_AT 0
+#endif
 /* 2 MiB, 17,000 records: what 4,000 short flows leave while the proxy does something else. */
 #ifndef RECORD_PAGES
 #define RECORD_PAGES 512

@@ -32,6 +32,21 @@ static __always_inline void watch(struct bpf_sock_ops *ctx, int flags)
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | flags);
 }
 
+/* Payload that the other end has acknowledged: the kernel counts a FIN as well, and the SYN of whoever opens.
+ */
+static __always_inline u64 sent_bytes(struct bpf_sock_ops *ctx, bool opener, bool ends)
+{
+	u64 sent = ctx->bytes_acked;
+	if (ends) {
+		u32 old = ctx->args[0];
+		bool fin =
+		    old == BPF_TCP_FIN_WAIT2 || old == BPF_TCP_TIME_WAIT ||
+		    ((old == BPF_TCP_LAST_ACK || old == BPF_TCP_CLOSING) && ctx->snd_una == ctx->snd_nxt);
+		sent -= fin && sent;
+	}
+	return sent - (opener && sent);
+}
+
 static __always_inline void report(struct bpf_sock_ops *ctx, const struct intent *intent, u8 event)
 {
 	struct record record = {};
@@ -45,15 +60,33 @@ static __always_inline void report(struct bpf_sock_ops *ctx, const struct intent
 	record.duration_ns = bpf_ktime_get_ns() - intent->since_ns;
 	record.srtt_us = ctx->srtt_us >> 3; /* the kernel keeps eighths */
 	record.retransmits = ctx->total_retrans;
-	record.sent_bytes = ctx->bytes_acked;
-	if (event == ENDED) {
-		u32 old = ctx->args[0];
-		bool fin =
-		    old == BPF_TCP_FIN_WAIT2 || old == BPF_TCP_TIME_WAIT ||
-		    ((old == BPF_TCP_LAST_ACK || old == BPF_TCP_CLOSING) && ctx->snd_una == ctx->snd_nxt);
-		record.sent_bytes -= fin && record.sent_bytes;
-	}
-	if (intent->kind == DIRECT && record.sent_bytes)
-		record.sent_bytes--; /* the opener's SYN counts as acknowledged */
+	record.sent_bytes = sent_bytes(ctx, intent->kind == DIRECT, event == ENDED);
 	emit(&record);
+}
+
+/* What only this kernel's own description tells where to find: why a connection failed, and whether the
+ * peer's FIN is among the bytes received. */
+static __always_inline void look_inside(struct bpf_sock_ops *ctx, struct outside *call)
+{
+#if SK_ERR_AT && SK_FLAGS_AT
+	void *sock = ctx->sk ? tcp_sock(ctx->sk) : 0;
+	if (!sock)
+		return;
+	u64 flags;
+	asm volatile("%0 = *(u32 *)(%1 + %2)" : "=r"(call->error) : "r"(sock), "i"(SK_ERR_AT));
+	asm volatile("%0 = *(u64 *)(%1 + %2)" : "=r"(flags) : "r"(sock), "i"(SK_FLAGS_AT));
+	if (flags >> SOCK_DONE & 1 && call->received_bytes)
+		call->received_bytes--;
+	call->exact = 1;
+#endif
+}
+
+static __always_inline void report_outside(struct bpf_sock_ops *ctx, const struct outside *known, u8 event)
+{
+	struct outside call = *known;
+	call.sent_bytes = sent_bytes(ctx, true, event == ENDED);
+	call.received_bytes = ctx->bytes_received;
+	if (event == ENDED)
+		look_inside(ctx, &call);
+	emit_outside(&call, event);
 }

@@ -6,6 +6,7 @@ static u64 (*current_cgroup)(void) = (void *)80;
 static long (*release)(void *) = (void *)86;
 static u64 (*netns_cookie)(void *) = (void *)122;
 static u64 (*current_ancestor)(int) = (void *)123;
+static void *(*tcp_sock)(void *) = (void *)137;
 static long (*assign)(void *, void *, u64) = (void *)124;
 static int (*set_errno)(int) = (void *)187;
 
@@ -23,6 +24,7 @@ static int (*set_errno)(int) = (void *)187;
 #define MPTCP 262
 #define ECONNREFUSED 111
 #define ENETUNREACH 101
+#define SOCK_DONE 1 /* enum sock_flags: the peer has sent its FIN */
 
 static __always_inline void count(u32 outcome)
 {
@@ -57,6 +59,13 @@ static __always_inline bool is_current(u64 netns, u64 generation)
 {
 	u64 *now = generations.lookup(&netns);
 	return now && *now == generation;
+}
+
+static __always_inline bool lease_holds(void)
+{
+	u32 only = 0;
+	u64 *renewed_ns = lease.lookup(&only);
+	return renewed_ns && *renewed_ns && bpf_ktime_get_ns() - *renewed_ns < LEASE_NS;
 }
 
 static __always_inline void emit(struct record *record)

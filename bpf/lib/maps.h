@@ -42,11 +42,22 @@ BPF_TABLE("lru_hash", struct question, struct verdict, verdicts, MAX_VERDICTS);
 BPF_TABLE("hash", struct endpoint, struct vip, vips, MAX_VIPS);
 BPF_TABLE("hash", struct slot, struct endpoint, slots, MAX_SLOTS);
 
+/* proxy -> connect. Addresses about which something is to be decided. Not all of them are here while
+ * mesh_known is 0: then every call is captured. Lost: never, it is no cache. */
+BPF_F_TABLE("hash", struct addr, u32, mesh_addresses, MAX_ADDRESSES, BPF_F_NO_PREALLOC);
+BPF_TABLE("array", u32, u32, mesh_known, 1);
+
 /* proxy -> connect. When verdicts were last confirmed, by CLOCK_MONOTONIC; 0: never. */
 BPF_TABLE("array", u32, u64, lease, 1);
 
-/* connect, sockops -> proxy. Lost records are counted. */
+/* connect, sockops -> sockops, sock_release. Socket cookie to a call that leaves the mesh. Lost: its end is
+ * not reported. */
+BPF_TABLE("lru_hash", u64, struct outside, outside, MAX_CONNECTIONS);
+
+/* connect, sockops -> proxy. Lost records are counted. Calls that leave the mesh, which any pod may make
+ * without end, have a buffer of their own. */
 BPF_RINGBUF_OUTPUT(records, RECORD_PAGES);
+BPF_RINGBUF_OUTPUT(left, RECORD_PAGES);
 
 /* every hook -> proxy. By enum outcome. */
 BPF_TABLE("percpu_array", u32, u64, outcomes, OUTCOMES);

@@ -16,6 +16,9 @@ enum outcome {
 	VERDICT_STALE = 12,	     /* a verdict did not count: the world has changed since */
 	VIP_PICKED = 13,	     /* an endpoint was picked from a VIP's slots */
 	VIP_NO_SLOT = 14,	     /* the slot was gone: the proxy picks */
+	CONNECT_OUTSIDE = 15,	     /* leaves the mesh, as the application made it */
+	OUTSIDE_NOT_STORED = 16,     /* no room: such a call goes unreported */
+	OUTSIDE_LOST = 17,	     /* its report was lost: the buffer was full */
 	/* sockops */
 	CALLER_MOVED = 20,	   /* the original destination waits under the caller's address */
 	CALLER_NOT_MOVED = 21,	   /* it does not: no room; the proxy will refuse */

@@ -126,25 +126,3 @@ struct node_clients {
 	u64 except;
 };
 _Static_assert(sizeof(struct node_clients) == 16, "node_clients");
-
-enum record_event { OPENED = 1, ENDED = 2, UNANSWERED = 3, DENIED = 4 };
-enum record_role { CLIENT = 1, SERVER = 2 };
-
-/* One end's report of a direct flow, or a refusal at connect. Each end reports what it sent. */
-struct record {
-	u64 time_ns;
-	u64 netns;
-	u64 socket;
-	u64 sent_bytes; /* acknowledged by the other end; neither SYN nor FIN */
-	u64 duration_ns;
-	struct tuple flow;
-	struct endpoint asked;
-	u32 srtt_us;
-	u32 retransmits;
-	u32 policy;
-	u8 event;
-	u8 role;
-	u8 established;
-	u8 pad;
-};
-_Static_assert(sizeof(struct record) == 112, "record");

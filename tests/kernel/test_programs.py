@@ -17,7 +17,7 @@ RECORDED = {
     "getpeername4": 19,
     "getpeername6": 25,
     "sk_lookup": 550,
-    "sock_release": 11,
+    "sock_release": 87,
     "sockops": 1208,
 }
 

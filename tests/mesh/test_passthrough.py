@@ -1,7 +1,9 @@
-"""Calls of pods in the mesh to whoever is not: redirected, decided, and carried as plain TCP."""
+"""Calls of pods in the mesh to whoever is not: left as the application made them, and reported all the same.
+Those to a service of such pods are decided, and carried as plain TCP."""
 
 from __future__ import annotations
 
+import errno
 import socket
 
 import pytest
@@ -21,6 +23,9 @@ MANIFESTS = (
     + lab.service("out/far", "far", 80, "8080")
 )
 
+SOCKETS = {lab.IPv4Address: socket.AF_INET, lab.IPv6Address: socket.AF_INET6}
+NOWHERE = {lab.IPv4Address: "192.0.2.1", lab.IPv6Address: "2001:db8::1"}
+UNREACHABLE = "Network is unreachable"
 SOURCE = {"reporter": "source", "source_workload": "caller", "connection_security_policy": "unknown"}
 
 
@@ -47,7 +52,7 @@ def test_a_plain_pod_is_called_in_plaintext_with_the_callers_address(
     assert str(called.ip) == target
     assert called.port == listener.port
     assert str(own.ip) == mesh.address("shop/caller", family)
-    assert endpoint_of(server.getpeername()).ip == own.ip
+    assert endpoint_of(server.getpeername()) == own
     talk(client, server)
     line = mesh.line("node-1", src_addr=own)
     assert line["level"] == "info"
@@ -57,6 +62,8 @@ def test_a_plain_pod_is_called_in_plaintext_with_the_callers_address(
     assert (line["direction"], line["bytes_sent"], line["bytes_recv"]) == ("outbound", "11", "22")
     assert not {"src.identity", "dst.identity", "dst.hbone_addr", "error"} & line.keys()
     mesh.expect_flow("node-1", 11, 22, **SOURCE, destination_workload=where[4:], response_flags="-")
+    mesh.expect("node-1", 1, "ztunnel_redirect_outcomes_total", outcome="connect_outside")
+    mesh.expect("node-1", 0, "ztunnel_redirect_outcomes_total", outcome="connect_captured")
     assert not [one for one in mesh.lines("node-2") if one["scope"] == "access"]
 
 
@@ -101,15 +108,78 @@ def test_a_service_of_plain_pods_is_resolved_here_and_named(mesh: Mesh, number: 
     mesh.expect_flow("node-1", 14, 14, **SOURCE, destination_service="far.out.svc.cluster.local")
 
 
-def test_a_destination_that_refuses_ends_the_call_and_says_so(mesh: Mesh) -> None:
+@pytest.mark.parametrize("family", lab.TCP_FAMILIES)
+def test_a_destination_that_refuses_fails_at_connect_and_says_so(mesh: Mesh, family: Family) -> None:
     listener = mesh.listen("out/far")
     listener.sock.close()
-    call = mesh.call("shop/caller", mesh.address("out/far"), listener.port)
-    assert call.refused
+    call = mesh.call("shop/caller", mesh.address("out/far", family), listener.port)
+    assert isinstance(call.error, ConnectionRefusedError)
     line = mesh.line("node-1", src_addr=call.own)
     assert line["level"] == "error"
     assert "Connection refused" in line["error"]
+    assert line["dst.workload"] == "far"
     mesh.expect("node-1", 1, "istio_tcp_connections_closed_total", **SOURCE, response_flags="CONNECT")
+
+
+@pytest.mark.parametrize("family", lab.TCP_FAMILIES)
+def test_a_destination_without_a_route_fails_at_connect_and_is_reported(mesh: Mesh, family: Family) -> None:
+    """The pod has a default route, the node none: its answer is the reason."""
+    sock = mesh.socket("shop/caller", SOCKETS[family])
+    sock.setblocking(True)
+    assert sock.connect_ex((NOWHERE[family], 80)) == errno.ENETUNREACH
+    line = mesh.line("node-1", level="error", src_workload="caller")
+    assert (
+        line["error"]
+        == f"connection failed: {lab.Endpoint(lab.ip_address(NOWHERE[family]), 80)}: {UNREACHABLE}"
+    )
+    mesh.expect("node-1", 1, "istio_tcp_connections_failed_total", **SOURCE, response_flags="CONNECT")
+
+
+@pytest.mark.parametrize("family", lab.TCP_FAMILIES)
+def test_what_the_application_chose_for_its_socket_is_kept(mesh: Mesh, family: Family) -> None:
+    listener = mesh.listen("node-2")
+    sock = mesh.socket("shop/caller", SOCKETS[family])
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+    sock.bind((mesh.address("shop/caller", family), 711))
+    sock.connect((mesh.address("node-2", family), listener.port))
+    server = listener.accept()
+    assert server.getpeername()[1] == 711
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    sock.sendall(b"abc")
+    sock.send(b"!", socket.MSG_OOB)
+    sock.sendall(b"def")
+    assert lab.read_exactly(server, 7) == b"abc!def"
+
+
+def test_a_pod_that_joins_the_mesh_is_called_through_it_next_and_alone_once_it_leaves(mesh: Mesh) -> None:
+    def called(outcome: str) -> None:
+        client, server = mesh.join("shop/caller", listener, mesh.address("out/far"))
+        own = endpoint_of(client.getsockname())
+        talk(client, server)
+        line = mesh.line("node-1", src_addr=own)
+        assert ("dst.identity" in line) == (outcome == "connect_captured")
+        mesh.expect("node-1", 1, "ztunnel_redirect_outcomes_total", outcome=outcome)
+        mesh.begin()
+
+    listener = mesh.listen("out/far")
+    called("connect_outside")
+    mesh.label("pod", "out/far", {"istio.io/dataplane-mode": "ambient"})
+    called("connect_captured")
+    mesh.label("pod", "out/far", {"istio.io/dataplane-mode": None})
+    called("connect_outside")
+
+
+def test_bytes_of_a_live_call_show_while_it_lives(mesh: Mesh) -> None:
+    listener = mesh.listen("out/far")
+    client, server = mesh.join("shop/caller", listener, mesh.address("out/far"))
+    client.sendall(b"x" * 1000)
+    assert lab.read_exactly(server, 1000)
+    mesh.expect("node-1", 1, "istio_tcp_connections_opened_total", **SOURCE)
+    lab.wait_until(
+        lambda: mesh.grown("node-1", "istio_tcp_received_bytes_total", **SOURCE) == 1000, "counted", 32.0
+    )
+    assert mesh.figures("node-1").total("ztunnel_outside_calls") == 1
+    assert mesh.figures("node-1").total("ztunnel_outside_left_alone") == 1
 
 
 def test_a_service_without_endpoints_is_refused(mesh: Mesh) -> None:

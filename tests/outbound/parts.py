@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Address, ip_address
 from random import Random
 from socket import socket as Socket
@@ -17,7 +17,7 @@ from tests.inbound.parts import Sockets
 from ztunnel.authz.direct import judge_live_direct
 from ztunnel.authz.enforce import LiveConnections
 from ztunnel.flow.engine import Engine
-from ztunnel.model.address import Endpoint, OriginalDestination, PeerAddress, parse_endpoint
+from ztunnel.model.address import Endpoint, IPAddress, OriginalDestination, PeerAddress, parse_endpoint
 from ztunnel.model.identity import SpiffeId
 from ztunnel.model.policy import Policy
 from ztunnel.model.service import Service
@@ -37,6 +37,7 @@ from ztunnel.redirect.layout import (
     push_tuple,
     push_way,
 )
+from ztunnel.redirect.outside import OutsideCall
 from ztunnel.state.delta import apply
 from ztunnel.state.hold import Hold
 from ztunnel.telemetry.journey import Journey
@@ -78,7 +79,41 @@ class Kernel:
         self.counted: dict[str, int] = {"record_lost": 0}
         self.dropped_all = 0
         self.broken: OSError | None = None
-        self.records_fd = -1
+        self.records_fd = self.outside_fd = -1
+        self.mesh: set[IPAddress] = set()
+        """The addresses that concern the mesh."""
+
+        self.known = True
+        """Whether those are all; of an earlier process, maybe."""
+
+        self.told = 0
+        self.address_limit = 1000
+        self.left: list[OutsideCall] = []
+        self.outside: list[OutsideCall] = []
+
+    def tell_addresses(self, concerned: Collection[IPAddress], others: Iterable[IPAddress] = ()) -> None:
+        if self.full and concerned:
+            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+        self.told += len(concerned)
+        self.mesh.update(concerned)
+        self.mesh.difference_update(others)
+
+    def forget_addresses(self) -> None:
+        self.known = False
+        self.mesh.clear()
+
+    def addresses_known(self, known: bool) -> None:
+        self.known = known
+
+    def outside_records(self, limit: int = 1024) -> list[OutsideCall]:
+        taken, self.left = self.left[:limit], self.left[limit:]
+        return taken
+
+    def outside_calls(self) -> list[OutsideCall]:
+        return self.outside
+
+    def is_outside(self, socket: int) -> bool:
+        return any(each.socket == socket for each in self.outside)
 
     def original_destination(self, cookie: int, peer: Endpoint, capture_port: int) -> Recalled | None:
         if self.broken is not None:

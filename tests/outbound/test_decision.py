@@ -8,6 +8,8 @@ from random import Random
 from time import perf_counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.builders import (
     BuiltWorkload,
@@ -21,12 +23,13 @@ from tests.builders import (
     world_of,
 )
 from ztunnel.errors import Flag, NoDestination
-from ztunnel.model.address import parse_endpoint
+from ztunnel.model.address import Endpoint, parse_endpoint
 from ztunnel.model.policy import Policy
 from ztunnel.model.service import LoadBalancing, Scope, Service
 from ztunnel.model.workload import SameNode, Workload
 from ztunnel.outbound.decision import Context, Outcome, ToDirect, ToPlain, ToTunnel, decide
 from ztunnel.state.balancer import shares
+from ztunnel.state.lookup import concerns
 
 CLIENT = workload("client").at("10.0.0.1", "fd00::1").on("n1").hbone()
 WEB = service("web").at("10.96.0.1").port(80, 8080)
@@ -289,3 +292,45 @@ def test_a_decision_costs_under_50_microseconds() -> None:
         taken.append((perf_counter() - started) / len(targets))
     print(f"a decision: {max(taken) * 1e6:.1f} us the first time, {min(taken) * 1e6:.1f} us after")
     assert min(taken) < 50e-6
+
+
+# --- what the kernel may leave alone
+
+PLACES = ["10.0.0.1", "10.0.0.2", "10.0.1.1", "fd00::1", "10.96.0.1"]
+SOMEWHERE = st.lists(st.sampled_from(PLACES), max_size=2, unique=True)
+ANY_WORKLOAD = st.builds(
+    lambda name, at, change: change(workload(name).at(*at)),
+    st.sampled_from("abc"),
+    SOMEWHERE,
+    st.sampled_from(
+        [
+            lambda it: it.hbone().on("n1"),
+            lambda it: it.hbone().serves(WEB),
+            lambda it: it.plain().serves(WEB),
+            lambda it: it.plain().through(GATE),
+            lambda it: it.hbone().through("10.0.1.1"),
+            lambda it: it.native(),
+            lambda it: it.hbone().host_networked(),
+            lambda it: it.hbone().in_network("elsewhere"),
+        ]
+    ),
+)
+ANY_SERVICE = st.builds(
+    lambda one, at, mode: replace(one.at(*at), load_balancing=mode),
+    st.sampled_from([WEB, GATE, WEB.through(GATE)]),
+    SOMEWHERE,
+    st.sampled_from(LoadBalancing),
+)
+
+
+@given(st.lists(ANY_WORKLOAD | ANY_SERVICE, max_size=5), st.sampled_from(PLACES), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_what_does_not_concern_the_mesh_goes_where_the_application_wanted_to_go(
+    items: list[Workload | Service], at: str, direct: bool
+) -> None:
+    source = workload("source").at("10.0.9.9").on("n1").hbone()
+    world = world_of(source, *items)
+    called = original(f"[{at}]:80" if ":" in at else f"{at}:80")
+    if not concerns(world, called.ip):
+        found = decide(world, source, called, replace(CONTEXT, direct_available=direct))
+        assert found == ToPlain(Endpoint(called.ip, 80), world.by_ip(called.ip), None)

@@ -9,7 +9,7 @@ import pytest
 from tests.kernel.lab import Kernel, endpoint
 from ztunnel.kernel import bpf
 from ztunnel.kernel.bpf import Map
-from ztunnel.redirect.enforce import Admissions, Slots, Verdicts
+from ztunnel.redirect.enforce import Addresses, Admissions, Slots, Verdicts
 from ztunnel.redirect.layout import ENDPOINT, NUMBER, SMALL, Deny, Direct, pull_ip
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
@@ -117,3 +117,18 @@ def test_a_table_for_which_there_is_no_room_leaves_the_old_one(maps) -> None:
         assert chosen({"slots": small}) == {("10.77.0.3", 8080): 1}
     finally:
         small.close()
+
+
+def test_addresses_are_told_taken_back_and_forgotten(maps) -> None:
+    addresses = Addresses(maps)
+    assert addresses.limit == 262144
+    addresses.known(True)
+    assert maps["mesh_known"].get(SMALL.pack(0)) == SMALL.pack(1)
+    v4, v6 = TO.ip, endpoint("fd77::3", 0).ip
+    addresses.tell([v4, v6])
+    addresses.tell([v4], [v6, VIP.ip])
+    assert list(map(pull_ip, maps["mesh_addresses"])) == [v4]
+    again = Addresses(maps)  # a successor: what is there may be out of date
+    again.forget()
+    assert list(maps["mesh_addresses"]) == []
+    assert maps["mesh_known"].get(SMALL.pack(0)) == SMALL.pack(0)

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from tests.kernel.lab import CACHE, original
 from ztunnel.kernel.compile import headers_tree
 from ztunnel.model.address import Endpoint, canonical, pack16
-from ztunnel.redirect import layout
+from ztunnel.redirect import layout, outside
 from ztunnel.redirect.load import read_sources
 from ztunnel.redirect.source import assemble
 
 SOURCES = read_sources()
+SHARED = SOURCES["lib/types.h"] + SOURCES["lib/reports.h"]
 STRUCTS = {
     "addr": layout.ADDR,
     "endpoint": layout.ENDPOINT,
@@ -37,6 +38,7 @@ STRUCTS = {
     "slot": layout.SLOT,
     "node_clients": layout.NODE_CLIENTS,
     "record": layout.RECORD,
+    "outside": outside.OUTSIDE,
 }
 ENUMS: dict[str, type[IntEnum]] = {
     "intent_kind": layout.IntentKind,
@@ -62,7 +64,7 @@ numbers = st.integers(0, 2**64 - 1)
 
 @pytest.mark.parametrize("name", ENUMS)
 def test_an_enum_has_the_numbers_of_c(name) -> None:
-    text = SOURCES["lib/types.h"] + SOURCES["lib/outcomes.h"]
+    text = SHARED + SOURCES["lib/outcomes.h"]
     body = re.search(rf"enum {name} {{(.*?)}}", text, re.DOTALL)
     assert body
     found = {word: int(number) for word, number in re.findall(r"(\w+) = (\d+)", body[1])}
@@ -71,7 +73,7 @@ def test_an_enum_has_the_numbers_of_c(name) -> None:
 
 
 def test_every_struct_of_c_has_a_twin() -> None:
-    assert set(re.findall(r"^struct (\w+) {", SOURCES["lib/types.h"], re.MULTILINE)) == set(STRUCTS)
+    assert set(re.findall(r"^struct (\w+) {", SHARED, re.MULTILINE)) == set(STRUCTS)
 
 
 def fields_of(codec: struct.Struct) -> list[tuple[int, int]]:

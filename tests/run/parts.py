@@ -36,12 +36,13 @@ class Redirected(Kernel):
 
     def __init__(self) -> None:
         super().__init__()
-        self.records_fd = os.eventfd(0, os.EFD_NONBLOCK)
+        self.records_fd, self.outside_fd = os.eventfd(0, os.EFD_NONBLOCK), os.eventfd(0, os.EFD_NONBLOCK)
         self.renewals: list[int] = []
         """Of the lease; 0 where it was ended."""
 
     def close(self) -> None:
         os.close(self.records_fd)
+        os.close(self.outside_fd)
 
     def enrolled(self) -> dict[int, object]:
         return {}

@@ -6,7 +6,15 @@ import pytest
 
 from tests.builders import ip, service, workload, world_of
 from ztunnel.model.service import IpFamilies
-from ztunnel.state.lookup import address_of, is_waypoint, service_at, service_named, service_of, target_port
+from ztunnel.state.lookup import (
+    address_of,
+    concerns,
+    is_waypoint,
+    service_at,
+    service_named,
+    service_of,
+    target_port,
+)
 
 
 def test_of_several_services_the_clients_own_namespace_counts_else_the_first() -> None:
@@ -76,3 +84,43 @@ def test_a_waypoint_is_recognised_by_its_service_its_address_and_its_services_ad
         assert bound.waypoint is not None
         assert is_waypoint(world, pod, bound.waypoint)
         assert not is_waypoint(world, other, bound.waypoint)
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ("10.0.0.1", True),
+        ("fd00::1", True),
+        ("10.0.0.2", False),
+        ("10.0.0.3", True),
+        ("10.0.0.4", True),
+        ("10.0.0.5", False),
+        ("10.0.0.6", False),
+        ("10.96.0.1", True),
+        ("fd00:96::1", True),
+        ("192.0.2.1", False),
+    ],
+    ids=[
+        "pod",
+        "pod's IPv6",
+        "plain pod",
+        "behind a waypoint",
+        "waypoint",
+        "node",
+        "elsewhere",
+        "service",
+        "6",
+        "?",
+    ],
+)
+def test_an_address_concerns_the_mesh_if_something_is_to_be_decided(at: str, expected: bool) -> None:
+    world = world_of(
+        workload("a").at("10.0.0.1", "fd00::1").hbone(),
+        workload("b").at("10.0.0.2").plain(),
+        workload("c").at("10.0.0.3").plain().through("10.0.0.4"),
+        workload("d").at("10.0.0.4").native(),
+        workload("e").at("10.0.0.5").hbone().host_networked(),
+        workload("f").at("10.0.0.6").hbone().in_network("elsewhere"),
+        service("web").at("10.96.0.1", "fd00:96::1"),
+    )
+    assert concerns(world, ip(at)) == expected

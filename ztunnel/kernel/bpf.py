@@ -18,7 +18,7 @@ from pathlib import Path
 _NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}.get(
     platform.machine(), 280
 )
-_ATTR_BYTES = 152
+ATTR_BYTES = 152
 _NAME_BYTES = 15
 _LOG_BYTES = 1 << 20
 (_MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _PROG_LOAD, _PIN, _GET) = range(8)
@@ -35,13 +35,20 @@ NOEXIST = 1
 EXIST = 2
 
 
-def _bpf(command: int, attributes: bytes) -> int:
-    attr = ctypes.create_string_buffer(attributes, _ATTR_BYTES)
-    result: int = _long(_NUMBER, command, ctypes.addressof(attr), _ATTR_BYTES)
+def call(command: int, attributes: bytes) -> int:
+    """bpf(2) with these attributes. Raises OSError."""
+    attr = ctypes.create_string_buffer(attributes, ATTR_BYTES)
+    result: int = _long(_NUMBER, command, ctypes.addressof(attr), ATTR_BYTES)
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"bpf: {os.strerror(code)}")
     return result
+
+
+def call_in_place(command: int, attr: ctypes.Array[ctypes.c_char]) -> int:
+    """bpf(2) with attributes that the kernel writes to; the errno, 0 on success."""
+    failed = _long(_NUMBER, command, ctypes.addressof(attr), len(attr)) < 0
+    return ctypes.get_errno() if failed else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +76,11 @@ class Map:
         self._value = bytearray(max(self.value_size, 1))
         self._next = bytearray(max(self.key_size, 1))
         key, value, following = (_address(buffer) for buffer in (self._key, self._value, self._next))
-        self._attr = ctypes.create_string_buffer(struct.pack("=IIQQQ", fd, 0, key, value, 0), _ATTR_BYTES)
+        self._attr = ctypes.create_string_buffer(struct.pack("=IIQQQ", fd, 0, key, value, 0), ATTR_BYTES)
         self._next_attr = ctypes.create_string_buffer(
-            struct.pack("=IIQQQ", fd, 0, key, following, 0), _ATTR_BYTES
+            struct.pack("=IIQQQ", fd, 0, key, following, 0), ATTR_BYTES
         )
-        self._drop_attr = ctypes.create_string_buffer(struct.pack("=IIQ", fd, 0, key), _ATTR_BYTES)
+        self._drop_attr = ctypes.create_string_buffer(struct.pack("=IIQ", fd, 0, key), ATTR_BYTES)
         self._at = ctypes.addressof(self._attr)
         self._flags = ctypes.c_uint64.from_address(self._at + 24)
 
@@ -119,7 +126,7 @@ class Map:
         attr = ctypes.addressof(self._next_attr)
         found: list[bytes] = []
         first = struct.pack("=IIQQ", self.fd, 0, 0, _address(self._next))
-        start = ctypes.create_string_buffer(first, _ATTR_BYTES)
+        start = ctypes.create_string_buffer(first, ATTR_BYTES)
         failed = _short(_NUMBER, _NEXT_KEY, ctypes.addressof(start), 32)
         while not failed and len(found) <= self.spec.max_entries:
             key = bytes(self._next)
@@ -167,7 +174,7 @@ def _name(name: str) -> bytes:
 def map_create(name: str, spec: MapSpec) -> int:
     """A new map's descriptor."""
     sizes = (spec.kind, spec.key_size, spec.value_size, spec.max_entries, spec.flags)
-    return _bpf(_MAP_CREATE, struct.pack("=IIIII II 16s", *sizes, 0, 0, _name(name)))
+    return call(_MAP_CREATE, struct.pack("=IIIII II 16s", *sizes, 0, 0, _name(name)))
 
 
 def map_spec(fd: int) -> MapSpec:
@@ -199,7 +206,7 @@ def prog_load(program: Program) -> int:
 
     def attempt(level: int, log_bytes: int, log_at: int) -> int:
         middle = (level, log_bytes, log_at, 0, 0, _name(program.name), 0, program.hook)
-        return _bpf(_PROG_LOAD, struct.pack("=IIQQ IIQ II16sII", *head, *middle))
+        return call(_PROG_LOAD, struct.pack("=IIQQ IIQ II16sII", *head, *middle))
 
     try:
         return attempt(0, 0, 0)
@@ -224,17 +231,17 @@ def program_id(fd: int) -> int:
 def link_create(program_fd: int, target_fd: int, hook: int) -> int:
     """Attach a program to a cgroup or network namespace; the link's descriptor (unpinned, it detaches at
     close)."""
-    return _bpf(_LINK_CREATE, struct.pack("=IIII", program_fd, target_fd, hook, 0))
+    return call(_LINK_CREATE, struct.pack("=IIII", program_fd, target_fd, hook, 0))
 
 
 def link_update(link_fd: int, program_fd: int) -> None:
     """Replace a link's program in one step: no connection passes in between."""
-    _bpf(_LINK_UPDATE, struct.pack("=IIII", link_fd, program_fd, 0, 0))
+    call(_LINK_UPDATE, struct.pack("=IIII", link_fd, program_fd, 0, 0))
 
 
 def link_detach(link_fd: int) -> None:
     """Detach a link now, whoever else holds it."""
-    _bpf(_LINK_DETACH, struct.pack("=I", link_fd))
+    call(_LINK_DETACH, struct.pack("=I", link_fd))
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,21 +265,21 @@ def link_info(fd: int) -> LinkInfo:
 
 def _info(fd: int, size: int) -> bytes:
     buffer = ctypes.create_string_buffer(size)
-    _bpf(_INFO_BY_FD, struct.pack("=IIQ", fd, size, ctypes.addressof(buffer)))
+    call(_INFO_BY_FD, struct.pack("=IIQ", fd, size, ctypes.addressof(buffer)))
     return buffer.raw
 
 
 def pin(fd: int, path: Path) -> None:
     """Pin a map, program or link in a bpffs; the file gets mode 0600."""
     name = ctypes.create_string_buffer(os.fsencode(path))
-    _bpf(_PIN, struct.pack("=QI", ctypes.addressof(name), fd))
+    call(_PIN, struct.pack("=QI", ctypes.addressof(name), fd))
 
 
 def open_pinned(path: Path) -> int:
     """The descriptor of what is pinned at `path`. Raises FileNotFoundError and other OSErrors."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     try:
-        return _bpf(_GET, struct.pack("=QI", ctypes.addressof(name), 0))
+        return call(_GET, struct.pack("=QI", ctypes.addressof(name), 0))
     except OSError as error:
         raise OSError(error.errno, f"{path}: {error.strerror}") from error
 

@@ -141,7 +141,7 @@ def _compile_here(request: dict[str, Any]) -> Compiled:
 
     module = BPF(text=request["text"], cflags=request["flags"])
     names = re.findall(
-        r"^BPF_(?:TABLE\([^,]+,[^,]+,[^,]+,|RINGBUF_OUTPUT\()\s*(\w+)", request["text"], re.MULTILINE
+        r"^BPF_(?:(?:F_)?TABLE\([^,]+,[^,]+,[^,]+,|RINGBUF_OUTPUT\()\s*(\w+)", request["text"], re.MULTILINE
     )
     by_descriptor: dict[int, str] = {}
     maps: dict[str, MapSpec] = {}

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from functools import partial
-from select import EPOLLIN
 from typing import NamedTuple
 
 from ztunnel.authz.verdict import NO_POLICY, Trial, allowing_keys, denied_by, none_allowed, trials
@@ -23,6 +22,7 @@ from ztunnel.kernel.sockets import LiveSocket, TcpState, connections, destroy
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Connection
 from ztunnel.model.workload import Workload
+from ztunnel.outbound.gather import RECORDS, Gatherer
 from ztunnel.outbound.kernel_flow import KernelFlow
 from ztunnel.outbound.oversee import DirectFlows
 from ztunnel.redirect.attach import PodNetwork
@@ -34,11 +34,6 @@ from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.labels import Reporter
 
 POLL_SECONDS = 15.0
-_PAUSE_SECONDS = 1.0
-_GATHER_SECONDS = 0.004
-_RECORDS = 128
-"""Read in one go: a pod that runs against a refusal must not keep established flows waiting."""
-
 _UNSEEN = 2
 """Polls without a flow's socket until it counts as gone: at the first, its last record may be under way."""
 
@@ -77,7 +72,7 @@ class Follower:
 
     def watch(self) -> None:
         """From now on the engine reads records as they come, and bytes every fifteen seconds."""
-        self._listen()
+        Gatherer(self._flows.engine, self._kernel.records_fd, self.pull).watch()
         self._poll_again()
 
     def resume(self) -> None:
@@ -129,29 +124,8 @@ class Follower:
 
     # Records.
 
-    def _listen(self) -> None:
-        self._flows.engine.watch(self._kernel.records_fd, EPOLLIN, self._woken, lambda bug: None)
-
-    def _woken(self, mask: int) -> None:
-        """The first record wakes us up; while more come, they are gathered and read a few milliseconds'
-        worth at a time."""
-        self._flows.engine.rewatch(self._kernel.records_fd, 0)
-        self._gather()
-
-    def _gather(self) -> None:
-        engine = self._flows.engine
-        try:
-            count = self.pull()
-        except BaseException:
-            engine.after(_PAUSE_SECONDS, self._gather)  # the engine reports it: no other before that
-            raise
-        if count:
-            engine.after(_GATHER_SECONDS if count < _RECORDS else 0.0, self._gather)
-        else:
-            engine.rewatch(self._kernel.records_fd, EPOLLIN)
-
     def _take_records(self) -> int:
-        records = self._kernel.records(_RECORDS)
+        records = self._kernel.records(RECORDS)
         for record in records:
             if record.event is RecordEvent.OPENED:
                 self._opened(record)
@@ -338,7 +312,7 @@ class Follower:
                 self._miss(flow)
                 continue
             flow.unseen = 0
-            flow.measure(role, *_payload(seen, role))
+            flow.measure(role, *payload(seen, role))
             if flow.condemned is not None:
                 self.destroy(flow)
 
@@ -356,7 +330,7 @@ def _sockets(network: PodNetwork) -> dict[tuple[Endpoint, Endpoint], LiveSocket]
         return None
 
 
-def _payload(seen: LiveSocket, role: RecordRole) -> tuple[int, int]:
+def payload(seen: LiveSocket, role: RecordRole) -> tuple[int, int]:
     """Bytes of payload sent and received: the kernel counts the opener's SYN, and each FIN, as one
     (net/ipv4/tcp.c)."""
     sent = seen.acked_bytes - (role is RecordRole.CLIENT) - (seen.state is TcpState.FIN_WAIT2)

@@ -6,7 +6,7 @@ belongs to one thread. Closing it changes nothing in the kernel: pinned links go
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -16,7 +16,7 @@ from ztunnel.kernel import bpf
 from ztunnel.kernel.bpf import Map
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.model.address import Endpoint, IPAddress, pack16
-from ztunnel.redirect.enforce import Admissions, Slots, Verdicts
+from ztunnel.redirect.enforce import Addresses, Admissions, Slots, Verdicts
 from ztunnel.redirect.layout import (
     NODE_CLIENTS,
     NUMBER,
@@ -32,9 +32,11 @@ from ztunnel.redirect.layout import (
     pull_live_flow,
     pull_pod,
     push_listener,
+    pull_record,
     push_pod,
 )
-from ztunnel.redirect.observe import Records, direct_flows, outcomes
+from ztunnel.redirect.observe import Records, direct_flows, outcomes, outside_calls
+from ztunnel.redirect.outside import OutsideCall, pull_outside
 from ztunnel.redirect.plan import SK_LOOKUP, Pins
 from ztunnel.redirect.recall import Recall
 
@@ -78,7 +80,8 @@ class Redirection:
         self._admissions = Admissions(maps["admitted"])
         self._verdicts = Verdicts(maps)
         self._slots = Slots(maps)
-        self._records = Records(maps["records"])
+        self._addresses = Addresses(maps)
+        self._records, self._left = Records(maps["records"]), Records(maps["left"])
 
     @classmethod
     def open(cls, pins: Path) -> Redirection:
@@ -101,6 +104,7 @@ class Redirection:
     def close(self) -> None:
         """Let go; the kernel goes on redirecting."""
         self._records.close()
+        self._left.close()
         for opened in self._maps.values():
             opened.close()
         if self._sk_lookup_fd >= 0:
@@ -287,6 +291,42 @@ class Redirection:
         """See `Slots.drop_vips`."""
         self._slots.drop_vips()
 
+    # What leaves the mesh.
+
+    @property
+    def address_limit(self) -> int:
+        """See `Addresses.limit`."""
+        return self._addresses.limit
+
+    def tell_addresses(self, concerned: Collection[IPAddress], others: Iterable[IPAddress] = ()) -> None:
+        """See `Addresses.tell`."""
+        self._addresses.tell(concerned, others)
+
+    def forget_addresses(self) -> None:
+        """See `Addresses.forget`."""
+        self._addresses.forget()
+
+    def addresses_known(self, known: bool) -> None:
+        """See `Addresses.known`."""
+        self._addresses.known(known)
+
+    @property
+    def outside_fd(self) -> int:
+        """Readable when `outside_records()` has something."""
+        return self._left.fd
+
+    def outside_records(self, limit: int = 1024) -> list[OutsideCall]:
+        """What calls that leave the mesh report, as `Records.pull` gives it."""
+        return [pull_outside(each) for each in self._left.pull(limit)]
+
+    def is_outside(self, socket: int) -> bool:
+        """Whether the socket of this cookie is a call that left the mesh, and lives."""
+        return self._maps["outside"].get(NUMBER.pack(socket)) is not None
+
+    def outside_calls(self) -> list[OutsideCall]:
+        """See `observe.outside_calls`."""
+        return outside_calls(self._maps["outside"])
+
     # Reports.
 
     @property
@@ -295,8 +335,8 @@ class Redirection:
         return self._records.fd
 
     def records(self, limit: int = 1024) -> list[FlowRecord]:
-        """See `Records.pull`."""
-        return self._records.pull(limit)
+        """What direct flows report, as `Records.pull` gives it."""
+        return [pull_record(each) for each in self._records.pull(limit)]
 
     def is_direct(self, socket: int) -> bool:
         """Whether the socket of this cookie is an end of a direct flow that lives."""

@@ -1,12 +1,14 @@
-"""The proxy's decisions as the kernel carries them out: admissions, verdicts, their lease, VIPs' slots."""
+"""The proxy's decisions as the kernel carries them out: admissions, verdicts, their lease, VIPs' slots, and
+which addresses are the mesh's."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from ztunnel.kernel.batch import clear, put_all
 from ztunnel.kernel.bpf import NOEXIST, Map
-from ztunnel.model.address import Endpoint
+from ztunnel.model.address import Endpoint, IPAddress, pack16
 from ztunnel.redirect.layout import (
     ADMISSION,
     NUMBER,
@@ -26,6 +28,7 @@ from ztunnel.redirect.plan import spread
 _BY_PROXY = ADMISSION.pack(0, 0, AdmissionKind.BY_PROXY)
 _ONLY = SMALL.pack(0)
 _NEVER = NUMBER.pack(0)
+_YES, _NO = SMALL.pack(1), SMALL.pack(0)
 
 
 class Admissions:
@@ -150,3 +153,28 @@ class Slots:
     def _clear(self, table: int, slots: int) -> None:
         for index in range(slots):
             self._slots.drop(SLOT.pack(table, index))
+
+
+class Addresses:
+    """The addresses about which something is to be decided. While they are known, calls to all others are
+    left alone; otherwise every call is captured."""
+
+    def __init__(self, maps: Mapping[str, Map]) -> None:
+        self._addresses, self._known = maps["mesh_addresses"], maps["mesh_known"]
+        self.limit = self._addresses.spec.max_entries
+
+    def tell(self, concerned: Collection[IPAddress], others: Iterable[IPAddress] = ()) -> None:
+        """These do concern the mesh, `others` do not any more. Raises OSError: no room, and some of them may
+        be missing."""
+        put_all(self._addresses, list(map(pack16, concerned)), _YES)
+        for ip in others:
+            self._addresses.drop(pack16(ip))
+
+    def forget(self) -> None:
+        """Know nothing: those of a predecessor may be out of date."""
+        self.known(False)
+        clear(self._addresses)
+
+    def known(self, known: bool) -> None:
+        """Whether all have been told."""
+        self._known.put(_ONLY, _YES if known else _NO)

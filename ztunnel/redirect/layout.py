@@ -1,4 +1,4 @@
-"""The structs of `bpf/lib/types.h` in Python: the bytes of every key and value, both ways.
+"""The structs of `bpf/lib/types.h` and `reports.h` in Python: the bytes of every key and value, both ways.
 
 Each struct that the kernel and the proxy share has one `struct.Struct` here, named as in C. Addresses are 16
 bytes (IPv4 is v4-mapped), ports host order, padding explicit. A connection's two ends report separately: a
@@ -115,6 +115,9 @@ class Outcome(IntEnum):
     VERDICT_STALE = 12
     VIP_PICKED = 13
     VIP_NO_SLOT = 14
+    CONNECT_OUTSIDE = 15
+    OUTSIDE_NOT_STORED = 16
+    OUTSIDE_LOST = 17
     CALLER_MOVED = 20
     CALLER_NOT_MOVED = 21
     ADMITTED_DIRECT = 22

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ztunnel.errors import Unsupported
-from ztunnel.kernel import bpf, cgroup, probe
+from ztunnel.kernel import bpf, btf, cgroup, probe
 from ztunnel.kernel.compile import Compiled, compile_text, headers_tree, parse_compiled
 from ztunnel.redirect.plan import HOOKS, SK_LOOKUP, Pins, RedirectSettings
 from ztunnel.redirect.replace import clear, install, replace
@@ -30,7 +30,7 @@ def ensure_loaded(settings: RedirectSettings) -> bool:
         OSError: the cache cannot be made.
     """
     probe.require_root()
-    text, flags = assemble(read_sources()), settings.compiler_flags()
+    text, flags = assemble(read_sources()), (*settings.compiler_flags(), *kernel_flags(btf.sock_offsets()))
     root = settings.cgroup or cgroup.find_root()
     print_ = fingerprint(text, flags)
     version = f"{print_}-{cgroup.cgroup_id(root)}"
@@ -56,6 +56,12 @@ def remove(pins: Path) -> None:
     redirected."""
     for each in (Pins(pins), Pins(pins).under_construction()):
         clear(each)
+
+
+def kernel_flags(offsets: tuple[int, int] | None) -> tuple[str, ...]:
+    """What this kernel tells of itself as bpf/lib/config.h knows it. Without, reports of calls that leave the
+    mesh are less exact."""
+    return tuple(map("-DSK_{}_AT={}".format, ("ERR", "FLAGS"), offsets)) if offsets else ()
 
 
 def read_sources() -> dict[str, str]:

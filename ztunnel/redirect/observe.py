@@ -6,17 +6,16 @@ from __future__ import annotations
 import mmap
 from collections.abc import Mapping
 
+from ztunnel.kernel.batch import items
 from ztunnel.kernel.bpf import Map, possible_cpus
 from ztunnel.redirect.layout import (
     NUMBER,
-    RECORD,
     SMALL,
-    FlowRecord,
     LiveFlow,
     Outcome,
     pull_live_flow,
-    pull_record,
 )
+from ztunnel.redirect.outside import OutsideCall, pull_outside
 
 _BUSY, _DISCARDED, _LENGTH = 1 << 31, 1 << 30, (1 << 30) - 1
 _HEADER_BYTES = 8
@@ -36,10 +35,10 @@ class Records:
         self._mine = mmap.mmap(self.fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._theirs = mmap.mmap(self.fd, page + 2 * self._size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
 
-    def pull(self, limit: int = 1024) -> list[FlowRecord]:
+    def pull(self, limit: int = 1024) -> list[bytes]:
         """Up to `limit` records in the order in which they were made. Never waits; `fd` is readable when it
         would return some."""
-        found: list[FlowRecord] = []
+        found: list[bytes] = []
         position = NUMBER.unpack_from(self._mine)[0]
         written = NUMBER.unpack_from(self._theirs)[0]
         while position < written and len(found) < limit:
@@ -49,7 +48,7 @@ class Records:
                 break
             if not header & _DISCARDED:
                 start = at + _HEADER_BYTES
-                found.append(pull_record(self._theirs[start : start + RECORD.size]))
+                found.append(self._theirs[start : start + (header & _LENGTH)])
             position += _HEADER_BYTES + ((header & _LENGTH) + 7) // 8 * 8
             NUMBER.pack_into(self._mine, 0, position)
         return found
@@ -82,3 +81,8 @@ def direct_flows(maps: Mapping[str, Map]) -> list[LiveFlow]:
         if flow:
             found.append(flow)
     return found
+
+
+def outside_calls(outside: Map) -> list[OutsideCall]:
+    """The calls that have left the mesh and live now, or try to."""
+    return [pull_outside(value) for _, value in items(outside)]

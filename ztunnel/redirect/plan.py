@@ -59,6 +59,8 @@ class RedirectSettings:
             /proc/mounts.
         max_connections: live connections that the kernel can remember, some 400 bytes each.
         max_verdicts: verdicts that the kernel caches.
+        max_addresses: addresses of the mesh that the kernel is told; of a larger mesh, every call is
+            captured.
         lease_seconds: verdicts older than this since the last renewal do not count.
     """
 
@@ -67,6 +69,7 @@ class RedirectSettings:
     cgroup: Path | None = None
     max_connections: int = 65536
     max_verdicts: int = 16384
+    max_addresses: int = 262144
     lease_seconds: float = 2.0
 
     def compiler_flags(self) -> tuple[str, ...]:
@@ -74,6 +77,7 @@ class RedirectSettings:
         return (
             f"-DMAX_CONNECTIONS={self.max_connections}",
             f"-DMAX_VERDICTS={self.max_verdicts}",
+            f"-DMAX_ADDRESSES={self.max_addresses}",
             f"-DLEASE_NS={round(self.lease_seconds * 1e9)}ULL",
         )
 

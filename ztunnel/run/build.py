@@ -28,7 +28,9 @@ from ztunnel.kernel.sockets import Keepalive, Listening, own_cgroup_id
 from ztunnel.outbound.accept import Mesh, Outbound
 from ztunnel.outbound.dial import Patience, Tunnels
 from ztunnel.outbound.follow import Follower
+from ztunnel.outbound.observe import OutsideCalls
 from ztunnel.outbound.oversee import DirectFlows
+from ztunnel.outbound.teach import MeshAddresses
 from ztunnel.pods.find import NamedNamespaces
 from ztunnel.pods.serve import Pods, Reports, Ways
 from ztunnel.redirect.attach import Redirection
@@ -78,6 +80,8 @@ class Node:
     tunnels: Tunnels
     handshakes: Handshakes
     follower: Follower
+    addresses: MeshAddresses
+    outside: OutsideCalls
     pods: Pods
     live: LiveConnections
     """What is open into pods; what goes out of them is in `outbound.calls`."""
@@ -171,7 +175,8 @@ def build_node(
     )
     return Node(
         settings, reporting, engine, redirection, hold, ledger, certificates, outbound, tunnels, handshakes,
-        Follower(direct, hold), pods, live, plane,
+        Follower(direct, hold), MeshAddresses(redirection, hold, settings.node),
+        OutsideCalls(engine, redirection, hold, report, direct.pods), pods, live, plane,
     )  # fmt: skip
 
 

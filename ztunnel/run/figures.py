@@ -44,6 +44,14 @@ def register_figures(node: Node) -> None:
         "ztunnel_direct_flows", "Flows that the kernel carries by itself", lambda: len(node.follower)
     )
     figures.gauge(
+        "ztunnel_outside_calls", "Calls that left the mesh unproxied and live", lambda: len(node.outside)
+    )
+    figures.gauge(
+        "ztunnel_outside_left_alone",
+        "1 while calls to addresses that are not the mesh's leave it unproxied, 0 while they are captured",
+        lambda: int(node.addresses.left_alone),
+    )
+    figures.gauge(
         "ztunnel_certificate_expiry_seconds",
         "Until the certificate of an identity expires; below zero where there is none",
         lambda: [

@@ -210,9 +210,12 @@ async def _serve_pods(node: Node, received: trio.Event, draining: trio.Event) ->
         await nursery.start(node.pods.run)
         with node.reporting.boundary():
             node.follower.resume()
+            node.outside.resume()
+        node.addresses.received()
         nursery.start_soon(_renew_lease, node, draining)
         nursery.start_soon(_announce, node)
         node.follower.watch()
+        node.outside.watch()
 
 
 async def _renew_lease(node: Node, draining: trio.Event) -> None:

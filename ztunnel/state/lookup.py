@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 from ztunnel.model.address import IPAddress
 from ztunnel.model.service import IpFamilies, Service
-from ztunnel.model.workload import Waypoint, Workload
+from ztunnel.model.workload import TunnelProtocol, Waypoint, Workload
 from ztunnel.state.world import World
 
 OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT = 15001, 15006, 15008
@@ -17,6 +17,18 @@ ILLEGAL_PORTS = frozenset({OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT})
 def service_at(world: World, ip: IPAddress, namespace: str) -> Service | None:
     """The service that a client in `namespace` means by a virtual address: preferably one of its own."""
     return _preferred(world.services_at(ip), namespace)
+
+
+def concerns(world: World, ip: IPAddress) -> bool:
+    """Whether something is to be decided about calls to this address: a service's, or a workload's that
+    speaks HBONE or stands behind a waypoint. All others go where the application wanted to go, as they
+    are."""
+    if world.services_at(ip):
+        return True
+    workload = world.by_ip(ip)
+    return workload is not None and (
+        workload.protocol is not TunnelProtocol.NONE or workload.waypoint is not None
+    )
 
 
 def service_named(world: World, hostname: str, namespace: str) -> Service | None:

@@ -1,0 +1,44 @@
+"""Reads what the kernel reports through a ring buffer, as it comes and a few milliseconds' worth at a
+time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from select import EPOLLIN
+
+from ztunnel.flow.engine import Engine
+
+RECORDS = 128
+"""Read in one go: a pod that runs against a refusal must not keep established flows waiting."""
+
+_PAUSE_SECONDS = 1.0
+_GATHER_SECONDS = 0.004
+
+
+class Gatherer:
+    """One ring buffer. `pull` reads up to `RECORDS`, and returns how many there were."""
+
+    def __init__(self, engine: Engine, fd: int, pull: Callable[[], int]) -> None:
+        self._engine = engine
+        self._fd = fd
+        self._pull = pull
+
+    def watch(self) -> None:
+        """From now on."""
+        self._engine.watch(self._fd, EPOLLIN, self._woken, lambda bug: None)
+
+    def _woken(self, mask: int) -> None:
+        """The first record wakes us up; while more come, they are gathered."""
+        self._engine.rewatch(self._fd, 0)
+        self._gather()
+
+    def _gather(self) -> None:
+        try:
+            count = self._pull()
+        except BaseException:
+            self._engine.after(_PAUSE_SECONDS, self._gather)  # the engine reports it: no other before that
+            raise
+        if count:
+            self._engine.after(_GATHER_SECONDS if count < RECORDS else 0.0, self._gather)
+        else:
+            self._engine.rewatch(self._fd, EPOLLIN)
