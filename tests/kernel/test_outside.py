@@ -29,7 +29,7 @@ class Caller:
         self.kernel = kernel
         self.redirection = kernel.redirection
         self.a = kernel.enroll("a")
-        self.proxy = kernel.listen(self.a.netns, 15001)
+        self.proxy = kernel.proxy("a")
         self.redirection.addresses_known(True)
         self.redirection.renew_lease(time.monotonic_ns())
 
@@ -276,7 +276,7 @@ def test_a_socket_that_is_captured_next_leaves_nothing_behind(caller: Caller, un
     to_an_address_of_the_mesh(caller)
     sock.connect((B, 8080))
     _, peer = caller.kernel.accept(caller.proxy)
-    recalled = caller.redirection.original_destination(caller.a.cookie, peer)
+    recalled = caller.kernel.recall(caller.a.cookie, peer)
     assert recalled is not None
     assert recalled.destination == original(B, 8080)
     assert caller.redirection.outside_calls() == []

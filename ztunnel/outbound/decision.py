@@ -12,9 +12,11 @@ A pure function of the world, in the order of Istio's ztunnel (src/proxy/outboun
       any other pod: plain, to its address and target port
     7 nobody we know, or a service in mode PASSTHROUGH: plain, to where the application wanted to go
 
-Three things differ. A waypoint's own calls do not pass through it again for services either (case 2). An
-address that is both a pod's and that of a service without endpoints is refused, where ztunnel lets it out in
-plaintext. And a pod whose network is not this node's is refused: it would find none of the mesh's addresses.
+What 6 and 7 call plain does not come here while the kernel knows the mesh's addresses (`teach`), but for
+calls to a service. Three things differ. A waypoint's own calls do not pass through it again for services
+either (case 2). An address that is both a pod's and that of a service without endpoints is refused, where
+ztunnel lets it out in plaintext. And a pod whose network is not this node's is refused: it would find none of
+the mesh's addresses.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ from ztunnel.redirect.layout import (
     pull_ip,
     pull_live_flow,
     pull_pod,
-    push_listener,
     pull_record,
+    push_listener,
     push_pod,
 )
 from ztunnel.redirect.observe import Records, direct_flows, outcomes, outside_calls
