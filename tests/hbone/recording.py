@@ -25,6 +25,7 @@ from ztunnel.hbone.frame import (
     push_window_update,
 )
 from ztunnel.hbone.limits import Limits, Role
+from ztunnel.hbone.standing import Standing
 from ztunnel.hbone.stream import Stream
 
 CONNECT: Fields = ((b":method", b"CONNECT"), (b":authority", b"10.0.0.1:80"))
@@ -68,13 +69,20 @@ class RecordedStream(Stream):
 class RecordingHost:
     """Drives one h2. With `takes`, what comes is taken at once, as by a fast application."""
 
-    def __init__(self, role: Role, limits: Limits | None = None, takes: bool = True) -> None:
+    def __init__(
+        self,
+        role: Role,
+        limits: Limits | None = None,
+        takes: bool = True,
+        standing: Standing | None = None,
+    ) -> None:
         self.pushed = bytearray()
         self.events: list[Event] = []
         self.takes = takes
         self.room = True
         self.now = 100.0
-        self.h2 = H2Connection(self, role, limits or Limits(), self.now)
+        self.rounds = 0
+        self.h2 = H2Connection(self, role, limits or Limits(), self.now, standing)
 
     def push(self, frames: bytes) -> None:
         self.pushed += frames
@@ -102,7 +110,13 @@ class RecordingHost:
         self.events.append(("window", 0))
 
     def receive(self, octets: bytes) -> None:
-        self.h2.receive(memoryview(octets), self.now)
+        view = memoryview(octets)
+        while True:
+            self.rounds += 1
+            self.h2.standing.enter(self.rounds)
+            if not self.h2.receive(view, self.now):
+                break
+            view = memoryview(b"")
 
     def frames(self) -> list[FrameSeen]:
         """What was pushed since the last time, as frames."""

@@ -9,11 +9,15 @@ import pytest
 from h2.errors import ErrorCodes
 
 from tests.flow.driving import read
-from tests.hbone.peers import OK, Lab
+from tests.hbone.peers import CONNECT, OK, H2Peer, Lab
 from tests.hbone.recording import pull_frames
 from ztunnel.errors import HandshakeFailed, Unreachable
 from ztunnel.flow.flow import Counts
-from ztunnel.hbone.frame import Frame, push_frame, push_ping
+from ztunnel.flow.splice import close_with_reset
+from ztunnel.hbone.carry import Session
+from ztunnel.hbone.fields import push_fields
+from ztunnel.hbone.frame import Code, Frame, push_frame, push_headers, push_ping, push_reset
+from ztunnel.hbone.standing import CHURN, DEBT_POINTS, Standing
 
 
 def test_a_call_goes_through_and_its_bytes_are_counted_at_both_ends(lab: Lab) -> None:
@@ -221,6 +225,145 @@ def test_a_neighbours_session_does_not_feel_a_flood(lab: Lab) -> None:
     peer.write(push_ping(bytes(8)) * 2000)
     caller.sock.send(b"hello")
     assert lab.receive(app, 5) == b"hello"
+
+
+def resets(first: int, count: int) -> bytes:
+    """Tunnels that are asked for and reset at once."""
+    ids = range(first, first + 2 * count, 2)
+    block = push_fields(CONNECT)
+    return b"".join(
+        push_headers(stream_id, block, False, 16_384) + push_reset(stream_id, Code.CANCEL)
+        for stream_id in ids
+    )
+
+
+def test_rapid_resets_never_end_a_session_and_start_few_tunnels(lab: Lab) -> None:
+    server, peer, callee = lab.asked()
+    app = callee.accept()
+    sent = 0
+
+    def second() -> None:
+        """A second of the clock, in which all is read that is read then."""
+        for _ in range(50):
+            for _ in range(20):
+                lab.engine.round(0)
+            peer.pump()
+            lab.clock.move(0.02)
+
+    for _ in range(10):
+        peer.write(resets(3 + 2 * sent, 1000))
+        sent += 1000
+        second()
+    assert len(lab.callees) <= CHURN.capacity + 10 * CHURN.per_second + 100
+    assert lab.ledger.slowed > 0
+    app.send(b"still here")
+    peer.conn.send_data(1, b"and you")
+    for _ in range(10):
+        second()
+    assert peer.data[1] == b"still here"
+    assert read(app) == b"and you"
+    assert server.alive
+    assert (lab.ledger.calmed, lab.ledger.streams) == (0, 1)
+
+
+def test_who_resets_faster_than_tunnels_begin_is_read_as_fast_as_it_pays(lab: Lab) -> None:
+    server, peer, _ = lab.asked()
+    lab.go()
+    server.standing.churn.take(CHURN.capacity + DEBT_POINTS + 100, lab.engine.now)
+    peer.write(resets(3, 1000))
+    for _ in range(100):
+        lab.engine.round(0)
+    assert server.h2._peer_id < 100
+    lab.clock.move(100 / CHURN.per_second)
+    for _ in range(20):
+        lab.engine.round(0)
+        lab.clock.move(0.005)
+    assert 100 < server.h2._peer_id < 1000
+    lab.peers.clear()
+    close_with_reset(peer.link.sock)
+    lab.go()
+    assert not server.alive  # although it is not read
+
+
+def test_tunnels_of_a_peer_whose_others_came_to_nothing_begin_one_by_one(lab: Lab) -> None:
+    server, peer = lab.server_to_h2()
+    lab.go()
+    server.standing.churn.take(CHURN.capacity, lab.engine.now)
+    for stream_id in (1, 3, 5):
+        peer.conn.send_headers(stream_id, CONNECT)
+    lab.go()
+    assert lab.callees == []
+    peer.conn.reset_stream(3)
+    lab.go()
+    lab.clock.move(1.5 / CHURN.per_second)
+    lab.go()
+    assert [callee.tunnel.stream_id for callee in lab.callees] == [1]
+    lab.clock.move(0.006)
+    lab.go()
+    assert [callee.tunnel.stream_id for callee in lab.callees] == [1, 5]
+    lab.callees[1].accept()
+    lab.go()
+    assert len(peer.of(h2.events.ResponseReceived)) == 1
+    server.abort(Unreachable("gone"))
+    lab.go()
+
+
+def test_a_session_that_ends_takes_those_that_wait_with_it(lab: Lab) -> None:
+    server, peer = lab.server_to_h2()
+    lab.go()
+    server.standing.churn.take(CHURN.capacity, lab.engine.now)
+    peer.conn.send_headers(1, CONNECT)
+    lab.go()
+    lab.peers.clear()
+    peer.close()
+    lab.clock.move(10)
+    lab.go()
+    assert lab.callees == []
+    assert not server.alive
+    assert lab.ledger.streams == 0
+
+
+def test_two_sessions_of_one_peer_share_what_it_may_do(lab: Lab) -> None:
+    standing = Standing(lab.engine.now)
+    for number in (1, 2):
+        near, far = lab._links()
+        peer = H2Peer(near, client=True)
+        lab.peers.append(peer)
+        server = Session(lab.engine, far, lab.ledger, lambda *_: None, lambda _: None, standing)
+        lab.go()
+        peer.write(push_ping(bytes(8)) * 500)
+        lab.go()
+        assert not server.alive
+        assert lab.ledger.calmed == number
+    assert standing.glitches.level(lab.engine.now) < 10
+
+
+def test_what_does_not_fit_into_one_round_is_carried_in_the_next_ones(lab: Lab) -> None:
+    client, _server = lab.sessions()
+    caller, _, app = lab.joined(client)
+    frames = b"".join(push_frame(Frame.DATA, 0, 1, bytes((number % 251,))) for number in range(5000))
+    client.push(frames)
+    text = bytes(number % 251 for number in range(5000))
+    assert lab.receive(app, len(text)) == text
+    caller.sock.send(b"and on")
+    assert lab.receive(app, 6) == b"and on"
+
+
+def test_a_neighbour_has_its_turn_between_the_rounds_of_a_busy_peer(lab: Lab) -> None:
+    _server, peer, callee = lab.asked()
+    callee.accept()
+    client, _ = lab.sessions()
+    caller, _, app = lab.joined(client)
+    peer.write(push_frame(Frame.DATA, 0, 1, b"x") * 6000)
+    caller.sock.send(b"hello")
+    seen = b""
+    rounds = 0
+    while not seen:
+        lab.engine.round(0)
+        rounds += 1
+        seen = read(app) or b""
+    assert seen == b"hello"
+    assert callee.counts.up < 6000
 
 
 def test_a_bug_in_a_callback_ends_its_session_only(lab: Lab, contexts) -> None:

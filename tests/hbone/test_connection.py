@@ -9,6 +9,7 @@ import pytest
 from tests.hbone.recording import (
     CONNECT,
     CONNECT_BLOCK,
+    HELLO,
     OK,
     OK_BLOCK,
     FrameSeen,
@@ -41,6 +42,7 @@ from ztunnel.hbone.frame import (
 )
 from ztunnel.hbone.limits import Limits, Role
 from ztunnel.hbone.settings import pull_settings
+from ztunnel.hbone.standing import HEADERS_WORK, UNSTARTED_POINTS, WORK_PER_ROUND, Standing
 
 
 def test_the_first_words_are_ztunnels() -> None:
@@ -52,7 +54,7 @@ def test_the_first_words_are_ztunnels() -> None:
     assert (window.stream_id, window.number) == (0, (16 << 20) - 65_535)
     host = RecordingHost(Role.SERVER)
     host.h2.start()
-    assert pull_settings(host.frames()[0].payload) == {4: 4 << 20, 5: 1 << 20, 6: 64 << 10, 3: 200}
+    assert pull_settings(host.frames()[0].payload) == {4: 4 << 20, 5: 1 << 20, 6: 16 << 10, 3: 200}
 
 
 def test_a_tunnel_is_asked_for_and_answered() -> None:
@@ -363,7 +365,7 @@ FLOODS: dict[str, Callable[[int], bytes]] = {
     "WINDOW_UPDATE of the connection": lambda number: push_window_update(0, 1),
     "unknown frames": lambda number: push_frame(Frame.DATA, 0, 0)[:3] + b"\x55" + bytes(5),
     "GOAWAY": lambda number: push_goaway(1, 0),
-    "rapid reset": lambda number: headers(2 * number + 3) + push_reset(2 * number + 3, Code.CANCEL),
+    "padding alone": lambda number: data(1, b"", padding=200),
     "streams above the limit": lambda number: headers(2 * number + 3),
     "windows that overflow": lambda number: (
         headers(2 * number + 3) + push_window_update(2 * number + 3, 2**31 - 1)
@@ -392,11 +394,68 @@ def test_a_flood_is_answered_by_calm_within_two_thousand_frames(frames: Callable
     assert len(host.pushed) <= 64 * 1024
 
 
-def test_a_rapid_reset_opens_at_most_five_hundred_streams() -> None:
+def test_rapid_resets_cost_points_of_their_own_and_never_the_session() -> None:
     host = server()
-    with pytest.raises(PeerError):
-        flood(host, FLOODS["rapid reset"])
-    assert sum(event[0] == "opened" for event in host.events) <= 500
+    before = host.h2.standing.churn.level(host.now)
+    for number in range(300):
+        host.receive(headers(2 * number + 1))
+        host.stream(2 * number + 1).started = number < 100
+        host.receive(push_reset(2 * number + 1, Code.CANCEL))
+    assert host.h2.budget.spent == 0
+    spent = before - host.h2.standing.churn.level(host.now)
+    assert spent == pytest.approx(100 + 200 * UNSTARTED_POINTS)
+
+
+def test_streams_that_are_refused_for_want_of_room_are_no_glitches() -> None:
+    host = server()
+    host.room = False
+    for number in range(2000):
+        host.receive(headers(2 * number + 1))
+    assert host.h2.budget.spent == 0
+    assert host.h2.standing.churn.level(host.now) < 1000
+
+
+def test_all_sessions_of_a_peer_pay_out_of_one_pocket() -> None:
+    standing = Standing(100.0)
+    for _ in range(2):
+        host = RecordingHost(Role.SERVER, standing=standing)
+        host.receive(HELLO)
+        with pytest.raises(PeerError):
+            flood(host, FLOODS["PING"])
+    third = RecordingHost(Role.SERVER, standing=standing)
+    third.receive(HELLO + headers(1) + data(1, b"x"))
+    assert third.events[-1] == ("data", 1, b"x")
+    with pytest.raises(PeerError) as error:
+        third.receive(push_ping(bytes(8)))
+    assert error.value.reply == Code.ENHANCE_YOUR_CALM
+
+
+def test_what_is_left_for_later_rounds_is_read_then_and_in_order() -> None:
+    host = server()
+    host.receive(headers(1))
+    host.h2.standing.enter(-5)
+    text = bytes(range(256)) * 8
+    view = memoryview(b"".join(data(1, bytes((octet,))) for octet in text))
+    half = len(view) // 2
+    assert host.h2.receive(view[:half], host.now)
+    assert host.h2.receive(view[half:], host.now)
+    assert host.events[-1] == ("data", 1, text[:WORK_PER_ROUND])
+    rounds = 0
+    while True:
+        host.h2.standing.enter(rounds)
+        rounds += 1
+        if not host.h2.receive(memoryview(b""), host.now):
+            break
+    assert rounds == len(text) // WORK_PER_ROUND - 1
+    assert host.events[-1] == ("data", 1, text)
+
+
+def test_a_connect_weighs_more_than_a_message() -> None:
+    host = server()
+    host.h2.standing.enter(-5)
+    octets = b"".join(headers(stream_id) for stream_id in range(1, 200, 2))
+    assert host.h2.receive(memoryview(octets), host.now)
+    assert sum(event[0] == "opened" for event in host.events) <= WORK_PER_ROUND // HEADERS_WORK
 
 
 def test_streams_that_live_and_end_are_no_flood() -> None:

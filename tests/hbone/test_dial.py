@@ -70,6 +70,7 @@ async def test_a_peer_without_tls_is_a_failure_and_its_socket_closed(
         with accepted:
             accepted.send(b"220 smtp\r\n")
             accepted.shutdown(socket.SHUT_WR)
+            await trio.lowlevel.wait_readable(accepted)
             accepted.recv(10_000)
 
     async with trio.open_nursery() as nursery:

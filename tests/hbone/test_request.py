@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ztunnel.errors import PeerError
-from ztunnel.hbone.fields import FieldReader, Fields
+from ztunnel.hbone.decoder import FieldReader
+from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.request import (
     Baggage,
     ConnectRequest,

@@ -7,6 +7,8 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from ipaddress import IPv4Address
 from random import Random
 
 import pytest
@@ -15,17 +17,19 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.builders import identity, workload
 from tests.flow.driving import Bugs
-from tests.identity.builders import PEM, Authority, pem_of
+from tests.identity.builders import PEM, Authority, Leaf, pem_of
 from tests.inbound.parts import Desk, Pod, Signer, Sockets, now, peer_of
 from ztunnel.errors import ConnectionFailed, Drained, NoCertificate
 from ztunnel.flow.drive import drive
 from ztunnel.flow.engine import Engine
+from ztunnel.flow.share import Shares
 from ztunnel.hbone.carry import Session
+from ztunnel.hbone.frame import push_ping
 from ztunnel.hbone.limits import Ledger
 from ztunnel.hbone.link import TlsLink, link
 from ztunnel.identity.rotate import Certificates
 from ztunnel.identity.secure import client_context
-from ztunnel.inbound.serve import _PER_PEER, HANDSHAKE_SECONDS, Handshakes
+from ztunnel.inbound.serve import FIRST_BYTE_SECONDS, Handshakes
 from ztunnel.model.identity import SpiffeId
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(20)]
@@ -69,16 +73,22 @@ class Node:
         self.engine.close()
         assert not self.bugs
 
-    def call(self) -> socket.socket:
-        """A peer's socket; the other end was accepted."""
+    def call(self, pod: str = "") -> socket.socket:
+        """A peer's socket; the other end was accepted, for that pod."""
         client, accepted = self.sockets.call(self.listener)
+        if pod:
+            called = self.sockets.pod(workload(pod).at("127.0.0.1"))
+            self.handshakes.accepted(called, accepted, peer_of(accepted))
+            return client
         self.handshakes.accepted(self.pod, accepted, peer_of(accepted))
         return client
 
     def context(self, who: SpiffeId = CALLER, root: Authority | None = None) -> ssl.SSLContext:
-        root = root or self.signer.root
-        leaf = self.signer.leaf(who)
-        chain = leaf.signed_by(root).public_bytes(PEM).decode()
+        return self.present(self.signer.leaf(who), root or self.signer.root)
+
+    def present(self, leaf: Leaf, signer: Authority, *more: Authority) -> ssl.SSLContext:
+        """A client that presents this leaf, and these certificates behind it."""
+        chain = leaf.signed_by(signer).public_bytes(PEM).decode() + "".join(each.pem for each in more)
         return client_context(pem_of(leaf.key), chain, self.signer.root.pem)
 
     async def shake(self, context: ssl.SSLContext | None = None) -> TlsLink:
@@ -166,10 +176,10 @@ async def test_a_peer_that_says_nothing_is_closed_at_the_deadline(
         nursery.start_soon(node.certificates.run)
         nursery.start_soon(node.handshakes.run, contain)
         client = node.call()
-        await trio.sleep(HANDSHAKE_SECONDS - 0.1)
+        await trio.sleep(FIRST_BYTE_SECONDS - 0.1)
         assert node.handshakes.failed_total == 0
         await trio.sleep(0.2)
-        await node.refused("in time")
+        await node.refused("said nothing")
         assert client.recv(1) == b""
         nursery.cancel_scope.cancel()
     node.engine.close()
@@ -179,12 +189,14 @@ async def test_without_a_certificate_of_our_own_nobody_is_served(node: Node) -> 
     node.signer.error = NoCertificate("the authority is away")
     async with node.running():
         client = node.call()
+        client.send(b"x")
         await node.refused("the authority is away")
-        await node.until(lambda: client.recv(1) == b"")
+        with pytest.raises(ConnectionResetError):  # with its byte unread
+            client.recv(1)
 
 
 async def test_a_workload_that_left_between_accept_and_handshake_is_not_served(node: Node) -> None:
-    node.call()
+    node.call().send(b"x")
     node.desk.publish(removed=[POD.uid])
     async with node.running():
         await node.refused("the workload has left the mesh")
@@ -215,22 +227,88 @@ async def test_sessions_are_drained_when_the_pod_leaves(node: Node) -> None:
 async def test_too_many_silent_connections_of_one_peer_keep_only_itself_waiting(
     node: Node, autojump_clock: MockClock
 ) -> None:
+    places = node.handshakes._places = Shares(20)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(node.certificates.run)
         nursery.start_soon(node.handshakes.run, contain)
         clients = []
-        for _ in range(_PER_PEER + 3):
+        for _ in range(23):
             clients.append(node.call())
             await wait_all_tasks_blocked()
         assert node.handshakes.failed_total == 3
         assert [client.recv(1) for client in clients[-3:]] == [b""] * 3
-        await trio.sleep(HANDSHAKE_SECONDS + 1)
-        assert node.handshakes.failed_total == _PER_PEER + 3
-        node.call()
+        assert "most of them from this address" in node.desk.lines[0]
+        honest = node.call(pod="another")
         await wait_all_tasks_blocked()
-        assert node.handshakes.failed_total == _PER_PEER + 3
+        assert node.handshakes.failed_total == 4
+        assert clients[19].recv(1) == b""
+        with pytest.raises(BlockingIOError):
+            honest.recv(1)
+        await trio.sleep(FIRST_BYTE_SECONDS + 1)
+        assert node.handshakes.failed_total == 24
+        assert "said nothing" in node.desk.lines[-1]
+        assert len(places) == 0
         nursery.cancel_scope.cancel()
     node.engine.close()
+
+
+async def test_handshakes_of_one_address_have_a_rate(node: Node, autojump_clock: MockClock) -> None:
+    source = node.handshakes._sources.of(IPv4Address("127.0.0.9"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.certificates.run)
+        nursery.start_soon(node.handshakes.run, contain)
+        source.bucket.take(2000, node.engine.clock())
+        assert node.call().recv(1) == b""
+        await node.refused("too many handshakes from this address")
+        source.bucket.give(2000)
+        client = node.call()
+        await wait_all_tasks_blocked()
+        with pytest.raises(BlockingIOError):
+            client.recv(1)
+        nursery.cancel_scope.cancel()
+    node.engine.close()
+
+
+async def test_who_was_cut_off_finds_its_points_spent_in_the_next_session(node: Node) -> None:
+    async with node.running():
+        for _ in range(2):
+            session = await node.session()
+            session.push(push_ping(bytes(8)) * 500)
+            await node.until(lambda: not node.handshakes.sessions(POD.uid))
+        assert node.ledger.calmed == 2
+        session = await node.session()
+        session.push(push_ping(bytes(8)) * 40)
+        await node.until(lambda: not node.handshakes.sessions(POD.uid))
+        assert node.ledger.calmed == 3
+        source = node.handshakes._sources.of(IPv4Address("127.0.0.9"))
+        assert source.bucket.level(node.engine.clock()) < 1024 - 2 * 50
+
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize("what", ["expired", "not yet", "foreign root", "no intermediate", "foreign issuer"])
+async def test_why_a_certificate_was_refused_is_in_the_log(node: Node, what: str) -> None:
+    root, foreign, leaf = node.signer.root, Authority.root("elsewhere"), node.signer.leaf(CALLER)
+    child = root.child()
+    context, reason = {
+        "expired": (node.present(leaf.but(begin=now() - 2 * HOUR, end=now() - HOUR), root), "has expired"),
+        "not yet": (node.present(leaf.but(begin=now() + HOUR, end=now() + 2 * HOUR), root), "not yet valid"),
+        "foreign root": (node.present(leaf, foreign, foreign), "its root is none of ours"),
+        "no intermediate": (node.present(leaf, child), "presented without its intermediate"),
+        "foreign issuer": (node.present(leaf, foreign), "its root is none of ours"),
+    }[what]
+    async with node.running():
+        await node.shake(context)
+        await node.refused("the peer's certificate was refused")
+        assert reason in node.desk.lines[0]
+
+
+async def test_an_intermediate_that_is_presented_is_used(node: Node) -> None:
+    child = node.signer.root.child()
+    async with node.running():
+        await node.shake(node.present(node.signer.leaf(CALLER), child, child))
+        await node.until(lambda: node.handshakes.sessions(POD.uid))
 
 
 async def test_a_process_that_stops_closes_whoever_waits(node: Node, autojump_clock: MockClock) -> None:

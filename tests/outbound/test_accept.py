@@ -12,7 +12,7 @@ from tests.inbound.parts import Sockets
 from tests.outbound.parts import Desk, address_of, is_reset
 from ztunnel.errors import Drained
 from ztunnel.flow.engine import Engine
-from ztunnel.hbone.fields import FieldReader
+from ztunnel.hbone.decoder import FieldReader
 from ztunnel.model.address import parse_endpoint
 from ztunnel.model.workload import SameNode
 from ztunnel.outbound.connect import TunnelCall

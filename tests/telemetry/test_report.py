@@ -181,6 +181,32 @@ def test_a_level_that_is_changed_counts_from_the_next_line_on() -> None:
     assert office.rows() == {"-": (1, 1, 0, 0, 0)}
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_failures_of_one_cause_and_source_are_gathered_and_all_counted(as_json: bool) -> None:
+    office = Office(as_json=as_json)
+    other = parse_endpoint("10.0.0.9:1")
+    for _ in range(500):
+        office.report.refuse(JOURNEY, SOURCE, Denied("no", "shop/deny"))
+        office.report.close(office.report.open(JOURNEY, SOURCE, Counts()), Unreachable("gone"))
+        office.report.deny_early(Direction.INBOUND, SOURCE, JOURNEY.destination, "TLS handshake: bad")
+    office.report.refuse(JOURNEY, other, Denied("no", "shop/deny"))
+    assert len(office.lines) == 31
+    assert "10.0.0.9" in office.lines[-1]
+    office.seconds += 1
+    office.report.flush()
+    mark = '"count":490' if as_json else " count=490"
+    assert [mark in line for line in office.lines[31:]] == [True] * 3
+    assert office.rows()["DENY"][2] == 501
+    assert office.rows()["CONNECT"][1] == 500
+
+
+def test_connections_that_end_in_order_are_not_gathered() -> None:
+    office = Office()
+    for _ in range(50):
+        office.report.close(office.report.open(JOURNEY, SOURCE, Counts()))
+    assert len(office.lines) == 50
+
+
 def test_lines_can_be_json() -> None:
     office = Office("debug", as_json=True)
     office.report.close(office.report.open(JOURNEY, SOURCE, Counts()))

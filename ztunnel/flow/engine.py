@@ -51,6 +51,7 @@ class Engine:
         self._ends: list[Callable[[], None]] = []
         self._afterwards: list[Callable[[], None]] = []
         self._posted: list[Callable[[], None]] = []
+        self._later: list[Callable[[], None]] = []
         self._timers = Timers()
         self.wake: Callable[[], None] | None = None
         self.now = clock()
@@ -90,6 +91,12 @@ class Engine:
         del self._abandon[fd]
         self._gone.add(fd)
 
+    def next_round(self, callback: Callable[[], None]) -> None:
+        """Call back once in the next round, after what is ready then: for work that is done in parts, so
+        that others have their turn between them."""
+        self._later.append(callback)
+        self._wake()
+
     def at_round_end(self, callback: Callable[[], None]) -> None:
         """Call back once, when everything that is ready in this round has been handled."""
         self._ends.append(callback)
@@ -120,7 +127,7 @@ class Engine:
     @property
     def has_calls(self) -> bool:
         """Whether something is to be called without waiting for anything."""
-        return bool(self._ends or self._posted or self._afterwards)
+        return bool(self._ends or self._posted or self._afterwards or self._later)
 
     @property
     def next_timer(self) -> float:
@@ -152,6 +159,7 @@ class Engine:
         events = self._epoll.poll(wait, EVENTS_PER_ROUND)
         self.now = now = self.clock()
         self.number += 1
+        later, self._later = self._later, []
         ready, gone = self._ready, self._gone
         gone.clear()
         for fd, mask in events:
@@ -164,6 +172,8 @@ class Engine:
             except Exception as bug:  # noqa: BLE001 - the boundary for bugs of flows: one flow ends, not all
                 self._bug(bug, self._abandon.get(fd))
         busy = bool(events)
+        if later:
+            busy = self._call(later)
         if self._timers.next_at <= now:
             busy = self._call(self._timers.due(now)) or busy
         while self._posted or self._ends or self._afterwards:

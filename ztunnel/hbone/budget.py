@@ -1,13 +1,12 @@
 """The budget for what a peer may do that costs us more than it costs the peer.
 
-Each glitch (a stream reset early, a control frame nobody asked for, an empty frame) takes points; time and
+Each glitch (a control frame nobody asked for, an empty frame, an error of a stream) takes points; time and
 streams that end as they should give points back. A peer that runs out is told to calm down and loses its
 session. The points are counted from frame headers, before anything is parsed further: h2 for instance
-spends 30 us on a frame of 13 bytes, so 232 KiB/s of them saturate a core.
+spends 30 us on a frame of 13 bytes, so 232 KiB/s of them saturate a core. They come out of two pockets, the
+session's and the peer's (`standing`), so that a new session brings no new ones.
 
-The rule for resets is Envoy's (`premature_reset_total_stream_count` 500, a stream that lived under 1 s,
-more than half of all) in the form of a bucket: each early reset takes a point, each stream that ended
-orderly gives one back.
+Streams that the peer resets early cost points of another kind (`Standing.churn`).
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from __future__ import annotations
 from enum import IntEnum
 
 from ztunnel.errors import PeerError
+from ztunnel.flow.rate import Bucket
 from ztunnel.hbone.frame import Code
 
 CAPACITY_POINTS = 400
 POINTS_PER_SECOND = 40
-EARLY_SECONDS = 1.0
 UPDATES_PER_FRAME = 10
 UPDATES_SPARE = 1000
 
@@ -27,7 +26,6 @@ UPDATES_SPARE = 1000
 class Glitch(IntEnum):
     """What costs points, and how many."""
 
-    EARLY_RESET = 1
     OUR_RESET = 1
     REFUSED = 1
     PING = 1
@@ -49,9 +47,11 @@ class GlitchBudget:
             `UPDATES_PER_FRAME`.
     """
 
-    __slots__ = ("_at", "_left", "spent", "updates")
+    __slots__ = ("_at", "_left", "_peer", "spent", "updates")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, peer: Bucket) -> None:
+        """`peer` are the points of all its sessions."""
+        self._peer = peer
         self._at = now
         self._left = float(CAPACITY_POINTS)
         self.updates = UPDATES_SPARE
@@ -67,12 +67,13 @@ class GlitchBudget:
         refilled = self._left + (now - self._at) * POINTS_PER_SECOND
         self._left = min(refilled, CAPACITY_POINTS) - points
         self._at = now
-        if self._left < 0:
+        if self._peer.take(points, now) < 0 or self._left < 0:
             raise PeerError("too many frames that carry nothing", Code.ENHANCE_YOUR_CALM)
 
     def give_back(self) -> None:
         """A stream ended as it should."""
         self._left += 1
+        self._peer.give(1)
 
     def spend_update(self, now: float) -> None:
         """A WINDOW_UPDATE came: free as long as we send data that it can be about.

@@ -13,6 +13,7 @@ CONNECT within what the caller gives.
 from __future__ import annotations
 
 import socket
+from collections import deque
 from collections.abc import Callable
 
 from ztunnel.errors import ConnectionFailed, HandshakeFailed, PeerError, Unreachable
@@ -28,11 +29,15 @@ from ztunnel.hbone.join import Tunnel
 from ztunnel.hbone.limits import Ledger, Role
 from ztunnel.hbone.link import TlsLink
 from ztunnel.hbone.relay import Pipe
+from ztunnel.hbone.standing import DEBT_POINTS, Standing
 from ztunnel.hbone.stream import Stream
 
 READ_BYTES = 192 * 1024 - HEADER_BYTES
 """One read of bulk becomes one DATA frame of so many bytes, header included: a whole number of TLS
 records."""
+
+_NOTHING = memoryview(b"")
+_STEP_SECONDS = 0.005
 
 _PING = b"ztunnel\0"
 _DRAIN_PING = b"ztunnel\1"
@@ -49,18 +54,21 @@ class Session:
         tunnels: those that have not ended, in no order.
         waiting: those that have bytes to send and may not.
         idle_since: monotonic seconds since there has been no tunnel; None while there are some.
+        calmed: whether it was closed for what the peer did on it.
         read_bytes, reads: how much to read from an application at once, and how often per wake-up.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what differs between sessions comes last)
         self,
         engine: Engine,
         link: TlsLink,
         ledger: Ledger,
         on_end: OnSessionEnd,
         on_request: OnRequest | None = None,
+        standing: Standing | None = None,
     ) -> None:
-        """Begin on a link whose handshake is done: as the server with `on_request`, as the client without."""
+        """Begin on a link whose handshake is done: as the server with `on_request`, as the client without.
+        `standing` is the peer's where it is known from other sessions."""
         self.engine = engine
         self.ledger = ledger
         self.tls = link.tls
@@ -75,13 +83,18 @@ class Session:
         self._draining = False
         self._pinged = False
         self._glitches_told = 0
+        self._reads_later = False
+        self.calmed = False
+        self._slowed: deque[IncomingTunnel] = deque()
         role = Role.CLIENT if on_request is None else Role.SERVER
         self.pipe = Pipe(engine, link, self, ledger.limits.control_backlog_bytes)
         self.push = self.pipe.push
-        self.h2 = H2Connection(self, role, ledger.limits, engine.now)
+        self.h2 = H2Connection(self, role, ledger.limits, engine.now, standing)
+        self.standing = self.h2.standing
         ledger.sessions += 1
         self._set_reads()
         self._timer: Timer = engine.after(ledger.limits.settings_seconds, self._unsettled)
+        self._start_timer: Timer | None = None
         self.pipe.start()
         self.h2.start()
 
@@ -145,9 +158,39 @@ class Session:
         return tunnel
 
     def on_opened(self, stream: Stream) -> None:
-        assert self._on_request is not None
         assert isinstance(stream, IncomingTunnel)
-        self._on_request(stream)
+        if not self._slowed and self.standing.churn.level(self.engine.now) > 0:
+            self._start(stream)
+        else:
+            self._slowed.append(stream)
+            self.ledger.slowed += 1
+            self._start_later()
+
+    def _start(self, tunnel: IncomingTunnel) -> None:
+        assert self._on_request is not None
+        tunnel.started = True
+        self._on_request(tunnel)
+
+    def _start_later(self) -> None:
+        """Too many of the peer's tunnels came to nothing: these begin one by one."""
+        if self._start_timer is None:
+            wait = self.standing.churn.seconds_until(1, self.engine.now)
+            self._start_timer = self.engine.after(max(wait, _STEP_SECONDS), self._start_slowed)
+
+    def _start_slowed(self) -> None:
+        self._start_timer = None
+        slowed, churn, now = self._slowed, self.standing.churn, self.engine.now
+        while slowed and self.alive and churn.level(now) >= 1:
+            churn.take(1, now)
+            tunnel = slowed.popleft()
+            try:
+                self._start(tunnel)
+            except BaseException as bug:
+                tunnel.abort(ConnectionFailed(f"internal error: {bug!r}"))
+                self._start_later()
+                raise
+        if slowed and self.alive:
+            self._start_later()
 
     def on_settings(self) -> None:
         self._set_reads()
@@ -177,16 +220,42 @@ class Session:
     def received(self, untrusted: memoryview) -> None:
         if self._on_end is None:
             return
-        h2 = self.h2
+        h2, engine, standing = self.h2, self.engine, self.standing
+        standing.enter(engine.number)
         try:
-            h2.receive(untrusted, self.engine.now)
+            if h2.receive(untrusted, engine.now) or standing.churn.level(engine.now) < -DEBT_POINTS:
+                self._read_later()
         except PeerError as error:
-            self.ledger.calmed += error.reply == Code.ENHANCE_YOUR_CALM
+            self.calmed = error.reply == Code.ENHANCE_YOUR_CALM
+            self.ledger.calmed += self.calmed
             self._close(error.reply, HandshakeFailed(f"HTTP/2: {error} ({code_name(error.reply)})"))
         spent = h2.budget.spent
         if spent != self._glitches_told:
             self.ledger.glitches += spent - self._glitches_told
             self._glitches_told = spent
+
+    def _read_later(self) -> None:
+        """The peer sent more than is done for it in a round. The rest waits for the next one, or until its
+        debt is paid."""
+        if self._reads_later:
+            return
+        self._reads_later = True
+        self.pipe.pause()
+        wait = self.standing.churn.seconds_until(-DEBT_POINTS, self.engine.now)
+        if wait:
+            self.engine.after(wait, self._read_on)
+        else:
+            self.engine.next_round(self._read_on)
+
+    def _read_on(self) -> None:
+        self._reads_later = False
+        try:
+            self.received(_NOTHING)
+        except BaseException as bug:  # the engine ends what raises in a descriptor's callback, not here
+            self.broken(ConnectionFailed(f"internal error: {bug!r}"))
+            raise
+        if not self._reads_later:
+            self.pipe.resume()
 
     def unblocked(self) -> None:
         self._resume_waiting()
@@ -204,6 +273,8 @@ class Session:
     def left(self, tunnel: Tunnel) -> None:
         """A tunnel has ended."""
         self.tunnels.discard(tunnel)
+        if self._slowed and not tunnel.started and isinstance(tunnel, IncomingTunnel):
+            self._slowed.remove(tunnel)  # at most as many as streams may be open
         self.ledger.streams -= 1
         if not self.tunnels:
             self.idle_since = self.engine.now

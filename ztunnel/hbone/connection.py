@@ -13,7 +13,8 @@ from __future__ import annotations
 from ztunnel.errors import PeerError
 from ztunnel.hbone.block import EXTRA_BYTES, HeaderBlock, begin_block
 from ztunnel.hbone.budget import Glitch
-from ztunnel.hbone.fields import FieldReader, Fields
+from ztunnel.hbone.decoder import FieldReader
+from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.frame import (
     ACK,
     DEFAULT_FRAME_BYTES,
@@ -36,6 +37,7 @@ from ztunnel.hbone.frame import (
 from ztunnel.hbone.host import Host
 from ztunnel.hbone.limits import Limits, Role
 from ztunnel.hbone.settings import pull_settings
+from ztunnel.hbone.standing import HEADERS_WORK, UNSTARTED_POINTS, Standing
 from ztunnel.hbone.stream import Stream
 from ztunnel.hbone.streams import HEADERS_BYTES, Streams
 from ztunnel.hbone.validity import check_request, check_response, check_trailers
@@ -55,8 +57,11 @@ class H2Connection(Streams):
 
     __slots__ = ("_fields", "_fields_limit", "_refusing", "frame_bytes", "open_streams", "settled")
 
-    def __init__(self, host: Host, role: Role, limits: Limits, now: float) -> None:
-        super().__init__(host, role, limits, now)
+    def __init__(
+        self, host: Host, role: Role, limits: Limits, now: float, standing: Standing | None = None
+    ) -> None:
+        """`standing` is the peer's where it has other sessions."""
+        super().__init__(host, role, limits, now, standing or Standing(now))
         self.settled = False
         self.frame_bytes = DEFAULT_FRAME_BYTES
         self.open_streams = limits.open_streams
@@ -160,6 +165,7 @@ class H2Connection(Streams):
 
     def _on_block(self, block: HeaderBlock) -> None:
         """A whole header block. It is decoded whatever comes of it: the decoder's state depends on it."""
+        self.standing.work_left -= HEADERS_WORK
         fields = self._fields.read(bytes(block.octets))
         stream = self.streams.get(block.stream_id)
         if stream is None:
@@ -176,8 +182,12 @@ class H2Connection(Streams):
 
     def _on_request(self, block: HeaderBlock, fields: Fields) -> None:
         self._open_peers(block.stream_id)
-        if self._refusing or len(self.streams) >= self._limits.accept_streams or not self._host.admits():
-            self.budget.spend(Glitch.REFUSED, self.now)
+        if len(self.streams) >= self._limits.accept_streams:
+            self.budget.spend(Glitch.REFUSED, self.now)  # it knows better
+            self._refuse(block, Code.REFUSED_STREAM)
+            return
+        if self._refusing or not self._host.admits():
+            self.standing.churn.take(UNSTARTED_POINTS, self.now)
             self._refuse(block, Code.REFUSED_STREAM)
             return
         try:

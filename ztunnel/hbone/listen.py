@@ -5,10 +5,14 @@ from __future__ import annotations
 import socket
 import ssl
 
-from ztunnel.hbone.link import TlsLink, link
+import trio
+
+from ztunnel.hbone.link import Compute, TlsLink, link
 
 
-async def welcome(sock: socket.socket, context: ssl.SSLContext) -> TlsLink:
+async def welcome(
+    sock: socket.socket, context: ssl.SSLContext, compute: Compute = trio.to_thread.run_sync
+) -> TlsLink:
     """Do the server's side of the TLS handshake on an accepted nonblocking socket. The caller sets the
     deadline.
 
@@ -19,7 +23,7 @@ async def welcome(sock: socket.socket, context: ssl.SSLContext) -> TlsLink:
     """
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return await link(sock, context, server_side=True)
+        return await link(sock, context, server_side=True, compute=compute)
     except BaseException:
         sock.close()
         raise

@@ -6,6 +6,9 @@ receive ── header ──> DATA: `_begin_data` says who gets it; its bytes ar
                  └──> any other: counted, its payload skipped (`_skip`)
 ```
 
+What is done for a peer in one round of the engine is bounded (`Standing.work_left`): what it sent beyond that
+is kept, and read when `receive` is called again.
+
 This is the hot loop of the data path: a DATA frame that is whole costs no object but the view of its
 payload. That is why the protocol's state is a subclass (`H2Connection`) and not a second object.
 """
@@ -18,6 +21,7 @@ from ztunnel.errors import PeerError
 from ztunnel.hbone.block import HeaderBlock
 from ztunnel.hbone.budget import Glitch, GlitchBudget
 from ztunnel.hbone.frame import END_STREAM, HEADER, HEADER_BYTES, MAX_STREAM_ID, PADDED, PREFACE, Code, Frame
+from ztunnel.hbone.standing import Standing
 from ztunnel.hbone.stream import Stream
 
 FrameMethod = Callable[[int, int, bytes], None]
@@ -30,7 +34,8 @@ class FrameReader:
     Attributes:
         now: monotonic seconds of the last `receive`.
         streams: the open streams by id.
-        budget: what the peer may still do without carrying anything.
+        budget: what the session may still do without carrying anything.
+        standing: what the peer may still do, on all its sessions.
     """
 
     __slots__ = (
@@ -45,13 +50,15 @@ class FrameReader:
         "_target",
         "budget",
         "now",
+        "standing",
         "streams",
     )
 
-    def __init__(self, frame_limit_bytes: int, expect_preface: bool, now: float) -> None:
+    def __init__(self, frame_limit_bytes: int, expect_preface: bool, now: float, standing: Standing) -> None:
         self.now = now
         self.streams: dict[int, Stream] = {}
-        self.budget = GlitchBudget(now)
+        self.standing = standing
+        self.budget = GlitchBudget(now, standing.glitches)
         self._frame_limit = frame_limit_bytes
         self._methods: Mapping[int, tuple[int, FrameMethod]] = {}
         self._preface = PREFACE if expect_preface else b""
@@ -78,8 +85,12 @@ class FrameReader:
         """Bytes of a stream's DATA frame that are not its payload."""
         raise NotImplementedError
 
-    def receive(self, untrusted: memoryview, now: float) -> None:
+    def receive(self, untrusted: memoryview, now: float) -> bool:
         """What the peer sent. The streams and the host hear of it before this returns.
+
+        Returns:
+            True where the peer sent more than is done for it in a round: call again in the next one, with
+            nothing or with what came.
 
         Raises:
             PeerError: the connection is over; `reply` is the code to say it with.
@@ -88,8 +99,12 @@ class FrameReader:
         view, at = self._resume(untrusted)
         end = len(view)
         unpack = HEADER.unpack_from
-        streams = self.streams
+        streams, standing = self.streams, self.standing
         while end - at >= HEADER_BYTES:
+            if standing.work_left <= 0:
+                self._partial = bytes(view[at:])
+                return True
+            standing.work_left -= 1
             head, flags, stream_id = unpack(view, at)
             if head & 0xFF or flags & PADDED or self._block is not None:
                 after = self._other_frame(view, at)
@@ -114,6 +129,7 @@ class FrameReader:
             at = stop
         if at < end:
             self._partial = bytes(view[at:])
+        return False
 
     def _resume(self, view: memoryview) -> tuple[memoryview, int]:
         """Finish what an earlier piece began. Returns where to go on."""
@@ -188,6 +204,8 @@ class FrameReader:
         padding = view[at]
         if padding >= length:
             raise PeerError("more padding than payload", Code.PROTOCOL_ERROR)
+        if length == padding + 1 and not flags & END_STREAM:
+            self.budget.spend(Glitch.EMPTY, self.now)
         target = self._begin_data(self.streams.get(stream_id), stream_id, length, flags)
         if target is None:
             self._discard(padding + 1)

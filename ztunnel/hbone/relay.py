@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Callable
-from select import EPOLLIN, EPOLLOUT
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from typing import Any, Protocol
 
 from ztunnel.errors import ConnectionFailed, Unreachable
@@ -65,6 +65,7 @@ class Pipe:
         "_fd",
         "_incoming",
         "_outgoing",
+        "_paused",
         "_pending",
         "_read_into",
         "_sock",
@@ -95,6 +96,7 @@ class Pipe:
         self._incoming = link.incoming
         self._outgoing = link.outgoing
         self._unsent: memoryview | None = None
+        self._paused = False
         self._control = bytearray()
         self._control_limit = control_limit_bytes
 
@@ -121,6 +123,22 @@ class Pipe:
             Lingering(self.engine, self._sock, linger_seconds)
         else:
             self._sock.close()
+
+    def pause(self) -> None:
+        """Read nothing more: the peer's bytes stay in the socket, and soon in the peer."""
+        if self.open and not self._paused:
+            self._paused = True
+            self._rewatch()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self.open and self._paused:
+            self._paused = False
+            self._rewatch()
+
+    def _rewatch(self) -> None:
+        events = 0 if self._paused else EPOLLIN
+        self.engine.rewatch(self._fd, events | EPOLLOUT if self.blocked else events)
 
     # Sending.
 
@@ -197,7 +215,7 @@ class Pipe:
         if sent < len(cipher):
             self._unsent = memoryview(cipher)[sent:]
             self.blocked = True
-            self.engine.rewatch(self._fd, EPOLLIN | EPOLLOUT)
+            self._rewatch()
 
     def _writable(self) -> None:
         unsent = self._unsent
@@ -217,7 +235,7 @@ class Pipe:
         self._send()
         if self.blocked:
             return
-        self.engine.rewatch(self._fd, EPOLLIN)
+        self._rewatch()
         if self._control:
             control, self._control = self._control, bytearray()
             self.push(bytes(control))
@@ -229,6 +247,10 @@ class Pipe:
         if mask & EPOLLOUT:
             self._writable()
         if not mask & ~EPOLLOUT or not self.open:
+            return
+        if self._paused:
+            if mask & (EPOLLERR | EPOLLHUP):  # which would not stop to be reported
+                self._ends.broken(None)
             return
         inbox = self.engine.inbox.view
         try:

@@ -22,6 +22,7 @@ class Stream:
         local_closed, remote_closed: END_STREAM was sent, has come.
         closed: the stream is over; no `on_` method is called any more.
         opened_at: monotonic seconds.
+        started: whether anything has been done for it.
     """
 
     __slots__ = (
@@ -31,6 +32,7 @@ class Stream:
         "opened_at",
         "remote_closed",
         "send_window",
+        "started",
         "stream_id",
         "window",
     )
@@ -44,6 +46,7 @@ class Stream:
         self.remote_closed = False
         self.closed = False
         self.opened_at = 0.0
+        self.started = False
 
     def on_answer(self, untrusted: Fields, end: bool) -> None:
         """The response to our CONNECT; with `end`, nothing will follow it."""

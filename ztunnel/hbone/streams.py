@@ -14,7 +14,7 @@ adopted ── END_STREAM sent ──> local_closed ──┐
 from __future__ import annotations
 
 from ztunnel.errors import PeerError
-from ztunnel.hbone.budget import EARLY_SECONDS, Glitch
+from ztunnel.hbone.budget import Glitch
 from ztunnel.hbone.frame import (
     DEFAULT_WINDOW,
     END_STREAM,
@@ -27,8 +27,12 @@ from ztunnel.hbone.frame import (
 from ztunnel.hbone.host import Host
 from ztunnel.hbone.limits import Limits, Role
 from ztunnel.hbone.reader import FrameReader
+from ztunnel.hbone.standing import UNSTARTED_POINTS, Standing
 from ztunnel.hbone.stream import Stream
 from ztunnel.hbone.window import ReceiveWindow
+
+EARLY_SECONDS = 1.0
+"""A stream that the peer resets sooner came to nothing (Envoy's premature_reset_min_stream_lifetime)."""
 
 _RESETS_REMEMBERED = 256
 _GAPS_REMEMBERED = 16
@@ -59,8 +63,8 @@ class Streams(FrameReader):
         "send_window",
     )
 
-    def __init__(self, host: Host, role: Role, limits: Limits, now: float) -> None:
-        super().__init__(limits.frame_bytes, role is Role.SERVER, now)
+    def __init__(self, host: Host, role: Role, limits: Limits, now: float, standing: Standing) -> None:
+        super().__init__(limits.frame_bytes, role is Role.SERVER, now, standing)
         self._host = host
         self._limits = limits
         self.role = role
@@ -121,8 +125,13 @@ class Streams(FrameReader):
     def _close_local(self, stream: Stream) -> None:
         stream.local_closed = True
         if stream.remote_closed:
-            self.budget.give_back()
-            self._drop(stream)
+            self._drop_in_order(stream)
+
+    def _drop_in_order(self, stream: Stream) -> None:
+        """Both sides have ended it: that pays for one that came to nothing."""
+        self.budget.give_back()
+        self.standing.churn.give(1)
+        self._drop(stream)
 
     def _drop(self, stream: Stream) -> None:
         stream.closed = True
@@ -192,8 +201,7 @@ class Streams(FrameReader):
             return
         stream.remote_closed = True
         if stream.local_closed:
-            self.budget.give_back()
-            self._drop(stream)
+            self._drop_in_order(stream)
         stream.on_end()
 
     def _stream_error(self, stream: Stream, code: Code) -> None:
@@ -215,11 +223,10 @@ class Streams(FrameReader):
             else:
                 self._reset[stream_id] = -1
             return
-        early = self.now - stream.opened_at < EARLY_SECONDS
+        if self.role is Role.SERVER and self.now - stream.opened_at < EARLY_SECONDS:
+            self.standing.churn.take(1 if stream.started else UNSTARTED_POINTS, self.now)
         self._drop(stream)
         stream.on_reset(int.from_bytes(payload, "big"))
-        if early and self.role is Role.SERVER:
-            self.budget.spend(Glitch.EARLY_RESET, self.now)
 
     def _on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:

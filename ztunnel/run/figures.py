@@ -36,6 +36,11 @@ def register_figures(node: Node) -> None:
         "ztunnel_hbone_calmed_total", "Sessions closed for too many glitches", lambda: ledger.calmed
     )
     figures.counter(
+        "ztunnel_hbone_slowed_total",
+        "Tunnels that waited because too many of their peer's had come to nothing",
+        lambda: ledger.slowed,
+    )
+    figures.counter(
         "ztunnel_hbone_handshakes_failed_total",
         "Connections on 15008 that became no session",
         lambda: node.handshakes.failed_total,

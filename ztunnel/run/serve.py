@@ -38,6 +38,7 @@ from ztunnel.xds.subscriber import Subscriber, Update, describe_node
 LEASE_SECONDS = 0.5
 _RETRY_SECONDS = (0.01, 15.0)
 _LOOK_SECONDS = 0.25
+_FLUSH_SECONDS = 1.0
 _COLLECT_AT = 10_000
 """New objects that hold others until the youngest are looked through: those of some hundred connections."""
 
@@ -110,6 +111,7 @@ async def run_parts(node: Node, plane: ControlPlane, listeners: Listeners, stop:
             nursery.start_soon(_follow_world, node, plane, received)
             nursery.start_soon(_serve_pods, node, received, draining)
             nursery.start_soon(_keep_sessions, node)
+            nursery.start_soon(_flush_log, node)
             await stop.asked.wait()
             refuse_new()
             await _drain(node, stop)
@@ -253,6 +255,13 @@ async def _announce(node: Node) -> None:
     node.reporting.log.info(
         "ready", pods=_up(node), workloads=len(world.workloads), policies=len(world.policies)
     )
+
+
+async def _flush_log(node: Node) -> None:
+    """Lines of failures that came too often wait for the end of their second."""
+    while True:
+        await trio.sleep(_FLUSH_SECONDS)
+        node.outbound.report.flush()
 
 
 async def _keep_sessions(node: Node) -> None:

@@ -24,7 +24,8 @@ SCOPE = "access"
 class Record(NamedTuple):
     """One connection that ended, and the address that it came from.
 
-    `error` is empty on success. `up_bytes` went from the client, `down_bytes` towards it. `time_ns` is
+    `error` is empty on success; `gathered` is more than 1 where the line stands for others of its cause (see
+    `gathering`). `up_bytes` went from the client, `down_bytes` towards it. `time_ns` is
     nanoseconds since the epoch.
     """
 
@@ -35,6 +36,7 @@ class Record(NamedTuple):
     down_bytes: int = 0
     duration_seconds: float = 0.0
     error: str = ""
+    gathered: int = 1
 
     @property
     def level(self) -> Level:
@@ -48,6 +50,8 @@ def render_record(record: Record) -> str:
     sent, received = _from_here(record)
     level = "error" if record.error else "info"
     error = f" error={quote(record.error)}" if record.error else ""
+    if record.gathered > 1:
+        error += f" count={record.gathered}"
     return (
         f"{timestamp(record.time_ns)}\t{level}\taccess\tconnection complete\tsrc.addr={record.source}"
         f"{record.journey.text} bytes_sent={sent} bytes_recv={received} "
@@ -66,6 +70,8 @@ def render_record_json(record: Record) -> str:
     ]
     if record.error:
         fields.append(("error", record.error))
+    if record.gathered > 1:
+        fields.append(("count", record.gathered))
     return render_json(timestamp(record.time_ns), record.level, SCOPE, "connection complete", fields)
 
 
@@ -85,14 +91,16 @@ class EarlyDenial:
     error: str
 
 
-def render_early_denial(denial: EarlyDenial, as_json: bool = False) -> str:
-    """Its line, without the end."""
+def render_early_denial(denial: EarlyDenial, as_json: bool = False, count: int = 1) -> str:
+    """Its line, without the end; it may stand for `count` of its cause."""
     fields: list[Field] = [
         ("src.addr", Bare(denial.source)),
         ("dst.addr", Bare(denial.destination)),
         ("direction", denial.direction.value),
         ("error", denial.error),
     ]
+    if count > 1:
+        fields.append(("count", count))
     return _render(denial.time_ns, Level.WARN, "connection failed", fields, as_json)
 
 

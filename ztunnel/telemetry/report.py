@@ -7,6 +7,7 @@ Whoever carries a connection holds its account, and closes it once, with the err
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ztunnel.errors import ConnectionFailed, Denied, Flag
 from ztunnel.model.address import Endpoint
@@ -19,6 +20,7 @@ from ztunnel.telemetry.access_log import (
     render_record,
     render_record_json,
 )
+from ztunnel.telemetry.gathering import Gathering
 from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.level import Level
 from ztunnel.telemetry.metrics import Counted, Live, TcpMetrics
@@ -71,6 +73,11 @@ class Report:
         self._wants = wants
         self.trials: Trials | None = None
         """Where connections are reported that a policy under trial has something to say about."""
+        self._gathering = Gathering()
+
+    def flush(self) -> None:
+        """Write what is held of failures that came too often. To be called about once a second."""
+        self._gathering.flush(self._clock())
 
     def open(self, journey: Journey, source: Endpoint, counts: Counted) -> Account:
         """A connection from `source` was taken up."""
@@ -105,20 +112,38 @@ class Report:
         if self._write is not None and self._wants(_ERROR if error else _INFO):
             seconds, counts = self._clock() - account.started, account.counts
             ended = Record(self._now_ns(), account.source, account.journey, counts.up, counts.down, seconds)
-            self._line(ended if error is None else ended._replace(error=str(error)))
+            if error is None:
+                self._line(ended)
+            else:
+                self._failed(ended, error)
 
     def refuse(self, journey: Journey, source: Endpoint, error: ConnectionFailed) -> None:
         """A connection from `source` ended before it carried anything."""
         self._metrics.failed(journey.labels.flagged(error.flag))
         self._count_denial(journey, error)
         if self._write is not None and self._wants(_ERROR):
-            self._line(Record(self._now_ns(), source, journey, error=str(error)))
+            self._failed(Record(self._now_ns(), source, journey), error)
 
     def deny_early(self, direction: Direction, source: Endpoint, destination: Endpoint, error: str) -> None:
         """A connection was refused before it was known whose it is: a line of its own, no metric."""
         if self._write is not None and self._wants(Level.WARN):
             denial = EarlyDenial(self._now_ns(), direction, source, destination, error)
-            self._write(render_early_denial(denial, self._json))
+            cause = direction, source.ip, error.partition(":")[0]
+            self._gathering.write(cause, partial(self._early_line, denial), self._clock())
+
+    def _failed(self, record: Record, error: ConnectionFailed) -> None:
+        """A line of a failure; of those that come too often, one for many."""
+        policy = error.policy if isinstance(error, Denied) else ""
+        cause = record.journey.reporter, record.source.ip, type(error), policy
+        failed = record._replace(error=str(error))
+        self._gathering.write(cause, partial(self._failed_line, failed), self._clock())
+
+    def _failed_line(self, record: Record, count: int) -> None:
+        self._line(record._replace(gathered=count))
+
+    def _early_line(self, denial: EarlyDenial, count: int) -> None:
+        if self._write is not None:
+            self._write(render_early_denial(denial, self._json, count))
 
     def _count_denial(self, journey: Journey, error: ConnectionFailed | None) -> None:
         if isinstance(error, Denied):

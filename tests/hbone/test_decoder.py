@@ -1,0 +1,110 @@
+"""Header blocks of peers, against the hpack library."""
+
+from __future__ import annotations
+
+import time
+
+import hpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ztunnel.errors import PeerError
+from ztunnel.hbone.decoder import MAX_FIELDS, FieldReader
+from ztunnel.hbone.fields import push_fields
+from ztunnel.hbone.frame import Code
+
+NAMES = st.sampled_from(
+    [b":method", b":authority", b":status", b":path", b"baggage", b"x" * 200, b"forwarded", b"y" * 3000]
+)
+FIELDS = st.lists(st.tuples(NAMES, st.binary(max_size=300)), max_size=8)
+LIMIT_BYTES = 64 * 1024
+
+
+@given(st.lists(FIELDS, max_size=4), st.booleans())
+def test_what_hpack_sends_is_read_with_its_table(
+    blocks: list[list[tuple[bytes, bytes]]], huffman: bool
+) -> None:
+    encoder, reader = hpack.Encoder(), FieldReader(LIMIT_BYTES)
+    for fields in blocks:
+        block = encoder.encode(fields, huffman=huffman)
+        assert reader.read(block) == tuple(fields)
+        assert reader.read(push_fields(fields)) == tuple(fields)
+
+
+@given(st.lists(st.tuples(FIELDS, st.integers(0, 4096)), max_size=4))
+def test_a_table_that_changes_its_size_is_followed(
+    blocks: list[tuple[list[tuple[bytes, bytes]], int]],
+) -> None:
+    encoder, reader = hpack.Encoder(), FieldReader(LIMIT_BYTES)
+    for fields, size in blocks:
+        encoder.header_table_size = size
+        assert reader.read(encoder.encode(fields)) == tuple(fields)
+
+
+@given(st.lists(st.binary(max_size=60), max_size=3))
+def test_it_reads_what_hpack_reads_and_refuses_what_hpack_refuses(untrusted: list[bytes]) -> None:
+    reference, reader = hpack.Decoder(), FieldReader(LIMIT_BYTES)
+    reference.max_allowed_table_size = 4096
+    for block in untrusted:
+        try:
+            expected = tuple((bytes(name), bytes(value)) for name, value in reference.decode(block, raw=True))
+        except hpack.HPACKError:
+            with pytest.raises(PeerError) as error:
+                reader.read(block)
+            assert error.value.reply == Code.COMPRESSION_ERROR
+            return
+        try:
+            assert reader.read(block) == expected
+        except PeerError as stricter:
+            assert "number without end" in str(stricter) or "resized behind" in str(stricter)  # noqa: PT017
+            return
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"\x00",
+        b"\x01\x7f\x80\x80\x80\x80\x80\x01",
+        b"\x01\x05ab",
+        b"\x00\x7f",
+        b"\xff",
+        b"\x80",
+        b"\xbe",
+        b"\x3f\xe2\x1f",
+        b"\x82\x20",
+        b"\x01\x81\x00",
+        b"\x01\x81\xfe",
+        b"\x01\x84\xff\xff\xff\xff",
+    ],
+)
+def test_what_is_not_hpack_is_refused(block: bytes) -> None:
+    with pytest.raises(PeerError) as error:
+        FieldReader(LIMIT_BYTES).read(block)
+    assert error.value.reply == Code.COMPRESSION_ERROR
+
+
+def test_a_list_above_the_limit_is_refused_in_either_form() -> None:
+    fields = [(b"baggage", b"v" * 100)] * 10
+    for block in (push_fields(fields), hpack.Encoder().encode(fields)):
+        with pytest.raises(PeerError) as error:
+            FieldReader(1000).read(block)
+        assert error.value.reply == Code.ENHANCE_YOUR_CALM
+
+
+def test_fields_are_counted_and_not_only_their_bytes() -> None:
+    fields = [(b"x", b"y")] * MAX_FIELDS
+    assert len(FieldReader(LIMIT_BYTES).read(push_fields(fields))) == MAX_FIELDS
+    with pytest.raises(PeerError) as error:
+        FieldReader(LIMIT_BYTES).read(push_fields([*fields, (b"x", b"y")]))
+    assert error.value.reply == Code.ENHANCE_YOUR_CALM
+
+
+@pytest.mark.parametrize("value", [b"", b"v" * 4000])
+def test_a_bomb_of_references_to_the_table_costs_little(value: bytes) -> None:
+    entry = hpack.Encoder().encode([(b"x-big", value)])
+    begun = time.thread_time()
+    with pytest.raises(PeerError) as error:
+        FieldReader(LIMIT_BYTES).read(entry + b"\xbe" * 12_000)
+    assert error.value.reply == Code.ENHANCE_YOUR_CALM
+    assert time.thread_time() - begun < 0.005
