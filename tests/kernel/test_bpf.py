@@ -132,13 +132,13 @@ def test_a_link_keeps_its_id_when_its_program_changes_and_ends_when_it_is_remove
         bpf.pin(link, place / "link")
         before = bpf.link_info(link)
         assert (before.program, before.target, before.hook) == (
-            bpf.program_id(first),
+            bpf.object_id(first),
             cgroup.cgroup_id(directory),
             CONNECT4,
         )
         bpf.link_update(link, second)
         after = bpf.link_info(link)
-        assert (after.id, after.program) == (before.id, bpf.program_id(second))
+        assert (after.id, after.program) == (before.id, bpf.object_id(second))
         bpf.remove_link(place / "link")
         bpf.remove_link(place / "link")
         assert bpf.link_info(link).target == 0

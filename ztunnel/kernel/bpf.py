@@ -179,7 +179,7 @@ def map_create(name: str, spec: MapSpec) -> int:
 
 def map_spec(fd: int) -> MapSpec:
     """What the map was made from (BPF_OBJ_GET_INFO_BY_FD)."""
-    kind, _, key, value, entries, flags = struct.unpack("=IIIIII", _info(fd, 24))
+    kind, _, key, value, entries, flags = struct.unpack("=IIIIII", info(fd, 24))
     return MapSpec(kind, key, value, entries, flags)
 
 
@@ -220,12 +220,12 @@ def prog_load(program: Program) -> int:
 
 def verified_instructions(fd: int) -> int:
     """How many instructions the verifier walked through for this program."""
-    return int(struct.unpack_from("=I", _info(fd, 232), 216)[0])
+    return int(struct.unpack_from("=I", info(fd, 232), 216)[0])
 
 
-def program_id(fd: int) -> int:
-    """The kernel's number of a program."""
-    return int(struct.unpack_from("=II", _info(fd, 8))[1])
+def object_id(fd: int) -> int:
+    """The kernel's number of a map, program or link, among its kind."""
+    return int(struct.unpack_from("=II", info(fd, 8))[1])
 
 
 def link_create(program_fd: int, target_fd: int, hook: int) -> int:
@@ -257,13 +257,14 @@ class LinkInfo:
 
 def link_info(fd: int) -> LinkInfo:
     """Look a link up (struct bpf_link_info: cgroup, type 3; netns, type 5)."""
-    kind, number, program, _, first, second, third = struct.unpack("=IIII III", _info(fd, 28))
+    kind, number, program, _, first, second, third = struct.unpack("=IIII III", info(fd, 28))
     if kind == 3:
         return LinkInfo(number, program, first | second << 32, third)
     return LinkInfo(number, program, first, second)
 
 
-def _info(fd: int, size: int) -> bytes:
+def info(fd: int, size: int) -> bytes:
+    """The first `size` bytes of what the kernel tells of a map, program or link."""
     buffer = ctypes.create_string_buffer(size)
     call(_INFO_BY_FD, struct.pack("=IIQ", fd, size, ctypes.addressof(buffer)))
     return buffer.raw

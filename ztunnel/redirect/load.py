@@ -45,7 +45,7 @@ def ensure_loaded(settings: RedirectSettings) -> bool:
             put = replace if pins.root.is_dir() else install
             put(pins, compiled, cgroup_fd, version)
         except OSError as error:
-            raise Unsupported(f"the kernel refuses the redirection: {error}") from error
+            raise Unsupported(f"the kernel refuses the redirection: {error.strerror or error}") from error
         finally:
             os.close(cgroup_fd)
     return True

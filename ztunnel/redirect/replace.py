@@ -11,13 +11,17 @@ moment in which their link gets the new one (BPF_LINK_UPDATE).
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ztunnel.kernel import bpf
 from ztunnel.kernel.bpf import Map, MapSpec
 from ztunnel.kernel.compile import Compiled
-from ztunnel.redirect.plan import HOOKS, SK_LOOKUP, Pins, Target
+from ztunnel.redirect.find import why_not_attached
+from ztunnel.redirect.plan import HOOKS, SK_LOOKUP, Hook, Pins, Target
 
 _SOCKHASH, _RINGBUF = 18, 27
 
@@ -34,9 +38,8 @@ def install(pins: Pins, compiled: Compiled, cgroup_fd: int, version: str) -> Non
         for name, spec in compiled.maps.items():
             descriptors[name] = bpf.map_create(name, spec)
             bpf.pin(descriptors[name], building.maps / name)
-        programs = _load_programs(building.programs, compiled, descriptors)
-        _attach(building, programs, cgroup_fd)
-        _close(programs)
+        with _loaded(building.programs, compiled, descriptors) as programs:
+            _attach(building, programs, cgroup_fd)
         building.version.symlink_to(version)
         building.root.rename(pins.root)
     except OSError:
@@ -55,11 +58,10 @@ def replace(pins: Pins, compiled: Compiled, cgroup_fd: int, version: str) -> Non
     _remove_tree(fresh)
     descriptors = {name: _keep_map(pins.maps / name, name, spec) for name, spec in compiled.maps.items()}
     try:
-        programs = _load_programs(fresh, compiled, descriptors)
-        _attach(pins, programs, cgroup_fd)
-        for place in pins.pods.iterdir():
-            _update(place, programs[SK_LOOKUP.name])
-        _close(programs)
+        with _loaded(fresh, compiled, descriptors) as programs:
+            _attach(pins, programs, cgroup_fd)
+            for place in pins.pods.iterdir():
+                _update(place, programs[SK_LOOKUP.name])
     finally:
         _close(descriptors)
     _remove_tree(pins.programs)
@@ -91,7 +93,9 @@ def _close(descriptors: dict[str, int]) -> None:
         bpf.close(fd)
 
 
-def _load_programs(place: Path, compiled: Compiled, descriptors: dict[str, int]) -> dict[str, int]:
+@contextmanager
+def _loaded(place: Path, compiled: Compiled, descriptors: dict[str, int]) -> Iterator[dict[str, int]]:
+    """The programs, pinned in `place`, by descriptors that are good within the block."""
     place.mkdir(mode=0o700)
     programs: dict[str, int] = {}
     try:
@@ -99,10 +103,9 @@ def _load_programs(place: Path, compiled: Compiled, descriptors: dict[str, int])
             code = compiled.functions[hook.name].linked(descriptors)
             programs[hook.name] = bpf.prog_load(bpf.Program(hook.name, hook.kind, hook.hook, code))
             bpf.pin(programs[hook.name], place / hook.name)
-    except OSError:
+        yield programs
+    finally:
         _close(programs)
-        raise
-    return programs
 
 
 def _attach(pins: Pins, programs: dict[str, int], cgroup_fd: int) -> None:
@@ -112,11 +115,20 @@ def _attach(pins: Pins, programs: dict[str, int], cgroup_fd: int) -> None:
         place = pins.links / hook.name
         if hook.target is not Target.CGROUP or _update(place, programs[hook.name], here):
             continue
-        link = bpf.link_create(programs[hook.name], cgroup_fd, hook.hook)
+        link = attach(programs[hook.name], cgroup_fd, hook)
         try:
             bpf.set_pinned(link, place)
         finally:
             bpf.close(link)
+
+
+def attach(program_fd: int, cgroup_fd: int, hook: Hook) -> int:
+    """A link's descriptor. Raises OSError, which names who is in the way."""
+    try:
+        return bpf.link_create(program_fd, cgroup_fd, hook.hook)
+    except OSError as error:
+        place = os.readlink(f"/proc/self/fd/{cgroup_fd}")
+        raise OSError(error.errno, why_not_attached(error, cgroup_fd, hook, place)) from error
 
 
 def _update(place: Path, program_fd: int, target: int | None = None) -> bool:
