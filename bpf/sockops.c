@@ -66,7 +66,13 @@ static __always_inline void accepted(struct bpf_sock_ops *ctx)
 	intent.flow.source_port = bpf_ntohl(ctx->remote_port);
 	struct tuple flow = intent.flow;
 	struct admission *admission = admitted.lookup(&flow);
-	if (!admission || admission->kind != BY_VERDICT)
+	if (!admission)
+		return;
+	/* It has done its work: no second SYN passes by it, however long the proxy's end outlives this one.
+	 */
+	if (admission->kind == BY_PROXY)
+		admitted.delete(&flow);
+	if (admission->kind != BY_VERDICT)
 		return;
 	intent.asked.ip = flow.destination;
 	intent.asked.port = flow.destination_port;

@@ -27,16 +27,25 @@ static __always_inline bool admit(struct tuple *flow, u64 destination, u64 gener
 	return false;
 }
 
-/* A SYN without an intent: the proxy's own dial, whose admission dies with it, or a process of the node. */
+/* A SYN without an intent: the proxy's own, whose admission dies with it, or a process of the node. The proxy
+ * calls a pod's application from within the pod, once it has judged who asks; of other calls it tells itself.
+ */
 static __always_inline void dialled(struct bpf_sock_ops *ctx, struct tuple *flow)
 {
-	u64 netns = netns_cookie(ctx);
+	u64 netns = netns_cookie(ctx), cgroup = current_cgroup();
 	u64 *owner = owners.lookup(&flow->destination);
 	if (!owner)
 		return;
-	/* The pod calls itself, maybe from ports on which a call was captured that nobody has taken. */
-	if (*owner == netns)
+	if (*owner == netns) {
+		/* The pod calls itself, maybe from ports on which a call was captured that nobody has taken.
+		 */
 		forget_caller(netns, flow);
+		if (own_cgroups.lookup(&cgroup) && admit(flow, 0, 0, BY_PROXY)) {
+			count(ADMITTED_PROXY);
+			watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
+		}
+		return;
+	}
 	struct admission *known = admitted.lookup(flow);
 	if (known && known->kind == BY_PROXY) {
 		watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);

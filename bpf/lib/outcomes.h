@@ -29,6 +29,7 @@ enum outcome {
 	INTENT_MISMATCH = 26,	   /* a socket went elsewhere than its connect said */
 	SERVED_NOT_STORED = 27,	   /* no room: the server's end of a direct flow goes uncounted */
 	RECORD_LOST = 28,	   /* the ring buffer was full */
+	ADMITTED_PROXY = 29,	   /* the proxy's call of an application may pass */
 	/* sk_lookup */
 	INBOUND_NOT_TCP = 40,
 	INBOUND_LOOPBACK = 41,

@@ -15,6 +15,7 @@ from ztunnel.hbone.request import (
     Baggage,
     ConnectRequest,
     RequestHead,
+    calling_port,
     new_traceparent,
     outline_of,
     parse_baggage,
@@ -183,6 +184,39 @@ _FORWARDED = st.one_of(
 def test_the_port_of_the_caller_is_no_part_of_an_outline():
     ours = [(*_HEAD, (b"forwarded", b'for="10.0.0.2:%d";host=web' % port)) for port in (5, 6)]
     assert outline_of(ours[0]) == outline_of(ours[1]) == (b"10.0.0.1:80", b"host=web")
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "port"),
+    [
+        (b'for="10.0.0.2:41000"', 41000),
+        (b'for="[fd00::2]:700";host=web', 700),
+        (b"for=10.0.0.2:5;host=web:80", 5),
+        (b'for="10.0.0.2:1", for="10.0.0.3:2"', 1),
+        (b'for="10.0.0.2:65535"', 65535),
+        (b'for="10.0.0.2:65536"', 0),
+        (b'for="10.0.0.2:0"', 0),
+        (b'for="10.0.0.2:-5"', 0),
+        (b'for="10.0.0.2:' + b"9" * 5000 + b'"', 0),
+        ('for="10.0.0.2:٣"'.encode(), 0),
+        (b'for="10.0.0.2"', 0),
+        (b'for="[fd00::2]"', 0),
+        (b'for="_hidden"', 0),
+        (b"host=web:80", 0),
+        (b"", 0),
+    ],
+)
+def test_the_port_of_the_caller_is_a_port_or_none(forwarded, port):
+    assert calling_port((*_HEAD, (b"forwarded", forwarded), (b"forwarded", b'for="10.0.0.9:9"'))) == port
+
+
+def test_a_caller_may_say_nothing_of_itself():
+    assert calling_port(_HEAD) == 0
+
+
+@given(st.binary(max_size=60))
+def test_whatever_a_peer_says_is_no_more_than_a_port(forwarded):
+    assert 0 <= calling_port((*_HEAD, (b"forwarded", b"for=" + forwarded))) <= 65535
 
 
 @pytest.mark.parametrize("fields", [(), _HEAD[:1], _HEAD[::-1], (*_HEAD, (b":path", b"/"))])

@@ -58,21 +58,6 @@ class Signer:
         return [leaf.signed_by(self.root).public_bytes(PEM).decode(), self.root.pem]
 
 
-class Admitted:
-    """The 4-tuples that may pass now, and all that ever might."""
-
-    def __init__(self) -> None:
-        self.now: set[tuple[Endpoint, Endpoint]] = set()
-        self.ever: list[tuple[Endpoint, Endpoint]] = []
-
-    def admit(self, source: Endpoint, destination: Endpoint) -> None:
-        self.now.add((source, destination))
-        self.ever.append((source, destination))
-
-    def dismiss(self, source: Endpoint, destination: Endpoint) -> None:
-        self.now.remove((source, destination))
-
-
 @dataclass
 class Pod:
     """A pod of this machine's own namespace: its addresses are loopback addresses."""
@@ -91,9 +76,8 @@ class Desk:
         self.hold.subscribe(lambda _, world, change: void(self.live.rejudge(world, change)))
         self.lines: list[str] = []
         self.metrics = TcpMetrics()
-        self.admitted = Admitted()
         report = Report(self.metrics, self._write, lambda: engine.now, time.time_ns)
-        self.inbound = Inbound(engine, self.hold, self.live, report, self.admitted)
+        self.inbound = Inbound(engine, self.hold, self.live, report)
 
     def _write(self, line: str) -> None:
         if "connection opened" not in line:

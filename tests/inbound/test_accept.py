@@ -92,7 +92,6 @@ def test_what_policy_refuses_is_reset(engine: Engine, sockets: Sockets) -> None:
     way = Way(engine, sockets, POD, NOBODY)
     assert is_reset(engine, way.call())
     way.over("explicitly denied by: default/nobody")
-    assert way.desk.admitted.ever == []
 
 
 def test_a_pod_that_has_left_the_world_is_not_served(engine: Engine, sockets: Sockets) -> None:
@@ -115,7 +114,6 @@ def test_an_application_that_does_not_listen_is_reported(way: Way, engine: Engin
     way.acceptor.accepted(accepted, peer_of(accepted))
     assert is_reset(engine, client)
     way.over("Connection refused")
-    assert way.desk.admitted.now == set()
 
 
 def full(way: Way) -> socket.socket:
@@ -126,7 +124,6 @@ def full(way: Way) -> socket.socket:
     filler.connect(way.listener.getsockname())
     way.acceptor.accepted(accepted, peer_of(accepted))
     drive(way.engine)
-    assert way.desk.admitted.now
     return client
 
 
@@ -134,7 +131,6 @@ def test_a_change_of_policy_ends_what_is_being_dialled(way: Way, engine: Engine)
     client = full(way)
     way.desk.publish(NOBODY)
     assert is_reset(engine, client)
-    assert way.desk.admitted.now == set()
     way.over("connection closed due to policy change")
 
 

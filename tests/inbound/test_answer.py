@@ -180,7 +180,6 @@ def test_what_is_refused_has_istios_status(
     assert len(way.desk.live) == way.lab.ledger.streams == 0
     (line,) = way.desk.lines
     assert error in line
-    assert way.desk.admitted.ever == []
     assert way.session.alive
 
 
@@ -233,7 +232,6 @@ def test_an_application_that_never_accepts_is_unavailable_after_ten_seconds(way:
     way.lab.clock.move(0.5)
     way.lab.go()
     assert way.status() == b"503"
-    assert way.desk.admitted.now == set()
     way.over("connection timed out")
 
 
@@ -243,7 +241,6 @@ def test_a_change_of_policy_answers_what_is_being_dialled(way: Way) -> None:
     way.desk.publish(NOBODY)
     way.lab.go()
     assert way.status() == b"401"
-    assert way.desk.admitted.now == set()
     way.over("connection closed due to policy change")
     way.lab.clock.move(20.0)
     assert way.session.alive
@@ -285,7 +282,6 @@ def test_a_peer_that_gives_up_while_the_application_is_dialled_ends_it(way: Way)
     (live,) = way.desk.live.of(POD.uid)
     way.peer.conn.reset_stream(1, h2.errors.ErrorCodes.CANCEL)
     way.lab.go()
-    assert way.desk.admitted.now == set()
     way.over("")
     live.abort(Drained("too late"))
     way.over("")
@@ -297,7 +293,6 @@ def test_a_session_that_breaks_while_the_application_is_dialled_ends_it(way: Way
     way.peer.close()
     way.lab.peers.clear()
     way.lab.go()
-    assert way.desk.admitted.now == set()
     way.over("")
 
 

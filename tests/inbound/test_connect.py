@@ -10,9 +10,12 @@ import pytest
 
 from tests.builders import workload
 from tests.flow.driving import Clock, drive
-from tests.inbound.parts import Admitted, Sockets, end_of, peer_of
+from tests.inbound.parts import Sockets, end_of, peer_of
 from ztunnel.flow.engine import Engine
 from ztunnel.inbound.connect import FIRST_SECONDS, SECOND_SECONDS, AppDial, Approach, unreachable
+from ztunnel.inbound.port import SparePorts
+from ztunnel.kernel.netns import current
+from ztunnel.kernel.sockets import TcpState, connections
 from ztunnel.model.address import Endpoint, parse_endpoint
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(20)]
@@ -31,16 +34,17 @@ class Dialled:
         app: Endpoint,
         source: Endpoint = CLIENT,
         own: str = "127.0.0.1",
+        spares: SparePorts | None = None,
     ) -> None:
-        self.admitted = Admitted()
         self.outcomes: list[tuple[socket.socket | None, OSError | None]] = []
         self.engine = engine
         self.sockets = sockets
         self.pod = sockets.pod(POD, own)
-        self.dial = AppDial(engine, self.admitted, Approach(self.pod.network, source.ip, app))
+        self.port = source.port
+        self.dial = AppDial(engine, spares or SparePorts(), Approach(self.pod.network, source.ip, app))
 
     def begin(self) -> Dialled:
-        self.dial.start(self._reached)
+        self.dial.start(self.port, self._reached)
         assert not self.outcomes
         return self
 
@@ -55,53 +59,99 @@ class Dialled:
         return outcome
 
 
-def test_the_application_sees_the_clients_address(engine: Engine, sockets: Sockets) -> None:
-    listener = sockets.listen()
-    dialled = Dialled(engine, sockets, end_of(listener)).begin()
-    sock, error = dialled.end()
-    assert error is None
-    assert sock is not None
-    accepted = sockets.keep(listener.accept()[0])
-    shown = peer_of(accepted)
-    assert shown.ip == CLIENT.ip
-    assert dialled.admitted.now == {(Endpoint(shown.ip, shown.port), end_of(listener))}
+def shown(
+    engine: Engine,
+    sockets: Sockets,
+    listener: socket.socket,
+    source: Endpoint = CLIENT,
+    spares: SparePorts | None = None,
+) -> Endpoint:
+    """What an application sees of a client."""
+    dialled = Dialled(engine, sockets, end_of(listener), source, spares=spares)
+    assert dialled.begin().end()[1] is None
+    peer = peer_of(sockets.keep(listener.accept()[0]))
+    return Endpoint(peer.ip, peer.port)
 
 
 @pytest.mark.parametrize(
-    ("source", "own"),
-    [("127.0.0.1:41000", "127.0.0.1"), ("[fd00::9]:41000", "127.0.0.1")],
-    ids=["the pod itself", "the other family"],
+    "source", ["127.0.0.9:41000", "127.0.0.9:700", "127.0.0.9:65535", "127.0.0.1:41000", "127.0.0.1:701"]
 )
-def test_what_cannot_be_shown_is_the_pods_own_address(
-    engine: Engine, sockets: Sockets, source: str, own: str
+def test_the_application_sees_the_clients_address_and_port(
+    engine: Engine, sockets: Sockets, source: str
+) -> None:
+    client = parse_endpoint(source)
+    assert shown(engine, sockets, sockets.listen(), client) == client
+
+
+def test_the_application_sees_the_port_of_an_ipv6_client(engine: Engine, sockets: Sockets) -> None:
+    client = parse_endpoint("[::1]:41000")
+    assert shown(engine, sockets, sockets.listen("::1"), client) == client
+
+
+def test_a_client_whose_port_is_not_known_gets_one_after_the_other(engine: Engine, sockets: Sockets) -> None:
+    listener = sockets.listen()
+    dial = Dialled(engine, sockets, end_of(listener), Endpoint(CLIENT.ip, 0))
+    seen = []
+    for _ in range(3):
+        dial.begin().end()
+        seen.append(peer_of(sockets.keep(listener.accept()[0])))
+        dial.outcomes.clear()
+    assert {peer.ip for peer in seen} == {CLIENT.ip}
+    assert len({peer.port for peer in seen}) == 3
+
+
+def test_many_clients_behind_one_address_may_have_the_same_port(engine: Engine, sockets: Sockets) -> None:
+    """A gateway's; or a peer that says the same of all its calls."""
+    listener = sockets.listen()
+    spares = SparePorts()
+    seen = [shown(engine, sockets, listener, spares=spares) for _ in range(20)]
+    assert seen[0] == CLIENT
+    assert {peer.ip for peer in seen} == {CLIENT.ip}
+    assert len({peer.port for peer in seen}) == 20
+
+
+def test_a_port_that_an_application_of_the_pod_listens_on_can_be_shown(
+    engine: Engine, sockets: Sockets
+) -> None:
+    listener, other = sockets.listen(), sockets.listen("0.0.0.0")
+    client = Endpoint(CLIENT.ip, end_of(other).port)
+    assert shown(engine, sockets, listener, client) == client
+
+
+def test_a_client_that_calls_the_application_itself_from_that_port_is_shown_with_another(
+    engine: Engine, sockets: Sockets
 ) -> None:
     listener = sockets.listen()
-    dialled = Dialled(engine, sockets, end_of(listener), parse_endpoint(source), own).begin()
-    assert dialled.end()[1] is None
-    accepted = sockets.keep(listener.accept()[0])
-    assert str(peer_of(accepted).ip) == "127.0.0.1"
-    assert dialled.admitted.ever == []
+    itself = sockets.keep(socket.socket())
+    itself.bind((str(CLIENT.ip), 0))
+    itself.connect(listener.getsockname())
+    client = Endpoint(CLIENT.ip, itself.getsockname()[1])
+    sockets.keep(listener.accept()[0])
+    seen = shown(engine, sockets, listener, client)
+    assert (seen.ip, seen.port == client.port) == (client.ip, False)
 
 
-def test_an_ipv6_application_sees_an_ipv6_client(engine: Engine, sockets: Sockets) -> None:
-    listener = sockets.listen("::1")
-    dialled = Dialled(engine, sockets, end_of(listener), parse_endpoint("[fd00::9]:41000")).begin()
-    # On this loopback no reply finds its way to fd00::9, so only the beginning can be seen.
-    ((shown, app),) = dialled.admitted.ever
-    assert (str(shown.ip), app) == ("fd00::9", end_of(listener))
-    dialled.dial.cancel()
+def test_an_application_of_the_other_family_sees_an_address_of_its_pod(
+    engine: Engine, sockets: Sockets
+) -> None:
+    seen = shown(engine, sockets, sockets.listen(), parse_endpoint("[fd00::9]:41000"))
+    assert str(seen.ip) == "127.0.0.1"
 
 
-def test_a_refusal_is_reported_and_its_admission_dismissed(engine: Engine, sockets: Sockets) -> None:
+def test_a_refusal_is_reported(engine: Engine, sockets: Sockets) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        dialled = Dialled(engine, sockets, end_of(taken)).begin()
-        sock, error = dialled.end()
+        sock, error = Dialled(engine, sockets, end_of(taken)).begin().end()
     assert sock is None
     assert error is not None
     assert error.errno == errno.ECONNREFUSED
-    assert dialled.admitted.now == set()
-    assert len(dialled.admitted.ever) == 1
+
+
+def dialling(listener: socket.socket) -> list[Endpoint]:
+    """Who calls an application and has no answer yet."""
+    with current() as here:
+        found = connections(here, [TcpState.SYN_SENT])
+    return [each.local for each in found if each.remote == end_of(listener)]
 
 
 def test_an_application_that_never_accepts_is_tried_on_two_ports_for_ten_seconds(
@@ -109,19 +159,20 @@ def test_an_application_that_never_accepts_is_tried_on_two_ports_for_ten_seconds
 ) -> None:
     listener = sockets.full()
     dialled = Dialled(engine, sockets, end_of(listener)).begin()
-    for seconds, attempts in ((FIRST_SECONDS, 2), (SECOND_SECONDS - 0.5, 2)):
+    tried = dialling(listener)
+    for seconds in (FIRST_SECONDS, SECOND_SECONDS - 0.5):
         clock.move(seconds)
         drive(engine)
         assert not dialled.outcomes
-        assert len(dialled.admitted.ever) == attempts
-        assert dialled.admitted.now == {dialled.admitted.ever[-1]}
+        tried += dialling(listener)
     clock.move(0.5)
     sock, error = dialled.end()
     assert sock is None
     assert isinstance(error, TimeoutError)
-    assert dialled.admitted.now == set()
-    first, second = dialled.admitted.ever
-    assert first[0].port != second[0].port
+    assert dialling(listener) == []
+    first, second, same = tried
+    assert (first, first.ip, same) == (CLIENT, second.ip, second)
+    assert first.port != second.port
     assert FIRST_SECONDS + SECOND_SECONDS == 10.0
     assert str(unreachable(end_of(listener), error)) == f"connection timed out: {end_of(listener)}"
 
@@ -139,7 +190,7 @@ def test_nothing_is_left_of_a_dial_that_is_cancelled(
     dialled.dial.cancel()
     dialled.dial.cancel()
     assert len(os.listdir("/proc/self/fd")) == before + dialled.pod.network.netns.spares
-    assert dialled.admitted.now == set()
+    assert dialling(listener) == []
     clock.move(100.0)
     drive(engine)
     assert not dialled.outcomes

@@ -3,6 +3,7 @@ not."""
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ import pytest
 from tests.kernel.lab import Kernel, endpoint, local_of, shell, wait_until
 from ztunnel.kernel import bpf, sockets
 from ztunnel.kernel.bpf import Map
-from ztunnel.kernel.way_back import WayBack, remove_way_back
+from ztunnel.kernel.dial import Source, connect_from, dial_socket, spoof
+from ztunnel.model.address import Endpoint
+from ztunnel.pods.prepare import Preparation
 from ztunnel.redirect.attach import CgroupBranch, PodNetwork
 from ztunnel.redirect.layout import ADMISSION, AdmissionKind, ListenerKind, push_tuple
 
@@ -113,32 +116,101 @@ def test_a_slot_is_overwritten_by_the_next_listener(kernel: Kernel) -> None:
         kernel.connect(kernel.lab.a, "10.77.0.3", 8080)
 
 
-@pytest.mark.parametrize(
-    ("host", "source"), [("10.77.0.3", "10.77.0.2"), ("10.77.0.3", "10.78.0.2"), ("fd77::3", "fd77::2")]
-)
-def test_the_proxys_dial_carries_the_clients_address_to_the_application(kernel: Kernel, host, source) -> None:
-    pod, _ = enroll_with_listener(kernel)
-    app = kernel.listen(pod.netns, 8080)
-    pod.netns.write_sysctl("net.ipv4.tcp_fwmark_accept", "1")
-    WayBack().ensure(pod.netns)
+PROXY_CASES = [("10.77.0.3", "10.77.0.2"), ("10.77.0.3", "10.78.0.2"), ("fd77::3", "fd77::2")]
+
+
+@contextmanager
+def spoofing(pod: PodNetwork) -> Iterator[None]:
+    """Replies to a client's address come back to the proxy's socket."""
+    preparation = Preparation(pod.netns, is_known=True)
+    preparation.ensure()
     try:
-        with kernel.lab.in_cgroup("proxy"):
-            dial = kernel.socket(pod.netns, host)
-            client = sockets.spoof(dial, endpoint(source, 0).ip)
-            kernel.redirection.admit(client, endpoint(host, 8080))
-            dial.connect((host, 8080))
+        yield
+    finally:
+        preparation.undo()
+
+
+def call_app(kernel: Kernel, pod: PodNetwork, source: Endpoint, app: Endpoint) -> tuple[socket.socket, int]:
+    """The proxy's call of an application, as it comes from a client; and what connect() answered."""
+    sock = kernel.keep(dial_socket(pod.netns, app.ip))
+    spoof(sock, source.ip)
+    called = Source(str(source.ip), (source.port,), pod.netns.ephemeral_ports())
+    return sock, connect_from(sock, (str(app.ip), app.port), called)
+
+
+@pytest.mark.parametrize(("host", "source"), PROXY_CASES)
+@pytest.mark.parametrize("port", [41000, 700])
+def test_the_proxys_dial_carries_the_clients_address_and_port_to_the_application(
+    kernel: Kernel, host, source, port
+) -> None:
+    pod, inbound = enroll_with_listener(kernel)
+    app = kernel.listen(pod.netns, 8080)
+    with spoofing(pod), kernel.lab.in_cgroup("proxy"):
+        dial, _ = call_app(kernel, pod, endpoint(source, port), endpoint(host, 8080))
         accepted, peer = kernel.accept(app)
-        assert peer == client
+        assert peer == endpoint(source, port)
+        dial.settimeout(3)
         dial.sendall(b"up")
         accepted.sendall(b"down")
         assert (accepted.recv(9), dial.recv(9)) == (b"up", b"down")
-        assert admitted(kernel) == 1
-        dial.close()
+    assert kernel.count("admitted_proxy") == 1
+    assert nobody_comes(inbound)
+
+
+@pytest.mark.parametrize(("host", "source"), PROXY_CASES)
+def test_an_admission_is_for_one_connection_and_gone_once_that_stands(kernel: Kernel, host, source) -> None:
+    """Else the client itself could come in by it, unjudged, while the proxy's end outlives the
+    application's."""
+    pod, inbound = enroll_with_listener(kernel)
+    app = kernel.listen(pod.netns, 8080)
+    client, called = endpoint(source, 41002), endpoint(host, 8080)
+    with spoofing(pod):
+        with kernel.lab.in_cgroup("proxy"):
+            dial, _ = call_app(kernel, pod, client, called)
+        accepted, _ = kernel.accept(app)
+        assert admitted(kernel) == 0
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, 1)
         accepted.close()
-        wait_until(lambda: admitted(kernel) == 0)
-    finally:
-        remove_way_back(pod.netns)
-        pod.netns.write_sysctl("net.ipv4.tcp_fwmark_accept", "0")
+        dial.settimeout(3)
+        assert dial.recv(1) == b""
+        wait_until(lambda: sockets.find(pod.netns, called, client) is None)
+        namespace = kernel.lab.x if source == "10.78.0.2" else kernel.lab.a
+        itself = kernel.socket(namespace, host)
+        itself.bind((source, 41002))
+        itself.connect((host, 8080))
+        assert kernel.accept(inbound)[1] == client
+    assert nobody_comes(app)
+
+
+@pytest.mark.parametrize("host", ["10.77.0.3", "fd77::3"])
+def test_a_process_of_the_pod_that_is_not_the_proxys_admits_nothing(kernel: Kernel, host) -> None:
+    pod, inbound = enroll_with_listener(kernel)
+    app = kernel.listen(pod.netns, 8080)
+    source = "10.77.0.2" if host == "10.77.0.3" else "fd77::2"
+    with spoofing(pod):
+        call_app(kernel, pod, endpoint(source, 41004), endpoint(host, 8080))
+        kernel.accept(inbound)
+    assert nobody_comes(app)
+    assert kernel.count("admitted_proxy") == 0
+
+
+def test_the_proxys_call_from_one_pod_to_another_is_not_admitted_by_itself(kernel: Kernel) -> None:
+    """Plain TCP to a pod of the same node is judged there, like anybody's."""
+    _, inbound = enroll_with_listener(kernel)
+    kernel.enroll("a")
+    with kernel.lab.in_cgroup("proxy"):
+        client = kernel.connect(kernel.lab.a, "10.77.0.3", 8080)
+    assert kernel.accept(inbound)[1] == local_of(client)
+
+
+def test_the_admission_of_a_dial_that_nobody_takes_is_gone(kernel: Kernel) -> None:
+    pod, _ = enroll_with_listener(kernel)
+    with spoofing(pod), kernel.lab.in_cgroup("proxy"):
+        dial, code = call_app(kernel, pod, endpoint("10.77.0.2", 41006), endpoint("10.77.0.3", 8080))
+        assert code == errno.EINPROGRESS
+        wait_until(lambda: dial.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED)
+    assert kernel.count("admitted_proxy") == 1
+    assert admitted(kernel) == 0
 
 
 def test_a_dismissed_dial_is_captured(kernel: Kernel) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import socket
 
 import pytest
@@ -58,30 +57,6 @@ def test_what_is_accepted_is_kept_alive_as_its_listener_says(kernel: Kernel, ipv
         assert keepalive_of(accepted) == (1, *KEEPALIVE)
         assert keepalive_of(client)[0] == 0
         accepted.close()
-
-
-def test_what_is_dialled_is_kept_alive_where_that_is_wanted(lab: Lab) -> None:
-    towards = endpoint("10.77.0.9", 1).ip
-    with sockets.dial_socket(lab.a, towards, KEEPALIVE) as kept, sockets.dial_socket(lab.a, towards) as other:
-        assert keepalive_of(kept) == (1, *KEEPALIVE)
-        assert keepalive_of(other)[0] == 0
-
-
-def test_a_dialler_does_not_wait(lab: Lab) -> None:
-    with sockets.dial_socket(lab.a, endpoint("10.77.0.9", 1).ip) as dialler:
-        assert dialler.connect_ex(("10.77.0.9", 1)) == errno.EINPROGRESS
-        [dialling] = sockets.connections(lab.a, [TcpState.SYN_SENT])
-        assert (dialling.local, dialling.remote) == (local_of(dialler), endpoint("10.77.0.9", 1))
-
-
-@pytest.mark.parametrize("source", ["10.78.0.2", "fd78::2"])
-def test_a_spoofed_socket_has_the_clients_address_a_port_and_the_mark(lab: Lab, source) -> None:
-    ip = endpoint(source, 0).ip
-    with sockets.dial_socket(lab.b, ip) as dialler:
-        spoofed = sockets.spoof(dialler, ip)
-        assert spoofed == local_of(dialler)
-        assert str(spoofed.ip) == source
-        assert dialler.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 0x111
 
 
 @pytest.mark.parametrize("host", ["10.77.0.3", "fd77::3"])

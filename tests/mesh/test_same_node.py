@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import pytest
 from tests.mesh import lab
 from tests.mesh.lab import Family, Listener, Mesh, endpoint_of, read_all, read_exactly, wait_until
 from ztunnel.kernel.netns import NetworkNamespace
-from ztunnel.kernel.sockets import connections
+from ztunnel.kernel.sockets import connections, cookie_of
 from ztunnel.model.address import Endpoint
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
@@ -35,8 +36,17 @@ IDENTITIES = {
 Apply = Callable[[str], None]
 
 
+_SIOCGSKNS = 0x894C
+"""The network namespace of a socket, as a descriptor (linux/sockios.h)."""
+
+
 def is_direct(client: socket.socket, server: socket.socket) -> bool:
-    """Whether both sockets are the two ends of one connection: nobody is in between."""
+    """Whether both sockets are the two ends of one connection: nobody is in between. Their names tell the
+    same in any case; the kernel's own list knows."""
+    with NetworkNamespace(fcntl.ioctl(client, _SIOCGSKNS), "the client's") as pod:
+        remotes = {each.cookie: each.remote for each in connections(pod)}
+    if remotes[cookie_of(client)] != endpoint_of(server.getsockname()):
+        return False
     return endpoint_of(client.getsockname()) == endpoint_of(server.getpeername())
 
 

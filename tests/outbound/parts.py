@@ -63,6 +63,9 @@ class Here:
     def tcp_socket(self, family: int) -> Socket:
         return self.socket(family, socket.SOCK_STREAM)
 
+    def ephemeral_ports(self) -> tuple[int, int]:
+        return 32768, 60999
+
 
 class Kernel:
     """What the maps would hold. `full`: they take nothing more."""
@@ -235,10 +238,10 @@ class Desk:
         OutboundAcceptor(self.outbound, source.uid, network).accepted(accepted, peer)
         return client
 
-    def plain_call(self) -> tuple[Call, socket.socket]:
+    def plain_call(self, peer: PeerAddress = PEER) -> tuple[Call, socket.socket]:
         """A call that nobody has decided about, and the application's end of it."""
         client, accepted = self.sockets.call(self.sockets.listen())
-        return Call(accepted, PEER, self.report, self.calls), client
+        return Call(accepted, peer, self.report, self.calls), client
 
     def totals(self) -> tuple[int, int]:
         """Connections opened, and closed."""

@@ -14,7 +14,7 @@ from tests.inbound.parts import Sockets
 from tests.outbound.parts import Desk, address_of, is_reset, journey
 from ztunnel.errors import Drained
 from ztunnel.flow.engine import Engine
-from ztunnel.model.address import Endpoint, parse_endpoint
+from ztunnel.model.address import Endpoint, PeerAddress, parse_endpoint
 from ztunnel.model.workload import SameNode
 from ztunnel.outbound.connect import Call
 from ztunnel.outbound.decision import ToDirect
@@ -48,9 +48,9 @@ def listener(sockets: Sockets) -> socket.socket:
 
 
 def begin(
-    desk: Desk, endpoint: Endpoint, asked: Endpoint = VIP, instead: Instead | None = None
+    desk: Desk, endpoint: Endpoint, asked: Endpoint = VIP, instead: Instead | None = None, port: int = 0
 ) -> tuple[Call, socket.socket, bool]:
-    call, client = desk.plain_call()
+    call, client = desk.plain_call(PeerAddress(CLIENT.addresses[0], port)) if port else desk.plain_call()
     call.journey = journey(str(endpoint))
     world = desk.hold.world
     source, destination = world.workload(CLIENT.uid), world.by_ip(endpoint.ip)
@@ -138,12 +138,41 @@ def test_a_pod_that_cannot_be_dialled_from_is_left_to_the_other_way(desk: Desk) 
     call.fail(DRAINED)
 
 
-def test_an_address_that_the_pod_does_not_have_is_left_to_the_other_way(desk: Desk) -> None:
+def test_an_address_that_the_pod_does_not_have_is_left_to_the_other_way(desk: Desk, engine: Engine) -> None:
     desk.publish(CLIENT.at("192.0.2.1"))
-    call, _, begun = begin(desk, parse_endpoint("127.0.0.2:8080"))
-    assert not begun
+    instead = Instead()
+    call, _, _ = begin(desk, parse_endpoint("127.0.0.2:8080"), instead=instead)
+    drive(engine)
+    assert instead == [1]
+    assert call.carrier is None
     assert desk.kernel.admitted == set()
     call.fail(DRAINED)
+
+
+def test_the_server_sees_the_port_that_the_application_has(
+    desk: Desk, engine: Engine, listener: socket.socket
+) -> None:
+    call, _, server = stand(desk, listener)
+    assert server.getpeername()[1] == call.peer.port
+    call.abort(DRAINED)
+
+
+def test_where_the_application_itself_calls_the_server_from_that_port_another_one_serves(
+    desk: Desk, engine: Engine, listener: socket.socket
+) -> None:
+    itself = desk.sockets.keep(socket.socket())
+    itself.bind((str(CLIENT.addresses[0]), 0))
+    itself.connect(listener.getsockname())
+    call, _, begun = begin(desk, address_of(listener), port=itself.getsockname()[1])
+    assert begun
+    drive(engine)
+    desk.sockets.keep(listener.accept()[0])
+    server = desk.sockets.keep(listener.accept()[0])
+    shown = server.getpeername()[1]
+    assert shown != call.peer.port
+    assert (Endpoint(CLIENT.addresses[0], shown), address_of(listener)) in desk.kernel.admitted
+    assert (Endpoint(CLIENT.addresses[0], call.peer.port), address_of(listener)) not in desk.kernel.admitted
+    call.abort(DRAINED)
 
 
 def test_an_application_that_does_not_listen_fails_the_call(desk: Desk, engine: Engine) -> None:

@@ -12,7 +12,7 @@ import trio
 
 from tests.builders import BuiltWorkload, workload
 from tests.flow.driving import Bugs
-from tests.inbound.parts import Admitted, Desk, Signer, now
+from tests.inbound.parts import Desk, Signer, now
 from tests.kernel.lab import Kernel, Lab, unique
 from ztunnel.authz.enforce import LiveConnections
 from ztunnel.flow.engine import Engine
@@ -111,7 +111,7 @@ class Node:
         report = desk.inbound.report
         self.direct = DirectFlows(self.engine, redirection, desk.hold, report, LiveConnections())
         self.outbound = Outbound(self.engine, desk.hold, report, redirection, tunnels, self.direct, mesh)
-        self.inbound = Inbound(self.engine, desk.hold, desk.live, report, Admitted())
+        self.inbound = Inbound(self.engine, desk.hold, desk.live, report)
         self.handshakes = Handshakes(self.inbound, ledger, self.certificates, now)
         self.ways = Ways(self.outbound, self.inbound, self.handshakes, self.certificates)
         self.log = Lines()

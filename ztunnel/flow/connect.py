@@ -12,6 +12,7 @@ from typing import Any
 
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.timers import Timer
+from ztunnel.kernel.dial import Source, connect_from
 
 _UNDER_WAY = (errno.EINPROGRESS, errno.EALREADY)
 _DONE = (0, errno.EISCONN)
@@ -32,12 +33,14 @@ class Connecting:
         self._timer: Timer | None = None
         self._watched = False
 
-    def start(self, address: tuple[Any, ...], seconds: float) -> None:
-        """Begin; the outcome always comes from the engine, never from within this call."""
-        code = self._sock.connect_ex(address)
+    def start(self, address: tuple[Any, ...], seconds: float, source: Source | None = None) -> None:
+        """Begin, from an address and port that are told or from what the socket has; the outcome always comes
+        from the engine, never from within this call."""
+        sock = self._sock
+        code = sock.connect_ex(address) if source is None else connect_from(sock, address, source)
         if code in _UNDER_WAY:
             # Between sockets of one machine the handshake is over when connect returns: asking again says so.
-            code = self._sock.connect_ex(address)
+            code = sock.connect_ex(address)
         if code in _UNDER_WAY:
             self._engine.watch(self._fd, EPOLLOUT, self._ready, self._abandon)
             self._watched = True

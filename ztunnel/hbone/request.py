@@ -19,6 +19,7 @@ _CONNECT = (b":method", b"CONNECT")
 _MAX_AUTHORITY_BYTES = 512
 _MAX_HINT_BYTES = 4096
 _TRACEPARENT_BYTES = 55
+_PORT_DIGITS, _LAST_PORT = 5, 65535
 _HEX = frozenset("0123456789abcdef-")
 _KINDS = {f"k8s.{kind.value}.name": kind for kind in WorkloadKind}
 
@@ -139,6 +140,18 @@ def outline_of(untrusted: Fields) -> Outline | None:
             plain = value.startswith(b"for=") and b"," not in value
             forwarded = value.partition(b";")[2] if plain else value
     return untrusted[1][1], forwarded or b""
+
+
+def calling_port(untrusted: Fields) -> int:
+    """The port that the application called from, as `for` of the first `forwarded` says; 0 for none. Asked
+    of every request, and never proof of anything."""
+    for name, value in untrusted:
+        if name == b"forwarded":
+            pair = value.partition(b",")[0].partition(b";")[0]
+            digits = pair.rpartition(b":")[2].strip(b'"') if pair[:4] == b"for=" else b""
+            port = int(digits) if digits.isdigit() and len(digits) <= _PORT_DIGITS else 0
+            return port if port <= _LAST_PORT else 0
+    return 0
 
 
 def parse_request(untrusted: Fields) -> ConnectRequest:

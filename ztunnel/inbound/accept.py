@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Protocol
 
@@ -12,8 +12,9 @@ from ztunnel.errors import ConnectionFailed, Drained, NoDestination
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.splice import Splice, close_with_reset, splice
-from ztunnel.inbound.connect import Admissions, AppDial, Approach, unreachable
+from ztunnel.inbound.connect import AppDial, Approach, unreachable
 from ztunnel.inbound.decision import judge_plain
+from ztunnel.inbound.port import SparePorts, port_beside
 from ztunnel.model.address import Endpoint, IPAddress, PeerAddress, canonical
 from ztunnel.model.connection import Connection
 from ztunnel.redirect.attach import PodNetwork
@@ -50,7 +51,7 @@ class Inbound:
     hold: Hold
     live: LiveConnections
     report: Report
-    admissions: Admissions
+    spare_ports: SparePorts = field(default_factory=SparePorts)
 
 
 class PlainConnection:
@@ -84,8 +85,8 @@ class PlainConnection:
         inbound = self._inbound
         self._account = inbound.report.open(journey, self.connection.source, self._counts)
         inbound.live.register(self)
-        self._dial = AppDial(inbound.engine, inbound.admissions, approach)
-        self._dial.start(self._reached)
+        self._dial = AppDial(inbound.engine, inbound.spare_ports, approach)
+        self._dial.start(port_beside(self.connection.source.port), self._reached)
 
     def abort(self, error: ConnectionFailed) -> None:
         """End it now, both sides reset. Nothing happens if it has ended already."""

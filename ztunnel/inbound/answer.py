@@ -14,6 +14,7 @@ from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.request import (
     BAD_REQUEST,
     Outline,
+    calling_port,
     outline_of,
     parse_request,
     render_baggage,
@@ -66,15 +67,16 @@ class TunnelConnection:
         self.connection = connection
         self.workload_uid = uid
 
-    def start(self, approach: Approach, journey: Journey, welcome: Callable[[], bytes]) -> None:
-        """Connect the application; when it stands, `welcome()` is sent, the 200."""
+    def start(self, approach: Approach, port: int, journey: Journey, welcome: Callable[[], bytes]) -> None:
+        """Connect the application from `port` of the client's; when it stands, `welcome()` is sent, the
+        200."""
         inbound = self._inbound
         self._welcome = welcome
         self._account = inbound.report.open(journey, self.connection.source, self._counts)
         inbound.live.register(self)
         self._tunnel.cancelled = self._cancelled
-        self._dial = AppDial(inbound.engine, inbound.admissions, approach)
-        self._dial.start(self._reached)
+        self._dial = AppDial(inbound.engine, inbound.spare_ports, approach)
+        self._dial.start(port, self._reached)
 
     def abort(self, error: ConnectionFailed) -> None:
         """End it now: the peer gets its answer or a reset, the application a reset. Nothing if it has ended
@@ -178,7 +180,7 @@ class TunnelAcceptor:
         connection = TunnelConnection(self._inbound, self._pod.uid, tunnel, known.connection)
         if known.tried:
             self._inbound.report.try_out(known.tried, known.journey, known.connection.source)
-        connection.start(known.approach, known.journey, self._welcome)
+        connection.start(known.approach, calling_port(untrusted), known.journey, self._welcome)
 
     def _judge(self, world: World, tunnel: IncomingTunnel, untrusted: Fields) -> _Admission | None:
         """What was admitted; None where the tunnel has been refused."""

@@ -25,6 +25,12 @@ _QUICK_SECONDS = 0.05
 """Asked for again within this time, sockets are made in advance: so many of a pod's, while connections to it
 come faster than that."""
 
+_PORTS_SECONDS = 10.0
+"""So long a namespace's range of ports is remembered: the pod may change it at any time, and reading it costs
+as much as three connections."""
+
+_DEFAULT_PORTS = 32768, 60999
+
 _Socket = socket.socket
 _libc = ctypes.PyDLL(None, use_errno=True)
 
@@ -50,6 +56,8 @@ class NetworkNamespace:
         self._fd, self._home = fd, -1
         self._spare: dict[int, list[_Socket]] = {}
         self._made_at: dict[int, float] = {}
+        self._ports = _DEFAULT_PORTS
+        self._ports_until = -math.inf
         try:
             self._home = os.open(_OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
             self.inode = os.fstat(fd).st_ino
@@ -116,6 +124,15 @@ class NetworkNamespace:
         """The value of e.g. `net.ipv4.tcp_fwmark_accept` in this namespace. Raises OSError."""
         with self.entered():
             return _sysctl(name).read_text().strip()
+
+    def ephemeral_ports(self) -> tuple[int, int]:
+        """The range that connect() chooses a port from, both ends included; as it was some seconds ago at
+        most. Raises OSError."""
+        now = time.monotonic()
+        if now >= self._ports_until:
+            low, _, high = self.read_sysctl("net.ipv4.ip_local_port_range").partition("\t")
+            self._ports, self._ports_until = (int(low), int(high)), now + _PORTS_SECONDS
+        return self._ports
 
     def write_sysctl(self, name: str, value: str) -> None:
         """Set e.g. `net.ipv4.tcp_fwmark_accept` in this namespace. Raises OSError."""

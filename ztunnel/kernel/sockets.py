@@ -1,4 +1,4 @@
-"""Sockets made inside a pod's namespace, and the connections that live there: listed, and destroyed.
+"""Listeners inside a pod's namespace, and the connections that live there: listed, and destroyed.
 
 Listing and destroying go through sock_diag (include/uapi/linux/inet_diag.h); `SOCK_DESTROY` needs
 CONFIG_INET_DIAG_DESTROY and is probed by doing it.
@@ -21,12 +21,11 @@ from pyroute2.netlink.diag import SOCK_DESTROY, SOCK_DIAG_BY_FAMILY, inet_diag_m
 
 from ztunnel.kernel.netlink import Netlink, attributes, body_of, decoded, encoded
 from ztunnel.kernel.netns import NetworkNamespace, current
-from ztunnel.kernel.way_back import MARK
-from ztunnel.model.address import Endpoint, IPAddress, ip_text, parse_packed
+from ztunnel.model.address import Endpoint, parse_packed
 
 _SOCK_DIAG, _TCP_GETSOCK = 4, 18
 _INET_DIAG_INFO = 2
-_IP_FREEBIND, _IP_TRANSPARENT, _IPV6_TRANSPARENT, _SO_COOKIE = 15, 19, 75, 57
+_IP_FREEBIND, _SO_COOKIE = 15, 57
 _NO_COOKIE = 0xFFFFFFFFFFFFFFFF
 _ALL_STATES = 0xFFFFFFFF
 _NOWHERE = "192.0.0.8"
@@ -123,35 +122,6 @@ def _listen(
         listener.close()
         raise
     return listener
-
-
-def dial_socket(
-    namespace: NetworkNamespace, towards: IPAddress, keepalive: Keepalive | None = None
-) -> socket.socket:
-    """An unconnected, non-blocking TCP socket in the namespace for an address of that family, without Nagle's
-    delay. Raises OSError."""
-    dialler = namespace.tcp_socket(socket.AF_INET if isinstance(towards, IPv4Address) else socket.AF_INET6)
-    dialler.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if keepalive is not None:
-        keepalive.apply(dialler)
-    return dialler
-
-
-def spoof(dialler: socket.socket, source: IPAddress) -> Endpoint:
-    """Let an unconnected socket of that family carry a client's address; returns it with the port that the
-    kernel chose.
-
-    The port is chosen here, before the connect, because the 4-tuple is admitted before its SYN leaves: so no
-    IP_BIND_ADDRESS_NO_PORT. bind() gives odd ports where connect() gives even ones, so clashes with a
-    client's own connections are rare; give the dial a short deadline and one retry. Raises OSError.
-    """
-    if isinstance(source, IPv4Address):
-        dialler.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
-    else:
-        dialler.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
-    dialler.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
-    dialler.bind((ip_text(source), 0))
-    return Endpoint(source, dialler.getsockname()[1])
 
 
 def cookie_of(sock: socket.socket) -> int:

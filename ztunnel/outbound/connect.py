@@ -24,7 +24,8 @@ from ztunnel.flow.splice import OnEnd, Splice, close_with_reset, splice
 from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.join import Tunnel
 from ztunnel.hbone.pool import PoolKey
-from ztunnel.kernel.sockets import Keepalive, dial_socket
+from ztunnel.kernel.dial import dial_socket
+from ztunnel.kernel.sockets import Keepalive
 from ztunnel.model.address import Endpoint, PeerAddress, ip_text
 from ztunnel.redirect.attach import PodNetwork
 from ztunnel.telemetry.journey import Journey

@@ -30,7 +30,8 @@ from ztunnel.hbone.limits import Ledger
 from ztunnel.hbone.pool import Pool, PoolKey
 from ztunnel.identity.rotate import Certificate, Certificates
 from ztunnel.identity.secure import peer
-from ztunnel.kernel.sockets import Keepalive, dial_socket
+from ztunnel.kernel.dial import dial_socket
+from ztunnel.kernel.sockets import Keepalive
 from ztunnel.model.address import ip_text
 from ztunnel.model.identity import SpiffeId
 from ztunnel.model.workload import Workload

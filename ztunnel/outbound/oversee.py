@@ -15,6 +15,7 @@ either pod's generation has moved on, and none of it counts unless the lease is 
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,10 +26,10 @@ from ztunnel.authz.direct import connection_between, judge_direct
 from ztunnel.authz.enforce import LiveConnections
 from ztunnel.authz.verdict import NO_POLICY
 from ztunnel.errors import ConnectionFailed, Denied
-from ztunnel.flow.connect import Connecting, connect
+from ztunnel.flow.connect import Connecting
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.splice import Splice
-from ztunnel.kernel.sockets import dial_socket
+from ztunnel.kernel.dial import Source, dial_socket
 from ztunnel.model.address import Endpoint, ip_text
 from ztunnel.model.connection import Connection
 from ztunnel.model.identity import SpiffeId
@@ -54,6 +55,13 @@ again."""
 _DETOURS = 4096
 _RACE_NS = 10_000_000
 """More than a hook can take between reading a verdict and writing down the time."""
+
+
+_ANOTHER_PORT = (errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EACCES)
+
+
+def _nothing() -> None:
+    """What to do instead is not known yet."""
 
 
 class Kernel(Protocol):
@@ -102,49 +110,37 @@ class Pair:
 
 
 class DirectCall:
-    """The first call of a pair, carried by us. Live at both ends: what touches either may end it."""
+    """The first call of a pair, carried by us. Live at both ends: what touches either may end it.
 
-    def __init__(self, flows: DirectFlows, call: Call, pair: Pair, connection: Connection) -> None:
+    It goes from the port that the application's own socket has, so that the server sees the same as of the
+    later calls, which the kernel makes.
+    """
+
+    def __init__(
+        self, flows: DirectFlows, call: Call, pair: Pair, connection: Connection, verdict: Direct
+    ) -> None:
         self._flows = flows
         self._call = call
         self._pair = pair
+        self._verdict = verdict
+        self._instead: Callable[[], None] = _nothing
         self._sock: socket.socket | None = None
-        self._peer = connection.source
+        self._peer = Endpoint(connection.source.ip, call.peer.port)
+        self._retried = False
         self._connecting: Connecting | None = None
         self._splice: Splice | None = None
         self._far: Account | None = None
         self.connection = connection
         self.workload_uid = pair.route.destination.uid
 
-    def start(self, verdict: Direct, instead: Callable[[], None]) -> bool:
-        """Dial; `instead()` is called if the other end does not answer within a second, or the verdict is
-        void by then. False if the kernel does not let us: nothing was done."""
-        flows, pair = self._flows, self._pair
-        endpoint = pair.route.endpoint
-        flows.live.register(self, pair.source.uid)
+    def start(self, instead: Callable[[], None]) -> bool:
+        """Dial; `instead()` is called if the other end does not answer within a second, the kernel does not
+        let us, or the verdict is void by then. False if nothing could be done at all."""
+        self._instead = instead
+        self._flows.live.register(self, self._pair.source.uid)
         self._call.carrier = self
-
-        def connected(error: OSError | None) -> None:
-            self._connecting = None
-            if error is None and flows.still_holds(pair, verdict):
-                self._stands(verdict)
-            elif error is None or isinstance(error, TimeoutError):
-                self._drop()
-                if error is not None:
-                    flows.detour(pair.source_network.cookie, endpoint)
-                instead()
-            else:
-                self._drop()
-                self._call.fail(unreachable(endpoint, error))
-
         try:
-            self._sock = sock = dial_socket(pair.source_network.netns, endpoint.ip)
-            sock.bind((ip_text(self._peer.ip), 0))
-            self._peer = Endpoint(self._peer.ip, sock.getsockname()[1])
-            flows.kernel.admit(self._peer, endpoint)
-            self._connecting = connect(
-                flows.engine, sock, (ip_text(endpoint.ip), endpoint.port), UNANSWERED_SECONDS, connected
-            )
+            self._dial(own_port=True)
         except OSError:
             self._drop()
             return False
@@ -158,14 +154,56 @@ class DirectCall:
         self._drop()
         self._call.fail(error)
 
-    def _stands(self, verdict: Direct) -> None:
+    def _dial(self, own_port: bool) -> None:
+        """With another port than the application's where that is not to be had: it has a connection of its
+        own to there."""
+        network, endpoint = self._pair.source_network, self._pair.route.endpoint
+        host = ip_text(self._peer.ip)
+        self._sock = sock = dial_socket(network.netns, endpoint.ip)
+        source = None
+        if own_port:
+            source = Source(host, (self._peer.port,), network.netns.ephemeral_ports())
+        else:
+            sock.bind((host, 0))
+            self._peer = Endpoint(self._peer.ip, sock.getsockname()[1])
+        self._flows.kernel.admit(self._peer, endpoint)
+        self._connecting = connecting = Connecting(self._flows.engine, sock, self._connected)
+        connecting.start((ip_text(endpoint.ip), endpoint.port), UNANSWERED_SECONDS, source)
+
+    def _connected(self, error: OSError | None) -> None:
+        flows, pair = self._flows, self._pair
+        self._connecting = None
+        if error is None and flows.still_holds(pair, self._verdict):
+            self._stands()
+        elif error is None or isinstance(error, TimeoutError):
+            self._drop()
+            if error is not None:
+                flows.detour(pair.source_network.cookie, pair.route.endpoint)
+            self._instead()
+        elif error.errno in _ANOTHER_PORT and not self._retried:
+            self._retried = True
+            self._try_another_port()
+        else:
+            self._drop()
+            self._call.fail(unreachable(pair.route.endpoint, error))
+
+    def _try_another_port(self) -> None:
+        self._hang_up()
+        try:
+            self._dial(own_port=False)
+        except OSError:
+            self._drop()
+            self._instead()
+
+    def _stands(self) -> None:
         flows, pair, call = self._flows, self._pair, self._call
         sock, self._sock = self._sock, None
         assert sock is not None
         assert call.journey is not None
-        flows.teach(pair, verdict)
+        flows.teach(pair, self._verdict)
         call.open(call.journey)
         self._far = flows.report.open(pair.journey(Reporter.DESTINATION), self._peer, call.counts)
+        self._instead = _nothing
         self._splice = call.join(flows.engine, sock, self._ended)
 
     def _ended(self, error: ConnectionFailed | None) -> None:
@@ -175,9 +213,13 @@ class DirectCall:
         self._call.ended(error)
 
     def _drop(self) -> None:
-        """Give up before it stands. The admission of what was never dialled would stay."""
+        """Give up before it stands."""
         self._flows.live.unregister(self, self._pair.source.uid)
         self._call.carrier = None
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """The admission of what was never dialled would stay."""
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
@@ -243,7 +285,7 @@ class DirectFlows:
             return True
         if admitted.tried:
             self.report.try_out(admitted.tried, pair.journey(Reporter.DESTINATION), connection.source)
-        return DirectCall(self, call, pair, connection).start(Direct(far.cookie, *generations), instead)
+        return DirectCall(self, call, pair, connection, Direct(far.cookie, *generations)).start(instead)
 
     def teach(self, pair: Pair, verdict: Direct | Deny) -> None:
         """From now on the kernel answers for this pair, and picks among the endpoints of the VIP that was

@@ -164,7 +164,7 @@ def build_node(
     tunnels = Tunnels(engine, ledger, certificates, now, patience)
     hold.subscribe(tunnels.changed)
     mesh = Mesh(settings.node, settings.same_node, True, settings.connect_timeout_seconds, rng, keepalive)
-    inbound = Inbound(engine, hold, live, report, redirection)
+    inbound = Inbound(engine, hold, live, report)
     outbound = Outbound(engine, hold, report, redirection, tunnels, direct, mesh, exemption=exemption)
     handshakes = Handshakes(inbound, ledger, certificates, now)
     pods = Pods(

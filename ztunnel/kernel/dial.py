@@ -1,0 +1,108 @@
+"""Sockets that call from inside a pod's namespace, with the address and the port that they are to show.
+
+A port within the namespace's ephemeral range is left to connect() (IP_BIND_ADDRESS_NO_PORT, with
+IP_LOCAL_PORT_RANGE narrowed to that one port): it counts by 4-tuple then, so the pod's own calls may use the
+same port towards others. Bound, it would be skipped by every connect() of the pod, also for the minute that
+it is in TIME_WAIT: 500 calls a second would leave the pod no port.
+
+Any other port is bound at once, whoever else has it (TCP_REPAIR lets bind() pass): only the 4-tuple has to be
+free, and one in TIME_WAIT is used again as RFC 6191 allows.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from ipaddress import IPv4Address
+from typing import Any, NamedTuple
+
+from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.kernel.sockets import Keepalive
+from ztunnel.kernel.way_back import MARK
+from ztunnel.model.address import IPAddress
+
+_IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
+_IP_BIND_ADDRESS_NO_PORT, _IP_LOCAL_PORT_RANGE = 24, 51  # the second since Linux 6.3
+_TCP_REPAIR, _ON, _OFF = 19, 1, 0
+_RANGE = struct.Struct("=I")
+
+
+class Source(NamedTuple):
+    """What a connection is made from.
+
+    Attributes:
+        host: the address, of the socket's family.
+        ports: those that it may have, the best first; at least one.
+        ephemeral: the namespace's own range, both ends included.
+    """
+
+    host: str
+    ports: tuple[int, ...]
+    ephemeral: tuple[int, int]
+
+
+def dial_socket(
+    namespace: NetworkNamespace, towards: IPAddress, keepalive: Keepalive | None = None
+) -> socket.socket:
+    """An unconnected, non-blocking TCP socket in the namespace for an address of that family, without Nagle's
+    delay. No application that sets SO_REUSEADDR is kept from its port. Raises OSError."""
+    dialler = namespace.tcp_socket(socket.AF_INET if isinstance(towards, IPv4Address) else socket.AF_INET6)
+    dialler.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    dialler.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if keepalive is not None:
+        keepalive.apply(dialler)
+    return dialler
+
+
+def spoof(dialler: socket.socket, source: IPAddress) -> None:
+    """Let an unconnected socket of that family be bound to an address that is not the namespace's. Raises
+    OSError."""
+    if isinstance(source, IPv4Address):
+        dialler.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+    else:
+        dialler.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+    dialler.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+
+
+def connect_from(dialler: socket.socket, address: tuple[Any, ...], source: Source) -> int:
+    """As `connect_ex`, from the first port of `source` that is to be had.
+
+    EADDRNOTAVAIL where there is none: the socket is of no further use then.
+    """
+    try:
+        code = _connect_unbound(dialler, address, source)
+        if code == errno.EADDRNOTAVAIL:
+            _bind(dialler, source)
+            code = dialler.connect_ex(address)
+    except OSError as error:
+        return error.errno or errno.EINVAL
+    return code
+
+
+def _connect_unbound(dialler: socket.socket, address: tuple[Any, ...], source: Source) -> int:
+    host, ports, (low, high) = source
+    bound = False
+    for port in ports:
+        # The kernel takes a narrower range than the namespace's only where that lies inside it.
+        if not low <= port <= high:
+            continue
+        if not bound:
+            bound = True
+            dialler.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+            dialler.bind((host, 0))
+        try:
+            dialler.setsockopt(socket.IPPROTO_IP, _IP_LOCAL_PORT_RANGE, _RANGE.pack(port << 16 | port))
+        except OSError:
+            break
+        code = dialler.connect_ex(address)
+        if code != errno.EADDRNOTAVAIL:
+            return code
+    return errno.EADDRNOTAVAIL
+
+
+def _bind(dialler: socket.socket, source: Source) -> None:
+    dialler.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _ON)
+    dialler.bind((source.host, source.ports[0]))
+    dialler.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _OFF)
+    dialler.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the end of repair takes it away
