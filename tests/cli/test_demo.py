@@ -1,4 +1,5 @@
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -36,7 +37,9 @@ def test_a_laboratory_from_up_to_down(demo: Demo) -> None:
     assert "2 nodes and 8 pods are up" in done.stdout
     shown = demo("status").stdout
     assert "node-1  10.10.0.11 fd00:10::11  not running" in shown
-    assert any(line.split()[-2:] == ["yes", "running"] for line in shown.splitlines() if "frontend-1" in line)
+    assert any(
+        line.split()[-2:] == ["wanted", "running"] for line in shown.splitlines() if "frontend-1" in line
+    )
     assert any(line.split()[-2:] == ["no", "running"] for line in shown.splitlines() if "client" in line)
     called = demo("exec", "-n", "shop", "load", "--", "curl", "-s", "http://frontend/")
     assert called.stdout.count('"pod"') == 3
@@ -57,7 +60,7 @@ def test_objects_are_applied_labelled_and_deleted(demo: Demo, tmp_path: Path) ->
     text = "apiVersion: v1\nkind: Pod\nmetadata: {name: new, namespace: outside}\n"
     assert demo("apply", "-f", "-", text=text).stdout == "Pod outside/new added\n"
     assert demo("label", "ns", "outside", "istio.io/dataplane-mode=ambient").returncode == 0
-    assert any(line.split()[-2] == "yes" for line in demo("status").stdout.splitlines() if "new" in line)
+    assert any(line.split()[-2] == "wanted" for line in demo("status").stdout.splitlines() if "new" in line)
     demo("label", "namespace", "outside", "istio.io/dataplane-mode-")
     assert any(line.split()[-2] == "no" for line in demo("status").stdout.splitlines() if "new" in line)
     (tmp_path / "x.yaml").write_text(text)
@@ -73,6 +76,7 @@ def test_objects_are_applied_labelled_and_deleted(demo: Demo, tmp_path: Path) ->
         (["label", "ns", "shop", "x"], 2, "Error: neither KEY=VALUE nor KEY-: 'x'"),
         (["apply", "-f", "/none.yaml"], 1, "Error: /none.yaml: No such file or directory"),
         (["up", "--plain"], 1, "is already up"),
+        (["restart", "node-3"], 1, "Error: no node 'node-3' in the laboratory; did you mean node-"),
     ],
 )
 def test_what_cannot_be_done_is_one_message_and_no_stack(
@@ -94,3 +98,71 @@ def test_bad_yaml_is_named_by_file_and_line_and_nothing_is_made(demo: Demo, tmp_
         == f"Error: {tmp_path}/bad.yaml:2: not YAML: mapping values are not allowed in this context\n"
     )
     assert demo("status").stderr.startswith("Error: there is no laboratory")
+
+
+DENY = """apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: slip, namespace: shop}
+spec: {action: DENY, rules: [{from: [{source: {principals: ["*"]}}]}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (
+            "principals",
+            "principls",
+            ":4: spec.rules[0].from[0].source.principls: unknown field; did you mean",
+        ),
+        (
+            "Policy\n",
+            "Policie\n",
+            ":2: kind: no kind 'AuthorizationPolicie' in security.istio.io; did you mean",
+        ),
+        ("DENY", "Deny", ":4: spec.action: must be one of ALLOW, DENY, AUDIT, CUSTOM"),
+        ("spec:", "spec: " + "[" * 200_000, ":1: nested deeper than 100 levels"),
+        ("spec:", "sepc:", ":4: sepc: unknown field; did you mean spec?"),
+    ],
+)
+def test_what_would_not_come_into_force_is_refused_and_not_stored(
+    demo: Demo, tmp_path: Path, before: str, after: str, said: str
+) -> None:
+    demo("up", "--plain")
+    (tmp_path / "p.yaml").write_text(DENY.replace(before, after))
+    for done, name in (
+        (demo("apply", "-f", str(tmp_path / "p.yaml")), str(tmp_path / "p.yaml")),
+        (demo("apply", "-f", "-", text=DENY.replace(before, after)), "<stdin>"),
+    ):
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"{name}{said}" in done.stderr
+    assert "not in the laboratory" in demo("apply", "--delete", "-f", "-", text=DENY).stderr
+    good = demo("apply", "-f", "-", text="\ufeff" + DENY)
+    assert good.stdout == "AuthorizationPolicy shop/slip added\n"
+    assert demo("exec", "load", "--", "true").returncode == 0
+
+
+def test_what_is_not_read_is_said_and_a_pod_there_must_be(demo: Demo, tmp_path: Path) -> None:
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n"
+    (tmp_path / "a.yaml").write_text(text)
+    done = demo("up", "--plain", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"{tmp_path}/a.yaml:1: ConfigMap default/c: not read",
+        "Error: no pod comes of these manifests (0 objects were read, 1 were not): "
+        "give Pods, Deployments or the like",
+    ]
+    assert demo("down").stdout.startswith("There is nothing left")
+    done = demo("up", "--plain", "-", text=f"{text}---\napiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\n")
+    assert (done.returncode, done.stderr) == (0, "<stdin>:1: ConfigMap default/c: not read\n")
+    assert demo("apply", "-f", "-", text=text).stderr == "<stdin>:1: ConfigMap default/c: not read\n"
+
+
+def test_status_is_for_programs_too_and_a_proxy_is_restarted(demo: Demo) -> None:
+    demo("up")
+    found = json.loads(demo("status", "-o", "json").stdout)
+    assert [node["proxy"] for node in found["nodes"]] == ["ready", "ready"]
+    assert {pod["name"]: pod["enrolled"] for pod in found["pods"]}["frontend-1"] is True
+    for words in (["node-1"], ["node-1", "--kill"]):
+        assert demo("restart", *words).stdout == "The proxy of node-1 is ready.\n"
+    assert "Not enrolled" not in demo("status").stdout

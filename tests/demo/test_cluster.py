@@ -1,8 +1,9 @@
 import pytest
 
-from ztunnel.demo.cluster import Cluster, cluster, difference, expand
+from ztunnel.demo.assign import Objects
+from ztunnel.demo.cluster import Cluster, cluster, difference, read_cluster
 from ztunnel.demo.manifest import parse
-from ztunnel.demo.schedule import Objects, complete
+from ztunnel.demo.schedule import complete
 from ztunnel.errors import ConfigError
 
 WEB = """
@@ -42,16 +43,38 @@ def endpoints(found: Cluster) -> list[list[str]]:
     return [[str(end) for end in port.endpoints] for port in found.services[0].ports]
 
 
-def test_a_pods_command_and_environment_are_expanded_as_kubernetes_does() -> None:
+def test_a_pod_has_its_containers_ports_and_readiness() -> None:
     first, second = cluster(objects(WEB)).pods
-    assert first.command == ("serve", "hello web-1", "$HOME", "$(UNKNOWN)")
-    assert first.environment["WHERE"] == "n1"
-    assert (first.port, first.named_ports) == (8081, {"http": 8081, "admin": 9000})
-    assert (second.command, second.port, second.ready) == ((), 8080, False)
+    assert [one.ports for one in first.containers] == [(8081, 9000)]
+    assert first.named_ports == {"http": 8081, "admin": 9000}
+    assert ([one.command for one in second.containers], second.ready) == ([()], False)
 
 
-def test_a_dollar_that_means_nothing_stays() -> None:
-    assert expand("$(A) $A $$(A) $", {"A": "x"}) == "x $A $(A) $"
+def test_a_pod_knows_at_which_ports_services_expect_it() -> None:
+    ports = (
+        "[{port: 80, targetPort: 8000}, {port: 81, targetPort: http}, {port: 82}, {port: 53, protocol: UDP}]"
+    )
+    found = cluster(objects(WEB + service(f"{{selector: {{app: web}}, ports: {ports}}}")))
+    assert [pod.targets for pod in found.pods] == [(8000, 82), (8000, 82)]
+
+
+def test_a_service_may_ask_for_pods_that_are_not_ready() -> None:
+    text = service("{selector: {app: web}, ports: [{port: 80}], publishNotReadyAddresses: true}")
+    assert len(endpoints(cluster(objects(WEB + text)))[0]) == 4
+
+
+def test_a_stored_object_with_a_fault_costs_only_itself() -> None:
+    whole = objects(WEB + service("{selector: {app: web}, ports: [{port: 80}]}"))
+    key = next(key for key in whole if key.name == "web-2")
+    body = {**whole[key].body, "status": {}}
+    found, faults = read_cluster({**whole, key: whole[key].with_body(body)})
+    assert [pod.name for pod in found.pods] == ["web-1"]
+    assert endpoints(found) == [["10.244.1.2:80", "[fd00:244:1::2]:80"]]
+    assert [str(fault.message) for fault in faults.values()] == [
+        "no address was given to it: `demo apply` it"
+    ]
+    without = {k: v for k, v in whole.items() if k.name != "n2"}
+    assert [fault.message for fault in read_cluster(without)[1].values()] == ["no node 'n2'"]
 
 
 @pytest.mark.parametrize(("target", "port"), [("http", 8081), ("8085", 8085), ("none", None)])
@@ -95,22 +118,11 @@ def test_the_difference_is_by_uid_and_by_node() -> None:
     assert (len(whole.nodes_new), len(whole.pods_new)) == (2, 2)
 
 
-@pytest.mark.parametrize(
-    ("text", "path"),
-    [
-        (WEB.replace('[serve, "$(GREETING)"]', "serve"), r"spec.containers\[0\].command: expected list"),
-        (
-            WEB.replace("containerPort: 8081", "containerPort: x"),
-            r"spec.containers\[0\].ports\[0\].containerPort: expected int",
-        ),
-        (WEB.replace("labels: {app: web}", "labels: [web]"), "metadata.labels: expected dict"),
-        (
-            WEB.replace('{type: Ready, status: "False"}', "Ready"),
-            r"status.conditions\[0\]: expected a mapping",
-        ),
-        (service("{selector: {}, ports: [80]}"), r"spec.ports\[0\]: expected a mapping"),
-    ],
-)
-def test_a_field_of_the_wrong_type_names_its_place(text: str, path: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^x.yaml:\d+: \w+ t/web.*{path}"):
-        cluster(objects(text))
+def test_a_field_of_the_wrong_type_names_its_place() -> None:
+    whole = objects(WEB)
+    key = next(key for key in whole if key.name == "web-1")
+    body = {**whole[key].body, "spec": {**whole[key].body["spec"], "containers": [{"command": "serve"}]}}
+    with pytest.raises(
+        ConfigError, match=r"^x.yaml:2: Pod t/web-1: spec.containers\[0\].command: expected list"
+    ):
+        cluster({**whole, key: whole[key].with_body(body)})

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from ztunnel.demo import find
@@ -25,3 +27,23 @@ def test_a_node_is_removed_and_no_other(plain: Laboratory) -> None:
         '"near"'
         in plain.exec("caller", ["curl", "-s", f"http://{plain.pod('near').addresses[0]}:8080/"]).stdout
     )
+
+
+def test_whatever_stands_there_goes(laboratory: Laboratory, text: str) -> None:
+    laboratory.up(text, start_nodes=False)
+    names = laboratory.names
+    (names.netns(f"{names.prefix}pod-t.folder") / "below").mkdir(parents=True)
+    names.netns(f"{names.prefix}pod-t.dangling").symlink_to("nowhere")
+    (names.manifests / "bad.yaml").write_text("[" * 200_000)
+    (names.manifests / "pod_t_near.yaml").write_text("\ufeffa: b: c")
+    names.whole.unlink()
+    assert laboratory.down() is True
+    assert not find.exists(names)
+
+
+def test_without_its_files_the_rest_of_it_goes(laboratory: Laboratory, text: str) -> None:
+    laboratory.up(text, start_nodes=False)
+    shutil.rmtree(laboratory.names.directory)
+    laboratory.names.directory.touch()
+    assert laboratory.down() is True
+    assert not find.exists(laboratory.names)

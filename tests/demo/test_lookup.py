@@ -8,7 +8,7 @@ from ztunnel.demo.schedule import complete
 
 TEXT = (
     "".join(
-        f"apiVersion: v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\n---\n"
+        f"apiVersion: v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {{}}\n---\n"
         for kind, namespace, name in [
             ("Pod", "shop", "orders-1"),
             ("Pod", "shop", "load"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ztunnel.demo import find
+from ztunnel.demo import find, run
 from ztunnel.demo.command import PROGRAM
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.operate import BUNDLED, Laboratory
@@ -150,13 +150,58 @@ def test_wrong_manifests_change_nothing(plain: Laboratory) -> None:
         pod + "---\na: b: c\n",
         pod + "spec: {nodeName: nowhere}\n",
         pod + "spec: {containers: [1]}\n",
+        pod + "spec: {containers: [{ports: [{containerPort: 99999}]}]}\n",
     ):
         with pytest.raises(ConfigError, match=r"^x.yaml:\d+: "):
             plain.apply(text, "x.yaml")
+    policy = (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: t}\n"
+    )
+    with pytest.raises(
+        ConfigError, match=r"x.yaml:4: spec.rules\[0\].from\[0\].source.principls: unknown field"
+    ):
+        plain.apply(policy + "spec: {rules: [{from: [{source: {principls: [x]}}]}]}\n", "x.yaml")
+    with pytest.raises(ConfigError, match="not a label's name"):
+        plain.label("pod", "near", {"a b": "c"})
     with pytest.raises(LaboratoryFailed, match="not in the laboratory: Pod t/new"):
         plain.apply(pod, delete=True)
     assert plain.objects() == before
     assert len(find.namespaces(plain.names)) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("pod_t_far.yaml", b"\xef\xbb\xbf# x:1\na: b: c\n"),
+        ("pod_t_far.yaml", b"[" * 200_000),
+        ("pod_t_far.yaml", b"\xff\xfe\x00"),
+        ("pod_t_far.yaml", b"apiVersion: v1\nkind: Pod\nmetadata: {name: far, namespace: t}\n"),
+        ("service_t_web.yaml", b"apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: t}\n"),
+        ("by-hand.yml", b"apiVersion: v1\nkind: Pod\nmetadata: {name: hand, namespace: t}\n"),
+        (
+            "policy.yaml",
+            b"apiVersion: security.istio.io/v1\nkind: AuthorizationPolicie\nmetadata: {name: p}\n",
+        ),
+    ],
+)
+def test_a_bad_stored_file_stops_nothing(plain: Laboratory, name: str, content: bytes) -> None:
+    (plain.names.manifests / name).write_bytes(content)
+    assert plain.exec("caller", ["hostname"]).stdout == "caller\n"
+    assert "listens" in plain.pod_log("near")
+    found = plain.survey()
+    assert {pod.name for pod in found.pods} >= {"caller", "near"}
+    assert [fault.file for fault in found.faults] != []
+    near = "apiVersion: v1\nkind: Pod\nmetadata: {name: near, namespace: t}\n"
+    assert plain.apply(near, delete=True) == ["Pod t/near removed"]
+    assert plain.apply(near) == ["Pod t/near added"]
+    far = near.replace("near", "far")
+    if name == "pod_t_far.yaml":
+        assert plain.apply(far, delete=True) == ["Pod t/far removed"]
+        assert not (plain.names.manifests / name).exists()
+        assert plain.apply(far) == ["Pod t/far added"]
+        assert answer(plain, "caller", f"http://{plain.pod('far').addresses[0]}:8080/")["pod"] == "far"
+    assert plain.down() is True
+    assert left(plain.names.lab) == []
 
 
 def test_wrong_manifests_make_nothing(laboratory: Laboratory, tmp_path: Path) -> None:
@@ -239,6 +284,49 @@ def test_a_pod_that_does_not_start_is_shown_and_nothing_is_left(laboratory: Labo
     with pytest.raises(LaboratoryFailed, match=r"(?s)default/[ab] does not start.*Address already in use"):
         laboratory.up(pod.format("a") + pod.format("b"), start_nodes=False)
     assert left(laboratory.names.lab) == []
+
+
+def test_manifests_without_a_pod_are_no_laboratory(laboratory: Laboratory) -> None:
+    node = "apiVersion: v1\nkind: Node\nmetadata: {name: n}\n"
+    with pytest.raises(LaboratoryFailed, match=r"no pod comes of these manifests \(1 objects were read\)"):
+        laboratory.up(node)
+    assert not find.exists(laboratory.names)
+
+
+def test_names_may_have_dots_and_be_long(laboratory: Laboratory) -> None:
+    node, pod = "ip-10-0-0-1.eu-west-1.compute.internal", f"a.{'b' * 98}"
+    text = f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {pod}, namespace: a-b}}\n"
+    text += f"spec: {{nodeName: {node}}}\n---\n"
+    other = "apiVersion: v1\nkind: Pod\nmetadata: {name: b-c, namespace: a}\n---\n"
+    third = "apiVersion: v1\nkind: Pod\nmetadata: {name: c, namespace: a-b}\n"
+    laboratory.up(text + other + third)
+    assert laboratory.exec("a-b/c", ["hostname"]).stdout == "c\n"
+    assert laboratory.exec(pod, ["hostname"]).stdout == f"{pod[:63]}\n"
+    assert laboratory.pod_log("a-b/c") == "a-b/c listens on port 8080\n"
+    assert laboratory.pod_log("a/b-c") == "a/b-c listens on port 8080\n"
+    assert [each.proxy for each in laboratory.survey().nodes] == ["ready"]
+    laboratory.down()
+    assert left(laboratory.names.lab) == []
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_proxy_is_restarted_and_its_pods_stay(laboratory: Laboratory, text: str, kill: bool) -> None:
+    ambient = (
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: t, labels: {istio.io/dataplane-mode: ambient}}\n"
+    )
+    laboratory.up(ambient + "---" + text)
+    (before,) = run.processes(laboratory.names.proxy_cgroup("node-1"))
+    pods = laboratory.survey().pods
+    assert all(pod.wanted and pod.enrolled and not pod.pending for pod in pods)
+    laboratory.kill_node("node-2")
+    waiting = {pod.name: pod.pending for pod in laboratory.survey().pods if pod.pending}
+    assert waiting == {"far": "the proxy of node-2 is not running"}
+    laboratory.restart_node("node-2", kill=kill)
+    laboratory.restart_node("node-1", kill=kill)
+    (after,) = run.processes(laboratory.names.proxy_cgroup("node-1"))
+    assert after != before
+    assert laboratory.survey().pods == pods
+    assert answer(laboratory, "caller", "http://web/")["pod"] in ("near", "far")
 
 
 def test_a_long_lived_command_ends_with_the_laboratory(plain: Laboratory) -> None:

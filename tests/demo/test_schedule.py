@@ -2,8 +2,9 @@ from itertools import count
 
 import pytest
 
+from ztunnel.demo.assign import Objects, node_number, pod_ips
 from ztunnel.demo.manifest import Key, parse
-from ztunnel.demo.schedule import Objects, complete, node_number, pod_ips, relabel, remove
+from ztunnel.demo.schedule import complete, relabel, remove
 from ztunnel.errors import ConfigError
 
 UIDS = map("uid-{}".format, count())
@@ -120,12 +121,85 @@ def test_a_pod_of_the_host_network_has_its_nodes_addresses() -> None:
 
 def test_with_a_namespace_goes_what_is_in_it_and_with_a_node_its_pods() -> None:
     objects = after(pod("a", "{nodeName: n1}") + pod("b", "{nodeName: n2}"))
-    left = remove(objects, [Key("", "Node", "", "n2")])
+    left = remove(objects, [Key("", "Node", "", "n2")], UIDS.__next__)
     assert {key.name for key in left if key.kind == "Pod"} == {"a"}
-    assert {key.kind for key in remove(objects, [Key("", "Namespace", "", "t")])} == {"Node"}
+    assert {key.kind for key in remove(objects, [Key("", "Namespace", "", "t")], UIDS.__next__)} == {"Node"}
 
 
 def test_what_the_laboratory_does_not_complete_keeps_its_text() -> None:
     text = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}  # why\n"
     objects = after(text)
     assert objects[Key("security.istio.io", "PeerAuthentication", "default", "a")].text == text
+
+
+WORKLOAD = """
+apiVersion: apps/v1
+kind: {0}
+metadata: {{name: web, namespace: t}}
+spec:
+  {1}
+  selector: {{matchLabels: {{app: web}}}}
+  template: {{metadata: {{labels: {{app: web}}}}, spec: {{containers: [{{name: {2}}}]}}}}
+---
+"""
+
+
+def pods(objects: Objects) -> dict[str, str]:
+    return {
+        key.name: manifest.body["metadata"]["uid"] for key, manifest in objects.items() if key.kind == "Pod"
+    }
+
+
+def test_a_workload_is_followed_by_its_pods() -> None:
+    two = after(WORKLOAD.format("Deployment", "replicas: 2", "x"))
+    assert len(pods(two)) == 2
+    assert {the(two, "Pod", name)["spec"]["nodeName"] for name in pods(two)} == {"node-1", "node-2"}
+    three = after(WORKLOAD.format("Deployment", "replicas: 3", "x"), two)
+    assert pods(two).items() <= pods(three).items()
+    assert len(pods(three)) == 3
+    assert pods(after(WORKLOAD.format("Deployment", "replicas: 3", "x"), three)) == pods(three)
+    other = after(WORKLOAD.format("Deployment", "replicas: 1", "y"), three)
+    assert not pods(other).keys() & pods(three).keys()
+    key = Key("apps", "Deployment", "t", "web")
+    assert pods(remove(other, [key], UIDS.__next__)) == {}
+
+
+def test_a_changed_template_makes_new_pods_of_the_same_names_where_these_are_numbered() -> None:
+    once = after(WORKLOAD.format("StatefulSet", "replicas: 2", "x"))
+    assert list(pods(once)) == ["web-0", "web-1"]
+    again = after(WORKLOAD.format("StatefulSet", "replicas: 2", "y"), once)
+    assert list(pods(again)) == ["web-0", "web-1"]
+    assert not set(pods(once).values()) & set(pods(again).values())
+
+
+def test_a_pod_that_its_workload_wants_comes_back_anew() -> None:
+    once = after(WORKLOAD.format("StatefulSet", "replicas: 2", "x"))
+    again = remove(once, [Key("", "Pod", "t", "web-0")], UIDS.__next__)
+    assert pods(again)["web-1"] == pods(once)["web-1"]
+    assert pods(again)["web-0"] != pods(once)["web-0"]
+
+
+def test_a_daemon_set_follows_the_nodes() -> None:
+    node = "apiVersion: v1\nkind: Node\nmetadata: {{name: {0}}}\n---\n"
+    once = after(node.format("n1") + node.format("n2") + WORKLOAD.format("DaemonSet", "", "x"))
+    assert len(pods(once)) == 2
+    more = after(node.format("n3"), once)
+    assert pods(once).items() <= pods(more).items()
+    assert len(pods(more)) == 3
+    less = remove(more, [Key("", "Node", "", "n1")], UIDS.__next__)
+    assert pods(less).items() < pods(more).items()
+    assert len(pods(less)) == 2
+
+
+def test_with_a_node_go_its_pods_and_a_deployments_come_back_elsewhere() -> None:
+    text = WORKLOAD.format("Deployment", "replicas: 2", "x")
+    node = "apiVersion: v1\nkind: Node\nmetadata: {{name: {0}}}\n---\n"
+    once = after(node.format("n1") + node.format("n2") + text)
+    left = remove(once, [Key("", "Node", "", "n2")], UIDS.__next__)
+    assert pods(left).keys() == pods(once).keys()
+    assert {the(left, "Pod", name)["spec"]["nodeName"] for name in pods(left)} == {"n1"}
+
+
+def test_a_node_that_only_a_template_mentions_is_made() -> None:
+    text = WORKLOAD.format("Deployment", "", "x").replace("{containers", "{nodeName: far, containers")
+    assert {key.name for key in after(text) if key.kind == "Node"} == {"far"}

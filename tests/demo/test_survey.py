@@ -37,14 +37,15 @@ def test_the_label_of_the_pod_counts_before_that_of_its_namespace(
 def test_what_runs_and_what_has_ended_is_told_apart(laboratory: Laboratory) -> None:
     pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: %s}\nspec: {containers: [{command: [%s]}]}\n---\n"
     laboratory.up(pod % ("ends", "'true'") + pod % ("lives", "sleep, '60'"), start_nodes=False)
-    while [pod.name for pod in laboratory.survey()[1] if pod.running] != ["lives"]:
+    while [pod.name for pod in laboratory.survey().pods if pod.running] != ["lives"]:
         pass
-    nodes, pods = laboratory.survey()
+    found = laboratory.survey()
+    nodes, pods = found.nodes, found.pods
     assert [(node.name, node.proxy) for node in nodes] == [
         ("node-1", "not running"),
         ("node-2", "not running"),
     ]
-    assert [(pod.name, pod.running, pod.enrolled) for pod in pods] == [
+    assert [(pod.name, pod.running, pod.wanted) for pod in pods] == [
         ("ends", False, False),
         ("lives", True, False),
     ]

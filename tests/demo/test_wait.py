@@ -32,6 +32,6 @@ def test_a_proxy_that_answers_is_ready(plain: Laboratory) -> None:
     command = ["sh", "-c", join, cgroup, plain.names.netns(plain.names.node("node-1")), serve]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         wait.until_ready(plain.names, [(Node("node-1", 1), process)])
-        assert plain.survey()[0][0].proxy == "ready"
+        assert plain.survey().nodes[0].proxy == "ready"
         plain.kill_node("node-1")
         assert run.processes(cgroup) == []

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from ztunnel.demo.claims.catalog import CLAIMS
 from ztunnel.demo.claims.claim import parse_numbers, select
 from ztunnel.demo.claims.perform import TTL_SECONDS, perform
 from ztunnel.demo.failure import LaboratoryFailed, unknown
-from ztunnel.demo.manifest import Manifest, parse
+from ztunnel.demo.load import Loaded, load
 from ztunnel.demo.operate import BUNDLED, Laboratory
-from ztunnel.demo.publish import load
+from ztunnel.demo.status import as_json, as_text
 
 
 class _Demo(click.Group):
@@ -36,21 +35,31 @@ def demo() -> None:
     """
 
 
+_SOURCE = click.Path(exists=True, allow_dash=True, path_type=Path)
+
+
 def _named(command: Callable[..., None]) -> Callable[..., None]:
     return click.option("--name", default="lab", show_default=True, help="Which laboratory.")(command)
 
 
 @demo.command()
-@click.argument("directory", type=click.Path(exists=True, path_type=Path), default=BUNDLED)
+@click.argument("source", metavar="[DIRECTORY|FILE|-]", type=_SOURCE, default=BUNDLED)
 @click.option("--plain", is_flag=True, help="No node proxies: the pods talk as they would without a mesh.")
 @_named
-def up(directory: Path, plain: bool, name: str) -> None:
-    """Make the nodes and pods of DIRECTORY; without one, of a shop of three services on two nodes."""
-    plan = Laboratory(name).up(directory, start_nodes=not plain)
+def up(source: Path, plain: bool, name: str) -> None:
+    """Make the nodes and pods of manifests; without any, of a shop of three services on two nodes.
+
+    Pods come of Pod, Deployment, StatefulSet, DaemonSet, Job, ReplicaSet and ReplicationController. A
+    container whose command this machine has runs it; in the place of all others an echo server listens on
+    their ports. What is not read is listed.
+    """
+    loaded = load([source])
+    _tell_left_out(loaded)
+    plan = Laboratory(name).up(loaded, start_nodes=not plain)
     nodes, pods = len(plan.nodes), len(plan.pods)
     click.echo(f"{nodes} nodes and {pods} pods are up{', without node proxies' if plain else ''}.")
     click.echo(f"Look at them: ztunnel demo status{_option(name)}")
-    if directory == BUNDLED:
+    if source == BUNDLED:
         click.echo(f"Call through them: ztunnel demo exec{_option(name)} load -- curl -s http://frontend/")
     click.echo(f"Remove them: ztunnel demo down{_option(name)}")
 
@@ -88,20 +97,22 @@ def down(name: str) -> None:
 
 
 @demo.command()
+@click.argument("node")
+@click.option("--kill", is_flag=True, help="By SIGKILL, as if it crashed; else it drains first.")
 @_named
-def status(name: str) -> None:
-    """Show the nodes and their proxies, the pods and whether they are in the mesh."""
-    nodes, pods = Laboratory(name).survey()
-    rows = [("NODE", "ADDRESSES", "PROXY")]
-    rows += [(node.name, _words(node.addresses), node.proxy) for node in nodes]
-    click.echo(_columns(rows))
-    lines = [("NAMESPACE", "POD", "NODE", "ADDRESSES", "MESH", "STATE")]
-    for pod in pods:
-        mesh, state = "yes" if pod.enrolled else "no", "running" if pod.running else "ended"
-        if pod.outside:
-            mesh += f", but {pod.outside} older connection{'s' if pod.outside > 1 else ''}"
-        lines.append((pod.namespace, pod.name, pod.node, _words(pod.addresses), mesh, state))
-    click.echo("\n" + _columns(lines))
+def restart(node: str, kill: bool, name: str) -> None:
+    """Restart the proxy of a NODE, or start one that does not run; its environment is this command's."""
+    Laboratory(name).restart_node(node, kill=kill)
+    click.echo(f"The proxy of {node} is ready.")
+
+
+@demo.command()
+@click.option("-o", "--output", "form", type=click.Choice(["text", "json"]), default="text", help="As what.")
+@_named
+def status(form: str, name: str) -> None:
+    """Show nodes and their proxies, pods and whether they are in the mesh, and what is wrong."""
+    found = Laboratory(name).survey()
+    click.echo(as_json(found) if form == "json" else as_text(found))
 
 
 @demo.command()
@@ -111,9 +122,13 @@ def status(name: str) -> None:
 @click.option("--delete", is_flag=True, help="Remove the objects instead.")
 @_named
 def apply(sources: tuple[str, ...], delete: bool, name: str) -> None:
-    """Add or change objects: labels and policies in place, pods by starting and stopping them."""
-    laboratory = Laboratory(name)
-    for line in laboratory.apply_all(_read(sources), delete=delete):
+    """Add or change objects: labels and policies in place, pods by starting and stopping them.
+
+    What is wrong in them is said with file and line, and nothing is changed then.
+    """
+    loaded = load([Path(source) for source in sources])
+    _tell_left_out(loaded)
+    for line in Laboratory(name).apply_all(loaded.manifests, delete=delete):
         click.echo(line)
 
 
@@ -169,26 +184,11 @@ def logs(target: str, follow: bool, name: str) -> None:
     click.echo(log.read_text(errors="replace"), nl=False)
 
 
-def _read(sources: Sequence[str]) -> list[Manifest]:
-    manifests: list[Manifest] = []
-    for source in sources:
-        text = sys.stdin.read() if source == "-" else None
-        manifests += load([Path(source)]) if text is None else parse(text, "<stdin>")
-    return manifests
+def _tell_left_out(loaded: Loaded) -> None:
+    """What is not read is no error, and not silence either."""
+    for fault in loaded.left_out:
+        click.echo(str(fault), err=True)
 
 
 def _option(name: str) -> str:
     return "" if name == "lab" else f" --name {name}"
-
-
-def _words(parts: Sequence[object]) -> str:
-    return " ".join(map(str, parts))
-
-
-def _columns(rows: Sequence[tuple[str, ...]]) -> str:
-    """Aligned; what a proxy said is shown without control characters."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
-    return "\n".join("".join(mark for mark in line if mark.isprintable()) for line in lines)

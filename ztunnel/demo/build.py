@@ -5,6 +5,7 @@ One `ip -batch` for each namespace, all of one shop at once: two nodes with eigh
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +14,11 @@ from ztunnel.demo import network
 from ztunnel.demo.cluster import Cluster, Difference, Pod
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.names import Names
+from ztunnel.demo.run import end_in
 from ztunnel.kernel.netns import NetworkNamespace
 
 _IP = ("ip", "-batch", "-")
+_FORCED = ("ip", "-force", "-batch", "-")
 
 
 def build(names: Names, before: Cluster, after: Cluster, change: Difference) -> None:
@@ -31,7 +34,7 @@ def build(names: Names, before: Cluster, after: Cluster, change: Difference) -> 
     node_names = [names.node(node.name) for node in nodes]
     pod_names = [names.pod(pod.namespace, pod.name) for pod in pods]
     fresh = (*fabric, *node_names, *pod_names)
-    remove_namespaces([name for name in fresh if names.netns(name).exists()])  # left by one that failed
+    clear_namespaces(names, fresh)
     _batch([f"netns add {name}" for name in fresh])
     _set(names, fabric, network.FABRIC_SYSCTLS)
     _set(names, node_names, network.NODE_SYSCTLS)
@@ -44,6 +47,7 @@ def build(names: Names, before: Cluster, after: Cluster, change: Difference) -> 
         lines.setdefault(names.node(node.name), []).extend(network.route_lines(node, others))
     for pod in pods:
         lines[names.node(pod.node.name)] += network.pod_port_lines(names, pod)
+    _clear_ports(names, pods)
     batches(names, lines)
     batches(names, {names.pod(pod.namespace, pod.name): network.pod_lines(pod) for pod in pods})
 
@@ -67,6 +71,56 @@ def unbuild(names: Names, after: Cluster, change: Difference) -> None:
     gone = [names.pod(pod.namespace, pod.name) for pod in pods]
     gone += [names.node(node.name) for node in change.nodes_gone]
     remove_namespaces(gone)
+
+
+def clear(names: Names, before: Cluster, change: Difference) -> None:
+    """Remove all that a change made or left, and what it was to remove: whatever of it is there."""
+    pods = _networked((*change.pods_new, *change.pods_gone))
+    nodes = (*change.nodes_new, *change.nodes_gone)
+    lines: dict[str, list[str]] = {names.fabric: [f"link del node{node.number}" for node in nodes]}
+    for pod in pods:
+        lines.setdefault(names.node(pod.node.name), []).append(f"link del {network.pod_port(pod)}")
+    for node in before.nodes:
+        lines.setdefault(names.node(node.name), []).extend(network.route_lines(node, nodes, "del"))
+    _try(names, lines)
+    fresh = [names.pod(pod.namespace, pod.name) for pod in pods] + [names.node(node.name) for node in nodes]
+    delete_namespaces([name for name in dict.fromkeys(fresh) if names.netns(name).exists()])
+
+
+def clear_namespaces(names: Names, namespaces: Sequence[str]) -> None:
+    """Remove those that a change left which failed, or that a pod has of which nothing is known any more.
+
+    Raises:
+        LaboratoryFailed: one does not go away.
+    """
+    found = [name for name in namespaces if names.netns(name).exists()]
+    for name in found:
+        end_in(names, name)
+    remove_namespaces(found)
+
+
+def _clear_ports(names: Names, pods: Sequence[Pod]) -> None:
+    """A cable to a pod of which nothing is known any more may be in the place of a new one."""
+    lines: dict[str, list[str]] = {}
+    for pod in pods:
+        node, port = names.node(pod.node.name), network.pod_port(pod)
+        with NetworkNamespace.open(names.netns(node)) as namespace, namespace.entered():
+            if port in (name for _, name in socket.if_nameindex()):
+                lines.setdefault(node, []).append(f"link del {port}")
+    _try(names, lines)
+
+
+def _try(names: Names, lines: Mapping[str, Sequence[str]]) -> None:
+    """Run lines of which any may fail, because what they remove is not there."""
+    for name, text in lines.items():
+        if text and names.netns(name).exists():
+            _start(names.netns(name), _FORCED).communicate("\n".join(text))
+
+
+def delete_namespaces(namespaces: Sequence[str]) -> None:
+    """`ip netns delete` for each, whatever becomes of the others."""
+    if namespaces:
+        _piped(_FORCED).communicate("\n".join(f"netns delete {name}" for name in namespaces))
 
 
 def remove_namespaces(namespaces: Sequence[str]) -> None:

@@ -24,12 +24,13 @@ def get(netns: Path, port: int, path: str, method: str = "GET") -> tuple[int, st
         with sock:
             sock.settimeout(_PATIENCE_SECONDS)
             sock.connect(("127.0.0.1", port))
-            return _ask(sock, port, path, method)
+            return ask(sock, port, path, method)
     except (OSError, http.client.HTTPException) as error:
         raise LaboratoryFailed(f"http://localhost:{port}{path} in {netns.name}: {error}") from error
 
 
-def _ask(sock: socket.socket, port: int, path: str, method: str) -> tuple[int, str]:
+def ask(sock: socket.socket, port: int, path: str, method: str = "GET") -> tuple[int, str]:
+    """Status and body over a connected socket, which is closed. Raises OSError, HTTPException."""
     connection = http.client.HTTPConnection("localhost", port)
     connection.sock = sock
     connection.request(method, path, headers={"Connection": "close"})

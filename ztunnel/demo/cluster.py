@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from ztunnel.demo.allot import parse_addresses
-from ztunnel.demo.manifest import Key, Manifest, Part
-from ztunnel.demo.schedule import Objects, cluster_ips, node_number, pod_ips
+from ztunnel.demo.assign import Objects, cluster_ips, node_number, pod_ips
+from ztunnel.demo.containers import Container, named_ports, read_containers
+from ztunnel.demo.manifest import Key, Manifest
+from ztunnel.errors import ConfigError, Fault
 from ztunnel.model.address import Endpoint, IPAddress
-
-_DEFAULT_PORT = 8080
-_VARIABLE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)|\$\$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +24,32 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod. `command` is empty where the echo server runs, on `port`. The host network's are its node's."""
+    """A pod. The host network's has the addresses of its node; `targets` are the ports by number at which
+    services expect it; `hostname` and `subdomain` give it a name of its own below a headless service."""
 
     namespace: str
     name: str
     uid: str
     node: Node
     addresses: tuple[IPAddress, ...]
-    command: tuple[str, ...]
-    environment: Mapping[str, str]
-    port: int
+    containers: tuple[Container, ...]
     labels: Mapping[str, str]
     named_ports: Mapping[str, int]
     host_network: bool = False
     ready: bool = True
+    hostname: str = ""
+    subdomain: str = ""
+    targets: tuple[int, ...] = ()
 
     @property
     def full_name(self) -> str:
         """`namespace/name`."""
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def host_name(self) -> str:
+        """What it calls itself; at most 63 characters, as Kubernetes cuts it."""
+        return (self.hostname or self.name)[:63].rstrip("-.")
 
     def address(self, family: type[IPv4Address] | type[IPv6Address]) -> IPAddress:
         """Its address of a family."""
@@ -93,21 +98,45 @@ def cluster(objects: Objects) -> Cluster:
     """Read completed objects.
 
     Raises:
-        ConfigError: a field that a pod or service runs by has the wrong type.
+        ConfigError: a field that a pod or service runs by has the wrong type: all such faults.
     """
-    named = {
-        key.name: Node(key.name, node_number(node)) for key, node in objects.items() if _core(key) == "Node"
-    }
-    pods = tuple(
-        _pod(manifest, named) for key, manifest in sorted(objects.items(), key=_by_key) if _core(key) == "Pod"
+    found, faults = read_cluster(objects)
+    if faults:
+        raise ConfigError(*faults.values())
+    return found
+
+
+def read_cluster(objects: Objects) -> tuple[Cluster, dict[Key, Fault]]:
+    """As `cluster`, but what has a fault is left out, and the fault is returned beside the rest."""
+    faults: dict[Key, Fault] = {}
+    numbers: dict[str, Node] = {}
+    pods: list[Pod] = []
+    services: list[Service] = []
+    ordered = sorted(objects.items(), key=_by_key)
+    named = [manifest for key, manifest in ordered if _core(key) == "Service"]
+
+    def read(kind: str, make: Callable[[Manifest], None]) -> None:
+        for key, manifest in ordered:
+            if _core(key) == kind:
+                try:
+                    make(manifest)
+                except ConfigError as error:
+                    faults[key] = error.faults[0]
+
+    read("Node", lambda it: numbers.update({it.key.name: Node(it.key.name, node_number(it))}))
+    read("Pod", lambda it: pods.append(_pod(it, numbers)))
+    everyone = tuple(pods)
+    read("Service", lambda it: services.extend(_services(it, everyone, objects)))
+    sound = [manifest for manifest in named if manifest.key not in faults]
+    return (
+        Cluster(
+            tuple(sorted(numbers.values(), key=lambda node: node.number)),
+            tuple(_with_targets(pod, sound) for pod in pods),
+            tuple(services),
+            tuple(sorted(key.name for key in objects if _core(key) == "Namespace")),
+        ),
+        faults,
     )
-    services = tuple(
-        _service(manifest, pods, objects)
-        for key, manifest in sorted(objects.items(), key=_by_key)
-        if _core(key) == "Service" and manifest.pull("spec.type", str, "ClusterIP") != "ExternalName"
-    )
-    namespaces = tuple(sorted(key.name for key in objects if _core(key) == "Namespace"))
-    return Cluster(tuple(sorted(named.values(), key=lambda node: node.number)), pods, services, namespaces)
 
 
 def difference(before: Cluster, after: Cluster) -> Difference:
@@ -130,75 +159,62 @@ def _by_key(item: tuple[Key, Manifest]) -> Key:
 
 
 def _pod(manifest: Manifest, nodes: Mapping[str, Node]) -> Pod:
-    """Of several containers the first one's command runs; the ports of all count."""
-    containers = manifest.parts("spec.containers")
-    first = containers[0] if containers else Part(manifest, "spec.containers[0]", {})
-    ports = [port for container in containers for port in container.parts("ports")]
-    numbers = [port.pull("containerPort", int, _DEFAULT_PORT) for port in ports]
-    names = [port.pull("name", str, "") for port in ports]
-    addresses = pod_ips(manifest)
-    environment = _environment(first, addresses)
-    words = [*first.pull("command", list, []), *first.pull("args", list, [])]
-    conditions = manifest.parts("status.conditions")
+    addresses, node = pod_ips(manifest), manifest.pull("spec.nodeName", str, "")
+    uid, conditions = manifest.pull("metadata.uid", str, ""), manifest.parts("status.conditions")
+    if not addresses or not uid:
+        raise manifest.fault("status", "no address was given to it: `demo apply` it")
+    if node not in nodes:
+        raise manifest.fault("spec.nodeName", f"no node {node!r}")
     return Pod(
         namespace=manifest.key.namespace,
         name=manifest.key.name,
-        uid=manifest.pull("metadata.uid", str, ""),
-        node=nodes[manifest.pull("spec.nodeName", str, "")],
+        uid=uid,
+        node=nodes[node],
         addresses=addresses,
-        command=tuple(expand(str(word), environment) for word in words),
-        environment=environment,
-        port=numbers[0] if numbers else _DEFAULT_PORT,
+        containers=read_containers(manifest, addresses),
         labels=manifest.pull("metadata.labels", dict, {}),
-        named_ports={name: number for name, number in zip(names, numbers, strict=True) if name},
+        named_ports=named_ports(manifest),
         host_network=manifest.pull("spec.hostNetwork", bool, False),
         ready=all(
             one.pull("type", str, "") != "Ready" or one.pull("status", str, "") == "True"
             for one in conditions
         ),
+        hostname=manifest.pull("spec.hostname", str, ""),
+        subdomain=manifest.pull("spec.subdomain", str, ""),
     )
 
 
-def expand(text: str, environment: Mapping[str, str]) -> str:
-    """Kubernetes' `$(NAME)`; `$$` is a dollar, an unknown name stays as it is."""
-    return _VARIABLE.sub(lambda m: environment.get(m[1], m[0]) if m[1] else "$", text)
+def _with_targets(pod: Pod, services: Iterable[Manifest]) -> Pod:
+    """The pod with the ports by number at which services expect it."""
+    found = [
+        target
+        for service in services
+        if _selects(service, pod)
+        for entry in service.parts("spec.ports")
+        if entry.pull("protocol", str, "TCP") == "TCP"
+        for target in [entry.pull("targetPort", object, entry.pull("port", int, 0))]
+        if isinstance(target, int) and target
+    ]
+    return replace(pod, targets=tuple(dict.fromkeys(found))) if found else pod
 
 
-def _environment(container: Part, addresses: tuple[IPAddress, ...]) -> dict[str, str]:
-    """The container's own variables after those that tell a pod who it is."""
-    manifest = container.within
-    known = {
-        "metadata.name": manifest.key.name,
-        "metadata.namespace": manifest.key.namespace,
-        "metadata.uid": manifest.pull("metadata.uid", str, ""),
-        "spec.nodeName": manifest.pull("spec.nodeName", str, ""),
-        "spec.serviceAccountName": manifest.pull("spec.serviceAccountName", str, ""),
-        "status.podIP": str(addresses[0]),
-        "status.podIPs": ",".join(map(str, addresses)),
-    }
-    environment = {
-        "POD_NAME": known["metadata.name"],
-        "POD_NAMESPACE": known["metadata.namespace"],
-        "POD_IP": known["status.podIP"],
-        "NODE_NAME": known["spec.nodeName"],
-    }
-    for variable in container.parts("env"):
-        field = variable.pull("valueFrom.fieldRef.fieldPath", str, "")
-        value = known.get(field, "") if field else expand(variable.pull("value", str, ""), environment)
-        environment[variable.pull("name", str, "")] = value
-    return environment
+def _selects(service: Manifest, pod: Pod) -> bool:
+    selector = service.pull("spec.selector", dict, {})
+    in_reach = pod.namespace == service.key.namespace
+    return bool(selector) and in_reach and selector.items() <= pod.labels.items()
+
+
+def _services(manifest: Manifest, pods: tuple[Pod, ...], objects: Objects) -> list[Service]:
+    """None for another name of something outside."""
+    if manifest.pull("spec.type", str, "ClusterIP") == "ExternalName":
+        return []
+    return [_service(manifest, pods, objects)]
 
 
 def _service(manifest: Manifest, pods: tuple[Pod, ...], objects: Objects) -> Service:
     selector = manifest.pull("spec.selector", dict, {})
-    chosen = [
-        pod
-        for pod in pods
-        if selector
-        and pod.namespace == manifest.key.namespace
-        and pod.ready
-        and selector.items() <= pod.labels.items()
-    ]
+    unready = manifest.pull("spec.publishNotReadyAddresses", bool, False)
+    chosen = [pod for pod in pods if (pod.ready or unready) and _selects(manifest, pod)]
     slices = [] if selector else _slices(manifest.key, objects)
     ports: list[ServicePort] = []
     for entry in manifest.parts("spec.ports"):

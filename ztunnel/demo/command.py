@@ -9,11 +9,14 @@ environment names one: so tests of a checkout try the proxies as they are shippe
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ztunnel.demo.cluster import Node, Pod
+from ztunnel.demo.containers import Container, Probe
 from ztunnel.demo.names import Names
 
 PROGRAM = "ZTUNNEL_PROGRAM"
@@ -21,6 +24,8 @@ PROGRAM = "ZTUNNEL_PROGRAM"
 
 _PACKAGES = str(Path(__file__).parent.parent.parent)
 _PATH = f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_DEFAULT_PORT = 8080  # of an echo server that is told no other
 
 _JOIN = 'echo 0 > "$1/cgroup.procs" && shift && exec "$@"'
 _ENTER_POD = """\
@@ -33,14 +38,24 @@ exec "$@"
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is started in a pod; `stands_in` for the echo server in the place of images."""
+
+    words: list[str]
+    environment: Mapping[str, str]
+    stands_in: bool = False
+
+
 def in_pod(names: Names, pod: Pod, command: Sequence[str]) -> list[str]:
     """`command` in the network namespace, the cgroup and a private view of the files of a pod.
 
     The mounts are a slave of the machine's: a namespace that is removed there must not live on here.
     """
     netns = names.node(pod.node.name) if pod.host_network else names.pod(pod.namespace, pod.name)
-    files = [str(path) for path in (names.hosts(pod.namespace), names.resolv_conf)]
-    script = ["sh", "-c", _ENTER_POD, "sh", str(names.pod_cgroup(pod.node.name, pod.uid)), *files, pod.name]
+    files = [str(path) for path in (names.hosts(pod.namespace, pod.name), names.resolv_conf)]
+    cgroup = str(names.pod_cgroup(pod.node.name, pod.uid))
+    script = ["sh", "-c", _ENTER_POD, "sh", cgroup, *files, pod.host_name]
     isolate = ["unshare", "--mount", "--uts", "--propagation", "slave"]
     return ["nsenter", f"--net={names.netns(netns)}", *isolate, *script, *command]
 
@@ -59,11 +74,38 @@ def in_node(names: Names, node: str, cgroup: Path, command: Sequence[str]) -> li
     ]
 
 
-def pod_command(pod: Pod) -> list[str]:
-    """What a pod runs: its own command, or the echo server."""
-    if pod.command:
-        return list(pod.command)
-    return module_command("ztunnel.demo.echo", pod.port)
+def programs(pod: Pod) -> list[Program]:
+    """What a pod runs: each container's command where this machine has the program, and for all others one
+    echo server on all their ports.
+
+    Where nothing but the echo server runs, it serves the ports that services and probes expect as well.
+    """
+    run = [one for one in pod.containers if one.command and _is_here(one.command[0])]
+    rest = [one for one in pod.containers if one not in run]
+    found = [Program(list(one.command), _environment(one)) for one in run]
+    ports = dict.fromkeys(port for one in rest for port in one.ports)
+    if not run:
+        probed = [one.probe.port for one in rest if one.probe and one.probe.port]
+        ports.update(dict.fromkeys([*pod.targets, *probed]))
+        ports = ports or dict.fromkeys([_DEFAULT_PORT])
+    for one in run:
+        for port in one.ports:
+            ports.pop(port, None)
+    if ports:
+        words = module_command("ztunnel.demo.echo", *ports)
+        found.append(Program(words, _environment(rest[0]), stands_in=True))
+    return found
+
+
+def probed(pod: Pod) -> list[Probe]:
+    """The probes that mean something: those of containers whose own command runs."""
+    return [one.probe for one in pod.containers if one.probe and one.command and _is_here(one.command[0])]
+
+
+def _is_here(program: str) -> bool:
+    """Whether this machine has it; an image's own programs are nowhere."""
+    found = str(Path("/", program)) if "/" in program else program
+    return shutil.which(found, path=_PATH) is not None
 
 
 def module_command(module: str, *words: object) -> list[str]:
@@ -73,9 +115,14 @@ def module_command(module: str, *words: object) -> list[str]:
 
 
 def pod_environment(pod: Pod) -> dict[str, str]:
-    """The environment of what runs in a pod; `python3` and `ztunnel` are those that run the laboratory."""
+    """The environment of a command in a pod: that of its first container."""
+    return _environment(pod.containers[0])
+
+
+def _environment(container: Container) -> dict[str, str]:
+    """`python3` and `ztunnel` are those that run the laboratory."""
     known = {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "xterm", "PYTHONPATH": _PACKAGES}
-    return {**known, "PYTHONDONTWRITEBYTECODE": "1", **pod.environment}
+    return {**known, "PYTHONDONTWRITEBYTECODE": "1", **container.environment}
 
 
 def program(inherited: Mapping[str, str]) -> list[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from contextlib import suppress
+from pathlib import Path
 
 from ztunnel.demo import find, run
-from ztunnel.demo.build import remove_namespaces
+from ztunnel.demo.build import delete_namespaces
+from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.names import PINS, RUN, Names
 
 
@@ -24,19 +26,40 @@ def destroy_node(names: Names, node: str) -> None:
 def destroy(names: Names) -> bool:
     """Remove processes, pins, network namespaces and files, in this order; whether there was anything.
 
-    Idempotent: what an interrupted call left is removed by the next.
+    Idempotent: what an interrupted call left is removed by the next. What does not go away keeps nothing
+    else.
 
     Raises:
-        LaboratoryFailed: something does not go away.
+        LaboratoryFailed: something does not go away, and what.
     """
     there = find.exists(names)
-    run.end(names.cgroup)
+    failures: list[str] = []
+    try:
+        run.end(names.cgroup)
+    except LaboratoryFailed as error:
+        failures.append(str(error))
     for pins in find.pins(names):
-        shutil.rmtree(pins)
-    remove_namespaces(find.namespaces(names))
+        shutil.rmtree(pins, ignore_errors=True)
+    delete_namespaces(find.namespaces(names))
+    for name in find.namespaces(names):
+        _remove(names.netns(name))
     shutil.rmtree(names.directory, ignore_errors=True)
+    _remove(names.directory)  # where it is a file
     names.lock.unlink(missing_ok=True)
     for shared in (PINS, RUN):  # the last one turns off the light
         with suppress(OSError):
             shared.rmdir()
+    left = [*find.pins(names), *map(names.netns, find.namespaces(names))]
+    failures += [f"{path} does not go away" for path in left]
+    if failures:
+        raise LaboratoryFailed("; ".join(failures))
     return there
+
+
+def _remove(path: Path) -> None:
+    """What has the name of a namespace and is none."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The server of a pod that has no command of its own: it says who called, calls others in turn, and echoes.
+"""The server in the place of images: it says who called, calls others in turn, and echoes.
 
     GET /anything     JSON: pod, namespace, node, caller and called address, bytes received;
                       with the variable CALLS (URLs, a space between) it asks each, and adds their answers
@@ -67,7 +67,7 @@ class Loop:
                 self.deadlines.pop(fd)[1]()
 
 
-class H2Connection:
+class Connection:
     """One connection of a caller."""
 
     def __init__(self, loop: Loop, sock: socket.socket, known: dict[str, str], calls: list[str]) -> None:
@@ -234,9 +234,16 @@ class Call:
         self.answered(said)
 
 
-def serve(port: int, known: dict[str, str], calls: list[str]) -> None:
-    """Serve both families on `port`, for ever; exits if the port is taken."""
+def serve(ports: list[int], known: dict[str, str], calls: list[str]) -> None:
+    """Serve both families on all `ports`, for ever; exits if one is taken."""
     loop = Loop()
+    listening = [_listen(loop, port, known, calls) for port in ports]
+    print(f"{known['namespace']}/{known['pod']} {LISTENING} {', '.join(map(str, listening))}", flush=True)
+    loop.run()
+
+
+def _listen(loop: Loop, port: int, known: dict[str, str], calls: list[str]) -> int:
+    """Accept on a port from now on; the port, which the kernel chooses for 0."""
     try:
         listener = socket.create_server(
             ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=4096
@@ -251,13 +258,12 @@ def serve(port: int, known: dict[str, str], calls: list[str]) -> None:
                 sock, _ = listener.accept()
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                H2Connection(loop, sock, known, calls)
+                Connection(loop, sock, known, calls)
         except OSError:  # none left, or the caller is gone already
             return
 
     loop.watch(listener.fileno(), _IN, accept)
-    print(f"{known['namespace']}/{known['pod']} {LISTENING} {listener.getsockname()[1]}", flush=True)
-    loop.run()
+    return int(listener.getsockname()[1])
 
 
 def _looks_like_http(start: bytes) -> bool | None:
@@ -284,7 +290,7 @@ def _address(name: tuple[str, int, int, int]) -> str:
 if __name__ == "__main__":
     who = {"pod": "POD_NAME", "namespace": "POD_NAMESPACE", "node": "NODE_NAME"}
     serve(
-        int(sys.argv[1]),
+        [int(word) for word in sys.argv[1:]],
         {key: os.environ.get(variable, "") for key, variable in who.items()},
         os.environ.get("CALLS", "").split(),
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ztunnel.demo.assign import Objects
 from ztunnel.demo.cluster import Cluster, Node, Pod, Service
 from ztunnel.demo.failure import LaboratoryFailed, unknown
 from ztunnel.demo.manifest import Key
-from ztunnel.demo.schedule import Objects
 
 _SHORT = {"ns": "namespace", "no": "node", "po": "pod", "svc": "service", "sa": "serviceaccount"}
 

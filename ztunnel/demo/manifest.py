@@ -1,19 +1,23 @@
 """Kubernetes manifests as the laboratory reads them: documents with a kind and a name, and where they stood.
 
-The laboratory looks only at what a scheduler, a kubelet and an address allocator have to know. What objects
-mean to the mesh, and whether they are right in every field, is for the control plane to say.
+The laboratory looks only at what a scheduler, a kubelet and an address allocator have to know. Whether an
+object is right in every field that node proxies read is for their reader to say (`review`), before anything
+is made.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import yaml
 
+from ztunnel.demo.review import review
+from ztunnel.demo.tree import child, items, line_of, too_much
 from ztunnel.errors import ConfigError, Fault
+from ztunnel.state.manifest import Chunk, Notes, compose, cut
 
 Body = dict[str, Any]
 _T = TypeVar("_T")
@@ -26,7 +30,13 @@ _ONCE_PER_CLUSTER = frozenset(
     GatewayClass PriorityClass""".split()  # noqa: SIM905
 )
 _Loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # ten times as fast
-_STRICT = frozenset(("Namespace", "Node", "Pod", "Service"))
+_STRICT = frozenset(("Namespace", "Node", "Service"))
+_BOM = re.compile("^\ufeff", re.MULTILINE)
+_TEMPLATE = re.compile(
+    r"\{\{-?\s*(\.|\$|/\*|(include|template|define|block|range|with|if|toYaml) |else|end\b)"
+)
+_NO_OBJECT = "no Kubernetes object: it has neither apiVersion nor kind"
+_RENDER_FIRST = "a Helm template: render it first, `helm template CHART | ztunnel demo up -`"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -113,27 +123,47 @@ def parse(text: str, file: str) -> tuple[Manifest, ...]:
     """All objects of a text of YAML documents; a `List` counts as its items. Empty documents are skipped.
 
     Raises:
-        ConfigError: a syntax error (the rest cannot be read then), or all documents that are no objects.
+        ConfigError: with all that is wrong in it, be it YAML, a kind, or a field that node proxies read.
+    """
+    manifests, foreign = parse_some(text, file)
+    if foreign:
+        raise ConfigError(*foreign)
+    return manifests
+
+
+def decode(content: bytes, file: str) -> str:
+    """The text of a file. Raises ConfigError: not UTF-8."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(Fault(file, line, "", "not UTF-8")) from error
+
+
+def parse_some(text: str, file: str) -> tuple[tuple[Manifest, ...], tuple[Fault, ...]]:
+    """As `parse`, but documents that have neither apiVersion nor kind are no error: they are returned beside.
+
+    So a folder may hold the settings of other programs.
     """
     manifests: list[Manifest] = []
+    foreign: list[Fault] = []
     faults: list[Fault] = []
-    try:
-        for node, document in _documents(text):
-            for body in _items(document):
-                found = _object(body, file, node.start_mark.line + 1)
-                if isinstance(found, Fault):
-                    faults.append(found)
-                else:
-                    manifests.append(replace(found, text=_source(text, node)) if body is document else found)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = min(mark.line, text.count("\n")) + 1 if mark else 0  # the end counts as a line of its own
-        faults.append(Fault(file, line, "", f"not YAML: {error.problem}"))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
-        faults.append(Fault(file, 0, "", f"not YAML: {error}"))
+    for chunk in cut(_BOM.sub("", text)):
+        try:
+            root, document = _construct(chunk, file)
+            if root is None:
+                continue
+            if child(root, "apiVersion") is None and child(root, "kind") is None:
+                foreign.append(Fault(file, line_of(root) + chunk.line - 1, "", _NO_OBJECT))
+                continue
+            if found := review(chunk, root, file):
+                raise ConfigError(*found)
+            manifests += _objects(chunk, root, document, file)
+        except ConfigError as error:
+            faults += error.faults
     if faults:
-        raise ConfigError(*faults)
-    return tuple(manifests)
+        raise ConfigError(*(_as_template(text, file) or faults))
+    return tuple(manifests), tuple(foreign)
 
 
 def render(manifest: Manifest) -> str:
@@ -142,33 +172,56 @@ def render(manifest: Manifest) -> str:
     return origin + (manifest.text or yaml.dump(manifest.body, Dumper=_Dumper, sort_keys=False))
 
 
-def parse_all(texts: Iterable[tuple[str, str]]) -> tuple[Manifest, ...]:
-    """All objects of (file, text) pairs; a later object replaces an earlier one of the same key.
-
-    Raises:
-        ConfigError: with the faults of every text.
-    """
-    faults: list[Fault] = []
-    manifests: dict[Key, Manifest] = {}
-    for file, text in texts:
-        try:
-            manifests.update((manifest.key, manifest) for manifest in parse(text, file))
-        except ConfigError as error:
-            faults.extend(error.faults)
-    if faults:
-        raise ConfigError(*faults)
-    return tuple(manifests.values())
-
-
-def _documents(text: str) -> Iterator[tuple[yaml.Node, object]]:
-    loader = _Loader(text)
+def _construct(chunk: Chunk, file: str) -> tuple[yaml.Node | None, object]:
+    """A document as nodes and as values; None where there is nothing. Raises ConfigError."""
+    notes = Notes()
+    compose(chunk.text, notes)
+    if notes.faults:
+        raise ConfigError(
+            *(replace(fault, file=file, line=fault.line + chunk.line - 1) for fault in notes.faults)
+        )
+    loader = _Loader(chunk.text)
     try:
-        while loader.check_node():
-            node = loader.get_node()
-            assert node is not None, "check_node() said so"
-            yield node, loader.construct_document(node)
+        root = loader.get_single_node()
+        if root is None:
+            return None, None
+        if reason := too_much(root):
+            raise ConfigError(Fault(file, chunk.line, "", reason))
+        document = loader.construct_document(root)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line if error.problem_mark else 0
+        raise ConfigError(Fault(file, chunk.line + line, "", f"not YAML: {error.problem}")) from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
+        raise ConfigError(Fault(file, chunk.line, "", f"not YAML: {error}")) from error
     finally:
         loader.dispose()
+    return (None, None) if document is None else (root, document)
+
+
+def _objects(chunk: Chunk, root: yaml.Node, document: object, file: str) -> list[Manifest]:
+    """The objects of a document that was reviewed. Raises ConfigError."""
+    found: list[Manifest] = []
+    faults: list[Fault] = []
+    bodies = _bodies(document)
+    for item, body in zip(items(root), bodies, strict=True):
+        if isinstance(body, dict) and not body.keys() & {"apiVersion", "kind"}:
+            body = {"apiVersion": item.version, "kind": item.kind, **body}
+        made = _object(body, file, chunk.line - 1 + line_of(item.node))
+        if isinstance(made, Fault):
+            faults.append(made)
+        else:
+            found.append(replace(made, text=_source(chunk.text, root)) if body is document else made)
+    if faults:
+        raise ConfigError(*faults)
+    return found
+
+
+def _as_template(text: str, file: str) -> list[Fault]:
+    """One fault instead of many where the text is a template and no manifest yet."""
+    found = _TEMPLATE.search(text)
+    if found is None:
+        return []
+    return [Fault(file, text.count("\n", 0, found.start()) + 1, "", _RENDER_FIRST)]
 
 
 class _Dumper(yaml.SafeDumper):
@@ -178,12 +231,11 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _items(document: object) -> list[object]:
-    if document is None:
-        return []
-    if isinstance(document, dict) and str(document.get("kind", "")).endswith("List") and "items" in document:
-        items = document["items"]
-        return list(items) if isinstance(items, list) else [items]
+def _bodies(document: object) -> list[object]:
+    if isinstance(document, dict) and str(document.get("kind", "")).endswith("List"):
+        items = document.get("items")
+        if isinstance(items, list):
+            return list(items)
     return [document]
 
 

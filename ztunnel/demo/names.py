@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ztunnel.errors import ConfigError, Fault
+from ztunnel.redirect.plan import pin_name
 
 RUN = Path("/run/ztunnel")
 NETNS = Path("/run/netns")
@@ -76,6 +77,11 @@ class Names:
         return self.directory / "manifests"
 
     @property
+    def workloads(self) -> Path:
+        """The objects of which pods are made; node proxies do not read them."""
+        return self.directory / "workloads"
+
+    @property
     def lock(self) -> Path:
         """One command at a time changes a laboratory; beside its directory, which comes and goes."""
         return RUN / f".{self.lab}.lock"
@@ -96,11 +102,16 @@ class Names:
 
     def pod_log(self, namespace: str, pod: str) -> Path:
         """Where a pod's standard output and error go."""
-        return self.directory / "pods" / f"{namespace}-{pod}.log"
+        return self.directory / "pods" / f"{namespace}.{pod}.log"
 
-    def hosts(self, namespace: str) -> Path:
-        """`/etc/hosts` of the pods of a namespace."""
-        return self.directory / "hosts" / namespace
+    @property
+    def all_hosts(self) -> Path:
+        """The directory of what pods see as `/etc/hosts`."""
+        return self.directory / "hosts"
+
+    def hosts(self, namespace: str, pod: str) -> Path:
+        """`/etc/hosts` of a pod."""
+        return self.all_hosts / f"{namespace}.{pod}"
 
     @property
     def resolv_conf(self) -> Path:
@@ -126,4 +137,4 @@ class Names:
 
     def pins(self, node: str) -> Path:
         """Where a node proxy pins its links and maps."""
-        return PINS / f"{self.lab}-{node}"
+        return PINS / f"{self.lab}-{pin_name(node)}"

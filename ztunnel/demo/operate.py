@@ -16,19 +16,25 @@ from pathlib import Path
 from typing import Any
 
 from ztunnel.demo import command, find, run, wait
+from ztunnel.demo.assign import Objects
+from ztunnel.demo.build import clear_namespaces
 from ztunnel.demo.call import get
 from ztunnel.demo.capture import Capture, capture
 from ztunnel.demo.check import check
-from ztunnel.demo.cluster import Cluster, Difference, Node, Pod, Service, cluster
+from ztunnel.demo.cluster import Cluster, Node, Pod, Service, cluster, read_cluster
 from ztunnel.demo.destroy import destroy
 from ztunnel.demo.failure import LaboratoryFailed
+from ztunnel.demo.load import Loaded, load, sort_out
 from ztunnel.demo.lookup import key_named, node_named, pod_named, service_named
-from ztunnel.demo.manifest import Key, Manifest, parse
+from ztunnel.demo.manifest import Manifest, parse
 from ztunnel.demo.names import Names
-from ztunnel.demo.publish import load, locked, read_objects
+from ztunnel.demo.outcome import check_completed, outcome
+from ztunnel.demo.publish import locked
 from ztunnel.demo.replace import replace, start_proxies
-from ztunnel.demo.schedule import Objects, complete, relabel, remove
-from ztunnel.demo.survey import NodeStatus, PodStatus, survey
+from ztunnel.demo.schedule import complete, relabel, remove
+from ztunnel.demo.store import path_of, read_store, remove_files
+from ztunnel.demo.survey import Survey, survey
+from ztunnel.errors import ConfigError
 
 BUNDLED = Path(__file__).parent / "app"
 
@@ -52,22 +58,26 @@ class Laboratory:
     def __exit__(self, *_: object) -> None:
         self.down()
 
-    def up(self, source: Path | str = BUNDLED, *, start_nodes: bool = True) -> Cluster:
+    def up(self, source: Path | str | Loaded = BUNDLED, *, start_nodes: bool = True) -> Cluster:
         """Make everything, start the node proxies, wait until each is ready, then start the pods.
 
         Args:
-            source: a file or directory of manifests, or their text.
+            source: a file or directory of manifests, their text, or what `load` made of any.
             start_nodes: without node proxies the pods are plain.
 
         Raises:
             ConfigError: the manifests are wrong; nothing was made.
-            LaboratoryFailed: there is one of this name, or a part did not start; nothing is left behind.
+            LaboratoryFailed: no pod comes of them, there is one of this name, or a part did not start;
+                nothing is left behind.
         """
-        given = load([source]) if isinstance(source, Path) else parse(source, "<text>")
+        loaded = source if isinstance(source, Loaded) else _load(source)
         with locked(self.names):
             self._refuse_a_second()
-            after = complete({}, given, _new_uid)
+            after = complete({}, loaded.manifests, _new_uid)
             plan = cluster(after)
+            check_completed({}, after)
+            if not plan.pods:
+                raise LaboratoryFailed(_no_pods(loaded))
             try:
                 self.names.directory.mkdir(parents=True)
                 if not start_nodes:
@@ -77,7 +87,7 @@ class Laboratory:
             except BaseException:
                 self._take_down()
                 raise
-        return plan
+            return self.cluster()
 
     def down(self) -> bool:
         """Remove every trace; whether there was one. A crashed laboratory is found by its names."""
@@ -92,20 +102,37 @@ class Laboratory:
 
         Raises:
             ConfigError: the text is wrong; nothing was changed.
-            LaboratoryFailed: an object to delete is not there (nothing was changed), or a part did not start.
+            LaboratoryFailed: an object to delete is not there, or the change cannot be carried out: all is as
+                it was.
         """
-        return self.apply_all(parse(text, file), delete=delete)
+        return self.apply_all(sort_out(parse(text, file)).manifests, delete=delete)
 
     def apply_all(self, given: Sequence[Manifest], *, delete: bool = False) -> list[str]:
         """As `apply`, for manifests that are parsed already."""
         with locked(self.names):
             before = self.objects()
             keys = [manifest.key for manifest in given]
-            if missing := [key for key in keys if delete and key not in before]:
-                raise LaboratoryFailed(f"not in the laboratory: {', '.join(map(str, missing))}")
-            after = remove(before, keys) if delete else complete(before, given, _new_uid)
+            if delete:
+                unread = [key for key in keys if key not in before and path_of(self.names, key).exists()]
+                if missing := [key for key in keys if key not in before and key not in unread]:
+                    raise LaboratoryFailed(f"not in the laboratory: {', '.join(map(str, missing))}")
+                after = remove(before, keys, _new_uid)
+                remove_files(self.names, unread)
+                pods = [self.names.pod(key.namespace, key.name) for key in unread if key.kind == "Pod"]
+                clear_namespaces(self.names, pods)
+            else:
+                after = self._completed(before, given)
             change = replace(self.names, before, after, self._children)
-        return [f"{key} {_outcome(key, before, after, change)}" for key in keys]
+        return [f"{key} {outcome(key, before, after, change)}" for key in keys]
+
+    def _completed(self, before: Objects, given: Sequence[Manifest]) -> Objects:
+        """What `given` makes of `before`, checked. Raises ConfigError."""
+        after = complete(before, given, _new_uid)
+        faults = read_cluster(after)[1].items() - read_cluster(before)[1].items()
+        if faults:
+            raise ConfigError(*sorted(fault for _, fault in faults))
+        check_completed(before, after)
+        return after
 
     def label(self, kind: str, name: str, changes: Mapping[str, str | None]) -> None:
         """Set labels of an object, or take them away where the value is None; `name` is `[namespace/]name`.
@@ -116,8 +143,7 @@ class Laboratory:
         with locked(self.names):
             before = self.objects()
             manifest = relabel(before[key_named(before, kind, name)], dict(changes))
-            after = complete(before, [manifest], _new_uid)
-            replace(self.names, before, after, self._children)
+            replace(self.names, before, self._completed(before, [manifest]), self._children)
 
     def exec(self, pod: str, argv: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command in a pod (`[namespace/]name`) to its end; `options` are those of `subprocess.run`.
@@ -156,6 +182,18 @@ class Laboratory:
         if run.processes(self.names.proxy_cgroup(node)):
             raise LaboratoryFailed(f"the proxy of {node} runs already")
         start_proxies(self.names, (found,), self._children)
+
+    def restart_node(self, node: str, *, kill: bool = False) -> None:
+        """End a node's proxy, by SIGTERM unless `kill`, and start one; there need not have been any.
+
+        Raises:
+            LaboratoryFailed: it does not end, or the new one is not ready.
+        """
+        cgroup = self.names.proxy_cgroup(self.node(node).name)
+        with locked(self.names):
+            if run.send(cgroup, signal.SIGKILL if kill else signal.SIGTERM):
+                wait.until_gone(cgroup, wait.DRAIN_SECONDS)
+            self.start_node(node)
 
     def kill_node(self, node: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a node's proxy; for SIGKILL, return when it is gone."""
@@ -196,11 +234,11 @@ class Laboratory:
             known = f" (there are: {', '.join(others)})" if others else ""
             makes = f"`{self._command('up')}` makes it"
             raise LaboratoryFailed(f"there is no laboratory {self.names.lab!r}{known}: {makes}")
-        return read_objects(self.names)
+        return read_store(self.names).objects
 
     def cluster(self) -> Cluster:
-        """What runs, with all addresses."""
-        return cluster(self.objects())
+        """What runs, with all addresses; stored objects that have a fault are left out."""
+        return read_cluster(self.objects())[0]
 
     def pod(self, name: str) -> Pod:
         """A pod by `namespace/name`, or by a name that only one namespace has. Raises LaboratoryFailed."""
@@ -214,10 +252,10 @@ class Laboratory:
         """A service by `namespace/name`. Raises LaboratoryFailed."""
         return service_named(self.cluster(), name)
 
-    def survey(self) -> tuple[list[NodeStatus], list[PodStatus]]:
-        """The state of every node and pod."""
-        objects = self.objects()
-        return survey(self.names, objects, cluster(objects))
+    def survey(self) -> Survey:
+        """The state of every node and pod, and what is wrong in the stored objects."""
+        self.objects()  # says so where there is no laboratory
+        return survey(self.names, read_store(self.names))
 
     def _command(self, verb: str) -> str:
         name = "" if self.names.lab == "lab" else f" --name {self.names.lab}"
@@ -249,13 +287,11 @@ def _read(log: Path) -> str:
     return log.read_text(errors="replace") if log.exists() else ""
 
 
-def _outcome(key: Key, before: Objects, after: Objects, change: Difference) -> str:
-    if key not in after:
-        return "removed"
-    if key not in before:
-        return "added"
-    if key.kind == "Pod" and any(
-        (pod.namespace, pod.name) == (key.namespace, key.name) for pod in change.pods_new
-    ):
-        return "restarted"
-    return "unchanged" if before[key].body == after[key].body else "changed"
+def _load(source: Path | str) -> Loaded:
+    return load([source]) if isinstance(source, Path) else sort_out(parse(source, "<text>"))
+
+
+def _no_pods(loaded: Loaded) -> str:
+    read = f"{len(loaded.manifests)} objects were read"
+    left_out = f", {len(loaded.left_out)} were not" if loaded.left_out else ""
+    return f"no pod comes of these manifests ({read}{left_out}): give Pods, Deployments or the like"

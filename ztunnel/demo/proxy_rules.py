@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address
 
 from ztunnel.demo import allot
-from ztunnel.demo.cluster import Pod, Service, ServicePort
+from ztunnel.demo.cluster import Cluster, Pod, Service, ServicePort
 from ztunnel.model.address import IPAddress
 
 _TABLE = "inet ztunnel_demo"
-_DOMAIN = "svc.cluster.local"
+_DOMAIN = "cluster.local"
+_LOCAL = ("127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback")
 
 
 def rules(services: Iterable[Service], pods: Iterable[Pod]) -> str:
@@ -43,16 +44,39 @@ def rules(services: Iterable[Service], pods: Iterable[Pod]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def hosts(namespace: str, services: Iterable[Service]) -> str:
-    """`/etc/hosts` of a namespace's pods: each service under the names that Kubernetes gives it there."""
-    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
-    for service in services:
-        known = [f"{service.name}.{service.namespace}{suffix}" for suffix in ("", ".svc", f".{_DOMAIN}")]
-        if service.namespace == namespace:
-            known.insert(0, service.name)
-        headless = dict.fromkeys(endpoint.ip for port in service.ports for endpoint in port.endpoints)
-        lines += [f"{ip} {' '.join(known)}" for ip in service.addresses or headless]
-    return "\n".join(lines) + "\n"
+def hosts(cluster: Cluster) -> Iterator[tuple[Pod, str]]:
+    """`/etc/hosts` of each pod: itself, and every service under the names that Kubernetes gives it there."""
+    known = {
+        namespace: "\n".join(_services(namespace, cluster)) + "\n"
+        for namespace in {pod.namespace for pod in cluster.pods}
+    }
+    for pod in cluster.pods:
+        own = [f"{ip} {' '.join([*_pod_names(pod, pod.namespace), pod.host_name])}" for ip in pod.addresses]
+        yield pod, "\n".join([*_LOCAL, *own, known[pod.namespace]])
+
+
+def _services(namespace: str, cluster: Cluster) -> Iterator[str]:
+    pods = {ip: pod for pod in cluster.pods for ip in pod.addresses if pod.subdomain}
+    for service in cluster.services:
+        known = _names(service.name, service.namespace, namespace)
+        ends = dict.fromkeys(endpoint.ip for port in service.ports for endpoint in port.endpoints)
+        yield from (f"{ip} {' '.join(known)}" for ip in service.addresses or ends)
+        for ip in () if service.addresses else ends:  # a headless service names its pods
+            pod = pods.get(ip)
+            if pod and (pod.subdomain, pod.namespace) == (service.name, service.namespace):
+                yield f"{ip} {' '.join(_pod_names(pod, namespace))}"
+
+
+def _pod_names(pod: Pod, seen_from: str) -> list[str]:
+    """The names of a pod below a headless service; none where it has no subdomain."""
+    if not pod.subdomain:
+        return []
+    return [f"{pod.host_name}.{name}" for name in _names(pod.subdomain, pod.namespace, seen_from)]
+
+
+def _names(service: str, namespace: str, seen_from: str) -> list[str]:
+    known = [f"{service}.{namespace}{suffix}" for suffix in (f".svc.{_DOMAIN}", "", ".svc")]
+    return [*known, service] if namespace == seen_from else known
 
 
 _SERVICES = (allot.SERVICES_V4, allot.SERVICES_V6)

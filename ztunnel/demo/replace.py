@@ -1,50 +1,51 @@
-"""Brings a laboratory from one set of objects to another: what is gone is stopped, what is new is started."""
+"""Brings a laboratory from one set of objects to another: what is gone is stopped, what is new is started.
+
+A change that cannot be carried out leaves what was: it is undone, and pods that it had stopped are started
+again as they were.
+"""
 
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterable, Mapping
 
 from ztunnel.demo import build, run, wait
-from ztunnel.demo.cluster import Cluster, Difference, Node, cluster, difference
+from ztunnel.demo.assign import Objects
+from ztunnel.demo.cluster import Cluster, Difference, Node, Pod, difference, read_cluster
 from ztunnel.demo.destroy import destroy_node
+from ztunnel.demo.failure import LaboratoryFailed
+from ztunnel.demo.manifest import Key
 from ztunnel.demo.names import Names
+from ztunnel.demo.probe import probe
 from ztunnel.demo.proxy_rules import hosts, rules
-from ztunnel.demo.publish import write_hosts, write_objects
-from ztunnel.demo.schedule import Objects
+from ztunnel.demo.publish import write_hosts
+from ztunnel.demo.readiness import judged, undecided
+from ztunnel.demo.store import remove_files, write_objects
 
 Children = list[subprocess.Popen[bytes]]
-_NOTHING = Cluster((), (), (), ())
 
 
 def replace(names: Names, before: Objects, after: Objects, children: Children) -> Difference:
     """Stop, unbuild, build, tell the node proxies, start. `children` gets each process as it is started.
 
-    Where it fails, what was done until then stays; the objects on disk never name a pod that was not built.
-
     Raises:
-        LaboratoryFailed: `ip` or `nft` refused, or something did not start or end.
+        LaboratoryFailed: `ip` or `nft` refused, or something did not start or end. Where there was a
+            laboratory before, it is again as it was.
     """
-    old, new = cluster(before) if before else _NOTHING, cluster(after)
+    old, new = read_cluster(before)[0], read_cluster(after)[0]
     change = difference(old, new)
-    kept = _stop(names, before, after, change)
-    if change.pods_gone or change.nodes_gone:
-        build.unbuild(names, new, change)
-    if change.pods_new or change.nodes_new:
-        build.build(names, old, new, change)
-    build.translate(names, [node.name for node in new.nodes], rules(new.services, new.pods))
-    write_hosts(names, [(namespace, hosts(namespace, new.services)) for namespace in new.namespaces])
-    write_objects(names, kept, after)
-    if not names.plain.exists():
-        start_proxies(names, change.nodes_new, children)
-    started = []
-    for pod in change.pods_new:
-        children.append(run.start_pod(names, pod))
-        started.append((pod, children[-1]))
-    wait.until_listening(names, started)
+    begun = undecided(after, change.pods_new)
+    try:
+        _change(names, (before, old), (begun, read_cluster(begun)[0]), change, children)
+    except BaseException as error:
+        if before:
+            _undo(names, (before, old), change, children, error)
+            remove_files(names, after.keys() - before.keys())
+        raise
     return change
 
 
-def start_proxies(names: Names, nodes: tuple[Node, ...], children: Children) -> None:
+def start_proxies(names: Names, nodes: Iterable[Node], children: Children) -> None:
     """Start the proxies of nodes and wait until all are ready. Raises LaboratoryFailed."""
     started = []
     for node in nodes:
@@ -53,7 +54,51 @@ def start_proxies(names: Names, nodes: tuple[Node, ...], children: Children) -> 
     wait.until_ready(names, started)
 
 
+_State = tuple[Objects, Cluster]
+
+
+def _change(names: Names, before: _State, after: _State, change: Difference, children: Children) -> None:
+    old, new = before[1], after[1]
+    kept = _stop(names, before[0], after[0], change)
+    if change.pods_gone or change.nodes_gone:
+        build.unbuild(names, new, change)
+    if change.pods_new or change.nodes_new:
+        build.build(names, old, new, change)
+    _publish(names, kept, after)
+    started = _start(names, change.nodes_new, change.pods_new, children)
+    verdicts = probe(names, new.pods, started)
+    if verdicts:
+        _decide(names, after[0], verdicts)
+
+
+def _publish(names: Names, kept: Objects, state: _State) -> None:
+    """What kube-proxy, DNS and the node proxies know from now on."""
+    objects, new = state
+    build.translate(names, [node.name for node in new.nodes], rules(new.services, new.pods))
+    write_hosts(names, hosts(new))
+    write_objects(names, kept, objects)
+
+
+def _start(
+    names: Names, nodes: tuple[Node, ...], pods: tuple[Pod, ...], children: Children
+) -> list[run.Started]:
+    if not names.plain.exists():
+        start_proxies(names, nodes, children)
+    started = [each for pod in pods for each in run.start_pod(names, pod)]
+    children += [each.process for each in started]
+    wait.until_listening(names, started)
+    return started
+
+
+def _decide(names: Names, objects: Objects, verdicts: Mapping[Key, str]) -> None:
+    """Endpoints of services are the pods whose probes succeed."""
+    decided = judged(objects, verdicts)
+    if decided is not objects:
+        _publish(names, objects, (decided, read_cluster(decided)[0]))
+
+
 def _stop(names: Names, before: Objects, after: Objects, change: Difference) -> Objects:
+    """What is left; the objects on disk never name a pod that is stopped."""
     for pod in change.pods_gone:
         run.end(names.pod_cgroup(pod.node.name, pod.uid))
     for node in change.nodes_gone:
@@ -66,3 +111,30 @@ def _stop(names: Names, before: Objects, after: Objects, change: Difference) -> 
     }
     write_objects(names, before, kept)
     return kept
+
+
+def _undo(
+    names: Names,
+    before: _State,
+    change: Difference,
+    children: Children,
+    error: BaseException,
+) -> None:
+    """Bring back what was, however far the change came. Raises LaboratoryFailed if that fails as well."""
+    old = before[1]
+    try:
+        for pod in (*change.pods_new, *change.pods_gone):
+            run.end(names.pod_cgroup(pod.node.name, pod.uid))
+        for node in (*change.nodes_new, *change.nodes_gone):
+            destroy_node(names, node.name)
+        build.clear(names, old, change)
+        back = Difference((), change.nodes_gone, (), change.pods_gone)
+        stayed = Cluster(tuple(node for node in old.nodes if node not in change.nodes_gone), (), (), ())
+        if back.nodes_new or back.pods_new:
+            build.build(names, stayed, old, back)
+        _publish(names, {}, before)
+        _start(names, back.nodes_new, back.pods_new, children)
+    except LaboratoryFailed as again:
+        raise LaboratoryFailed(
+            f"{error}\nand what was before cannot be brought back: {again}\n`demo down` removes all of it"
+        ) from again

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ztunnel.demo import command
@@ -18,10 +19,24 @@ _PATIENCE_SECONDS = 10.0
 _PAUSE_SECONDS = 0.005
 
 
-def start_pod(names: Names, pod: Pod) -> subprocess.Popen[bytes]:
-    """Run a pod's command, or the echo server, with its output in the pod's log."""
-    argv = command.in_pod(names, pod, command.pod_command(pod))
-    return _background(argv, command.pod_environment(pod), names.pod_log(pod.namespace, pod.name), "wb")
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A program of a pod that was started; `stands_in` as of `command.Program`."""
+
+    pod: Pod
+    process: subprocess.Popen[bytes]
+    stands_in: bool
+
+
+def start_pod(names: Names, pod: Pod) -> list[Started]:
+    """Run the programs of a pod, with their output in the pod's log, which begins anew."""
+    log = names.pod_log(pod.namespace, pod.name)
+    log.unlink(missing_ok=True)
+    started = []
+    for each in command.programs(pod):
+        process = _background(command.in_pod(names, pod, each.words), each.environment, log, "ab")
+        started.append(Started(pod, process, each.stands_in))
+    return started
 
 
 def start_node(names: Names, node: Node) -> subprocess.Popen[bytes]:
@@ -78,6 +93,24 @@ def end(cgroup: Path) -> None:
             if time.monotonic() > deadline:
                 raise LaboratoryFailed(f"processes below {cgroup} do not end: {error}") from error
             time.sleep(_PAUSE_SECONDS)
+
+
+def end_in(names: Names, netns: str) -> None:
+    """Kill the pod that runs in a network namespace, whoever it is. Raises LaboratoryFailed, as `end`."""
+    try:
+        wanted = names.netns(netns).stat().st_ino
+    except OSError:
+        return
+    for cgroup in names.cgroup.glob("*/kubepods/pod*"):
+        if any(_netns_of(pid) == wanted for pid in processes(cgroup)):
+            end(cgroup)
+
+
+def _netns_of(pid: int) -> int:
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino
+    except OSError:
+        return 0
 
 
 def _kill(cgroup: Path, below: Sequence[Path]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ztunnel.demo import run
-from ztunnel.demo.cluster import Node, Pod
+from ztunnel.demo.cluster import Node
 from ztunnel.demo.echo import LISTENING
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.names import Names
@@ -19,6 +19,9 @@ _READY_SECONDS = (
 )
 _LISTENING_SECONDS = 5.0
 _GONE_SECONDS = 10.0
+DRAIN_SECONDS = 60.0
+"""For a node proxy that was told to end: it drains, and may be told to take its time."""
+
 _PAUSE_SECONDS = 0.02
 _TAIL_LINES = 15
 
@@ -42,24 +45,24 @@ def until_ready(names: Names, started: Sequence[tuple[Node, subprocess.Popen[byt
             time.sleep(_PAUSE_SECONDS)
 
 
-def until_listening(names: Names, started: Sequence[tuple[Pod, subprocess.Popen[bytes]]]) -> None:
-    """Return when the echo server of every pod that has no command of its own says that it listens.
+def until_listening(names: Names, started: Sequence[run.Started]) -> None:
+    """Return when every echo server says that it listens.
 
     Raises:
         LaboratoryFailed: one ended, or did not listen in time; with the end of its log.
     """
     deadline = time.monotonic() + _LISTENING_SECONDS
-    for pod, process in started:
-        log = names.pod_log(pod.namespace, pod.name)
-        while not pod.command and LISTENING not in log.read_text(errors="replace"):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise LaboratoryFailed(f"{pod.full_name} does not start; {_tail(log)}")
+    for each in started:
+        log = names.pod_log(each.pod.namespace, each.pod.name)
+        while each.stands_in and LISTENING not in log.read_text(errors="replace"):
+            if each.process.poll() is not None or time.monotonic() > deadline:
+                raise LaboratoryFailed(f"{each.pod.full_name} does not start; {_tail(log)}")
             time.sleep(_PAUSE_SECONDS)
 
 
-def until_gone(cgroup: Path) -> None:
+def until_gone(cgroup: Path, seconds: float = _GONE_SECONDS) -> None:
     """Return when no process is left in a cgroup. Raises LaboratoryFailed."""
-    deadline = time.monotonic() + _GONE_SECONDS
+    deadline = time.monotonic() + seconds
     while run.populated(cgroup):
         if time.monotonic() > deadline:
             raise LaboratoryFailed(f"processes in {cgroup} do not end")

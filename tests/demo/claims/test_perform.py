@@ -62,4 +62,4 @@ def test_a_laboratory_that_was_up_before_is_left_alone(laboratory: Laboratory) -
     laboratory.up(start_nodes=False)
     with pytest.raises(LaboratoryFailed, match="is already up"):
         perform(Laboratory(laboratory.names.lab), [LOOK], keep=False)
-    assert all(pod.running for pod in laboratory.survey()[1])
+    assert all(pod.running for pod in laboratory.survey().pods)

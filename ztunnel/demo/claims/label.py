@@ -83,7 +83,7 @@ def _count_outside(shop: Shop, findings: Findings) -> None:
     """Those from the time without the label; both ends of the one within a node count."""
     expected = {"load": 3, "orders-1": 2, "orders-2": 2}
     counted = {pod: shop.reaches(partial(_outside, shop, pod), count) for pod, count in expected.items()}
-    told = {pod.name: pod.outside for pod in shop.laboratory.survey()[1] if pod.name in expected}
+    told = {pod.name: pod.outside for pod in shop.laboratory.survey().pods if pod.name in expected}
     shown = ", ".join(f"{pod} {count}" for pod, count in counted.items())
     findings.note(f"{_OUTSIDE}, and status: {shown}", counted == told == expected)
 
