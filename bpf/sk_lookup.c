@@ -38,6 +38,13 @@ static __always_inline bool is_own(struct tuple *flow)
 	return here && there && *here == *there;
 }
 
+static __always_inline bool is_pending(struct tuple *flow)
+{
+	u64 *owner = owners.lookup(&flow->destination), netns = owner ? *owner : 0;
+	struct pod *pod = enrolled.lookup(&netns);
+	return pod && pod->flags & POD_REFUSED;
+}
+
 static __always_inline bool is_admitted(struct tuple *flow)
 {
 	struct admission *admission = admitted.lookup(flow);
@@ -88,6 +95,8 @@ int sk_lookup(struct bpf_sk_lookup *ctx)
 		return inbound(INBOUND_DNS, DROP);
 	if (ctx->protocol != TCP)
 		return inbound(INBOUND_NOT_TCP, PASS);
+	if (is_pending(&flow))
+		return inbound(INBOUND_PENDING, DROP);
 	if (flow.destination_port == HBONE_PORT)
 		return inbound(INBOUND_HBONE, PASS);
 	if (is_admitted(&flow))

@@ -17,6 +17,7 @@ from ztunnel.errors import (
     IdentityMismatch,
     NoCertificate,
     NoDestination,
+    NotCarried,
     PeerError,
     Side,
     TlsFailed,
@@ -32,6 +33,7 @@ LEAVES = [
     (IdentityMismatch, Flag.IDENTITY_ERROR, Side.DESTINATION, False),
     (HandshakeFailed, Flag.H2_HANDSHAKE_FAILURE, Side.DESTINATION, False),
     (NoDestination, Flag.CONNECT, Side.DESTINATION, False),
+    (NotCarried, Flag.CONNECT, Side.SOURCE, False),
     (NoCertificate, Flag.TLS_FAILURE, Side.US, True),
     (Drained, Flag.NONE, Side.US, False),
 ]

@@ -93,6 +93,12 @@ class NoDestination(ConnectionFailed):
     flag = Flag.CONNECT
 
 
+class NotCarried(ConnectionFailed):
+    """A pod was to forward it outwards for something that has not its identity."""
+
+    side = Side.SOURCE
+
+
 class NoCertificate(ConnectionFailed):
     """No valid certificate for the local workload, so nothing can be proved to the peer."""
 

@@ -104,7 +104,8 @@ static __always_inline enum step choose(struct bpf_sock_addr *ctx, struct intent
 	u64 socket = socket_cookie(ctx), cgroup = current_cgroup();
 
 	intent->netns = netns_cookie(ctx);
-	if (!enrolled.lookup(&intent->netns))
+	struct pod *pod = enrolled.lookup(&intent->netns);
+	if (!pod)
 		return leave(CONNECT_STRANGER);
 	if (own_cgroups.lookup(&cgroup))
 		return leave(CONNECT_OWN);
@@ -118,6 +119,8 @@ static __always_inline enum step choose(struct bpf_sock_addr *ctx, struct intent
 	u64 *owner = owners.lookup(&intent->asked.ip);
 	if (owner && *owner == intent->netns)
 		return leave(CONNECT_OWN_ADDRESS);
+	if (pod->flags & POD_REFUSED)
+		return refuse(CONNECT_PENDING, ECONNREFUSED);
 	if (is_outside(&intent->asked.ip)) {
 		leave_mesh(socket, intent);
 		return LEAVE;

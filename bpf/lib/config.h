@@ -47,6 +47,33 @@
 #ifndef SK_FLAGS_AT
 #define SK_FLAGS_AT 0
 #endif
+/* Where the running kernel has what bpf/lib/packet.h reads, by its BTF (ztunnel/redirect/plan.py). */
+#ifndef SKB_LEN_AT
+#define SKB_LEN_AT 0
+#define SKB_DATA_LEN_AT 0
+#define SKB_DATA_AT 0
+#define SKB_NFCT_AT 0
+#define STATE_FAMILY_AT 0
+#define STATE_IN_AT 0
+#define STATE_OUT_AT 0
+#define STATE_NET_AT 0
+#define NET_COOKIE_AT 0
+#define DEVICE_INDEX_AT 0
+#define NFCT_TUPLE_AT 0
+#endif
+
+/* Of one pod, so many forwarded packets are told in a second. */
+#ifndef ASK_WINDOW_NS
+#define ASK_WINDOW_NS 1000000000ULL
+#endif
+#ifndef ASK_LIMIT
+#define ASK_LIMIT 500
+#endif
+/* 256 KiB, 2,300 records. */
+#ifndef FORWARD_PAGES
+#define FORWARD_PAGES 64
+#endif
+
 /* 2 MiB, 17,000 records: what 4,000 short flows leave while the proxy does something else. */
 #ifndef RECORD_PAGES
 #define RECORD_PAGES 512

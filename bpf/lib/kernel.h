@@ -18,6 +18,13 @@ static int (*set_errno)(int) = (void *)187;
 		_value;                                                                                      \
 	})
 
+#define LOAD64(context, offset)                                                                              \
+	({                                                                                                   \
+		u64 _value;                                                                                  \
+		asm volatile("%0 = *(u64 *)(%1 + " #offset ")" : "=r"(_value) : "r"(context));               \
+		_value;                                                                                      \
+	})
+
 #define V4_MAPPED bpf_htonl(0xffff)
 #define AF_INET 2
 #define TCP 6

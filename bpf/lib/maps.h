@@ -50,6 +50,19 @@ BPF_TABLE("array", u32, u32, mesh_known, 1);
 /* proxy -> connect. When verdicts were last confirmed, by CLOCK_MONOTONIC; 0: never. */
 BPF_TABLE("array", u32, u64, lease, 1);
 
+/* enroll -> forward. The interfaces by which a pod is reached. Lost: what it forwards is left alone. */
+BPF_TABLE("hash", struct interface, u32, uplinks, MAX_PODS * 4);
+
+/* proxy -> forward. What may be forwarded into a pod, with the pod's generation. Lost: the proxy is asked
+ * again. */
+BPF_TABLE("lru_hash", struct passage, u64, passages, MAX_VERDICTS);
+
+/* forward. How often each pod asks. Lost: it may ask anew. */
+BPF_TABLE("lru_hash", u64, struct allowance, asked, MAX_PODS);
+
+/* forward -> proxy. Lost: a SYN is sent again, and not reset at once. */
+BPF_RINGBUF_OUTPUT(forwards, FORWARD_PAGES);
+
 /* connect, sockops -> sockops, sock_release. Socket cookie to a call that leaves the mesh. Lost: its end is
  * not reported. */
 BPF_TABLE("lru_hash", u64, struct outside, outside, MAX_CONNECTIONS);

@@ -42,5 +42,20 @@ enum outcome {
 	INBOUND_NOT_ASSIGNED = 48, /* refused: the listener could not take it */
 	INBOUND_DNS = 49,	   /* dropped: the DNS port, from outside */
 	OUTBOUND_ASSIGNED = 54,	   /* a captured call of the pod: to the proxy */
-	OUTCOMES = 64,
+	/* forward */
+	FORWARD_STRANGER = 70,	 /* the namespace is not enrolled */
+	FORWARD_LEFT = 71,	 /* an annotation says that it is left alone */
+	FORWARD_INNER = 72,	 /* between two things behind the pod */
+	FORWARD_NOT_TCP = 73,	 /* another protocol: left alone */
+	FORWARD_UNREADABLE = 74, /* dropped: a fragment, or behind extension headers */
+	FORWARD_PENDING = 75,	 /* dropped: the pod is wanted in the mesh and not in it */
+	FORWARD_ADMITTED = 76,	 /* inwards, by a verdict */
+	FORWARD_ASKED = 77,	 /* inwards, dropped until the proxy has judged it */
+	FORWARD_REFUSED = 78,	 /* outwards, dropped: a new connection */
+	FORWARD_OLDER = 79,	 /* outwards, of a connection from before the pod was enrolled */
+	FORWARD_NOT_TOLD = 80,	 /* the proxy was not told: the pod asks too often, or the buffer is full */
+	/* a pod that is wanted in the mesh and not in it */
+	CONNECT_PENDING = 81, /* its call is refused */
+	INBOUND_PENDING = 82, /* a call to it is refused */
+	OUTCOMES = 96,
 };

@@ -23,12 +23,18 @@ struct tuple {
 };
 _Static_assert(sizeof(struct tuple) == 36, "tuple");
 
+/* POD_REFUSED: nothing listens in it (yet), and nothing leaves or reaches it. POD_FORWARDS: what it only
+ * forwards is left alone. */
+enum pod_flags { POD_REFUSED = 1, POD_FORWARDS = 2 };
+
 /* An enrolled pod: where the proxy listens in it. A family that it has not is all zero. */
 struct pod {
 	struct addr ip4;
 	struct addr ip6;
+	u32 flags;
+	u32 pad;
 };
-_Static_assert(sizeof(struct pod) == 32, "pod");
+_Static_assert(sizeof(struct pod) == 40, "pod");
 
 enum intent_kind { CAPTURED = 1, DIRECT = 2, SERVED = 3 };
 

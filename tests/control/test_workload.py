@@ -11,13 +11,15 @@ from ztunnel.state.kube import Namespace, Pod
 from ztunnel.state.meta import Meta, Owner
 
 
-def namespace(mode=None, same_node=None):
+def namespace(mode=None, same_node=None, forwards=None):
     labels = {"istio.io/dataplane-mode": mode} if mode else {}
-    return Namespace(Meta("shop", "", labels, {}, same_node=same_node))
+    return Namespace(Meta("shop", "", labels, {}, same_node=same_node, forwards=forwards))
 
 
-def pod(labels=None, owners=(), same_node=None, **fields):
-    meta = Meta("web-0", "shop", labels or {}, {}, owners=tuple(owners), same_node=same_node)
+def pod(labels=None, owners=(), same_node=None, forwards=None, **fields):
+    meta = Meta(
+        "web-0", "shop", labels or {}, {}, owners=tuple(owners), same_node=same_node, forwards=forwards
+    )
     given = {"phase": "", "addresses": (ip_address("10.0.0.1"),)} | fields
     return Pod(meta, "n1", "default", False, {}, given["addresses"], given["phase"], True)
 
@@ -64,6 +66,14 @@ def test_pods_that_cannot_be_reached_are_none(fields):
 )
 def test_tls_at_either_wins(of_namespace, of_pod, expected):
     assert convert(pod(same_node=of_pod), namespace(same_node=of_namespace)).same_node is expected
+
+
+@pytest.mark.parametrize(
+    ("of_namespace", "of_pod", "expected"),
+    [(None, None, False), (True, None, True), (True, False, False), (False, True, True), (None, True, True)],
+)
+def test_the_pods_own_word_on_forwarding_wins(of_namespace, of_pod, expected):
+    assert convert(pod(forwards=of_pod), namespace(forwards=of_namespace)).forwards is expected
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 RECORDED = {
     "connect4": 1608,
     "connect6": 1841,
+    "forward": 3384,
     "getpeername4": 19,
     "getpeername6": 25,
     "sk_lookup": 550,

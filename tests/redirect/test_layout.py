@@ -6,7 +6,7 @@ import re
 import struct
 import subprocess
 import sys
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from tests.kernel.lab import CACHE, original
 from ztunnel.kernel.compile import headers_tree
 from ztunnel.model.address import Endpoint, canonical, pack16
-from ztunnel.redirect import layout, outside
+from ztunnel.redirect import layout, outside, passages
 from ztunnel.redirect.load import read_sources
 from ztunnel.redirect.source import assemble
 
 SOURCES = read_sources()
-SHARED = SOURCES["lib/types.h"] + SOURCES["lib/reports.h"]
+SHARED = SOURCES["lib/types.h"] + SOURCES["lib/reports.h"] + SOURCES["lib/forwards.h"]
 STRUCTS = {
     "addr": layout.ADDR,
     "endpoint": layout.ENDPOINT,
@@ -39,8 +39,13 @@ STRUCTS = {
     "node_clients": layout.NODE_CLIENTS,
     "record": layout.RECORD,
     "outside": outside.OUTSIDE,
+    "interface": passages.INTERFACE,
+    "passage": passages.PASSAGE,
+    "allowance": struct.Struct("=QQ"),  # the kernel's own
+    "forwarded": passages.FORWARDED,
 }
-ENUMS: dict[str, type[IntEnum]] = {
+ENUMS: dict[str, type[IntEnum | IntFlag]] = {
+    "pod_flags": layout.PodFlag,
     "intent_kind": layout.IntentKind,
     "admission_kind": layout.AdmissionKind,
     "verdict_kind": layout.VerdictKind,
@@ -69,7 +74,8 @@ def test_an_enum_has_the_numbers_of_c(name) -> None:
     assert body
     found = {word: int(number) for word, number in re.findall(r"(\w+) = (\d+)", body[1])}
     found.pop("OUTCOMES", None)
-    assert {each.name: each.value for each in ENUMS[name]} == found
+    ours = {each.name: each.value for each in ENUMS[name] if each.value or name != "pod_flags"}
+    assert ours == {key.removeprefix("POD_"): value for key, value in found.items()}
 
 
 def test_every_struct_of_c_has_a_twin() -> None:
@@ -141,11 +147,11 @@ def test_an_address_comes_back(ip) -> None:
     assert layout.pull_ip(pack16(ip)) == ip
 
 
-@given(st.none() | ips, st.none() | ips)
-def test_a_pod_comes_back(ipv4, ipv6) -> None:
+@given(st.none() | ips, st.none() | ips, st.sampled_from([*layout.PodFlag, layout.PodFlag(3)]))
+def test_a_pod_comes_back(ipv4, ipv6, flags) -> None:
     unspecified = IPv6Address("::")
     expected = tuple(None if ip == unspecified else ip for ip in (ipv4, ipv6))
-    assert layout.pull_pod(layout.push_pod(ipv4, ipv6)) == expected
+    assert layout.pull_pod(layout.push_pod(ipv4, ipv6, flags)) == (*expected, flags)
 
 
 @given(endpoints, st.none() | endpoints)

@@ -13,7 +13,7 @@ from ztunnel.errors import Unsupported
 from ztunnel.kernel import bpf, cgroup
 from ztunnel.redirect import load
 from ztunnel.redirect.attach import Redirection
-from ztunnel.redirect.plan import HOOKS, SK_LOOKUP
+from ztunnel.redirect.plan import HOOKS, Target
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -33,7 +33,9 @@ def test_what_is_current_is_left_alone(kernel: Kernel) -> None:
     before = links(kernel)
     assert not load.ensure_loaded(kernel.settings)
     assert links(kernel) == before
-    assert set(before) == {hook.name for hook in HOOKS if hook is not SK_LOOKUP} | {str(kernel.lab.a.cookie)}
+    assert set(before) == {hook.name for hook in HOOKS if hook.target is Target.CGROUP} | {
+        str(kernel.lab.a.cookie)
+    }
 
 
 def test_other_settings_replace_the_programs_and_keep_links_and_maps(kernel: Kernel) -> None:

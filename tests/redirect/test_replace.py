@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 @pytest.fixture
 def compiled(kernel: Kernel) -> Compiled:
     """What the laboratory runs."""
-    flags = kernel.settings.compiler_flags()
+    flags = (*kernel.settings.compiler_flags(), *load.kernel_flags())
     print_ = fingerprint(assemble(load.read_sources()), flags)
     return parse_compiled((kernel.settings.cache / f"{print_}.json").read_text())
 

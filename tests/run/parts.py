@@ -31,18 +31,27 @@ SETTINGS = Settings(
 )
 
 
+class Forwards:
+    """What no pod forwards."""
+
+    def __init__(self) -> None:
+        self.records_fd = os.eventfd(0, os.EFD_NONBLOCK)
+
+
 class Redirected(Kernel):
     """What a node proxy asks of the redirection beyond that; nothing is enrolled."""
 
     def __init__(self) -> None:
         super().__init__()
         self.records_fd, self.outside_fd = os.eventfd(0, os.EFD_NONBLOCK), os.eventfd(0, os.EFD_NONBLOCK)
+        self.forwards = Forwards()
         self.renewals: list[int] = []
         """Of the lease; 0 where it was ended."""
 
     def close(self) -> None:
         os.close(self.records_fd)
         os.close(self.outside_fd)
+        os.close(self.forwards.records_fd)
 
     def enrolled(self) -> dict[int, object]:
         return {}

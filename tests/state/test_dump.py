@@ -28,7 +28,7 @@ def test_a_workload_is_shown() -> None:
     assert (shown["protocol"], shown["node"], shown["status"]) == ("HBONE", "n1", "Healthy")
     assert shown["services"] == ["shop/web.shop.svc.cluster.local"]
     assert shown["authorizationPolicies"] == ["shop/p"]
-    assert shown["sameNode"] == "mtls"
+    assert (shown["sameNode"], shown["forwards"]) == ("mtls", False)
     (shown,) = dump_world(world_of(POD.unhealthy()))["workloads"]
     assert shown["status"] == "Unhealthy"
 

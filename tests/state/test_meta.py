@@ -25,6 +25,12 @@ def test_metadata_is_read():
     assert meta.owners == (Owner("Job", "j", True),)
 
 
+@pytest.mark.parametrize(("word", "meant"), [("allow", True), ("refuse", False)])
+def test_whether_a_pod_may_forward_is_read(word, meant):
+    assert read(f"{{name: a, annotations: {{ztunnel.io/forwarding: {word}}}}}")[0].forwards is meant
+    assert read("{name: a}")[0].forwards is None
+
+
 def test_an_object_without_a_namespace_is_in_default():
     assert read("{name: a}")[0].namespace == "default"
 
@@ -52,6 +58,10 @@ def test_an_object_without_a_namespace_is_in_default():
         (
             "{name: a, annotations: {ztunnel.io/same-node: always}}",
             "metadata.annotations[ztunnel.io/same-node]",
+        ),
+        (
+            "{name: a, annotations: {ztunnel.io/forwarding: 'yes'}}",
+            "metadata.annotations[ztunnel.io/forwarding]",
         ),
     ],
 )

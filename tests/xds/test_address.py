@@ -1,6 +1,7 @@
 """Workloads and services survive the way there and back; foreign messages are taken with care."""
 
 import pytest
+from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +10,7 @@ from ztunnel.model.address import canonical
 from ztunnel.model.service import IpFamilies, LoadBalancing, Port, Scope, Service, ServiceName
 from ztunnel.model.workload import Locality, SameNode, TunnelProtocol, Waypoint, Workload, WorkloadKind
 from ztunnel.xds.address import (
+    FORWARDING,
     SAME_NODE,
     parse_service,
     parse_workload,
@@ -38,6 +40,7 @@ workloads = st.builds(
     node=text,
     protocol=st.sampled_from(TunnelProtocol),
     same_node=st.sampled_from(SameNode),
+    forwards=st.booleans(),
     network=text,
     cluster=named,
     kind=st.sampled_from(WorkloadKind),
@@ -96,6 +99,17 @@ def test_our_mode_for_one_node_travels_as_an_extension():
     sent = render_workload(Workload("u", "n", "ns", same_node=SameNode.MTLS))
     assert [extension.name for extension in sent.extensions] == [SAME_NODE]
     assert not render_workload(Workload("u", "n", "ns")).extensions
+
+
+def test_that_it_may_forward_travels_as_an_extension():
+    sent = render_workload(Workload("u", "n", "ns", forwards=True))
+    assert [extension.name for extension in sent.extensions] == [FORWARDING]
+    sent.extensions[0].config.Pack(StringValue(value="perhaps"))
+    with pytest.raises(PeerError, match="allow"):
+        parse_workload(sent)
+    sent.extensions[0].config.value = b"\xff"
+    with pytest.raises(PeerError, match="cannot be read"):
+        parse_workload(sent)
 
 
 def test_an_extension_of_others_is_passed_over():

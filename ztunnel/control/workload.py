@@ -70,6 +70,7 @@ def convert_pod(pod: kube.Pod, node: kube.Node | None, around: Surroundings) -> 
         authorization_policies=_policies(pod, around),
         healthy=pod.ready and not meta.deleting,
         host_network=pod.host_network,
+        forwards=_forwards(pod, around.namespace),
         locality=_locality(node),
     )
 
@@ -90,6 +91,12 @@ def _same_node(pod: kube.Pod, namespace: kube.Namespace | None) -> SameNode:
     if SameNode.MTLS in wanted:
         return SameNode.MTLS
     return next((one for one in wanted if one is not None), SameNode.AUTO)
+
+
+def _forwards(pod: kube.Pod, namespace: kube.Namespace | None) -> bool:
+    """Whether the pod's annotation, else its namespace's, leaves alone what it only forwards."""
+    wanted = [pod.meta.forwards, namespace.meta.forwards if namespace else None]
+    return next((one for one in wanted if one is not None), False)
 
 
 def _policies(pod: kube.Pod, around: Surroundings) -> tuple[str, ...]:

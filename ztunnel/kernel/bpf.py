@@ -31,6 +31,8 @@ for _call in (_short, _long):
     _call.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
     _call.restype = ctypes.c_long
 
+_NF_INET_FORWARD = 2
+
 NOEXIST = 1
 EXIST = 2
 
@@ -232,6 +234,13 @@ def link_create(program_fd: int, target_fd: int, hook: int) -> int:
     """Attach a program to a cgroup or network namespace; the link's descriptor (unpinned, it detaches at
     close)."""
     return call(_LINK_CREATE, struct.pack("=IIII", program_fd, target_fd, hook, 0))
+
+
+def link_create_here(program_fd: int, hook: int, family: int, priority: int) -> int:
+    """Attach a netfilter program at FORWARD of the calling thread's network namespace; the link's
+    descriptor. Raises OSError: EBUSY where another program has this priority."""
+    attributes = struct.pack("=IIIIIIiI", program_fd, 0, hook, 0, family, _NF_INET_FORWARD, priority, 0)
+    return call(_LINK_CREATE, attributes)
 
 
 def link_update(link_fd: int, program_fd: int) -> None:

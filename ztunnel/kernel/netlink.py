@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -159,6 +159,19 @@ def addresses(namespace: NetworkNamespace) -> tuple[IPAddress, ...]:
             if address["index"] != LOOPBACK:
                 found.append(parse_ip(address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS")))
     return tuple(dict.fromkeys(found))
+
+
+def interfaces(namespace: NetworkNamespace, of: Collection[IPAddress]) -> tuple[int, ...]:
+    """The indices of the namespace's interfaces that have one of these addresses. Raises OSError."""
+    found: dict[int, None] = {}
+    with Netlink(namespace) as netlink:
+        for message in netlink.dump(RTM_GETADDR, _ALL_ADDRESSES):
+            address = decoded(ifaddrmsg(message))
+            if address["header"]["type"] == RTM_NEWADDR:
+                ip = parse_ip(address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"))
+                if ip in of:
+                    found[address["index"]] = None
+    return tuple(found)
 
 
 class NamespaceEvents:

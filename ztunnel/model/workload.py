@@ -64,7 +64,8 @@ class Waypoint:
 @dataclass(frozen=True, slots=True)
 class Workload:
     """One pod. `uid` is `<cluster>//Pod/<namespace>/<name>`; `services` maps each service the pod is an
-    endpoint of to the ports by which it serves it (service port to this pod's own port)."""
+    endpoint of to the ports by which it serves it (service port to this pod's own port). `forwards`: what the
+    pod only forwards is left alone (annotation `ztunnel.io/forwarding`)."""
 
     uid: str
     name: str
@@ -86,6 +87,7 @@ class Workload:
     waypoint: Waypoint | None = None
     healthy: bool = True
     host_network: bool = False
+    forwards: bool = False
     native_tunnel: bool = False
     capacity: int = 1
     hostname: str = ""

@@ -16,10 +16,10 @@ import os
 import socket
 from collections.abc import Collection
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from ipaddress import IPv4Address, IPv6Address
 
-from ztunnel.kernel.netlink import addresses
+from ztunnel.kernel.netlink import addresses, interfaces
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import DUAL_STACK, Listening, LiveSocket, connections, listen_in, listen_nowhere
 from ztunnel.model.address import IPAddress
@@ -52,6 +52,7 @@ class Enrolled:
     """A pod that is in the mesh, or was until lately.
 
     Attributes:
+        home: the addresses that the world knows it by.
         network: its namespace, and its addresses as they are now.
         listeners: None once it does not answer on our ports any more.
         preparation: what we have set in its namespace.
@@ -60,6 +61,7 @@ class Enrolled:
     """
 
     uid: str
+    home: frozenset[IPAddress]
     network: PodNetwork
     listeners: Listeners | None
     preparation: Preparation
@@ -87,14 +89,15 @@ def enroll(
     with ExitStack() as undo:
         try:
             netns = undo.enter_context(NetworkNamespace.open(path))
-            network = pod_network(netns, _addresses(netns, workload))
+            network = pod_network(netns, workload.addresses, _addresses(netns, workload), workload.forwards)
             listeners = _listen(undo, netns, _name(workload), listening)
             is_known = network.cookie in known
             preparation = Preparation(netns, is_known)
             undo.callback(preparation.undo)
             preparation.ensure()
             outside = frozenset() if is_known else _outside(redirection, network)
-            enrolled = Enrolled(workload.uid, network, listeners, preparation, outside)
+            home = frozenset(workload.addresses)
+            enrolled = Enrolled(workload.uid, home, network, listeners, preparation, outside)
             _capture(redirection, enrolled, listeners)
         except (OSError, WayBlocked) as error:
             raise CannotEnroll(f"{_name(workload)}: {error}") from error
@@ -113,7 +116,7 @@ def resume(
     netns = enrolled.network.netns
     with ExitStack() as undo:
         try:
-            network = pod_network(netns, _addresses(netns, workload))
+            network = pod_network(netns, workload.addresses, _addresses(netns, workload), workload.forwards)
             listeners = enrolled.listeners or _listen(undo, netns, _name(workload), listening)
             enrolled.preparation.ensure()
             outside = enrolled.outside | _outside(redirection, network)
@@ -138,7 +141,7 @@ def readdress(redirection: Redirection, enrolled: Enrolled) -> frozenset[IPAddre
     found = addresses(before.netns)
     if not found or found == before.addresses or listeners is None:
         return frozenset()
-    enrolled.network = pod_network(before.netns, found)
+    enrolled.network = pod_network(before.netns, enrolled.home, found, before.forwards)
     try:
         _capture(redirection, enrolled, listeners)
     except OSError:
@@ -196,14 +199,32 @@ def release(enrolled: Enrolled) -> None:
     enrolled.network.netns.close()
 
 
-def pod_network(netns: NetworkNamespace, found: tuple[IPAddress, ...]) -> PodNetwork:
-    """A pod with these addresses; calls of each family are redirected to the first of that family."""
+def let_forward(redirection: Redirection, enrolled: Enrolled, forwards: bool) -> None:
+    """From now on what the pod only forwards is left alone, or is not. Raises OSError."""
+    network = replace(enrolled.network, forwards=forwards)
+    redirection.enroll(network)
+    enrolled.network = network
+
+
+def pod_network(
+    netns: NetworkNamespace, home: Collection[IPAddress], found: tuple[IPAddress, ...], forwards: bool = False
+) -> PodNetwork:
+    """A pod with these addresses; calls of each family are redirected to the first of that family.
+
+    Args:
+        home: those that the world knows it by: others reach it by the interfaces that have them.
+
+    Raises:
+        OSError: its interfaces cannot be listed.
+    """
     return PodNetwork(
         cookie=netns.cookie,
         netns=netns,
         ipv4=next((ip for ip in found if isinstance(ip, IPv4Address)), None),
         ipv6=next((ip for ip in found if isinstance(ip, IPv6Address)), None),
         addresses=found,
+        uplinks=interfaces(netns, home),
+        forwards=forwards,
     )
 
 

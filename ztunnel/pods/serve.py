@@ -15,7 +15,16 @@ import trio
 
 from ztunnel.kernel.sockets import DUAL_STACK, Listening
 from ztunnel.model.workload import Workload
-from ztunnel.pods.enroll import CannotEnroll, enroll, outside_of, readdress, release, resume, withdraw
+from ztunnel.pods.enroll import (
+    CannotEnroll,
+    enroll,
+    let_forward,
+    outside_of,
+    readdress,
+    release,
+    resume,
+    withdraw,
+)
 from ztunnel.pods.find import NamedNamespaces
 from ztunnel.pods.hold import Held, Ways
 from ztunnel.pods.lifecycle import plan
@@ -205,6 +214,8 @@ class Pods:
             if workload is not None and workload.identity != held.identity:
                 held.want(workload.identity)
                 self._ways.handshakes.drain(uid)
+            if workload is not None and workload.forwards != held.enrolled.network.forwards:
+                self._let_forward(uid, held, workload.forwards)
         now = trio.current_time()
         sweep = now >= self._look_at
         if sweep:
@@ -225,6 +236,15 @@ class Pods:
                 self._readdress(uid, held)
         except (CannotEnroll, OSError) as error:
             held.trouble = f"it cannot be repaired: {error}"
+
+    def _let_forward(self, uid: str, held: Held, forwards: bool) -> None:
+        try:
+            let_forward(self._redirection, held.enrolled, forwards)
+        except OSError as error:
+            self._pending[uid] = f"what it forwards cannot be left alone, or not any more: {error}"
+            return
+        self._networks[uid] = held.enrolled.network
+        self._log.info("pod forwards", pod=uid, allowed=forwards)
 
     def _readdress(self, uid: str, held: Held) -> None:
         before = held.enrolled.network

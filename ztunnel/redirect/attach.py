@@ -17,6 +17,7 @@ from ztunnel.kernel.bpf import Map
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.model.address import Endpoint, IPAddress, pack16
 from ztunnel.redirect.enforce import Addresses, Admissions, Slots, Verdicts
+from ztunnel.redirect.forward import Forwards
 from ztunnel.redirect.layout import (
     NODE_CLIENTS,
     NUMBER,
@@ -27,6 +28,7 @@ from ztunnel.redirect.layout import (
     ListenerKind,
     LiveFlow,
     NodeRule,
+    PodFlag,
     Recalled,
     pull_ip,
     pull_live_flow,
@@ -37,20 +39,23 @@ from ztunnel.redirect.layout import (
 )
 from ztunnel.redirect.observe import Records, direct_flows, outcomes, outside_calls
 from ztunnel.redirect.outside import OutsideCall, pull_outside
-from ztunnel.redirect.plan import SK_LOOKUP, Pins
+from ztunnel.redirect.plan import FORWARD, SK_LOOKUP, Pins
 from ztunnel.redirect.recall import Recall
 
 
 @dataclass(frozen=True, slots=True)
 class PodNetwork:
     """A pod as redirection sees it. Calls go to the proxy at `ipv4` or `ipv6`, by family; `addresses` are all
-    of its addresses, those two included. `netns` stays the caller's and must be open during `enroll`."""
+    of its addresses, those two included. `uplinks` are the interfaces by which others reach it; `forwards`:
+    what it only forwards is left alone. `netns` stays the caller's and must be open during `enroll`."""
 
     cookie: int
     netns: NetworkNamespace
     ipv4: IPv4Address | None
     ipv6: IPv6Address | None
     addresses: tuple[IPAddress, ...]
+    uplinks: tuple[int, ...] = ()
+    forwards: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ class EnrolledPod:
     ipv4: IPAddress | None
     ipv6: IPAddress | None
     addresses: frozenset[IPAddress]
+    flags: PodFlag = PodFlag.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +79,16 @@ class CgroupBranch:
 class Redirection:
     """The maps and pins of one node, opened by `Redirection.open`."""
 
-    def __init__(self, pins: Pins, maps: dict[str, Map], sk_lookup_fd: int) -> None:
-        """Takes over the maps and the program's descriptor."""
-        self._pins, self._maps, self._sk_lookup_fd = pins, maps, sk_lookup_fd
+    def __init__(self, pins: Pins, maps: dict[str, Map], sk_lookup_fd: int, forward_fd: int = -1) -> None:
+        """Takes over the maps and the programs' descriptors."""
+        self._pins, self._maps, self._sk_lookup_fd, self._forward_fd = pins, maps, sk_lookup_fd, forward_fd
         self._recall = Recall(maps["callers"])
         self._admissions = Admissions(maps["admitted"])
         self._verdicts = Verdicts(maps)
         self._slots = Slots(maps)
         self._addresses = Addresses(maps)
         self._records, self._left = Records(maps["records"]), Records(maps["left"])
+        self.forwards = Forwards(pins, maps, forward_fd)
 
     @classmethod
     def open(cls, pins: Path) -> Redirection:
@@ -95,7 +102,9 @@ class Redirection:
         try:
             for place in places.maps.iterdir():
                 maps[place.name] = Map(bpf.open_pinned(place))
-            return cls(places, maps, bpf.open_pinned(places.programs / SK_LOOKUP.name))
+            sk_lookup = bpf.open_pinned(places.programs / SK_LOOKUP.name)
+            forward = places.programs / FORWARD.name
+            return cls(places, maps, sk_lookup, bpf.open_pinned(forward) if forward.exists() else -1)
         except (OSError, KeyError) as error:
             for opened in maps.values():
                 opened.close()
@@ -105,11 +114,13 @@ class Redirection:
         """Let go; the kernel goes on redirecting."""
         self._records.close()
         self._left.close()
+        self.forwards.close()
         for opened in self._maps.values():
             opened.close()
-        if self._sk_lookup_fd >= 0:
-            bpf.close(self._sk_lookup_fd)
-        self._sk_lookup_fd = -1
+        for program in (self._sk_lookup_fd, self._forward_fd):
+            if program >= 0:
+                bpf.close(program)
+        self._sk_lookup_fd = self._forward_fd = -1
 
     def __enter__(self) -> Redirection:
         return self
@@ -173,12 +184,31 @@ class Redirection:
             for ip in pod.addresses:
                 self._maps["owners"].put(pack16(ip), key)
             self._disown_addresses(pod.cookie, frozenset(map(pack16, pod.addresses)))
-            self._maps["enrolled"].put(key, push_pod(pod.ipv4, pod.ipv6))
+            flags = PodFlag.FORWARDS if pod.forwards else PodFlag.NONE
+            self._maps["enrolled"].put(key, push_pod(pod.ipv4, pod.ipv6, flags))
             self._attach(pod)
+            if self.forwards.supported:
+                self.forwards.attach(pod.netns, pod.uplinks)
         except OSError:
             if fresh:
                 self.withdraw_cookie(pod.cookie)
             raise
+
+    def refuse(self, pod: PodNetwork) -> None:
+        """The pod is wanted in the mesh and is not in it: its calls and those to it are refused from now on,
+        until it is enrolled or withdrawn.
+
+        Raises:
+            OSError: the kernel refuses; what could be done is done.
+        """
+        key = NUMBER.pack(pod.cookie)
+        self._maps["enrolled"].put(key, push_pod(pod.ipv4, pod.ipv6, PodFlag.REFUSED))
+        self._verdicts.begin(pod.cookie)
+        for ip in pod.addresses:
+            self._maps["owners"].put(pack16(ip), key)
+        self._attach(pod)
+        if self.forwards.supported:
+            self.forwards.attach(pod.netns, pod.uplinks)
 
     def withdraw(self, pod: PodNetwork) -> None:
         """Stop redirecting the pod; connections that live go on. Nothing happens if it is not enrolled."""
@@ -191,6 +221,7 @@ class Redirection:
         self._disown_addresses(cookie, frozenset())
         self._verdicts.end(cookie)
         bpf.remove_link(self._pins.pod(cookie))
+        self.forwards.detach(cookie)
 
     def enrolled(self) -> dict[int, EnrolledPod]:
         """The pods that the kernel redirects now, by cookie."""
@@ -204,7 +235,8 @@ class Redirection:
             value = self._maps["enrolled"].get(key)
             if value:
                 cookie = NUMBER.unpack(key)[0]
-                found[cookie] = EnrolledPod(*pull_pod(value), frozenset(addresses.get(cookie, ())))
+                ipv4, ipv6, flags = pull_pod(value)
+                found[cookie] = EnrolledPod(ipv4, ipv6, frozenset(addresses.get(cookie, ())), flags)
         return found
 
     def _disown_addresses(self, cookie: int, keep: frozenset[bytes]) -> None:

@@ -9,7 +9,7 @@ bytes in the SERVER record; `flow` is equal in both.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from functools import lru_cache
 from ipaddress import IPv6Address
 from struct import Struct
@@ -22,7 +22,7 @@ SMALL = Struct("=I")
 ADDR = Struct("=16s")
 ENDPOINT = Struct("=16sHxx")
 TUPLE = Struct("=16s16sHH")
-POD = Struct("=16s16s")
+POD = Struct("=16s16sIxxxx")
 INTENT = Struct("=16sHxx16sHxxQQQQ16s16sHHBBxx")
 CALLER = Struct("=Q16sHHxxxx")
 LISTENER = Struct("=16sI")
@@ -75,6 +75,14 @@ class NodeRule(IntEnum):
 
     SOME_CGROUPS = 1
     ALL_OUTSIDE = 2
+
+
+class PodFlag(IntFlag):
+    """enum pod_flags."""
+
+    NONE = 0
+    REFUSED = 1
+    FORWARDS = 2
 
 
 class RecordEvent(IntEnum):
@@ -139,6 +147,19 @@ class Outcome(IntEnum):
     INBOUND_NOT_ASSIGNED = 48
     INBOUND_DNS = 49
     OUTBOUND_ASSIGNED = 54
+    FORWARD_STRANGER = 70
+    FORWARD_LEFT = 71
+    FORWARD_INNER = 72
+    FORWARD_NOT_TCP = 73
+    FORWARD_UNREADABLE = 74
+    FORWARD_PENDING = 75
+    FORWARD_ADMITTED = 76
+    FORWARD_ASKED = 77
+    FORWARD_REFUSED = 78
+    FORWARD_OLDER = 79
+    FORWARD_NOT_TOLD = 80
+    CONNECT_PENDING = 81
+    INBOUND_PENDING = 82
 
 
 @lru_cache(4096)
@@ -167,15 +188,15 @@ def push_way(source: Endpoint, destination: Endpoint, asked: Endpoint) -> bytes:
     return WAY.pack(*hosts, destination.port, pack16(asked.ip), asked.port)
 
 
-def push_pod(ipv4: IPAddress | None, ipv6: IPAddress | None) -> bytes:
+def push_pod(ipv4: IPAddress | None, ipv6: IPAddress | None, flags: PodFlag = PodFlag.NONE) -> bytes:
     """struct pod."""
-    return POD.pack(*(pack16(ip) if ip else _NO_ADDRESS for ip in (ipv4, ipv6)))
+    return POD.pack(*(pack16(ip) if ip else _NO_ADDRESS for ip in (ipv4, ipv6)), flags)
 
 
-def pull_pod(packed: bytes) -> tuple[IPAddress | None, IPAddress | None]:
+def pull_pod(packed: bytes) -> tuple[IPAddress | None, IPAddress | None, PodFlag]:
     """The inverse of `push_pod`."""
-    ipv4, ipv6 = POD.unpack(packed)
-    return _pull_optional(ipv4), _pull_optional(ipv6)
+    ipv4, ipv6, flags = POD.unpack(packed)
+    return _pull_optional(ipv4), _pull_optional(ipv6), PodFlag(flags)
 
 
 def push_caller(cookie: int, peer: Endpoint, capture_port: int) -> bytes:

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ztunnel.errors import Unsupported
-from ztunnel.kernel import bpf, btf, cgroup, probe
+from ztunnel.kernel import bpf, btf, cgroup, packet, probe
 from ztunnel.kernel.compile import Compiled, compile_text, headers_tree, parse_compiled
-from ztunnel.redirect.plan import HOOKS, SK_LOOKUP, Pins, RedirectSettings
+from ztunnel.redirect.plan import HOOKS, Pins, RedirectSettings, Target
 from ztunnel.redirect.replace import clear, install, replace
 from ztunnel.redirect.source import assemble, fingerprint
 
@@ -30,7 +30,7 @@ def ensure_loaded(settings: RedirectSettings) -> bool:
         OSError: the cache cannot be made.
     """
     probe.require_root()
-    text, flags = assemble(read_sources()), (*settings.compiler_flags(), *kernel_flags(btf.sock_offsets()))
+    text, flags = assemble(read_sources()), (*settings.compiler_flags(), *kernel_flags())
     root = settings.cgroup or cgroup.find_root()
     print_ = fingerprint(text, flags)
     version = f"{print_}-{cgroup.cgroup_id(root)}"
@@ -58,10 +58,14 @@ def remove(pins: Path) -> None:
         clear(each)
 
 
-def kernel_flags(offsets: tuple[int, int] | None) -> tuple[str, ...]:
+def kernel_flags() -> tuple[str, ...]:
     """What this kernel tells of itself as bpf/lib/config.h knows it. Without, reports of calls that leave the
-    mesh are less exact."""
-    return tuple(map("-DSK_{}_AT={}".format, ("ERR", "FLAGS"), offsets)) if offsets else ()
+    mesh are less exact, and what pods only forward is stopped by other means."""
+    told = packet.packet_offsets()
+    sock = btf.sock_offsets()
+    if sock is not None:
+        told |= {"SK_ERR_AT": sock[0], "SK_FLAGS_AT": sock[1]}
+    return tuple(f"-D{name}={offset}" for name, offset in told.items())
 
 
 def read_sources() -> dict[str, str]:
@@ -78,7 +82,7 @@ def _is_current(pins: Pins, version: str) -> bool:
         if os.readlink(pins.version) != version:
             return False
         for hook in HOOKS:
-            if hook is not SK_LOOKUP:
+            if hook.target is Target.CGROUP:
                 link = bpf.open_pinned(pins.links / hook.name)
                 attached = bpf.link_info(link).target
                 bpf.close(link)

@@ -31,9 +31,13 @@ class Hook:
     kind: int
     hook: int
     target: Target
+    optional: bool = False
+    """Where the kernel does not load it, something else does its work."""
 
 
 SK_LOOKUP = Hook("sk_lookup", 30, 36, Target.NAMESPACE)
+
+FORWARD = Hook("forward", 32, 45, Target.NAMESPACE, optional=True)
 
 # In the order in which they are attached: what records comes before what redirects.
 HOOKS = (
@@ -44,6 +48,7 @@ HOOKS = (
     Hook("connect4", 18, 10, Target.CGROUP),
     Hook("connect6", 18, 11, Target.CGROUP),
     SK_LOOKUP,
+    FORWARD,
 )
 
 
@@ -112,6 +117,14 @@ class Pins:
 
     def pod(self, cookie: int) -> Path:
         return self.pods / str(cookie)
+
+    @property
+    def forwards(self) -> Path:
+        """Netfilter links, named by cookie and family, `4711-4`."""
+        return self.root / "forwards"
+
+    def forward(self, cookie: int, family: int) -> Path:
+        return self.forwards / f"{cookie}-{family}"
 
     def under_construction(self) -> Pins:
         """Where a first installation is made before it is renamed into place."""

@@ -11,6 +11,7 @@ moment in which their link gets the new one (BPF_LINK_UPDATE).
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from ztunnel.redirect.find import why_not_attached
 from ztunnel.redirect.plan import HOOKS, SK_LOOKUP, Hook, Pins, Target
 
 _SOCKHASH, _RINGBUF = 18, 27
+_log = logging.getLogger(__name__)
 
 
 def install(pins: Pins, compiled: Compiled, cgroup_fd: int, version: str) -> None:
@@ -33,7 +35,7 @@ def install(pins: Pins, compiled: Compiled, cgroup_fd: int, version: str) -> Non
     clear(building)
     descriptors: dict[str, int] = {}
     try:
-        for place in (building.root, building.maps, building.links, building.pods):
+        for place in (building.root, building.maps, building.links, building.pods, building.forwards):
             place.mkdir(mode=0o700, parents=True)
         for name, spec in compiled.maps.items():
             descriptors[name] = bpf.map_create(name, spec)
@@ -52,7 +54,7 @@ def install(pins: Pins, compiled: Compiled, cgroup_fd: int, version: str) -> Non
 def replace(pins: Pins, compiled: Compiled, cgroup_fd: int, version: str) -> None:
     """Put new programs in place of those that are pinned, keeping maps and links. Raises OSError."""
     pins.version.unlink(missing_ok=True)
-    for place in (pins.maps, pins.links, pins.pods):
+    for place in (pins.maps, pins.links, pins.pods, pins.forwards):
         place.mkdir(mode=0o700, exist_ok=True)
     fresh = pins.programs.with_name("+programs")
     _remove_tree(fresh)
@@ -74,7 +76,7 @@ def replace(pins: Pins, compiled: Compiled, cgroup_fd: int, version: str) -> Non
 
 def clear(pins: Pins) -> None:
     """Detach every link, then remove every pin. Nothing happens where there is nothing."""
-    for place in (*_listed(pins.links), *_listed(pins.pods)):
+    for place in (*_listed(pins.links), *_listed(pins.pods), *_listed(pins.forwards)):
         bpf.remove_link(place)
     _remove_tree(pins.root)
 
@@ -101,7 +103,13 @@ def _loaded(place: Path, compiled: Compiled, descriptors: dict[str, int]) -> Ite
     try:
         for hook in HOOKS:
             code = compiled.functions[hook.name].linked(descriptors)
-            programs[hook.name] = bpf.prog_load(bpf.Program(hook.name, hook.kind, hook.hook, code))
+            try:
+                programs[hook.name] = bpf.prog_load(bpf.Program(hook.name, hook.kind, hook.hook, code))
+            except OSError as error:
+                if not hook.optional:
+                    raise
+                _log.info("the kernel loads no %s program: %s", hook.name, error.strerror)
+                continue
             bpf.pin(programs[hook.name], place / hook.name)
         yield programs
     finally:

@@ -18,6 +18,7 @@ from ztunnel.authz.enforce import LiveConnections
 from ztunnel.config import Settings
 from ztunnel.errors import Unsupported
 from ztunnel.flow.engine import Engine
+from ztunnel.forward.answer import Forwarding
 from ztunnel.hbone.limits import Ledger, Limits
 from ztunnel.identity.rotate import Certificates, CertificateSource
 from ztunnel.inbound.accept import Inbound
@@ -82,6 +83,7 @@ class Node:
     follower: Follower
     addresses: MeshAddresses
     outside: OutsideCalls
+    forwarding: Forwarding
     pods: Pods
     live: LiveConnections
     """What is open into pods; what goes out of them is in `outbound.calls`."""
@@ -167,6 +169,7 @@ def build_node(
     inbound = Inbound(engine, hold, live, report)
     outbound = Outbound(engine, hold, report, redirection, tunnels, direct, mesh, exemption=exemption)
     handshakes = Handshakes(inbound, ledger, certificates, now)
+    forwarding = Forwarding(engine, redirection, hold, report, direct.pods)
     pods = Pods(
         Ways(outbound, inbound, handshakes, certificates),
         NamedNamespaces(settings.pod_netns),
@@ -176,7 +179,7 @@ def build_node(
     return Node(
         settings, reporting, engine, redirection, hold, ledger, certificates, outbound, tunnels, handshakes,
         Follower(direct, hold), MeshAddresses(redirection, hold, settings.node),
-        OutsideCalls(engine, redirection, hold, report, direct.pods), pods, live, plane,
+        OutsideCalls(engine, redirection, hold, report, direct.pods), forwarding, pods, live, plane,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ def register_figures(node: Node) -> None:
     """Bring them to the register."""
     figures, ledger = node.reporting.figures, node.ledger
     node.pods.register(figures)
+    node.forwarding.register(figures)
     figures.counter(
         "ztunnel_redirect_outcomes_total",
         "Why each eBPF hook returned",

@@ -218,6 +218,7 @@ async def _serve_pods(node: Node, received: trio.Event, draining: trio.Event) ->
         nursery.start_soon(_announce, node)
         node.follower.watch()
         node.outside.watch()
+        node.forwarding.watch()
 
 
 async def _renew_lease(node: Node, draining: trio.Event) -> None:

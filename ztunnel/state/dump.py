@@ -40,6 +40,7 @@ def _workload(workload: Workload) -> dict[str, Any]:
         "clusterId": workload.cluster,
         "network": workload.network,
         "sameNode": workload.same_node.value,
+        "forwards": workload.forwards,
         "status": "Healthy" if workload.healthy else "Unhealthy",
         "authorizationPolicies": list(workload.authorization_policies),
         "services": [str(name) for name in sorted(workload.services)],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,8 +14,10 @@ from ztunnel.state.manifest import Field
 
 SAME_NODE: Final = "ztunnel.io/same-node"
 """Annotation of a namespace or pod: `auto`, `direct` or `mtls`."""
+FORWARDING: Final = "ztunnel.io/forwarding"
+"""Annotation of a namespace or pod: `allow` or `refuse`."""
 
-
+_FORWARDING = {"allow": True, "refuse": False}
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
@@ -60,6 +62,7 @@ class Meta:
     deleting: bool = False
     owners: tuple[Owner, ...] = ()
     same_node: SameNode | None = None
+    forwards: bool | None = None
 
 
 def read_meta(root: Field, *, namespaced: bool = True) -> Meta:
@@ -85,6 +88,7 @@ def read_meta(root: Field, *, namespaced: bool = True) -> Meta:
             for owner in meta.each("ownerReferences")
         ),
         _same_node(meta, annotations),
+        _forwards(meta, annotations),
     )
 
 
@@ -151,11 +155,22 @@ def _same_node(meta: Field, annotations: Mapping[str, str]) -> SameNode | None:
         return None
     if value in list(SameNode):
         return SameNode(value)
+    _fault(meta, SAME_NODE, SameNode)
+    return None
+
+
+def _forwards(meta: Field, annotations: Mapping[str, str]) -> bool | None:
+    value = annotations.get(FORWARDING)
+    if value is not None and value not in _FORWARDING:
+        _fault(meta, FORWARDING, _FORWARDING)
+    return _FORWARDING.get(value) if value is not None else None
+
+
+def _fault(meta: Field, annotation: str, choices: Iterable[str]) -> None:
     place = meta.sub("annotations")
     for key, below in place.pairs() if place else ():
-        if key == SAME_NODE:
-            below.fault(f"must be one of {', '.join(SameNode)}")
-    return None
+        if key == annotation:
+            below.fault(f"must be one of {', '.join(choices)}")
 
 
 def _pairs(parent: Field, name: str) -> list[tuple[str, Field]]:

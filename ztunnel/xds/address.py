@@ -22,6 +22,10 @@ from ztunnel.xds.pb import workload_pb2 as pb
 SAME_NODE: Final = "ztunnel.io/same-node"
 """Name of our extension of a workload: a StringValue, one of the values of `SameNode`."""
 
+FORWARDING: Final = "ztunnel.io/forwarding"
+"""Name of our extension of a workload that may forward: a StringValue, `allow`."""
+
+_ALLOW = "allow"
 _DEFAULT_TRUST_DOMAIN = "cluster.local"
 _DEFAULT_CLUSTER = "Kubernetes"
 _DEFAULT_HBONE_PORT = 15008
@@ -70,6 +74,8 @@ def render_workload(workload: Workload) -> pb.Workload:
         made.capacity.value = workload.capacity
     if workload.same_node is not SameNode.AUTO:
         made.extensions.add(name=SAME_NODE).config.Pack(StringValue(value=workload.same_node.value))
+    if workload.forwards:
+        made.extensions.add(name=FORWARDING).config.Pack(StringValue(value=_ALLOW))
     return made
 
 
@@ -103,6 +109,7 @@ def parse_workload(untrusted: pb.Workload) -> Workload:
         waypoint=_parse_waypoint(it.waypoint) if it.HasField("waypoint") else None,
         healthy=it.status == pb.HEALTHY,
         host_network=it.network_mode == pb.HOST_NETWORK,
+        forwards=_forwards(it.extensions),
         native_tunnel=it.native_tunnel,
         capacity=it.capacity.value if it.HasField("capacity") else 1,
         hostname=it.hostname,
@@ -221,6 +228,19 @@ def _same_node(untrusted: Iterable[pb.Extension]) -> SameNode:
                 raise PeerError(f"{SAME_NODE} is none of {', '.join(SameNode)}") from error
             raise PeerError(f"{SAME_NODE} has to be a StringValue")
     return SameNode.AUTO
+
+
+def _forwards(untrusted: Iterable[pb.Extension]) -> bool:
+    for extension in untrusted:
+        if extension.name == FORWARDING:
+            value = StringValue()
+            try:
+                if extension.config.Unpack(value) and value.value == _ALLOW:
+                    return True
+            except DecodeError as error:
+                raise PeerError(f"{FORWARDING} cannot be read") from error
+            raise PeerError(f"{FORWARDING} has to be the StringValue {_ALLOW}")
+    return False
 
 
 def _kind(untrusted: int) -> WorkloadKind:
