@@ -41,6 +41,8 @@ class ConnectionFailed(Exception):
     flag: Flag = Flag.CONNECT
     side: Side = Side.DESTINATION
     retryable: bool = False
+    elsewhere: bool = False
+    """Whether another endpoint of the service may do better."""
 
 
 class Denied(ConnectionFailed):
@@ -61,12 +63,18 @@ class Unreachable(ConnectionFailed):
 
     flag = Flag.CONNECT
     retryable = True
+    elsewhere = True
+
+
+class Busy(Unreachable):
+    """The peer takes no tunnel at the moment, and has not looked at this one: it may be asked again soon."""
 
 
 class HboneTimedOut(ConnectionFailed):
     """Nobody answered on 15008; in practice a NetworkPolicy that does not know about HBONE."""
 
     flag = Flag.NETWORK_POLICY
+    elsewhere = True
 
 
 class TlsFailed(ConnectionFailed):

@@ -23,6 +23,7 @@ def key(
 class FakeSession:
     room: bool = True
     idle_since: float | None = None
+    closed: bool = False
 
     def can_take(self) -> bool:
         return self.room
@@ -105,3 +106,11 @@ def test_sessions_without_tunnels_leave_after_a_time() -> None:
     assert pool.take_idle(299.0, 300) == []
     assert pool.take_idle(300.0, 300) == [idle]
     assert [session for _, session in pool] == [busy, young]
+
+
+def test_a_session_whose_peer_takes_none_is_named() -> None:
+    open_, closed = FakeSession(), FakeSession(closed=True)
+    pool = pool_with(open_, closed)
+    assert pool.closed(key()) is closed
+    pool.drop(key(), closed)
+    assert pool.closed(key()) is None

@@ -176,6 +176,10 @@ class Tunnels:
         self.calls: list[TunnelCall] = []
         self.unproved: set[SpiffeId] = set()
         self.error: Exception | None = None
+        self.retried = 0
+
+    def count_retry(self) -> None:
+        self.retried += 1
 
     def open(self, call: TunnelCall) -> None:
         if self.error is not None:

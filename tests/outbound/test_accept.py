@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import socket
+from functools import partial
 
 import pytest
 
@@ -10,7 +12,7 @@ from tests.builders import policy, service, workload
 from tests.flow.driving import drive
 from tests.inbound.parts import Sockets
 from tests.outbound.parts import Desk, address_of, is_reset
-from ztunnel.errors import Drained
+from ztunnel.errors import ConnectionFailed, Drained, HboneTimedOut, Unreachable
 from ztunnel.flow.engine import Engine
 from ztunnel.hbone.decoder import FieldReader
 from ztunnel.model.address import parse_endpoint
@@ -265,3 +267,113 @@ def test_a_drain_ends_what_waits(desk: Desk) -> None:
     desk.calls.abort(Drained("connection closed due to connection drain"))
     assert 'error="connection closed due to connection drain"' in desk.lines[0]
     assert len(desk.calls) == 0
+
+
+# --- another endpoint --------------------------------------------------------------------
+
+ALSO = workload("also").at("127.0.1.2").on("n2").hbone().serves(WEB)
+
+
+def tried(call: TunnelCall) -> str:
+    return fields(call)[b":authority"].decode()
+
+
+@pytest.mark.parametrize(
+    "error", [Unreachable("refused"), HboneTimedOut("nobody answers")], ids=["refused", "silent"]
+)
+def test_where_an_endpoint_cannot_be_reached_another_one_is_tried_once(
+    desk: Desk, error: ConnectionFailed
+) -> None:
+    desk.publish(ALSO)
+    client = desk.call(CLIENT, 1, "10.96.0.1:80")
+    (first,) = desk.tunnels.calls
+    first.call.fail(error)
+    _, second = desk.tunnels.calls
+    assert {tried(first), tried(second)} == {"127.0.1.1:8080", "127.0.1.2:8080"}
+    assert second.call is first.call
+    assert desk.tunnels.retried == 1
+    second.call.fail(error)
+    assert len(desk.tunnels.calls) == 2
+    assert is_reset(client)
+    assert len(desk.lines) == 1
+    assert "retries=1" in desk.lines[0]
+    assert desk.totals() == (2, 2)  # under the labels of either endpoint
+
+
+@pytest.mark.parametrize("status", [503, 401, 400])
+def test_a_far_end_that_cannot_reach_its_application_is_left_for_another_and_a_refusal_is_not(
+    desk: Desk, status: int
+) -> None:
+    desk.publish(ALSO)
+    client = desk.call(CLIENT, 1, "10.96.0.1:80")
+    (first,) = desk.tunnels.calls
+    first.refused(status, (), first.call.hand_over())
+    if status == 503:
+        assert len(desk.tunnels.calls) == 2
+        end(desk.tunnels.calls[1])
+    assert is_reset(client)
+    assert len(desk.tunnels.calls) == 1 + (status == 503)
+
+
+def test_the_only_endpoint_is_not_tried_twice(desk: Desk) -> None:
+    client = desk.call(CLIENT, 1, "10.96.0.1:80")
+    (only,) = desk.tunnels.calls
+    only.call.fail(Unreachable("refused"))
+    assert is_reset(client)
+    assert len(desk.tunnels.calls) == 1
+
+
+def test_a_pod_that_was_called_by_its_own_address_has_no_other(desk: Desk) -> None:
+    desk.publish(ALSO)
+    client = desk.call(CLIENT, 1, "127.0.1.1:8080")
+    (only,) = desk.tunnels.calls
+    only.call.fail(Unreachable("refused"))
+    assert is_reset(client)
+    assert len(desk.tunnels.calls) == 1
+
+
+def test_a_call_that_is_ended_is_not_tried_elsewhere(desk: Desk) -> None:
+    desk.publish(ALSO)
+    client = desk.call(CLIENT, 1, "10.96.0.1:80")
+    end(desk.tunnels.calls[0])
+    assert is_reset(client)
+    assert len(desk.tunnels.calls) == 1
+
+
+def test_a_pod_that_has_left_meanwhile_tries_nobody_else(desk: Desk) -> None:
+    desk.publish(ALSO)
+    client = desk.call(CLIENT, 1, "10.96.0.1:80")
+    desk.publish(removed=[CLIENT.uid])
+    desk.tunnels.calls[0].call.fail(Unreachable("refused"))
+    assert is_reset(client)
+
+
+def test_a_plain_endpoint_that_refuses_is_left_for_another(
+    desk: Desk, engine: Engine, sockets: Sockets
+) -> None:
+    listener = sockets.listen("127.0.2.9")
+    port = address_of(listener).port
+    shop = service("shop").at("10.96.0.9").port(80, port)
+    dead, alive = (
+        workload(name).at(ip).on("n2").serves(shop)
+        for name, ip in (("dead", "127.0.2.8"), ("alive", "127.0.2.9"))
+    )
+    desk.publish(shop, dead, alive)
+    for _ in range(8):
+        client = desk.call(CLIENT, 1, "10.96.0.9:80")
+        client.sendall(b"hello")
+        drive(engine, until=partial(accepted, listener, sockets))
+        drive(engine)
+        with pytest.raises(BlockingIOError):  # it stands
+            client.recv(1)
+    desk.calls.abort(Drained("over"))
+    drive(engine)
+    assert desk.tunnels.retried > 0
+
+
+def accepted(listener: socket.socket, sockets: Sockets) -> bool:
+    try:
+        sockets.keep(listener.accept()[0])
+    except BlockingIOError:
+        return False
+    return True

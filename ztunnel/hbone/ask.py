@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Protocol
 
-from ztunnel.errors import ConnectionFailed, HandshakeFailed, Unreachable
+from ztunnel.errors import Busy, ConnectionFailed, HandshakeFailed
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.timers import Timer
 from ztunnel.hbone.fields import Fields
@@ -81,7 +81,7 @@ class OutgoingTunnel(Tunnel):
         if self.answered:
             super().on_reset(code)
         elif code == Code.REFUSED_STREAM:
-            self._lost(Unreachable("the peer refused the tunnel before looking at it"))
+            self._lost(Busy("the peer refused the tunnel before looking at it"))
         else:
             self._lost(HandshakeFailed(f"the peer reset CONNECT: {code_name(code)}"))
 

@@ -55,6 +55,7 @@ class Session:
         waiting: those that have bytes to send and may not.
         idle_since: monotonic seconds since there has been no tunnel; None while there are some.
         calmed: whether it was closed for what the peer did on it.
+        on_room: called when it takes tunnels again, or will take none any more; set it where calls wait.
         read_bytes, reads: how much to read from an application at once, and how often per wake-up.
     """
 
@@ -85,6 +86,7 @@ class Session:
         self._glitches_told = 0
         self._reads_later = False
         self.calmed = False
+        self.on_room: Callable[[], None] | None = None
         self._slowed: deque[IncomingTunnel] = deque()
         role = Role.CLIENT if on_request is None else Role.SERVER
         self.pipe = Pipe(engine, link, self, ledger.limits.control_backlog_bytes)
@@ -104,6 +106,11 @@ class Session:
     def alive(self) -> bool:
         """Whether the connection still stands."""
         return self._on_end is not None
+
+    @property
+    def closed(self) -> bool:
+        """Whether the peer takes no tunnel at all at the moment (SETTINGS_MAX_CONCURRENT_STREAMS of 0)."""
+        return self.alive and not self._retired and self.h2.open_streams == 0
 
     def can_take(self) -> bool:
         """Whether `open` may be called now. A full session takes tunnels again when some have ended."""
@@ -194,6 +201,8 @@ class Session:
 
     def on_settings(self) -> None:
         self._set_reads()
+        if self.on_room is not None:
+            self.engine.post(self._tell_room)
         if not self._pinged:
             self._timer.cancel()
             self._timer = self.engine.after(self.ledger.limits.ping_seconds, self._ping)
@@ -214,6 +223,12 @@ class Session:
 
     def on_window(self) -> None:
         self._resume_waiting()
+        if self.on_room is not None:
+            self.engine.post(self._tell_room)
+
+    def _tell_room(self) -> None:
+        if self.on_room is not None and (self.can_take() or not self.alive):
+            self.on_room()
 
     # The pipe's ends.
 
@@ -276,6 +291,8 @@ class Session:
         if self._slowed and not tunnel.started and isinstance(tunnel, IncomingTunnel):
             self._slowed.remove(tunnel)  # at most as many as streams may be open
         self.ledger.streams -= 1
+        if self.on_room is not None:
+            self.engine.post(self._tell_room)
         if not self.tunnels:
             self.idle_since = self.engine.now
             if self._retired:
@@ -328,6 +345,8 @@ class Session:
         self.ledger.sessions -= 1
         self.pipe.close(self.ledger.limits.goodbye_seconds if linger else 0)
         self.h2.streams.clear()
+        if self.on_room is not None:
+            self.engine.post(self._tell_room)
         lost = error or Unreachable("the session was closed")
         for tunnel in list(self.tunnels):
             tunnel.session_lost(lost)

@@ -41,7 +41,7 @@ class Ledger:
 
     `buffered_bytes` are bytes of peers that applications have not taken yet; `glitches` counts what peers
     did that cost points, `calmed` the sessions closed for it, `slowed` how often tunnels had to wait because
-    too many of the peer's had come to nothing.
+    too many of the peer's had come to nothing; `retried` how often a call was tried again.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -51,6 +51,7 @@ class Ledger:
     glitches: int = 0
     calmed: int = 0
     slowed: int = 0
+    retried: int = 0
 
     @property
     def full(self) -> bool:

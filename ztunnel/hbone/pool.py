@@ -45,6 +45,10 @@ class Poolable(Protocol):
     def idle_since(self) -> float | None:
         """Monotonic seconds since it has no tunnel; None while it has some."""
 
+    @property
+    def closed(self) -> bool:
+        """Whether its peer takes no tunnel at all at the moment: another session would not either."""
+
     def can_take(self) -> bool:
         """Whether it takes one more tunnel now."""
 
@@ -72,6 +76,13 @@ class Pool(Generic[S]):
         """A session with room for one more tunnel, None where there is none."""
         for session in self._sessions.get(key, ()):
             if session.can_take():
+                return session
+        return None
+
+    def closed(self, key: PoolKey) -> S | None:
+        """A session whose peer takes no tunnel at all at the moment."""
+        for session in self._sessions.get(key, ()):
+            if session.closed:
                 return session
         return None
 

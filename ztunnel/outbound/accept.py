@@ -16,8 +16,8 @@ from ztunnel.model.address import Endpoint, PeerAddress
 from ztunnel.model.connection import Direction
 from ztunnel.model.workload import SameNode
 from ztunnel.outbound.connect import Call, Calls, PlainCall, TunnelCall
-from ztunnel.outbound.decision import Context, ToDirect, decide
-from ztunnel.outbound.dial import Tunnels
+from ztunnel.outbound.decision import Context, Outcome, ToDirect, decide, endpoint_of
+from ztunnel.outbound.find import Tunnels
 from ztunnel.outbound.oversee import DirectFlows
 from ztunnel.outbound.route import Origin, Route, Routes, TunnelRoute
 from ztunnel.redirect.attach import PodNetwork, Redirection
@@ -125,6 +125,34 @@ class OutboundAcceptor:
             call.journey = Journey(Reporter.SOURCE, recalled.destination, source, None, service)
             call.fail(error)
             return
+        chosen = endpoint_of(outcome) if outcome.service is not None else None
+        call.elsewhere = partial(self._elsewhere, call, recalled, chosen) if chosen is not None else None
+        self._begin(call, origin, recalled, direct, outcome)
+
+    def _elsewhere(self, call: Call, recalled: Recalled, tried: Endpoint, error: ConnectionFailed) -> bool:
+        """An endpoint of a service cannot be reached: where there is another one, it is tried, once. False
+        where there is none, and the call has failed."""
+        outbound, mesh = self._outbound, self._outbound.mesh
+        world = outbound.hold.world
+        source = world.workload(self._uid)
+        if source is None:
+            return False
+        context = Context(mesh.node, mesh.rng, mesh.same_node, mesh.direct, avoid=tried)
+        try:
+            outcome = decide(world, source, recalled.destination, context)
+        except ConnectionFailed:
+            return False
+        if endpoint_of(outcome) in (None, tried):
+            return False
+        call.retries += 1
+        outbound.tunnels.count_retry()
+        origin = self._routes[call.peer.ip.version].enter(world, source, call.peer.ip)
+        self._begin(call, origin, recalled, mesh.direct, outcome)
+        return True
+
+    def _begin(self, call: Call, origin: Origin, recalled: Recalled, direct: bool, outcome: Outcome) -> None:
+        """Go the way that was decided."""
+        outbound, mesh = self._outbound, self._outbound.mesh
         routes = self._routes[call.peer.ip.version]
         route = routes.route(recalled, outcome)
         if isinstance(route, TunnelRoute):

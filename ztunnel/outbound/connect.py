@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Protocol
 
-from ztunnel.errors import ConnectionFailed, Denied, HandshakeFailed, Unreachable
+from ztunnel.errors import Busy, ConnectionFailed, Denied, HandshakeFailed, Unreachable
 from ztunnel.flow.connect import Connecting, connect
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
@@ -32,6 +32,7 @@ from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.report import Account, Report
 
 _DENIED_STATUSES = (401, 403)
+_UNAVAILABLE = 503
 _TUNNEL_ATTEMPTS = 2
 """A pooled session may have died unseen: no byte was sent on it, so another one is tried, once."""
 
@@ -78,9 +79,22 @@ class Call:
         journey: what to report of it, None until that is known.
         account: None until it is opened; without one, a failure is reported as a refusal.
         carrier: whoever has it in hand, None before and after.
+        elsewhere: has it tried at another endpoint, and says whether there is one; None where it must not.
+        retries: how often it was tried again.
     """
 
-    __slots__ = ("_calls", "account", "carrier", "counts", "journey", "opener", "peer", "report")
+    __slots__ = (
+        "_calls",
+        "account",
+        "carrier",
+        "counts",
+        "elsewhere",
+        "journey",
+        "opener",
+        "peer",
+        "report",
+        "retries",
+    )
 
     def __init__(self, opener: socket.socket, peer: PeerAddress, report: Report, calls: Calls) -> None:
         """Takes over `opener`."""
@@ -90,6 +104,8 @@ class Call:
         self.journey: Journey | None = None
         self.account: Account | None = None
         self.carrier: Carrier | None = None
+        self.elsewhere: Callable[[ConnectionFailed], bool] | None = None
+        self.retries = 0
         self.counts = Counts()
         self.report = report
         calls.add(self)
@@ -103,7 +119,11 @@ class Call:
             self.report.reroute(self.account, journey)
 
     def fail(self, error: ConnectionFailed) -> None:
-        """The application gets a reset, the log the reason. Nothing happens once it is over."""
+        """The application gets a reset, the log the reason; unless another endpoint can be tried, once.
+        Nothing happens once it is over."""
+        elsewhere, self.elsewhere = self.elsewhere, None
+        if elsewhere is not None and error.elsewhere and self.opener is not None and elsewhere(error):
+            return
         opener, self.opener = self.opener, None
         if opener is not None:
             close_with_reset(opener)
@@ -122,6 +142,7 @@ class Call:
         self.carrier = None
         self._calls.discard(self)
         if self.account is not None:
+            self.account.retries = self.retries
             self.report.close(self.account, error)
         elif journey is not None and error is not None:
             self.report.refuse(journey, self.peer, error)
@@ -210,10 +231,13 @@ class PlainCall:
 
 
 class Reopen(Protocol):
-    """Whoever finds a session for a call: `dial.Tunnels`."""
+    """Whoever finds a session for a call: `find.Tunnels`."""
 
     def open(self, call: TunnelCall) -> None:
         """Start it, now or when a session stands; it is told what becomes of it."""
+
+    def again(self, call: TunnelCall, error: Busy) -> None:
+        """Start it after a pause, or fail it where there were too many."""
 
 
 class TunnelCall:
@@ -223,9 +247,20 @@ class TunnelCall:
         key: which sessions may carry it.
         network: from where one is dialled.
         block: the CONNECT's header block.
+        give_up_at: monotonic seconds until when a busy peer is asked again; 0 until it was busy.
     """
 
-    __slots__ = ("_attempts", "_stands", "_tunnel", "_tunnels", "block", "call", "key", "network")
+    __slots__ = (
+        "_attempts",
+        "_stands",
+        "_tunnel",
+        "_tunnels",
+        "block",
+        "call",
+        "give_up_at",
+        "key",
+        "network",
+    )
 
     def __init__(
         self, tunnels: Reopen, call: Call, way: tuple[PoolKey, PodNetwork, bytes], stands: Callable[[], bool]
@@ -234,6 +269,7 @@ class TunnelCall:
         not, it decides anew, and the call has gone that way when it returns."""
         self._tunnels = tunnels
         self._attempts = 0
+        self.give_up_at = 0.0
         self._stands = stands
         self._tunnel: Tunnel | None = None
         self.call = call
@@ -265,15 +301,21 @@ class TunnelCall:
         self._tunnel = None
         self.call.opener = app
         kind = Denied if status in _DENIED_STATUSES else HandshakeFailed
-        self.call.fail(kind(f"http status: {status}"))
+        error = kind(f"http status: {status}")
+        error.elsewhere = status == _UNAVAILABLE
+        self.call.fail(error)
 
     def lost(self, app: socket.socket, error: ConnectionFailed) -> None:
         """The session went before it answered, and no byte was lost with it."""
         self._tunnel = None
         self.call.opener = app
-        if not error.retryable or self._attempts >= _TUNNEL_ATTEMPTS:
+        if isinstance(error, Busy):
+            self._attempts -= 1
+            self._tunnels.again(self, error)
+        elif not error.retryable or self._attempts >= _TUNNEL_ATTEMPTS:
             self.call.fail(error)
         elif self._stands():
+            self.call.retries += 1
             self._tunnels.open(self)
 
     def ended(self, error: ConnectionFailed | None) -> None:

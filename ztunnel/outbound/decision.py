@@ -34,6 +34,9 @@ from ztunnel.state.balancer import Choice, Rng, choose, honour, why_none
 from ztunnel.state.lookup import HBONE_PORT, ILLEGAL_PORTS, is_waypoint, service_at
 from ztunnel.state.world import Served, World
 
+_CHOICES = 16
+"""How often another endpoint is looked for by chance: of two, it is found but for one time in 65,536."""
+
 _ANY_ADDRESS: dict[int, IPAddress] = {4: IPv4Address(0), 6: IPv6Address(0)}
 
 
@@ -48,6 +51,7 @@ class Context:
         direct_available: whether direct connections can be made and enforced at all (kernel, certificates).
         pick: the endpoint that the kernel's slot table has chosen for this call, if it did; honoured while it
             is one that the balancer could choose.
+        avoid: an endpoint that has just been tried in vain; chosen only where there is no other.
     """
 
     node: str
@@ -55,6 +59,7 @@ class Context:
     same_node: SameNode = SameNode.AUTO
     direct_available: bool = False
     pick: Endpoint | None = None
+    avoid: Endpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,13 @@ class ToPlain:
 Outcome = ToTunnel | ToDirect | ToPlain
 
 
+def endpoint_of(outcome: Outcome) -> Endpoint | None:
+    """The endpoint of the application that was chosen; None where a waypoint chooses."""
+    if isinstance(outcome, ToTunnel):
+        return None if outcome.waypoint else outcome.target
+    return outcome.endpoint
+
+
 def decide(world: World, source: Workload, destination: OriginalDestination, context: Context) -> Outcome:
     """Decide about one connection of `source`, a pod of ours in the mesh.
 
@@ -144,6 +156,10 @@ def _plainly(destination: OriginalDestination) -> Endpoint:
 def _upstream(world: World, served: Served, source: Workload, asked: Endpoint, context: Context) -> Choice:
     choice = honour(world, served, asked, source, context.pick) if context.pick else None
     choice = choice or choose(served, asked, source, context.rng)
+    for _ in range(_CHOICES):
+        if choice is None or choice.endpoint != context.avoid:
+            break
+        choice = choose(served, asked, source, context.rng)
     if choice is None:
         raise NoDestination(f"no healthy upstream: {asked} ({why_none(served, asked, source)})")
     return choice

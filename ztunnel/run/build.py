@@ -27,7 +27,8 @@ from ztunnel.kernel import cgroup
 from ztunnel.kernel.probe import require_root
 from ztunnel.kernel.sockets import Keepalive, Listening, own_cgroup_id
 from ztunnel.outbound.accept import Mesh, Outbound
-from ztunnel.outbound.dial import Patience, Tunnels
+from ztunnel.outbound.dial import Dialler
+from ztunnel.outbound.find import Patience, Tunnels
 from ztunnel.outbound.follow import Follower
 from ztunnel.outbound.observe import OutsideCalls
 from ztunnel.outbound.oversee import DirectFlows
@@ -79,6 +80,7 @@ class Node:
     certificates: Certificates
     outbound: Outbound
     tunnels: Tunnels
+    dialler: Dialler
     handshakes: Handshakes
     follower: Follower
     addresses: MeshAddresses
@@ -163,7 +165,8 @@ def build_node(
     hold.subscribe(lambda _, world, change: _rejudge(live, world, change))
     keepalive = _keepalive(settings)
     patience = Patience(settings.connect_timeout_seconds, keepalive=keepalive)
-    tunnels = Tunnels(engine, ledger, certificates, now, patience)
+    dialler = Dialler(engine, ledger, certificates, now, patience)
+    tunnels = Tunnels(engine, ledger, certificates, patience, dialler.ask)
     hold.subscribe(tunnels.changed)
     mesh = Mesh(settings.node, settings.same_node, True, settings.connect_timeout_seconds, rng, keepalive)
     inbound = Inbound(engine, hold, live, report)
@@ -177,7 +180,8 @@ def build_node(
         Listening(settings.ipv6, keepalive),
     )
     return Node(
-        settings, reporting, engine, redirection, hold, ledger, certificates, outbound, tunnels, handshakes,
+        settings, reporting, engine, redirection, hold, ledger, certificates, outbound, tunnels, dialler,
+        handshakes,
         Follower(direct, hold), MeshAddresses(redirection, hold, settings.node),
         OutsideCalls(engine, redirection, hold, report, direct.pods), forwarding, pods, live, plane,
     )  # fmt: skip

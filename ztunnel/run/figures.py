@@ -42,6 +42,11 @@ def register_figures(node: Node) -> None:
         lambda: ledger.slowed,
     )
     figures.counter(
+        "ztunnel_retries_total",
+        "Calls that were tried again: their peer was busy, or another endpoint could answer",
+        lambda: ledger.retried,
+    )
+    figures.counter(
         "ztunnel_hbone_handshakes_failed_total",
         "Connections on 15008 that became no session",
         lambda: node.handshakes.failed_total,

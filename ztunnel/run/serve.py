@@ -106,7 +106,7 @@ async def run_parts(node: Node, plane: ControlPlane, listeners: Listeners, stop:
             nursery.start_soon(drive, node.engine)
             nursery.start_soon(node.certificates.run)
             nursery.start_soon(serve_private, node, listeners, stop.ask, refuse_new)
-            nursery.start_soon(node.tunnels.run, contain)
+            nursery.start_soon(node.dialler.run, contain, node.tunnels)
             nursery.start_soon(node.handshakes.run, contain)
             nursery.start_soon(_follow_world, node, plane, received)
             nursery.start_soon(_serve_pods, node, received, draining)

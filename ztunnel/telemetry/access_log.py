@@ -25,8 +25,8 @@ class Record(NamedTuple):
     """One connection that ended, and the address that it came from.
 
     `error` is empty on success; `gathered` is more than 1 where the line stands for others of its cause (see
-    `gathering`). `up_bytes` went from the client, `down_bytes` towards it. `time_ns` is
-    nanoseconds since the epoch.
+    `gathering`), `retries` how often it was tried again. `up_bytes` went from the client, `down_bytes`
+    towards it. `time_ns` is nanoseconds since the epoch.
     """
 
     time_ns: int
@@ -37,6 +37,7 @@ class Record(NamedTuple):
     duration_seconds: float = 0.0
     error: str = ""
     gathered: int = 1
+    retries: int = 0
 
     @property
     def level(self) -> Level:
@@ -50,6 +51,8 @@ def render_record(record: Record) -> str:
     sent, received = _from_here(record)
     level = "error" if record.error else "info"
     error = f" error={quote(record.error)}" if record.error else ""
+    if record.retries:
+        error += f" retries={record.retries}"
     if record.gathered > 1:
         error += f" count={record.gathered}"
     return (
@@ -70,6 +73,8 @@ def render_record_json(record: Record) -> str:
     ]
     if record.error:
         fields.append(("error", record.error))
+    if record.retries:
+        fields.append(("retries", record.retries))
     if record.gathered > 1:
         fields.append(("count", record.gathered))
     return render_json(timestamp(record.time_ns), record.level, SCOPE, "connection complete", fields)

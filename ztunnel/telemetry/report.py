@@ -34,9 +34,10 @@ _NO_POLICY = "other"
 
 
 class Account:
-    """A connection that was taken up and has not ended. `counts` grow while it lives."""
+    """A connection that was taken up and has not ended. `counts` grow while it lives; `retries` is how often
+    it was tried again."""
 
-    __slots__ = ("counts", "journey", "live", "source", "started")
+    __slots__ = ("counts", "journey", "live", "retries", "source", "started")
 
     def __init__(self, journey: Journey, source: Endpoint, live: Live, started: float) -> None:
         self.journey = journey
@@ -44,6 +45,7 @@ class Account:
         self.counts = live.counts
         self.live: Live | None = live
         self.started = started
+        self.retries = 0
 
 
 class Report:
@@ -112,6 +114,8 @@ class Report:
         if self._write is not None and self._wants(_ERROR if error else _INFO):
             seconds, counts = self._clock() - account.started, account.counts
             ended = Record(self._now_ns(), account.source, account.journey, counts.up, counts.down, seconds)
+            if account.retries:
+                ended = ended._replace(retries=account.retries)
             if error is None:
                 self._line(ended)
             else:
