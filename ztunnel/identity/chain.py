@@ -26,6 +26,7 @@ from cryptography.x509.verification import (
 )
 
 from ztunnel.errors import IdentityMismatch, PeerError
+from ztunnel.identity.path import constrains_uris, find_path
 from ztunnel.identity.san import MALFORMED
 from ztunnel.identity.svid import Usage, check_leaf
 from ztunnel.model.identity import SpiffeId
@@ -55,7 +56,8 @@ class TrustBundles:
     """
 
     def __init__(self, roots_pem: Mapping[str, str]) -> None:
-        self._stores = {domain: Store(parse_certificates(pem)) for domain, pem in roots_pem.items()}
+        self._roots = {domain: parse_certificates(pem) for domain, pem in roots_pem.items()}
+        self._stores = {domain: Store(roots) for domain, roots in self._roots.items()}
         self._proven: dict[bytes, _Proven] = {}
 
     @property
@@ -80,6 +82,10 @@ class TrustBundles:
         begin = max(certificate.not_valid_before_utc for certificate in path)
         end = min(certificate.not_valid_after_utc for certificate in path)
         self._proven[digest] = _Proven(identity, begin, end)
+
+    def roots_for(self, identity: SpiffeId) -> list[x509.Certificate]:
+        """The same as a list."""
+        return self._roots[identity.trust_domain]
 
     def store_for(self, identity: SpiffeId) -> Store:
         """The roots that can vouch for `identity`.
@@ -124,7 +130,11 @@ def verify(untrusted_chain: Sequence[bytes], bundles: TrustBundles, now: datetim
         leaf, *intermediates = _load(untrusted_chain)
         identity = check_leaf(leaf, now, usage)
         builder = PolicyBuilder().store(bundles.store_for(identity)).time(now)
-        path = _path(builder, usage, leaf, intermediates)
+        roots = bundles.roots_for(identity)
+        if _constrains(intermediates, roots):
+            path = _constrained_path([leaf, *intermediates], roots, identity, now, usage)
+        else:
+            path = _path(builder, usage, leaf, intermediates)
     except PeerError as error:
         raise _mismatch(str(error), usage) from error
     bundles.remember(digest, identity, path)
@@ -164,6 +174,26 @@ def _load(untrusted_chain: Sequence[bytes]) -> list[x509.Certificate]:
         raise PeerError(f"the peer presented {len(untrusted_chain)} certificates; {_MAX_CHAIN} are accepted")
     try:
         return [x509.load_der_x509_certificate(der) for der in untrusted_chain]
+    except MALFORMED as error:
+        raise PeerError(f"the peer presented a malformed certificate: {error}") from error
+
+
+def _constrains(intermediates: list[x509.Certificate], roots: list[x509.Certificate]) -> bool:
+    try:
+        return constrains_uris(intermediates) or constrains_uris(roots)
+    except MALFORMED as error:
+        raise PeerError(f"the peer presented a malformed certificate: {error}") from error
+
+
+def _constrained_path(
+    chain: list[x509.Certificate],
+    roots: list[x509.Certificate],
+    identity: SpiffeId,
+    now: datetime,
+    usage: Usage,
+) -> list[x509.Certificate]:
+    try:
+        return find_path(chain, roots, identity, now, usage)
     except MALFORMED as error:
         raise PeerError(f"the peer presented a malformed certificate: {error}") from error
 
