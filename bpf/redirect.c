@@ -11,6 +11,7 @@
 #include "lib/kernel.h"
 #include "lib/capture.h"
 #include "lib/outside.h"
+#include "lib/verdict.h"
 #include "lib/choose.h"
 #include "lib/flow.h"
 #include "lib/admit.h"

@@ -19,28 +19,6 @@ static __always_inline enum step refuse(enum outcome why, int errno)
 	return REFUSE;
 }
 
-/* Fill in the verdict on this pair, if there is one that counts. */
-static __always_inline bool judged(u64 source, const struct endpoint *destination, struct verdict *verdict)
-{
-	struct question question = {};
-	question.source = source;
-	question.destination = *destination;
-	struct verdict *known = verdicts.lookup(&question);
-	if (!known)
-		return false;
-	*verdict = *known;
-	if (!lease_holds()) {
-		count(LEASE_STALE);
-		return false;
-	}
-	if (is_current(source, verdict->source_generation) && same(&verdict->to.ip, &destination->ip) &&
-	    verdict->to.port == destination->port &&
-	    (!verdict->destination || is_current(verdict->destination, verdict->destination_generation)))
-		return true;
-	count(VERDICT_STALE);
-	return false;
-}
-
 /* The kernel picks for every connection, so that shares stay those of the balancer whatever verdicts there
  * are. */
 static __always_inline void pick(struct intent *intent)
@@ -130,8 +108,8 @@ static __always_inline enum step choose(struct bpf_sock_addr *ctx, struct intent
 	struct endpoint wanted = intent->picked.port ? intent->picked : intent->asked;
 	if (!judged(intent->netns, &wanted, &verdict))
 		return capture(ctx, intent, target);
-	/* Only the proxy can take a call from one family to the other. */
-	if (is_v4(&wanted.ip) != is_v4(&intent->asked.ip))
+	/* Only the proxy can take a call from one family to the other, and judge one from another address. */
+	if (is_v4(&wanted.ip) != is_v4(&intent->asked.ip) || chose_source(ctx, pod, is_v4(&intent->asked.ip)))
 		return capture(ctx, intent, target);
 	intent->picked = wanted;
 	if (verdict.kind != GO_DIRECT)

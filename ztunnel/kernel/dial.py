@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import Keepalive
 from ztunnel.kernel.way_back import MARK
-from ztunnel.model.address import IPAddress
+from ztunnel.model.address import IPAddress, ip_text
 
 _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
 _IP_BIND_ADDRESS_NO_PORT, _IP_LOCAL_PORT_RANGE = 24, 51  # the second since Linux 6.3
@@ -53,6 +53,13 @@ def dial_socket(
     if keepalive is not None:
         keepalive.apply(dialler)
     return dialler
+
+
+def keep_source(dialler: socket.socket, source: IPAddress) -> None:
+    """Let an unconnected socket of that family carry an address of its namespace that an application chose.
+    The kernel chooses the port at connect. Raises OSError."""
+    dialler.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    dialler.bind((ip_text(source), 0))
 
 
 def spoof(dialler: socket.socket, source: IPAddress) -> None:

@@ -24,7 +24,7 @@ from ztunnel.flow.splice import OnEnd, Splice, close_with_reset, splice
 from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.join import Tunnel
 from ztunnel.hbone.pool import PoolKey
-from ztunnel.kernel.dial import dial_socket
+from ztunnel.kernel.dial import dial_socket, keep_source
 from ztunnel.kernel.sockets import Keepalive
 from ztunnel.model.address import Endpoint, PeerAddress, ip_text
 from ztunnel.redirect.attach import PodNetwork
@@ -198,6 +198,9 @@ class PlainCall:
         ip = self._endpoint.ip
         try:
             self._sock = sock = dial_socket(network.netns, ip, self._keepalive)
+            keep = network.chosen(self._call.peer.ip, ip)
+            if keep is not None:
+                keep_source(sock, keep)
             self._connecting = connect(
                 self._engine, sock, (ip_text(ip), self._endpoint.port), seconds, self._connected
             )

@@ -20,7 +20,7 @@ from ztunnel.hbone.limits import Ledger
 from ztunnel.hbone.pool import PoolKey
 from ztunnel.identity.rotate import Certificate, Certificates
 from ztunnel.identity.secure import peer
-from ztunnel.kernel.dial import dial_socket
+from ztunnel.kernel.dial import dial_socket, keep_source
 from ztunnel.model.address import ip_text
 from ztunnel.outbound.find import Patience, Tunnels
 from ztunnel.redirect.attach import PodNetwork
@@ -119,6 +119,9 @@ class Dialler:
         ip = key.destination.ip
         try:
             sock = dial_socket(network.netns, ip, self._patience.keepalive)
+            keep = network.chosen(key.source_ip, ip)
+            if keep is not None:
+                keep_source(sock, keep)
         except OSError as error:
             raise Unreachable(f"connection failed: {key.destination}: {error}") from error
         link = await dial(sock, (ip_text(ip), key.destination.port), certificate.client_context)

@@ -30,7 +30,7 @@ from ztunnel.flow.connect import Connecting
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.splice import Splice
 from ztunnel.kernel.dial import Source, dial_socket
-from ztunnel.model.address import Endpoint, ip_text
+from ztunnel.model.address import Endpoint, IPAddress, ip_text
 from ztunnel.model.connection import Connection
 from ztunnel.model.identity import SpiffeId
 from ztunnel.model.service import ServiceName
@@ -95,6 +95,14 @@ class Pair:
     route: ToDirect
     destination_network: PodNetwork
     asked: Endpoint
+
+    def connection(self, peer: Endpoint) -> Connection:
+        """What to judge, for a call that comes from there. No policy looks at the source's port: it is yet to
+        be chosen."""
+        target = self.route.endpoint
+        if self.source_network.chosen(peer.ip, target.ip) is None:
+            return connection_between(self.source, target)
+        return Connection(Endpoint(peer.ip, 0), target, self.source.identity)
 
     def journey(self, reporter: Reporter) -> Journey:
         """What to report; the kernel proves both identities, and there is no TLS."""
@@ -200,7 +208,7 @@ class DirectCall:
         sock, self._sock = self._sock, None
         assert sock is not None
         assert call.journey is not None
-        flows.teach(pair, self._verdict)
+        flows.teach(pair, self._verdict, self._peer.ip)
         call.open(call.journey)
         self._far = flows.report.open(pair.journey(Reporter.DESTINATION), self._peer, call.counts)
         self._instead = _nothing
@@ -273,13 +281,14 @@ class DirectFlows:
         pair = Pair(source, near, route, far, asked)
         # Read before judging: a change that comes between voids the verdict before it is stored.
         generations = self.kernel.generation(near.cookie), self.kernel.generation(far.cookie)
-        connection = connection_between(source, route.endpoint)
+        connection = pair.connection(call.peer)
         try:
             admitted = judge_direct(
                 self._hold.world, source, route.destination, connection.source, connection.destination
             )
         except Denied as denied:
-            self.teach(pair, Deny(self._number(denied.policy), generations[0], far.cookie, generations[1]))
+            deny = Deny(self._number(denied.policy), generations[0], far.cookie, generations[1])
+            self.teach(pair, deny, connection.source.ip)
             self.report.refuse(pair.journey(Reporter.DESTINATION), call.peer, denied)
             call.fail(denied)
             return True
@@ -287,9 +296,11 @@ class DirectFlows:
             self.report.try_out(admitted.tried, pair.journey(Reporter.DESTINATION), connection.source)
         return DirectCall(self, call, pair, connection, Direct(far.cookie, *generations)).start(instead)
 
-    def teach(self, pair: Pair, verdict: Direct | Deny) -> None:
+    def teach(self, pair: Pair, verdict: Direct | Deny, source: IPAddress) -> None:
         """From now on the kernel answers for this pair, and picks among the endpoints of the VIP that was
-        asked for."""
+        asked for. Not about calls from an address that the application chose: they come to us each time."""
+        if pair.source_network.chosen(source, pair.route.endpoint.ip) is not None:
+            return
         try:
             self.kernel.teach(pair.source_network.cookie, pair.route.endpoint, verdict)
             self._serve_vip(pair)

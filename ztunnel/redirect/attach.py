@@ -57,6 +57,11 @@ class PodNetwork:
     uplinks: tuple[int, ...] = ()
     forwards: bool = False
 
+    def chosen(self, source: IPAddress, towards: IPAddress) -> IPAddress | None:
+        """The address that a call comes from, if its application chose it: another one than the kernel gives,
+        and one that can be kept on the way to `towards`."""
+        return source if source.version == towards.version and source not in (self.ipv4, self.ipv6) else None
+
 
 @dataclass(frozen=True, slots=True)
 class EnrolledPod:
