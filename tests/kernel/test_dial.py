@@ -15,7 +15,7 @@ import pytest
 from tests.kernel.lab import Kernel, Lab, endpoint, local_of
 from tests.kernel.test_sockets import KEEPALIVE, keepalive_of
 from ztunnel.kernel import sockets
-from ztunnel.kernel.dial import Source, connect_from, dial_socket, spoof
+from ztunnel.kernel.dial import Source, connect_from, dial_socket, keep_source, spoof
 from ztunnel.kernel.sockets import TcpState
 from ztunnel.model.address import Endpoint
 
@@ -199,3 +199,13 @@ def test_the_thousandth_call_costs_as_much_as_the_first(kernel: Kernel, server, 
         accepted.close()
     first, last = sorted(seconds[:1000]), sorted(seconds[-1000:])
     assert last[500] < 4 * first[500]
+
+
+@pytest.mark.parametrize("source", ["10.77.0.2", "fd77::2"])
+def test_a_source_is_kept_and_its_port_is_chosen_at_connect(kernel: Kernel, source) -> None:
+    app = kernel.listen(kernel.lab.b, 8080)
+    dialler = kernel.socket(kernel.lab.a, source)
+    keep_source(dialler, endpoint(source, 0).ip)
+    assert dialler.getsockname()[:2] == (source, 0)
+    dialler.connect((source.replace("7.0.2", "7.0.3").replace("::2", "::3"), 8080))
+    assert kernel.accept(app)[1] == local_of(dialler)

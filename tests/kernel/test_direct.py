@@ -91,6 +91,36 @@ def test_a_verdict_holds_for_its_source_its_address_and_its_port_alone(pair: Pai
     assert pair.kernel.count("connect_captured") == 3
 
 
+@pytest.mark.parametrize(
+    ("called", "at", "own", "other"),
+    [
+        ("10.77.0.3", "10.77.0.3", "10.77.0.2", "10.77.0.22"),
+        ("fd77::3", "fd77::3", "fd77::2", "fd77::22"),
+        ("::ffff:10.77.0.3", "10.77.0.3", "::ffff:10.77.0.2", "::ffff:10.77.0.22"),
+    ],
+    ids=["v4", "v6", "mapped"],
+)
+def test_a_verdict_is_not_about_an_address_that_the_application_chose(
+    pair: Pair, called, at, own, other
+) -> None:
+    """Policy may look at it, so the proxy does, each time; the pod's own address chosen by hand is its
+    own."""
+    pair.direct(at)
+    plain = other.removeprefix("::ffff:")
+    size = 24 if "." in plain else 64
+    shell(
+        pair.kernel.lab.names["a"], f"ip addr add {plain}/{size} dev eth0 {'' if '.' in plain else 'nodad'}"
+    )
+    try:
+        for source, listener in ((other, pair.outbound), (own, pair.app), (other, pair.outbound)):
+            client = pair.kernel.socket(pair.a.netns, called)
+            client.bind((source, 0))
+            client.connect((called, 8080))
+            assert pair.kernel.accept(listener)[1] == local_of(client)
+    finally:
+        shell(pair.kernel.lab.names["a"], f"ip addr del {plain}/{size} dev eth0")
+
+
 def captured(pair: Pair) -> None:
     pair.call()
     pair.kernel.accept(pair.outbound)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -147,3 +148,16 @@ def test_what_is_no_namespace_is_refused_and_nothing_stays_open(tmp_path) -> Non
     with pytest.raises(FileNotFoundError):
         NetworkNamespace.open(tmp_path / "none")
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_it_speaks_ipv6_with_itself_unless_that_is_off(
+    elsewhere: NetworkNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert elsewhere.has_ipv6()
+    elsewhere.write_sysctl("net.ipv6.conf.lo.disable_ipv6", "1")
+    assert not elsewhere.has_ipv6()
+    elsewhere.write_sysctl("net.ipv6.conf.lo.disable_ipv6", "0")
+    assert elsewhere.has_ipv6()
+    # A kernel that was started with ipv6.disable=1 has no such files.
+    monkeypatch.setattr(netns, "_sysctl", lambda name: Path("/proc/sys/none"))
+    assert not elsewhere.has_ipv6()

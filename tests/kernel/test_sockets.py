@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import socket
 
 import pytest
@@ -29,6 +30,26 @@ def test_our_own_cgroup_is_known_without_proc(lab: Lab) -> None:
 def test_one_listener_serves_both_families_without_nagles_delay(kernel: Kernel, host) -> None:
     _, server, _ = talk(kernel, host)
     assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+class WithoutIpv6:
+    """A namespace of a kernel that was started with `ipv6.disable=1`."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return self._lab.a.socket(family, kind, protocol)
+
+
+def test_where_the_kernel_has_no_ipv6_a_listener_is_for_ipv4(lab: Lab) -> None:
+    namespace = WithoutIpv6(lab)
+    with sockets.listen_in(namespace, 0, 1) as listener:
+        assert (listener.family, listener.getsockname()[0]) == (socket.AF_INET, "0.0.0.0")
+    with sockets.listen_nowhere(namespace, [65535], 1) as listener:
+        assert (listener.family, listener.getsockname()) == (socket.AF_INET, ("192.0.0.8", 65535))
 
 
 def test_a_listener_may_be_for_ipv4_alone_and_says_where_its_port_is_taken(lab: Lab) -> None:

@@ -73,8 +73,8 @@ def test_it_is_made_once_and_undone(lab: Lab, name: str) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_one_family_may_be_left_out(lab: Lab, name: str, family: int) -> None:
-    way = WayBack([family])
-    assert len(way.ensure(lab.a)) == 2
+    way = WayBack()
+    assert len(way.ensure(lab.a, [family])) == 2
     assert len(shown(name)) == 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import time
+from ipaddress import IPv4Address
 
 import pytest
 
@@ -48,9 +49,15 @@ def listener(sockets: Sockets) -> socket.socket:
 
 
 def begin(
-    desk: Desk, endpoint: Endpoint, asked: Endpoint = VIP, instead: Instead | None = None, port: int = 0
+    desk: Desk,
+    endpoint: Endpoint,
+    asked: Endpoint = VIP,
+    instead: Instead | None = None,
+    port: int = 0,
+    peer: PeerAddress | None = None,
 ) -> tuple[Call, socket.socket, bool]:
-    call, client = desk.plain_call(PeerAddress(CLIENT.addresses[0], port)) if port else desk.plain_call()
+    peer = PeerAddress(CLIENT.addresses[0], port) if port else peer
+    call, client = desk.plain_call(peer) if peer else desk.plain_call()
     call.journey = journey(str(endpoint))
     world = desk.hold.world
     source, destination = world.workload(CLIENT.uid), world.by_ip(endpoint.ip)
@@ -93,6 +100,36 @@ def test_a_call_that_stands_is_carried_taught_and_accounted_at_both_ends(
     assert desk.live.of(CLIENT.uid) == desk.live.of(SERVER.uid) == frozenset()
     assert {row.labels.connection_security_policy for row in desk.metrics.rows(0.0)} == {"unknown"}
     assert call.opener is None
+
+
+ELSEWHERE = PeerAddress(IPv4Address("127.0.0.77"), 4000)
+
+
+def test_a_source_address_that_the_application_chose_is_kept_and_not_taught_about(
+    desk: Desk, engine: Engine, listener: socket.socket
+) -> None:
+    """The kernel's verdicts are about the pod's own address: policy may look at it."""
+    call, _, begun = begin(desk, address_of(listener), peer=ELSEWHERE)
+    assert begun
+    drive(engine)
+    server = desk.sockets.keep(listener.accept()[0])
+    assert server.getpeername()[0] == "127.0.0.77"
+    assert desk.kernel.verdicts == {}
+    assert desk.kernel.vips == {}
+    assert {str(source.ip) for source, _ in desk.kernel.admitted} == {"127.0.0.77"}
+    call.abort(DRAINED)
+
+
+def test_a_source_address_that_the_application_chose_is_what_policy_sees(
+    desk: Desk, listener: socket.socket
+) -> None:
+    desk.publish(policy("no").deny().when(source_ips=["127.0.0.77"]))
+    begin(desk, address_of(listener), peer=ELSEWHERE)
+    assert len(desk.calls) == 0
+    assert desk.kernel.verdicts == {}, "a refusal of that address is none of the pod's own"
+    call, _, _ = stand(desk, listener)
+    assert len(desk.kernel.verdicts) == 1
+    call.abort(DRAINED)
 
 
 @pytest.mark.parametrize("missing", [CLIENT.uid, SERVER.uid])

@@ -289,3 +289,38 @@ def test_a_thousand_cycles_leak_nothing(kernel: Kernel) -> None:
     assert kernel.redirection.enrolled() == {}
     with socket.socket() as sock:  # and we are at home
         sock.bind(("127.0.0.1", 0))
+
+
+@pytest.mark.parametrize(("first", "second"), [("10.9.0.1/24", "10.9.1.2/24"), ("fd09::1/64", "fd09::2/64")])
+def test_calls_go_to_the_address_that_the_world_knows_whatever_others_come(
+    kernel: Kernel, first: str, second: str
+) -> None:
+    own = first.partition("/")[0]
+    with Scratch(first) as scratch:
+        enrolled = enroll(kernel.redirection, workload("two").on("n1").hbone().at(own), scratch.path)
+        scratch.address("add", second)
+        scratch.address("del", first)
+        scratch.address("add", first)
+        readdress(kernel.redirection, enrolled)
+        assert len(enrolled.network.addresses) == 2
+        assert own in (str(enrolled.network.ipv4), str(enrolled.network.ipv6))
+        give_back(kernel, enrolled)
+
+
+def test_a_pod_without_ipv6_is_enrolled_by_what_it_has_and_its_ipv6_when_that_comes(kernel: Kernel) -> None:
+    pod = workload("v4").on("n1").hbone().at("10.9.0.1", "fd09::1")
+    with Scratch("10.9.0.1/24") as scratch:
+        with scratch.open() as netns:
+            netns.write_sysctl("net.ipv6.conf.all.disable_ipv6", "1")
+            enrolled = enroll(kernel.redirection, pod, scratch.path)
+            assert (str(enrolled.network.ipv4), enrolled.network.ipv6) == ("10.9.0.1", None)
+            netns.write_sysctl("net.ipv6.conf.all.disable_ipv6", "0")
+            scratch.address("add", "fd09::1/64")
+            assert readdress(kernel.redirection, enrolled) == frozenset()
+            assert str(enrolled.network.ipv6) == "fd09::1"
+            # Off for lo alone: a captured call would get no answer, so it is refused.
+            netns.write_sysctl("net.ipv6.conf.lo.disable_ipv6", "1")
+            assert readdress(kernel.redirection, enrolled) == frozenset()
+            assert (enrolled.network.ipv6, len(enrolled.network.addresses)) == (None, 2)
+            assert kernel.redirection.enrolled()[netns.cookie].ipv6 is None
+        give_back(kernel, enrolled)

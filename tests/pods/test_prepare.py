@@ -78,3 +78,48 @@ def test_what_nobody_keeps_any_more_is_disowned() -> None:
         assert values(netns) == ["0"] * 4
         assert netns.read_sysctl(RESERVED) == ""
         assert "0x111" not in shell(scratch.name, "ip rule; ip -6 rule")
+
+
+def test_where_ipv6_is_off_there_is_none_of_it_until_it_is_on() -> None:
+    with Scratch("10.9.0.1/24") as scratch, scratch.open() as netns:
+        netns.write_sysctl("net.ipv6.conf.all.disable_ipv6", "1")
+        preparation = Preparation(netns, is_known=False)
+        assert preparation.ensure()[-2:] == RULES[:2]
+        assert preparation.ensure() == []
+        assert "0x111" not in shell(scratch.name, "ip -6 rule")
+        netns.write_sysctl("net.ipv6.conf.all.disable_ipv6", "0")
+        assert preparation.ensure() == RULES[2:]
+        netns.write_sysctl("net.ipv6.conf.all.disable_ipv6", "1")
+        assert preparation.ensure() == []
+        netns.write_sysctl("net.ipv6.conf.all.disable_ipv6", "0")
+        assert preparation.ensure() == ["IPv6 route"]
+        netns.write_sysctl("net.ipv6.conf.all.disable_ipv6", "1")
+        preparation.undo()
+        assert "0x111" not in shell(scratch.name, "ip rule; ip -6 rule")
+
+
+class WithoutIpv6:
+    """A namespace of a kernel that was started with `ipv6.disable=1`."""
+
+    def __init__(self, netns: NetworkNamespace) -> None:
+        self._netns = netns
+
+    def read_sysctl(self, name: str) -> str:
+        if name.startswith("net.ipv6."):
+            raise FileNotFoundError(name)
+        return self._netns.read_sysctl(name)
+
+    def has_ipv6(self) -> bool:
+        return False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._netns, name)
+
+
+def test_a_kernel_without_ipv6_has_none_of_its_sysctls() -> None:
+    with Scratch("10.9.0.1/24") as scratch, scratch.open() as netns:
+        preparation = Preparation(WithoutIpv6(netns), is_known=False)
+        assert preparation.ensure() == [*SWITCHES[:3], RESERVED, *RULES[:2]]
+        assert preparation.ensure() == []
+        preparation.undo()
+        assert values(netns) == ["0"] * 4

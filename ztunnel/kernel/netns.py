@@ -139,6 +139,13 @@ class NetworkNamespace:
         with self.entered():
             _sysctl(name).write_text(value)
 
+    def has_ipv6(self) -> bool:
+        """Whether it speaks IPv6 with itself: the kernel does, and lo may. Raises OSError."""
+        try:
+            return self.read_sysctl("net.ipv6.conf.lo.disable_ipv6") == "0"
+        except FileNotFoundError:
+            return False
+
     def close(self) -> None:
         """Let go of the namespace. Sockets that were given out stay."""
         for spare in self._spare.values():

@@ -107,7 +107,13 @@ def _listen(
     namespace: NetworkNamespace, address: tuple[str, int], backlog: int, options: Listening
 ) -> socket.socket:
     ipv6 = options.ipv6
-    listener = namespace.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener = namespace.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_STREAM)
+    except OSError as error:
+        if not ipv6 or error.errno != errno.EAFNOSUPPORT:
+            raise
+        address = "0.0.0.0" if address[0] == "::" else _NOWHERE, address[1]
+        return _listen(namespace, address, backlog, options._replace(ipv6=False))
     try:
         if options.keepalive is not None:
             options.keepalive.apply(listener)

@@ -115,16 +115,18 @@ def choose(rules: Sequence[Rule], busy: Iterable[int] = ()) -> Choice:
 
 
 class WayBack:
-    """Rule and route of one namespace, of the families that it has."""
+    """Rule and route of one namespace."""
 
-    def __init__(self, families: Iterable[int] = BOTH) -> None:
-        self._families = tuple(families)
+    def __init__(self) -> None:
         self._seen: dict[int, list[bytes]] = {}
         self._tables: dict[int, int] = {}
 
-    def ensure(self, namespace: NetworkNamespace) -> list[str]:
+    def ensure(self, namespace: NetworkNamespace, families: Iterable[int] = BOTH) -> list[str]:
         """Make what is missing, and move what is in the way of others, or behind them. Some 60 us where all
         is as it was, 1 ms to make it.
+
+        Args:
+            families: those that the namespace has; of others nothing is made.
 
         Returns:
             What had to be made, such as `IPv4 rule`.
@@ -135,7 +137,7 @@ class WayBack:
         """
         made: list[str] = []
         with Netlink(namespace) as netlink:
-            for family in self._families:
+            for family in families:
                 if self._look(netlink, family) == self._seen.get(family):
                     continue
                 name = "IPv4" if family == socket.AF_INET else "IPv6"

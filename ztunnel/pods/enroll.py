@@ -120,7 +120,7 @@ def resume(
             listeners = enrolled.listeners or _listen(undo, netns, _name(workload), listening)
             enrolled.preparation.ensure()
             outside = enrolled.outside | _outside(redirection, network)
-            enrolled.network = network
+            enrolled.network, enrolled.home = network, frozenset(workload.addresses)
             _capture(redirection, enrolled, listeners)
         except (OSError, WayBlocked) as error:
             raise CannotEnroll(f"{_name(workload)}: {error}") from error
@@ -139,9 +139,12 @@ def readdress(redirection: Redirection, enrolled: Enrolled) -> frozenset[IPAddre
     """
     before, listeners = enrolled.network, enrolled.listeners
     found = addresses(before.netns)
-    if not found or found == before.addresses or listeners is None:
+    if not found or listeners is None:
         return frozenset()
-    enrolled.network = pod_network(before.netns, enrolled.home, found, before.forwards)
+    network = pod_network(before.netns, enrolled.home, found, before.forwards)
+    if network == before:
+        return frozenset()
+    enrolled.network = network
     try:
         _capture(redirection, enrolled, listeners)
     except OSError:
@@ -209,19 +212,23 @@ def let_forward(redirection: Redirection, enrolled: Enrolled, forwards: bool) ->
 def pod_network(
     netns: NetworkNamespace, home: Collection[IPAddress], found: tuple[IPAddress, ...], forwards: bool = False
 ) -> PodNetwork:
-    """A pod with these addresses; calls of each family are redirected to the first of that family.
+    """A pod with these addresses; calls of each family are redirected to the first of that family. Those of
+    one that the pod does not speak with itself are refused: they would get no answer.
 
     Args:
-        home: those that the world knows it by: others reach it by the interfaces that have them.
+        home: those that the world knows it by: they come first, and others reach it by the interfaces that
+            have them.
 
     Raises:
         OSError: its interfaces cannot be listed.
     """
+    ordered = sorted(found, key=lambda ip: ip not in home)
+    ipv6 = next((ip for ip in ordered if isinstance(ip, IPv6Address)), None)
     return PodNetwork(
         cookie=netns.cookie,
         netns=netns,
-        ipv4=next((ip for ip in found if isinstance(ip, IPv4Address)), None),
-        ipv6=next((ip for ip in found if isinstance(ip, IPv6Address)), None),
+        ipv4=next((ip for ip in ordered if isinstance(ip, IPv4Address)), None),
+        ipv6=ipv6 if ipv6 is not None and netns.has_ipv6() else None,
         addresses=found,
         uplinks=interfaces(netns, home),
         forwards=forwards,

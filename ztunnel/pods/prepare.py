@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from ztunnel.kernel.netns import NetworkNamespace
-from ztunnel.kernel.way_back import WayBack, WayBlocked, remove_way_back
+from ztunnel.kernel.way_back import BOTH, WayBack, WayBlocked, remove_way_back
 from ztunnel.redirect import capture
 
 __all__ = ["Preparation", "WayBlocked", "disown"]
@@ -28,7 +28,8 @@ class Preparation:
         """Remembers the sysctls as they are; where a predecessor of ours has set them (`is_known`), as the
         kernel has them. Raises OSError."""
         self._netns = netns
-        self._before = {name: _OFF if is_known else netns.read_sysctl(name) for name in _SWITCHES}
+        now = _read(netns)
+        self._before = dict.fromkeys(now, _OFF) if is_known else now
         self._reserved = "" if is_known else netns.read_sysctl(_RESERVED)
         self._way_back = WayBack()
 
@@ -42,18 +43,30 @@ class Preparation:
             WayBlocked: others in the pod are in the way.
             OSError: the kernel refuses.
         """
-        made = [name for name in _SWITCHES if self._netns.read_sysctl(name) != _ON]
+        made = [name for name, value in _read(self._netns).items() if value != _ON]
         for name in made:
             self._netns.write_sysctl(name, _ON)
         reserved = self._netns.read_sysctl(_RESERVED)
         if capture.reserve(reserved) != reserved:
             self._netns.write_sysctl(_RESERVED, capture.reserve(reserved))
             made.append(_RESERVED)
-        return made + self._way_back.ensure(self._netns)
+        return made + self._way_back.ensure(self._netns, BOTH if self._netns.has_ipv6() else BOTH[:1])
 
     def undo(self) -> None:
         """Leave the namespace as it was. Where it is being taken down, there is nothing to undo."""
         _restore(self._netns, self._before, self._reserved)
+
+
+def _read(netns: NetworkNamespace) -> dict[str, str]:
+    """Our sysctls; a kernel without IPv6 has none of its."""
+    found: dict[str, str] = {}
+    for name in _SWITCHES:
+        try:
+            found[name] = netns.read_sysctl(name)
+        except FileNotFoundError:
+            if not name.startswith("net.ipv6."):
+                raise
+    return found
 
 
 def disown(netns: NetworkNamespace) -> None:
