@@ -93,6 +93,10 @@ class BuiltWorkload(Workload):
         """Is not ready."""
         return replace(self, healthy=False)
 
+    def ending(self) -> Self:
+        """Terminates and still serves."""
+        return replace(self, healthy=False, draining=True)
+
     def host_networked(self) -> Self:
         """Shares the node's namespace."""
         return replace(self, host_network=True)

@@ -1,13 +1,11 @@
 """What the golden pairs (test_translation.py) do not show of services."""
 
-from ipaddress import ip_address
-
 import pytest
 
-from ztunnel.control.service import convert_service, group_services, ports_of, slice_workloads
+from ztunnel.control.service import convert_service, group_services, ports_of
 from ztunnel.control.settings import MeshSettings
 from ztunnel.model.service import IpFamilies, LoadBalancing, Port, Scope
-from ztunnel.state.kube import EndpointSlice, Namespace, Pod, Service, ServicePort, SliceEndpoint
+from ztunnel.state.kube import Namespace, Pod, Service, ServicePort
 from ztunnel.state.meta import Meta
 
 ANNOTATION = "networking.istio.io/traffic-distribution"
@@ -36,10 +34,6 @@ def pod(name, labels, ports=None):
     return Pod(meta(name, labels), "n1", "default", False, ports or {}, (), "", True)
 
 
-def endpoint(address, pod_name=""):
-    return SliceEndpoint((ip_address(address),), True, pod_name)
-
-
 def test_a_pod_serves_what_selects_all_of_its_labels():
     groups = group_services(
         [
@@ -47,7 +41,7 @@ def test_a_pod_serves_what_selects_all_of_its_labels():
             service("b", {"app": "web", "tier": "x"}),
             service("c", {"app": "no"}),
         ],
-        [],
+        {},
     )
     served = groups["shop"].of(pod("p", {"app": "web", "zone": "z"}))
     assert [one.meta.name for one, _ in served] == ["a"]
@@ -56,33 +50,25 @@ def test_a_pod_serves_what_selects_all_of_its_labels():
 
 
 def test_a_service_without_a_selector_selects_nobody():
-    groups = group_services([service("a")], [])
+    groups = group_services([service("a")], {})
     assert list(groups["shop"].of(pod("p", {"app": "web"}))) == []
 
 
-def test_slices_join_pods_only_to_services_without_a_selector():
-    slices = [
-        EndpointSlice(meta(f"{name}-1"), name, {"http": 8888}, (endpoint("10.0.0.1", "p"),))
-        for name in ("free", "selecting", "unknown")
-    ]
-    groups = group_services([service("free"), service("selecting", {"app": "no"})], slices)
-    joined = [(one.meta.name, ports) for one, ports in groups["shop"].of(pod("p", {}))]
-    assert joined == [("free", (Port(80, 8888),))]
+def test_what_a_selector_says_goes_before_what_a_slice_does():
+    both = service("a", {"app": "web"})
+    groups = group_services([both], {"shop": {"p": ((both, (Port(80, 1),)),)}})
+    (_, by_slice), (_, by_selector) = groups["shop"].of(pod("p", {"app": "web"}, {"web": 8080}))
+    assert (by_slice, by_selector) == ((Port(80, 1),), (Port(80, 8080), Port(81, 8081)))
+
+
+def test_a_pod_may_serve_a_service_of_another_namespace():
+    groups = group_services([], {"shop": {"p": ((service("a"), (Port(80, 1),)),)}})
+    assert [ports for _, ports in groups["shop"].of(pod("p", {}))] == [(Port(80, 1),)]
 
 
 def test_named_ports_are_the_pods_and_missing_ones_are_left_out():
     assert ports_of(service("a"), pod("p", {}, {"web": 8080})) == (Port(80, 8080), Port(81, 8081))
     assert ports_of(service("a"), pod("p", {})) == (Port(81, 8081),)
-
-
-def test_the_address_of_an_endpoint_without_a_pod_counts_once():
-    one = EndpointSlice(
-        meta("a-1"), "a", {"raw": 1}, (endpoint("10.0.0.1"), endpoint("10.0.0.1"), endpoint("10.0.0.2", "p"))
-    )
-    (workload,) = slice_workloads(one, service("a"), MeshSettings())
-    assert workload.uid == "Kubernetes/discovery.k8s.io/EndpointSlice/shop/a-1/10.0.0.1"
-    assert workload.host_network
-    assert not workload.enrolled
 
 
 ZONES = (Scope.NETWORK, Scope.REGION, Scope.ZONE)

@@ -166,6 +166,59 @@ def test_the_unhealthy_are_left_out_unless_the_service_takes_them() -> None:
     assert names(serving(WEB.with_unhealthy(), *pods)) == {"a", "b"}
 
 
+def test_those_that_terminate_serve_where_nobody_else_does() -> None:
+    ending = workload("e").ending(), workload("f").ending()
+    assert names(serving(WEB, *ending)) == {"e", "f"}
+    assert names(serving(WEB, *ending, workload("b").unhealthy())) == {"e", "f"}
+    assert names(serving(WEB, *ending, workload("a"))) == {"a"}
+    assert names(serving(WEB, *ending, workload("a").in_network("far"))) == {"e", "f"}
+    assert dict(shares(serving(WEB, *ending), VIP, CLIENT)).keys() == {
+        Endpoint(each.addresses[0], 8080) for each in ending
+    }
+
+
+def test_of_those_that_terminate_all_serve_wherever_they_are_unless_the_node_binds() -> None:
+    near, far = workload("near").on("n1").ending(), workload("far").on("n2").ending()
+    preferring = WEB.balanced(LoadBalancing.FAILOVER, Scope.NODE)
+    assert names(serving(preferring, near, far)) == {"near", "far"}
+    assert names(serving(preferring, near, far, workload("ready").on("n3"))) == {"ready"}
+    binding = WEB.balanced(LoadBalancing.STRICT, Scope.NODE)
+    assert names(serving(binding, near, far, workload("ready").on("n3"))) == {"near"}
+
+
+def test_a_pick_of_one_that_terminates_is_honoured_where_nobody_else_serves() -> None:
+    pods = [workload(f"w{n}").at(f"10.0.1.{n}").serves(WEB).ending() for n in range(20)]
+    pick = parse_endpoint("10.0.1.7:8080")
+    world = world_of(WEB, *pods)
+    choice = honour(world, world.served[WEB.key], VIP, CLIENT, pick)
+    assert choice
+    assert choice.workload.name == "w7"
+    world = world_of(WEB, *pods, workload("ready").serves(WEB))
+    assert honour(world, world.served[WEB.key], VIP, CLIENT, pick) is None
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_an_address_of_the_family_that_was_called_goes_before(count: int) -> None:
+    both = WEB.at("10.96.0.1", "fd00:96::1")
+    pods = [workload(f"four{n}").at(f"10.0.1.{n}") for n in range(count)]
+    pods += [workload(f"six{n}").at(f"fd00::{n}") for n in range(count)]
+    world = world_of(both, *(pod.serves(both) for pod in pods))
+    served = world.served[both.key]
+    for vip, family in ((VIP, 4), (original("[fd00:96::1]:80"), 6)):
+        rng = Random(5)
+        found = {choice.endpoint for _ in range(300) if (choice := choose(served, vip, CLIENT, rng))}
+        assert {endpoint.ip.version for endpoint in found} == {family}
+        assert {endpoint for endpoint, _ in shares(served, vip, CLIENT)} == found
+        other = next(
+            endpoint
+            for endpoint in map(parse_endpoint, ("[fd00::0]:8080", "10.0.1.0:8080"))
+            if endpoint.ip.version != family
+        )
+        assert honour(world, served, vip, CLIENT, other) is None
+    only = serving(both, workload("six").at("fd00::1"))
+    assert names(only) == {"six"}
+
+
 def test_endpoints_of_another_network_are_left_out() -> None:
     assert names(serving(WEB, workload("a"), workload("b").in_network("far"))) == {"a"}
 

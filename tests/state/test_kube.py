@@ -7,8 +7,6 @@ import pytest
 from ztunnel.model.service import IpFamilies
 from ztunnel.state.kube import (
     ServicePort,
-    SliceEndpoint,
-    read_endpoint_slice,
     read_node,
     read_pod,
     read_service,
@@ -135,48 +133,10 @@ def test_a_headless_service_has_no_addresses():
         ("spec: {ports: [{port: 0}]}", "spec.ports[0].port"),
         ("spec: {ports: [{port: 80, targetport: 80}]}", "spec.ports[0].targetport"),
         ("spec: {ports: [{port: 80, targetPort: 70000}]}", "spec.ports[0].targetPort"),
+        ("spec: {ports: [{port: 80, targetPort: '8080'}]}", "spec.ports[0].targetPort"),
         ("spec: {ports: [{port: 80, protocol: tcp}]}", "spec.ports[0].protocol"),
         ("spec: {internalTrafficPolicy: local}", "spec.internalTrafficPolicy"),
     ],
 )
 def test_what_is_wrong_in_a_service_is_found(body, field):
     assert read(read_service, body)[1][0] == field
-
-
-def test_a_slice_is_read():
-    found, faults = read(
-        read_endpoint_slice,
-        """
-addressType: IPv4
-ports: [{name: http, port: 80}, {name: dns, port: 53, protocol: UDP}, {port: 81}]
-endpoints:
-- {addresses: [10.0.0.1], targetRef: {kind: Pod, name: p}}
-- {addresses: [10.0.0.2], conditions: {ready: false}}
-- {addresses: [10.0.0.3], conditions: {ready: ~}}
-""",
-    )
-    assert faults == []
-    assert found.ports == {"http": 80, "": 81}
-    assert found.endpoints == (
-        SliceEndpoint((IPv4Address("10.0.0.1"),), True, "p"),
-        SliceEndpoint((IPv4Address("10.0.0.2"),), False, ""),
-        SliceEndpoint((IPv4Address("10.0.0.3"),), True, ""),
-    )
-
-
-def test_a_slice_of_names_has_no_endpoints():
-    found, faults = read(read_endpoint_slice, "addressType: FQDN\nendpoints: [{addresses: [example.com]}]")
-    assert (found.endpoints, faults) == ((), [])
-
-
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ("endpoints: [{addresses: [x]}]", "endpoints[0].addresses[0]"),
-        ("endpoints: [{address: x}]", "endpoints[0].address"),
-        ("ports: [{port: -1}]", "ports[0].port"),
-        ("addressType: IPv5", "addressType"),
-    ],
-)
-def test_what_is_wrong_in_a_slice_is_found(body, field):
-    assert read(read_endpoint_slice, body)[1][0] == field

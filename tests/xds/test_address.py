@@ -51,6 +51,7 @@ workloads = st.builds(
     authorization_policies=st.lists(text, max_size=3).map(tuple),
     waypoint=waypoints,
     healthy=st.booleans(),
+    draining=st.booleans(),
     host_network=st.booleans(),
     native_tunnel=st.booleans(),
     capacity=st.integers(0, 2**32 - 1),

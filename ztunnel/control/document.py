@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Final, NamedTuple
 
 from ztunnel.errors import Fault
-from ztunnel.state import istio, kube
+from ztunnel.state import endpoints, istio, kube
 from ztunnel.state.manifest import Chunk, Field, Notes, TooLarge, compose, cut
 
 Object = (
@@ -21,7 +21,8 @@ Object = (
     | kube.ServiceAccount
     | kube.Pod
     | kube.Service
-    | kube.EndpointSlice
+    | endpoints.EndpointSlice
+    | endpoints.Endpoints
     | istio.AuthorizationPolicy
     | istio.PeerAuthentication
 )
@@ -56,8 +57,9 @@ KINDS: Final[Mapping[tuple[str, str], Kind]] = {
         ("v1",), ("automountServiceAccountToken", "imagePullSecrets", "secrets"), kube.read_service_account
     ),
     ("discovery.k8s.io", "EndpointSlice"): Kind(
-        ("v1",), ("addressType", "endpoints", "ports"), kube.read_endpoint_slice
+        ("v1",), ("addressType", "endpoints", "ports"), endpoints.read_endpoint_slice
     ),
+    ("", "Endpoints"): Kind(("v1",), ("subsets",), endpoints.read_endpoints),
     ("security.istio.io", "AuthorizationPolicy"): Kind(
         ("v1", "v1beta1"), ("spec", "status"), istio.read_authorization_policy
     ),

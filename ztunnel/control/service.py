@@ -1,9 +1,8 @@
-"""Kubernetes services as Istio's services, and which of them a pod or an endpoint serves.
+"""Kubernetes services as Istio's services, and which of them a pod serves.
 
 Follows istio/istio pilot/pkg/serviceregistry/ambient: services.go (constructService), workloads.go
-(constructServices, matchingServicesWithoutSelectors, endpointSlicesBuilder). Two differences: ports that are
-not TCP are left out, and a pod that a slice joins to a service without a selector serves it by the slice's
-ports, as kube-proxy has it (istiod takes the service's, which mean nothing there).
+(constructServices, matchingServicesWithoutSelectors). One difference: ports that are not TCP are left out.
+Endpoints that slices name are in `endpoint.py`.
 """
 
 from __future__ import annotations
@@ -12,9 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ztunnel.control.settings import MeshSettings
-from ztunnel.model.address import IPAddress
 from ztunnel.model.service import LoadBalancing, Port, Scope, Service, ServiceName
-from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.state import kube
 
 _DISTRIBUTION = "networking.istio.io/traffic-distribution"
@@ -35,7 +32,8 @@ class NamespaceServices:
     """The services of one namespace, ready for asking which of them a pod serves.
 
     `by_label` holds each service under one of the labels that it selects by; `by_slice` those that endpoint
-    slices join to a pod, by the pod's name. Compares by what it was made of, so an equal one may be kept.
+    slices join to a pod, by the pod's name; they may be of other namespaces. Compares by what it was made of,
+    so an equal one may be kept.
     """
 
     services: tuple[kube.Service, ...] = ()
@@ -43,40 +41,32 @@ class NamespaceServices:
     by_slice: Mapping[str, tuple[Joined, ...]] = field(default_factory=dict)
 
     def of(self, pod: kube.Pod) -> Iterator[Joined]:
-        """The services that the pod is an endpoint of, by selector or, without one, by an endpoint slice."""
+        """The services that the pod is an endpoint of: by an endpoint slice, and by selector, which counts
+        where both say so."""
+        yield from self.by_slice.get(pod.meta.name, ())
         labels = pod.meta.labels
         for label in labels.items():
             for service in self.by_label.get(label, ()):
                 if service.selector.items() <= labels.items():
                     yield service, ports_of(service, pod)
-        yield from self.by_slice.get(pod.meta.name, ())
 
 
 def group_services(
-    services: Iterable[kube.Service], slices: Iterable[kube.EndpointSlice]
+    services: Iterable[kube.Service], joined: Mapping[str, Mapping[str, tuple[Joined, ...]]]
 ) -> dict[str, NamespaceServices]:
-    """Services by namespace, without those of type ExternalName: a name's alias is DNS's business.
-
-    Slices of a service that selects its pods repeat the selection, and are left to it.
-    """
-    known: dict[str, dict[str, kube.Service]] = {}
+    """Services by namespace, without those of type ExternalName: a name's alias is DNS's business. `joined`
+    are, by namespace and name, the pods that slices join to services."""
+    known: dict[str, list[kube.Service]] = {}
     for service in services:
         if service.kind != "ExternalName":
-            known.setdefault(service.meta.namespace, {})[service.meta.name] = service
-    joined: dict[str, dict[str, dict[str, Joined]]] = {}
-    for one in slices:
-        found = known.get(one.meta.namespace, {}).get(one.service)
-        if found is not None and not found.selector:
-            for endpoint in one.endpoints:
-                pods = joined.setdefault(one.meta.namespace, {})
-                pods.setdefault(endpoint.pod, {}).setdefault(one.service, (found, slice_ports(one, found)))
+            known.setdefault(service.meta.namespace, []).append(service)
     return {
         namespace: NamespaceServices(
-            tuple(named.values()),
-            _by_label(named.values()),
-            {pod: tuple(ones.values()) for pod, ones in joined.get(namespace, {}).items() if pod},
+            tuple(known.get(namespace, ())),
+            _by_label(known.get(namespace, ())),
+            joined.get(namespace, {}),
         )
-        for namespace, named in known.items()
+        for namespace in known.keys() | joined.keys()
     }
 
 
@@ -137,36 +127,3 @@ def ports_of(service: kube.Service, pod: kube.Pod) -> tuple[Port, ...]:
         one.target if isinstance(one.target, int) else pod.ports.get(one.target, 0) for one in service.ports
     )
     return tuple(Port(one.port, target) for one, target in zip(service.ports, targets, strict=True) if target)
-
-
-def slice_ports(one: kube.EndpointSlice, service: kube.Service) -> tuple[Port, ...]:
-    """The endpoints' own ports for a service, joined by the names of its ports."""
-    named = {port.name: port.port for port in service.ports}
-    return tuple(Port(named[name], own) for name, own in one.ports.items() if name in named)
-
-
-def slice_workloads(
-    one: kube.EndpointSlice, service: kube.Service, settings: MeshSettings
-) -> Iterator[Workload]:
-    """A workload for each endpoint without a pod. Nothing is known of it, so its address is not taken for its
-    own."""
-    ports = slice_ports(one, service)
-    seen: set[IPAddress] = set()
-    for endpoint in one.endpoints:
-        if endpoint.pod or not endpoint.addresses or endpoint.addresses[0] in seen:
-            continue
-        seen.add(endpoint.addresses[0])
-        place = f"{one.meta.namespace}/{one.meta.name}/{endpoint.addresses[0]}"
-        yield Workload(
-            uid=f"{settings.cluster}/discovery.k8s.io/EndpointSlice/{place}",
-            name=one.meta.name,
-            namespace=one.meta.namespace,
-            trust_domain=settings.trust_domain,
-            addresses=endpoint.addresses,
-            protocol=TunnelProtocol.NONE,
-            network=settings.network,
-            cluster=settings.cluster,
-            services={service_name(service, settings): ports},
-            healthy=endpoint.ready,
-            host_network=True,
-        )

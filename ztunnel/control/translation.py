@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ztunnel.control.authorization import convert_authorization
+from ztunnel.control.document import Key
+from ztunnel.control.endpoint import Attached, attach, endpoint_workloads
 from ztunnel.control.inventory import Inventory, of_kind
 from ztunnel.control.peer_authentication import PeerModes, convert_peer_authentications
-from ztunnel.control.service import NamespaceServices, convert_service, group_services, slice_workloads
+from ztunnel.control.service import NamespaceServices, convert_service, group_services
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.workload import DATAPLANE_MODE, Surroundings, convert_pod
 from ztunnel.model.address import IPAddress
@@ -21,6 +23,7 @@ from ztunnel.model.policy import Policy, PolicyScope
 from ztunnel.model.service import Service
 from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.state import kube
+from ztunnel.state.endpoints import Endpoints, EndpointSlice
 from ztunnel.state.istio import AuthorizationPolicy, PeerAuthentication
 
 Resource = Workload | Service | Policy
@@ -47,12 +50,14 @@ def translate(inventory: Inventory, settings: MeshSettings, before: Translation)
     policies, selectors, warnings = _policies(objects, settings)
     modes, strict, remarks = convert_peer_authentications(of_kind(objects, PeerAuthentication), settings)
     policies += strict
-    slices = of_kind(objects, kube.EndpointSlice)
-    services = group_services(of_kind(objects, kube.Service), slices)
+    slices = of_kind(objects, EndpointSlice)
+    slices += [each for one in of_kind(objects, Endpoints) for each in _mirrored(one, inventory)]
+    attached = attach(slices, of_kind(objects, kube.Service), of_kind(objects, kube.Pod))
+    services = group_services(of_kind(objects, kube.Service), attached.pods)
     around = _Around(settings, namespaces, services, selectors, modes)
     inputs = _pods(objects, around, before)
     addresses: dict[str, Workload | Service] = {}
-    for one in _others(slices, around):
+    for one in _others(attached, around):
         addresses[one.uid if isinstance(one, Workload) else str(one.key)] = one
     addresses.update({made.uid: made for *_, made in inputs.values() if made is not None})
     return Translation(
@@ -134,17 +139,18 @@ def _pods(
     return made
 
 
-def _others(slices: Iterable[kube.EndpointSlice], around: _Around) -> Iterator[Workload | Service]:
+def _mirrored(found: Endpoints, inventory: Inventory) -> tuple[EndpointSlice, ...]:
+    """The slices that an Endpoints becomes; Kubernetes makes those of a service that selects its pods."""
+    service = inventory.objects.get(Key("Service", found.meta.namespace, found.meta.name))
+    return () if isinstance(service, kube.Service) and service.selector else found.slices
+
+
+def _others(attached: Attached, around: _Around) -> Iterator[Workload | Service]:
     """Services, and workloads of endpoints that are no pods."""
-    named: dict[tuple[str, str], kube.Service] = {}
     for namespace, group in around.services.items():
         for service in group.services:
-            named[namespace, service.meta.name] = service
             yield convert_service(service, around.namespaces.get(namespace), around.settings)
-    for one in slices:
-        found = named.get((one.meta.namespace, one.service))
-        if found is not None:
-            yield from slice_workloads(one, found, around.settings)
+    yield from endpoint_workloads(attached, around.settings)
 
 
 def _warnings(inventory: Inventory, addresses: Iterable[Workload | Service]) -> Iterator[str]:

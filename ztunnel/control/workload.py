@@ -69,6 +69,7 @@ def convert_pod(pod: kube.Pod, node: kube.Node | None, around: Surroundings) -> 
         services={service_name(one, settings): ports for one, ports in around.services.of(pod)},
         authorization_policies=_policies(pod, around),
         healthy=pod.ready and not meta.deleting,
+        draining=pod.ready and meta.deleting,
         host_network=pod.host_network,
         forwards=_forwards(pod, around.namespace),
         locality=_locality(node),

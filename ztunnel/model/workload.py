@@ -65,7 +65,8 @@ class Waypoint:
 class Workload:
     """One pod. `uid` is `<cluster>//Pod/<namespace>/<name>`; `services` maps each service the pod is an
     endpoint of to the ports by which it serves it (service port to this pod's own port). `forwards`: what the
-    pod only forwards is left alone (annotation `ztunnel.io/forwarding`)."""
+    pod only forwards is left alone (annotation `ztunnel.io/forwarding`). One that is not healthy but
+    `draining` terminates and still serves: it is called where no endpoint is healthy."""
 
     uid: str
     name: str
@@ -86,6 +87,7 @@ class Workload:
     authorization_policies: tuple[str, ...] = ()
     waypoint: Waypoint | None = None
     healthy: bool = True
+    draining: bool = False
     host_network: bool = False
     forwards: bool = False
     native_tunnel: bool = False

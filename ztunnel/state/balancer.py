@@ -1,5 +1,8 @@
 """Chooses a service's endpoint for one connection: by mode and scope, then at random by capacity.
 
+As kube-proxy does it, endpoints that terminate and still serve are chosen where no other may be, whatever
+their place; and addresses of the family that was called where there are such.
+
 Two ways lead to the same distribution. Where the endpoints are few, or scopes rank them, the candidates are
 worked out once and kept with the service's record (`Served.memo`) until that changes; all pods of a node
 share them. Where they are many and equal, endpoints are drawn until one may be used: a change among ten
@@ -89,7 +92,8 @@ def honour(world: World, served: Served, asked: Endpoint, source: Workload, pick
         if workload is None or served.service.key not in workload.services:
             return None
         choice = _use(served.service, workload, asked, source)
-        return choice if choice and choice.endpoint == pick else None
+        if choice:
+            return choice if choice.endpoint == pick and pick.ip.version == asked.ip.version else None
     return _candidates(served, asked, source).by_endpoint.get(pick)
 
 
@@ -115,7 +119,7 @@ def why_none(served: Served, asked: Endpoint, source: Workload) -> str:
         return "the service is unknown"
     if not endpoints:
         return f"{service.key} has no endpoints"
-    ready = [each for each in endpoints if each.healthy or service.include_unhealthy]
+    ready = [each for each in endpoints if each.healthy or each.draining or service.include_unhealthy]
     if not ready:
         return f"none of the {len(endpoints)} endpoints of {service.key} is healthy"
     near = [each for each in ready if each.network == source.network]
@@ -143,17 +147,22 @@ def _draw(served: Served, asked: Endpoint, source: Workload, rng: Rng) -> Choice
         workload = endpoints[int(rng.random() * len(endpoints))]
         if service and (workload.capacity == most or rng.random() * most < workload.capacity):
             choice = _use(service, workload, asked, source)
-            if choice:
+            if choice and choice.endpoint.ip.version == asked.ip.version:
                 return choice
     return None
 
 
-def _use(service: Service, workload: Workload, asked: Endpoint, source: Workload) -> Choice | None:
-    """Where to connect to for an endpoint, None if it may not be used.
+def _use(
+    service: Service, workload: Workload, asked: Endpoint, source: Workload, draining: bool = False
+) -> Choice | None:
+    """Where to connect to for an endpoint, None if it may not be used; with `draining`, for one of those that
+    terminate.
 
     Endpoints of other networks may not: their addresses mean nothing, or others, in ours.
     """
-    if workload.network != source.network or not (workload.healthy or service.include_unhealthy):
+    if workload.network != source.network:
+        return None
+    if not (workload.draining if draining else workload.healthy or service.include_unhealthy):
         return None
     ip = address_of(workload, asked.ip, service.ip_families)
     port = target_port(service, workload, asked.port)
@@ -179,22 +188,33 @@ def _candidates(served: Served, asked: Endpoint, source: Workload) -> _Candidate
 def _work_out(
     service: Service, endpoints: tuple[Workload, ...], asked: Endpoint, source: Workload
 ) -> _Candidates:
-    ranked: list[tuple[int, Choice]] = []
-    for workload in endpoints:
-        choice = _use(service, workload, asked, source)
-        if choice:
-            ranked.append((_rank(service, workload, source), choice))
-    choices = _best(service, ranked)
+    choices = _best(service, _ranked(service, endpoints, asked, source, False), False)
+    if not choices:
+        choices = _best(service, _ranked(service, endpoints, asked, source, True), True)
     cumulative = tuple(accumulate(choice.workload.capacity for choice in choices))
     return _Candidates(choices, cumulative, {choice.endpoint: choice for choice in reversed(choices)})
 
 
-def _best(service: Service, ranked: list[tuple[int, Choice]]) -> tuple[Choice, ...]:
-    """STANDARD: all. STRICT: those with which all scopes are shared. FAILOVER: those that share the most."""
+def _ranked(
+    service: Service, endpoints: tuple[Workload, ...], asked: Endpoint, source: Workload, draining: bool
+) -> list[tuple[int, Choice]]:
+    """Those that may be used, with their ranks; of the family that was called if there are such."""
+    ranked: list[tuple[int, Choice]] = []
+    for workload in endpoints:
+        choice = _use(service, workload, asked, source, draining)
+        if choice:
+            ranked.append((_rank(service, workload, source), choice))
+    alike = [each for each in ranked if each[1].endpoint.ip.version == asked.ip.version]
+    return alike or ranked
+
+
+def _best(service: Service, ranked: list[tuple[int, Choice]], draining: bool) -> tuple[Choice, ...]:
+    """STANDARD: all. STRICT: those with which all scopes are shared. FAILOVER: those that share the most, but
+    of those that terminate all."""
     wanted = 0
     if service.load_balancing is LoadBalancing.STRICT:
         wanted = len(service.routing_preference)
-    elif service.load_balancing is LoadBalancing.FAILOVER:
+    elif service.load_balancing is LoadBalancing.FAILOVER and not draining:
         wanted = max((rank for rank, _ in ranked), default=0)
     return tuple(choice for rank, choice in ranked if rank >= wanted)
 

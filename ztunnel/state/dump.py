@@ -41,7 +41,7 @@ def _workload(workload: Workload) -> dict[str, Any]:
         "network": workload.network,
         "sameNode": workload.same_node.value,
         "forwards": workload.forwards,
-        "status": "Healthy" if workload.healthy else "Unhealthy",
+        "status": "Healthy" if workload.healthy else "Draining" if workload.draining else "Unhealthy",
         "authorizationPolicies": list(workload.authorization_policies),
         "services": [str(name) for name in sorted(workload.services)],
     }

@@ -97,25 +97,6 @@ class Service:
     ip_families: IpFamilies
 
 
-@dataclass(frozen=True, slots=True)
-class SliceEndpoint:
-    """An endpoint of a slice; `pod` is the name of the pod behind it, empty where there is none."""
-
-    addresses: tuple[IPAddress, ...]
-    ready: bool
-    pod: str
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointSlice:
-    """Endpoints of the service `service`; `ports` maps names of service ports to the endpoints' own ports."""
-
-    meta: Meta
-    service: str
-    ports: Mapping[str, int]
-    endpoints: tuple[SliceEndpoint, ...]
-
-
 def read_namespace(root: Field) -> Namespace:
     """v1 Namespace."""
     return Namespace(read_meta(root, namespaced=False))
@@ -175,40 +156,6 @@ def read_service(root: Field) -> Service:
     )
 
 
-def read_endpoint_slice(root: Field) -> EndpointSlice:
-    """discovery.k8s.io/v1 EndpointSlice; one of names instead of addresses (FQDN) has no endpoints for us."""
-    meta = read_meta(root)
-    ports = {}
-    for place in root.each("ports"):
-        number = place.sub("port")
-        if number is not None and place.text("protocol", "TCP") == "TCP":
-            ports[place.text("name")] = read_port(number)
-    by_address = read_choice(root, "addressType", "IPv4", "IPv6", "FQDN") != "FQDN"
-    endpoints = tuple(_slice_endpoint(place) for place in root.each("endpoints")) if by_address else ()
-    return EndpointSlice(meta, meta.labels.get("kubernetes.io/service-name", ""), ports, endpoints)
-
-
-def _slice_endpoint(place: Field) -> SliceEndpoint:
-    place.only(
-        [
-            "addresses",
-            "conditions",
-            "deprecatedTopology",
-            "hints",
-            "hostname",
-            "nodeName",
-            "targetRef",
-            "zone",
-        ]
-    )
-    target, conditions = place.sub("targetRef"), place.sub("conditions")
-    unready = conditions is not None and conditions.sub("ready") is not None and not conditions.flag("ready")
-    addresses = tuple(ip for address in place.each("addresses") for ip in read_ip(address))
-    return SliceEndpoint(
-        addresses, not unready, target.text("name") if target and target.text("kind") == "Pod" else ""
-    )
-
-
 def _service_port(place: Field) -> list[ServicePort]:
     """The port, or nothing where it is not TCP: a proxy of connections has no use for it."""
     place.only(["appProtocol", "name", "nodePort", "port", "protocol", "targetPort"])
@@ -221,11 +168,12 @@ def _service_port(place: Field) -> list[ServicePort]:
         return []
     if target is None:
         return [ServicePort(place.text("name"), port, port)]
-    return [
-        ServicePort(
-            place.text("name"), port, read_port(target) if target.holds_number() else target.as_text()
-        )
-    ]
+    if target.holds_number():
+        return [ServicePort(place.text("name"), port, read_port(target))]
+    name = target.as_text()
+    if name.isdigit():
+        target.fault("a port's name has a letter in it; a number stands without quotes")
+    return [ServicePort(place.text("name"), port, name)]
 
 
 def _named_ports(spec: Field) -> dict[str, int]:

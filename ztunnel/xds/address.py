@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError
-from google.protobuf.wrappers_pb2 import StringValue
+from google.protobuf.wrappers_pb2 import BoolValue, StringValue
 
 from ztunnel.errors import PeerError
 from ztunnel.model.address import IPAddress, parse_packed
@@ -21,6 +21,9 @@ from ztunnel.xds.pb import workload_pb2 as pb
 
 SAME_NODE: Final = "ztunnel.io/same-node"
 """Name of our extension of a workload: a StringValue, one of the values of `SameNode`."""
+
+DRAINING: Final = "ztunnel.io/draining"
+"""Another one: a BoolValue, whether the workload terminates and still serves."""
 
 FORWARDING: Final = "ztunnel.io/forwarding"
 """Name of our extension of a workload that may forward: a StringValue, `allow`."""
@@ -72,6 +75,8 @@ def render_workload(workload: Workload) -> pb.Workload:
         made.locality.CopyFrom(pb.Locality(region=place.region, zone=place.zone, subzone=place.subzone))
     if workload.capacity != 1:
         made.capacity.value = workload.capacity
+    if workload.draining:
+        made.extensions.add(name=DRAINING).config.Pack(BoolValue(value=True))
     if workload.same_node is not SameNode.AUTO:
         made.extensions.add(name=SAME_NODE).config.Pack(StringValue(value=workload.same_node.value))
     if workload.forwards:
@@ -108,6 +113,7 @@ def parse_workload(untrusted: pb.Workload) -> Workload:
         authorization_policies=tuple(it.authorization_policies),
         waypoint=_parse_waypoint(it.waypoint) if it.HasField("waypoint") else None,
         healthy=it.status == pb.HEALTHY,
+        draining=_draining(it.extensions),
         host_network=it.network_mode == pb.HOST_NETWORK,
         forwards=_forwards(it.extensions),
         native_tunnel=it.native_tunnel,
@@ -240,6 +246,19 @@ def _forwards(untrusted: Iterable[pb.Extension]) -> bool:
             except DecodeError as error:
                 raise PeerError(f"{FORWARDING} cannot be read") from error
             raise PeerError(f"{FORWARDING} has to be the StringValue {_ALLOW}")
+    return False
+
+
+def _draining(untrusted: Iterable[pb.Extension]) -> bool:
+    value = BoolValue()
+    for extension in untrusted:
+        if extension.name == DRAINING:
+            try:
+                if extension.config.Unpack(value):
+                    return value.value
+            except DecodeError as error:
+                raise PeerError(f"{DRAINING} cannot be decoded") from error
+            raise PeerError(f"{DRAINING} has to be a BoolValue")
     return False
 
 
