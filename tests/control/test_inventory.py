@@ -3,9 +3,11 @@ did not change is not made anew."""
 
 from pathlib import Path
 
-from hypothesis import given
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ztunnel.control import inventory
 from ztunnel.control.inventory import FaultyPolicy, Inventory, gather, of_kind
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.translation import Translation, translate
@@ -245,6 +247,74 @@ def parse_faults(text):
     inventory = gather({"a.yaml": text}, Inventory())
     named = {fault for policy in inventory.policies for fault in policy.faults}
     return [fault for fault in inventory.faults if fault not in named and "not YAML" in fault.message]
+
+
+def as_list(texts, kind="List"):
+    """A list in block style of documents."""
+    lines = [line for text in texts for line in indented(text)]
+    return f"apiVersion: v1\nitems:\n{''.join(lines)}kind: {kind}\n"
+
+
+def indented(text):
+    body = [line for line in text.splitlines(keepends=True) if line.strip()]
+    return [("- " if number == 0 else "  ") + line for number, line in enumerate(body)]
+
+
+def both_ways(text, monkeypatch):
+    """What a text is gathered as in whole, and cut into items."""
+    read = []
+    for long in (10**9, 0):
+        monkeypatch.setattr(inventory, "LONG", long)
+        found = gather({"a.yaml": text}, Inventory())
+        read.append((found.objects, found.places, found.faults, found.kept))
+    return read
+
+
+DOCUMENTS = [text for golden in GOLDEN for text in golden.split("\n---\n")]
+
+
+@given(
+    st.lists(st.sampled_from(DOCUMENTS), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 30), scraps), max_size=4),
+    st.sampled_from(["List", "PodList", "Pod", "ServiceList", "[]"]),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_list_that_is_cut_reads_as_in_whole_whatever_becomes_of_it(monkeypatch, texts, changes, kind):
+    text = as_list(texts, kind)
+    for start, length, scrap in changes:
+        start %= len(text)
+        text = text[:start] + scrap + text[start + length :]
+    whole, cut = both_ways(text, monkeypatch)
+    assert whole == cut
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        "- &a {kind: Pod, apiVersion: v1, metadata: {name: a}}\n- *a\n",
+        "- kind: Pod\n  apiVersion: v1\n  metadata: {name: 'a\n- b'}\n",
+        "- {kind: Pod, apiVersion: v1, metadata: {name: a, labels: {\n- x: y}}}\n",
+        "- 7\n-\n- ~\n- []\n- x: |\n   - y\n",
+        "- kind: Pod\n...\n- kind: Pod\n",
+        "- kind: Pod\n  apiVersion: v1\n  metadata: {name: a}\n- &x kind: Pod\n  *x : y\n",
+        "- kind: Pod\n  apiVersion: v1\n  metadata: {name: a}\nitems: []\n",
+    ],
+)
+def test_what_ties_items_together_is_read_in_whole(items, monkeypatch):
+    whole, cut = both_ways(f"apiVersion: v1\nkind: List\nitems:\n{items}", monkeypatch)
+    assert whole == cut
+
+
+def test_of_a_list_that_changes_in_one_item_the_others_are_not_read_again(monkeypatch):
+    monkeypatch.setattr(inventory, "LONG", 0)
+    texts = [POD.replace("name: a", f"name: p{n}") for n in range(50)]
+    before = gather({"a.yaml": as_list(texts)}, Inventory())
+    assert len(before.objects) == 50
+    texts[7] = texts[7].replace("}", ", labels: {x: y}}")
+    after = gather({"a.yaml": as_list(texts)}, before)
+    assert len(after.parsed.keys() - before.parsed.keys()) == 1
+    changed = [key for key, one in after.objects.items() if before.objects[key] is not one]
+    assert [key.name for key in changed] == ["p7"]
 
 
 @given(st.text(max_size=100))

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from ztunnel.errors import Fault
 from ztunnel.state import endpoints, istio, kube
+from ztunnel.state.listing import Listing
 from ztunnel.state.manifest import Chunk, Field, Notes, TooLarge, compose, cut
 
 Object = (
@@ -139,9 +140,13 @@ def check(text: str, file: str) -> tuple[Fault, ...]:
     return tuple(sorted(faults))
 
 
-def in_file(fault: Fault, file: str, chunk: Chunk) -> Fault:
-    """A fault of the document `chunk` as one of its file."""
-    return replace(fault, file=file, line=fault.line + chunk.line - 1)
+def in_file(fault: Fault, file: str, chunk: Chunk, number: int | None = None) -> Fault:
+    """A fault of the document `chunk` as one of its file; of the item of that number of a list that was
+    cut."""
+    field = fault.field
+    if number is not None:
+        field = f"items[{number}]{'.' if field and field[0] != '[' else ''}{field}"
+    return replace(fault, file=file, line=fault.line + chunk.line - 1, field=field)
 
 
 def twice(key: Key, file: str, line: int, first: str) -> Fault:
@@ -160,20 +165,62 @@ def parse(text: str) -> Parsed:
     except TooLarge:
         reading.found.clear()
         notes.add(1, "", "the document is too large, or its aliases repeat each other too often")
+    return _parsed(reading)
+
+
+def _parsed(reading: _Reading) -> Parsed:
     own = {fault for one in reading.found for fault in one.faults}
-    faults = tuple(fault for fault in notes.faults if fault not in own)
+    faults = tuple(fault for fault in reading.notes.faults if fault not in own)
     return Parsed(() if faults else tuple(reading.found), faults, frozenset(reading.unknown))
+
+
+def parse_item(text: str, inherited: tuple[str, str]) -> Parsed:
+    """Read one item of a list that was cut; its version and kind are `inherited` where it says none."""
+    reading = _Reading(Notes())
+    notes = reading.notes
+    try:
+        root = compose(text, notes)
+        if root is not None:
+            _read(root, inherited, reading)
+        elif not notes.faults:
+            notes.add(1, "", "must be a mapping, is null")
+    except TooLarge:
+        reading.found.clear()
+        notes.add(1, "", "the item is too large, or its aliases repeat each other too often")
+    return _parsed(reading)
+
+
+def parse_frame(listing: Listing) -> tuple[str, str] | None:
+    """Version and kind that the items of a list inherit; None where it is no list, or not a good one."""
+    notes = Notes()
+    root = compose(listing.frame, notes)
+    if root is None or not root.is_mapping():
+        return None
+    version, name = root.text("apiVersion"), root.text("kind")
+    root.note_duplicates()
+    places = [field.line for key, field in root.pairs() if key == "items" and field.is_null()]
+    if notes.faults or not _is_list(version, name) or len(places) != 1:
+        return None
+    return _inherited(version, name)
 
 
 def _read_root(root: Field, reading: _Reading) -> None:
     """Read one object, or each of a list. The items of a typed one may leave out their version and kind."""
     version, name = root.text("apiVersion"), root.text("kind")
-    if not name.endswith("List") or (version.rpartition("/")[0], name) in KINDS:
+    if not _is_list(version, name):
         _read(root, ("", ""), reading)
         return
     root.note_duplicates(apart_from="items")
     for item in root.each("items"):
-        _read(item, (version, name.removesuffix("List")) if name != "List" else ("", ""), reading)
+        _read(item, _inherited(version, name), reading)
+
+
+def _is_list(version: str, name: str) -> bool:
+    return name.endswith("List") and (version.rpartition("/")[0], name) not in KINDS
+
+
+def _inherited(version: str, name: str) -> tuple[str, str]:
+    return ("", "") if name == "List" else (version, name.removesuffix("List"))
 
 
 def _read(place: Field, inherited: tuple[str, str], reading: _Reading) -> None:

@@ -16,12 +16,26 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple, TypeVar
 
-from ztunnel.control.document import Found, Key, Object, Parsed, in_file, parse, twice
+from ztunnel.control.document import (
+    Found,
+    Key,
+    Object,
+    Parsed,
+    in_file,
+    parse,
+    parse_frame,
+    parse_item,
+    twice,
+)
 from ztunnel.errors import Fault
 from ztunnel.state import istio
-from ztunnel.state.manifest import cut
+from ztunnel.state.listing import cut_list
+from ztunnel.state.manifest import Chunk, cut
 
 T = TypeVar("T", bound=Object)
+
+LONG = 16_384
+"""Characters from which on a list is cut into its items."""
 
 _POLICIES = (istio.AuthorizationPolicy.__name__, istio.PeerAuthentication.__name__)
 
@@ -69,6 +83,18 @@ class Inventory:
     parsed: Mapping[bytes, Parsed] = field(default_factory=dict, repr=False)
 
 
+class _Part(NamedTuple):
+    """A document, or an item of a list, that is read by itself."""
+
+    chunk: Chunk
+    number: int | None
+    document: Parsed
+
+    def place(self, fault: Fault, name: str) -> Fault:
+        """A fault of it as one of its file."""
+        return in_file(fault, name, self.chunk, self.number)
+
+
 @dataclass(slots=True)
 class _Gathering:
     """`unreadable` are files (and folders) of which not every object can be named."""
@@ -84,25 +110,51 @@ class _Gathering:
 
     def read(self, name: str, text: str) -> None:
         """Take over what is good in a file, and note what is not."""
-        before, parsed = self.before, self.parsed
-        for chunk in cut(text):
-            digest = blake2b(chunk.text.encode(errors="surrogatepass"), digest_size=16).digest()
-            document = parsed.get(digest) or before.parsed.get(digest) or parse(chunk.text)
-            parsed[digest] = document
+        for whole in cut(text):
+            for part in self._items(whole) or [_Part(whole, None, self._parse(whole.text, None))]:
+                document = part.document
+                if document.faults:
+                    self.unreadable.add(name)
+                    self.faults.update(part.place(fault, name) for fault in document.faults)
+                for one in document.found:
+                    self._take(one, name, part)
+
+    def _take(self, one: Found, name: str, part: _Part) -> None:
+        if one.key is None or one.object is None:
+            self._note(one, name, tuple(part.place(fault, name) for fault in one.faults))
+            return
+        key, place = one.key, Place(name, one.line + part.chunk.line - 1)
+        if key in self.objects:
+            self.faults.add(twice(key, *place, str(self.places[key])))
+            return
+        old = self.before.objects.get(key)
+        self.objects[key] = old if old is not None and old == one.object else one.object
+        self.places[key] = place
+
+    def _parse(self, text: str, inherited: tuple[str, str] | None) -> Parsed:
+        """What a document is read as, or an item of a list; from before where it was read before."""
+        known_by = text if inherited is None else f"{inherited!r}\0{text}"
+        digest = blake2b(known_by.encode(errors="surrogatepass"), digest_size=16).digest()
+        found = self.parsed.get(digest) or self.before.parsed.get(digest)
+        if found is None:
+            found = parse(text) if inherited is None else parse_item(text, inherited)
+        self.parsed[digest] = found
+        return found
+
+    def _items(self, whole: Chunk) -> list[_Part]:
+        """The items of a long list, each read by itself; none where the document has to be read as a
+        whole."""
+        listing = cut_list(whole.text) if len(whole.text) >= LONG else None
+        inherited = parse_frame(listing) if listing else None
+        if listing is None or inherited is None:
+            return []
+        parts = []
+        for number, item in enumerate(listing.items):
+            document = self._parse(item.text, inherited)
             if document.faults:
-                self.unreadable.add(name)
-                self.faults.update(in_file(fault, name, chunk) for fault in document.faults)
-            for one in document.found:
-                if one.key is None or one.object is None:
-                    self._note(one, name, tuple(in_file(fault, name, chunk) for fault in one.faults))
-                    continue
-                key, place = one.key, Place(name, one.line + chunk.line - 1)
-                if key in self.objects:
-                    self.faults.add(twice(key, *place, str(self.places[key])))
-                    continue
-                old = before.objects.get(key)
-                self.objects[key] = old if old is not None and old == one.object else one.object
-                self.places[key] = place
+                return []
+            parts.append(_Part(Chunk(item.line + whole.line - 1, item.text), number, document))
+        return parts
 
     def _note(self, one: Found, name: str, faults: tuple[Fault, ...]) -> None:
         self.faults.update(faults)
