@@ -176,7 +176,7 @@ def test_not_root(machine: Machine) -> None:
 def test_the_root_cgroup(machine: Machine) -> None:
     root = cgroup.find_root()
     sentence = machine.refused(script=f'echo 0 > "{root}/cgroup.procs" && ')
-    assert sentence.startswith("the proxy must not run in the root cgroup")
+    assert sentence.startswith("the proxy is in the root cgroup")
 
 
 @pytest.mark.root

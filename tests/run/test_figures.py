@@ -29,7 +29,7 @@ async def test_figures_are_those_of_the_parts():
         assert found["ztunnel_hbone_glitches_total"] == {(): 3}
         assert found["ztunnel_hbone_handshakes_failed_total"] == {(): 4}
         assert found["ztunnel_direct_flows"] == {(): 0}
-        assert found["workload_manager_active_proxy_count"] == {(): 0}
+        assert node.reporting.figures.get_sample_value("workload_manager_active_proxy_count") == 0
 
 
 async def test_an_identity_without_a_certificate_is_below_zero():

@@ -38,10 +38,11 @@ def test_pods_are_counted_as_they_come_and_go():
     pods.started()
     pods.started()
     pods.stopped()
-    pods.pending = 3
-    assert shown(figures) == {
-        "workload_manager_active_proxy_count": {(): 1},
-        "workload_manager_pending_proxy_count": {(): 3},
-        "workload_manager_proxies_started_total": {(): 2},
-        "workload_manager_proxies_stopped_total": {(): 1},
+    assert figures.get_sample_value("workload_manager_active_proxy_count") == 1
+    pods.show(4, 3)
+    assert {one.name: one.samples[0].value for one in figures.others()} == {
+        "workload_manager_active_proxy_count": 4,
+        "workload_manager_pending_proxy_count": 3,
+        "workload_manager_proxies_started": 2,
+        "workload_manager_proxies_stopped": 1,
     }

@@ -2,83 +2,90 @@
 
 from __future__ import annotations
 
-import math
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
-from prometheus_client.registry import CollectorRegistry
 
-from ztunnel.telemetry.exposition import accepts, end, label_text, number, render
-from ztunnel.telemetry.figures import Family, Kind
+from ztunnel.telemetry.exposition import accepts, counter_head, label_text, render
+from ztunnel.telemetry.figures import Family, Kind, metric
+from ztunnel.telemetry.labels import TcpLabels
+from ztunnel.telemetry.metrics import TcpMetrics, render_rows
 
-names = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-numbers = st.one_of(st.integers(0, 2**64), st.floats(0, allow_nan=False, allow_infinity=False))
-
-
-def whole(families: list[Family], open_metrics: bool = False) -> str:
-    return "".join(render(families, open_metrics)) + end(open_metrics)
+names = st.text(max_size=20)
+counts = st.integers(0, 2**53)
 
 
-def test_both_formats_name_a_counter_in_their_own_way():
-    family = Family("a_total", "Say \\ \n", Kind.COUNTER, ("x",), [(('"',), 3)])
-    assert whole([family]) == '# HELP a_total Say \\\\ \\n\n# TYPE a_total counter\na_total{x="\\""} 3\n'
-    assert whole([family], True) == '# HELP a Say \\\\ \\n\n# TYPE a counter\na_total{x="\\""} 3\n# EOF\n'
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(3, "3"), (0.5, "0.5"), (1e300, "1e+300"), (math.inf, "+Inf"), (-math.inf, "-Inf"), (math.nan, "NaN")],
-)
-def test_numbers_are_written_so_that_prometheus_reads_them(value, text):
-    assert number(value) == text
+def library(families: list[Family], open_metrics: bool) -> str:
+    return render(list(map(metric, families)), open_metrics).decode()
 
 
 def test_no_labels_are_no_braces():
     assert label_text((), ()) == ""
 
 
-@given(st.dictionaries(st.tuples(names, names), numbers, max_size=200))
+@pytest.mark.parametrize("open_metrics", [False, True])
+@given(st.text(), st.text(), st.integers(0, 2**60))
+def test_a_sample_of_ours_is_what_the_library_writes(open_metrics, one, other, value):
+    family = Family("a_total", "How many.", Kind.COUNTER, ("b", "a"), [((one, other), value)])
+    text = (
+        counter_head("a_total", "How many.", open_metrics) + "a_total" + label_text(("b", "a"), (one, other))
+    )
+    assert library([family], open_metrics).startswith(f"{text} ")
+
+
+@pytest.mark.parametrize("open_metrics", [False, True])
+@given(st.lists(st.tuples(names, names, counts, counts), max_size=100, unique_by=lambda it: it[:2]))
+def test_the_families_of_many_labels_are_what_the_library_writes(open_metrics, drawn):
+    metrics = TcpMetrics()
+    for source, destination, up, down in drawn:
+        labels = TcpLabels("source", source_workload=source, destination_workload=destination)
+        live = metrics.opened(labels, SimpleNamespace(up=up, down=down))
+        metrics.opened(labels, SimpleNamespace(up=down, down=up))
+        metrics.closed(live)
+    rows = list(metrics.rows(0.0))
+    columns = (
+        ("istio_tcp_connections_opened", "The total number of TCP connections opened", "opened"),
+        ("istio_tcp_connections_closed", "The total number of TCP connections closed", "closed"),
+        (
+            "istio_tcp_received_bytes",
+            "The size of total bytes received during request in case of a TCP connection",
+            "received_bytes",
+        ),
+        (
+            "istio_tcp_sent_bytes",
+            "The size of total bytes sent during response in case of a TCP connection",
+            "sent_bytes",
+        ),
+    )
+    families = [
+        Family(
+            f"{name}_total",
+            help_text,
+            Kind.COUNTER,
+            TcpLabels._fields,
+            [(tuple(row.labels), getattr(row, field)) for row in rows],
+        )
+        for name, help_text, field in (columns if rows else ())
+    ]
+    end = "# EOF\n" if open_metrics else ""
+    assert "".join(render_rows(rows, open_metrics)) + end == library(families, open_metrics)
+
+
+@given(st.dictionaries(st.tuples(names, names), counts, max_size=200))
 def test_prometheus_reads_back_what_was_written(samples):
     families = [
-        Family("events_total", "Events.", Kind.COUNTER, ("a", "b"), list(samples.items())),
-        Family("level", "A level.", Kind.GAUGE, (), [((), 1)]),
+        Family("events_total", "Events \\ and\nmore.", Kind.COUNTER, ("a", "b"), list(samples.items())),
+        Family("level", "A level.", Kind.GAUGE, (), [((), 0.5)]),
     ]
     for read, open_metrics in ((parse_text, False), (parse_open_metrics, True)):
-        parsed = {one.name: one for one in read(whole(families, open_metrics))}
+        parsed = {one.name: one for one in read(library(families, open_metrics))}
         assert {(s.labels["a"], s.labels["b"]): s.value for s in parsed["events"].samples} == samples
         assert (parsed["events"].type, parsed["level"].type) == ("counter", "gauge")
-        assert parsed["level"].samples[0].value == 1
-
-
-@given(st.lists(st.tuples(names, names), unique=True, max_size=10))
-def test_the_text_is_what_prometheus_client_writes(values):
-    counter = CounterMetricFamily("events", "Events.", labels=["a", "b"])
-    for pair in values:
-        counter.add_metric(list(pair), 7.0)
-    gauge = GaugeMetricFamily("level", "A level.", 2.5)
-
-    class Both:
-        def collect(self):
-            return [counter, gauge]
-
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Both())
-    families = [
-        Family("events_total", "Events.", Kind.COUNTER, ("a", "b"), [(pair, 7.0) for pair in values]),
-        Family("level", "A level.", Kind.GAUGE, (), [((), 2.5)]),
-    ]
-    assert whole(families) == generate_latest(registry).decode()
-
-
-def test_the_text_comes_in_pieces():
-    samples = [((str(n),), n) for n in range(1000)]
-    pieces = list(render([Family("a_total", "A.", Kind.COUNTER, ("n",), samples)], False))
-    assert max(map(len, pieces)) < 4096
+        assert parsed["level"].samples[0].value == 0.5
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from prometheus_client import Counter, Histogram
 
-from ztunnel.telemetry.figures import Family, Figures, Kind, Tally
+from ztunnel.telemetry.figures import Family, Figures, Kind, Tally, metric
 
 
 def test_a_figure_is_read_when_somebody_asks():
@@ -43,7 +44,7 @@ def test_a_dropped_figure_is_gone_and_its_name_free():
 def test_a_name_is_given_once_and_tells_the_kind():
     figures = Figures()
     figures.gauge("things", "How many.", lambda: 1)
-    with pytest.raises(ValueError, match="two figures of one name"):
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
         figures.gauge("things", "Others.", lambda: 1)
     with pytest.raises(ValueError, match="ends in _total"):
         figures.counter("events", "Events.", lambda: 1)
@@ -66,3 +67,38 @@ def test_beyond_its_limit_a_tally_counts_under_unknown_and_loses_nothing():
         tally.add(name)
     assert dict(tally.samples()) == {("a",): 2, ("b",): 1, ("unknown",): 2}
     assert tally.cut == 2
+
+
+def test_the_registry_is_the_librarys_and_takes_its_types_too():
+    figures = Figures()
+    figures.counter("kinds_total", "By kind.", lambda: [(("a",), 2)], ["kind"])
+    own = Counter("own", "Own.", registry=figures)
+    Histogram("seconds", "How long.", buckets=[1.0], registry=figures).observe(0.5)
+    own.inc(3)
+    assert figures.get_sample_value("kinds_total", {"kind": "a"}) == 2
+    assert figures.get_sample_value("own_total") == 3
+    assert [family.name for family in figures.families()] == ["kinds_total"]
+    assert [family.name for family in figures.others()] == ["own", "seconds"]
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
+        Counter("kinds", "Again.", registry=figures)
+
+
+def test_samples_are_read_one_by_one():
+    figures, seen = Figures(), []
+
+    def read():
+        for name in "ab":
+            seen.append(name)
+            yield (name,), 1
+
+    figures.gauge("things", "How many.", read, ["name"])
+    (reading,) = figures.readings()
+    samples = reading.samples()
+    assert seen == []
+    assert next(samples) == (("a",), 1)
+    assert seen == ["a"]
+
+
+def test_what_is_no_unicode_is_escaped():
+    made = metric(Family("odd", "Odd.", Kind.GAUGE, ("name",), [(("\udcff",), 1), (("ä",), 2)]))
+    assert [sample.labels["name"] for sample in made.samples] == ["\\udcff", "ä"]

@@ -21,7 +21,7 @@ from ztunnel.redirect.plan import Pins, RedirectSettings, pin_name
 _PINS = Path("/sys/fs/bpf/ztunnel")
 _NAMED = Path("/run/netns")
 _PROC = Path("/proc")
-_OURS = {"maps", "programs", "+programs", "links", "pods", "version"}
+_OURS = {"maps", "programs", "+programs", "links", "pods", "forwards", "version"}
 
 
 @click.command()

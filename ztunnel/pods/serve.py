@@ -8,7 +8,7 @@ it still has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import trio
@@ -117,10 +117,12 @@ class Pods:
         for held in (*self._held.values(), *self._parting.values()):
             held.refuse()
 
-    def outside(self) -> list[Sample]:
-        """For each pod, how many of its connections were made before it was enrolled and still live."""
-        samples: list[Sample] = []
-        for uid, held in self._held.items():
+    def outside(self) -> Iterator[Sample]:
+        """For each pod, how many of its connections were made before it was enrolled and still live.
+
+        Others may run between two pods: each costs a system call.
+        """
+        for uid, held in tuple(self._held.items()):
             workload = self._hold.world.workload(uid)
             if workload is not None:
                 try:
@@ -128,8 +130,7 @@ class Pods:
                 except OSError:
                     continue
                 held.enrolled.outside = frozenset(each.cookie for each in live)
-                samples.append(((workload.namespace, workload.name), len(live)))
-        return samples
+                yield (workload.namespace, workload.name), len(live)
 
     def register(self, figures: Figures) -> None:
         """Bring the figures to the register."""
@@ -324,7 +325,7 @@ class Pods:
     def _tell(self) -> None:
         """Readiness: every pod that the world wants here is enrolled. Each reason is logged once."""
         if self._figures is not None:
-            self._figures.active, self._figures.pending = len(self._held), len(self._pending)
+            self._figures.show(len(self._held), len(self._pending))
         for uid, why in self._pending.items():
             if self._told.get(uid) != why:
                 self._log.warn("pod pending", pod=uid, reason=why)

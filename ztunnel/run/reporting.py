@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import trio
+from prometheus_client import disable_created_metrics
 
 from ztunnel import __version__
 from ztunnel.config import Settings
@@ -47,6 +48,7 @@ class Reporting:
             raise ConfigError(Fault("settings", 0, "log_level", str(error))) from error
         self.log = Log(self.writer, self.levels, time.time_ns, settings.log_format == "json")
         self.access_log = AccessLog(self.writer, self.levels)
+        disable_created_metrics()  # when a counter began is not shown: the process' start time says it
         self.figures = Figures()
         self.metrics = TcpMetrics(settings.metrics_series_limit)
         self.readiness = Readiness([STATE])

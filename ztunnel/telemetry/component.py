@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from prometheus_client import Counter, Gauge
+
 from ztunnel.telemetry.figures import Figures
 
 
@@ -41,37 +43,38 @@ class PodFigures:
     """How many pods this node proxy serves."""
 
     def __init__(self, figures: Figures) -> None:
-        self.active = 0
-        self.pending = 0
-        self._started = 0
-        self._stopped = 0
-        figures.gauge(
+        self._active = Gauge(
             "workload_manager_active_proxy_count",
             "The total number current workloads with active proxies",
-            lambda: self.active,
+            registry=figures,
         )
-        figures.gauge(
+        self._pending = Gauge(
             "workload_manager_pending_proxy_count",
             "The total number current workloads with pending proxies",
-            lambda: self.pending,
+            registry=figures,
         )
-        figures.counter(
-            "workload_manager_proxies_started_total",
+        self._started = Counter(
+            "workload_manager_proxies_started",
             "The total number of proxies that were started",
-            lambda: self._started,
+            registry=figures,
         )
-        figures.counter(
-            "workload_manager_proxies_stopped_total",
+        self._stopped = Counter(
+            "workload_manager_proxies_stopped",
             "The total number of proxies that were stopped",
-            lambda: self._stopped,
+            registry=figures,
         )
+
+    def show(self, active: int, pending: int) -> None:
+        """How many are served now, and how many cannot be yet."""
+        self._active.set(active)
+        self._pending.set(pending)
 
     def started(self) -> None:
         """A pod is served from now on."""
-        self.active += 1
-        self._started += 1
+        self._started.inc()
+        self._active.inc()
 
     def stopped(self) -> None:
         """A pod is not served any more."""
-        self.active -= 1
-        self._stopped += 1
+        self._stopped.inc()
+        self._active.dec()

@@ -18,9 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import NamedTuple, Protocol
 
+from prometheus_client.utils import floatToGoString
+
 from ztunnel.errors import Flag
-from ztunnel.telemetry.exposition import head, label_text
-from ztunnel.telemetry.figures import Family, Figures, Kind, Tally
+from ztunnel.telemetry.exposition import counter_head, label_text
+from ztunnel.telemetry.figures import Figures, Tally
 from ztunnel.telemetry.labels import Reporter, TcpLabels
 
 
@@ -235,6 +237,7 @@ def render_rows(rows: Sequence[Row], open_metrics: bool) -> Iterator[str]:
         name, read = column.name, column.read
         shown = [row for row in rows if column.shown(row)]
         if shown:
-            yield head(Family(name, column.help, Kind.COUNTER, (), ()), open_metrics)
+            yield counter_head(name, column.help, open_metrics)
         for start in range(0, len(shown), 64):
-            yield "".join([f"{name}{row.text} {read(row)}\n" for row in shown[start : start + 64]])
+            part = shown[start : start + 64]
+            yield "".join([f"{name}{row.text} {floatToGoString(read(row))}\n" for row in part])
