@@ -70,6 +70,16 @@ class Busy(Unreachable):
     """The peer takes no tunnel at the moment, and has not looked at this one: it may be asked again soon."""
 
 
+class Crowded(ConnectionFailed):
+    """There are no descriptors for more connections, and this one is the newest of whoever has the most."""
+
+    flag = Flag.CONNECT
+    side = Side.US
+
+    def __init__(self, message: str = "no room for more connections; most are this pod's and peer's") -> None:
+        super().__init__(message)
+
+
 class HboneTimedOut(ConnectionFailed):
     """Nobody answered on 15008; in practice a NetworkPolicy that does not know about HBONE."""
 

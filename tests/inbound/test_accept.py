@@ -11,6 +11,7 @@ from tests.flow.driving import Clock, drive, read
 from tests.inbound.parts import Desk, Sockets, peer_of
 from ztunnel.errors import Drained
 from ztunnel.flow.engine import Engine
+from ztunnel.flow.share import Shares
 from ztunnel.inbound.accept import PlainAcceptor
 from ztunnel.state.lookup import INBOUND_PORT
 
@@ -193,3 +194,27 @@ def test_many_addresses_of_a_loopback_are_not_all_remembered(way: Way) -> None:
         way.listener = way.sockets.listen(f"127.0.9.{number + 1}")
         way.call()
     assert len(way.acceptor._addresses) <= 64
+
+
+def test_when_no_more_can_be_held_the_newest_of_the_greediest_gives_way(way: Way) -> None:
+    object.__setattr__(way.desk.inbound, "room", Shares(4))
+    pairs = [(way.call("127.0.0.9"), way.reached()) for _ in range(4)]
+    greedy, apps = [client for client, _ in pairs], [app for _, app in pairs]
+    modest = way.call("127.0.0.8")
+    way.reached().send(b"hello")
+    assert is_reset(way.engine, greedy[-1])
+    drive(way.engine)
+    assert read(modest) == b"hello"
+    assert is_reset(way.engine, way.call("127.0.0.9"))  # it is the greediest itself
+    assert "no room for more connections" in way.desk.lines[0]
+    assert [len(way.desk.live), len(way.desk.inbound.room), len(way.desk.lines)] == [4, 4, 2]
+    for app in apps[:3]:
+        app.send(b"still here")
+    drive(way.engine)
+    assert [read(client) for client in greedy[:3]] == [b"still here"] * 3
+    for client in (*greedy, modest):
+        client.close()
+    for app in apps:
+        app.close()
+    drive(way.engine)
+    assert len(way.desk.inbound.room) == len(way.desk.live)

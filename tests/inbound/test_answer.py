@@ -15,6 +15,7 @@ from tests.flow.driving import read
 from tests.hbone.peers import H2Peer, Lab
 from tests.inbound.parts import Desk, Sockets, end_of
 from ztunnel.errors import Drained
+from ztunnel.flow.share import Shares
 from ztunnel.hbone.answer import IncomingTunnel
 from ztunnel.hbone.carry import Session
 from ztunnel.inbound.answer import TunnelAcceptor, TunnelConnection
@@ -316,3 +317,19 @@ def test_a_hundred_tunnels_of_one_session_leave_nothing(way: Way) -> None:
         way.peer.conn.end_stream(stream)
     way.lab.go()
     way.over(*[""] * 100)
+
+
+def test_a_tunnel_for_which_there_is_no_room_is_unavailable(way: Way) -> None:
+    room = Shares(1)
+    object.__setattr__(way.desk.inbound, "room", room)
+    way.ask()
+    way.ask()
+    assert [way.status(1), way.status(3)] == [b"200", b"503"]
+    assert "no room for more connections" in way.desk.lines[0]
+    assert len(room) == 1
+    place = next(iter(next(iter(room._pods[POD.uid].values()))))
+    room.leave(place)
+    place.give_way()
+    way.lab.go()
+    assert way.resets() == [3, 1]
+    assert len(way.desk.live) == 0

@@ -14,6 +14,7 @@ from tests.inbound.parts import Sockets
 from tests.outbound.parts import Desk, address_of, is_reset
 from ztunnel.errors import ConnectionFailed, Drained, HboneTimedOut, Unreachable
 from ztunnel.flow.engine import Engine
+from ztunnel.flow.share import Shares
 from ztunnel.hbone.decoder import FieldReader
 from ztunnel.model.address import parse_endpoint
 from ztunnel.model.workload import SameNode
@@ -377,3 +378,19 @@ def accepted(listener: socket.socket, sockets: Sockets) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def test_when_no_more_can_be_held_the_newest_of_the_greediest_gives_way(desk: Desk) -> None:
+    desk.calls.room = Shares(3)
+    desk.publish(ALSO)
+    greedy = [desk.call(CLIENT, 1, "127.0.1.1:8080") for _ in range(3)]
+    modest = desk.call(CLIENT, 1, "127.0.1.2:8080")
+    assert is_reset(greedy[-1])
+    assert is_reset(desk.call(CLIENT, 1, "127.0.1.1:8080"))
+    assert len(desk.calls) == len(desk.calls.room) == 3
+    for client in (*greedy[:2], modest):
+        with pytest.raises(BlockingIOError):
+            client.recv(1)
+    assert sum("no room for more connections" in line for line in desk.lines) == 2
+    desk.calls.abort(Drained("over"))
+    assert len(desk.calls.room) == 0

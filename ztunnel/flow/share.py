@@ -22,11 +22,11 @@ class Place:
 
 
 class Shares:
-    """`places` of them, all in all."""
+    """`places` of them, all in all; without a number, one for everybody."""
 
     __slots__ = ("_held", "_most", "_pods", "gave_way_total", "refused_total")
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int = 2**62) -> None:
         self._most = places
         self._held = 0
         self._pods: dict[Hashable, dict[Hashable, dict[Place, None]]] = {}

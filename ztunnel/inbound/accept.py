@@ -8,9 +8,10 @@ from ipaddress import ip_address
 from typing import Protocol
 
 from ztunnel.authz.enforce import LiveConnections
-from ztunnel.errors import ConnectionFailed, Drained, NoDestination
+from ztunnel.errors import ConnectionFailed, Crowded, Drained, NoDestination
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
+from ztunnel.flow.share import Place, Shares
 from ztunnel.flow.splice import Splice, close_with_reset, splice
 from ztunnel.inbound.connect import AppDial, Approach, unreachable
 from ztunnel.inbound.decision import judge_plain
@@ -52,6 +53,8 @@ class Inbound:
     live: LiveConnections
     report: Report
     spare_ports: SparePorts = field(default_factory=SparePorts)
+    room: Shares = field(default_factory=Shares)
+    """Places for connections, of all ways; each may take two descriptors."""
 
 
 class PlainConnection:
@@ -64,6 +67,7 @@ class PlainConnection:
         "_dial",
         "_inbound",
         "_opener",
+        "_place",
         "_splice",
         "connection",
         "workload_uid",
@@ -77,6 +81,7 @@ class PlainConnection:
         self._dial: AppDial | None = None
         self._splice: Splice | None = None
         self._account: Account | None = None
+        self._place: Place | None = None
         self.connection = connection
         self.workload_uid = uid
 
@@ -85,8 +90,15 @@ class PlainConnection:
         inbound = self._inbound
         self._account = inbound.report.open(journey, self.connection.source, self._counts)
         inbound.live.register(self)
+        self._place = inbound.room.enter(self.workload_uid, self.connection.source.ip, self._give_way)
+        if self._place is None:
+            self._fail(Crowded())
+            return
         self._dial = AppDial(inbound.engine, inbound.spare_ports, approach)
         self._dial.start(port_beside(self.connection.source.port), self._reached)
+
+    def _give_way(self) -> None:
+        self.abort(Crowded())
 
     def abort(self, error: ConnectionFailed) -> None:
         """End it now, both sides reset. Nothing happens if it has ended already."""
@@ -120,6 +132,9 @@ class PlainConnection:
 
     def _ended(self, error: ConnectionFailed | None) -> None:
         self._inbound.live.unregister(self)
+        place, self._place = self._place, None
+        if place is not None:
+            self._inbound.room.leave(place)
         if self._account is not None:
             self._inbound.report.close(self._account, error)
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ztunnel.authz.verdict import Trial
-from ztunnel.errors import ConnectionFailed, Denied, Drained, PeerError
+from ztunnel.errors import ConnectionFailed, Crowded, Denied, Drained, PeerError
 from ztunnel.flow.flow import Counts
+from ztunnel.flow.share import Place
 from ztunnel.hbone.answer import IncomingTunnel
 from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.request import (
@@ -51,6 +52,7 @@ class TunnelConnection:
         "_counts",
         "_dial",
         "_inbound",
+        "_place",
         "_tunnel",
         "_welcome",
         "connection",
@@ -63,6 +65,7 @@ class TunnelConnection:
         self._counts = Counts()
         self._account: Account | None = None
         self._dial: AppDial | None = None
+        self._place: Place | None = None
         self._welcome: Callable[[], bytes] = bytes
         self.connection = connection
         self.workload_uid = uid
@@ -74,9 +77,17 @@ class TunnelConnection:
         self._welcome = welcome
         self._account = inbound.report.open(journey, self.connection.source, self._counts)
         inbound.live.register(self)
+        source = self.connection.identity or self.connection.source.ip
+        self._place = inbound.room.enter(self.workload_uid, source, self._give_way)
+        if self._place is None:
+            self._refuse(_UNAVAILABLE, Crowded())
+            return
         self._tunnel.cancelled = self._cancelled
         self._dial = AppDial(inbound.engine, inbound.spare_ports, approach)
         self._dial.start(port, self._reached)
+
+    def _give_way(self) -> None:
+        self.abort(Crowded())
 
     def abort(self, error: ConnectionFailed) -> None:
         """End it now: the peer gets its answer or a reset, the application a reset. Nothing if it has ended
@@ -108,6 +119,9 @@ class TunnelConnection:
 
     def _ended(self, error: ConnectionFailed | None) -> None:
         self._inbound.live.unregister(self)
+        place, self._place = self._place, None
+        if place is not None:
+            self._inbound.room.leave(place)
         if self._account is not None:
             self._inbound.report.close(self._account, error)
 

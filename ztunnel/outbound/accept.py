@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
-from ztunnel.errors import ConnectionFailed, NoDestination
+from ztunnel.errors import ConnectionFailed, Crowded, NoDestination
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.splice import close_with_reset
 from ztunnel.hbone.request import new_traceparent
@@ -89,7 +89,12 @@ class OutboundAcceptor:
             outbound.report.deny_early(Direction.OUTBOUND, peer, called, reason)
             return
         call = Call(opener, peer, outbound.report, outbound.calls)
+        call.place = outbound.calls.room.enter(self._uid, recalled.destination.ip, call.give_way)
         try:
+            if call.place is None:
+                call.journey = Journey(Reporter.SOURCE, recalled.destination, source)
+                call.fail(Crowded())
+                return
             routes = self._routes[peer.ip.version]
             origin = routes.enter(outbound.hold.world, source, peer.ip)
             route = routes.settled(recalled)

@@ -16,10 +16,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Protocol
 
-from ztunnel.errors import Busy, ConnectionFailed, Denied, HandshakeFailed, Unreachable
+from ztunnel.errors import Busy, ConnectionFailed, Crowded, Denied, HandshakeFailed, Unreachable
 from ztunnel.flow.connect import Connecting, connect
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
+from ztunnel.flow.share import Place, Shares
 from ztunnel.flow.splice import OnEnd, Splice, close_with_reset, splice
 from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.join import Tunnel
@@ -46,9 +47,14 @@ class Carrier(Protocol):
 
 class Calls:
     """The calls of this node that live, from accept to end: a drain waits for them, and aborts those that
-    stay."""
+    stay.
 
-    def __init__(self) -> None:
+    Attributes:
+        room: places for connections, of all ways; each may take two descriptors.
+    """
+
+    def __init__(self, room: Shares | None = None) -> None:
+        self.room = room or Shares()
         self._live: set[Call] = set()
 
     def __len__(self) -> int:
@@ -80,6 +86,7 @@ class Call:
         account: None until it is opened; without one, a failure is reported as a refusal.
         carrier: whoever has it in hand, None before and after.
         elsewhere: has it tried at another endpoint, and says whether there is one; None where it must not.
+        place: its own among all connections of the node.
         retries: how often it was tried again.
     """
 
@@ -92,6 +99,7 @@ class Call:
         "journey",
         "opener",
         "peer",
+        "place",
         "report",
         "retries",
     )
@@ -105,6 +113,7 @@ class Call:
         self.account: Account | None = None
         self.carrier: Carrier | None = None
         self.elsewhere: Callable[[ConnectionFailed], bool] | None = None
+        self.place: Place | None = None
         self.retries = 0
         self.counts = Counts()
         self.report = report
@@ -129,6 +138,10 @@ class Call:
             close_with_reset(opener)
         self.ended(error)
 
+    def give_way(self) -> None:
+        """Somebody else gets its place."""
+        self.abort(Crowded())
+
     def abort(self, error: ConnectionFailed) -> None:
         """End it now, wherever it stands."""
         if self.carrier is not None:
@@ -141,6 +154,9 @@ class Call:
         journey, self.journey = self.journey, None
         self.carrier = None
         self._calls.discard(self)
+        place, self.place = self.place, None
+        if place is not None:
+            self._calls.room.leave(place)
         if self.account is not None:
             self.account.retries = self.retries
             self.report.close(self.account, error)

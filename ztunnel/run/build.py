@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,15 +19,18 @@ from ztunnel.authz.enforce import LiveConnections
 from ztunnel.config import Settings
 from ztunnel.errors import Unsupported
 from ztunnel.flow.engine import Engine
+from ztunnel.flow.share import Shares
 from ztunnel.forward.answer import Forwarding
 from ztunnel.hbone.limits import Ledger, Limits
 from ztunnel.identity.rotate import Certificates, CertificateSource
 from ztunnel.inbound.accept import Inbound
+from ztunnel.inbound.serve import PLACES as HANDSHAKES
 from ztunnel.inbound.serve import Handshakes
 from ztunnel.kernel import cgroup
 from ztunnel.kernel.probe import require_root
 from ztunnel.kernel.sockets import Keepalive, Listening, own_cgroup_id
 from ztunnel.outbound.accept import Mesh, Outbound
+from ztunnel.outbound.connect import Calls
 from ztunnel.outbound.dial import Dialler
 from ztunnel.outbound.find import Patience, Tunnels
 from ztunnel.outbound.follow import Follower
@@ -47,6 +51,10 @@ from ztunnel.telemetry.repairs import Repairs
 from ztunnel.telemetry.report import Report
 from ztunnel.telemetry.trial import Trials
 from ztunnel.xds.pb import discovery_pb2
+
+_OWN_FILES = 1024
+_PER_CONNECTION = 2
+"""Descriptors: of our own (maps, listeners, sessions, manifests), and of each connection at most."""
 
 _PINS = Path("/sys/fs/bpf/ztunnel")
 
@@ -169,8 +177,11 @@ def build_node(
     tunnels = Tunnels(engine, ledger, certificates, patience, dialler.ask)
     hold.subscribe(tunnels.changed)
     mesh = Mesh(settings.node, settings.same_node, True, settings.connect_timeout_seconds, rng, keepalive)
-    inbound = Inbound(engine, hold, live, report)
-    outbound = Outbound(engine, hold, report, redirection, tunnels, direct, mesh, exemption=exemption)
+    room = Shares(_places())
+    inbound = Inbound(engine, hold, live, report, room=room)
+    outbound = Outbound(
+        engine, hold, report, redirection, tunnels, direct, mesh, Calls(room), exemption=exemption
+    )
     handshakes = Handshakes(inbound, ledger, certificates, now)
     forwarding = Forwarding(engine, redirection, hold, report, direct.pods)
     pods = Pods(
@@ -185,6 +196,12 @@ def build_node(
         Follower(direct, hold), MeshAddresses(redirection, hold, settings.node),
         OutsideCalls(engine, redirection, hold, report, direct.pods), forwarding, pods, live, plane,
     )  # fmt: skip
+
+
+def _places() -> int:
+    """Connections that there are descriptors for, when handshakes and files of our own have theirs."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max((hard - HANDSHAKES - _OWN_FILES) // _PER_CONNECTION, 1)
 
 
 def _keepalive(settings: Settings) -> Keepalive | None:

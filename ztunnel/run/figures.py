@@ -46,6 +46,13 @@ def register_figures(node: Node) -> None:
         "Calls that were tried again: their peer was busy, or another endpoint could answer",
         lambda: ledger.retried,
     )
+    room = node.outbound.calls.room
+    figures.gauge("ztunnel_connections", "Connections that the proxy carries", lambda: len(room))
+    figures.counter(
+        "ztunnel_connections_crowded_total",
+        "Connections that ended as the newest of the greediest, because no more could be held",
+        lambda: room.gave_way_total + room.refused_total,
+    )
     figures.counter(
         "ztunnel_hbone_handshakes_failed_total",
         "Connections on 15008 that became no session",
