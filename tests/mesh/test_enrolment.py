@@ -203,7 +203,18 @@ def test_a_pod_that_takes_a_port_of_ours_is_said_to_be_pending_and_taken_in_once
     assert status != 200
     assert "fresh/one" in body
     assert "port 15008 is taken" in body
-    assert mesh.figures("node-1").total("workload_manager_pending_proxy_count") == 1
+    sink = mesh.listen("fresh/one", port=8081)
+    for family in lab.TCP_FAMILIES:
+        # Neither out of it nor into it, from whoever is in the mesh or not, in plaintext or otherwise.
+        assert mesh.call("fresh/one", mesh.address("shop/called", family), 8080).error is not None
+        for caller in ("shop/caller", "shop/called", "node-2"):
+            assert mesh.call(caller, mesh.address("fresh/one", family), sink.port).refused
+            assert mesh.call(caller, mesh.address("fresh/one", family), 15008).refused
+    assert sink.nobody()
+    assert taken.nobody()
+    figures = mesh.figures("node-1")
+    assert figures.total("workload_manager_pending_proxy_count") == 1
+    assert figures.total("ztunnel_pods_pending", namespace="fresh", pod="one", reason="port taken") == 1
     taken.sock.close()
     enrolled(mesh, "node-1", 3)
     assert lab.fetch(names.netns(names.node("node-1")), 15021, "/healthz/ready", {})[0] == 200

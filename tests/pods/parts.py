@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from random import Random
 
 import trio
@@ -81,6 +82,19 @@ class Scratch:
 
     def __exit__(self, *_: object) -> None:
         self.delete()
+
+
+@contextmanager
+def port_taken(name: str) -> Iterator[int]:
+    """A process of this namespace listens on 15008; its id."""
+    code = "import socket,sys; s=socket.create_server(('',15008)); print(flush=True); sys.stdin.read()"
+    words = ["ip", "netns", "exec", name, sys.executable, "-c", code]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdin
+        process.stdout.readline()
+        yield process.pid
+        process.stdin.close()
 
 
 class Lines:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ztunnel.pods.lifecycle import Plan, plan
+from ztunnel.pods.lifecycle import NO_NAMESPACE, Plan, cause_of, plan
 
 CASES = [
     ("a new pod is enrolled", {"a": 1}, {}, Plan(("a",), (), (), ())),
@@ -26,3 +26,18 @@ CASES = [
 )
 def test_the_plan_of(wanted, enrolled, expected):
     assert plan(wanted, enrolled) == expected
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        (NO_NAMESPACE, "no namespace"),
+        ("pod a/b: the namespace /x has the addresses none, the pod 10.0.0.1", "other addresses"),
+        ("pod a/b: port 15008 is taken by a process of the pod; the mesh needs it: x (pid 1)", "port taken"),
+        ("cannot be removed: [Errno 1] x", "not removed"),
+        ("it cannot be repaired: x", "not repaired"),
+        ("pod a/b: [Errno 30] Read-only file system", "kernel"),
+    ],
+)
+def test_a_reason_has_a_short_name_for_a_label(reason, cause) -> None:
+    assert cause_of(reason) == cause

@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import trio
@@ -15,13 +15,14 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.builders import BuiltWorkload, connection
 from tests.kernel.lab import Kernel, Lab, shell
-from tests.pods.parts import NODE, A, B, Node, Scratch, node_of
+from tests.pods.parts import NODE, A, B, Node, Scratch, node_of, port_taken
 from ztunnel.errors import ConnectionFailed
+from ztunnel.flow.drive import drive
 from ztunnel.kernel.sockets import listen_in
 from ztunnel.kernel.way_back import remove_way_back
 from ztunnel.model.connection import Connection
 from ztunnel.pods.serve import GRACE_SECONDS, LOOK_AGAIN_SECONDS, SWEEP_SECONDS, TRY_AGAIN_SECONDS
-from ztunnel.redirect.layout import ListenerKind
+from ztunnel.redirect.layout import ListenerKind, PodFlag
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -192,16 +193,111 @@ async def test_a_pod_that_holds_our_port_is_pending_until_it_lets_go(
     kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
 ) -> None:
     node = made(nodes, kernel, A, B)
-    with listen_in(kernel.lab.a, 15008, 1):
+    there = kernel.listen(kernel.lab.x, 0)
+    away = there.getsockname()[1]
+    with port_taken(kernel.lab.names["a"]) as pid:
         async with node.running():
             assert node.state == {"a": "Pending", "b": "Up"}
             await trio.sleep(5 * LOOK_AGAIN_SECONDS)
-            assert len(node.log.about("port 15008 is taken by a process of the pod")) == 1
-            assert set(kernel.redirection.enrolled()) == {kernel.lab.b.cookie}
-            assert "15008" in node.readiness.render(0.0)[1]
+            (line,) = node.log.about("port 15008 is taken by a process of the pod")
+            assert f"(pid {pid})" in line
+            assert f"(pid {pid})" in node.readiness.render(0.0)[1]
+            assert pending(node) == {("default", "a", "port taken"): 1}
+            # Nothing of it is in plaintext meanwhile, and nothing of it is left.
+            for caller, host, port in ((kernel.lab.a, "10.78.0.2", away), (kernel.lab.x, "10.77.0.2", 15008)):
+                with pytest.raises(ConnectionRefusedError):
+                    kernel.connect(caller, host, port)
+            assert (kernel.count("connect_pending"), kernel.count("inbound_pending")) == (1, 1)
+            assert kernel.lab.a.read_sysctl(FWMARK) == "0"
+        # The process ends, and nothing changes.
+        with pytest.raises(ConnectionRefusedError):
+            kernel.connect(kernel.lab.a, "10.78.0.2", away)
     node = made(nodes, kernel, A, B)
     async with node.running():
         assert node.state == {"a": "Up", "b": "Up"}
+        assert pending(node) == {}
+        kernel.connect(kernel.lab.a, "10.78.0.2", away)
+        node.desk.publish(A.plain(), B)
+        await trio.sleep(2 * GRACE_SECONDS)
+
+
+async def test_a_pod_that_could_not_be_enrolled_is_free_when_it_is_not_wanted_any_more(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    node = made(nodes, kernel, A)
+    there = kernel.listen(kernel.lab.x, 0)
+    with port_taken(kernel.lab.names["a"]):
+        async with node.running():
+            assert node.state == {"a": "Pending"}
+            with pytest.raises(ConnectionRefusedError):
+                kernel.connect(kernel.lab.a, "10.78.0.2", there.getsockname()[1])
+            node.desk.publish(A.plain())
+            await wait_all_tasks_blocked()
+            assert node.state == {}
+            assert kernel.redirection.enrolled() == {}
+            kernel.connect(kernel.lab.a, "10.78.0.2", there.getsockname()[1])
+
+
+async def test_a_pod_is_refused_from_the_first_moment_of_its_namespace(
+    kernel: Kernel, nodes: ExitStack
+) -> None:
+    """By the real clock: the kernel tells of the namespace, nobody waits for the next look."""
+    with Scratch("10.9.0.1/24", "fd09::1/64") as scratch:
+        scratch.delete()
+        pod = A.identified_by("Kubernetes//Pod/default/s").at("10.9.0.1", "fd09::1")
+        node = Node(kernel.redirection, scratch.path, pod)
+        nodes.callback(node.close)
+        async with node.running(), trio.open_nursery() as nursery:
+            nursery.start_soon(drive, node.engine)
+            assert pending(node) == {("default", "a", "no namespace"): 1}
+            await trio.sleep(4 * TRY_AGAIN_SECONDS)  # it is looked for at the slowest now
+            addresses, scratch.addresses = scratch.addresses, ()
+            begun = trio.current_time()
+            scratch.add()
+            with trio.fail_after(2):
+                while not kernel.redirection.enrolled():  # noqa: ASYNC110 (the kernel tells nobody)
+                    await trio.sleep(0.002)
+            assert trio.current_time() - begun < 2
+            (refused,) = kernel.redirection.enrolled().values()
+            assert refused.flags is PodFlag.REFUSED
+            assert pending(node) == {("default", "a", "other addresses"): 1}
+            for address in addresses:
+                scratch.address("add", address)
+            with trio.fail_after(5):
+                while node.state != {"s": "Up"}:  # noqa: ASYNC110
+                    await trio.sleep(0.002)
+            (enrolled,) = kernel.redirection.enrolled().values()
+            assert enrolled.flags is PodFlag.NONE
+            node.desk.publish(removed=[pod.uid])
+            with trio.fail_after(5):
+                while kernel.redirection.enrolled():  # noqa: ASYNC110
+                    await trio.sleep(0.002)
+            nursery.cancel_scope.cancel()
+
+
+async def test_what_a_pod_may_forward_follows_its_annotation(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    node = made(nodes, kernel, A)
+
+    def flags() -> PodFlag:
+        return kernel.redirection.enrolled()[kernel.lab.a.cookie].flags
+
+    async with node.running():
+        assert flags() is PodFlag.NONE
+        node.desk.publish(replace(A, forwards=True))
+        await wait_all_tasks_blocked()
+        assert flags() is PodFlag.FORWARDS
+        node.desk.publish(A)
+        await wait_all_tasks_blocked()
+        assert flags() is PodFlag.NONE
+        assert len(node.log.about("pod forwards")) == 2
+
+
+def pending(node: Node) -> dict[tuple[str, ...], float]:
+    """The figure of pods that are pending."""
+    families = node.figures.families()
+    return dict(next((each.samples for each in families if each.name == "ztunnel_pods_pending"), ()))
 
 
 async def test_a_namespace_replaced_under_the_same_name_is_another_pod(

@@ -44,7 +44,15 @@ class Listeners:
 
 
 class CannotEnroll(Exception):
-    """A pod cannot be enrolled now; the message says why and what to do. It is tried again."""
+    """A pod cannot be enrolled now; the message says why and what to do. It is tried again.
+
+    Attributes:
+        port: which one is taken, 0 for none.
+    """
+
+    def __init__(self, message: str, port: int = 0) -> None:
+        super().__init__(message)
+        self.port = port
 
 
 @dataclass(slots=True, eq=False)
@@ -269,7 +277,8 @@ def _listen(undo: ExitStack, netns: NetworkNamespace, pod: str, listening: Liste
         if error.errno != errno.EADDRINUSE:
             raise
         raise CannotEnroll(
-            f"{pod}: port {HBONE_PORT} is taken by a process of the pod; the mesh needs it in each pod"
+            f"{pod}: port {HBONE_PORT} is taken by a process of the pod; the mesh needs it in each pod",
+            HBONE_PORT,
         ) from error
     outbound, inbound = (
         undo.enter_context(listen_nowhere(netns, capture.LISTENER_PORTS, BACKLOG, listening))

@@ -14,6 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+NO_NAMESPACE: Final = "its network namespace is not there yet"
+_CAUSES = (
+    (NO_NAMESPACE, "no namespace"),
+    ("has the addresses", "other addresses"),
+    (" is taken by ", "port taken"),
+    ("cannot be removed", "not removed"),
+    ("cannot be repaired", "not repaired"),
+)
+
+
+def cause_of(reason: str) -> str:
+    """A reason in one of a few words, for a label; what is not known by its words is the kernel's."""
+    return next((cause for words, cause in _CAUSES if words in reason), "kernel")
 
 
 @dataclass(frozen=True, slots=True)

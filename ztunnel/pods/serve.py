@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import trio
 
+from ztunnel.kernel.netns import current
 from ztunnel.kernel.sockets import DUAL_STACK, Listening
 from ztunnel.model.workload import Workload
 from ztunnel.pods.enroll import (
@@ -27,7 +28,9 @@ from ztunnel.pods.enroll import (
 )
 from ztunnel.pods.find import NamedNamespaces
 from ztunnel.pods.hold import Held, Ways
-from ztunnel.pods.lifecycle import plan
+from ztunnel.pods.lifecycle import NO_NAMESPACE, cause_of, plan
+from ztunnel.pods.refuse import Holders, Refusals
+from ztunnel.pods.watch import LOOK_AGAIN_SECONDS, TRY_AGAIN_SECONDS, Arrivals
 from ztunnel.redirect.attach import EnrolledPod
 from ztunnel.redirect.layout import ListenerKind
 from ztunnel.state.delta import Change
@@ -40,19 +43,14 @@ from ztunnel.telemetry.repairs import Repairs
 
 __all__ = ["GRACE_SECONDS", "LOOK_AGAIN_SECONDS", "SWEEP_SECONDS", "TRY_AGAIN_SECONDS", "Pods", "Ways"]
 
-LOOK_AGAIN_SECONDS = 2.0
 SWEEP_SECONDS = 5.0
 """How often everything in a pod's namespace is looked at, whether the kernel has told of a change or not: of
 sysctls it tells nothing."""
-
-TRY_AGAIN_SECONDS = 0.25
-"""While a pod is pending: maybe its addresses are just being set, and it is not in the mesh yet."""
 
 GRACE_SECONDS = 2.0
 """How long a pod that was removed still answers on its ports: other nodes hear of it within a second."""
 
 _READINESS = "pods"
-_NO_NAMESPACE = "its network namespace is not there yet"
 
 
 class Reports(NamedTuple):
@@ -81,7 +79,12 @@ class Pods:
         self._parting: dict[str, Held] = {}
         self._strangers: dict[int, EnrolledPod] = {}
         self._pending: dict[str, str] = {}
+        self._refusals = Refusals(self._redirection)
+        self._holders = Holders()
+        self._arrivals = Arrivals(ways.outbound.engine, self._stir)
         self._told: dict[str, str] = {}
+        with current() as home:
+            self._home = home.cookie
         self._stopping = False
         self._look_at = 0.0
         self._stirred = trio.Event()
@@ -95,16 +98,19 @@ class Pods:
         Started when every pod that could be enrolled is.
         """
         self._strangers = self._redirection.enrolled()
+        self._arrivals.open()
         try:
             async with trio.open_nursery() as graces:
                 await self._reconcile(graces)
                 task_status.started()
                 while True:
-                    with trio.move_on_after(TRY_AGAIN_SECONDS if self._pending else LOOK_AGAIN_SECONDS):
+                    with trio.move_on_after(self._arrivals.pause(bool(self._pending))):
                         await self._stirred.wait()
                     self._stirred = trio.Event()
                     await self._reconcile(graces)
         finally:
+            self._arrivals.close()
+            self._refusals.close()
             for held in (*self._held.values(), *self._parting.values()):
                 held.let_go()
             self._held.clear()
@@ -141,6 +147,20 @@ class Pods:
             self.outside,
             ["namespace", "pod"],
         )
+        figures.gauge(
+            "ztunnel_pods_pending",
+            "Pods that are wanted in the mesh and are not in it: nothing leaves or reaches them meanwhile",
+            self.pending,
+            ["namespace", "pod", "reason"],
+        )
+
+    def pending(self) -> list[Sample]:
+        """The pods that are wanted in the mesh and are not in it, or not as they have to be."""
+        world = self._hold.world
+        known = ((world.workload(uid), why) for uid, why in self._pending.items())
+        return [
+            ((workload.namespace, workload.name, cause_of(why)), 1.0) for workload, why in known if workload
+        ]
 
     def dump(self) -> dict[str, object]:
         """The pods by uid, for the configuration dump: `Up`, `Draining` (removed, with connections) or
@@ -161,14 +181,16 @@ class Pods:
         wanted = {each.uid: each for each in self._hold.world.on_node(self._node) if each.enrolled}
         found = {uid: self._find.inode_of(workload) for uid, workload in wanted.items()}
         todo = plan(found, {uid: (held.inode, held.exists) for uid, held in self._held.items()})
-        self._pending = dict.fromkeys(todo.waiting, _NO_NAMESPACE)
+        self._pending = dict.fromkeys(todo.waiting, NO_NAMESPACE)
         for uid in todo.drop:
             self._drop(uid)
         for uid in todo.withdraw:
             self._withdraw(uid, graces)
         for uid in todo.enroll if not self._stopping else ():
-            self._enroll_pod(wanted[uid], found[uid])
+            port = self._enroll_pod(wanted[uid], found[uid])
+            await self._name_holder(wanted[uid], port)
             await trio.lowlevel.checkpoint()
+        self._settle_refusals(wanted)
         await self._refresh(wanted)
         self._let_go()
         self._withdraw_strangers(wanted)
@@ -176,7 +198,8 @@ class Pods:
 
     # Enrolling.
 
-    def _enroll_pod(self, workload: Workload, inode: int | None) -> None:
+    def _enroll_pod(self, workload: Workload, inode: int | None) -> int:
+        """Enroll it, or have it refused. Returns the port that somebody has taken from us, mostly 0."""
         uid = workload.uid
         held = self._parting.get(uid)
         if held is not None and held.inode != inode:
@@ -190,7 +213,8 @@ class Pods:
             held.listen()
         except (CannotEnroll, OSError) as error:
             self._pending[uid] = str(error)
-            return
+            self._refuse(workload)
+            return error.port if isinstance(error, CannotEnroll) else 0
         held.go_on()
         self._held[uid] = self._parting.pop(uid)
         self._networks[uid] = held.enrolled.network
@@ -198,6 +222,33 @@ class Pods:
         if self._figures is not None:
             self._figures.started()
         self._log.info("pod enrolled", pod=f"{workload.namespace}/{workload.name}", netns=held.path)
+        return 0
+
+    def _refuse(self, workload: Workload) -> None:
+        """Until it is enrolled nothing leaves or reaches it."""
+        uid, path = workload.uid, self._find.path_of(workload)
+        others = {**self._held, **self._parting}
+        spared = {self._home, *(each.enrolled.network.cookie for one, each in others.items() if one != uid)}
+        try:
+            cookie = self._refusals.refuse(uid, path, workload.addresses, spared)
+        except OSError as error:
+            self._pending[uid] += f"; and it cannot be refused: {error}"
+            return
+        if cookie is not None:
+            self._strangers.pop(cookie, None)
+
+    def _settle_refusals(self, wanted: Mapping[str, Workload]) -> None:
+        pending = [uid for uid in self._pending if uid in wanted and uid not in self._held]
+        try:
+            self._refusals.settle(pending, {each.enrolled.network.cookie for each in self._held.values()})
+        except OSError as error:
+            self._log.warn("refused pod not let go", error=str(error))
+
+    async def _name_holder(self, workload: Workload, port: int) -> None:
+        """Say which process has taken our port."""
+        if port:
+            who = await self._holders.find(self._find.path_of(workload), port)
+            self._pending[workload.uid] += f": {who}" if who else ""
 
     def _enroll(self, workload: Workload) -> Held:
         path = self._find.path_of(workload)

@@ -7,13 +7,14 @@ belongs to one thread. Closing it changes nothing in the kernel: pinned links go
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from ztunnel.errors import Unsupported
 from ztunnel.kernel import bpf
-from ztunnel.kernel.bpf import Map
+from ztunnel.kernel.bpf import NOEXIST, Map
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.model.address import Endpoint, IPAddress, pack16
 from ztunnel.redirect.enforce import Addresses, Admissions, Slots, Verdicts
@@ -210,7 +211,8 @@ class Redirection:
         self._maps["enrolled"].put(key, push_pod(pod.ipv4, pod.ipv6, PodFlag.REFUSED))
         self._verdicts.begin(pod.cookie)
         for ip in pod.addresses:
-            self._maps["owners"].put(pack16(ip), key)
+            with suppress(FileExistsError):  # where the namespace is not the pod's, it is another's
+                self._maps["owners"].put(pack16(ip), key, NOEXIST)
         self._attach(pod)
         if self.forwards.supported:
             self.forwards.attach(pod.netns, pod.uplinks)

@@ -1,0 +1,113 @@
+"""Keeps pods that are wanted in the mesh and are not in it from talking in plaintext: nothing leaves or
+reaches them, from the moment in which their namespace is found until they are enrolled or not wanted any
+more.
+
+A namespace is refused by what it is, also before it has addresses. It is let go when it is another one that
+stands at its path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import suppress
+
+import trio
+
+from ztunnel.kernel.netlink import addresses, interfaces
+from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.kernel.processes import holder
+from ztunnel.model.address import IPAddress
+from ztunnel.pods.find import inode_at
+from ztunnel.redirect.attach import PodNetwork, Redirection
+
+HOLDER_SECONDS = 5.0
+"""How long the answer counts."""
+
+
+class Refusals:
+    """The pods of one node that are refused, by uid."""
+
+    def __init__(self, redirection: Redirection) -> None:
+        self._redirection = redirection
+        self._refused: dict[str, PodNetwork] = {}
+
+    def __contains__(self, uid: object) -> bool:
+        return uid in self._refused
+
+    def refuse(self, uid: str, path: str, home: Collection[IPAddress], spared: Collection[int]) -> int | None:
+        """Refuse the pod whose namespace is at `path`; harmless if it is refused already.
+
+        Args:
+            home: the addresses that the world knows it by.
+            spared: cookies of namespaces that are others': a wrong path must not cut them off.
+
+        Returns:
+            The namespace's cookie; None where it is spared.
+
+        Raises:
+            OSError: it is not there, or the kernel refuses.
+        """
+        before = self._refused.get(uid)
+        if before is not None and inode_at(path) == before.netns.inode:
+            network = _network(before.netns, home)
+        else:
+            if before is not None:
+                self._let_go(uid, ())
+            netns = NetworkNamespace.open(path)
+            if netns.cookie in spared:
+                netns.close()
+                return None
+            network = _network(netns, home)
+        self._refused[uid] = network
+        if before is None or network != before:
+            self._redirection.refuse(network)
+        return network.cookie
+
+    def settle(self, pending: Collection[str], enrolled: Collection[int]) -> None:
+        """Let go of those that are not pending any more, and of namespaces that have gone. Raises OSError,
+        and may be called again.
+
+        Args:
+            enrolled: cookies of the pods that are in the mesh: they stay captured.
+        """
+        for uid, network in tuple(self._refused.items()):
+            if uid not in pending or inode_at(network.netns.path) != network.netns.inode:
+                self._let_go(uid, enrolled)
+
+    def close(self) -> None:
+        """The process ends: they stay refused."""
+        for network in self._refused.values():
+            network.netns.close()
+        self._refused.clear()
+
+    def _let_go(self, uid: str, enrolled: Collection[int]) -> None:
+        network = self._refused[uid]
+        if network.cookie not in enrolled:
+            self._redirection.withdraw(network)
+        del self._refused[uid]
+        network.netns.close()
+
+
+def _network(netns: NetworkNamespace, home: Collection[IPAddress]) -> PodNetwork:
+    """As far as it can be seen: a namespace that is being set up has no addresses yet."""
+    found: tuple[IPAddress, ...] = ()
+    uplinks: tuple[int, ...] = ()
+    with suppress(OSError):
+        found, uplinks = addresses(netns), interfaces(netns, home)
+    return PodNetwork(netns.cookie, netns, None, None, found, uplinks)
+
+
+class Holders:
+    """Which processes hold ports of ours; looked for in a thread, and not at every question."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], tuple[float, str]] = {}
+
+    async def find(self, path: str, port: int) -> str:
+        """As `kernel.processes.holder`."""
+        now = trio.current_time()
+        self._known = {key: seen for key, seen in self._known.items() if seen[0] > now}
+        if (path, port) not in self._known:
+            who = await trio.to_thread.run_sync(holder, path, port)
+            self._known[path, port] = now + HOLDER_SECONDS, who
+        return self._known[path, port][1]
