@@ -25,8 +25,8 @@ from ztunnel.model.policy import (
     ServiceAccountMatch,
     StringMatch,
 )
-from ztunnel.model.service import IpFamilies, LoadBalancing, Port, Scope, Service, ServiceName
-from ztunnel.model.workload import Locality, SameNode, TunnelProtocol, Waypoint, Workload, WorkloadKind
+from ztunnel.model.service import IpFamilies, LoadBalancing, Port, Scope, Service, ServiceName, Waypoint
+from ztunnel.model.workload import Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
 from ztunnel.state.delta import apply
 from ztunnel.state.world import World
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,9 @@ IMPURE = words("""
     shutil ctypes bcc pyroute2
 """)
 MACHINE_DOORS = {"ctypes", "bcc", "pyroute2"}  # only kernel/ opens them
+
+# A tunnel and its session.
+KNOWN_CIRCLE = words("hbone/answer hbone/ask hbone/carry hbone/join")
 
 # Where every error ends: one flow, one connection or one request ends of it, and is counted.
 BOUNDARIES = {"run/reporting", "flow/engine"}
@@ -133,3 +136,28 @@ def test_a_program_for_the_kernel_is_short(path: Path) -> None:
 def test_what_is_to_be_done_has_an_issue(path: Path) -> None:
     marks = [line for line in path.read_text().splitlines() if re.search(r"\b(TODO|FIXME|XXX|HACK)\b", line)]
     assert not [line for line in marks if not re.search(r"#\d+", line)]
+
+
+def circles(knows: Mapping[Path, set[Path]]) -> list[set[Path]]:
+    """Groups of modules of which each knows every other one, be it by way of others."""
+    reached = {path: set(known) for path, known in knows.items()}
+    for middle in knows:
+        for known in reached.values():
+            if middle in known:
+                known |= reached[middle]
+    found = [
+        {other for other in knows if path in reached[other] and other in reached[path]} for path in knows
+    ]
+    return [group for number, group in enumerate(found) if len(group) > 1 and group not in found[:number]]
+
+
+def test_modules_know_each_other_in_one_direction() -> None:
+    knows = {path: our_modules(imported(path)) - {path} for path in MODULES}
+    found = [{station(path) for path in group} for group in circles(knows)]
+    assert not [group for group in found if not group <= KNOWN_CIRCLE]
+
+
+def test_a_circle_is_found() -> None:
+    a, b, c, d = (Path(name) for name in "abcd")
+    assert circles({a: {b}, b: {c}, c: {a}, d: {a}}) == [{a, b, c}]
+    assert circles({a: {b}, b: {c}, c: set(), d: {a}}) == []

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from ztunnel.errors import PeerError
 from ztunnel.model.address import canonical
-from ztunnel.model.service import IpFamilies, LoadBalancing, Port, Scope, Service, ServiceName
-from ztunnel.model.workload import Locality, SameNode, TunnelProtocol, Waypoint, Workload, WorkloadKind
+from ztunnel.model.service import IpFamilies, LoadBalancing, Port, Scope, Service, ServiceName, Waypoint
+from ztunnel.model.workload import Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
 from ztunnel.xds.address import (
     FORWARDING,
     SAME_NODE,

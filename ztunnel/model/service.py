@@ -1,15 +1,12 @@
-"""A service: a name, virtual addresses and ports, as Istio's workload.proto describes it."""
+"""A service: a name, virtual addresses, ports and a waypoint, as Istio's workload.proto describes it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ztunnel.model.address import IPAddress
-
-if TYPE_CHECKING:
-    from ztunnel.model.workload import Waypoint
 
 
 class ServiceName(NamedTuple):
@@ -57,6 +54,15 @@ class IpFamilies(Enum):
     IPV4_ONLY = 1
     IPV6_ONLY = 2
     DUAL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Waypoint:
+    """Where traffic for a workload or service has to pass: a service's name, or an address of a network."""
+
+    service: ServiceName | None
+    address: IPAddress | None
+    hbone_port: int = 15008
 
 
 @dataclass(frozen=True, slots=True)

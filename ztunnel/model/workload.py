@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from ztunnel.model.address import IPAddress
 from ztunnel.model.identity import SpiffeId
-from ztunnel.model.service import Port, ServiceName
+from ztunnel.model.service import Port, ServiceName, Waypoint
 
 # One object for each identity: it is asked for with every connection, and compared and hashed as a key.
 _identity = lru_cache(65536)(SpiffeId)
@@ -50,15 +50,6 @@ class Locality:
     region: str = ""
     zone: str = ""
     subzone: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Waypoint:
-    """Where traffic for a workload or service has to pass: a service's name, or an address of a network."""
-
-    service: ServiceName | None
-    address: IPAddress | None
-    hbone_port: int = 15008
 
 
 @dataclass(frozen=True, slots=True)

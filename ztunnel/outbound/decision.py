@@ -28,8 +28,8 @@ from ztunnel.authz.direct import allows_direct, connection_between
 from ztunnel.errors import NoDestination
 from ztunnel.model.address import Endpoint, IPAddress, OriginalDestination
 from ztunnel.model.identity import SpiffeId
-from ztunnel.model.service import LoadBalancing, Service
-from ztunnel.model.workload import SameNode, TunnelProtocol, Waypoint, Workload
+from ztunnel.model.service import LoadBalancing, Service, Waypoint
+from ztunnel.model.workload import SameNode, TunnelProtocol, Workload
 from ztunnel.state.balancer import Choice, Rng, choose, honour, why_none
 from ztunnel.state.lookup import HBONE_PORT, ILLEGAL_PORTS, is_waypoint, service_at
 from ztunnel.state.world import Served, World

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 from ztunnel.model.address import IPAddress
-from ztunnel.model.service import IpFamilies, Service
-from ztunnel.model.workload import TunnelProtocol, Waypoint, Workload
+from ztunnel.model.service import IpFamilies, Service, Waypoint
+from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.state.world import World
 
 OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT = 15001, 15006, 15008

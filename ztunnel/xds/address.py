@@ -15,8 +15,8 @@ from google.protobuf.wrappers_pb2 import BoolValue, StringValue
 
 from ztunnel.errors import PeerError
 from ztunnel.model.address import IPAddress, parse_packed
-from ztunnel.model.service import IpFamilies, LoadBalancing, Port, Scope, Service, ServiceName
-from ztunnel.model.workload import Locality, SameNode, TunnelProtocol, Waypoint, Workload, WorkloadKind
+from ztunnel.model.service import IpFamilies, LoadBalancing, Port, Scope, Service, ServiceName, Waypoint
+from ztunnel.model.workload import Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
 from ztunnel.xds.pb import workload_pb2 as pb
 
 SAME_NODE: Final = "ztunnel.io/same-node"
