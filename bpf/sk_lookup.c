@@ -30,6 +30,7 @@ static __always_inline void arriving(struct bpf_sk_lookup *ctx, struct tuple *fl
 	flow->destination_port = ctx->local_port;
 }
 
+/* By its addresses alone, which a datagram does not prove. */
 static __always_inline bool is_own(struct tuple *flow)
 {
 	if (same(&flow->source, &flow->destination))
@@ -45,9 +46,8 @@ static __always_inline bool is_pending(struct tuple *flow)
 	return pod && pod->flags & POD_REFUSED;
 }
 
-static __always_inline bool is_admitted(struct tuple *flow)
+static __always_inline bool is_admitted(const struct admission *admission)
 {
-	struct admission *admission = admitted.lookup(flow);
 	if (!admission)
 		return false;
 	if (!admission->destination || is_current(admission->destination, admission->generation))
@@ -87,19 +87,23 @@ int sk_lookup(struct bpf_sk_lookup *ctx)
 	arriving(ctx, &flow);
 	if (is_local(&flow.destination))
 		return inbound(INBOUND_LOOPBACK, PASS);
-	if (ctx->protocol == TCP && is_captured(&flow))
+	if (ctx->protocol != TCP) {
+		if (flow.destination_port == DNS_PORT && !is_own(&flow))
+			return inbound(INBOUND_DNS, DROP);
+		return inbound(INBOUND_NOT_TCP, PASS);
+	}
+	if (is_captured(&flow))
 		return to_proxy(ctx, &flow, OUTBOUND, OUTBOUND_ASSIGNED);
-	if (is_own(&flow))
+	struct admission *admission = admitted.lookup(&flow);
+	if (admission && admission->kind == BY_SELF)
 		return inbound(INBOUND_OWN, PASS);
 	if (flow.destination_port == DNS_PORT)
 		return inbound(INBOUND_DNS, DROP);
-	if (ctx->protocol != TCP)
-		return inbound(INBOUND_NOT_TCP, PASS);
 	if (is_pending(&flow))
 		return inbound(INBOUND_PENDING, DROP);
 	if (flow.destination_port == HBONE_PORT)
 		return inbound(INBOUND_HBONE, PASS);
-	if (is_admitted(&flow))
+	if (is_admitted(admission))
 		return inbound(INBOUND_ADMITTED, PASS);
 	return to_proxy(ctx, &flow, INBOUND, INBOUND_CAPTURED);
 }

@@ -11,12 +11,13 @@ static __always_inline void calls(struct bpf_sock_ops *ctx)
 	struct intent *intent = intents.lookup(&socket);
 	if (!intent) {
 		struct outside *call = outside.lookup(&socket);
-		if (!call) {
-			dialled(ctx, &flow);
+		if (call && !same(&flow.source, &flow.destination)) {
+			call->flow = flow;
+			watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
 			return;
 		}
-		call->flow = flow;
-		watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
+		outside.delete(&socket);
+		dialled(ctx, &flow);
 		return;
 	}
 	intent->flow = flow;
@@ -68,9 +69,9 @@ static __always_inline void accepted(struct bpf_sock_ops *ctx)
 	struct admission *admission = admitted.lookup(&flow);
 	if (!admission)
 		return;
-	/* It has done its work: no second SYN passes by it, however long the proxy's end outlives this one.
+	/* It has done its work: no second SYN passes by it, however long the opener's end outlives this one.
 	 */
-	if (admission->kind == BY_PROXY)
+	if (admission->kind == BY_PROXY || admission->kind == BY_SELF)
 		admitted.delete(&flow);
 	if (admission->kind != BY_VERDICT)
 		return;

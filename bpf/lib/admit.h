@@ -27,25 +27,43 @@ static __always_inline bool admit(struct tuple *flow, u64 destination, u64 gener
 	return false;
 }
 
+/* A call within a pod. What is on the wire proves nothing: anybody may send a SYN that claims the pod's own
+ * address. */
+static __always_inline void admit_within(struct bpf_sock_ops *ctx, u64 netns, struct tuple *flow)
+{
+	u64 cgroup = current_cgroup(), *source = owners.lookup(&flow->source);
+	bool proxy = own_cgroups.lookup(&cgroup);
+	/* A process may show somebody else's address, if it may: then it is judged as he. */
+	if (!proxy && !same(&flow->source, &flow->destination) && (!source || *source != netns))
+		return;
+	if (!admit(flow, 0, 0, proxy ? BY_PROXY : BY_SELF))
+		return;
+	count(proxy ? ADMITTED_PROXY : ADMITTED_SELF);
+	watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+/* A socket's own address is its pod's, so a call to the same one stays within the pod, whether we know the
+ * address or not. */
+static __always_inline bool stays_within(u64 netns, const struct tuple *flow)
+{
+	return same(&flow->source, &flow->destination) && enrolled.lookup(&netns);
+}
+
 /* A SYN without an intent: the proxy's own, whose admission dies with it, or a process of the node. The proxy
  * calls a pod's application from within the pod, once it has judged who asks; of other calls it tells itself.
  */
 static __always_inline void dialled(struct bpf_sock_ops *ctx, struct tuple *flow)
 {
-	u64 netns = netns_cookie(ctx), cgroup = current_cgroup();
+	u64 netns = netns_cookie(ctx);
 	u64 *owner = owners.lookup(&flow->destination);
-	if (!owner)
-		return;
-	if (*owner == netns) {
-		/* The pod calls itself, maybe from ports on which a call was captured that nobody has taken.
-		 */
+	if (owner ? *owner == netns : stays_within(netns, flow)) {
+		/* Maybe from ports on which a call was captured that nobody has taken. */
 		forget_caller(netns, flow);
-		if (own_cgroups.lookup(&cgroup) && admit(flow, 0, 0, BY_PROXY)) {
-			count(ADMITTED_PROXY);
-			watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
-		}
+		admit_within(ctx, netns, flow);
 		return;
 	}
+	if (!owner)
+		return;
 	struct admission *known = admitted.lookup(flow);
 	if (known && known->kind == BY_PROXY) {
 		watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);

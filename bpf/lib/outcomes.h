@@ -29,11 +29,12 @@ enum outcome {
 	INTENT_MISMATCH = 26,	   /* a socket went elsewhere than its connect said */
 	SERVED_NOT_STORED = 27,	   /* no room: the server's end of a direct flow goes uncounted */
 	RECORD_LOST = 28,	   /* the ring buffer was full */
+	ADMITTED_SELF = 30,	   /* a pod's call of itself may pass */
 	ADMITTED_PROXY = 29,	   /* the proxy's call of an application may pass */
 	/* sk_lookup */
 	INBOUND_NOT_TCP = 40,
 	INBOUND_LOOPBACK = 41,
-	INBOUND_OWN = 42,	   /* from an address of the pod itself */
+	INBOUND_OWN = 42,	   /* the pod's call of itself */
 	INBOUND_HBONE = 43,	   /* for port 15008 */
 	INBOUND_ADMITTED = 44,	   /* an admitted 4-tuple */
 	INBOUND_STALE = 45,	   /* an admitted 4-tuple of an older generation: captured */

@@ -77,7 +77,7 @@ struct listener {
 };
 _Static_assert(sizeof(struct listener) == 20, "listener");
 
-enum admission_kind { BY_PROXY = 1, BY_VERDICT = 2, BY_NODE = 3 };
+enum admission_kind { BY_PROXY = 1, BY_VERDICT = 2, BY_NODE = 3, BY_SELF = 4 };
 
 /* Why a 4-tuple may reach the application unproxied. A destination of 0 needs no generation. */
 struct admission {

@@ -17,9 +17,9 @@ RECORDED = {
     "forward": 3384,
     "getpeername4": 19,
     "getpeername6": 25,
-    "sk_lookup": 550,
+    "sk_lookup": 661,
     "sock_release": 87,
-    "sockops": 1208,
+    "sockops": 1728,
 }
 
 

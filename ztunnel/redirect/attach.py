@@ -225,10 +225,10 @@ class Redirection:
         """`withdraw` for a pod of which only the cookie is known, e.g. one that vanished while we were
         away."""
         self._maps["enrolled"].drop(NUMBER.pack(cookie))
-        self._disown_addresses(cookie, frozenset())
-        self._verdicts.end(cookie)
         bpf.remove_link(self._pins.pod(cookie))
         self.forwards.detach(cookie)
+        self._disown_addresses(cookie, frozenset())
+        self._verdicts.end(cookie)
 
     def enrolled(self) -> dict[int, EnrolledPod]:
         """The pods that the kernel redirects now, by cookie."""

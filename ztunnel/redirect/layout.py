@@ -54,6 +54,7 @@ class AdmissionKind(IntEnum):
     BY_PROXY = 1
     BY_VERDICT = 2
     BY_NODE = 3
+    BY_SELF = 4
 
 
 class ListenerKind(IntEnum):
@@ -136,6 +137,7 @@ class Outcome(IntEnum):
     SERVED_NOT_STORED = 27
     RECORD_LOST = 28
     ADMITTED_PROXY = 29
+    ADMITTED_SELF = 30
     INBOUND_NOT_TCP = 40
     INBOUND_LOOPBACK = 41
     INBOUND_OWN = 42
