@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 
-from tests.flow.driving import drive, read
+from tests.flow.driving import Clock, drive, read
 from ztunnel.errors import ConnectionFailed, Denied
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
+from ztunnel.flow.linger import STALLED_SECONDS
 from ztunnel.flow.splice import Splice, close_with_reset, splice
 
 Pair = Callable[[], tuple[socket.socket, socket.socket]]
@@ -47,18 +50,37 @@ class Flow:
         return read(sock) == b""
 
 
-def fill(flow: Flow) -> None:
-    """Send until nothing more goes: the server does not read."""
+def fill(flow: Flow, sender: socket.socket) -> int:
+    """Send until nothing more goes, because nobody reads; how much went."""
     data = bytes(1 << 20)
+    sent = 0
 
     def stuck() -> bool:
+        nonlocal sent
         try:
-            flow.client.send(data)
+            sent += sender.send(data)
         except BlockingIOError:
             return not flow.engine.round(0)
         return False
 
     drive(flow.engine, until=stuck)
+    return sent
+
+
+def read_to_the_reset(flow: Flow, sock: socket.socket) -> int:
+    """How many bytes come before a reset."""
+    received = 0
+    try:
+        while part := flow.receive(sock, 1):
+            received += len(part)
+    except ConnectionResetError:
+        return received
+    raise AssertionError("an end, and no reset")
+
+
+def waiting_bytes(sock: socket.socket) -> int:
+    """What a socket's kernel has not sent, or of which it does not know that it arrived (SIOCOUTQ)."""
+    return int.from_bytes(fcntl.ioctl(sock, 0x5411, bytes(4)), sys.byteorder)
 
 
 @pytest.fixture
@@ -139,11 +161,73 @@ def test_a_reset_is_passed_on_and_counts_as_an_end(flow: Flow, first: str) -> No
         read(other)
 
 
-def test_a_reset_is_noticed_while_the_sender_is_not_read(flow: Flow) -> None:
-    fill(flow)
-    close_with_reset(flow.client)
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_what_was_sent_before_a_reset_arrives_before_it(flow: Flow, first: str) -> None:
+    one, other = (flow.client, flow.server) if first == "client" else (flow.server, flow.client)
+    sent = fill(flow, one)
+    held = waiting_bytes(one)
+    close_with_reset(one)
+    received = read_to_the_reset(flow, other)
+    # The kernel of who was reset has thrown away what it had not sent.
+    assert received >= sent - held > 1_000_000
     drive(flow.engine, until=lambda: flow.ends)
     assert flow.ends == [None]
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_an_answer_arrives_although_its_sender_has_not_read_the_question(flow: Flow, first: str) -> None:
+    """A server that answers and closes with unread bytes is reset by its kernel (RFC 1122 4.2.2.13)."""
+    one, other = (flow.client, flow.server) if first == "client" else (flow.server, flow.client)
+    one.send(b"question" * 1000)
+    drive(flow.engine)
+    answer = bytes(range(256)) * 400
+    assert other.send(answer) == len(answer)
+    other.close()
+    one.send(b"more")
+    assert flow.receive(one, len(answer)) == answer
+    assert read_to_the_reset(flow, one) == 0
+    drive(flow.engine, until=lambda: flow.ends)
+    assert flow.ends == [None]
+
+
+def test_who_never_takes_the_last_bytes_of_a_peer_that_was_reset_is_not_waited_for(
+    flow: Flow, clock: Clock
+) -> None:
+    fill(flow, flow.client)
+    close_with_reset(flow.client)
+    drive(flow.engine)
+    clock.move(STALLED_SECONDS - 1)
+    drive(flow.engine)
+    assert flow.ends == []
+    clock.move(2)
+    drive(flow.engine, until=lambda: flow.ends)
+    assert flow.ends == [None]
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+@pytest.mark.parametrize("inline", [0, 1])
+def test_an_urgent_byte_is_urgent_at_the_other_end_and_in_its_place(
+    flow: Flow, first: str, inline: int
+) -> None:
+    one, other = (flow.client, flow.server) if first == "client" else (flow.server, flow.client)
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, inline)
+    one.send(b"abc")
+    one.send(b"!", socket.MSG_OOB)
+    one.send(b"def")
+    drive(flow.engine)
+    assert flow.receive(other, 3) == b"abc"
+    if inline:
+        assert flow.receive(other, 4) == b"!def"
+    else:
+        assert other.recv(1, socket.MSG_OOB) == b"!"
+        assert flow.receive(other, 3) == b"def"
+
+
+def test_an_urgent_byte_with_nothing_around_it_arrives(flow: Flow) -> None:
+    flow.client.send(b"!", socket.MSG_OOB)
+    drive(flow.engine)
+    assert flow.counts.up == 1
+    assert flow.server.recv(1, socket.MSG_OOB) == b"!"
 
 
 def test_a_sender_that_closed_both_ways_while_it_is_not_read_does_not_make_the_engine_spin(
@@ -151,7 +235,7 @@ def test_a_sender_that_closed_both_ways_while_it_is_not_read_does_not_make_the_e
 ) -> None:
     flow.server.shutdown(socket.SHUT_WR)
     assert flow.at_end(flow.client)
-    fill(flow)
+    fill(flow, flow.client)
     flow.client.shutdown(socket.SHUT_WR)
     drive(flow.engine)
     total = flow.counts.up

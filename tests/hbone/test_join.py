@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import sys
 
 import pytest
 
 from tests.flow.driving import read
 from tests.hbone.peers import Lab
 from ztunnel.errors import Denied, Unreachable
-from ztunnel.flow.splice import close_with_reset
+from ztunnel.flow.linger import STALLED_SECONDS, close_with_reset
+
+SIOCOUTQ = 0x5411
+"""What a socket's kernel has not sent, or of which it does not know that it arrived."""
 
 
 def test_bulk_arrives_whole_in_both_directions_at_once(lab: Lab) -> None:
@@ -70,6 +75,75 @@ def test_a_reset_at_one_end_is_a_reset_at_the_other(lab: Lab, first: str) -> Non
     with pytest.raises(ConnectionResetError):
         read(other)
     assert lab.ledger.streams == 0
+
+
+def read_to_the_reset(lab: Lab, sock: socket.socket) -> int:
+    """How many bytes come before a reset."""
+    received = 0
+    try:
+        while part := lab.receive(sock, 1):
+            received += len(part)
+    except ConnectionResetError:
+        return received
+    raise AssertionError("an end, and no reset")
+
+
+@pytest.mark.parametrize("first", ["caller", "app"])
+def test_an_answer_arrives_although_its_sender_has_not_read_the_question(lab: Lab, first: str) -> None:
+    """A server that answers and closes with unread bytes is reset by its kernel (RFC 1122 4.2.2.13)."""
+    client, server = lab.sessions()
+    caller, callee, app = lab.joined(client)
+    one, other = (caller.sock, app) if first == "caller" else (app, caller.sock)
+    lab.send(one, b"question" * 1000)
+    lab.go()
+    answer = bytes(range(256)) * 400
+    assert other.send(answer) == len(answer)
+    other.close()
+    one.send(b"more")
+    assert lab.receive(one, len(answer)) == answer
+    assert read_to_the_reset(lab, one) == 0
+    lab.go()
+    assert caller.log[1:] == [("ended", None)]
+    assert callee.ends == [None]
+    assert client.tunnels == server.tunnels == set()
+
+
+@pytest.mark.parametrize("first", ["caller", "app"])
+def test_what_was_sent_before_a_reset_arrives_before_it_however_slow_the_reader(lab: Lab, first: str) -> None:
+    client, _ = lab.sessions()
+    caller, callee, app = lab.joined(client)
+    one, other = (caller.sock, app) if first == "caller" else (app, caller.sock)
+    sent = lab.fill(one)
+    held = int.from_bytes(fcntl.ioctl(one, SIOCOUTQ, bytes(4)), sys.byteorder)
+    close_with_reset(one)
+    lab.go()
+    # The kernel of who was reset has thrown away what it had not sent.
+    assert read_to_the_reset(lab, other) >= sent - held > 4_000_000
+    lab.go()
+    assert caller.log[1:] == [("ended", None)]
+    assert callee.ends == [None]
+    assert (lab.ledger.streams, lab.ledger.buffered_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("first", ["caller", "app"])
+def test_who_never_takes_the_last_bytes_of_a_peer_that_was_reset_is_not_waited_for(
+    lab: Lab, first: str
+) -> None:
+    client, server = lab.sessions()
+    caller, callee, app = lab.joined(client)
+    one = caller.sock if first == "caller" else app
+    lab.fill(one)
+    close_with_reset(one)
+    lab.go()
+    assert lab.ledger.streams > 0
+    for _ in range(30):
+        lab.clock.move(STALLED_SECONDS / 10)
+        lab.go()
+    assert client.alive
+    assert client.tunnels == server.tunnels == set()
+    assert lab.ledger.buffered_bytes == 0
+    assert caller.log[1:] == [("ended", None)]
+    assert callee.ends == [None]
 
 
 def test_a_slow_reader_stops_the_sender_within_the_window_and_nothing_is_lost(lab: Lab) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.kernel.lab import Kernel, Lab, endpoint, local_of
 from tests.kernel.test_sockets import KEEPALIVE, keepalive_of
 from ztunnel.kernel import sockets
-from ztunnel.kernel.dial import Source, connect_from, dial_socket, keep_source, spoof
+from ztunnel.kernel.dial import Source, connect_from, dial_socket, keep_source, receive_all, spoof
 from ztunnel.kernel.sockets import TcpState
 from ztunnel.model.address import Endpoint
 
@@ -209,3 +209,9 @@ def test_a_source_is_kept_and_its_port_is_chosen_at_connect(kernel: Kernel, sour
     assert dialler.getsockname()[:2] == (source, 0)
     dialler.connect((source.replace("7.0.2", "7.0.3").replace("::2", "::3"), 8080))
     assert kernel.accept(app)[1] == local_of(dialler)
+
+
+def test_a_dialler_that_receives_all_has_room_for_what_an_application_writes_at_once(lab: Lab) -> None:
+    with dial_socket(lab.a, endpoint("10.77.0.9", 1).ip) as dialler:
+        receive_all(dialler)
+        assert dialler.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 6 << 20

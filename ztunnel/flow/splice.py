@@ -8,34 +8,37 @@ reading ── source gave EOF ──> shut (target has had SHUT_WR)
    v │ the target took the rest
 writing (the source is not read: its sender feels the window close)
 ```
+
+A side that was reset takes nothing more. What it had sent before is read to its end and delivered, and then
+the other side is reset as well.
 """
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import socket
 import struct
 from collections.abc import Callable
-from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+from functools import partial
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI
 
 from ztunnel.errors import ConnectionFailed
 from ztunnel.flow.buffer import Backlog
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
+from ztunnel.flow.linger import close_with_reset, give_up_when_stalled, reset_when_sent
+
+__all__ = ["READ_BYTES", "OnEnd", "Splice", "close_with_reset", "splice"]
 
 READ_BYTES = 200_000
-_RESET = struct.pack("ii", 1, 0)
 _PARKED = 1 << 40
+_READ = EPOLLIN | EPOLLPRI
+_SIOCATMARK = 0x8905  # linux/sockios.h: whether the next byte is the urgent one
+_FLAG = struct.Struct("=i")
+_CLOSE, _RESET, _RESET_NOW = range(3)
+"""How a flow ends: in order; with a reset behind all that was sent; with a reset."""
 
 OnEnd = Callable[[ConnectionFailed | None], None]
-
-
-def close_with_reset(sock: socket.socket) -> None:
-    """Close so that the other end sees a reset instead of an orderly end: bytes may be missing."""
-    # Not a TCP socket, or gone already: then a plain close has to do.
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    sock.close()
 
 
 def _over(mask: int) -> None:
@@ -43,9 +46,15 @@ def _over(mask: int) -> None:
 
 
 class _End:
-    """One socket of the flow, with what still has to be written to it."""
+    """One socket of the flow, with what still has to be written to it.
 
-    __slots__ = ("backlog", "events", "fd", "reading", "ready", "sock", "writable")
+    Attributes:
+        reading: it has not given its last byte.
+        writable: it has not had its last byte.
+        broken: it was reset, and takes nothing any more.
+    """
+
+    __slots__ = ("backlog", "broken", "events", "fd", "reading", "ready", "sock", "writable")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -54,6 +63,7 @@ class _End:
         self.events = _PARKED
         self.reading = True
         self.writable = True
+        self.broken = False
         self.ready: Callable[[int], None] = _over
 
 
@@ -70,14 +80,14 @@ class Splice:
         self._inbox = engine.inbox.view[:READ_BYTES]
         for near, far in ((self._opener, self._target), (self._target, self._opener)):
             near.ready = self._ready_of(near, far)
-            self._interest(near, EPOLLIN)
+            self._interest(near, _READ)
 
     def abort(self, error: ConnectionFailed) -> None:
         """End now; both sides see a reset. Nothing happens if the flow has ended already."""
-        self._finish(error, reset=True)
+        self._finish(error, _RESET_NOW)
 
     def _abandon(self, bug: BaseException) -> None:
-        self._finish(ConnectionFailed(f"internal error: {bug!r}"), reset=True)
+        self._finish(ConnectionFailed(f"internal error: {bug!r}"), _RESET_NOW)
 
     def _ready_of(self, near: _End, far: _End) -> Callable[[int], None]:
         def ready(mask: int) -> None:
@@ -85,44 +95,50 @@ class Splice:
                 self._flush(near, far)
             if mask & ~EPOLLOUT and self._on_end is not None:
                 if near.events & EPOLLIN:
-                    self._pass_on(near, far)
-                elif mask & EPOLLERR:
-                    self._finish(None, reset=True)
-                elif mask & EPOLLHUP:
+                    self._pass_on(near, far, mask & EPOLLPRI != 0)
+                elif mask & EPOLLERR and not near.reading:
+                    self._lose(near, far)
+                elif mask & (EPOLLERR | EPOLLHUP):
+                    if mask & EPOLLERR:
+                        self._break(near)
                     self._park(near)
 
         return ready
 
-    def _pass_on(self, near: _End, far: _End) -> None:
+    def _pass_on(self, near: _End, far: _End, urgent: bool) -> None:
         """Read once, write at once; what `far` does not take stops the reading of `near`."""
         inbox = self._inbox
+        # A read ends before an urgent byte: that one goes alone, to be urgent again.
+        alone = urgent and _at_mark(near.sock)
         try:
-            count = near.sock.recv_into(inbox)
+            if alone:
+                near.sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+            count = near.sock.recv_into(inbox, 1) if alone else near.sock.recv_into(inbox)
         except BlockingIOError:
             return
         except OSError:
-            self._finish(None, reset=True)
+            near.reading = False
+            self._lose(near, far)
             return
         if not count:
-            near.reading = False
-            self._interest(near, near.events & ~EPOLLIN)
-            if not far.backlog:
-                self._shut(near, far)
+            self._at_end(near, far)
             return
         if near is self._opener:
             self._counts.up += count
         else:
             self._counts.down += count
+        if far.broken:
+            return
         try:
-            sent = far.sock.send(inbox[:count])
+            sent = far.sock.send(inbox[:count], socket.MSG_OOB if alone else 0)
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._finish(None, reset=True)
+            self._lose(far, near)
             return
         if sent < count:
             far.backlog.append(inbox[sent:count])
-            self._interest(near, near.events & ~EPOLLIN)
+            self._interest(near, near.events & ~_READ)
             self._interest(far, far.events | EPOLLOUT)
 
     def _flush(self, near: _End, far: _End) -> None:
@@ -135,31 +151,67 @@ class Splice:
             except BlockingIOError:
                 return
             except OSError:
-                self._finish(None, reset=True)
+                self._lose(near, far)
                 return
             backlog.drop(sent)
         self._interest(near, near.events & ~EPOLLOUT)
         if far.reading:
-            self._interest(far, far.events | EPOLLIN)
+            self._interest(far, far.events | _READ)
+        elif far.broken:
+            self._finish(None, _RESET)
         else:
             self._shut(far, near)
+
+    def _at_end(self, near: _End, far: _End) -> None:
+        """`near` has given its last byte."""
+        near.reading = False
+        if near.broken:
+            self._lose(near, far)
+            return
+        self._interest(near, near.events & ~_READ)
+        if not far.backlog:
+            self._shut(near, far)
+
+    def _lose(self, near: _End, far: _End) -> None:
+        """`near` was reset. The flow ends when `far` has what `near` had sent before."""
+        self._break(near)
+        near.backlog.clear()
+        if near.reading and not far.broken:
+            self._interest(near, near.events & ~EPOLLOUT)
+            self._interest(far, far.events & ~_READ)
+        elif far.backlog:
+            self._park(near)
+        else:
+            self._finish(None, _RESET)
+
+    def _break(self, end: _End) -> None:
+        if not end.broken:
+            end.broken = True
+            give_up_when_stalled(self._engine, self._moved, partial(self._finish, None, _RESET_NOW))
+
+    def _moved(self) -> int:
+        """How many bytes have found their way; negative when it is over."""
+        if self._on_end is None:
+            return -1
+        waiting = self._opener.backlog.held_bytes + self._target.backlog.held_bytes
+        return self._counts.up + self._counts.down - waiting
 
     def _shut(self, near: _End, far: _End) -> None:
         """`near` has sent its last byte and `far` has taken it: pass the half-close on."""
         far.writable = False
-        if not near.writable:
-            self._finish(None, reset=False)
+        if not near.writable or near.broken or far.broken:
+            self._finish(None, _RESET if near.broken or far.broken else _CLOSE)
             return
         try:
             far.sock.shutdown(socket.SHUT_WR)
         except OSError:
-            self._finish(None, reset=True)
+            self._lose(far, near)
 
     def _park(self, end: _End) -> None:
-        """Both ways of the socket are shut, and it is not its turn to be read: EPOLLHUP would not stop
-        coming."""
-        end.events = _PARKED
-        self._engine.unwatch(end.fd)
+        """It is over, and it is not its turn to be read: EPOLLHUP would not stop coming."""
+        if end.events != _PARKED:
+            end.events = _PARKED
+            self._engine.unwatch(end.fd)
 
     def _interest(self, end: _End, events: int) -> None:
         if events == end.events:
@@ -170,19 +222,25 @@ class Splice:
             self._engine.rewatch(end.fd, events)
         end.events = events & ~_PARKED
 
-    def _finish(self, error: ConnectionFailed | None, reset: bool) -> None:
+    def _finish(self, error: ConnectionFailed | None, how: int) -> None:
         on_end, self._on_end = self._on_end, None
         if on_end is None:
             return
         for end in (self._opener, self._target):
             end.ready = _over  # what it was holds the splice: a cycle, the garbage collector's to find
             if end.events != _PARKED:
-                self._engine.forget(end.fd)
-            if reset:
-                close_with_reset(end.sock)
-            else:
+                self._engine.unwatch(end.fd) if how == _RESET else self._engine.forget(end.fd)
+            if how == _CLOSE:
                 end.sock.close()
+            elif how == _RESET and not end.broken:
+                reset_when_sent(self._engine, end.sock)
+            else:
+                close_with_reset(end.sock)
         on_end(error)
+
+
+def _at_mark(sock: socket.socket) -> bool:
+    return bool(_FLAG.unpack(fcntl.ioctl(sock.fileno(), _SIOCATMARK, bytes(_FLAG.size)))[0])
 
 
 def splice(

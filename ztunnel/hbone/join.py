@@ -10,9 +10,8 @@ client:  waiting ── 200 ──> joined            server:  asked ── acce
             │ other status: refused                       │ refuse / reset by the peer: over
             │ anything else: lost
 joined:  app FIN -> END_STREAM    END_STREAM -> shutdown(SHUT_WR)    both -> over
-         app reset -> RST_STREAM(CANCEL)    RST_STREAM -> the app gets what came, then an end; a reset where
-         bytes
-                                                           may be missing
+         app reset -> what it had sent, then RST_STREAM(CANCEL)
+         RST_STREAM, session lost -> the app gets what came, then an end; a reset where bytes may be missing
 ```
 """
 
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING
 from ztunnel.errors import ConnectionFailed, Unreachable
 from ztunnel.flow.buffer import Backlog
 from ztunnel.flow.flow import Counts
-from ztunnel.flow.splice import close_with_reset
+from ztunnel.flow.linger import close_with_reset, give_up_when_stalled, reset_when_sent
 from ztunnel.hbone.budget import UPDATES_PER_FRAME
 from ztunnel.hbone.frame import HEADER, HEADER_BYTES, Code, code_name
 from ztunnel.hbone.stream import Stream
@@ -52,6 +51,7 @@ class Tunnel(Stream):
     __slots__ = (
         "_app",
         "_backlog",
+        "_broken",
         "_counts",
         "_events",
         "_fd",
@@ -75,6 +75,8 @@ class Tunnel(Stream):
         self._events = _UNWATCHED
         self._reading = False
         self._over = False
+        # The application was reset, and is only read any more.
+        self._broken = False
         self._backlog = Backlog()
         self._counts = Counts()
         # What to do when the backlog is empty: the error to report, and whether the application gets a reset.
@@ -144,10 +146,12 @@ class Tunnel(Stream):
             return
         if self._events & EPOLLIN:
             self._read(mask & EPOLLRDHUP != 0)
-        elif mask & EPOLLERR:
+        elif mask & EPOLLERR and not self._reading:
             self._app_gone()
-        elif mask & EPOLLHUP:
-            # Both ways are shut, and it is not the time to read what is left: EPOLLHUP would not stop coming.
+        elif mask & (EPOLLERR | EPOLLHUP):
+            # It is over, and it is not the time to read what is left: EPOLLHUP would not stop coming.
+            if mask & EPOLLERR:
+                self._break()
             self._unwatch()
 
     def _read(self, shut: bool = False) -> None:
@@ -211,6 +215,9 @@ class Tunnel(Stream):
         self.resume()
 
     def _app_ended(self) -> None:
+        if self._broken:
+            self._app_gone()
+            return
         self._reading = False
         self._session.h2.finish(self)
         if self.remote_closed and not self._backlog.held_bytes:
@@ -225,11 +232,31 @@ class Tunnel(Stream):
         words = self._last_words
         self._end(words[0] if words else None, reset=True)
 
+    def _lose_app(self) -> None:
+        """The application was reset and takes nothing more. What it had sent before is read to its end: a
+        server may answer, and close without having read all of the question."""
+        if not self._reading:
+            self._app_gone()
+            return
+        self._break()
+        self._drop_backlog()
+        self._watch_less(EPOLLOUT)
+        if self not in self._session.waiting:
+            self._watch_more(READ)
+
+    def _break(self) -> None:
+        if not self._broken:
+            self._broken = True
+            give_up_when_stalled(self._session.engine, self._moved, self._app_gone)
+
     # The peer's side.
 
     def on_data(self, payload: memoryview) -> None:
         count = len(payload)
         sent = 0
+        if self._broken:
+            self._session.h2.take(self, count)
+            return
         if not self._backlog.held_bytes and self._app is not None:
             try:
                 sent = self._send(payload)
@@ -237,7 +264,7 @@ class Tunnel(Stream):
                 pass
             except OSError:
                 self._session.h2.take(self, count)
-                self._app_gone()
+                self._lose_app()
                 return
             self._took(sent)
             if sent == count:
@@ -264,14 +291,14 @@ class Tunnel(Stream):
             except BlockingIOError:
                 return
             except OSError:
-                self._app_gone()
+                self._lose_app()
                 return
             backlog.drop(sent)
             self._session.ledger.buffered_bytes -= sent
             self._took(sent)
         self._watch_less(EPOLLOUT)
         if self._last_words is not None:
-            self._end(*self._last_words)
+            self._end_when_sent(*self._last_words)
         elif self.remote_closed:
             self._shut()
 
@@ -288,7 +315,7 @@ class Tunnel(Stream):
         try:
             self._app.shutdown(socket.SHUT_WR)
         except OSError:
-            self._app_gone()
+            self._lose_app()
 
     def on_reset(self, code: int) -> None:
         """The stream is over. NO_ERROR and CANCEL are no failure (as in Istio's ztunnel); the application
@@ -298,13 +325,10 @@ class Tunnel(Stream):
         self._end_after_backlog(error, reset=code != Code.NO_ERROR and not self.remote_closed)
 
     def session_lost(self, error: ConnectionFailed) -> None:
-        """The session died under the tunnel. What the peer sent completely is still delivered."""
+        """The session died under the tunnel. What the peer had sent is still delivered."""
         done = self.local_closed and self.remote_closed
         self.closed = True
-        if self.remote_closed:
-            self._end_after_backlog(None if done else error, reset=not done)
-        else:
-            self._end(error, reset=True)
+        self._end_after_backlog(None if done else error, reset=not done)
 
     # The end.
 
@@ -312,11 +336,15 @@ class Tunnel(Stream):
         if self._over:
             return
         if not self._backlog.held_bytes:
-            self._end(error, reset)
+            self._end_when_sent(error, reset)
             return
         self._reading = False
         self._last_words = (error, reset)
         self._watch(EPOLLOUT)
+        give_up_when_stalled(self._session.engine, self._moved, self._app_gone)
+
+    def _moved(self) -> int:
+        return -1 if self._over else self._counts.up + self._counts.down
 
     def _leave(self, closing: bool = False) -> socket.socket | None:
         """Leave the session, and let go of the socket; with `closing`, the caller closes it before the next
@@ -324,10 +352,7 @@ class Tunnel(Stream):
         self._over = True
         session = self._session
         session.waiting.discard(self)
-        lost = self._backlog.clear()
-        session.ledger.buffered_bytes -= lost
-        if lost:
-            session.h2.take(self, lost)
+        self._drop_backlog()
         if closing and self._events != _UNWATCHED:
             self._session.engine.forget(self._fd)
             self._events = _UNWATCHED
@@ -335,6 +360,12 @@ class Tunnel(Stream):
         app, self._app = self._app, None
         session.left(self)
         return app
+
+    def _drop_backlog(self) -> None:
+        lost = self._backlog.clear()
+        if lost:
+            self._session.ledger.buffered_bytes -= lost
+            self._session.h2.take(self, lost)
 
     def _end_in_order(self) -> None:
         """Both ways have ended. Nobody waits for the rest: what this round has to send goes first."""
@@ -345,6 +376,16 @@ class Tunnel(Stream):
     def _end(self, error: ConnectionFailed | None, reset: bool) -> None:
         if not self._over:
             self._close(self._leave(closing=True), error, reset)
+
+    def _end_when_sent(self, error: ConnectionFailed | None, reset: bool) -> None:
+        """As `_end`; a reset does not overtake what the application has still to get."""
+        if not reset:
+            self._end(error, reset=False)
+        elif not self._over:
+            app = self._leave()
+            if app is not None:
+                reset_when_sent(self._session.engine, app)
+            self._ended(error)
 
     def _close(self, app: socket.socket | None, error: ConnectionFailed | None, reset: bool) -> None:
         if app is not None:

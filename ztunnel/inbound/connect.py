@@ -21,7 +21,7 @@ from ztunnel.errors import Unreachable
 from ztunnel.flow.connect import Connecting
 from ztunnel.flow.engine import Engine
 from ztunnel.inbound.port import SparePorts
-from ztunnel.kernel.dial import Source, dial_socket, spoof
+from ztunnel.kernel.dial import Source, dial_socket, receive_all, spoof
 from ztunnel.model.address import Endpoint, IPAddress, ip_text
 from ztunnel.redirect.attach import PodNetwork
 
@@ -92,6 +92,7 @@ class AppDial:
         approach = self._approach
         try:
             self._sock = sock = dial_socket(approach.namespace, approach.app.ip)
+            receive_all(sock)
             if approach.spoofed is not None:
                 spoof(sock, approach.spoofed)
             source = None

@@ -25,6 +25,8 @@ from ztunnel.model.address import IPAddress, ip_text
 _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
 _IP_BIND_ADDRESS_NO_PORT, _IP_LOCAL_PORT_RANGE = 24, 51  # the second since Linux 6.3
 _TCP_REPAIR, _ON, _OFF = 19, 1, 0
+_SO_RCVBUFFORCE = 33
+_ROOM_BYTES = 3 << 20  # which the kernel doubles
 _RANGE = struct.Struct("=I")
 
 
@@ -46,10 +48,12 @@ def dial_socket(
     namespace: NetworkNamespace, towards: IPAddress, keepalive: Keepalive | None = None
 ) -> socket.socket:
     """An unconnected, non-blocking TCP socket in the namespace for an address of that family, without Nagle's
-    delay. No application that sets SO_REUSEADDR is kept from its port. Raises OSError."""
+    delay; urgent bytes stay in their place. No application that sets SO_REUSEADDR is kept from its port.
+    Raises OSError."""
     dialler = namespace.tcp_socket(socket.AF_INET if isinstance(towards, IPv4Address) else socket.AF_INET6)
     dialler.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     dialler.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    dialler.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     if keepalive is not None:
         keepalive.apply(dialler)
     return dialler
@@ -60,6 +64,15 @@ def keep_source(dialler: socket.socket, source: IPAddress) -> None:
     The kernel chooses the port at connect. Raises OSError."""
     dialler.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
     dialler.bind((ip_text(source), 0))
+
+
+def receive_all(dialler: socket.socket) -> None:
+    """Give an unconnected socket the room at once that the kernel would give it by and by (tcp(7), tcp_rmem).
+
+    Over the loopback an application may write 4 MB before anything is read, and all of it that is not in our
+    hands is lost when it closes with unread input. Raises OSError.
+    """
+    dialler.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM_BYTES)
 
 
 def spoof(dialler: socket.socket, source: IPAddress) -> None:

@@ -81,8 +81,8 @@ def listen_in(
     namespace: NetworkNamespace, port: int, backlog: int, options: Listening = DUAL_STACK
 ) -> socket.socket:
     """A listener on every address of the namespace: dual stack on [::], or 0.0.0.0. Accepted sockets inherit
-    its options, TCP_NODELAY among them. Raises OSError, EADDRINUSE where a process of the pod has the
-    port."""
+    its options, TCP_NODELAY and SO_OOBINLINE among them. Raises OSError, EADDRINUSE where a process of the
+    pod has the port."""
     return _listen(namespace, ("::" if options.ipv6 else "0.0.0.0", port), backlog, options)
 
 
@@ -119,6 +119,7 @@ def _listen(
             options.keepalive.apply(listener)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         if ipv6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)

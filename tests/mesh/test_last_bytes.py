@@ -1,0 +1,95 @@
+"""Bytes in unusual places, on every way: urgent ones, and the last ones before a reset."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from tests.mesh import lab
+from tests.mesh.lab import Family, Mesh, read_exactly
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+
+MANIFESTS = (
+    lab.NODES
+    + lab.namespace("shop")
+    + lab.namespace("out", ambient=False)
+    + lab.pod("shop/caller", "node-1")
+    + lab.pod("shop/near", "node-1")
+    + lab.pod("shop/far", "node-2")
+    + lab.pod("out/plain", "node-1")
+)
+EVERY_WAY = pytest.mark.parametrize(
+    ("where", "to"), [("shop/caller", "shop/far"), ("shop/caller", "shop/near"), ("out/plain", "shop/far")]
+)
+WITH_FAMILIES = pytest.mark.parametrize("family", lab.TCP_FAMILIES)
+ANSWER = bytes(range(256)) * 400
+
+
+@WITH_FAMILIES
+@EVERY_WAY
+def test_an_urgent_byte_is_in_its_place_at_every_call(
+    mesh: Mesh, family: Family, where: str, to: str
+) -> None:
+    listener, address = mesh.listen(to), mesh.address(to, family)
+    for _ in range(2):  # on one node the kernel makes the second
+        client, server = mesh.join(where, listener, address)
+        for one, other in ((client, server), (server, client)):
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+            one.sendall(b"abc")
+            one.send(b"!", socket.MSG_OOB)
+            one.sendall(b"def")
+            assert read_exactly(other, 7) == b"abc!def"
+        client.close()
+        assert server.recv(1) == b""
+        server.close()
+
+
+@pytest.mark.parametrize(("where", "to"), [("shop/caller", "shop/near"), ("out/plain", "shop/far")])
+def test_where_no_tunnel_is_in_the_way_it_is_urgent(mesh: Mesh, where: str, to: str) -> None:
+    listener = mesh.listen(to)
+    for _ in range(2):
+        client, server = mesh.join(where, listener, mesh.address(to))
+        client.sendall(b"abc")
+        client.send(b"!", socket.MSG_OOB)
+        client.sendall(b"def")
+        assert read_exactly(server, 3) == b"abc"
+        assert server.recv(1, socket.MSG_OOB) == b"!"
+        assert read_exactly(server, 3) == b"def"
+        client.close()
+        assert server.recv(1) == b""
+        server.close()
+
+
+@WITH_FAMILIES
+@EVERY_WAY
+def test_an_answer_arrives_although_the_server_has_not_read_the_question(
+    mesh: Mesh, family: Family, where: str, to: str
+) -> None:
+    """Its kernel resets the connection (RFC 1122 4.2.2.13); the client gets the answer, and the reset."""
+    listener, address = mesh.listen(to), mesh.address(to, family)
+    for _ in range(2):
+        client, server = mesh.join(where, listener, address)
+        client.sendall(b"question" * 1000)
+        assert read_exactly(server, 1) == b"q"
+        server.sendall(ANSWER)
+        server.close()
+        assert read_exactly(client, len(ANSWER)) == ANSWER
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+@WITH_FAMILIES
+@EVERY_WAY
+def test_what_a_client_sent_before_its_reset_arrives(mesh: Mesh, family: Family, where: str, to: str) -> None:
+    listener, address = mesh.listen(to), mesh.address(to, family)
+    for _ in range(2):
+        client, server = mesh.join(where, listener, address)
+        client.sendall(ANSWER)
+        server.sendall(b"unread")
+        assert client.recv(1, socket.MSG_PEEK) == b"u"
+        client.close()
+        assert read_exactly(server, len(ANSWER)) == ANSWER
+        with pytest.raises(ConnectionResetError):
+            server.recv(1)
