@@ -174,6 +174,10 @@ class BuiltService(Service):
         """Has these subject alternative names."""
         return replace(self, subject_alt_names=names)
 
+    def reached_at(self, *addresses: str) -> Self:
+        """Has these of its addresses at its ports only."""
+        return replace(self, external=tuple(map(ip_address, addresses)))
+
     def families(self, families: IpFamilies) -> Self:
         """Is limited to these address families."""
         return replace(self, ip_families=families)

@@ -120,6 +120,25 @@ def test_an_address_that_is_no_pods_of_the_mesh_is_called_as_it_is(
     mesh.expect("node-1", 3, "istio_tcp_connections_opened_total", destination_workload="plain")
 
 
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_an_external_address_is_the_services_at_its_port_and_the_hosts_at_others(
+    mesh: Mesh, applied: Apply, family: Family
+) -> None:
+    """As kube-proxy has it for a pod, here with the address of a node."""
+    external = mesh.address("node-2", family)
+    service = lab.service("data/store", "store", extra=f", externalIPs: ['{external}']")
+    applied(service + lab.peer_authentication("data/default", "STRICT"))
+    call = mesh.call("shop/caller", external, 80)
+    assert call.answers()
+    call.sock.close()
+    line = mesh.line("node-1", direction="outbound", dst_workload="store")
+    assert line["dst.service"] == "store.data.svc.cluster.local"
+    assert line["dst.identity"] == lab.account("data/store")
+    client, server = mesh.join("shop/caller", mesh.listen("node-2"), external)
+    client.sendall(b"x")
+    assert server.recv(1) == b"x"
+
+
 def test_nothing_unexpected_was_logged(mesh: Mesh) -> None:
     for node in ("node-1", "node-2"):
         assert "Traceback" not in mesh.laboratory.node_log(node)

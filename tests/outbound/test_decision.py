@@ -273,6 +273,15 @@ def test_of_two_services_at_one_address_the_clients_own_is_meant() -> None:
     assert outcome.service is WEB
 
 
+def test_an_external_address_is_a_services_at_its_ports_and_somebody_elses_at_others() -> None:
+    web = WEB.at("10.96.0.1", "192.0.2.1").reached_at("192.0.2.1")
+    found = go("192.0.2.1:80", web, FAR)
+    assert isinstance(found, ToTunnel)
+    assert str(found.target) == "10.0.1.1:8080"
+    assert go("192.0.2.1:22", web, FAR) == ToPlain(parse_endpoint("192.0.2.1:22"), None, None)
+    assert "serves port 22" in refusal("10.96.0.1:22", web, FAR)
+
+
 def test_a_pod_whose_network_is_not_this_nodes_is_refused() -> None:
     text = refusal("10.0.1.1:8080", FAR, source=CLIENT.in_network("net-2"))
     assert text == "the pod is in network 'net-2', this node in ''"

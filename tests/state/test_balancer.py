@@ -219,6 +219,15 @@ def test_an_address_of_the_family_that_was_called_goes_before(count: int) -> Non
     assert names(only) == {"six"}
 
 
+def test_what_binds_calls_to_a_node_does_not_bind_those_of_external_addresses() -> None:
+    binding = WEB.at("10.96.0.1", "192.0.2.1").balanced(LoadBalancing.STRICT, Scope.NODE)
+    served = serving(binding.reached_at("192.0.2.1"), workload("far").on("n2"))
+    assert choose(served, VIP, CLIENT, Random(1)) is None
+    choice = choose(served, original("192.0.2.1:80"), CLIENT, Random(1))
+    assert choice
+    assert choice.workload.name == "far"
+
+
 def test_endpoints_of_another_network_are_left_out() -> None:
     assert names(serving(WEB, workload("a"), workload("b").in_network("far"))) == {"a"}
 

@@ -116,6 +116,31 @@ spec:
     assert (service.selector, service.ip_families) == ({"app": "web"}, IpFamilies.IPV6_ONLY)
 
 
+LB = """
+metadata: {name: a}
+spec: {type: LoadBalancer, clusterIP: 10.96.0.1, externalIPs: [192.0.2.1, "2001:db8::1"]%s}
+status: {loadBalancer: {ingress: [{ip: 192.0.2.2}, {ip: 192.0.2.3, ipMode: Proxy}, {hostname: x.example}]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "external"),
+    [
+        ("", ["192.0.2.1", "2001:db8::1", "192.0.2.2"]),
+        (", ipFamilies: [IPv4]", ["192.0.2.1", "192.0.2.2"]),
+        (", ipFamilies: [IPv6]", ["2001:db8::1"]),
+        (", loadBalancerSourceRanges: [10.0.0.0/8]", ["192.0.2.1", "2001:db8::1"]),
+    ],
+)
+def test_external_addresses_are_read_as_kube_proxy_serves_them(more, external):
+    notes = Notes()
+    service = read_service(compose(LB % more, notes))
+    assert notes.faults == []
+    assert [str(ip) for ip in service.external] == external
+    headless = LB.replace("10.96.0.1", "None") % more
+    assert read_service(compose(headless, notes)).external == ()
+
+
 def test_a_headless_service_has_no_addresses():
     assert read(read_service, "spec: {clusterIP: None, clusterIPs: [None]}")[0].addresses == ()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.builders import ip, service, workload, world_of
+from ztunnel.model.address import parse_endpoint
 from ztunnel.model.service import IpFamilies
 from ztunnel.state.lookup import (
     address_of,
@@ -20,11 +21,25 @@ from ztunnel.state.lookup import (
 def test_of_several_services_the_clients_own_namespace_counts_else_the_first() -> None:
     here, there = service("web", "here").at("10.96.0.1"), service("web", "there").at("10.96.0.1")
     world = world_of(there, here)
-    assert service_at(world, ip("10.96.0.1"), "there") is there
-    assert service_at(world, ip("10.96.0.1"), "elsewhere") is here
-    assert service_at(world, ip("10.96.0.2"), "here") is None
+    assert service_at(world, parse_endpoint("10.96.0.1:80"), "there") is there
+    assert service_at(world, parse_endpoint("10.96.0.1:80"), "elsewhere") is here
+    assert service_at(world, parse_endpoint("10.96.0.2:80"), "here") is None
     assert service_named(world, there.hostname, "here") is there
     assert service_named(world, "unheard.of", "here") is None
+
+
+def test_an_external_address_is_the_services_at_its_ports_only() -> None:
+    web = service("web", "there").at("10.96.0.1", "192.0.2.1").port(80, 8080).reached_at("192.0.2.1")
+    other = service("other", "here").at("192.0.2.1").port(90, 9090).reached_at("192.0.2.1")
+    world = world_of(web, other)
+    for called, found in (
+        ("192.0.2.1:80", web),
+        ("192.0.2.1:90", other),
+        ("192.0.2.1:22", None),
+        ("10.96.0.1:80", web),
+        ("10.96.0.1:22", web),
+    ):
+        assert service_at(world, parse_endpoint(called), "here") is found
 
 
 def test_a_hostname_means_the_service_that_the_workload_serves() -> None:

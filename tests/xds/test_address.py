@@ -71,6 +71,7 @@ services = st.builds(
     routing_preference=st.lists(st.sampled_from(Scope), max_size=4).map(tuple),
     include_unhealthy=st.booleans(),
     ip_families=st.sampled_from(IpFamilies),
+    external=st.lists(ips, max_size=2).map(tuple),
 )
 
 

@@ -94,7 +94,7 @@ def convert_service(
         name=service.meta.name,
         namespace=service.meta.namespace,
         hostname=service_name(service, settings).hostname,
-        addresses=service.addresses,
+        addresses=tuple(dict.fromkeys((*service.addresses, *service.external))),
         ports=tuple(
             Port(one.port, one.target if isinstance(one.target, int) else 0) for one in service.ports
         ),
@@ -102,6 +102,7 @@ def convert_service(
         routing_preference=preference,
         include_unhealthy=service.publish_not_ready,
         ip_families=service.ip_families,
+        external=tuple(ip for ip in service.external if ip not in service.addresses),
     )
 
 

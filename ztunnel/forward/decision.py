@@ -34,5 +34,5 @@ def journey_of(world: World, local: Workload | None, seen: Forwarded) -> Journey
     """What log and metrics say of it."""
     if seen.inwards:
         return Journey(Reporter.DESTINATION, seen.called, world.by_ip(seen.opener.ip), local)
-    service = service_at(world, seen.called.ip, local.namespace) if local else None
+    service = service_at(world, seen.called, local.namespace) if local else None
     return Journey(Reporter.SOURCE, seen.called, local, world.by_ip(seen.called.ip), service)

@@ -67,7 +67,8 @@ class Waypoint:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service. `addresses` are its virtual addresses (VIPs) in our network; none for a headless one."""
+    """One service. `addresses` are its virtual addresses (VIPs) in our network; none for a headless one.
+    `external` are those of them that it has at its ports only: what is there at others is not its."""
 
     name: str
     namespace: str
@@ -80,8 +81,13 @@ class Service:
     routing_preference: tuple[Scope, ...] = ()
     include_unhealthy: bool = False
     ip_families: IpFamilies = IpFamilies.AUTOMATIC
+    external: tuple[IPAddress, ...] = ()
 
     @property
     def key(self) -> ServiceName:
         """The name by which workloads and the control plane refer to it."""
         return ServiceName(self.namespace, self.hostname)
+
+    def is_at(self, ip: IPAddress, port: int) -> bool:
+        """Whether a call of that virtual address and port is the service's."""
+        return ip not in self.external or any(each.service == port for each in self.ports)

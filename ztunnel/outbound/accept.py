@@ -126,7 +126,7 @@ class OutboundAcceptor:
         try:
             outcome = decide(world, source, recalled.destination, context)
         except ConnectionFailed as error:
-            service = service_at(world, recalled.destination.ip, source.namespace)
+            service = service_at(world, recalled.destination, source.namespace)
             call.journey = Journey(Reporter.SOURCE, recalled.destination, source, None, service)
             call.fail(error)
             return

@@ -129,7 +129,7 @@ def decide(world: World, source: Workload, destination: OriginalDestination, con
     if source.network != world.network:
         raise NoDestination(f"the pod is in network {source.network!r}, this node in {world.network!r}")
     workload = world.by_ip(destination.ip)
-    service = service_at(world, destination.ip, source.namespace)
+    service = service_at(world, destination, source.namespace)
     called = service if workload is None else None
     if called and called.waypoint and not is_waypoint(world, source, called.waypoint):
         found = _find_waypoint(world, source, called.waypoint, destination.ip, context)
@@ -214,7 +214,7 @@ def _find_waypoint(
         asked = Endpoint(waypoint.address, waypoint.hbone_port)
         if (workload := world.by_ip(waypoint.address)) is not None:
             return Choice(workload, asked), (workload.identity,)
-        service = service_at(world, waypoint.address, source.namespace)
+        service = service_at(world, asked, source.namespace)
     if service is None:
         raise NoDestination(f"unknown waypoint: {waypoint.service or waypoint.address} has not been received")
     served = world.served[service.key]

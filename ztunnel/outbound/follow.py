@@ -269,7 +269,7 @@ class Follower:
             seen.destination,
             source,
             destination,
-            service_at(self._hold.world, seen.asked.ip, source.namespace if source else ""),
+            service_at(self._hold.world, seen.asked, source.namespace if source else ""),
             source.identity if source else None,
             destination.identity if destination else None,
         )

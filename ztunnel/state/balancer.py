@@ -188,9 +188,13 @@ def _candidates(served: Served, asked: Endpoint, source: Workload) -> _Candidate
 def _work_out(
     service: Service, endpoints: tuple[Workload, ...], asked: Endpoint, source: Workload
 ) -> _Candidates:
-    choices = _best(service, _ranked(service, endpoints, asked, source, False), False)
-    if not choices:
-        choices = _best(service, _ranked(service, endpoints, asked, source, True), True)
+    choices: tuple[Choice, ...] = ()
+    for draining in (False, True):
+        if not choices:
+            ranked = _ranked(service, endpoints, asked, source, draining)
+            # What binds calls of a cluster's own addresses to a node does not bind those of others.
+            mode = LoadBalancing.STANDARD if asked.ip in service.external else service.load_balancing
+            choices = _best(service, mode, ranked, draining)
     cumulative = tuple(accumulate(choice.workload.capacity for choice in choices))
     return _Candidates(choices, cumulative, {choice.endpoint: choice for choice in reversed(choices)})
 
@@ -208,13 +212,15 @@ def _ranked(
     return alike or ranked
 
 
-def _best(service: Service, ranked: list[tuple[int, Choice]], draining: bool) -> tuple[Choice, ...]:
+def _best(
+    service: Service, mode: LoadBalancing, ranked: list[tuple[int, Choice]], draining: bool
+) -> tuple[Choice, ...]:
     """STANDARD: all. STRICT: those with which all scopes are shared. FAILOVER: those that share the most, but
     of those that terminate all."""
     wanted = 0
-    if service.load_balancing is LoadBalancing.STRICT:
+    if mode is LoadBalancing.STRICT:
         wanted = len(service.routing_preference)
-    elif service.load_balancing is LoadBalancing.FAILOVER and not draining:
+    elif mode is LoadBalancing.FAILOVER and not draining:
         wanted = max((rank for rank, _ in ranked), default=0)
     return tuple(choice for rank, choice in ranked if rank >= wanted)
 

@@ -28,13 +28,12 @@ runtimeClassName schedulerName schedulingGates securityContext setHostnameAsFQDN
 subdomain terminationGracePeriodSeconds tolerations topologySpreadConstraints volumes"""
 )
 _SERVICE_READ = _words(
-    """clusterIP clusterIPs internalTrafficPolicy ipFamilies ports publishNotReadyAddresses selector
-trafficDistribution type"""
+    """clusterIP clusterIPs externalIPs internalTrafficPolicy ipFamilies loadBalancerSourceRanges ports
+publishNotReadyAddresses selector trafficDistribution type"""
 )
 _SERVICE_OTHER = _words(
-    """allocateLoadBalancerNodePorts externalIPs externalName externalTrafficPolicy healthCheckNodePort
-ipFamilyPolicy loadBalancerClass loadBalancerIP loadBalancerSourceRanges sessionAffinity
-sessionAffinityConfig"""
+    """allocateLoadBalancerNodePorts externalName externalTrafficPolicy healthCheckNodePort ipFamilyPolicy
+loadBalancerClass loadBalancerIP sessionAffinity sessionAffinityConfig"""
 )
 
 
@@ -84,7 +83,8 @@ class ServicePort:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service; `addresses` are its cluster IPs, none for a headless one."""
+    """A service; `addresses` are its cluster IPs, none for a headless one, `external` others that it has at
+    its ports."""
 
     meta: Meta
     kind: str
@@ -95,6 +95,7 @@ class Service:
     traffic_distribution: str
     publish_not_ready: bool
     ip_families: IpFamilies
+    external: tuple[IPAddress, ...] = ()
 
 
 def read_namespace(root: Field) -> Namespace:
@@ -153,7 +154,22 @@ def read_service(root: Field) -> Service:
         spec.text("trafficDistribution"),
         spec.flag("publishNotReadyAddresses"),
         (IpFamilies.AUTOMATIC, single, IpFamilies.DUAL)[min(len(families), 2)],
+        tuple(ip for ip in _external(root, spec) if not families or f"IPv{ip.version}" in families),
     )
+
+
+def _external(root: Field, spec: Field) -> list[IPAddress]:
+    """`externalIPs`, and what a load balancer gave, as kube-proxy serves them to pods: not of a headless
+    service, not where the balancer wants to see every call itself (`ipMode: Proxy`) or some are to be
+    refused."""
+    found = [ip for place in spec.each("externalIPs") for ip in read_ip(place)]
+    status = root.sub("status")
+    balancer = status.sub("loadBalancer") if status else None
+    for place in balancer.each("ingress") if balancer else ():
+        ip = place.sub("ip")
+        if ip is not None and place.text("ipMode", "VIP") == "VIP":
+            found += read_ip(ip) if not spec.each("loadBalancerSourceRanges") else ()
+    return [] if spec.text("clusterIP") == "None" else found
 
 
 def _service_port(place: Field) -> list[ServicePort]:

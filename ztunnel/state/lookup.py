@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
-from ztunnel.model.address import IPAddress
+from ztunnel.model.address import Endpoint, IPAddress
 from ztunnel.model.service import IpFamilies, Service, Waypoint
 from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.state.world import World
@@ -14,9 +14,14 @@ ILLEGAL_PORTS = frozenset({OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT})
 """Our own listeners in each pod: a call that reached them through us would come back to us."""
 
 
-def service_at(world: World, ip: IPAddress, namespace: str) -> Service | None:
-    """The service that a client in `namespace` means by a virtual address: preferably one of its own."""
-    return _preferred(world.services_at(ip), namespace)
+def service_at(world: World, called: Endpoint, namespace: str) -> Service | None:
+    """The service that a client in `namespace` means by a virtual address and port: preferably one of its
+    own."""
+    found = world.services_at(called.ip)
+    for service in found:
+        if not service.is_at(called.ip, called.port):
+            return _preferred(tuple(each for each in found if each.is_at(called.ip, called.port)), namespace)
+    return _preferred(found, namespace)
 
 
 def concerns(world: World, ip: IPAddress) -> bool:

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.wrappers_pb2 import BoolValue, StringValue
 
 from ztunnel.errors import PeerError
-from ztunnel.model.address import IPAddress, parse_packed
+from ztunnel.model.address import IPAddress, parse_ip, parse_packed
 from ztunnel.model.service import IpFamilies, LoadBalancing, Port, Scope, Service, ServiceName, Waypoint
 from ztunnel.model.workload import Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
 from ztunnel.xds.pb import workload_pb2 as pb
@@ -24,6 +24,9 @@ SAME_NODE: Final = "ztunnel.io/same-node"
 
 DRAINING: Final = "ztunnel.io/draining"
 """Another one: a BoolValue, whether the workload terminates and still serves."""
+
+EXTERNAL: Final = "ztunnel.io/external-addresses"
+"""Name of our extension of a service: a StringValue, those of its addresses that it has at its ports only."""
 
 FORWARDING: Final = "ztunnel.io/forwarding"
 """Name of our extension of a workload that may forward: a StringValue, `allow`."""
@@ -147,6 +150,9 @@ def render_service(service: Service, network: str) -> pb.Service:
     )
     if balancing != pb.LoadBalancing():
         made.load_balancing.CopyFrom(balancing)
+    if service.external:
+        text = " ".join(str(ip) for ip in service.external)
+        made.extensions.add(name=EXTERNAL).config.Pack(StringValue(value=text))
     return made
 
 
@@ -173,6 +179,7 @@ def parse_service(untrusted: pb.Service, network: str) -> Service:
         ),
         include_unhealthy=it.load_balancing.health_policy == pb.LoadBalancing.ALLOW_ALL,
         ip_families=_member(IpFamilies, it.ip_families),
+        external=_external(it.extensions),
     )
 
 
@@ -247,6 +254,19 @@ def _forwards(untrusted: Iterable[pb.Extension]) -> bool:
                 raise PeerError(f"{FORWARDING} cannot be read") from error
             raise PeerError(f"{FORWARDING} has to be the StringValue {_ALLOW}")
     return False
+
+
+def _external(untrusted: Iterable[pb.Extension]) -> tuple[IPAddress, ...]:
+    for extension in untrusted:
+        if extension.name == EXTERNAL:
+            value = StringValue()
+            try:
+                if extension.config.Unpack(value):
+                    return tuple(map(parse_ip, value.value.split()))
+            except DecodeError as error:
+                raise PeerError(f"{EXTERNAL} cannot be decoded") from error
+            raise PeerError(f"{EXTERNAL} has to be a StringValue")
+    return ()
 
 
 def _draining(untrusted: Iterable[pb.Extension]) -> bool:
