@@ -16,6 +16,7 @@ from tests.hbone.peers import CONNECT_BLOCK, OK, OK_BLOCK, Lab
 from ztunnel.errors import HandshakeFailed, Unreachable
 from ztunnel.flow.splice import close_with_reset
 from ztunnel.hbone.frame import Frame, push_frame
+from ztunnel.hbone.limits import Limits
 from ztunnel.hbone.request import render_response
 
 
@@ -108,13 +109,13 @@ def test_an_application_that_cannot_be_watched_is_cut_off_and_the_other_end_told
 def test_bytes_that_came_before_the_answer_and_do_not_fit_follow_when_there_is_room(lab: Lab) -> None:
     _server, peer, callee = lab.asked()
     app, own = lab.pair()
-    app.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
-    own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-    for _ in range(64):
+    app.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 12)
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+    for _ in range(4):
         peer.conn.send_data(1, bytes(16_384))
-    lab.go(until=lambda: lab.ledger.buffered_bytes == 1 << 20)
+    lab.go(until=lambda: lab.ledger.buffered_bytes == 1 << 16)
     callee.tunnel.accept(OK_BLOCK, app, callee.counts, callee.ends.append)
-    assert len(lab.receive(own, 1 << 20)) == 1 << 20
+    assert len(lab.receive(own, 1 << 16)) == 1 << 16
     assert lab.ledger.buffered_bytes == 0
 
 
@@ -122,7 +123,7 @@ def test_h2_as_server_understands_the_request_and_its_settings(lab: Lab) -> None
     _client, peer, caller = lab.answered()
     request = peer.of(h2.events.RequestReceived)[0]
     assert list(map(tuple, request.headers)) == [(b":method", b"CONNECT"), (b":authority", b"10.0.0.1:80")]
-    assert peer.conn.remote_settings.initial_window_size == 4 << 20
+    assert peer.conn.remote_settings.initial_window_size == Limits().first_window_bytes(100)
     assert peer.conn.remote_settings.max_frame_size == 1 << 20
     assert peer.conn.outbound_flow_control_window == 16 << 20
     assert caller.log == [("established", OK)]

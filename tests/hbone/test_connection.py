@@ -45,16 +45,16 @@ from ztunnel.hbone.settings import pull_settings
 from ztunnel.hbone.standing import HEADERS_WORK, UNSTARTED_POINTS, WORK_PER_ROUND, Standing
 
 
-def test_the_first_words_are_ztunnels() -> None:
+def test_the_first_words_are_ztunnels_but_for_smaller_windows() -> None:
     host = RecordingHost(Role.CLIENT)
     host.h2.start()
     assert host.pushed.startswith(PREFACE)
     settings, window = host.frames()
-    assert pull_settings(settings.payload) == {4: 4 << 20, 5: 1 << 20, 6: 16 << 10, 2: 0}
+    assert pull_settings(settings.payload) == {4: 134_217, 5: 1 << 20, 6: 16 << 10, 2: 0}
     assert (window.stream_id, window.number) == (0, (16 << 20) - 65_535)
     host = RecordingHost(Role.SERVER)
     host.h2.start()
-    assert pull_settings(host.frames()[0].payload) == {4: 4 << 20, 5: 1 << 20, 6: 16 << 10, 3: 200}
+    assert pull_settings(host.frames()[0].payload) == {4: 67_108, 5: 1 << 20, 6: 16 << 10, 3: 200}
 
 
 def test_a_tunnel_is_asked_for_and_answered() -> None:

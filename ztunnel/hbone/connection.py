@@ -89,7 +89,7 @@ class H2Connection(Streams):
         limits = self._limits
         client = self.role is Role.CLIENT
         settings = {
-            Setting.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
+            Setting.INITIAL_WINDOW_SIZE: self._stream_window_bytes,
             Setting.MAX_FRAME_SIZE: limits.frame_bytes,
             Setting.MAX_HEADER_LIST_SIZE: self._fields_limit,
         }
@@ -206,7 +206,7 @@ class H2Connection(Streams):
     def _refuse(self, block: HeaderBlock, code: Code) -> None:
         """Give a stream up before anybody has heard of it."""
         self._host.push(push_reset(block.stream_id, code))
-        self._remember_reset(block.stream_id, 0 if block.end_stream else self._limits.stream_window_bytes)
+        self._remember_reset(block.stream_id, 0 if block.end_stream else self._stream_window_bytes)
 
     def _on_trailers(self, stream: Stream, block: HeaderBlock, fields: Fields) -> None:
         try:

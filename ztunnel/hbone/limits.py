@@ -34,6 +34,11 @@ class Limits:
     control_backlog_bytes: int = 64 * 1024
     buffered_bytes: int = 64 * 1024 * 1024
 
+    def first_window_bytes(self, streams: int) -> int:
+        """What each of so many streams may be sent at first: all of them together four fifths of a session's
+        window. The rest lets those grow that are read, up to `stream_window_bytes`."""
+        return min(self.stream_window_bytes, max(self.session_window_bytes * 4 // 5 // max(streams, 1), 1))
+
 
 @dataclass(slots=True)
 class Ledger:

@@ -9,6 +9,10 @@ adopted ── END_STREAM sent ──> local_closed ──┐
    ├────── END_STREAM came ──> remote_closed ─┘
    └────── RST_STREAM, either way ────────────────> closed; what still comes is credited and dropped
 ```
+
+The connection's window is never promised twice. Each stream begins with a small share of it, one for each
+that there may be; what is left over lets the windows of those grow whose applications read as fast as bytes
+come. So slow readers hold their shares and no more, however many they are, and the others go on.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ EARLY_SECONDS = 1.0
 _RESETS_REMEMBERED = 256
 _GAPS_REMEMBERED = 16
 
-HEADERS_BYTES = 1024 * 1024
+HEADERS_BYTES = 16 * 1024
 """What headers of a stream that we have reset count for among the bytes that may be under way for it."""
 
 
@@ -58,6 +62,8 @@ class Streams(FrameReader):
         "_next_id",
         "_peer_id",
         "_reset",
+        "_spare_bytes",
+        "_stream_window_bytes",
         "_window",
         "role",
         "send_window",
@@ -71,6 +77,10 @@ class Streams(FrameReader):
         self.send_window = DEFAULT_WINDOW
         self._initial_send_window = DEFAULT_WINDOW
         self._window = ReceiveWindow(limits.session_window_bytes)
+        most = limits.open_streams if role is Role.CLIENT else limits.accept_streams
+        self._stream_window_bytes = limits.first_window_bytes(most)
+        # What the windows of streams may grow by, all together.
+        self._spare_bytes = limits.session_window_bytes - most * self._stream_window_bytes
         # Ids: ours are odd as the client; as the server we have none.
         self._next_id = 1
         self._peer_id = 0
@@ -112,13 +122,25 @@ class Streams(FrameReader):
         if increment:
             self._host.push(push_window_update(0, increment))
         if not stream.remote_closed and not stream.closed:
-            increment = stream.window.take(count)
+            window = stream.window
+            increment = window.take(count)
             if increment:
+                if self._spare_bytes > 0 and window.size_bytes < self._limits.stream_window_bytes:
+                    increment += self._grow(window)
                 self._host.push(push_window_update(stream.stream_id, increment))
+
+    def _grow(self, window: ReceiveWindow) -> int:
+        """Half of a window has been read: let it be twice as large, where there is so much to spare."""
+        growth = min(
+            window.size_bytes, self._limits.stream_window_bytes - window.size_bytes, self._spare_bytes
+        )
+        self._spare_bytes -= growth
+        window.grow(growth)
+        return growth
 
     def _adopt(self, stream: Stream) -> None:
         stream.send_window = self._initial_send_window
-        stream.window = ReceiveWindow(self._limits.stream_window_bytes)
+        stream.window = ReceiveWindow(self._stream_window_bytes)
         stream.opened_at = self.now
         self.streams[stream.stream_id] = stream
 
@@ -135,6 +157,7 @@ class Streams(FrameReader):
 
     def _drop(self, stream: Stream) -> None:
         stream.closed = True
+        self._spare_bytes += stream.window.size_bytes - self._stream_window_bytes
         self.streams.pop(stream.stream_id, None)
 
     def _begin_data(self, stream: Stream | None, stream_id: int, length: int, flags: int) -> Stream | None:

@@ -12,9 +12,10 @@ class ReceiveWindow:
     connection's window may be held by slow readers for ever, and the others share what remains.
     """
 
-    __slots__ = ("_half", "left_bytes", "taken_bytes")
+    __slots__ = ("_half", "left_bytes", "size_bytes", "taken_bytes")
 
     def __init__(self, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
         self._half = size_bytes // 2
         self.left_bytes = size_bytes
         self.taken_bytes = 0
@@ -26,6 +27,12 @@ class ReceiveWindow:
         if taken < self._half and taken < self.left_bytes:
             return 0
         return self.tell()
+
+    def grow(self, count: int) -> None:
+        """The window is larger by `count` bytes, of which the peer is told at once."""
+        self.size_bytes += count
+        self._half = self.size_bytes // 2
+        self.left_bytes += count
 
     def tell(self) -> int:
         """The increment to send now: all that was passed on and not told of."""
