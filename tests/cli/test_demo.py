@@ -166,3 +166,15 @@ def test_status_is_for_programs_too_and_a_proxy_is_restarted(demo: Demo) -> None
     for words in (["node-1"], ["node-1", "--kill"]):
         assert demo("restart", *words).stdout == "The proxy of node-1 is ready.\n"
     assert "Not enrolled" not in demo("status").stdout
+
+
+def test_what_a_change_means_is_said_to_who_makes_it(demo: Demo) -> None:
+    demo("up", "--plain")
+    done = demo("apply", "-f", "-", text=DENY.replace("DENY", "AUDIT"))
+    assert (done.returncode, done.stdout) == (0, "AuthorizationPolicy shop/slip added\n")
+    assert (
+        "Warning: AuthorizationPolicy shop/slip: node proxies do not support the AUDIT action" in done.stderr
+    )
+    assert demo("apply", "-f", "-", text=DENY.replace("DENY", "AUDIT")).stderr == ""
+    done = demo("label", "namespace", "shop", "istio.io/dataplane-mode=Ambient")
+    assert done.stderr.startswith("Warning: Namespace shop: istio.io/dataplane-mode=Ambient is neither")

@@ -59,3 +59,49 @@ def test_kinds_are_found_as_kubectl_does(kind: str) -> None:
     assert key_named(OBJECTS, kind, "shop/p").name == "p"
     assert key_named(OBJECTS, "svc", "orders").kind == "Service"
     assert key_named(OBJECTS, "pods", "orders-1").kind == "Pod"
+
+
+WORKLOADS = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template: {metadata: {labels: {app: web}}, spec: {containers: [{name: web}]}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db, namespace: shop}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: db}}
+  template: {metadata: {labels: {app: db}}, spec: {containers: [{name: db}]}}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: web, namespace: else}
+spec:
+  selector: {matchLabels: {app: web}}
+  template: {metadata: {labels: {app: web}}, spec: {containers: [{name: web}]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [
+        ("deploy/web", "deployment/web"),
+        ("deployment/web", "deployment/web"),
+        ("shop/web", "deployment/web"),
+        ("shop/deploy/web", "deployment/web"),
+        ("ds/web", "daemonset/web"),
+        ("db", "statefulset/db"),
+        ("db-1", "statefulset/db"),
+    ],
+)
+def test_a_workload_stands_for_its_first_pod(name: str, owner: str) -> None:
+    found = cluster(complete({}, parse(WORKLOADS, ""), iter(map(str, range(99))).__next__))
+    assert pod_named(found, name).owner == owner
+    assert pod_named(found, "db").name == "db-0"
+    with pytest.raises(LaboratoryFailed, match="which web"):
+        pod_named(found, "web")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ztunnel.demo.claims.catalog import CLAIMS
-from ztunnel.demo.claims.claim import parse_numbers, select
-from ztunnel.demo.claims.perform import TTL_SECONDS, perform
-from ztunnel.demo.failure import LaboratoryFailed, unknown
+from ztunnel.demo.failure import Ambiguous, LaboratoryFailed, unknown
 from ztunnel.demo.load import Loaded, load
 from ztunnel.demo.operate import BUNDLED, Laboratory
 from ztunnel.demo.status import as_json, as_text
@@ -55,7 +53,9 @@ def up(source: Path, plain: bool, name: str) -> None:
     """
     loaded = load([source])
     _tell_left_out(loaded)
-    plan = Laboratory(name).up(loaded, start_nodes=not plain)
+    laboratory = Laboratory(name)
+    plan = laboratory.up(loaded, start_nodes=not plain)
+    _warn(laboratory.advice())
     nodes, pods = len(plan.nodes), len(plan.pods)
     click.echo(f"{nodes} nodes and {pods} pods are up{', without node proxies' if plain else ''}.")
     click.echo(f"Look at them: ztunnel demo status{_option(name)}")
@@ -73,6 +73,11 @@ def run(keep: bool, only: str, name: str) -> None:
 
     The exit status is 0 only if every claim holds.
     """
+    # Here, because every other command starts faster without them.
+    from ztunnel.demo.claims.catalog import CLAIMS
+    from ztunnel.demo.claims.claim import parse_numbers, select
+    from ztunnel.demo.claims.perform import TTL_SECONDS, perform
+
     chosen = select(CLAIMS, parse_numbers(only))
     holds = perform(Laboratory(name), chosen, keep=keep)
     click.echo(f"\nIt is still up; its certificates live {TTL_SECONDS} s." if keep else "\nTry it yourself:")
@@ -128,8 +133,10 @@ def apply(sources: tuple[str, ...], delete: bool, name: str) -> None:
     """
     loaded = load([Path(source) for source in sources])
     _tell_left_out(loaded)
-    for line in Laboratory(name).apply_all(loaded.manifests, delete=delete):
-        click.echo(line)
+    laboratory = Laboratory(name)
+    with _warning(laboratory):
+        for line in laboratory.apply_all(loaded.manifests, delete=delete):
+            click.echo(line)
 
 
 @demo.command()
@@ -145,7 +152,9 @@ def label(kind: str, object_name: str, changes: tuple[str, ...], name: str) -> N
         if not sets and not change.endswith("-"):
             raise click.UsageError(f"neither KEY=VALUE nor KEY-: {change!r}")
         wanted[key if sets else change[:-1]] = value if sets else None
-    Laboratory(name).label(kind, object_name, wanted)
+    laboratory = Laboratory(name)
+    with _warning(laboratory):
+        laboratory.label(kind, object_name, wanted)
     click.echo(f"{kind} {object_name} labelled")
 
 
@@ -172,11 +181,15 @@ def logs(target: str, follow: bool, name: str) -> None:
     nodes = [node.name for node in cluster.nodes]
     if target in nodes:
         log = laboratory.names.node_directory(target) / "log"
-    elif any(target in (pod.name, pod.full_name) for pod in cluster.pods):
-        pod = laboratory.pod(target)
-        log = laboratory.names.pod_log(pod.namespace, pod.name)
     else:
-        raise unknown("node or pod", target, [*nodes, *(pod.name for pod in cluster.pods)])
+        try:
+            pod = laboratory.pod(target)
+        except Ambiguous:
+            raise
+        except LaboratoryFailed:
+            known = [*nodes, *(pod.name for pod in cluster.pods)]
+            raise unknown("node or pod", target, known) from None
+        log = laboratory.names.pod_log(pod.namespace, pod.name)
     if not log.exists():
         raise LaboratoryFailed(f"{target} has written nothing yet")
     if follow:
@@ -188,6 +201,19 @@ def _tell_left_out(loaded: Loaded) -> None:
     """What is not read is no error, and not silence either."""
     for fault in loaded.left_out:
         click.echo(str(fault), err=True)
+
+
+@contextmanager
+def _warning(laboratory: Laboratory) -> Iterator[None]:
+    """Of a change, say what it means that the user may not know."""
+    known = laboratory.advice()
+    yield
+    _warn(line for line in laboratory.advice() if line not in known)
+
+
+def _warn(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(f"Warning: {line}", err=True)
 
 
 def _option(name: str) -> str:

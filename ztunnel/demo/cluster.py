@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
-from ztunnel.demo.allot import parse_addresses
 from ztunnel.demo.assign import Objects, cluster_ips, node_number, pod_ips
 from ztunnel.demo.containers import Container, named_ports, read_containers
+from ztunnel.demo.endpoints import given_endpoints
 from ztunnel.demo.manifest import Key, Manifest
+from ztunnel.demo.workloads import owner_of
 from ztunnel.errors import ConfigError, Fault
 from ztunnel.model.address import Endpoint, IPAddress
 
@@ -25,7 +26,8 @@ class Node:
 @dataclass(frozen=True, slots=True)
 class Pod:
     """A pod. The host network's has the addresses of its node; `targets` are the ports by number at which
-    services expect it; `hostname` and `subdomain` give it a name of its own below a headless service."""
+    services expect it; `hostname` and `subdomain` give it a name of its own below a headless service; `owner`
+    is the workload that it was made of, `deployment/web`."""
 
     namespace: str
     name: str
@@ -39,6 +41,7 @@ class Pod:
     ready: bool = True
     hostname: str = ""
     subdomain: str = ""
+    owner: str = ""
     targets: tuple[int, ...] = ()
 
     @property
@@ -181,6 +184,7 @@ def _pod(manifest: Manifest, nodes: Mapping[str, Node]) -> Pod:
         ),
         hostname=manifest.pull("spec.hostname", str, ""),
         subdomain=manifest.pull("spec.subdomain", str, ""),
+        owner=f"{owner.kind.lower()}/{owner.name}" if (owner := owner_of(manifest)) else "",
     )
 
 
@@ -215,14 +219,14 @@ def _service(manifest: Manifest, pods: tuple[Pod, ...], objects: Objects) -> Ser
     selector = manifest.pull("spec.selector", dict, {})
     unready = manifest.pull("spec.publishNotReadyAddresses", bool, False)
     chosen = [pod for pod in pods if (pod.ready or unready) and _selects(manifest, pod)]
-    slices = [] if selector else _slices(manifest.key, objects)
+    given = {} if selector else given_endpoints(manifest.key, objects)
     ports: list[ServicePort] = []
     for entry in manifest.parts("spec.ports"):
         if entry.pull("protocol", str, "TCP") == "TCP":
             number, name = entry.pull("port", int, 0), entry.pull("name", str, "")
             target = entry.pull("targetPort", object, number)
             endpoints = [end for pod in chosen for end in _pod_endpoints(pod, target)]
-            endpoints += [end for piece in slices for end in _slice_endpoints(piece, name)]
+            endpoints += given.get(name, [])
             ports.append(ServicePort(number, tuple(endpoints)))
     return Service(manifest.key.namespace, manifest.key.name, cluster_ips(manifest), tuple(ports))
 
@@ -230,21 +234,3 @@ def _service(manifest: Manifest, pods: tuple[Pod, ...], objects: Objects) -> Ser
 def _pod_endpoints(pod: Pod, target: object) -> list[Endpoint]:
     number = target if isinstance(target, int) else pod.named_ports.get(str(target), 0)
     return [Endpoint(ip, number) for ip in pod.addresses if number]
-
-
-def _slices(key: Key, objects: Objects) -> list[Manifest]:
-    return [
-        piece
-        for other, piece in objects.items()
-        if (other.group, other.kind, other.namespace) == ("discovery.k8s.io", "EndpointSlice", key.namespace)
-        and piece.pull("metadata.labels", dict, {}).get("kubernetes.io/service-name") == key.name
-    ]
-
-
-def _slice_endpoints(piece: Manifest, port_name: str) -> list[Endpoint]:
-    numbers = [
-        port.pull("port", int, 0) for port in piece.parts("ports") if port.pull("name", str, "") == port_name
-    ]
-    ready = [end for end in piece.parts("endpoints") if end.pull("conditions.ready", bool, True)]
-    addresses = [ip for end in ready for ip in parse_addresses([*map(str, end.pull("addresses", list, []))])]
-    return [Endpoint(ip, number) for number in numbers for ip in addresses]

@@ -10,6 +10,10 @@ class LaboratoryFailed(Exception):
     """A command cannot be carried out; the message is all that the user needs to see."""
 
 
+class Ambiguous(LaboratoryFailed):
+    """A name that several have."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> LaboratoryFailed:
     """The error for a name that is not there, with the nearest ones that are."""
     names = sorted(known)

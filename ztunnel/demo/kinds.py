@@ -25,7 +25,7 @@ WORKLOADS: Final[Mapping[tuple[str, str], str]] = {
 """Kinds of which pods are made, by group, with the version that is read."""
 
 _LEFT_OUT: Final[Mapping[str, str]] = {
-    "": "Binding ComponentStatus ConfigMap Endpoints Event LimitRange PersistentVolume PersistentVolumeClaim "
+    "": "Binding ComponentStatus ConfigMap Event LimitRange PersistentVolume PersistentVolumeClaim "
     "PodTemplate ResourceQuota Secret",
     "apps": "ControllerRevision",
     "batch": "CronJob",
@@ -73,7 +73,7 @@ def _wrong_kind(group: str, kind: str) -> str:
     """A kind that a group which we read does not have."""
     if group not in _LEFT_OUT or (group == "" and kind == "List"):
         return ""
-    known = [*_LEFT_OUT[group].split(), *(each for its, each in (*KINDS, *WORKLOADS) if its == group)]
+    known = {*_LEFT_OUT[group].split(), *(each for its, each in (*KINDS, *WORKLOADS) if its == group)}
     lower = {each.lower(): each for each in known}
     near = get_close_matches(kind.lower(), lower, n=1, cutoff=0.6)
     there = f"did you mean {lower[near[0]]}?" if near else f"there are: {', '.join(sorted(known))}"

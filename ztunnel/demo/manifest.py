@@ -29,7 +29,6 @@ _ONCE_PER_CLUSTER = frozenset(
     """Namespace Node PersistentVolume StorageClass ClusterRole ClusterRoleBinding CustomResourceDefinition
     GatewayClass PriorityClass""".split()  # noqa: SIM905
 )
-_Loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # ten times as fast
 _STRICT = frozenset(("Namespace", "Node", "Service"))
 _BOM = re.compile("^\ufeff", re.MULTILINE)
 _TEMPLATE = re.compile(
@@ -180,7 +179,7 @@ def _construct(chunk: Chunk, file: str) -> tuple[yaml.Node | None, object]:
         raise ConfigError(
             *(replace(fault, file=file, line=fault.line + chunk.line - 1) for fault in notes.faults)
         )
-    loader = _Loader(chunk.text)
+    loader = yaml.CSafeLoader(chunk.text)
     try:
         root = loader.get_single_node()
         if root is None:
@@ -224,7 +223,7 @@ def _as_template(text: str, file: str) -> list[Fault]:
     return [Fault(file, text.count("\n", 0, found.start()) + 1, "", _RENDER_FIRST)]
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.CSafeDumper):
     """Writes what two places share twice: an anchor would only puzzle a reader."""
 
     def ignore_aliases(self, _data: object) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ztunnel.demo import command, find, run, wait
+from ztunnel.demo.advice import advice
 from ztunnel.demo.assign import Objects
 from ztunnel.demo.build import clear_namespaces
 from ztunnel.demo.call import get
@@ -235,6 +236,10 @@ class Laboratory:
             makes = f"`{self._command('up')}` makes it"
             raise LaboratoryFailed(f"there is no laboratory {self.names.lab!r}{known}: {makes}")
         return read_store(self.names).objects
+
+    def advice(self) -> tuple[str, ...]:
+        """What is to know about the objects as they stand: what is not enforced, or means something else."""
+        return advice(self.objects())
 
     def cluster(self) -> Cluster:
         """What runs, with all addresses; stored objects that have a fault are left out."""
