@@ -181,7 +181,7 @@ class Kernel:
             building.callback(load.remove, self.settings.pins)
             load.ensure_loaded(self.settings)
             self.redirection = building.enter_context(Redirection.open(self.settings.pins))
-            self.redirection.own_cgroup(self.lab.cgroup_id("proxy"))
+            self.redirection.cgroups.own_cgroup(self.lab.cgroup_id("proxy"))
             self._stack = building.pop_all()
         return self
 

@@ -25,7 +25,7 @@ def test_a_place_on_no_bpffs_is_refused_with_the_mend(tmp_path: Path) -> None:
 )
 def test_the_innermost_mount_counts(tmp_path: Path, mounts, lies) -> None:
     (tmp_path / "mounts").write_text(mounts)
-    assert probe._lies_on_bpffs(Path("/sys/fs/bpf/ztunnel/n1"), str(tmp_path / "mounts")) is lies
+    assert probe.lies_on_bpffs(Path("/sys/fs/bpf/ztunnel/n1"), str(tmp_path / "mounts")) is lies
 
 
 @pytest.mark.root

@@ -17,7 +17,8 @@ from ztunnel.kernel.bpf import Map
 from ztunnel.kernel.dial import Source, connect_from, dial_socket, spoof
 from ztunnel.model.address import Endpoint
 from ztunnel.pods.prepare import Preparation
-from ztunnel.redirect.attach import CgroupBranch, PodNetwork
+from ztunnel.redirect.attach import PodNetwork
+from ztunnel.redirect.exempt import CgroupBranch
 from ztunnel.redirect.layout import ADMISSION, AdmissionKind, ListenerKind, push_tuple
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
@@ -249,7 +250,7 @@ def admitted(kernel: Kernel) -> int:
 def test_a_probe_of_the_kubelet_passes(kernel: Kernel, host) -> None:
     pod, _ = enroll_with_listener(kernel)
     app = kernel.listen(pod.netns, 8080)
-    kernel.redirection.node_clients(kernel.lab.node.cookie, [kernel.lab.cgroup_id("kubelet")])
+    kernel.redirection.cgroups.node_clients(kernel.lab.node.cookie, [kernel.lab.cgroup_id("kubelet")])
     with kernel.lab.in_cgroup("kubelet"):
         client = kernel.connect(kernel.lab.node, host, 8080)
     accepted, peer = kernel.accept(app)
@@ -264,14 +265,14 @@ def test_another_process_of_the_node_is_captured_unless_all_are_let_in(kernel: K
     pod, inbound = enroll_with_listener(kernel)
     app = kernel.listen(pod.netns, 8080)
     node = kernel.lab.node.cookie
-    kernel.redirection.node_clients(node, [kernel.lab.cgroup_id("kubelet")])
+    kernel.redirection.cgroups.node_clients(node, [kernel.lab.cgroup_id("kubelet")])
     kernel.connect(kernel.lab.node, "10.77.0.3", 8080)
     kernel.accept(inbound)
     assert kernel.count("node_not_listed") == 1
-    kernel.redirection.node_clients(node, None)
+    kernel.redirection.cgroups.node_clients(node, None)
     kernel.connect(kernel.lab.node, "10.77.0.3", 8080)
     kernel.accept(app)
-    kernel.redirection.node_clients(node, None, outside=CgroupBranch(kernel.lab.cgroup_id("app"), 2))
+    kernel.redirection.cgroups.node_clients(node, None, outside=CgroupBranch(kernel.lab.cgroup_id("app"), 2))
     kernel.connect(kernel.lab.node, "10.77.0.3", 8080)
     kernel.accept(inbound)
     with kernel.lab.in_cgroup("kubelet"):
@@ -297,7 +298,7 @@ def source_rewritten(kernel: Kernel, to: str) -> Iterator[None]:
 def test_a_masqueraded_outsider_on_the_ports_of_an_ended_probe_is_captured(kernel: Kernel, listens) -> None:
     pod, inbound = enroll_with_listener(kernel)
     app = kernel.listen(pod.netns, 8080) if listens else None
-    kernel.redirection.node_clients(kernel.lab.node.cookie, None)
+    kernel.redirection.cgroups.node_clients(kernel.lab.node.cookie, None)
     probe = kernel.socket(kernel.lab.node)
     probe.bind(("10.77.0.1", 0))
     port = probe.getsockname()[1]
@@ -318,7 +319,7 @@ def test_a_masqueraded_outsider_on_the_ports_of_an_ended_probe_is_captured(kerne
 
 def test_what_the_node_only_forwards_is_captured(kernel: Kernel) -> None:
     _, inbound = enroll_with_listener(kernel)
-    kernel.redirection.node_clients(kernel.lab.node.cookie, None)
+    kernel.redirection.cgroups.node_clients(kernel.lab.node.cookie, None)
     with source_rewritten(kernel, "10.77.0.1"):
         kernel.connect(kernel.lab.x, "10.77.0.3", 8080)
     assert str(kernel.accept(inbound)[1].ip) == "10.77.0.1"

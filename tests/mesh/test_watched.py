@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tests.mesh import lab
 from tests.mesh.lab import TCP_FAMILIES, Family, Mesh, wait_until
 from ztunnel.demo.run import processes
+from ztunnel.kernel import bpf
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -103,13 +105,30 @@ def test_a_proxy_that_is_moved_to_another_cgroup_does_not_capture_itself(
 def test_a_proxy_in_the_root_cgroup_refuses_calls_and_says_why(mesh: Mesh, proxy: int) -> None:
     before = descriptors(proxy)
     (mesh.laboratory.names.cgroup2 / "cgroup.procs").write_text(str(proxy))
-    assert mesh.call("shop/caller", mesh.address("outside/legacy"), 8080).refused
+    assert mesh.call("shop/caller", mesh.address("shop/called"), 8080).refused
     wait_until(lambda: "the proxy is in the root cgroup" in mesh.laboratory.node_log("node-1"), "it says why")
     wait_until(lambda: "not ready, pending: own cgroup" in ready(mesh, "node-1"), "the node is not ready")
     assert descriptors(proxy) < before + 100
     (mesh.laboratory.names.proxy_cgroup("node-1") / "cgroup.procs").write_text(str(proxy))
     wait_until(lambda: ready(mesh, "node-1").startswith("ready"), "the node is ready again")
-    assert mesh.call("shop/caller", mesh.address("outside/legacy"), 8080).answers()
+    assert mesh.call("shop/caller", mesh.address("shop/called"), 8080).answers()
+
+
+def test_programs_that_somebody_unpins_and_detaches_are_put_back(mesh: Mesh) -> None:
+    pins = mesh.laboratory.names.pins("node-1")
+    link = bpf.open_pinned(pins / "links/connect4")
+    shutil.rmtree(pins)
+    assert mesh.call("shop/caller", mesh.address("shop/called"), 8080).answers()  # they are still in force
+    bpf.link_detach(link)
+    bpf.close(link)
+    wait_until(lambda: repaired(mesh, "node-1", "link connect4"), "it is attached again")
+    wait_until(lambda: repaired(mesh, "node-1", "pins"), "they are pinned again")
+    assert mesh.call("shop/caller", mesh.address("shop/called"), 8080).answers()
+    mesh.expect("node-1", 2, "istio_tcp_connections_opened_total", reporter="source")
+    mesh.laboratory.kill_node("node-1")
+    assert mesh.call("shop/caller", mesh.address("shop/called"), 8080).refused
+    mesh.laboratory.start_node("node-1")
+    assert mesh.call("shop/caller", mesh.address("shop/called"), 8080).answers()
 
 
 # --- pods ------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from tests.builders import workload
 from tests.kernel.lab import unique
 from ztunnel.kernel import cgroup
 from ztunnel.pods.find import NamedNamespaces, inode_at, survey
-from ztunnel.redirect.attach import CgroupBranch
+from ztunnel.redirect.exempt import CgroupBranch
 
 KUBEPODS = ["kubepods", "kubepods.slice", "kubelet.slice/kubelet-kubepods.slice"]
 

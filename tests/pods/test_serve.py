@@ -492,6 +492,34 @@ async def test_a_listener_that_only_sk_lookup_finds_is_not_found_to_be_destroyed
         assert is_served(kernel, node)
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("enrolled", "pod entry"),
+        ("owners", "pod entry"),
+        ("generations", "pod entry"),
+        ("listeners", "listener entry"),
+        ("", "pod link"),
+    ],
+)
+async def test_what_the_kernel_has_lost_of_a_pod_it_is_told_again(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock, name: str, what: str
+) -> None:
+    node = made(nodes, kernel, A)
+    async with node.running():
+        if name:
+            entries = kernel.redirection._maps[name]
+            for key in entries:
+                entries.drop(key)
+        else:
+            (kernel.settings.pins / "pods" / str(kernel.lab.a.cookie)).unlink()
+        await sweep()
+        assert is_served(kernel, node)
+        assert repairs(node) == {what: 1}
+        await sweep()
+        assert repairs(node) == {what: 1}
+
+
 async def test_a_port_that_is_taken_at_once_keeps_the_pod_captured_and_is_said(
     kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
 ) -> None:

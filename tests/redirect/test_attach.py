@@ -9,8 +9,10 @@ import pytest
 from tests.kernel.lab import Kernel, unique
 from ztunnel.errors import Unsupported
 from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.kernel.sockets import cookie_of
 from ztunnel.model.address import parse_ip
 from ztunnel.redirect.attach import EnrolledPod, PodNetwork, Redirection
+from ztunnel.redirect.layout import ListenerKind
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -91,6 +93,35 @@ def test_nothing_is_opened_where_nothing_is_loaded(tmp_path) -> None:
 
 def test_a_disowned_cgroup_is_captured_like_any(kernel: Kernel) -> None:
     kernel.enroll("a")
-    kernel.redirection.disown_cgroup(kernel.lab.cgroup_id("proxy"))
+    kernel.redirection.cgroups.disown_cgroup(kernel.lab.cgroup_id("proxy"))
     with kernel.lab.in_cgroup("proxy"), pytest.raises(ConnectionRefusedError):
         kernel.connect(kernel.lab.a, "10.77.0.3", 8080)
+
+
+def test_what_the_kernel_has_forgotten_of_a_pod_it_is_told_again(kernel: Kernel) -> None:
+    pod = kernel.enroll("a")
+    redirection = kernel.redirection
+    before = redirection.enrolled()
+    assert redirection.look(pod) == []
+    for name in ("enrolled", "owners", "generations"):
+        for key in redirection._maps[name]:
+            redirection._maps[name].drop(key)
+        assert redirection.look(pod) == ["pod entry"]
+        assert redirection.enrolled() == before
+        assert redirection.generation(pod.cookie)
+        assert redirection.look(pod) == []
+    (kernel.settings.pins / "pods" / str(pod.cookie)).unlink()
+    assert redirection.look(pod) == ["pod link"]
+    assert redirection.look(pod) == []
+
+
+def test_who_listens_is_known_by_its_cookie(kernel: Kernel) -> None:
+    pod = kernel.lab.pod("a")
+    listener = kernel.listen(pod.netns)
+    ip = pod.addresses[0]
+    assert kernel.redirection.listens(ip, ListenerKind.INBOUND) == 0
+    kernel.redirection.listener(ip, ListenerKind.INBOUND, listener.fileno())
+    assert kernel.redirection.listens(ip, ListenerKind.INBOUND) == cookie_of(listener)
+    assert kernel.redirection.listens(ip, ListenerKind.OUTBOUND) == 0
+    listener.close()
+    assert kernel.redirection.listens(ip, ListenerKind.INBOUND) == 0

@@ -203,7 +203,7 @@ def test_a_probe_of_the_node_reaches_what_is_behind_the_pod(kernel, behind, pod,
     if not behind.nat:  # the node has no route to what is behind it
         return
     app = kernel.listen(behind.netns, 8080)
-    kernel.redirection.node_clients(kernel.lab.node.cookie, [kernel.lab.cgroup_id("kubelet")])
+    kernel.redirection.cgroups.node_clients(kernel.lab.node.cookie, [kernel.lab.cgroup_id("kubelet")])
     with kernel.lab.in_cgroup("kubelet"):
         assert connect(kernel, kernel.lab.node, called(behind, family))
     kernel.accept(app)

@@ -1,22 +1,32 @@
-"""Which processes of the node reach pods, as the kubelet and the container runtime come and go."""
+"""Which processes of the node reach pods, as the kubelet and the container runtime come and go; and our
+programs among others."""
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
+from tests.kernel.lab import Kernel as Installed
+from tests.kernel.lab import Lab
+from tests.kernel.test_attached import MULTI, attach
 from tests.run.parts import SETTINGS, until
+from ztunnel.kernel import bpf
 from ztunnel.kernel.cgroup import cgroup_id
 from ztunnel.pods.find import survey
-from ztunnel.redirect.attach import CgroupBranch
+from ztunnel.redirect.exempt import CgroupBranch
+from ztunnel.redirect.load import try_lock
+from ztunnel.redirect.plan import Pins
+from ztunnel.redirect.repair import Installation
 from ztunnel.run.reporting import Reporting
-from ztunnel.run.watch import NodeClients, watch_node_clients
+from ztunnel.run.watch import Hooks, NodeClients, watch_node_clients
 
 Rule = tuple[list[int] | None, CgroupBranch | None]
 
@@ -158,3 +168,100 @@ async def test_where_all_but_pods_reach_pods_the_pods_cgroup_may_come_later(tmp_
         (tmp_path / "kubepods.slice").mkdir()
         with trio.fail_after(3):
             await until(lambda: watched.kernel.rules[-1][1] is not None)
+
+
+# --- hooks -----------------------------------------------------------------------------
+
+
+@dataclass
+class Watching:
+    """The hooks of a laboratory, as a node proxy watches them."""
+
+    kernel: Installed
+    reporting: Reporting = field(default_factory=lambda: Reporting(SETTINGS))
+
+    def __post_init__(self) -> None:
+        pins = Pins(self.kernel.settings.pins)
+        lock = partial(try_lock, self.kernel.settings)
+        maps = self.kernel.redirection.map_descriptors
+        self.installation = Installation(pins, self.kernel.lab.root, maps, lock)
+        self.hooks = Hooks(self.installation, pins, self.reporting)
+
+    def figure(self, name: str) -> dict[tuple[str, ...], float]:
+        return {k: v for f in self.reporting.figures.families() if f.name == name for k, v in f.samples}
+
+    def said(self, text: str) -> list[str]:
+        return [line for line in self.reporting.writer._lines if text in line]
+
+    @property
+    def ready(self) -> str:
+        return self.reporting.readiness.render(0.0)[1]
+
+
+@pytest.fixture
+def watching_hooks() -> Iterator[Watching]:
+    with Lab() as lab, Installed(lab) as kernel:
+        made = Watching(kernel)
+        yield made
+        made.installation.close()
+
+
+@pytest.mark.root
+@pytest.mark.timeout(60)
+def test_hooks_are_repaired_and_counted(watching_hooks):
+    made = watching_hooks
+    made.hooks.look()
+    assert made.figure("ztunnel_repairs_total") == {}
+    (made.kernel.settings.pins / "links/connect4").unlink()
+    link = bpf.open_pinned(made.kernel.settings.pins / "links/connect6")
+    bpf.link_detach(link)
+    bpf.close(link)
+    made.hooks.look()
+    made.hooks.look()
+    assert made.figure("ztunnel_repairs_total") == {("link connect6",): 1, ("pins",): 1}
+    assert "hooks" not in made.ready
+
+
+@pytest.mark.root
+@pytest.mark.timeout(60)
+def test_another_program_is_told_of_once_shown_and_counted_until_it_goes(watching_hooks):
+    made = watching_hooks
+    here = os.open(made.kernel.lab.root, os.O_RDONLY)
+    with ExitStack() as stack:
+        number = attach(stack, here, "cil_sock4", MULTI)
+        made.hooks.look()
+        made.hooks.look()
+        assert len(made.said("another program")) == 1
+        assert f"program {number} (cil_sock4, loaded by uid 0) runs after ours on connect4" in made.ready
+        assert made.figure("ztunnel_foreign_programs") == {("connect4",): 1}
+        assert [each.id for each in made.hooks.neighbours] == [number]
+        assert made.reporting.readiness.pending(0.0) == ["state manager"]
+    os.close(here)
+    made.hooks.look()
+    assert len(made.said("another program has gone")) == 1
+    assert made.figure("ztunnel_foreign_programs") == {}
+    assert "connect4" not in made.ready
+
+
+@pytest.mark.root
+@pytest.mark.timeout(60)
+def test_a_hook_that_somebody_takes_for_itself_makes_the_node_not_ready(watching_hooks):
+    made = watching_hooks
+    here = os.open(made.kernel.lab.root, os.O_RDONLY)
+    link = bpf.open_pinned(made.kernel.settings.pins / "links/connect4")
+    bpf.link_detach(link)
+    bpf.close(link)
+    with ExitStack() as stack:
+        number = attach(stack, here, "greedy", 0)
+        made.hooks.look()
+        made.hooks.look()
+        assert made.reporting.readiness.pending(0.0) == ["state manager", "hooks"]
+        assert (
+            f"another program sits exclusively on cgroup/connect4 of {made.kernel.lab.root}: {number}"
+            in made.ready
+        )
+        assert len(made.said("sits exclusively")) == 1
+    os.close(here)
+    made.hooks.look()
+    assert made.reporting.readiness.pending(0.0) == ["state manager"]
+    assert made.figure("ztunnel_repairs_total") == {("link connect4",): 1}

@@ -28,7 +28,7 @@ def require_bpffs(pins: Path, mounts: str = "/proc/mounts") -> None:
     Raises:
         Unsupported: `pins` lies elsewhere, or the mount fails.
     """
-    if _lies_on_bpffs(pins, mounts):
+    if lies_on_bpffs(pins, mounts):
         return
     if not pins.is_relative_to(_BPFFS):
         raise Unsupported(f"{pins} is on no bpffs: choose a place under {_BPFFS}, or mount -t bpf there")
@@ -37,7 +37,7 @@ def require_bpffs(pins: Path, mounts: str = "/proc/mounts") -> None:
         raise Unsupported(f"no bpffs at {_BPFFS} ({reason}): mount -t bpf bpf {_BPFFS}")
 
 
-def _lies_on_bpffs(pins: Path, mounts: str) -> bool:
+def lies_on_bpffs(pins: Path, mounts: str = "/proc/mounts") -> bool:
     """Whether the innermost mount above `pins` is a bpffs."""
     kinds: dict[Path, str] = {}
     for line in Path(mounts).read_text().splitlines():

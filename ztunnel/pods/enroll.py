@@ -21,7 +21,15 @@ from ipaddress import IPv4Address, IPv6Address
 
 from ztunnel.kernel.netlink import addresses, interfaces
 from ztunnel.kernel.netns import NetworkNamespace
-from ztunnel.kernel.sockets import DUAL_STACK, Listening, LiveSocket, connections, listen_in, listen_nowhere
+from ztunnel.kernel.sockets import (
+    DUAL_STACK,
+    Listening,
+    LiveSocket,
+    connections,
+    cookie_of,
+    listen_in,
+    listen_nowhere,
+)
 from ztunnel.model.address import IPAddress
 from ztunnel.model.workload import Workload
 from ztunnel.pods.prepare import Preparation, WayBlocked
@@ -172,6 +180,30 @@ def relisten(redirection: Redirection, enrolled: Enrolled, listening: Listening 
         _capture(redirection, enrolled, listeners)
         undo.pop_all()
     enrolled.listeners = listeners
+
+
+def remind(redirection: Redirection, enrolled: Enrolled) -> list[str]:
+    """See whether the kernel still captures the pod for its listeners, and tell it again where not.
+
+    Returns:
+        What was missing: `pod entry`, `pod link`, `listener entry`.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    missing = redirection.look(enrolled.network)
+    listeners = enrolled.listeners
+    if listeners is None:
+        return missing
+    cookies = {
+        ListenerKind.INBOUND: cookie_of(listeners.inbound),
+        ListenerKind.OUTBOUND: cookie_of(listeners.outbound),
+    }
+    for ip in enrolled.network.addresses:
+        if any(redirection.listens(ip, kind) != cookie for kind, cookie in cookies.items()):
+            _capture(redirection, enrolled, listeners)
+            return [*missing, "listener entry"]
+    return missing
 
 
 def lost_listeners(enrolled: Enrolled) -> list[str]:

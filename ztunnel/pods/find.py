@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ztunnel.kernel.cgroup import cgroup_id
 from ztunnel.model.workload import Workload
-from ztunnel.redirect.attach import CgroupBranch
+from ztunnel.redirect.exempt import CgroupBranch
 
 _CLIENTS = frozenset(
     name + ending

@@ -27,6 +27,7 @@ from ztunnel.pods.enroll import (
     lost_listeners,
     release,
     relisten,
+    remind,
     withdraw,
 )
 from ztunnel.pods.find import inode_at
@@ -148,7 +149,10 @@ class Held:
             raise CannotEnroll(str(error)) from error
         finally:
             self._watch_again()
-        return made + self._relisten(listening)
+        made += self._relisten(listening)
+        if self.enrolled.serving:
+            made += remind(self._ways.outbound.redirection, self.enrolled)
+        return made
 
     def _relisten(self, listening: Listening) -> list[str]:
         lost = lost_listeners(self.enrolled) if self.enrolled.serving else []

@@ -18,17 +18,15 @@ from ztunnel.kernel.bpf import NOEXIST, Map
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.model.address import Endpoint, IPAddress, pack16
 from ztunnel.redirect.enforce import Addresses, Admissions, Slots, Verdicts
+from ztunnel.redirect.exempt import CgroupRules
 from ztunnel.redirect.forward import Forwards
 from ztunnel.redirect.layout import (
-    NODE_CLIENTS,
     NUMBER,
-    SMALL,
     Deny,
     Direct,
     FlowRecord,
     ListenerKind,
     LiveFlow,
-    NodeRule,
     PodFlag,
     Recalled,
     pull_ip,
@@ -42,6 +40,7 @@ from ztunnel.redirect.observe import Records, direct_flows, outcomes, outside_ca
 from ztunnel.redirect.outside import OutsideCall, pull_outside
 from ztunnel.redirect.plan import FORWARD, SK_LOOKUP, Pins
 from ztunnel.redirect.recall import Recall
+from ztunnel.redirect.repair import PodLinks
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +73,14 @@ class EnrolledPod:
     flags: PodFlag = PodFlag.NONE
 
 
-@dataclass(frozen=True, slots=True)
-class CgroupBranch:
-    """A cgroup and all below it: its id, and its depth below the root of cgroup v2 (the root itself is 0)."""
-
-    cgroup_id: int
-    level: int
-
-
 class Redirection:
     """The maps and pins of one node, opened by `Redirection.open`."""
 
     def __init__(self, pins: Pins, maps: dict[str, Map], sk_lookup_fd: int, forward_fd: int = -1) -> None:
         """Takes over the maps and the programs' descriptors."""
-        self._pins, self._maps, self._sk_lookup_fd, self._forward_fd = pins, maps, sk_lookup_fd, forward_fd
+        self._maps, self._sk_lookup_fd, self._forward_fd = maps, sk_lookup_fd, forward_fd
+        self._links = PodLinks(pins, sk_lookup_fd)
+        self.cgroups = CgroupRules(maps)
         self._recall = Recall(maps["callers"])
         self._admissions = Admissions(maps["admitted"])
         self._verdicts = Verdicts(maps)
@@ -121,6 +114,7 @@ class Redirection:
         self._records.close()
         self._left.close()
         self.forwards.close()
+        self._links.close()
         for opened in self._maps.values():
             opened.close()
         for program in (self._sk_lookup_fd, self._forward_fd):
@@ -134,45 +128,10 @@ class Redirection:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # Who is exempt, and who of the node may reach pods.
-
-    def own_cgroup(self, cgroup_id: int) -> None:
-        """Sockets that a process of exactly this cgroup connects are ours: never captured."""
-        self._maps["own_cgroups"].put(NUMBER.pack(cgroup_id), SMALL.pack(1))
-
-    def disown_cgroup(self, cgroup_id: int) -> None:
-        """Undo `own_cgroup`."""
-        self._maps["own_cgroups"].drop(NUMBER.pack(cgroup_id))
-
-    def own_cgroups(self) -> list[int]:
-        """All cgroups of `own_cgroup`."""
-        return [int(NUMBER.unpack(key)[0]) for key in self._maps["own_cgroups"]]
-
-    def is_own_cgroup(self, cgroup_id: int) -> bool:
-        """Whether the kernel knows this one as ours."""
-        return self._maps["own_cgroups"].get(NUMBER.pack(cgroup_id)) is not None
-
-    def node_clients(
-        self, netns_cookie: int, cgroup_ids: Iterable[int] | None, outside: CgroupBranch | None = None
-    ) -> None:
-        """Which processes of the node's own namespace reach enrolled pods unproxied, e.g. the kubelet's
-        probes.
-
-        Args:
-            netns_cookie: the node's own namespace.
-            cgroup_ids: exactly these cgroups; None is every process.
-            outside: with None above: every process but those in or below this cgroup (kubepods).
-        """
-        listed = self._maps["node_cgroups"]
-        wanted = {NUMBER.pack(each) for each in cgroup_ids or ()}
-        for key in wanted:
-            listed.put(key, SMALL.pack(1))
-        rule = NodeRule.ALL_OUTSIDE if cgroup_ids is None else NodeRule.SOME_CGROUPS
-        branch = outside or CgroupBranch(0, 0)
-        value = NODE_CLIENTS.pack(rule, branch.level, branch.cgroup_id)
-        self._maps["node_rules"].put(NUMBER.pack(netns_cookie), value)
-        for key in set(listed) - wanted:
-            listed.drop(key)
+    @property
+    def map_descriptors(self) -> dict[str, int]:
+        """The maps by name; they stay ours."""
+        return {name: each.fd for name, each in self._maps.items()}
 
     # Pods.
 
@@ -190,9 +149,8 @@ class Redirection:
             for ip in pod.addresses:
                 self._maps["owners"].put(pack16(ip), key)
             self._disown_addresses(pod.cookie, frozenset(map(pack16, pod.addresses)))
-            flags = PodFlag.FORWARDS if pod.forwards else PodFlag.NONE
-            self._maps["enrolled"].put(key, push_pod(pod.ipv4, pod.ipv6, flags))
-            self._attach(pod)
+            self._maps["enrolled"].put(key, _entry(pod))
+            self._links.attach(pod.cookie, pod.netns.fileno())
             if self.forwards.supported:
                 self.forwards.attach(pod.netns, pod.uplinks)
         except OSError:
@@ -213,7 +171,7 @@ class Redirection:
         for ip in pod.addresses:
             with suppress(FileExistsError):  # where the namespace is not the pod's, it is another's
                 self._maps["owners"].put(pack16(ip), key, NOEXIST)
-        self._attach(pod)
+        self._links.attach(pod.cookie, pod.netns.fileno())
         if self.forwards.supported:
             self.forwards.attach(pod.netns, pod.uplinks)
 
@@ -225,10 +183,34 @@ class Redirection:
         """`withdraw` for a pod of which only the cookie is known, e.g. one that vanished while we were
         away."""
         self._maps["enrolled"].drop(NUMBER.pack(cookie))
-        bpf.remove_link(self._pins.pod(cookie))
+        self._links.detach(cookie)
         self.forwards.detach(cookie)
         self._disown_addresses(cookie, frozenset())
         self._verdicts.end(cookie)
+
+    def look(self, pod: PodNetwork) -> list[str]:
+        """See whether the kernel still knows an enrolled pod as `enroll` left it, and tell it again where
+        not; 10 us where it does.
+
+        Returns:
+            What was missing: `pod entry`, `pod link`.
+
+        Raises:
+            OSError: the kernel refuses; the pod stays as it is.
+        """
+        key = NUMBER.pack(pod.cookie)
+        missing: list[str] = []
+        known = self._maps["enrolled"].get(key) == _entry(pod) and all(
+            self._maps["owners"].get(pack16(ip)) == key for ip in pod.addresses
+        )
+        if not known or not self._verdicts.generation(pod.cookie):
+            missing.append("pod entry")
+            self.enroll(pod)
+        if self._links.attach(pod.cookie, pod.netns.fileno()):
+            missing.append("pod link")
+        if self.forwards.supported and self.forwards.attach(pod.netns, pod.uplinks):
+            missing.append("forward link")
+        return missing
 
     def enrolled(self) -> dict[int, EnrolledPod]:
         """The pods that the kernel redirects now, by cookie."""
@@ -252,16 +234,6 @@ class Redirection:
             if ip not in keep and owners.get(ip) == NUMBER.pack(cookie):
                 owners.drop(ip)
 
-    def _attach(self, pod: PodNetwork) -> None:
-        place = self._pins.pod(pod.cookie)
-        if place.exists():
-            return
-        link = bpf.link_create(self._sk_lookup_fd, pod.netns.fileno(), SK_LOOKUP.hook)
-        try:
-            bpf.pin(link, place)
-        finally:
-            bpf.close(link)
-
     # Listeners.
 
     def listener(self, ip: IPAddress, kind: ListenerKind, fd: int) -> None:
@@ -269,6 +241,11 @@ class Redirection:
         go to this listening socket, wherever it is bound, in place of an earlier one. The slot empties by
         itself when the socket closes. Raises OSError."""
         self._maps["listeners"].put(push_listener(ip, kind), NUMBER.pack(fd))
+
+    def listens(self, ip: IPAddress, kind: ListenerKind) -> int:
+        """The cookie of the socket that `listener` has given; 0 where there is none any more."""
+        found = self._maps["listeners"].get(push_listener(ip, kind))
+        return int(NUMBER.unpack(found)[0]) if found else 0
 
     def no_listener(self, ip: IPAddress, kind: ListenerKind) -> None:
         """Such calls are refused."""
@@ -389,3 +366,8 @@ class Redirection:
     def outcomes(self) -> dict[str, int]:
         """See `observe.outcomes`."""
         return outcomes(self._maps["outcomes"])
+
+
+def _entry(pod: PodNetwork) -> bytes:
+    """What the hooks know of an enrolled pod."""
+    return push_pod(pod.ipv4, pod.ipv6, PodFlag.FORWARDS if pod.forwards else PodFlag.NONE)

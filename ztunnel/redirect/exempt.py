@@ -8,13 +8,16 @@ second besides, it is looked where this process is; where that cannot be exempte
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ztunnel.kernel.bpf import Map
 from ztunnel.kernel.cgroup import cgroup_id
 from ztunnel.kernel.sockets import own_cgroup_id
+from ztunnel.redirect.layout import NODE_CLIENTS, NUMBER, SMALL, NodeRule
 
 LOOK_SECONDS = 0.005
 """In so long a proxy that captures itself makes some fifty connections."""
@@ -25,8 +28,61 @@ IN_ROOT = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class CgroupBranch:
+    """A cgroup and all below it: its id, and its depth below the root of cgroup v2 (the root itself is 0)."""
+
+    cgroup_id: int
+    level: int
+
+
+class CgroupRules:
+    """Who is exempt, and who of the node may reach pods, as the kernel is told."""
+
+    def __init__(self, maps: Mapping[str, Map]) -> None:
+        self._maps = maps
+
+    def own_cgroup(self, cgroup_id: int) -> None:
+        """Sockets that a process of exactly this cgroup connects are ours: never captured."""
+        self._maps["own_cgroups"].put(NUMBER.pack(cgroup_id), SMALL.pack(1))
+
+    def disown_cgroup(self, cgroup_id: int) -> None:
+        """Undo `own_cgroup`."""
+        self._maps["own_cgroups"].drop(NUMBER.pack(cgroup_id))
+
+    def own_cgroups(self) -> list[int]:
+        """All cgroups of `own_cgroup`."""
+        return [int(NUMBER.unpack(key)[0]) for key in self._maps["own_cgroups"]]
+
+    def is_own_cgroup(self, cgroup_id: int) -> bool:
+        """Whether the kernel knows this one as ours."""
+        return self._maps["own_cgroups"].get(NUMBER.pack(cgroup_id)) is not None
+
+    def node_clients(
+        self, netns_cookie: int, cgroup_ids: Iterable[int] | None, outside: CgroupBranch | None = None
+    ) -> None:
+        """Which processes of the node's own namespace reach enrolled pods unproxied, e.g. the kubelet's
+        probes.
+
+        Args:
+            netns_cookie: the node's own namespace.
+            cgroup_ids: exactly these cgroups; None is every process.
+            outside: with None above: every process but those in or below this cgroup (kubepods).
+        """
+        listed = self._maps["node_cgroups"]
+        wanted = {NUMBER.pack(each) for each in cgroup_ids or ()}
+        for key in wanted:
+            listed.put(key, SMALL.pack(1))
+        rule = NodeRule.ALL_OUTSIDE if cgroup_ids is None else NodeRule.SOME_CGROUPS
+        branch = outside or CgroupBranch(0, 0)
+        value = NODE_CLIENTS.pack(rule, branch.level, branch.cgroup_id)
+        self._maps["node_rules"].put(NUMBER.pack(netns_cookie), value)
+        for key in set(listed) - wanted:
+            listed.drop(key)
+
+
 class Cgroups(Protocol):
-    """Who is exempt, in the kernel: `redirect.attach.Redirection`."""
+    """Who is exempt, in the kernel: `CgroupRules`."""
 
     def own_cgroup(self, cgroup_id: int) -> None: ...
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from ztunnel.kernel import bpf
@@ -40,6 +41,7 @@ class Forwards:
         self._pins, self._program_fd = pins, program_fd
         self._uplinks, self._passages = maps["uplinks"], maps["passages"]
         self._records = Records(maps["forwards"])
+        self._held: dict[tuple[int, int], int] = {}
 
     @property
     def supported(self) -> bool:
@@ -55,17 +57,23 @@ class Forwards:
         """What the kernel asks or tells, in order. Never waits."""
         return list(map(pull_forwarded, self._records.pull(limit)))
 
-    def attach(self, netns: NetworkNamespace, uplinks: Collection[int]) -> None:
-        """What this namespace forwards by way of these interfaces is stopped from now on. Raises OSError."""
+    def attach(self, netns: NetworkNamespace, uplinks: Collection[int]) -> bool:
+        """What this namespace forwards by way of these interfaces is stopped from now on; whether a link had
+        to be made. Raises OSError."""
         for index in uplinks:
             self._uplinks.put(push_interface(netns.cookie, index), SMALL.pack(1))
         self._forget_uplinks(netns.cookie, uplinks)
-        for family in FAMILIES:
-            self._attach(netns, family)
+        made = [self._attach(netns, family) for family in FAMILIES]
+        return any(made)
 
     def detach(self, cookie: int) -> None:
         """Undo `attach`; nothing happens where it was not done. Raises OSError."""
         for family in FAMILIES:
+            link = self._held.pop((cookie, family), -1)
+            if link >= 0:
+                with suppress(OSError):  # its namespace has gone
+                    bpf.link_detach(link)
+                bpf.close(link)
             bpf.remove_link(self._pins.forward(cookie, family))
         self._forget_uplinks(cookie, ())
 
@@ -75,8 +83,11 @@ class Forwards:
         self._passages.put(push_passage(cookie, source, called), NUMBER.pack(generation))
 
     def close(self) -> None:
-        """Unmap."""
+        """Unmap, and let go; what is pinned stays attached."""
         self._records.close()
+        for link in self._held.values():
+            bpf.close(link)
+        self._held.clear()
 
     def _forget_uplinks(self, cookie: int, keep: Collection[int]) -> None:
         for key in self._uplinks:
@@ -84,23 +95,28 @@ class Forwards:
             if owner == cookie and index not in keep:
                 self._uplinks.drop(key)
 
-    def _attach(self, netns: NetworkNamespace, family: int) -> None:
-        place = self._pins.forward(netns.cookie, family)
-        old = _open(place)
+    def _attach(self, netns: NetworkNamespace, family: int) -> bool:
+        """Links are held as well as pinned: what somebody unpins stays in force while we live."""
+        place, key = self._pins.forward(netns.cookie, family), (netns.cookie, family)
+        old = self._held.get(key, -1)
+        if old < 0:
+            old = _open(place)
+        if old >= 0:
+            self._held[key] = old
+            if bpf.link_info(old).program == bpf.object_id(self._program_fd):
+                if place.exists():
+                    return False
+                bpf.set_pinned(old, place)
+                return True
+        with netns.entered():
+            link = self._held[key] = _create(self._program_fd, family)
         try:
-            if old >= 0 and bpf.link_info(old).program == bpf.object_id(self._program_fd):
-                return
-            with netns.entered():
-                link = _create(self._program_fd, family)
-            try:
-                bpf.set_pinned(link, place)
-            finally:
-                bpf.close(link)
-            if old >= 0:
-                bpf.link_detach(old)
+            bpf.set_pinned(link, place)
         finally:
             if old >= 0:
+                bpf.link_detach(old)
                 bpf.close(old)
+        return True
 
 
 def _open(place: Path) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ztunnel.errors import Unsupported
@@ -108,6 +108,19 @@ def _compiled(cache: Path, print_: str, source: tuple[str, tuple[str, ...]]) -> 
     except OSError:  # no room: it is compiled again the next time
         beside.unlink(missing_ok=True)
     return compiled
+
+
+@contextmanager
+def try_lock(settings: RedirectSettings) -> Iterator[bool]:
+    """The loader's lock, where nobody has it: whether we have it within the block. Never waits."""
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context((settings.cache / f".{settings.pins.name}.lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # a loader has it, or the cache has gone
+            yield False
+            return
+        yield True
 
 
 @contextmanager

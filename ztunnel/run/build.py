@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -41,9 +42,11 @@ from ztunnel.pods.find import NamedNamespaces
 from ztunnel.pods.serve import Pods, Reports, Ways
 from ztunnel.redirect.attach import Redirection
 from ztunnel.redirect.exempt import IN_ROOT, Exemption
-from ztunnel.redirect.load import ensure_loaded
-from ztunnel.redirect.plan import RedirectSettings, pin_name
+from ztunnel.redirect.load import ensure_loaded, try_lock
+from ztunnel.redirect.plan import Pins, RedirectSettings, pin_name
+from ztunnel.redirect.repair import Installation
 from ztunnel.run.reporting import Reporting, now
+from ztunnel.run.watch import Hooks
 from ztunnel.state.delta import Change
 from ztunnel.state.hold import Hold
 from ztunnel.state.world import World
@@ -75,6 +78,16 @@ class ControlPlane:
     """What it says about the objects that it read, for the admin page."""
 
 
+class Machine(NamedTuple):
+    """What is watched of the machine; nothing where no program of ours runs."""
+
+    exemption: Exemption | None = None
+    hooks: Hooks | None = None
+
+
+NO_MACHINE = Machine()
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """The parts of a running node proxy."""
@@ -98,6 +111,7 @@ class Node:
     live: LiveConnections
     """What is open into pods; what goes out of them is in `outbound.calls`."""
     plane: ControlPlane
+    machine: Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +120,16 @@ class Opened:
 
     redirection: Redirection
     exemption: Exemption
+    installation: Installation
     root: Path
+    pins: Pins
 
     def __enter__(self) -> Opened:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.exemption.close()
+        self.installation.close()
         self.redirection.close()
 
 
@@ -129,15 +146,19 @@ def open_redirection(settings: Settings, repairs: Repairs) -> Opened:
             f"{IN_ROOT}, such as: mkdir {root}/ztunnel && echo $$ > {root}/ztunnel/cgroup.procs"
         )
     pins = settings.pins or _PINS / pin_name(settings.node)
+    wanted = RedirectSettings(pins=pins, cache=settings.cache_dir / "bpf")
     try:
-        ensure_loaded(RedirectSettings(pins=pins, cache=settings.cache_dir / "bpf"))
+        ensure_loaded(wanted)
     except OSError as error:
         raise Unsupported(f"the redirection cannot be loaded: {error}") from error
     with ExitStack() as undo:
         redirection = undo.enter_context(Redirection.open(pins))
-        exemption = Exemption(redirection, root, repairs.repaired)
+        exemption = Exemption(redirection.cgroups, root, repairs.repaired)
+        undo.callback(exemption.close)
+        lock = partial(try_lock, wanted)
+        installation = Installation(Pins(pins), root, redirection.map_descriptors, lock)
         undo.pop_all()
-    return Opened(redirection, exemption, root)
+    return Opened(redirection, exemption, installation, root, Pins(pins))
 
 
 def build_node(
@@ -145,9 +166,8 @@ def build_node(
     plane: ControlPlane,
     reporting: Reporting,
     redirection: Redirection,
-    exemption: Exemption | None = None,
+    machine: Machine = NO_MACHINE,
 ) -> Node:
-    """`exemption` is that of this process, None where nothing can capture it."""
     rng = Random(SystemRandom().getrandbits(256))  # for choices and trace ids, never for keys
     engine = Engine(reporting.bug)
     hold = Hold(World(settings.network))
@@ -179,8 +199,9 @@ def build_node(
     mesh = Mesh(settings.node, settings.same_node, True, settings.connect_timeout_seconds, rng, keepalive)
     room = Shares(_places())
     inbound = Inbound(engine, hold, live, report, room=room)
+    calls = Calls(room)
     outbound = Outbound(
-        engine, hold, report, redirection, tunnels, direct, mesh, Calls(room), exemption=exemption
+        engine, hold, report, redirection, tunnels, direct, mesh, calls, exemption=machine.exemption
     )
     handshakes = Handshakes(inbound, ledger, certificates, now)
     forwarding = Forwarding(engine, redirection, hold, report, direct.pods)
@@ -194,7 +215,7 @@ def build_node(
         settings, reporting, engine, redirection, hold, ledger, certificates, outbound, tunnels, dialler,
         handshakes,
         Follower(direct, hold), MeshAddresses(redirection, hold, settings.node),
-        OutsideCalls(engine, redirection, hold, report, direct.pods), forwarding, pods, live, plane,
+        OutsideCalls(engine, redirection, hold, report, direct.pods), forwarding, pods, live, plane, machine,
     )  # fmt: skip
 
 

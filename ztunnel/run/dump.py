@@ -29,6 +29,7 @@ def dump_node(node: Node) -> dict[str, Any]:
         "manifests": node.plane.dump(),
         "certificates": certificates,
         "workloadState": node.pods.dump(),
+        "otherPrograms": [each.text for each in node.machine.hooks.neighbours] if node.machine.hooks else [],
         "version": {"version": __version__, "compiled": compiled_modules()},
         "config": dump_settings(node.settings),
     }

@@ -22,13 +22,13 @@ from ztunnel.config import Settings
 from ztunnel.errors import Drained, PeerError
 from ztunnel.flow.drive import drive
 from ztunnel.kernel import netns
-from ztunnel.run.build import ControlPlane, Node, Opened, build_node, open_redirection
+from ztunnel.run.build import ControlPlane, Machine, Node, Opened, build_node, open_redirection
 from ztunnel.run.compiled import compiled_modules
 from ztunnel.run.figures import register_figures
 from ztunnel.run.pages import Listeners, listen, serve_private, serve_public
 from ztunnel.run.reporting import STATE, Reporting
 from ztunnel.run.stop import Stop
-from ztunnel.run.watch import NodeClients, watch_node_clients
+from ztunnel.run.watch import Hooks, NodeClients, watch_hooks, watch_node_clients
 from ztunnel.state.subscribe import subscribe
 from ztunnel.telemetry.component import XdsFigures
 from ztunnel.xds.pb import discovery_pb2
@@ -69,10 +69,12 @@ async def run_node(settings: Settings, plane: ControlPlane, reporting: Reporting
             opening = partial(open_redirection, settings, reporting.repairs)
             with await trio.to_thread.run_sync(opening) as opened:
                 await trio.lowlevel.checkpoint_if_cancelled()
-                await _watch_node(nursery, settings, opened, reporting)
+                hooks = await _watch_node(nursery, settings, opened, reporting)
                 reporting.readiness.done(_REDIRECTION)
                 stop.started()
-                node = build_node(settings, plane, reporting, opened.redirection, opened.exemption)
+                node = build_node(
+                    settings, plane, reporting, opened.redirection, Machine(opened.exemption, hooks)
+                )
                 await run_parts(node, plane, listeners, stop)
             reporting.log.info("ended", node=settings.node)
             nursery.cancel_scope.cancel()
@@ -82,10 +84,13 @@ async def run_node(settings: Settings, plane: ControlPlane, reporting: Reporting
 
 async def _watch_node(
     nursery: trio.Nursery, settings: Settings, opened: Opened, reporting: Reporting
-) -> None:
+) -> Hooks:
     with netns.current() as home:
-        clients = NodeClients(opened.redirection, settings.node_clients, home.cookie, reporting)
+        clients = NodeClients(opened.redirection.cgroups, settings.node_clients, home.cookie, reporting)
     await nursery.start(watch_node_clients, clients, opened.root)
+    hooks = Hooks(opened.installation, opened.pins, reporting)
+    nursery.start_soon(watch_hooks, hooks)
+    return hooks
 
 
 def _say_what_starts(reporting: Reporting, settings: Settings) -> None:

@@ -3,30 +3,35 @@ processes of the node may reach pods."""
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import trio
 
+from ztunnel.errors import Unsupported
 from ztunnel.kernel.inotify import Inotify
 from ztunnel.pods.find import NodeCgroups, survey
-from ztunnel.redirect.attach import Redirection
+from ztunnel.redirect.exempt import CgroupRules
+from ztunnel.redirect.find import CGROUP_HOOKS, Neighbour, find_neighbours
+from ztunnel.redirect.plan import Pins
+from ztunnel.redirect.repair import Installation, programs_beside
 from ztunnel.run.reporting import Reporting
 
 SWEEP_SECONDS = 5.0
 _PAUSE_SECONDS = 0.1
 """Between two looks where cgroups come and go all the time."""
 
-_CLIENTS = "node clients"
+_CLIENTS, _HOOKS = "node clients", "hooks"
 
 
 class NodeClients:
     """Which processes of the node's own namespace reach pods: the kubelet's and the container runtime's
     cgroups, which are made anew whenever these restart, or all but pods."""
 
-    def __init__(self, redirection: Redirection, who: str, netns_cookie: int, reporting: Reporting) -> None:
+    def __init__(self, rules: CgroupRules, who: str, netns_cookie: int, reporting: Reporting) -> None:
         """`who` is `kubelet`, `node` or `all` (`Settings.node_clients`)."""
-        self._redirection = redirection
+        self._rules = rules
         self._who = who
         self._netns_cookie = netns_cookie
         self._log = reporting.log.scoped(_CLIENTS)
@@ -40,11 +45,11 @@ class NodeClients:
         if before is not None and (before.clients, before.kubepods) == (found.clients, found.kubepods):
             return
         if self._who == "kubelet":
-            self._redirection.node_clients(self._netns_cookie, found.clients.values())
+            self._rules.node_clients(self._netns_cookie, found.clients.values())
             self._tell(found)
         else:
             branch = found.kubepods if self._who == "node" else None
-            self._redirection.node_clients(self._netns_cookie, None, branch)
+            self._rules.node_clients(self._netns_cookie, None, branch)
         if before is not None:
             self._repairs.repaired(_CLIENTS)
         self._known = found
@@ -96,3 +101,63 @@ async def _change(inotify: Inotify | None) -> None:
             await trio.lowlevel.wait_readable(inotify)
             await trio.sleep(_PAUSE_SECONDS)
             inotify.drain()
+
+
+class Hooks:
+    """Our programs on the hooks of the root cgroup: attached, pinned, and who else runs there.
+
+    Attributes:
+        neighbours: programs of others that make a difference to us.
+    """
+
+    def __init__(self, installation: Installation, pins: Pins, reporting: Reporting) -> None:
+        self._installation = installation
+        self._pins = pins
+        self._log = reporting.log.scoped(_HOOKS)
+        self._readiness = reporting.readiness
+        self._repairs = reporting.repairs
+        self._trouble = ""
+        self.neighbours: tuple[Neighbour, ...] = ()
+        reporting.figures.gauge(
+            "ztunnel_foreign_programs",
+            "Programs of others on hooks of ours that make a difference to the mesh",
+            lambda: [((hook,), count) for hook, count in Counter(n.hook for n in self.neighbours).items()],
+            ["hook"],
+        )
+
+    def look(self) -> None:
+        """See to it once. Never raises."""
+        trouble = ""
+        try:
+            for what in self._installation.look():
+                self._repairs.repaired(what)
+            self._meet(find_neighbours(self._installation.cgroup_fd, CGROUP_HOOKS, self._known()))
+        except (OSError, Unsupported) as error:
+            trouble = f"our programs cannot be kept in place: {getattr(error, 'strerror', None) or error}"
+        if trouble != self._trouble:
+            self._trouble = trouble
+            if trouble:
+                self._log.error("hooks", reason=trouble)
+                self._readiness.pend(_HOOKS)
+            else:
+                self._readiness.done(_HOOKS)
+        self._readiness.detail(_HOOKS, "\n".join(filter(None, (trouble, *(n.text for n in self.neighbours)))))
+
+    def _known(self) -> frozenset[int]:
+        return self._installation.programs | programs_beside(self._pins)
+
+    def _meet(self, found: list[Neighbour]) -> None:
+        for each in found:
+            if each not in self.neighbours:
+                self._log.warn("another program", reason=each.text)
+        for each in self.neighbours:
+            if each not in found:
+                self._log.info("another program has gone", reason=each.text)
+        self.neighbours = tuple(found)
+
+
+async def watch_hooks(hooks: Hooks) -> None:
+    """Look every few seconds, until cancelled."""
+    while True:
+        hooks.look()
+        await trio.sleep(SWEEP_SECONDS)
