@@ -10,6 +10,7 @@
 #include "lib/maps.h"
 #include "lib/kernel.h"
 #include "lib/capture.h"
+#include "lib/hold.h"
 #include "lib/outside.h"
 #include "lib/verdict.h"
 #include "lib/choose.h"
@@ -24,3 +25,4 @@
 #include "sock_release.c"
 #include "sk_lookup.c"
 #include "forward.c"
+#include "egress.c"

@@ -93,7 +93,8 @@ int sk_lookup(struct bpf_sk_lookup *ctx)
 		return inbound(INBOUND_NOT_TCP, PASS);
 	}
 	if (is_captured(&flow))
-		return to_proxy(ctx, &flow, OUTBOUND, OUTBOUND_ASSIGNED);
+		return stands_still() ? inbound(OUTBOUND_STALE, DROP)
+				      : to_proxy(ctx, &flow, OUTBOUND, OUTBOUND_ASSIGNED);
 	struct admission *admission = admitted.lookup(&flow);
 	if (admission && admission->kind == BY_SELF)
 		return inbound(INBOUND_OWN, PASS);

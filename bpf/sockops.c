@@ -111,7 +111,7 @@ static __always_inline void closed(struct bpf_sock_ops *ctx)
 	} else if (!intent->established) {
 		/* Once established the proxy accepts it, maybe after the application has closed: it takes the
 		 * entry. */
-		forget_caller(intent->netns, &flow);
+		gave_up(intent->netns, &flow);
 	}
 	intents.delete(&socket);
 }

@@ -13,6 +13,7 @@ from ztunnel.errors import (
     Drained,
     Fault,
     Flag,
+    GaveUp,
     HandshakeFailed,
     HboneTimedOut,
     IdentityMismatch,
@@ -37,6 +38,7 @@ LEAVES = [
     (NoDestination, Flag.CONNECT, Side.DESTINATION, False),
     (NotCarried, Flag.CONNECT, Side.SOURCE, False),
     (NoCertificate, Flag.TLS_FAILURE, Side.US, True),
+    (GaveUp, Flag.CONNECT, Side.SOURCE, False),
     (Drained, Flag.NONE, Side.US, False),
 ]
 

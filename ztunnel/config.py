@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,6 +114,21 @@ def _same_node(raw: str) -> SameNode:
         raise ValueError(" or ".join(SameNode)) from error
 
 
+class Connect(StrEnum):
+    """When connect() returns: once the far end has answered, with what that said, or at once, and what cannot
+    be reached is told by a reset."""
+
+    DEFERRED = "deferred"
+    IMMEDIATE = "immediate"
+
+
+def _connect(raw: str) -> Connect:
+    try:
+        return Connect(raw)
+    except ValueError as error:
+        raise ValueError(" or ".join(Connect)) from error
+
+
 def _path(raw: str) -> Path:
     if not raw.startswith("/"):
         raise ValueError("an absolute path")
@@ -187,6 +203,7 @@ class Settings:
             through /proc and the cgroups of kubelet's pods.
         node_clients: whose connections from the node itself reach pods without policy.
         buffer_limit_bytes: what all tunnels together may hold before new streams are refused.
+        connect: when an application's connect() into the mesh returns.
         connect_timeout_seconds: for one connection, TLS included where there is some. Istio's ztunnel: 10 s.
     """
 
@@ -237,6 +254,7 @@ class Settings:
     )
     metrics_series_limit: int = _setting("ZTUNNEL_METRICS_SERIES_LIMIT", _number(100, 10**6), 20_000)
     buffer_limit_bytes: int = _setting("ZTUNNEL_BUFFER_LIMIT", _bytes_from(1 << 20, 1 << 40), 64 << 20)
+    connect: Connect = _setting("ZTUNNEL_CONNECT", _connect, Connect.DEFERRED)
     connect_timeout_seconds: float = _setting("ZTUNNEL_CONNECT_TIMEOUT", _positive_seconds, 10.0)
 
 

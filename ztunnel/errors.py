@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from errno import ECONNREFUSED, EHOSTUNREACH
 
 
 class Flag(StrEnum):
@@ -43,6 +44,8 @@ class ConnectionFailed(Exception):
     retryable: bool = False
     elsewhere: bool = False
     """Whether another endpoint of the service may do better."""
+    errno: int = ECONNREFUSED
+    """What the application's connect() fails with."""
 
 
 class Denied(ConnectionFailed):
@@ -85,6 +88,7 @@ class HboneTimedOut(ConnectionFailed):
 
     flag = Flag.NETWORK_POLICY
     elsewhere = True
+    errno = EHOSTUNREACH
 
 
 class TlsFailed(ConnectionFailed):
@@ -123,6 +127,13 @@ class NoCertificate(ConnectionFailed):
     flag = Flag.TLS_FAILURE
     side = Side.US
     retryable = True
+
+
+class GaveUp(ConnectionFailed):
+    """The application waits for its connection no longer."""
+
+    flag = Flag.CONNECT
+    side = Side.SOURCE
 
 
 class Drained(ConnectionFailed):

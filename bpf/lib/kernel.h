@@ -2,6 +2,7 @@
  * all. */
 
 static u64 (*socket_cookie)(void *) = (void *)46;
+static u64 (*skb_cgroup)(void *) = (void *)79;
 static u64 (*current_cgroup)(void) = (void *)80;
 static long (*release)(void *) = (void *)86;
 static u64 (*netns_cookie)(void *) = (void *)122;
@@ -29,6 +30,10 @@ static int (*set_errno)(int) = (void *)187;
 #define AF_INET 2
 #define TCP 6
 #define MPTCP 262
+#define TCP_SYN 2
+#define TCP_ACK 16
+#define ETH_IPV4 0x0800
+#define ETH_IPV6 0x86dd
 #define ECONNREFUSED 111
 #define ENETUNREACH 101
 #define SOCK_DONE 1 /* enum sock_flags: the peer has sent its FIN */
@@ -73,6 +78,14 @@ static __always_inline bool lease_holds(void)
 	u32 only = 0;
 	u64 *renewed_ns = lease.lookup(&only);
 	return renewed_ns && *renewed_ns && bpf_ktime_get_ns() - *renewed_ns < LEASE_NS;
+}
+
+/* A proxy that has been seen alive does not do anything any more. */
+static __always_inline bool stands_still(void)
+{
+	u32 only = 0;
+	u64 *renewed_ns = lease.lookup(&only);
+	return renewed_ns && *renewed_ns && bpf_ktime_get_ns() - *renewed_ns >= LEASE_NS;
 }
 
 static __always_inline void emit(struct record *record)

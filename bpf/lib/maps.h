@@ -25,7 +25,7 @@ BPF_TABLE("hash", u64, u32, node_cgroups, 256);
  * tells the proxy's address, a direct flow ends uncounted. */
 BPF_TABLE("lru_hash", u64, struct intent, intents, MAX_CONNECTIONS);
 
-/* sockops -> sk_lookup, proxy, which takes it at accept. Lost: the call is refused. */
+/* sockops -> egress, sk_lookup, proxy, which takes it at accept. Lost: the call is refused. */
 BPF_TABLE("lru_hash", struct caller, struct destination, callers, MAX_CONNECTIONS);
 
 /* proxy, sockops -> sk_lookup. 4-tuples that may pass. Lost before the SYN: captured; later: nothing. */
@@ -47,7 +47,7 @@ BPF_TABLE("hash", struct slot, struct endpoint, slots, MAX_SLOTS);
 BPF_F_TABLE("hash", struct addr, u32, mesh_addresses, MAX_ADDRESSES, BPF_F_NO_PREALLOC);
 BPF_TABLE("array", u32, u32, mesh_known, 1);
 
-/* proxy -> connect. When verdicts were last confirmed, by CLOCK_MONOTONIC; 0: never. */
+/* proxy -> connect, sk_lookup, egress. When verdicts were last confirmed, by CLOCK_MONOTONIC; 0: never. */
 BPF_TABLE("array", u32, u64, lease, 1);
 
 /* enroll -> forward. The interfaces by which a pod is reached. Lost: what it forwards is left alone. */
@@ -63,6 +63,9 @@ BPF_TABLE("lru_hash", u64, struct allowance, asked, MAX_PODS);
 /* forward -> proxy. Lost: a SYN is sent again, and not reset at once. */
 BPF_RINGBUF_OUTPUT(forwards, FORWARD_PAGES);
 
+/* proxy -> egress, sockops. Who takes held calls: when that process began; 0: calls are not held. */
+BPF_TABLE("array", u32, u64, holder, 1);
+
 /* connect, sockops -> sockops, sock_release. Socket cookie to a call that leaves the mesh. Lost: its end is
  * not reported. */
 BPF_TABLE("lru_hash", u64, struct outside, outside, MAX_CONNECTIONS);
@@ -71,6 +74,9 @@ BPF_TABLE("lru_hash", u64, struct outside, outside, MAX_CONNECTIONS);
  * without end, have a buffer of their own. */
 BPF_RINGBUF_OUTPUT(records, RECORD_PAGES);
 BPF_RINGBUF_OUTPUT(left, RECORD_PAGES);
+
+/* egress, sockops -> proxy. Calls that wait. Lost: the call does not wait. */
+BPF_RINGBUF_OUTPUT(waiting, RECORD_PAGES);
 
 /* every hook -> proxy. By enum outcome. */
 BPF_TABLE("percpu_array", u32, u64, outcomes, OUTCOMES);

@@ -43,6 +43,10 @@ enum outcome {
 	INBOUND_NOT_ASSIGNED = 48, /* refused: the listener could not take it */
 	INBOUND_DNS = 49,	   /* dropped: the DNS port, from outside */
 	OUTBOUND_ASSIGNED = 54,	   /* a captured call of the pod: to the proxy */
+	OUTBOUND_STALE = 55,	   /* refused: the proxy stands still, its lease has lapsed */
+	/* egress */
+	CALL_HELD = 57,	    /* its SYN waits for the proxy */
+	CALL_NOT_HELD = 58, /* no room to tell the proxy: it is accepted at once */
 	/* forward */
 	FORWARD_STRANGER = 70,	 /* the namespace is not enrolled */
 	FORWARD_LEFT = 71,	 /* an annotation says that it is left alone */

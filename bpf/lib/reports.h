@@ -40,3 +40,20 @@ struct outside {
 	u8 pad[5];
 };
 _Static_assert(sizeof(struct outside) == 96, "outside");
+
+enum held_event { CALLED = 1, GAVE_UP = 2 };
+
+/* The longest SYN without payload: both headers with all their options. */
+#define SYN_BYTES 120
+
+/* A captured call whose SYN waits until the proxy sends it on, or whose application waits no longer. */
+struct held {
+	struct caller caller;
+	struct endpoint asked;
+	struct endpoint picked;
+	u8 event;
+	u8 syn_bytes;
+	u8 pad[6];
+	u8 syn[SYN_BYTES]; /* as it would have left, from its IP header on */
+};
+_Static_assert(sizeof(struct held) == 200, "held");

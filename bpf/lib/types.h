@@ -65,8 +65,9 @@ _Static_assert(sizeof(struct caller) == 32, "caller");
 struct destination {
 	struct endpoint asked;
 	struct endpoint picked; /* port 0: none */
+	u64 holder;		/* the proxy that was told of its SYN; 0: none */
 };
-_Static_assert(sizeof(struct destination) == 40, "destination");
+_Static_assert(sizeof(struct destination) == 48, "destination");
 
 enum listener_kind { INBOUND = 1, OUTBOUND = 2 };
 

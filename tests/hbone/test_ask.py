@@ -12,9 +12,11 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 from tests.flow.driving import read
-from tests.hbone.peers import CONNECT_BLOCK, OK, OK_BLOCK, Lab
+from tests.hbone.peers import CONNECT_BLOCK, OK, OK_BLOCK, Caller, Lab
 from ztunnel.errors import HandshakeFailed, Unreachable
 from ztunnel.flow.splice import close_with_reset
+from ztunnel.hbone.ask import OutgoingTunnel
+from ztunnel.hbone.carry import Session
 from ztunnel.hbone.frame import Frame, push_frame
 from ztunnel.hbone.limits import Limits
 from ztunnel.hbone.request import render_response
@@ -242,3 +244,116 @@ def test_h2_as_server_answers_without_a_status(lab: Lab) -> None:
     peer.write(push_frame(Frame.HEADERS, 4, 1, b"\x08\x01x"))
     lab.go()
     assert caller.words == ["lost"]
+
+
+# --- the application's socket follows ----------------------------------------------------
+
+
+def deferred(lab: Lab, session: Session) -> tuple[Caller, OutgoingTunnel, socket.socket]:
+    """A call whose application waits until it is answered; the tunnel, and the socket to attach."""
+    app, own = lab.pair()
+    caller = Caller(own)
+    return caller, session.open(CONNECT_BLOCK, None, caller.counts, caller, 5), app
+
+
+def answered(lab: Lab) -> tuple[Caller, OutgoingTunnel, socket.socket, socket.socket]:
+    """Caller, tunnel, the caller's socket to attach, and the called application's own."""
+    client, _ = lab.sessions()
+    caller, tunnel, app = deferred(lab, client)
+    lab.go(until=lambda: lab.callees)
+    far = lab.callees[-1].accept()
+    lab.go(until=lambda: caller.log)
+    assert caller.words == ["established"]
+    assert tunnel.waits_for_app
+    return caller, tunnel, app, far
+
+
+def test_an_application_that_comes_after_the_answer_is_joined(lab: Lab) -> None:
+    caller, tunnel, app, far = answered(lab)
+    tunnel.attach(app)
+    assert not tunnel.waits_for_app
+    caller.sock.send(b"up")
+    assert lab.receive(far, 2) == b"up"
+    far.send(b"down")
+    assert lab.receive(caller.sock, 4) == b"down"
+    assert (caller.counts.up, caller.counts.down) == (2, 4)
+    caller.sock.close()
+    far.close()
+    lab.go(until=lambda: len(caller.log) > 1)
+    assert caller.log[1:] == [("ended", None)]
+
+
+@pytest.mark.parametrize("size", [0, 5, 300_000])
+def test_what_a_server_sends_first_and_its_end_wait_for_the_application(lab: Lab, size: int) -> None:
+    caller, tunnel, app, far = answered(lab)
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    far.sendall(bytes(size))
+    far.shutdown(socket.SHUT_WR)
+    held_bytes = min(size, 60_000)  # of the rest the stream's window keeps the sender
+    lab.go(until=lambda: lab.ledger.buffered_bytes >= held_bytes)
+    tunnel.attach(app)
+    assert len(lab.receive(caller.sock, size)) == size
+    lab.go(until=lambda: read(caller.sock) == b"")
+    assert lab.ledger.buffered_bytes == 0
+    caller.sock.send(b"still open")
+    assert lab.receive(far, 10) == b"still open"
+
+
+def test_a_tunnel_that_is_reset_before_the_application_came_gives_it_what_it_had(lab: Lab) -> None:
+    caller, tunnel, app, far = answered(lab)
+    far.send(b"last")
+    lab.go()
+    close_with_reset(far)
+    lab.go()
+    assert caller.words == ["established"]
+    tunnel.attach(app)
+    lab.go(until=lambda: len(caller.log) > 1)
+    assert caller.sock.recv(9) == b"last"
+    with pytest.raises(ConnectionResetError):
+        caller.sock.recv(9)
+    assert lab.ledger.buffered_bytes == 0
+
+
+def test_a_session_that_is_lost_before_the_application_came_ends_the_call(lab: Lab) -> None:
+    caller, tunnel, app, _far = answered(lab)
+    lab.callees[-1].tunnel._session.abort(Unreachable("gone"))
+    lab.go()
+    tunnel.attach(app)
+    lab.go(until=lambda: len(caller.log) > 1)
+    assert caller.words == ["established", "ended"]
+    assert not tunnel.waits_for_app
+    with pytest.raises(ConnectionResetError):
+        caller.sock.recv(9)
+
+
+def test_a_call_that_is_ended_before_the_application_came_cancels_the_tunnel(lab: Lab) -> None:
+    caller, tunnel, app, far = answered(lab)
+    tunnel.abort(Unreachable("given up"))
+    lab.go()
+    assert caller.words == ["established", "ended"]
+    with pytest.raises(ConnectionResetError):
+        far.recv(1)
+    app.close()
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_a_refusal_without_an_application_gives_nothing_back(lab: Lab, status: int) -> None:
+    client, _ = lab.sessions()
+    caller, tunnel, app = deferred(lab, client)
+    lab.go(until=lambda: lab.callees)
+    lab.callees[0].tunnel.refuse(render_response(status))
+    lab.go()
+    assert caller.log == [("refused", status)]
+    assert caller.handed_back is None
+    assert not tunnel.waits_for_app
+    app.close()
+
+
+def test_a_loss_without_an_application_gives_nothing_back(lab: Lab) -> None:
+    client, server = lab.sessions()
+    caller, _, app = deferred(lab, client)
+    lab.go(until=lambda: lab.callees)
+    server.abort(Unreachable("gone"))
+    lab.go(until=lambda: caller.log)
+    assert (caller.words, caller.handed_back) == (["lost"], None)
+    app.close()

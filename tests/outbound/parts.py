@@ -26,6 +26,7 @@ from ztunnel.outbound.accept import Mesh, Outbound, OutboundAcceptor
 from ztunnel.outbound.connect import Call, Calls, TunnelCall
 from ztunnel.outbound.oversee import DirectFlows
 from ztunnel.redirect.attach import PodNetwork
+from ztunnel.redirect.held import HeldCall
 from ztunnel.redirect.layout import (
     Deny,
     Direct,
@@ -67,6 +68,30 @@ class Here:
         return 32768, 60999
 
 
+class HeldCalls:
+    """Calls that wait, as the kernel tells of them: `told` next; those that were `dropped`."""
+
+    def __init__(self) -> None:
+        self.destinations: dict[bytes, Recalled] = {}
+        self.dropped: list[bytes] = []
+        self.told: list[HeldCall] = []
+        self.since = 0
+        self.fd = -1
+
+    def destination(self, held: HeldCall) -> Recalled:
+        return self.destinations[held.destination]
+
+    def drop(self, caller: bytes) -> None:
+        self.dropped.append(caller)
+
+    def pull(self, limit: int) -> list[HeldCall]:
+        taken, self.told = self.told[:limit], self.told[limit:]
+        return taken
+
+    def hold(self, since_ns: int) -> None:
+        self.since = since_ns
+
+
 class Kernel:
     """What the maps would hold. `full`: they take nothing more."""
 
@@ -76,6 +101,7 @@ class Kernel:
         self.verdicts: dict[tuple[int, Endpoint], Direct | Deny] = {}
         self.vips: dict[Endpoint, tuple[tuple[Endpoint, int], ...]] = {}
         self.admitted: set[tuple[Endpoint, Endpoint]] = set()
+        self.held = HeldCalls()
         self.recalled: dict[tuple[int, Endpoint], Recalled] = {}
         self.reported: list[FlowRecord] = []
         self.flows: list[LiveFlow] = []

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.kernel.lab import CACHE, original
 from ztunnel.kernel.compile import headers_tree
 from ztunnel.model.address import Endpoint, canonical, pack16
-from ztunnel.redirect import layout, outside, passages
+from ztunnel.redirect import held, layout, outside, passages
 from ztunnel.redirect.load import read_sources
 from ztunnel.redirect.source import assemble
 
@@ -43,6 +43,7 @@ STRUCTS = {
     "passage": passages.PASSAGE,
     "allowance": struct.Struct("=QQ"),  # the kernel's own
     "forwarded": passages.FORWARDED,
+    "held": held.HELD,
 }
 ENUMS: dict[str, type[IntEnum | IntFlag]] = {
     "pod_flags": layout.PodFlag,
@@ -53,6 +54,7 @@ ENUMS: dict[str, type[IntEnum | IntFlag]] = {
     "node_rule": layout.NodeRule,
     "record_event": layout.RecordEvent,
     "record_role": layout.RecordRole,
+    "held_event": held.HeldEvent,
     "outcome": layout.Outcome,
 }
 

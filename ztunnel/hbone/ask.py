@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+from errno import EHOSTUNREACH
 from typing import TYPE_CHECKING, Protocol
 
 from ztunnel.errors import Busy, ConnectionFailed, HandshakeFailed
 from ztunnel.flow.flow import Counts
+from ztunnel.flow.linger import close_with_reset, give_up_when_stalled
 from ztunnel.flow.timers import Timer
 from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.frame import Code, code_name
@@ -26,10 +28,10 @@ class TunnelEvents(Protocol):
     def established(self, untrusted: Fields) -> None:
         """The peer answered 200; bytes flow from now on."""
 
-    def refused(self, status: int, untrusted: Fields, app: socket.socket) -> None:
+    def refused(self, status: int, untrusted: Fields, app: socket.socket | None) -> None:
         """The peer answered otherwise. The application's socket is the receiver's again, unwatched."""
 
-    def lost(self, app: socket.socket, error: ConnectionFailed) -> None:
+    def lost(self, app: socket.socket | None, error: ConnectionFailed) -> None:
         """No answer came: no byte of the application was read, and its socket is the receiver's again.
         Worth another session where `error.retryable`."""
 
@@ -38,7 +40,11 @@ class TunnelEvents(Protocol):
 
 
 class OutgoingTunnel(Tunnel):
-    """A tunnel that we open. No byte of the application is read before the peer has answered 200."""
+    """A tunnel that we open. No byte of the application is read before the peer has answered 200.
+
+    It may be opened without the application's socket, which follows once the peer has answered: what comes
+    meanwhile is kept, within the stream's window.
+    """
 
     __slots__ = ("_receiver", "_timer")
 
@@ -47,10 +53,34 @@ class OutgoingTunnel(Tunnel):
         self._receiver = receiver
         self._timer: Timer | None = None
 
-    def begin(self, app: socket.socket, counts: Counts, answer_seconds: float) -> None:
+    def begin(self, app: socket.socket | None, counts: Counts, answer_seconds: float) -> None:
         """Wait for the answer to a CONNECT just sent, noticing meanwhile if the application is reset."""
         self._timer = self._session.engine.after(answer_seconds, self._unanswered)
-        self._join(app, counts)
+        self._counts = counts
+        if app is not None:
+            self._join(app, counts)
+
+    @property
+    def waits_for_app(self) -> bool:
+        """Whether the application's socket is still to follow."""
+        return self._app is None and not self._over
+
+    def attach(self, app: socket.socket) -> None:
+        """The application's socket has come; takes it over. Where the tunnel has ended meanwhile, it gets
+        what the peer had sent."""
+        if self._over:
+            close_with_reset(app)
+            return
+        self._reading = self._last_words is None
+        self._join(app, self._counts)
+        if self._backlog.held_bytes:
+            self._flush()
+        elif self._last_words is not None:
+            self._end_when_sent(*self._last_words)
+        elif self.remote_closed:
+            self._shut()
+        if self._last_words is not None and not self._over:
+            give_up_when_stalled(self._session.engine, self._moved, self._app_gone)
 
     def on_answer(self, untrusted: Fields, end: bool) -> None:
         self._stop_timer()
@@ -59,9 +89,9 @@ class OutgoingTunnel(Tunnel):
             self._session.h2.reset(self, Code.CANCEL)
             self._refused(status, untrusted)
             return
-        self._reading = True
+        self._reading = self._app is not None
         self._receiver.established(untrusted)
-        if self._over:
+        if self._over or not self._reading:
             return
         if end:
             self._shut()
@@ -71,7 +101,6 @@ class OutgoingTunnel(Tunnel):
 
     def _refused(self, status: bytes, untrusted: Fields) -> None:
         app = self._leave()
-        assert app is not None
         if len(status) == 3 and status.isdigit():
             self._receiver.refused(int(status), untrusted, app)
         else:
@@ -95,14 +124,15 @@ class OutgoingTunnel(Tunnel):
     def _unanswered(self) -> None:
         self._timer = None
         self._session.h2.reset(self, Code.CANCEL)
-        self._lost(HandshakeFailed("the peer did not answer CONNECT in time"))
+        silent = HandshakeFailed("the peer did not answer CONNECT in time")
+        silent.errno = EHOSTUNREACH
+        self._lost(silent)
 
     def _lost(self, error: ConnectionFailed) -> None:
         if self._over:
             return
         self._stop_timer()
         app = self._leave()
-        assert app is not None
         self._receiver.lost(app, error)
 
     def _stop_timer(self) -> None:

@@ -117,10 +117,15 @@ class Session:
         return self.alive and not self._retired and self.h2.can_open and not self.ledger.full
 
     def open(
-        self, block: bytes, app: socket.socket, counts: Counts, events: TunnelEvents, answer_seconds: float
+        self,
+        block: bytes,
+        app: socket.socket | None,
+        counts: Counts,
+        events: TunnelEvents,
+        answer_seconds: float,
     ) -> OutgoingTunnel:
         """Send a CONNECT with this header block (request.RequestHead), and join `app` to it once it is
-        answered.
+        answered; None follows then by `attach`.
 
         Takes over `app` (nonblocking, unwatched); `events` says when it is given back.
 

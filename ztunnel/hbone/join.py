@@ -335,13 +335,14 @@ class Tunnel(Stream):
     def _end_after_backlog(self, error: ConnectionFailed | None, reset: bool) -> None:
         if self._over:
             return
-        if not self._backlog.held_bytes:
+        if not self._backlog.held_bytes and self._app is not None:
             self._end_when_sent(error, reset)
             return
         self._reading = False
         self._last_words = (error, reset)
-        self._watch(EPOLLOUT)
-        give_up_when_stalled(self._session.engine, self._moved, self._app_gone)
+        if self._app is not None:
+            self._watch(EPOLLOUT)
+            give_up_when_stalled(self._session.engine, self._moved, self._app_gone)
 
     def _moved(self) -> int:
         return -1 if self._over else self._counts.up + self._counts.down

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass, field
+from errno import ECONNREFUSED
 from functools import partial
 from random import Random
 
@@ -17,12 +18,14 @@ from ztunnel.model.connection import Direction
 from ztunnel.model.workload import SameNode
 from ztunnel.outbound.connect import Call, Calls, PlainCall, TunnelCall
 from ztunnel.outbound.decision import Context, Outcome, ToDirect, decide, endpoint_of
+from ztunnel.outbound.defer import Connects, Deferred, Taker
 from ztunnel.outbound.find import Tunnels
 from ztunnel.outbound.oversee import DirectFlows
 from ztunnel.outbound.route import Origin, Route, Routes, TunnelRoute
 from ztunnel.redirect.attach import PodNetwork, Redirection
 from ztunnel.redirect.exempt import Exemption
-from ztunnel.redirect.layout import Recalled
+from ztunnel.redirect.held import HeldCall
+from ztunnel.redirect.layout import Recalled, push_caller
 from ztunnel.state.hold import Hold
 from ztunnel.state.lookup import service_at
 from ztunnel.state.world import World
@@ -31,6 +34,10 @@ from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.report import Report
 
 _NOT_REDIRECTED = "no original destination: its entry was lost"
+_WAITING = 4096
+"""Connects of one pod that wait at once: as many as may wait for one session."""
+
+_FULL = "too many connects of this pod wait for an answer"
 _LEFT = "failed to fetch information about local workload: it has left the mesh"
 
 
@@ -60,6 +67,8 @@ class Outbound:
     mesh: Mesh
     calls: Calls = field(default_factory=Calls)
     exemption: Exemption | None = None
+    takers: dict[int, Taker] = field(default_factory=dict)
+    """Who takes up the calls of a pod that wait, by the cookie of its namespace."""
 
 
 class OutboundAcceptor:
@@ -70,6 +79,30 @@ class OutboundAcceptor:
         self._uid = uid
         self._network = network
         self._routes = {4: Routes(), 6: Routes()}
+        self._connects = Connects(outbound.engine, network, _WAITING)
+        outbound.takers[network.cookie] = self
+
+    def close(self) -> None:
+        """The pod is served no more: nobody's connect() is answered."""
+        if self._outbound.takers.get(self._network.cookie) is self:
+            del self._outbound.takers[self._network.cookie]
+        self._connects.close()
+
+    def held(self, held: HeldCall) -> None:
+        """An application's connect() waits for us, or does no longer."""
+        outbound, connects = self._outbound, self._connects
+        known = connects.take(held.caller)
+        if known is not None:
+            known.gave_up()
+        if held.gave_up:
+            return
+        recalled = outbound.redirection.held.destination(held)
+        deferred = connects.add(held)
+        if connects.full:
+            deferred.fail(ECONNREFUSED)
+            outbound.report.deny_early(Direction.OUTBOUND, held.peer, recalled.destination, _FULL)
+        else:
+            self._take(deferred, held.peer, recalled)
 
     def accepted(self, opener: socket.socket, peer: PeerAddress) -> None:
         """Take over one accepted socket."""
@@ -77,16 +110,39 @@ class OutboundAcceptor:
         port = 0
         try:
             port = opener.getsockname()[1]
+            if self._connects and self._joined(opener, peer, port):
+                return
             recalled = outbound.redirection.original_destination(self._network.cookie, peer, port)
         except OSError:
             recalled = None
+        if recalled is None:
+            close_with_reset(opener)
+            outbound.report.deny_early(Direction.OUTBOUND, peer, Endpoint(peer.ip, port), _NOT_REDIRECTED)
+        else:
+            self._take(opener, peer, recalled)
+
+    def _joined(self, opener: socket.socket, peer: PeerAddress, port: int) -> bool:
+        """Whether it is the connection of a call that waited for it. Raises OSError."""
+        caller = push_caller(self._network.cookie, peer, port)
+        deferred = self._connects.take(caller)
+        if deferred is None:
+            return False
+        self._outbound.redirection.held.drop(caller)
+        deferred.accepted(opener)
+        return True
+
+    def _take(self, opener: socket.socket | Deferred, peer: PeerAddress, recalled: Recalled) -> None:
+        """Take up one call of the application."""
+        outbound = self._outbound
         source = outbound.hold.world.workload(self._uid)
         trouble = self._trouble()
-        if recalled is None or source is None or trouble:
-            close_with_reset(opener)
-            called = Endpoint(peer.ip, port) if recalled is None else recalled.destination
-            reason = trouble or (_NOT_REDIRECTED if recalled is None else _LEFT)
-            outbound.report.deny_early(Direction.OUTBOUND, peer, called, reason)
+        if source is None or trouble:
+            if isinstance(opener, Deferred):
+                opener.fail(ECONNREFUSED)
+            else:
+                close_with_reset(opener)
+            reason = trouble or _LEFT
+            outbound.report.deny_early(Direction.OUTBOUND, peer, recalled.destination, reason)
             return
         call = Call(opener, peer, outbound.report, outbound.calls)
         call.place = outbound.calls.room.enter(self._uid, recalled.destination.ip, call.give_way)

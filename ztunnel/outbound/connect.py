@@ -2,7 +2,9 @@
 connection.
 
 A call holds the application's socket until somebody who carries bytes takes it over: a splice, or a tunnel.
-Whatever goes wrong before that, the application sees a reset, and its account is closed with the reason.
+Where its connect() waits for the far end (`outbound/defer.py`), the socket comes when that has answered.
+Whatever goes wrong before that, the application sees a reset or its connect() fails, and its account is
+closed with the reason.
 
     accepted ── open ──> accounted ── hand_over ──> carried ── ended ──> over
        └───────── fail ──────┴── fail ──> over         └── abort, by who carries it ──> over
@@ -14,6 +16,7 @@ import errno
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from errno import ECONNRESET
 from typing import Protocol
 
 from ztunnel.errors import Busy, ConnectionFailed, Crowded, Denied, HandshakeFailed, Unreachable
@@ -21,13 +24,14 @@ from ztunnel.flow.connect import Connecting, connect
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.share import Place, Shares
-from ztunnel.flow.splice import OnEnd, Splice, close_with_reset, splice
+from ztunnel.flow.splice import OnEnd, close_with_reset
+from ztunnel.hbone.ask import OutgoingTunnel
 from ztunnel.hbone.fields import Fields
-from ztunnel.hbone.join import Tunnel
 from ztunnel.hbone.pool import PoolKey
 from ztunnel.kernel.dial import dial_socket, keep_source
 from ztunnel.kernel.sockets import Keepalive
 from ztunnel.model.address import Endpoint, PeerAddress, ip_text
+from ztunnel.outbound.defer import Deferred, Joining, OnOpen
 from ztunnel.redirect.attach import PodNetwork
 from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.report import Account, Report
@@ -80,7 +84,9 @@ class Call:
     """One connection that an application made.
 
     Attributes:
-        opener: its socket, None once somebody else owns it.
+        opener: its socket, None once somebody else owns it, or where it has not come yet.
+        deferred: its connect() as long as that waits for us, else None.
+        live: until it is over.
         peer: where it comes from.
         journey: what to report of it, None until that is known.
         account: None until it is opened; without one, a failure is reported as a refusal.
@@ -95,8 +101,10 @@ class Call:
         "account",
         "carrier",
         "counts",
+        "deferred",
         "elsewhere",
         "journey",
+        "live",
         "opener",
         "peer",
         "place",
@@ -104,10 +112,19 @@ class Call:
         "retries",
     )
 
-    def __init__(self, opener: socket.socket, peer: PeerAddress, report: Report, calls: Calls) -> None:
+    def __init__(
+        self, opener: socket.socket | Deferred, peer: PeerAddress, report: Report, calls: Calls
+    ) -> None:
         """Takes over `opener`."""
         self._calls = calls
-        self.opener: socket.socket | None = opener
+        self.opener: socket.socket | None = None
+        self.deferred: Deferred | None = None
+        if isinstance(opener, Deferred):
+            self.deferred = opener
+            opener.caller = self
+        else:
+            self.opener = opener
+        self.live = True
         self.peer = peer
         self.journey: Journey | None = None
         self.account: Account | None = None
@@ -128,10 +145,10 @@ class Call:
             self.report.reroute(self.account, journey)
 
     def fail(self, error: ConnectionFailed) -> None:
-        """The application gets a reset, the log the reason; unless another endpoint can be tried, once.
-        Nothing happens once it is over."""
+        """The application gets a reset, or its connect() fails; the log gets the reason. Unless another
+        endpoint can be tried, once. Nothing happens once it is over."""
         elsewhere, self.elsewhere = self.elsewhere, None
-        if elsewhere is not None and error.elsewhere and self.opener is not None and elsewhere(error):
+        if elsewhere is not None and error.elsewhere and self.waits and elsewhere(error):
             return
         opener, self.opener = self.opener, None
         if opener is not None:
@@ -152,7 +169,11 @@ class Call:
     def ended(self, error: ConnectionFailed | None) -> None:
         """Whoever carried it says that it is over."""
         journey, self.journey = self.journey, None
+        deferred, self.deferred = self.deferred, None
+        self.live = False
         self.carrier = None
+        if deferred is not None:
+            deferred.fail(error.errno if error is not None else ECONNRESET)
         self._calls.discard(self)
         place, self.place = self.place, None
         if place is not None:
@@ -163,33 +184,41 @@ class Call:
         elif journey is not None and error is not None:
             self.report.refuse(journey, self.peer, error)
 
-    def hand_over(self) -> socket.socket:
-        """The application's socket, from now on the caller's."""
+    @property
+    def waits(self) -> bool:
+        """Whether nobody carries it yet, and nothing was told to its application."""
+        return self.opener is not None or self.deferred is not None
+
+    def hand_over(self) -> socket.socket | None:
+        """The application's socket, from now on the caller's; None where it has not come yet."""
         opener, self.opener = self.opener, None
-        assert opener is not None
         return opener
 
-    def join(self, engine: Engine, target: socket.socket, on_end: OnEnd) -> Splice | None:
-        """Have its bytes carried to `target` and back, which is taken over; `on_end` follows in any case.
-
-        None where the kernel does not let us watch the sockets: both are closed, and `on_end` has been
-        called.
-        """
+    def when_open(self, on_open: OnOpen) -> None:
+        """The far end has answered. `on_open(socket)` is called with the application's, at once where it is
+        here, and later unless the call is aborted before."""
         opener = self.hand_over()
-        try:
-            return splice(engine, opener, target, self.counts, on_end)
-        except OSError as error:
-            for end in (opener, target):
-                close_with_reset(end)
-            on_end(Unreachable(f"the connection cannot be carried: {error}"))
-            return None
+        if opener is not None:
+            on_open(opener)
+        elif self.deferred is not None:
+            self.deferred.open(on_open)
+
+    def join(self, engine: Engine, target: socket.socket, on_end: OnEnd) -> Joining:
+        """Have its bytes carried to `target` and back, which is taken over; `on_end` follows in any case."""
+        joining = Joining(engine, target, self.counts, on_end)
+        self.when_open(joining.opened)
+        return joining
 
 
 def unreachable(endpoint: Endpoint, error: OSError) -> ConnectionFailed:
     """What to tell about a TCP connection that could not be made."""
     if error.errno == errno.ETIMEDOUT:
-        return Unreachable(f"connection timed out: {endpoint}")
-    return Unreachable(f"connection failed: {endpoint}: {error.strerror or error}")
+        failed = Unreachable(f"connection timed out: {endpoint}")
+        failed.errno = errno.EHOSTUNREACH
+        return failed
+    failed = Unreachable(f"connection failed: {endpoint}: {error.strerror or error}")
+    failed.errno = error.errno or errno.ECONNREFUSED
+    return failed
 
 
 class PlainCall:
@@ -206,7 +235,7 @@ class PlainCall:
         self._endpoint = endpoint
         self._sock: socket.socket | None = None
         self._connecting: Connecting | None = None
-        self._splice: Splice | None = None
+        self._splice: Joining | None = None
         call.carrier = self
 
     def start(self, network: PodNetwork, seconds: float) -> None:
@@ -290,7 +319,7 @@ class TunnelCall:
         self._attempts = 0
         self.give_up_at = 0.0
         self._stands = stands
-        self._tunnel: Tunnel | None = None
+        self._tunnel: OutgoingTunnel | None = None
         self.call = call
         self.key, self.network, self.block = way
         call.carrier = self
@@ -298,9 +327,9 @@ class TunnelCall:
     def still_wants(self) -> bool:
         """Whether it is to be started now, after a wait: it has not ended meanwhile, and still goes this
         way."""
-        return self.call.opener is not None and self._stands()
+        return self.call.live and self._stands()
 
-    def start(self, tunnel: Tunnel) -> None:
+    def start(self, tunnel: OutgoingTunnel) -> None:
         """A session has taken it."""
         self._tunnel = tunnel
         self._attempts += 1
@@ -313,21 +342,24 @@ class TunnelCall:
             self.call.fail(error)
 
     def established(self, untrusted: Fields) -> None:
-        """The other end answered 200: from now on bytes flow."""
+        """The other end answered 200: from now on bytes flow, as soon as the application's socket is here."""
+        tunnel = self._tunnel
+        if tunnel is not None and tunnel.waits_for_app:
+            self.call.when_open(tunnel.attach)
 
-    def refused(self, status: int, untrusted: Fields, app: socket.socket) -> None:
+    def refused(self, status: int, untrusted: Fields, app: socket.socket | None) -> None:
         """The other end answered otherwise."""
         self._tunnel = None
-        self.call.opener = app
+        self.call.opener = self.call.opener or app
         kind = Denied if status in _DENIED_STATUSES else HandshakeFailed
         error = kind(f"http status: {status}")
         error.elsewhere = status == _UNAVAILABLE
         self.call.fail(error)
 
-    def lost(self, app: socket.socket, error: ConnectionFailed) -> None:
+    def lost(self, app: socket.socket | None, error: ConnectionFailed) -> None:
         """The session went before it answered, and no byte was lost with it."""
         self._tunnel = None
-        self.call.opener = app
+        self.call.opener = self.call.opener or app
         if isinstance(error, Busy):
             self._attempts -= 1
             self._tunnels.again(self, error)

@@ -222,7 +222,7 @@ class Tunnels:
     def _fail_line(self, key: PoolKey, error: ConnectionFailed) -> None:
         """Nobody is going to serve this line, except where an older session has room again."""
         for call in self._lines.pop(key, ()):
-            if call.call.opener is None:
+            if not call.call.live:
                 continue
             session = self._pool.take(key)
             if session is not None and call.still_wants():

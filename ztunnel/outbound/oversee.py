@@ -28,7 +28,6 @@ from ztunnel.authz.verdict import NO_POLICY
 from ztunnel.errors import ConnectionFailed, Denied
 from ztunnel.flow.connect import Connecting
 from ztunnel.flow.engine import Engine
-from ztunnel.flow.splice import Splice
 from ztunnel.kernel.dial import Source, dial_socket
 from ztunnel.model.address import Endpoint, IPAddress, ip_text
 from ztunnel.model.connection import Connection
@@ -37,6 +36,7 @@ from ztunnel.model.service import ServiceName
 from ztunnel.model.workload import Workload
 from ztunnel.outbound.connect import Call, unreachable
 from ztunnel.outbound.decision import ToDirect
+from ztunnel.outbound.defer import Joining
 from ztunnel.redirect.attach import PodNetwork
 from ztunnel.redirect.layout import Deny, Direct, FlowRecord, LiveFlow
 from ztunnel.state.balancer import shares
@@ -136,7 +136,7 @@ class DirectCall:
         self._peer = Endpoint(connection.source.ip, call.peer.port)
         self._retried = False
         self._connecting: Connecting | None = None
-        self._splice: Splice | None = None
+        self._splice: Joining | None = None
         self._far: Account | None = None
         self.connection = connection
         self.workload_uid = pair.route.destination.uid

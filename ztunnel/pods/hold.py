@@ -68,6 +68,7 @@ class Held:
         """`stirred` is called when it has become stale."""
         self._ways = ways
         self._acceptors: tuple[Acceptor, ...] = ()
+        self._outbound: OutboundAcceptor | None = None
         self._events: NamespaceEvents | None = None
         self._watched = False
         self._stirred = stirred
@@ -114,8 +115,10 @@ class Held:
         listeners = enrolled.listeners
         if listeners is None:
             return
+        if self._outbound is None:
+            self._outbound = OutboundAcceptor(ways.outbound, enrolled.uid, enrolled.network)
         takers = (
-            (listeners.outbound, OutboundAcceptor(ways.outbound, enrolled.uid, enrolled.network).accepted),
+            (listeners.outbound, self._outbound.accepted),
             (listeners.inbound, PlainAcceptor(ways.inbound, enrolled).accepted),
             (listeners.hbone, partial(ways.handshakes.accepted, enrolled)),
         )
@@ -213,6 +216,9 @@ class Held:
         """From now on it does not answer on our ports, and no certificate is kept for it."""
         self.go_on()
         self._stop_accepting()
+        if self._outbound is not None:
+            self._outbound.close()
+            self._outbound = None
         self._unwatch()
         if self._events is not None:
             self._events.close()

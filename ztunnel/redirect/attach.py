@@ -36,7 +36,7 @@ from ztunnel.redirect.layout import (
     push_listener,
     push_pod,
 )
-from ztunnel.redirect.observe import Records, direct_flows, outcomes, outside_calls
+from ztunnel.redirect.observe import HeldCalls, Records, direct_flows, outcomes, outside_calls
 from ztunnel.redirect.outside import OutsideCall, pull_outside
 from ztunnel.redirect.plan import FORWARD, SK_LOOKUP, Pins
 from ztunnel.redirect.recall import Recall
@@ -88,6 +88,7 @@ class Redirection:
         self._addresses = Addresses(maps)
         self._records, self._left = Records(maps["records"]), Records(maps["left"])
         self.forwards = Forwards(pins, maps, forward_fd)
+        self.held = HeldCalls(maps, self._recall)
 
     @classmethod
     def open(cls, pins: Path) -> Redirection:
@@ -115,6 +116,7 @@ class Redirection:
         self._left.close()
         self.forwards.close()
         self._links.close()
+        self.held.close()
         for opened in self._maps.values():
             opened.close()
         for program in (self._sk_lookup_fd, self._forward_fd):

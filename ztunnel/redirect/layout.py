@@ -26,7 +26,10 @@ POD = Struct("=16s16sIxxxx")
 INTENT = Struct("=16sHxx16sHxxQQQQ16s16sHHBBxx")
 CALLER = Struct("=Q16sHHxxxx")
 LISTENER = Struct("=16sI")
-DESTINATION = Struct("=16sHxx16sHxx")
+DESTINATION = Struct("=16sHxx16sHxxQ")
+ASKED = Struct("=16sHxx16sHxx")
+ASKED_BYTES = ASKED.size
+"""Of `DESTINATION`: the rest is the kernel's own."""
 ADMISSION = Struct("=QQIxxxx")
 QUESTION = Struct("=Q16sHxxxxxx")
 VERDICT = Struct("=QQQII16sHxxxxxx")
@@ -149,6 +152,9 @@ class Outcome(IntEnum):
     INBOUND_NOT_ASSIGNED = 48
     INBOUND_DNS = 49
     OUTBOUND_ASSIGNED = 54
+    OUTBOUND_STALE = 55
+    CALL_HELD = 57
+    CALL_NOT_HELD = 58
     FORWARD_STRANGER = 70
     FORWARD_LEFT = 71
     FORWARD_INNER = 72
@@ -221,8 +227,8 @@ class Recalled:
 
 
 def pull_destination(packed: bytes) -> Recalled:
-    """struct destination."""
-    asked, port, picked, picked_port = DESTINATION.unpack(packed)
+    """The first `ASKED_BYTES` of struct destination."""
+    asked, port, picked, picked_port = ASKED.unpack(packed)
     hint = Endpoint(pull_ip(picked), picked_port) if picked_port else None
     return Recalled(OriginalDestination(pull_ip(asked), port), hint)
 

@@ -8,14 +8,17 @@ from collections.abc import Mapping
 
 from ztunnel.kernel.batch import items
 from ztunnel.kernel.bpf import Map, possible_cpus
+from ztunnel.redirect.held import HeldCall, pull_held
 from ztunnel.redirect.layout import (
     NUMBER,
     SMALL,
     LiveFlow,
     Outcome,
+    Recalled,
     pull_live_flow,
 )
 from ztunnel.redirect.outside import OutsideCall, pull_outside
+from ztunnel.redirect.recall import Recall
 
 _BUSY, _DISCARDED, _LENGTH = 1 << 31, 1 << 30, (1 << 30) - 1
 _HEADER_BYTES = 8
@@ -57,6 +60,40 @@ class Records:
         """Unmap."""
         self._mine.close()
         self._theirs.close()
+
+
+class HeldCalls:
+    """Captured calls whose SYN waits until the proxy sends it on."""
+
+    def __init__(self, maps: Mapping[str, Map], recall: Recall) -> None:
+        self._holder, self._callers, self._recall = maps["holder"], maps["callers"], recall
+        self._waiting = Records(maps["waiting"])
+
+    @property
+    def fd(self) -> int:
+        """Readable when `pull` has something."""
+        return self._waiting.fd
+
+    def hold(self, since_ns: int) -> None:
+        """From now on calls wait until we send their SYN on; those that a predecessor was told of are told
+        anew. `since_ns` tells us from it; 0: they do not wait. Raises OSError."""
+        self._holder.put(SMALL.pack(0), NUMBER.pack(since_ns))
+
+    def pull(self, limit: int) -> list[HeldCall]:
+        """Calls that wait from now on, or no longer, as `Records.pull` gives it."""
+        return [pull_held(each) for each in self._waiting.pull(limit)]
+
+    def destination(self, held: HeldCall) -> Recalled:
+        """What it called; see `Recall.known`."""
+        return self._recall.known(held.destination)
+
+    def drop(self, caller: bytes) -> None:
+        """It has been accepted: the kernel need not remember where it goes. Raises OSError."""
+        self._callers.drop(caller)
+
+    def close(self) -> None:
+        """Unmap."""
+        self._waiting.close()
 
 
 def outcomes(counters: Map) -> dict[str, int]:

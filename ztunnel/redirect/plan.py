@@ -49,6 +49,7 @@ HOOKS = (
     Hook("connect6", 18, 11, Target.CGROUP),
     SK_LOOKUP,
     FORWARD,
+    Hook("egress", 8, 1, Target.CGROUP),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ztunnel.kernel.bpf import Map
 from ztunnel.model.address import Endpoint
-from ztunnel.redirect.layout import Recalled, pull_destination, push_caller
+from ztunnel.redirect.layout import ASKED_BYTES, Recalled, pull_destination, push_caller
 
 _REMEMBERED = 4096
 """Destinations that are kept: applications call the same ones again and again."""
@@ -26,8 +26,10 @@ class Recall:
         destination is unknown.
         """
         found = self._callers.take(push_caller(cookie, peer, capture_port))
-        if found is None:
-            return None
+        return None if found is None else self.known(found[:ASKED_BYTES])
+
+    def known(self, found: bytes) -> Recalled:
+        """What was called and picked, as the kernel has packed it."""
         recalled = self._known.get(found)
         if recalled is None:
             if len(self._known) >= _REMEMBERED:

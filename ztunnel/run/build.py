@@ -32,6 +32,7 @@ from ztunnel.kernel.probe import require_root
 from ztunnel.kernel.sockets import Keepalive, Listening, own_cgroup_id
 from ztunnel.outbound.accept import Mesh, Outbound
 from ztunnel.outbound.connect import Calls
+from ztunnel.outbound.defer import WaitingCalls
 from ztunnel.outbound.dial import Dialler
 from ztunnel.outbound.find import Patience, Tunnels
 from ztunnel.outbound.follow import Follower
@@ -107,6 +108,7 @@ class Node:
     addresses: MeshAddresses
     outside: OutsideCalls
     forwarding: Forwarding
+    waiting: WaitingCalls
     pods: Pods
     live: LiveConnections
     """What is open into pods; what goes out of them is in `outbound.calls`."""
@@ -215,7 +217,8 @@ def build_node(
         settings, reporting, engine, redirection, hold, ledger, certificates, outbound, tunnels, dialler,
         handshakes,
         Follower(direct, hold), MeshAddresses(redirection, hold, settings.node),
-        OutsideCalls(engine, redirection, hold, report, direct.pods), forwarding, pods, live, plane, machine,
+        OutsideCalls(engine, redirection, hold, report, direct.pods), forwarding,
+        WaitingCalls(engine, redirection.held, outbound.takers), pods, live, plane, machine,
     )  # fmt: skip
 
 

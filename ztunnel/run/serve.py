@@ -18,7 +18,7 @@ from functools import partial
 import trio
 
 from ztunnel import __version__
-from ztunnel.config import Settings
+from ztunnel.config import Connect, Settings
 from ztunnel.errors import Drained, PeerError
 from ztunnel.flow.drive import drive
 from ztunnel.kernel import netns
@@ -213,6 +213,11 @@ def _waits_for(missing: tuple[str, ...]) -> str:
 async def _serve_pods(node: Node, received: trio.Event, draining: trio.Event) -> None:
     """Serve pods once the world is known: before that, every address would be a stranger's."""
     await received.wait()
+    node.redirection.renew_lease(time.monotonic_ns())  # what a predecessor has taught is void
+    if node.settings.connect is Connect.DEFERRED:
+        node.waiting.watch(time.monotonic_ns())
+    else:
+        node.redirection.held.hold(0)
     async with trio.open_nursery() as nursery:
         await nursery.start(node.pods.run)
         with node.reporting.boundary():

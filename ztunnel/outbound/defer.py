@@ -1,0 +1,242 @@
+"""Defers a captured call's accept until the far end has answered, so that connect() tells what that said.
+
+The kernel holds the application's SYN and tells us. Where the far end answers we send the SYN on, and it
+reaches our listener; where not, what makes connect() fail. An application that waits no longer ends its call.
+
+    told ── open ──> sent on ── accepted ──> the call has its socket
+      │                 └─ not accepted within a second ──> sent again
+      ├─ fail ──> refused, by a reset or an ICMP error
+      └─ gave up ──> the call is aborted
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from select import EPOLLIN
+from typing import Protocol
+
+from ztunnel.errors import ConnectionFailed, Drained, GaveUp, Unreachable
+from ztunnel.flow.engine import Engine
+from ztunnel.flow.flow import Counts
+from ztunnel.flow.splice import OnEnd, Splice, close_with_reset, splice
+from ztunnel.kernel.inject import Injector
+from ztunnel.model.address import ip_text
+from ztunnel.redirect.attach import PodNetwork
+from ztunnel.redirect.held import HeldCall
+from ztunnel.redirect.syn import answer, whole
+
+_PER_WAKE_UP = 64
+_AGAIN_SECONDS = 1.0
+_MOST_SENT = 5
+"""A SYN that is sent on is lost where our backlog is full; the kernel sends one six times by default."""
+
+OnOpen = Callable[[socket.socket], None]
+
+
+class Caller(Protocol):
+    """A call that waits (`connect.Call`)."""
+
+    opener: socket.socket | None
+    deferred: Deferred | None
+
+    def abort(self, error: ConnectionFailed) -> None: ...
+
+
+class Deferred:
+    """One connect() that waits."""
+
+    __slots__ = ("_connects", "_on_open", "caller", "held", "sent", "sent_at")
+
+    def __init__(self, connects: Connects, held: HeldCall) -> None:
+        self._connects = connects
+        self._on_open: OnOpen | None = None
+        self.held = held
+        self.caller: Caller | None = None
+        self.sent = 0
+        self.sent_at = 0.0
+
+    def open(self, on_open: OnOpen) -> None:
+        """The far end has answered: let connect() succeed. `on_open(socket)` follows, unless the call is
+        aborted before."""
+        self._on_open = on_open
+        self._connects.send_on(self)
+
+    def fail(self, error: int) -> None:
+        """Let connect() fail with this errno. Where it has succeeded already, the application gets a
+        reset."""
+        self.caller = None
+        self._connects.refuse(self, error)
+
+    def accepted(self, opener: socket.socket) -> None:
+        """Its connection has come."""
+        caller, self.caller = self.caller, None
+        on_open, self._on_open = self._on_open, None
+        if caller is None:
+            close_with_reset(opener)
+            return
+        caller.deferred = None
+        if on_open is not None:
+            on_open(opener)
+        else:
+            caller.opener = opener
+
+    def gave_up(self) -> None:
+        """The application waits no longer."""
+        caller, self.caller = self.caller, None
+        if caller is not None:
+            caller.deferred = None
+            caller.abort(GaveUp("the application closed before the other end had answered"))
+
+    def end(self, error: ConnectionFailed) -> None:
+        """Its call is not made, whoever waits."""
+        if self.caller is not None:
+            self.caller.abort(error)
+
+
+class Connects:
+    """The connects of one pod that wait."""
+
+    def __init__(self, engine: Engine, network: PodNetwork, limit: int) -> None:
+        self._engine = engine
+        self._injector = Injector(network.netns)
+        self._limit = limit
+        self._waiting: dict[bytes, Deferred] = {}
+        self._sent: dict[bytes, Deferred] = {}
+        self._looks = False
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more can wait."""
+        return len(self._waiting) >= self._limit
+
+    def close(self) -> None:
+        """Nobody is answered any more: who waits is refused."""
+        for deferred in tuple(self._waiting.values()):
+            deferred.end(Drained("the pod is served no more"))
+        self._closed = True
+        self._injector.close()
+
+    def add(self, held: HeldCall) -> Deferred:
+        """It waits from now on."""
+        deferred = self._waiting[held.caller] = Deferred(self, held)
+        return deferred
+
+    def take(self, caller: bytes) -> Deferred | None:
+        """It waits no longer."""
+        self._sent.pop(caller, None)
+        return self._waiting.pop(caller, None)
+
+    def send_on(self, deferred: Deferred) -> None:
+        """Send its SYN on."""
+        deferred.sent += 1
+        deferred.sent_at = self._engine.now
+        self._sent[deferred.held.caller] = deferred
+        self._inject(deferred, whole(deferred.held.syn))
+        if not self._looks:
+            self._looks = True
+            self._engine.after(_AGAIN_SECONDS, self._look)
+
+    def refuse(self, deferred: Deferred, error: int) -> None:
+        """Send what makes it fail. One that was sent on may be about to be accepted: it is reset then."""
+        if not deferred.sent:
+            self.take(deferred.held.caller)
+            self._inject(deferred, answer(deferred.held.syn, error))
+
+    def _look(self) -> None:
+        """Send again what was not accepted."""
+        self._looks = False
+        for deferred in tuple(self._sent.values()):
+            if self._engine.now - deferred.sent_at < _AGAIN_SECONDS:
+                continue
+            if deferred.sent < _MOST_SENT:
+                self.send_on(deferred)
+            else:
+                self.take(deferred.held.caller)
+                deferred.gave_up()
+        if self._sent and not self._looks:
+            self._looks = True
+            self._engine.after(_AGAIN_SECONDS, self._look)
+
+    def _inject(self, deferred: Deferred, packet: bytes) -> None:
+        """Where the namespace takes nothing any more, nobody waits in it."""
+        if not self._closed:
+            with suppress(OSError):
+                self._injector.send(packet, ip_text(deferred.held.peer.ip))
+
+
+class Joining:
+    """A call that is carried to a socket of ours, as soon as the application's is here."""
+
+    __slots__ = ("_counts", "_engine", "_on_end", "_splice", "_target")
+
+    def __init__(self, engine: Engine, target: socket.socket, counts: Counts, on_end: OnEnd) -> None:
+        """Takes over `target`."""
+        self._engine = engine
+        self._target: socket.socket | None = target
+        self._counts = counts
+        self._on_end = on_end
+        self._splice: Splice | None = None
+
+    def opened(self, opener: socket.socket) -> None:
+        """The application's socket has come; takes it over."""
+        target, self._target = self._target, None
+        assert target is not None
+        try:
+            self._splice = splice(self._engine, opener, target, self._counts, self._on_end)
+        except OSError as error:
+            for end in (opener, target):
+                close_with_reset(end)
+            self._on_end(Unreachable(f"the connection cannot be carried: {error}"))
+
+    def abort(self, error: ConnectionFailed) -> None:
+        """End it now, both sides reset. Nothing happens if it has ended already."""
+        target, self._target = self._target, None
+        if self._splice is not None:
+            self._splice.abort(error)
+        elif target is not None:
+            close_with_reset(target)
+            self._on_end(error)
+
+
+class Taker(Protocol):
+    """Whoever takes up the calls of one pod (`accept.OutboundAcceptor`)."""
+
+    def held(self, held: HeldCall) -> None: ...
+
+
+class Kernel(Protocol):
+    """Where the kernel tells of calls that wait (`redirect.observe.HeldCalls`)."""
+
+    @property
+    def fd(self) -> int: ...
+
+    def pull(self, limit: int) -> list[HeldCall]: ...
+
+    def hold(self, since_ns: int) -> None: ...
+
+
+class WaitingCalls:
+    """Those of all pods of the node."""
+
+    def __init__(self, engine: Engine, kernel: Kernel, takers: Mapping[int, Taker]) -> None:
+        """`takers` by the cookie of the pod's namespace."""
+        self._engine = engine
+        self._kernel = kernel
+        self._takers = takers
+
+    def watch(self, since_ns: int) -> None:
+        """Calls wait from now on; `since_ns` is CLOCK_MONOTONIC. Raises OSError."""
+        self._engine.watch(self._kernel.fd, EPOLLIN, self._ready, lambda bug: None)
+        self._kernel.hold(since_ns)
+
+    def _ready(self, mask: int) -> None:
+        for held in self._kernel.pull(_PER_WAKE_UP):
+            taker = self._takers.get(held.cookie)
+            if taker is not None:
+                taker.held(held)

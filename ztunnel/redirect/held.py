@@ -1,0 +1,56 @@
+"""Captured calls that wait for the far end's answer, as the kernel reports them: `struct held` of
+`bpf/lib/reports.h`."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from struct import Struct
+from typing import NamedTuple
+
+from ztunnel.model.address import PeerAddress
+from ztunnel.redirect.layout import pull_ip
+
+HELD = Struct("=Q16sHHxxxx16sHxx16sHxxBB6x120s")
+_CALLER = Struct("=Q16sH")
+_CALLER_BYTES, _EVENT_AT, _SYN_AT = 32, 72, 80
+
+
+class HeldEvent(IntEnum):
+    """enum held_event."""
+
+    CALLED = 1
+    GAVE_UP = 2
+
+
+class HeldCall(NamedTuple):
+    """One report of such a call.
+
+    Attributes:
+        caller: which call, as the kernel's map has it (`layout.push_caller`).
+        cookie: the calling pod's namespace.
+        peer: the caller's end.
+        gave_up: the application waits no longer; it comes a second time where it was refused.
+        destination: what it called and what was picked of that, packed as `Recall.known` takes it.
+        syn: the packet, from its IP header on; its TCP checksum is not complete.
+    """
+
+    caller: bytes
+    cookie: int
+    peer: PeerAddress
+    gave_up: bool
+    destination: bytes
+    syn: bytes
+
+
+def pull_held(packed: bytes) -> HeldCall:
+    """struct held."""
+    cookie, ip, port = _CALLER.unpack_from(packed)
+    syn_bytes = packed[_EVENT_AT + 1]
+    return HeldCall(
+        packed[:_CALLER_BYTES],
+        cookie,
+        PeerAddress(pull_ip(ip), port),
+        packed[_EVENT_AT] == HeldEvent.GAVE_UP,
+        packed[_CALLER_BYTES:_EVENT_AT],
+        packed[_SYN_AT : _SYN_AT + syn_bytes],
+    )
