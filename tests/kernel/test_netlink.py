@@ -42,6 +42,18 @@ def test_a_pods_addresses_are_those_of_global_scope_outside_lo(lab: Lab) -> None
         shell(names, "ip addr del 10.77.0.99/24 dev eth0")
 
 
+def test_link_local_addresses_come_with_their_interfaces(lab: Lab) -> None:
+    names = lab.names["a"]
+    index = int(shell(names, "cat /sys/class/net/eth0/ifindex"))
+    shell(names, "ip addr add fe80::77/64 dev eth0 nodad")
+    try:
+        assert (parse_ip("fe80::77"), index) in netlink.link_local(lab.a)
+        assert all(ip.is_link_local for ip, _ in netlink.link_local(lab.a))
+        assert parse_ip("fe80::77") not in netlink.addresses(lab.a)
+    finally:
+        shell(names, "ip addr del fe80::77/64 dev eth0")
+
+
 def test_a_point_to_point_address_is_the_pods_end(lab: Lab) -> None:
     shell(lab.names["a"], "ip addr add 10.88.0.1 peer 10.88.0.2 dev eth0")
     try:

@@ -30,7 +30,7 @@ class Caller:
         self.redirection = kernel.redirection
         self.a = kernel.enroll("a")
         self.proxy = kernel.proxy("a")
-        self.redirection.addresses_known(True)
+        self.redirection.addresses.known(True)
         self.redirection.renew_lease(time.monotonic_ns())
 
     def records(self, count: int) -> list[OutsideCall]:
@@ -106,11 +106,11 @@ def with_a_lease_that_has_run_out(caller: Caller) -> None:
 
 
 def while_not_all_is_known(caller: Caller) -> None:
-    caller.redirection.addresses_known(False)
+    caller.redirection.addresses.known(False)
 
 
 def to_an_address_of_the_mesh(caller: Caller) -> None:
-    caller.redirection.tell_addresses([endpoint(B, 0).ip, endpoint(B6, 0).ip])
+    caller.redirection.addresses.tell([endpoint(B, 0).ip, endpoint(B6, 0).ip])
 
 
 @pytest.mark.parametrize("host", [B, B6, f"::ffff:{B}"], ids=["v4", "v6", "mapped"])
@@ -131,7 +131,7 @@ def test_it_is_captured(caller: Caller, change, host: str) -> None:
 
 def test_an_address_that_leaves_the_mesh_counts_for_the_next_call(caller: Caller) -> None:
     to_an_address_of_the_mesh(caller)
-    caller.redirection.tell_addresses([], [endpoint(B, 0).ip])
+    caller.redirection.addresses.tell([], [endpoint(B, 0).ip])
     app = caller.kernel.listen(caller.kernel.lab.b, 8080)
     caller.kernel.connect(caller.a.netns, B, 8080)
     caller.kernel.accept(app)
@@ -141,10 +141,10 @@ def test_an_address_that_leaves_the_mesh_counts_for_the_next_call(caller: Caller
 
 def test_after_a_restart_nothing_is_known(caller: Caller) -> None:
     to_an_address_of_the_mesh(caller)
-    caller.redirection.forget_addresses()
+    caller.redirection.addresses.forget()
     caller.kernel.connect(caller.a.netns, B, 8080)
     caller.kernel.accept(caller.proxy)
-    caller.redirection.addresses_known(True)
+    caller.redirection.addresses.known(True)
     app = caller.kernel.listen(caller.kernel.lab.b, 8080)
     caller.kernel.connect(caller.a.netns, B, 8080)
     caller.kernel.accept(app)
@@ -152,13 +152,13 @@ def test_after_a_restart_nothing_is_known(caller: Caller) -> None:
 
 def test_a_mesh_that_is_too_large_is_said(lab: Lab) -> None:
     with Kernel(lab, max_addresses=8) as kernel:
-        assert kernel.redirection.address_limit == 8
+        assert kernel.redirection.addresses.limit == 8
         fitting = [endpoint(f"10.1.0.{number}", 0).ip for number in range(8)]
-        kernel.redirection.tell_addresses(fitting)
+        kernel.redirection.addresses.tell(fitting)
         with pytest.raises(OSError, match="Argument list too long"):
-            kernel.redirection.tell_addresses([endpoint("10.1.0.9", 0).ip])
-        kernel.redirection.tell_addresses([], fitting[:1])
-        kernel.redirection.tell_addresses([endpoint("10.1.0.9", 0).ip])
+            kernel.redirection.addresses.tell([endpoint("10.1.0.9", 0).ip])
+        kernel.redirection.addresses.tell([], fitting[:1])
+        kernel.redirection.addresses.tell([endpoint("10.1.0.9", 0).ip])
 
 
 # --- what is reported

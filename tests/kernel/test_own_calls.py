@@ -134,7 +134,7 @@ def test_an_address_that_nobody_has_told_us_is_reached_by_the_pod_itself(
 ) -> None:
     """On lo, or just added: calls to it are left alone, and not calls that leave the mesh."""
     pod, _ = enroll_with_listener(kernel)
-    kernel.redirection.addresses_known(True)
+    kernel.redirection.addresses.known(True)
     kernel.redirection.renew_lease(time.monotonic_ns())
     shell(kernel.lab.names["b"], f"ip addr add {address}/{32 if '.' in address else 128} dev lo")
     try:

@@ -141,3 +141,51 @@ def test_a_pod_without_ipv6_is_served_and_protected_by_what_it_has_and_by_ipv6_o
         assert not mesh.call("out/plain", v6, 8080).answers()
     finally:
         mesh.apply(strict, delete=True)
+
+
+def link_local(mesh: Mesh, where: str) -> str:
+    shown = do(mesh, where, "ip -6 -o addr show dev eth0 scope link")
+    return shown.split()[3].partition("/")[0]
+
+
+def call_by_link(mesh: Mesh, where: str, device: str, address: str) -> tuple[socket.socket, int]:
+    """An attempt, and its errno."""
+    index = int(do(mesh, where, f"cat /sys/class/net/{device}/ifindex"))
+    sock = mesh.socket(where, socket.AF_INET6)
+    return sock, sock.connect_ex((address, 8080, 0, index))
+
+
+@pytest.mark.parametrize(("where", "device"), [("shop/caller", "eth0"), ("node-1", "pods0")])
+def test_a_link_local_call_reaches_its_neighbour_and_is_judged_as_plaintext_there(
+    mesh: Mesh, where: str, device: str
+) -> None:
+    """The way out is left alone, because the hooks lose the scope; the way in is under policy like any
+    other."""
+    address = link_local(mesh, "shop/near")
+    sock, code = call_by_link(mesh, where, device, address)
+    assert code == 0
+    sock.sendall(b"ping")
+    assert read_exactly(sock, 4) == b"ping"
+    own = str(endpoint_of(sock.getsockname()[:2]).ip).partition("%")[0]
+    sock.close()
+    line = mesh.line("node-1", direction="inbound", dst_addr=f"[{address}]:8080")
+    assert line["src.addr"].startswith(f"[{own}]")
+    assert "src.identity" not in line
+    strict = lab.peer_authentication("shop/default", "STRICT")
+    mesh.apply(strict)
+    try:
+        sock, code = call_by_link(mesh, where, device, address)
+        assert code or lab.is_refused(sock)
+        refused = mesh.line("node-1", direction="inbound", level="error", dst_addr=f"[{address}]:8080")
+        assert "policy rejection" in refused["error"]
+    finally:
+        mesh.apply(strict, delete=True)
+
+
+def test_a_pod_reaches_itself_by_its_link_local_address(mesh: Mesh) -> None:
+    address = link_local(mesh, "shop/near")
+    sock, code = call_by_link(mesh, "shop/near", "eth0", address)
+    assert code == 0
+    sock.sendall(b"ping")
+    assert read_exactly(sock, 4) == b"ping"
+    assert not mesh.find_lines("node-1", direction="inbound")

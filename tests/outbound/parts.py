@@ -92,6 +92,33 @@ class HeldCalls:
         self.since = since_ns
 
 
+class Addresses:
+    """Those that concern the mesh, as the kernel would know them. `full`: it takes none more."""
+
+    def __init__(self) -> None:
+        self.mesh: set[IPAddress] = set()
+        self.is_known = True
+        """Whether those are all; of an earlier process, maybe."""
+
+        self.full = False
+        self.told = 0
+        self.limit = 1000
+
+    def tell(self, concerned: Collection[IPAddress], others: Iterable[IPAddress] = ()) -> None:
+        if self.full and concerned:
+            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+        self.told += len(concerned)
+        self.mesh.update(concerned)
+        self.mesh.difference_update(others)
+
+    def forget(self) -> None:
+        self.is_known = False
+        self.mesh.clear()
+
+    def known(self, known: bool) -> None:
+        self.is_known = known
+
+
 class Kernel:
     """What the maps would hold. `full`: they take nothing more."""
 
@@ -109,30 +136,9 @@ class Kernel:
         self.dropped_all = 0
         self.broken: OSError | None = None
         self.records_fd = self.outside_fd = -1
-        self.mesh: set[IPAddress] = set()
-        """The addresses that concern the mesh."""
-
-        self.known = True
-        """Whether those are all; of an earlier process, maybe."""
-
-        self.told = 0
-        self.address_limit = 1000
+        self.addresses = Addresses()
         self.left: list[OutsideCall] = []
         self.outside: list[OutsideCall] = []
-
-    def tell_addresses(self, concerned: Collection[IPAddress], others: Iterable[IPAddress] = ()) -> None:
-        if self.full and concerned:
-            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
-        self.told += len(concerned)
-        self.mesh.update(concerned)
-        self.mesh.difference_update(others)
-
-    def forget_addresses(self) -> None:
-        self.known = False
-        self.mesh.clear()
-
-    def addresses_known(self, known: bool) -> None:
-        self.known = known
 
     def outside_records(self, limit: int = 1024) -> list[OutsideCall]:
         taken, self.left = self.left[:limit], self.left[limit:]

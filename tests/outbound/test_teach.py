@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import ip, large_mesh, service, workload, world_of
-from tests.outbound.parts import Kernel
+from tests.outbound.parts import Addresses
 from ztunnel.model.address import IPAddress
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
@@ -28,7 +28,7 @@ class Mesh:
     """A world that changes, and a kernel that is told. `full`: it takes nothing more."""
 
     def __init__(self, *items: Workload | Service) -> None:
-        self.kernel = Kernel()
+        self.kernel = Addresses()
         self.kernel.mesh.add(ip("10.9.9.9"))  # a predecessor's
         self.hold = Hold(world_of(*items))
         self.addresses = MeshAddresses(self.kernel, self.hold, "n1")
@@ -39,7 +39,7 @@ class Mesh:
     @property
     def seen(self) -> tuple[bool, bool]:
         """As the kernel and as metrics have it."""
-        return self.kernel.known, self.addresses.left_alone
+        return self.kernel.is_known, self.addresses.left_alone
 
 
 def test_nothing_is_known_until_the_world_is_received() -> None:
@@ -88,7 +88,7 @@ def test_without_room_nothing_is_left_alone_until_all_fits_again() -> None:
 
 def test_a_mesh_that_is_too_large_is_not_tried_at_each_change() -> None:
     mesh = Mesh()
-    mesh.kernel.address_limit = 2
+    mesh.kernel.limit = 2
     mesh.kernel.full = True
     mesh.publish(A, WEB)
     mesh.kernel.full = False
@@ -149,7 +149,7 @@ def test_after_any_history_all_that_concerns_the_mesh_is_told_or_nothing_counts(
         mesh.kernel.full = full
         keys = tuple(each.uid if isinstance(each, Workload) else str(each.key) for each in removed)
         mesh.publish(*upserts, removed=keys)
-        assert mesh.kernel.known <= (mesh.kernel.mesh == concerned(mesh))
+        assert mesh.kernel.is_known <= (mesh.kernel.mesh == concerned(mesh))
     mesh.kernel.full = False
     mesh.publish(PLAIN)
     assert (mesh.kernel.mesh, mesh.seen) == (concerned(mesh), (True, True))
@@ -157,7 +157,7 @@ def test_after_any_history_all_that_concerns_the_mesh_is_told_or_nothing_counts(
 
 def test_one_pod_among_very_many_costs_little() -> None:
     mesh = Mesh()
-    mesh.kernel.address_limit = 262144
+    mesh.kernel.limit = 262144
     mesh.publish(*large_mesh(20_000, 0))
     mesh.addresses.received()
     assert mesh.seen == (True, True)

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 from contextlib import ExitStack
+from ipaddress import IPv6Address
 
 import pytest
 
@@ -324,3 +325,21 @@ def test_a_pod_without_ipv6_is_enrolled_by_what_it_has_and_its_ipv6_when_that_co
             assert (enrolled.network.ipv6, len(enrolled.network.addresses)) == (None, 2)
             assert kernel.redirection.enrolled()[netns.cookie].ipv6 is None
         give_back(kernel, enrolled)
+
+
+def test_a_link_local_address_is_the_first_pods_that_has_it(kernel: Kernel) -> None:
+    """Two links may well have the same one, and a SYN does not say its link: it never reaches another pod."""
+    with Scratch("10.9.0.1/24", "fe80::9/64") as one, Scratch("10.9.0.2/24", "fe80::9/64") as two:
+        first = enroll(kernel.redirection, workload("one").on("n1").hbone().at("10.9.0.1"), one.path)
+        second = enroll(kernel.redirection, workload("two").on("n1").hbone().at("10.9.0.2"), two.path)
+        shared = IPv6Address("fe80::9")
+        assert first.network.scope_of(shared) > 0 < second.network.scope_of(shared)
+        assert shared not in first.network.addresses
+        owners = kernel.redirection.enrolled()
+        assert shared in owners[first.network.cookie].addresses
+        assert shared not in owners[second.network.cookie].addresses
+        assert kernel.redirection.may_own(first.network.cookie, shared)
+        assert not kernel.redirection.may_own(second.network.cookie, shared)
+        give_back(kernel, first)
+        assert kernel.redirection.may_own(second.network.cookie, shared)
+        give_back(kernel, second)

@@ -182,5 +182,5 @@ class PlainAcceptor:
         if ip is None:
             if len(self._addresses) >= _REMEMBERED_ADDRESSES:
                 self._addresses.clear()
-            ip = self._addresses[text] = canonical(ip_address(text))
+            ip = self._addresses[text] = canonical(ip_address(text.partition("%")[0]))
         return Endpoint(ip, port)

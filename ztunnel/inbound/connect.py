@@ -44,18 +44,20 @@ class Approach:
         namespace: the pod's.
         app: the application.
         address: the same as a socket wants it.
-        shown: the address that it is to see; "" where that is of the other family: then one of the pod's own,
-            which the kernel chooses.
+        shown: the address that it is to see; "" where that is of the other family, or link-local: then one of
+            the pod's own, which the kernel chooses.
         spoofed: the same where it is not the pod's own.
     """
 
     __slots__ = ("address", "app", "namespace", "shown", "spoofed")
 
     def __init__(self, network: PodNetwork, client: IPAddress, app: Endpoint) -> None:
-        shows = client.version == app.ip.version
+        scope = network.scope_of(app.ip)
+        # What would come back to a link-local client leaves by the link: the way back is none for it.
+        shows = client.version == app.ip.version and not scope
         self.namespace = network.netns
         self.app = app
-        self.address = ip_text(app.ip), app.port
+        self.address: tuple[object, ...] = (ip_text(app.ip), app.port, *((0, scope) if scope else ()))
         self.shown = ip_text(client) if shows else ""
         self.spoofed: IPAddress | None = client if shows and client not in network.addresses else None
 

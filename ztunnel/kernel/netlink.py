@@ -13,6 +13,7 @@ import socket
 import struct
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from ipaddress import IPv6Address
 from typing import Any
 
 from pyroute2.netlink import (
@@ -55,7 +56,7 @@ _WATCHED = (
     RTNLGRP_IPV4_ROUTE,
     RTNLGRP_IPV6_ROUTE,
 )
-_UNIVERSE = 0
+_UNIVERSE, _LINK = 0, 253
 _ALL_ADDRESSES = bytes(8)  # struct ifaddrmsg
 
 
@@ -159,6 +160,20 @@ def addresses(namespace: NetworkNamespace) -> tuple[IPAddress, ...]:
             if address["index"] != LOOPBACK:
                 found.append(parse_ip(address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS")))
     return tuple(dict.fromkeys(found))
+
+
+def link_local(namespace: NetworkNamespace) -> tuple[tuple[IPv6Address, int], ...]:
+    """The namespace's link-local IPv6 addresses, each with the index of its interface. Raises OSError."""
+    found: list[tuple[IPv6Address, int]] = []
+    with Netlink(namespace) as netlink:
+        for message in netlink.dump(RTM_GETADDR, _ALL_ADDRESSES):
+            address = decoded(ifaddrmsg(message))
+            if address["header"]["type"] != RTM_NEWADDR or address["scope"] != _LINK:
+                continue
+            ip = parse_ip(address.get_attr("IFA_ADDRESS"))
+            if isinstance(ip, IPv6Address):
+                found.append((ip, address["index"]))
+    return tuple(found)
 
 
 def interfaces(namespace: NetworkNamespace, of: Collection[IPAddress]) -> tuple[int, ...]:

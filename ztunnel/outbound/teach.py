@@ -20,14 +20,14 @@ from ztunnel.state.world import World
 
 
 class Kernel(Protocol):
-    """What the kernel knows of addresses (`redirect.attach.Redirection`, which says more of each)."""
+    """What the kernel knows of addresses (`redirect.enforce.Addresses`, which says more of each)."""
 
     @property
-    def address_limit(self) -> int: ...
+    def limit(self) -> int: ...
 
-    def tell_addresses(self, concerned: Collection[IPAddress], others: Iterable[IPAddress] = ()) -> None: ...
-    def forget_addresses(self) -> None: ...
-    def addresses_known(self, known: bool) -> None: ...
+    def tell(self, concerned: Collection[IPAddress], others: Iterable[IPAddress] = ()) -> None: ...
+    def forget(self) -> None: ...
+    def known(self, known: bool) -> None: ...
 
 
 class MeshAddresses:
@@ -41,7 +41,7 @@ class MeshAddresses:
         self._whole = False
         self._strange = False
         self.left_alone = False
-        kernel.forget_addresses()
+        kernel.forget()
         self._tell_all(hold.world)
         hold.subscribe(self._changed)
 
@@ -73,19 +73,19 @@ class MeshAddresses:
                 (concerned if now else others).append(ip)
         if concerned or others:
             try:
-                self._kernel.tell_addresses(concerned, others)
+                self._kernel.tell(concerned, others)
             except OSError:
                 self._whole = False
 
     def _tell_all(self, world: World) -> None:
         """Of a world that does not fit, nothing is told: to try would cost the same at each change."""
-        if len(world.addresses) + len(world.virtual) > self._kernel.address_limit:
+        if len(world.addresses) + len(world.virtual) > self._kernel.limit:
             return
-        self._kernel.forget_addresses()
+        self._kernel.forget()
         self.left_alone = False
         addresses = (*world.addresses, *world.virtual)
         try:
-            self._kernel.tell_addresses([ip for ip in addresses if concerns(world, ip)])
+            self._kernel.tell([ip for ip in addresses if concerns(world, ip)])
         except OSError:
             return
         self._whole = True
@@ -93,7 +93,7 @@ class MeshAddresses:
     def _settle(self) -> None:
         known = self._received and self._whole and not self._strange
         if known != self.left_alone:
-            self._kernel.addresses_known(known)
+            self._kernel.known(known)
             self.left_alone = known
 
 

@@ -19,7 +19,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields, replace
 from ipaddress import IPv4Address, IPv6Address
 
-from ztunnel.kernel.netlink import addresses, interfaces
+from ztunnel.kernel.netlink import addresses, interfaces, link_local
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import (
     DUAL_STACK,
@@ -272,6 +272,7 @@ def pod_network(
         addresses=found,
         uplinks=interfaces(netns, home),
         forwards=forwards,
+        link_local=link_local(netns),
     )
 
 
@@ -323,6 +324,9 @@ def _capture(redirection: Redirection, enrolled: Enrolled, listeners: Listeners)
     for ip in enrolled.network.addresses:
         redirection.listener(ip, ListenerKind.INBOUND, listeners.inbound.fileno())
         redirection.listener(ip, ListenerKind.OUTBOUND, listeners.outbound.fileno())
+    for each, _ in enrolled.network.link_local:
+        if redirection.may_own(enrolled.network.cookie, each):
+            redirection.listener(each, ListenerKind.INBOUND, listeners.inbound.fileno())
     redirection.enroll(enrolled.network)
 
 

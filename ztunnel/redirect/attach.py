@@ -6,7 +6,7 @@ belongs to one thread. Closing it changes nothing in the kernel: pinned links go
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -46,8 +46,9 @@ from ztunnel.redirect.repair import PodLinks
 @dataclass(frozen=True, slots=True)
 class PodNetwork:
     """A pod as redirection sees it. Calls go to the proxy at `ipv4` or `ipv6`, by family; `addresses` are all
-    of its addresses, those two included. `uplinks` are the interfaces by which others reach it; `forwards`:
-    what it only forwards is left alone. `netns` stays the caller's and must be open during `enroll`."""
+    of its addresses, those two included; `link_local` are those besides, with their interfaces. `uplinks` are
+    the interfaces by which others reach it; `forwards`: what it only forwards is left alone. `netns` stays
+    the caller's and must be open during `enroll`."""
 
     cookie: int
     netns: NetworkNamespace
@@ -56,6 +57,12 @@ class PodNetwork:
     addresses: tuple[IPAddress, ...]
     uplinks: tuple[int, ...] = ()
     forwards: bool = False
+    link_local: tuple[tuple[IPv6Address, int], ...] = ()
+
+    def scope_of(self, ip: IPAddress) -> int:
+        """The interface that an address of the pod's means, which a link-local one does not say; 0 for
+        others."""
+        return next((index for each, index in self.link_local if each == ip), 0)
 
     def chosen(self, source: IPAddress, towards: IPAddress) -> IPAddress | None:
         """The address that a call comes from, if its application chose it: another one than the kernel gives,
@@ -85,7 +92,7 @@ class Redirection:
         self._admissions = Admissions(maps["admitted"])
         self._verdicts = Verdicts(maps)
         self._slots = Slots(maps)
-        self._addresses = Addresses(maps)
+        self.addresses = Addresses(maps)
         self._records, self._left = Records(maps["records"]), Records(maps["left"])
         self.forwards = Forwards(pins, maps, forward_fd)
         self.held = HeldCalls(maps, self._recall)
@@ -148,9 +155,12 @@ class Redirection:
         fresh = self._maps["enrolled"].get(key) is None
         try:
             self._verdicts.begin(pod.cookie)
-            for ip in pod.addresses:
-                self._maps["owners"].put(pack16(ip), key)
-            self._disown_addresses(pod.cookie, frozenset(map(pack16, pod.addresses)))
+            own = [pack16(ip) for ip in pod.addresses] + [
+                pack16(ip) for ip, _ in pod.link_local if self.may_own(pod.cookie, ip)
+            ]
+            for ip in own:
+                self._maps["owners"].put(ip, key)
+            self._disown_addresses(pod.cookie, frozenset(own))
             self._maps["enrolled"].put(key, _entry(pod))
             self._links.attach(pod.cookie, pod.netns.fileno())
             if self.forwards.supported:
@@ -176,6 +186,13 @@ class Redirection:
         self._links.attach(pod.cookie, pod.netns.fileno())
         if self.forwards.supported:
             self.forwards.attach(pod.netns, pod.uplinks)
+
+    def may_own(self, cookie: int, ip: IPAddress) -> bool:
+        """Whether the pod may have this link-local address: two pods on different links may well have the
+        same one, and the kernel's program does not see the link. Then it is the first one's, and calls to the
+        other's are refused."""
+        owner = self._maps["owners"].get(pack16(ip))
+        return owner is None or owner == NUMBER.pack(cookie)
 
     def withdraw(self, pod: PodNetwork) -> None:
         """Stop redirecting the pod; connections that live go on. Nothing happens if it is not enrolled."""
@@ -310,23 +327,6 @@ class Redirection:
         self._slots.drop_vips()
 
     # What leaves the mesh.
-
-    @property
-    def address_limit(self) -> int:
-        """See `Addresses.limit`."""
-        return self._addresses.limit
-
-    def tell_addresses(self, concerned: Collection[IPAddress], others: Iterable[IPAddress] = ()) -> None:
-        """See `Addresses.tell`."""
-        self._addresses.tell(concerned, others)
-
-    def forget_addresses(self) -> None:
-        """See `Addresses.forget`."""
-        self._addresses.forget()
-
-    def addresses_known(self, known: bool) -> None:
-        """See `Addresses.known`."""
-        self._addresses.known(known)
 
     @property
     def outside_fd(self) -> int:

@@ -216,7 +216,7 @@ def build_node(
     return Node(
         settings, reporting, engine, redirection, hold, ledger, certificates, outbound, tunnels, dialler,
         handshakes,
-        Follower(direct, hold), MeshAddresses(redirection, hold, settings.node),
+        Follower(direct, hold), MeshAddresses(redirection.addresses, hold, settings.node),
         OutsideCalls(engine, redirection, hold, report, direct.pods), forwarding,
         WaitingCalls(engine, redirection.held, outbound.takers), pods, live, plane, machine,
     )  # fmt: skip
