@@ -21,7 +21,7 @@ def words(text: str) -> set[str]:
 VERBS = words("""
     accept answer ask attach build call capture carry check connect defer dial drain drive enforce enroll
     exempt export fetch find follow forward gather hold join linger link listen load measure observe oversee
-    prepare recall refuse relay renew repair replace rotate run secure serve sign splice spoof subscribe
+    prepare probe recall refuse relay renew repair replace rotate run secure serve sign splice spoof subscribe
     teach watch
 """)
 ACTING_PACKAGES = {"kernel", "cli", "demo", "run"}

@@ -205,6 +205,10 @@ class Settings:
         buffer_limit_bytes: what all tunnels together may hold before new streams are refused.
         connect: when an application's connect() into the mesh returns.
         connect_timeout_seconds: for one connection, TLS included where there is some. Istio's ztunnel: 10 s.
+        ping_interval_seconds, ping_timeout_seconds: how often a session's peer is asked whether it is there,
+            and when it is gone; Istio's ztunnel: 10 s, 20 s.
+        half_closed_seconds: of silence until an application that has closed is asked whether it is there; its
+            kernel forgets it after 60 s (`net.ipv4.tcp_fin_timeout`).
     """
 
     node: str = _setting("NODE_NAME", _text, "")
@@ -256,6 +260,9 @@ class Settings:
     buffer_limit_bytes: int = _setting("ZTUNNEL_BUFFER_LIMIT", _bytes_from(1 << 20, 1 << 40), 64 << 20)
     connect: Connect = _setting("ZTUNNEL_CONNECT", _connect, Connect.DEFERRED)
     connect_timeout_seconds: float = _setting("ZTUNNEL_CONNECT_TIMEOUT", _positive_seconds, 10.0)
+    ping_interval_seconds: float = _setting("ZTUNNEL_PING_INTERVAL", _positive_seconds, 10.0)
+    ping_timeout_seconds: float = _setting("ZTUNNEL_PING_TIMEOUT", _positive_seconds, 20.0)
+    half_closed_seconds: float = _setting("ZTUNNEL_HALF_CLOSED_TIMEOUT", _keepalive_seconds, 65.0)
 
 
 class _Given(NamedTuple):

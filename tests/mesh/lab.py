@@ -433,7 +433,11 @@ class Mesh:
 
     def expect(self, node: str, growth: float, name: str, **labels: str) -> None:
         """A figure grows by exactly that since the test began."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        self.expect_by(node, growth, name, PATIENCE_SECONDS, **labels)
+
+    def expect_by(self, node: str, growth: float, name: str, seconds: float, **labels: str) -> None:
+        """The same within so many seconds."""
+        deadline = time.monotonic() + seconds
         while (grown := self.grown(node, name, **labels)) != growth:
             assert time.monotonic() < deadline, f"{name} {labels} of {node} grew by {grown}, not {growth}"
             time.sleep(0.02)

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 
 from ztunnel.flow.buffer import Block, Blocks
+from ztunnel.flow.probe import HalfClosed
 from ztunnel.flow.timers import Timer, Timers
 
 IDLE_SECONDS = 0.001
@@ -39,6 +40,7 @@ class Engine:
         wake: ends the sleep of whoever drives the engine; None while it is awake.
         blocks: spare blocks for whoever gathers output within a round.
         inbox, plain: memory for what a callback reads and decrypts; empty again when the callback returns.
+        half_closed: sockets that flows only write to any more.
     """
 
     def __init__(self, on_bug: Bug, clock: Callable[[], float] = time.monotonic) -> None:
@@ -59,6 +61,7 @@ class Engine:
         self.blocks = Blocks()
         self.inbox = Block()
         self.plain = Block()
+        self.half_closed = HalfClosed(self.after)
 
     def close(self) -> None:
         """Let go of the epoll set. Descriptors still watched stay open: they are their flows' to close."""

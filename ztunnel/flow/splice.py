@@ -169,6 +169,7 @@ class Splice:
             self._lose(near, far)
             return
         self._interest(near, near.events & ~_READ)
+        self._engine.half_closed.add(near.sock)
         if not far.backlog:
             self._shut(near, far)
 
@@ -228,6 +229,7 @@ class Splice:
             return
         for end in (self._opener, self._target):
             end.ready = _over  # what it was holds the splice: a cycle, the garbage collector's to find
+            self._engine.half_closed.discard(end.sock)
             if end.events != _PARKED:
                 self._engine.unwatch(end.fd) if how == _RESET else self._engine.forget(end.fd)
             if how == _CLOSE:

@@ -156,10 +156,8 @@ class Tunnel(Stream):
 
     def _read(self, shut: bool = False) -> None:
         """Read from the application into the session's block: DATA frames, header and all, without a copy.
-
         Where it has shut its side (`shut`), its end follows its last bytes at once: both leave in one TLS
-        record, and the peer is woken up once.
-        """
+        record, and the peer is woken up once."""
         session, pipe = self._session, self._pipe
         h2 = session.h2
         for _ in range(session.reads + 1 if shut else session.reads):
@@ -222,8 +220,9 @@ class Tunnel(Stream):
         self._session.h2.finish(self)
         if self.remote_closed and not self._backlog.held_bytes:
             self._end_in_order()
-        else:
+        elif self._app is not None:
             self._watch_less(READ)
+            self._session.engine.half_closed.add(self._app)
 
     def _app_gone(self) -> None:
         """The application's side is reset. For the log that is an end like any other (as in Istio's
@@ -233,8 +232,7 @@ class Tunnel(Stream):
         self._end(words[0] if words else None, reset=True)
 
     def _lose_app(self) -> None:
-        """The application was reset and takes nothing more. What it had sent before is read to its end: a
-        server may answer, and close without having read all of the question."""
+        """The application was reset and takes nothing more. What it had sent before is read to its end."""
         if not self._reading:
             self._app_gone()
             return
@@ -359,6 +357,7 @@ class Tunnel(Stream):
             self._events = _UNWATCHED
         self._unwatch()
         app, self._app = self._app, None
+        session.engine.half_closed.discard(app)
         session.left(self)
         return app
 
@@ -369,7 +368,7 @@ class Tunnel(Stream):
             self._session.h2.take(self, lost)
 
     def _end_in_order(self) -> None:
-        """Both ways have ended. Nobody waits for the rest: what this round has to send goes first."""
+        """Both ways have ended. What this round has to send goes first: nobody waits for the rest."""
         if not self._over:
             app = self._leave(closing=True)
             self._session.engine.afterwards(partial(self._close, app, None, False))

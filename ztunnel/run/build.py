@@ -172,6 +172,7 @@ def build_node(
 ) -> Node:
     rng = Random(SystemRandom().getrandbits(256))  # for choices and trace ids, never for keys
     engine = Engine(reporting.bug)
+    engine.half_closed.seconds = settings.half_closed_seconds
     hold = Hold(World(settings.network))
     ledger = Ledger(
         Limits(
@@ -179,6 +180,8 @@ def build_node(
             stream_window_bytes=settings.stream_window_bytes,
             session_window_bytes=settings.session_window_bytes,
             frame_bytes=settings.frame_bytes,
+            ping_seconds=settings.ping_interval_seconds,
+            pong_seconds=settings.ping_timeout_seconds,
             buffered_bytes=settings.buffer_limit_bytes,
         )
     )
