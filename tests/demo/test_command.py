@@ -57,8 +57,9 @@ def test_an_echo_server_alone_serves_what_services_and_probes_expect_too() -> No
     given = Container("web", (), {}, (80,), Probe(9999, "/", (), 30.0))
     (echo,) = command.programs(replace(pod(), containers=(given,), targets=(7000, 80)))
     assert echo.words[-3:] == ["80", "7000", "9999"]
-    (echo,) = command.programs(replace(pod(), containers=(replace(given, ports=(), probe=None),)))
-    assert echo.words[-1] == "8080"
+    bare = replace(pod(), containers=(replace(given, ports=(), probe=None),))
+    assert [program.words[-1] for program in command.programs(bare)] == ["8080"]
+    assert [program.words[-1] for program in command.programs(replace(bare, host_network=True))] == ["8080?"]
 
 
 def test_only_a_command_that_runs_is_probed() -> None:

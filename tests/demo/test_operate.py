@@ -278,12 +278,15 @@ def test_a_proxy_that_does_not_start_is_shown_and_nothing_is_left(
 
 
 def test_a_pod_that_does_not_start_is_shown_and_nothing_is_left(laboratory: Laboratory) -> None:
-    pod = (
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {0}}}\nspec: {{hostNetwork: true, nodeName: n1}}\n---\n"
-    )
+    pod = "apiVersion: v1\nkind: Pod\nmetadata: {{name: {0}}}\n"
+    pod += "spec: {{hostNetwork: true, nodeName: n1{1}}}\n---\n"
+    port = ", containers: [{name: x, ports: [{containerPort: 80}]}]"
     with pytest.raises(LaboratoryFailed, match=r"(?s)default/[ab] does not start.*Address already in use"):
-        laboratory.up(pod.format("a") + pod.format("b"), start_nodes=False)
+        laboratory.up(pod.format("a", port) + pod.format("b", port), start_nodes=False)
     assert left(laboratory.names.lab) == []
+    laboratory.up(pod.format("a", "") + pod.format("b", ""), start_nodes=False)  # they ask for no port
+    said = {laboratory.pod_log(name).split()[-1] for name in "ab"}
+    assert said == {"8080", "none"}
 
 
 def test_manifests_without_a_pod_are_no_laboratory(laboratory: Laboratory) -> None:

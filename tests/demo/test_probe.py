@@ -25,7 +25,7 @@ def test_each_kind_of_probe_says_why_it_fails(laboratory: Laboratory, address: s
         + pod("tcp", serves, "tcpSocket: {port: 8080}")
         + pod("exec", "exec sleep 60", 'exec: {command: ["true"]}')
         + pod("late", f"sleep 0.5; {serves}", "httpGet: {port: 8080}")
-        + pod("missing", serves, "httpGet: {port: 8080, path: /none}").replace("Threshold: 5", "Threshold: 0")
+        + pod("missing", serves, "httpGet: {port: 8080, path: /none}")
         + pod("closed", "exec sleep 60", "tcpSocket: {port: 81}").replace("Threshold: 5", "Threshold: 0")
         + pod("fails", "exec sleep 60", "exec: {command: [sh, -c, exit 3]}").replace("ld: 5", "ld: 0")
         + pod("ended", "exit 1", "tcpSocket: {port: 80}")
@@ -42,3 +42,20 @@ def test_each_kind_of_probe_says_why_it_fails(laboratory: Laboratory, address: s
     again = probe(laboratory.names, pods, ())  # of pods that run already: one look
     assert again[Key("", "Pod", "t", "http")] == ""
     assert Key("", "Pod", "t", "caller") not in again
+
+
+def test_a_pod_whose_command_has_ended_is_no_endpoint(laboratory: Laboratory) -> None:
+    text = (
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {0}, namespace: t}}\n"
+        "spec: {{nodeName: node-1, containers: [{{name: x, command: [sh, -c, '{1}']}}]}}\n---\n"
+    )
+    laboratory.up(text.format("ends", "exit 3") + text.format("lives", "exec sleep 60"), start_nodes=False)
+    while any(pod.running for pod in laboratory.survey().pods if pod.name == "ends"):
+        pass
+    found = probe(laboratory.names, laboratory.cluster().pods, ())
+    assert found == {Key("", "Pod", "t", "ends"): "its command has ended", Key("", "Pod", "t", "lives"): ""}
+    laboratory.label("pod", "lives", {"a": "b"})  # any change looks again
+    assert {pod.name: pod.unready for pod in laboratory.survey().pods} == {
+        "ends": "its command has ended",
+        "lives": "",
+    }

@@ -55,8 +55,8 @@ def answers(laboratory: Laboratory, url: str) -> str:
 
 
 def changes_that_fail() -> list[object]:
-    clash = POD.format("one", "{hostNetwork: true, nodeName: node-1}")
-    clash += POD.format("two", "{hostNetwork: true, nodeName: node-1}")
+    spec = "{hostNetwork: true, nodeName: node-1, containers: [{name: x, ports: [{containerPort: 8080}]}]}"
+    clash = POD.format("one", spec) + POD.format("two", spec)
     node = "apiVersion: v1\nkind: Node\nmetadata: {name: third}\n---\n"
     return [
         pytest.param(clash, id="a new pod's port is taken"),
@@ -109,7 +109,7 @@ def test_an_endpoint_of_a_service_is_a_pod_whose_probe_succeeds(plain: Laborator
     command = "command: [sh, -c, 'exec python3 -m http.server 8080'], ports: [{containerPort: 8080}]"
     probe = "readinessProbe: {httpGet: {port: 8080, path: %s}, periodSeconds: 1, failureThreshold: %d}"
     good = POD.format("good", f"{{containers: [{{{command}, {probe % ('/', 10)}}}]}}")
-    bad = POD.format("bad", f"{{containers: [{{{command}, {probe % ('/none', 0)}}}]}}")
+    bad = POD.format("bad", f"{{containers: [{{{command}, {probe % ('/none', 3)}}}]}}")
     plain.apply(good.replace("app: web", "app: own") + bad.replace("app: web", "app: own"))
     service = "apiVersion: v1\nkind: Service\nmetadata: {name: own, namespace: t}\n"
     plain.apply(service + "spec: {selector: {app: own}, ports: [{port: 80, targetPort: 8080}]}\n")

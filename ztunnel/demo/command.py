@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ztunnel.demo.cluster import Node, Pod
 from ztunnel.demo.containers import Container, Probe
+from ztunnel.demo.echo import IF_FREE
 from ztunnel.demo.names import Names
 
 PROGRAM = "ZTUNNEL_PROGRAM"
@@ -78,7 +79,8 @@ def programs(pod: Pod) -> list[Program]:
     """What a pod runs: each container's command where this machine has the program, and for all others one
     echo server on all their ports.
 
-    Where nothing but the echo server runs, it serves the ports that services and probes expect as well.
+    Where nothing but the echo server runs, it serves the ports that services and probes expect as well; 8080
+    if there is none at all, on the host network only where that is free.
     """
     run = [one for one in pod.containers if one.command and _is_here(one.command[0])]
     rest = [one for one in pod.containers if one not in run]
@@ -87,7 +89,10 @@ def programs(pod: Pod) -> list[Program]:
     if not run:
         probed = [one.probe.port for one in rest if one.probe and one.probe.port]
         ports.update(dict.fromkeys([*pod.targets, *probed]))
-        ports = ports or dict.fromkeys([_DEFAULT_PORT])
+        if not ports:
+            wish = f"{_DEFAULT_PORT}{IF_FREE}" if pod.host_network else _DEFAULT_PORT
+            words = module_command("ztunnel.demo.echo", wish)
+            return [Program(words, _environment(rest[0]), stands_in=True)]
     for one in run:
         for port in one.ports:
             ports.pop(port, None)

@@ -22,6 +22,9 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 LISTENING = "listens on port"
+IF_FREE = "?"
+"""After a port: where somebody else has it, the server does without."""
+
 _METHODS = (b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"PATCH", b"OPTIONS")
 _CHUNK = bytes(b"x" * (1 << 18))
 _MAX_HEAD_BYTES = 64 << 10
@@ -234,21 +237,25 @@ class Call:
         self.answered(said)
 
 
-def serve(ports: list[int], known: dict[str, str], calls: list[str]) -> None:
-    """Serve both families on all `ports`, for ever; exits if one is taken."""
+def serve(ports: list[str], known: dict[str, str], calls: list[str]) -> None:
+    """Serve both families on all `ports`, for ever; exits if one is taken that has to be free."""
     loop = Loop()
-    listening = [_listen(loop, port, known, calls) for port in ports]
-    print(f"{known['namespace']}/{known['pod']} {LISTENING} {', '.join(map(str, listening))}", flush=True)
+    wished = [(int(port.rstrip(IF_FREE)), port.endswith(IF_FREE)) for port in ports]
+    listening = [_listen(loop, port, if_free, (known, calls)) for port, if_free in wished]
+    shown = ", ".join(str(port) for port in listening if port) or "none"
+    print(f"{known['namespace']}/{known['pod']} {LISTENING} {shown}", flush=True)
     loop.run()
 
 
-def _listen(loop: Loop, port: int, known: dict[str, str], calls: list[str]) -> int:
-    """Accept on a port from now on; the port, which the kernel chooses for 0."""
+def _listen(loop: Loop, port: int, if_free: bool, tell: tuple[dict[str, str], list[str]]) -> int:
+    """Accept on a port from now on; the port, which the kernel chooses for 0, or 0 where it is not free."""
     try:
         listener = socket.create_server(
             ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=4096
         )
     except OSError as error:
+        if if_free and error.errno == errno.EADDRINUSE:
+            return 0
         sys.exit(f"port {port}: {error.strerror}")
     listener.setblocking(False)
 
@@ -258,7 +265,7 @@ def _listen(loop: Loop, port: int, known: dict[str, str], calls: list[str]) -> i
                 sock, _ = listener.accept()
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                Connection(loop, sock, known, calls)
+                Connection(loop, sock, *tell)
         except OSError:  # none left, or the caller is gone already
             return
 
@@ -290,7 +297,7 @@ def _address(name: tuple[str, int, int, int]) -> str:
 if __name__ == "__main__":
     who = {"pod": "POD_NAME", "namespace": "POD_NAMESPACE", "node": "NODE_NAME"}
     serve(
-        [int(word) for word in sys.argv[1:]],
+        sys.argv[1:],
         {key: os.environ.get(variable, "") for key, variable in who.items()},
         os.environ.get("CALLS", "").split(),
     )

@@ -24,14 +24,20 @@ _MOST_SECONDS = 10.0
 """Nobody waits longer for a pod that starts; a later change probes it again."""
 
 _ONE_SECONDS = 2.0
+_ENDED = "its command has ended"
 _PAUSE_SECONDS = 0.05
 
 
 def probe(names: Names, pods: Iterable[Pod], started: Sequence[run.Started]) -> dict[Key, str]:
     """Why each pod that has a probe is not ready, empty where it is. Those that start are given time."""
     begun = time.monotonic()
+    pods = list(pods)
     waiting = {pod.uid: pod for pod in pods if command.probed(pod)}
-    found: dict[Key, str] = {}
+    found = {
+        Key("", "Pod", pod.namespace, pod.name): _ENDED if _has_ended(names, pod, started) else ""
+        for pod in pods
+        if pod.uid not in waiting and any(not each.stands_in for each in command.programs(pod))
+    }
     while waiting:
         for uid, pod in tuple(waiting.items()):
             key, reason = Key("", "Pod", pod.namespace, pod.name), _failing(names, pod)
@@ -44,6 +50,14 @@ def probe(names: Names, pods: Iterable[Pod], started: Sequence[run.Started]) -> 
         if waiting:
             time.sleep(_PAUSE_SECONDS)
     return found
+
+
+def _has_ended(names: Names, pod: Pod, started: Sequence[run.Started]) -> bool:
+    """Whether none of its programs runs; one that was just started may not be in its cgroup yet."""
+    own = [each.process for each in started if each.pod.uid == pod.uid]
+    if own:
+        return all(process.poll() is not None for process in own)
+    return not run.populated(names.pod_cgroup(pod.node.name, pod.uid))
 
 
 def _failing(names: Names, pod: Pod) -> str:
