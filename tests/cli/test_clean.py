@@ -71,7 +71,10 @@ def test_one_node_is_taken_away_with_what_was_changed_in_its_pods(lab: Lab) -> N
     lab.a.write_sysctl(ACCEPT, "1")
     assert "fwmark 0x111" in rules(lab.a)
     done = call("--node", node)
-    assert (done.exit_code, done.output) == (0, f"{pins}: 1 pods taken out of the mesh, everything removed\n")
+    assert (done.exit_code, done.output) == (
+        0,
+        f"{pins}: 1 pods removed from the mesh, everything unpinned\n",
+    )
     assert not pins.exists()
     assert "0x111" not in rules(lab.a)
     assert "local default" not in rules(lab.a)

@@ -27,9 +27,9 @@ _OURS = {"maps", "programs", "+programs", "links", "pods", "forwards", "version"
 @click.command()
 @click.option("--node", metavar="NAME", help="Only what the proxy of this node left.")
 @click.option("--pins", metavar="DIR", type=click.Path(path_type=Path), help="Only what is pinned there.")
-@click.option("--force", is_flag=True, help="Also while a proxy runs: its pods are then without a mesh.")
+@click.option("--force", is_flag=True, help="Also while a proxy runs; its pods leave the mesh.")
 def clean(node: str | None, pins: Path | None, force: bool) -> None:
-    """Remove every link, pin and map of node proxies, and their rules in pods. Pods are out of the mesh then.
+    """Remove every link, pin and map of node proxies, and their rules in pods. The pods leave the mesh.
 
     Stop the proxy first. Connections that live go on; new ones are no longer redirected.
     """
@@ -43,7 +43,7 @@ def clean(node: str | None, pins: Path | None, force: bool) -> None:
     if not force:
         refuse_running(found)
     for each in found:
-        click.echo(f"{each}: {clean_up(each)} pods taken out of the mesh, everything removed")
+        click.echo(f"{each}: {clean_up(each)} pods removed from the mesh, everything unpinned")
     if _PINS.is_dir() and not any(_PINS.iterdir()):
         _PINS.rmdir()
 

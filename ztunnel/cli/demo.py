@@ -37,7 +37,7 @@ _SOURCE = click.Path(exists=True, allow_dash=True, path_type=Path)
 
 
 def _named(command: Callable[..., None]) -> Callable[..., None]:
-    return click.option("--name", default="lab", show_default=True, help="Which laboratory.")(command)
+    return click.option("--name", default="lab", show_default=True, help="Name of the laboratory.")(command)
 
 
 @demo.command()
@@ -45,7 +45,9 @@ def _named(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--plain", is_flag=True, help="No node proxies: the pods talk as they would without a mesh.")
 @_named
 def up(source: Path, plain: bool, name: str) -> None:
-    """Make the nodes and pods of manifests; without any, of a shop of three services on two nodes.
+    """Start a laboratory from manifests.
+
+    Without any it is a shop of three services on two nodes.
 
     Pods come of Pod, Deployment, StatefulSet, DaemonSet, Job, ReplicaSet and ReplicationController. A
     container whose command this machine has runs it; in the place of all others an echo server listens on
@@ -65,12 +67,13 @@ def up(source: Path, plain: bool, name: str) -> None:
 
 
 @demo.command()
-@click.option("--keep", is_flag=True, help="Leave the laboratory up.")
-@click.option("--only", default="", metavar="N,N", help="Only these claims.")
+@click.option("--keep", is_flag=True, help="Do not remove the laboratory afterwards.")
+@click.option("--only", default="", metavar="N,N", help="Numbers of the claims to measure; all without it.")
 @_named
 def run(keep: bool, only: str, name: str) -> None:
-    """Bring up the bundled shop, measure what a mesh promises, show it as a table, and remove the shop.
+    """Measure what a mesh promises, and show it as a table.
 
+    This starts the bundled shop and removes it at the end.
     The exit status is 0 only if every claim holds.
     """
     # Here, because every other command starts faster without them.
@@ -94,7 +97,7 @@ def run(keep: bool, only: str, name: str) -> None:
 @demo.command()
 @_named
 def down(name: str) -> None:
-    """Remove the laboratory, a crashed one too."""
+    """Remove the laboratory, whatever is left of it."""
     there = Laboratory(name).down()
     click.echo(
         f"Laboratory {name!r} is removed." if there else f"There is nothing left of a laboratory {name!r}."
@@ -103,19 +106,25 @@ def down(name: str) -> None:
 
 @demo.command()
 @click.argument("node")
-@click.option("--kill", is_flag=True, help="By SIGKILL, as if it crashed; else it drains first.")
+@click.option("--kill", is_flag=True, help="Use SIGKILL, as in a crash. Without it the proxy drains.")
 @_named
 def restart(node: str, kill: bool, name: str) -> None:
-    """Restart the proxy of a NODE, or start one that does not run; its environment is this command's."""
+    """Restart the proxy of a node.
+
+    One that does not run is started. Its environment is that of this command.
+    """
     Laboratory(name).restart_node(node, kill=kill)
     click.echo(f"The proxy of {node} is ready.")
 
 
 @demo.command()
-@click.option("-o", "--output", "form", type=click.Choice(["text", "json"]), default="text", help="As what.")
+@click.option("-o", "--output", "form", type=click.Choice(["text", "json"]), default="text", help="Format.")
 @_named
 def status(form: str, name: str) -> None:
-    """Show nodes and their proxies, pods and whether they are in the mesh, and what is wrong."""
+    """Show nodes, pods and what is wrong.
+
+    For each node its proxy; for each pod whether it is in the mesh, and why not if it has to be; faults.
+    """
     found = Laboratory(name).survey()
     click.echo(as_json(found) if form == "json" else as_text(found))
 
@@ -124,12 +133,13 @@ def status(form: str, name: str) -> None:
 @click.option(
     "-f", "--filename", "sources", multiple=True, required=True, help="A file, a directory, or - for stdin."
 )
-@click.option("--delete", is_flag=True, help="Remove the objects instead.")
+@click.option("--delete", is_flag=True, help="Remove the objects.")
 @_named
 def apply(sources: tuple[str, ...], delete: bool, name: str) -> None:
-    """Add or change objects: labels and policies in place, pods by starting and stopping them.
+    """Add or change objects.
 
-    What is wrong in them is said with file and line, and nothing is changed then.
+    Labels and policies are changed in place, pods are started and stopped. If anything is wrong, it is shown
+    with file and line, and nothing is changed.
     """
     loaded = load([Path(source) for source in sources])
     _tell_left_out(loaded)
@@ -145,7 +155,10 @@ def apply(sources: tuple[str, ...], delete: bool, name: str) -> None:
 @click.argument("changes", metavar="KEY=VALUE|KEY-", nargs=-1, required=True)
 @_named
 def label(kind: str, object_name: str, changes: tuple[str, ...], name: str) -> None:
-    """Set labels of an object, or take them away: `label namespace shop istio.io/dataplane-mode-`."""
+    """Set or remove labels of an object.
+
+    `label namespace shop istio.io/dataplane-mode-` removes one.
+    """
     wanted: dict[str, str | None] = {}
     for change in changes:
         key, sets, value = change.partition("=")
@@ -164,7 +177,10 @@ def label(kind: str, object_name: str, changes: tuple[str, ...], name: str) -> N
 @click.argument("pod")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(namespace: str | None, name: str, pod: str, command: tuple[str, ...]) -> None:
-    """Run a command in a pod: `exec -n shop load -- curl -s http://orders/`."""
+    """Run a command in a pod.
+
+    `exec -n shop load -- curl -s http://orders/`, or `exec deploy/web -- sh` in the first pod of a workload.
+    """
     argv = command[1:] if command[0] == "--" else command
     words, environment = Laboratory(name).command_in(f"{namespace}/{pod}" if namespace else pod, argv)
     os.execvpe(words[0], words, {**environment, "TERM": os.environ.get("TERM", "dumb")})
@@ -172,10 +188,10 @@ def exec_(namespace: str | None, name: str, pod: str, command: tuple[str, ...]) 
 
 @demo.command()
 @click.argument("target", metavar="NODE|POD")
-@click.option("-f", "--follow", is_flag=True, help="Go on as the log grows.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the log as it grows.")
 @_named
 def logs(target: str, follow: bool, name: str) -> None:
-    """Print what a node's proxy or a pod wrote."""
+    """Print the log of a node's proxy or of a pod."""
     laboratory = Laboratory(name)
     cluster = laboratory.cluster()
     nodes = [node.name for node in cluster.nodes]

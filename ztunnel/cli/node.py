@@ -30,12 +30,16 @@ _MESH_CONFIG = Path("./etc/istio/config/mesh")
 
 
 @click.command()
-@click.option("--node", metavar="NAME", help="Our node, as the manifests call it (NODE_NAME).")
-@click.option("--manifests", metavar="DIR", help="Folder of Kubernetes and Istio manifests: the mesh.")
-@click.option("--state-dir", metavar="DIR", help="What survives a restart: the key of our own authority.")
-@click.option("--cache-dir", metavar="DIR", help="Compiled programs.")
-@click.option("--pins", metavar="DIR", help="Where programs and maps are pinned, in a bpffs.")
-@click.option("--pod-netns", metavar="PATH", help="A pod's namespace, with {namespace} and {name} in it.")
+@click.option("--node", metavar="NAME", help="Name of this node in the manifests (NODE_NAME).")
+@click.option("--manifests", metavar="DIR", help="Folder of Kubernetes and Istio manifests.")
+@click.option("--state-dir", metavar="DIR", help="Files that survive a restart: the key of our own CA.")
+@click.option("--cache-dir", metavar="DIR", help="Cache of compiled eBPF programs.")
+@click.option("--pins", metavar="DIR", help="Directory in a bpffs for pinned programs and maps.")
+@click.option(
+    "--pod-netns",
+    metavar="PATH",
+    help="Path of a pod's network namespace, with {namespace} and {name} in it.",
+)
 @click.option("--same-node", metavar="MODE", help="auto, direct or mtls: how pods of one node talk.")
 @click.option("--log-level", metavar="LEVELS", help="error, warn, info, debug, trace; or scope:level,...")
 def node(**flags: Any) -> None:

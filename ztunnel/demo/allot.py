@@ -54,7 +54,7 @@ def free_node(taken: Collection[int]) -> int:
 
 
 def free_pod(number: int, taken: Collection[IPAddress]) -> tuple[IPv4Address, IPv6Address]:
-    """The next pair on node `number`; what was just given back comes last, as with CNI's host-local.
+    """The next pair on node `number`; what was just released comes last, as with CNI's host-local.
 
     Raises:
         ConfigError: the node is full.

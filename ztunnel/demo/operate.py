@@ -136,7 +136,7 @@ class Laboratory:
         return after
 
     def label(self, kind: str, name: str, changes: Mapping[str, str | None]) -> None:
-        """Set labels of an object, or take them away where the value is None; `name` is `[namespace/]name`.
+        """Set labels of an object, or remove them where the value is None; `name` is `[namespace/]name`.
 
         Raises:
             LaboratoryFailed: no such object.

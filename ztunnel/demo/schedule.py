@@ -88,7 +88,7 @@ def remove(before: Objects, keys: Iterable[Key], new_uid: Callable[[], str]) -> 
 
 
 def relabel(manifest: Manifest, changes: dict[str, str | None]) -> Manifest:
-    """The object with labels set, or taken away where the value is None."""
+    """The object with labels set, or removed where the value is None."""
     body = copy.deepcopy(manifest.body)
     labels = {**manifest.pull("metadata.labels", dict, {}), **changes}
     body["metadata"]["labels"] = {key: value for key, value in labels.items() if value is not None}

@@ -53,7 +53,7 @@ class Enforcement:
         return begun
 
     def end(self) -> None:
-        """Take back what was added, and wait until all is as it was at first. Raises LaboratoryFailed."""
+        """Remove what was added, and wait until all is as it was at first. Raises LaboratoryFailed."""
         added, self._added = self._added, []
         if added:
             self._shop.laboratory.apply_all(added, delete=True)
