@@ -168,7 +168,8 @@ def test_an_authority_that_is_broken_is_named_with_its_file_and_the_mend(machine
         assert f"{place / name}" in done.stderr
 
 
-def test_manifests_that_are_wrong_are_all_said(machine: Machine) -> None:
+def test_manifests_of_which_none_is_right_are_all_said(machine: Machine) -> None:
+    (machine.directory / "manifests" / "node.yaml").unlink()
     (machine.directory / "manifests" / "a.yaml").write_text("a: b: c\n")
     (machine.directory / "manifests" / "b.yaml").write_text("kind: Pod\n")
     done = machine.start()

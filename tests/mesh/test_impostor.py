@@ -171,11 +171,12 @@ def test_a_certificate_that_is_wrong_is_refused_before_a_byte(mesh: Mesh, what: 
     assert not answered
     assert not got
     assert mesh.line("node-1", src_addr=call.own)["error"]
-    flagged = sum(
-        mesh.grown("node-1", "istio_tcp_connections_closed_total", response_flags=flag, **LABELS)
-        for flag in ("IDENTITY_ERROR", "TLS_FAILURE")
-    )
-    assert flagged == 1
+
+    def flagged() -> float:
+        closed, flags = "istio_tcp_connections_closed_total", ("IDENTITY_ERROR", "TLS_FAILURE")
+        return sum(mesh.grown("node-1", closed, response_flags=flag, **LABELS) for flag in flags)
+
+    lab.wait_until(lambda: flagged() == 1, "it is counted")
     close_sessions(mesh)
 
 
