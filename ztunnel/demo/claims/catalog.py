@@ -7,6 +7,7 @@ from ztunnel.demo.claims import (
     change,
     crash,
     direct,
+    faulty,
     identity,
     label,
     plaintext,
@@ -27,4 +28,5 @@ CLAIMS: tuple[Claim, ...] = (
     rotation.CLAIM,
     label.CLAIM,
     speed.CLAIM,
+    faulty.CLAIM,
 )
