@@ -161,3 +161,10 @@ def test_it_speaks_ipv6_with_itself_unless_that_is_off(
     # A kernel that was started with ipv6.disable=1 has no such files.
     monkeypatch.setattr(netns, "_sysctl", lambda name: Path("/proc/sys/none"))
     assert not elsewhere.has_ipv6()
+
+
+def test_several_sysctls_are_read_at_once_and_those_that_are_not_there_left_out(elsewhere) -> None:
+    elsewhere.write_sysctl("net.ipv4.fwmark_reflect", "1")
+    names = ["net.ipv4.fwmark_reflect", "net.ipv4.none_such", "net.ipv4.ip_local_port_range"]
+    found = elsewhere.read_sysctls(names)
+    assert found == {"net.ipv4.fwmark_reflect": "1", names[2]: elsewhere.read_sysctl(names[2])}

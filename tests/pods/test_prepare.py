@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from tests.kernel.lab import shell
@@ -108,6 +110,9 @@ class WithoutIpv6:
         if name.startswith("net.ipv6."):
             raise FileNotFoundError(name)
         return self._netns.read_sysctl(name)
+
+    def read_sysctls(self, names: Iterable[str]) -> dict[str, str]:
+        return self._netns.read_sysctls(name for name in names if not name.startswith("net.ipv6."))
 
     def has_ipv6(self) -> bool:
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -322,6 +323,27 @@ async def test_a_namespace_replaced_under_the_same_name_is_another_pod(
             await look(node)
             assert kernel.redirection.enrolled() == {}
             assert (node.state, node.wanted) == ({"s": "Pending"}, [])
+
+
+async def test_a_pod_that_is_restarted_under_its_name_is_noticed_at_once(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    with Scratch("10.9.0.1/24") as scratch:
+        pod = A.identified_by("Kubernetes//Pod/default/s").at("10.9.0.1")
+        node = Node(kernel.redirection, scratch.path, pod)
+        nodes.callback(node.close)
+        async with node.running():
+            (first,) = kernel.redirection.enrolled()
+            before = trio.current_time()
+            scratch.delete()
+            scratch.add()
+            deadline = time.monotonic() + 5
+            while set(kernel.redirection.enrolled()) <= {first} and time.monotonic() < deadline:
+                node.engine.round(0.01)
+                await wait_all_tasks_blocked()
+            assert set(kernel.redirection.enrolled()).isdisjoint({first})
+            assert trio.current_time() - before < LOOK_AGAIN_SECONDS
+            assert node.state == {"s": "Up"}
 
 
 async def test_a_withdrawn_pod_that_goes_while_it_drains_is_let_go(

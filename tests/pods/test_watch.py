@@ -4,10 +4,16 @@ import subprocess
 
 import pytest
 
-from tests.flow.driving import Bugs, drive
+from tests.flow.driving import Bugs, Clock, drive
 from tests.kernel.lab import unique
 from ztunnel.flow.engine import Engine
-from ztunnel.pods.watch import FIRST_AGAIN_SECONDS, LOOK_AGAIN_SECONDS, TRY_AGAIN_SECONDS, Arrivals
+from ztunnel.pods.watch import (
+    FIRST_AGAIN_SECONDS,
+    LOOK_AGAIN_SECONDS,
+    MOUNTS_SECONDS,
+    TRY_AGAIN_SECONDS,
+    Arrivals,
+)
 
 pytestmark = pytest.mark.root
 
@@ -39,5 +45,31 @@ def test_a_namespace_that_comes_is_looked_for_at_once_while_one_is_waited_for() 
         assert arrivals.pause(True) == FIRST_AGAIN_SECONDS
     finally:
         arrivals.close()
+        arrivals.close()
+        engine.close()
+
+
+def test_others_that_come_and_go_are_looked_at_a_moment_later_all_at_once() -> None:
+    clock, name, stirred = Clock(), unique(), []
+    engine = Engine(Bugs(), clock)
+    arrivals = Arrivals(engine, lambda: stirred.append(1))
+    arrivals.open()
+    try:
+        arrivals.pause(False)
+        for what in ("add", "del", "add", "del"):
+            subprocess.run(["ip", "netns", what, name], check=True)
+            drive(engine)
+        assert stirred == []
+        clock.move(MOUNTS_SECONDS)
+        drive(engine, until=lambda: stirred)
+        assert stirred == [1]
+        subprocess.run(["ip", "netns", "add", name], check=True)
+        drive(engine, until=lambda: engine.next_timer < float("inf"))
+        arrivals.close()
+        clock.move(MOUNTS_SECONDS)
+        drive(engine)
+        assert stirred == [1]
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=False, stderr=subprocess.DEVNULL)
         arrivals.close()
         engine.close()

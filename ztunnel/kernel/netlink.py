@@ -13,8 +13,9 @@ import socket
 import struct
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import IPv6Address
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyroute2.netlink import (
     NLM_F_ACK,
@@ -148,45 +149,48 @@ def _raise(message: bytes) -> None:
         raise OSError(code, f"netlink: {os.strerror(code)}")
 
 
+class Address(NamedTuple):
+    """An address, the interface that has it, and its scope (rt_scope: 0 is everywhere, 253 the link)."""
+
+    ip: IPAddress
+    interface: int
+    scope: int
+
+
 def addresses(namespace: NetworkNamespace) -> tuple[IPAddress, ...]:
     """The namespace's addresses of global scope on all interfaces but lo, in the kernel's order. Raises
     OSError."""
-    found: list[IPAddress] = []
-    with Netlink(namespace) as netlink:
-        for message in netlink.dump(RTM_GETADDR, _ALL_ADDRESSES):
-            address = decoded(ifaddrmsg(message))
-            if address["header"]["type"] != RTM_NEWADDR or address["scope"] != _UNIVERSE:
-                continue
-            if address["index"] != LOOPBACK:
-                found.append(parse_ip(address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS")))
-    return tuple(dict.fromkeys(found))
+    found = _addresses(namespace)
+    everywhere = (each.ip for each in found if each.scope == _UNIVERSE and each.interface != LOOPBACK)
+    return tuple(dict.fromkeys(everywhere))
 
 
 def link_local(namespace: NetworkNamespace) -> tuple[tuple[IPv6Address, int], ...]:
     """The namespace's link-local IPv6 addresses, each with the index of its interface. Raises OSError."""
-    found: list[tuple[IPv6Address, int]] = []
-    with Netlink(namespace) as netlink:
-        for message in netlink.dump(RTM_GETADDR, _ALL_ADDRESSES):
-            address = decoded(ifaddrmsg(message))
-            if address["header"]["type"] != RTM_NEWADDR or address["scope"] != _LINK:
-                continue
-            ip = parse_ip(address.get_attr("IFA_ADDRESS"))
-            if isinstance(ip, IPv6Address):
-                found.append((ip, address["index"]))
-    return tuple(found)
+    return tuple(
+        (each.ip, each.interface)
+        for each in _addresses(namespace)
+        if each.scope == _LINK and isinstance(each.ip, IPv6Address)
+    )
 
 
 def interfaces(namespace: NetworkNamespace, of: Collection[IPAddress]) -> tuple[int, ...]:
     """The indices of the namespace's interfaces that have one of these addresses. Raises OSError."""
-    found: dict[int, None] = {}
+    return tuple(dict.fromkeys(each.interface for each in _addresses(namespace) if each.ip in of))
+
+
+def _addresses(namespace: NetworkNamespace) -> list[Address]:
     with Netlink(namespace) as netlink:
-        for message in netlink.dump(RTM_GETADDR, _ALL_ADDRESSES):
-            address = decoded(ifaddrmsg(message))
-            if address["header"]["type"] == RTM_NEWADDR:
-                ip = parse_ip(address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"))
-                if ip in of:
-                    found[address["index"]] = None
-    return tuple(found)
+        return [_pull_address(body_of(each)) for each in netlink.dump(RTM_GETADDR, _ALL_ADDRESSES)]
+
+
+@lru_cache(maxsize=4096)
+def _pull_address(body: bytes) -> Address:
+    """They are asked for again and again, and mostly say the same."""
+    header = _HEADER.pack(_HEADER_BYTES + len(body), RTM_NEWADDR, 0, 0, 0)
+    address = decoded(ifaddrmsg(header + body))
+    ip = parse_ip(address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"))
+    return Address(ip, address["index"], address["scope"])
 
 
 class NamespaceEvents:

@@ -3,6 +3,8 @@ to find them."""
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -18,7 +20,8 @@ to the client whose address the dial carries, and the dial would wait for its de
 
 _SWITCHES = ("net.ipv4.tcp_fwmark_accept", "net.ipv4.tcp_migrate_req", *_REFLECT)
 _OFF, _ON = "0", "1"  # the kernel's default of each, and what we need
-_RESERVED = "net.ipv4.ip_local_reserved_ports"
+_RESERVED, _IPV6_OFF = "net.ipv4.ip_local_reserved_ports", "net.ipv6.conf.lo.disable_ipv6"
+_ALL = (*_SWITCHES, _RESERVED, _IPV6_OFF)
 
 
 class Preparation:
@@ -28,9 +31,10 @@ class Preparation:
         """Remembers the sysctls as they are; where a predecessor of ours has set them (`is_known`), as the
         kernel has them. Raises OSError."""
         self._netns = netns
-        now = _read(netns)
-        self._before = dict.fromkeys(now, _OFF) if is_known else now
-        self._reserved = "" if is_known else netns.read_sysctl(_RESERVED)
+        now = netns.read_sysctls(_ALL)
+        self._before = {name: _OFF if is_known else now[name] for name in _required(now)}
+        self._reserved = "" if is_known else now[_RESERVED]
+        self._seen_reserved: str | None = None
         self._way_back = WayBack()
 
     def ensure(self) -> list[str]:
@@ -43,30 +47,31 @@ class Preparation:
             WayBlocked: others in the pod are in the way.
             OSError: the kernel refuses.
         """
-        made = [name for name, value in _read(self._netns).items() if value != _ON]
+        now = self._netns.read_sysctls(_ALL)
+        made = [name for name in _required(now) if now[name] != _ON]
         for name in made:
             self._netns.write_sysctl(name, _ON)
-        reserved = self._netns.read_sysctl(_RESERVED)
-        if capture.reserve(reserved) != reserved:
+        reserved = now[_RESERVED]
+        if reserved != self._seen_reserved and capture.reserve(reserved) != reserved:
             self._netns.write_sysctl(_RESERVED, capture.reserve(reserved))
             made.append(_RESERVED)
-        return made + self._way_back.ensure(self._netns, BOTH if self._netns.has_ipv6() else BOTH[:1])
+        else:
+            self._seen_reserved = reserved
+        has_ipv6 = now.get(_IPV6_OFF) == _OFF
+        return made + self._way_back.ensure(self._netns, BOTH if has_ipv6 else BOTH[:1])
 
     def undo(self) -> None:
         """Leave the namespace as it was. Where it is being taken down, there is nothing to undo."""
         _restore(self._netns, self._before, self._reserved)
 
 
-def _read(netns: NetworkNamespace) -> dict[str, str]:
-    """Our sysctls; a kernel without IPv6 has none of its."""
-    found: dict[str, str] = {}
+def _required(now: Mapping[str, str]) -> list[str]:
+    """The sysctls that we set, as far as this kernel has them: one without IPv6 has none of its. Raises
+    FileNotFoundError for others."""
     for name in _SWITCHES:
-        try:
-            found[name] = netns.read_sysctl(name)
-        except FileNotFoundError:
-            if not name.startswith("net.ipv6."):
-                raise
-    return found
+        if name not in now and not name.startswith("net.ipv6."):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    return [name for name in _SWITCHES if name in now]
 
 
 def disown(netns: NetworkNamespace) -> None:

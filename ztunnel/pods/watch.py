@@ -1,4 +1,6 @@
-"""Says when to look again for pods that are waited for: at once when a namespace gets its name, else soon."""
+"""Says when to look again for the namespaces of pods: at once when one gets its name that is waited for, a
+moment later when another one is mounted or unmounted (a pod may have been restarted under its name), else
+now and then."""
 
 from __future__ import annotations
 
@@ -13,16 +15,21 @@ TRY_AGAIN_SECONDS = 0.25
 """While a pod is pending: maybe its addresses are just being set, and it is not in the mesh yet."""
 
 
+MOUNTS_SECONDS = 0.1
+"""After a mount that nobody waits for: where containers come and go, there are many."""
+
+
 class Arrivals:
-    """Namespaces that come. Where mounts cannot be watched, they are found by looking now and then."""
+    """Namespaces that come and go. Where mounts cannot be watched, they are found by looking now and then."""
 
     def __init__(self, engine: Engine, stirred: Callable[[], None]) -> None:
-        """`stirred` is called when something was mounted while a pod was pending."""
+        """`stirred` is called when something was mounted or unmounted."""
         self._engine = engine
         self._stirred = stirred
         self._mounts: MountEvents | None = None
         self._tries = 0
         self._pending = False
+        self._soon = False
 
     def open(self) -> None:
         """Watch from now on."""
@@ -48,4 +55,12 @@ class Arrivals:
     def _mounted(self, mask: int) -> None:
         if self._pending:
             self._tries = 0
+            self._stirred()
+        elif not self._soon:
+            self._soon = True
+            self._engine.after(MOUNTS_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._soon = False
+        if self._mounts is not None:
             self._stirred()

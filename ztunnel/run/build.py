@@ -56,9 +56,10 @@ from ztunnel.telemetry.report import Report
 from ztunnel.telemetry.trial import Trials
 from ztunnel.xds.pb import discovery_pb2
 
-_OWN_FILES = 1024
+_OWN_FILES = 4096
 _PER_CONNECTION = 2
-"""Descriptors: of our own (maps, listeners, sessions, manifests), and of each connection at most."""
+"""Descriptors: of our own (some 25 for each pod, maps, sessions, manifests), but no more than a quarter of
+all; and of each connection at most."""
 
 _PINS = Path("/sys/fs/bpf/ztunnel")
 
@@ -228,7 +229,7 @@ def build_node(
 def _places() -> int:
     """Connections that there are descriptors for, when handshakes and files of our own have theirs."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max((hard - HANDSHAKES - _OWN_FILES) // _PER_CONNECTION, 1)
+    return max((hard - HANDSHAKES - min(_OWN_FILES, hard // 4)) // _PER_CONNECTION, 1)
 
 
 def _keepalive(settings: Settings) -> Keepalive | None:
