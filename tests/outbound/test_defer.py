@@ -245,6 +245,39 @@ def test_a_call_that_ends_after_its_syn_was_sent_on_is_reset_when_it_comes(case:
     assert len(case.lines) == 1
 
 
+def test_who_waits_when_the_pod_leaves_the_mesh_is_let_in_at_once(case: Case) -> None:
+    port = case.free_port()
+    held = case.call("10.96.0.1:80", port)
+    case.acceptor.let_in()
+    case.acceptor.let_in()
+    assert case.raw.sent == [whole(held.syn)]
+    client = case.arrive(port)
+    (call,) = case.desk.tunnels.calls
+    assert call.still_wants()
+    joined: list[socket.socket] = []
+    call.call.when_open(joined.append)
+    assert case.raw.sent == [whole(held.syn)]
+    client.sendall(b"up")
+    assert joined[0].recv(9) == b"up"
+    joined[0].close()
+    call.abort(Drained("over"))
+
+
+def test_one_that_is_answered_before_it_came_is_not_sent_twice(case: Case) -> None:
+    port = case.free_port()
+    held = case.call("10.96.0.1:80", port)
+    case.acceptor.let_in()
+    (call,) = case.desk.tunnels.calls
+    joined: list[socket.socket] = []
+    call.call.when_open(joined.append)
+    client = case.arrive(port)
+    assert case.raw.sent == [whole(held.syn)]
+    assert len(joined) == 1
+    joined[0].close()
+    client.close()
+    call.abort(Drained("over"))
+
+
 def test_who_waits_in_a_pod_that_goes_is_refused(case: Case) -> None:
     held = case.call("10.96.0.1:80")
     case.acceptor.close()

@@ -82,6 +82,10 @@ class OutboundAcceptor:
         self._connects = Connects(outbound.engine, network, _WAITING)
         outbound.takers[network.cookie] = self
 
+    def let_in(self) -> None:
+        """The pod is about to leave the mesh: its connects that wait would not find us any more."""
+        self._connects.let_in()
+
     def close(self) -> None:
         """The pod is served no more: nobody's connect() is answered."""
         if self._outbound.takers.get(self._network.cookie) is self:

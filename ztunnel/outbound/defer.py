@@ -61,7 +61,8 @@ class Deferred:
         """The far end has answered: let connect() succeed. `on_open(socket)` follows, unless the call is
         aborted before."""
         self._on_open = on_open
-        self._connects.send_on(self)
+        if not self.sent:
+            self._connects.send_on(self)
 
     def fail(self, error: int) -> None:
         """Let connect() fail with this errno. Where it has succeeded already, the application gets a
@@ -121,6 +122,12 @@ class Connects:
             deferred.end(Drained("the pod is served no more"))
         self._closed = True
         self._injector.close()
+
+    def let_in(self) -> None:
+        """Who waits need not wait: what cannot be reached is told by a reset."""
+        for deferred in self._waiting.values():
+            if not deferred.sent:
+                self.send_on(deferred)
 
     def add(self, held: HeldCall) -> Deferred:
         """It waits from now on."""

@@ -199,6 +199,11 @@ class Held:
 
     # Its end.
 
+    def let_in(self) -> None:
+        """It is about to be removed: who waits to be let in is."""
+        if self._outbound is not None:
+            self._outbound.let_in()
+
     def refuse(self) -> None:
         """Take up nothing new; its peers are asked to open no more tunnels. What lives goes on."""
         self.enrolled.serving = False

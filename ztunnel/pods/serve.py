@@ -316,6 +316,7 @@ class Pods:
     def _withdraw(self, uid: str, graces: trio.Nursery) -> None:
         """Give a pod back. Its new connections are its own at once."""
         held = self._held[uid]
+        held.let_in()
         if not self._uncapture(uid, held):
             return
         self._log.info("pod withdrawn", pod=uid)

@@ -1,0 +1,119 @@
+"""python -m bench.ports: many new connections a second from one pod, and what an unrelated pair feels.
+
+Both ends at default sysctls, the client closing first: ports wait for a minute until they are used again.
+`--seconds 120` is the full time, in which every port comes round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address
+
+from ztunnel.demo.operate import Laboratory
+
+RATE = 1000.0
+QUIET_RATE, QUIET_SECONDS = 100.0, 5.0
+PEERS = (1, 20)
+GOAL = 2.0
+"""The unrelated pair's p99 under load, divided by its quiet one, is at most this."""
+
+_PORT = "8080"
+_GRACE_SECONDS = 60.0
+_POD = (
+    "{{apiVersion: v1, kind: Pod, metadata: {{name: {}, namespace: ports, labels: {{app: {}}}}}, "
+    "spec: {{nodeName: {}}}}}"
+)
+
+
+def manifests() -> str:
+    """A client and a quiet one on the first node; those that they call on the second."""
+    head = (
+        "{apiVersion: v1, kind: Node, metadata: {name: node-1}}\n---\n"
+        "{apiVersion: v1, kind: Node, metadata: {name: node-2}}\n---\n"
+        "{apiVersion: v1, kind: Namespace, "
+        "metadata: {name: ports, labels: {istio.io/dataplane-mode: ambient}}}"
+    )
+    pods = [("client", "node-1"), ("quiet", "node-1"), ("called", "node-2")]
+    pods += [(f"peer-{number}", "node-2") for number in range(max(PEERS))]
+    return "\n---\n".join([head, *(_POD.format(name, name, node) for name, node in pods)])
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that this share of them does not exceed; 0 of none."""
+    ordered = sorted(values)
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else 0.0
+
+
+class Pods:
+    """Clients in the pods of a laboratory."""
+
+    def __init__(self, laboratory: Laboratory, addresses: dict[str, str]) -> None:
+        self._laboratory = laboratory
+        self._addresses = addresses
+
+    def run(
+        self, pod: str, seconds: float, words: Sequence[str], called: Sequence[str]
+    ) -> tuple[list[float], int]:
+        """Seconds of each call that was answered, and how many were not."""
+        hosts = [self._addresses[f"ports/{each}"] for each in called]
+        command = [sys.executable, "-m", "bench.caller", *words, _PORT, *hosts]
+        done = self._laboratory.exec(f"ports/{pod}", command, timeout=seconds + _GRACE_SECONDS)
+        if done.returncode:
+            raise RuntimeError(f"{pod}: {done.stdout}{done.stderr}")
+        found = json.loads(done.stdout)
+        if found["failed"]:
+            print(f"  {pod}: {found['failed']}", file=sys.stderr)
+        return found["seconds"], sum(found["failed"].values())
+
+    def quiet(self, seconds: float) -> float:
+        """The unrelated pair's p99 over so many seconds."""
+        words = ["--stay", str(QUIET_RATE), str(seconds)]
+        return percentile(self.run("quiet", seconds, words, ["called"])[0], 0.99)
+
+    def load(self, peers: int, rate: float, seconds: float) -> tuple[list[float], int]:
+        """New connections to so many peers."""
+        names = [f"peer-{number}" for number in range(peers)]
+        return self.run("client", seconds, [str(rate), str(seconds)], names)
+
+
+def measure(pods: Pods, peers: int, rate: float, seconds: float) -> bool:
+    """Print one line; whether the goal is reached and every call was answered."""
+    quiet = pods.quiet(QUIET_SECONDS)
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(pods.load, peers, rate, seconds)
+        loaded = pods.quiet(max(seconds - 1, 1))
+        answered, failed = loading.result()
+    ratio = loaded / quiet
+    p50, p99 = (percentile(answered, share) * 1e3 for share in (0.5, 0.99))
+    print(
+        f"{rate:.0f} new connections/s to {peers:2} for {seconds:.0f} s: {len(answered)} answered, "
+        f"{failed} not, p50 {p50:.1f} ms, p99 {p99:.1f} ms; an unrelated pair's p99 "
+        f"{quiet * 1e3:.2f} -> {loaded * 1e3:.2f} ms: {ratio:.1f} of quiet (goal {GOAL})",
+        flush=True,
+    )
+    return not failed and ratio <= GOAL
+
+
+def main() -> int:
+    """Exit status 1 if a call was not answered, or the goal is missed."""
+    parser = argparse.ArgumentParser(prog="bench.ports", description=__doc__)
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="how long the load lasts (120: the full time)"
+    )
+    parser.add_argument("--rate", type=float, default=RATE, help="new connections a second")
+    parser.add_argument("--plain", action="store_true", help="without a mesh")
+    options = parser.parse_args()
+    with Laboratory(f"ports{os.getpid()}") as laboratory:
+        cluster = laboratory.up(manifests(), start_nodes=not options.plain)
+        pods = Pods(laboratory, {pod.full_name: str(pod.address(IPv4Address)) for pod in cluster.pods})
+        reached = [measure(pods, peers, options.rate, options.seconds) for peers in PEERS]
+        return 0 if all(reached) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
