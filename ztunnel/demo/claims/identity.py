@@ -34,13 +34,14 @@ spec:
         - source: {{principals: [cluster.local/ns/{NAMESPACE}/sa/load]}}
 """
 
+_NODE = "apiVersion: v1\nkind: Node\nmetadata: {name: node-3}\n"
 _POD = f"""
 apiVersion: v1
 kind: Pod
 metadata: {{name: {_IMPOSTOR}, namespace: {NAMESPACE}, labels: {{app: ledger, {LABEL}: none}}}}
 spec:
   serviceAccountName: ledger
-  nodeName: {FAR}
+  nodeName: node-3
   containers:
     - name: ledger
       image: ztunnel/impostor
@@ -103,12 +104,15 @@ def _meet(shop: Shop, to: Endpoint, directory: Path, identity: SpiffeId) -> tupl
 
 @contextmanager
 def _impostor(shop: Shop) -> Iterator[tuple[Endpoint, Path]]:
-    """A pod whose own process holds port 15008 before the mesh takes it in; its address, and its files."""
+    """A pod whose own process holds port 15008, on a node of which the proxy is dead, so that nobody enrolls
+    the pod: its address, and its files."""
     laboratory = shop.laboratory
     directory = laboratory.names.directory / "impostor"
     directory.mkdir(mode=0o700)
     text = _POD % json.dumps(module_command("ztunnel.demo.claims.impostor", 15008, directory))
     try:
+        laboratory.apply(_NODE)
+        laboratory.kill_node("node-3")
         laboratory.apply(text)
         name = f"{NAMESPACE}/{_IMPOSTOR}"
         shop.until("the impostor listens", lambda: LISTENING in laboratory.pod_log(name))
@@ -116,7 +120,7 @@ def _impostor(shop: Shop) -> Iterator[tuple[Endpoint, Path]]:
         shop.until("the nodes take the impostor for a member", lambda: all(_known(shop, "HBONE")))
         yield Endpoint(laboratory.pod(name).addresses[0], 8080), directory
     finally:
-        laboratory.apply(text, delete=True)
+        laboratory.apply(_NODE, delete=True)
         shutil.rmtree(directory)
         shop.until("the nodes have forgotten the impostor", lambda: not any(_known(shop, "")))
 

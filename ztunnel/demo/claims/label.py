@@ -80,8 +80,8 @@ def _marks_of_a_new_call(shop: Shop) -> int:
 
 
 def _count_outside(shop: Shop, findings: Findings) -> None:
-    """Those from the time without the label; both ends of the one within a node count."""
-    expected = {"load": 3, "orders-1": 2, "orders-2": 2}
+    """Those from the time without the label, and load's to a pod outside; both ends within a node count."""
+    expected = {"load": 4, "orders-1": 2, "orders-2": 2}
     counted = {pod: shop.reaches(partial(_outside, shop, pod), count) for pod, count in expected.items()}
     told = {pod.name: pod.outside for pod in shop.laboratory.survey().pods if pod.name in expected}
     shown = ", ".join(f"{pod} {count}" for pod, count in counted.items())
