@@ -13,6 +13,7 @@
 #include "lib/hold.h"
 #include "lib/outside.h"
 #include "lib/verdict.h"
+#include "lib/pick.h"
 #include "lib/choose.h"
 #include "lib/flow.h"
 #include "lib/admit.h"

@@ -162,6 +162,10 @@ class BuiltService(Service):
         """Is reached through a waypoint: an address, or a service."""
         return replace(self, waypoint=_waypoint(waypoint, port))
 
+    def keeping(self, seconds: int) -> Self:
+        """A client keeps its endpoint so long."""
+        return replace(self, affinity_seconds=seconds)
+
     def balanced(self, mode: LoadBalancing, *scopes: Scope) -> Self:
         """Chooses its endpoints so."""
         return replace(self, load_balancing=mode, routing_preference=scopes)

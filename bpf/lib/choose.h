@@ -19,22 +19,6 @@ static __always_inline enum step refuse(enum outcome why, int errno)
 	return REFUSE;
 }
 
-/* The kernel picks for every connection, so that shares stay those of the balancer whatever verdicts there
- * are. */
-static __always_inline void pick(struct intent *intent)
-{
-	struct vip *vip = vips.lookup(&intent->asked);
-	if (!vip || !vip->slots)
-		return;
-	struct slot slot = {};
-	slot.table = vip->table;
-	slot.index = bpf_get_prandom_u32() % vip->slots;
-	struct endpoint *endpoint = slots.lookup(&slot);
-	if (endpoint)
-		intent->picked = *endpoint;
-	count(endpoint ? VIP_PICKED : VIP_NO_SLOT);
-}
-
 static __always_inline enum step deny(struct bpf_sock_addr *ctx, const struct intent *intent, u32 policy)
 {
 	struct record record = {};

@@ -47,6 +47,10 @@ BPF_TABLE("hash", struct slot, struct endpoint, slots, MAX_SLOTS);
 BPF_F_TABLE("hash", struct addr, u32, mesh_addresses, MAX_ADDRESSES, BPF_F_NO_PREALLOC);
 BPF_TABLE("array", u32, u32, mesh_known, 1);
 
+/* connect, proxy -> connect, proxy. Client and VIP to the endpoint that it keeps. Lost: it gets another one.
+ */
+BPF_TABLE("lru_hash", struct question, struct affinity, affinities, MAX_VERDICTS);
+
 /* proxy -> connect, sk_lookup, egress. When verdicts were last confirmed, by CLOCK_MONOTONIC; 0: never. */
 BPF_TABLE("array", u32, u64, lease, 1);
 

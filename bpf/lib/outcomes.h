@@ -19,6 +19,8 @@ enum outcome {
 	CONNECT_OUTSIDE = 15,	     /* leaves the mesh, as the application made it */
 	OUTSIDE_NOT_STORED = 16,     /* no room: such a call goes unreported */
 	OUTSIDE_LOST = 17,	     /* its report was lost: the buffer was full */
+	VIP_KEPT = 18,		     /* the endpoint that this client had before */
+	VIP_AFFINITY_STALE = 19,     /* its endpoints have changed since: the proxy picks */
 	/* sockops */
 	CALLER_MOVED = 20,	   /* the original destination waits under the caller's address */
 	CALLER_NOT_MOVED = 21,	   /* it does not: no room; the proxy will refuse */

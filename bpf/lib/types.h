@@ -114,8 +114,17 @@ _Static_assert(sizeof(struct verdict) == 56, "verdict");
 struct vip {
 	u32 table;
 	u32 slots;
+	u32 affinity_s; /* a client keeps its endpoint so long after its last call; 0: it does not */
 };
-_Static_assert(sizeof(struct vip) == 8, "vip");
+_Static_assert(sizeof(struct vip) == 12, "vip");
+
+/* A client's endpoint of a VIP. One of another table may be none any more: the proxy knows. */
+struct affinity {
+	struct endpoint endpoint;
+	u32 table;
+	u64 used_ns;
+};
+_Static_assert(sizeof(struct affinity) == 32, "affinity");
 
 struct slot {
 	u32 table;

@@ -214,6 +214,45 @@ def test_a_pick_without_a_verdict_is_told_to_the_proxy(pair: Pair) -> None:
     assert (recalled.destination, recalled.picked) == (original(str(VIP.ip), VIP.port), to)
 
 
+def picks(pair: Pair, count: int) -> set[Endpoint]:
+    found = set()
+    for _ in range(count):
+        pair.call(str(VIP.ip), VIP.port)
+        recalled = pair.kernel.recall(pair.a.cookie, pair.kernel.accept(pair.outbound)[1])
+        assert recalled is not None
+        found.add(recalled.picked)
+    return found
+
+
+@pytest.mark.parametrize("family", ["10.99.0.%d", "fd99::%d"], ids=["v4", "v6"])
+def test_a_client_keeps_what_was_picked_until_its_time_is_over_or_the_endpoints_change(
+    pair: Pair, family: str
+) -> None:
+    endpoints = [(endpoint(family % number, 80), 1) for number in range(1, 17)]
+    pair.redirection.serve_vip(VIP, endpoints)
+    assert len(picks(pair, 16)) > 1, "without affinity: not once in 16**15"
+    pair.redirection.serve_vip(VIP, endpoints, 3600)
+    [first] = picks(pair, 16)
+    now = time.monotonic_ns()
+    assert pair.redirection.affinities.kept(pair.a.cookie, VIP, 3600, now) == first
+    assert pair.kernel.count("vip_kept") == 15
+    # What the proxy has picked is kept too.
+    pair.redirection.affinities.keep(pair.a.cookie, VIP, endpoints[3][0], now)
+    assert picks(pair, 4) == {endpoints[3][0]}
+    # Its time is over: it gets another one, now and then the same.
+    chosen = set()
+    for _ in range(16):
+        pair.redirection.affinities.keep(pair.a.cookie, VIP, endpoints[3][0], now - 3_600_000_000_000)
+        chosen |= picks(pair, 1)
+    assert len(chosen) > 1
+    # Its endpoint may be none any more: only the proxy knows.
+    pair.redirection.serve_vip(VIP, endpoints[:8], 3600)
+    assert picks(pair, 2) == {None}
+    assert pair.kernel.count("vip_affinity_stale") == 2
+    pair.redirection.affinities.keep(pair.a.cookie, VIP, endpoints[0][0], time.monotonic_ns())
+    assert picks(pair, 4) == {endpoints[0][0]}
+
+
 def test_a_pick_of_the_other_family_goes_through_the_proxy(pair: Pair) -> None:
     pair.redirection.serve_vip(VIP, [(pair.direct("fd77::3"), 1)])
     pair.call(str(VIP.ip), VIP.port)

@@ -92,6 +92,20 @@ class HeldCalls:
         self.since = since_ns
 
 
+class Affinities:
+    """Which endpoints clients keep."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, Endpoint], tuple[Endpoint, int]] = {}
+
+    def kept(self, cookie: int, vip: Endpoint, seconds: int, now_ns: int) -> Endpoint | None:
+        endpoint, used = self.known.get((cookie, Endpoint(vip.ip, vip.port)), (None, 0))
+        return endpoint if now_ns - used < seconds * 1_000_000_000 else None
+
+    def keep(self, cookie: int, vip: Endpoint, endpoint: Endpoint, now_ns: int) -> None:
+        self.known[cookie, Endpoint(vip.ip, vip.port)] = endpoint, now_ns
+
+
 class Addresses:
     """Those that concern the mesh, as the kernel would know them. `full`: it takes none more."""
 
@@ -137,6 +151,7 @@ class Kernel:
         self.broken: OSError | None = None
         self.records_fd = self.outside_fd = -1
         self.addresses = Addresses()
+        self.affinities = Affinities()
         self.left: list[OutsideCall] = []
         self.outside: list[OutsideCall] = []
 
@@ -174,7 +189,9 @@ class Kernel:
     def forget(self, source_cookie: int, destination: Endpoint) -> None:
         self.verdicts.pop((source_cookie, Endpoint(destination.ip, destination.port)), None)
 
-    def serve_vip(self, vip: Endpoint, endpoints: Sequence[tuple[Endpoint, int]]) -> None:
+    def serve_vip(
+        self, vip: Endpoint, endpoints: Sequence[tuple[Endpoint, int]], affinity_seconds: int = 0
+    ) -> None:
         self.vips[Endpoint(vip.ip, vip.port)] = tuple(endpoints)
 
     def drop_vip(self, vip: Endpoint) -> None:

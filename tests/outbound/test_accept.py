@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from functools import partial
 
 import pytest
@@ -114,6 +115,62 @@ def test_a_bug_ends_the_call_that_met_it(desk: Desk) -> None:
     assert len(desk.calls) == 0
     assert 'error="internal error"' in desk.lines[0]
     assert desk.totals() == (1, 1)
+
+
+# --- session affinity --------------------------------------------------------------------
+
+KEEPING = WEB.keeping(60)
+FARS = [
+    workload(f"far-{number}").at(f"127.0.1.{number}").on("n2").hbone().serves(KEEPING)
+    for number in range(1, 6)
+]
+
+
+def chosen(desk: Desk, cookie: int = 1, times: int = 8) -> set[str]:
+    """The endpoints that so many calls of a client go to."""
+    desk.pod(CLIENT, cookie)
+    for _ in range(times):
+        desk.call(CLIENT, cookie, "10.96.0.1:80")
+    found = {fields(call)[b":authority"].decode() for call in desk.tunnels.calls}
+    for call in desk.tunnels.calls:
+        end(call)
+    desk.tunnels.calls.clear()
+    return found
+
+
+def test_a_client_keeps_its_endpoint_and_another_one_has_its_own(desk: Desk) -> None:
+    desk.publish(WEB, *FARS, removed=[FAR.uid])
+    assert len(chosen(desk)) > 1, "without affinity"
+    assert desk.kernel.affinities.known == {}
+    desk.publish(KEEPING)
+    clients = [chosen(desk, cookie) for cookie in range(10, 20)]
+    assert all(len(each) == 1 for each in clients)
+    assert len(set.union(*clients)) > 1
+    assert [chosen(desk, cookie) for cookie in range(10, 20)] == clients
+
+
+def test_what_the_kernel_has_picked_yields_to_what_is_kept(desk: Desk) -> None:
+    desk.publish(KEEPING, *FARS, removed=[FAR.uid])
+    kept = parse_endpoint("127.0.1.3:8080")
+    desk.kernel.affinities.keep(1, parse_endpoint("10.96.0.1:80"), kept, time.monotonic_ns())
+    assert chosen(desk) == {str(kept)}
+
+
+def test_an_endpoint_that_is_none_any_more_or_whose_time_is_over_is_not_kept(desk: Desk) -> None:
+    desk.publish(KEEPING, *FARS, removed=[FAR.uid])
+    [first] = chosen(desk)
+    gone = next(each for each in FARS if f"{each.addresses[0]}:8080" == first)
+    desk.publish(gone.unhealthy())
+    [second] = chosen(desk)
+    assert second != first
+    desk.publish(gone)
+    assert chosen(desk) == {second}
+    (key, (endpoint, used)) = next(iter(desk.kernel.affinities.known.items()))
+    found = set()
+    for _ in range(16):
+        desk.kernel.affinities.known[key] = endpoint, used - 61_000_000_000
+        found |= chosen(desk, times=1)
+    assert len(found) > 1
 
 
 # --- by tunnel ---------------------------------------------------------------------------

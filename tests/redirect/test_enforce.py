@@ -9,8 +9,9 @@ import pytest
 from tests.kernel.lab import Kernel, endpoint
 from ztunnel.kernel import bpf
 from ztunnel.kernel.bpf import Map
-from ztunnel.redirect.enforce import Addresses, Admissions, Slots, Verdicts
-from ztunnel.redirect.layout import ENDPOINT, NUMBER, SMALL, Deny, Direct, pull_ip
+from ztunnel.redirect.enforce import Addresses, Admissions, Affinities, Slots, Verdicts
+from ztunnel.redirect.layout import AFFINITY, ENDPOINT, NUMBER, SMALL, Deny, Direct, pull_ip, push_endpoint
+from ztunnel.redirect.layout import VIP as VIP_STRUCT
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -117,6 +118,23 @@ def test_a_table_for_which_there_is_no_room_leaves_the_old_one(maps) -> None:
         assert chosen({"slots": small}) == {("10.77.0.3", 8080): 1}
     finally:
         small.close()
+
+
+def test_a_client_keeps_its_endpoint_of_a_vip_for_a_time(maps) -> None:
+    affinities, slots = Affinities(maps), Slots(maps)
+    assert affinities.kept(1, VIP, 10, 0) is None
+    affinities.keep(1, VIP, TO, 5_000_000_000)
+    assert affinities.kept(1, VIP, 10, 14_999_999_999) == TO
+    assert affinities.kept(1, VIP, 10, 15_000_000_000) is None
+    assert affinities.kept(2, VIP, 10, 5_000_000_000) is None
+    assert affinities.kept(1, endpoint("10.96.0.1", 81), 10, 5_000_000_000) is None
+    slots.serve_vip(VIP, [(TO, 1)], 10)
+    assert VIP_STRUCT.unpack(maps["vips"].get(push_endpoint(VIP)))[1:] == (1, 10)
+    other = endpoint("fd77::3", 81)
+    affinities.keep(1, VIP, other, 5_000_000_000)
+    assert affinities.kept(1, VIP, 10, 5_000_000_000) == other
+    [value] = [maps["affinities"].get(key) for key in maps["affinities"]]
+    assert AFFINITY.unpack(value)[2] == VIP_STRUCT.unpack(maps["vips"].get(push_endpoint(VIP)))[0]
 
 
 def test_addresses_are_told_taken_back_and_forgotten(maps) -> None:

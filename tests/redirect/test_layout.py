@@ -35,6 +35,7 @@ STRUCTS = {
     "question": layout.QUESTION,
     "verdict": layout.VERDICT,
     "vip": layout.VIP,
+    "affinity": layout.AFFINITY,
     "slot": layout.SLOT,
     "node_clients": layout.NODE_CLIENTS,
     "record": layout.RECORD,

@@ -165,3 +165,28 @@ def test_a_headless_service_has_no_addresses():
 )
 def test_what_is_wrong_in_a_service_is_found(body, field):
     assert read(read_service, body)[1][0] == field
+
+
+@pytest.mark.parametrize(
+    ("spec", "seconds", "fault"),
+    [
+        ("{}", 0, ""),
+        ("{sessionAffinity: None}", 0, ""),
+        ("{sessionAffinity: ClientIP}", 10800, ""),
+        ("{sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 60}}}", 60, ""),
+        ("{sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {}}}", 10800, ""),
+        ("{sessionAffinity: None, sessionAffinityConfig: {clientIP: {timeoutSeconds: 60}}}", 0, ""),
+        (
+            "{sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 86401}}}",
+            86401,
+            "1 to 86400",
+        ),
+        ("{sessionAffinity: Cookie}", 0, "must be one of"),
+    ],
+)
+def test_a_client_keeps_its_endpoint_as_long_as_its_service_says(spec, seconds, fault):
+    notes = Notes()
+    found = read_service(compose(f"metadata: {{name: web}}\nspec: {spec}", notes))
+    assert found.affinity_seconds == seconds
+    assert fault in " ".join(map(str, notes.faults))
+    assert bool(notes.faults) == bool(fault)

@@ -72,6 +72,7 @@ services = st.builds(
     include_unhealthy=st.booleans(),
     ip_families=st.sampled_from(IpFamilies),
     external=st.lists(ips, max_size=2).map(tuple),
+    affinity_seconds=st.integers(0, 86400),
 )
 
 

@@ -103,6 +103,7 @@ def convert_service(
         include_unhealthy=service.publish_not_ready,
         ip_families=service.ip_families,
         external=tuple(ip for ip in service.external if ip not in service.addresses),
+        affinity_seconds=service.affinity_seconds,
     )
 
 

@@ -68,7 +68,8 @@ class Waypoint:
 @dataclass(frozen=True, slots=True)
 class Service:
     """One service. `addresses` are its virtual addresses (VIPs) in our network; none for a headless one.
-    `external` are those of them that it has at its ports only: what is there at others is not its."""
+    `external` are those of them that it has at its ports only: what is there at others is not its.
+    `affinity_seconds`: so long after its last call a client keeps its endpoint; 0: it does not."""
 
     name: str
     namespace: str
@@ -82,6 +83,7 @@ class Service:
     include_unhealthy: bool = False
     ip_families: IpFamilies = IpFamilies.AUTOMATIC
     external: tuple[IPAddress, ...] = ()
+    affinity_seconds: int = 0
 
     @property
     def key(self) -> ServiceName:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from errno import ECONNREFUSED
 from functools import partial
@@ -13,9 +15,10 @@ from ztunnel.flow.engine import Engine
 from ztunnel.flow.splice import close_with_reset
 from ztunnel.hbone.request import new_traceparent
 from ztunnel.kernel.sockets import Keepalive
-from ztunnel.model.address import Endpoint, PeerAddress
+from ztunnel.model.address import Endpoint, OriginalDestination, PeerAddress
 from ztunnel.model.connection import Direction
-from ztunnel.model.workload import SameNode
+from ztunnel.model.service import Service
+from ztunnel.model.workload import SameNode, Workload
 from ztunnel.outbound.connect import Call, Calls, PlainCall, TunnelCall
 from ztunnel.outbound.decision import Context, Outcome, ToDirect, decide, endpoint_of
 from ztunnel.outbound.defer import Connects, Deferred, Taker
@@ -182,6 +185,7 @@ class OutboundAcceptor:
         """Decide by the world as it is now, and begin. `picked` is the endpoint to be preferred."""
         outbound, source = self._outbound, origin.workload
         world, mesh = outbound.hold.world, outbound.mesh
+        picked = self._kept(world, source, recalled.destination) or picked
         context = Context(mesh.node, mesh.rng, mesh.same_node, direct, picked)
         try:
             outcome = decide(world, source, recalled.destination, context)
@@ -191,6 +195,7 @@ class OutboundAcceptor:
             call.fail(error)
             return
         chosen = endpoint_of(outcome) if outcome.service is not None else None
+        self._keep(recalled, outcome.service, chosen)
         call.elsewhere = partial(self._elsewhere, call, recalled, chosen) if chosen is not None else None
         self._begin(call, origin, recalled, direct, outcome)
 
@@ -209,11 +214,29 @@ class OutboundAcceptor:
             return False
         if endpoint_of(outcome) in (None, tried):
             return False
+        self._keep(recalled, outcome.service, endpoint_of(outcome))
         call.retries += 1
         outbound.tunnels.count_retry()
         origin = self._routes[call.peer.ip.version].enter(world, source, call.peer.ip)
         self._begin(call, origin, recalled, mesh.direct, outcome)
         return True
+
+    def _kept(self, world: World, source: Workload, asked: OriginalDestination) -> Endpoint | None:
+        """The endpoint that this pod keeps of a service with session affinity."""
+        service = service_at(world, asked, source.namespace)
+        if service is None or not service.affinity_seconds:
+            return None
+        affinities = self._outbound.redirection.affinities
+        try:
+            return affinities.kept(self._network.cookie, asked, service.affinity_seconds, time.monotonic_ns())
+        except OSError:
+            return None
+
+    def _keep(self, recalled: Recalled, service: Service | None, chosen: Endpoint | None) -> None:
+        if service is not None and service.affinity_seconds and chosen is not None:
+            affinities = self._outbound.redirection.affinities
+            with suppress(OSError):  # no room: it gets another one the next time
+                affinities.keep(self._network.cookie, recalled.destination, chosen, time.monotonic_ns())
 
     def _begin(self, call: Call, origin: Origin, recalled: Recalled, direct: bool, outcome: Outcome) -> None:
         """Go the way that was decided."""

@@ -17,7 +17,7 @@ from ztunnel.kernel import bpf
 from ztunnel.kernel.bpf import NOEXIST, Map
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.model.address import Endpoint, IPAddress, pack16
-from ztunnel.redirect.enforce import Addresses, Admissions, Slots, Verdicts
+from ztunnel.redirect.enforce import Addresses, Admissions, Affinities, Slots, Verdicts
 from ztunnel.redirect.exempt import CgroupRules
 from ztunnel.redirect.forward import Forwards
 from ztunnel.redirect.layout import (
@@ -92,7 +92,7 @@ class Redirection:
         self._admissions = Admissions(maps["admitted"])
         self._verdicts = Verdicts(maps)
         self._slots = Slots(maps)
-        self.addresses = Addresses(maps)
+        self.addresses, self.affinities = Addresses(maps), Affinities(maps)
         self._records, self._left = Records(maps["records"]), Records(maps["left"])
         self.forwards = Forwards(pins, maps, forward_fd)
         self.held = HeldCalls(maps, self._recall)
@@ -314,9 +314,11 @@ class Redirection:
         """See `Verdicts.bump_all`."""
         self._verdicts.bump_all()
 
-    def serve_vip(self, vip: Endpoint, endpoints: Sequence[tuple[Endpoint, int]]) -> None:
+    def serve_vip(
+        self, vip: Endpoint, endpoints: Sequence[tuple[Endpoint, int]], affinity_seconds: int = 0
+    ) -> None:
         """See `Slots.serve_vip`."""
-        self._slots.serve_vip(vip, endpoints)
+        self._slots.serve_vip(vip, endpoints, affinity_seconds)
 
     def drop_vip(self, vip: Endpoint) -> None:
         """See `Slots.drop_vip`."""

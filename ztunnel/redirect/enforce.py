@@ -11,6 +11,7 @@ from ztunnel.kernel.bpf import NOEXIST, Map
 from ztunnel.model.address import Endpoint, IPAddress, pack16
 from ztunnel.redirect.layout import (
     ADMISSION,
+    AFFINITY,
     NUMBER,
     SLOT,
     SMALL,
@@ -18,6 +19,7 @@ from ztunnel.redirect.layout import (
     AdmissionKind,
     Deny,
     Direct,
+    pull_ip,
     push_endpoint,
     push_question,
     push_tuple,
@@ -111,11 +113,14 @@ class Slots:
 
     def _table(self, key: bytes) -> tuple[int, int]:
         found = self._vips.get(key)
-        table, slots = VIP.unpack(found) if found else (0, 0)
+        table, slots, _ = VIP.unpack(found) if found else (0, 0, 0)
         return int(table), int(slots)
 
-    def serve_vip(self, vip: Endpoint, endpoints: Sequence[tuple[Endpoint, int]]) -> None:
-        """Let the kernel pick among these endpoints by weight. A new table stands before the old one goes.
+    def serve_vip(
+        self, vip: Endpoint, endpoints: Sequence[tuple[Endpoint, int]], affinity_seconds: int = 0
+    ) -> None:
+        """Let the kernel pick among these endpoints by weight, for a new client or for every call. A new
+        table stands before the old one goes.
 
         Raises:
             OSError: no room; what was there before stays.
@@ -130,7 +135,7 @@ class Slots:
             for index, endpoint in enumerate(chosen):
                 self._slots.put(SLOT.pack(table, index), push_endpoint(endpoint), NOEXIST)
             old = self._table(key)
-            self._vips.put(key, VIP.pack(table, len(chosen)))
+            self._vips.put(key, VIP.pack(table, len(chosen), affinity_seconds))
         except OSError:
             self._clear(table, len(chosen))
             raise
@@ -153,6 +158,29 @@ class Slots:
     def _clear(self, table: int, slots: int) -> None:
         for index in range(slots):
             self._slots.drop(SLOT.pack(table, index))
+
+
+class Affinities:
+    """Which endpoint of a VIP a client keeps: one memory for the kernel's picks and the proxy's, which
+    outlives the proxy."""
+
+    def __init__(self, maps: Mapping[str, Map]) -> None:
+        self._affinities, self._vips = maps["affinities"], maps["vips"]
+
+    def kept(self, cookie: int, vip: Endpoint, seconds: int, now_ns: int) -> Endpoint | None:
+        """The endpoint of this client's last call, if that was no longer ago; it may be none any more."""
+        found = self._affinities.get(push_question(cookie, vip))
+        if found is None:
+            return None
+        ip, port, _, used_ns = AFFINITY.unpack(found)
+        return Endpoint(pull_ip(ip), port) if now_ns - used_ns < seconds * 1_000_000_000 else None
+
+    def keep(self, cookie: int, vip: Endpoint, endpoint: Endpoint, now_ns: int) -> None:
+        """Its call goes to that endpoint, which is one now. Raises OSError."""
+        served = self._vips.get(push_endpoint(vip))
+        table = VIP.unpack(served)[0] if served else 0
+        value = AFFINITY.pack(pack16(endpoint.ip), endpoint.port, table, now_ns)
+        self._affinities.put(push_question(cookie, vip), value)
 
 
 class Addresses:

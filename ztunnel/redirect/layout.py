@@ -33,7 +33,8 @@ ASKED_BYTES = ASKED.size
 ADMISSION = Struct("=QQIxxxx")
 QUESTION = Struct("=Q16sHxxxxxx")
 VERDICT = Struct("=QQQII16sHxxxxxx")
-VIP = Struct("=II")
+VIP = Struct("=III")
+AFFINITY = Struct("=16sHxxIQ")
 SLOT = Struct("=II")
 NODE_CLIENTS = Struct("=IIQ")
 RECORD = Struct("=QQQQQ16s16sHH16sHxxIIIBBBx")
@@ -130,6 +131,8 @@ class Outcome(IntEnum):
     CONNECT_OUTSIDE = 15
     OUTSIDE_NOT_STORED = 16
     OUTSIDE_LOST = 17
+    VIP_KEPT = 18
+    VIP_AFFINITY_STALE = 19
     CALLER_MOVED = 20
     CALLER_NOT_MOVED = 21
     ADMITTED_DIRECT = 22

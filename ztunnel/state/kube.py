@@ -29,12 +29,14 @@ subdomain terminationGracePeriodSeconds tolerations topologySpreadConstraints vo
 )
 _SERVICE_READ = _words(
     """clusterIP clusterIPs externalIPs internalTrafficPolicy ipFamilies loadBalancerSourceRanges ports
-publishNotReadyAddresses selector trafficDistribution type"""
+publishNotReadyAddresses selector sessionAffinity sessionAffinityConfig trafficDistribution type"""
 )
 _SERVICE_OTHER = _words(
     """allocateLoadBalancerNodePorts externalName externalTrafficPolicy healthCheckNodePort ipFamilyPolicy
-loadBalancerClass loadBalancerIP sessionAffinity sessionAffinityConfig"""
+loadBalancerClass loadBalancerIP"""
 )
+
+_AFFINITY_SECONDS, _MOST_AFFINITY_SECONDS = 10800, 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class ServicePort:
 @dataclass(frozen=True, slots=True)
 class Service:
     """A service; `addresses` are its cluster IPs, none for a headless one, `external` others that it has at
-    its ports."""
+    its ports. `affinity_seconds`: so long a client keeps its endpoint; 0: it does not."""
 
     meta: Meta
     kind: str
@@ -96,6 +98,7 @@ class Service:
     publish_not_ready: bool
     ip_families: IpFamilies
     external: tuple[IPAddress, ...] = ()
+    affinity_seconds: int = 0
 
 
 def read_namespace(root: Field) -> Namespace:
@@ -155,7 +158,21 @@ def read_service(root: Field) -> Service:
         spec.flag("publishNotReadyAddresses"),
         (IpFamilies.AUTOMATIC, single, IpFamilies.DUAL)[min(len(families), 2)],
         tuple(ip for ip in _external(root, spec) if not families or f"IPv{ip.version}" in families),
+        _affinity(spec),
     )
+
+
+def _affinity(spec: Field) -> int:
+    """`sessionAffinity: ClientIP` with its timeout, by default three hours and at most a day."""
+    config = spec.sub("sessionAffinityConfig")
+    client = config.sub("clientIP") if config else None
+    timeout = client.sub("timeoutSeconds") if client else None
+    seconds = timeout.as_number() if timeout else _AFFINITY_SECONDS
+    if timeout is not None and seconds is not None and not 0 < seconds <= _MOST_AFFINITY_SECONDS:
+        timeout.fault(f"a timeout is from 1 to {_MOST_AFFINITY_SECONDS} seconds")
+    if read_choice(spec, "sessionAffinity", "None", "ClientIP") != "ClientIP":
+        return 0
+    return seconds or 0
 
 
 def _external(root: Field, spec: Field) -> list[IPAddress]:

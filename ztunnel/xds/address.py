@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError
-from google.protobuf.wrappers_pb2 import BoolValue, StringValue
+from google.protobuf.wrappers_pb2 import BoolValue, StringValue, UInt32Value
 
 from ztunnel.errors import PeerError
 from ztunnel.model.address import IPAddress, parse_ip, parse_packed
@@ -27,6 +27,10 @@ DRAINING: Final = "ztunnel.io/draining"
 
 EXTERNAL: Final = "ztunnel.io/external-addresses"
 """Name of our extension of a service: a StringValue, those of its addresses that it has at its ports only."""
+
+AFFINITY: Final = "ztunnel.io/session-affinity"
+"""Another one of a service: a UInt32Value, for how many seconds after its last call a client keeps its
+endpoint. Istio's protocol has no place for it."""
 
 FORWARDING: Final = "ztunnel.io/forwarding"
 """Name of our extension of a workload that may forward: a StringValue, `allow`."""
@@ -153,6 +157,8 @@ def render_service(service: Service, network: str) -> pb.Service:
     if service.external:
         text = " ".join(str(ip) for ip in service.external)
         made.extensions.add(name=EXTERNAL).config.Pack(StringValue(value=text))
+    if service.affinity_seconds:
+        made.extensions.add(name=AFFINITY).config.Pack(UInt32Value(value=service.affinity_seconds))
     return made
 
 
@@ -180,6 +186,7 @@ def parse_service(untrusted: pb.Service, network: str) -> Service:
         include_unhealthy=it.load_balancing.health_policy == pb.LoadBalancing.ALLOW_ALL,
         ip_families=_member(IpFamilies, it.ip_families),
         external=_external(it.extensions),
+        affinity_seconds=_affinity(it.extensions),
     )
 
 
@@ -267,6 +274,19 @@ def _external(untrusted: Iterable[pb.Extension]) -> tuple[IPAddress, ...]:
                 raise PeerError(f"{EXTERNAL} cannot be decoded") from error
             raise PeerError(f"{EXTERNAL} has to be a StringValue")
     return ()
+
+
+def _affinity(untrusted: Iterable[pb.Extension]) -> int:
+    value = UInt32Value()
+    for extension in untrusted:
+        if extension.name == AFFINITY:
+            try:
+                if extension.config.Unpack(value):
+                    return value.value
+            except DecodeError as error:
+                raise PeerError(f"{AFFINITY} cannot be decoded") from error
+            raise PeerError(f"{AFFINITY} has to be a UInt32Value")
+    return 0
 
 
 def _draining(untrusted: Iterable[pb.Extension]) -> bool:
