@@ -103,8 +103,9 @@ int sk_lookup(struct bpf_sk_lookup *ctx)
 	if (is_pending(&flow))
 		return inbound(INBOUND_PENDING, DROP);
 	if (flow.destination_port == HBONE_PORT)
-		return inbound(INBOUND_HBONE, PASS);
+		return stands_still() ? inbound(INBOUND_LAPSED, DROP) : inbound(INBOUND_HBONE, PASS);
 	if (is_admitted(admission))
 		return inbound(INBOUND_ADMITTED, PASS);
-	return to_proxy(ctx, &flow, INBOUND, INBOUND_CAPTURED);
+	return stands_still() ? inbound(INBOUND_LAPSED, DROP)
+			      : to_proxy(ctx, &flow, INBOUND, INBOUND_CAPTURED);
 }

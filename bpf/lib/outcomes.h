@@ -64,5 +64,7 @@ enum outcome {
 	/* a pod that is wanted in the mesh and not in it */
 	CONNECT_PENDING = 81, /* its call is refused */
 	INBOUND_PENDING = 82, /* a call to it is refused */
+	/* sk_lookup, again */
+	INBOUND_LAPSED = 83, /* refused: the proxy stands still, its lease has lapsed */
 	OUTCOMES = 96,
 };

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import resource
 import socket
+import struct
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from ipaddress import ip_address
 
 import pytest
 
 from tests.flow.driving import Bugs, Clock, drive
-from ztunnel.flow.accept import Acceptor
+from ztunnel.flow.accept import PATIENT_MILLISECONDS, Acceptor
 from ztunnel.flow.engine import Engine
 from ztunnel.model.address import PeerAddress
 
@@ -181,3 +183,52 @@ def test_a_listener_that_somebody_destroys_is_told_of_once_and_not_watched_any_m
     drive(engine)
     assert lost == ["lost"]
     acceptor.close()
+
+
+def test_who_has_reset_is_not_handed_on(engine: Engine, listener: socket.socket, accepted: Accepted) -> None:
+    with call(listener) as stays:
+        gone = call(listener)
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        gone.close()
+        acceptor = Acceptor(engine, listener, lambda sock, peer: accepted.append((sock, peer)))
+        drive(engine, until=lambda: accepted and engine.given_up)
+        assert [peer.port for _, peer in accepted] == [stays.getsockname()[1]]
+        assert engine.given_up == 1
+    acceptor.close()
+
+
+@pytest.mark.parametrize("said", [b"", b"all"])
+def test_who_closes_a_side_at_once_has_said_all_and_who_has_waited_before_has_gone(
+    engine: Engine, listener: socket.socket, accepted: Accepted, said: bytes
+) -> None:
+    with call(listener) as waited:
+        waited.sendall(said)
+        begun = time.monotonic()
+        while time.monotonic() - begun < (PATIENT_MILLISECONDS + 100) / 1000:
+            engine.round(0.1)  # nobody watches the listener
+        waited.shutdown(socket.SHUT_WR)
+        with call(listener) as prompt, call(listener) as still:
+            prompt.sendall(said)
+            prompt.shutdown(socket.SHUT_WR)
+            acceptor = Acceptor(engine, listener, lambda sock, peer: accepted.append((sock, peer)))
+            drive(engine, until=lambda: len(accepted) == 2)
+            wanted = {each.getsockname()[1] for each in (prompt, still)}
+            assert {peer.port for _, peer in accepted} == wanted
+            assert engine.given_up == 1
+            with suppress(ConnectionResetError):  # where there is something that nobody has read
+                assert waited.recv(9) == b""
+        acceptor.close()
+
+
+def test_who_waits_without_closing_is_handed_on_however_late(
+    engine: Engine, listener: socket.socket, accepted: Accepted
+) -> None:
+    with call(listener) as waits:
+        begun = time.monotonic()
+        while time.monotonic() - begun < (PATIENT_MILLISECONDS + 100) / 1000:
+            engine.round(0.1)
+        acceptor = Acceptor(engine, listener, lambda sock, peer: accepted.append((sock, peer)))
+        drive(engine, until=lambda: accepted)
+        assert accepted[0][1].port == waits.getsockname()[1]
+        assert engine.given_up == 0
+        acceptor.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -103,6 +104,33 @@ def test_without_a_listener_plaintext_is_refused(kernel: Kernel) -> None:
     with pytest.raises(ConnectionRefusedError):
         kernel.connect(kernel.lab.a, "10.77.0.3", 8080)
     assert kernel.count("inbound_no_listener") == 1
+
+
+@pytest.mark.parametrize("host", ["10.77.0.3", "fd77::3"])
+def test_while_the_proxy_stands_still_callers_are_refused_instead_of_queued(kernel: Kernel, host) -> None:
+    pod, inbound = enroll_with_listener(kernel)
+    hbone, app = kernel.listen(pod.netns, 15008), kernel.listen(pod.netns, 8080)
+    kernel.redirection.cgroups.node_clients(kernel.lab.node.cookie, [kernel.lab.cgroup_id("kubelet")])
+    kernel.redirection.renew_lease(time.monotonic_ns())
+    for port, listener in ((8080, inbound), (15008, hbone)):
+        kernel.connect(kernel.lab.a, host, port)
+        kernel.accept(listener)
+    kernel.redirection.renew_lease(time.monotonic_ns() - 3_000_000_000)  # a lease holds for two seconds
+    for port in (8080, 15008):
+        with pytest.raises(ConnectionRefusedError):
+            kernel.connect(kernel.lab.a, host, port)
+    assert kernel.count("inbound_lapsed") == 2
+    with kernel.lab.in_cgroup("kubelet"):  # the node's probes do not need the proxy
+        kernel.connect(kernel.lab.node, host, 8080)
+    kernel.accept(app)
+    kernel.connect(pod.netns, host, 8080)
+    kernel.accept(app)
+    kernel.redirection.renew_lease(time.monotonic_ns())
+    kernel.connect(kernel.lab.a, host, 8080)
+    kernel.accept(inbound)
+    kernel.redirection.end_lease()  # a proxy that has only just begun, or drains, does not stand still
+    kernel.connect(kernel.lab.a, host, 8080)
+    kernel.accept(inbound)
 
 
 def test_a_slot_is_overwritten_by_the_next_listener(kernel: Kernel) -> None:

@@ -44,6 +44,7 @@ class Redirected(Kernel):
     def __init__(self) -> None:
         super().__init__()
         self.records_fd, self.outside_fd = os.eventfd(0, os.EFD_NONBLOCK), os.eventfd(0, os.EFD_NONBLOCK)
+        self.held.fd = os.eventfd(0, os.EFD_NONBLOCK)
         self.forwards = Forwards()
         self.renewals: list[int] = []
         """Of the lease; 0 where it was ended."""
@@ -51,6 +52,7 @@ class Redirected(Kernel):
     def close(self) -> None:
         os.close(self.records_fd)
         os.close(self.outside_fd)
+        os.close(self.held.fd)
         os.close(self.forwards.records_fd)
 
     def enrolled(self) -> dict[int, object]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from collections.abc import Callable
 from ipaddress import ip_address
 from select import EPOLLIN
@@ -28,9 +29,29 @@ which died in the backlog (accept(2)), but for EINVAL: it listens no more, becau
 destroy our listener through sock_diag."""
 
 _REMEMBERED_PEERS = 1024
+_ESTABLISHED, _CLOSE_WAIT = 1, 8  # include/net/tcp_states.h
+_INFO_BYTES, _LAST_SENT_AT = 104, 44  # struct tcp_info up to tcpi_total_retrans; tcpi_last_data_sent
+PATIENT_MILLISECONDS = 2000
 
 _Accept = Callable[[], tuple[int, Any]]
 Accepted = Callable[[socket.socket, PeerAddress], None]
+
+
+def _has_gone(sock: socket.socket) -> bool:
+    """Whether the caller does not wait any more: it has reset the connection, or closed its side of one that
+    has waited for long. So it is after we stood still: what waited is not carried out for those who have
+    gone. Who closes its side without having waited only says that it has said all."""
+    try:
+        state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        if state == _ESTABLISHED:
+            return False
+        if state != _CLOSE_WAIT:
+            return True
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
+    except OSError:
+        return True
+    # We have sent nothing yet: that is counted from the handshake.
+    return int.from_bytes(info[_LAST_SENT_AT : _LAST_SENT_AT + 4], sys.byteorder) > PATIENT_MILLISECONDS
 
 
 class Acceptor:
@@ -83,6 +104,10 @@ class Acceptor:
                 return
             sock = socket.socket(family, _STREAM, 0, fd)
             sock.setblocking(False)
+            if _has_gone(sock):
+                self._engine.given_up += 1
+                sock.close()
+                continue
             accepted(sock, PeerAddress(self._ip(address[0]), address[1]))
             if self._closed:
                 return

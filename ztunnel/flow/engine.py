@@ -38,6 +38,7 @@ class Engine:
         number: of this round; they are counted.
         clock: monotonic seconds.
         wake: ends the sleep of whoever drives the engine; None while it is awake.
+        given_up: connections whose caller had gone before they were taken up; they are counted.
         blocks: spare blocks for whoever gathers output within a round.
         inbox, plain: memory for what a callback reads and decrypts; empty again when the callback returns.
         half_closed: sockets that flows only write to any more.
@@ -58,6 +59,7 @@ class Engine:
         self.wake: Callable[[], None] | None = None
         self.now = clock()
         self.number = 0
+        self.given_up = 0
         self.blocks = Blocks()
         self.inbox = Block()
         self.plain = Block()

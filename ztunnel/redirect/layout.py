@@ -171,6 +171,7 @@ class Outcome(IntEnum):
     FORWARD_NOT_TOLD = 80
     CONNECT_PENDING = 81
     INBOUND_PENDING = 82
+    INBOUND_LAPSED = 83
 
 
 @lru_cache(4096)

@@ -30,6 +30,7 @@ from ztunnel.inbound.serve import Handshakes
 from ztunnel.kernel import cgroup
 from ztunnel.kernel.probe import require_root
 from ztunnel.kernel.sockets import Keepalive, Listening, own_cgroup_id
+from ztunnel.kernel.watchdog import Watchdog
 from ztunnel.outbound.accept import Mesh, Outbound
 from ztunnel.outbound.connect import Calls
 from ztunnel.outbound.defer import WaitingCalls
@@ -110,6 +111,7 @@ class Node:
     outside: OutsideCalls
     forwarding: Forwarding
     waiting: WaitingCalls
+    watchdog: Watchdog
     pods: Pods
     live: LiveConnections
     """What is open into pods; what goes out of them is in `outbound.calls`."""
@@ -222,7 +224,7 @@ def build_node(
         handshakes,
         Follower(direct, hold), MeshAddresses(redirection.addresses, hold, settings.node),
         OutsideCalls(engine, redirection, hold, report, direct.pods), forwarding,
-        WaitingCalls(engine, redirection.held, outbound.takers), pods, live, plane, machine,
+        WaitingCalls(engine, redirection.held, outbound.takers), Watchdog(), pods, live, plane, machine,
     )  # fmt: skip
 
 

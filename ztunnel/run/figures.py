@@ -17,6 +17,16 @@ def register_figures(node: Node) -> None:
         lambda: [((name,), count) for name, count in node.redirection.outcomes().items() if count],
         ["outcome"],
     )
+    figures.counter(
+        "ztunnel_stalls_total",
+        "How often the proxy stood still for more than three seconds and went on",
+        lambda: node.watchdog.stalls,
+    )
+    figures.counter(
+        "ztunnel_given_up_total",
+        "Accepted connections whose caller had gone before they were taken up",
+        lambda: node.engine.given_up,
+    )
     figures.gauge(
         "istio_tcp_sockets_open",
         "The number of currently open TCP sockets.",

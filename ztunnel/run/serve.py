@@ -22,6 +22,7 @@ from ztunnel.config import Connect, Settings
 from ztunnel.errors import Drained, PeerError
 from ztunnel.flow.drive import drive
 from ztunnel.kernel import netns
+from ztunnel.kernel.watchdog import BEAT_SECONDS
 from ztunnel.run.build import ControlPlane, Machine, Node, Opened, build_node, open_redirection
 from ztunnel.run.compiled import compiled_modules
 from ztunnel.run.figures import register_figures
@@ -108,6 +109,7 @@ async def run_parts(node: Node, plane: ControlPlane, listeners: Listeners, stop:
     contain, refuse_new = node.reporting.contain, partial(_refuse_new, node, draining)
     try:
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(_watch_thread, node)
             nursery.start_soon(drive, node.engine)
             nursery.start_soon(node.certificates.run)
             nursery.start_soon(serve_private, node, listeners, stop.ask, refuse_new)
@@ -229,6 +231,17 @@ async def _serve_pods(node: Node, received: trio.Event, draining: trio.Event) ->
         node.follower.watch()
         node.outside.watch()
         node.forwarding.watch()
+
+
+async def _watch_thread(node: Node) -> None:
+    """Notice where this thread, which serves all pods, stands still."""
+    with node.watchdog as watchdog:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(trio.to_thread.run_sync, watchdog.observe, abandon_on_cancel=True))
+            while True:
+                if stood := watchdog.beat():
+                    node.reporting.log.warn("stood still", seconds=round(stood, 1))
+                await trio.sleep(BEAT_SECONDS)
 
 
 async def _renew_lease(node: Node, draining: trio.Event) -> None:

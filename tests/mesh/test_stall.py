@@ -1,0 +1,87 @@
+"""A proxy that is alive and stands still: callers are refused in bounded time, and what waited is not carried
+out for those who have gone."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.mesh import lab
+from tests.mesh.lab import Mesh, wait_until
+from ztunnel.kernel.watchdog import STACKS_SECONDS
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+
+MANIFESTS = (
+    lab.NODES
+    + lab.namespace("shop")
+    + lab.namespace("out", ambient=False)
+    + lab.pod("shop/caller", "node-1")
+    + lab.pod("shop/called", "node-2")
+    + lab.pod("out/x", "node-1")
+)
+LEASE_SECONDS = 2.0
+SOON_SECONDS = 3.0
+
+
+@contextmanager
+def stopped(mesh: Mesh, node: str) -> Iterator[None]:
+    mesh.laboratory.kill_node(node, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        mesh.laboratory.kill_node(node, signal.SIGCONT)
+
+
+def wait(seconds: float) -> None:
+    """Let time pass: for what depends on nothing else."""
+    begun = time.monotonic()
+    lab.wait_until(lambda: time.monotonic() - begun > seconds, "time passes", seconds + 5)
+
+
+@pytest.mark.parametrize("family", lab.TCP_FAMILIES)
+def test_callers_of_a_node_that_stands_still_are_refused_soon(mesh: Mesh, family: lab.Family) -> None:
+    address = mesh.address("shop/called", family)
+    with stopped(mesh, "node-2"):
+        wait(LEASE_SECONDS + 0.6)
+        for port in (8080, 15008):
+            begun = time.monotonic()
+            assert isinstance(mesh.call("out/x", address, port).error, ConnectionRefusedError)
+            assert time.monotonic() - begun < SOON_SECONDS
+        # Its pods' own calls, captured: nobody would take them up.
+        begun = time.monotonic()
+        own = mesh.call("shop/called", mesh.address("shop/caller", family), 8080)
+        assert isinstance(own.error, ConnectionRefusedError)
+        assert time.monotonic() - begun < SOON_SECONDS
+    wait_until(lambda: mesh.call("out/x", address, 8080).answers(), "it goes on")
+    with stopped(mesh, "node-2"):
+        wait(STACKS_SECONDS + 0.6)
+    wait_until(lambda: mesh.grown("node-2", "ztunnel_stalls_total") >= 1, "it is counted")
+    wait_until(lambda: mesh.find_lines("node-2", message="stood still"), "it is said")
+
+
+@pytest.mark.parametrize("family", lab.TCP_FAMILIES)
+def test_who_has_gone_meanwhile_is_not_carried_out(mesh: Mesh, family: lab.Family) -> None:
+    listener = mesh.listen("shop/called")
+    address = mesh.address("shop/called", family)
+    with stopped(mesh, "node-2"):
+        gone, waits = (mesh.call("out/x", address, listener.port) for _ in range(2))
+        assert gone.error is None
+        gone.sock.sendall(b"do it")
+        wait(LEASE_SECONDS + 0.6)
+        gone.sock.close()
+    server = listener.accept()
+    waits.sock.sendall(b"still here")
+    assert server.recv(99) == b"still here"
+    assert listener.nobody()
+    mesh.expect("node-2", 1, "ztunnel_given_up_total")
+
+
+def test_nothing_unexpected_was_logged(mesh: Mesh) -> None:
+    for node in ("node-1", "node-2"):
+        assert "Traceback" not in mesh.laboratory.node_log(node)
+        assert mesh.figures(node).total("ztunnel_internal_errors_total") == 0
