@@ -122,14 +122,13 @@ def test_a_list_that_contains_itself_comes_to_an_end():
     parse("apiVersion: v1\nkind: List\nitems: &a\n- {apiVersion: v1, kind: List, items: *a}\n")
 
 
-@pytest.mark.timeout(30)
 def test_a_list_of_one_large_item_repeated_without_end_is_a_fault():
     item = "&x {apiVersion: v1, kind: Pod, metadata: {name: a, labels: {" + ", ".join(
-        f"l{n}: x" for n in range(2000)
+        f"l{n}: x" for n in range(200)
     )
-    text = f"apiVersion: v1\nkind: List\nitems:\n- {item}}}}}}}\n" + "- *x\n" * 2000
-    assert "too large" in parse(text).faults[0].message
-    assert parse(text).found == ()
+    text = f"apiVersion: v1\nkind: List\nitems:\n- {item}}}}}}}\n" + "- *x\n" * 200
+    assert "too large" in parse(text, reads=20_000).faults[0].message
+    assert parse(text, reads=20_000).found == ()
 
 
 @pytest.mark.parametrize(

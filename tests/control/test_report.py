@@ -79,6 +79,18 @@ def test_very_many_faults_are_some_lines():
     assert len(reported.body()) < 2000
 
 
+def test_a_file_of_many_faults_does_not_hide_those_of_others():
+    reported = Reported()
+    said = reported.take(a="x: 1\n---\n" * 3000, z="x: 1\n")
+    assert [fields["fault"].partition(": ")[2] for _, _, fields in said[-2:]] == [
+        "and 2995 more",
+        "apiVersion and kind are needed",
+    ]
+    assert "z.yaml:1: apiVersion" in reported.body()
+    gone = [message for _, message, _ in reported.take()]
+    assert gone == ["manifest fault is gone"] * 7 + ["all manifests are good again"]
+
+
 def test_warnings_are_said_once():
     reported = Reported()
     assert ("warn", "careful", {}) in reported.take("careful", a=POD)

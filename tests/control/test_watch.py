@@ -186,6 +186,13 @@ async def test_where_nothing_can_be_remembered_nothing_else_fails(tmp_path):
     folder.write("a.yaml", pod("a", "10.0.0.1"))
     await folder.watch.poll(patient=False)
     assert folder.names() == ["a"]
+    warning = "the last good manifests cannot be kept over a restart: "
+    assert [text[: len(warning)] for text in folder.watch.warnings] == [warning]
+    (tmp_path / "memory").unlink()
+    folder.write("b.yaml", pod("b", "10.0.0.2"))
+    await folder.settle()
+    assert folder.watch.warnings == ()
+    assert (tmp_path / "memory" / "last-good.json").exists()
 
 
 async def test_taking_a_mistake_back_fixes_it(folder):

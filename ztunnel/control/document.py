@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from ztunnel.errors import Fault
 from ztunnel.state import endpoints, istio, kube
 from ztunnel.state.listing import Listing
-from ztunnel.state.manifest import Chunk, Field, Notes, TooLarge, compose, cut
+from ztunnel.state.manifest import MAX_READS, Chunk, Field, Notes, TooLarge, compose, cut
 
 Object = (
     kube.Namespace
@@ -154,9 +154,9 @@ def twice(key: Key, file: str, line: int, first: str) -> Fault:
     return Fault(file, line, "metadata.name", f"{key} stands in {first} as well, and counts as it is there")
 
 
-def parse(text: str) -> Parsed:
-    """Read one document. Lines are counted from its first one."""
-    reading = _Reading(Notes())
+def parse(text: str, reads: int = MAX_READS) -> Parsed:
+    """Read one document, of at most so many values. Lines are counted from its first one."""
+    reading = _Reading(Notes(reads=reads))
     notes = reading.notes
     try:
         root = compose(text, notes)

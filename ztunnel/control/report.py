@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from itertools import groupby
 from typing import Any, Protocol
 
 from ztunnel.control.change import Change
@@ -14,6 +15,8 @@ from ztunnel.telemetry.readiness import Readiness
 
 _LINES = 20
 """Faults or warnings said at a time and shown by readiness; of more, how many there are."""
+_LINES_OF_A_FILE = 5
+"""The same for one file, so that it does not hide the others."""
 
 
 class Log(Protocol):
@@ -74,7 +77,7 @@ class ManifestReport:
                 )  # fmt: skip
         self._faults, self._warnings = folder.faults, folder.warnings
         self._marked, self._inventory = marked, folder.inventory
-        self._readiness.detail("manifests", "\n".join(_some(map(str, folder.faults))))
+        self._readiness.detail("manifests", "\n".join(_some(_by_file(folder.faults))))
         self._readiness.detail("policies", "\n".join(_some(map(str, marked))))
 
     def dump(self) -> dict[str, Any]:
@@ -89,17 +92,27 @@ class ManifestReport:
 
     def _log_faults(self, faults: tuple[Fault, ...]) -> None:
         """Those that are new; a count when some are gone, and a line of its own when all are."""
-        for fault in _some(map(str, faults), set(map(str, self._faults))):
+        known = set(self._faults)
+        for fault in _some(_by_file(fault for fault in faults if fault not in known)):
             self._log.error("manifest refused, its last good version stays in force", fault=fault)
         present = set(faults)
-        gone = [str(fault) for fault in self._faults if fault not in present]
-        for fault in _some(gone):
+        gone = [fault for fault in self._faults if fault not in present]
+        for fault in _some(_by_file(gone)):
             self._log.info("manifest fault is gone", fault=fault)
         if gone and not faults:
             self._log.info("all manifests are good again")
 
     def _samples(self) -> list[Sample]:
         return [((one.key.kind, one.name, one.in_force), len(one.pods)) for one in self._marked[:1000]]
+
+
+def _by_file(faults: Iterable[Fault]) -> Iterator[str]:
+    """The first of each file, and how many more there are in it."""
+    for file, found in groupby(faults, lambda fault: fault.file):
+        ones = list(found)
+        yield from map(str, ones[:_LINES_OF_A_FILE])
+        if len(ones) > _LINES_OF_A_FILE:
+            yield f"{file}: and {len(ones) - _LINES_OF_A_FILE} more"
 
 
 def _some(texts: Iterable[str], known: Collection[str] = ()) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -65,6 +65,7 @@ class FolderWatch:
         self._observe = observe
         self._memory = memory
         self._remembered: dict[str, str] = {}
+        self._forgetful: tuple[str, ...] = ()
         self._seen: Mapping[str, Seen] = {}
         self._restless: dict[str, int] = {}
         self._taken: Mapping[str, Seen] | None = None
@@ -102,7 +103,7 @@ class FolderWatch:
             self.faults = tuple(sorted({*self.inventory.faults, *self._moving()}))
         if snapshot is not None:
             self.loaded = True
-            self.warnings = self.translation.warnings
+            self.warnings = self.translation.warnings + self._forgetful
             self._publish(snapshot)
         if self.change or before != (self.faults, self.warnings):
             self._observe()
@@ -175,8 +176,12 @@ class FolderWatch:
         texts = {name: text for name, text in good.items() if isinstance(text, str)}
         if texts != self._remembered:
             self._remembered = texts
-            with suppress(OSError):  # the next process knows less; this one does not
+            try:
                 remember(self._memory, self._folder, texts)
+                self._forgetful = ()
+            except OSError as error:  # the next process knows less; this one does not
+                reason = error.strerror or error
+                self._forgetful = (f"the last good manifests cannot be kept over a restart: {reason}",)
 
 
 @contextmanager
