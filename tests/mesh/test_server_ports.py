@@ -13,6 +13,7 @@ import pytest
 from tests.mesh import lab
 from tests.mesh.lab import Family, Listener, Mesh, endpoint_of, read_exactly
 from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.kernel.sockets import TcpState, connections
 from ztunnel.model.address import Endpoint
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
@@ -107,6 +108,28 @@ def test_calls_of_one_client_do_not_use_up_the_ports_of_the_servers_pod(
         # The pod's own calls have their ports.
         assert mesh.call(to, mesh.address("out/plain"), 8080).answers()
     assert len(seen) == PORTS_OF_A_SERVER + 30 or not held
+
+
+@pytest.mark.parametrize(("where", "to"), [WAYS[0], WAYS[2]])
+def test_nothing_is_left_in_time_wait_in_the_servers_pod(mesh: Mesh, where: str, to: str) -> None:
+    """Clients close first: without a mesh it is their pod that remembers."""
+    listener, address = mesh.listen(to), mesh.address(to)
+    for _ in range(50):
+        client, server = mesh.join(where, listener, address)
+        client.close()
+        assert server.recv(1) == b""
+        server.close()
+    with NetworkNamespace.open(mesh.netns(to)) as pod:
+        lab.wait_until(
+            lambda: (
+                not [
+                    each
+                    for each in connections(pod, [TcpState.TIME_WAIT])
+                    if each.remote.port == listener.port
+                ]
+            ),
+            "nothing is in TIME_WAIT",
+        )
 
 
 def test_a_client_in_plaintext_and_in_a_tunnel_from_one_port_is_served_both_times(mesh: Mesh) -> None:

@@ -16,10 +16,12 @@ reported.
 from __future__ import annotations
 
 import select
+import socket
 import time
 from collections.abc import Callable
 
 from ztunnel.flow.buffer import Block, Blocks
+from ztunnel.flow.forget import TimeWait
 from ztunnel.flow.probe import HalfClosed
 from ztunnel.flow.timers import Timer, Timers
 
@@ -42,6 +44,7 @@ class Engine:
         blocks: spare blocks for whoever gathers output within a round.
         inbox, plain: memory for what a callback reads and decrypts; empty again when the callback returns.
         half_closed: sockets that flows only write to any more.
+        time_wait: connections to applications, of which nothing is to stay.
     """
 
     def __init__(self, on_bug: Bug, clock: Callable[[], float] = time.monotonic) -> None:
@@ -64,6 +67,7 @@ class Engine:
         self.inbox = Block()
         self.plain = Block()
         self.half_closed = HalfClosed(self.after)
+        self.time_wait = TimeWait(self.after)
 
     def close(self) -> None:
         """Let go of the epoll set. Descriptors still watched stay open: they are their flows' to close."""
@@ -101,6 +105,11 @@ class Engine:
         that others have their turn between them."""
         self._later.append(callback)
         self._wake()
+
+    def let_go(self, sock: socket.socket | None) -> None:
+        """A flow has ended at this socket: nothing is to be done for it any more."""
+        self.half_closed.discard(sock)
+        self.time_wait.drop(sock)
 
     def at_round_end(self, callback: Callable[[], None]) -> None:
         """Call back once, when everything that is ready in this round has been handled."""

@@ -229,7 +229,9 @@ class Splice:
             return
         for end in (self._opener, self._target):
             end.ready = _over  # what it was holds the splice: a cycle, the garbage collector's to find
-            self._engine.half_closed.discard(end.sock)
+            if how == _CLOSE:
+                self._engine.time_wait.ended(end.sock)
+            self._engine.let_go(end.sock)
             if end.events != _PARKED:
                 self._engine.unwatch(end.fd) if how == _RESET else self._engine.forget(end.fd)
             if how == _CLOSE:

@@ -357,7 +357,7 @@ class Tunnel(Stream):
             self._events = _UNWATCHED
         self._unwatch()
         app, self._app = self._app, None
-        session.engine.half_closed.discard(app)
+        session.engine.let_go(app)
         session.left(self)
         return app
 
@@ -370,6 +370,7 @@ class Tunnel(Stream):
     def _end_in_order(self) -> None:
         """Both ways have ended. What this round has to send goes first: nobody waits for the rest."""
         if not self._over:
+            self._session.engine.time_wait.ended(self._app)
             app = self._leave(closing=True)
             self._session.engine.afterwards(partial(self._close, app, None, False))
 

@@ -16,12 +16,14 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from ztunnel.errors import Unreachable
 from ztunnel.flow.connect import Connecting
 from ztunnel.flow.engine import Engine
 from ztunnel.inbound.port import SparePorts
 from ztunnel.kernel.dial import Source, dial_socket, receive_all, spoof
+from ztunnel.kernel.forget import Forgettable
 from ztunnel.model.address import Endpoint, IPAddress, ip_text
 from ztunnel.redirect.attach import PodNetwork
 
@@ -47,9 +49,10 @@ class Approach:
         shown: the address that it is to see; "" where that is of the other family, or link-local: then one of
             the pod's own, which the kernel chooses.
         spoofed: the same where it is not the pod's own.
+        traces: what is to be forgotten of its connections.
     """
 
-    __slots__ = ("address", "app", "namespace", "shown", "spoofed")
+    __slots__ = ("address", "app", "namespace", "shown", "spoofed", "traces")
 
     def __init__(self, network: PodNetwork, client: IPAddress, app: Endpoint) -> None:
         scope = network.scope_of(app.ip)
@@ -60,6 +63,7 @@ class Approach:
         self.address: tuple[object, ...] = (ip_text(app.ip), app.port, *((0, scope) if scope else ()))
         self.shown = ip_text(client) if shows else ""
         self.spoofed: IPAddress | None = client if shows and client not in network.addresses else None
+        self.traces = Forgettable(client, app) if shows else None
 
 
 class AppDial:
@@ -69,7 +73,7 @@ class AppDial:
     `start`; after `cancel` neither does. The socket is the callee's.
     """
 
-    __slots__ = ("_approach", "_connecting", "_engine", "_reached", "_retried", "_sock", "_spares")
+    __slots__ = ("_approach", "_connecting", "_engine", "_port", "_reached", "_retried", "_sock", "_spares")
 
     def __init__(self, engine: Engine, spares: SparePorts, approach: Approach) -> None:
         self._engine = engine
@@ -77,12 +81,14 @@ class AppDial:
         self._approach = approach
         self._sock: socket.socket | None = None
         self._connecting: Connecting | None = None
+        self._port = 0
         self._reached: Reached | None = None
         self._retried = False
 
     def start(self, port: int, reached: Reached) -> None:
         """Begin, from this port of the client's; 0 where it is not known."""
         self._reached = reached
+        self._port = port
         self._attempt((port,) if port else self._spares.take(_SPARES), FIRST_SECONDS)
 
     def cancel(self) -> None:
@@ -113,15 +119,23 @@ class AppDial:
         if error is None:
             sock, self._sock = self._sock, None
             self._connecting = self._reached = None
+            self._remember(sock)
             reached(sock, None)
             return
         self._drop()
         if error.errno in _ANOTHER_PORT and not self._retried:
-            self._retried = True
+            self._retried, self._port = True, 0
             self._attempt(self._spares.take(_SPARES), SECOND_SECONDS)
         else:
             self._reached = None
             reached(None, error)
+
+    def _remember(self, sock: socket.socket | None) -> None:
+        approach = self._approach
+        if sock is not None and approach.traces is not None:
+            with suppress(OSError):
+                port = self._port or sock.getsockname()[1]
+                self._engine.time_wait.know(sock, approach.namespace, approach.traces.request(sock, port))
 
     def _drop(self) -> None:
         """Whatever there is of the attempt."""
