@@ -34,6 +34,8 @@ SETTINGS = Settings(
 class Forwards:
     """What no pod forwards."""
 
+    supported = True
+
     def __init__(self) -> None:
         self.records_fd = os.eventfd(0, os.EFD_NONBLOCK)
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 
+from ztunnel.kernel.filter import allow_forwarded
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.way_back import BOTH, WayBack, WayBlocked, remove_way_back
 from ztunnel.redirect import capture
@@ -77,6 +78,8 @@ def _required(now: Mapping[str, str]) -> list[str]:
 def disown(netns: NetworkNamespace) -> None:
     """Undo what a proxy that is gone changed in a pod's namespace; sysctls become the kernel's defaults."""
     _restore(netns, dict.fromkeys(_SWITCHES, _OFF))
+    with suppress(OSError):
+        allow_forwarded(netns)
 
 
 def _restore(netns: NetworkNamespace, values: Mapping[str, str], reserved: str = "") -> None:

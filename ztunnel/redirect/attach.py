@@ -163,8 +163,7 @@ class Redirection:
             self._disown_addresses(pod.cookie, frozenset(own))
             self._maps["enrolled"].put(key, _entry(pod))
             self._links.attach(pod.cookie, pod.netns.fileno())
-            if self.forwards.supported:
-                self.forwards.attach(pod.netns, pod.uplinks)
+            self.forwards.attach(pod.netns, pod.uplinks, pod.forwards)
         except OSError:
             if fresh:
                 self.withdraw_cookie(pod.cookie)
@@ -184,8 +183,7 @@ class Redirection:
             with suppress(FileExistsError):  # where the namespace is not the pod's, it is another's
                 self._maps["owners"].put(pack16(ip), key, NOEXIST)
         self._links.attach(pod.cookie, pod.netns.fileno())
-        if self.forwards.supported:
-            self.forwards.attach(pod.netns, pod.uplinks)
+        self.forwards.attach(pod.netns, pod.uplinks)
 
     def may_own(self, cookie: int, ip: IPAddress) -> bool:
         """Whether the pod may have this link-local address: two pods on different links may well have the
@@ -197,6 +195,7 @@ class Redirection:
     def withdraw(self, pod: PodNetwork) -> None:
         """Stop redirecting the pod; connections that live go on. Nothing happens if it is not enrolled."""
         self.withdraw_cookie(pod.cookie)
+        self.forwards.release(pod.netns)
 
     def withdraw_cookie(self, cookie: int) -> None:
         """`withdraw` for a pod of which only the cookie is known, e.g. one that vanished while we were
@@ -227,7 +226,7 @@ class Redirection:
             self.enroll(pod)
         if self._links.attach(pod.cookie, pod.netns.fileno()):
             missing.append("pod link")
-        if self.forwards.supported and self.forwards.attach(pod.netns, pod.uplinks):
+        if self.forwards.attach(pod.netns, pod.uplinks, pod.forwards):
             missing.append("forward link")
         return missing
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ztunnel.kernel import bpf
 from ztunnel.kernel.bpf import Map
+from ztunnel.kernel.filter import allow_forwarded, refuse_forwarded
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.model.address import Endpoint, IPAddress
 from ztunnel.redirect.layout import NUMBER, SMALL
@@ -36,12 +37,13 @@ class Forwards:
     """The netfilter links of one node's pods, and what their program asks and is told."""
 
     def __init__(self, pins: Pins, maps: Mapping[str, Map], program_fd: int) -> None:
-        """`program_fd` stays the caller's; -1 where the kernel has none: then every call but `attach` does
-        nothing that matters."""
+        """`program_fd` stays the caller's; -1 where the kernel has none: then nftables refuses, and nobody is
+        asked."""
         self._pins, self._program_fd = pins, program_fd
         self._uplinks, self._passages = maps["uplinks"], maps["passages"]
         self._records = Records(maps["forwards"])
         self._held: dict[tuple[int, int], int] = {}
+        self._filtered: dict[int, tuple[int, ...] | None] = {}
 
     @property
     def supported(self) -> bool:
@@ -57,14 +59,21 @@ class Forwards:
         """What the kernel asks or tells, in order. Never waits."""
         return list(map(pull_forwarded, self._records.pull(limit)))
 
-    def attach(self, netns: NetworkNamespace, uplinks: Collection[int]) -> bool:
-        """What this namespace forwards by way of these interfaces is stopped from now on; whether a link had
-        to be made. Raises OSError."""
+    def attach(self, netns: NetworkNamespace, uplinks: Collection[int], allowed: bool = False) -> bool:
+        """What this namespace forwards by way of these interfaces is stopped from now on, unless it is
+        `allowed`, which the program sees for itself; whether something had to be made. Raises OSError."""
+        if not self.supported:
+            return self._filter(netns, None if allowed else tuple(uplinks))
         for index in uplinks:
             self._uplinks.put(push_interface(netns.cookie, index), SMALL.pack(1))
         self._forget_uplinks(netns.cookie, uplinks)
         made = [self._attach(netns, family) for family in FAMILIES]
         return any(made)
+
+    def release(self, netns: NetworkNamespace) -> None:
+        """What `detach` cannot undo by a cookie alone. Raises OSError."""
+        if self._filtered.pop(netns.cookie, None) is not None:
+            allow_forwarded(netns)
 
     def detach(self, cookie: int) -> None:
         """Undo `attach`; nothing happens where it was not done. Raises OSError."""
@@ -88,6 +97,17 @@ class Forwards:
         for link in self._held.values():
             bpf.close(link)
         self._held.clear()
+
+    def _filter(self, netns: NetworkNamespace, uplinks: tuple[int, ...] | None) -> bool:
+        """By nftables; None: nothing is stopped."""
+        if netns.cookie in self._filtered and self._filtered[netns.cookie] == uplinks:
+            return False
+        if uplinks is None:
+            allow_forwarded(netns)
+        else:
+            refuse_forwarded(netns, uplinks)
+        self._filtered[netns.cookie] = uplinks
+        return True
 
     def _forget_uplinks(self, cookie: int, keep: Collection[int]) -> None:
         for key in self._uplinks:

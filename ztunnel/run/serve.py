@@ -231,6 +231,8 @@ async def _serve_pods(node: Node, received: trio.Event, draining: trio.Event) ->
         node.follower.watch()
         node.outside.watch()
         node.forwarding.watch()
+        if not node.redirection.forwards.supported:
+            node.reporting.log.warn("the kernel has no netfilter programs: what pods forward is refused")
 
 
 async def _watch_thread(node: Node) -> None:
