@@ -8,9 +8,11 @@ from ztunnel.demo.claims import (
     crash,
     direct,
     faulty,
+    forwarded,
     identity,
     label,
     plaintext,
+    ports,
     rotation,
     secrecy,
     speed,
@@ -29,4 +31,6 @@ CLAIMS: tuple[Claim, ...] = (
     label.CLAIM,
     speed.CLAIM,
     faulty.CLAIM,
+    ports.CLAIM,
+    forwarded.CLAIM,
 )
