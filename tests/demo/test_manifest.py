@@ -94,11 +94,21 @@ def test_what_is_not_utf8_is_named_by_its_line() -> None:
 
 
 def test_settings_of_other_programs_may_stand_beside_manifests() -> None:
-    manifests, foreign = parse_some(f"services: {{}}\n---\n{POD}", "x.yaml")
+    others = "services: {}\n---\n- hosts: all\n---\napiVersion: skaffold/v4beta1\nkind: Config\nbuild: {}\n"
+    others += "---\napiVersion: argoproj.io/v1\nkind: Workflow\nmetadata: {generateName: x-}\n"
+    manifests, foreign = parse_some(f"{others}---\n{POD}", "x.yaml")
     assert [manifest.key.name for manifest in manifests] == ["a"]
-    assert [str(fault) for fault in foreign] == [
-        "x.yaml:1: no Kubernetes object: it has neither apiVersion nor kind"
+    assert [str(fault).removeprefix("x.yaml:") for fault in foreign] == [
+        "1: no Kubernetes object: it has neither apiVersion nor kind",
+        "3: no Kubernetes object: it has neither apiVersion nor kind",
+        "5: no Kubernetes object: Config of skaffold/v4beta1 without a name",
+        "9: no Kubernetes object: Workflow of argoproj.io/v1 without a name",
     ]
+    with pytest.raises(ConfigError, match="no Kubernetes object"):
+        parse(others, "x.yaml")
+    nameless = "apiVersion: v1\nkind: Pod\nmetadata: {generateName: x-}\n"  # of a kind that is read
+    with pytest.raises(ConfigError, match="name is missing"):
+        parse_some(nameless, "x.yaml")
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 import yaml
 
+from ztunnel.demo.kinds import Standing, standing
 from ztunnel.demo.review import review
-from ztunnel.demo.tree import child, items, line_of, too_much
+from ztunnel.demo.tree import child, items, line_of, text_of, too_much
 from ztunnel.errors import ConfigError, Fault
 from ztunnel.state.manifest import Chunk, Notes, compose, cut
 
@@ -140,7 +141,7 @@ def decode(content: bytes, file: str) -> str:
 
 
 def parse_some(text: str, file: str) -> tuple[tuple[Manifest, ...], tuple[Fault, ...]]:
-    """As `parse`, but documents that have neither apiVersion nor kind are no error: they are returned beside.
+    """As `parse`, but documents that are no objects of a cluster are no error: they are returned beside.
 
     So a folder may hold the settings of other programs.
     """
@@ -152,8 +153,8 @@ def parse_some(text: str, file: str) -> tuple[tuple[Manifest, ...], tuple[Fault,
             root, document = _construct(chunk, file)
             if root is None:
                 continue
-            if child(root, "apiVersion") is None and child(root, "kind") is None:
-                foreign.append(Fault(file, line_of(root) + chunk.line - 1, "", _NO_OBJECT))
+            if reason := _is_foreign(root):
+                foreign.append(Fault(file, line_of(root) + chunk.line - 1, "", reason))
                 continue
             if found := review(chunk, root, file):
                 raise ConfigError(*found)
@@ -195,6 +196,17 @@ def _construct(chunk: Chunk, file: str) -> tuple[yaml.Node | None, object]:
     finally:
         loader.dispose()
     return (None, None) if document is None else (root, document)
+
+
+def _is_foreign(root: yaml.Node) -> str:
+    """Why a document is no object of a cluster; empty where it is one, or is meant to be."""
+    version, kind = child(root, "apiVersion"), child(root, "kind")
+    if version is None and kind is None:
+        return _NO_OBJECT
+    left_out = standing(text_of(version), text_of(kind)) is Standing.LEFT_OUT
+    if left_out and child(root, "metadata", "name") is None and child(root, "items") is None:
+        return f"no Kubernetes object: {text_of(kind)} of {text_of(version)} without a name"
+    return ""
 
 
 def _objects(chunk: Chunk, root: yaml.Node, document: object, file: str) -> list[Manifest]:
