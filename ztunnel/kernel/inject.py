@@ -25,7 +25,7 @@ class Injector:
         raw.sendto(packet, (host, 0))
 
     def close(self) -> None:
-        """Nothing more is sent."""
+        """Let go of the sockets; whoever sends again gets new ones."""
         for raw in self._sockets.values():
             raw.close()
         self._sockets.clear()

@@ -96,11 +96,21 @@ class Deferred:
             self.caller.abort(error)
 
 
+def _never() -> int:
+    """It was not moved."""
+    return 0
+
+
 class Connects:
     """The connects of one pod that wait."""
 
-    def __init__(self, engine: Engine, network: PodNetwork, limit: int) -> None:
+    def __init__(
+        self, engine: Engine, network: PodNetwork, limit: int, moves: Callable[[], int] = _never
+    ) -> None:
+        """`moves()` counts how often this process was moved to another cgroup: the kernel knows what we send
+        by that of the socket."""
         self._engine = engine
+        self._moves, self._moved = moves, moves()
         self._injector = Injector(network.netns)
         self._limit = limit
         self._waiting: dict[bytes, Deferred] = {}
@@ -173,6 +183,9 @@ class Connects:
     def _inject(self, deferred: Deferred, packet: bytes) -> None:
         """Where the namespace takes nothing any more, nobody waits in it."""
         if not self._closed:
+            moved, self._moved = self._moved, self._moves()
+            if moved != self._moved:
+                self._injector.close()  # it makes new sockets
             with suppress(OSError):
                 self._injector.send(packet, ip_text(deferred.held.peer.ip))
 

@@ -56,7 +56,8 @@ class NodeClients:
 
     def _tell(self, found: NodeCgroups) -> None:
         if found.clients:
-            self._log.info("node clients", cgroups=", ".join(sorted(found.clients)))
+            told = self._log.debug if self._known is not None and self._known.clients else self._log.info
+            told("node clients", cgroups=", ".join(sorted(found.clients)))
             self._readiness.detail(_CLIENTS, "")
             return
         text = (
