@@ -9,7 +9,6 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Address, ip_address
 from random import Random
-from socket import socket as Socket
 from typing import cast
 
 from tests.builders import world_of
@@ -60,9 +59,6 @@ class Here:
         if self.gone:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
-
-    def tcp_socket(self, family: int) -> Socket:
-        return self.socket(family, socket.SOCK_STREAM)
 
     def ephemeral_ports(self) -> tuple[int, int]:
         return 32768, 60999

@@ -50,7 +50,8 @@ def dial_socket(
     """An unconnected, non-blocking TCP socket in the namespace for an address of that family, without Nagle's
     delay; urgent bytes stay in their place. No application that sets SO_REUSEADDR is kept from its port.
     Raises OSError."""
-    dialler = namespace.tcp_socket(socket.AF_INET if isinstance(towards, IPv4Address) else socket.AF_INET6)
+    family = socket.AF_INET if isinstance(towards, IPv4Address) else socket.AF_INET6
+    dialler = namespace.socket(family, socket.SOCK_STREAM)
     dialler.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     dialler.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     dialler.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)

@@ -84,17 +84,15 @@ class NetworkNamespace:
         """The descriptor, still owned by this object."""
         return self._fd
 
-    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        """A new non-blocking socket that lives in this namespace. Raises OSError."""
-        with self.entered():
-            return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+    def socket(self, family: int, kind: int, protocol: int = 0) -> _Socket:
+        """A new non-blocking socket that lives in this namespace. Raises OSError.
 
-    def tcp_socket(self, family: int) -> _Socket:
-        """A new non-blocking TCP socket that lives in this namespace. Raises OSError.
-
-        Entering a namespace costs as much as making four sockets: where they are asked for in quick
+        Entering a namespace costs as much as making four sockets: where TCP sockets are asked for in quick
         succession, some are made in advance.
         """
+        if kind != socket.SOCK_STREAM or protocol:
+            with self.entered():
+                return _new_socket(family, kind, protocol)
         spare = self._spare.setdefault(family, [])
         if spare:
             return spare.pop()
@@ -102,11 +100,11 @@ class NetworkNamespace:
         quick = now - self._made_at.get(family, -math.inf) < _QUICK_SECONDS
         self._made_at[family] = now
         with self.entered():
-            made = _tcp_socket(family)
+            made = _new_socket(family, kind)
             # Where descriptors run out, there is at least the one that is asked for.
             with suppress(OSError):
                 while quick and len(spare) < IN_ADVANCE:
-                    spare.append(_tcp_socket(family))
+                    spare.append(_new_socket(family, kind))
         return made
 
     @contextmanager
@@ -180,8 +178,8 @@ class NetworkNamespace:
         self.close()
 
 
-def _tcp_socket(family: int) -> _Socket:
-    return socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+def _new_socket(family: int, kind: int, protocol: int = 0) -> _Socket:
+    return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
 
 
 def current() -> NetworkNamespace:
