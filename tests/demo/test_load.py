@@ -62,6 +62,48 @@ def test_the_last_of_two_objects_of_one_key_counts() -> None:
     assert [manifest.file for manifest in found.manifests] == ["b"]
 
 
+DUMP = """
+apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Pod
+  metadata:
+    name: web-5d4-x
+    namespace: t
+    ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web-5d4, controller: true, uid: "1"}]
+  spec: {nodeName: far-away}
+- apiVersion: v1
+  kind: Pod
+  metadata:
+    name: web-5d4-x
+    namespace: other
+    ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web-5d4, controller: true, uid: "1"}]
+- apiVersion: apps/v1
+  kind: ReplicaSet
+  metadata:
+    name: web-5d4
+    namespace: t
+    ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: web, controller: true, uid: "2"}]
+  spec: &spec
+    selector: {matchLabels: {app: web}}
+    template: {metadata: {labels: {app: web}}, spec: {containers: [{name: web}]}}
+- apiVersion: apps/v1
+  kind: Deployment
+  metadata: {name: web, namespace: t}
+  spec: *spec
+"""
+
+
+def test_what_kubectl_shows_of_a_workload_is_not_made_twice() -> None:
+    found = sort_out(parse(DUMP, "all.yaml"))
+    assert [str(manifest.key) for manifest in found.manifests] == ["Pod other/web-5d4-x", "Deployment t/web"]
+    assert [str(fault) for fault in found.left_out] == [
+        "all.yaml:5: Pod t/web-5d4-x: not read: made of ReplicaSet web-5d4",
+        "all.yaml:18: ReplicaSet t/web-5d4: not read: made of Deployment web",
+    ]
+
+
 def test_a_directory_without_manifests_says_where_some_are(tmp_path: Path) -> None:
     (tmp_path / "deploy").mkdir()
     (tmp_path / "deploy" / "a.yaml").write_text(POD)

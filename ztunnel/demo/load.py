@@ -12,6 +12,7 @@ from ztunnel.demo.kinds import is_read, why_left_out
 from ztunnel.demo.kustomization import NAMES as KUSTOMIZATIONS
 from ztunnel.demo.kustomization import resources
 from ztunnel.demo.manifest import Key, Manifest, decode, parse_some
+from ztunnel.demo.workloads import is_workload
 from ztunnel.errors import ConfigError, Fault
 
 STDIN: Final = Path("-")
@@ -62,16 +63,34 @@ def load(sources: Sequence[Path]) -> Loaded:
 
 
 def sort_out(manifests: Iterable[Manifest], foreign: Iterable[Fault] = ()) -> Loaded:
-    """What is read, the last one of each key; and what is not."""
+    """What is read, the last one of each key; and what is not.
+
+    Pods that stand beside the workload that makes them, as in the output of `kubectl get all -o yaml`, are
+    left to it.
+    """
     last: dict[Key, Manifest] = {}
     left_out = [*foreign]
+    manifests = list(manifests)
+    makers = {(one.key.kind, one.key.namespace, one.key.name) for one in manifests if is_workload(one.key)}
     for manifest in manifests:
-        key = manifest.key
-        if is_read(key.group, key.kind):
+        key, owner = manifest.key, _owner(manifest)
+        if (owner[0], key.namespace, owner[1]) in makers:
+            message = f"not read: made of {owner[0]} {owner[1]}"
+        elif is_read(key.group, key.kind):
             last[key] = manifest
+            continue
         else:
-            left_out.append(Fault(manifest.file, manifest.line, str(key), why_left_out(key.kind)))
+            message = why_left_out(key.kind)
+        left_out.append(Fault(manifest.file, manifest.line, str(key), message))
     return Loaded(tuple(last.values()), tuple(left_out))
+
+
+def _owner(manifest: Manifest) -> tuple[str, str]:
+    """Kind and name of what controls the object; empty where nothing does."""
+    for owner in manifest.parts("metadata.ownerReferences"):
+        if owner.pull("controller", bool, False):
+            return owner.pull("kind", str, ""), owner.pull("name", str, "")
+    return "", ""
 
 
 def _files_of(source: Path) -> list[Path]:
