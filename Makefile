@@ -1,10 +1,12 @@
 # Each target installs what it needs (apt packages, virtual environments, kernel headers) and is quick where all is there:
 # .venv is the program as a wheel with its hot modules compiled, .venv-dev the checkout with the tools for its tests.
 # PYTHON: the interpreter that both are made from, 3.11 or newer. COMPILE=0: without a C compiler, and slower.
-# KEEP=1: `make demo` leaves its mesh up. BENCH_SECONDS: how long one cell of the benchmark measures.
+# KEEP=1: `make demo` leaves its mesh up. BENCH_SECONDS: how long one cell of the benchmark measures. LONG_SECONDS: how
+# long each flood of `make test-long` lasts.
 SHELL := /bin/bash
 PYTHON ?= /usr/bin/python3
 BENCH_SECONDS ?= 3
+LONG_SECONDS ?= 60
 COMPILE ?= 1
 BIN := .venv/bin
 DEV := .venv-dev/bin
@@ -15,23 +17,30 @@ BPF_SOURCES = $(shell find bpf -name '*.[ch]')
 
 export PYTHON COMPILE
 
-.PHONY: help demo test bench lint clean install lock
+.PHONY: help demo test test-long bench lint clean install lock
 
 help:
-	@echo "make demo | test | bench | lint | clean"
+	@echo "make demo | test | test-long | bench | lint | clean"
 
 demo:
 	@.ci/as-root demo
 	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
 	@$(BIN)/ztunnel demo run $(if $(KEEP),--keep)
 
-test bench: export ZTUNNEL_PROGRAM = $(CURDIR)/$(BIN)/ztunnel
+test test-long bench: export ZTUNNEL_PROGRAM = $(CURDIR)/$(BIN)/ztunnel
 
 test:
 	@.ci/as-root test
 	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
 	@.ci/install dev
 	@$(DEV)/python -m tests.leftovers $(DEV)/python -m pytest $(PYTEST)
+
+# Each pattern of a hostile peer for LONG_SECONDS, held to the stricter limits: some forty minutes, on a machine of its own.
+test-long:
+	@.ci/as-root test-long
+	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
+	@.ci/install dev
+	@ZTUNNEL_FLOOD_SECONDS=$(LONG_SECONDS) $(DEV)/python -m tests.leftovers $(DEV)/python -m pytest -s tests/mesh/test_floods.py
 
 bench:
 	@.ci/as-root bench

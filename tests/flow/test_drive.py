@@ -103,3 +103,27 @@ async def test_trio_tasks_run_while_flows_are_busy(bugs: Bugs, pair: Pair) -> No
     assert messages > 100
     # The middle of the gaps: single ones are the machine's, which tests share.
     assert sorted(gaps)[15] < 0.02
+
+
+async def test_tasks_that_are_in_a_hurry_get_more_turns_while_flows_are_busy(bugs: Bugs) -> None:
+    turns = {}
+    for awaited in (0, 1):
+        engine = Engine(bugs)
+        engine.awaited = awaited
+        rounds = 0
+
+        def busy(engine: Engine = engine) -> None:
+            nonlocal rounds
+            rounds += 1
+            engine.next_round(busy)
+
+        turns[awaited] = 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drive, engine)
+            engine.next_round(busy)
+            while rounds < 20_000:
+                await trio.lowlevel.checkpoint()
+                turns[awaited] += 1
+            nursery.cancel_scope.cancel()
+        engine.close()
+    assert turns[1] > 2 * turns[0]

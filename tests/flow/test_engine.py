@@ -195,3 +195,27 @@ def test_what_it_asks_for_in_turn_is_of_the_same_round(engine: Engine) -> None:
     engine.afterwards(lambda: engine.post(lambda: order.append("posted")))
     engine.round(0)
     assert order == ["posted"]
+
+
+def test_what_is_put_off_to_the_next_round_comes_once_and_behind_what_is_ready_then(
+    engine: Engine, pair: Pair
+) -> None:
+    near, far = pair()
+    order: list[str] = []
+
+    def ready(mask: int) -> None:
+        near.recv(1)
+        order.append("ready")
+
+    engine.watch(near.fileno(), EPOLLIN, ready, no_bug)
+    engine.next_round(lambda: engine.next_round(lambda: order.append("later")))
+    assert engine.has_calls
+    engine.round()
+    assert order == []
+    far.send(b"x")
+    engine.round()
+    assert order == ["ready", "later"]
+    engine.round()
+    assert order == ["ready", "later"]
+    assert not engine.has_calls
+    engine.unwatch(near.fileno())

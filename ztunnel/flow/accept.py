@@ -17,7 +17,7 @@ from typing import Any, cast
 from ztunnel.flow.engine import Engine
 from ztunnel.model.address import IPAddress, PeerAddress, canonical
 
-_PER_WAKE_UP = 64
+_PER_WAKE_UP = 16
 """At most so many are accepted in one go: a storm of new connections must not keep established flows
 waiting."""
 

@@ -7,7 +7,7 @@ then rounds, until nothing has happened for about a millisecond, with a Trio che
 
 While flows are busy the engine waits in its own epoll, so that a message costs no task switch (waking Trio
 for each batch costs 115 us); Trio's tasks get the thread at every checkpoint, and more often where they turn
-out to have work.
+out to have work, or say that they are about to (`Engine.awaited`: a handshake takes some ten turns).
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ async def _sleep(engine: Engine) -> None:
 async def _work(engine: Engine) -> None:
     """Rounds until the flows are idle. Where Trio had work at the last checkpoint, the next comes sooner."""
     clock = engine.clock
-    wait, until = 0.0, clock() + QUIET_BREATH_SECONDS
+    wait, until = 0.0, clock() + (BUSY_BREATH_SECONDS if engine.awaited else QUIET_BREATH_SECONDS)
     while engine.rounds(wait, until):
         before = clock()
         await trio.lowlevel.checkpoint()
         after = clock()
-        busy = after - before > _TRIO_HAD_WORK_SECONDS
+        busy = engine.awaited > 0 or after - before > _TRIO_HAD_WORK_SECONDS
         wait, until = IDLE_SECONDS, after + (BUSY_BREATH_SECONDS if busy else QUIET_BREATH_SECONDS)

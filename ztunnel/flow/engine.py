@@ -41,6 +41,7 @@ class Engine:
         clock: monotonic seconds.
         wake: ends the sleep of whoever drives the engine; None while it is awake.
         given_up: connections whose caller had gone before they were taken up; they are counted.
+        awaited: how many of Trio's tasks are in a hurry for the thread.
         blocks: spare blocks for whoever gathers output within a round.
         inbox, plain: memory for what a callback reads and decrypts; empty again when the callback returns.
         half_closed: sockets that flows only write to any more.
@@ -63,6 +64,7 @@ class Engine:
         self.now = clock()
         self.number = 0
         self.given_up = 0
+        self.awaited = 0
         self.blocks = Blocks()
         self.inbox = Block()
         self.plain = Block()

@@ -187,7 +187,12 @@ class Handshakes:
                 except BaseException:
                     sock.close()
                     raise
-                await self._handshake(arrival, ends)
+                engine = self._inbound.engine
+                engine.awaited += 1
+                try:
+                    await self._handshake(arrival, ends)
+                finally:
+                    engine.awaited -= 1
                 return
             error = TlsFailed("too many handshakes are under way, most of them from this address")
         except trio.TooSlowError:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import resource
+import sys
 import time
 from functools import partial
 
@@ -21,8 +22,8 @@ from ztunnel import __version__
 from ztunnel.config import Connect, Settings
 from ztunnel.errors import Drained, PeerError
 from ztunnel.flow.drive import drive
-from ztunnel.kernel import netns
 from ztunnel.kernel.watchdog import BEAT_SECONDS
+from ztunnel.kernel import memory, netns
 from ztunnel.run.build import ControlPlane, Machine, Node, Opened, build_node, open_redirection
 from ztunnel.run.compiled import compiled_modules
 from ztunnel.run.figures import register_figures
@@ -40,6 +41,10 @@ LEASE_SECONDS = 0.5
 _RETRY_SECONDS = (0.01, 15.0)
 _LOOK_SECONDS = 0.25
 _FLUSH_SECONDS = 1.0
+_GIVE_BACK_SECONDS = 20.0
+_SWITCH_SECONDS = 0.001
+"""How long a thread waits for the interpreter: those that compute handshakes need it for moments only."""
+
 _COLLECT_AT = 10_000
 """New objects that hold others until the youngest are looked through: those of some hundred connections."""
 
@@ -60,6 +65,8 @@ async def run_node(settings: Settings, plane: ControlPlane, reporting: Reporting
     """
     _raise_file_limit()
     _spare_collector()
+    memory.share_arenas()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     listeners = await listen(settings)
     try:
         async with trio.open_nursery() as nursery:
@@ -119,6 +126,7 @@ async def run_parts(node: Node, plane: ControlPlane, listeners: Listeners, stop:
             nursery.start_soon(_serve_pods, node, received, draining)
             nursery.start_soon(_keep_sessions, node)
             nursery.start_soon(_flush_log, node)
+            nursery.start_soon(_give_back)
             await stop.asked.wait()
             refuse_new()
             await _drain(node, stop)
@@ -141,6 +149,14 @@ def _spare_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AT, 20, 20)
+
+
+async def _give_back() -> None:
+    """What a storm took goes back to the machine some time after it."""
+    while True:
+        await trio.sleep(_GIVE_BACK_SECONDS)
+        gc.collect(1)
+        await trio.to_thread.run_sync(memory.give_back)
 
 
 class _CountedSubscriber(Subscriber):

@@ -1,0 +1,170 @@
+"""Hostile peers at full speed, one pattern after the other: nobody else feels them, and what they took comes
+back.
+
+`ZTUNNEL_FLOOD_SECONDS` is how long each lasts: short in `make test`; `make test-long` takes a minute for each
+and has stricter limits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import ssl
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.mesh import lab
+from tests.mesh.floods import PATTERNS, Target, arguments
+from tests.mesh.lab import Mesh, account, read_exactly
+from tests.mesh.peers import Paper, authority, issue
+from tests.mesh.test_pressure import process, resident_bytes
+
+SECONDS = float(os.environ.get("ZTUNNEL_FLOOD_SECONDS", "2"))
+LONG = SECONDS >= 10
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60 + 3 * SECONDS)]
+
+DENIED = "cluster.local/ns/shop/sa/denied"
+MANIFESTS = (
+    lab.NODES
+    + lab.namespace("shop")
+    + lab.namespace("out", ambient=False)
+    + lab.pod("shop/caller", "node-1")
+    + lab.pod("shop/called", "node-2")
+    + lab.pod("shop/other", "node-2")
+    + lab.pod("shop/denied", "node-1")
+    + lab.pod("out/peer", "node-1")
+    + lab.pod("out/third", "node-1")
+    + lab.policy(
+        "shop/not-denied", "DENY", "[{from: [{source: {principals: [cluster.local/ns/shop/sa/denied]}}]}]"
+    )
+)
+SPARE_SECONDS = 0.0 if LONG else 0.05
+"""What a short run, of few samples and on a busy machine, allows beside three times the quiet value."""
+
+GROWTH_BYTES = 32 << 20
+
+
+@dataclass
+class Neighbour:
+    """An honest pair that talks all the time, and a third party that begins sessions; on another pod."""
+
+    mesh: Mesh
+    paper: Paper
+    talk: socket.socket
+    rounds: list[float] = field(default_factory=list)
+    handshakes: list[float] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def measure(self, during: Callable[[], object]) -> tuple[float, float]:
+        """p99 of a message there and back, and the slowest handshake, while `during` runs."""
+        self.rounds, self.handshakes = [], []
+        self._stop.clear()
+        threads = [threading.Thread(target=each) for each in (self._talk, self._shake)]
+        for thread in threads:
+            thread.start()
+        try:
+            during()
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+        assert self.errors == []
+        return statistics.quantiles(self.rounds, n=100)[-1], max(self.handshakes)
+
+    def _talk(self) -> None:
+        try:
+            while not self._stop.is_set():
+                begun = time.monotonic()
+                self.talk.sendall(b"ping")
+                assert read_exactly(self.talk, 4) == b"ping"
+                self.rounds.append(time.monotonic() - begun)
+                time.sleep(0.01)
+        except Exception as error:  # noqa: BLE001 - told by the thread that waits
+            self.errors.append(error)
+
+    def _shake(self) -> None:
+        context = self.paper.context(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            while not self._stop.is_set():
+                begun = time.monotonic()
+                sock = self.mesh.connect("out/third", self.mesh.address("shop/other"), 15008)
+                with context.wrap_socket(sock) as tls:
+                    tls.settimeout(5)
+                    assert tls.recv(1)  # its settings: a session stands
+                self.handshakes.append(time.monotonic() - begun)
+                time.sleep(0.1)
+        except Exception as error:  # noqa: BLE001 - as above
+            self.errors.append(error)
+
+
+@pytest.fixture
+def neighbour(mesh: Mesh) -> Neighbour:
+    talk = mesh.connect("shop/caller", mesh.address("shop/other"), 8080)
+    talk.settimeout(20)
+    talk.sendall(b"\0ping")
+    assert read_exactly(talk, 5) == b"\0ping"
+    return Neighbour(mesh, issue(authority(mesh), account("shop/caller")), talk)
+
+
+@pytest.fixture(scope="module")
+def grown(module_mesh: Mesh) -> Callable[[], int]:
+    """By how much the attacked node's memory has grown since the first flood."""
+    before: list[int] = []
+
+    def growth() -> int:
+        now = resident_bytes(process(module_mesh, "node-2"))
+        before.append(now)
+        return now - before[0]
+
+    return growth
+
+
+def target_of(mesh: Mesh, seconds: float) -> Target:
+    allowed, denied = (issue(authority(mesh), account(who)) for who in ("shop/caller", "shop/denied"))
+    host = mesh.address("shop/called")
+    return Target(
+        host, 8080, 9, seconds, allowed.roots, allowed.key + allowed.chain, denied.key + denied.chain
+    )
+
+
+def attack(mesh: Mesh, name: str, seconds: float) -> dict[str, int]:
+    """One pattern at full speed, from a process of its own."""
+    netns = Path(mesh.netns("out/peer")).name
+    command = ["ip", "netns", "exec", netns, sys.executable, "-m", "tests.mesh.floods", name]
+    argument = arguments(target_of(mesh, seconds))
+    done = subprocess.run(
+        [*command, argument], capture_output=True, text=True, timeout=seconds + 30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_flood_is_felt_by_nobody_else(
+    mesh: Mesh, neighbour: Neighbour, grown: Callable[[], int], name: str
+) -> None:
+    grown()
+    quiet, _ = neighbour.measure(lambda: time.sleep(1))
+    cost: dict[str, int] = {}
+    during, slowest = neighbour.measure(lambda: cost.update(attack(mesh, name, SECONDS)))
+    after, slowest_after = neighbour.measure(lambda: time.sleep(1))
+    print(
+        f"{name}: p99 {quiet * 1000:.1f} {during * 1000:.1f} {after * 1000:.1f} ms, "
+        f"handshakes {slowest * 1000:.0f} {slowest_after * 1000:.0f} ms, +{grown() >> 20} MiB, {cost}"
+    )
+    assert cost["connections"] > 0
+    assert max(during, after) <= 3 * quiet + SPARE_SECONDS
+    assert max(slowest, slowest_after) <= 0.1 + 4 * SPARE_SECONDS
+    assert "Traceback" not in mesh.laboratory.node_log("node-2")
+    assert mesh.figures("node-2").total("ztunnel_internal_errors_total") == 0
+    assert grown() <= GROWTH_BYTES
