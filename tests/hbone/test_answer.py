@@ -109,3 +109,10 @@ def test_h2_as_client_resets_before_the_answer_and_after_it(lab: Lab) -> None:
     with pytest.raises(ConnectionResetError):
         read(app)
     assert server.tunnels == set()
+
+
+def test_a_refusal_costs_the_peer_a_point(lab: Lab) -> None:
+    server, _peer, callee = lab.asked()
+    before = server.standing.churn.level(lab.engine.now)
+    callee.tunnel.refuse(render_response(401))
+    assert server.standing.churn.level(lab.engine.now) == before - 1

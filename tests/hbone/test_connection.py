@@ -493,3 +493,15 @@ def test_the_glitches_of_a_client_are_not_the_servers_resets() -> None:
         host.h2.open(RecordedStream(host), CONNECT_BLOCK)
         host.receive(push_reset(2 * number + 1, Code.CANCEL))
     assert host.h2.budget.spent == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "points"),
+    [((), 0.0), (((b"x", b"y"),) * 100, 0.6), (((b"x", b"y" * 2000),), 0.2)],
+    ids=["usual", "many fields", "large fields"],
+)
+def test_a_header_block_that_costs_much_is_paid_for(more: Fields, points: float) -> None:
+    host = server()
+    before = host.h2.standing.churn.level(host.now)
+    host.receive(headers(1, (*CONNECT, *more)))
+    assert before - host.h2.standing.churn.level(host.now) == pytest.approx(points)

@@ -63,6 +63,7 @@ class IncomingTunnel(Tunnel):
         if self._over:
             return
         h2 = self._session.h2
+        h2.standing.churn.take(1, h2.now)
         h2.answer(self, block, end=True)
         h2.reset(self, Code.NO_ERROR)
         self._leave()

@@ -37,7 +37,7 @@ from ztunnel.hbone.frame import (
 from ztunnel.hbone.host import Host
 from ztunnel.hbone.limits import Limits, Role
 from ztunnel.hbone.settings import pull_settings
-from ztunnel.hbone.standing import HEADERS_WORK, UNSTARTED_POINTS, Standing
+from ztunnel.hbone.standing import HEADERS_WORK, LARGE_BLOCK, UNSTARTED_POINTS, Standing
 from ztunnel.hbone.stream import Stream
 from ztunnel.hbone.streams import HEADERS_BYTES, Streams
 from ztunnel.hbone.validity import check_request, check_response, check_trailers
@@ -167,6 +167,9 @@ class H2Connection(Streams):
         """A whole header block. It is decoded whatever comes of it: the decoder's state depends on it."""
         self.standing.work_left -= HEADERS_WORK
         fields = self._fields.read(bytes(block.octets))
+        size = (len(fields) + len(block.octets) // 64) // LARGE_BLOCK
+        if size:
+            self.standing.churn.take(size * UNSTARTED_POINTS, self.now)
         stream = self.streams.get(block.stream_id)
         if stream is None:
             if self.role is Role.SERVER and block.stream_id > self._peer_id:

@@ -22,8 +22,8 @@ from ztunnel import __version__
 from ztunnel.config import Connect, Settings
 from ztunnel.errors import Drained, PeerError
 from ztunnel.flow.drive import drive
-from ztunnel.kernel.watchdog import BEAT_SECONDS
 from ztunnel.kernel import memory, netns
+from ztunnel.kernel.watchdog import BEAT_SECONDS
 from ztunnel.run.build import ControlPlane, Machine, Node, Opened, build_node, open_redirection
 from ztunnel.run.compiled import compiled_modules
 from ztunnel.run.figures import register_figures
