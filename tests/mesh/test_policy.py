@@ -318,7 +318,10 @@ def test_a_policy_under_trial_refuses_nobody_and_says_whom_it_would(
     count = "ztunnel_policy_dry_run_total"
     mesh.expect(node, 3, count, policy="shop/trial", result="denied")
     mesh.expect(node, 9, count, policy="shop/trial", result="allowed")
-    lines = [one for one in mesh.lines(node) if "dry-run: connection would be refused" in one["text"]]
+    lines = wait_until(
+        lambda: [one for one in mesh.lines(node) if one["message"] == "dry-run: connection would be refused"],
+        "a line",
+    )
     assert len(lines) == 1
     assert (lines[0]["policy"], lines[0]["why"]) == ("shop/trial", "rule 1 matches")
     assert (lines[0]["src"], lines[0]["dst"]) == (lab.account("shop/b"), where)
