@@ -128,3 +128,22 @@ def test_a_kernel_without_ipv6_has_none_of_its_sysctls() -> None:
         assert preparation.ensure() == []
         preparation.undo()
         assert values(netns) == ["0"] * 4
+
+
+class WritesNoIpv6(WithoutIpv6):
+    """One whose files can be read and not be written to."""
+
+    def read_sysctls(self, names: Iterable[str]) -> dict[str, str]:
+        return self._netns.read_sysctls(names)
+
+    def write_sysctl(self, name: str, value: str) -> None:
+        if name.startswith("net.ipv6."):
+            raise FileNotFoundError(name)
+        self._netns.write_sysctl(name, value)
+
+
+def test_a_sysctl_of_ipv6_that_cannot_be_written_to_is_none_that_is_needed() -> None:
+    with Scratch("10.9.0.1/24") as scratch, scratch.open() as netns:
+        preparation = Preparation(WritesNoIpv6(netns), is_known=False)
+        assert preparation.ensure() == [*SWITCHES[:3], RESERVED, *RULES]
+        assert preparation.ensure() == []

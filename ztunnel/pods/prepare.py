@@ -49,9 +49,7 @@ class Preparation:
             OSError: the kernel refuses.
         """
         now = self._netns.read_sysctls(_ALL)
-        made = [name for name in _required(now) if now[name] != _ON]
-        for name in made:
-            self._netns.write_sysctl(name, _ON)
+        made = [name for name in _required(now) if now[name] != _ON and self._switch_on(name)]
         reserved = now[_RESERVED]
         if reserved != self._seen_reserved and capture.reserve(reserved) != reserved:
             self._netns.write_sysctl(_RESERVED, capture.reserve(reserved))
@@ -60,6 +58,16 @@ class Preparation:
             self._seen_reserved = reserved
         has_ipv6 = now.get(_IPV6_OFF) == _OFF
         return made + self._way_back.ensure(self._netns, BOTH if has_ipv6 else BOTH[:1])
+
+    def _switch_on(self, name: str) -> bool:
+        """Whether it is on now: IPv6 may be none of this namespace's, whatever could be read."""
+        try:
+            self._netns.write_sysctl(name, _ON)
+        except FileNotFoundError:
+            if not name.startswith("net.ipv6."):
+                raise
+            return False
+        return True
 
     def undo(self) -> None:
         """Leave the namespace as it was. Where it is being taken down, there is nothing to undo."""
