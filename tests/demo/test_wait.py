@@ -1,9 +1,12 @@
+import json
 import subprocess
+import time
+from ipaddress import ip_address
 
 import pytest
 
 from ztunnel.demo import run, wait
-from ztunnel.demo.cluster import Node
+from ztunnel.demo.cluster import Node, Pod
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.operate import Laboratory
 
@@ -35,3 +38,38 @@ def test_a_proxy_that_answers_is_ready(plain: Laboratory) -> None:
         assert plain.survey().nodes[0].proxy == "ready"
         plain.kill_node("node-1")
         assert run.processes(cgroup) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "known"),
+    [
+        ({"state": "Up", "addresses": ["10.244.1.2"]}, True),
+        ({"state": "Pending", "reason": "x"}, True),
+        ({"state": "Up", "addresses": ["10.244.1.9"]}, False),  # the one before it
+        ({}, False),
+    ],
+)
+def test_a_pod_is_waited_for_until_its_node_knows_it(plain: Laboratory, state: dict, known: bool) -> None:
+    dump = json.dumps({"workloadState": {"Kubernetes//Pod/shop/a": state} if state else {}})
+    serve = (
+        "import http.server\n"
+        "class Dump(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        f"        self.send_response(200); self.end_headers(); self.wfile.write({dump.encode()!r})\n"
+        "http.server.HTTPServer(('127.0.0.1', 15000), Dump).serve_forever()\n"
+    )
+    node = Node("node-1", 1)
+    pod = Pod("shop", "a", "uid", node, (ip_address("10.244.1.2"),), (), {}, {})
+    begun = time.monotonic()
+    wait.until_known(plain.names, [pod])  # no proxy runs
+    assert time.monotonic() - begun < 1
+    cgroup = plain.names.proxy_cgroup("node-1")
+    join = 'echo 0 > "$0/cgroup.procs"; exec nsenter --net="$1" python3 -c "$2"'
+    command = ["sh", "-c", join, cgroup, plain.names.netns(plain.names.node("node-1")), serve]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL):
+        while not run.processes(cgroup):
+            assert time.monotonic() - begun < 20
+        begun = time.monotonic()
+        wait.until_known(plain.names, [pod])
+        assert (time.monotonic() - begun < wait.KNOWN_SECONDS) is known
+        plain.kill_node("node-1")

@@ -222,6 +222,17 @@ def test_a_pod_that_takes_a_port_of_ours_is_said_to_be_pending_and_taken_in_once
     enrolled(mesh, "node-1", 2)
 
 
+def test_no_process_of_a_new_pod_runs_before_it_is_in_the_mesh(mesh: Mesh) -> None:
+    text = lab.pod("shop/eager", "node-2").replace(
+        "{name: main,", "{name: main, command: [sh, -c, 'date -u +%Y-%m-%dT%H:%M:%S.%6NZ; sleep 60'],"
+    )
+    mesh.apply(text)
+    begun = wait_until(lambda: mesh.laboratory.pod_log("shop/eager").partition("\n")[0], "it has begun")
+    enrolled_at = mesh.find_lines("node-2", message="pod enrolled", pod="shop/eager")[0]["text"][:27]
+    assert enrolled_at < begun
+    mesh.apply(text, delete=True)
+
+
 def test_nothing_unexpected_was_logged(mesh: Mesh) -> None:
     for node in ("node-1", "node-2"):
         assert "Traceback" not in mesh.laboratory.node_log(node)

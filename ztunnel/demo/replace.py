@@ -21,6 +21,7 @@ from ztunnel.demo.proxy_rules import hosts, rules
 from ztunnel.demo.publish import write_hosts
 from ztunnel.demo.readiness import judged, undecided
 from ztunnel.demo.store import remove_files, write_objects
+from ztunnel.demo.survey import asks_for_mesh
 
 Children = list[subprocess.Popen[bytes]]
 
@@ -65,7 +66,7 @@ def _change(names: Names, before: _State, after: _State, change: Difference, chi
     if change.pods_new or change.nodes_new:
         build.build(names, old, new, change)
     _publish(names, kept, after)
-    started = _start(names, change.nodes_new, change.pods_new, children)
+    started = _start(names, (change.nodes_new, change.pods_new), after[0], children)
     verdicts = probe(names, new.pods, started)
     if verdicts:
         _decide(names, after[0], verdicts)
@@ -80,10 +81,12 @@ def _publish(names: Names, kept: Objects, state: _State) -> None:
 
 
 def _start(
-    names: Names, nodes: tuple[Node, ...], pods: tuple[Pod, ...], children: Children
+    names: Names, fresh: tuple[tuple[Node, ...], tuple[Pod, ...]], objects: Objects, children: Children
 ) -> list[run.Started]:
+    nodes, pods = fresh
     if not names.plain.exists():
         start_proxies(names, nodes, children)
+        wait.until_known(names, [pod for pod in pods if asks_for_mesh(pod, objects)])
     started = [each for pod in pods for each in run.start_pod(names, pod)]
     children += [each.process for each in started]
     wait.until_listening(names, started)
@@ -133,7 +136,7 @@ def _undo(
         if back.nodes_new or back.pods_new:
             build.build(names, stayed, old, back)
         _publish(names, {}, before)
-        _start(names, back.nodes_new, back.pods_new, children)
+        _start(names, (back.nodes_new, back.pods_new), before[0], children)
     except LaboratoryFailed as again:
         raise LaboratoryFailed(
             f"{error}\nand what was before cannot be brought back: {again}\n`demo down` removes all of it"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ztunnel.demo import run
-from ztunnel.demo.cluster import Node
+from ztunnel.demo.call import get
+from ztunnel.demo.cluster import Node, Pod
 from ztunnel.demo.echo import LISTENING
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.names import Names
@@ -19,6 +22,10 @@ _READY_SECONDS = (
 )
 _LISTENING_SECONDS = 5.0
 _GONE_SECONDS = 10.0
+KNOWN_SECONDS = 3.0
+"""A change of manifests is in force after half a second, on a busy machine later."""
+
+_ADMIN_PORT = 15000
 DRAIN_SECONDS = 60.0
 """For a node proxy that was told to end: it drains, and may be told to take its time."""
 
@@ -58,6 +65,32 @@ def until_listening(names: Names, started: Sequence[run.Started]) -> None:
             if each.process.poll() is not None or time.monotonic() > deadline:
                 raise LaboratoryFailed(f"{each.pod.full_name} does not start; {_tail(log)}")
             time.sleep(_PAUSE_SECONDS)
+
+
+def until_known(names: Names, pods: Sequence[Pod]) -> None:
+    """Return when the proxy of each pod's node has enrolled it, or refuses it: as on a node whose CNI plugin
+    sees to it, no process of a pod runs before. Where a proxy does not run, or takes longer than some
+    seconds, the pods are on their own."""
+    deadline = time.monotonic() + KNOWN_SECONDS
+    for pod in pods:
+        while run.processes(names.proxy_cgroup(pod.node.name)) and not _is_known(names, pod):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _is_known(names: Names, pod: Pod) -> bool:
+    try:
+        _, text = get(names.netns(names.node(pod.node.name)), _ADMIN_PORT, "/config_dump")
+        states = json.loads(text)["workloadState"]
+    except (LaboratoryFailed, ValueError, KeyError):
+        return False
+    found: dict[str, Any] = next(
+        (state for uid, state in states.items() if uid.endswith(f"/Pod/{pod.full_name}")), {}
+    )
+    # One of the same name that has just gone has other addresses.
+    own = {str(ip) for ip in pod.addresses}
+    return found.get("state") == "Pending" or bool(own & set(found.get("addresses", ())))
 
 
 def until_gone(cgroup: Path, seconds: float = _GONE_SECONDS) -> None:
