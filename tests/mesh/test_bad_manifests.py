@@ -140,10 +140,14 @@ def test_a_good_deny_beside_a_faulty_one_counts_at_once(mesh: Mesh, folder: Path
     assert mesh.call("shop/caller", target, 8080).answers()
     (folder / "good.yml").write_text(lab.policy("shop/urgent", "DENY", "[{}]"))
     wait_until(lambda: mesh.call("shop/caller", target, 8080).refused, "the DENY counts")
-    taken = wait_until(
-        lambda: [one for one in mesh.lines("node-2") if "manifests taken over" in one["text"]], "it is told"
+    wait_until(
+        lambda: [
+            one
+            for one in mesh.lines("node-2")
+            if one["message"] == "manifests taken over" and "AuthorizationPolicy shop/urgent" in one["text"]
+        ],
+        "it is told",
     )
-    assert "AuthorizationPolicy shop/urgent" in taken[-1]["text"]
     assert readiness(mesh, "node-2")[0] == 200
     (folder / "good.yml").unlink()
     wait_until(lambda: mesh.call("shop/caller", target, 8080).answers(), "it is gone")
