@@ -162,3 +162,12 @@ def test_a_circle_is_found() -> None:
     a, b, c, d = (Path(name) for name in "abcd")
     assert circles({a: {b}, b: {c}, c: {a}, d: {a}}) == [{a, b, c}]
     assert circles({a: {b}, b: {c}, c: set(), d: {a}}) == []
+
+
+TOLD = sorted([HOUSE / "THREAT_MODEL.md", HOUSE / "ARCHITECTURE.md", *(HOUSE / "docs").glob("*.md")])
+
+
+@pytest.mark.parametrize("path", TOLD, ids=relative)
+def test_what_a_document_names_is_there(path: Path) -> None:
+    named = re.findall(r"`((?:tests|bpf|ztunnel|bench)/[\w/.-]+)`", path.read_text())
+    assert not [name for name in named if not (HOUSE / name).exists()]
