@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ztunnel.errors import ConnectionFailed
 from ztunnel.flow.flow import Counts
 from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.frame import Code
+from ztunnel.hbone.hold import TunnelSession
 from ztunnel.hbone.join import Tunnel
-
-if TYPE_CHECKING:
-    from ztunnel.hbone.carry import Session
 
 OnEnd = Callable[[ConnectionFailed | None], None]
 
@@ -33,7 +30,7 @@ class IncomingTunnel(Tunnel):
 
     __slots__ = ("_on_end", "cancelled", "headers")
 
-    def __init__(self, session: Session, untrusted: Fields) -> None:
+    def __init__(self, session: TunnelSession, untrusted: Fields) -> None:
         super().__init__(session, opener=False)
         self.headers = untrusted
         self.cancelled: Callable[[], None] = _nobody

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from errno import EHOSTUNREACH
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ztunnel.errors import Busy, ConnectionFailed, HandshakeFailed
 from ztunnel.flow.flow import Counts
@@ -12,10 +12,8 @@ from ztunnel.flow.linger import close_with_reset, give_up_when_stalled
 from ztunnel.flow.timers import Timer
 from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.frame import Code, code_name
+from ztunnel.hbone.hold import TunnelSession
 from ztunnel.hbone.join import Tunnel
-
-if TYPE_CHECKING:
-    from ztunnel.hbone.carry import Session
 
 _OK = b"200"
 
@@ -48,7 +46,7 @@ class OutgoingTunnel(Tunnel):
 
     __slots__ = ("_receiver", "_timer")
 
-    def __init__(self, session: Session, receiver: TunnelEvents) -> None:
+    def __init__(self, session: TunnelSession, receiver: TunnelEvents) -> None:
         super().__init__(session, opener=True)
         self._receiver = receiver
         self._timer: Timer | None = None

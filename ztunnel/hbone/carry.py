@@ -25,6 +25,7 @@ from ztunnel.hbone.ask import OutgoingTunnel, TunnelEvents
 from ztunnel.hbone.connection import H2Connection
 from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.frame import HEADER_BYTES, MAX_STREAM_ID, Code, code_name, push_goaway, push_ping
+from ztunnel.hbone.hold import TunnelSession
 from ztunnel.hbone.join import Tunnel
 from ztunnel.hbone.limits import Ledger, Role
 from ztunnel.hbone.link import TlsLink
@@ -46,7 +47,7 @@ OnSessionEnd = Callable[["Session", ConnectionFailed | None], None]
 OnRequest = Callable[[IncomingTunnel], None]
 
 
-class Session:
+class Session(TunnelSession):
     """One HBONE session. It owns the link's socket, and everything is done on the engine's thread.
 
     Attributes:
@@ -74,7 +75,7 @@ class Session:
         self.ledger = ledger
         self.tls = link.tls
         self.tunnels: set[Tunnel] = set()
-        self.waiting: set[Tunnel] = set()
+        self.waiting = set()
         self.idle_since: float | None = engine.now
         self.read_bytes = 0
         self.reads = 1
@@ -290,8 +291,8 @@ class Session:
 
     # What tunnels ask for.
 
-    def left(self, tunnel: Tunnel) -> None:
-        """A tunnel has ended."""
+    def left(self, tunnel: Stream) -> None:
+        assert isinstance(tunnel, Tunnel)
         self.tunnels.discard(tunnel)
         if self._slowed and not tunnel.started and isinstance(tunnel, IncomingTunnel):
             self._slowed.remove(tunnel)  # at most as many as streams may be open
@@ -315,7 +316,7 @@ class Session:
 
     def _resume_waiting(self) -> None:
         for tunnel in list(self.waiting):
-            tunnel.resume()
+            tunnel.on_window()
 
     # Time.
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 import socket
 from functools import partial
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
-from typing import TYPE_CHECKING
 
 from ztunnel.errors import ConnectionFailed, Unreachable
 from ztunnel.flow.buffer import Backlog
@@ -28,10 +27,8 @@ from ztunnel.flow.flow import Counts
 from ztunnel.flow.linger import close_with_reset, give_up_when_stalled, reset_when_sent
 from ztunnel.hbone.budget import UPDATES_PER_FRAME
 from ztunnel.hbone.frame import HEADER, HEADER_BYTES, Code, code_name
+from ztunnel.hbone.hold import TunnelSession
 from ztunnel.hbone.stream import Stream
-
-if TYPE_CHECKING:
-    from ztunnel.hbone.carry import Session
 
 GATHER_BYTES = 60_000
 """A block is written out before the next read once it holds this much: the rest has room for one read of
@@ -65,7 +62,7 @@ class Tunnel(Stream):
         "_session",
     )
 
-    def __init__(self, session: Session, opener: bool) -> None:
+    def __init__(self, session: TunnelSession, opener: bool) -> None:
         super().__init__()
         self._session = session
         self._pipe = session.pipe

@@ -1,0 +1,33 @@
+"""What a tunnel holds of its session: less than the session, which knows all kinds of tunnels (`carry`).
+
+A class and not a Protocol, because each message of a tunnel passes here: compiled, its attributes are quick.
+"""
+
+from __future__ import annotations
+
+from ztunnel.flow.engine import Engine
+from ztunnel.hbone.connection import H2Connection
+from ztunnel.hbone.limits import Ledger
+from ztunnel.hbone.relay import Pipe
+from ztunnel.hbone.stream import Stream
+
+
+class TunnelSession:
+    """A session as its tunnels see it.
+
+    Attributes:
+        waiting: those that have bytes to send and may not; `on_window` is called when they may.
+        read_bytes, reads: how much to read from an application at once, and how often per wake-up.
+    """
+
+    engine: Engine
+    ledger: Ledger
+    pipe: Pipe
+    h2: H2Connection
+    waiting: set[Stream]
+    read_bytes: int
+    reads: int
+
+    def left(self, tunnel: Stream) -> None:
+        """A tunnel has ended."""
+        raise NotImplementedError
