@@ -288,12 +288,17 @@ def test_who_waits_in_a_pod_that_goes_is_refused(case: Case) -> None:
     assert "served no more" in case.lines[0]
 
 
-def test_a_namespace_that_takes_nothing_ends_the_call_all_the_same(case: Case) -> None:
+def test_what_cannot_be_sent_now_is_sent_later(case: Case, clock: Clock) -> None:
     case.raw.broken = True
     case.desk.publish(FAR.unhealthy())
-    case.call("10.96.0.1:80")
+    held = case.call("10.96.0.1:80")
     assert len(case.desk.calls) == 0
     assert len(case.lines) == 1
+    case.raw.broken = False
+    for _ in range(3):
+        clock.move(1.1)
+        drive(case.engine)
+    assert case.raw.sent == [answer(held.syn, errno.ECONNREFUSED)]
 
 
 def test_a_pod_may_have_so_many_that_wait(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import platform
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 _NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}.get(
@@ -163,8 +164,9 @@ def _error(what: str) -> OSError:
     return OSError(code, f"bpf {what}: {os.strerror(code)}")
 
 
+@cache
 def possible_cpus(listing: str = "/sys/devices/system/cpu/possible") -> int:
-    """How many values a per-CPU map has."""
+    """How many values a per-CPU map has; read once, for when no descriptor is left."""
     last = Path(listing).read_text().strip().split(",")[-1].split("-")[-1]
     return int(last) + 1
 

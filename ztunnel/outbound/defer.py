@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from functools import partial
 from select import EPOLLIN
 from typing import Protocol
 
@@ -163,7 +163,12 @@ class Connects:
         """Send what makes it fail. One that was sent on may be about to be accepted: it is reset then."""
         if not deferred.sent:
             self.take(deferred.held.caller)
-            self._inject(deferred, answer(deferred.held.syn, error))
+            self._answer(deferred, answer(deferred.held.syn, error))
+
+    def _answer(self, deferred: Deferred, packet: bytes, left: int = _MOST_SENT) -> None:
+        """Where it cannot be sent now (no descriptor is left), it is tried again: somebody waits for it."""
+        if not self._inject(deferred, packet) and left:
+            self._engine.after(_AGAIN_SECONDS, partial(self._answer, deferred, packet, left - 1))
 
     def _look(self) -> None:
         """Send again what was not accepted."""
@@ -180,14 +185,18 @@ class Connects:
             self._looks = True
             self._engine.after(_AGAIN_SECONDS, self._look)
 
-    def _inject(self, deferred: Deferred, packet: bytes) -> None:
-        """Where the namespace takes nothing any more, nobody waits in it."""
-        if not self._closed:
-            moved, self._moved = self._moved, self._moves()
-            if moved != self._moved:
-                self._injector.close()  # it makes new sockets
-            with suppress(OSError):
-                self._injector.send(packet, ip_text(deferred.held.peer.ip))
+    def _inject(self, deferred: Deferred, packet: bytes) -> bool:
+        """Whether the pod's kernel has taken it, or nobody waits in the pod any more."""
+        if self._closed:
+            return True
+        moved, self._moved = self._moved, self._moves()
+        if moved != self._moved:
+            self._injector.close()  # it makes new sockets
+        try:
+            self._injector.send(packet, ip_text(deferred.held.peer.ip))
+        except OSError:
+            return False
+        return True
 
 
 class Joining:
