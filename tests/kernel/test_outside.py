@@ -101,10 +101,6 @@ def without_a_lease(caller: Caller) -> None:
     caller.redirection.end_lease()
 
 
-def with_a_lease_that_has_run_out(caller: Caller) -> None:
-    caller.redirection.renew_lease(time.monotonic_ns() - 2_100_000_000)
-
-
 def while_not_all_is_known(caller: Caller) -> None:
     caller.redirection.addresses.known(False)
 
@@ -116,7 +112,7 @@ def to_an_address_of_the_mesh(caller: Caller) -> None:
 @pytest.mark.parametrize("host", [B, B6, f"::ffff:{B}"], ids=["v4", "v6", "mapped"])
 @pytest.mark.parametrize(
     "change",
-    [without_a_lease, with_a_lease_that_has_run_out, while_not_all_is_known, to_an_address_of_the_mesh],
+    [without_a_lease, while_not_all_is_known, to_an_address_of_the_mesh],
     ids=lambda it: it.__name__,
 )
 def test_it_is_captured(caller: Caller, change, host: str) -> None:
@@ -127,6 +123,18 @@ def test_it_is_captured(caller: Caller, change, host: str) -> None:
     with pytest.raises(ConnectionRefusedError):
         caller.kernel.connect(caller.a.netns, host, 8080)
     assert caller.kernel.count("connect_outside") == 0
+
+
+@pytest.mark.parametrize("host", [B, B6, f"::ffff:{B}"], ids=["v4", "v6", "mapped"])
+def test_while_the_proxy_stands_still_it_is_refused(caller: Caller, host: str) -> None:
+    app = caller.kernel.listen(caller.kernel.lab.b, 8080)
+    caller.redirection.renew_lease(time.monotonic_ns() - 2_100_000_000)
+    with pytest.raises(ConnectionRefusedError):
+        caller.kernel.connect(caller.a.netns, host, 8080)
+    assert caller.kernel.count("connect_outside") == 0
+    caller.redirection.renew_lease(time.monotonic_ns())
+    caller.kernel.connect(caller.a.netns, host, 8080)
+    caller.kernel.accept(app)
 
 
 def test_an_address_that_leaves_the_mesh_counts_for_the_next_call(caller: Caller) -> None:
