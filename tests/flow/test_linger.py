@@ -9,7 +9,8 @@ import pytest
 
 from tests.flow.driving import Clock, drive, read
 from ztunnel.flow.engine import Engine
-from ztunnel.flow.linger import STALLED_SECONDS, close_with_reset, give_up_when_stalled, reset_when_sent
+from ztunnel.flow.expire import STALLED_SECONDS
+from ztunnel.flow.linger import close_with_reset, reset_when_sent
 
 Pair = Callable[[], tuple[socket.socket, socket.socket]]
 
@@ -80,30 +81,3 @@ def test_what_is_no_tcp_socket_is_closed(engine: Engine) -> None:
     reset_when_sent(engine, near)
     assert is_closed(near)
     far.close()
-
-
-def test_what_moves_is_not_given_up_and_what_stands_still_is(engine: Engine, clock: Clock) -> None:
-    moved, given_up = [0], []
-    give_up_when_stalled(engine, lambda: moved[0], lambda: given_up.append(1))
-    for _ in range(3):
-        moved[0] += 1
-        clock.move(STALLED_SECONDS)
-        drive(engine)
-        assert given_up == []
-    clock.move(STALLED_SECONDS)
-    drive(engine)
-    assert given_up == [1]
-    clock.move(10 * STALLED_SECONDS)
-    drive(engine)
-    assert given_up == [1]
-
-
-@pytest.mark.parametrize("before", [0, -1])
-def test_what_is_over_is_not_given_up(engine: Engine, clock: Clock, before: int) -> None:
-    moved, given_up = [before], []
-    give_up_when_stalled(engine, lambda: moved[0], lambda: given_up.append(1))
-    moved[0] = -1
-    clock.move(STALLED_SECONDS)
-    drive(engine)
-    assert given_up == []
-    assert engine.next_timer == float("inf")

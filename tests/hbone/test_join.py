@@ -11,7 +11,8 @@ import pytest
 from tests.flow.driving import read
 from tests.hbone.peers import Lab
 from ztunnel.errors import Denied, Unreachable
-from ztunnel.flow.linger import STALLED_SECONDS, close_with_reset
+from ztunnel.flow.expire import STALLED_SECONDS
+from ztunnel.flow.linger import close_with_reset
 
 SIOCOUTQ = 0x5411
 """What a socket's kernel has not sent, or of which it does not know that it arrived."""

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 
 from ztunnel.flow.buffer import Block, Blocks
+from ztunnel.flow.expire import LastWords
 from ztunnel.flow.forget import TimeWait
 from ztunnel.flow.probe import HalfClosed
 from ztunnel.flow.timers import Timer, Timers
@@ -46,6 +47,7 @@ class Engine:
         inbox, plain: memory for what a callback reads and decrypts; empty again when the callback returns.
         half_closed: sockets that flows only write to any more.
         time_wait: connections to applications, of which nothing is to stay.
+        last_words: sockets of flows that are over but for last bytes.
     """
 
     def __init__(self, on_bug: Bug, clock: Callable[[], float] = time.monotonic) -> None:
@@ -70,6 +72,7 @@ class Engine:
         self.plain = Block()
         self.half_closed = HalfClosed(self.after)
         self.time_wait = TimeWait(self.after)
+        self.last_words = LastWords(self.after)
 
     def close(self) -> None:
         """Let go of the epoll set. Descriptors still watched stay open: they are their flows' to close."""
@@ -112,6 +115,7 @@ class Engine:
         """A flow has ended at this socket: nothing is to be done for it any more."""
         self.half_closed.discard(sock)
         self.time_wait.drop(sock)
+        self.last_words.discard(sock)
 
     def at_round_end(self, callback: Callable[[], None]) -> None:
         """Call back once, when everything that is ready in this round has been handled."""

@@ -11,18 +11,15 @@ import contextlib
 import fcntl
 import socket
 import struct
-from collections.abc import Callable
 
 from ztunnel.flow.engine import Engine
+from ztunnel.flow.expire import STALLED_SECONDS
 from ztunnel.flow.timers import Timer
 
 _RESET = struct.pack("ii", 1, 0)
 _SIOCOUTQNSD = 0x894B  # linux/sockios.h: bytes that have not left
 _COUNT = struct.Struct("=i")
 _FIRST_LOOK_SECONDS, _LAST_LOOK_SECONDS = 0.01, 0.5
-STALLED_SECONDS = 60.0
-"""Without a byte taken for so long, the rest is given up: tcp_fin_timeout's default, after which a kernel
-forgets a socket that nobody has."""
 
 
 def close_with_reset(sock: socket.socket) -> None:
@@ -46,22 +43,6 @@ def _unsent_bytes(sock: socket.socket) -> int:
         return int(_COUNT.unpack(fcntl.ioctl(sock.fileno(), _SIOCOUTQNSD, bytes(_COUNT.size)))[0])
     except OSError:
         return 0
-
-
-def give_up_when_stalled(engine: Engine, moved: Callable[[], int], give_up: Callable[[], None]) -> None:
-    """Last bytes wait for somebody who may never take them. `moved()` says how many bytes have found their
-    way, negative when it is over."""
-    before = moved()
-
-    def look() -> None:
-        now = moved()
-        if now == before:
-            give_up()
-        elif now >= 0:
-            give_up_when_stalled(engine, moved, give_up)
-
-    if before >= 0:
-        engine.after(STALLED_SECONDS, look)
 
 
 class _Leaving:

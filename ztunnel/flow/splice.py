@@ -26,7 +26,7 @@ from ztunnel.errors import ConnectionFailed
 from ztunnel.flow.buffer import Backlog
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
-from ztunnel.flow.linger import close_with_reset, give_up_when_stalled, reset_when_sent
+from ztunnel.flow.linger import close_with_reset, reset_when_sent
 
 __all__ = ["READ_BYTES", "OnEnd", "Splice", "close_with_reset", "splice"]
 
@@ -188,12 +188,11 @@ class Splice:
     def _break(self, end: _End) -> None:
         if not end.broken:
             end.broken = True
-            give_up_when_stalled(self._engine, self._moved, partial(self._finish, None, _RESET_NOW))
+            give_up = partial(self._finish, None, _RESET_NOW)
+            self._engine.last_words.watch(end.sock, self._moved, give_up)
 
     def _moved(self) -> int:
-        """How many bytes have found their way; negative when it is over."""
-        if self._on_end is None:
-            return -1
+        """How many bytes have found their way."""
         waiting = self._opener.backlog.held_bytes + self._target.backlog.held_bytes
         return self._counts.up + self._counts.down - waiting
 

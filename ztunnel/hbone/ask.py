@@ -8,7 +8,7 @@ from typing import Protocol
 
 from ztunnel.errors import Busy, ConnectionFailed, HandshakeFailed
 from ztunnel.flow.flow import Counts
-from ztunnel.flow.linger import close_with_reset, give_up_when_stalled
+from ztunnel.flow.linger import close_with_reset
 from ztunnel.flow.timers import Timer
 from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.frame import Code, code_name
@@ -78,7 +78,7 @@ class OutgoingTunnel(Tunnel):
         elif self.remote_closed:
             self._shut()
         if self._last_words is not None and not self._over:
-            give_up_when_stalled(self._session.engine, self._moved, self._app_gone)
+            self._session.engine.last_words.watch(app, self._moved, self._app_gone)
 
     def on_answer(self, untrusted: Fields, end: bool) -> None:
         self._stop_timer()

@@ -24,7 +24,7 @@ from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from ztunnel.errors import ConnectionFailed, Unreachable
 from ztunnel.flow.buffer import Backlog
 from ztunnel.flow.flow import Counts
-from ztunnel.flow.linger import close_with_reset, give_up_when_stalled, reset_when_sent
+from ztunnel.flow.linger import close_with_reset, reset_when_sent
 from ztunnel.hbone.budget import UPDATES_PER_FRAME
 from ztunnel.hbone.frame import HEADER, HEADER_BYTES, Code, code_name
 from ztunnel.hbone.hold import TunnelSession
@@ -240,9 +240,8 @@ class Tunnel(Stream):
             self._watch_more(READ)
 
     def _break(self) -> None:
-        if not self._broken:
-            self._broken = True
-            give_up_when_stalled(self._session.engine, self._moved, self._app_gone)
+        self._broken = True
+        self._session.engine.last_words.watch(self._app, self._moved, self._app_gone)
 
     # The peer's side.
 
@@ -337,10 +336,10 @@ class Tunnel(Stream):
         self._last_words = (error, reset)
         if self._app is not None:
             self._watch(EPOLLOUT)
-            give_up_when_stalled(self._session.engine, self._moved, self._app_gone)
+        self._session.engine.last_words.watch(self._app, self._moved, self._app_gone)
 
     def _moved(self) -> int:
-        return -1 if self._over else self._counts.up + self._counts.down
+        return self._counts.up + self._counts.down
 
     def _leave(self, closing: bool = False) -> socket.socket | None:
         """Leave the session, and let go of the socket; with `closing`, the caller closes it before the next
