@@ -27,6 +27,7 @@ MANIFESTS = (
     + lab.pod("shop/near", "node-1")
     + lab.pod("shop/far", "node-2")
     + lab.pod("shop/silent", "node-2")
+    + lab.pod("shop/slow", "node-2")
     + lab.service("shop/empty", "nobody", 80, "8080")
 )
 PODS = pytest.mark.parametrize("where", ["shop/near", "shop/far"])
@@ -98,10 +99,10 @@ def test_a_node_that_does_not_answer(mesh: Mesh) -> None:
 
 
 def test_an_application_that_does_not_wait_leaves_nothing(mesh: Mesh) -> None:
-    with mesh.filtered("shop/silent", "type filter hook input priority 0; tcp dport 15008 drop;"):
+    with mesh.filtered("shop/slow", "type filter hook input priority 0; tcp dport 15008 drop;"):
         sock = mesh.socket("shop/caller")
         sock.setblocking(False)
-        assert sock.connect_ex((mesh.address("shop/silent"), 8080)) == errno.EINPROGRESS
+        assert sock.connect_ex((mesh.address("shop/slow"), 8080)) == errno.EINPROGRESS
         own = endpoint_of(sock.getsockname())
         assert select.select([], [sock], [], 0.2)[1] == []
         sock.close()
