@@ -16,14 +16,17 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.builders import BuiltWorkload, connection
 from tests.kernel.lab import Kernel, Lab, shell
+from tests.kernel.test_attached import ALLOW
 from tests.pods.parts import NODE, A, B, Node, Scratch, node_of, port_taken
 from ztunnel.errors import ConnectionFailed
 from ztunnel.flow.drive import drive
+from ztunnel.kernel import bpf
 from ztunnel.kernel.sockets import listen_in
 from ztunnel.kernel.way_back import remove_way_back
 from ztunnel.model.connection import Connection
 from ztunnel.pods.serve import GRACE_SECONDS, LOOK_AGAIN_SECONDS, SWEEP_SECONDS, TRY_AGAIN_SECONDS
 from ztunnel.redirect.layout import ListenerKind, PodFlag
+from ztunnel.redirect.plan import SK_LOOKUP
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -112,10 +115,16 @@ async def test_a_pod_follows_its_label(kernel: Kernel, nodes: ExitStack, autojum
     assert node.log.about("pod withdrawn")
 
 
+def spares(kernel: Kernel, node: Node) -> int:
+    """Sockets that were made in advance."""
+    namespaces = (kernel.lab.a, *(network.netns for network in node.direct.pods.values()))
+    return sum(each.spares for each in namespaces)
+
+
 async def test_a_label_may_flap(kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock) -> None:
     node = made(nodes, kernel, A)
     async with node.running():
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(os.listdir("/proc/self/fd")) - spares(kernel, node)
         for _ in range(5):
             node.desk.publish(A.plain())
             await wait_all_tasks_blocked()
@@ -126,8 +135,7 @@ async def test_a_label_may_flap(kernel: Kernel, nodes: ExitStack, autojump_clock
             assert is_served(kernel, node)
         await trio.sleep(3 * GRACE_SECONDS)
         assert is_served(kernel, node)
-        spares = sum(network.netns.spares for network in node.direct.pods.values())
-        assert len(os.listdir("/proc/self/fd")) == before + spares
+        assert len(os.listdir("/proc/self/fd")) - spares(kernel, node) == before
         assert not node.log.about("pending")
 
 
@@ -540,6 +548,24 @@ async def test_what_the_kernel_has_lost_of_a_pod_it_is_told_again(
         assert repairs(node) == {what: 1}
         await sweep()
         assert repairs(node) == {what: 1}
+
+
+async def test_another_program_in_a_pods_namespace_is_named_once(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    node = made(nodes, kernel, A)
+    other = bpf.prog_load(bpf.Program("tubular", SK_LOOKUP.kind, SK_LOOKUP.hook, ALLOW))
+    async with node.running():
+        link = bpf.link_create(other, kernel.lab.a.fileno(), SK_LOOKUP.hook)
+        await sweep()
+        await sweep()
+        assert len(node.log.about("another program")) == 1
+        (text,) = node.pods.dump()[A.uid]["otherPrograms"]
+        assert "(tubular, loaded by uid 0) runs after ours on sk_lookup: it may drop plaintext" in text
+        bpf.close(link)
+        await sweep()
+        assert "otherPrograms" not in node.pods.dump()[A.uid]
+    bpf.close(other)
 
 
 async def test_a_port_that_is_taken_at_once_keeps_the_pod_captured_and_is_said(

@@ -60,6 +60,7 @@ class Held:
         grace: ends the time for which it still answers after it was removed.
         stale: whether something has changed in its namespace since `look`.
         trouble: what is not as it has to be and could not be repaired.
+        others: programs of others in its namespace that make a difference to us.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Held:
         self._stirred = stirred
         self.stale = False
         self.trouble = ""
+        self.others: list[str] = []
         self.enrolled = enrolled
         self.path = path
         self.identity: SpiffeId | None = None
@@ -155,6 +157,7 @@ class Held:
         made += self._relisten(listening)
         if self.enrolled.serving:
             made += remind(self._ways.outbound.redirection, self.enrolled)
+            self.others = self._ways.outbound.redirection.neighbours(self.enrolled.network)
         return made
 
     def _relisten(self, listening: Listening) -> list[str]:
@@ -268,6 +271,7 @@ class Held:
             "state": state,
             "netns": self.path,
             **({"reason": self.trouble} if self.trouble else {}),
+            **({"otherPrograms": self.others} if self.others else {}),
             "addresses": [str(ip) for ip in self.enrolled.network.addresses],
             "connections": {"inbound": len(self._ways.inbound.live.of(self.enrolled.uid))},
         }

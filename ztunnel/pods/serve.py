@@ -280,12 +280,14 @@ class Pods:
 
     def _look(self, uid: str, held: Held) -> None:
         """See what has become of a pod's namespace, and repair what others have changed in it."""
-        held.trouble = ""
+        held.trouble, before = "", held.others
         try:
             for what in held.look(self._listening):
                 self._repairs.repaired(what, uid)
             if held is self._held.get(uid):
                 self._readdress(uid, held)
+            for text in set(held.others).difference(before):
+                self._log.warn("another program", pod=uid, reason=text)
         except (CannotEnroll, OSError) as error:
             held.trouble = f"it cannot be repaired: {error}"
 

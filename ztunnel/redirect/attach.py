@@ -19,6 +19,7 @@ from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.model.address import Endpoint, IPAddress, pack16
 from ztunnel.redirect.enforce import Addresses, Admissions, Affinities, Slots, Verdicts
 from ztunnel.redirect.exempt import CgroupRules
+from ztunnel.redirect.find import find_neighbours
 from ztunnel.redirect.forward import Forwards
 from ztunnel.redirect.layout import (
     NUMBER,
@@ -229,6 +230,11 @@ class Redirection:
         if self.forwards.attach(pod.netns, pod.uplinks, pod.forwards):
             missing.append("forward link")
         return missing
+
+    def neighbours(self, pod: PodNetwork) -> list[str]:
+        """Programs of others in the pod's namespace that make a difference to us. Raises OSError."""
+        ours = {bpf.object_id(self._sk_lookup_fd)}
+        return [each.text for each in find_neighbours(pod.netns.fileno(), [SK_LOOKUP], ours)]
 
     def enrolled(self) -> dict[int, EnrolledPod]:
         """The pods that the kernel redirects now, by cookie."""
