@@ -91,6 +91,12 @@ def test_a_pod_is_captured_and_afterwards_as_it_was(kernel: Kernel) -> None:
         netns.write_sysctl(SWITCHES[1], "0")
 
 
+def test_no_sockets_are_made_in_advance_for_a_pod_that_calls_nobody(kernel: Kernel) -> None:
+    enrolled = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+    assert enrolled.network.netns.spares == 0
+    give_back(kernel, enrolled)
+
+
 def test_a_pod_that_was_known_to_the_kernel_is_switched_off_at_its_end(kernel: Kernel) -> None:
     netns = kernel.lab.a
     first = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))

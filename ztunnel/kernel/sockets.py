@@ -107,8 +107,9 @@ def _listen(
     namespace: NetworkNamespace, address: tuple[str, int], backlog: int, options: Listening
 ) -> socket.socket:
     ipv6 = options.ipv6
-    try:
-        listener = namespace.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    try:  # with its protocol: none are made in advance for the next
+        listener = namespace.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as error:
         if not ipv6 or error.errno != errno.EAFNOSUPPORT:
             raise
