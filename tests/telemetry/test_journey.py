@@ -7,7 +7,7 @@ from dataclasses import replace
 from tests.builders import identity, service, workload
 from ztunnel.model.address import parse_endpoint
 from ztunnel.model.connection import Security
-from ztunnel.telemetry.journey import Journey
+from ztunnel.telemetry.journey import Journey, direct_journey
 from ztunnel.telemetry.labels import Reporter, tcp_labels
 
 CLIENT, SERVER, SHOP = workload("client"), workload("server"), service("shop")
@@ -43,3 +43,11 @@ def test_without_tls_no_identity_is_logged_though_labels_name_it() -> None:
 def test_a_pod_without_a_name_goes_by_its_canonical_service() -> None:
     nameless = replace(CLIENT, name="", canonical_name="canon")
     assert replace(JOURNEY, source_workload=nameless).text.startswith(' src.workload="canon" ')
+
+
+def test_on_one_node_the_kernel_proves_who_is_known_and_there_is_no_tls() -> None:
+    endpoint = parse_endpoint("10.0.0.2:80")
+    direct = direct_journey(Reporter.SOURCE, endpoint, CLIENT, SERVER, SHOP)
+    assert direct == Journey(Reporter.SOURCE, endpoint, CLIENT, SERVER, SHOP, *PROOFS)
+    gone = direct_journey(Reporter.DESTINATION, endpoint, None, SERVER, None)
+    assert (gone.source_identity, gone.destination_identity) == (None, SERVER.identity)

@@ -30,7 +30,7 @@ from ztunnel.redirect.layout import FlowRecord, LiveFlow, RecordEvent, RecordRol
 from ztunnel.state.delta import Change
 from ztunnel.state.hold import Hold
 from ztunnel.state.lookup import service_at
-from ztunnel.telemetry.journey import Journey
+from ztunnel.telemetry.journey import Journey, direct_journey
 from ztunnel.telemetry.labels import Reporter
 
 POLL_SECONDS = 15.0
@@ -264,15 +264,8 @@ class Follower:
         source: Workload | None,
         destination: Workload | None,
     ) -> Journey:
-        return Journey(
-            reporter,
-            seen.destination,
-            source,
-            destination,
-            service_at(self._hold.world, seen.asked, source.namespace if source else ""),
-            source.identity if source else None,
-            destination.identity if destination else None,
-        )
+        service = service_at(self._hold.world, seen.asked, source.namespace if source else "")
+        return direct_journey(reporter, seen.destination, source, destination, service)
 
     def _close(self, flow: KernelFlow) -> None:
         if self._live.pop(flow.key, None) is None:

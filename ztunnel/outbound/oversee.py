@@ -43,7 +43,7 @@ from ztunnel.state.balancer import shares
 from ztunnel.state.delta import Change
 from ztunnel.state.hold import Hold
 from ztunnel.state.world import World
-from ztunnel.telemetry.journey import Journey
+from ztunnel.telemetry.journey import Journey, direct_journey
 from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.report import Account, Report
 
@@ -107,16 +107,9 @@ class Pair:
         return Connection(Endpoint(peer.ip, 0), target, self.source.identity)
 
     def journey(self, reporter: Reporter) -> Journey:
-        """What to report; the kernel proves both identities, and there is no TLS."""
-        return Journey(
-            reporter,
-            self.route.endpoint,
-            self.source,
-            self.route.destination,
-            self.route.service,
-            self.source.identity,
-            self.route.destination.identity,
-        )
+        """What to report."""
+        route = self.route
+        return direct_journey(reporter, route.endpoint, self.source, route.destination, route.service)
 
 
 class DirectCall:

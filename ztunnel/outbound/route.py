@@ -12,10 +12,10 @@ from ztunnel.hbone.request import RequestHead, render_baggage
 from ztunnel.model.address import IPAddress
 from ztunnel.model.connection import Security
 from ztunnel.model.workload import Workload
-from ztunnel.outbound.decision import Outcome, ToPlain, ToTunnel
+from ztunnel.outbound.decision import Outcome, ToDirect, ToPlain, ToTunnel
 from ztunnel.redirect.layout import Recalled
 from ztunnel.state.world import World
-from ztunnel.telemetry.journey import Journey
+from ztunnel.telemetry.journey import Journey, direct_journey
 from ztunnel.telemetry.labels import Reporter
 
 _REMEMBERED = 256
@@ -128,7 +128,8 @@ def _journey(origin: Origin, outcome: Outcome) -> Journey:
     source, destination = origin.workload, outcome.destination
     if isinstance(outcome, ToPlain):
         return Journey(Reporter.SOURCE, outcome.endpoint, source, destination, outcome.service)
-    tunnelled = isinstance(outcome, ToTunnel)
+    if isinstance(outcome, ToDirect):
+        return direct_journey(Reporter.SOURCE, outcome.endpoint, source, destination, outcome.service)
     return Journey(
         Reporter.SOURCE,
         outcome.endpoint,
@@ -137,6 +138,6 @@ def _journey(origin: Origin, outcome: Outcome) -> Journey:
         outcome.service,
         origin.identity,
         outcome.destination.identity,
-        Security.MUTUAL_TLS if tunnelled else Security.UNKNOWN,
-        outcome.authority if isinstance(outcome, ToTunnel) else "",
+        Security.MUTUAL_TLS,
+        outcome.authority,
     )

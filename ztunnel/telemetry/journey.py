@@ -87,6 +87,25 @@ class Journey:
         return self.security is Security.MUTUAL_TLS
 
 
+def direct_journey(
+    reporter: Reporter,
+    endpoint: Endpoint,
+    source: Workload | None,
+    destination: Workload | None,
+    service: Service | None,
+) -> Journey:
+    """Of connections between two pods of one node: the kernel proves both identities, and there is no TLS."""
+    return Journey(
+        reporter,
+        endpoint,
+        source,
+        destination,
+        service,
+        source.identity if source else None,
+        destination.identity if destination else None,
+    )
+
+
 def _end(side: str, workload: Workload | None, identity: SpiffeId | None) -> Iterator[tuple[str, str]]:
     """By the pod's name, or its canonical service where it has none; what is not known is left out."""
     if workload is not None:
