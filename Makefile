@@ -8,6 +8,7 @@ PYTHON ?= /usr/bin/python3
 BENCH_SECONDS ?= 3
 LONG_SECONDS ?= 60
 COMPILE ?= 1
+TEST_WORKERS ?= 4
 BIN := .venv/bin
 DEV := .venv-dev/bin
 UV := .build/uv/bin/uv
@@ -33,7 +34,7 @@ test:
 	@.ci/as-root test
 	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
 	@.ci/install dev
-	@$(DEV)/python -m tests.leftovers $(DEV)/python -m pytest $(PYTEST)
+	@$(DEV)/python -m tests.leftovers $(DEV)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST)
 
 # Each pattern of a hostile peer for LONG_SECONDS, held to the stricter limits: some forty minutes, on a machine of its own.
 test-long:

@@ -333,7 +333,9 @@ def test_a_proxy_is_restarted_and_its_pods_stay(laboratory: Laboratory, text: st
 
 
 def test_a_long_lived_command_ends_with_the_laboratory(plain: Laboratory) -> None:
-    with plain.popen("caller", ["sleep", "60"]) as process:
+    with plain.popen("caller", ["sh", "-c", "echo; exec sleep 60"], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
         plain.down()
         assert process.wait() == -signal.SIGKILL
 

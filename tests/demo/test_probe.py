@@ -50,7 +50,7 @@ def test_a_pod_whose_command_has_ended_is_no_endpoint(laboratory: Laboratory) ->
         "spec: {{nodeName: node-1, containers: [{{name: x, command: [sh, -c, '{1}']}}]}}\n---\n"
     )
     laboratory.up(text.format("ends", "exit 3") + text.format("lives", "exec sleep 60"), start_nodes=False)
-    while any(pod.running for pod in laboratory.survey().pods if pod.name == "ends"):
+    while {pod.name: pod.running for pod in laboratory.survey().pods} != {"ends": False, "lives": True}:
         pass
     found = probe(laboratory.names, laboratory.cluster().pods, ())
     assert found == {Key("", "Pod", "t", "ends"): "its command has ended", Key("", "Pod", "t", "lives"): ""}
