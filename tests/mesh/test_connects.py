@@ -29,6 +29,7 @@ MANIFESTS = (
     + lab.pod("shop/silent", "node-2")
     + lab.pod("shop/slow", "node-2")
     + lab.service("shop/empty", "nobody", 80, "8080")
+    + lab.service("shop/near", "near", 80, "8080")
 )
 PODS = pytest.mark.parametrize("where", ["shop/near", "shop/far"])
 FAMILIES = pytest.mark.parametrize("family", lab.TCP_FAMILIES)
@@ -49,13 +50,20 @@ def test_nobody_listens(mesh: Mesh, where: str, family: Family) -> None:
         assert all("error" in line for line in mesh.find_lines("node-1", src_addr=call.own))
 
 
+@pytest.mark.parametrize(
+    ("service", "port"), [("empty", 80), ("near", 81)], ids=["no endpoint", "no such port"]
+)
 @FAMILIES
-def test_no_endpoint(mesh: Mesh, family: Family) -> None:
-    vip = next(ip for ip in mesh.laboratory.service("shop/empty").addresses if isinstance(ip, family))
+def test_nobody_serves(mesh: Mesh, service: str, port: int, family: Family) -> None:
+    vip = next(ip for ip in mesh.laboratory.service(f"shop/{service}").addresses if isinstance(ip, family))
     for _ in range(ROUNDS):
-        call = mesh.call("shop/caller", vip, 80)
+        call = mesh.call("shop/caller", vip, port)
         assert call.error is not None
         assert call.error.errno == errno.ECONNREFUSED
+        wait_until(lambda own=call.own: mesh.find_lines("node-1", src_addr=own), "a line")
+        assert all(
+            "no healthy upstream" in line["error"] for line in mesh.find_lines("node-1", src_addr=call.own)
+        )
 
 
 @PODS
