@@ -6,29 +6,33 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from random import Random
 
 import trio
 
-from tests.builders import BuiltWorkload, workload
+from tests.builders import BuiltWorkload, connection, workload
 from tests.flow.driving import Bugs
 from tests.inbound.parts import Desk, Signer, now
 from tests.kernel.lab import Kernel, Lab, unique
 from ztunnel.authz.enforce import LiveConnections
+from ztunnel.errors import ConnectionFailed
 from ztunnel.flow.engine import Engine
 from ztunnel.hbone.limits import Ledger
 from ztunnel.identity.rotate import Certificates
 from ztunnel.inbound.accept import Inbound
 from ztunnel.inbound.serve import Handshakes
 from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.model.connection import Connection
 from ztunnel.model.workload import SameNode
 from ztunnel.outbound.accept import Mesh, Outbound
 from ztunnel.outbound.dial import Patience, Tunnels
 from ztunnel.outbound.oversee import DirectFlows
 from ztunnel.pods.find import NamedNamespaces
 from ztunnel.pods.hold import Ways
-from ztunnel.pods.serve import Pods, Reports
+from ztunnel.pods.repair import Reports
+from ztunnel.pods.serve import Pods
 from ztunnel.redirect.attach import Redirection
 from ztunnel.telemetry.export import Log
 from ztunnel.telemetry.figures import Figures
@@ -36,6 +40,7 @@ from ztunnel.telemetry.level import Levels
 from ztunnel.telemetry.readiness import Readiness
 from ztunnel.telemetry.repairs import Repairs
 
+FWMARK = "net.ipv4.tcp_fwmark_accept"
 NODE = "n1"
 A = workload("a").on(NODE).hbone().at("10.77.0.2", "fd77::2")
 B = workload("b").on(NODE).hbone().at("10.77.0.3", "fd77::3")
@@ -162,3 +167,39 @@ class Node:
 def node_of(kernel: Kernel, *world: BuiltWorkload) -> Node:
     """Pods `a` and `b` of the laboratory."""
     return Node(kernel.redirection, f"/run/netns/{kernel.lab.name}-{{name}}", *world)
+
+
+def made(nodes: ExitStack, kernel: Kernel, *world: BuiltWorkload) -> Node:
+    node = node_of(kernel, *world)
+    nodes.callback(node.close)
+    return node
+
+
+def is_served(kernel: Kernel, node: Node, which: str = "a") -> bool:
+    """Whether a call from the pod is captured and taken up: we, who are exempt, find nobody at its port."""
+    client = kernel.socket(getattr(kernel.lab, which), "10.77.0.3")
+    try:
+        client.connect(("10.77.0.3", 9))
+    except ConnectionRefusedError:
+        return False
+    lines = len(node.desk.lines)
+    with client, kernel.lab.in_cgroup("proxy"):
+        for _ in range(100):
+            node.engine.round(0.01)
+            if len(node.desk.lines) > lines:
+                return True
+    return False
+
+
+@dataclass(eq=False)
+class Open:
+    """A live connection to a pod."""
+
+    node: Node
+    workload_uid: str
+    connection: Connection = field(default_factory=lambda: connection("10.0.0.1", "10.77.0.2:80"))
+    ended: list[ConnectionFailed] = field(default_factory=list)
+
+    def abort(self, error: ConnectionFailed) -> None:
+        self.ended.append(error)
+        self.node.desk.live.unregister(self)

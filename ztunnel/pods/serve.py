@@ -9,7 +9,6 @@ it still has.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 import trio
 
@@ -19,9 +18,7 @@ from ztunnel.model.workload import Workload
 from ztunnel.pods.enroll import (
     CannotEnroll,
     enroll,
-    let_forward,
     outside_of,
-    readdress,
     release,
     resume,
     withdraw,
@@ -30,35 +27,18 @@ from ztunnel.pods.find import NamedNamespaces
 from ztunnel.pods.hold import Held, Ways
 from ztunnel.pods.lifecycle import NO_NAMESPACE, cause_of, plan
 from ztunnel.pods.refuse import Holders, Refusals
-from ztunnel.pods.watch import LOOK_AGAIN_SECONDS, TRY_AGAIN_SECONDS, Arrivals
+from ztunnel.pods.repair import Reports, Upkeep
+from ztunnel.pods.watch import Arrivals
 from ztunnel.redirect.attach import EnrolledPod
-from ztunnel.redirect.layout import ListenerKind
 from ztunnel.state.delta import Change
 from ztunnel.state.world import World
 from ztunnel.telemetry.component import PodFigures
-from ztunnel.telemetry.export import Log
 from ztunnel.telemetry.figures import Figures, Sample
-from ztunnel.telemetry.readiness import Readiness
-from ztunnel.telemetry.repairs import Repairs
-
-__all__ = ["GRACE_SECONDS", "LOOK_AGAIN_SECONDS", "SWEEP_SECONDS", "TRY_AGAIN_SECONDS", "Pods", "Ways"]
-
-SWEEP_SECONDS = 5.0
-"""How often everything in a pod's namespace is looked at, whether the kernel has told of a change or not: of
-sysctls it tells nothing."""
 
 GRACE_SECONDS = 2.0
 """How long a pod that was removed still answers on its ports: other nodes hear of it within a second."""
 
 _READINESS = "pods"
-
-
-class Reports(NamedTuple):
-    """Where pods tell how they fare."""
-
-    log: Log
-    readiness: Readiness
-    repairs: Repairs
 
 
 class Pods:
@@ -73,10 +53,11 @@ class Pods:
         self._hold = ways.outbound.hold
         self._node = ways.outbound.mesh.node
         self._find = find
-        self._log, self._readiness, self._repairs = reports
+        self._log, self._readiness = reports.log, reports.readiness
         self._listening = listening
         self._held: dict[str, Held] = {}
         self._parting: dict[str, Held] = {}
+        self._upkeep = Upkeep(ways, reports, self._held, listening)
         self._strangers: dict[int, EnrolledPod] = {}
         self._pending: dict[str, str] = {}
         self._refusals = Refusals(self._redirection)
@@ -86,7 +67,6 @@ class Pods:
         with current() as home:
             self._home = home.cookie
         self._stopping = False
-        self._look_at = 0.0
         self._stirred = trio.Event()
         self._figures: PodFigures | None = None
         self._hold.subscribe(self._changed)
@@ -191,7 +171,7 @@ class Pods:
             await self._name_holder(wanted[uid], port)
             await trio.lowlevel.checkpoint()
         self._settle_refusals(wanted)
-        await self._refresh(wanted)
+        self._pending.update(await self._upkeep.refresh(wanted, self._parting))
         self._let_go()
         self._withdraw_strangers(wanted)
         self._tell()
@@ -258,60 +238,6 @@ class Pods:
 
     def _stir(self) -> None:
         self._stirred.set()
-
-    async def _refresh(self, wanted: Mapping[str, Workload]) -> None:
-        """What may change while a pod stays: its account, and its addresses."""
-        for uid, held in self._held.items():
-            workload = wanted.get(uid)
-            if workload is not None and workload.identity != held.identity:
-                held.want(workload.identity)
-                self._ways.handshakes.drain(uid)
-            if workload is not None and workload.forwards != held.enrolled.network.forwards:
-                self._let_forward(uid, held, workload.forwards)
-        now = trio.current_time()
-        sweep = now >= self._look_at
-        if sweep:
-            self._look_at = now + SWEEP_SECONDS
-        for uid, held in (*self._held.items(), *self._parting.items()):
-            if sweep or held.stale or held.trouble:
-                self._look(uid, held)
-                await trio.lowlevel.checkpoint()
-        self._pending.update((uid, held.trouble) for uid, held in self._held.items() if held.trouble)
-
-    def _look(self, uid: str, held: Held) -> None:
-        """See what has become of a pod's namespace, and repair what others have changed in it."""
-        held.trouble, before = "", held.others
-        try:
-            for what in held.look(self._listening):
-                self._repairs.repaired(what, uid)
-            if held is self._held.get(uid):
-                self._readdress(uid, held)
-            for text in set(held.others).difference(before):
-                self._log.warn("another program", pod=uid, reason=text)
-        except (CannotEnroll, OSError) as error:
-            held.trouble = f"it cannot be repaired: {error}"
-
-    def _let_forward(self, uid: str, held: Held, forwards: bool) -> None:
-        try:
-            let_forward(self._redirection, held.enrolled, forwards)
-        except OSError as error:
-            self._pending[uid] = f"what it forwards cannot be left alone, or not any more: {error}"
-            return
-        self._networks[uid] = held.enrolled.network
-        self._log.info("pod forwards", pod=uid, allowed=forwards)
-
-    def _readdress(self, uid: str, held: Held) -> None:
-        before = held.enrolled.network
-        gone = readdress(self._redirection, held.enrolled)
-        network = held.enrolled.network
-        if network is before:
-            return
-        others = (each.enrolled.network for each in self._held.values() if each is not held)
-        for ip in gone.difference(*(each.addresses for each in others)):
-            for kind in ListenerKind:
-                self._redirection.no_listener(ip, kind)
-        self._networks[uid] = network
-        self._log.info("pod readdressed", pod=uid, addresses=", ".join(map(str, network.addresses)))
 
     # Removing.
 

@@ -41,7 +41,9 @@ from ztunnel.outbound.observe import OutsideCalls
 from ztunnel.outbound.oversee import DirectFlows
 from ztunnel.outbound.teach import MeshAddresses
 from ztunnel.pods.find import NamedNamespaces
-from ztunnel.pods.serve import Pods, Reports, Ways
+from ztunnel.pods.hold import Ways
+from ztunnel.pods.repair import Reports
+from ztunnel.pods.serve import Pods
 from ztunnel.redirect.attach import Redirection
 from ztunnel.redirect.exempt import IN_ROOT, Exemption
 from ztunnel.redirect.load import ensure_loaded, try_lock
