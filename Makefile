@@ -6,6 +6,7 @@
 SHELL := /bin/bash
 PYTHON ?= /usr/bin/python3
 BENCH_SECONDS ?= 3
+PORTS_SECONDS ?= 120
 LONG_SECONDS ?= 60
 COMPILE ?= 1
 TEST_WORKERS ?= 4
@@ -18,17 +19,17 @@ BPF_SOURCES = $(shell find bpf -name '*.[ch]')
 
 export PYTHON COMPILE
 
-.PHONY: help demo test test-long bench lint clean install lock
+.PHONY: help demo test test-long bench bench-ports lint clean install lock
 
 help:
-	@echo "make demo | test | test-long | bench | lint | clean"
+	@echo "make demo | test | test-long | bench | bench-ports | lint | clean"
 
 demo:
 	@.ci/as-root demo
 	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
 	@$(BIN)/ztunnel demo run $(if $(KEEP),--keep)
 
-test test-long bench: export ZTUNNEL_PROGRAM = $(CURDIR)/$(BIN)/ztunnel
+test test-long bench bench-ports: export ZTUNNEL_PROGRAM = $(CURDIR)/$(BIN)/ztunnel
 
 test:
 	@.ci/as-root test
@@ -48,6 +49,13 @@ bench:
 	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
 	@.ci/install dev
 	@$(DEV)/python -m tests.leftovers $(DEV)/python -m bench --seconds $(BENCH_SECONDS)
+
+# Many new connections a second from one pod, for PORTS_SECONDS, and what an unrelated pair of pods feels.
+bench-ports:
+	@.ci/as-root bench-ports
+	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
+	@.ci/install dev
+	@$(DEV)/python -m tests.leftovers $(DEV)/python -m bench.ports --seconds $(PORTS_SECONDS)
 
 lint:
 	@.ci/install dev
