@@ -46,15 +46,19 @@ static __always_inline bool is_bare_syn(struct __sk_buff *skb, struct tuple *flo
 	return (tcp.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && start + (tcp.words >> 4) * 4 == skb->len;
 }
 
-static __always_inline bool is_own_socket(struct __sk_buff *skb)
+/* Every packet that leaves a process of the machine passes here, and most go on after this look. What the
+ * proxy sends on, by a raw socket, does too. */
+static __always_inline bool is_connecting(struct __sk_buff *skb)
 {
-	u64 cgroup = skb_cgroup(skb);
-	return own_cgroups.lookup(&cgroup) != 0;
+	struct bpf_sock *sock = skb->sk;
+	return sock && sock->state == BPF_TCP_SYN_SENT;
 }
 
 int egress(struct __sk_buff *skb)
 {
 	u32 bytes = skb->len;
+	if (!is_connecting(skb))
+		return SEND;
 	u64 since = holds_calls();
 	if (!since || bytes < 40 || bytes > SYN_BYTES)
 		return SEND;
@@ -67,7 +71,7 @@ int egress(struct __sk_buff *skb)
 	struct held held = {};
 	caller_of(*owner, &flow, &held.caller);
 	struct destination *destination = callers.lookup(&held.caller);
-	if (!destination || is_own_socket(skb))
+	if (!destination)
 		return SEND;
 	/* Nobody will send it on: it goes where it is refused. */
 	if (!lease_holds() || !proxy_listens(&flow))

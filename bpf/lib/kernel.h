@@ -2,7 +2,6 @@
  * all. */
 
 static u64 (*socket_cookie)(void *) = (void *)46;
-static u64 (*skb_cgroup)(void *) = (void *)79;
 static u64 (*current_cgroup)(void) = (void *)80;
 static long (*release)(void *) = (void *)86;
 static u64 (*netns_cookie)(void *) = (void *)122;

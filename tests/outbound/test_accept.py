@@ -83,7 +83,6 @@ class Exemption:
 
     def __init__(self) -> None:
         self.trouble, self.look_at, self.found = "", 0.0, ""
-        self.moves = 0
         self.looks: list[float] = []
 
     def look(self, now: float) -> None:

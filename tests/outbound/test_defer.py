@@ -17,7 +17,7 @@ from ztunnel.errors import ConnectionFailed, Drained, Unreachable
 from ztunnel.flow.engine import Engine
 from ztunnel.model.address import Endpoint, OriginalDestination, PeerAddress, parse_endpoint
 from ztunnel.outbound.accept import OutboundAcceptor
-from ztunnel.outbound.defer import Connects, WaitingCalls
+from ztunnel.outbound.defer import WaitingCalls
 from ztunnel.redirect.attach import PodNetwork
 from ztunnel.redirect.held import HeldCall
 from ztunnel.redirect.layout import Recalled, push_caller
@@ -354,18 +354,3 @@ def test_a_direct_call_waits_for_the_pod_that_it_goes_to(case: Case) -> None:
 
 def test_an_error_is_a_refusal_unless_it_says_otherwise() -> None:
     assert ConnectionFailed("no").errno == errno.ECONNREFUSED
-
-
-def test_a_proxy_that_was_moved_sends_from_sockets_of_where_it_is(engine: Engine) -> None:
-    """The kernel knows what is ours by the cgroup of the socket: one of before would be held for ever."""
-    moves, raw = [0], Raw()
-    network = PodNetwork(1, Pod(raw), CLIENT.addresses[0], None, CLIENT.addresses)
-    connects = Connects(engine, network, 8, lambda: moves[0])
-    peer = PeerAddress(CLIENT.addresses[0], 40000)
-    held = HeldCall(b"a", 1, peer, False, b"", SYN)
-    connects.add(held).open(lambda opener: opener.close())
-    assert (len(raw.sent), raw.closed) == (1, False)
-    moves[0] += 1
-    connects.add(held).open(lambda opener: opener.close())
-    assert (len(raw.sent), raw.closed) == (2, True)
-    connects.close()

@@ -77,7 +77,6 @@ def test_a_process_that_is_moved_is_exempt_where_it_is_and_nowhere_else(
     exemption.look(9.0)
     assert cgroups.ids == [lab.cgroup_id("app")]
     assert told == ["own cgroup"] * 2
-    assert exemption.moves == 2
 
 
 def test_another_cgroup_of_the_same_name_is_another_one(
@@ -117,11 +116,9 @@ def test_in_the_root_cgroup_nobody_is_exempt_and_the_reason_says_what_to_do(
         assert "Move it to a cgroup of its own" in exemption.trouble
         assert cgroup.cgroup_id(cgroup.find_root()) not in cgroups.ids
         assert told == []
-        moves = exemption.moves
     finally:
         cgroup.join(lab.branches["app"])
     exemption.look(8.0)
-    assert exemption.moves > moves > 0
     assert (exemption.trouble, told) == ("", ["own cgroup"])
     assert cgroups.ids == [lab.cgroup_id("app")]
 

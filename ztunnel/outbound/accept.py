@@ -82,7 +82,7 @@ class OutboundAcceptor:
         self._uid = uid
         self._network = network
         self._routes = {4: Routes(), 6: Routes()}
-        self._connects = Connects(outbound.engine, network, _WAITING, self._moves)
+        self._connects = Connects(outbound.engine, network, _WAITING)
         outbound.takers[network.cookie] = self
 
     def let_in(self) -> None:
@@ -168,10 +168,6 @@ class OutboundAcceptor:
         except BaseException:
             call.fail(ConnectionFailed("internal error"))
             raise
-
-    def _moves(self) -> int:
-        exemption = self._outbound.exemption
-        return exemption.moves if exemption is not None else 0
 
     def _trouble(self) -> str:
         """Why this call must not be made: it may be one of our own."""

@@ -96,21 +96,11 @@ class Deferred:
             self.caller.abort(error)
 
 
-def _never() -> int:
-    """It was not moved."""
-    return 0
-
-
 class Connects:
     """The connects of one pod that wait."""
 
-    def __init__(
-        self, engine: Engine, network: PodNetwork, limit: int, moves: Callable[[], int] = _never
-    ) -> None:
-        """`moves()` counts how often this process was moved to another cgroup: the kernel knows what we send
-        by that of the socket."""
+    def __init__(self, engine: Engine, network: PodNetwork, limit: int) -> None:
         self._engine = engine
-        self._moves, self._moved = moves, moves()
         self._injector = Injector(network.netns)
         self._limit = limit
         self._waiting: dict[bytes, Deferred] = {}
@@ -189,9 +179,6 @@ class Connects:
         """Whether the pod's kernel has taken it, or nobody waits in the pod any more."""
         if self._closed:
             return True
-        moved, self._moved = self._moved, self._moves()
-        if moved != self._moved:
-            self._injector.close()  # it makes new sockets
         try:
             self._injector.send(packet, ip_text(deferred.held.peer.ip))
         except OSError:

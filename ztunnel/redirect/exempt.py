@@ -97,7 +97,6 @@ class Exemption:
     """Where this process is, and that the kernel knows it.
 
     Attributes:
-        moves: grows whenever it was found elsewhere; sockets that were made before belong to another cgroup.
         trouble: why captured calls must be refused now; empty where all is well.
         look_at: when `look` has something to do again, in monotonic seconds.
     """
@@ -113,7 +112,6 @@ class Exemption:
         self._where = b""
         self._place = ""
         self._own = 0
-        self.moves = 0
         self.trouble = ""
         self.look_at = 0.0
         try:
@@ -135,7 +133,6 @@ class Exemption:
             where = self._read()
             if self._holds(where):
                 return
-            self.moves += 1
             self._settle(where)
         except OSError as error:
             self.trouble = f"the proxy cannot exempt itself from its own redirection: {error}"
