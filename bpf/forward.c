@@ -98,7 +98,7 @@ int forward(struct nf_context *ctx)
 	struct pod *pod = enrolled.lookup(&seen.netns);
 	if (!pod)
 		return pass(FORWARD_STRANGER);
-	if (pod->flags & POD_FORWARDS)
+	if (pod->flags & (POD_FORWARDS | POD_LEAVING))
 		return pass(FORWARD_LEFT);
 	u64 device = FIELD(u64, state, STATE_IN_AT);
 	bool from_outside = device && is_uplink(seen.netns, device);

@@ -1,5 +1,6 @@
 /* A SYN arrives in an enrolled pod: a captured call of the pod and what comes from outside go to the proxy;
- * what the pod calls of itself, what is admitted and HBONE pass. */
+ * what the pod calls of itself, what is admitted and HBONE pass. A pod that leaves the mesh has only the
+ * first left: its captured calls wait for the far end, and find the proxy when that has answered. */
 
 enum { DROP = 0, PASS = 1 };
 
@@ -39,11 +40,12 @@ static __always_inline bool is_own(struct tuple *flow)
 	return here && there && *here == *there;
 }
 
-static __always_inline bool is_pending(struct tuple *flow)
+/* enum pod_flags of the pod that is called. */
+static __always_inline u32 flags_of(struct tuple *flow)
 {
 	u64 *owner = owners.lookup(&flow->destination), netns = owner ? *owner : 0;
 	struct pod *pod = enrolled.lookup(&netns);
-	return pod && pod->flags & POD_REFUSED;
+	return pod ? pod->flags : 0;
 }
 
 static __always_inline bool is_admitted(const struct admission *admission)
@@ -87,7 +89,10 @@ int sk_lookup(struct bpf_sk_lookup *ctx)
 	arriving(ctx, &flow);
 	if (is_local(&flow.destination))
 		return inbound(INBOUND_LOOPBACK, PASS);
+	u32 flags = flags_of(&flow);
 	if (ctx->protocol != TCP) {
+		if (flags & POD_LEAVING)
+			return inbound(INBOUND_LEFT, PASS);
 		if (flow.destination_port == DNS_PORT && !is_own(&flow))
 			return inbound(INBOUND_DNS, DROP);
 		return inbound(INBOUND_NOT_TCP, PASS);
@@ -95,12 +100,14 @@ int sk_lookup(struct bpf_sk_lookup *ctx)
 	if (is_captured(&flow))
 		return stands_still() ? inbound(OUTBOUND_STALE, DROP)
 				      : to_proxy(ctx, &flow, OUTBOUND, OUTBOUND_ASSIGNED);
+	if (flags & POD_LEAVING)
+		return inbound(INBOUND_LEFT, PASS);
 	struct admission *admission = admitted.lookup(&flow);
 	if (admission && admission->kind == BY_SELF)
 		return inbound(INBOUND_OWN, PASS);
 	if (flow.destination_port == DNS_PORT)
 		return inbound(INBOUND_DNS, DROP);
-	if (is_pending(&flow))
+	if (flags & POD_REFUSED)
 		return inbound(INBOUND_PENDING, DROP);
 	if (flow.destination_port == HBONE_PORT)
 		return stands_still() ? inbound(INBOUND_LAPSED, DROP) : inbound(INBOUND_HBONE, PASS);

@@ -67,7 +67,7 @@ static __always_inline enum step choose(struct bpf_sock_addr *ctx, struct intent
 
 	intent->netns = netns_cookie(ctx);
 	struct pod *pod = enrolled.lookup(&intent->netns);
-	if (!pod)
+	if (!pod || pod->flags & POD_LEAVING)
 		return leave(CONNECT_STRANGER);
 	if (own_cgroups.lookup(&cgroup))
 		return leave(CONNECT_OWN);

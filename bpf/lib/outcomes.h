@@ -66,5 +66,6 @@ enum outcome {
 	INBOUND_PENDING = 82, /* a call to it is refused */
 	/* sk_lookup, again */
 	INBOUND_LAPSED = 83, /* refused: the proxy stands still, its lease has lapsed */
+	INBOUND_LEFT = 84,   /* the pod has just left the mesh */
 	OUTCOMES = 96,
 };

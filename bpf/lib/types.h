@@ -24,8 +24,8 @@ struct tuple {
 _Static_assert(sizeof(struct tuple) == 36, "tuple");
 
 /* POD_REFUSED: nothing listens in it (yet), and nothing leaves or reaches it. POD_FORWARDS: what it only
- * forwards is left alone. */
-enum pod_flags { POD_REFUSED = 1, POD_FORWARDS = 2 };
+ * forwards is left alone. POD_LEAVING: all is left alone but calls that were captured before. */
+enum pod_flags { POD_REFUSED = 1, POD_FORWARDS = 2, POD_LEAVING = 4 };
 
 /* An enrolled pod: where the proxy listens in it. A family that it has not is all zero. */
 struct pod {

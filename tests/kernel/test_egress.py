@@ -115,6 +115,30 @@ def test_a_blocking_connect_fails_so_too(holder: Holder, own: str) -> None:
 
 
 @OWN
+def test_a_call_that_waits_while_its_pod_leaves_is_let_in(holder: Holder, own: str) -> None:
+    """Told before or not, and held by then."""
+    kernel = holder.kernel
+    client = holder.call(own)
+    kernel.redirection.leave(holder.pod)
+    held = holder.told()
+    assert kernel.redirection.held.destination(held).destination == original(*ASKED[own])
+    holder.send(held, whole(held.syn))
+    assert kernel.accept(holder.listener)[1] == end_of(held)
+    assert outcome(client) == 0
+
+
+@OWN
+def test_what_a_pod_calls_once_it_leaves_is_its_own(holder: Holder, own: str) -> None:
+    kernel = holder.kernel
+    kernel.redirection.leave(holder.pod)
+    there = kernel.listen(kernel.lab.b)
+    host = "10.77.0.3" if "." in own else "fd77::3"
+    kernel.connect(holder.pod.netns, host, there.getsockname()[1])
+    kernel.accept(there)
+    assert (kernel.count("call_held"), kernel.count("connect_stranger")) == (0, 1)
+
+
+@OWN
 def test_an_application_that_waits_no_longer_is_told_of(holder: Holder, own: str) -> None:
     client = holder.call(own)
     held = holder.told()

@@ -367,6 +367,22 @@ def test_an_admission_of_an_older_generation_is_captured(kernel: Kernel) -> None
     assert kernel.count("inbound_stale") == 1
 
 
+@pytest.mark.parametrize("host", ["10.77.0.3", "fd77::3"])
+def test_calls_to_a_pod_that_leaves_are_left_alone(kernel: Kernel, host: str) -> None:
+    pod = kernel.enroll("b")
+    kernel.proxy("b", ListenerKind.INBOUND).setblocking(False)
+    kernel.redirection.leave(pod)
+    for port in (8080, 15053):
+        app = kernel.listen(pod.netns, port)
+        kernel.connect(kernel.lab.a, host, port)
+        kernel.accept(app)
+    assert kernel.count("inbound_left") == 2
+    kernel.enroll("b")
+    kernel.redirection.renew_lease(time.monotonic_ns())
+    kernel.connect(kernel.lab.a, host, 8080)
+    assert kernel.count("inbound_captured") == 1
+
+
 def test_the_link_of_a_pod_keeps_its_id_while_it_is_enrolled_again(kernel: Kernel) -> None:
     def link() -> int:
         fd = bpf.open_pinned(kernel.settings.pins / "pods" / str(pod.cookie))

@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -486,23 +486,30 @@ class Mesh:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One call of a load: when, from where to where, and whether it was answered."""
+    """One call of a load: when, from where to where, and whether it was answered, or why not."""
 
     begun: float
     ended: float
     where: str
     to: str
     answered: bool
+    why: str = ""
 
 
 class Load:
     """Short calls to echo servers, one after the other for each pair of pods, while a `with` block lasts."""
 
-    def __init__(self, mesh: Mesh, pairs: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self, mesh: Mesh, pairs: Sequence[tuple[str, str]], families: Sequence[Family] = (IPv4Address,)
+    ) -> None:
         self.tried: list[Tried] = []
         self._stop = threading.Event()
         # Looked up once: whoever changes objects meanwhile holds a lock on them.
-        ends = [(where, mesh.netns(where), to, mesh.address(to)) for where, to in pairs]
+        ends = [
+            (where, mesh.netns(where), to, mesh.address(to, family))
+            for where, to in pairs
+            for family in families
+        ]
         self._threads = [threading.Thread(target=self._run, args=end) for end in ends]
 
     def __enter__(self) -> Load:
@@ -526,15 +533,18 @@ class Load:
 
     def _run(self, where: str, netns: str, to: str, address: str) -> None:
         said = b"x" * 2000
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with NetworkNamespace.open(netns) as there:
             while not self._stop.wait(0.002):
-                begun, answered = time.monotonic(), False
-                with (
-                    there.socket(socket.AF_INET, socket.SOCK_STREAM) as sock,
-                    suppress(OSError, AssertionError),
-                ):
+                begun, answered, why = time.monotonic(), False, ""
+                with there.socket(family, socket.SOCK_STREAM) as sock:
                     sock.settimeout(SOCKET_SECONDS)
-                    sock.connect((address, 8080))
-                    sock.sendall(said)
-                    answered = read_exactly(sock, len(said)) == said
-                self.tried.append(Tried(begun, time.monotonic(), where, to, answered))
+                    step = "connect"
+                    try:
+                        sock.connect((address, 8080))
+                        step = "carry"
+                        sock.sendall(said)
+                        answered = read_exactly(sock, len(said)) == said
+                    except (OSError, AssertionError) as error:
+                        why = f"{step}: {error!r}"
+                self.tried.append(Tried(begun, time.monotonic(), where, to, answered, why))

@@ -114,7 +114,7 @@ def test_connections_from_before_and_from_within_live_through_both_changes(mesh:
 def test_no_call_fails_while_pods_join_and_leave(mesh: Mesh) -> None:
     pairs = [("shop/caller", "fresh/two"), ("shop/caller", "fresh/one"), ("fresh/one", "shop/called")]
     pairs += [("fresh/one", "fresh/two"), ("fresh/two", "shop/caller")]
-    with Load(mesh, pairs) as load:
+    with Load(mesh, pairs, lab.TCP_FAMILIES) as load:
         for mode in ("ambient", None, "ambient", None):
             mesh.label("namespace", "fresh", {MODE: mode})
             enrolled(mesh, "node-1", 3 if mode else 2)

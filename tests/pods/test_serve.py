@@ -39,10 +39,11 @@ async def test_a_pod_follows_its_label(kernel: Kernel, nodes: ExitStack, autojum
         assert is_served(kernel, node)
         node.desk.publish(A.plain())
         await wait_all_tasks_blocked()
-        assert kernel.redirection.enrolled() == {}
+        assert kernel.redirection.enrolled()[kernel.lab.a.cookie].flags is PodFlag.LEAVING
         assert (node.state, node.direct.pods) == ({"a": "Draining"}, {})
         await trio.sleep(GRACE_SECONDS)
         await wait_all_tasks_blocked()
+        assert kernel.redirection.enrolled() == {}
         assert (node.state, node.wanted) == ({}, [])
         assert kernel.lab.a.read_sysctl(FWMARK) == "0"
     assert node.log.about("pod enrolled")
@@ -179,6 +180,20 @@ async def test_a_pod_that_could_not_be_enrolled_is_free_when_it_is_not_wanted_an
             assert node.state == {}
             assert kernel.redirection.enrolled() == {}
             kernel.connect(kernel.lab.a, "10.78.0.2", there.getsockname()[1])
+
+
+async def test_a_pod_that_is_refused_before_its_moment_is_over_stays_refused(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    node = made(nodes, kernel, A)
+    async with node.running():
+        node.desk.publish(A.plain())
+        await wait_all_tasks_blocked()
+        node.desk.publish(A.at("10.77.0.99"))
+        await wait_all_tasks_blocked()
+        await trio.sleep(GRACE_SECONDS)
+        await wait_all_tasks_blocked()
+        assert kernel.redirection.enrolled()[kernel.lab.a.cookie].flags is PodFlag.REFUSED
 
 
 async def test_a_pod_is_refused_from_the_first_moment_of_its_namespace(

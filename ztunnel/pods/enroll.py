@@ -1,12 +1,13 @@
 """Takes one pod into the mesh and gives it back: its namespace, its three listeners, the kernel's view of it.
 
 The order is what keeps it honest. Taking in: everything that a captured connection needs stands before the
-first one is captured. Giving back: capture ends first; the listeners stay for a moment, for those who have
-not heard of it yet; rule and route stay until the last connection that shows a client's address has ended.
+first one is captured. Giving back: capture ends first; the listeners stay for a moment, for calls that were
+captured before and for those who have not heard of it yet; rule and route stay until the last connection that
+shows a client's address has ended.
 
-    enroll ──> captured ── withdraw ──> answers ── close ─> quiet ── release ──> nothing of it is left
-                  ^                        │                  │
-                  └──────── resume ────────┴──────────────────┘
+    enroll ──> captured ── leave ──> answers ── withdraw, close ─> quiet ── release ──> nothing of it is left
+                  ^                     │                            │
+                  └────── resume ───────┴────────────────────────────┘
 """
 
 from __future__ import annotations
@@ -217,9 +218,15 @@ def lost_listeners(enrolled: Enrolled) -> list[str]:
     ]
 
 
+def leave(redirection: Redirection, enrolled: Enrolled) -> None:
+    """End the capture: what the pod opens from now on is its own. Its open connections are not touched, and
+    calls that are on their way to the listeners reach them. Raises OSError, and may be called again."""
+    redirection.leave(enrolled.network)
+    enrolled.serving = False
+
+
 def withdraw(redirection: Redirection, enrolled: Enrolled) -> None:
-    """End the capture: what the pod opens from now on is its own. Its open connections are not touched.
-    Raises OSError, and may be called again.
+    """The kernel knows nothing of the pod any more. Raises OSError, and may be called again.
 
     The slots of its listener are left: nobody asks for them in this namespace any more, they empty when it
     closes, and where another pod has got an address of this one they are that pod's.

@@ -220,6 +220,26 @@ class Held:
         if grace is not None:
             grace.cancel()
 
+    async def linger(self, scope: trio.CancelScope, seconds: float, is_refused: Callable[[], bool]) -> None:
+        """It was removed: for so long it still answers, unless `scope` is cancelled. Then the kernel forgets
+        it, but for one that is refused by now."""
+        with scope:
+            while True:
+                await trio.sleep(seconds)
+                if is_refused() or self._is_forgotten():
+                    break
+        if not scope.cancel_called:
+            self.stop_listening()
+            self._stirred()
+
+    def _is_forgotten(self) -> bool:
+        try:
+            withdraw(self._ways.outbound.redirection, self.enrolled)
+        except OSError as error:
+            self.trouble = f"cannot be removed: {error}"
+            return False
+        return True
+
     def stop_listening(self) -> None:
         """From now on it does not answer on our ports, and no certificate is kept for it."""
         self.go_on()
@@ -250,6 +270,8 @@ class Held:
 
     def end(self) -> None:
         """End all that is left of a pod whose namespace is gone: its connections lead nowhere."""
+        if self.grace is not None:
+            self._is_forgotten()
         self.stop_listening()
         ways, uid = self._ways, self.enrolled.uid
         gone = Drained("the pod has gone")

@@ -8,7 +8,7 @@ it still has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import trio
 
@@ -17,7 +17,9 @@ from ztunnel.kernel.sockets import DUAL_STACK, Listening
 from ztunnel.model.workload import Workload
 from ztunnel.pods.enroll import (
     CannotEnroll,
+    Enrolled,
     enroll,
+    leave,
     outside_of,
     release,
     resume,
@@ -29,7 +31,7 @@ from ztunnel.pods.lifecycle import NO_NAMESPACE, cause_of, plan
 from ztunnel.pods.refuse import Holders, Refusals
 from ztunnel.pods.repair import Reports, Upkeep
 from ztunnel.pods.watch import Arrivals
-from ztunnel.redirect.attach import EnrolledPod
+from ztunnel.redirect.attach import EnrolledPod, Redirection
 from ztunnel.state.delta import Change
 from ztunnel.state.world import World
 from ztunnel.telemetry.component import PodFigures
@@ -245,32 +247,25 @@ class Pods:
         """Give a pod back. Its new connections are its own at once."""
         held = self._held[uid]
         held.let_in()
-        if not self._uncapture(uid, held):
+        if not self._uncapture(uid, held, leave):
             return
         self._log.info("pod withdrawn", pod=uid)
         self._ways.handshakes.drain(uid)
         self._parting[uid] = held
         held.grace = trio.CancelScope()
-        graces.start_soon(self._grace, held, held.grace)
-
-    async def _grace(self, held: Held, scope: trio.CancelScope) -> None:
-        with scope:
-            await trio.sleep(GRACE_SECONDS)
-        if not scope.cancel_called:
-            held.stop_listening()
-            self._stirred.set()
+        graces.start_soon(held.linger, held.grace, GRACE_SECONDS, lambda: uid in self._refusals)
 
     def _drop(self, uid: str) -> None:
         """The pod is gone with its namespace: nothing of it can be served any more."""
         held = self._held[uid]
-        if self._uncapture(uid, held):
+        if self._uncapture(uid, held, withdraw):
             held.end()
             self._log.info("pod gone", pod=uid)
 
-    def _uncapture(self, uid: str, held: Held) -> bool:
+    def _uncapture(self, uid: str, held: Held, how: Callable[[Redirection, Enrolled], None]) -> bool:
         """Whether the kernel leaves the pod alone from now on; where it refuses, it is tried again."""
         try:
-            withdraw(self._redirection, held.enrolled)
+            how(self._redirection, held.enrolled)
         except OSError as error:
             self._pending[uid] = f"cannot be removed: {error}"
             return False

@@ -162,8 +162,9 @@ class Redirection:
             for ip in own:
                 self._maps["owners"].put(ip, key)
             self._disown_addresses(pod.cookie, frozenset(own))
-            self._maps["enrolled"].put(key, _entry(pod))
+            # A call that is captured has to find us.
             self._links.attach(pod.cookie, pod.netns.fileno())
+            self._maps["enrolled"].put(key, _entry(pod))
             self.forwards.attach(pod.netns, pod.uplinks, pod.forwards)
         except OSError:
             if fresh:
@@ -192,6 +193,14 @@ class Redirection:
         other's are refused."""
         owner = self._maps["owners"].get(pack16(ip))
         return owner is None or owner == NUMBER.pack(cookie)
+
+    def leave(self, pod: PodNetwork) -> None:
+        """Capture no new call of the pod and none to it; those that were captured before still come to its
+        listener, until it is withdrawn. Raises OSError, and may be called again."""
+        self._maps["enrolled"].put(NUMBER.pack(pod.cookie), push_pod(pod.ipv4, pod.ipv6, PodFlag.LEAVING))
+        self.forwards.release(pod.netns)
+        self.forwards.detach(pod.cookie)
+        self._verdicts.end(pod.cookie)
 
     def withdraw(self, pod: PodNetwork) -> None:
         """Stop redirecting the pod; connections that live go on. Nothing happens if it is not enrolled."""

@@ -88,6 +88,7 @@ class PodFlag(IntFlag):
     NONE = 0
     REFUSED = 1
     FORWARDS = 2
+    LEAVING = 4
 
 
 class RecordEvent(IntEnum):
@@ -172,6 +173,7 @@ class Outcome(IntEnum):
     CONNECT_PENDING = 81
     INBOUND_PENDING = 82
     INBOUND_LAPSED = 83
+    INBOUND_LEFT = 84
 
 
 @lru_cache(4096)
