@@ -18,7 +18,7 @@ from tests.kernel.lab import Kernel, Lab
 from ztunnel.flow.engine import Engine
 from ztunnel.forward.answer import Forwarding
 from ztunnel.kernel.netns import NetworkNamespace
-from ztunnel.redirect.attach import PodNetwork
+from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.telemetry.figures import Figures
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]

@@ -26,8 +26,9 @@ from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import listen_nowhere
 from ztunnel.model.address import Endpoint, OriginalDestination, parse_ip
 from ztunnel.redirect import load
-from ztunnel.redirect.attach import PodNetwork, Redirection
+from ztunnel.redirect.attach import Redirection
 from ztunnel.redirect.capture import LISTENER_PORTS
+from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.layout import ListenerKind, Recalled
 from ztunnel.redirect.plan import RedirectSettings
 

@@ -13,8 +13,9 @@ from tests.kernel.lab import Kernel, endpoint, local_of, original, shell, wait_u
 from tests.kernel.test_sk_lookup import admitted, enroll_with_listener, source_rewritten
 from ztunnel.kernel import sockets
 from ztunnel.model.address import Endpoint
-from ztunnel.redirect.attach import PodNetwork
-from ztunnel.redirect.layout import Deny, Direct, FlowRecord, RecordEvent, RecordRole
+from ztunnel.redirect.enroll import PodNetwork
+from ztunnel.redirect.layout import Deny, Direct
+from ztunnel.redirect.records import FlowRecord, RecordEvent, RecordRole
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 

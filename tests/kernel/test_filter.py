@@ -13,7 +13,8 @@ from tests.kernel.behind import Behind
 from tests.kernel.lab import Kernel, Lab, shell
 from ztunnel.kernel.filter import TABLE, rules
 from ztunnel.kernel.netns import NetworkNamespace
-from ztunnel.redirect.attach import PodNetwork, Redirection
+from ztunnel.redirect.attach import Redirection
+from ztunnel.redirect.enroll import PodNetwork
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 

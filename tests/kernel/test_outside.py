@@ -12,8 +12,8 @@ import pytest
 
 from tests.kernel.lab import Kernel, Lab, endpoint, local_of, original, shell, wait_until
 from ztunnel.model.address import Endpoint
-from ztunnel.redirect.layout import RecordEvent
 from ztunnel.redirect.outside import OutsideCall
+from ztunnel.redirect.records import RecordEvent
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 

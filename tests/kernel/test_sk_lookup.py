@@ -18,7 +18,7 @@ from ztunnel.kernel.bpf import Map
 from ztunnel.kernel.dial import Source, connect_from, dial_socket, spoof
 from ztunnel.model.address import Endpoint
 from ztunnel.pods.prepare import Preparation
-from ztunnel.redirect.attach import PodNetwork
+from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.exempt import CgroupBranch
 from ztunnel.redirect.layout import ADMISSION, AdmissionKind, ListenerKind, push_tuple
 

@@ -30,7 +30,7 @@ from ztunnel.model.identity import SpiffeId
 from ztunnel.outbound.connect import TunnelCall
 from ztunnel.outbound.dial import Dialler
 from ztunnel.outbound.find import Patience, Tunnels
-from ztunnel.redirect.attach import PodNetwork
+from ztunnel.redirect.enroll import PodNetwork
 
 CLIENT = workload("client").at("127.0.0.9")
 SERVER = workload("server").at("127.0.0.1")

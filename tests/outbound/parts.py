@@ -24,20 +24,11 @@ from ztunnel.model.workload import SameNode, Workload
 from ztunnel.outbound.accept import Mesh, Outbound, OutboundAcceptor
 from ztunnel.outbound.connect import Call, Calls, TunnelCall
 from ztunnel.outbound.oversee import DirectFlows
-from ztunnel.redirect.attach import PodNetwork
+from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.held import HeldCall
-from ztunnel.redirect.layout import (
-    Deny,
-    Direct,
-    FlowRecord,
-    LiveFlow,
-    Recalled,
-    RecordEvent,
-    RecordRole,
-    push_tuple,
-    push_way,
-)
+from ztunnel.redirect.layout import Deny, Direct, Recalled, push_tuple
 from ztunnel.redirect.outside import OutsideCall
+from ztunnel.redirect.records import FlowRecord, LiveFlow, RecordEvent, RecordRole, push_way
 from ztunnel.state.delta import apply
 from ztunnel.state.hold import Hold
 from ztunnel.telemetry.journey import Journey

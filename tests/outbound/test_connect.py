@@ -21,7 +21,7 @@ from ztunnel.flow.flow import Counts
 from ztunnel.hbone.pool import PoolKey
 from ztunnel.model.address import Endpoint, parse_endpoint
 from ztunnel.outbound.connect import Call, PlainCall, TunnelCall, unreachable
-from ztunnel.redirect.attach import PodNetwork
+from ztunnel.redirect.enroll import PodNetwork
 
 CLIENT = workload("client")
 NETWORK = PodNetwork(1, Here(), None, None, ())

@@ -18,7 +18,7 @@ from ztunnel.flow.engine import Engine
 from ztunnel.model.address import Endpoint, OriginalDestination, PeerAddress, parse_endpoint
 from ztunnel.outbound.accept import OutboundAcceptor
 from ztunnel.outbound.defer import WaitingCalls
-from ztunnel.redirect.attach import PodNetwork
+from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.held import HeldCall
 from ztunnel.redirect.layout import Recalled, push_caller
 from ztunnel.redirect.syn import answer, whole

@@ -17,7 +17,8 @@ from ztunnel.flow.engine import Engine
 from ztunnel.kernel.sockets import cookie_of
 from ztunnel.model.address import Endpoint, OriginalDestination, parse_endpoint
 from ztunnel.outbound.follow import POLL_SECONDS, Follower
-from ztunnel.redirect.layout import Direct, LiveFlow, RecordEvent, RecordRole
+from ztunnel.redirect.layout import Direct
+from ztunnel.redirect.records import LiveFlow, RecordEvent, RecordRole
 
 CLIENT = workload("client").at("127.0.0.9").on("n1").hbone()
 WEB = service("web").at("10.96.0.1").port(80, 8080)

@@ -6,7 +6,7 @@ from ztunnel.errors import Denied
 from ztunnel.model.address import parse_endpoint
 from ztunnel.model.connection import Connection
 from ztunnel.outbound.kernel_flow import KernelFlow
-from ztunnel.redirect.layout import RecordRole
+from ztunnel.redirect.records import RecordRole
 
 ENDS = parse_endpoint("10.0.0.1:4000"), parse_endpoint("10.0.0.2:80")
 

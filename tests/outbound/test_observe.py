@@ -16,8 +16,8 @@ from ztunnel.flow.engine import Engine
 from ztunnel.kernel.sockets import cookie_of
 from ztunnel.model.address import Endpoint, pack16, parse_endpoint
 from ztunnel.outbound.observe import POLL_SECONDS, OutsideCalls
-from ztunnel.redirect.layout import RecordEvent
 from ztunnel.redirect.outside import OutsideCall
+from ztunnel.redirect.records import RecordEvent
 
 CLIENT = replace(workload("client").at("127.0.0.9", "fd00::9").on("n1").hbone(), workload_name="client")
 PLAIN = workload("plain").at("127.0.0.2").on("n2").plain()

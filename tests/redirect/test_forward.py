@@ -15,7 +15,8 @@ from ztunnel.kernel import bpf
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.model.address import Endpoint
 from ztunnel.redirect import load
-from ztunnel.redirect.attach import PodNetwork, Redirection
+from ztunnel.redirect.attach import Redirection
+from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.passages import Forwarded
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.kernel.lab import CACHE, original
 from ztunnel.kernel.compile import headers_tree
 from ztunnel.model.address import Endpoint, canonical, pack16
-from ztunnel.redirect import held, layout, outside, passages
+from ztunnel.redirect import held, layout, outside, passages, records
 from ztunnel.redirect.load import read_sources
 from ztunnel.redirect.source import assemble
 
@@ -38,7 +38,7 @@ STRUCTS = {
     "affinity": layout.AFFINITY,
     "slot": layout.SLOT,
     "node_clients": layout.NODE_CLIENTS,
-    "record": layout.RECORD,
+    "record": records.RECORD,
     "outside": outside.OUTSIDE,
     "interface": passages.INTERFACE,
     "passage": passages.PASSAGE,
@@ -53,8 +53,8 @@ ENUMS: dict[str, type[IntEnum | IntFlag]] = {
     "verdict_kind": layout.VerdictKind,
     "listener_kind": layout.ListenerKind,
     "node_rule": layout.NodeRule,
-    "record_event": layout.RecordEvent,
-    "record_role": layout.RecordRole,
+    "record_event": records.RecordEvent,
+    "record_role": records.RecordRole,
     "held_event": held.HeldEvent,
     "outcome": layout.Outcome,
 }
@@ -162,49 +162,6 @@ def test_a_destination_comes_back_with_its_pick(asked, picked) -> None:
     packed = layout.push_endpoint(asked) + (layout.push_endpoint(picked) if picked else bytes(20))
     recalled = layout.pull_destination(packed)
     assert recalled == layout.Recalled(original(str(asked.ip), asked.port), picked)
-
-
-@given(endpoints, endpoints, endpoints, numbers, st.sampled_from(layout.RecordEvent), st.booleans())
-def test_a_record_is_read(source, destination, asked, number, event, established) -> None:
-    packed = layout.RECORD.pack(
-        1, number, 3, 4, 5, pack16(source.ip), pack16(destination.ip), source.port, destination.port,
-        pack16(asked.ip), asked.port, 6, 7, 8, event, layout.RecordRole.SERVER, established,
-    )  # fmt: skip
-    record = layout.pull_record(packed)
-    assert (record.source, record.destination) == (source, destination)
-    assert record.asked == original(str(asked.ip), asked.port)
-    assert (record.event, record.role, record.established) == (event, layout.RecordRole.SERVER, established)
-    assert (record.time_ns, record.cookie, record.socket, record.sent_bytes, record.duration_ns) == (
-        1,
-        number,
-        3,
-        4,
-        5,
-    )
-    assert (record.srtt_us, record.retransmits, record.policy) == (6, 7, 8)
-    assert record.flow == layout.push_tuple(source, destination)
-    assert record.way == layout.push_way(source, destination, asked)
-
-
-@pytest.mark.parametrize(
-    ("kind", "port", "role"),
-    [
-        (layout.IntentKind.CAPTURED, 1, None),
-        (layout.IntentKind.DIRECT, 0, None),
-        (layout.IntentKind.DIRECT, 1, layout.RecordRole.CLIENT),
-        (layout.IntentKind.SERVED, 1, layout.RecordRole.SERVER),
-    ],
-)
-def test_only_direct_flows_whose_syn_has_left_are_live(kind, port, role) -> None:
-    ip = pack16(IPv4Address("10.0.0.1"))
-    packed = layout.INTENT.pack(ip, 80, ip, 81, 7, 8, 9, 10, ip, ip, port, 82, kind, 1)
-    flow = layout.pull_live_flow(99, packed)
-    assert (flow and flow.role) == role
-    if flow:
-        assert (flow.socket, flow.cookie, flow.since_ns, flow.established) == (99, 7, 10, True)
-        assert (flow.source.port, flow.destination.port, flow.asked.port) == (1, 82, 80)
-        assert flow.flow == layout.push_tuple(flow.source, flow.destination)
-        assert flow.way == layout.push_way(flow.source, flow.destination, flow.asked)
 
 
 @given(numbers, endpoints, numbers, numbers, st.integers(0, 2**32 - 1))

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from tests.kernel.lab import Kernel, endpoint
-from ztunnel.redirect.layout import Deny, Outcome, RecordEvent
+from ztunnel.redirect.layout import Deny, Outcome
+from ztunnel.redirect.records import RecordEvent
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from tests.redirect.test_layout import endpoints, ips, numbers
 from ztunnel.model.address import Endpoint, IPAddress, pack16
-from ztunnel.redirect.layout import RecordEvent
 from ztunnel.redirect.outside import OUTSIDE, OutsideCall, pull_outside
+from ztunnel.redirect.records import RecordEvent
 
 
 def push(call: OutsideCall, source: IPAddress, destination: Endpoint) -> bytes:

@@ -17,7 +17,8 @@ from ztunnel.errors import ConnectionFailed, NoDestination
 from ztunnel.flow.engine import Engine
 from ztunnel.forward.decision import journey_of, judge_forwarded
 from ztunnel.forward.segment import resets
-from ztunnel.redirect.attach import PodNetwork, Redirection
+from ztunnel.redirect.attach import Redirection
+from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.passages import Forwarded
 from ztunnel.state.hold import Hold
 from ztunnel.telemetry.figures import Figures, Tally

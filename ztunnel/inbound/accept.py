@@ -18,7 +18,7 @@ from ztunnel.inbound.decision import judge_plain
 from ztunnel.inbound.port import SparePorts, port_beside
 from ztunnel.model.address import Endpoint, IPAddress, PeerAddress, canonical
 from ztunnel.model.connection import Connection
-from ztunnel.redirect.attach import PodNetwork
+from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.state.hold import Hold
 from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.labels import Reporter

@@ -25,7 +25,7 @@ from ztunnel.inbound.port import SparePorts
 from ztunnel.kernel.dial import Source, dial_socket, receive_all, spoof
 from ztunnel.kernel.forget import Forgettable
 from ztunnel.model.address import Endpoint, IPAddress, ip_text
-from ztunnel.redirect.attach import PodNetwork
+from ztunnel.redirect.enroll import PodNetwork
 
 FIRST_SECONDS = 1.5
 SECOND_SECONDS = 8.5

@@ -25,7 +25,8 @@ from ztunnel.outbound.defer import Connects, Deferred, Taker
 from ztunnel.outbound.find import Tunnels
 from ztunnel.outbound.oversee import DirectFlows
 from ztunnel.outbound.route import Origin, Route, Routes, TunnelRoute
-from ztunnel.redirect.attach import PodNetwork, Redirection
+from ztunnel.redirect.attach import Redirection
+from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.exempt import Exemption
 from ztunnel.redirect.held import HeldCall
 from ztunnel.redirect.layout import Recalled, push_caller

@@ -32,7 +32,7 @@ from ztunnel.kernel.dial import dial_socket, keep_source
 from ztunnel.kernel.sockets import Keepalive
 from ztunnel.model.address import Endpoint, PeerAddress, ip_text
 from ztunnel.outbound.defer import Deferred, Joining, OnOpen
-from ztunnel.redirect.attach import PodNetwork
+from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.report import Account, Report
 

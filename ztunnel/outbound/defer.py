@@ -23,7 +23,7 @@ from ztunnel.flow.flow import Counts
 from ztunnel.flow.splice import OnEnd, Splice, close_with_reset, splice
 from ztunnel.kernel.inject import Injector
 from ztunnel.model.address import ip_text
-from ztunnel.redirect.attach import PodNetwork
+from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.held import HeldCall
 from ztunnel.redirect.syn import answer, whole
 

@@ -23,7 +23,7 @@ from ztunnel.identity.secure import peer
 from ztunnel.kernel.dial import dial_socket, keep_source
 from ztunnel.model.address import ip_text
 from ztunnel.outbound.find import Patience, Tunnels
-from ztunnel.redirect.attach import PodNetwork
+from ztunnel.redirect.enroll import PodNetwork
 
 Contain = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 """Runs one connection's part; a bug in it ends that part, is logged and counted, and nothing else

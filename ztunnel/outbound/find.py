@@ -27,7 +27,7 @@ from ztunnel.kernel.sockets import Keepalive
 from ztunnel.model.identity import SpiffeId
 from ztunnel.model.workload import Workload
 from ztunnel.outbound.connect import TunnelCall
-from ztunnel.redirect.attach import PodNetwork
+from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.state.delta import Change
 from ztunnel.state.world import World
 

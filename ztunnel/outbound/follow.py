@@ -25,8 +25,8 @@ from ztunnel.model.workload import Workload
 from ztunnel.outbound.gather import RECORDS, Gatherer
 from ztunnel.outbound.kernel_flow import KernelFlow
 from ztunnel.outbound.oversee import DirectFlows
-from ztunnel.redirect.attach import PodNetwork
-from ztunnel.redirect.layout import FlowRecord, LiveFlow, RecordEvent, RecordRole
+from ztunnel.redirect.enroll import PodNetwork
+from ztunnel.redirect.records import FlowRecord, LiveFlow, RecordEvent, RecordRole
 from ztunnel.state.delta import Change
 from ztunnel.state.hold import Hold
 from ztunnel.state.lookup import service_at

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ztunnel.errors import ConnectionFailed
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Connection
-from ztunnel.redirect.layout import RecordRole
+from ztunnel.redirect.records import RecordRole
 from ztunnel.telemetry.metrics import Measured
 from ztunnel.telemetry.report import Account
 

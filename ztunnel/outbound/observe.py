@@ -23,9 +23,9 @@ from ztunnel.kernel.sockets import connections
 from ztunnel.model.address import Endpoint, IPAddress
 from ztunnel.outbound.follow import payload
 from ztunnel.outbound.gather import RECORDS, Gatherer
-from ztunnel.redirect.attach import PodNetwork
-from ztunnel.redirect.layout import RecordEvent, RecordRole
+from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.outside import OutsideCall
+from ztunnel.redirect.records import RecordEvent, RecordRole
 from ztunnel.state.hold import Hold
 from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.labels import Reporter

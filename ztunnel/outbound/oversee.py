@@ -37,8 +37,9 @@ from ztunnel.model.workload import Workload
 from ztunnel.outbound.connect import Call, unreachable
 from ztunnel.outbound.decision import ToDirect
 from ztunnel.outbound.defer import Joining
-from ztunnel.redirect.attach import PodNetwork
-from ztunnel.redirect.layout import Deny, Direct, FlowRecord, LiveFlow
+from ztunnel.redirect.enroll import PodNetwork
+from ztunnel.redirect.layout import Deny, Direct
+from ztunnel.redirect.records import FlowRecord, LiveFlow
 from ztunnel.state.balancer import shares
 from ztunnel.state.delta import Change
 from ztunnel.state.hold import Hold

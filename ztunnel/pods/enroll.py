@@ -35,7 +35,8 @@ from ztunnel.model.address import IPAddress
 from ztunnel.model.workload import Workload
 from ztunnel.pods.prepare import Preparation, WayBlocked
 from ztunnel.redirect import capture
-from ztunnel.redirect.attach import PodNetwork, Redirection
+from ztunnel.redirect.attach import Redirection
+from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.layout import ListenerKind
 
 HBONE_PORT = 15008

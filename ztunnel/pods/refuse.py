@@ -18,7 +18,8 @@ from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.processes import holder
 from ztunnel.model.address import IPAddress
 from ztunnel.pods.find import inode_at
-from ztunnel.redirect.attach import PodNetwork, Redirection
+from ztunnel.redirect.attach import Redirection
+from ztunnel.redirect.enroll import PodNetwork
 
 HOLDER_SECONDS = 5.0
 """How long the answer counts."""

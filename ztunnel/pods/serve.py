@@ -31,7 +31,8 @@ from ztunnel.pods.lifecycle import NO_NAMESPACE, cause_of, plan
 from ztunnel.pods.refuse import Holders, Refusals
 from ztunnel.pods.repair import Reports, Upkeep
 from ztunnel.pods.watch import Arrivals
-from ztunnel.redirect.attach import EnrolledPod, Redirection
+from ztunnel.redirect.attach import Redirection
+from ztunnel.redirect.enroll import EnrolledPod
 from ztunnel.state.delta import Change
 from ztunnel.state.world import World
 from ztunnel.telemetry.component import PodFigures

@@ -7,78 +7,22 @@ belongs to one thread. Closing it changes nothing in the kernel: pinned links go
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from ztunnel.errors import Unsupported
 from ztunnel.kernel import bpf
-from ztunnel.kernel.bpf import NOEXIST, Map
-from ztunnel.kernel.netns import NetworkNamespace
-from ztunnel.model.address import Endpoint, IPAddress, pack16
+from ztunnel.kernel.bpf import Map
+from ztunnel.model.address import Endpoint, IPAddress
 from ztunnel.redirect.enforce import Addresses, Admissions, Affinities, Slots, Verdicts
+from ztunnel.redirect.enroll import EnrolledPod, PodEntries, PodNetwork
 from ztunnel.redirect.exempt import CgroupRules
-from ztunnel.redirect.find import find_neighbours
 from ztunnel.redirect.forward import Forwards
-from ztunnel.redirect.layout import (
-    NUMBER,
-    Deny,
-    Direct,
-    FlowRecord,
-    ListenerKind,
-    LiveFlow,
-    PodFlag,
-    Recalled,
-    pull_ip,
-    pull_live_flow,
-    pull_pod,
-    pull_record,
-    push_listener,
-    push_pod,
-)
+from ztunnel.redirect.layout import NUMBER, Deny, Direct, ListenerKind, Recalled, push_listener
 from ztunnel.redirect.observe import HeldCalls, Records, direct_flows, outcomes, outside_calls
 from ztunnel.redirect.outside import OutsideCall, pull_outside
 from ztunnel.redirect.plan import FORWARD, SK_LOOKUP, Pins
 from ztunnel.redirect.recall import Recall
-from ztunnel.redirect.repair import PodLinks
-
-
-@dataclass(frozen=True, slots=True)
-class PodNetwork:
-    """A pod as redirection sees it. Calls go to the proxy at `ipv4` or `ipv6`, by family; `addresses` are all
-    of its addresses, those two included; `link_local` are those besides, with their interfaces. `uplinks` are
-    the interfaces by which others reach it; `forwards`: what it only forwards is left alone. `netns` stays
-    the caller's and must be open during `enroll`."""
-
-    cookie: int
-    netns: NetworkNamespace
-    ipv4: IPv4Address | None
-    ipv6: IPv6Address | None
-    addresses: tuple[IPAddress, ...]
-    uplinks: tuple[int, ...] = ()
-    forwards: bool = False
-    link_local: tuple[tuple[IPv6Address, int], ...] = ()
-
-    def scope_of(self, ip: IPAddress) -> int:
-        """The interface that an address of the pod's means, which a link-local one does not say; 0 for
-        others."""
-        return next((index for each, index in self.link_local if each == ip), 0)
-
-    def chosen(self, source: IPAddress, towards: IPAddress) -> IPAddress | None:
-        """The address that a call comes from, if its application chose it: another one than the kernel gives,
-        and one that can be kept on the way to `towards`."""
-        return source if source.version == towards.version and source not in (self.ipv4, self.ipv6) else None
-
-
-@dataclass(frozen=True, slots=True)
-class EnrolledPod:
-    """A pod that the kernel redirects now."""
-
-    ipv4: IPAddress | None
-    ipv6: IPAddress | None
-    addresses: frozenset[IPAddress]
-    flags: PodFlag = PodFlag.NONE
+from ztunnel.redirect.records import FlowRecord, LiveFlow, pull_live_flow, pull_record
 
 
 class Redirection:
@@ -87,7 +31,6 @@ class Redirection:
     def __init__(self, pins: Pins, maps: dict[str, Map], sk_lookup_fd: int, forward_fd: int = -1) -> None:
         """Takes over the maps and the programs' descriptors."""
         self._maps, self._sk_lookup_fd, self._forward_fd = maps, sk_lookup_fd, forward_fd
-        self._links = PodLinks(pins, sk_lookup_fd)
         self.cgroups = CgroupRules(maps)
         self._recall = Recall(maps["callers"])
         self._admissions = Admissions(maps["admitted"])
@@ -96,6 +39,7 @@ class Redirection:
         self.addresses, self.affinities = Addresses(maps), Affinities(maps)
         self._records, self._left = Records(maps["records"]), Records(maps["left"])
         self.forwards = Forwards(pins, maps, forward_fd)
+        self._pods = PodEntries(pins, maps, sk_lookup_fd, self._verdicts, self.forwards)
         self.held = HeldCalls(maps, self._recall)
 
     @classmethod
@@ -123,7 +67,7 @@ class Redirection:
         self._records.close()
         self._left.close()
         self.forwards.close()
-        self._links.close()
+        self._pods.close()
         self.held.close()
         for opened in self._maps.values():
             opened.close()
@@ -146,126 +90,40 @@ class Redirection:
     # Pods.
 
     def enroll(self, pod: PodNetwork) -> None:
-        """Redirect the pod from now on, or with these addresses from now on. Fails closed: where the proxy
-        does not listen yet, calls are refused.
-
-        Raises:
-            OSError: the kernel refuses; the pod is then not enrolled if it was not before.
-        """
-        key = NUMBER.pack(pod.cookie)
-        fresh = self._maps["enrolled"].get(key) is None
-        try:
-            self._verdicts.begin(pod.cookie)
-            own = [pack16(ip) for ip in pod.addresses] + [
-                pack16(ip) for ip, _ in pod.link_local if self.may_own(pod.cookie, ip)
-            ]
-            for ip in own:
-                self._maps["owners"].put(ip, key)
-            self._disown_addresses(pod.cookie, frozenset(own))
-            # A call that is captured has to find us.
-            self._links.attach(pod.cookie, pod.netns.fileno())
-            self._maps["enrolled"].put(key, _entry(pod))
-            self.forwards.attach(pod.netns, pod.uplinks, pod.forwards)
-        except OSError:
-            if fresh:
-                self.withdraw_cookie(pod.cookie)
-            raise
+        """See `PodEntries.enroll`."""
+        self._pods.enroll(pod)
 
     def refuse(self, pod: PodNetwork) -> None:
-        """The pod is wanted in the mesh and is not in it: its calls and those to it are refused from now on,
-        until it is enrolled or withdrawn.
-
-        Raises:
-            OSError: the kernel refuses; what could be done is done.
-        """
-        key = NUMBER.pack(pod.cookie)
-        self._maps["enrolled"].put(key, push_pod(pod.ipv4, pod.ipv6, PodFlag.REFUSED))
-        self._verdicts.begin(pod.cookie)
-        for ip in pod.addresses:
-            with suppress(FileExistsError):  # where the namespace is not the pod's, it is another's
-                self._maps["owners"].put(pack16(ip), key, NOEXIST)
-        self._links.attach(pod.cookie, pod.netns.fileno())
-        self.forwards.attach(pod.netns, pod.uplinks)
+        """See `PodEntries.refuse`."""
+        self._pods.refuse(pod)
 
     def may_own(self, cookie: int, ip: IPAddress) -> bool:
-        """Whether the pod may have this link-local address: two pods on different links may well have the
-        same one, and the kernel's program does not see the link. Then it is the first one's, and calls to the
-        other's are refused."""
-        owner = self._maps["owners"].get(pack16(ip))
-        return owner is None or owner == NUMBER.pack(cookie)
+        """See `PodEntries.may_own`."""
+        return self._pods.may_own(cookie, ip)
 
     def leave(self, pod: PodNetwork) -> None:
-        """Capture no new call of the pod and none to it; those that were captured before still come to its
-        listener, until it is withdrawn. Raises OSError, and may be called again."""
-        self._maps["enrolled"].put(NUMBER.pack(pod.cookie), push_pod(pod.ipv4, pod.ipv6, PodFlag.LEAVING))
-        self.forwards.release(pod.netns)
-        self.forwards.detach(pod.cookie)
-        self._verdicts.end(pod.cookie)
+        """See `PodEntries.leave`."""
+        self._pods.leave(pod)
 
     def withdraw(self, pod: PodNetwork) -> None:
-        """Stop redirecting the pod; connections that live go on. Nothing happens if it is not enrolled."""
-        self.withdraw_cookie(pod.cookie)
-        self.forwards.release(pod.netns)
+        """See `PodEntries.withdraw`."""
+        self._pods.withdraw(pod)
 
     def withdraw_cookie(self, cookie: int) -> None:
-        """`withdraw` for a pod of which only the cookie is known, e.g. one that vanished while we were
-        away."""
-        self._maps["enrolled"].drop(NUMBER.pack(cookie))
-        self._links.detach(cookie)
-        self.forwards.detach(cookie)
-        self._disown_addresses(cookie, frozenset())
-        self._verdicts.end(cookie)
+        """See `PodEntries.withdraw_cookie`."""
+        self._pods.withdraw_cookie(cookie)
 
     def look(self, pod: PodNetwork) -> list[str]:
-        """See whether the kernel still knows an enrolled pod as `enroll` left it, and tell it again where
-        not; 10 us where it does.
-
-        Returns:
-            What was missing: `pod entry`, `pod link`.
-
-        Raises:
-            OSError: the kernel refuses; the pod stays as it is.
-        """
-        key = NUMBER.pack(pod.cookie)
-        missing: list[str] = []
-        known = self._maps["enrolled"].get(key) == _entry(pod) and all(
-            self._maps["owners"].get(pack16(ip)) == key for ip in pod.addresses
-        )
-        if not known or not self._verdicts.generation(pod.cookie):
-            missing.append("pod entry")
-            self.enroll(pod)
-        if self._links.attach(pod.cookie, pod.netns.fileno()):
-            missing.append("pod link")
-        if self.forwards.attach(pod.netns, pod.uplinks, pod.forwards):
-            missing.append("forward link")
-        return missing
+        """See `PodEntries.look`."""
+        return self._pods.look(pod)
 
     def neighbours(self, pod: PodNetwork) -> list[str]:
-        """Programs of others in the pod's namespace that make a difference to us. Raises OSError."""
-        ours = {bpf.object_id(self._sk_lookup_fd)}
-        return [each.text for each in find_neighbours(pod.netns.fileno(), [SK_LOOKUP], ours)]
+        """See `PodEntries.neighbours`."""
+        return self._pods.neighbours(pod)
 
     def enrolled(self) -> dict[int, EnrolledPod]:
-        """The pods that the kernel redirects now, by cookie."""
-        addresses: dict[int, set[IPAddress]] = {}
-        for key in self._maps["owners"]:
-            owner = self._maps["owners"].get(key)
-            if owner:
-                addresses.setdefault(NUMBER.unpack(owner)[0], set()).add(pull_ip(key))
-        found: dict[int, EnrolledPod] = {}
-        for key in self._maps["enrolled"]:
-            value = self._maps["enrolled"].get(key)
-            if value:
-                cookie = NUMBER.unpack(key)[0]
-                ipv4, ipv6, flags = pull_pod(value)
-                found[cookie] = EnrolledPod(ipv4, ipv6, frozenset(addresses.get(cookie, ())), flags)
-        return found
-
-    def _disown_addresses(self, cookie: int, keep: frozenset[bytes]) -> None:
-        owners = self._maps["owners"]
-        for ip in owners:
-            if ip not in keep and owners.get(ip) == NUMBER.pack(cookie):
-                owners.drop(ip)
+        """See `PodEntries.enrolled`."""
+        return self._pods.enrolled()
 
     # Listeners.
 
@@ -384,8 +242,3 @@ class Redirection:
     def outcomes(self) -> dict[str, int]:
         """See `observe.outcomes`."""
         return outcomes(self._maps["outcomes"])
-
-
-def _entry(pod: PodNetwork) -> bytes:
-    """What the hooks know of an enrolled pod."""
-    return push_pod(pod.ipv4, pod.ipv6, PodFlag.FORWARDS if pod.forwards else PodFlag.NONE)

@@ -9,16 +9,10 @@ from collections.abc import Mapping
 from ztunnel.kernel.batch import items
 from ztunnel.kernel.bpf import Map, possible_cpus
 from ztunnel.redirect.held import HeldCall, pull_held
-from ztunnel.redirect.layout import (
-    NUMBER,
-    SMALL,
-    LiveFlow,
-    Outcome,
-    Recalled,
-    pull_live_flow,
-)
+from ztunnel.redirect.layout import NUMBER, SMALL, Outcome, Recalled
 from ztunnel.redirect.outside import OutsideCall, pull_outside
 from ztunnel.redirect.recall import Recall
+from ztunnel.redirect.records import LiveFlow, pull_live_flow
 
 _BUSY, _DISCARDED, _LENGTH = 1 << 31, 1 << 30, (1 << 30) - 1
 _HEADER_BYTES = 8

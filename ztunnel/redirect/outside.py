@@ -8,7 +8,8 @@ from struct import Struct
 from typing import NamedTuple
 
 from ztunnel.model.address import Endpoint
-from ztunnel.redirect.layout import RecordEvent, pull_ip
+from ztunnel.redirect.layout import pull_ip
+from ztunnel.redirect.records import RecordEvent
 
 OUTSIDE = Struct("=QQQQQQ16s16sHHIBBB5x")
 _EVENTS = {event.value: event for event in RecordEvent}
