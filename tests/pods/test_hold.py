@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 import trio
@@ -12,10 +15,13 @@ from tests.builders import connection
 from tests.kernel.lab import Kernel
 from tests.pods.parts import A, Node, Scratch
 from tests.pods.test_serve import Open
+from ztunnel.errors import Drained
 from ztunnel.flow.engine import Bug, Engine, Ready
 from ztunnel.model.identity import SpiffeId
+from ztunnel.outbound.defer import WaitingCalls
 from ztunnel.pods.enroll import enroll, withdraw
 from ztunnel.pods.hold import Held
+from ztunnel.redirect.layout import ListenerKind
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -85,6 +91,38 @@ def test_a_process_that_ends_takes_up_nothing_new(
     held.refuse()
     assert not held.enrolled.serving
     assert not knock(kernel, scratch, node)
+
+
+def test_a_call_that_waits_when_the_process_ends_is_let_in(
+    kernel: Kernel, held: Held, node: Node, scratch: Scratch
+) -> None:
+    held.listen()
+    kernel.redirection.renew_lease(time.monotonic_ns())
+    WaitingCalls(node.engine, kernel.redirection.held, node.outbound.takers).watch(time.monotonic_ns())
+    with scratch.open() as netns, netns.socket(2, 1) as client:
+        client.setblocking(False)
+        assert client.connect_ex(("10.9.0.50", 80)) == errno.EINPROGRESS
+        with kernel.lab.in_cgroup("proxy"):
+            until(node, lambda: len(node.outbound.calls) == 1)
+            held.refuse()
+            kernel.redirection.end_lease()
+            until(node, lambda: bool(select.select([], [client], [], 0)[1]))
+            assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+            until(node, lambda: not node.redirection.listens(POD.addresses[0], ListenerKind.OUTBOUND))
+            with pytest.raises(BlockingIOError):
+                client.recv(1)  # it was accepted before
+            assert len(node.outbound.calls) == 1
+        node.outbound.calls.abort(Drained("the test is over"))
+    assert not knock(kernel, scratch, node)
+    kernel.redirection.held.hold(0)
+
+
+def until(node: Node, holds: Callable[[], bool]) -> None:
+    """Run the engine until then."""
+    deadline = time.monotonic() + 2.0
+    while not holds():
+        assert time.monotonic() < deadline
+        node.engine.round(0.01)
 
 
 def test_one_certificate_is_wanted_at_a_time(held: Held, node: Node) -> None:

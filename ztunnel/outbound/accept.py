@@ -86,9 +86,10 @@ class OutboundAcceptor:
         self._connects = Connects(outbound.engine, network, _WAITING)
         outbound.takers[network.cookie] = self
 
-    def let_in(self) -> None:
-        """The pod is about to leave the mesh: its connects that wait would not find us any more."""
-        self._connects.let_in()
+    def let_in(self) -> bool:
+        """The listener is about to be closed: connects that wait would not find us any more. Whether there
+        are any, who come to it now."""
+        return self._connects.let_in()
 
     def close(self) -> None:
         """The pod is served no more: nobody's connect() is answered."""

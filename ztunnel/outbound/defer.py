@@ -123,11 +123,13 @@ class Connects:
         self._closed = True
         self._injector.close()
 
-    def let_in(self) -> None:
-        """Who waits need not wait: what cannot be reached is told by a reset."""
+    def let_in(self) -> bool:
+        """Who waits need not wait: what cannot be reached is told by a reset. Whether there was anybody, who
+        is about to be accepted."""
         for deferred in self._waiting.values():
             if not deferred.sent:
                 self.send_on(deferred)
+        return bool(self._waiting)
 
     def add(self, held: HeldCall) -> Deferred:
         """It waits from now on."""

@@ -208,10 +208,16 @@ class Held:
             self._outbound.let_in()
 
     def refuse(self) -> None:
-        """Take up nothing new; its peers are asked to open no more tunnels. What lives goes on."""
+        """Take up nothing new; its peers are asked to open no more tunnels. What lives goes on, and so does
+        who waits to be let in."""
         self.enrolled.serving = False
+        waits = self._outbound is not None and self._outbound.let_in()
         for acceptor in self._acceptors:
-            acceptor.close()
+            if waits:
+                waits = False  # the first is the way out
+                self._ways.outbound.engine.after(_PAUSE_SECONDS, acceptor.close)
+            else:
+                acceptor.close()
         self._ways.handshakes.drain(self.enrolled.uid)
 
     def go_on(self) -> None:
