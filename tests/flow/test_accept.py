@@ -65,6 +65,32 @@ def test_a_closed_acceptor_accepts_no_more(
     assert accepted == []
 
 
+def test_while_whoever_takes_them_is_crowded_new_ones_stay_in_the_backlog(
+    engine: Engine, clock: Clock, listener: socket.socket, accepted: Accepted
+) -> None:
+    places = [2]
+    acceptor = Acceptor(
+        engine,
+        listener,
+        lambda sock, peer: accepted.append((sock, peer)),
+        crowded=lambda: len(accepted) >= places[0],
+    )
+    callers = [call(listener) for _ in range(5)]
+    drive(engine)
+    assert len(accepted) == 2
+    places[0] = 4
+    drive(engine)
+    assert len(accepted) == 2, "it does not spin"
+    for count in (4, 5):
+        clock.move(1)
+        drive(engine)
+        assert len(accepted) == count
+        places[0] = 10
+    for caller in callers:
+        caller.close()
+    acceptor.close()
+
+
 def test_running_out_of_descriptors_is_survived_without_spinning(
     engine: Engine, clock: Clock, listener: socket.socket, accepted: Accepted
 ) -> None:

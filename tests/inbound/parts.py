@@ -14,8 +14,9 @@ from tests.builders import world_of
 from tests.identity.builders import PEM, Authority, Leaf
 from ztunnel.authz.enforce import LiveConnections
 from ztunnel.flow.engine import Engine
+from ztunnel.flow.turn import Turns
 from ztunnel.identity import csr
-from ztunnel.inbound.accept import Inbound
+from ztunnel.inbound.accept import PLAIN_RATE, Inbound
 from ztunnel.kernel.netns import NetworkNamespace, current
 from ztunnel.model.address import Endpoint, PeerAddress
 from ztunnel.model.identity import SpiffeId
@@ -77,7 +78,7 @@ class Desk:
         self.lines: list[str] = []
         self.metrics = TcpMetrics()
         report = Report(self.metrics, self._write, lambda: engine.now, time.time_ns)
-        self.inbound = Inbound(engine, self.hold, self.live, report)
+        self.inbound = Inbound(engine, self.hold, self.live, report, Turns(engine, PLAIN_RATE))
 
     def _write(self, line: str) -> None:
         if "connection opened" not in line:

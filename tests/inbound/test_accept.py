@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address
 
 import pytest
 
@@ -12,7 +13,9 @@ from tests.inbound.parts import Desk, Sockets, peer_of
 from ztunnel.errors import Drained
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.share import Shares
-from ztunnel.inbound.accept import PlainAcceptor
+from ztunnel.flow.splice import close_with_reset
+from ztunnel.flow.turn import PER_ROUND, PLACES
+from ztunnel.inbound.accept import PLAIN_RATE, PlainAcceptor
 from ztunnel.state.lookup import INBOUND_PORT
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(20)]
@@ -193,7 +196,58 @@ def test_many_addresses_of_a_loopback_are_not_all_remembered(way: Way) -> None:
     for number in range(70):
         way.listener = way.sockets.listen(f"127.0.9.{number + 1}")
         way.call()
-    assert len(way.acceptor._addresses) <= 64
+        drive(way.engine)
+    assert len(way.desk.live) == 70
+    assert 0 < len(way.acceptor._addresses) <= 64
+
+
+def test_a_source_that_opens_very_many_waits_for_itself_and_the_next_one_is_served_at_once(
+    way: Way, sockets: Sockets, engine: Engine
+) -> None:
+    way.listener.listen(1000)
+    turns = way.desk.inbound.turns
+    for _ in range(int(PLAIN_RATE.capacity)):
+        turns.enter("another pod", ip_address("127.0.0.9"), lambda: None)
+        engine.round()
+    for _ in range(3):
+        way.call("127.0.0.9")
+    drive(engine)
+    assert len(turns) == 3
+    modest = way.call("127.0.0.8")
+    app = way.reached()
+    modest.send(b"hello")
+    drive(engine)
+    assert read(app) == b"hello"
+    assert len(way.desk.live) == 1
+
+
+def test_who_has_reset_its_connection_while_it_waited_costs_the_application_none(
+    way: Way, engine: Engine, clock: Clock
+) -> None:
+    turns = way.desk.inbound.turns
+    for _ in range(int(PLAIN_RATE.capacity)):
+        turns.enter("another pod", ip_address("127.0.0.9"), lambda: None)
+        engine.round()
+    close_with_reset(way.call("127.0.0.9"))
+    stays = way.call("127.0.0.9")
+    drive(engine)
+    assert len(turns) == 2
+    clock.move(1)
+    app = way.reached()
+    assert engine.given_up == 1
+    app.send(b"hello")
+    drive(engine)
+    assert read(stays) == b"hello"
+    assert len(way.desk.live) == 1
+
+
+def test_while_many_wait_for_a_pod_its_listener_is_left_alone(way: Way, engine: Engine) -> None:
+    turns = way.desk.inbound.turns
+    assert not way.acceptor.crowded()
+    for _ in range(PER_ROUND + PLACES):
+        turns.enter(POD.uid, ip_address("127.0.0.9"), lambda: None)
+    assert way.acceptor.crowded()
+    drive(engine)
 
 
 def test_when_no_more_can_be_held_the_newest_of_the_greediest_gives_way(way: Way) -> None:

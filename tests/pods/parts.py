@@ -130,7 +130,7 @@ class Node:
         report = desk.inbound.report
         self.direct = DirectFlows(self.engine, redirection, desk.hold, report, LiveConnections())
         self.outbound = Outbound(self.engine, desk.hold, report, redirection, tunnels, self.direct, mesh)
-        self.inbound = Inbound(self.engine, desk.hold, desk.live, report)
+        self.inbound = Inbound(self.engine, desk.hold, desk.live, report, desk.inbound.turns)
         self.handshakes = Handshakes(self.inbound, ledger, self.certificates, now)
         self.ways = Ways(self.outbound, self.inbound, self.handshakes, self.certificates)
         self.log = Lines()

@@ -37,7 +37,7 @@ _Accept = Callable[[], tuple[int, Any]]
 Accepted = Callable[[socket.socket, PeerAddress], None]
 
 
-def _has_gone(sock: socket.socket) -> bool:
+def has_gone(sock: socket.socket) -> bool:
     """Whether the caller does not wait any more: it has reset the connection, or closed its side of one that
     has waited for long. So it is after we stood still: what waited is not carried out for those who have
     gone. Who closes its side without having waited only says that it has said all."""
@@ -63,13 +63,16 @@ class Acceptor:
         listener: socket.socket,
         accepted: Accepted,
         lost: Callable[[], None] | None = None,
+        crowded: Callable[[], bool] | None = None,
     ) -> None:
         """Takes over `listener`, which is non-blocking; `close` closes it. `lost` is called once when it
-        listens no more, which is not watched any longer then."""
+        listens no more, which is not watched any longer then. While `crowded()` holds, new ones stay in the
+        backlog."""
         self._engine = engine
         self._listener = listener
         self._accepted = accepted
         self._lost = lost
+        self._crowded = crowded
         self._family = int(listener.family)
         self._peers: dict[str, IPAddress] = {}
         # How many to accept at once: asking for one more than there are costs as much as another connection.
@@ -91,6 +94,9 @@ class Acceptor:
         accept = cast("_Accept", self._listener._accept)  # type: ignore[attr-defined]
         accepted, family = self._accepted, self._family
         for number in range(self._burst):
+            if self._crowded is not None and self._crowded():
+                self._pause()
+                return
             try:
                 fd, address = accept()
             except BlockingIOError:
@@ -104,7 +110,7 @@ class Acceptor:
                 return
             sock = socket.socket(family, _STREAM, 0, fd)
             sock.setblocking(False)
-            if _has_gone(sock):
+            if has_gone(sock):
                 self._engine.given_up += 1
                 sock.close()
                 continue

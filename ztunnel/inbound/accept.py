@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from typing import Protocol
 
 from ztunnel.authz.enforce import LiveConnections
 from ztunnel.errors import ConnectionFailed, Crowded, Drained, NoDestination
+from ztunnel.flow.accept import has_gone
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
+from ztunnel.flow.rate import Rate
 from ztunnel.flow.share import Place, Shares
 from ztunnel.flow.splice import Splice, close_with_reset, splice
+from ztunnel.flow.turn import Turns
 from ztunnel.inbound.connect import AppDial, Approach, unreachable
 from ztunnel.inbound.decision import judge_plain
 from ztunnel.inbound.port import SparePorts, port_beside
@@ -26,6 +30,11 @@ from ztunnel.telemetry.report import Account, Report
 
 _REMEMBERED_ADDRESSES = 64
 """A pod has a few addresses; what it calls its own loopback by are others."""
+
+
+PLAIN_RATE = Rate(200, 1200, 0)
+"""Plaintext connections of one address: 200 at once, then 1,200 a second, which is a third of a core. More
+wait."""
 
 
 class LocalPod(Protocol):
@@ -52,6 +61,9 @@ class Inbound:
     hold: Hold
     live: LiveConnections
     report: Report
+    turns: Turns
+    """In which plaintext connections are opened."""
+
     spare_ports: SparePorts = field(default_factory=SparePorts)
     room: Shares = field(default_factory=Shares)
     """Places for connections, of all ways; each may take two descriptors."""
@@ -148,9 +160,22 @@ class PlainAcceptor:
         self._addresses: dict[str, IPAddress] = {}
 
     def accepted(self, opener: socket.socket, peer: PeerAddress) -> None:
-        """Take over one accepted socket. Its local address is what the peer called: the kernel did not
-        rewrite it."""
+        """Take over one accepted socket; it is judged and opened when it is its source's turn."""
+        inbound = self._inbound
+        piece = partial(self._open, opener, peer, inbound.engine.number)
+        inbound.turns.enter(self._pod.uid, peer.ip, piece)
+
+    def crowded(self) -> bool:
+        """Whether new ones had better stay in the listener's backlog for a moment."""
+        return self._inbound.turns.crowded(self._pod.uid)
+
+    def _open(self, opener: socket.socket, peer: PeerAddress, since: int) -> None:
+        """The socket's local address is what the peer called: the kernel did not rewrite it."""
         inbound, pod = self._inbound, self._pod
+        if since != inbound.engine.number and has_gone(opener):
+            inbound.engine.given_up += 1
+            opener.close()
+            return
         try:
             called = self._called(opener)
         except OSError:

@@ -119,16 +119,17 @@ class Held:
             return
         if self._outbound is None:
             self._outbound = OutboundAcceptor(ways.outbound, enrolled.uid, enrolled.network)
+        plain = PlainAcceptor(ways.inbound, enrolled)
         takers = (
-            (listeners.outbound, self._outbound.accepted),
-            (listeners.inbound, PlainAcceptor(ways.inbound, enrolled).accepted),
-            (listeners.hbone, partial(ways.handshakes.accepted, enrolled)),
+            (listeners.outbound, self._outbound.accepted, None),
+            (listeners.inbound, plain.accepted, plain.crowded),
+            (listeners.hbone, partial(ways.handshakes.accepted, enrolled), None),
         )
         acceptors: list[Acceptor] = []
         with ExitStack() as undo:
             undo.callback(close, enrolled)
-            for listener, accepted in takers:
-                acceptors.append(Acceptor(ways.outbound.engine, listener, accepted, self._spoiled))
+            for listener, accepted, crowded in takers:
+                acceptors.append(Acceptor(ways.outbound.engine, listener, accepted, self._spoiled, crowded))
                 undo.callback(acceptors[-1].close)
             undo.pop_all()
         self._acceptors = tuple(acceptors)

@@ -21,10 +21,11 @@ from ztunnel.config import Settings
 from ztunnel.errors import Unsupported
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.share import Shares
+from ztunnel.flow.turn import Turns
 from ztunnel.forward.answer import Forwarding
 from ztunnel.hbone.limits import Ledger, Limits
 from ztunnel.identity.rotate import Certificates, CertificateSource
-from ztunnel.inbound.accept import Inbound
+from ztunnel.inbound.accept import PLAIN_RATE, Inbound
 from ztunnel.inbound.serve import PLACES as HANDSHAKES
 from ztunnel.inbound.serve import Handshakes
 from ztunnel.kernel import cgroup
@@ -208,7 +209,7 @@ def build_node(
     hold.subscribe(tunnels.changed)
     mesh = Mesh(settings.node, settings.same_node, True, settings.connect_timeout_seconds, rng, keepalive)
     room = Shares(_places())
-    inbound = Inbound(engine, hold, live, report, room=room)
+    inbound = Inbound(engine, hold, live, report, Turns(engine, PLAIN_RATE), room=room)
     calls = Calls(room)
     outbound = Outbound(
         engine, hold, report, redirection, tunnels, direct, mesh, calls, exemption=machine.exemption
