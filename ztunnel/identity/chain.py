@@ -11,7 +11,8 @@ path is valid. The memory belongs to the bundles: other bundles know nothing of 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -131,8 +132,11 @@ def verify(untrusted_chain: Sequence[bytes], bundles: TrustBundles, now: datetim
         identity = check_leaf(leaf, now, usage)
         builder = PolicyBuilder().store(bundles.store_for(identity)).time(now)
         roots = bundles.roots_for(identity)
-        if _constrains(intermediates, roots):
-            path = _constrained_path([leaf, *intermediates], roots, identity, now, usage)
+        with _parsing():
+            constrained = constrains_uris(intermediates) or constrains_uris(roots)
+        if constrained:
+            with _parsing():
+                path = find_path([leaf, *intermediates], roots, identity, now, usage)
         else:
             path = _path(builder, usage, leaf, intermediates)
     except PeerError as error:
@@ -172,28 +176,15 @@ def _load(untrusted_chain: Sequence[bytes]) -> list[x509.Certificate]:
         raise PeerError("the peer presented no certificate")
     if len(untrusted_chain) > _MAX_CHAIN:
         raise PeerError(f"the peer presented {len(untrusted_chain)} certificates; {_MAX_CHAIN} are accepted")
-    try:
+    with _parsing():
         return [x509.load_der_x509_certificate(der) for der in untrusted_chain]
-    except MALFORMED as error:
-        raise PeerError(f"the peer presented a malformed certificate: {error}") from error
 
 
-def _constrains(intermediates: list[x509.Certificate], roots: list[x509.Certificate]) -> bool:
+@contextmanager
+def _parsing() -> Iterator[None]:
+    """Certificates are parsed when their fields are asked for."""
     try:
-        return constrains_uris(intermediates) or constrains_uris(roots)
-    except MALFORMED as error:
-        raise PeerError(f"the peer presented a malformed certificate: {error}") from error
-
-
-def _constrained_path(
-    chain: list[x509.Certificate],
-    roots: list[x509.Certificate],
-    identity: SpiffeId,
-    now: datetime,
-    usage: Usage,
-) -> list[x509.Certificate]:
-    try:
-        return find_path(chain, roots, identity, now, usage)
+        yield
     except MALFORMED as error:
         raise PeerError(f"the peer presented a malformed certificate: {error}") from error
 

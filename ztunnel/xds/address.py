@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Final, TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.wrappers_pb2 import BoolValue, StringValue, UInt32Value
 
 from ztunnel.errors import PeerError
@@ -237,6 +237,19 @@ def _service_name(untrusted: str) -> ServiceName:
     return ServiceName(namespace, hostname)
 
 
+def _unpack(untrusted: Iterable[pb.Extension], name: str, into: Message) -> bool:
+    """Read the extension of this name; False where there is none."""
+    for extension in untrusted:
+        if extension.name == name:
+            try:
+                if extension.config.Unpack(into):
+                    return True
+            except DecodeError as error:
+                raise PeerError(f"{name} cannot be decoded") from error
+            raise PeerError(f"{name} has to be a {type(into).__name__}")
+    return False
+
+
 def _same_node(untrusted: Iterable[pb.Extension]) -> SameNode:
     for extension in untrusted:
         if extension.name == SAME_NODE:
@@ -264,42 +277,18 @@ def _forwards(untrusted: Iterable[pb.Extension]) -> bool:
 
 
 def _external(untrusted: Iterable[pb.Extension]) -> tuple[IPAddress, ...]:
-    for extension in untrusted:
-        if extension.name == EXTERNAL:
-            value = StringValue()
-            try:
-                if extension.config.Unpack(value):
-                    return tuple(map(parse_ip, value.value.split()))
-            except DecodeError as error:
-                raise PeerError(f"{EXTERNAL} cannot be decoded") from error
-            raise PeerError(f"{EXTERNAL} has to be a StringValue")
-    return ()
+    value = StringValue()
+    return tuple(map(parse_ip, value.value.split())) if _unpack(untrusted, EXTERNAL, value) else ()
 
 
 def _affinity(untrusted: Iterable[pb.Extension]) -> int:
     value = UInt32Value()
-    for extension in untrusted:
-        if extension.name == AFFINITY:
-            try:
-                if extension.config.Unpack(value):
-                    return value.value
-            except DecodeError as error:
-                raise PeerError(f"{AFFINITY} cannot be decoded") from error
-            raise PeerError(f"{AFFINITY} has to be a UInt32Value")
-    return 0
+    return value.value if _unpack(untrusted, AFFINITY, value) else 0
 
 
 def _draining(untrusted: Iterable[pb.Extension]) -> bool:
     value = BoolValue()
-    for extension in untrusted:
-        if extension.name == DRAINING:
-            try:
-                if extension.config.Unpack(value):
-                    return value.value
-            except DecodeError as error:
-                raise PeerError(f"{DRAINING} cannot be decoded") from error
-            raise PeerError(f"{DRAINING} has to be a BoolValue")
-    return False
+    return value.value if _unpack(untrusted, DRAINING, value) else False
 
 
 def _kind(untrusted: int) -> WorkloadKind:
