@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.flow.driving import Bugs, Clock
+from tests.outbound.parts import Here
 from ztunnel.flow.engine import Engine
-from ztunnel.outbound.gather import RECORDS, Gatherer
+from ztunnel.outbound.gather import RECORDS, Gatherer, Namespaces
+from ztunnel.redirect.enroll import PodNetwork
 
 
 class Ring:
@@ -89,3 +91,13 @@ def test_a_bug_is_reported_and_does_not_end_the_reading(
     clock.move(1.1)
     engine.round()
     assert ring.pulls == [1]
+
+
+def test_a_pod_is_known_by_its_namespace_while_it_has_it() -> None:
+    pods = {"a": PodNetwork(1, Here(), None, None, ())}
+    namespaces = Namespaces(pods)
+    assert (namespaces.pod_of(1), namespaces.pod_of(2)) == ("a", "")
+    pods["b"] = pods.pop("a")
+    assert namespaces.pod_of(1) == "b"
+    pods["b"] = PodNetwork(2, Here(), None, None, ())
+    assert (namespaces.pod_of(1), namespaces.pod_of(2)) == ("", "b")

@@ -22,7 +22,7 @@ from ztunnel.kernel.sockets import LiveSocket, TcpState, connections, destroy
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Connection
 from ztunnel.model.workload import Workload
-from ztunnel.outbound.gather import RECORDS, Gatherer
+from ztunnel.outbound.gather import RECORDS, Gatherer, Namespaces
 from ztunnel.outbound.kernel_flow import KernelFlow
 from ztunnel.outbound.oversee import DirectFlows
 from ztunnel.redirect.enroll import PodNetwork
@@ -64,7 +64,7 @@ class Follower:
         self._world = hold.world
         self._ways: dict[bytes, _Way] = {}
         self._suspects: set[str] = set()
-        self._uids: dict[int, str] = {}
+        self._namespaces = Namespaces(flows.pods)
         self._lost = 0
 
     def __len__(self) -> int:
@@ -168,7 +168,7 @@ class Follower:
     def _refused(self, record: FlowRecord) -> None:
         """The kernel refused a call at connect, by a verdict of ours: reported as if we had refused it."""
         world = self._hold.world
-        source = world.workload(self._uid_of(record.cookie))
+        source = world.workload(self._namespaces.pod_of(record.cookie))
         if source is None or not source.addresses:
             return  # the pod has left: nobody knows any more who called
         called = world.by_ip(record.destination.ip)
@@ -187,15 +187,6 @@ class Follower:
             keys = allowing_keys(self._hold.world, called) if called else []
             return none_allowed(keys, source.identity)
         return denied_by(policy, source.identity)
-
-    def _uid_of(self, cookie: int) -> str:
-        """The pod of a namespace; pods come and go, so what is remembered may be out of date."""
-        pods = self._flows.pods
-        uid = self._uids.get(cookie, "")
-        if uid not in pods or pods[uid].cookie != cookie:
-            self._uids = {network.cookie: each for each, network in pods.items()}
-            uid = self._uids.get(cookie, "")
-        return uid
 
     # Flows.
 

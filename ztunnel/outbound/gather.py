@@ -1,12 +1,13 @@
-"""Reads what the kernel reports through a ring buffer, as it comes and a few milliseconds' worth at a
-time."""
+"""Reads what the kernel reports through a ring buffer, as it comes and a few milliseconds' worth at a time;
+and knows of which pod it speaks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from select import EPOLLIN
 
 from ztunnel.flow.engine import Engine
+from ztunnel.redirect.enroll import PodNetwork
 
 RECORDS = 128
 """Read in one go: a pod that runs against a refusal must not keep established flows waiting."""
@@ -42,3 +43,20 @@ class Gatherer:
             self._engine.after(_GATHER_SECONDS if count < RECORDS else 0.0, self._gather)
         else:
             self._engine.rewatch(self._fd, EPOLLIN)
+
+
+class Namespaces:
+    """The enrolled pods by the cookies of their namespaces."""
+
+    def __init__(self, pods: Mapping[str, PodNetwork]) -> None:
+        """`pods` are the enrolled ones by uid, kept by `pods/`."""
+        self._pods = pods
+        self._uids: dict[int, str] = {}
+
+    def pod_of(self, cookie: int) -> str:
+        """The uid of the pod, empty where it is none. Pods come and go: what is remembered may be old."""
+        uid = self._uids.get(cookie, "")
+        if uid not in self._pods or self._pods[uid].cookie != cookie:
+            self._uids = {network.cookie: each for each, network in self._pods.items()}
+            uid = self._uids.get(cookie, "")
+        return uid

@@ -22,7 +22,7 @@ from ztunnel.flow.engine import Engine
 from ztunnel.kernel.sockets import connections
 from ztunnel.model.address import Endpoint, IPAddress
 from ztunnel.outbound.follow import payload
-from ztunnel.outbound.gather import RECORDS, Gatherer
+from ztunnel.outbound.gather import RECORDS, Gatherer, Namespaces
 from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.outside import OutsideCall
 from ztunnel.redirect.records import RecordEvent, RecordRole
@@ -73,7 +73,7 @@ class OutsideCalls:
         self._unseen: dict[int, int] = {}
         self._world = hold.world
         self._ways: dict[bytes, Journey] = {}
-        self._uids: dict[int, str] = {}
+        self._namespaces = Namespaces(pods)
         self._lost = 0
 
     def __len__(self) -> int:
@@ -164,7 +164,7 @@ class OutsideCalls:
             self._close(socket)
 
     def _read(self, cookie: int, sockets: list[int]) -> None:
-        network = self._pods.get(self._uid_of(cookie))
+        network = self._pods.get(self._namespaces.pod_of(cookie))
         if network is None:
             return  # it has left the mesh, and its calls with it: their ends tell
         try:
@@ -188,18 +188,10 @@ class OutsideCalls:
             journey = self._ways[record.way] = Journey(
                 Reporter.SOURCE,
                 destination,
-                world.workload(self._uid_of(record.cookie)),
+                world.workload(self._namespaces.pod_of(record.cookie)),
                 world.by_ip(destination.ip),
             )
         return journey
-
-    def _uid_of(self, cookie: int) -> str:
-        """The pod of a namespace; pods come and go, so what is remembered may be out of date."""
-        uid = self._uids.get(cookie, "")
-        if uid not in self._pods or self._pods[uid].cookie != cookie:
-            self._uids = {network.cookie: each for each, network in self._pods.items()}
-            uid = self._uids.get(cookie, "")
-        return uid
 
 
 def _reason(record: OutsideCall) -> str:
