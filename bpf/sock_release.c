@@ -1,4 +1,4 @@
-/* A socket is given back that never sent a SYN: what its connect left behind goes. The others still have a
+/* A socket is released that never sent a SYN: what its connect left behind goes. The others still have a
  * close to report, for which sockops needs their intent. */
 
 int sock_release(struct bpf_sock *sock)

@@ -103,4 +103,4 @@ class Upkeep:
             for kind in ListenerKind:
                 self._redirection.no_listener(ip, kind)
         self._networks[uid] = network
-        self._log.info("pod readdressed", pod=uid, addresses=", ".join(map(str, network.addresses)))
+        self._log.info("pod addresses changed", pod=uid, addresses=", ".join(map(str, network.addresses)))

@@ -160,7 +160,8 @@ class Pods:
             self._stirred.set()
 
     async def _reconcile(self, graces: trio.Nursery) -> None:
-        """Make it so. Between two pods others have the thread: a storm of pods must not stall what flows."""
+        """Enroll and remove as the world wants. Between two pods others have the thread: a storm of pods must
+        not stall what flows."""
         wanted = {each.uid: each for each in self._hold.world.on_node(self._node) if each.enrolled}
         found = {uid: self._find.inode_of(workload) for uid, workload in wanted.items()}
         todo = plan(found, {uid: (held.inode, held.exists) for uid, held in self._held.items()})
@@ -225,7 +226,7 @@ class Pods:
         try:
             self._refusals.settle(pending, {each.enrolled.network.cookie for each in self._held.values()})
         except OSError as error:
-            self._log.warn("refused pod not let go", error=str(error))
+            self._log.warn("refused pod not released", error=str(error))
 
     async def _name_holder(self, workload: Workload, port: int) -> None:
         """Say which process has taken our port."""
@@ -245,7 +246,7 @@ class Pods:
     # Removing.
 
     def _withdraw(self, uid: str, graces: trio.Nursery) -> None:
-        """Give a pod back. Its new connections are its own at once."""
+        """Remove a pod. Its new connections are its own at once."""
         held = self._held[uid]
         held.let_in()
         if not self._uncapture(uid, held, leave):
@@ -294,7 +295,7 @@ class Pods:
             try:
                 self._redirection.withdraw_cookie(cookie)
             except OSError as error:
-                self._log.warn("stranger not withdrawn", cookie=cookie, error=str(error))
+                self._log.warn("pod of an earlier run not removed", cookie=cookie, error=str(error))
                 continue
             del self._strangers[cookie]
 

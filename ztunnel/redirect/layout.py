@@ -213,7 +213,7 @@ def pull_destination(packed: bytes) -> Recalled:
 class Direct:
     """Calls from the source go straight to the destination, a pod of this node with this cookie. Both
     generations are those from before the judgement: what changes meanwhile voids the verdict before it is
-        stored."""
+    stored."""
 
     destination_cookie: int
     source_generation: int

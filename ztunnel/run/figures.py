@@ -19,12 +19,12 @@ def register_figures(node: Node) -> None:
     )
     figures.counter(
         "ztunnel_stalls_total",
-        "How often the proxy stood still for more than three seconds and went on",
+        "How often the proxy stalled for more than three seconds and went on",
         lambda: node.watchdog.stalls,
     )
     figures.counter(
         "ztunnel_given_up_total",
-        "Accepted connections whose caller had gone before they were taken up",
+        "Accepted connections whose caller had gone before the proxy handled them",
         lambda: node.engine.given_up,
     )
     figures.gauge(
@@ -48,7 +48,7 @@ def register_figures(node: Node) -> None:
     )
     figures.counter(
         "ztunnel_hbone_slowed_total",
-        "Tunnels that waited because too many of their peer's had come to nothing",
+        "Tunnels that waited because too many others of their peer had been reset early or refused",
         lambda: ledger.slowed,
     )
     figures.counter(
@@ -60,7 +60,7 @@ def register_figures(node: Node) -> None:
     figures.gauge("ztunnel_connections", "Connections that the proxy carries", lambda: len(room))
     figures.counter(
         "ztunnel_connections_crowded_total",
-        "Connections that ended as the newest of the greediest, because no more could be held",
+        "Connections that were ended, the newest of whoever held the most, because no more could be held",
         lambda: room.gave_way_total + room.refused_total,
     )
     figures.counter(
@@ -72,11 +72,13 @@ def register_figures(node: Node) -> None:
         "ztunnel_direct_flows", "Flows that the kernel carries by itself", lambda: len(node.follower)
     )
     figures.gauge(
-        "ztunnel_outside_calls", "Calls that left the mesh unproxied and live", lambda: len(node.outside)
+        "ztunnel_outside_calls",
+        "Open connections to addresses outside the mesh that do not pass the proxy",
+        lambda: len(node.outside),
     )
     figures.gauge(
         "ztunnel_outside_left_alone",
-        "1 while calls to addresses that are not the mesh's leave it unproxied, 0 while they are captured",
+        "1 while calls to addresses outside the mesh do not pass the proxy, 0 while they are captured",
         lambda: int(node.addresses.left_alone),
     )
     figures.gauge(

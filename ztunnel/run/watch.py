@@ -62,8 +62,8 @@ class NodeClients:
             return
         text = (
             "no cgroup of a kubelet or container runtime (kubelet.service, k3s-agent.service, ...) is there: "
-            "probes are judged as anybody's plaintext, which STRICT refuses. It is looked for; "
-            "ZTUNNEL_NODE_CLIENTS=node lets in every process of the node"
+            "probes are judged like any plaintext, which STRICT refuses. The search goes on; "
+            "ZTUNNEL_NODE_CLIENTS=node admits every process of the node"
         )
         self._log.warn("no kubelet", reason=text)
         self._readiness.detail(_CLIENTS, text)

@@ -30,7 +30,7 @@ class Repairs:
         self._said: dict[tuple[str, str], float] = {}
         self._unsaid: dict[tuple[str, str], int] = {}
         self._tally = figures.tally(
-            "ztunnel_repairs_total", "What others had changed or removed, and was made again", ["what"]
+            "ztunnel_repairs_total", "Repairs of what others had changed or removed", ["what"]
         )
 
     def repaired(self, what: str, where: str = "") -> None:
