@@ -77,6 +77,7 @@ def test_half_closed_connections_whose_other_side_is_gone_end(mesh: Mesh) -> Non
         mesh.expect_by(
             "node-2", len(WAYS), f"istio_tcp_connections_{figure}_total", 30, reporter="destination"
         )
+    lab.wait_until(lambda: len(mesh.find_lines("node-2", direction="inbound")) == len(WAYS), "the lines")
     assert {line.get("error") for line in mesh.find_lines("node-2", direction="inbound")} == {None}
     for node in ("node-1", "node-2"):
         mesh.expect(node, 0, "ztunnel_hbone_tunnels")
