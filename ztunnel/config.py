@@ -9,109 +9,24 @@ config file every variable may stand under `defaultConfig.proxyMetadata`, as in 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from ztunnel.errors import ConfigError, Fault, PeerError
-from ztunnel.model.address import Endpoint, parse_endpoint
+from ztunnel import values
+from ztunnel.errors import ConfigError, Fault
+from ztunnel.mesh_file import Given, MeshFile
+from ztunnel.model.address import Endpoint
 from ztunnel.model.workload import SameNode
+from ztunnel.values import Parse
 
 _ISTIOD = "https://istiod.istio-system.svc:15012"
 
-_Parse = Callable[[str], object]
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
-_SIZE = re.compile(r"(\d+)(Ki|Mi|Gi|)")
-_URL = re.compile(r"https?://([a-zA-Z0-9._-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
-_DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?")
-_LEVEL = re.compile(r"([\w:.*-]+[=:])?(trace|debug|info|warn|error|off)", re.ASCII)
-
-
-def _text(raw: str) -> str:
-    return raw
-
-
-def _name(raw: str) -> str:
-    if not _DNS_NAME.fullmatch(raw):
-        raise ValueError("a name of lower-case letters, digits, dots and dashes")
-    return raw
-
-
-def _names(raw: str) -> tuple[str, ...]:
-    """With commas between them."""
-    return tuple(_name(part.strip()) for part in raw.split(",") if part.strip())
-
-
-def _flag(raw: str) -> bool:
-    if raw.lower() not in ("true", "false"):
-        raise ValueError("true or false")
-    return raw.lower() == "true"
-
-
-def _seconds(raw: str) -> float:
-    """Go's durations, as Istio writes them: `24h`, `1m30s`, `250ms`."""
-    match = _DURATION.fullmatch(raw)
-    if not raw or match is None:
-        raise ValueError("a duration such as 24h, 1m30s, 5s, 250ms")
-    hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
-
-
-def _positive_seconds(raw: str) -> float:
-    seconds = _seconds(raw)
-    if seconds <= 0:
-        raise ValueError("a duration longer than zero, such as 24h, 1m30s, 5s, 250ms")
-    return seconds
-
-
-def _keepalive_seconds(raw: str) -> float:
-    seconds = _positive_seconds(raw)
-    if seconds > 32767:  # tcp(7)
-        raise ValueError("a duration up to 32767s, such as 180s, 10m")
-    return seconds
-
-
-def _bytes_from(least: int, most: int) -> _Parse:
-    def parse(raw: str) -> int:
-        match = _SIZE.fullmatch(raw)
-        unit = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
-        size = int(match[1]) * unit[match[2]] if match and len(match[1]) < 16 else -1
-        if not least <= size <= most:
-            raise ValueError(f"a number of bytes from {least} to {most}, also as 64Ki, 16Mi, 1Gi")
-        return size
-
-    return parse
-
-
-def _number(least: int, most: int) -> Callable[[str], int]:
-    def parse(raw: str) -> int:
-        if not (raw.isascii() and raw.isdigit() and len(raw) < 16 and least <= int(raw) <= most):
-            raise ValueError(f"a number from {least} to {most}")
-        return int(raw)
-
-    return parse
-
-
-def _one_of(*words: str) -> _Parse:
-    def parse(raw: str) -> str:
-        if raw not in words:
-            raise ValueError(" or ".join(words))
-        return raw
-
-    return parse
-
-
-def _same_node(raw: str) -> SameNode:
-    try:
-        return SameNode(raw)
-    except ValueError as error:
-        raise ValueError(" or ".join(SameNode)) from error
+_WINDOW = values.bytes_from(65535, 2**31 - 1)
+_CLIENTS = values.one_of("kubelet", "node", "all")
 
 
 class Connect(StrEnum):
@@ -122,66 +37,15 @@ class Connect(StrEnum):
     IMMEDIATE = "immediate"
 
 
-def _connect(raw: str) -> Connect:
-    try:
-        return Connect(raw)
-    except ValueError as error:
-        raise ValueError(" or ".join(Connect)) from error
-
-
-def _path(raw: str) -> Path:
-    if not raw.startswith("/"):
-        raise ValueError("an absolute path")
-    return Path(raw)
-
-
-def _maybe_path(raw: str) -> Path | None:
-    return Path(raw) if raw else None
-
-
-def _levels(raw: str) -> str:
-    if not all(_LEVEL.fullmatch(part) for part in raw.split(",")):
-        raise ValueError("<level> or <scope>=<level>, with commas; of trace, debug, info, warn, error, off")
-    return raw
-
-
-def _address(raw: str) -> str:
-    """`https://host:port` of a control plane, or nothing for none."""
-    url = f"https://{raw}" if raw and "://" not in raw else raw
-    if url and not _URL.fullmatch(url):
-        raise ValueError("https://<host>:<port>, or nothing for none")
-    return url
-
-
-def _listen(raw: str) -> Endpoint:
-    """`ip:port` or, as Istio writes it, `localhost:port`."""
-    try:
-        return parse_endpoint(re.sub("^localhost:", "127.0.0.1:", raw))
-    except PeerError as error:
-        raise ValueError("an address with a port, such as 127.0.0.1:15000 or [::]:15020") from error
-
-
-def _namespace_path(raw: str) -> str:
-    """Where the network namespace of a pod is: a path with `{namespace}` and `{name}`."""
-    filled = raw.replace("{namespace}", "").replace("{name}", "")
-    if raw and (not raw.startswith("/") or "{name}" not in raw or "{" in filled or "}" in filled):
-        raise ValueError("an absolute path with {namespace} and {name} in it")
-    return raw
-
-
-_window = _bytes_from(65535, 2**31 - 1)
-_CLIENTS = _one_of("kubelet", "node", "all")
-
-
 class _Source(NamedTuple):
     """Where a setting comes from: environment variables, of which the first set counts; a mesh config key."""
 
     variables: tuple[str, ...]
-    parse: _Parse
+    parse: Parse
     mesh: str
 
 
-def _setting(variables: str, parse: _Parse, default: object, mesh: str = "", shown: bool = True) -> Any:
+def _setting(variables: str, parse: Parse, default: object, mesh: str = "", shown: bool = True) -> Any:
     source = _Source(tuple(variables.split()), parse, mesh)
     return field(default=default, repr=shown, metadata={"source": source})
 
@@ -211,109 +75,64 @@ class Settings:
             kernel forgets it after 60 s (`net.ipv4.tcp_fin_timeout`).
     """
 
-    node: str = _setting("NODE_NAME", _text, "")
-    cluster: str = _setting("CLUSTER_ID ISTIO_META_CLUSTER_ID", _text, "Kubernetes")
-    cluster_domain: str = _setting("CLUSTER_DOMAIN", _name, "cluster.local")
-    trust_domain: str = _setting("TRUST_DOMAIN", _name, "cluster.local", "trustDomain")
+    node: str = _setting("NODE_NAME", values.text, "")
+    cluster: str = _setting("CLUSTER_ID ISTIO_META_CLUSTER_ID", values.text, "Kubernetes")
+    cluster_domain: str = _setting("CLUSTER_DOMAIN", values.name, "cluster.local")
+    trust_domain: str = _setting("TRUST_DOMAIN", values.name, "cluster.local", "trustDomain")
     trust_domain_aliases: tuple[str, ...] = _setting(
-        "ZTUNNEL_TRUST_DOMAIN_ALIASES", _names, (), "trustDomainAliases"
+        "ZTUNNEL_TRUST_DOMAIN_ALIASES", values.names, (), "trustDomainAliases"
     )
-    network: str = _setting("NETWORK", _text, "")
-    root_namespace: str = _setting("ZTUNNEL_ROOT_NAMESPACE", _name, "istio-system", "rootNamespace")
-    xds_address: str = _setting("XDS_ADDRESS", _address, "", "defaultConfig.discoveryAddress")
-    xds_root_ca: str = _setting("XDS_ROOT_CA", _text, "./var/run/secrets/istio/root-cert.pem")
-    ca_address: str = _setting("CA_ADDRESS", _address, "")
-    ca_root_ca: str = _setting("CA_ROOT_CA", _text, "./var/run/secrets/istio/root-cert.pem")
-    auth_token: str = _setting("AUTH_TOKEN", _text, "./var/run/secrets/tokens/istio-token", shown=False)
-    secret_ttl_seconds: float = _setting("SECRET_TTL", _positive_seconds, 86400.0)
-    pool_max_streams: int = _setting("POOL_MAX_STREAMS_PER_CONNECTION", _number(1, 1000), 100)
-    pool_release_seconds: float = _setting("POOL_UNUSED_RELEASE_TIMEOUT", _positive_seconds, 300.0)
-    stream_window_bytes: int = _setting("HTTP2_STREAM_WINDOW_SIZE", _window, 4 << 20)
-    session_window_bytes: int = _setting("HTTP2_CONNECTION_WINDOW_SIZE", _window, 16 << 20)
-    frame_bytes: int = _setting("HTTP2_FRAME_SIZE", _bytes_from(16384, 2**24 - 1), 1 << 20)
-    termination_deadline_seconds: float = _setting("CONNECTION_TERMINATION_DEADLINE", _seconds, 5.0)
-    keepalive: bool = _setting("KEEPALIVE_ENABLED", _flag, True)
-    keepalive_time_seconds: float = _setting("KEEPALIVE_TIME", _keepalive_seconds, 180.0)
-    keepalive_interval_seconds: float = _setting("KEEPALIVE_INTERVAL", _keepalive_seconds, 180.0)
-    keepalive_retries: int = _setting("KEEPALIVE_RETRIES", _number(1, 127), 9)
-    ipv6: bool = _setting("IPV6_ENABLED", _flag, True)
-    log_format: str = _setting("LOG_FORMAT", _one_of("plain", "json"), "plain")
-    log_level: str = _setting("LOG_LEVEL RUST_LOG", _levels, "info")
-    access_log: bool = _setting("ZTUNNEL_ACCESS_LOG", _flag, True)
-    manifests: Path | None = _setting("ZTUNNEL_MANIFESTS", _maybe_path, None)
-    state_dir: Path = _setting("ZTUNNEL_STATE_DIR", _path, Path("/var/lib/ztunnel"))
-    cache_dir: Path = _setting("ZTUNNEL_CACHE_DIR", _path, Path("/var/cache/ztunnel"))
-    pins: Path | None = _setting("ZTUNNEL_PINS", _maybe_path, None)
-    pod_netns: str = _setting("ZTUNNEL_POD_NETNS", _namespace_path, "")
-    same_node: SameNode = _setting("ZTUNNEL_SAME_NODE", _same_node, SameNode.AUTO, "sameNode")
+    network: str = _setting("NETWORK", values.text, "")
+    root_namespace: str = _setting("ZTUNNEL_ROOT_NAMESPACE", values.name, "istio-system", "rootNamespace")
+    xds_address: str = _setting("XDS_ADDRESS", values.address, "", "defaultConfig.discoveryAddress")
+    xds_root_ca: str = _setting("XDS_ROOT_CA", values.text, "./var/run/secrets/istio/root-cert.pem")
+    ca_address: str = _setting("CA_ADDRESS", values.address, "")
+    ca_root_ca: str = _setting("CA_ROOT_CA", values.text, "./var/run/secrets/istio/root-cert.pem")
+    auth_token: str = _setting("AUTH_TOKEN", values.text, "./var/run/secrets/tokens/istio-token", shown=False)
+    secret_ttl_seconds: float = _setting("SECRET_TTL", values.positive_duration, 86400.0)
+    pool_max_streams: int = _setting("POOL_MAX_STREAMS_PER_CONNECTION", values.number(1, 1000), 100)
+    pool_release_seconds: float = _setting("POOL_UNUSED_RELEASE_TIMEOUT", values.positive_duration, 300.0)
+    stream_window_bytes: int = _setting("HTTP2_STREAM_WINDOW_SIZE", _WINDOW, 4 << 20)
+    session_window_bytes: int = _setting("HTTP2_CONNECTION_WINDOW_SIZE", _WINDOW, 16 << 20)
+    frame_bytes: int = _setting("HTTP2_FRAME_SIZE", values.bytes_from(16384, 2**24 - 1), 1 << 20)
+    termination_deadline_seconds: float = _setting("CONNECTION_TERMINATION_DEADLINE", values.duration, 5.0)
+    keepalive: bool = _setting("KEEPALIVE_ENABLED", values.flag, True)
+    keepalive_time_seconds: float = _setting("KEEPALIVE_TIME", values.keepalive_duration, 180.0)
+    keepalive_interval_seconds: float = _setting("KEEPALIVE_INTERVAL", values.keepalive_duration, 180.0)
+    keepalive_retries: int = _setting("KEEPALIVE_RETRIES", values.number(1, 127), 9)
+    ipv6: bool = _setting("IPV6_ENABLED", values.flag, True)
+    log_format: str = _setting("LOG_FORMAT", values.one_of("plain", "json"), "plain")
+    log_level: str = _setting("LOG_LEVEL RUST_LOG", values.levels, "info")
+    access_log: bool = _setting("ZTUNNEL_ACCESS_LOG", values.flag, True)
+    manifests: Path | None = _setting("ZTUNNEL_MANIFESTS", values.maybe_path, None)
+    state_dir: Path = _setting("ZTUNNEL_STATE_DIR", values.path, Path("/var/lib/ztunnel"))
+    cache_dir: Path = _setting("ZTUNNEL_CACHE_DIR", values.path, Path("/var/cache/ztunnel"))
+    pins: Path | None = _setting("ZTUNNEL_PINS", values.maybe_path, None)
+    pod_netns: str = _setting("ZTUNNEL_POD_NETNS", values.namespace_path, "")
+    same_node: SameNode = _setting("ZTUNNEL_SAME_NODE", values.member(SameNode), SameNode.AUTO, "sameNode")
     node_clients: str = _setting("ZTUNNEL_NODE_CLIENTS", _CLIENTS, "kubelet", "nodeClients")
     admin_address: Endpoint = _setting(
-        "ZTUNNEL_ADMIN_ADDRESS", _listen, Endpoint(IPv4Address("127.0.0.1"), 15000)
+        "ZTUNNEL_ADMIN_ADDRESS", values.listen, Endpoint(IPv4Address("127.0.0.1"), 15000)
     )
     metrics_address: Endpoint = _setting(
-        "ZTUNNEL_METRICS_ADDRESS", _listen, Endpoint(IPv6Address("::"), 15020)
+        "ZTUNNEL_METRICS_ADDRESS", values.listen, Endpoint(IPv6Address("::"), 15020)
     )
     readiness_address: Endpoint = _setting(
-        "ZTUNNEL_READINESS_ADDRESS", _listen, Endpoint(IPv6Address("::"), 15021)
+        "ZTUNNEL_READINESS_ADDRESS", values.listen, Endpoint(IPv6Address("::"), 15021)
     )
-    metrics_series_limit: int = _setting("ZTUNNEL_METRICS_SERIES_LIMIT", _number(100, 10**6), 20_000)
-    buffer_limit_bytes: int = _setting("ZTUNNEL_BUFFER_LIMIT", _bytes_from(1 << 20, 1 << 40), 64 << 20)
-    connect: Connect = _setting("ZTUNNEL_CONNECT", _connect, Connect.DEFERRED)
-    connect_timeout_seconds: float = _setting("ZTUNNEL_CONNECT_TIMEOUT", _positive_seconds, 10.0)
-    ping_interval_seconds: float = _setting("ZTUNNEL_PING_INTERVAL", _positive_seconds, 10.0)
-    ping_timeout_seconds: float = _setting("ZTUNNEL_PING_TIMEOUT", _positive_seconds, 20.0)
-    half_closed_seconds: float = _setting("ZTUNNEL_HALF_CLOSED_TIMEOUT", _keepalive_seconds, 65.0)
-
-
-class _Given(NamedTuple):
-    value: str
-    file: str
-    line: int
-    name: str
-
-
-class _Mesh:
-    """The mesh config file, flattened: dotted keys of scalars and of lists (with commas), as text with their
-    lines."""
-
-    def __init__(self, text: str, file: str) -> None:
-        self.values: dict[str, _Given] = {}
-        self.faults: list[Fault] = []
-        self._file = file
-        try:
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            problem = getattr(error, "problem", None) or "not YAML"
-            self.faults.append(Fault(file, mark.line + 1 if mark else 0, "", str(problem)))
-            return
-        if root is None:
-            return
-        if isinstance(root, yaml.MappingNode):
-            self._flatten("", root, 4)
-        else:
-            self.faults.append(Fault(file, 1, "", "a mapping is expected"))
-
-    def _flatten(self, prefix: str, node: yaml.MappingNode, depth: int) -> None:
-        """`depth` bounds what aliases can do; the keys that we know are three deep."""
-        for key_node, value_node in node.value:
-            key = f"{prefix}{key_node.value}"
-            if isinstance(value_node, yaml.MappingNode) and depth:
-                self._flatten(f"{key}.", value_node, depth - 1)
-            elif isinstance(value_node, yaml.ScalarNode):
-                self._add(key, value_node, str(value_node.value))
-            elif isinstance(value_node, yaml.SequenceNode):
-                parts = [part.value for part in value_node.value if isinstance(part, yaml.ScalarNode)]
-                self._add(key, value_node, ",".join(parts))
-
-    def _add(self, key: str, node: yaml.Node, value: str) -> None:
-        self.values[key] = _Given(value, self._file, node.start_mark.line + 1, key)
+    metrics_series_limit: int = _setting("ZTUNNEL_METRICS_SERIES_LIMIT", values.number(100, 10**6), 20_000)
+    buffer_limit_bytes: int = _setting("ZTUNNEL_BUFFER_LIMIT", values.bytes_from(1 << 20, 1 << 40), 64 << 20)
+    connect: Connect = _setting("ZTUNNEL_CONNECT", values.member(Connect), Connect.DEFERRED)
+    connect_timeout_seconds: float = _setting("ZTUNNEL_CONNECT_TIMEOUT", values.positive_duration, 10.0)
+    ping_interval_seconds: float = _setting("ZTUNNEL_PING_INTERVAL", values.positive_duration, 10.0)
+    ping_timeout_seconds: float = _setting("ZTUNNEL_PING_TIMEOUT", values.positive_duration, 20.0)
+    half_closed_seconds: float = _setting("ZTUNNEL_HALF_CLOSED_TIMEOUT", values.keepalive_duration, 65.0)
 
 
 class _Inputs(NamedTuple):
     flags: Mapping[str, object]
     environment: Mapping[str, str]
-    mesh: _Mesh
+    mesh: MeshFile
 
 
 def read_settings(
@@ -332,9 +151,9 @@ def read_settings(
     Raises:
         ConfigError: everything that is wrong, each with its name, its value and what is accepted.
     """
-    inputs = _Inputs(flags, environment, _Mesh(mesh_config, mesh_file))
+    inputs = _Inputs(flags, environment, MeshFile(mesh_config, mesh_file))
     faults = list(inputs.mesh.faults)
-    values: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     known = {one.name for one in fields(Settings)}
     faults.extend(
         Fault("command line", 0, _flag_name(name), "no such setting") for name in flags if name not in known
@@ -345,47 +164,47 @@ def read_settings(
         if given is None:
             continue
         try:
-            values[one.name] = source.parse(given.value)
+            found[one.name] = source.parse(given.value)
         except ValueError as error:
             faults.append(Fault(given.file, given.line, given.name, f"{given.value[:200]!r} is not {error}"))
-    faults.extend(_derive(values, environment))
+    faults.extend(_derive(found, environment))
     if faults:
         raise ConfigError(*faults)
-    return Settings(**values)
+    return Settings(**found)
 
 
-def _given(name: str, source: _Source, inputs: _Inputs) -> Iterator[_Given]:
+def _given(name: str, source: _Source, inputs: _Inputs) -> Iterator[Given]:
     """What the sources say about one setting, the strongest first."""
     if inputs.flags.get(name) is not None:
         value = inputs.flags[name]
         text = str(value).lower() if isinstance(value, bool) else str(value)
-        yield _Given(text, "command line", 0, _flag_name(name))
+        yield Given(text, "command line", 0, _flag_name(name))
     for variable in source.variables:
         if variable in inputs.environment:
-            yield _Given(inputs.environment[variable], "environment", 0, variable)
+            yield Given(inputs.environment[variable], "environment", 0, variable)
     for key in (source.mesh, *(f"defaultConfig.proxyMetadata.{variable}" for variable in source.variables)):
         if key in inputs.mesh.values:
             yield inputs.mesh.values[key]
 
 
-def _derive(values: dict[str, Any], environment: Mapping[str, str]) -> Iterator[Fault]:
+def _derive(found: dict[str, Any], environment: Mapping[str, str]) -> Iterator[Fault]:
     """Defaults that depend on other values."""
-    if values.get("manifests") and values.get("xds_address"):
-        message = f"{values['xds_address']!r} and a folder of manifests exclude each other"
+    if found.get("manifests") and found.get("xds_address"):
+        message = f"{found['xds_address']!r} and a folder of manifests exclude each other"
         yield Fault("settings", 0, "xds_address", message)
-    if "KUBERNETES_SERVICE_HOST" in environment and not values.get("manifests"):
-        values.setdefault("xds_address", _ISTIOD)
-    values.setdefault("ca_address", values.get("xds_address", ""))
+    if "KUBERNETES_SERVICE_HOST" in environment and not found.get("manifests"):
+        found.setdefault("xds_address", _ISTIOD)
+    found.setdefault("ca_address", found.get("xds_address", ""))
     grace = environment.get("TERMINATION_GRACE_PERIOD_SECONDS")
-    if grace is not None and "termination_deadline_seconds" not in values:
+    if grace is not None and "termination_deadline_seconds" not in found:
         try:
-            seconds = _number(1, 86400)(grace)
+            seconds = values.number(1, 86400)(grace)
         except ValueError as error:
             message = f"{grace[:200]!r} is not {error}"
             yield Fault("environment", 0, "TERMINATION_GRACE_PERIOD_SECONDS", message)
         else:
             # ztunnel: what kubelet gives, less the time to close what is left.
-            values["termination_deadline_seconds"] = float(
+            found["termination_deadline_seconds"] = float(
                 seconds - 5 if seconds > 10 else max(1, seconds - 1)
             )
 
