@@ -17,6 +17,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
@@ -126,6 +127,8 @@ class Lab:
         for name in self.names.values():
             subprocess.run(["ip", "netns", "add", name], check=True)
             stack.callback(subprocess.run, ["ip", "netns", "del", name], check=True)
+            # No wait for duplicates: routes and states of addresses would change while tests compare them.
+            shell(name, "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad")
         node = self.names["n"]
         ip(node, IN_NODE)
         for number, pod in ((2, "a"), (3, "b")):
@@ -138,6 +141,8 @@ class Lab:
         self.node, self.a, self.b, self.x = (
             stack.enter_context(NetworkNamespace.open(f"/run/netns/{name}")) for name in self.names.values()
         )
+        for each in "ab":
+            wait_until(partial(self._has_settled, self.names[each]))
         before = cgroup.own_path(cgroup.find_root())
         self.branches = {each: self.root / each for each in ("app", "proxy", "kubelet")}
         for path in (self.root, *self.branches.values()):
@@ -145,6 +150,13 @@ class Lab:
             stack.callback(cgroup.remove, path)
         stack.callback(cgroup.join, before)
         cgroup.join(self.branches["app"])
+
+    def _has_settled(self, namespace: str) -> bool:
+        """Whether the kernel has given the interface its link-local address, and the routes that belong to
+        it."""
+        addresses = "ip -6 -o addr show dev eth0 scope link -tentative"
+        found = shell(namespace, f"{addresses}; ip -6 route show table all")
+        return "inet6 fe80:" in found and "local fe80:" in found and "multicast ff00::/8 dev eth0" in found
 
     @contextmanager
     def in_cgroup(self, name: str) -> Iterator[None]:

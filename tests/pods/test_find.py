@@ -11,7 +11,7 @@ import pytest
 from tests.builders import workload
 from tests.kernel.lab import unique
 from ztunnel.kernel import cgroup
-from ztunnel.pods.find import NamedNamespaces, inode_at, survey
+from ztunnel.pods.find import Client, NamedNamespaces, inode_at, survey
 from ztunnel.redirect.exempt import CgroupBranch
 
 KUBEPODS = ["kubepods", "kubepods.slice", "kubelet.slice/kubelet-kubepods.slice"]
@@ -82,13 +82,15 @@ NAMES = [
 def test_the_kubelet_and_the_container_runtime_are_found(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir(parents=True)
     (tmp_path / "system.slice/sshd.service").mkdir(parents=True)
-    assert survey(tmp_path).clients == {name: cgroup.cgroup_id(tmp_path / name)}
+    client = Client(name, cgroup.cgroup_id((tmp_path / name).parent))
+    assert survey(tmp_path).clients == {client: cgroup.cgroup_id(tmp_path / name)}
 
 
 def test_all_are_found_and_where_more_may_come(root: Path) -> None:
     found = survey(root)
-    assert set(found.clients) == {"system.slice/containerd.service", "system.slice/kubelet.service"}
-    places = ("", "system.slice", "user.slice", "user.slice/shell", *found.clients)
+    paths = {client.path for client in found.clients}
+    assert paths == {"system.slice/containerd.service", "system.slice/kubelet.service"}
+    places = ("", "system.slice", "user.slice", "user.slice/shell", *paths)
     assert found.parents == {str(root / place) for place in places}
 
 

@@ -148,6 +148,35 @@ async def test_a_cgroup_that_is_made_anew_counts_at_once_and_the_old_one_no_more
             assert watched.repairs >= number
 
 
+def test_kubelets_of_others_come_and_go_and_nothing_is_said_to_be_repaired(tmp_path):
+    (tmp_path / "kubelet.service").mkdir()
+    watched = Watched(tmp_path, "kubelet")
+    watched.look()
+    said = len(watched.said(""))
+    other = tmp_path / "machine" / "kubelet.service"
+    for number in range(3):
+        other.mkdir(parents=True)
+        assert len(watched.look()[0]) == 2
+        shutil.rmtree(tmp_path / "machine")
+        assert watched.look() == ([cgroup_id(tmp_path / "kubelet.service")], None)
+        (tmp_path / f"keeps-its-inode-{number}").mkdir()  # the next one is another
+    assert watched.repairs == 0
+    assert len(watched.said("")) == said
+
+
+def test_one_that_was_away_for_a_while_and_is_another_was_made_anew(tmp_path):
+    place = tmp_path / "kubelet.service"
+    place.mkdir()
+    watched = Watched(tmp_path, "kubelet")
+    watched.look()
+    place.rename(tmp_path / "gone")
+    assert watched.look() == ([], None)
+    assert watched.repairs == 0
+    place.mkdir()
+    assert watched.look() == ([cgroup_id(place)], None)
+    assert watched.repairs == 1
+
+
 async def test_a_kubelet_that_is_installed_later_counts(tmp_path):
     watched = Watched(tmp_path, "kubelet")
     async with watching(watched):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ztunnel.kernel.cgroup import cgroup_id
 from ztunnel.model.workload import Workload
@@ -76,17 +77,24 @@ def inode_at(path: str) -> int | None:
     return found.st_ino if found.st_dev != parent.st_dev else None
 
 
+class Client(NamedTuple):
+    """A cgroup whose processes reach pods: its path below the root, and the id of the one it is in."""
+
+    path: str
+    parent: int
+
+
 @dataclass(frozen=True, slots=True)
 class NodeCgroups:
     """The cgroups of a machine that matter here.
 
     Attributes:
-        clients: those of the kubelet and the container runtime, whose probes reach pods: path below the
-        root, and id. kubepods: the one below which all pods' are; None on a machine without a kubelet.
+        clients: those of the kubelet and the container runtime, whose probes reach pods, with their ids.
+        kubepods: the one below which all pods' are; None on a machine without a kubelet.
         parents: the directories in which they may come and go.
     """
 
-    clients: Mapping[str, int]
+    clients: Mapping[Client, int]
     kubepods: CgroupBranch | None
     parents: frozenset[str]
 
@@ -97,7 +105,7 @@ def survey(root: Path) -> NodeCgroups:
     Only what belongs to root counts: an ordinary user of the machine may have a branch of their own, and
     call a cgroup in it as they like.
     """
-    clients: dict[str, int] = {}
+    clients: dict[Client, int] = {}
     kubepods: CgroupBranch | None = None
     parents = {str(root)}
     for path, level in _below(root):
@@ -110,7 +118,8 @@ def survey(root: Path) -> NodeCgroups:
             with suppress(OSError):  # it has just ended
                 found = os.stat(path)
                 if found.st_uid == 0:
-                    clients[os.path.relpath(path, root)] = found.st_ino
+                    parent = os.stat(os.path.dirname(path)).st_ino
+                    clients[Client(os.path.relpath(path, root), parent)] = found.st_ino
     return NodeCgroups(clients, kubepods, frozenset(parents))
 
 

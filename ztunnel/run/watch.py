@@ -11,7 +11,7 @@ import trio
 
 from ztunnel.errors import Unsupported
 from ztunnel.kernel.inotify import Inotify
-from ztunnel.pods.find import NodeCgroups, survey
+from ztunnel.pods.find import Client, NodeCgroups, survey
 from ztunnel.redirect.exempt import CgroupRules
 from ztunnel.redirect.find import CGROUP_HOOKS, Neighbour, find_neighbours
 from ztunnel.redirect.plan import Pins
@@ -21,6 +21,9 @@ from ztunnel.run.reporting import Reporting
 SWEEP_SECONDS = 5.0
 _PAUSE_SECONDS = 0.1
 """Between two looks where cgroups come and go all the time."""
+
+_REMEMBERED = 256
+"""Cgroups that have gone: one that is there again, and is another, was made anew."""
 
 _CLIENTS, _HOOKS = "node clients", "hooks"
 
@@ -38,26 +41,34 @@ class NodeClients:
         self._readiness = reporting.readiness
         self._repairs = reporting.repairs
         self._known: NodeCgroups | None = None
+        self._seen: dict[Client, int] = {}
 
     def apply(self, found: NodeCgroups) -> None:
         """These are the cgroups now. Raises OSError, and may be called again."""
         before = self._known
         if before is not None and (before.clients, before.kubepods) == (found.clients, found.kubepods):
             return
+        anew = any(self._seen.get(each, number) != number for each, number in found.clients.items())
+        if before is not None and None not in (before.kubepods, found.kubepods):
+            anew = anew or before.kubepods != found.kubepods
         if self._who == "kubelet":
             self._rules.node_clients(self._netns_cookie, found.clients.values())
             self._tell(found)
         else:
             branch = found.kubepods if self._who == "node" else None
             self._rules.node_clients(self._netns_cookie, None, branch)
-        if before is not None:
+        # One that comes for the first time, or goes, was not taken from us: on one machine others may run
+        # kubelets of their own, in containers.
+        if anew:
             self._repairs.repaired(_CLIENTS)
+        gone = [(each, number) for each, number in self._seen.items() if each not in found.clients]
+        self._seen = {**dict(gone[-_REMEMBERED:]), **found.clients}
         self._known = found
 
     def _tell(self, found: NodeCgroups) -> None:
         if found.clients:
             told = self._log.debug if self._known is not None and self._known.clients else self._log.info
-            told("node clients", cgroups=", ".join(sorted(found.clients)))
+            told("node clients", cgroups=", ".join(sorted(client.path for client in found.clients)))
             self._readiness.detail(_CLIENTS, "")
             return
         text = (
