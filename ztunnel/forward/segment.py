@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from struct import Struct, pack
 from typing import NamedTuple
 
 from ztunnel.model.address import Endpoint
+from ztunnel.redirect.packet import reset
 from ztunnel.redirect.passages import Forwarded
-
-_TCP, _RST, _ACK = 6, 0x04, 0x10
-_HOPS = 64
-_IPV4 = Struct("!BBHHHBBH4s4s")
-_IPV6 = Struct("!IHBB16s16s")
-_SEGMENT = Struct("!HHIIBBHHH")
-_DO_NOT_FRAGMENT = 0x4000
 
 
 class Reset(NamedTuple):
@@ -43,28 +36,5 @@ def resets(seen: Forwarded) -> Iterator[Reset]:
 
 
 def _reset(source: Endpoint, destination: Endpoint, sequence: int, acknowledged: int | None) -> Reset:
-    flags = _RST if acknowledged is None else _RST | _ACK
     ports = source.port, destination.port
-    bare = _SEGMENT.pack(*ports, sequence, acknowledged or 0, _SEGMENT.size // 4 << 4, flags, 0, 0, 0)
-    ends = source.ip.packed + destination.ip.packed
-    checksum = _checksum(ends + pack("!II", len(bare), _TCP) + bare)
-    segment = _SEGMENT.pack(
-        *ports, sequence, acknowledged or 0, _SEGMENT.size // 4 << 4, flags, 0, checksum, 0
-    )
-    if source.ip.version == 4:
-        size = _IPV4.size + len(segment)
-        head = (0x45, 0, size, 0, _DO_NOT_FRAGMENT, _HOPS, _TCP)
-        checksum = _checksum(_IPV4.pack(*head, 0, source.ip.packed, destination.ip.packed))
-        return Reset(
-            destination, _IPV4.pack(*head, checksum, source.ip.packed, destination.ip.packed) + segment
-        )
-    head6 = _IPV6.pack(6 << 28, len(segment), _TCP, _HOPS, source.ip.packed, destination.ip.packed)
-    return Reset(destination, head6 + segment)
-
-
-def _checksum(octets: bytes) -> int:
-    """RFC 1071, of an even number of octets."""
-    total = sum(int.from_bytes(octets[at : at + 2], "big") for at in range(0, len(octets), 2))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    return Reset(destination, reset(source.ip.packed, destination.ip.packed, ports, sequence, acknowledged))

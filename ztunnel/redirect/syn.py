@@ -9,13 +9,9 @@ from __future__ import annotations
 import errno
 from struct import Struct, unpack
 
-_TCP, _ICMP, _ICMPV6 = 6, 1, 58
-_RST_ACK = 0x14
-_IPV4 = Struct("!BBHHHBBH4s4s")
-_IPV6 = Struct("!IHBB16s16s")
-_TCP_HEAD = Struct("!HHIIBBHHH")
+from ztunnel.redirect.packet import ICMP, ICMPV6, TCP, checksum, ip_packet, reset, sum_of
+
 _ICMP_HEAD = Struct("!BBHI")
-_DONT_FRAGMENT, _TTL = 0x4000, 64
 _QUOTED_BYTES = 64
 """Of the packet that an ICMP error is about: at least its IP header and eight bytes (RFC 792, RFC 4443)."""
 
@@ -29,60 +25,33 @@ net/ipv6/icmp.c)."""
 
 def whole(syn: bytes) -> bytes:
     """The SYN as it can be sent: the kernel leaves the checksum to the hardware that it did not reach."""
-    start, pseudo = _parts(syn)
+    source, destination, start = _ends(syn)
     segment = syn[start : start + 16] + b"\0\0" + syn[start + 18 :]
-    return syn[: start + 16] + _checksum(pseudo, segment) + syn[start + 18 :]
+    check = checksum(sum_of(source + destination) + TCP + len(segment), segment)
+    return syn[: start + 16] + check + syn[start + 18 :]
 
 
 def answer(syn: bytes, error: int) -> bytes:
     """What makes the connect of this SYN fail with this errno; with ECONNREFUSED where there is no such
     packet."""
+    source, destination, start = _ends(syn)
     if error in _UNREACHABLE:
-        return _icmp(syn, error)
-    start, pseudo = _parts(syn)
-    source, destination, sequence = unpack("!HHI", syn[start : start + 8])
-    head = (destination, source, 0, (sequence + 1) & 0xFFFFFFFF, 5 << 4, _RST_ACK, 0)
-    empty = _TCP_HEAD.pack(*head, 0, 0)
-    # The sum is the same in both directions, but for the length.
-    check = _checksum(pseudo - (len(syn) - start) + len(empty), empty)
-    return _back(syn, _TCP, empty[:16] + check + empty[18:])
+        return _icmp(syn, source, destination, error)
+    source_port, destination_port, sequence = unpack("!HHI", syn[start : start + 8])
+    after = (sequence + 1) & 0xFFFFFFFF
+    return reset(destination, source, (destination_port, source_port), 0, after)
 
 
-def _icmp(syn: bytes, error: int) -> bytes:
+def _icmp(syn: bytes, source: bytes, destination: bytes, error: int) -> bytes:
     ipv4, ipv6 = _UNREACHABLE[error]
-    quoted = syn[:_QUOTED_BYTES]
+    kind, protocol = (ipv4, ICMP) if len(source) == 4 else (ipv6, ICMPV6)
+    body = _ICMP_HEAD.pack(*kind, 0, 0) + syn[:_QUOTED_BYTES]
+    pseudo = sum_of(source + destination) + len(body) + ICMPV6 if protocol == ICMPV6 else 0
+    return ip_packet(destination, source, protocol, body[:2] + checksum(pseudo, body) + body[4:])
+
+
+def _ends(syn: bytes) -> tuple[bytes, bytes, int]:
+    """Its source and destination, packed, and where its TCP header starts."""
     if syn[0] >> 4 == 4:
-        body = _ICMP_HEAD.pack(*ipv4, 0, 0) + quoted
-        return _back(syn, _ICMP, body[:2] + _checksum(0, body) + body[4:])
-    body = _ICMP_HEAD.pack(*ipv6, 0, 0) + quoted
-    pseudo = _sum(syn[8:40]) + len(body) + _ICMPV6
-    return _back(syn, _ICMPV6, body[:2] + _checksum(pseudo, body) + body[4:])
-
-
-def _back(syn: bytes, protocol: int, body: bytes) -> bytes:
-    """A packet to the SYN's source. The kernel computes the checksum of an IPv4 header."""
-    if syn[0] >> 4 == 4:
-        size = _IPV4.size + len(body)
-        ends = syn[16:20], syn[12:16]
-        return _IPV4.pack(0x45, 0, size, 0, _DONT_FRAGMENT, _TTL, protocol, 0, *ends) + body
-    return _IPV6.pack(6 << 28, len(body), protocol, _TTL, syn[24:40], syn[8:24]) + body
-
-
-def _parts(syn: bytes) -> tuple[int, int]:
-    """Where its TCP header starts, and the sum of its pseudo header."""
-    if syn[0] >> 4 == 4:
-        start = (syn[0] & 15) * 4
-        return start, _sum(syn[12:20]) + _TCP + len(syn) - start
-    return 40, _sum(syn[8:40]) + _TCP + len(syn) - 40
-
-
-def _sum(even: bytes) -> int:
-    return sum(unpack(f"!{len(even) // 2}H", even))
-
-
-def _checksum(start: int, even: bytes) -> bytes:
-    """RFC 1071, of an even number of bytes."""
-    total = start + _sum(even)
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return (~total & 0xFFFF).to_bytes(2, "big")
+        return syn[12:16], syn[16:20], (syn[0] & 15) * 4
+    return syn[8:24], syn[24:40], 40

@@ -1,0 +1,51 @@
+"""Packets as a raw socket takes them: IP headers, checksums, and TCP resets."""
+
+from __future__ import annotations
+
+from struct import Struct, unpack
+
+TCP, ICMP, ICMPV6 = 6, 1, 58
+_RST, _ACK = 0x04, 0x10
+_DONT_FRAGMENT, _TTL = 0x4000, 64
+_IPV4 = Struct("!BBHHHBBH4s4s")
+_IPV6 = Struct("!IHBB16s16s")
+_SEGMENT = Struct("!HHIIBBHHH")
+
+
+def ip_packet(source: bytes, destination: bytes, protocol: int, body: bytes) -> bytes:
+    """From one packed address to another of the same family."""
+    if len(source) == 4:
+        head = (0x45, 0, _IPV4.size + len(body), 0, _DONT_FRAGMENT, _TTL, protocol)
+        check = int.from_bytes(checksum(0, _IPV4.pack(*head, 0, source, destination)), "big")
+        return _IPV4.pack(*head, check, source, destination) + body
+    return _IPV6.pack(6 << 28, len(body), protocol, _TTL, source, destination) + body
+
+
+def reset(
+    source: bytes, destination: bytes, ports: tuple[int, int], sequence: int, acknowledged: int | None
+) -> bytes:
+    """A TCP reset (RFC 9293 3.5.2): at `sequence`, or as the answer to what is acknowledged.
+
+    Args:
+        source, destination: packed addresses.
+        ports: those of source and destination.
+        acknowledged: None sends no acknowledgment.
+    """
+    flags = _RST if acknowledged is None else _RST | _ACK
+    head = (*ports, sequence, acknowledged or 0, _SEGMENT.size // 4 << 4, flags, 0)
+    pseudo = sum_of(source + destination) + TCP + _SEGMENT.size
+    check = int.from_bytes(checksum(pseudo, _SEGMENT.pack(*head, 0, 0)), "big")
+    return ip_packet(source, destination, TCP, _SEGMENT.pack(*head, check, 0))
+
+
+def sum_of(even: bytes) -> int:
+    """Of an even number of bytes, as `checksum` starts with it."""
+    return sum(unpack(f"!{len(even) // 2}H", even))
+
+
+def checksum(start: int, even: bytes) -> bytes:
+    """RFC 1071, of a sum (a pseudo header's) and an even number of bytes."""
+    total = start + sum_of(even)
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return (~total & 0xFFFF).to_bytes(2, "big")
