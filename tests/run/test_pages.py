@@ -8,12 +8,14 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 import trio
 
+from tests.builders import workload
 from tests.run.parts import ANYWHERE, SETTINGS, ask, built, opened, served_by
 from ztunnel.control.serve import Server
 from ztunnel.errors import ConfigError
 from ztunnel.model.address import Endpoint
 from ztunnel.run.pages import listen, serve_private, serve_public
 from ztunnel.run.reporting import STATE, Reporting
+from ztunnel.state.delta import apply
 
 EVERYWHERE = Endpoint(IPv6Address("::"), 0)
 
@@ -77,4 +79,20 @@ async def test_the_admin_page_dumps_stops_and_drains(nursery):
         assert (await ask(listeners.admin, "GET", "/quitquitquit"))[0] == 405
         await ask(listeners.admin, "POST", "/logging?level=debug")
         assert str(node.reporting.levels) == "debug"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_call_is_explained_by_the_world_as_it_is(nursery):
+    with built(served_by(Server())) as (node, _), opened(await listen(SETTINGS)) as listeners:
+        nursery.start_soon(serve_private, node, listeners, print, print)
+        web = workload("web").at("10.0.0.9").hbone().on("n2")
+        client = workload("client").at("10.0.0.1").hbone().on("n1")
+        node.hold.publish(*apply(node.hold.world, [client, web]))
+        status, body = await ask(listeners.admin, "GET", "/explain?from=default/client&to=10.0.0.9:80")
+        found = json.loads(body)
+        assert (status, found["allowed"], found["paths"][0]["way"]) == (200, True, "HBONE")
+        assert found["text"].endswith("Allowed: no policy concerns it.")
+        status, body = await ask(listeners.admin, "GET", "/explain?from=default/nobody&to=10.0.0.9:80")
+        assert (status, body.startswith("no pod 'default/nobody'")) == (404, True)
+        assert (await ask(listeners.admin, "GET", "/explain?from=default/client"))[0] == 400
         nursery.cancel_scope.cancel()

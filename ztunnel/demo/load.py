@@ -27,6 +27,16 @@ class Loaded:
     left_out: tuple[Fault, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """All objects of what a user names, of kinds that are read or not; `foreign` are documents that are none,
+    `faults` what is wrong: a file with faults gives nothing else."""
+
+    manifests: tuple[Manifest, ...] = ()
+    foreign: tuple[Fault, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+
 def load(sources: Sequence[Path]) -> Loaded:
     """All objects of files, of directories (`*.yaml`, `*.yml`, `*.json` in them, not below), of `-`.
 
@@ -36,6 +46,14 @@ def load(sources: Sequence[Path]) -> Loaded:
     Raises:
         ConfigError: nothing there, not readable, or not manifests: every fault of every file.
     """
+    given = read_given(sources)
+    if given.faults:
+        raise ConfigError(*given.faults)
+    return sort_out(given.manifests, given.foreign)
+
+
+def read_given(sources: Sequence[Path]) -> Given:
+    """As `load`, but what is wrong costs only its own file, and nothing is sorted out."""
     faults: list[Fault] = []
     manifests: list[Manifest] = []
     foreign: list[Fault] = []
@@ -57,9 +75,7 @@ def load(sources: Sequence[Path]) -> Loaded:
                 foreign += [replace(each, message=f"not read: {each.message}") for each in others]
             else:
                 faults += others
-    if faults:
-        raise ConfigError(*faults)
-    return sort_out(manifests, foreign)
+    return Given(tuple(manifests), tuple(foreign), tuple(faults))
 
 
 def sort_out(manifests: Iterable[Manifest], foreign: Iterable[Fault] = ()) -> Loaded:

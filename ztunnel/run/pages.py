@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,6 +15,10 @@ import trio
 
 from ztunnel.config import Settings
 from ztunnel.errors import ConfigError, Fault
+from ztunnel.explain.explanation import explain_call
+from ztunnel.explain.names import Unknown, find_call
+from ztunnel.explain.text import as_text, as_values
+from ztunnel.http.message import JSON, Request, Response, Route, text
 from ztunnel.model.address import Endpoint
 from ztunnel.run.build import Node
 from ztunnel.run.dump import dump_node
@@ -90,5 +95,26 @@ async def serve_private(
     node: Node, listeners: Listeners, stop: Callable[[], None], drain: Callable[[], None]
 ) -> None:
     """The admin page, until cancelled: `stop` ends the process, `drain` only refuses what is new."""
-    admin = Admin(partial(dump_node, node), node.reporting.levels, stop, drain)
+    pages = {"/explain": Route(("GET",), partial(_explain, node))}
+    admin = Admin(partial(dump_node, node), node.reporting.levels, stop, drain, pages)
     await serve_admin([listeners.admin], admin, node.reporting.boundary)
+
+
+async def _explain(node: Node, request: Request) -> Response:
+    """`?from=shop/frontend&to=orders.shop:80`: what would become of that call, by the world as it is here.
+
+    The work is bounded by the policies that concern a few endpoints, and done in a worker thread.
+    """
+    source, destination = request.query.get("from", ""), request.query.get("to", "")
+    if not source or not destination:
+        return text(400, "which call? Ask for /explain?from=<namespace>/<pod>&to=<service or pod>:<port>\n")
+
+    def work_out() -> bytes:
+        world = node.hold.world
+        explanation = explain_call(world, find_call(world, source, destination), node.settings.same_node)
+        return json.dumps({**as_values(explanation), "text": as_text(explanation)}, indent=2).encode()
+
+    try:
+        return Response(200, await trio.to_thread.run_sync(work_out), JSON)
+    except Unknown as error:
+        return text(404, f"{error}\n")

@@ -1,0 +1,1 @@
+"""What is wrong or doubtful in the objects of a mesh, told before it hurts."""

@@ -1,0 +1,65 @@
+"""Reads a mesh from files: those of a cluster with its addresses, or a repository's, completed as a cluster
+would.
+
+Objects that have been in a cluster (`kubectl get ... -o yaml`, the folder of a node proxy) know their nodes
+and addresses. Those of a repository do not; they get what a laboratory would give them, so that a call
+between two Deployments can be explained before either runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain, count
+from pathlib import Path
+
+from ztunnel.analyze.mesh import Mesh, Written
+from ztunnel.control.inventory import Inventory, gather
+from ztunnel.control.settings import MeshSettings
+from ztunnel.control.translation import Translation, translate
+from ztunnel.demo.load import read_given, sort_out
+from ztunnel.demo.manifest import Manifest, render
+from ztunnel.demo.schedule import complete
+from ztunnel.errors import ConfigError, Fault
+from ztunnel.state.delta import apply
+from ztunnel.state.world import World
+
+
+def load_mesh(sources: Sequence[Path], settings: MeshSettings) -> Mesh:
+    """The mesh of files, directories or `-`; what is wrong in one file costs only that file.
+
+    Raises:
+        ConfigError: nothing at all could be read.
+    """
+    given = read_given(sources)
+    if given.faults and not given.manifests:
+        raise ConfigError(*given.faults)
+    manifests, faults = _completed(given.manifests)
+    inventory = gather({one.key.file_name: render(one) for one in manifests}, Inventory())
+    translation = translate(inventory, settings, Translation())
+    resources = chain(translation.addresses.values(), translation.policies.values())
+    world, _ = apply(World(settings.network), resources)
+    written = tuple(sorted(_written(one) for one in given.manifests))
+    found = tuple(sorted({*given.faults, *faults, *inventory.faults}))
+    return Mesh(written, inventory, world, settings, found, translation.warnings)
+
+
+def _completed(given: Iterable[Manifest]) -> tuple[tuple[Manifest, ...], tuple[Fault, ...]]:
+    """What a control plane would see: the objects as they are where a cluster has completed them."""
+    given = tuple(given)
+    if any(one.key.kind == "Pod" and _has_address(one) for one in given):
+        return given, ()
+    numbers = count(1)
+    try:
+        completed = complete({}, sort_out(given).manifests, lambda: f"pod-{next(numbers)}")
+    except ConfigError as error:
+        return given, error.faults
+    return tuple(completed.values()), ()
+
+
+def _has_address(pod: Manifest) -> bool:
+    status = pod.body.get("status")
+    return isinstance(status, dict) and bool(status.get("podIPs") or status.get("podIP"))
+
+
+def _written(one: Manifest) -> Written:
+    key = one.key
+    return Written(key.group, key.kind, key.namespace, key.name, one.file, one.line, one.body)

@@ -1,0 +1,105 @@
+"""Say what becomes of a call, and which policy decides it, without making it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+import click
+import yaml
+
+from ztunnel.analyze.load import load_mesh
+from ztunnel.config import read_settings
+from ztunnel.control.settings import MeshSettings
+from ztunnel.demo.names import RUN
+from ztunnel.errors import ConfigError, Fault
+from ztunnel.explain.explanation import explain_call
+from ztunnel.explain.names import Unknown, find_call
+from ztunnel.explain.text import as_text, as_values
+from ztunnel.model.workload import SameNode
+
+_SECONDS = 10.0
+_SOURCE = click.Path(exists=True, allow_dash=True, path_type=Path)
+
+
+@click.command()
+@click.argument("source", metavar="FROM")
+@click.argument("destination", metavar="TO[:PORT]")
+@click.option("-f", "--filename", "sources", multiple=True, type=_SOURCE, help="A file, a directory, or -.")
+@click.option("--name", default="lab", show_default=True, help="Name of the laboratory to ask about.")
+@click.option("--admin", metavar="HOST:PORT", help="Ask a running node proxy at its admin address.")
+@click.option("--same-node", metavar="MODE", help="auto, direct or mtls, as the node proxies have it.")
+@click.option(
+    "-o", "--output", "form", type=click.Choice(["text", "json", "yaml"]), default="text", help="Format."
+)
+def explain(source: str, destination: str, form: str, admin: str | None, **options: Any) -> None:
+    """Say what becomes of a call, and which policy decides it.
+
+    FROM is a pod or what owns it (`shop/frontend`) or an address; TO that, or a service (`orders.shop:80`).
+    The mesh is that of manifests (-f), of a running node proxy (--admin), or else of a laboratory.
+
+    The exit status is 0 where the call is allowed, 1 where it is refused, 2 where it cannot be told.
+    """
+    values = _asked(admin, source, destination) if admin else None
+    if values is None:
+        values = _worked_out(source, destination, **options)
+    if form == "text":
+        click.echo(values["text"])
+    else:
+        shown = {key: value for key, value in values.items() if key != "text"}
+        click.echo(json.dumps(shown, indent=2) if form == "json" else yaml.safe_dump(shown, sort_keys=False))
+    if not values["allowed"]:
+        raise SystemExit(1)
+
+
+def _worked_out(
+    source: str, destination: str, sources: tuple[Path, ...], name: str, same_node: str | None
+) -> dict[str, Any]:
+    settings = read_settings({"same_node": same_node}, os.environ)
+    mesh_settings = MeshSettings(
+        settings.root_namespace,
+        settings.trust_domain,
+        settings.cluster,
+        settings.cluster_domain,
+        settings.network,
+        settings.trust_domain_aliases,
+    )
+    mesh = load_mesh(sources or (_laboratory(name),), mesh_settings)
+    for fault in mesh.faults:
+        click.echo(f"Warning: {fault}", err=True)
+    try:
+        call = find_call(mesh.world, source, destination)
+    except Unknown as error:
+        raise click.UsageError(str(error)) from error
+    explanation = explain_call(mesh.world, call, SameNode(settings.same_node))
+    values: dict[str, Any] = json.loads(json.dumps(as_values(explanation)))
+    return {**values, "text": as_text(explanation)}
+
+
+def _laboratory(name: str) -> Path:
+    folder = RUN / name / "manifests"
+    if not folder.is_dir():
+        message = "no laboratory of this name runs: name manifests with -f, or a node proxy with --admin"
+        raise ConfigError(Fault("--name", 0, name, message))
+    return folder
+
+
+def _asked(admin: str, source: str, destination: str) -> dict[str, Any]:
+    """What a running node proxy answers."""
+    address = admin if "://" in admin else f"http://{admin}"
+    url = f"{address}/explain?{urlencode({'from': source, 'to': destination})}"
+    try:
+        with urlopen(url, timeout=_SECONDS) as answer:
+            found: dict[str, Any] = json.load(answer)
+    except URLError as error:
+        body = getattr(error, "read", bytes)()
+        reason = body.decode(errors="replace").strip() or str(error.reason)
+        raise click.UsageError(f"{admin}: {reason}") from error
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"{admin} gives no explanation: {error}") from error
+    return found

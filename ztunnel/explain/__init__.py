@@ -1,0 +1,1 @@
+"""What the mesh makes of a call, and why: the decisions of both ends, asked without a connection."""

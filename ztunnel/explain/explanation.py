@@ -1,0 +1,262 @@
+"""What becomes of a call: where it goes from its pod, and what the other end says, policy by policy.
+
+The same code decides here as for a connection (`outbound/decision.py`, `authz/verdict.py`,
+`inbound/decision.py`); nothing is judged anew. A service is explained for each endpoint that may be chosen,
+because policies may select some of its pods and not others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from ztunnel.authz.direct import connection_between
+from ztunnel.authz.explanation import Tried, trace
+from ztunnel.authz.verdict import judge
+from ztunnel.errors import ConnectionFailed
+from ztunnel.explain.names import Call
+from ztunnel.inbound.decision import judge_plain
+from ztunnel.model.address import Endpoint, IPAddress, OriginalDestination
+from ztunnel.model.connection import Connection
+from ztunnel.model.service import Service
+from ztunnel.model.workload import SameNode, Workload
+from ztunnel.outbound.decision import Context, Outcome, ToDirect, ToTunnel, decide
+from ztunnel.state.balancer import Choice, shares
+from ztunnel.state.lookup import address_of, service_at, target_port
+from ztunnel.state.world import World
+
+MOST_PATHS: Final = 16
+"""Endpoints explained of a service; of more, how many there are."""
+
+
+class Way(StrEnum):
+    """How a call travels."""
+
+    HBONE = "HBONE"
+    WAYPOINT = "waypoint"
+    DIRECT = "direct"
+    PLAINTEXT = "plaintext"
+    NOWHERE = "nowhere"
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One way that a call may take.
+
+    Attributes:
+        to: who answers, as `namespace/name`, or the address where nobody is known.
+        endpoint: its address and port.
+        node: where it runs.
+        way: how the call travels.
+        allowed: whether it gets there.
+        reason: why, or why not.
+        tried: the policies that were looked at, in order; empty where none is.
+    """
+
+    to: str
+    endpoint: str
+    node: str
+    way: Way
+    allowed: bool
+    reason: str
+    tried: tuple[Tried, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What becomes of a call. `source` and `destination` describe its ends; `more` are endpoints beyond
+    `MOST_PATHS` that are not shown."""
+
+    source: str
+    destination: str
+    paths: tuple[Path, ...]
+    more: int = 0
+
+    @property
+    def allowed(self) -> bool:
+        """Whether every way is allowed."""
+        return all(path.allowed for path in self.paths)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        refused = [path for path in self.paths if not path.allowed]
+        if not refused:
+            return f"allowed: {self.paths[0].reason}"
+        if len(refused) == len(self.paths):
+            return f"refused: {refused[0].reason}"
+        return f"refused by {len(refused)} of {len(self.paths)} endpoints: {refused[0].reason}"
+
+
+class _First:
+    """Chance that always takes the first."""
+
+    def random(self) -> float:
+        """0."""
+        return 0.0
+
+
+def explain_call(world: World, call: Call, same_node: SameNode = SameNode.AUTO) -> Explanation:
+    """Explain one call.
+
+    Args:
+        world: what is known.
+        call: who calls whom.
+        same_node: the mesh-wide mode for pods of one node.
+    """
+    source = call.source
+    if isinstance(source, Workload) and source.enrolled:
+        paths, more = _from_mesh(world, source, call.destination, same_node)
+    else:
+        paths, more = _from_outside(world, source, call.destination)
+    return Explanation(_describe_source(source), _describe(world, call), tuple(paths), more)
+
+
+# From a pod of the mesh.
+
+
+def _from_mesh(
+    world: World, source: Workload, called: Endpoint, same_node: SameNode
+) -> tuple[list[Path], int]:
+    service = service_at(world, called, source.namespace)
+    picks: list[Endpoint | None] = [None]
+    if service is not None and world.by_ip(called.ip) is None:
+        picks = [endpoint for endpoint, _ in shares(world.served[service.key], called, source)] or [None]
+    context = Context(source.node, _First(), same_node, direct_available=True)
+    paths = [_decided(world, source, called, context, pick) for pick in picks[:MOST_PATHS]]
+    return paths, max(len(picks) - MOST_PATHS, 0)
+
+
+def _decided(
+    world: World, source: Workload, called: Endpoint, context: Context, pick: Endpoint | None
+) -> Path:
+    wanted = OriginalDestination(called.ip, called.port)
+    chosen = Context(context.node, context.rng, context.same_node, context.direct_available, pick)
+    try:
+        outcome = decide(world, source, wanted, chosen)
+    except ConnectionFailed as error:
+        return Path("", str(called), "", Way.NOWHERE, False, str(error))
+    return _judged(world, source, outcome)
+
+
+def _judged(world: World, source: Workload, outcome: Outcome) -> Path:
+    if isinstance(outcome, ToTunnel) and outcome.waypoint:
+        reason = "the waypoint applies the policies of what it stands for, and calls it"
+        return _path(outcome.destination, outcome.endpoint, Way.WAYPOINT, reason)
+    if isinstance(outcome, ToTunnel):
+        return _at_destination(world, source, outcome.destination, outcome.target, Way.HBONE)
+    if isinstance(outcome, ToDirect):
+        return _at_destination(world, source, outcome.destination, outcome.endpoint, Way.DIRECT)
+    if outcome.destination is None:
+        reason = "nobody of the mesh: the call is left alone, and no policy is asked"
+        return Path("", str(outcome.endpoint), "", Way.PLAINTEXT, True, reason)
+    reason = "it is not in the mesh: nobody enforces policies there"
+    return _path(outcome.destination, outcome.endpoint, Way.PLAINTEXT, reason)
+
+
+def _at_destination(
+    world: World, source: Workload, destination: Workload, target: Endpoint, way: Way
+) -> Path:
+    connection = connection_between(source, target)
+    tried = trace(world, destination, connection)
+    try:
+        by = judge(world, destination, connection).by
+    except ConnectionFailed as error:
+        return replace(_path(destination, target, way, str(error), tried), allowed=False)
+    return _path(destination, target, way, _why(by, tried), tried)
+
+
+# From elsewhere: what stands at the address answers, whatever the caller is.
+
+
+def _from_outside(world: World, source: Workload | IPAddress, called: Endpoint) -> tuple[list[Path], int]:
+    namespace = source.namespace if isinstance(source, Workload) else ""
+    service = service_at(world, called, namespace)
+    at_address = world.by_ip(called.ip)
+    if service is None or at_address is not None:
+        return [_plain(world, source, at_address, called)], 0
+    choices = list(_endpoints(world, service, called))
+    paths = [_plain(world, source, one.workload, one.endpoint) for one in choices[:MOST_PATHS]]
+    if not paths:
+        paths = [Path("", str(called), "", Way.NOWHERE, False, f"{service.key} has no healthy endpoint")]
+    return paths, max(len(choices) - MOST_PATHS, 0)
+
+
+def _endpoints(world: World, service: Service, called: Endpoint) -> Iterator[Choice]:
+    """Those that kube-proxy would send a client to."""
+    for workload in world.endpoints(service.key):
+        ip = address_of(workload, called.ip, service.ip_families)
+        port = target_port(service, workload, called.port)
+        if workload.healthy and ip is not None and port:
+            yield Choice(workload, Endpoint(ip, port))
+
+
+def _plain(
+    world: World, source: Workload | IPAddress, destination: Workload | None, target: Endpoint
+) -> Path:
+    if destination is None:
+        reason = "neither end is in the mesh"
+        return Path("", str(target), "", Way.PLAINTEXT, True, reason)
+    if not destination.enrolled:
+        return _path(destination, target, Way.PLAINTEXT, "neither end is in the mesh")
+    ip = _address(source, target)
+    tried = trace(world, destination, Connection(Endpoint(ip, 0), target, None))
+    try:
+        by = judge_plain(world, destination, Endpoint(ip, 0), target).admitted.by
+    except ConnectionFailed as error:
+        return replace(_path(destination, target, Way.PLAINTEXT, str(error), tried), allowed=False)
+    return _path(destination, target, Way.PLAINTEXT, _why(by, tried), tried)
+
+
+def _address(source: Workload | IPAddress, target: Endpoint) -> IPAddress:
+    if not isinstance(source, Workload):
+        return source
+    return next((ip for ip in source.addresses if ip.version == target.ip.version), source.addresses[0])
+
+
+# Words.
+
+
+def _why(by: str | None, tried: tuple[Tried, ...]) -> str:
+    if by is not None:
+        return f"allowed by {by}"
+    in_force = [one for one in tried if not one.dry_run]
+    return "no policy denies it, and none allows anything" if in_force else "no policy concerns it"
+
+
+def _path(
+    destination: Workload,
+    endpoint: Endpoint,
+    way: Way,
+    reason: str,
+    tried: tuple[Tried, ...] = (),
+) -> Path:
+    to = f"{destination.namespace}/{destination.name}"
+    return Path(to, str(endpoint), destination.node, way, True, reason, tried)
+
+
+def _describe_source(source: Workload | IPAddress) -> str:
+    if not isinstance(source, Workload):
+        return f"{source}, nobody that is known: without an identity"
+    place = f"{source.namespace}/{source.name} on {source.node or 'no node'}"
+    if source.enrolled:
+        return f"{place}, in the mesh as {source.identity.principal}"
+    return f"{place}, not in the mesh{_host(source)}: without an identity"
+
+
+def _host(workload: Workload) -> str:
+    return " (the host's network)" if workload.host_network else ""
+
+
+def _describe(world: World, call: Call) -> str:
+    at = f"at {call.destination}"
+    if call.service is not None:
+        ready = [one for one in world.endpoints(call.service.key) if one.healthy]
+        ports = len(world.endpoints(call.service.key))
+        return f"service {call.service.key} {at}, {len(ready)} of {ports} endpoints ready"
+    if call.workload is not None:
+        one = call.workload
+        state = "in the mesh" if one.enrolled else f"not in the mesh{_host(one)}"
+        return f"{one.namespace}/{one.name} {at} on {one.node or 'no node'}, {state}"
+    return f"{call.destination}, nobody that is known"
