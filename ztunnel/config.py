@@ -63,6 +63,8 @@ class Settings:
         manifests: a folder of manifests, of which a control plane of our own in this process makes the mesh.
         state_dir: what has to survive a restart: the key of our own authority.
         pins: where our programs and maps are pinned; None is `/sys/fs/bpf/ztunnel/<node>`.
+        load_programs: compile and load our programs where those that are pinned are not current; without,
+            `ztunnel load` does it before.
         pod_netns: where the network namespace of a pod is, with `{namespace}` and `{name}`; empty: find them
             through /proc and the cgroups of kubelet's pods.
         node_clients: whose connections from the node itself reach pods without policy.
@@ -108,6 +110,7 @@ class Settings:
     state_dir: Path = _setting("ZTUNNEL_STATE_DIR", values.path, Path("/var/lib/ztunnel"))
     cache_dir: Path = _setting("ZTUNNEL_CACHE_DIR", values.path, Path("/var/cache/ztunnel"))
     pins: Path | None = _setting("ZTUNNEL_PINS", values.maybe_path, None)
+    load_programs: bool = _setting("ZTUNNEL_LOAD_PROGRAMS", values.flag, True)
     pod_netns: str = _setting("ZTUNNEL_POD_NETNS", values.namespace_path, "")
     same_node: SameNode = _setting("ZTUNNEL_SAME_NODE", values.member(SameNode), SameNode.AUTO, "sameNode")
     node_clients: str = _setting("ZTUNNEL_NODE_CLIENTS", _CLIENTS, "kubelet", "nodeClients")

@@ -33,6 +33,17 @@ def test_without_cgroup_v2_the_fix_is_named(tmp_path) -> None:
 
 
 @pytest.mark.root
+def test_a_part_of_the_hierarchy_is_told_from_its_root() -> None:
+    root = cgroup.find_root()
+    made = cgroup.create(root / unique())
+    try:
+        assert cgroup.is_view(made)
+        assert not cgroup.is_view(root)
+    finally:
+        cgroup.remove(made)
+
+
+@pytest.mark.root
 def test_a_process_joins_a_cgroup_and_an_empty_one_is_removed() -> None:
     root = cgroup.find_root()
     made = cgroup.create(cgroup.create(root / unique()))

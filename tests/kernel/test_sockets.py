@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import errno
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +13,8 @@ from ztunnel.kernel import sockets
 from ztunnel.kernel.sockets import Keepalive, LiveSocket, TcpState
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+
+ROOT = Path(__file__).parents[2]
 
 
 def talk(kernel: Kernel, host: str) -> tuple[socket.socket, socket.socket, socket.socket]:
@@ -24,6 +29,14 @@ def test_our_own_cgroup_is_known_without_proc(lab: Lab) -> None:
     for name in ("proxy", "app"):
         with lab.in_cgroup(name):
             assert sockets.own_cgroup_id() == lab.cgroup_id(name)
+
+
+def test_our_own_cgroup_is_known_without_any_capability(lab: Lab) -> None:
+    ask = "from ztunnel.kernel.sockets import own_cgroup_id; print(own_cgroup_id())"
+    words = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", ask]
+    with lab.in_cgroup("proxy"):
+        done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(done.stdout) == lab.cgroup_id("proxy")
 
 
 @pytest.mark.parametrize("host", ["10.77.0.3", "fd77::3"])

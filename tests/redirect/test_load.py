@@ -162,6 +162,17 @@ def test_what_is_current_needs_no_compiler(kernel: Kernel, monkeypatch, tmp_path
     assert not load.ensure_loaded(kernel.settings)
 
 
+def test_what_another_has_loaded_is_required_to_be_current(kernel: Kernel, tmp_path) -> None:
+    load.require_loaded(kernel.settings)
+    with pytest.raises(Unsupported, match=r"are of another version or settings.*run `ztunnel load`"):
+        load.require_loaded(replace(kernel.settings, lease_seconds=4.0))
+    nowhere = kernel.settings.pins.with_name("none")
+    with pytest.raises(Unsupported, match=rf"the programs under {nowhere} are not there"):
+        load.require_loaded(replace(kernel.settings, pins=nowhere))
+    with pytest.raises(Unsupported, match="mount the host's /sys/fs/bpf at /sys/fs/bpf"):
+        load.require_loaded(replace(kernel.settings, pins=tmp_path))
+
+
 def test_a_cache_without_room_is_gone_without(lab: Lab, tmp_path, monkeypatch) -> None:
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")

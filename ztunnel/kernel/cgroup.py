@@ -18,7 +18,16 @@ def find_root(mounts: str = "/proc/mounts") -> Path:
         _, place, kind, *_ = line.split(" ")
         if kind == "cgroup2":
             return Path(place.encode().decode("unicode_escape"))
-    raise Unsupported("cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified")
+    raise Unsupported(
+        "cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified; "
+        "in a container, mount the host's /sys/fs/cgroup at /sys/fs/cgroup (hostPath)"
+    )
+
+
+def is_view(root: Path) -> bool:
+    """Whether what is mounted at `root` is a part of the machine's hierarchy, as a container sees it: only
+    the root of all has no type (Documentation/admin-guide/cgroup-v2.rst)."""
+    return (root / "cgroup.type").exists()
 
 
 def cgroup_id(path: Path) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv6Address
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pyroute2.netlink import (
     NLM_F_ACK,
@@ -72,10 +72,16 @@ def attributes(payload: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
         offset += (size + 3) & ~3
 
 
+class Place(Protocol):
+    """Where sockets are made: a `NetworkNamespace`, or where the calling thread is."""
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket: ...
+
+
 class Netlink:
     """A netlink socket in one namespace."""
 
-    def __init__(self, namespace: NetworkNamespace, protocol: int = socket.NETLINK_ROUTE) -> None:
+    def __init__(self, namespace: Place, protocol: int = socket.NETLINK_ROUTE) -> None:
         """Raises OSError."""
         self._socket = namespace.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         # A list is filtered by the kernel, by what the question says.

@@ -187,5 +187,13 @@ def current() -> NetworkNamespace:
     return NetworkNamespace.open(_OWN_NAMESPACE)
 
 
+class Here:
+    """Where the calling thread is. Takes no right to enter a namespace, as `current()` does."""
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> _Socket:
+        """A new non-blocking socket. Raises OSError."""
+        return _new_socket(family, kind, protocol)
+
+
 def _sysctl(name: str) -> Path:
     return Path("/proc/sys", *name.split("."))

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from pyroute2.netlink.diag import SOCK_DESTROY, SOCK_DIAG_BY_FAMILY, inet_diag_msg, inet_diag_req
 
 from ztunnel.kernel.netlink import Netlink, attributes, body_of, decoded, encoded
-from ztunnel.kernel.netns import NetworkNamespace, current
+from ztunnel.kernel.netns import Here, NetworkNamespace
 from ztunnel.model.address import Endpoint, parse_packed
 
 _SOCK_DIAG, _TCP_GETSOCK = 4, 18
@@ -204,9 +204,10 @@ def find(namespace: NetworkNamespace, local: Endpoint, remote: Endpoint) -> Live
 
 def own_cgroup_id() -> int:
     """The id of the cgroup that this process makes sockets in, as hooks know it. /proc/self/cgroup cannot
-    tell it in a container with a cgroup namespace of its own; sock_diag can (since Linux 5.7). Raises
-    OSError."""
-    with current() as here, here.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    tell it in a container with a cgroup namespace of its own; sock_diag can (since Linux 5.7), and takes no
+    capability. Raises OSError."""
+    here = Here()
+    with here.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("127.0.0.1", 0))
         probe.listen(1)
         local = Endpoint(IPv4Address("127.0.0.1"), probe.getsockname()[1])

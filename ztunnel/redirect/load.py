@@ -30,16 +30,14 @@ def ensure_loaded(settings: RedirectSettings) -> bool:
         OSError: the cache cannot be made.
     """
     probe.require_root()
-    text, flags = assemble(read_sources()), (*settings.compiler_flags(), *kernel_flags())
     root = settings.cgroup or cgroup.find_root()
-    print_ = fingerprint(text, flags)
-    version = f"{print_}-{cgroup.cgroup_id(root)}"
+    source, print_, version = _wanted(settings, root)
     pins = Pins(settings.pins)
     with _locked(settings.cache, settings.pins.name):
         if _is_current(pins, version):
             return False
         probe.require_redirection(settings.pins)
-        compiled = _compiled(settings.cache, print_, (text, flags))
+        compiled = _compiled(settings.cache, print_, source)
         cgroup_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             put = replace if pins.root.is_dir() else install
@@ -49,6 +47,25 @@ def ensure_loaded(settings: RedirectSettings) -> bool:
         finally:
             os.close(cgroup_fd)
     return True
+
+
+def require_loaded(settings: RedirectSettings) -> None:
+    """What is pinned is current: for a process that cannot load, since it has neither compiler nor right.
+
+    Raises:
+        Unsupported: it is not; the message names what loads it.
+    """
+    root = settings.cgroup or cgroup.find_root()
+    _, _, version = _wanted(settings, root)
+    if not probe.lies_on_bpffs(settings.pins):
+        raise Unsupported(f"{settings.pins} is on no bpffs: mount the host's /sys/fs/bpf at /sys/fs/bpf")
+    pins = Pins(settings.pins)
+    if not _is_current(pins, version):
+        found = "are of another version or settings" if pins.root.is_dir() else "are not there"
+        raise Unsupported(
+            f"the programs under {settings.pins} {found}, and this proxy does not load them "
+            "(ZTUNNEL_LOAD_PROGRAMS=false): run `ztunnel load` of the same version and node name first"
+        )
 
 
 def remove(pins: Path) -> None:
@@ -74,6 +91,14 @@ def read_sources() -> dict[str, str]:
     here = Path(__file__)
     root = next(place for place in (here.parent / "bpf", here.parents[2] / "bpf") if place.is_dir())
     return {str(file.relative_to(root)): file.read_text() for file in sorted(root.rglob("*.[ch]"))}
+
+
+def _wanted(settings: RedirectSettings, root: Path) -> tuple[tuple[str, tuple[str, ...]], str, str]:
+    """The text with its compiler flags, the fingerprint of both, and the version that is installed with
+    them."""
+    text, flags = assemble(read_sources()), (*settings.compiler_flags(), *kernel_flags())
+    print_ = fingerprint(text, flags)
+    return (text, flags), print_, f"{print_}-{cgroup.cgroup_id(root)}"
 
 
 def _is_current(pins: Pins, version: str) -> bool:

@@ -18,7 +18,6 @@ import trio
 from ztunnel.authz.direct import judge_live_direct
 from ztunnel.authz.enforce import LiveConnections
 from ztunnel.config import Settings
-from ztunnel.errors import Unsupported
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.share import Shares
 from ztunnel.flow.turn import Turns
@@ -28,9 +27,7 @@ from ztunnel.identity.rotate import Certificates, CertificateSource
 from ztunnel.inbound.accept import PLAIN_RATE, Inbound
 from ztunnel.inbound.serve import PLACES as HANDSHAKES
 from ztunnel.inbound.serve import Handshakes
-from ztunnel.kernel import cgroup
-from ztunnel.kernel.probe import require_root
-from ztunnel.kernel.sockets import Keepalive, Listening, own_cgroup_id
+from ztunnel.kernel.sockets import Keepalive, Listening
 from ztunnel.kernel.watchdog import Watchdog
 from ztunnel.outbound.accept import Mesh, Outbound
 from ztunnel.outbound.connect import Calls
@@ -46,10 +43,11 @@ from ztunnel.pods.hold import Ways
 from ztunnel.pods.repair import Reports
 from ztunnel.pods.serve import Pods
 from ztunnel.redirect.attach import Redirection
-from ztunnel.redirect.exempt import IN_ROOT, Exemption
-from ztunnel.redirect.load import ensure_loaded, try_lock
-from ztunnel.redirect.plan import Pins, RedirectSettings, pin_name
+from ztunnel.redirect.exempt import Exemption
+from ztunnel.redirect.load import try_lock
+from ztunnel.redirect.plan import Pins
 from ztunnel.redirect.repair import Installation
+from ztunnel.run.load import prepare
 from ztunnel.run.reporting import Reporting, now
 from ztunnel.run.watch import Hooks
 from ztunnel.state.delta import Change
@@ -64,8 +62,6 @@ _OWN_FILES = 4096
 _PER_CONNECTION = 2
 """Descriptors: of our own (some 25 for each pod, maps, sessions, manifests), but no more than a quarter of
 all; and of each connection at most."""
-
-_PINS = Path("/sys/fs/bpf/ztunnel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +143,8 @@ def open_redirection(settings: Settings, repairs: Repairs) -> Opened:
     Raises:
         Unsupported: the machine lacks something, or forbids it. What was there before is as it was.
     """
-    require_root()
-    root = cgroup.find_root()
-    if own_cgroup_id() == cgroup.cgroup_id(root):
-        raise Unsupported(
-            f"{IN_ROOT}, such as: mkdir {root}/ztunnel && echo $$ > {root}/ztunnel/cgroup.procs"
-        )
-    pins = settings.pins or _PINS / pin_name(settings.node)
-    wanted = RedirectSettings(pins=pins, cache=settings.cache_dir / "bpf")
-    try:
-        ensure_loaded(wanted)
-    except OSError as error:
-        raise Unsupported(f"the redirection cannot be loaded: {error}") from error
+    wanted, root = prepare(settings)
+    pins = wanted.pins
     with ExitStack() as undo:
         redirection = undo.enter_context(Redirection.open(pins))
         exemption = Exemption(redirection.cgroups, root, repairs.repaired)
