@@ -1,0 +1,1 @@
+"""The Kubernetes API: requests and their errors in plain words, objects watched, leases, statuses."""
