@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,7 @@ def acts(path: Path) -> bool:
     return path.stem in VERBS or package in ACTING_PACKAGES or station(path) in ACTING_MODULES
 
 
+@cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
 

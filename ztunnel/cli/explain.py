@@ -15,7 +15,7 @@ import yaml
 
 from ztunnel.analyze.load import load_mesh
 from ztunnel.config import read_settings
-from ztunnel.control.settings import MeshSettings
+from ztunnel.control.settings import mesh_settings
 from ztunnel.demo.names import RUN
 from ztunnel.errors import ConfigError, Fault
 from ztunnel.explain.explanation import explain_call
@@ -61,15 +61,7 @@ def _worked_out(
     source: str, destination: str, sources: tuple[Path, ...], name: str, same_node: str | None
 ) -> dict[str, Any]:
     settings = read_settings({"same_node": same_node}, os.environ)
-    mesh_settings = MeshSettings(
-        settings.root_namespace,
-        settings.trust_domain,
-        settings.cluster,
-        settings.cluster_domain,
-        settings.network,
-        settings.trust_domain_aliases,
-    )
-    mesh = load_mesh(sources or (_laboratory(name),), mesh_settings)
+    mesh = load_mesh(sources or (laboratory_folder(name),), mesh_settings(settings))
     for fault in mesh.faults:
         click.echo(f"Warning: {fault}", err=True)
     try:
@@ -81,7 +73,8 @@ def _worked_out(
     return {**values, "text": as_text(explanation)}
 
 
-def _laboratory(name: str) -> Path:
+def laboratory_folder(name: str) -> Path:
+    """Where the completed objects of a laboratory are. Raises ConfigError: none of this name runs."""
     folder = RUN / name / "manifests"
     if not folder.is_dir():
         message = "no laboratory of this name runs: name manifests with -f, or a node proxy with --admin"

@@ -16,7 +16,7 @@ from ztunnel.config import Settings, read_settings
 from ztunnel.control.authority import NodeCertificates
 from ztunnel.control.report import ManifestReport
 from ztunnel.control.serve import Server
-from ztunnel.control.settings import MeshSettings
+from ztunnel.control.settings import mesh_settings
 from ztunnel.control.watch import FolderWatch
 from ztunnel.errors import ConfigError, Fault, Unsupported
 from ztunnel.identity.sign import Authority
@@ -99,14 +99,7 @@ async def _run(settings: Settings) -> None:
 async def _control(nursery: trio.Nursery, settings: Settings, reporting: Reporting) -> ControlPlane:
     """A control plane that serves in `nursery`, once its folder has been read."""
     assert settings.manifests is not None
-    mesh = MeshSettings(
-        settings.root_namespace,
-        settings.trust_domain,
-        settings.cluster,
-        settings.cluster_domain,
-        settings.network,
-        settings.trust_domain_aliases,
-    )
+    mesh = mesh_settings(settings)
     server = Server()
     report = ManifestReport(reporting.log.scoped("control"), reporting.readiness, settings.root_namespace)
     report.register(reporting.figures)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ztunnel.config import Settings
+
 
 @dataclass(frozen=True, slots=True)
 class MeshSettings:
@@ -16,3 +18,15 @@ class MeshSettings:
     cluster_domain: str = "cluster.local"
     network: str = ""
     trust_domain_aliases: tuple[str, ...] = ()
+
+
+def mesh_settings(settings: Settings) -> MeshSettings:
+    """What a process has been told about its mesh."""
+    return MeshSettings(
+        settings.root_namespace,
+        settings.trust_domain,
+        settings.cluster,
+        settings.cluster_domain,
+        settings.network,
+        settings.trust_domain_aliases,
+    )

@@ -1,0 +1,80 @@
+"""Policies that do nothing, or other things than they seem to."""
+
+from __future__ import annotations
+
+from tests.analyze.parts import AMBIENT, OUTSIDE, WEB, codes, findings
+
+POLICY = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p, namespace: shop}
+spec: {selector: {matchLabels: {app: %s}}, rules: [{}]}
+"""
+STRICT = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: strict, namespace: %s}
+spec: {mtls: {mode: STRICT}}
+"""
+REQUEST = """
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: jwt, namespace: shop}
+spec: {selector: {matchLabels: {app: web}}}
+"""
+
+
+def test_a_selector_that_matches_nothing_is_found() -> None:
+    assert codes(AMBIENT, WEB, POLICY % "web") == []
+    assert codes(AMBIENT, WEB, POLICY % "wep") == [("IST0127", "AuthorizationPolicy shop/p")]
+    assert codes(AMBIENT, WEB, OUTSIDE, REQUEST.replace("web", "wep")) == [
+        ("IST0127", "RequestAuthentication shop/jwt"),
+        ("IST0167", "RequestAuthentication shop/jwt"),
+    ]
+
+
+def test_a_policy_of_the_root_namespace_selects_everywhere() -> None:
+    root = (POLICY % "web").replace("namespace: shop", "namespace: istio-system")
+    assert codes(AMBIENT, WEB, root) == []
+
+
+def test_strict_protects_nobody_outside_of_the_mesh() -> None:
+    (found,) = findings(OUTSIDE, STRICT % "bank")
+    assert (found.code, found.what) == ("ZT0101", "PeerAuthentication bank/strict")
+    assert "bank/web-" in found.message
+
+
+def test_strict_names_the_clients_that_it_refuses() -> None:
+    labels = "{istio.io/dataplane-mode: none}"
+    pod = f"apiVersion: v1\nkind: Pod\nmetadata: {{name: old, namespace: shop, labels: {labels}}}\n"
+    pod += "spec: {containers: [{name: c}]}\n"
+    selecting = (STRICT % "shop").replace("spec: {", "spec: {selector: {matchLabels: {app: web}}, ")
+    (found,) = findings(AMBIENT, WEB, pod, selecting)
+    assert (found.code, found.message.rpartition(": ")[2]) == ("ZT0102", "shop/old")
+    assert codes(AMBIENT, WEB, STRICT % "shop") == []
+
+
+def test_a_permissive_policy_is_no_finding() -> None:
+    assert codes(OUTSIDE, (STRICT % "bank").replace("STRICT", "PERMISSIVE")) == []
+
+
+def test_jwts_need_a_waypoint() -> None:
+    assert codes(AMBIENT, WEB, REQUEST) == [("IST0167", "RequestAuthentication shop/jwt")]
+    gateway = (
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: way, namespace: shop}\n"
+        "spec: {gatewayClassName: istio-waypoint}\n"
+    )
+    labelled = AMBIENT.replace("ambient}", "ambient, istio.io/use-waypoint: way}")
+    assert codes(labelled, gateway, WEB, REQUEST) == []
+
+
+def test_http_rules_at_l4_are_ineffective() -> None:
+    rules = "{rules: [{to: [{operation: {methods: [GET]}}]}]}"
+    (found,) = findings(AMBIENT, WEB, (POLICY % "web").partition("spec")[0] + f"spec: {rules}\n")
+    assert (found.code, found.line) == ("IST0167", 2)
+    assert "HTTP attributes (found: methods)" in found.message
+
+
+def test_other_remarks_of_the_translation_are_findings_too() -> None:
+    odd = AMBIENT.replace("ambient", "ambiant")
+    assert codes(odd, WEB) == [("ZT0100", "Namespace shop")]

@@ -1,0 +1,95 @@
+"""One thing that is wrong or doubtful, with the code by which Istio's analyzers know it where they do.
+
+Codes beginning with IST are those of istio/istio pkg/config/analysis/msg/messages.yaml; ZT are ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from fnmatch import fnmatchcase
+from typing import Final, NamedTuple
+
+
+class Level(IntEnum):
+    """How bad it is, the worst last."""
+
+    INFO = 1
+    WARNING = 2
+    ERROR = 3
+
+    @property
+    def word(self) -> str:
+        """As istioctl prints it."""
+        return self.name.capitalize()
+
+
+class Code(NamedTuple):
+    """A kind of finding: its code, its name, and how bad it is."""
+
+    code: str
+    name: str
+    level: Level
+
+
+SCHEMA: Final = Code("IST0106", "SchemaValidationError", Level.ERROR)
+MISSING: Final = Code("IST0101", "ReferencedResourceNotFound", Level.ERROR)
+PORT_NAME: Final = Code("IST0118", "PortNameIsNotUnderNamingConvention", Level.INFO)
+NO_MATCH: Final = Code("IST0127", "NoMatchingWorkloadsFound", Level.WARNING)
+INEFFECTIVE: Final = Code("IST0167", "IneffectivePolicy", Level.WARNING)
+REMARK: Final = Code("ZT0100", "Remark", Level.WARNING)
+STRICT_OUTSIDE: Final = Code("ZT0101", "StrictOutsideMesh", Level.WARNING)
+STRICT_CLIENTS: Final = Code("ZT0102", "StrictRefusesClients", Level.INFO)
+NETWORK_POLICY: Final = Code("ZT0103", "NetworkPolicyBlocksHbone", Level.WARNING)
+LABELS: Final = Code("ZT0104", "MissingCanonicalLabels", Level.INFO)
+NOT_IN_AMBIENT: Final = Code("ZT0105", "NotSupportedInAmbient", Level.INFO)
+SIDECAR: Final = Code("ZT0106", "PodHasSidecar", Level.INFO)
+
+CODES: Final = (
+    SCHEMA, MISSING, PORT_NAME, NO_MATCH, INEFFECTIVE, REMARK, STRICT_OUTSIDE, STRICT_CLIENTS, NETWORK_POLICY,
+    LABELS, NOT_IN_AMBIENT, SIDECAR,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """What is wrong with one object. `what` is its kind and name, `file` and `line` where it stands."""
+
+    code: str
+    level: Level
+    what: str
+    message: str
+    file: str = ""
+    line: int = 0
+
+    def __str__(self) -> str:
+        place = f" {self.file}:{self.line}" if self.line else f" {self.file}" if self.file else ""
+        return f"{self.level.word} [{self.code}] ({self.what}{place}) {self.message}"
+
+
+class Suppression(NamedTuple):
+    """Findings that are not to be shown: of a code, about objects whose text matches a shell pattern."""
+
+    code: str
+    pattern: str
+
+    def covers(self, finding: Finding) -> bool:
+        """Whether the finding is one of them."""
+        return finding.code == self.code and fnmatchcase(finding.what, self.pattern)
+
+
+def parse_suppression(text: str) -> Suppression:
+    """`IST0118=Service shop/*`. Raises ValueError: not of that form, or no such code."""
+    code, equals, pattern = text.partition("=")
+    if not equals or not pattern:
+        raise ValueError(f"{text!r} is not CODE=KIND NAMESPACE/NAME, such as 'IST0118=Service shop/*'")
+    if code not in {each.code for each in CODES}:
+        raise ValueError(f"no code {code!r}; there are: {', '.join(sorted(each.code for each in CODES))}")
+    return Suppression(code, pattern)
+
+
+def without(findings: Iterable[Finding], suppressions: Iterable[Suppression]) -> list[Finding]:
+    """The findings that are to be shown, the worst first."""
+    suppressions = tuple(suppressions)
+    left = {one for one in findings if not any(each.covers(one) for each in suppressions)}
+    return sorted(left, key=lambda one: (-one.level, one.code, one.what, one.message))

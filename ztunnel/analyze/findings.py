@@ -1,0 +1,33 @@
+"""All that can be said about a mesh without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ztunnel.analyze.finding import SCHEMA, Finding, Suppression, without
+from ztunnel.analyze.mesh import Mesh
+from ztunnel.analyze.network_policies import network_policy_findings
+from ztunnel.analyze.objects import object_findings
+from ztunnel.analyze.policies import policy_findings
+
+
+def analyze(mesh: Mesh, namespace: str = "", suppressions: Iterable[Suppression] = ()) -> list[Finding]:
+    """What is wrong or doubtful, the worst first.
+
+    Args:
+        mesh: its objects.
+        namespace: only what is in this namespace, or is the namespace itself; "" for all.
+        suppressions: what is not to be shown.
+    """
+    every = [*_faults(mesh), *policy_findings(mesh), *network_policy_findings(mesh), *object_findings(mesh)]
+    if namespace:
+        inside = f" {namespace}/"
+        every = [one for one in every if inside in one.what or one.what == f"Namespace {namespace}"]
+    return without(every, suppressions)
+
+
+def _faults(mesh: Mesh) -> Iterator[Finding]:
+    for fault in mesh.faults:
+        what, _, field = fault.field.rpartition(": ")
+        message = f"{field}: {fault.message}" if field else fault.message
+        yield Finding(SCHEMA.code, SCHEMA.level, what or "document", message, fault.file, fault.line)

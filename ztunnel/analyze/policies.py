@@ -1,0 +1,129 @@
+"""What is doubtful in policies: selectors that match nothing, STRICT where it protects nobody, HTTP rules
+that nobody enforces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ztunnel.analyze.finding import (
+    INEFFECTIVE,
+    NO_MATCH,
+    REMARK,
+    STRICT_CLIENTS,
+    STRICT_OUTSIDE,
+    Code,
+    Finding,
+)
+from ztunnel.analyze.mesh import Mesh, Written
+from ztunnel.control.inventory import of_kind
+from ztunnel.model.workload import Workload
+from ztunnel.state import kube
+
+_SECURITY = "security.istio.io"
+_NAMED = 5
+_WAYPOINT = "is not known here: HTTP rules"
+_HTTP_MARKS = ("HTTP attributes", "enforced by a waypoint", "do not support the")
+
+
+def policy_findings(mesh: Mesh) -> Iterator[Finding]:
+    """All of them."""
+    for kind in ("AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"):
+        for one in mesh.of(_SECURITY, kind):
+            yield from _selectors(mesh, one)
+    yield from _strict(mesh)
+    for one in mesh.of(_SECURITY, "RequestAuthentication"):
+        if not _has_waypoint(mesh, one.namespace):
+            message = "JWTs are judged by waypoints, and nothing in its namespace has one: it does nothing"
+            yield found(INEFFECTIVE, one, message)
+    yield from _remarks(mesh)
+
+
+def found(code: Code, one: Written, message: str) -> Finding:
+    """A finding about an object."""
+    return Finding(code.code, code.level, str(one), message, one.file, one.line)
+
+
+def named(names: Iterator[str] | list[str]) -> str:
+    """Some of the names, and how many more there are."""
+    every = sorted(names)
+    more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
+    return f"{', '.join(every[:_NAMED])}{more}"
+
+
+def _selectors(mesh: Mesh, one: Written) -> Iterator[Finding]:
+    wanted = one.labels("spec.selector.matchLabels")
+    if wanted and not list(_pods(mesh, one, wanted)):
+        text = ", ".join(f"{key}={value}" for key, value in sorted(wanted.items()))
+        yield found(NO_MATCH, one, f"no pod has the labels {text}: it concerns nobody")
+
+
+def _pods(mesh: Mesh, policy: Written, selector: Mapping[str, str]) -> Iterator[kube.Pod]:
+    """The pods that a policy selects; one of the root namespace selects everywhere."""
+    everywhere = policy.namespace == mesh.settings.root_namespace
+    for pod in of_kind(mesh.inventory.objects.values(), kube.Pod):
+        if (everywhere or pod.meta.namespace == policy.namespace) and (
+            selector.items() <= pod.meta.labels.items()
+        ):
+            yield pod
+
+
+def _strict(mesh: Mesh) -> Iterator[Finding]:
+    workloads = {(one.namespace, one.name): one for one in mesh.world.workloads.values()}
+    for one in mesh.of(_SECURITY, "PeerAuthentication"):
+        if one.get("spec.mtls.mode") != "STRICT":
+            continue
+        pods = [
+            workloads.get((pod.meta.namespace, pod.meta.name))
+            for pod in _pods(mesh, one, one.labels("spec.selector.matchLabels"))
+        ]
+        bare = [
+            _name(each) for each in pods if each is not None and not each.enrolled and not each.host_network
+        ]
+        if bare:
+            message = f"it protects nobody who is not in the mesh: {named(bare)}"
+            yield found(STRICT_OUTSIDE, one, message)
+        elif outside := _outside(mesh, one.namespace):
+            message = (
+                f"what is not in the mesh cannot call its pods; in the same namespaces: {named(outside)}"
+            )
+            yield found(STRICT_CLIENTS, one, message)
+
+
+def _outside(mesh: Mesh, namespace: str) -> list[str]:
+    """Pods outside of the mesh that are likely clients: in the policy's namespace, everywhere for the
+    root's."""
+    everywhere = namespace == mesh.settings.root_namespace
+    return [
+        _name(one)
+        for one in mesh.world.workloads.values()
+        if not one.enrolled and (everywhere or one.namespace == namespace) and one.namespace != "kube-system"
+    ]
+
+
+def _name(workload: Workload) -> str:
+    return f"{workload.namespace}/{workload.name}"
+
+
+def _has_waypoint(mesh: Mesh, namespace: str) -> bool:
+    label = "istio.io/use-waypoint"
+    return any(
+        one.labels().get(label, "none") != "none"
+        for one in mesh.written
+        if one.namespace == namespace or (one.kind == "Namespace" and one.name == namespace)
+    )
+
+
+def _remarks(mesh: Mesh) -> Iterator[Finding]:
+    """What the translation remarks, as findings about the objects that it names (`Kind namespace/name: ...`);
+    waypoints that are missing are a finding of their own."""
+    by_name = {str(one): one for one in mesh.written}
+    for text in mesh.warnings:
+        who, _, message = text.partition(": ")
+        one = by_name.get(who)
+        if _WAYPOINT in message:
+            continue
+        code = INEFFECTIVE if any(mark in message for mark in _HTTP_MARKS) else REMARK
+        if one is not None:
+            yield found(code, one, message)
+        elif not text.startswith("not read: "):
+            yield Finding(code.code, code.level, "mesh", text)
