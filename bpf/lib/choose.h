@@ -58,6 +58,16 @@ static __always_inline enum step capture(struct bpf_sock_addr *ctx, struct inten
 	return remember(ctx, intent);
 }
 
+/* SO_BINDTODEVICE: a tunnel leaves by the interfaces that have the pod's own addresses, and by no other. */
+static __always_inline bool chose_interface(struct bpf_sock_addr *ctx, u64 netns)
+{
+	struct bpf_sock *sock = ctx->sk;
+	struct interface by = {};
+	by.netns = netns;
+	by.index = sock ? sock->bound_dev_if : 0;
+	return by.index && !uplinks.lookup(&by);
+}
+
 /* `intent` comes with `asked` set and all else zero. */
 static __always_inline enum step choose(struct bpf_sock_addr *ctx, struct intent *intent,
 					struct endpoint *target)
@@ -84,7 +94,11 @@ static __always_inline enum step choose(struct bpf_sock_addr *ctx, struct intent
 	if (pod->flags & POD_REFUSED)
 		return refuse(CONNECT_PENDING, ECONNREFUSED);
 	if (is_outside(&intent->asked.ip)) {
-		leave_mesh(socket, intent);
+		leave_mesh(socket, intent, CONNECT_OUTSIDE);
+		return LEAVE;
+	}
+	if (chose_interface(ctx, intent->netns)) {
+		leave_mesh(socket, intent, CONNECT_INTERFACE);
 		return LEAVE;
 	}
 

@@ -54,7 +54,8 @@ BPF_TABLE("lru_hash", struct question, struct affinity, affinities, MAX_VERDICTS
 /* proxy -> connect, sk_lookup, egress. When verdicts were last confirmed, by CLOCK_MONOTONIC; 0: never. */
 BPF_TABLE("array", u32, u64, lease, 1);
 
-/* enroll -> forward. The interfaces by which a pod is reached. Lost: what it forwards is left alone. */
+/* enroll -> forward, connect. The interfaces by which a pod is reached. Lost: what it forwards, and what is
+ * bound to this one, is left alone. */
 BPF_TABLE("hash", struct interface, u32, uplinks, MAX_PODS * 4);
 
 /* proxy -> forward. What may be forwarded into a pod, with the pod's generation. Lost: the proxy is asked

@@ -21,6 +21,7 @@ enum outcome {
 	OUTSIDE_LOST = 17,	     /* its report was lost: the buffer was full */
 	VIP_KEPT = 18,		     /* the endpoint that this client had before */
 	VIP_AFFINITY_STALE = 19,     /* its endpoints have changed since: the proxy picks */
+	CONNECT_INTERFACE = 31,	     /* bound to an interface that the mesh does not use: left alone */
 	/* sockops */
 	CALLER_MOVED = 20,	   /* the original destination waits under the caller's address */
 	CALLER_NOT_MOVED = 21,	   /* it does not: no room; the proxy will refuse */

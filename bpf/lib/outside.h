@@ -17,7 +17,7 @@ static __always_inline void emit_outside(struct outside *call, u8 event)
 }
 
 /* The application's own call from here on. What cannot be stored goes unreported, not unmade. */
-static __always_inline void leave_mesh(u64 socket, const struct intent *intent)
+static __always_inline void leave_mesh(u64 socket, const struct intent *intent, enum outcome why)
 {
 	struct outside call = {};
 	call.netns = intent->netns;
@@ -27,7 +27,7 @@ static __always_inline void leave_mesh(u64 socket, const struct intent *intent)
 	call.flow.destination_port = intent->asked.port;
 	if (outside.update(&socket, &call))
 		count(OUTSIDE_NOT_STORED);
-	count(CONNECT_OUTSIDE);
+	count(why);
 }
 
 /* The socket is closed, or connects anew. A call of it that never came to its SYN has failed at once. */

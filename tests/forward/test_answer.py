@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -43,9 +42,7 @@ class Forwarder:
         self.bugs = Bugs()
         self.engine = Engine(self.bugs)
         self.desk = Desk(self.engine, A, B)
-        with kernel.lab.b.entered():
-            uplink = socket.if_nametoindex("eth0")
-        self.pod: PodNetwork = replace(kernel.lab.pod("b"), uplinks=(uplink,))
+        self.pod: PodNetwork = kernel.lab.pod("b")
         self.pods = {B.uid: self.pod}
         self.desk.hold.subscribe(lambda *_: self._void())
         report = self.desk.inbound.report

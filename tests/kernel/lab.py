@@ -174,7 +174,9 @@ class Lab:
         """The network of pod `a` or `b`."""
         number, netns = {"a": (2, self.a), "b": (3, self.b)}[which]
         v4, v6 = parse_ip(f"10.77.0.{number}"), parse_ip(f"fd77::{number}")
-        return PodNetwork(netns.cookie, netns, v4, v6, (v4, v6))
+        with netns.entered():
+            uplink = socket.if_nametoindex("eth0")
+        return PodNetwork(netns.cookie, netns, v4, v6, (v4, v6), (uplink,))
 
     def settings(self, **changes: object) -> RedirectSettings:
         return RedirectSettings(pins=PINS / unique(), cache=CACHE, cgroup=self.root, **changes)

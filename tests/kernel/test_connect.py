@@ -6,11 +6,13 @@ from __future__ import annotations
 import errno
 import socket
 import subprocess
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from tests.kernel.lab import Kernel, endpoint, local_of, original
+from tests.kernel.lab import Kernel, Lab, endpoint, local_of, original, shell, wait_until
 from ztunnel.kernel import bpf
 from ztunnel.kernel.bpf import Map
 from ztunnel.kernel.sockets import cookie_of
@@ -344,3 +346,80 @@ def test_a_call_that_fails_before_its_syn_leaves_nothing_behind(kernel: Kernel) 
         assert intents.get(NUMBER.pack(cookie_of(second))) is not None
         second.close()
         assert list(intents) == [NUMBER.pack(cookie_of(first))]
+
+
+@pytest.fixture
+def second_interface(lab: Lab) -> Iterator[None]:
+    """A link between both pods that the mesh does not use, on which each has addresses."""
+    a, b = lab.names["a"], lab.names["b"]
+    shell(a, f"ip link add net1 type veth peer name net1 netns {b}")
+    for name, number in ((a, 2), (b, 3)):
+        shell(name, f"ip addr add 10.79.0.{number}/24 dev net1; ip addr add fd79::{number}/64 dev net1 nodad")
+        shell(name, "ip link set net1 up")
+    yield
+    shell(a, "ip link del net1")
+
+
+def bound_to(kernel: Kernel, interface: str, host: str) -> socket.socket:
+    sock = kernel.socket(kernel.lab.a, host)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+    return sock
+
+
+@pytest.mark.parametrize("host", ["10.77.0.3", "fd77::3", "::ffff:10.77.0.3"])
+def test_a_call_by_the_interface_of_the_pods_own_addresses_is_captured(kernel: Kernel, host) -> None:
+    kernel.enroll("a")
+    proxy = kernel.proxy("a")
+    client = bound_to(kernel, "eth0", host)
+    client.connect((host, 80))
+    server, peer = kernel.accept(proxy)
+    assert peer == local_of(client)
+    client.sendall(b"up")
+    server.sendall(b"down")
+    assert (server.recv(9), client.recv(9)) == (b"up", b"down")
+
+
+@pytest.mark.parametrize("lease", [True, False])
+@pytest.mark.parametrize("host", ["10.79.0.3", "fd79::3", "::ffff:10.79.0.3"])
+def test_a_call_by_an_interface_that_the_mesh_does_not_use_goes_by_it_and_is_reported(
+    kernel: Kernel, second_interface, host, lease
+) -> None:
+    kernel.enroll("a")
+    kernel.redirection.addresses.tell([endpoint("10.79.0.3", 0).ip, endpoint("fd79::3", 0).ip])
+    if lease:
+        kernel.redirection.renew_lease(time.monotonic_ns())
+    app = kernel.listen(kernel.lab.b, 8080)
+    client = bound_to(kernel, "net1", host)
+    client.connect((host, 8080))
+    _, peer = kernel.accept(app)
+    assert peer == local_of(client)
+    assert str(peer.ip) in ("10.79.0.2", "fd79::2")
+    (opened,) = wait_until(kernel.redirection.outside_records)
+    assert (opened.destination, opened.established) == (endpoint(host, 8080), True)
+    assert (kernel.count("connect_interface"), kernel.count("connect_captured")) == (1, 0)
+
+
+@pytest.mark.parametrize("host", ["10.77.0.3", "fd77::3", "198.51.100.7"])
+@pytest.mark.parametrize("interface", ["lo", "net1"])
+def test_a_call_by_an_interface_that_leads_nowhere_ends_as_without_a_mesh(
+    kernel: Kernel, second_interface, host, interface
+) -> None:
+    before = bound_to(kernel, interface, host)
+    before.settimeout(0.5)
+    with pytest.raises(OSError) as expected:  # noqa: PT011 (whatever the kernel says)
+        before.connect((host, 8080))
+    kernel.enroll("a")
+    kernel.proxy("a")
+    after = bound_to(kernel, interface, host)
+    after.settimeout(0.5)
+    with pytest.raises(type(expected.value)) as found:
+        after.connect((host, 8080))
+    assert found.value.errno == expected.value.errno
+    assert kernel.count("connect_captured") == 0
+
+
+def test_a_pod_that_is_not_in_the_mesh_yet_calls_by_no_interface(kernel: Kernel, second_interface) -> None:
+    kernel.redirection.refuse(kernel.lab.pod("a"))
+    kernel.listen(kernel.lab.b, 8080)
+    with pytest.raises(ConnectionRefusedError):
+        bound_to(kernel, "net1", "10.79.0.3").connect(("10.79.0.3", 8080))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -38,9 +37,7 @@ def old(kernel: Kernel) -> Iterator[Redirection]:
 
 @pytest.fixture
 def pod(old: Redirection, kernel: Kernel) -> Iterator[PodNetwork]:
-    with kernel.lab.b.entered():
-        uplink = socket.if_nametoindex("eth0")
-    pod = replace(kernel.lab.pod("b"), uplinks=(uplink,))
+    pod = kernel.lab.pod("b")
     old.enroll(pod)
     yield pod
     old.withdraw(pod)
@@ -102,10 +99,16 @@ def test_between_two_things_behind_the_pod_nothing_is_refused(kernel, behind, ol
             kernel.accept(app)
 
 
-def test_where_nft_refuses_the_pod_is_not_enrolled(kernel, old) -> None:
-    wrong = replace(kernel.lab.pod("a"), uplinks=(-1,))
-    with pytest.raises(OSError, match="nft"):
-        old.enroll(wrong)
+@pytest.mark.parametrize(
+    ("script", "reason"), [("echo no such hook >&2; exit 1", "nft: no such hook"), ("", "install nftables")]
+)
+def test_where_nft_fails_the_pod_is_not_enrolled(kernel, old, tmp_path, monkeypatch, script, reason) -> None:
+    if script:
+        (tmp_path / "nft").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "nft").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(OSError, match=reason):
+        old.enroll(kernel.lab.pod("a"))
     assert old.enrolled() == {}
 
 

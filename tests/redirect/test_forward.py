@@ -36,9 +36,7 @@ def behind(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Behind]:
 @pytest.fixture
 def pod(kernel: Kernel, behind: Behind) -> PodNetwork:
     """Pod `b`, enrolled, with what is behind it."""
-    with kernel.lab.b.entered():
-        uplink = socket.if_nametoindex("eth0")
-    pod = replace(kernel.lab.pod("b"), uplinks=(uplink,))
+    pod = kernel.lab.pod("b")
     kernel.redirection.enroll(pod)
     kernel.redirection.renew_lease(time.monotonic_ns())
     return pod

@@ -89,6 +89,7 @@ class PodEntries:
             for ip in own:
                 self._owners.put(ip, key)
             self._disown_addresses(pod.cookie, frozenset(own))
+            self._forwards.know_uplinks(pod.cookie, pod.uplinks)
             # A call that is captured has to find us.
             self._links.attach(pod.cookie, pod.netns.fileno())
             self._enrolled.put(key, _entry(pod))

@@ -59,14 +59,18 @@ class Forwards:
         """What the kernel asks or tells, in order. Never waits."""
         return list(map(pull_forwarded, self._records.pull(limit)))
 
+    def know_uplinks(self, cookie: int, uplinks: Collection[int]) -> None:
+        """By these interfaces the pod is reached, and its tunnels leave. Raises OSError."""
+        for index in uplinks:
+            self._uplinks.put(push_interface(cookie, index), SMALL.pack(1))
+        self._forget_uplinks(cookie, uplinks)
+
     def attach(self, netns: NetworkNamespace, uplinks: Collection[int], allowed: bool = False) -> bool:
         """What this namespace forwards by way of these interfaces is stopped from now on, unless it is
         `allowed`, which the program sees for itself; whether something had to be made. Raises OSError."""
+        self.know_uplinks(netns.cookie, uplinks)
         if not self.supported:
             return self._filter(netns, None if allowed else tuple(uplinks))
-        for index in uplinks:
-            self._uplinks.put(push_interface(netns.cookie, index), SMALL.pack(1))
-        self._forget_uplinks(netns.cookie, uplinks)
         made = [self._attach(netns, family) for family in FAMILIES]
         return any(made)
 
