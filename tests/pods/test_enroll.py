@@ -17,8 +17,6 @@ from ztunnel.kernel.netlink import addresses
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import listen_in
 from ztunnel.pods.enroll import (
-    HBONE_PORT,
-    CannotEnroll,
     Enrolled,
     close,
     enroll,
@@ -28,6 +26,7 @@ from ztunnel.pods.enroll import (
     resume,
     withdraw,
 )
+from ztunnel.pods.listen import HBONE_PORT, CannotEnroll
 from ztunnel.redirect.capture import LISTENER_PORTS
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]

@@ -12,57 +12,22 @@ shows a client's address has ended.
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
 from collections.abc import Collection
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, fields, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from ztunnel.kernel.netlink import addresses, interfaces, link_local
 from ztunnel.kernel.netns import NetworkNamespace
-from ztunnel.kernel.sockets import (
-    DUAL_STACK,
-    Listening,
-    LiveSocket,
-    connections,
-    cookie_of,
-    listen_in,
-    listen_nowhere,
-)
+from ztunnel.kernel.sockets import DUAL_STACK, Listening, LiveSocket, connections, cookie_of
 from ztunnel.model.address import IPAddress
 from ztunnel.model.workload import Workload
+from ztunnel.pods.listen import CannotEnroll, Listeners, listen_in_pod
+from ztunnel.pods.observe import outside_connections
 from ztunnel.pods.prepare import Preparation, WayBlocked
-from ztunnel.redirect import capture
 from ztunnel.redirect.attach import Redirection
 from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.layout import ListenerKind
-
-HBONE_PORT = 15008
-BACKLOG = 4096
-"""ztunnel asks for 128; a burst of connections to one pod overflows that before a busy proxy accepts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listeners:
-    """The three listeners of one pod, non-blocking."""
-
-    outbound: socket.socket
-    inbound: socket.socket
-    hbone: socket.socket
-
-
-class CannotEnroll(Exception):
-    """A pod cannot be enrolled now; the message says why and what to do. It is tried again.
-
-    Attributes:
-        port: which one is taken, 0 for none.
-    """
-
-    def __init__(self, message: str, port: int = 0) -> None:
-        super().__init__(message)
-        self.port = port
 
 
 @dataclass(slots=True, eq=False)
@@ -108,12 +73,12 @@ def enroll(
         try:
             netns = undo.enter_context(NetworkNamespace.open(path))
             network = pod_network(netns, workload.addresses, _addresses(netns, workload), workload.forwards)
-            listeners = _listen(undo, netns, _name(workload), listening)
+            listeners = listen_in_pod(undo, netns, _name(workload), listening)
             is_known = network.cookie in known
             preparation = Preparation(netns, is_known)
             undo.callback(preparation.undo)
             preparation.ensure()
-            outside = frozenset() if is_known else _outside(redirection, network)
+            outside = frozenset() if is_known else outside_connections(redirection, network)
             home = frozenset(workload.addresses)
             enrolled = Enrolled(workload.uid, home, network, listeners, preparation, outside)
             _capture(redirection, enrolled, listeners)
@@ -135,9 +100,9 @@ def resume(
     with ExitStack() as undo:
         try:
             network = pod_network(netns, workload.addresses, _addresses(netns, workload), workload.forwards)
-            listeners = enrolled.listeners or _listen(undo, netns, _name(workload), listening)
+            listeners = enrolled.listeners or listen_in_pod(undo, netns, _name(workload), listening)
             enrolled.preparation.ensure()
-            outside = enrolled.outside | _outside(redirection, network)
+            outside = enrolled.outside | outside_connections(redirection, network)
             enrolled.network, enrolled.home = network, frozenset(workload.addresses)
             _capture(redirection, enrolled, listeners)
         except (OSError, WayBlocked) as error:
@@ -178,7 +143,7 @@ def relisten(redirection: Redirection, enrolled: Enrolled, listening: Listening 
         CannotEnroll: a port is taken. OSError: the kernel refuses. It may be tried again.
     """
     with ExitStack() as undo:
-        listeners = _listen(undo, enrolled.network.netns, f"pod {enrolled.uid}", listening)
+        listeners = listen_in_pod(undo, enrolled.network.netns, f"pod {enrolled.uid}", listening)
         _capture(redirection, enrolled, listeners)
         undo.pop_all()
     enrolled.listeners = listeners
@@ -208,17 +173,6 @@ def remind(redirection: Redirection, enrolled: Enrolled) -> list[str]:
     return missing
 
 
-def lost_listeners(enrolled: Enrolled) -> list[str]:
-    """Which of its listeners listen no more: a process of the pod may destroy our sockets, as `ss -K`
-    does."""
-    return [
-        each.name
-        for each in fields(Listeners)
-        if enrolled.listeners is None
-        or not getattr(enrolled.listeners, each.name).getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    ]
-
-
 def leave(redirection: Redirection, enrolled: Enrolled) -> None:
     """End the capture: what the pod opens from now on is its own. Its open connections are not touched, and
     calls that are on their way to the listeners reach them. Raises OSError, and may be called again."""
@@ -240,8 +194,7 @@ def close(enrolled: Enrolled) -> None:
     """It answers on our ports no more; connections in their backlogs are reset."""
     listeners, enrolled.listeners = enrolled.listeners, None
     if listeners is not None:
-        for listener in (listeners.outbound, listeners.inbound, listeners.hbone):
-            listener.close()
+        listeners.close()
 
 
 def release(enrolled: Enrolled) -> None:
@@ -311,23 +264,6 @@ def _list(ips: Collection[IPAddress]) -> str:
     return ", ".join(map(str, ips)) or "none"
 
 
-def _listen(undo: ExitStack, netns: NetworkNamespace, pod: str, listening: Listening) -> Listeners:
-    try:
-        hbone = undo.enter_context(listen_in(netns, HBONE_PORT, BACKLOG, listening))
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise CannotEnroll(
-            f"{pod}: port {HBONE_PORT} is taken by a process of the pod; the mesh needs it in each pod",
-            HBONE_PORT,
-        ) from error
-    outbound, inbound = (
-        undo.enter_context(listen_nowhere(netns, capture.LISTENER_PORTS, BACKLOG, listening))
-        for _ in range(2)
-    )
-    return Listeners(outbound, inbound, hbone)
-
-
 def _capture(redirection: Redirection, enrolled: Enrolled, listeners: Listeners) -> None:
     for ip in enrolled.network.addresses:
         redirection.listener(ip, ListenerKind.INBOUND, listeners.inbound.fileno())
@@ -336,33 +272,3 @@ def _capture(redirection: Redirection, enrolled: Enrolled, listeners: Listeners)
         if redirection.may_own(enrolled.network.cookie, each):
             redirection.listener(each, ListenerKind.INBOUND, listeners.inbound.fileno())
     redirection.enroll(enrolled.network)
-
-
-def _outside(redirection: Redirection, network: PodNetwork) -> frozenset[int]:
-    """Cookies of the pod's connections that no proxy carries, neither ours nor an application's with us, and
-    that are no direct flows, which live on while a pod is removed."""
-    here = [each for each in connections(network.netns) if not each.local.ip.is_loopback]
-    if not here:
-        return frozenset()
-    ours = _own_inodes()
-    carried = {(each.remote, each.local) for each in here if each.inode in ours}
-    return frozenset(
-        each.cookie
-        for each in here
-        if each.inode not in ours
-        and (each.local, each.remote) not in carried
-        and each.remote.ip not in network.addresses
-        and HBONE_PORT not in (each.local.port, each.remote.port)
-        and not redirection.is_direct(each.cookie)
-    )
-
-
-def _own_inodes() -> frozenset[int]:
-    """The inodes of all sockets of this process."""
-    found = set()
-    for number in os.listdir("/proc/self/fd"):
-        with suppress(OSError):  # the listing's own is gone
-            kind, _, inode = os.readlink(f"/proc/self/fd/{number}").partition(":")
-            if kind == "socket":
-                found.add(int(inode.strip("[]")))
-    return frozenset(found)

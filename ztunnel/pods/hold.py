@@ -20,17 +20,9 @@ from ztunnel.kernel.netlink import NamespaceEvents
 from ztunnel.kernel.sockets import DUAL_STACK, Listening
 from ztunnel.model.identity import SpiffeId
 from ztunnel.outbound.accept import Outbound, OutboundAcceptor
-from ztunnel.pods.enroll import (
-    CannotEnroll,
-    Enrolled,
-    close,
-    lost_listeners,
-    release,
-    relisten,
-    remind,
-    withdraw,
-)
+from ztunnel.pods.enroll import Enrolled, close, release, relisten, remind, withdraw
 from ztunnel.pods.find import inode_at
+from ztunnel.pods.listen import CannotEnroll, lost_listeners
 from ztunnel.pods.prepare import WayBlocked
 
 _PAUSE_SECONDS = 0.1
@@ -162,7 +154,7 @@ class Held:
         return made
 
     def _relisten(self, listening: Listening) -> list[str]:
-        lost = lost_listeners(self.enrolled) if self.enrolled.serving else []
+        lost = lost_listeners(self.enrolled.listeners) if self.enrolled.serving else []
         if lost:
             self._stop_accepting()
             relisten(self._ways.outbound.redirection, self.enrolled, listening)

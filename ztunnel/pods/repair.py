@@ -10,8 +10,9 @@ import trio
 
 from ztunnel.kernel.sockets import Listening
 from ztunnel.model.workload import Workload
-from ztunnel.pods.enroll import CannotEnroll, let_forward, readdress
+from ztunnel.pods.enroll import let_forward, readdress
 from ztunnel.pods.hold import Held, Ways
+from ztunnel.pods.listen import CannotEnroll
 from ztunnel.redirect.layout import ListenerKind
 from ztunnel.telemetry.export import Log
 from ztunnel.telemetry.readiness import Readiness

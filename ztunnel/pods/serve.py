@@ -15,19 +15,11 @@ import trio
 from ztunnel.kernel.netns import current
 from ztunnel.kernel.sockets import DUAL_STACK, Listening
 from ztunnel.model.workload import Workload
-from ztunnel.pods.enroll import (
-    CannotEnroll,
-    Enrolled,
-    enroll,
-    leave,
-    outside_of,
-    release,
-    resume,
-    withdraw,
-)
+from ztunnel.pods.enroll import Enrolled, enroll, leave, outside_of, release, resume, withdraw
 from ztunnel.pods.find import NamedNamespaces
 from ztunnel.pods.hold import Held, Ways
 from ztunnel.pods.lifecycle import NO_NAMESPACE, cause_of, plan
+from ztunnel.pods.listen import CannotEnroll
 from ztunnel.pods.refuse import Holders, Refusals
 from ztunnel.pods.repair import Reports, Upkeep
 from ztunnel.pods.watch import Arrivals
