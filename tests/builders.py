@@ -125,6 +125,10 @@ class BuiltWorkload(Workload):
         """Has that uid."""
         return replace(self, uid=uid)
 
+    def with_uid(self, uid: str) -> Self:
+        """The kubelet knows it by that."""
+        return replace(self, pod_uid=uid)
+
     def owned_by(self, kind: WorkloadKind, name: str) -> Self:
         """Belongs to that deployment, job or the like."""
         return replace(self, kind=kind, workload_name=name, canonical_name=name)

@@ -67,6 +67,8 @@ class Settings:
             `ztunnel load` does it before.
         pod_netns: where the network namespace of a pod is, with `{namespace}` and `{name}`; empty: find them
             through /proc and the cgroups of kubelet's pods.
+        pod_logs: where the kubelet makes the log directories of pods, which say whose its cgroups are
+            (`podLogsDir` of its configuration).
         node_clients: whose connections from the node itself reach pods without policy.
         buffer_limit_bytes: what all tunnels together may hold before new streams are refused.
         connect: when an application's connect() into the mesh returns.
@@ -112,6 +114,7 @@ class Settings:
     pins: Path | None = _setting("ZTUNNEL_PINS", values.maybe_path, None)
     load_programs: bool = _setting("ZTUNNEL_LOAD_PROGRAMS", values.flag, True)
     pod_netns: str = _setting("ZTUNNEL_POD_NETNS", values.namespace_path, "")
+    pod_logs: Path = _setting("ZTUNNEL_POD_LOGS", values.path, Path("/var/log/pods"))
     same_node: SameNode = _setting("ZTUNNEL_SAME_NODE", values.member(SameNode), SameNode.AUTO, "sameNode")
     node_clients: str = _setting("ZTUNNEL_NODE_CLIENTS", _CLIENTS, "kubelet", "nodeClients")
     admin_address: Endpoint = _setting(

@@ -107,7 +107,6 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     [
         ([], "which node is this? Give --node NAME, or set NODE_NAME"),
         (["--node", "n1"], "no control plane: give --manifests DIR"),
-        (["--node", "n1", "--manifests", "/m"], "Give --pod-netns PATH, with {namespace} and {name}"),
     ],
 )
 def test_what_has_to_be_said_is_asked_for(words: list[str], sentence: str) -> None:

@@ -1,5 +1,6 @@
 """What the golden pairs (test_translation.py) do not show of pods."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -43,6 +44,19 @@ def convert(one, around=None):
 def test_the_pods_own_label_wins(of_namespace, of_pod, enrolled):
     labels = {"istio.io/dataplane-mode": of_pod} if of_pod else {}
     assert opted_in(pod(labels), namespace(of_namespace)) is enrolled
+
+
+STATIC = {"kubernetes.io/config.mirror": "24dc7a2d", "kubernetes.io/config.hash": "24dc7a2d"}
+
+
+@pytest.mark.parametrize(
+    ("annotations", "uid"),
+    [({}, "0e78bcdb"), (STATIC, "24dc7a2d"), ({"kubernetes.io/config.hash": "24dc7a2d"}, "0e78bcdb")],
+)
+def test_the_kubelet_knows_a_static_pod_by_its_hash(annotations, uid):
+    one = pod()
+    made = convert(replace(one, meta=replace(one.meta, uid="0e78bcdb", annotations=annotations)))
+    assert made.pod_uid == uid
 
 
 def test_a_pod_of_a_namespace_that_nobody_described_is_not_enrolled():

@@ -29,8 +29,9 @@ from ztunnel.model.workload import SameNode
 from ztunnel.outbound.accept import Mesh, Outbound
 from ztunnel.outbound.dial import Patience, Tunnels
 from ztunnel.outbound.oversee import DirectFlows
-from ztunnel.pods.find import NamedNamespaces
+from ztunnel.pods.find import NamedNamespaces, inode_at
 from ztunnel.pods.hold import Ways
+from ztunnel.pods.kubelet import Place
 from ztunnel.pods.repair import Reports
 from ztunnel.pods.serve import Pods
 from ztunnel.redirect.attach import Redirection
@@ -46,9 +47,17 @@ A = workload("a").on(NODE).hbone().at("10.77.0.2", "fd77::2")
 B = workload("b").on(NODE).hbone().at("10.77.0.3", "fd77::3")
 
 
-def path_of(lab: Lab, which: str) -> str:
+NAMED = NamedNamespaces("/run/netns/{name}")
+
+
+def place_of(lab: Lab, which: str) -> Place:
     """Where the namespace of pod `a` or `b` is."""
-    return f"/run/netns/{lab.names[which]}"
+    return place_at(f"/run/netns/{lab.names[which]}")
+
+
+def place_at(path: str) -> Place:
+    """The namespace there; 0 where none is."""
+    return Place(path, inode_at(path) or 0)
 
 
 class Scratch:
@@ -77,6 +86,10 @@ class Scratch:
 
     def delete(self) -> None:
         subprocess.run(["ip", "netns", "del", self.name], check=False, stderr=subprocess.DEVNULL)
+
+    @property
+    def place(self) -> Place:
+        return place_at(self.path)
 
     def open(self) -> NetworkNamespace:
         return NetworkNamespace.open(self.path)

@@ -6,13 +6,14 @@ import os
 import socket
 import subprocess
 from contextlib import ExitStack
+from dataclasses import replace
 from ipaddress import IPv6Address
 
 import pytest
 
 from tests.builders import workload
 from tests.kernel.lab import Kernel, endpoint, local_of
-from tests.pods.parts import A, Scratch, path_of
+from tests.pods.parts import A, Scratch, place_of
 from ztunnel.kernel.netlink import addresses
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import listen_in
@@ -26,6 +27,7 @@ from ztunnel.pods.enroll import (
     resume,
     withdraw,
 )
+from ztunnel.pods.kubelet import Place
 from ztunnel.pods.listen import HBONE_PORT, CannotEnroll
 from ztunnel.redirect.capture import LISTENER_PORTS
 
@@ -68,7 +70,7 @@ def test_a_pod_is_captured_and_afterwards_as_it_was(kernel: Kernel) -> None:
     netns = kernel.lab.a
     netns.write_sysctl(SWITCHES[1], "1")
     try:
-        enrolled = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+        enrolled = enroll(kernel.redirection, A, place_of(kernel.lab, "a"))
         assert set(kernel.redirection.enrolled()) == {netns.cookie}
         assert enrolled.network.addresses == addresses(netns)
         assert (str(enrolled.network.ipv4), str(enrolled.network.ipv6)) == ("10.77.0.2", "fd77::2")
@@ -91,19 +93,19 @@ def test_a_pod_is_captured_and_afterwards_as_it_was(kernel: Kernel) -> None:
 
 
 def test_no_sockets_are_made_in_advance_for_a_pod_that_calls_nobody(kernel: Kernel) -> None:
-    enrolled = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+    enrolled = enroll(kernel.redirection, A, place_of(kernel.lab, "a"))
     assert enrolled.network.netns.spares == 0
     give_back(kernel, enrolled)
 
 
 def test_a_pod_that_was_known_to_the_kernel_is_switched_off_at_its_end(kernel: Kernel) -> None:
     netns = kernel.lab.a
-    first = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+    first = enroll(kernel.redirection, A, place_of(kernel.lab, "a"))
     # The process ends: what is in the kernel and in the namespace stays.
     close(first)
     first.network.netns.close()
     known = kernel.redirection.enrolled()
-    second = enroll(kernel.redirection, A, path_of(kernel.lab, "a"), known)
+    second = enroll(kernel.redirection, A, place_of(kernel.lab, "a"), known)
     assert switches(netns) == ["1", "1"]
     give_back(kernel, second)
     assert switches(netns) == ["0", "0"]
@@ -114,7 +116,7 @@ def test_a_port_that_the_pod_has_taken_is_named_and_nothing_is_left(kernel: Kern
     netns = kernel.lab.a
     before = len(os.listdir("/proc/self/fd"))
     with listen_in(netns, port, 1), pytest.raises(CannotEnroll, match=f"default/a: port {port} is taken by"):
-        enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+        enroll(kernel.redirection, A, place_of(kernel.lab, "a"))
     assert len(os.listdir("/proc/self/fd")) == before
     assert kernel.redirection.enrolled() == {}
     assert (rules(netns), switches(netns)) == ("", ["0", "0"])
@@ -125,7 +127,7 @@ def test_a_port_that_the_pod_has_taken_is_named_and_nothing_is_left(kernel: Kern
 def test_ports_that_the_pod_has_taken_are_left_to_it(kernel: Kernel, taken) -> None:
     with ExitStack() as stack:
         apps = {port: stack.enter_context(listen_in(kernel.lab.a, port, 1)) for port in taken}
-        enrolled = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+        enrolled = enroll(kernel.redirection, A, place_of(kernel.lab, "a"))
         client = kernel.connect(kernel.lab.a, "10.77.0.3", 80)
         assert kernel.accept(enrolled.listeners.outbound)[1] == local_of(client)
         for port, app in apps.items():
@@ -140,11 +142,11 @@ def test_the_ports_of_captured_calls_are_reserved_besides_those_of_the_pod(kerne
     netns = kernel.lab.a
     netns.write_sysctl(RESERVED, "8080,9000-9009")
     try:
-        enrolled = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+        enrolled = enroll(kernel.redirection, A, place_of(kernel.lab, "a"))
         if known:
             close(enrolled)
             enrolled.network.netns.close()
-            enrolled = enroll(kernel.redirection, A, path_of(kernel.lab, "a"), kernel.redirection.enrolled())
+            enrolled = enroll(kernel.redirection, A, place_of(kernel.lab, "a"), kernel.redirection.enrolled())
         assert netns.read_sysctl(RESERVED) == "8080,9000-9009,61440-65535"
         give_back(kernel, enrolled)
         assert netns.read_sysctl(RESERVED) == "8080,9000-9009"
@@ -153,14 +155,14 @@ def test_the_ports_of_captured_calls_are_reserved_besides_those_of_the_pod(kerne
 
 
 def test_what_cannot_be_taken_in_again_after_a_restart_stays_captured(kernel: Kernel) -> None:
-    first = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+    first = enroll(kernel.redirection, A, place_of(kernel.lab, "a"))
     close(first)
     first.network.netns.close()
     with listen_in(kernel.lab.a, HBONE_PORT, 1), pytest.raises(CannotEnroll):
-        enroll(kernel.redirection, A, path_of(kernel.lab, "a"), kernel.redirection.enrolled())
+        enroll(kernel.redirection, A, place_of(kernel.lab, "a"), kernel.redirection.enrolled())
     with pytest.raises(ConnectionRefusedError):
         kernel.connect(kernel.lab.a, "10.77.0.3", 80)
-    give_back(kernel, enroll(kernel.redirection, A, path_of(kernel.lab, "a"), kernel.redirection.enrolled()))
+    give_back(kernel, enroll(kernel.redirection, A, place_of(kernel.lab, "a"), kernel.redirection.enrolled()))
 
 
 def test_another_pods_namespace_is_refused(kernel: Kernel) -> None:
@@ -168,19 +170,28 @@ def test_another_pods_namespace_is_refused(kernel: Kernel) -> None:
     stranger = workload("s").at("10.77.0.99")
     text = "has the addresses 10.77.0.2, fd77::2, the pod 10.77.0.99"
     with pytest.raises(CannotEnroll, match=text):
-        enroll(kernel.redirection, stranger, path_of(kernel.lab, "a"))
+        enroll(kernel.redirection, stranger, place_of(kernel.lab, "a"))
     with pytest.raises(CannotEnroll, match="the pod none"):
-        enroll(kernel.redirection, stranger.at(), path_of(kernel.lab, "a"))
+        enroll(kernel.redirection, stranger.at(), place_of(kernel.lab, "a"))
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_namespace_that_is_not_there_is_refused(kernel: Kernel) -> None:
     with pytest.raises(CannotEnroll, match="No such file"):
-        enroll(kernel.redirection, A, "/run/netns/none-such")
+        enroll(kernel.redirection, A, Place("/run/netns/none-such", 7))
+
+
+def test_a_namespace_that_is_another_by_now_is_refused(kernel: Kernel) -> None:
+    """The process by which it was found has ended, and its number is another one's."""
+    found = place_of(kernel.lab, "b")
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(CannotEnroll, match="Stale"):
+        enroll(kernel.redirection, A, replace(found, inode=place_of(kernel.lab, "a").inode))
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_pod_goes_on_with_the_listeners_that_still_stand(kernel: Kernel) -> None:
-    enrolled = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+    enrolled = enroll(kernel.redirection, A, place_of(kernel.lab, "a"))
     listeners = enrolled.listeners
     for _ in range(2):
         withdraw(kernel.redirection, enrolled)
@@ -194,7 +205,7 @@ def test_a_pod_goes_on_with_the_listeners_that_still_stand(kernel: Kernel) -> No
 
 
 def test_a_pod_that_does_not_answer_any_more_gets_new_listeners(kernel: Kernel) -> None:
-    enrolled = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+    enrolled = enroll(kernel.redirection, A, place_of(kernel.lab, "a"))
     withdraw(kernel.redirection, enrolled)
     close(enrolled)
     with listen_in(kernel.lab.a, HBONE_PORT, 1), pytest.raises(CannotEnroll, match="15008"):
@@ -209,7 +220,7 @@ def test_a_pod_that_does_not_answer_any_more_gets_new_listeners(kernel: Kernel) 
 
 
 def test_a_namespace_that_lost_its_pods_addresses_is_not_resumed(kernel: Kernel) -> None:
-    enrolled = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+    enrolled = enroll(kernel.redirection, A, place_of(kernel.lab, "a"))
     withdraw(kernel.redirection, enrolled)
     with pytest.raises(CannotEnroll):
         resume(kernel.redirection, A.at("10.77.0.99"), enrolled)
@@ -220,7 +231,7 @@ def test_a_namespace_that_lost_its_pods_addresses_is_not_resumed(kernel: Kernel)
 def test_addresses_are_followed(kernel: Kernel) -> None:
     with Scratch("10.9.0.1/24", "fd09::1/64") as scratch:
         pod = workload("s").at("10.9.0.1")
-        enrolled = enroll(kernel.redirection, pod, scratch.path)
+        enrolled = enroll(kernel.redirection, pod, scratch.place)
         assert readdress(kernel.redirection, enrolled) == frozenset()
         scratch.address("add", "10.9.0.2/24")
         assert readdress(kernel.redirection, enrolled) == frozenset()
@@ -255,7 +266,7 @@ def test_connections_from_before_are_told_from_those_that_we_carry(kernel: Kerne
     ) as process:
         port = int(process.stdout.readline())
         kernel.connect(lab.a, "10.77.0.3", 8080)  # ours
-        enrolled = enroll(kernel.redirection, A, path_of(lab, "a"))
+        enrolled = enroll(kernel.redirection, A, place_of(lab, "a"))
         assert [each.local.port for each in outside_of(enrolled)] == [port]
         process.stdin.close()
         process.wait()
@@ -265,7 +276,7 @@ def test_connections_from_before_are_told_from_those_that_we_carry(kernel: Kerne
 
 
 def test_a_withdrawn_pods_connections_live_on(kernel: Kernel) -> None:
-    enrolled = enroll(kernel.redirection, A, path_of(kernel.lab, "a"))
+    enrolled = enroll(kernel.redirection, A, place_of(kernel.lab, "a"))
     client = kernel.connect(kernel.lab.a, "10.77.0.3", 80)
     accepted, _ = enrolled.listeners.outbound.accept()
     with accepted:
@@ -279,18 +290,18 @@ def test_a_withdrawn_pods_connections_live_on(kernel: Kernel) -> None:
 
 def test_a_namespace_that_is_gone_is_released_all_the_same(kernel: Kernel) -> None:
     with Scratch("10.9.0.1/24") as scratch:
-        enrolled = enroll(kernel.redirection, workload("s").at("10.9.0.1"), scratch.path)
+        enrolled = enroll(kernel.redirection, workload("s").at("10.9.0.1"), scratch.place)
         scratch.delete()
         give_back(kernel, enrolled)
     assert kernel.redirection.enrolled() == {}
 
 
 def test_a_thousand_cycles_leak_nothing(kernel: Kernel) -> None:
-    path = path_of(kernel.lab, "a")
-    give_back(kernel, enroll(kernel.redirection, A, path))
+    place = place_of(kernel.lab, "a")
+    give_back(kernel, enroll(kernel.redirection, A, place))
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(1000):
-        give_back(kernel, enroll(kernel.redirection, A, path))
+        give_back(kernel, enroll(kernel.redirection, A, place))
     assert len(os.listdir("/proc/self/fd")) == before
     assert kernel.redirection.enrolled() == {}
     with socket.socket() as sock:  # and we are at home
@@ -303,7 +314,7 @@ def test_calls_go_to_the_address_that_the_world_knows_whatever_others_come(
 ) -> None:
     own = first.partition("/")[0]
     with Scratch(first) as scratch:
-        enrolled = enroll(kernel.redirection, workload("two").on("n1").hbone().at(own), scratch.path)
+        enrolled = enroll(kernel.redirection, workload("two").on("n1").hbone().at(own), scratch.place)
         scratch.address("add", second)
         scratch.address("del", first)
         scratch.address("add", first)
@@ -318,7 +329,7 @@ def test_a_pod_without_ipv6_is_enrolled_by_what_it_has_and_its_ipv6_when_that_co
     with Scratch("10.9.0.1/24") as scratch:
         with scratch.open() as netns:
             netns.write_sysctl("net.ipv6.conf.all.disable_ipv6", "1")
-            enrolled = enroll(kernel.redirection, pod, scratch.path)
+            enrolled = enroll(kernel.redirection, pod, scratch.place)
             assert (str(enrolled.network.ipv4), enrolled.network.ipv6) == ("10.9.0.1", None)
             netns.write_sysctl("net.ipv6.conf.all.disable_ipv6", "0")
             scratch.address("add", "fd09::1/64")
@@ -335,8 +346,8 @@ def test_a_pod_without_ipv6_is_enrolled_by_what_it_has_and_its_ipv6_when_that_co
 def test_a_link_local_address_is_the_first_pods_that_has_it(kernel: Kernel) -> None:
     """Two links may well have the same one, and a SYN does not say its link: it never reaches another pod."""
     with Scratch("10.9.0.1/24", "fe80::9/64") as one, Scratch("10.9.0.2/24", "fe80::9/64") as two:
-        first = enroll(kernel.redirection, workload("one").on("n1").hbone().at("10.9.0.1"), one.path)
-        second = enroll(kernel.redirection, workload("two").on("n1").hbone().at("10.9.0.2"), two.path)
+        first = enroll(kernel.redirection, workload("one").on("n1").hbone().at("10.9.0.1"), one.place)
+        second = enroll(kernel.redirection, workload("two").on("n1").hbone().at("10.9.0.2"), two.place)
         shared = IPv6Address("fe80::9")
         assert first.network.scope_of(shared) > 0 < second.network.scope_of(shared)
         assert shared not in first.network.addresses

@@ -12,6 +12,7 @@ from tests.builders import workload
 from tests.kernel.lab import unique
 from ztunnel.kernel import cgroup
 from ztunnel.pods.find import Client, NamedNamespaces, inode_at, survey
+from ztunnel.pods.kubelet import Place
 from ztunnel.redirect.exempt import CgroupBranch
 
 KUBEPODS = ["kubepods", "kubepods.slice", "kubelet.slice/kubelet-kubepods.slice"]
@@ -28,8 +29,8 @@ def root(tmp_path: Path) -> Path:
 def test_a_namespace_is_found_by_the_name_of_its_pod() -> None:
     find = NamedNamespaces("/run/netns/lab-{namespace}-{name}")
     pod = workload("web", "shop")
-    assert find.path_of(pod) == "/run/netns/lab-shop-web"
-    assert find.inode_of(pod) is None
+    assert find.find(pod) is None
+    assert find.missing(pod) == "its network namespace is not there yet"
 
 
 def test_a_file_is_no_namespace(tmp_path: Path) -> None:
@@ -48,10 +49,13 @@ def test_a_namespace_is_there_from_its_mount_to_its_end() -> None:
     find = NamedNamespaces("/run/netns/{name}")
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
-        assert find.inode_of(workload(name)) == os.stat(f"/run/netns/{name}").st_ino
+        place = find.find(workload(name))
+        assert place == Place(f"/run/netns/{name}", os.stat(f"/run/netns/{name}").st_ino)
+        assert find.exists(place)
     finally:
         subprocess.run(["ip", "netns", "del", name], check=True)
-    assert find.inode_of(workload(name)) is None
+    assert find.find(workload(name)) is None
+    assert not find.exists(place)
 
 
 NAMES = [

@@ -13,7 +13,7 @@ import trio
 
 from tests.builders import connection
 from tests.kernel.lab import Kernel
-from tests.pods.parts import A, Node, Scratch
+from tests.pods.parts import NAMED, A, Node, Scratch
 from tests.pods.test_serve import Open
 from ztunnel.errors import Drained
 from ztunnel.flow.engine import Bug, Engine, Ready
@@ -43,7 +43,7 @@ def node(kernel: Kernel, scratch: Scratch) -> Iterator[Node]:
 
 @pytest.fixture
 def held(node: Node, scratch: Scratch) -> Iterator[Held]:
-    made = Held(node.ways, enroll(node.redirection, POD, scratch.path), scratch.path)
+    made = Held(node.ways, enroll(node.redirection, POD, scratch.place), scratch.place, NAMED)
     yield made
     made.let_go()
 
@@ -142,7 +142,7 @@ def test_a_grace_ends_when_the_pod_goes_on(held: Held) -> None:
 
 
 def test_a_pod_that_is_gone_takes_everything_with_it(node: Node, scratch: Scratch, kernel: Kernel) -> None:
-    held = Held(node.ways, enroll(node.redirection, POD, scratch.path), scratch.path)
+    held = Held(node.ways, enroll(node.redirection, POD, scratch.place), scratch.place, NAMED)
     held.listen()
     held.want(POD.identity)
     live = Open(node, POD.uid, connection("10.0.0.1", "10.9.0.1:80"))
@@ -179,8 +179,9 @@ def test_a_pod_that_cannot_be_listened_for_is_given_back(
     )  # fmt: skip
     held = Held(
         type(node.ways)(outbound, node.inbound, node.handshakes, node.certificates),
-        enroll(node.redirection, POD, scratch.path),
-        scratch.path,
+        enroll(node.redirection, POD, scratch.place),
+        scratch.place,
+        NAMED,
     )
     with pytest.raises(OSError, match="No space"):
         held.listen()

@@ -15,13 +15,15 @@ def read(metadata):
 
 def test_metadata_is_read():
     meta, faults = read(
-        "{name: a, namespace: ns, labels: {app: web}, annotations: {ztunnel.io/same-node: mtls, x: y},"
+        "{name: a, namespace: ns, uid: 0e78bcdb, labels: {app: web},"
+        " annotations: {ztunnel.io/same-node: mtls, x: y},"
         " creationTimestamp: 2026-01-01T00:00:00Z, deletionTimestamp: 2026-01-02T00:00:00Z,"
         " ownerReferences: [{kind: Job, name: j, controller: true}]}"
     )
     assert faults == []
     assert (meta.name, meta.namespace, meta.labels) == ("a", "ns", {"app": "web"})
     assert (meta.created, meta.deleting, meta.same_node) == ("2026-01-01T00:00:00Z", True, SameNode.MTLS)
+    assert meta.uid == "0e78bcdb"
     assert meta.owners == (Owner("Job", "j", True),)
 
 

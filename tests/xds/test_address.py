@@ -1,7 +1,7 @@
 """Workloads and services survive the way there and back; foreign messages are taken with care."""
 
 import pytest
-from google.protobuf.wrappers_pb2 import StringValue
+from google.protobuf.wrappers_pb2 import BoolValue, StringValue
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +11,7 @@ from ztunnel.model.service import IpFamilies, LoadBalancing, Port, Scope, Servic
 from ztunnel.model.workload import Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
 from ztunnel.xds.address import (
     FORWARDING,
+    POD_UID,
     SAME_NODE,
     parse_service,
     parse_workload,
@@ -57,6 +58,7 @@ workloads = st.builds(
     capacity=st.integers(0, 2**32 - 1),
     hostname=text,
     locality=st.builds(Locality, text, text, text),
+    pod_uid=text,
 )
 services = st.builds(
     Service,
@@ -112,6 +114,14 @@ def test_that_it_may_forward_travels_as_an_extension():
         parse_workload(sent)
     sent.extensions[0].config.value = b"\xff"
     with pytest.raises(PeerError, match="cannot be read"):
+        parse_workload(sent)
+
+
+def test_what_the_kubelet_knows_it_by_travels_as_an_extension():
+    sent = render_workload(Workload("u", "n", "ns", pod_uid="0e78bcdb"))
+    assert [extension.name for extension in sent.extensions] == [POD_UID]
+    sent.extensions[0].config.Pack(BoolValue(value=True))
+    with pytest.raises(PeerError, match="has to be a StringValue"):
         parse_workload(sent)
 
 

@@ -38,7 +38,7 @@ _MESH_CONFIG = Path("./etc/istio/config/mesh")
 @click.option(
     "--pod-netns",
     metavar="PATH",
-    help="Path of a pod's network namespace, with {namespace} and {name} in it.",
+    help="Path of a pod's network namespace, with {namespace} and {name} in it; else the kubelet's pods.",
 )
 @click.option("--same-node", metavar="MODE", help="auto, direct or mtls: how pods of one node talk.")
 @click.option("--log-level", metavar="LEVELS", help="error, warn, info, debug, trace; or scope:level,...")
@@ -49,10 +49,6 @@ def node(**flags: Any) -> None:
         raise click.UsageError("which node is this? Give --node NAME, or set NODE_NAME")
     if settings.manifests is None:
         raise click.UsageError("no control plane: give --manifests DIR")
-    if not settings.pod_netns:
-        raise click.UsageError(
-            "where are the pods' network namespaces? Give --pod-netns PATH, with {namespace} and {name}"
-        )
     require_root()
     with _ungrouped():
         trio.run(_run, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from ztunnel.errors import Unsupported
@@ -14,14 +15,24 @@ def find_root(mounts: str = "/proc/mounts") -> Path:
     Raises:
         Unsupported: it is not mounted.
     """
-    for line in Path(mounts).read_text().splitlines():
-        _, place, kind, *_ = line.split(" ")
-        if kind == "cgroup2":
-            return Path(place.encode().decode("unicode_escape"))
+    for place in _mounted(mounts, "cgroup2"):
+        return place
     raise Unsupported(
         "cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified; "
         "in a container, mount the host's /sys/fs/cgroup at /sys/fs/cgroup (hostPath)"
     )
+
+
+def hierarchies(mounts: str = "/proc/mounts") -> tuple[Path, ...]:
+    """Where the hierarchies of cgroups are mounted: v2 first, then those of v1."""
+    return tuple(dict.fromkeys((*_mounted(mounts, "cgroup2"), *_mounted(mounts, "cgroup"))))
+
+
+def _mounted(mounts: str, wanted: str) -> Iterator[Path]:
+    for line in Path(mounts).read_text().splitlines():
+        _, place, kind, *_ = line.split(" ")
+        if kind == wanted:
+            yield Path(place.encode().decode("unicode_escape"))
 
 
 def is_view(root: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Inotify: tells that something has come or gone in a directory. Works on cgroup v2, bpffs and /run/netns;
+"""Inotify: tells in which directories something has come or gone. Works on cgroup v2, bpffs and /run/netns;
 not on what the kernel itself makes in /proc."""
 
 from __future__ import annotations
@@ -6,18 +6,20 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 from collections.abc import Iterable
 from contextlib import suppress
 
 _CREATE, _DELETE, _MOVED, _DELETE_SELF, _ONLYDIR = 0x100, 0x200, 0xC0, 0x400, 0x1000000
 _MASK = _CREATE | _DELETE | _MOVED | _DELETE_SELF | _ONLYDIR
+_OVERFLOW = 0x4000
+_EVENT = struct.Struct("=iIII")  # struct inotify_event, before the name
 _READ_BYTES = 1 << 16
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Inotify:
-    """Watches directories. Not what has changed is told, but that something has: whoever wants to know
-    looks."""
+    """Watches directories. Not what has changed is told, but where: whoever wants to know looks."""
 
     def __init__(self) -> None:
         """Raises OSError: EMFILE where root has too many of these (fs.inotify.max_user_instances)."""
@@ -45,11 +47,24 @@ class Inotify:
 
     def drain(self) -> bool:
         """Forget what was told; whether there was anything. Never waits."""
-        told = False
+        return self.changed() != frozenset()
+
+    def changed(self) -> frozenset[str] | None:
+        """The directories in which something has changed since the last time; None where it was too much to
+        be told. Never waits."""
+        paths = {number: path for path, number in self._watches.items()}
+        changed: set[str] = set()
+        overflow = False
         with suppress(BlockingIOError):
-            while os.read(self._fd, _READ_BYTES):
-                told = True
-        return told
+            while read := os.read(self._fd, _READ_BYTES):
+                offset = 0
+                while offset < len(read):
+                    number, mask, _, length = _EVENT.unpack_from(read, offset)
+                    offset += _EVENT.size + length
+                    overflow = overflow or bool(mask & _OVERFLOW)
+                    if number in paths:
+                        changed.add(paths[number])
+        return None if overflow else frozenset(changed)
 
     def close(self) -> None:
         """Watch no more."""

@@ -57,7 +57,8 @@ class Workload:
     """One pod. `uid` is `<cluster>//Pod/<namespace>/<name>`; `services` maps each service the pod is an
     endpoint of to the ports by which it serves it (service port to this pod's own port). `forwards`: what the
     pod only forwards is left alone (annotation `ztunnel.io/forwarding`). One that is not healthy but
-    `draining` terminates and still serves: it is called where no endpoint is healthy."""
+    `draining` terminates and still serves: it is called where no endpoint is healthy. `pod_uid` is what the
+    kubelet of its node knows the pod by; istiod does not tell it."""
 
     uid: str
     name: str
@@ -85,6 +86,7 @@ class Workload:
     capacity: int = 1
     hostname: str = ""
     locality: Locality = Locality()
+    pod_uid: str = ""
 
     @property
     def identity(self) -> SpiffeId:

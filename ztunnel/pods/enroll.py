@@ -12,6 +12,8 @@ shows a client's address has ended.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -22,6 +24,7 @@ from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import DUAL_STACK, Listening, LiveSocket, connections, cookie_of
 from ztunnel.model.address import IPAddress
 from ztunnel.model.workload import Workload
+from ztunnel.pods.kubelet import Place
 from ztunnel.pods.listen import CannotEnroll, Listeners, listen_in_pod
 from ztunnel.pods.observe import outside_connections
 from ztunnel.pods.prepare import Preparation, WayBlocked
@@ -55,11 +58,11 @@ class Enrolled:
 def enroll(
     redirection: Redirection,
     workload: Workload,
-    path: str,
+    place: Place,
     known: Collection[int] = (),
     listening: Listening = DUAL_STACK,
 ) -> Enrolled:
-    """Take the pod in whose network namespace is at `path`; takes about 1 ms and waits for nothing.
+    """Enroll the pod whose network namespace is at `place`; takes about 1 ms and waits for nothing.
 
     Args:
         known: cookies of pods that the kernel already redirects, because the proxy was restarted: their
@@ -71,7 +74,7 @@ def enroll(
     """
     with ExitStack() as undo:
         try:
-            netns = undo.enter_context(NetworkNamespace.open(path))
+            netns = undo.enter_context(open_namespace(place))
             network = pod_network(netns, workload.addresses, _addresses(netns, workload), workload.forwards)
             listeners = listen_in_pod(undo, netns, _name(workload), listening)
             is_known = network.cookie in known
@@ -235,6 +238,15 @@ def pod_network(
         forwards=forwards,
         link_local=link_local(netns),
     )
+
+
+def open_namespace(place: Place) -> NetworkNamespace:
+    """The namespace there. Raises OSError: it is another one by now, or none."""
+    netns = NetworkNamespace.open(place.path)
+    if netns.inode != place.inode:
+        netns.close()
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), place.path)
+    return netns
 
 
 def outside_of(enrolled: Enrolled) -> list[LiveSocket]:

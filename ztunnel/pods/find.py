@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+import trio
 
 from ztunnel.kernel.cgroup import cgroup_id
 from ztunnel.model.workload import Workload
+from ztunnel.pods.kubelet import Place, is_kubepods
+from ztunnel.pods.lifecycle import NO_NAMESPACE
 from ztunnel.redirect.exempt import CgroupBranch
 
 _CLIENTS = frozenset(
@@ -40,8 +44,26 @@ _CLIENTS = frozenset(
 RKE2, k0s, MicroShift, MicroK8s, Canonical Kubernetes, EKS on Ubuntu; without `.service` where no systemd
 runs (Talos, containers)."""
 
-_KUBEPODS = ("kubepods", "kubepods.slice")
 _DEPTH = 4
+
+
+class Finder(Protocol):
+    """Says where the network namespaces of pods are; never waits."""
+
+    def find(self, workload: Workload) -> Place | None:
+        """That pod's namespace; None where there is none, or not yet."""
+
+    def exists(self, place: Place) -> bool:
+        """Whether the namespace is still that of the pod for which it was found."""
+
+    def missing(self, workload: Workload) -> str:
+        """Why `find` does not find it."""
+
+    async def follow(
+        self, stirred: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Keep what the others answer true until cancelled, and tell when it has changed. Started when all
+        that is there now is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +76,25 @@ class NamedNamespaces:
 
     template: str
 
-    def path_of(self, workload: Workload) -> str:
-        """Where that pod's namespace is, if there is one."""
-        return self.template.format(namespace=workload.namespace, name=workload.name)
+    def find(self, workload: Workload) -> Place | None:
+        """That pod's namespace; None where there is none, or not yet."""
+        path = self.template.format(namespace=workload.namespace, name=workload.name)
+        inode = inode_at(path)
+        return None if inode is None else Place(path, inode)
 
-    def inode_of(self, workload: Workload) -> int | None:
-        """The namespace's inode; None where there is no such namespace, or not yet."""
-        return inode_at(self.path_of(workload))
+    def exists(self, place: Place) -> bool:
+        """Whether the namespace is still where it was found."""
+        return inode_at(place.path) == place.inode
+
+    def missing(self, workload: Workload) -> str:
+        """Why there is none."""
+        return NO_NAMESPACE
+
+    async def follow(
+        self, stirred: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Nothing to do: each question looks."""
+        task_status.started()
 
 
 def inode_at(path: str) -> int | None:
@@ -108,9 +142,9 @@ def survey(root: Path) -> NodeCgroups:
     clients: dict[Client, int] = {}
     kubepods: CgroupBranch | None = None
     parents = {str(root)}
-    for path, level in _below(root):
+    for path, level in below(root):
         name = path.rpartition("/")[2]
-        if _is_kubepods(name):
+        if is_kubepods(name):
             kubepods = kubepods or CgroupBranch(cgroup_id(Path(path)), level)
             continue
         parents.add(path)
@@ -123,14 +157,9 @@ def survey(root: Path) -> NodeCgroups:
     return NodeCgroups(clients, kubepods, frozenset(parents))
 
 
-def _is_kubepods(name: str) -> bool:
-    """Also below a root of the kubelet's own, as kind has it: `kubelet-kubepods.slice`."""
-    return name in _KUBEPODS or name.endswith("-kubepods.slice")
-
-
-def _below(root: str | Path, level: int = 1) -> Iterator[tuple[str, int]]:
-    """The cgroups below `root` with their depth, not descending into those of pods; those that come and go
-    meanwhile may be missing."""
+def below(root: str | Path, level: int = 1) -> Iterator[tuple[str, int]]:
+    """The cgroups below `root` with their paths and depth, not descending into those of pods; those that come
+    and go meanwhile may be missing."""
     try:
         with os.scandir(root) as entries:
             paths = sorted(each.path for each in entries if each.is_dir(follow_symlinks=False))
@@ -138,5 +167,5 @@ def _below(root: str | Path, level: int = 1) -> Iterator[tuple[str, int]]:
         return
     for path in paths:
         yield path, level
-        if level < _DEPTH and not _is_kubepods(path.rpartition("/")[2]):
-            yield from _below(path, level + 1)
+        if level < _DEPTH and not is_kubepods(path.rpartition("/")[2]):
+            yield from below(path, level + 1)

@@ -21,7 +21,8 @@ from ztunnel.kernel.sockets import DUAL_STACK, Listening
 from ztunnel.model.identity import SpiffeId
 from ztunnel.outbound.accept import Outbound, OutboundAcceptor
 from ztunnel.pods.enroll import Enrolled, close, release, relisten, remind, withdraw
-from ztunnel.pods.find import inode_at
+from ztunnel.pods.find import Finder
+from ztunnel.pods.kubelet import Place
 from ztunnel.pods.listen import CannotEnroll, lost_listeners
 from ztunnel.pods.prepare import WayBlocked
 
@@ -47,7 +48,7 @@ class Held:
     """One pod.
 
     Attributes:
-        path: where its namespace was found.
+        place: where its namespace was found.
         identity: the one whose certificate is wanted for it, None for none.
         grace: ends the time for which it still answers after it was removed.
         stale: whether something has changed in its namespace since `look`.
@@ -56,7 +57,12 @@ class Held:
     """
 
     def __init__(
-        self, ways: Ways, enrolled: Enrolled, path: str, stirred: Callable[[], None] = _ignore
+        self,
+        ways: Ways,
+        enrolled: Enrolled,
+        place: Place,
+        find: Finder,
+        stirred: Callable[[], None] = _ignore,
     ) -> None:
         """`stirred` is called when it has become stale."""
         self._ways = ways
@@ -69,7 +75,8 @@ class Held:
         self.trouble = ""
         self.others: list[str] = []
         self.enrolled = enrolled
-        self.path = path
+        self.place = place
+        self._find = find
         self.identity: SpiffeId | None = None
         self.grace: trio.CancelScope | None = None
 
@@ -80,8 +87,8 @@ class Held:
 
     @property
     def exists(self) -> bool:
-        """Whether its namespace is still where it was found."""
-        return inode_at(self.path) == self.inode
+        """Whether its namespace is still the pod's."""
+        return self._find.exists(self.place)
 
     @property
     def idle(self) -> bool:
@@ -290,7 +297,7 @@ class Held:
         """For the configuration dump."""
         return {
             "state": state,
-            "netns": self.path,
+            "netns": self.place.path,
             **({"reason": self.trouble} if self.trouble else {}),
             **({"otherPrograms": self.others} if self.others else {}),
             "addresses": [str(ip) for ip in self.enrolled.network.addresses],

@@ -2,8 +2,7 @@
 reaches them, from the moment in which their namespace is found until they are enrolled or not wanted any
 more.
 
-A namespace is refused by what it is, also before it has addresses. It is let go when it is another one that
-stands at its path.
+A namespace is refused by what it is, also before it has addresses. It is let go when it is its pod's no more.
 """
 
 from __future__ import annotations
@@ -17,7 +16,9 @@ from ztunnel.kernel.netlink import addresses, interfaces
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.processes import holder
 from ztunnel.model.address import IPAddress
-from ztunnel.pods.find import inode_at
+from ztunnel.pods.enroll import open_namespace
+from ztunnel.pods.find import Finder
+from ztunnel.pods.kubelet import Place
 from ztunnel.redirect.attach import Redirection
 from ztunnel.redirect.enroll import PodNetwork
 
@@ -28,15 +29,18 @@ HOLDER_SECONDS = 5.0
 class Refusals:
     """The pods of one node that are refused, by uid."""
 
-    def __init__(self, redirection: Redirection) -> None:
+    def __init__(self, redirection: Redirection, find: Finder) -> None:
         self._redirection = redirection
-        self._refused: dict[str, PodNetwork] = {}
+        self._find = find
+        self._refused: dict[str, tuple[Place, PodNetwork]] = {}
 
     def __contains__(self, uid: object) -> bool:
         return uid in self._refused
 
-    def refuse(self, uid: str, path: str, home: Collection[IPAddress], spared: Collection[int]) -> int | None:
-        """Refuse the pod whose namespace is at `path`; harmless if it is refused already.
+    def refuse(
+        self, uid: str, place: Place, home: Collection[IPAddress], spared: Collection[int]
+    ) -> int | None:
+        """Refuse the pod whose namespace is at `place`; harmless if it is refused already.
 
         Args:
             home: the addresses that the world knows it by.
@@ -48,18 +52,18 @@ class Refusals:
         Raises:
             OSError: it is not there, or the kernel refuses.
         """
-        before = self._refused.get(uid)
-        if before is not None and inode_at(path) == before.netns.inode:
+        known, before = self._refused.get(uid, (None, None))
+        if known is not None and before is not None and known.inode == place.inode:
             network = _network(before.netns, home)
         else:
             if before is not None:
                 self._let_go(uid, ())
-            netns = NetworkNamespace.open(path)
+            netns = open_namespace(place)
             if netns.cookie in spared:
                 netns.close()
                 return None
             network = _network(netns, home)
-        self._refused[uid] = network
+        self._refused[uid] = place, network
         if before is None or network != before:
             self._redirection.refuse(network)
         return network.cookie
@@ -71,18 +75,18 @@ class Refusals:
         Args:
             enrolled: cookies of the pods that are in the mesh: they stay captured.
         """
-        for uid, network in tuple(self._refused.items()):
-            if uid not in pending or inode_at(network.netns.path) != network.netns.inode:
+        for uid, (place, _) in tuple(self._refused.items()):
+            if uid not in pending or not self._find.exists(place):
                 self._let_go(uid, enrolled)
 
     def close(self) -> None:
         """The process ends: they stay refused."""
-        for network in self._refused.values():
+        for _, network in self._refused.values():
             network.netns.close()
         self._refused.clear()
 
     def _let_go(self, uid: str, enrolled: Collection[int]) -> None:
-        network = self._refused[uid]
+        _, network = self._refused[uid]
         if network.cookie not in enrolled:
             self._redirection.withdraw(network)
         del self._refused[uid]

@@ -16,9 +16,10 @@ from ztunnel.kernel.netns import current
 from ztunnel.kernel.sockets import DUAL_STACK, Listening
 from ztunnel.model.workload import Workload
 from ztunnel.pods.enroll import Enrolled, enroll, leave, outside_of, release, resume, withdraw
-from ztunnel.pods.find import NamedNamespaces
+from ztunnel.pods.find import Finder
 from ztunnel.pods.hold import Held, Ways
-from ztunnel.pods.lifecycle import NO_NAMESPACE, cause_of, plan
+from ztunnel.pods.kubelet import Place
+from ztunnel.pods.lifecycle import cause_of, plan
 from ztunnel.pods.listen import CannotEnroll
 from ztunnel.pods.refuse import Holders, Refusals
 from ztunnel.pods.repair import Reports, Upkeep
@@ -39,9 +40,7 @@ _READINESS = "pods"
 class Pods:
     """The enrolled pods of one node."""
 
-    def __init__(
-        self, ways: Ways, find: NamedNamespaces, reports: Reports, listening: Listening = DUAL_STACK
-    ) -> None:
+    def __init__(self, ways: Ways, find: Finder, reports: Reports, listening: Listening = DUAL_STACK) -> None:
         self._ways = ways
         self._redirection = ways.outbound.redirection
         self._networks = ways.outbound.direct.pods
@@ -55,7 +54,7 @@ class Pods:
         self._upkeep = Upkeep(ways, reports, self._held, listening)
         self._strangers: dict[int, EnrolledPod] = {}
         self._pending: dict[str, str] = {}
-        self._refusals = Refusals(self._redirection)
+        self._refusals = Refusals(self._redirection, find)
         self._holders = Holders()
         self._arrivals = Arrivals(ways.outbound.engine, self._stir)
         self._told: dict[str, str] = {}
@@ -76,6 +75,7 @@ class Pods:
         self._arrivals.open()
         try:
             async with trio.open_nursery() as graces:
+                await graces.start(self._find.follow, self._stir)
                 await self._reconcile(graces)
                 task_status.started()
                 while True:
@@ -155,16 +155,19 @@ class Pods:
         """Enroll and remove as the world wants. Between two pods others have the thread: a storm of pods must
         not stall what flows."""
         wanted = {each.uid: each for each in self._hold.world.on_node(self._node) if each.enrolled}
-        found = {uid: self._find.inode_of(workload) for uid, workload in wanted.items()}
-        todo = plan(found, {uid: (held.inode, held.exists) for uid, held in self._held.items()})
-        self._pending = dict.fromkeys(todo.waiting, NO_NAMESPACE)
+        found = {uid: self._find.find(workload) for uid, workload in wanted.items()}
+        inodes = {uid: place.inode if place else None for uid, place in found.items()}
+        todo = plan(inodes, {uid: (held.inode, held.exists) for uid, held in self._held.items()})
+        self._pending = {uid: self._find.missing(wanted[uid]) for uid in todo.waiting}
         for uid in todo.drop:
             self._drop(uid)
         for uid in todo.withdraw:
             self._withdraw(uid, graces)
         for uid in todo.enroll if not self._stopping else ():
-            port = self._enroll_pod(wanted[uid], found[uid])
-            await self._name_holder(wanted[uid], port)
+            place = found[uid]
+            if place is not None:
+                port = self._enroll_pod(wanted[uid], place)
+                await self._name_holder(uid, place, port)
             await trio.lowlevel.checkpoint()
         self._settle_refusals(wanted)
         self._pending.update(await self._upkeep.refresh(wanted, self._parting))
@@ -174,22 +177,22 @@ class Pods:
 
     # Enrolling.
 
-    def _enroll_pod(self, workload: Workload, inode: int | None) -> int:
+    def _enroll_pod(self, workload: Workload, place: Place) -> int:
         """Enroll it, or have it refused. Returns the port that somebody has taken from us, mostly 0."""
         uid = workload.uid
         held = self._parting.get(uid)
-        if held is not None and held.inode != inode:
+        if held is not None and held.inode != place.inode:
             self._parting.pop(uid).end()
             held = None
         try:
             if held is None:
-                held = self._parting[uid] = self._enroll(workload)
+                held = self._parting[uid] = self._enroll(workload, place)
             else:
                 resume(self._redirection, workload, held.enrolled, self._listening)
             held.listen()
         except (CannotEnroll, OSError) as error:
             self._pending[uid] = str(error)
-            self._refuse(workload)
+            self._refuse(workload, place)
             return error.port if isinstance(error, CannotEnroll) else 0
         held.go_on()
         self._held[uid] = self._parting.pop(uid)
@@ -197,16 +200,16 @@ class Pods:
         held.want(workload.identity)
         if self._figures is not None:
             self._figures.started()
-        self._log.info("pod enrolled", pod=f"{workload.namespace}/{workload.name}", netns=held.path)
+        self._log.info("pod enrolled", pod=f"{workload.namespace}/{workload.name}", netns=held.place.path)
         return 0
 
-    def _refuse(self, workload: Workload) -> None:
+    def _refuse(self, workload: Workload, place: Place) -> None:
         """Until it is enrolled nothing leaves or reaches it."""
-        uid, path = workload.uid, self._find.path_of(workload)
+        uid = workload.uid
         others = {**self._held, **self._parting}
         spared = {self._home, *(each.enrolled.network.cookie for one, each in others.items() if one != uid)}
         try:
-            cookie = self._refusals.refuse(uid, path, workload.addresses, spared)
+            cookie = self._refusals.refuse(uid, place, workload.addresses, spared)
         except OSError as error:
             self._pending[uid] += f"; and it cannot be refused: {error}"
             return
@@ -220,17 +223,16 @@ class Pods:
         except OSError as error:
             self._log.warn("refused pod not released", error=str(error))
 
-    async def _name_holder(self, workload: Workload, port: int) -> None:
+    async def _name_holder(self, uid: str, place: Place, port: int) -> None:
         """Say which process has taken our port."""
         if port:
-            who = await self._holders.find(self._find.path_of(workload), port)
-            self._pending[workload.uid] += f": {who}" if who else ""
+            who = await self._holders.find(place.path, port)
+            self._pending[uid] += f": {who}" if who else ""
 
-    def _enroll(self, workload: Workload) -> Held:
-        path = self._find.path_of(workload)
-        enrolled = enroll(self._redirection, workload, path, self._strangers, self._listening)
+    def _enroll(self, workload: Workload, place: Place) -> Held:
+        enrolled = enroll(self._redirection, workload, place, self._strangers, self._listening)
         self._strangers.pop(enrolled.network.cookie, None)
-        return Held(self._ways, enrolled, path, self._stir)
+        return Held(self._ways, enrolled, place, self._find, self._stir)
 
     def _stir(self) -> None:
         self._stirred.set()

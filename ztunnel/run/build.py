@@ -39,6 +39,7 @@ from ztunnel.outbound.observe import OutsideCalls
 from ztunnel.outbound.oversee import DirectFlows
 from ztunnel.outbound.teach import MeshAddresses
 from ztunnel.pods.find import NamedNamespaces
+from ztunnel.pods.follow import KubeletPods
 from ztunnel.pods.hold import Ways
 from ztunnel.pods.repair import Reports
 from ztunnel.pods.serve import Pods
@@ -204,7 +205,7 @@ def build_node(
     forwarding = Forwarding(engine, redirection, hold, report, direct.pods)
     pods = Pods(
         Ways(outbound, inbound, handshakes, certificates),
-        NamedNamespaces(settings.pod_netns),
+        NamedNamespaces(settings.pod_netns) if settings.pod_netns else KubeletPods(settings.pod_logs),
         Reports(reporting.log.scoped("pods"), reporting.readiness, reporting.repairs),
         Listening(settings.ipv6, keepalive),
     )

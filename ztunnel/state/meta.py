@@ -63,6 +63,7 @@ class Meta:
     owners: tuple[Owner, ...] = ()
     same_node: SameNode | None = None
     forwards: bool | None = None
+    uid: str = ""
 
 
 def read_meta(root: Field, *, namespaced: bool = True) -> Meta:
@@ -89,6 +90,7 @@ def read_meta(root: Field, *, namespaced: bool = True) -> Meta:
         ),
         _same_node(meta, annotations),
         _forwards(meta, annotations),
+        meta.text("uid"),
     )
 
 

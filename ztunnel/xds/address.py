@@ -25,6 +25,9 @@ SAME_NODE: Final = "ztunnel.io/same-node"
 DRAINING: Final = "ztunnel.io/draining"
 """Another one: a BoolValue, whether the workload terminates and still serves."""
 
+POD_UID: Final = "ztunnel.io/pod-uid"
+"""Another one: a StringValue, what the kubelet knows the pod by."""
+
 EXTERNAL: Final = "ztunnel.io/external-addresses"
 """Name of our extension of a service: a StringValue, those of its addresses that it has at its ports only."""
 
@@ -86,6 +89,8 @@ def render_workload(workload: Workload) -> pb.Workload:
         made.extensions.add(name=DRAINING).config.Pack(BoolValue(value=True))
     if workload.same_node is not SameNode.AUTO:
         made.extensions.add(name=SAME_NODE).config.Pack(StringValue(value=workload.same_node.value))
+    if workload.pod_uid:
+        made.extensions.add(name=POD_UID).config.Pack(StringValue(value=workload.pod_uid))
     if workload.forwards:
         made.extensions.add(name=FORWARDING).config.Pack(StringValue(value=_ALLOW))
     return made
@@ -127,6 +132,7 @@ def parse_workload(untrusted: pb.Workload) -> Workload:
         capacity=it.capacity.value if it.HasField("capacity") else 1,
         hostname=it.hostname,
         locality=Locality(it.locality.region, it.locality.zone, it.locality.subzone),
+        pod_uid=_pod_uid(it.extensions),
     )
 
 
@@ -289,6 +295,11 @@ def _affinity(untrusted: Iterable[pb.Extension]) -> int:
 def _draining(untrusted: Iterable[pb.Extension]) -> bool:
     value = BoolValue()
     return value.value if _unpack(untrusted, DRAINING, value) else False
+
+
+def _pod_uid(untrusted: Iterable[pb.Extension]) -> str:
+    value = StringValue()
+    return value.value if _unpack(untrusted, POD_UID, value) else ""
 
 
 def _kind(untrusted: int) -> WorkloadKind:

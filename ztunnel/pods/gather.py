@@ -1,0 +1,176 @@
+"""Gathers what a kubelet and its container runtime have made for pods: log directories, cgroups, and the
+network namespaces of the processes in these. Everything here blocks, and belongs into a thread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ztunnel.kernel.cgroup import hierarchies
+from ztunnel.pods.find import below
+from ztunnel.pods.kubelet import PodCgroup, PodName, is_kubepods, is_qos, parse_log_directory, uid_of_cgroup
+
+_DEPTH = 4
+"""Of cgroups below a pod's: its containers, and what these make for themselves."""
+_PROCESSES, _ALL_PROCESSES = 16, 256
+"""Looked at in one cgroup, and in one pod."""
+
+NO_PROCESSES = (
+    "the processes of pods cannot be seen from here: the proxy has to see those of its node (hostPID: true)"
+)
+NO_NAMESPACES = (
+    "the namespaces of pods' processes cannot be seen: the proxy needs the capability SYS_PTRACE, besides "
+    "SYS_ADMIN and NET_ADMIN"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The pods that there are now.
+
+    Attributes:
+        names: by UID, of those with a log directory.
+        cgroups: by UID.
+        kubepods: the directories below which all cgroups of pods are.
+        watched: the directories in which any of it comes and goes.
+        trouble: why nothing can be found; empty if it can.
+    """
+
+    names: Mapping[str, PodName] = field(default_factory=dict)
+    cgroups: Mapping[str, PodCgroup] = field(default_factory=dict)
+    kubepods: tuple[str, ...] = ()
+    watched: frozenset[str] = frozenset()
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the processes of a pod are in.
+
+    Attributes:
+        namespaces: by inode a path to each network namespace, those of the earliest container first.
+        elsewhere: whether one is in the node's own, as each is for a moment before it enters the pod's.
+        trouble: why it cannot be told.
+    """
+
+    namespaces: Mapping[int, str] = field(default_factory=dict)
+    elsewhere: bool = False
+    trouble: str = ""
+
+
+def find_kubepods(mounts: str = "/proc/mounts") -> tuple[str, ...]:
+    """Where pods' cgroups are: in cgroup v2, or, where a runtime still has its containers in v1 only, in one
+    of those hierarchies."""
+    empty: tuple[str, ...] = ()
+    for root in hierarchies(mounts):
+        found = tuple(path for path, _ in below(root) if is_kubepods(path.rpartition("/")[2]))
+        if any(_pods_below(path)[0] for path in found):
+            return found
+        empty = empty or found
+    return empty
+
+
+def list_pods(kubepods: Collection[str], logs: Path) -> Listing:
+    """The pods with a cgroup below one of `kubepods`, and those with a log directory in `logs`."""
+    cgroups: dict[str, PodCgroup] = {}
+    watched = {str(logs), *kubepods}
+    for path in kubepods:
+        pods, places = _pods_below(path)
+        cgroups |= pods
+        watched |= places
+    try:
+        found = [parse_log_directory(each) for each in os.listdir(logs)]
+    except OSError as error:
+        return Listing(
+            {}, cgroups, tuple(kubepods), frozenset(watched),
+            f"the kubelet's log directories of pods cannot be read: {logs}: {error.strerror or error}. "
+            "Mount it, or name another place by ZTUNNEL_POD_LOGS",
+        )  # fmt: skip
+    trouble = "" if kubepods else "no cgroup kubepods is there: does a kubelet run on this node?"
+    names = dict(each for each in found if each is not None)
+    return Listing(names, cgroups, tuple(kubepods), frozenset(watched), trouble)
+
+
+def look_into(cgroup: str, proc: Path, homes: Collection[int]) -> Seen:
+    """The network namespaces of the processes in a pod's cgroup and below it.
+
+    Args:
+        homes: inodes of the node's own namespaces, which are no pod's.
+    """
+    namespaces: dict[int, str] = {}
+    elsewhere, trouble, left = False, "", _ALL_PROCESSES
+    for directory in _inner(cgroup):
+        pids = _processes(directory)
+        if "0" in pids:
+            trouble = NO_PROCESSES
+        for pid in pids[: min(_PROCESSES, left)]:
+            path = f"{proc}/{pid}/ns/net"
+            left -= 1
+            try:
+                inode = os.stat(path).st_ino
+            except PermissionError:
+                trouble = NO_NAMESPACES
+            except OSError:  # it has ended
+                continue
+            else:
+                if inode in homes:
+                    elsewhere = True
+                else:
+                    namespaces.setdefault(inode, path)
+    return Seen(namespaces, elsewhere, "" if namespaces else trouble)
+
+
+def own_namespaces(proc: Path) -> frozenset[int]:
+    """Inodes of our own network namespace and of the node's."""
+    found = set()
+    for path in ("/proc/self/ns/net", f"{proc}/1/ns/net"):
+        with suppress(OSError):
+            found.add(os.stat(path).st_ino)
+    return frozenset(found)
+
+
+def _pods_below(kubepods: str) -> tuple[dict[str, PodCgroup], set[str]]:
+    """The pods' cgroups by UID, and the directories they are in."""
+    pods: dict[str, PodCgroup] = {}
+    places: set[str] = set()
+    for path, inode in _directories(kubepods):
+        inner = _directories(path) if is_qos(path.rpartition("/")[2]) else ()
+        if inner != ():
+            places.add(path)
+        for each, number in ((path, inode), *inner):
+            if uid := uid_of_cgroup(each.rpartition("/")[2]):
+                pods[uid] = PodCgroup(each, number)
+    return pods, places
+
+
+def _directories(path: str) -> list[tuple[str, int]]:
+    """The cgroups in this one with their numbers, the earliest first."""
+    try:
+        with os.scandir(path) as entries:
+            found = [(each.path, each.inode()) for each in entries if each.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+    return sorted(found, key=lambda each: each[1])
+
+
+def _inner(cgroup: str, depth: int = _DEPTH) -> Iterator[str]:
+    yield cgroup
+    if depth:
+        for path, _ in _directories(cgroup):
+            yield from _inner(path, depth - 1)
+
+
+def _processes(cgroup: str) -> list[str]:
+    try:
+        return Path(cgroup, "cgroup.procs").read_text().split()
+    except OSError:
+        return []
+
+
+def look_into_all(cgroups: Iterable[tuple[str, str]], proc: Path) -> dict[str, Seen]:
+    """By UID what is seen in these cgroups, given by UID and path."""
+    homes = own_namespaces(proc)
+    return {uid: look_into(path, proc, homes) for uid, path in cgroups}
