@@ -6,8 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.flow.conftest import bugs, clock, engine
 from tests.flow.driving import Bugs
 from tests.hbone.peers import Contexts, Lab, new_contexts
+
+__all__ = ["bugs", "clock", "engine"]
 
 
 @pytest.fixture(scope="session")
@@ -17,8 +20,8 @@ def contexts() -> Contexts:
 
 @pytest.fixture
 def lab(contexts: Contexts) -> Iterator[Lab]:
-    bugs = Bugs()
-    made = Lab(contexts, bugs)
+    found = Bugs()
+    made = Lab(contexts, found)
     yield made
     made.close()
-    assert not bugs
+    assert not found

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+from trio.to_thread import run_sync
 
 from tests.hbone.peers import Contexts
 from ztunnel.errors import TlsFailed, Unreachable
 from ztunnel.hbone.dial import dial
-from ztunnel.hbone.link import TlsLink
-from ztunnel.hbone.listen import welcome
+from ztunnel.hbone.link import TlsLink, link
 
 
 @pytest.fixture
@@ -37,14 +37,14 @@ async def test_a_session_can_begin_when_both_have_shaken_hands(
         await trio.lowlevel.wait_readable(listener)
         accepted, _ = listener.accept()
         accepted.setblocking(False)
-        links.append(await welcome(accepted, contexts.server))
+        links.append(await link(accepted, contexts.server, server_side=True))
 
     with trio.fail_after(2):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer)
-            links.append(await dial(fresh(), listener.getsockname(), contexts.client))
-    for made in links:
-        assert made.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            dialled = await dial(fresh(), listener.getsockname(), contexts.client, run_sync)
+    assert dialled.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    for made in (dialled, *links):
         made.sock.close()
 
 
@@ -55,7 +55,7 @@ async def test_a_refused_connection_is_unreachable_and_its_socket_closed(
     listener.close()
     sock = fresh()
     with pytest.raises(Unreachable, match="refused"):
-        await dial(sock, address, contexts.client)
+        await dial(sock, address, contexts.client, run_sync)
     assert sock.fileno() < 0
 
 
@@ -76,7 +76,7 @@ async def test_a_peer_without_tls_is_a_failure_and_its_socket_closed(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(answer)
         with pytest.raises(TlsFailed):
-            await dial(sock, listener.getsockname(), contexts.client)
+            await dial(sock, listener.getsockname(), contexts.client, run_sync)
     assert sock.fileno() < 0
 
 
@@ -85,6 +85,6 @@ async def test_a_cancelled_dial_closes_its_socket(
 ) -> None:
     sock = fresh()
     with trio.move_on_after(5) as scope:
-        await dial(sock, listener.getsockname(), contexts.client)
+        await dial(sock, listener.getsockname(), contexts.client, run_sync)
     assert scope.cancelled_caught
     assert sock.fileno() < 0

@@ -22,7 +22,7 @@ from ztunnel.flow.flow import Counts
 from ztunnel.hbone.answer import IncomingTunnel
 from ztunnel.hbone.carry import Session
 from ztunnel.hbone.limits import Ledger, Limits
-from ztunnel.hbone.listen import welcome
+from ztunnel.hbone.link import link as make_link
 from ztunnel.hbone.pool import PoolKey
 from ztunnel.identity.rotate import Certificates
 from ztunnel.model.address import Endpoint
@@ -79,7 +79,7 @@ class Mesh:
             sock.setblocking(False)
             certificate = await self.certificates.fetch(SERVER.identity)
             try:
-                link = await welcome(sock, certificate.server_context)
+                link = await make_link(sock, certificate.server_context, server_side=True)
             except ConnectionFailed:
                 continue
             self.sessions.append(

@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from ztunnel.errors import Unreachable
-from ztunnel.hbone.link import TlsLink, link
+from ztunnel.hbone.link import Compute, TlsLink, link
 
 _UNDER_WAY = (errno.EINPROGRESS, errno.EALREADY)
 
@@ -25,8 +25,11 @@ async def _connect(sock: socket.socket, address: tuple[Any, ...]) -> None:
         raise Unreachable(f"{address[0]}:{address[1]}: {os.strerror(code)}")
 
 
-async def dial(sock: socket.socket, address: tuple[Any, ...], context: ssl.SSLContext) -> TlsLink:
-    """Connect a nonblocking socket to an HBONE port, and link it. The caller sets the deadline.
+async def dial(
+    sock: socket.socket, address: tuple[Any, ...], context: ssl.SSLContext, compute: Compute
+) -> TlsLink:
+    """Connect a nonblocking socket to an HBONE port, and link it. The caller sets the deadline;
+    `compute` runs the steps of the handshake.
 
     Takes over `sock`: it is closed when this fails or is cancelled.
 
@@ -37,7 +40,7 @@ async def dial(sock: socket.socket, address: tuple[Any, ...], context: ssl.SSLCo
     try:
         await _connect(sock, address)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return await link(sock, context, server_side=False)
+        return await link(sock, context, server_side=False, compute=compute)
     except BaseException:
         sock.close()
         raise

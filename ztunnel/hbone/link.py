@@ -1,4 +1,5 @@
-"""Links two proxies by TLS: the handshake, and what a session gets to work with after it."""
+"""Links two proxies by TLS: the handshake of whoever dials, and what a session gets to work with after it.
+That of whoever is dialled is `accept`'s matter."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import trio
 
 from ztunnel.errors import HandshakeFailed, TlsFailed, Unreachable
 
-_READ_BYTES = 16 * 1024
+READ_BYTES = 16 * 1024
 
 _HINTS = {
     9: " (compare the clocks of both nodes)",
@@ -57,19 +58,19 @@ async def _shake(link: TlsLink, compute: Compute) -> None:
         except ssl.SSLError as error:
             # The alert tells the peer why; whether it arrives is not our concern.
             await _send(link.sock, link.outgoing.read())
-            raise TlsFailed(f"TLS handshake: {_reason(error)}") from error
+            raise TlsFailed(f"TLS handshake: {reason(error)}") from error
         else:
             await _send(link.sock, link.outgoing.read())
             return
         await _send(link.sock, link.outgoing.read())
         await trio.lowlevel.wait_readable(link.sock)
-        received = link.sock.recv(_READ_BYTES)
+        received = link.sock.recv(READ_BYTES)
         if not received:
             raise TlsFailed("the peer closed the connection during the TLS handshake")
         link.incoming.write(received)
 
 
-def _reason(error: ssl.SSLError) -> str:
+def reason(error: ssl.SSLError) -> str:
     """Why, in OpenSSL's words; of a certificate what is wrong with it, and where to look."""
     if not isinstance(error, ssl.SSLCertVerificationError):
         return error.reason or str(error)
@@ -102,6 +103,11 @@ async def link(
         await _shake(made, compute)
     except OSError as error:
         raise Unreachable(f"the connection broke during the TLS handshake: {error}") from error
+    check_protocol(tls)
+    return made
+
+
+def check_protocol(tls: ssl.SSLObject) -> None:
+    """Whether HTTP/2 is spoken behind the handshake. Raises HandshakeFailed."""
     if tls.selected_alpn_protocol() != "h2":
         raise HandshakeFailed("the peer does not offer HTTP/2 (ALPN h2)")
-    return made

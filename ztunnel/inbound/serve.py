@@ -1,4 +1,8 @@
-"""Serves HBONE in pods: the TLS handshake in Trio, who the peer is, then a session the engine carries."""
+"""Serves HBONE in pods: who may begin a TLS handshake, who the peer is, then a session the engine carries.
+
+Everything is done in the engine, but the handshakes' steps, which are computed in threads in turns, and the
+wait for a certificate of our own where there is none yet.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,19 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
 from ipaddress import ip_address
-from typing import NamedTuple
 
 import trio
 
-from ztunnel.errors import ConnectionFailed, TlsFailed, Unreachable
+from ztunnel.errors import ConnectionFailed, Drained, TlsFailed, Unreachable
+from ztunnel.flow.compute import Computers
 from ztunnel.flow.rate import Bucket, Rate, Recent
 from ztunnel.flow.share import Place, Shares
+from ztunnel.hbone.accept import Handshake
 from ztunnel.hbone.carry import Session
 from ztunnel.hbone.limits import Ledger
-from ztunnel.hbone.listen import welcome
+from ztunnel.hbone.link import TlsLink
 from ztunnel.hbone.standing import Standing
-from ztunnel.identity.rotate import Certificates
+from ztunnel.identity.rotate import Certificate, Certificates
 from ztunnel.identity.secure import peer as prove
 from ztunnel.inbound.accept import Inbound, LocalPod
 from ztunnel.inbound.answer import TunnelAcceptor
@@ -30,18 +35,14 @@ Contain = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 """Runs one connection's part; a bug in it ends that part, is logged and counted, and nothing else
 (`run/reporting.py`)."""
 
-HANDSHAKE_SECONDS = 10.0
-FIRST_BYTE_SECONDS = 3.0
-"""For the peer's first byte, which it sends as soon as TCP stands."""
-
 PLACES = 1024
-"""Handshakes under way; each is a task of a few KiB. At the limit the newest of the greediest gives way
+"""Handshakes under way; each is a descriptor and some KiB. At the limit the newest of the greediest gives way
 (`flow/share.py`): a peer that says nothing on all of its connections keeps only itself waiting."""
 
-_PER_SOURCE = 2
 _THREADS = 2
-"""Of one address so many handshakes are computed at once, in so many threads: 2 ms each, which nobody's bytes
-wait for. So a newcomer waits for two of each address before it, however many they have begun."""
+"""Steps of handshakes are computed in so many threads, 2 ms for each handshake, which nobody's bytes wait
+for: in turns between pods, and between the addresses that call one, so that a newcomer waits for one step of
+each however many they have begun."""
 
 _RATE = Rate(1024, 50, 250)
 _FAILED_POINTS = 7
@@ -53,30 +54,42 @@ all."""
 _SOURCES = 4096
 """Addresses, and identities at addresses, that are remembered; the one goes that was not seen for longest."""
 
-
-class _Source:
-    """One address: what it may still begin, and its turns to compute."""
-
-    __slots__ = ("_threads", "_turns", "bucket")
-
-    def __init__(self, threads: trio.CapacityLimiter, now: float) -> None:
-        self._threads = threads
-        self._turns = trio.Semaphore(_PER_SOURCE)
-        self.bucket = Bucket(_RATE, now)
-
-    async def compute(self, step: Callable[[], None]) -> None:
-        """A step of a handshake."""
-        async with self._turns:
-            await trio.to_thread.run_sync(step, limiter=self._threads)
+_MOST_FROM_HERE = "too many handshakes are under way, most of them from this address"
 
 
-class _Arrival(NamedTuple):
-    pod: LocalPod
-    sock: socket.socket
-    peer: PeerAddress
-    source: _Source
-    scope: trio.CancelScope
-    place: Place
+class _Arrival:
+    """One accepted connection, until it is a session or refused."""
+
+    __slots__ = ("_owner", "certificate", "ends", "handshake", "place", "pod")
+
+    def __init__(
+        self, owner: Handshakes, pod: LocalPod, ends: tuple[Endpoint, PeerAddress], sock: socket.socket
+    ) -> None:
+        """Takes over `sock`. Raises OSError."""
+        self._owner = owner
+        self.pod = pod
+        self.ends = ends
+        self.place: Place | None = None
+        self.certificate: Certificate | None = None
+        self.handshake = Handshake(owner.engine, sock, self)
+
+    def give_way(self) -> None:
+        """There are others who have less."""
+        self.handshake.fail(TlsFailed(_MOST_FROM_HERE))
+
+    def spoke(self) -> None:
+        """The peer has said something."""
+        self._owner.spoke(self)
+
+    def begin(self, certificate: Certificate) -> None:
+        """Prove with this certificate who the pod is."""
+        self.certificate = certificate
+        submit = partial(self._owner.computers.submit, self.pod.uid, self.ends[1].ip)
+        self.handshake.begin(certificate.server_context, submit)
+
+    def ended(self, link: TlsLink | None, error: ConnectionFailed) -> None:
+        """The handshake is over."""
+        self._owner.ended(self, link, error)
 
 
 class Handshakes:
@@ -86,49 +99,123 @@ class Handshakes:
     def __init__(
         self, inbound: Inbound, ledger: Ledger, certificates: Certificates, now: Callable[[], datetime]
     ) -> None:
+        self.engine = inbound.engine
+        self.computers = Computers(inbound.engine, _THREADS)
         self._inbound = inbound
         self._ledger = ledger
         self._certificates = certificates
         self._now = now
         self._sessions: dict[str, set[Session]] = {}
         self._places = Shares(PLACES)
-        threads = trio.CapacityLimiter(_THREADS)
-        self._sources: Recent[IPAddress, _Source] = Recent(
-            _SOURCES, lambda: _Source(threads, inbound.engine.clock())
-        )
+        self._arrivals: dict[_Arrival, None] = {}
+        self._ended = False
+        clock = inbound.engine.clock
+        self._sources: Recent[IPAddress, Bucket] = Recent(_SOURCES, lambda: Bucket(_RATE, clock()))
         self._standings: Recent[tuple[SpiffeId, IPAddress], Standing] = Recent(
             _SOURCES, lambda: Standing(inbound.engine.now)
         )
-        self._arrivals, self._arrived = trio.open_memory_channel[_Arrival](PLACES)
+        self._uncertified, self._wait_for = trio.open_memory_channel[_Arrival](PLACES)
         self.failed_total = 0
 
     def accepted(self, pod: LocalPod, sock: socket.socket, peer: PeerAddress) -> None:
         """Take over one accepted socket."""
-        source, now = self._sources.of(peer.ip), self._inbound.engine.clock()
-        if source.bucket.level(now) < 1:
+        bucket, now = self._sources.of(peer.ip), self.engine.clock()
+        if self._ended:
+            self._turn_away(sock, peer, "no more handshakes are done")
+            return
+        if bucket.level(now) < 1:
             self._turn_away(sock, peer, "too many handshakes from this address")
             return
-        source.bucket.take(1, now)
-        scope = trio.CancelScope()
-        place = self._places.enter(pod.uid, peer.ip, scope.cancel)
-        if place is None:
-            self._turn_away(sock, peer, "too many handshakes are under way, most of them from this address")
-            return
+        bucket.take(1, now)
         try:
-            self._arrivals.send_nowait(_Arrival(pod, sock, peer, source, scope, place))
-        except (trio.WouldBlock, trio.BrokenResourceError):
-            # Those that gave way have not left yet, or `run` has ended.
-            self._places.leave(place)
-            self._turn_away(sock, peer, "no more handshakes are done")
+            arrival = _Arrival(self, pod, (_own_end(sock), peer), sock)
+        except OSError:
+            sock.close()
+            return
+        self._arrivals[arrival] = None
+        arrival.place = self._places.enter(pod.uid, peer.ip, arrival.give_way)
+        if arrival.place is None:
+            arrival.give_way()
 
     async def run(self, contain: Contain) -> None:
-        """Do the handshakes, until cancelled; then those that wait are closed."""
+        """Wait for certificates where there is none yet, until cancelled: then no handshakes are done any
+        more, and those under way are closed."""
         try:
-            async with trio.open_nursery() as connections:
-                async for arrival in self._arrived:
-                    connections.start_soon(self._take, contain, arrival)
+            async with trio.open_nursery() as nursery:
+                async for arrival in self._wait_for:
+                    nursery.start_soon(contain, partial(self._fetch, arrival))
         finally:
-            self._close_waiting()
+            self._ended = True
+            self.computers.close()
+            for arrival in tuple(self._arrivals):
+                arrival.handshake.fail(Drained("connection closed due to connection drain"))
+
+    # What becomes of an arrival.
+
+    def spoke(self, arrival: _Arrival) -> None:
+        """The peer has said something: it is worth a handshake, once the pod has a certificate."""
+        workload = self._inbound.hold.world.workload(arrival.pod.uid)
+        if workload is None:
+            arrival.handshake.fail(TlsFailed("the workload has left the mesh"))
+            return
+        certificate = self._certificates.current(workload.identity)
+        if certificate is not None:
+            arrival.begin(certificate)
+            return
+        try:
+            self._uncertified.send_nowait(arrival)
+        except trio.WouldBlock:
+            arrival.handshake.fail(TlsFailed("too many handshakes wait for a certificate of the pod"))
+
+    async def _fetch(self, arrival: _Arrival) -> None:
+        """Wait for the pod's first certificate, as long as the peer does."""
+        workload = self._inbound.hold.world.workload(arrival.pod.uid)
+        try:
+            if workload is None:
+                raise TlsFailed("the workload has left the mesh")
+            certificate = await self._certificates.fetch(workload.identity)
+        except ConnectionFailed as error:
+            arrival.handshake.fail(error)
+        else:
+            arrival.begin(certificate)
+
+    def ended(self, arrival: _Arrival, link: TlsLink | None, error: ConnectionFailed) -> None:
+        """A handshake is over; where TLS stands, the link is ours."""
+        self._arrivals.pop(arrival, None)
+        if arrival.place is not None:
+            self._places.leave(arrival.place)
+        if link is not None:
+            try:
+                self._serve(arrival, link)
+            except ConnectionFailed as failure:
+                error = failure
+            except OSError as failure:
+                error = Unreachable(f"the session could not begin: {failure}")
+            else:
+                return
+        if arrival.handshake.begun:
+            self._sources.of(arrival.ends[1].ip).take(_FAILED_POINTS, self.engine.clock())
+        if not self._ended:
+            self._refused(arrival.ends, error)
+
+    def _serve(self, arrival: _Arrival, link: TlsLink) -> None:
+        """Raises ConnectionFailed, OSError: the link is closed."""
+        pod, certificate, (_, peer) = arrival.pod, arrival.certificate, arrival.ends
+        assert certificate is not None
+        try:
+            identity = prove(link.tls, certificate.bundles, self._now())
+            acceptor = TunnelAcceptor(self._inbound, pod, arrival.ends, identity)
+            standing = self._standings.of((identity, peer.ip))
+            ended = partial(self._session_ended, pod.uid, peer.ip)
+            session = Session(self.engine, link, self._ledger, ended, acceptor.requested, standing)
+        except BaseException:
+            link.sock.close()
+            raise
+        self._sessions.setdefault(pod.uid, set()).add(session)
+        if not pod.serving:  # it was removed while the peer shook hands
+            session.drain()
+
+    # The sessions.
 
     def sessions(self, uid: str) -> int:
         """How many sessions a pod has."""
@@ -155,79 +242,11 @@ class Handshakes:
             self._refused(ends, TlsFailed(reason))
         sock.close()
 
-    async def _take(self, contain: Contain, arrival: _Arrival) -> None:
-        try:
-            await contain(partial(self._welcome, arrival))
-        finally:
-            self._places.leave(arrival.place)
-
-    def _close_waiting(self) -> None:
-        while True:
-            try:
-                arrival = self._arrived.receive_nowait()
-            except trio.WouldBlock:
-                break
-            arrival.sock.close()
-            self._places.leave(arrival.place)
-        self._arrived.close()
-
-    async def _welcome(self, arrival: _Arrival) -> None:
-        """From an accepted socket to a session; whatever happens before that closes the socket."""
-        sock, peer, scope = arrival.sock, arrival.peer, arrival.scope
-        try:
-            ends = _own_end(sock), peer
-        except OSError:
-            sock.close()
-            return
-        error: ConnectionFailed
-        try:
-            with scope, trio.fail_after(HANDSHAKE_SECONDS):
-                try:
-                    await _first_byte(sock)
-                except BaseException:
-                    sock.close()
-                    raise
-                engine = self._inbound.engine
-                engine.awaited += 1
-                try:
-                    await self._handshake(arrival, ends)
-                finally:
-                    engine.awaited -= 1
-                return
-            error = TlsFailed("too many handshakes are under way, most of them from this address")
-        except trio.TooSlowError:
-            error = TlsFailed("the peer did not complete the TLS handshake in time")
-        except ConnectionFailed as failure:
-            error = failure
-        except OSError as failure:
-            error = Unreachable(f"the session could not begin: {failure}")
-        self._refused(ends, error)
-
-    async def _handshake(self, arrival: _Arrival, ends: tuple[Endpoint, PeerAddress]) -> None:
-        pod, sock, peer = arrival.pod, arrival.sock, arrival.peer
-        inbound = self._inbound
-        try:
-            workload = inbound.hold.world.workload(pod.uid)
-            if workload is None:
-                raise TlsFailed("the workload has left the mesh")
-            certificate = await self._certificates.fetch(workload.identity)
-            link = await welcome(sock, certificate.server_context, arrival.source.compute)
-            identity = prove(link.tls, certificate.bundles, self._now())
-            acceptor = TunnelAcceptor(inbound, pod, ends, identity)
-            standing = self._standings.of((identity, peer.ip))
-            ended = partial(self._ended, pod.uid, peer.ip)
-            session = Session(inbound.engine, link, self._ledger, ended, acceptor.requested, standing)
-        except BaseException:
-            arrival.source.bucket.take(_FAILED_POINTS, inbound.engine.clock())
-            sock.close()
-            raise
-        self._sessions.setdefault(pod.uid, set()).add(session)
-        if not pod.serving:  # it was removed while the peer shook hands
-            session.drain()
-
-    def _ended(self, uid: str, source: IPAddress, session: Session, error: ConnectionFailed | None) -> None:
+    def _session_ended(
+        self, uid: str, source: IPAddress, session: Session, error: ConnectionFailed | None
+    ) -> None:
         if session.calmed:
-            self._sources.of(source).bucket.take(_CALMED_POINTS, self._inbound.engine.clock())
+            self._sources.of(source).take(_CALMED_POINTS, self.engine.clock())
         sessions = self._sessions.get(uid, set())
         sessions.discard(session)
         if not sessions:
@@ -243,13 +262,3 @@ def _own_end(sock: socket.socket) -> Endpoint:
     """The pod's address that was called. Raises OSError."""
     local = sock.getsockname()
     return Endpoint(canonical(ip_address(local[0])), local[1])
-
-
-async def _first_byte(sock: socket.socket) -> None:
-    """Wait until the peer says something. Raises TlsFailed if it does not, OSError."""
-    with trio.move_on_after(FIRST_BYTE_SECONDS):
-        await trio.lowlevel.wait_readable(sock)
-        if not sock.recv(1, socket.MSG_PEEK):
-            raise TlsFailed("the peer closed the connection during the TLS handshake")
-        return
-    raise TlsFailed("the peer connected and said nothing")

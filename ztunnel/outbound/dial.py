@@ -30,6 +30,8 @@ Contain = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 (`run/reporting.py`)."""
 
 _AGAIN_SECONDS = 0.05
+_THREADS = 2
+"""Handshakes are computed in so many: what more of them took would stay with the process."""
 
 
 class Dialler:
@@ -48,6 +50,7 @@ class Dialler:
         self._certificates = certificates
         self._now = now
         self._patience = patience
+        self._threads = trio.CapacityLimiter(_THREADS)
         self._dials, self._wanted = trio.open_memory_channel[tuple[PoolKey, PodNetwork]](patience.dials)
 
     def ask(self, key: PoolKey, network: PodNetwork) -> bool:
@@ -124,10 +127,19 @@ class Dialler:
                 keep_source(sock, keep)
         except OSError as error:
             raise Unreachable(f"connection failed: {key.destination}: {error}") from error
-        link = await dial(sock, (ip_text(ip), key.destination.port), certificate.client_context)
+        address = ip_text(ip), key.destination.port
+        link = await dial(sock, address, certificate.client_context, self._compute)
         try:
             peer(link.tls, certificate.bundles, self._now(), key.destinations)
             return Session(self._engine, link, self._ledger, lambda ended, _: tunnels.ended(key, ended))
         except BaseException:
             link.sock.close()
             raise
+
+    async def _compute(self, step: Callable[[], None]) -> None:
+        """One step of a handshake, between two turns of Trio that are in a hurry."""
+        self._engine.awaited += 1
+        try:
+            await trio.to_thread.run_sync(step, limiter=self._threads)
+        finally:
+            self._engine.awaited -= 1
