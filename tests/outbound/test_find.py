@@ -70,7 +70,9 @@ async def test_where_no_more_can_be_held_calls_fail_and_nobody_is_dialled(
 
 
 async def test_a_session_that_takes_nobody_fails_the_line_in_time(signer: Signer, sockets: Sockets) -> None:
-    async with running(signer, sockets, Patience(session_seconds=0.2), open_streams=0) as mesh:
+    async with running(signer, sockets, Patience(session_seconds=1.0), open_streams=0) as mesh:
+        for identity in (CLIENT.identity, SERVER.identity):  # to make keys is not what has this time
+            await mesh.certificates.fetch(identity)
         clients = [mesh.call()[1] for _ in range(3)]
         await mesh.until(lambda: not len(mesh.desk.calls))
         assert all(is_reset(client) for client in clients)

@@ -9,30 +9,15 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from tests.builders import policy, service, strict, workload
+from tests.builders import policy, service, workload
 from tests.flow.driving import Clock, drive
 from tests.inbound.parts import Sockets
-from tests.outbound.parts import Desk, address_of, is_reset, journey
-from ztunnel.errors import Drained
+from tests.outbound.direct import CLIENT, DRAINED, SERVER, VIP, WEB, Instead, begin, stand
+from tests.outbound.parts import Desk, address_of, is_reset
 from ztunnel.flow.engine import Engine
 from ztunnel.model.address import Endpoint, PeerAddress, parse_endpoint
 from ztunnel.model.workload import SameNode
-from ztunnel.outbound.connect import Call
-from ztunnel.outbound.decision import ToDirect
 from ztunnel.redirect.layout import Deny, Direct
-
-CLIENT = workload("client").at("127.0.0.9").on("n1").hbone()
-WEB = service("web").at("10.96.0.1").port(80, 8080)
-SERVER = workload("server").at("127.0.0.2").on("n1").hbone().serves(WEB)
-VIP = parse_endpoint("10.96.0.1:80")
-DRAINED = Drained("connection closed due to connection drain")
-
-
-class Instead(list[int]):
-    """How often the other way was asked for."""
-
-    def __call__(self) -> None:
-        self.append(1)
 
 
 @pytest.fixture
@@ -46,32 +31,6 @@ def desk(engine: Engine, sockets: Sockets) -> Desk:
 @pytest.fixture
 def listener(sockets: Sockets) -> socket.socket:
     return sockets.listen("127.0.0.2")
-
-
-def begin(
-    desk: Desk,
-    endpoint: Endpoint,
-    asked: Endpoint = VIP,
-    instead: Instead | None = None,
-    port: int = 0,
-    peer: PeerAddress | None = None,
-) -> tuple[Call, socket.socket, bool]:
-    peer = PeerAddress(CLIENT.addresses[0], port) if port else peer
-    call, client = desk.plain_call(peer) if peer else desk.plain_call()
-    call.journey = journey(str(endpoint))
-    world = desk.hold.world
-    source, destination = world.workload(CLIENT.uid), world.by_ip(endpoint.ip)
-    route = ToDirect(endpoint, destination, world.service(WEB.key))
-    begun = desk.direct.begin(call, source, route, asked, instead if instead is not None else Instead())
-    return call, client, begun
-
-
-def stand(desk: Desk, listener: socket.socket) -> tuple[Call, socket.socket, socket.socket]:
-    """A direct call that stands: the call, the application's end, the server's."""
-    call, client, begun = begin(desk, address_of(listener))
-    assert begun
-    drive(desk.engine)
-    return call, client, desk.sockets.keep(listener.accept()[0])
 
 
 def test_what_a_predecessor_has_taught_is_void_at_the_start(desk: Desk) -> None:
@@ -166,64 +125,6 @@ def test_a_kernel_without_room_is_no_obstacle(desk: Desk, engine: Engine, listen
     assert len(desk.lines) == 2
 
 
-def test_a_pod_that_cannot_be_dialled_from_is_left_to_the_other_way(desk: Desk) -> None:
-    desk.direct.pods[CLIENT.uid].netns.gone = True  # type: ignore[attr-defined]
-    call, _, begun = begin(desk, parse_endpoint("127.0.0.2:8080"))
-    assert not begun
-    assert call.carrier is None
-    assert desk.live.of(CLIENT.uid) == frozenset()
-    call.fail(DRAINED)
-
-
-def test_an_address_that_the_pod_does_not_have_is_left_to_the_other_way(desk: Desk, engine: Engine) -> None:
-    desk.publish(CLIENT.at("192.0.2.1"))
-    instead = Instead()
-    call, _, _ = begin(desk, parse_endpoint("127.0.0.2:8080"), instead=instead)
-    drive(engine)
-    assert instead == [1]
-    assert call.carrier is None
-    assert desk.kernel.admitted == set()
-    call.fail(DRAINED)
-
-
-def test_the_server_sees_the_port_that_the_application_has(
-    desk: Desk, engine: Engine, listener: socket.socket
-) -> None:
-    call, _, server = stand(desk, listener)
-    assert server.getpeername()[1] == call.peer.port
-    call.abort(DRAINED)
-
-
-def test_where_the_application_itself_calls_the_server_from_that_port_another_one_serves(
-    desk: Desk, engine: Engine, listener: socket.socket
-) -> None:
-    itself = desk.sockets.keep(socket.socket())
-    itself.bind((str(CLIENT.addresses[0]), 0))
-    itself.connect(listener.getsockname())
-    call, _, begun = begin(desk, address_of(listener), port=itself.getsockname()[1])
-    assert begun
-    drive(engine)
-    desk.sockets.keep(listener.accept()[0])
-    server = desk.sockets.keep(listener.accept()[0])
-    shown = server.getpeername()[1]
-    assert shown != call.peer.port
-    assert (Endpoint(CLIENT.addresses[0], shown), address_of(listener)) in desk.kernel.admitted
-    assert (Endpoint(CLIENT.addresses[0], call.peer.port), address_of(listener)) not in desk.kernel.admitted
-    call.abort(DRAINED)
-
-
-def test_an_application_that_does_not_listen_fails_the_call(desk: Desk, engine: Engine) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.2", 0))
-        _, client, _ = begin(desk, address_of(nobody))
-        drive(engine)
-    assert is_reset(client)
-    assert "Connection refused" in desk.lines[0]
-    assert desk.totals() == (1, 1)
-    assert desk.kernel.admitted == set()
-    assert desk.kernel.verdicts == {}
-
-
 def test_an_unanswered_call_goes_another_way_for_a_minute(
     desk: Desk, engine: Engine, clock: Clock, sockets: Sockets
 ) -> None:
@@ -260,51 +161,6 @@ def test_detours_are_remembered_up_to_a_limit(desk: Desk) -> None:
     for port in range(1, 5000):
         desk.direct.detour(1, Endpoint(SERVER.addresses[0], port))
     assert len(desk.direct._detours) == 4096
-
-
-def test_a_verdict_that_is_void_before_it_stands_is_not_taught(
-    desk: Desk, engine: Engine, listener: socket.socket
-) -> None:
-    instead = Instead()
-    call, _, _ = begin(desk, address_of(listener), instead=instead)
-    desk.kernel.bump(2)
-    drive(engine)
-    assert instead == [1]
-    assert desk.kernel.verdicts == {}
-    assert call.opener is not None
-    call.fail(DRAINED)
-
-
-def test_a_policy_ends_a_call_that_is_being_dialled(
-    desk: Desk, engine: Engine, listener: socket.socket
-) -> None:
-    _, client, _ = begin(desk, address_of(listener))
-    desk.publish(policy("no").deny().when(principals=["*"]))
-    drive(engine)
-    assert is_reset(client)
-    assert "connection closed due to policy change" in desk.lines[0]
-    assert len(desk.calls) == 0
-    assert desk.kernel.admitted == set()
-
-
-def test_a_policy_ends_a_call_that_is_carried(desk: Desk, engine: Engine, listener: socket.socket) -> None:
-    _, client, server = stand(desk, listener)
-    desk.publish(policy("no").deny().when(principals=["*"]))
-    drive(engine)
-    assert is_reset(client)
-    assert is_reset(server)
-    assert len(desk.lines) == 2
-    assert all("policy change" in line for line in desk.lines)
-
-
-def test_strict_ends_a_call_that_is_carried(desk: Desk, engine: Engine, listener: socket.socket) -> None:
-    _, client, _ = stand(desk, listener)
-    desk.publish(strict(), SERVER.selected_by(strict()))
-    drive(engine)
-    assert is_reset(client)
-
-
-# --- changes -----------------------------------------------------------------------------
 
 
 def test_a_change_voids_what_it_can_touch_and_nothing_else(desk: Desk) -> None:
