@@ -20,25 +20,20 @@ import trio
 
 from ztunnel import __version__
 from ztunnel.config import Connect, Settings
-from ztunnel.errors import Drained, PeerError
 from ztunnel.flow.drive import drive
 from ztunnel.kernel import memory, netns
 from ztunnel.kernel.watchdog import BEAT_SECONDS
 from ztunnel.run.build import ControlPlane, Machine, Node, Opened, build_node, open_redirection
 from ztunnel.run.compiled import compiled_modules
+from ztunnel.run.drain import drain, refuse_new
 from ztunnel.run.figures import register_figures
+from ztunnel.run.follow import follow_world
 from ztunnel.run.pages import Listeners, listen, serve_private, serve_public
-from ztunnel.run.reporting import STATE, Reporting
+from ztunnel.run.reporting import Reporting
 from ztunnel.run.stop import Stop
 from ztunnel.run.watch import Hooks, NodeClients, watch_hooks, watch_node_clients
-from ztunnel.state.subscribe import subscribe
-from ztunnel.telemetry.component import XdsFigures
-from ztunnel.xds.pb import discovery_pb2
-from ztunnel.xds.snapshot import TYPES
-from ztunnel.xds.subscriber import Subscriber, Update, describe_node
 
 LEASE_SECONDS = 0.5
-_RETRY_SECONDS = (0.01, 15.0)
 _LOOK_SECONDS = 0.25
 _FLUSH_SECONDS = 1.0
 _GIVE_BACK_SECONDS = 20.0
@@ -48,12 +43,7 @@ _SWITCH_SECONDS = 0.001
 _COLLECT_AT = 10_000
 """New objects that hold others until the youngest are looked through: those of some hundred connections."""
 
-_GOODBYE_SECONDS = 0.1
-_SHOWN_REASONS = 20
-"""Of 100,000 resources that cannot be used, each would be a line."""
-
-_REDIRECTION, _EXEMPTION, _DRAINING = "redirection", "own cgroup", "draining"
-_STREAM, _REJECTED = "control plane", "resources rejected"
+_REDIRECTION, _EXEMPTION = "redirection", "own cgroup"
 
 
 async def run_node(settings: Settings, plane: ControlPlane, reporting: Reporting, stop: Stop) -> None:
@@ -113,23 +103,23 @@ async def run_parts(node: Node, plane: ControlPlane, listeners: Listeners, stop:
     """
     register_figures(node)
     received, draining = trio.Event(), trio.Event()
-    contain, refuse_new = node.reporting.contain, partial(_refuse_new, node, draining)
+    contain, refuse = node.reporting.contain, partial(refuse_new, node, draining)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch_thread, node)
             nursery.start_soon(drive, node.engine)
             nursery.start_soon(node.certificates.run)
-            nursery.start_soon(serve_private, node, listeners, stop.ask, refuse_new)
+            nursery.start_soon(serve_private, node, listeners, stop.ask, refuse)
             nursery.start_soon(node.dialler.run, contain, node.tunnels)
             nursery.start_soon(node.handshakes.run, contain)
-            nursery.start_soon(_follow_world, node, plane, received)
+            nursery.start_soon(follow_world, node, plane, received)
             nursery.start_soon(_serve_pods, node, received, draining)
             nursery.start_soon(_keep_sessions, node)
             nursery.start_soon(_flush_log, node)
             nursery.start_soon(_give_back)
             await stop.asked.wait()
-            refuse_new()
-            await _drain(node, stop)
+            refuse()
+            await drain(node, stop)
             nursery.cancel_scope.cancel()
     finally:
         node.redirection.end_lease()
@@ -157,75 +147,6 @@ async def _give_back() -> None:
         await trio.sleep(_GIVE_BACK_SECONDS)
         gc.collect(1)
         await trio.to_thread.run_sync(memory.give_back)
-
-
-class _CountedSubscriber(Subscriber):
-    """Counts what it is sent."""
-
-    def __init__(self, node: discovery_pb2.Node, network: str, figures: XdsFigures) -> None:
-        super().__init__(node, network)
-        self._figures = figures
-
-    def receive(self, untrusted: discovery_pb2.DeltaDiscoveryResponse) -> Update:
-        """As `Subscriber.receive`."""
-        self._figures.received(untrusted.type_url, untrusted.ByteSize())
-        return super().receive(untrusted)
-
-
-async def _follow_world(node: Node, plane: ControlPlane, received: trio.Event) -> None:
-    """Subscribe for as long as we run; while there is no control plane the world stays as it is."""
-    reporting, figures = node.reporting, XdsFigures(node.reporting.figures)
-    subscriber = _subscriber(node.settings, figures)
-    missing = dict.fromkeys(TYPES)
-    least, most = _RETRY_SECONDS
-    pause = least
-
-    def observe(update: Update) -> None:
-        nonlocal pause
-        pause = least  # it answers: the next stream need not wait
-        missing.pop(update.type_url, None)
-        _tell_world(reporting, subscriber, update, tuple(missing))
-        if subscriber.complete and not received.is_set():
-            reporting.readiness.done(STATE)
-            received.set()
-
-    reporting.readiness.detail(STATE, _waits_for(tuple(missing)))
-    while True:
-        reason, error = "Complete", "the control plane has closed it"
-        try:
-            await subscribe(*plane.open_session(), node.hold, subscriber, observe)
-        except (PeerError, trio.WouldBlock) as failure:
-            reason, error = "Error", str(failure) or "too many streams wait for the control plane"
-        figures.terminated(reason)
-        reporting.log.warn("xDS stream ended", error=error, retry_seconds=pause)
-        reporting.readiness.detail(_STREAM, f"the stream has ended: {error}")
-        await trio.sleep(pause)
-        pause = min(pause * 2, most)
-
-
-def _subscriber(settings: Settings, figures: XdsFigures) -> Subscriber:
-    described = describe_node(
-        f"ztunnel~1.1.1.1~{settings.node}.ztunnel-system~ztunnel-system.svc.cluster.local",
-        {"NODE_NAME": settings.node, "CLUSTER_ID": settings.cluster},
-    )
-    return _CountedSubscriber(described, settings.network, figures)
-
-
-def _tell_world(
-    reporting: Reporting, subscriber: Subscriber, update: Update, missing: tuple[str, ...]
-) -> None:
-    for reason in update.rejected[:_SHOWN_REASONS]:
-        reporting.log.warn("resource rejected", reason=reason)
-    rejected = subscriber.rejected
-    more = (f"and {len(rejected) - _SHOWN_REASONS} more",) if len(rejected) > _SHOWN_REASONS else ()
-    reporting.readiness.detail(_REJECTED, "\n".join((*rejected[:_SHOWN_REASONS], *more)))
-    reporting.readiness.detail(STATE, _waits_for(missing))
-    reporting.readiness.detail(_STREAM, "")
-
-
-def _waits_for(missing: tuple[str, ...]) -> str:
-    """By the short names of types: `Address`, `Authorization`."""
-    return f"waits for {', '.join(url.rpartition('.')[2] for url in missing)}" if missing else ""
 
 
 async def _serve_pods(node: Node, received: trio.Event, draining: trio.Event) -> None:
@@ -311,30 +232,3 @@ async def _keep_sessions(node: Node) -> None:
         await trio.sleep(min(node.settings.pool_release_seconds, 10.0))
         node.tunnels.retire_idle(node.settings.pool_release_seconds)
         node.outbound.direct.void_unproved(node.certificates.current)
-
-
-def _refuse_new(node: Node, draining: trio.Event) -> None:
-    """No new connections, neither by us nor by the kernel; those that live go on. What is pinned goes on
-    refusing."""
-    if draining.is_set():
-        return
-    draining.set()
-    node.reporting.log.info("draining")
-    node.reporting.readiness.pend(_DRAINING)
-    node.pods.stop_accepting()
-    node.redirection.end_lease()
-    node.tunnels.leave(lambda key: True)
-
-
-async def _drain(node: Node, stop: Stop) -> None:
-    """Those that live get until the deadline, unless the end is urged. Then they are ended, with a reason in
-    the log; flows that the kernel carries by itself live on."""
-    calls, inbound = node.outbound.calls, node.live
-    with trio.move_on_after(node.settings.termination_deadline_seconds):
-        # The counts are the engine's, which knows no Trio events.
-        while (len(calls) or len(inbound)) and not stop.urged.is_set():  # noqa: ASYNC110
-            await trio.sleep(0.05)
-    drained = Drained("connection closed due to connection drain")
-    calls.abort(drained)
-    inbound.abort_all(drained)
-    await trio.sleep(_GOODBYE_SECONDS)  # answers and resets leave with the engine's next rounds

@@ -1,0 +1,52 @@
+"""What lives gets its time when a node ends, and nothing new begins."""
+
+from __future__ import annotations
+
+import trio
+
+from tests.run.parts import ask, served_by, until
+from tests.run.running import Live, Planes, ready, running
+from ztunnel.control.serve import Server
+
+
+async def test_the_drain_ends_with_the_last_tunnel(autojump_clock):
+    planes = Planes()
+    async with running(planes.plane, termination_deadline_seconds=100.0) as parts:
+        await ready(planes, parts)
+        flow = Live(parts)
+        parts.stop.ask()
+        await trio.sleep(1)
+        flow.end()
+        await trio.sleep(0.5)
+        assert parts.is_over
+        assert flow.error is None
+
+
+async def test_asked_twice_it_ends_without_waiting(autojump_clock):
+    planes = Planes()
+    async with running(planes.plane, termination_deadline_seconds=100.0) as parts:
+        await ready(planes, parts)
+        flow = Live(parts)
+        parts.stop.ask()
+        await trio.sleep(1)
+        assert not parts.is_over
+        parts.stop.ask()
+        await trio.sleep(0.5)
+        assert parts.is_over
+        assert flow.error is not None
+
+
+async def test_the_admin_page_drains_without_ending(nursery):
+    server = Server()
+    await nursery.start(server.run)
+    async with running(served_by(server)) as parts:
+        await until(lambda: parts.state == ["ready"])
+        for _ in range(2):
+            assert await ask(parts.listeners.admin, "POST", "/drain") == (200, "draining\n")
+        assert parts.state == ["not ready, pending: draining"]
+        assert len(parts.said("draining")) == 1
+        await until(lambda: parts.redirection.renewals[-1] == 0)
+        assert not parts.is_over
+        assert (await ask(parts.listeners.admin, "POST", "/quitquitquit"))[0] == 200
+        await until(lambda: parts.is_over)
+    nursery.cancel_scope.cancel()

@@ -1,0 +1,86 @@
+"""The world is subscribed to again and again, and it is said what is waited for and what cannot be used."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from tests.run.parts import until
+from tests.run.running import Planes, running
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+
+
+async def test_until_then_readiness_says_what_it_waits_for(autojump_clock):
+    planes = Planes()
+    async with running(planes.plane) as parts:
+        await wait_all_tasks_blocked()
+        first = "not ready, pending: state manager, pods"
+        assert parts.state == [first, "state manager: waits for Authorization, Address"]
+        await planes.answer(AUTHORIZATION)
+        assert parts.state == [first, "state manager: waits for Address"]
+        assert not parts.redirection.renewals
+        await planes.answer(ADDRESS)
+        assert parts.state == ["ready"]
+        assert parts.redirection.renewals
+
+
+async def test_messages_are_counted_with_their_size(autojump_clock):
+    planes = Planes()
+    async with running(planes.plane) as parts:
+        await wait_all_tasks_blocked()
+        await planes.answer(ADDRESS, nonce="x" * 1000)
+        assert parts.figure("istio_xds_message_total") == {(ADDRESS,): 1}
+        assert 1000 < parts.figure("istio_xds_message_bytes_total")[ADDRESS,] < 1200
+
+
+async def test_what_cannot_be_used_is_logged_and_shown_but_not_without_end(autojump_clock):
+    planes = Planes()
+    async with running(planes.plane) as parts:
+        await wait_all_tasks_blocked()
+        await planes.answer(ADDRESS, *(f"r{n}" for n in range(50)))
+        assert len(parts.said("resource rejected")) == 20
+        [shown] = [line for line in parts.state if line.startswith("resources rejected: ")]
+        assert "r0" in shown
+        assert shown.endswith("and 30 more")
+
+
+async def test_a_stream_that_ends_is_opened_again_and_the_pauses_grow(autojump_clock):
+    planes = Planes()
+    async with running(planes.plane) as parts:
+        for _ in range(14):
+            await trio.sleep(16)
+            await planes.end()
+        await trio.sleep(16)
+        pauses = [later - ended for ended, later in zip(planes.ended_at, planes.opened_at[1:], strict=True)]
+        assert pauses[:4] == pytest.approx([0.01, 0.02, 0.04, 0.08], abs=0.005)
+        assert pauses[-1] == pytest.approx(15.0, abs=0.1)
+        assert parts.figure("istio_xds_connection_terminations_total") == {("Complete",): 14}
+        await planes.end()
+        assert "control plane: the stream has ended: the control plane has closed it" in parts.state
+
+
+async def test_an_answer_makes_the_next_pause_short_again(autojump_clock):
+    planes = Planes()
+    async with running(planes.plane) as parts:
+        for _ in range(8):
+            await trio.sleep(16)
+            await planes.end()
+        await trio.sleep(16)
+        await planes.answer(ADDRESS)
+        assert not [line for line in parts.state if line.startswith("control plane")]
+        await planes.end()
+        await trio.sleep(16)
+        assert planes.opened_at[-1] - planes.ended_at[-1] < 0.05
+
+
+async def test_a_control_plane_that_misbehaves_or_is_too_busy_is_asked_again(autojump_clock):
+    planes = Planes()
+    async with running(planes.plane) as parts:
+        await wait_all_tasks_blocked()
+        planes.refuses = 2
+        await planes.answer("type.googleapis.com/other")
+        await until(lambda: len(planes.streams) == 2)
+        assert parts.figure("istio_xds_connection_terminations_total") == {("Error",): 3}
+        assert "was not asked for" in parts.said("xDS stream ended")[0]
+        assert "too many streams wait for the control plane" in parts.said("xDS stream ended")[1]
