@@ -3,10 +3,11 @@
 import re
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ztunnel.control.document import check, parse
+from ztunnel.control.document import KINDS, check, parse, read_value
 
 POD = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: ns}\n"
 POLICY = """apiVersion: security.istio.io/v1
@@ -148,3 +149,30 @@ def test_a_byte_order_mark_may_begin_each_document():
 def test_any_text_has_faults_or_nothing(text):
     for fault in check(text, "a.yaml"):
         assert 0 < fault.line <= len(re.findall("[\n\r\x85\u2028\u2029]", text)) + 1
+
+
+def test_an_object_of_plain_values_is_read_as_one_of_yaml():
+    text = """apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p, namespace: shop}
+spec: {selector: {matchLabels: {app: web}}, rules: [{from: [{source: {namespaces: [x]}}]}]}
+"""
+    kind = KINDS["security.istio.io", "AuthorizationPolicy"]
+    (expected,) = parse(text).found
+    found = read_value(yaml.safe_load(text), kind, strict=True)
+    assert (found.key, found.object) == (expected.key, expected.object)
+
+
+def test_of_a_faulty_object_of_plain_values_what_can_be_told_is_told():
+    value = {"metadata": {"name": "p", "namespace": "shop"}, "spec": {"action": "NO", "rulez": []}}
+    found = read_value(value, KINDS["security.istio.io", "AuthorizationPolicy"], strict=True)
+    assert found.object is None
+    assert (str(found.key), found.scope) == ("AuthorizationPolicy shop/p", {})
+    assert [fault.field for fault in found.faults] == ["spec.rulez", "spec.action"]
+
+
+@pytest.mark.parametrize("value", [None, 7, [], {}, {"metadata": 7}, {"metadata": {"name": {}}}])
+def test_what_is_no_object_is_faulty(value):
+    found = read_value(value, KINDS["", "Pod"], strict=False)
+    assert (found.key, found.object) == (None, None)
+    assert found.faults

@@ -13,8 +13,10 @@ from typing import Final, NamedTuple
 
 from ztunnel.errors import Fault
 from ztunnel.state import endpoints, istio, kube
+from ztunnel.state.field import Field
 from ztunnel.state.listing import Listing
-from ztunnel.state.manifest import MAX_READS, Chunk, Field, Notes, TooLarge, compose, cut
+from ztunnel.state.manifest import MAX_READS, Chunk, Notes, TooLarge, YamlField, compose, cut
+from ztunnel.state.value import ValueField
 
 Object = (
     kube.Namespace
@@ -204,14 +206,14 @@ def parse_frame(listing: Listing) -> tuple[str, str] | None:
     return _inherited(version, name)
 
 
-def _read_root(root: Field, reading: _Reading) -> None:
+def _read_root(root: YamlField, reading: _Reading) -> None:
     """Read one object, or each of a list. The items of a typed one may leave out their version and kind."""
     version, name = root.text("apiVersion"), root.text("kind")
     if not _is_list(version, name):
         _read(root, ("", ""), reading)
         return
     root.note_duplicates(apart_from="items")
-    for item in root.each("items"):
+    for item in root.items("items"):
         _read(item, _inherited(version, name), reading)
 
 
@@ -223,7 +225,7 @@ def _inherited(version: str, name: str) -> tuple[str, str]:
     return ("", "") if name == "List" else (version, name.removesuffix("List"))
 
 
-def _read(place: Field, inherited: tuple[str, str], reading: _Reading) -> None:
+def _read(place: YamlField, inherited: tuple[str, str], reading: _Reading) -> None:
     """Read one object, of the version and kind `inherited` where it says none."""
     notes = reading.notes
     before, found = len(notes.faults), None
@@ -242,14 +244,28 @@ def _read(place: Field, inherited: tuple[str, str], reading: _Reading) -> None:
         else:
             reading.unknown.add(f"{group}/{name}" if group else name)
             return
-    faults = tuple(notes.faults[before:])
-    if found is None or faults:
-        where = tuple(_below(place.path, faults))
-        key = _readable_key(found, where) if found else None
-        scope = _scope(found, where) if found else None
-        reading.found.append(Found(place.line, key, None, faults, scope))
-    else:
-        reading.found.append(Found(place.line, key_of(found), found))
+    reading.found.append(_as_found(place, found, tuple(notes.faults[before:])))
+
+
+def read_value(value: object, kind: Kind, *, strict: bool) -> Found:
+    """Read an object that is plain values, by the reader of its kind. Its faults have no file and no line."""
+    faults: list[Fault] = []
+    root = ValueField(value, "", faults, strict=strict)
+    found = None
+    if root.is_mapping():
+        root.only(("apiVersion", "kind", "metadata", *kind.fields))
+        found = kind.read(root)
+    return _as_found(root, found, tuple(faults))
+
+
+def _as_found(place: Field, found: Object | None, faults: tuple[Fault, ...]) -> Found:
+    """What was read at a place; of a faulty object what can be told."""
+    if found is not None and not faults:
+        return Found(place.line, key_of(found), found)
+    where = tuple(_below(place.path, faults))
+    key = _readable_key(found, where) if found else None
+    scope = _scope(found, where) if found else None
+    return Found(place.line, key, None, faults, scope)
 
 
 def _not_ours(group: str, number: str, name: str) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import yaml
 
 from ztunnel.demo.tree import Item, child, mapping, named
+from ztunnel.state.field import Field
 from ztunnel.state.kube import read_pod
-from ztunnel.state.manifest import Field, Notes
+from ztunnel.state.manifest import Notes, YamlField
 from ztunnel.state.meta import read_labels, read_meta
 
 MAX_PODS = 1000
@@ -30,7 +31,7 @@ _READ: Mapping[str, tuple[str, ...]] = {
 
 def check_workload(item: Item, notes: Notes) -> None:
     """Note what is wrong in a workload's own fields and in its template."""
-    root = Field(item.node, item.path, notes)
+    root = YamlField(item.node, item.path, notes)
     root.note_duplicates()
     read_meta(root)
     spec, read = root.sub("spec"), _READ[item.kind]
@@ -52,7 +53,7 @@ def check_workload(item: Item, notes: Notes) -> None:
 
 def _check_template(template: yaml.Node, path: str, notes: Notes) -> Mapping[str, str]:
     """The labels of the pods to be."""
-    place = Field(template, path, notes)
+    place = YamlField(template, path, notes)
     spec = place.sub("spec")
     if spec is None:
         place.fault("spec is missing")
@@ -61,7 +62,7 @@ def _check_template(template: yaml.Node, path: str, notes: Notes) -> Mapping[str
         spec.fault("containers are missing")
     metadata = named(child(template, "metadata"), template, "x")
     pod = mapping(template, metadata=metadata, spec=child(template, "spec"))
-    return read_pod(Field(pod, path, notes)).meta.labels
+    return read_pod(YamlField(pod, path, notes)).meta.labels
 
 
 def _check_selector(spec: Field, kind: str, labels: Mapping[str, str]) -> None:

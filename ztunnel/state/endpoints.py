@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ztunnel.model.address import IPAddress
-from ztunnel.state.manifest import Field
+from ztunnel.state.field import Field
 from ztunnel.state.meta import Meta, read_choice, read_ip, read_meta, read_port
 
 _MANAGED_BY = "endpointslice.kubernetes.io/managed-by"

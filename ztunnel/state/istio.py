@@ -14,7 +14,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_interface
 from typing import Final
 
 from ztunnel.model.address import IPNetwork
-from ztunnel.state.manifest import Field
+from ztunnel.state.field import Field
 from ztunnel.state.meta import Meta, read_labels, read_meta
 
 L4_SOURCES: Final = (

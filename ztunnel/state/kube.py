@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ztunnel.model.address import IPAddress
 from ztunnel.model.service import IpFamilies
-from ztunnel.state.manifest import Field
+from ztunnel.state.field import Field
 from ztunnel.state.meta import Meta, read_choice, read_ip, read_labels, read_meta, read_port
 
 

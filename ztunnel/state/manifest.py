@@ -1,9 +1,7 @@
 """YAML manifests as typed reads with faults: every wrong thing is found, each with its line and field.
 
 A file is cut into documents as kubectl does (at lines that begin with `---`), so that a change in one of
-thousands costs the parsing of one, and a document that is no YAML costs only itself. A `Field` is a place in
-a document; its readers return a default and note a fault where the value is wrong, so that reading goes on
-and the operator learns of everything at once.
+thousands costs the parsing of one, and a document that is no YAML costs only itself.
 
 PyYAML's C composer recurses without a limit and takes the process with it (seen at a depth of 100,000), so
 depth is checked before it runs. Aliases cost nothing while composing, but a walk over them can be
@@ -12,14 +10,14 @@ exponential: the number of reads is bounded."""
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Final
 
 import yaml
 
 from ztunnel.errors import Fault
+from ztunnel.state.field import Field, Kind, join
 
 MAX_DEPTH: Final = 100
 MAX_READS: Final = 2_000_000
@@ -28,18 +26,16 @@ MAX_READS: Final = 2_000_000
 _CUT = re.compile(r"^\ufeff?---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _OPENERS = re.compile(r"[\[{]")
 _MARGIN = re.compile(r"^[ \-?]{200}", re.MULTILINE)
-_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
-_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _TAG = "tag:yaml.org,2002:"
-_NAMES = {
-    "str": "a string",
-    "int": "a number",
-    "float": "a number",
-    "bool": "a boolean",
-    "null": "null",
-    "map": "a mapping",
-    "seq": "a list",
-    "timestamp": "a timestamp",
+_KINDS: Final = {
+    "str": Kind.TEXT,
+    "int": Kind.INTEGER,
+    "float": Kind.NUMBER,
+    "bool": Kind.FLAG,
+    "null": Kind.NULL,
+    "map": Kind.MAPPING,
+    "seq": Kind.LIST,
+    "timestamp": Kind.TIMESTAMP,
 }
 
 
@@ -87,7 +83,7 @@ class Notes:
         self.faults.append(Fault("", line, path, message))
 
 
-def compose(text: str, notes: Notes) -> Field | None:
+def compose(text: str, notes: Notes) -> YamlField | None:
     """The root of one document; None where there is nothing in it, or a fault now in `notes`.
 
     A byte order mark may begin each document of a stream (YAML 1.2, 5.2).
@@ -109,7 +105,7 @@ def compose(text: str, notes: Notes) -> Field | None:
         return None
     if node is None or node.tag == _TAG + "null":
         return None
-    return Field(node, "", notes)
+    return YamlField(node, "", notes)
 
 
 def _depth_is_doubtful(text: str) -> bool:
@@ -132,27 +128,26 @@ def _too_deep(text: str) -> bool:
     return False
 
 
-def _join(path: str, name: str) -> str:
-    if not _PLAIN.fullmatch(name):
-        return f"{path}[{name}]"
-    return f"{path}.{name}" if path else name
+class YamlField(Field):
+    """A place in a document: a node of it, and where faults are noted."""
 
-
-class Field:
-    """One place in a document: a node of it, the path that leads there, and where faults are noted."""
-
-    __slots__ = ("_node", "_notes", "path")
+    __slots__ = ("_node", "_notes")
 
     def __init__(self, node: yaml.Node, path: str, notes: Notes) -> None:
+        super().__init__(path)
         self._node = node
         self._notes = notes
-        self.path = path
         notes.spend()
 
     @property
     def line(self) -> int:
         """Counted from 1 within the document."""
         return int(self._node.start_mark.line) + 1
+
+    @property
+    def kind(self) -> Kind:
+        """What stands here."""
+        return _KINDS.get(self._node.tag.removeprefix(_TAG), Kind.OTHER)
 
     def fault(self, message: str) -> None:
         """Note that this place is wrong."""
@@ -181,103 +176,42 @@ class Field:
         for key, value in node.value:
             name = key.value if isinstance(key, yaml.ScalarNode) else "?"
             if name in names:
-                place = _join(path, name)
+                place = join(path, name)
                 self._notes.add(key.start_mark.line + 1, place, "stands twice in the same mapping")
             names.add(name)
             if not isinstance(value, yaml.ScalarNode):
-                children.append((value, _join(path, name)))
+                children.append((value, join(path, name)))
         return children
 
-    def is_mapping(self) -> bool:
-        """Whether this is a mapping; a fault is noted where it is not."""
-        if isinstance(self._node, yaml.MappingNode):
-            return True
-        self._wrong("a mapping")
-        return False
-
-    def is_null(self) -> bool:
-        """Whether nothing, `~` or `null` stands here, which Kubernetes reads as an absent field."""
-        return bool(self._node.tag == _TAG + "null")
-
-    def sub(self, name: str) -> Field | None:
+    def sub(self, name: str) -> YamlField | None:
         """The field of that name, or None where it is absent or null (or this is no mapping)."""
         if isinstance(self._node, yaml.MappingNode):
             for key, value in self._node.value:
                 if key.value == name:
-                    below = Field(value, _join(self.path, name), self._notes)
+                    below = YamlField(value, join(self.path, name), self._notes)
                     return None if below.is_null() else below
         return None
 
-    def pairs(self) -> Iterator[tuple[str, Field]]:
+    def pairs(self) -> Iterator[tuple[str, YamlField]]:
         """Names and fields of a mapping with free keys; a key that is no scalar is a fault."""
         if not self.is_mapping():
             return
         for key, value in self._node.value:
             if isinstance(key, yaml.ScalarNode):
-                yield key.value, Field(value, _join(self.path, key.value), self._notes)
+                yield key.value, YamlField(value, join(self.path, key.value), self._notes)
             else:
                 self.fault("a key must be a string")
 
-    def only(self, names: Collection[str], similar_to: Collection[str] | None = None) -> None:
-        """Note each field whose name is none of `names`; with `similar_to`, only those that look like a slip
-        of one."""
-        if not self.is_mapping():
-            return
-        for name, below in self.pairs():
-            if name in names:
-                continue
-            guess = get_close_matches(name, names if similar_to is None else similar_to, n=1, cutoff=0.75)
-            if guess:
-                below.fault(f"unknown field; did you mean {guess[0]}?")
-            elif similar_to is None:
-                below.fault("unknown field")
+    def items(self, name: str) -> list[YamlField]:
+        """As `each`, of this kind of field."""
+        return [one for one in self.each(name) if isinstance(one, YamlField)]
 
-    def each(self, name: str) -> list[Field]:
-        """The elements of the list of that name; none where it is absent."""
-        below = self.sub(name)
-        if below is None:
-            return []
-        if not isinstance(below._node, yaml.SequenceNode):
-            below._wrong("a list")
-            return []
-        values = enumerate(below._node.value)
-        return [Field(value, f"{below.path}[{index}]", self._notes) for index, value in values]
+    def _elements(self) -> list[Field]:
+        values = enumerate(self._node.value)
+        return [YamlField(value, f"{self.path}[{index}]", self._notes) for index, value in values]
 
-    def text(self, name: str, default: str = "") -> str:
-        """The string of that name."""
-        below = self.sub(name)
-        return default if below is None else below.as_text(default)
+    def _scalar(self) -> str:
+        return str(self._node.value)
 
-    def flag(self, name: str) -> bool:
-        """The boolean of that name, False where it is absent."""
-        below = self.sub(name)
-        if below is None:
-            return False
-        if below._node.tag != _TAG + "bool":
-            below._wrong("a boolean")
-            return False
-        return str(below._node.value).lower() in ("true", "yes", "on")
-
-    def as_text(self, default: str = "") -> str:
-        """This as a string. A plain timestamp counts as one; a number or boolean has to stand in quotes."""
-        if self._node.tag in (_TAG + "str", _TAG + "timestamp"):
-            return str(self._node.value)
-        self._wrong("a string")
-        return default
-
-    def as_number(self) -> int | None:
-        """This as a decimal integer."""
-        if self._node.tag == _TAG + "int" and _INTEGER.fullmatch(self._node.value):
-            return int(self._node.value)
-        self._wrong("a decimal number")
-        return None
-
-    def holds_number(self) -> bool:
-        """Whether a number stands here; for fields that take a number or a name."""
-        return bool(self._node.tag == _TAG + "int")
-
-    def _wrong(self, wanted: str) -> None:
-        kind = self._node.tag.removeprefix(_TAG)
-        found = _NAMES.get(kind, f"of the tag {self._node.tag}")
-        quotes = "; write it in quotes" if wanted == "a string" and kind in ("int", "float", "bool") else ""
-        self.fault(f"must be {wanted}, is {found}{quotes}")
+    def _what(self) -> str:
+        return super()._what() if self.kind is not Kind.OTHER else f"of the tag {self._node.tag}"

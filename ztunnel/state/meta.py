@@ -10,7 +10,7 @@ from typing import Final
 from ztunnel.errors import PeerError
 from ztunnel.model.address import IPAddress, parse_ip
 from ztunnel.model.workload import SameNode
-from ztunnel.state.manifest import Field
+from ztunnel.state.field import Field
 
 SAME_NODE: Final = "ztunnel.io/same-node"
 """Annotation of a namespace or pod: `auto`, `direct` or `mtls`."""
