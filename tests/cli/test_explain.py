@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -71,29 +73,40 @@ def test_a_node_proxy_that_is_not_there_is_named() -> None:
     assert "refused" in found.output
 
 
-class _Page(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        known = "from=a%2Fb" in self.path
-        body = json.dumps({"allowed": True, "text": "lines"}) if known else "no pod 'x'\n"
-        self.send_response(200 if known else 404)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body.encode())
+@contextmanager
+def page(answer: Callable[[str], tuple[int, str]]) -> Iterator[str]:
+    """A server that answers each path with a status and a body; its address."""
 
-    def log_message(self, *_: object) -> None:
-        """Silent."""
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answer(self.path)
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
 
+        def log_message(self, *_: object) -> None:
+            """Silent."""
 
-def test_a_node_proxy_is_asked() -> None:
-    with HTTPServer(("127.0.0.1", 0), _Page) as server:
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         try:
-            address = f"127.0.0.1:{server.server_port}"
-            assert call("a/b", "c:1", "--admin", address).output == "lines\n"
-            missing = call("x", "c:1", "--admin", address)
+            yield f"127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_a_node_proxy_is_asked() -> None:
+    def answer(path: str) -> tuple[int, str]:
+        known = "from=a%2Fb" in path
+        return (200, json.dumps({"allowed": True, "text": "lines"})) if known else (404, "no pod 'x'\n")
+
+    with page(answer) as address:
+        assert call("a/b", "c:1", "--admin", address).output == "lines\n"
+        missing = call("x", "c:1", "--admin", address)
     assert missing.exit_code == 2
     assert "no pod 'x'" in missing.output
+    with page(lambda path: (200, "<html>")) as address:
+        assert "gives no explanation" in call("a/b", "c:1", "--admin", address).output

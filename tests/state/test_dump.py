@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.builders import large_mesh, policy, service, workload, world_of
+from tests.builders import large_mesh, policy, service, strict, workload, world_of
+from ztunnel.model.service import LoadBalancing, Scope
 from ztunnel.model.workload import SameNode
 from ztunnel.state.dump import dump_world
 
@@ -35,9 +36,27 @@ def test_a_workload_is_shown() -> None:
 
 def test_a_service_is_shown_with_its_endpoints() -> None:
     (shown,) = dump_world(world_of(POD, WEB))["services"]
-    assert shown["vips"] == ["172.30.0.1", "fd30::1"]
+    assert shown["vips"] == ["/172.30.0.1", "/fd30::1"]
     assert shown["ports"] == {"80": 8080, "90": 0}
-    assert shown["endpoints"] == [POD.uid]
+    endpoint = {"workloadUid": POD.uid, "service": "shop/web.shop.svc.cluster.local"}
+    assert shown["endpoints"] == {POD.uid: {**endpoint, "port": {"80": 8080}, "status": "Healthy"}}
+    assert "loadBalancer" not in shown
+    strict = WEB.balanced(LoadBalancing.STRICT, Scope.NODE).with_unhealthy()
+    assert dump_world(world_of(strict))["services"][0]["loadBalancer"] == {
+        "mode": "Strict",
+        "routingPreferences": ["Node"],
+        "healthPolicy": "AllowAll",
+    }
+
+
+def test_a_waypoint_is_shown_by_its_name_or_address() -> None:
+    gate = service("gate", "shop")
+    (shown,) = dump_world(world_of(POD.through(gate)))["workloads"]
+    assert shown["waypoint"] == {"destination": "shop/gate.shop.svc.cluster.local", "hboneMtlsPort": 15008}
+    world = world_of(WEB.through("10.0.0.9", 15009), network="east")
+    (shown,) = dump_world(world)["services"]
+    assert shown["waypoint"] == {"destination": "east/10.0.0.9", "hboneMtlsPort": 15009}
+    assert "waypoint" not in dump_world(world_of(POD))["workloads"][0]
 
 
 def test_a_service_that_only_workloads_have_named_is_not_shown() -> None:
@@ -46,10 +65,11 @@ def test_a_service_that_only_workloads_have_named_is_not_shown() -> None:
 
 def test_a_policy_is_shown_with_the_fields_that_it_has() -> None:
     (shown,) = dump_world(world_of(RULE))["policies"]
-    assert (shown["name"], shown["scope"], shown["action"]) == ("p", "WORKLOAD_SELECTOR", "ALLOW")
-    assert shown["rules"] == [
-        [[{"principals": ["suffix:/sa/b", "prefix:x"], "not_source_ips": ["10.0.0.0/8"]}]]
-    ]
+    assert (shown["name"], shown["scope"], shown["action"]) == ("p", "WorkloadSelector", "Allow")
+    suffix, prefix = {"Suffix": "/sa/b"}, {"Prefix": "x"}
+    assert shown["rules"] == [[[{"principals": [suffix, prefix], "notSourceIps": ["10.0.0.0/8"]}]]]
+    (shown,) = dump_world(world_of(strict(), policy("q").when(destination_ports=[80])))["policies"][:1]
+    assert shown["rules"] == [[[{"destinationPorts": [80]}]]]
 
 
 def test_everything_is_sorted_and_can_be_written() -> None:

@@ -1,1 +1,1 @@
-"""What is wrong or doubtful in the objects of a mesh, told before it hurts."""
+"""What the objects of a mesh and its node proxies say to an operator: what is wrong, doubtful, known."""

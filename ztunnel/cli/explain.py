@@ -6,13 +6,12 @@ import json
 import os
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.parse import urlencode
-from urllib.request import urlopen
 
 import click
 import yaml
 
+from ztunnel.analyze.fetch import NoAnswer, fetch
 from ztunnel.analyze.load import load_mesh
 from ztunnel.config import read_settings
 from ztunnel.control.settings import mesh_settings
@@ -23,7 +22,6 @@ from ztunnel.explain.names import Unknown, find_call
 from ztunnel.explain.text import as_text, as_values
 from ztunnel.model.workload import SameNode
 
-_SECONDS = 10.0
 _SOURCE = click.Path(exists=True, allow_dash=True, path_type=Path)
 
 
@@ -84,15 +82,11 @@ def laboratory_folder(name: str) -> Path:
 
 def _asked(admin: str, source: str, destination: str) -> dict[str, Any]:
     """What a running node proxy answers."""
-    address = admin if "://" in admin else f"http://{admin}"
-    url = f"{address}/explain?{urlencode({'from': source, 'to': destination})}"
+    query = urlencode({"from": source, "to": destination})
     try:
-        with urlopen(url, timeout=_SECONDS) as answer:
-            found: dict[str, Any] = json.load(answer)
-    except URLError as error:
-        body = getattr(error, "read", bytes)()
-        reason = body.decode(errors="replace").strip() or str(error.reason)
-        raise click.UsageError(f"{admin}: {reason}") from error
-    except (OSError, ValueError) as error:
+        found: dict[str, Any] = json.loads(fetch(admin, f"/explain?{query}"))
+    except NoAnswer as error:
+        raise click.UsageError(str(error)) from error
+    except ValueError as error:
         raise click.UsageError(f"{admin} gives no explanation: {error}") from error
     return found

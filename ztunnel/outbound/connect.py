@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from errno import ECONNRESET
 from typing import Protocol
@@ -63,6 +63,9 @@ class Calls:
 
     def __len__(self) -> int:
         return len(self._live)
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(tuple(self._live))
 
     def add(self, call: Call) -> None:
         """It lives."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from itertools import islice
 from typing import Any
 
 from ztunnel import __version__
@@ -12,6 +13,9 @@ from ztunnel.model.identity import SpiffeId
 from ztunnel.run.build import Node
 from ztunnel.run.compiled import compiled_modules
 from ztunnel.state.dump import dump_world
+
+_SHOWN_CONNECTIONS = 1000
+"""Of one pod and direction; a dump is read by people."""
 
 
 def dump_node(node: Node) -> dict[str, Any]:
@@ -28,7 +32,7 @@ def dump_node(node: Node) -> dict[str, Any]:
         **_world(node),
         "manifests": node.plane.dump(),
         "certificates": certificates,
-        "workloadState": node.pods.dump(),
+        "workloadState": _states(node),
         "otherPrograms": [each.text for each in node.machine.hooks.neighbours] if node.machine.hooks else [],
         "version": {"version": __version__, "compiled": compiled_modules()},
         "config": dump_settings(node.settings),
@@ -46,6 +50,58 @@ def _world(node: Node) -> dict[str, Any]:
         if found := faults.get(f"{workload['namespace']}/{workload['name']}"):
             workload["policyFaults"] = found
     return shown
+
+
+def _states(node: Node) -> dict[str, Any]:
+    """The pods that are enrolled here or ought to be, with who they are and what is open to and from them."""
+    world, outbound = node.hold.world, _outbound(node)
+    shown: dict[str, Any] = {}
+    for uid, state in node.pods.dump().items():
+        assert isinstance(state, dict)
+        workload = world.workload(uid)
+        shown[uid] = dict(state)
+        if workload is not None:
+            shown[uid]["info"] = {
+                "name": workload.name,
+                "namespace": workload.namespace,
+                "trustDomain": workload.trust_domain,
+                "serviceAccount": workload.service_account,
+            }
+        shown[uid]["connections"] = {"inbound": _inbound(node, uid), "outbound": outbound.get(uid, [])}
+    return shown
+
+
+def _inbound(node: Node, uid: str) -> list[dict[str, str]]:
+    """What is open into a pod, the first `_SHOWN_CONNECTIONS`."""
+    return [
+        {
+            "src": str(each.connection.source),
+            "originalDst": "",
+            "actualDst": str(each.connection.destination),
+            "protocol": "HBONE" if each.connection.identity else "TCP",
+        }
+        for each in islice(node.live.of(uid), _SHOWN_CONNECTIONS)
+    ]
+
+
+def _outbound(node: Node) -> dict[str, list[dict[str, str]]]:
+    """What is open out of pods through this proxy, by uid; for each pod the first `_SHOWN_CONNECTIONS`."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for call in node.outbound.calls:
+        journey = call.journey
+        if journey is None or journey.source_workload is None:
+            continue
+        shown = found.setdefault(journey.source_workload.uid, [])
+        if len(shown) < _SHOWN_CONNECTIONS:
+            shown.append(
+                {
+                    "src": str(call.peer),
+                    "originalDst": journey.hbone_address or str(journey.destination),
+                    "actualDst": str(journey.destination),
+                    "protocol": "HBONE" if journey.hbone_address else "TCP",
+                }
+            )
+    return found
 
 
 def dump_settings(settings: Settings) -> dict[str, str]:

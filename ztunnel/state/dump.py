@@ -1,13 +1,18 @@
-"""The world as plain JSON values, in the shape of ztunnel's config dump (src/admin.rs, src/state.rs)."""
+"""The world as plain JSON values, in the shape of ztunnel's config dump (src/admin.rs, src/state.rs) as
+istioctl reads it (istioctl/pkg/writer/ztunnel/configdump/api.go)."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
-from ztunnel.model.policy import Match, Policy
-from ztunnel.model.service import Service
+from ztunnel.model.address import IPAddress
+from ztunnel.model.policy import Match, MatchKind, Policy, ServiceAccountMatch, StringMatch
+from ztunnel.model.service import IpFamilies, LoadBalancing, Service, Waypoint
 from ztunnel.model.workload import Workload
 from ztunnel.state.world import World
+
+_FAMILIES = {IpFamilies.IPV4_ONLY: "IPv4", IpFamilies.IPV6_ONLY: "IPv6", IpFamilies.DUAL: "Dual"}
 
 
 def dump_world(world: World) -> dict[str, Any]:
@@ -15,7 +20,7 @@ def dump_world(world: World) -> dict[str, Any]:
     return {
         "workloads": [_workload(world.workloads[uid]) for uid in sorted(world.workloads)],
         "services": [
-            _service(served.service, served.endpoints)
+            _service(served.service, served.endpoints, world.network)
             for _, served in sorted(world.served.items())
             if served.service is not None
         ],
@@ -29,16 +34,19 @@ def _workload(workload: Workload) -> dict[str, Any]:
         "name": workload.name,
         "namespace": workload.namespace,
         "workloadIps": [str(ip) for ip in workload.addresses],
-        "protocol": workload.protocol.name,
+        **_waypoint(workload.waypoint, workload.network),
+        "protocol": workload.protocol.name if workload.protocol.value else "TCP",
         "trustDomain": workload.trust_domain,
         "serviceAccount": workload.service_account,
         "node": workload.node,
+        "hostname": workload.hostname,
         "canonicalName": workload.canonical_name,
         "canonicalRevision": workload.canonical_revision,
         "workloadName": workload.workload_name,
         "workloadType": workload.kind.value,
         "clusterId": workload.cluster,
         "network": workload.network,
+        "locality": {key: value for key, value in asdict(workload.locality).items() if value},
         "sameNode": workload.same_node.value,
         "forwards": workload.forwards,
         "status": "Healthy" if workload.healthy else "Draining" if workload.draining else "Unhealthy",
@@ -47,24 +55,61 @@ def _workload(workload: Workload) -> dict[str, Any]:
     }
 
 
-def _service(service: Service, endpoints: tuple[Workload, ...]) -> dict[str, Any]:
+def _service(service: Service, endpoints: tuple[Workload, ...], network: str) -> dict[str, Any]:
     return {
         "name": service.name,
         "namespace": service.namespace,
         "hostname": service.hostname,
-        "vips": [str(ip) for ip in service.addresses],
+        "vips": [_at(ip, network) for ip in service.addresses],
         "ports": {str(port.service): port.target for port in service.ports},
-        "loadBalancer": service.load_balancing.name,
-        "endpoints": [endpoint.uid for endpoint in endpoints],
+        **_balancer(service),
+        **_waypoint(service.waypoint, network),
+        "endpoints": {each.uid: _endpoint(each, service) for each in endpoints},
+        "subjectAltNames": list(service.subject_alt_names),
+        "ipFamilies": _FAMILIES.get(service.ip_families),
     }
+
+
+def _endpoint(workload: Workload, service: Service) -> dict[str, Any]:
+    return {
+        "workloadUid": workload.uid,
+        "service": str(service.key),
+        "port": {str(port.service): port.target for port in workload.services[service.key]},
+        "status": "Healthy" if workload.healthy else "Draining" if workload.draining else "Unhealthy",
+    }
+
+
+def _balancer(service: Service) -> dict[str, Any]:
+    if service.load_balancing is LoadBalancing.STANDARD and not service.include_unhealthy:
+        return {}
+    shown = {
+        "mode": service.load_balancing.name.capitalize(),
+        "routingPreferences": [scope.name.capitalize() for scope in service.routing_preference],
+        "healthPolicy": "AllowAll" if service.include_unhealthy else "OnlyHealthy",
+    }
+    return {"loadBalancer": shown}
+
+
+def _waypoint(waypoint: Waypoint | None, network: str) -> dict[str, Any]:
+    if waypoint is None:
+        return {}
+    where = str(waypoint.service) if waypoint.service else ""
+    if waypoint.address is not None:
+        where = _at(waypoint.address, network)
+    return {"waypoint": {"destination": where, "hboneMtlsPort": waypoint.hbone_port}}
+
+
+def _at(ip: IPAddress, network: str) -> str:
+    """As ztunnel writes the address of a network."""
+    return f"{network}/{ip}"
 
 
 def _policy(policy: Policy) -> dict[str, Any]:
     return {
         "name": policy.name,
         "namespace": policy.namespace,
-        "scope": policy.scope.name,
-        "action": policy.action.name,
+        "scope": policy.scope.name.title().replace("_", ""),
+        "action": policy.action.name.capitalize(),
         "dryRun": policy.dry_run,
         "rules": [[[_match(match) for match in clause] for clause in rule] for rule in policy.rules],
     }
@@ -73,9 +118,17 @@ def _policy(policy: Policy) -> dict[str, Any]:
 def _match(match: Match) -> dict[str, Any]:
     """The fields that a match has; the others are left out."""
     named = {name: getattr(match, name) for name in Match.__dataclass_fields__}
-    return {name: [_text(value) for value in values] for name, values in named.items() if values}
+    return {_camel(name): [_value(value) for value in values] for name, values in named.items() if values}
 
 
-def _text(value: object) -> str:
-    kind = getattr(value, "kind", None)
-    return f"{kind.value}:{value.text}" if kind is not None else str(value)  # type: ignore[attr-defined]
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
+def _value(value: object) -> Any:
+    if isinstance(value, StringMatch):
+        return {value.kind.value.capitalize(): {} if value.kind is MatchKind.PRESENCE else value.text}
+    if isinstance(value, ServiceAccountMatch):
+        return {"namespace": value.namespace, "serviceAccount": value.service_account}
+    return value if isinstance(value, int) else str(value)
