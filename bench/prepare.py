@@ -16,7 +16,7 @@ from bench import configuration
 from bench.contestants import ENVOY_PORTS, PROXIED, SERVERS
 from ztunnel.demo.operate import Laboratory
 from ztunnel.identity import csr
-from ztunnel.identity.sign import Authority
+from ztunnel.identity.sign import open_authority
 from ztunnel.model.identity import SpiffeId
 
 CERTIFICATE_SECONDS = 86_400.0  # as ztunnel's
@@ -62,7 +62,7 @@ def widen_ports(laboratory: Laboratory, pod: str) -> None:
 
 def certify(directory: Path) -> None:
     """The files that the Envoys' configuration names, of the same kind as ztunnel's certificates."""
-    authority = Authority.open(directory / "ca")
+    authority = open_authority(directory / "ca")
     ends: dict[str, SpiffeId] = {
         "client": configuration.CLIENT_IDENTITY,
         "server": configuration.SERVER_IDENTITY,

@@ -61,6 +61,8 @@ class Settings:
             mesh is.
         termination_deadline_seconds: how long connections may go on once we have to stop.
         manifests: a folder of manifests, of which a control plane of our own in this process makes the mesh.
+        root_ca_dir: a folder with the operator's CA, as Istio's `cacerts`; None for one of our own, which is
+            kept in `state_dir`.
         state_dir: what has to survive a restart: the key of our own authority.
         pins: where our programs and maps are pinned; None is `/sys/fs/bpf/ztunnel/<node>`.
         load_programs: compile and load our programs where those that are pinned are not current; without,
@@ -109,6 +111,7 @@ class Settings:
     log_level: str = _setting("LOG_LEVEL RUST_LOG", values.levels, "info")
     access_log: bool = _setting("ZTUNNEL_ACCESS_LOG", values.flag, True)
     manifests: Path | None = _setting("ZTUNNEL_MANIFESTS", values.maybe_path, None)
+    root_ca_dir: Path | None = _setting("ROOT_CA_DIR", values.maybe_path, None)
     state_dir: Path = _setting("ZTUNNEL_STATE_DIR", values.path, Path("/var/lib/ztunnel"))
     cache_dir: Path = _setting("ZTUNNEL_CACHE_DIR", values.path, Path("/var/cache/ztunnel"))
     pins: Path | None = _setting("ZTUNNEL_PINS", values.maybe_path, None)

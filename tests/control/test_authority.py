@@ -8,7 +8,7 @@ from ztunnel.control.authority import NodeCertificates
 from ztunnel.control.serve import Server
 from ztunnel.errors import NoCertificate
 from ztunnel.identity import csr
-from ztunnel.identity.sign import Authority
+from ztunnel.identity.sign import open_authority
 from ztunnel.model.identity import SpiffeId
 from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.xds.snapshot import Snapshot, take
@@ -66,7 +66,7 @@ async def test_an_identity_counts_from_the_snapshot_that_brings_it_to_the_one_th
 
 async def test_the_meshs_own_authority_signs(tmp_path):
     now = datetime.now(UTC)
-    source = NodeCertificates(Authority.open(tmp_path / "ca"), Server(snapshot()), "n1", lambda: now)
+    source = NodeCertificates(open_authority(tmp_path / "ca"), Server(snapshot()), "n1", lambda: now)
     leaf, roots = await source.create(csr.create(WEB).csr_pem, WEB, 3600)
     assert "BEGIN CERTIFICATE" in leaf
     assert "BEGIN CERTIFICATE" in roots

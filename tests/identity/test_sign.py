@@ -17,14 +17,15 @@ from tests.identity import builders
 from tests.identity.builders import ALICE, BOB, NOW, PEM, new_key, pem_of
 from ztunnel.errors import ConfigError, PeerError
 from ztunnel.identity import csr, template
+from ztunnel.identity.authority import Authority
 from ztunnel.identity.issued import accept
-from ztunnel.identity.sign import CERT_FILE, KEY_FILE, Authority
+from ztunnel.identity.sign import CERT_FILE, KEY_FILE, open_authority
 
 HOUSE = Path(__file__).parents[2]
-OPEN = "import sys, pathlib; from ztunnel.identity.sign import Authority; "
+OPEN = "import sys, pathlib; from ztunnel.identity.sign import open_authority; "
 REPORT = OPEN + (
     "from ztunnel.errors import ConfigError\n"
-    "try: print(Authority.open(pathlib.Path(sys.argv[1])).roots_pem)\n"
+    "try: print(open_authority(pathlib.Path(sys.argv[1])).roots_pem)\n"
     "except ConfigError as error: print('fault:', error)"
 )
 
@@ -39,36 +40,36 @@ def mode_of(path: Path) -> int:
 
 
 def test_the_first_start_makes_a_root_that_others_cannot_read(home: Path) -> None:
-    Authority.open(home, NOW)
+    open_authority(home, NOW)
     assert sorted(os.listdir(home)) == [CERT_FILE, KEY_FILE]
     assert mode_of(home) == 0o700
     assert mode_of(home / KEY_FILE) == 0o600
 
 
 def test_the_next_start_keeps_the_root(home: Path) -> None:
-    first = Authority.open(home, NOW)
-    again = Authority.open(home, NOW + timedelta(days=1))
+    first = open_authority(home, NOW)
+    again = open_authority(home, NOW + timedelta(days=1))
     assert again.roots_pem == first.roots_pem == (home / CERT_FILE).read_text()
     assert again.not_after == first.not_after
 
 
 def test_a_root_in_a_directory_that_cannot_be_written_is_read(home: Path) -> None:
-    first = Authority.open(home, NOW)
+    first = open_authority(home, NOW)
     home.chmod(0o500)
-    assert Authority.open(home, NOW).roots_pem == first.roots_pem
+    assert open_authority(home, NOW).roots_pem == first.roots_pem
 
 
 def test_the_present_is_the_machine_s_where_none_is_given(home: Path) -> None:
-    authority = Authority.open(home)
+    authority = open_authority(home)
     assert authority.sign(csr.create(ALICE).csr_pem, ALICE, 60, authority.not_after - timedelta(days=3649))
 
 
 def test_a_start_that_was_cut_short_is_finished_by_the_next(home: Path) -> None:
-    Authority.open(home, NOW)
+    open_authority(home, NOW)
     key = (home / KEY_FILE).read_bytes()
     (home / CERT_FILE).unlink()
     (home / f"{CERT_FILE}.new").write_text("half a certi")
-    authority = Authority.open(home, NOW)
+    authority = open_authority(home, NOW)
     assert (home / KEY_FILE).read_bytes() == key
     assert authority.sign(csr.create(ALICE).csr_pem, ALICE, 60, NOW)
     assert sorted(os.listdir(home)) == [CERT_FILE, KEY_FILE]
@@ -83,12 +84,12 @@ def test_several_processes_that_start_at_once_agree_on_one_root(home: Path) -> N
 
 
 def test_further_roots_are_given_out_and_the_first_signs(home: Path) -> None:
-    first = Authority.open(home, NOW)
+    first = open_authority(home, NOW)
     other = builders.Authority.root("old")
     with (home / CERT_FILE).open("a") as file:
         file.write(other.pem)
     request = csr.create(ALICE)
-    answer = Authority.open(home, NOW).sign(request.csr_pem, ALICE, 60, NOW)
+    answer = open_authority(home, NOW).sign(request.csr_pem, ALICE, 60, NOW)
     assert answer[-1] == first.roots_pem + other.pem
     assert accept(answer, ALICE, request, NOW)
 
@@ -99,7 +100,7 @@ def test_an_operator_s_own_rsa_root_signs(home: Path) -> None:
     write(home / KEY_FILE, pem_of(key), 0o600)
     write(home / CERT_FILE, template.root(key, NOW).public_bytes(PEM).decode(), 0o644)
     request = csr.create(ALICE)
-    assert accept(Authority.open(home, NOW).sign(request.csr_pem, ALICE, 60, NOW), ALICE, request, NOW)
+    assert accept(open_authority(home, NOW).sign(request.csr_pem, ALICE, 60, NOW), ALICE, request, NOW)
 
 
 # --- faults of the operator --------------------------------------------------------------
@@ -153,7 +154,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a leaf in place of the root": (
         lambda home: write(
             home / CERT_FILE,
-            Authority.open(home, NOW).sign(csr.create(ALICE).csr_pem, ALICE, 60, NOW)[0],
+            open_authority(home, NOW).sign(csr.create(ALICE).csr_pem, ALICE, 60, NOW)[0],
             0o644,
         ),
         CERT_FILE,
@@ -171,36 +172,36 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
 def test_the_operator_is_told_of(
     home: Path, spoil: Callable[[Path], object], name: str, message: str
 ) -> None:
-    Authority.open(home, NOW)
+    open_authority(home, NOW)
     spoil(home)
     with pytest.raises(ConfigError, match=message) as refusal:
-        Authority.open(home, NOW)
+        open_authority(home, NOW)
     assert [Path(fault.file).name for fault in refusal.value.faults] == [name]
 
 
 @pytest.mark.root
 def test_a_key_that_belongs_to_another_user_is_told(home: Path) -> None:
-    Authority.open(home, NOW)
+    open_authority(home, NOW)
     os.chown(home / KEY_FILE, 65534, 65534)
     with pytest.raises(ConfigError, match=f"belongs to uid 65534.* chown 0 {home / KEY_FILE}"):
-        Authority.open(home, NOW)
+        open_authority(home, NOW)
 
 
 def test_faults_of_both_files_are_told_at_once(home: Path) -> None:
-    Authority.open(home, NOW)
+    open_authority(home, NOW)
     write(home / KEY_FILE, "x", 0o600)
     write(home / CERT_FILE, "x", 0o644)
     with pytest.raises(ConfigError) as refusal:
-        Authority.open(home, NOW)
+        open_authority(home, NOW)
     assert [Path(fault.file).name for fault in refusal.value.faults] == [KEY_FILE, CERT_FILE]
 
 
 @pytest.mark.parametrize(("days", "message"), [(3651, "the root expired at"), (-1, "set the clock")])
 def test_a_root_outside_its_time_is_refused(home: Path, days: int, message: str) -> None:
-    authority = Authority.open(home, NOW)
+    authority = open_authority(home, NOW)
     then = NOW + timedelta(days=days)
     with pytest.raises(ConfigError, match=message) as refusal:
-        Authority.open(home, then)
+        open_authority(home, then)
     assert refusal.value.faults[0].file == str(home / CERT_FILE)
     with pytest.raises(ConfigError, match=message):
         authority.sign(csr.create(ALICE).csr_pem, ALICE, 60, then)
@@ -210,7 +211,7 @@ def test_a_file_where_the_directory_should_be_is_told(home: Path) -> None:
     home.parent.mkdir()
     home.write_text("")
     with pytest.raises(ConfigError, match="File exists"):
-        Authority.open(home, NOW)
+        open_authority(home, NOW)
 
 
 @pytest.mark.root
@@ -237,7 +238,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path) -> 
 
 @pytest.fixture
 def authority(home: Path) -> Authority:
-    return Authority.open(home, NOW)
+    return open_authority(home, NOW)
 
 
 def test_what_is_signed_is_what_a_node_accepts(authority: Authority) -> None:

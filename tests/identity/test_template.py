@@ -13,13 +13,19 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.identity.builders import ALICE, NOW, Authority, key_usage, new_key, uri
 from ztunnel.errors import PeerError
 from ztunnel.identity import csr, template
+from ztunnel.identity.template import SigningKey
 
 DAY_SECONDS = 86_400.0
 
 
+def issuer(key: SigningKey, certificate: x509.Certificate) -> template.Issuer:
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return template.Issuer(key, certificate, begin, end)
+
+
 def leaf(root: Authority, ttl_seconds: float = DAY_SECONDS) -> x509.Certificate:
     asked = csr.parse(csr.create(ALICE).csr_pem)
-    return template.leaf(asked, ttl_seconds, (root.key, root.certificate), NOW)
+    return template.leaf(asked, ttl_seconds, issuer(root.key, root.certificate), NOW)
 
 
 def value_of(
@@ -70,7 +76,8 @@ def test_a_leaf_does_not_begin_before_its_root() -> None:
     root = template.root(key, NOW + timedelta(minutes=1))
     asked = csr.parse(csr.create(ALICE).csr_pem)
     assert (
-        template.leaf(asked, DAY_SECONDS, (key, root), NOW).not_valid_before_utc == root.not_valid_before_utc
+        template.leaf(asked, DAY_SECONDS, issuer(key, root), NOW).not_valid_before_utc
+        == root.not_valid_before_utc
     )
 
 
@@ -102,6 +109,6 @@ def test_a_root_without_a_key_identifier_is_named_by_its_key() -> None:
     bare = x509.CertificateBuilder(name, name, key.public_key(), 7, NOW, NOW + timedelta(days=1))
     bare = bare.add_extension(x509.BasicConstraints(True, None), True)
     root = bare.sign(key, hashes.SHA256())
-    made = template.leaf(csr.parse(csr.create(ALICE).csr_pem), 60, (key, root), NOW)
+    made = template.leaf(csr.parse(csr.create(ALICE).csr_pem), 60, issuer(key, root), NOW)
     by_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
     assert value_of(made, x509.AuthorityKeyIdentifier)[0] == by_key

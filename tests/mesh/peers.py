@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives import serialization
 from tests.identity import builders
 from tests.mesh.lab import Mesh
 from ztunnel.identity import csr
-from ztunnel.identity.sign import Authority
+from ztunnel.identity.authority import Authority
+from ztunnel.identity.sign import open_authority
 from ztunnel.model.identity import SpiffeId, parse_spiffe_id
 
 DAY_SECONDS = 86_400.0
@@ -56,7 +57,7 @@ class Paper:
 def authority(mesh: Mesh) -> Authority:
     """The laboratory's own."""
     [key] = mesh.laboratory.names.directory.rglob("root-key.pem")
-    return Authority.open(key.parent)
+    return open_authority(key.parent)
 
 
 def issue(signer: Authority, identity: str, seconds: float = DAY_SECONDS, age: float = 0.0) -> Paper:
@@ -64,14 +65,14 @@ def issue(signer: Authority, identity: str, seconds: float = DAY_SECONDS, age: f
     who: SpiffeId = parse_spiffe_id(identity)
     made = csr.create(who)
     now = datetime.fromtimestamp(time.time() - age, UTC)
-    leaf, roots = signer.sign(made.csr_pem, who, seconds, now)
-    return Paper(made.key_pem, leaf, roots)
+    *chain, roots = signer.sign(made.csr_pem, who, seconds, now)
+    return Paper(made.key_pem, "".join(chain), roots)
 
 
 def strange(mesh: Mesh, leaf: builders.Leaf, root: builders.Authority | None = None) -> Paper:
     """A leaf of tests/identity, signed by the laboratory's root unless another one is given."""
     signer = authority(mesh)
-    own = builders.Authority(key=signer._key, certificate=signer._root)
+    own = builders.Authority(key=signer.key, certificate=signer.certificate)
     signed = leaf.signed_by(root or own)
     pem = signed.public_bytes(serialization.Encoding.PEM).decode()
     return Paper(builders.pem_of(leaf.key), pem, signer.roots_pem)

@@ -11,6 +11,7 @@ from tests.inbound.parts import Signer
 from tests.run.parts import SETTINGS, built, served_by, until
 from ztunnel.control.serve import Server
 from ztunnel.errors import NoCertificate
+from ztunnel.identity.chain import parse_certificates
 from ztunnel.run.build import ControlPlane
 from ztunnel.run.dump import dump_node, dump_settings
 from ztunnel.state.delta import apply
@@ -41,7 +42,7 @@ async def test_certificates_are_shown_without_keys_and_with_the_reason_where_the
         name = identity("shop/web")
         node.certificates.want(name)
         assert dump_node(node)["certificates"] == [
-            {"identity": str(name), "state": "Initializing", "certChain": []}
+            {"identity": str(name), "state": "Initializing", "certChain": [], "caCert": []}
         ]
         signer.error = NoCertificate("not now")
         async with trio.open_nursery() as nursery:
@@ -56,5 +57,8 @@ async def test_certificates_are_shown_without_keys_and_with_the_reason_where_the
             nursery.cancel_scope.cancel()
         assert shown["state"] == "Available"
         assert shown["certChain"][0]["serialNumber"] == str(held.serial)
+        [root] = parse_certificates(held.roots_pem)
+        assert [one["serialNumber"] for one in shown["caCert"]] == [str(root.serial_number)]
+        assert shown["caCert"][0]["subject"] == root.subject.rfc4514_string()
         assert "PRIVATE" not in json.dumps(shown)
         assert "BEGIN" not in json.dumps(shown)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,14 @@ import trio
 
 from ztunnel.config import Settings, read_settings
 from ztunnel.control.authority import NodeCertificates
+from ztunnel.control.authority_report import AuthorityReport
 from ztunnel.control.report import ManifestReport
 from ztunnel.control.serve import Server
 from ztunnel.control.settings import mesh_settings
 from ztunnel.control.watch import FolderWatch
 from ztunnel.errors import ConfigError, Fault, Unsupported
-from ztunnel.identity.sign import Authority
+from ztunnel.identity.standing import StandingAuthority
+from ztunnel.identity.watch import AuthorityWatch
 from ztunnel.kernel.probe import require_root
 from ztunnel.run.build import ControlPlane
 from ztunnel.run.reporting import Reporting, now
@@ -104,7 +105,22 @@ async def _control(nursery: trio.Nursery, settings: Settings, reporting: Reporti
     await nursery.start(watch.run)
     if not watch.inventory.objects and watch.faults:
         raise ConfigError(*watch.faults)
-    authority = await trio.to_thread.run_sync(partial(Authority.open, settings.state_dir / "ca"))
+    authority = await _authority(nursery, settings, reporting)
     await nursery.start(server.run)
     certificates = NodeCertificates(authority, server, settings.node, now)
     return ControlPlane(server.open_session, certificates, report.dump)
+
+
+async def _authority(nursery: trio.Nursery, settings: Settings, reporting: Reporting) -> StandingAuthority:
+    """What signs, watched in `nursery`: the operator's where ROOT_CA_DIR names it, else one of our own."""
+    report = AuthorityReport(reporting.log.scoped("ca"), reporting.readiness, now)
+    report.register(reporting.figures)
+    watch = AuthorityWatch(
+        settings.root_ca_dir or settings.state_dir / "ca",
+        settings.trust_domain,
+        now,
+        lambda: report.observe(watch.authority.current, watch.faults),
+        make=settings.root_ca_dir is None,
+    )
+    await nursery.start(watch.run)
+    return watch.authority

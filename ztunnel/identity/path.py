@@ -147,32 +147,35 @@ def _check_name(identity: SpiffeId, constraints: x509.NameConstraints) -> None:
     names = [*(constraints.permitted_subtrees or ()), *(constraints.excluded_subtrees or ())]
     if any(isinstance(name, x509.DirectoryName) for name in names):
         raise PeerError("a CA on it is constrained to subjects, which is not judged here")
-    if any(_covers(name, identity) for name in constraints.excluded_subtrees or ()):
+    if any(covers(name, identity.trust_domain) for name in constraints.excluded_subtrees or ()):
         raise PeerError(f"a CA on it may not vouch for {identity.trust_domain} (name constraints)")
     permitted = [
         name
         for name in constraints.permitted_subtrees or ()
         if isinstance(name, x509.UniformResourceIdentifier)
     ]
-    if permitted and not any(_covers(name, identity) for name in permitted):
+    if permitted and not any(covers(name, identity.trust_domain) for name in permitted):
         raise PeerError(f"a CA on it may not vouch for {identity.trust_domain} (name constraints)")
 
 
-def _covers(name: x509.GeneralName, identity: SpiffeId) -> bool:
+def covers(name: x509.GeneralName, trust_domain: str) -> bool:
     """A host covers itself, one with a dot in front all below it (RFC 5280 section 4.2.1.10). The host of a
     SPIFFE ID is its trust domain."""
     if not isinstance(name, x509.UniformResourceIdentifier):
         return False
-    host, domain = name.value.lower(), identity.trust_domain.lower()
+    host, domain = name.value.lower(), trust_domain.lower()
     return domain.endswith(host) if host.startswith(".") else domain == host
 
 
-def _check_signature(authority: x509.Certificate, below: x509.Certificate) -> None:
-    key = authority.public_key()
-    strong = (isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES)) or (
+def is_strong(key: object) -> bool:
+    """Whether a CA's key is one whose signatures are believed: EC on a NIST curve, RSA of 2048 bits."""
+    return (isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES)) or (
         isinstance(key, rsa.RSAPublicKey) and key.key_size in _RSA_BITS
     )
-    if not strong or not isinstance(below.signature_hash_algorithm, _HASHES):
+
+
+def _check_signature(authority: x509.Certificate, below: x509.Certificate) -> None:
+    if not is_strong(authority.public_key()) or not isinstance(below.signature_hash_algorithm, _HASHES):
         raise PeerError("a signature on it is weak")
     try:
         below.verify_directly_issued_by(authority)

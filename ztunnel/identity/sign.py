@@ -1,14 +1,16 @@
-"""The mesh's own certificate authority: a root key and certificate in a directory, and leafs signed by it.
+"""The mesh's own certificate authority in a folder: opened, made where there is none, read again later.
 
 | file | mode | holds |
 |---|---|---|
-| `root-key.pem` | 0600 | the private key of the first certificate in `root-cert.pem`: PKCS#8, EC or RSA |
-| `root-cert.pem` | 0644 | the root that signs; after it, if the operator adds any, others to trust as well |
+| `root-key.pem` | 0600 | the private key of one of the certificates in `root-cert.pem`: PKCS#8, EC or RSA |
+| `root-cert.pem` | 0644 | the root that signs, and others to trust as well, in any order |
 
-The directory (0700) and both files are made at the first start and kept from then on. The key comes
-first, under a lock on the directory, each file by way of a temporary one, fsync and rename: a start that was
-cut short leaves nothing or a key alone, and the next one finishes the work. Where both stand, they are read
-without a lock.
+The folder (0700) and both files are made at the first start and kept from then on. The key comes first, under
+a lock on the folder, each file by way of a temporary one, fsync and rename: a start that was cut short leaves
+nothing or a key alone, and the next one finishes the work. Where both stand, they are read without a lock.
+
+A folder with `ca-cert.pem` or `tls.crt` in it holds an authority of the operator's (`plugged_in`). There
+nothing is ever made.
 """
 
 from __future__ import annotations
@@ -20,148 +22,121 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
-from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from ztunnel.errors import ConfigError, Fault, PeerError
-from ztunnel.identity import csr, template
-from ztunnel.identity.chain import parse_certificates
-from ztunnel.identity.san import MALFORMED
-from ztunnel.identity.template import SigningKey
-from ztunnel.model.identity import SpiffeId
+from ztunnel.errors import ConfigError, Fault
+from ztunnel.identity import template
+from ztunnel.identity.authority import Authority, read_authority
+from ztunnel.identity.plugged_in import NAMES, Text, Texts, assemble, is_plugged_in, read_key
 
 KEY_FILE = "root-key.pem"
 CERT_FILE = "root-cert.pem"
 
+TRUST_DOMAIN = "cluster.local"
+
 _PEM = serialization.Encoding.PEM
 _AFRESH = "put back the one that belongs there, or remove both files to start with a new root"
+_MAX_BYTES = 1 << 20
+_VOLUME = "..data"
+"""What a Secret or ConfigMap that Kubernetes mounts has in it: modes there are the pod's `defaultMode`, and
+who else is in the container is the pod's business."""
 
 
-class Authority:
-    """Signs for the mesh. Made by `open`; holds the root key in memory from then on."""
+class Stamp(NamedTuple):
+    """What says whether a file is another one than before."""
 
-    def __init__(self, key: SigningKey, roots: list[x509.Certificate], cert_path: Path) -> None:
-        self._key = key
-        self._root = roots[0]
-        self._cert_path = cert_path
-        self.roots_pem = "".join(root.public_bytes(_PEM).decode() for root in roots)
-
-    @classmethod
-    def open(cls, directory: Path, now: datetime | None = None) -> Authority:
-        """Read the root in `directory`, or make one.
-
-        Waits for the disk, and for another process that is making one: before the loop runs, or in a thread.
-
-        Args:
-            now: the present by default.
-
-        Raises:
-            ConfigError: the directory or a file in it cannot be used; says which one, why, and what fixes it.
-        """
-        now = now or datetime.now(UTC)
-        with _disk_faults(directory):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_directory(directory)
-            if not (directory / CERT_FILE).exists():
-                _make(directory, now)
-        authority = _load(directory)
-        authority._check_validity(now)
-        return authority
-
-    @property
-    def not_after(self) -> datetime:
-        """When the root expires, and with it every leaf."""
-        return self._root.not_valid_after_utc
-
-    def sign(self, csr_pem: str, identity: SpiffeId, ttl_seconds: float, now: datetime) -> list[str]:
-        """Sign a request for exactly `identity`, which the caller knows the requester may have.
-
-        Returns:
-            PEM texts: the leaf, then the bundle of roots.
-
-        Raises:
-            PeerError: the request is malformed, for somebody else, or does not prove possession of its key.
-            ConfigError: the root has expired since it was opened.
-        """
-        self._check_validity(now)
-        asked = csr.parse(csr_pem)
-        if asked.identity != identity:
-            raise PeerError(f"the signing request is for {asked.identity}, the requester is {identity}")
-        leaf = template.leaf(asked, ttl_seconds, (self._key, self._root), now)
-        return [leaf.public_bytes(_PEM).decode(), self.roots_pem]
-
-    def _check_validity(self, now: datetime) -> None:
-        begin, end = self._root.not_valid_before_utc, self._root.not_valid_after_utc
-        if now < begin:
-            raise _fault(
-                self._cert_path, f"the root is not valid before {begin}; here it is {now}: set the clock"
-            )
-        if now >= end:
-            raise _fault(
-                self._cert_path, f"the root expired at {end}: remove it and {KEY_FILE} for a new root"
-            )
+    inode: int
+    size_bytes: int
+    changed_ns: int
 
 
-def _load(directory: Path) -> Authority:
-    """Both files, each fault of each at once."""
+def open_authority(
+    directory: Path, now: datetime | None = None, trust_domain: str = TRUST_DOMAIN
+) -> Authority:
+    """Read the authority in `directory`, or make a root.
+
+    Waits for the disk, and for another process that is making one: before the loop runs, or in a thread.
+
+    Args:
+        now: the present by default.
+        trust_domain: whose identities it is to sign.
+
+    Raises:
+        ConfigError: the directory or a file in it cannot be used; says which one, why, and what fixes it.
+    """
+    now = now or datetime.now(UTC)
+    with _disk_faults(directory):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_directory(directory)
+        if not is_plugged_in(os.listdir(directory)) and not (directory / CERT_FILE).exists():
+            _make(directory, now)
+    return load_authority(directory, now, trust_domain)
+
+
+def load_authority(directory: Path, now: datetime, trust_domain: str) -> Authority:
+    """Read the authority that is in `directory`.
+
+    Raises:
+        ConfigError: as `open_authority`, and where there is none.
+    """
+    with _disk_faults(directory):
+        names = os.listdir(directory)
+    if not is_plugged_in(names) and not {KEY_FILE, CERT_FILE} & set(names):
+        raise _fault(directory, "no certificate authority is in it: ca-cert.pem, ca-key.pem, root-cert.pem")
+    if not is_plugged_in(names):
+        texts = _own_texts(directory)
+    else:
+        mounted = _VOLUME in names
+        found = {name: _read(directory / name, mounted) for name in NAMES if name in names}
+        texts = assemble(found, lambda name: str(directory / name))
+    return read_authority(texts, trust_domain, now)
+
+
+def stamp_authority(directory: Path) -> dict[str, Stamp]:
+    """How the files stand that an authority can be of; those that are not there are left out."""
+    found: dict[str, Stamp] = {}
+    for name in NAMES | {KEY_FILE}:
+        with suppress(OSError):
+            status = (directory / name).stat()
+            found[name] = Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
+    return found
+
+
+def _own_texts(directory: Path) -> Texts:
+    """Both files of our own, each fault of each at once."""
     faults: list[Fault] = []
-    key: SigningKey | None = None
-    roots: list[x509.Certificate] = []
-    try:
-        key = _read_key(directory / KEY_FILE)
-    except ConfigError as error:
-        faults.extend(error.faults)
-    try:
-        roots = _read_roots(directory / CERT_FILE)
-    except ConfigError as error:
-        faults.extend(error.faults)
-    if key is None or not roots:
+    found: dict[str, bytes] = {}
+    for name, other in ((KEY_FILE, CERT_FILE), (CERT_FILE, KEY_FILE)):
+        try:
+            found[name] = _read(directory / name)
+        except ConfigError as error:
+            missing = isinstance(error.__cause__, FileNotFoundError)
+            message = f"missing, while {other} is there: {_AFRESH}"
+            faults += _fault(directory / name, message).faults if missing else error.faults
+    if faults:
         raise ConfigError(*faults)
-    if roots[0].public_key() != key.public_key():
-        raise _fault(directory / KEY_FILE, f"not the key of the first certificate in {CERT_FILE}: {_AFRESH}")
-    return Authority(key, roots, directory / CERT_FILE)
+    key, roots = (Text(str(directory / name), found[name]) for name in (KEY_FILE, CERT_FILE))
+    return Texts(key, roots, fix=_AFRESH)
 
 
-def _read_key(path: Path) -> SigningKey:
-    try:
-        with _disk_faults(path), path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            text = file.read()
-    except ConfigError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            raise _fault(path, f"missing, while {CERT_FILE} is there: {_AFRESH}") from error
-        raise
+def _read(path: Path, mounted: bool = False) -> bytes:
+    with _disk_faults(path), path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        text = file.read(_MAX_BYTES + 1)
+    if len(text) > _MAX_BYTES:
+        raise _fault(path, f"larger than {_MAX_BYTES} bytes: not the files of an authority")
+    if mounted or "key" not in path.name:
+        return text
     if status.st_mode & 0o077:
         raise _fault(
             path, f"mode {stat.S_IMODE(status.st_mode):04o} lets others read the key: chmod 600 {path}"
         )
     if status.st_uid not in (0, os.geteuid()):
         raise _fault(path, f"belongs to uid {status.st_uid}, who may change it: chown {os.geteuid()} {path}")
-    try:
-        key = serialization.load_pem_private_key(text, None)
-    except MALFORMED as error:
-        raise _fault(path, f"not a private key in PEM without a password ({error}): {_AFRESH}") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise _fault(path, f"neither an EC nor an RSA key: {_AFRESH}")
-    return key
-
-
-def _read_roots(path: Path) -> list[x509.Certificate]:
-    with _disk_faults(path):
-        text = path.read_bytes()
-    try:
-        roots = parse_certificates(text.decode("ascii", "replace"))
-        constraints = roots[0].extensions.get_extension_for_class(x509.BasicConstraints).value
-        roots[0].public_key()
-    except PeerError as error:
-        raise _fault(path, f"{error}: {_AFRESH}") from error
-    except (x509.ExtensionNotFound, *MALFORMED) as error:
-        raise _fault(path, f"its first certificate is not a CA's ({error}): {_AFRESH}") from error
-    if not constraints.ca:
-        raise _fault(path, f"its first certificate is not a CA's: {_AFRESH}")
-    return roots
+    return text
 
 
 def _make(directory: Path, now: datetime) -> None:
@@ -171,12 +146,12 @@ def _make(directory: Path, now: datetime) -> None:
             return
         key_path = directory / KEY_FILE
         if key_path.exists():  # the start before this one was cut short between the two
-            key = _read_key(key_path)
+            key = read_key(Text(str(key_path), _read(key_path)), _AFRESH)
         else:
             key = ec.generate_private_key(ec.SECP256R1())
             pem = key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-            _write(key_path, pem, 0o600)
-        _write(directory / CERT_FILE, template.root(key, now).public_bytes(_PEM), 0o644)
+            write_whole(key_path, pem, 0o600)
+        write_whole(directory / CERT_FILE, template.root(key, now).public_bytes(_PEM), 0o644)
 
 
 @contextmanager
@@ -191,7 +166,7 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
+def write_whole(path: Path, content: bytes, mode: int) -> None:
     """All of `content` under `path`'s name, or nothing. With the lock held, the temporary name is ours."""
     temporary = path.with_name(path.name + ".new")
     temporary.unlink(missing_ok=True)
@@ -209,8 +184,9 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 
 
 def _check_directory(directory: Path) -> None:
-    mode = stat.S_IMODE(directory.stat().st_mode)
-    if mode & 0o022:
+    status = directory.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o022 and not (directory / _VOLUME).exists():
         raise _fault(directory, f"mode {mode:04o} lets others replace the root key: chmod 700 {directory}")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ztunnel import __version__
 from ztunnel.config import Settings
+from ztunnel.identity.chain import parse_certificates
 from ztunnel.identity.renewal import Expiry
 from ztunnel.model.identity import SpiffeId
 from ztunnel.run.build import Node
@@ -24,7 +25,7 @@ def dump_node(node: Node) -> dict[str, Any]:
         {
             "identity": str(each.identity),
             "state": _state(node, each),
-            "certChain": _chain(node, each.identity),
+            **_chains(node, each.identity),
         }
         for each in node.certificates.expiring()
     ]
@@ -116,14 +117,21 @@ def _state(node: Node, expiry: Expiry) -> str:
     return f"Unavailable: {expiry.cause}" if expiry.cause else "Initializing"
 
 
-def _chain(node: Node, identity: SpiffeId) -> list[dict[str, str]]:
+def _chains(node: Node, identity: SpiffeId) -> dict[str, list[dict[str, str]]]:
+    """The leaf with its intermediates, and the roots that it came with: what a change of roots is followed
+    by."""
     held = node.certificates.current(identity)
-    if held is None:
-        return []
+    chain, roots = (held.chain_pem, held.roots_pem) if held is not None else ("", "")
+    return {"certChain": _certificates(chain), "caCert": _certificates(roots)}
+
+
+def _certificates(pem: str) -> list[dict[str, str]]:
     return [
         {
-            "serialNumber": str(held.serial),
-            "validFrom": held.not_before.isoformat(),
-            "expirationTime": held.not_after.isoformat(),
+            "serialNumber": str(one.serial_number),
+            "validFrom": one.not_valid_before_utc.isoformat(),
+            "expirationTime": one.not_valid_after_utc.isoformat(),
+            "subject": one.subject.rfc4514_string(),
         }
+        for one in (parse_certificates(pem) if pem else ())
     ]

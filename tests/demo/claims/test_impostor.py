@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ztunnel.identity import csr
-from ztunnel.identity.sign import Authority
+from ztunnel.identity.sign import open_authority
 from ztunnel.model.identity import SpiffeId
 
 
@@ -19,7 +19,7 @@ def impostor(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     identity = SpiffeId("cluster.local", "shop", "orders")
     request = csr.create(identity)
     now = datetime.now(UTC)
-    chain = Authority.open(tmp_path / "ca").sign(request.csr_pem, identity, 60.0, now)
+    chain = open_authority(tmp_path / "ca").sign(request.csr_pem, identity, 60.0, now)
     (tmp_path / "chain.pem").write_text("".join(chain))
     (tmp_path / "key.pem").write_text(request.key_pem)
     command = [sys.executable, "-S", "-m", "ztunnel.demo.claims.impostor", "0", str(tmp_path)]

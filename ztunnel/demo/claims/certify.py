@@ -8,7 +8,7 @@ from pathlib import Path
 from ztunnel.demo.claims.shop import NAMESPACE, Shop
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.identity import csr
-from ztunnel.identity.sign import CERT_FILE, Authority
+from ztunnel.identity.sign import CERT_FILE, open_authority
 from ztunnel.model.identity import SpiffeId
 
 CHAIN_FILE, KEY_FILE = "chain.pem", "key.pem"
@@ -31,6 +31,6 @@ def certify(shop: Shop, directory: Path, identity: SpiffeId) -> None:
         raise LaboratoryFailed(f"no root certificate in {place}")
     now = datetime.now(UTC)
     request = csr.create(identity)
-    chain = Authority.open(place, now).sign(request.csr_pem, identity, _TTL_SECONDS, now)
+    chain = open_authority(place, now).sign(request.csr_pem, identity, _TTL_SECONDS, now)
     (directory / CHAIN_FILE).write_text("".join(chain))
     (directory / KEY_FILE).write_text(request.key_pem)
