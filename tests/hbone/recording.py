@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from ztunnel.hbone.connection import H2Connection
 from ztunnel.hbone.fields import Fields, push_fields
-from ztunnel.hbone.frame import (
+from ztunnel.hbone.limits import Limits, Role
+from ztunnel.hbone.standing import Standing
+from ztunnel.hbone.stream import Stream
+from ztunnel.http2.frame import (
     ACK,
     DEFAULT_FRAME_BYTES,
     END_STREAM,
@@ -24,9 +27,6 @@ from ztunnel.hbone.frame import (
     push_settings,
     push_window_update,
 )
-from ztunnel.hbone.limits import Limits, Role
-from ztunnel.hbone.standing import Standing
-from ztunnel.hbone.stream import Stream
 
 CONNECT: Fields = ((b":method", b"CONNECT"), (b":authority", b"10.0.0.1:80"))
 OK: Fields = ((b":status", b"200"),)

@@ -6,7 +6,7 @@ import pytest
 
 from ztunnel.errors import PeerError
 from ztunnel.hbone.block import begin_block
-from ztunnel.hbone.frame import END_STREAM, PADDED, PRIORITY_FLAG, Code
+from ztunnel.http2.frame import END_STREAM, PADDED, PRIORITY_FLAG, Code
 
 
 @pytest.mark.parametrize(

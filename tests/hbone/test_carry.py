@@ -16,8 +16,8 @@ from ztunnel.flow.flow import Counts
 from ztunnel.flow.splice import close_with_reset
 from ztunnel.hbone.carry import Session
 from ztunnel.hbone.fields import push_fields
-from ztunnel.hbone.frame import Code, Frame, push_frame, push_headers, push_ping, push_reset
 from ztunnel.hbone.standing import CHURN, DEBT_POINTS, Standing
+from ztunnel.http2.frame import Code, Frame, push_frame, push_headers, push_ping, push_reset
 
 
 def test_a_call_goes_through_and_its_bytes_are_counted_at_both_ends(lab: Lab) -> None:

@@ -24,7 +24,10 @@ from tests.hbone.recording import (
 )
 from ztunnel.errors import PeerError
 from ztunnel.hbone.fields import Fields, push_fields
-from ztunnel.hbone.frame import (
+from ztunnel.hbone.limits import Limits, Role
+from ztunnel.hbone.settings import pull_settings
+from ztunnel.hbone.standing import HEADERS_WORK, UNSTARTED_POINTS, WORK_PER_ROUND, Standing
+from ztunnel.http2.frame import (
     END_HEADERS,
     END_STREAM,
     MAX_STREAM_ID,
@@ -40,9 +43,6 @@ from ztunnel.hbone.frame import (
     push_settings,
     push_window_update,
 )
-from ztunnel.hbone.limits import Limits, Role
-from ztunnel.hbone.settings import pull_settings
-from ztunnel.hbone.standing import HEADERS_WORK, UNSTARTED_POINTS, WORK_PER_ROUND, Standing
 
 
 def test_the_first_words_are_ztunnels_but_for_smaller_windows() -> None:

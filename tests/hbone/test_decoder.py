@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ztunnel.errors import PeerError
 from ztunnel.hbone.decoder import MAX_FIELDS, FieldReader
 from ztunnel.hbone.fields import push_fields
-from ztunnel.hbone.frame import Code
+from ztunnel.http2.frame import Code
 
 NAMES = st.sampled_from(
     [b":method", b":authority", b":status", b":path", b"baggage", b"x" * 200, b"forwarded", b"y" * 3000]

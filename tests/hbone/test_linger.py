@@ -10,8 +10,8 @@ from tests.flow.driving import read
 from tests.hbone.peers import Lab
 from ztunnel.errors import HandshakeFailed
 from ztunnel.flow.splice import close_with_reset
-from ztunnel.hbone.frame import Frame, push_frame
 from ztunnel.hbone.linger import Lingering
+from ztunnel.http2.frame import Frame, push_frame
 
 
 def test_h2_as_client_that_breaks_the_rules_is_told_why_and_gets_the_goaway(lab: Lab) -> None:

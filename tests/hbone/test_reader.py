@@ -18,8 +18,8 @@ from tests.hbone.recording import (
     split,
 )
 from ztunnel.errors import PeerError
-from ztunnel.hbone.frame import HEADER, PREFACE, Code, Frame, push_frame
 from ztunnel.hbone.limits import Limits, Role
+from ztunnel.http2.frame import HEADER, PREFACE, Code, Frame, push_frame
 
 
 def run(octets: list[bytes]) -> tuple[list[Event], bytes, int | None]:

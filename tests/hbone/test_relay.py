@@ -7,7 +7,7 @@ import socket
 from tests.hbone.peers import CONNECT, H2Peer, Lab
 from tests.hbone.recording import pull_frames
 from ztunnel.errors import Unreachable
-from ztunnel.hbone.frame import HEADER, Frame, push_ping
+from ztunnel.http2.frame import HEADER, Frame, push_ping
 
 
 def test_a_peer_that_never_reads_does_not_make_us_hold_more_than_a_bound(lab: Lab) -> None:

@@ -19,7 +19,8 @@ from tests.hbone.recording import (
     server,
 )
 from ztunnel.errors import PeerError
-from ztunnel.hbone.frame import (
+from ztunnel.hbone.limits import Limits
+from ztunnel.http2.frame import (
     DEFAULT_WINDOW,
     MAX_WINDOW,
     Code,
@@ -29,7 +30,6 @@ from ztunnel.hbone.frame import (
     push_settings,
     push_window_update,
 )
-from ztunnel.hbone.limits import Limits
 
 SMALL = Limits(stream_window_bytes=1000, session_window_bytes=100_000, open_streams=50, accept_streams=50)
 

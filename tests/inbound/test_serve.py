@@ -28,9 +28,9 @@ from ztunnel.flow.engine import Engine
 from ztunnel.flow.share import Shares
 from ztunnel.hbone.accept import FIRST_BYTE_SECONDS
 from ztunnel.hbone.carry import Session
-from ztunnel.hbone.frame import push_ping
 from ztunnel.hbone.limits import Ledger
 from ztunnel.hbone.link import TlsLink, link
+from ztunnel.http2.frame import push_ping
 from ztunnel.identity.rotate import Certificates
 from ztunnel.identity.secure import client_context
 from ztunnel.inbound.serve import Handshakes

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ztunnel.hbone.fields import push_fields
-from ztunnel.hbone.frame import (
+from ztunnel.http2.frame import (
     PREFACE,
     Code,
     Frame,
@@ -36,7 +36,7 @@ from ztunnel.hbone.frame import (
     push_settings,
     push_window_update,
 )
-from ztunnel.hbone.frame import push_frame as frame
+from ztunnel.http2.frame import push_frame as frame
 
 
 @dataclass

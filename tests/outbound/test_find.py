@@ -12,7 +12,7 @@ from tests.inbound.parts import Signer, Sockets
 from tests.outbound.dialling import CLIENT, NETWORK, SERVER, Mesh, running
 from tests.outbound.parts import address_of, is_reset, journey
 from ztunnel.errors import Drained
-from ztunnel.hbone.frame import Code, Setting, push_goaway, push_settings
+from ztunnel.http2.frame import Code, Setting, push_goaway, push_settings
 from ztunnel.outbound.connect import TunnelCall
 from ztunnel.outbound.find import Patience
 from ztunnel.state.delta import apply

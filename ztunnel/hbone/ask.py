@@ -11,9 +11,9 @@ from ztunnel.flow.flow import Counts
 from ztunnel.flow.linger import close_with_reset
 from ztunnel.flow.timers import Timer
 from ztunnel.hbone.fields import Fields
-from ztunnel.hbone.frame import Code, code_name
 from ztunnel.hbone.hold import TunnelSession
 from ztunnel.hbone.join import Tunnel
+from ztunnel.http2.frame import Code, code_name
 
 _OK = b"200"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ztunnel.errors import PeerError
-from ztunnel.hbone.frame import END_STREAM, PADDED, PRIORITY_FLAG, Code
+from ztunnel.http2.frame import END_STREAM, PADDED, PRIORITY_FLAG, Code
 
 EXTRA_BYTES = 261
 """The most that padding (1 + 255) and priority (5) add to the payload of a HEADERS frame."""

@@ -12,10 +12,17 @@ from __future__ import annotations
 
 from ztunnel.errors import PeerError
 from ztunnel.hbone.block import EXTRA_BYTES, HeaderBlock, begin_block
-from ztunnel.hbone.budget import Glitch
 from ztunnel.hbone.decoder import FieldReader
 from ztunnel.hbone.fields import Fields
-from ztunnel.hbone.frame import (
+from ztunnel.hbone.host import Host
+from ztunnel.hbone.limits import Limits, Role
+from ztunnel.hbone.settings import pull_settings
+from ztunnel.hbone.standing import HEADERS_WORK, LARGE_BLOCK, UNSTARTED_POINTS, Standing
+from ztunnel.hbone.stream import Stream
+from ztunnel.hbone.streams import HEADERS_BYTES, Streams
+from ztunnel.hbone.validity import check_request, check_response, check_trailers
+from ztunnel.http2.budget import Glitch
+from ztunnel.http2.frame import (
     ACK,
     DEFAULT_FRAME_BYTES,
     DEFAULT_WINDOW,
@@ -34,13 +41,6 @@ from ztunnel.hbone.frame import (
     push_settings,
     push_window_update,
 )
-from ztunnel.hbone.host import Host
-from ztunnel.hbone.limits import Limits, Role
-from ztunnel.hbone.settings import pull_settings
-from ztunnel.hbone.standing import HEADERS_WORK, LARGE_BLOCK, UNSTARTED_POINTS, Standing
-from ztunnel.hbone.stream import Stream
-from ztunnel.hbone.streams import HEADERS_BYTES, Streams
-from ztunnel.hbone.validity import check_request, check_response, check_trailers
 
 _MAX_SETTINGS_BYTES = 600
 _MAX_GOAWAY_BYTES = 4096

@@ -15,7 +15,7 @@ from hpack.table import HeaderTable
 
 from ztunnel.errors import PeerError
 from ztunnel.hbone.fields import Fields
-from ztunnel.hbone.frame import Code
+from ztunnel.http2.frame import Code
 
 MAX_FIELDS = 128
 """Fields of one block. Istio's CONNECT has five; Envoy takes 100 of any request."""

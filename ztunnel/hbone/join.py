@@ -25,10 +25,10 @@ from ztunnel.errors import ConnectionFailed, Unreachable
 from ztunnel.flow.buffer import Backlog
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.linger import close_with_reset, reset_when_sent
-from ztunnel.hbone.budget import UPDATES_PER_FRAME
-from ztunnel.hbone.frame import HEADER, HEADER_BYTES, Code, code_name
 from ztunnel.hbone.hold import TunnelSession
 from ztunnel.hbone.stream import Stream
+from ztunnel.http2.budget import UPDATES_PER_FRAME
+from ztunnel.http2.frame import HEADER, HEADER_BYTES, Code, code_name
 
 GATHER_BYTES = 60_000
 """A block is written out before the next read once it holds this much: the rest has room for one read of

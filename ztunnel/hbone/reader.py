@@ -19,10 +19,10 @@ from collections.abc import Callable, Mapping
 
 from ztunnel.errors import PeerError
 from ztunnel.hbone.block import HeaderBlock
-from ztunnel.hbone.budget import Glitch, GlitchBudget
-from ztunnel.hbone.frame import END_STREAM, HEADER, HEADER_BYTES, MAX_STREAM_ID, PADDED, PREFACE, Code, Frame
 from ztunnel.hbone.standing import Standing
 from ztunnel.hbone.stream import Stream
+from ztunnel.http2.budget import Glitch, GlitchBudget
+from ztunnel.http2.frame import END_STREAM, HEADER, HEADER_BYTES, MAX_STREAM_ID, PADDED, PREFACE, Code, Frame
 
 FrameMethod = Callable[[int, int, bytes], None]
 """What is done with one whole frame: flags, stream id, payload."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ztunnel.errors import PeerError
-from ztunnel.hbone.frame import DEFAULT_FRAME_BYTES, MAX_WINDOW, Code, Setting
+from ztunnel.http2.frame import DEFAULT_FRAME_BYTES, MAX_WINDOW, Code, Setting
 
 _LIMITS: dict[int, tuple[int, int, Code]] = {
     Setting.ENABLE_PUSH: (0, 1, Code.PROTOCOL_ERROR),

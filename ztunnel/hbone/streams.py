@@ -18,8 +18,14 @@ come. So slow readers hold their shares and no more, however many they are, and 
 from __future__ import annotations
 
 from ztunnel.errors import PeerError
-from ztunnel.hbone.budget import Glitch
-from ztunnel.hbone.frame import (
+from ztunnel.hbone.host import Host
+from ztunnel.hbone.limits import Limits, Role
+from ztunnel.hbone.reader import FrameReader
+from ztunnel.hbone.standing import UNSTARTED_POINTS, Standing
+from ztunnel.hbone.stream import Stream
+from ztunnel.hbone.window import ReceiveWindow
+from ztunnel.http2.budget import Glitch
+from ztunnel.http2.frame import (
     DEFAULT_WINDOW,
     END_STREAM,
     MAX_STREAM_ID,
@@ -28,12 +34,6 @@ from ztunnel.hbone.frame import (
     push_reset,
     push_window_update,
 )
-from ztunnel.hbone.host import Host
-from ztunnel.hbone.limits import Limits, Role
-from ztunnel.hbone.reader import FrameReader
-from ztunnel.hbone.standing import UNSTARTED_POINTS, Standing
-from ztunnel.hbone.stream import Stream
-from ztunnel.hbone.window import ReceiveWindow
 
 EARLY_SECONDS = 1.0
 """A stream that the peer resets sooner came to nothing (Envoy's premature_reset_min_stream_lifetime)."""

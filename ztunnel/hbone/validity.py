@@ -7,7 +7,7 @@ import re
 
 from ztunnel.errors import PeerError
 from ztunnel.hbone.fields import Fields
-from ztunnel.hbone.frame import Code
+from ztunnel.http2.frame import Code
 
 _NAME = re.compile(rb"[!-9;-@\[-~\x80-\xff]+")
 _VALUE = re.compile(rb"(?:[^\0\r\n \t](?:[^\0\r\n]*[^\0\r\n \t])?)?")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ztunnel.hbone.frame import (
+from ztunnel.http2.frame import (
     END_HEADERS,
     END_STREAM,
     SETTINGS_ACK,

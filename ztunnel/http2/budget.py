@@ -15,7 +15,7 @@ from enum import IntEnum
 
 from ztunnel.errors import PeerError
 from ztunnel.flow.rate import Bucket
-from ztunnel.hbone.frame import Code
+from ztunnel.http2.frame import Code
 
 CAPACITY_POINTS = 400
 POINTS_PER_SECOND = 40

@@ -6,8 +6,8 @@ import pytest
 
 from ztunnel.errors import PeerError
 from ztunnel.flow.rate import Bucket, Rate
-from ztunnel.hbone.budget import CAPACITY_POINTS, POINTS_PER_SECOND, UPDATES_SPARE, Glitch, GlitchBudget
-from ztunnel.hbone.frame import Code
+from ztunnel.http2.budget import CAPACITY_POINTS, POINTS_PER_SECOND, UPDATES_SPARE, Glitch, GlitchBudget
+from ztunnel.http2.frame import Code
 
 RICH = Rate(1e9, 1.0, 0)
 
