@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from collections.abc import Iterator
 
@@ -83,6 +84,21 @@ def test_a_bug_in_what_is_called_back_is_told_and_the_others_are_called(bugs: Bu
     bugs.clear()
     computers.close()
     engine.close()
+
+
+def test_without_descriptors_the_first_step_is_refused_and_a_later_one_computed(engine: Engine) -> None:
+    computers, told = Computers(engine, 2), []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            computers.submit("pod", "source", lambda: None, told.append)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    computers.submit("pod", "source", lambda: None, told.append)
+    drive(engine, until=lambda: told)
+    assert told == [None]
+    computers.close()
 
 
 def test_after_the_end_nothing_is_computed_and_nothing_left(engine: Engine) -> None:

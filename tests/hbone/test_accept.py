@@ -265,6 +265,18 @@ def test_a_peer_that_does_not_read_our_words_gets_them_later(engine: Engine, arr
     assert arrival.ends[0][0] is not None
 
 
+def test_a_step_that_cannot_be_computed_ends_the_handshake(engine: Engine, arrive) -> None:
+    arrival = arrive(begins=False)
+    arrival.client.send(arrival.hello())
+    drive(engine, until=lambda: arrival.handshake._words)
+
+    def compute(step: object, done: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    arrival.handshake.begin(arrival.contexts.server, compute)
+    assert "Too many open files" in str(failure(arrival))
+
+
 def test_a_bug_in_a_step_ends_the_handshake_and_is_told(bugs: Bugs, clock: Clock, contexts: Contexts) -> None:
     engine = Engine(bugs, clock)
     arrival = Arrival(engine, contexts, slow=True)

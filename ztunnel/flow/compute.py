@@ -30,7 +30,8 @@ class _Piece(NamedTuple):
 
 
 class Computers:
-    """Threads that compute for one engine; they begin with the first step."""
+    """Threads that compute for one engine; they, and the descriptor that tells of their ends, begin with the
+    first step."""
 
     def __init__(self, engine: Engine, threads: int) -> None:
         self._engine = engine
@@ -38,16 +39,22 @@ class Computers:
         self._threads = ThreadPoolExecutor(threads, "compute")
         self._waiting: FairQueue[_Piece] = FairQueue()
         self._finished: deque[tuple[Done, Future[None]]] = deque()
-        self._signal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._signal = -1
         self._closed = False
-        engine.watch(self._signal, EPOLLIN, self._collect, self._abandon)
 
     def submit(self, pod: Hashable, source: Hashable, step: Step, done: Done) -> None:
         """Have `step` called in a thread when it is its source's turn, and then `done` in the engine: with
-        what `step` raised, or None. After `close` nothing is called."""
-        if not self._closed:
-            self._waiting.push(pod, source, _Piece(step, done))
-            self._start()
+        what `step` raised, or None. After `close` nothing is called.
+
+        Raises:
+            OSError: no descriptor is left for the first step. It is not called.
+        """
+        if self._closed:
+            return
+        if self._signal < 0:
+            self._listen()
+        self._waiting.push(pod, source, _Piece(step, done))
+        self._start()
 
     def close(self) -> None:
         """Compute nothing more, and wait for what is under way, which is milliseconds; nobody is called
@@ -55,8 +62,18 @@ class Computers:
         if not self._closed:
             self._closed = True
             self._threads.shutdown(cancel_futures=True)
-            self._engine.unwatch(self._signal)
-            os.close(self._signal)
+            if self._signal >= 0:
+                self._engine.unwatch(self._signal)
+                os.close(self._signal)
+
+    def _listen(self) -> None:
+        signal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._engine.watch(signal, EPOLLIN, self._collect, self._abandon)
+        except OSError:
+            os.close(signal)
+            raise
+        self._signal = signal
 
     def _start(self) -> None:
         while self._idle and self._waiting:

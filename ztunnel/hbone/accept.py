@@ -30,7 +30,8 @@ FIRST_BYTE_SECONDS = 3.0
 HANDSHAKE_SECONDS = 10.0
 
 Compute = Callable[[Callable[[], None], Callable[[BaseException | None], None]], None]
-"""Has a step computed, and calls back in the engine with what it raised, or None."""
+"""Has a step computed, and calls back in the engine with what it raised, or None. Raises OSError: it is not
+computed."""
 
 
 class Arriving(Protocol):
@@ -140,7 +141,10 @@ class Handshake:
         assert tls is not None
         assert compute is not None
         self._engine.rewatch(self._fd, 0)
-        compute(tls.do_handshake, self._stepped)
+        try:
+            compute(tls.do_handshake, self._stepped)
+        except OSError as error:
+            self.fail(Unreachable(f"the TLS handshake cannot be computed: {error}"))
 
     def _stepped(self, error: BaseException | None) -> None:
         if self.over:
