@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kernel.lab import Lab
-from ztunnel.kernel.processes import holder
+from tests.kernel.lab import Lab, wait_until
+from ztunnel.kernel.processes import holder, named
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -36,6 +38,43 @@ def test_a_socket_of_a_process_elsewhere_is_nobodys(lab: Lab) -> None:
         ours.bind(("10.77.0.2", 0))
         ours.listen()
         assert holder(f"/run/netns/{lab.names['a']}", ours.getsockname()[1]) == ""
+
+
+@pytest.fixture
+def kubelet(lab: Lab, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of that name in the namespace of pod `a`."""
+    shutil.copy("/bin/sleep", tmp_path / "kubelet")
+    words = ["nsenter", f"--net=/run/netns/{lab.names['a']}", str(tmp_path / "kubelet"), "99"]
+    with subprocess.Popen(words) as process:
+        wait_until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "kubelet\n")
+        yield process
+        process.kill()
+
+
+def test_processes_of_root_are_found_by_name_and_namespace(lab: Lab, kubelet) -> None:
+    assert named({"kubelet", "crio"}, lab.a.inode) == {kubelet.pid}
+    assert named({"crio"}, lab.a.inode) == frozenset()
+    assert kubelet.pid not in named({"kubelet"}, lab.b.inode)
+    kubelet.kill()
+    kubelet.wait()
+    assert named({"kubelet"}, lab.a.inode) == frozenset()
+
+
+def test_what_an_ordinary_user_calls_kubelet_is_not_the_kubelet(lab: Lab, tmp_path: Path) -> None:
+    shutil.copy("/bin/sleep", tmp_path / "kubelet")
+    for place in (tmp_path, *tmp_path.parents[:-2]):
+        place.chmod(0o755)
+    words = [
+        "nsenter",
+        f"--net=/run/netns/{lab.names['a']}",
+        "--setuid=1000",
+        str(tmp_path / "kubelet"),
+        "99",
+    ]
+    with subprocess.Popen(words) as process:
+        wait_until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "kubelet\n")
+        assert named({"kubelet"}, lab.a.inode) == frozenset()
+        process.kill()
 
 
 def test_a_namespace_that_is_not_there_has_nobody() -> None:

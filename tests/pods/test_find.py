@@ -11,7 +11,7 @@ import pytest
 from tests.builders import workload
 from tests.kernel.lab import unique
 from ztunnel.kernel import cgroup
-from ztunnel.pods.find import Client, NamedNamespaces, inode_at, survey
+from ztunnel.pods.find import Client, NamedNamespaces, cgroups_of, inode_at, survey
 from ztunnel.pods.kubelet import Place
 from ztunnel.redirect.exempt import CgroupBranch
 
@@ -104,6 +104,19 @@ def test_what_an_ordinary_user_calls_kubelet_is_not_the_kubelet(tmp_path: Path) 
     place.mkdir(parents=True)
     os.chown(place, 1000, 1000)
     assert survey(tmp_path).clients == {}
+
+
+def test_cgroups_are_found_by_the_processes_in_them(root: Path) -> None:
+    """A kubelet in a cgroup of another name. Neither the root, which is everybody's, nor a pod's counts."""
+    for place in (".", "user.slice/shell", "kubepods/besteffort/pod1", "system.slice/kubelet.service"):
+        (root / place).mkdir(parents=True, exist_ok=True)
+        (root / place / "cgroup.procs").write_text("0\n12\n7\n")
+    found = {each.path: number for each, number in cgroups_of(root, {7}).items()}
+    assert found == {
+        name: cgroup.cgroup_id(root / name) for name in ("user.slice/shell", "system.slice/kubelet.service")
+    }
+    assert cgroups_of(root, {13}) == {}
+    assert cgroups_of(root, ()) == {}
 
 
 @pytest.mark.parametrize("name", KUBEPODS)

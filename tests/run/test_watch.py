@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,10 +16,10 @@ import pytest
 import trio
 
 from tests.kernel.lab import Kernel as Installed
-from tests.kernel.lab import Lab
+from tests.kernel.lab import Lab, unique
 from tests.kernel.test_attached import MULTI, attach
 from tests.run.parts import SETTINGS, until
-from ztunnel.kernel import bpf
+from ztunnel.kernel import bpf, cgroup
 from ztunnel.kernel.cgroup import cgroup_id
 from ztunnel.pods.find import survey
 from ztunnel.redirect.exempt import CgroupBranch
@@ -26,7 +27,7 @@ from ztunnel.redirect.load import try_lock
 from ztunnel.redirect.plan import Pins
 from ztunnel.redirect.repair import Installation
 from ztunnel.run.reporting import Reporting
-from ztunnel.run.watch import Hooks, NodeClients, watch_node_clients
+from ztunnel.run.watch import SWEEP_SECONDS, Hooks, NodeClients, watch_node_clients
 
 Rule = tuple[list[int] | None, CgroupBranch | None]
 
@@ -116,9 +117,9 @@ def test_what_the_kernel_did_not_take_is_told_it_again(tmp_path):
 
 
 @asynccontextmanager
-async def watching(watched: Watched) -> AsyncIterator[None]:
+async def watching(watched: Watched, namespace: int = 0) -> AsyncIterator[None]:
     async with trio.open_nursery() as nursery:
-        await nursery.start(watch_node_clients, watched.clients, watched.root)
+        await nursery.start(watch_node_clients, watched.clients, watched.root, namespace)
         yield
         nursery.cancel_scope.cancel()
 
@@ -197,6 +198,47 @@ async def test_where_all_but_pods_reach_pods_the_pods_cgroup_may_come_later(tmp_
         (tmp_path / "kubepods.slice").mkdir()
         with trio.fail_after(3):
             await until(lambda: watched.kernel.rules[-1][1] is not None)
+
+
+@dataclass
+class OddKubelet:
+    """Runs in a cgroup of another name."""
+
+    place: Path
+    process: subprocess.Popen[bytes]
+
+
+@pytest.fixture
+def kubelet(tmp_path: Path) -> Iterator[OddKubelet]:
+    shutil.copy("/bin/sleep", tmp_path / "kubelet")
+    place = cgroup.find_root() / unique() / "kit"
+    place.mkdir(parents=True)
+    words = f"echo $$ > {place}/cgroup.procs; echo; exec {tmp_path}/kubelet 99"
+    with subprocess.Popen(["sh", "-c", words], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        yield OddKubelet(place, process)
+        process.kill()
+    for left in (place, place.parent):
+        if left.exists():
+            left.rmdir()
+
+
+@pytest.mark.root
+@pytest.mark.timeout(60)
+async def test_a_kubelet_in_a_cgroup_of_another_name_is_found_by_its_process(kubelet, autojump_clock):
+    """And stays found while it is started again."""
+    watched = Watched(kubelet.place.parent, "kubelet")
+    async with watching(watched, os.stat("/proc/self/ns/net").st_ino):
+        with trio.fail_after(60):
+            await until(lambda: watched.tells(cgroup_id(kubelet.place)))
+        kubelet.process.kill()
+        kubelet.process.wait()
+        await trio.sleep(2.5 * SWEEP_SECONDS)
+        assert watched.tells(cgroup_id(kubelet.place))
+        kubelet.place.rmdir()
+        with trio.fail_after(60):
+            await until(lambda: watched.kernel.rules[-1][0] == [])
 
 
 # --- hooks -----------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,12 @@ _CLIENTS = frozenset(
 """The kubelet and the container runtime, by the names that distributions give their units: kubeadm, k3s,
 RKE2, k0s, MicroShift, MicroK8s, Canonical Kubernetes, EKS on Ubuntu; without `.service` where no systemd
 runs (Talos, containers)."""
+
+CLIENT_PROCESSES = frozenset(
+    {"kubelet", "containerd", "crio", "dockerd", "cri-dockerd", "k3s-server", "k3s-agent", "rke2", "k0s",
+     "kubelite", "microshift", "hyperkube"}
+)  # fmt: skip
+"""Their processes by name, where a distribution runs them in a cgroup of another name."""
 
 _DEPTH = 4
 
@@ -149,12 +155,35 @@ def survey(root: Path) -> NodeCgroups:
             continue
         parents.add(path)
         if name in _CLIENTS:
-            with suppress(OSError):  # it has just ended
-                found = os.stat(path)
-                if found.st_uid == 0:
-                    parent = os.stat(os.path.dirname(path)).st_ino
-                    clients[Client(os.path.relpath(path, root), parent)] = found.st_ino
+            clients |= _client(root, path)
     return NodeCgroups(clients, kubepods, frozenset(parents))
+
+
+def cgroups_of(root: Path, processes: Collection[int]) -> dict[Client, int]:
+    """The cgroups that these processes are in, with their ids, but for the root and those of pods."""
+    wanted = set(map(str, processes))
+    found: dict[Client, int] = {}
+    for path, _ in below(root) if wanted else ():
+        if not is_kubepods(path.rpartition("/")[2]) and not wanted.isdisjoint(processes_in(path)):
+            found |= _client(root, path)
+    return found
+
+
+def _client(root: Path, path: str) -> dict[Client, int]:
+    with suppress(OSError):  # it has just ended
+        found = os.stat(path)
+        if found.st_uid == 0:
+            parent = os.stat(os.path.dirname(path)).st_ino
+            return {Client(os.path.relpath(path, root), parent): found.st_ino}
+    return {}
+
+
+def processes_in(cgroup: str) -> list[str]:
+    """The numbers of the processes in it; 0 is one that cannot be seen from here."""
+    try:
+        return Path(cgroup, "cgroup.procs").read_text().split()
+    except OSError:
+        return []
 
 
 def below(root: str | Path, level: int = 1) -> Iterator[tuple[str, int]]:

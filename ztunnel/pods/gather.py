@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ztunnel.kernel.cgroup import hierarchies
-from ztunnel.pods.find import below
+from ztunnel.pods.find import below, processes_in
 from ztunnel.pods.kubelet import PodCgroup, PodName, is_kubepods, is_qos, parse_log_directory, uid_of_cgroup
 
 _DEPTH = 4
@@ -103,7 +103,7 @@ def look_into(cgroup: str, proc: Path, homes: Collection[int]) -> Seen:
     namespaces: dict[int, str] = {}
     elsewhere, trouble, left = False, "", _ALL_PROCESSES
     for directory in _inner(cgroup):
-        pids = _processes(directory)
+        pids = processes_in(directory)
         if "0" in pids:
             trouble = NO_PROCESSES
         for pid in pids[: min(_PROCESSES, left)]:
@@ -161,13 +161,6 @@ def _inner(cgroup: str, depth: int = _DEPTH) -> Iterator[str]:
     if depth:
         for path, _ in _directories(cgroup):
             yield from _inner(path, depth - 1)
-
-
-def _processes(cgroup: str) -> list[str]:
-    try:
-        return Path(cgroup, "cgroup.procs").read_text().split()
-    except OSError:
-        return []
 
 
 def look_into_all(cgroups: Iterable[tuple[str, str]], proc: Path) -> dict[str, Seen]:

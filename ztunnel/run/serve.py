@@ -14,6 +14,7 @@ import gc
 import resource
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 
 import trio
@@ -83,12 +84,20 @@ async def run_node(settings: Settings, plane: ControlPlane, reporting: Reporting
 async def _watch_node(
     nursery: trio.Nursery, settings: Settings, opened: Opened, reporting: Reporting
 ) -> Hooks:
-    with netns.current() as home:
+    with _node_namespace(settings) as home:
         clients = NodeClients(opened.redirection.cgroups, settings.node_clients, home.cookie, reporting)
-    await nursery.start(watch_node_clients, clients, opened.root)
+    await nursery.start(watch_node_clients, clients, opened.root, home.inode)
     hooks = Hooks(opened.installation, opened.pins, reporting)
     nursery.start_soon(watch_hooks, hooks)
     return hooks
+
+
+def _node_namespace(settings: Settings) -> netns.NetworkNamespace:
+    """The node's own network namespace, which is not ours in a container that sees the node's processes."""
+    if not settings.pod_netns:
+        with suppress(OSError):
+            return netns.NetworkNamespace.open("/proc/1/ns/net")
+    return netns.current()
 
 
 def _say_what_starts(reporting: Reporting, settings: Settings) -> None:

@@ -3,15 +3,19 @@ processes of the node may reach pods."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import trio
 
 from ztunnel.errors import Unsupported
+from ztunnel.kernel.cgroup import cgroup_id
 from ztunnel.kernel.inotify import Inotify
-from ztunnel.pods.find import Client, NodeCgroups, survey
+from ztunnel.kernel.processes import named
+from ztunnel.pods.find import CLIENT_PROCESSES, Client, NodeCgroups, cgroups_of, survey
 from ztunnel.redirect.exempt import CgroupRules
 from ztunnel.redirect.find import CGROUP_HOOKS, Neighbour, find_neighbours
 from ztunnel.redirect.plan import Pins
@@ -80,18 +84,52 @@ class NodeClients:
         self._readiness.detail(_CLIENTS, text)
 
 
+class _Survey:
+    """Looks for the kubelet and the runtime, in a thread: by the names of cgroups at every change, and now
+    and then by processes, which may be anywhere. Where no process is to be seen for a moment, because the
+    kubelet is started again, the cgroups of those before count."""
+
+    def __init__(self, root: Path, namespace: int) -> None:
+        self._root = root
+        self._namespace = namespace
+        self._by_process: dict[Client, int] = {}
+
+    def look(self, thoroughly: bool) -> NodeCgroups:
+        if thoroughly and self._namespace:
+            found = cgroups_of(self._root, named(CLIENT_PROCESSES, self._namespace))
+            self._by_process = found or {
+                client: number for client, number in self._by_process.items() if self._lasts(client, number)
+            }
+        surveyed = survey(self._root)
+        return replace(surveyed, clients={**self._by_process, **surveyed.clients})
+
+    def _lasts(self, client: Client, number: int) -> bool:
+        with suppress(OSError):
+            return cgroup_id(self._root / client.path) == number
+        return False
+
+
 async def watch_node_clients(
-    clients: NodeClients, root: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    clients: NodeClients,
+    root: Path,
+    namespace: int = 0,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Look again whenever cgroups come or go below `root`, and every few seconds, until cancelled. Started
-    when the first look was had."""
+    when the first look was had. `namespace` is the inode of the node's own network namespace."""
+    looking = _Survey(root, namespace)
+    thoroughly_at = -math.inf
     with ExitStack() as stack:
         inotify: Inotify | None = None
         with suppress(OSError):  # without it, only every few seconds
             inotify = stack.enter_context(Inotify())
         watched: frozenset[str] = frozenset()
         while True:
-            found = await trio.to_thread.run_sync(survey, root)
+            thoroughly = trio.current_time() >= thoroughly_at
+            if thoroughly:
+                thoroughly_at = trio.current_time() + SWEEP_SECONDS
+            found = await trio.to_thread.run_sync(looking.look, thoroughly)
             with suppress(OSError):  # tried again
                 clients.apply(found)
             task_status.started()
