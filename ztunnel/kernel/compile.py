@@ -109,14 +109,19 @@ def _merge(parts: Sequence[Path], target: Path) -> Path:
     return target
 
 
+def require_compiler() -> None:
+    """bcc is installed. Raises Unsupported."""
+    if not any((place / "bcc" / "version.py").is_file() for place in (*map(Path, sys.path), _DISTRIBUTION)):
+        raise Unsupported("the eBPF compiler is missing: apt-get install python3-bpfcc")
+
+
 def compile_text(text: str, flags: Sequence[str], functions: Sequence[str], headers: Path) -> Compiled:
     """Compile in a subprocess.
 
     Raises:
         Unsupported: bcc is missing, or refuses the text; its last words are in the message.
     """
-    if not any((place / "bcc" / "version.py").is_file() for place in (*map(Path, sys.path), _DISTRIBUTION)):
-        raise Unsupported("the eBPF compiler is missing: apt-get install python3-bpfcc")
+    require_compiler()
     request = json.dumps({"text": text, "flags": list(flags), "functions": list(functions)})
     package_root = str(Path(__file__).parents[2])
     search = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))

@@ -1,0 +1,168 @@
+"""A machine is looked at: what it has is tried, what it lacks is named with its fix."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from ztunnel.analyze import probe
+from ztunnel.analyze.checks import Check, State
+from ztunnel.config import Settings
+from ztunnel.errors import Unsupported
+from ztunnel.kernel import bpf
+from ztunnel.model.address import Endpoint
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(30)]
+
+SETTINGS = Settings(node="probed", admin_address=Endpoint(IPv4Address("127.0.0.1"), 0))
+
+
+def checked(settings: Settings = SETTINGS, root: Path = Path("/nonexistent")) -> dict[str, Check]:
+    return {one.name: one for one in probe.probe_machine(settings, root)}
+
+
+@pytest.fixture(scope="module")
+def here() -> dict[str, Check]:
+    return checked()
+
+
+def test_this_machine_can_run_a_node_proxy(here: dict[str, Check]) -> None:
+    assert not [one for one in here.values() if one.state is State.FAIL]
+    assert here["sk_lookup programs"].found == "loaded and dropped"
+    assert here["SOCK_DESTROY"].found == "done"
+    assert here["CAP_NET_ADMIN"].state is State.OK
+
+
+def test_nothing_is_left_behind() -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = descriptors()
+    checked()
+    assert descriptors() == before
+
+
+def test_a_taken_port_is_named_with_its_variable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        taken = replace(SETTINGS, metrics_address=Endpoint(IPv4Address("127.0.0.1"), port))
+        found = checked(taken)[f"port {port}"]
+    assert (found.state, "Address already in use" in found.found) == (State.WARN, True)
+    assert "ZTUNNEL_METRICS_ADDRESS" in found.fix
+
+
+@pytest.mark.parametrize(
+    ("release", "state"),
+    [("5.18.0-1", State.FAIL), ("5.19.17", State.OK), ("6.1.0-56-amd64", State.OK), ("4.4", State.FAIL)],
+)
+def test_the_kernels_version(release: str, state: State) -> None:
+    assert probe._version(release).state is state
+
+
+def test_few_descriptors_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    found = checked()["descriptors"]
+    assert (found.state, found.found) == (State.WARN, "4096")
+
+
+def test_capabilities_are_read_from_the_process() -> None:
+    assert probe._held("Name:\tx\nCapEff:\t0000000000003000\nCapBnd:\tffff\n") == 1 << 12 | 1 << 13
+    assert probe._held("") == 0
+
+
+def test_a_missing_capability_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_held", lambda _: 1 << 12)
+    found = {one.name: one.state for one in probe._privileges()}
+    assert found == {
+        "CAP_NET_ADMIN": State.OK,
+        "CAP_NET_RAW": State.FAIL,
+        "CAP_SYS_PTRACE": State.FAIL,
+        "CAP_SYS_ADMIN": State.FAIL,
+        "CAP_BPF": State.FAIL,
+    }
+
+
+def failing(error: Exception) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_what_the_kernel_lacks_is_a_failure_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe.probe, "require_sk_lookup", failing(Unsupported("no sk_lookup: Linux 5.15")))
+    found = checked()["sk_lookup programs"]
+    assert (found.state, found.found, found.fix) == (State.FAIL, "no sk_lookup", "Linux 5.15")
+
+
+@pytest.mark.parametrize(("nft", "state"), [("/usr/sbin/nft", State.OK), (None, State.WARN)])
+def test_without_netfilter_programs_there_is_nft(
+    monkeypatch: pytest.MonkeyPatch, nft: str | None, state: State
+) -> None:
+    monkeypatch.setattr(probe.bpf, "prog_load", failing(OSError(22, "Invalid argument")))
+    monkeypatch.setattr(probe.shutil, "which", lambda _: nft)
+    assert probe._forward_programs().state is state
+
+
+def test_without_a_compiler_nothing_can_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = Unsupported("the eBPF compiler is missing: apt-get install python3-bpfcc")
+    monkeypatch.setattr(probe, "require_compiler", failing(missing))
+    found = probe._programs(replace(SETTINGS, node="never-loaded"))
+    assert (found.state, found.fix) == (State.FAIL, "apt-get install python3-bpfcc")
+
+
+def test_without_sock_destroy_there_are_tunnels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "destroy", failing(OSError(95, "Operation not supported")))
+    assert probe._destroying().state is State.WARN
+
+
+def test_other_agents_are_found_by_their_configuration(tmp_path: Path) -> None:
+    folder = tmp_path / "etc/cni/net.d"
+    folder.mkdir(parents=True)
+    plugins = [{"type": "ptp"}, {"type": "istio-cni"}]
+    (folder / "10-x.conflist").write_text(json.dumps({"plugins": plugins}))
+    found = checked(root=tmp_path)
+    assert (found["istio-cni"].state, found["istio-cni"].found) == (State.WARN, "in /etc/cni/net.d")
+    assert "linkerd-cni" not in found
+
+
+@pytest.fixture
+def private() -> Iterator[int]:
+    """A cgroup of our own, by descriptor."""
+    root = probe.cgroup.find_root() / f"probe{os.getpid()}"
+    root.mkdir()
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
+    root.rmdir()
+
+
+PROG_ATTACH, PROG_DETACH, MULTI = 8, 9, 2
+
+
+@pytest.mark.parametrize(("flags", "state"), [(MULTI, State.WARN), (0, State.FAIL)])
+def test_programs_of_others_are_named_and_exclusive_ones_are_in_the_way(
+    private: int, flags: int, state: State
+) -> None:
+    hook = next(each for each in probe.CGROUP_HOOKS if each.name == "connect4")
+    assert probe._on_hook(private, hook, ()) is None
+    with ExitStack() as stack:
+        program = bpf.prog_load(bpf.Program("cil_sock4", hook.kind, hook.hook, probe._RETURN_1))
+        stack.callback(bpf.close, program)
+        bpf.call(PROG_ATTACH, struct.pack("=IIII", private, program, hook.hook, flags))
+        stack.callback(bpf.call, PROG_DETACH, struct.pack("=IIII", private, program, hook.hook, 0))
+        found = probe._on_hook(private, hook, ())
+        assert probe._on_hook(private, hook, {bpf.object_id(program)}) is None
+    assert found is not None
+    assert (found.state, "cil_sock4" in found.found) == (state, True)
+    assert ("socketLB.hostNamespaceOnly" in found.fix) == (state is State.WARN)
