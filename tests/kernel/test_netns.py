@@ -141,6 +141,41 @@ def test_a_sysctl_is_set_in_the_namespace_alone(elsewhere: NetworkNamespace) -> 
         assert current.read_sysctl("net.ipv4.tcp_fwmark_accept") == "0"
 
 
+WRITE = """
+import sys
+from pathlib import Path
+from ztunnel.kernel import netns
+netns._HOST_PROC = Path(sys.argv[2])
+with netns.NetworkNamespace.open(sys.argv[1]) as namespace:
+    namespace.write_sysctl("net.ipv4.tcp_fwmark_accept", "1")
+"""
+
+
+def in_a_container(script: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """/proc/sys is read-only there."""
+    mounts = 'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"'
+    inner = ["sh", "-c", mounts, "sh", sys.executable, "-c", script, *map(str, words)]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(["unshare", "--mount", *inner], capture_output=True, text=True, env=env)
+
+
+def test_in_a_container_a_sysctl_is_set_through_the_hosts_proc(elsewhere: NetworkNamespace, tmp_path) -> None:
+    done = in_a_container(WRITE, elsewhere.path, tmp_path / "none")
+    assert "read-only here: mount the host's /proc at" in done.stderr
+    assert elsewhere.read_sysctl("net.ipv4.tcp_fwmark_accept") == "0"
+    host = tmp_path / "proc"
+    host.mkdir()
+    subprocess.run(["mount", "-t", "proc", "none", str(host)], check=True)
+    try:
+        done = in_a_container(WRITE, elsewhere.path, host)
+    finally:
+        subprocess.run(["umount", str(host)], check=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert elsewhere.read_sysctl("net.ipv4.tcp_fwmark_accept") == "1"
+    with netns.current() as current:
+        assert current.read_sysctl("net.ipv4.tcp_fwmark_accept") == "0"
+
+
 def test_what_is_no_namespace_is_refused_and_nothing_stays_open(tmp_path) -> None:
     before = os.listdir("/proc/self/fd")
     with pytest.raises(OSError, match="setns"):
@@ -159,7 +194,7 @@ def test_it_speaks_ipv6_with_itself_unless_that_is_off(
     elsewhere.write_sysctl("net.ipv6.conf.lo.disable_ipv6", "0")
     assert elsewhere.has_ipv6()
     # A kernel that was started with ipv6.disable=1 has no such files.
-    monkeypatch.setattr(netns, "_sysctl", lambda name: Path("/proc/sys/none"))
+    monkeypatch.setattr(netns, "_sysctl", lambda name, proc=None: Path("/proc/sys/none"))
     assert not elsewhere.has_ipv6()
 
 

@@ -8,6 +8,7 @@ on in a pod's namespace would send one pod's traffic as another's.
 from __future__ import annotations
 
 import ctypes
+import errno
 import math
 import os
 import socket
@@ -20,6 +21,7 @@ from pathlib import Path
 _CLONE_NEWNET = 0x40000000
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h, since Linux 5.14
 _OWN_NAMESPACE = "/proc/thread-self/ns/net"
+_PROC, _HOST_PROC = Path("/proc"), Path("/host/proc")
 _SYSCTL_BYTES = 1 << 16
 IN_ADVANCE = 7
 _QUICK_SECONDS = 0.05
@@ -149,9 +151,21 @@ class NetworkNamespace:
         return found
 
     def write_sysctl(self, name: str, value: str) -> None:
-        """Set e.g. `net.ipv4.tcp_fwmark_accept` in this namespace. Raises OSError."""
+        """Set e.g. `net.ipv4.tcp_fwmark_accept` in this namespace. Raises OSError.
+
+        In a container /proc/sys can only be read. The host's /proc at /host/proc can be written, and shows
+        the namespace of whoever looks (net/sysctl_net.c).
+        """
         with self.entered():
-            _sysctl(name).write_text(value)
+            try:
+                _sysctl(name).write_text(value)
+            except OSError as error:
+                if error.errno != errno.EROFS:
+                    raise
+                if not _HOST_PROC.is_dir():
+                    reason = f"read-only here: mount the host's /proc at {_HOST_PROC} (hostPath)"
+                    raise OSError(errno.EROFS, reason, name) from error
+                _sysctl(name, _HOST_PROC).write_text(value)
 
     def has_ipv6(self) -> bool:
         """Whether it speaks IPv6 with itself: the kernel does, and lo may. Raises OSError."""
@@ -195,5 +209,5 @@ class Here:
         return _new_socket(family, kind, protocol)
 
 
-def _sysctl(name: str) -> Path:
-    return Path("/proc/sys", *name.split("."))
+def _sysctl(name: str, proc: Path = _PROC) -> Path:
+    return Path(proc, "sys", *name.split("."))

@@ -4,11 +4,12 @@ fix."""
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from pathlib import Path
 
 from ztunnel.errors import Unsupported
-from ztunnel.kernel import bpf, cgroup
+from ztunnel.kernel import bpf, capability, cgroup
 
 _BPFFS = Path("/sys/fs/bpf")
 _RETURN_1 = bytes.fromhex("b7000000010000009500000000000000")
@@ -53,13 +54,16 @@ def require_sk_lookup() -> None:
         bpf.close(bpf.prog_load(bpf.Program("probe", _SK_LOOKUP, _ON_SK_LOOKUP, _RETURN_1)))
     except OSError as error:
         raise Unsupported(
-            f"the kernel loads no sk_lookup program ({error.strerror}): Linux 5.15 or later"
+            "the system call bpf is not permitted: a seccomp profile forbids it, or the kernel is locked down"
+            if error.errno == errno.EPERM
+            else f"the kernel loads no sk_lookup program ({error.strerror}): Linux 5.15 or later"
         ) from error
 
 
 def require_redirection(pins: Path) -> None:
     """Everything that `redirect.load` needs but the compiler. Raises Unsupported."""
     require_root()
+    capability.require(capability.LOADER, "the loader of eBPF programs")
     require_bpffs(pins)
     cgroup.find_root()
     require_sk_lookup()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ztunnel.config import Settings
 from ztunnel.errors import Unsupported
-from ztunnel.kernel import cgroup
+from ztunnel.kernel import capability, cgroup
 from ztunnel.kernel.probe import require_root
 from ztunnel.kernel.sockets import own_cgroup_id
 from ztunnel.redirect.exempt import IN_ROOT
@@ -45,6 +45,7 @@ def prepare(settings: Settings) -> tuple[RedirectSettings, Path]:
         Unsupported: as `load_programs`; or this process is where it cannot be told from others.
     """
     require_root()
+    capability.require(capability.PROXY, "the node proxy")
     root = cgroup.find_root()
     if own_cgroup_id() == cgroup.cgroup_id(root):
         fix = f"{IN_ROOT}, such as: mkdir {root}/ztunnel && echo $$ > {root}/ztunnel/cgroup.procs"

@@ -1,0 +1,249 @@
+"""The Helm chart: what it renders is valid and asks for no more than it needs; a wrong value is named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.deploy.chart import (
+    CHART,
+    ROOT,
+    Object,
+    call_helm,
+    container,
+    containers,
+    of_kind,
+    render,
+    rules,
+    variables,
+)
+from ztunnel import __version__
+from ztunnel.config import Settings
+from ztunnel.kernel.capability import LOADER, PROXY
+
+pytestmark = pytest.mark.timeout(60)
+
+MONITORS = "--api-versions=monitoring.coreos.com/v1"
+VARIANTS = {
+    "defaults": [],
+    "another control plane": [
+        "control.enabled=false",
+        "control.xdsAddress=https://istiod.istio-system.svc:15012",
+    ],
+    "one replica": ["control.replicas=1"],
+    "everything": [
+        "networkPolicy=true",
+        "resourceQuota.enabled=true",
+        "monitoring.dashboards=true",
+        "node.mountBpffs=true",
+        "node.env.KEEPALIVE_ENABLED=false",
+        "control.env.LOG_FORMAT=json",
+        "image.pullSecrets[0]=registry",
+        "node.podLabels.team=net",
+        "control.podAnnotations.team=net",
+        "control.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].weight=1",
+        "control.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0]"
+        ".podAffinityTerm.topologyKey=zone",
+    ],
+}
+
+
+@pytest.mark.parametrize("version", ["1.30", "1.33", "1.36"])
+@pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
+def test_what_is_rendered_is_valid(settings: list[str], version: str):
+    for each in render("--kube-version", f"{version}.0", settings=settings):
+        kubernetes_validate.validate(each, version, strict=True)
+
+
+def test_helm_finds_nothing_to_complain_of():
+    done = call_helm("lint", "--strict", str(CHART))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("node.sameNode=maybe", "at '/node/sameNode': value must be one of 'auto', 'direct', 'mtls'"),
+        ("node.nope=1", "at '/node': additional properties 'nope' not allowed"),
+        ("nope=1", "additional properties 'nope' not allowed"),
+        ("control.replicas=0", "at '/control/replicas': minimum: got 0, want 1"),
+        ("control.replicas=two", "at '/control/replicas': got string, want integer"),
+        ("node.env.a-b=1", "at '/node/env': additional properties 'a-b' not allowed"),
+        ("node.resources.requests.memory=lots", "at '/node/resources/requests/memory'"),
+        ("node.terminationGracePeriodSeconds=0", "at '/node/terminationGracePeriodSeconds'"),
+        ("control.xdsAddress=istiod", "at '/control/xdsAddress'"),
+        ("monitoring.podMonitor=perhaps", "at '/monitoring/podMonitor'"),
+        ("control.enabled=false", "control.xdsAddress: control.enabled is false, so say which control plane"),
+    ],
+)
+def test_a_wrong_value_is_named(setting: str, complaint: str):
+    done = call_helm("template", "ztunnel", str(CHART), "--set", setting)
+    assert done.returncode != 0
+    assert complaint in done.stderr
+
+
+def test_every_value_has_a_place_in_the_schema():
+    def walk(values: Object, schema: Object, path: str) -> list[str]:
+        missing = []
+        for name, value in values.items():
+            if name not in schema.get("properties", {}):
+                missing.append(f"{path}{name}")
+            elif isinstance(value, dict) and "properties" in schema["properties"][name]:
+                missing += walk(value, schema["properties"][name], f"{path}{name}.")
+        return missing
+
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert walk(values, json.loads((CHART / "values.schema.json").read_text()), "") == []
+
+
+def test_the_version_is_the_programs():
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == chart["version"] == __version__
+    images = {each["image"] for each in containers(render())}
+    assert images == {f"ztunnel:{__version__}", f"ztunnel-loader:{__version__}"}
+    named = {
+        each["image"] for each in containers(render(settings=["image.repository=r.io/z", "image.tag=x"]))
+    }
+    assert named == {"r.io/z:x", "r.io/z-loader:x"}
+
+
+# --- what it asks for ----------------------------------------------------------------
+
+CAPABILITIES = {
+    "loader": sorted(each.name for each in LOADER),
+    "proxy": sorted(each.name for each in PROXY),
+    "control": [],
+}
+"""What the programs themselves say that they need: they do not start with less."""
+
+
+def test_nobody_has_more_than_it_needs():
+    found = render()
+    assert {
+        each["name"]: each["securityContext"]["capabilities"].get("add", []) for each in containers(found)
+    } == (CAPABILITIES)
+    for each in containers(found):
+        context = each["securityContext"]
+        assert context["privileged"] is False, each["name"]
+        assert context["readOnlyRootFilesystem"] is True, each["name"]
+        assert context["capabilities"]["drop"] == ["ALL"], each["name"]
+        assert each["resources"]["requests"], each["name"]
+    pod = of_kind(found, "Deployment")["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert of_kind(found, "DaemonSet")["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
+
+
+def test_what_capabilities_are_for_is_written_down():
+    text = (ROOT / "docs" / "operations.md").read_text()
+    assert not [name for names in CAPABILITIES.values() for name in names if f"| `{name}` |" not in text]
+
+
+def test_roles_have_no_wildcards_and_change_only_what_is_ours():
+    found = list(rules(render(settings=VARIANTS["everything"])))
+    assert found
+    for rule in found:
+        assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"], rule
+        assert not {"delete", "deletecollection", "impersonate", "escalate", "bind"} & set(rule["verbs"]), (
+            rule
+        )
+    cluster = list(rules([of_kind(render(), "ClusterRole")]))
+    for rule in cluster:
+        if "secrets" in rule["resources"]:
+            pytest.fail(f"secrets of all namespaces: {rule}")
+        changes = {"patch", "update"} & set(rule["verbs"])
+        own = rule.get("resourceNames") or all(name.endswith("/status") for name in rule["resources"])
+        assert not changes or own, rule
+
+
+def test_the_node_proxy_has_no_rights_in_the_api():
+    bound = [each["subjects"] for each in render() if each["kind"].endswith("RoleBinding")]
+    assert {subject["name"] for subjects in bound for subject in subjects} == {"ztunnel-control"}
+
+
+def test_our_own_pods_are_not_in_the_mesh():
+    for kind in ("DaemonSet", "Deployment"):
+        labels = of_kind(render(), kind)["spec"]["template"]["metadata"]["labels"]
+        assert labels["istio.io/dataplane-mode"] == "none"
+
+
+# --- what it says to whom ------------------------------------------------------------
+
+
+def test_every_variable_is_one_that_is_read():
+    known = {name for one in fields(Settings) for name in one.metadata["source"].variables}
+    known |= {
+        "POD_NAME",
+        "POD_NAMESPACE",
+        "INSTANCE_IP",
+        "SERVICE_ACCOUNT",
+        "TERMINATION_GRACE_PERIOD_SECONDS",
+    }
+    found = render()
+    for name in ("proxy", "loader"):
+        assert set(variables(container(found, name))) <= known
+
+
+@pytest.mark.parametrize(
+    ("settings", "xds", "ca"),
+    [
+        (
+            [],
+            "https://ztunnel-control.ztunnel-system.svc:15012",
+            "https://ztunnel-control.ztunnel-system.svc:15012",
+        ),
+        (
+            ["control.caAddress=https://istio-csr.cert-manager.svc:443"],
+            "https://ztunnel-control.ztunnel-system.svc:15012",
+            "https://istio-csr.cert-manager.svc:443",
+        ),
+        (
+            ["control.enabled=false", "control.xdsAddress=https://i:15012"],
+            "https://i:15012",
+            "https://i:15012",
+        ),
+    ],
+)
+def test_the_proxy_is_told_where_world_and_certificates_are(settings: list[str], xds: str, ca: str):
+    told = variables(container(render(settings=settings), "proxy"))
+    assert (told["XDS_ADDRESS"], told["CA_ADDRESS"]) == (xds, ca)
+
+
+def test_what_is_mounted_is_there_and_all_of_it_is_used():
+    for each in render(settings=VARIANTS["everything"]):
+        pod = each.get("spec", {}).get("template", {}).get("spec", {})
+        volumes = {volume["name"] for volume in pod.get("volumes", [])}
+        assert {mount["name"] for one in containers([each]) for mount in one["volumeMounts"]} == volumes
+
+
+def test_probes_and_scrapers_find_their_ports():
+    found = render(MONITORS)
+    for kind, port in (("DaemonSet", 15020), ("Deployment", 15014)):
+        template = of_kind(found, kind)["spec"]["template"]
+        [one] = template["spec"]["containers"]
+        ports = {each["name"]: each["containerPort"] for each in one["ports"]}
+        assert ports["metrics"] == port
+        assert ports[one["readinessProbe"]["httpGet"]["port"]] == 15021
+        assert template["metadata"]["annotations"]["prometheus.io/port"] == str(port)
+        assert template["metadata"]["annotations"]["prometheus.io/scrape"] == "true"
+    assert of_kind(found, "PodMonitor")["spec"]["podMetricsEndpoints"][0]["port"] == "metrics"
+    assert of_kind(found, "ServiceMonitor")["spec"]["endpoints"][0]["port"] == "metrics"
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "kinds"),
+    [
+        ((), [], set()),
+        ((MONITORS,), [], {"PodMonitor", "ServiceMonitor"}),
+        ((MONITORS,), ["monitoring.podMonitor=false"], {"ServiceMonitor"}),
+        ((), ["monitoring.podMonitor=true"], {"PodMonitor"}),
+    ],
+)
+def test_kinds_of_the_prometheus_operator_are_made_where_it_is(
+    words: tuple[str, ...], settings: list[str], kinds: set[str]
+):
+    made = {each["kind"] for each in render(*words, settings=settings)}
+    assert made & {"PodMonitor", "ServiceMonitor"} == kinds
