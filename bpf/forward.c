@@ -80,10 +80,27 @@ static __always_inline bool may_pass(struct forwarded *seen)
 	return generation && is_current(seen->netns, *generation) && (!seen->syn || lease_holds());
 }
 
-static __always_inline int inwards(struct forwarded *seen)
+/* The proxy sends it on where it may pass: the opener would wait for a second until it sends another. */
+static __always_inline void take_whole(struct forwarded *seen, u64 skb)
+{
+	u64 bytes = FIELD(u32, skb, SKB_LEN_AT);
+	if (bytes < TCP_HEADER || FIELD(u32, skb, SKB_DATA_LEN_AT))
+		return;
+	asm volatile("" : "+r"(bytes)); /* the verifier wants both bounds of this very register */
+	if (bytes > SYN_BYTES)
+		return;
+	if (!read_kernel(seen->whole, bytes, (void *)FIELD(u64, skb, SKB_DATA_AT)))
+		seen->whole_bytes = bytes;
+}
+
+static __always_inline int inwards(struct forwarded *seen, u64 skb)
 {
 	seen->inwards = 1;
-	return may_pass(seen) ? pass(FORWARD_ADMITTED) : ask(seen, FORWARD_ASKED);
+	if (may_pass(seen))
+		return pass(FORWARD_ADMITTED);
+	if (seen->syn)
+		take_whole(seen, skb);
+	return ask(seen, FORWARD_ASKED);
 }
 
 int forward(struct nf_context *ctx)
@@ -102,6 +119,7 @@ int forward(struct nf_context *ctx)
 		return pass(FORWARD_LEFT);
 	u64 device = FIELD(u64, state, STATE_IN_AT);
 	bool from_outside = device && is_uplink(seen.netns, device);
+	seen.interface = device ? FIELD(u32, device, DEVICE_INDEX_AT) : 0;
 	device = FIELD(u64, state, STATE_OUT_AT);
 	bool to_outside = device && is_uplink(seen.netns, device);
 	bool pending = pod->flags & POD_REFUSED;
@@ -116,11 +134,11 @@ int forward(struct nf_context *ctx)
 		return stop(FORWARD_PENDING);
 	seen.syn = (flags & (SYN | ACK)) == SYN;
 	if (from_outside != seen.reply)
-		return inwards(&seen);
+		return inwards(&seen, skb);
 	if (tracked || seen.syn)
 		return seen.syn ? ask(&seen, FORWARD_REFUSED) : pass(FORWARD_OLDER);
 	/* Nothing tracks connections here: what leaves and opens none is the answer to one from outside. */
 	seen.reply = 1;
 	turn(&seen.original, &seen.packet);
-	return inwards(&seen);
+	return inwards(&seen, skb);
 }

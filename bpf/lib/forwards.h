@@ -35,6 +35,8 @@ struct forwarded {
 	u8 syn;
 	u8 inwards;
 	u8 reply;
-	u8 pad[5];
+	u8 whole_bytes;	     /* 0: `whole` is nothing */
+	u32 interface;	     /* by which it came */
+	u8 whole[SYN_BYTES]; /* of what opens a connection inwards: the packet at FORWARD */
 };
-_Static_assert(sizeof(struct forwarded) == 104, "forwarded");
+_Static_assert(sizeof(struct forwarded) == 224, "forwarded");

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ztunnel.forward.segment import resets
+from ztunnel.forward.segment import as_sent, resets
 from ztunnel.model.address import Endpoint, parse_endpoint
+from ztunnel.redirect.packet import ip_packet
 from ztunnel.redirect.passages import Forwarded
 
 A, B, INNER = (parse_endpoint(each) for each in ("10.77.0.2:40000", "10.77.0.3:9090", "172.31.0.2:8080"))
@@ -91,3 +92,35 @@ def test_every_reset_is_well_formed(ends, sequence, acknowledged, syn, reply) ->
     told = seen(ends, sequence=sequence, acknowledged=acknowledged, syn=syn, reply=reply)
     for reset in resets(told):
         assert parsed(reset.packet)[4] & RST
+
+
+def syn(source: Endpoint, destination: Endpoint, options: bytes, payload: bytes = b"") -> bytes:
+    """As it stands at FORWARD, with checksums that hardware would compute."""
+    words = 5 + len(options) // 4
+    head = struct.pack("!HHIIBBHHH", source.port, destination.port, 7, 0, words << 4, 2, 64240, 0, 0)
+    return ip_packet(source.ip.packed, destination.ip.packed, 6, head + options + payload)
+
+
+OPTIONS = bytes.fromhex("020405b40402080a0102030400000000")
+
+
+@pytest.mark.parametrize("ends", [(A, B, INNER), (A6, B6, INNER6)])
+def test_a_syn_is_sent_on_as_its_opener_called_it(ends) -> None:
+    opener, called, inner = ends
+    packet = as_sent(seen(ends, syn=True, whole=syn(opener, inner, OPTIONS)))
+    start = 20 if packet[0] >> 4 == 4 else 40
+    assert struct.unpack("!HHI", packet[start : start + 8]) == (opener.port, called.port, 7)
+    assert packet.endswith(OPTIONS)
+    source, destination = (packet[12:16], packet[16:20]) if start == 20 else (packet[8:24], packet[24:40])
+    assert (source, destination) == (opener.ip.packed, called.ip.packed)
+    pseudo = source + destination + struct.pack("!II", len(packet) - start, 6)
+    assert ones_complement(pseudo + packet[start:]) == 0xFFFF
+    assert start == 40 or ones_complement(packet[:20]) == 0xFFFF
+
+
+@pytest.mark.parametrize("ends", [(A, B, INNER), (A6, B6, INNER6)])
+def test_what_is_not_known_whole_is_not_sent_on(ends) -> None:
+    opener, _, inner = ends
+    assert as_sent(seen(ends, syn=True)) == b""
+    assert as_sent(seen(ends, syn=True, whole=syn(opener, inner, OPTIONS)[:-4])) == b""
+    assert as_sent(seen(ends, syn=True, whole=syn(opener, inner, OPTIONS, b"early"))) == b""

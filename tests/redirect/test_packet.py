@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ztunnel.redirect.packet import TCP, checksum, ip_packet, reset, sum_of
+from ztunnel.redirect.packet import TCP, checksum, header_bytes, ip_packet, readdressed, reset, sum_of
 
 V4 = bytes((10, 77, 0, 2)), bytes((10, 77, 0, 3))
 V6 = bytes.fromhex("fd770000000000000000000000000002"), bytes.fromhex("fd770000000000000000000000000003")
@@ -55,3 +55,15 @@ def test_a_reset_is_at_its_byte_and_acknowledges_what_it_answers(ends, ports, se
     assert told[:4] == (*ports, sequence, after or 0)
     assert told[5] == (0x04 if after is None else 0x14)
     assert folded(b"".join(ends) + struct.pack("!HH", TCP, len(segment)) + segment) == 0xFFFF
+
+
+@pytest.mark.parametrize(("ends", "others"), [(V4, V4[::-1]), (V6, V6[::-1])], ids=["v4", "v6"])
+@given(words=st.lists(st.binary(min_size=4, max_size=4), min_size=5, max_size=15))
+def test_a_packet_between_other_addresses_is_as_if_it_had_been_made_for_them(ends, others, words):
+    segment = b"".join(words)
+    packet = readdressed(ip_packet(*ends, TCP, segment), *others, segment)
+    start = header_bytes(packet)
+    body = packet[start:]
+    assert packet[:start] == ip_packet(*others, TCP, segment)[:start]
+    assert body[:16] + body[18:] == segment[:16] + segment[18:]
+    assert folded(b"".join(others) + struct.pack("!HH", TCP, len(body)) + body) == 0xFFFF

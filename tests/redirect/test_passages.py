@@ -18,13 +18,17 @@ from ztunnel.redirect.passages import (
 small = st.integers(0, 2**32 - 1)
 
 
-@given(st.builds(Forwarded, numbers, numbers, *[endpoints] * 4, small, small, *[st.booleans()] * 3))
+whole = st.binary(max_size=120)
+flags = [st.booleans()] * 3
+
+
+@given(st.builds(Forwarded, numbers, numbers, *[endpoints] * 4, small, small, *flags, small, whole))
 def test_what_the_kernel_tells_comes_back(seen: Forwarded) -> None:
     ends = []
     for source, destination in ((seen.opener, seen.called), (seen.source, seen.destination)):
         ends += [pack16(source.ip), pack16(destination.ip), source.port, destination.port]
-    flags = seen.syn, seen.inwards, seen.reply
-    packed = FORWARDED.pack(seen.time_ns, seen.cookie, *ends, seen.sequence, seen.acknowledged, *flags)
+    rest = seen.syn, seen.inwards, seen.reply, len(seen.whole), seen.interface, seen.whole
+    packed = FORWARDED.pack(seen.time_ns, seen.cookie, *ends, seen.sequence, seen.acknowledged, *rest)
     assert pull_forwarded(packed) == seen
 
 

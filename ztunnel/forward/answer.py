@@ -1,8 +1,9 @@
 """Answers what the kernel asks about connections that pods only forward: lets them pass, or resets them.
 
 ```
-first packet ─ dropped, told ─> judged ─ allowed: the kernel is told; the next SYN passes (1 s later)
-                                       └ refused: reset, as by the one who was called; a line, a count
+first packet ─ dropped, told ─> judged ─ allowed: the kernel is told, and the SYN sent on; where the pod's
+                               │         interface does not let us, the next one passes, a second later
+                               └ refused: reset, as by the one who was called; a line, a count
 a change of the world voids what the kernel was told: the next packet of each connection asks again
 ```
 """
@@ -11,12 +12,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from select import EPOLLIN
 
 from ztunnel.errors import ConnectionFailed, NoDestination
 from ztunnel.flow.engine import Engine
 from ztunnel.forward.decision import journey_of, judge_forwarded
-from ztunnel.forward.segment import resets
+from ztunnel.forward.segment import as_sent, resets
+from ztunnel.kernel.wire import Wires
+from ztunnel.model.address import Endpoint
 from ztunnel.redirect.attach import Redirection
 from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.passages import Forwarded
@@ -27,9 +31,15 @@ from ztunnel.telemetry.report import Report
 _AT_ONCE = 64
 """Answered in one go; the others keep until the next round."""
 
+_REMEMBERED = 1024
+
 
 class Forwarding:
-    """What all pods of the node forward."""
+    """What all pods of the node forward.
+
+    Attributes:
+        wires: by which SYNs are sent on: the other ends are where this process is.
+    """
 
     def __init__(
         self,
@@ -45,6 +55,8 @@ class Forwarding:
         self._hold = hold
         self._report = report
         self._pods = pods
+        self.wires = Wires()
+        self._sent: dict[tuple[Endpoint, Endpoint, int], None] = {}
         self._tally = Tally(4)
 
     def register(self, figures: Figures) -> None:
@@ -86,6 +98,20 @@ class Forwarding:
             _reset(network, seen)
         else:
             self._count(uid, seen, "admitted")
+            if seen.whole:
+                self._send_on(network, seen)
+
+    def _send_on(self, network: PodNetwork, seen: Forwarded) -> None:
+        """Once: where it is dropped again, something else is the matter, and its opener sends another."""
+        key = seen.opener, seen.called, seen.sequence
+        packet = as_sent(seen)
+        if not packet or key in self._sent:
+            return
+        if len(self._sent) >= _REMEMBERED:
+            del self._sent[next(iter(self._sent))]
+        self._sent[key] = None
+        with suppress(OSError):  # then the next SYN passes
+            self.wires.send(network.netns, seen.interface, packet)
 
     def _count(self, uid: str, seen: Forwarded, outcome: str) -> None:
         namespace, name = uid.split("/")[-2:]

@@ -1,12 +1,13 @@
-"""TCP resets as packets, for connections whose ends are neither ours nor the pod's."""
+"""Packets of connections whose ends are neither ours nor the pod's: resets, and SYNs as they were sent."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from struct import pack
 from typing import NamedTuple
 
 from ztunnel.model.address import Endpoint
-from ztunnel.redirect.packet import reset
+from ztunnel.redirect.packet import header_bytes, readdressed, reset
 from ztunnel.redirect.passages import Forwarded
 
 
@@ -33,6 +34,16 @@ def resets(seen: Forwarded) -> Iterator[Reset]:
     yield _reset(seen.called, seen.opener, from_opener, None)
     opener, other = (seen.destination, seen.source) if seen.reply else (seen.source, seen.destination)
     yield _reset(opener, other, from_other, None)
+
+
+def as_sent(seen: Forwarded) -> bytes:
+    """The SYN as its opener sent it, before any translation; empty where it is not known whole."""
+    whole = seen.whole
+    start = header_bytes(whole) if whole else 0
+    if not start or len(whole) != start + (whole[start + 12] >> 4) * 4:
+        return b""
+    ports = pack("!HH", seen.opener.port, seen.called.port)
+    return readdressed(whole, seen.opener.ip.packed, seen.called.ip.packed, ports + whole[start + 4 :])
 
 
 def _reset(source: Endpoint, destination: Endpoint, sequence: int, acknowledged: int | None) -> Reset:

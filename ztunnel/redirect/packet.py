@@ -21,6 +21,31 @@ def ip_packet(source: bytes, destination: bytes, protocol: int, body: bytes) -> 
     return _IPV6.pack(6 << 28, len(body), protocol, _TTL, source, destination) + body
 
 
+def header_bytes(packet: bytes) -> int:
+    """How long its IP header is; extension headers of IPv6 are not looked at."""
+    return (packet[0] & 15) * 4 if packet[0] >> 4 == 4 else _IPV6.size
+
+
+def readdressed(packet: bytes, source: bytes, destination: bytes, segment: bytes) -> bytes:
+    """The same packet between other addresses of its family, with another TCP segment of the same length.
+    Checksums are computed anew.
+
+    Args:
+        segment: of an even number of bytes.
+    """
+    start = header_bytes(packet)
+    check = checksum(sum_of(source + destination) + TCP + len(segment), _without(segment, 16))
+    body = segment[:16] + check + segment[18:]
+    if len(source) == 16:
+        return packet[:8] + source + destination + body
+    head = packet[:12] + source + destination + packet[20:start]
+    return head[:10] + checksum(0, _without(head, 10)) + head[12:] + body
+
+
+def _without(octets: bytes, at: int) -> bytes:
+    return octets[:at] + b"\0\0" + octets[at + 2 :]
+
+
 def reset(
     source: bytes, destination: bytes, ports: tuple[int, int], sequence: int, acknowledged: int | None
 ) -> bytes:

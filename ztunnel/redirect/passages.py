@@ -10,7 +10,7 @@ from ztunnel.redirect.layout import pull_ip
 
 INTERFACE = Struct("=QIxxxx")
 PASSAGE = Struct("=Q16s16sH6x")
-FORWARDED = Struct("=QQ16s16sHH16s16sHHIIBBB5x")
+FORWARDED = Struct("=QQ16s16sHH16s16sHHIIBBBBI120s")
 
 
 class Forwarded(NamedTuple):
@@ -26,6 +26,9 @@ class Forwarded(NamedTuple):
         syn: whether it opens the connection.
         inwards: whether the connection comes from outside of the pod.
         reply: whether the packet goes back to the opener.
+        interface: by which it came.
+        whole: the packet, from its IP header on, where it opens a connection inwards; empty for others, and
+            where it is longer than a SYN without payload.
     """
 
     time_ns: int
@@ -39,6 +42,8 @@ class Forwarded(NamedTuple):
     syn: bool
     inwards: bool
     reply: bool
+    interface: int = 0
+    whole: bytes = b""
 
 
 def _ends(
@@ -49,11 +54,12 @@ def _ends(
 
 def pull_forwarded(packed: bytes) -> Forwarded:
     """struct forwarded."""
-    time_ns, cookie, *ends, sequence, acknowledged, syn, inwards, reply = FORWARDED.unpack(packed)
-    original, at_forward = _ends(*ends[:4]), _ends(*ends[4:])
-    return Forwarded(
-        time_ns, cookie, *original, *at_forward, sequence, acknowledged, syn != 0, inwards != 0, reply != 0
+    time_ns, cookie, *ends, sequence, acknowledged, syn, inwards, reply, size, interface, whole = (
+        FORWARDED.unpack(packed)
     )
+    flags = syn != 0, inwards != 0, reply != 0
+    told = time_ns, cookie, *_ends(*ends[:4]), *_ends(*ends[4:]), sequence, acknowledged, *flags
+    return Forwarded(*told, interface, whole[:size])
 
 
 def push_interface(cookie: int, index: int) -> bytes:

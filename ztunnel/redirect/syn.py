@@ -9,7 +9,16 @@ from __future__ import annotations
 import errno
 from struct import Struct, unpack
 
-from ztunnel.redirect.packet import ICMP, ICMPV6, TCP, checksum, ip_packet, reset, sum_of
+from ztunnel.redirect.packet import (
+    ICMP,
+    ICMPV6,
+    checksum,
+    header_bytes,
+    ip_packet,
+    readdressed,
+    reset,
+    sum_of,
+)
 
 _ICMP_HEAD = Struct("!BBHI")
 _QUOTED_BYTES = 64
@@ -26,9 +35,7 @@ net/ipv6/icmp.c)."""
 def whole(syn: bytes) -> bytes:
     """The SYN as it can be sent: the kernel leaves the checksum to the hardware that it did not reach."""
     source, destination, start = _ends(syn)
-    segment = syn[start : start + 16] + b"\0\0" + syn[start + 18 :]
-    check = checksum(sum_of(source + destination) + TCP + len(segment), segment)
-    return syn[: start + 16] + check + syn[start + 18 :]
+    return readdressed(syn, source, destination, syn[start:])
 
 
 def answer(syn: bytes, error: int) -> bytes:
@@ -53,5 +60,5 @@ def _icmp(syn: bytes, source: bytes, destination: bytes, error: int) -> bytes:
 def _ends(syn: bytes) -> tuple[bytes, bytes, int]:
     """Its source and destination, packed, and where its TCP header starts."""
     if syn[0] >> 4 == 4:
-        return syn[12:16], syn[16:20], (syn[0] & 15) * 4
-    return syn[8:24], syn[24:40], 40
+        return syn[12:16], syn[16:20], header_bytes(syn)
+    return syn[8:24], syn[24:40], header_bytes(syn)
