@@ -109,4 +109,4 @@ def test_a_node_proxy_is_asked() -> None:
     assert missing.exit_code == 2
     assert "no pod 'x'" in missing.output
     with page(lambda path: (200, "<html>")) as address:
-        assert "gives no explanation" in call("a/b", "c:1", "--admin", address).output
+        assert "no explanation came" in call("a/b", "c:1", "--admin", address).output

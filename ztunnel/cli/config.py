@@ -10,22 +10,17 @@ from typing import Any
 import click
 import yaml
 
-from ztunnel.analyze.fetch import NoAnswer, fetch
+from ztunnel.analyze.ask import Place, ask
+from ztunnel.analyze.fetch import NoAnswer
 from ztunnel.analyze.summary import SECTIONS, Wanted, table
-from ztunnel.demo.call import get
-from ztunnel.demo.check import check
-from ztunnel.demo.failure import LaboratoryFailed
-from ztunnel.demo.names import Names
+from ztunnel.cli.options import placed
 
-_ADMIN_PORT = 15000
 _KINDS = (*SECTIONS, "all")
 
 
 @click.command()
 @click.argument("kind", metavar="|".join(_KINDS), type=click.Choice(_KINDS))
-@click.option("--node", default="node-1", show_default=True, metavar="NODE", help="A node of a laboratory.")
-@click.option("--name", default="lab", show_default=True, help="Name of the laboratory.")
-@click.option("--admin", metavar="HOST:PORT", help="A node proxy's admin address, instead of a laboratory.")
+@placed(default="node-1")
 @click.option("--file", "file", type=click.Path(exists=True, path_type=Path), help="A dump that was saved.")
 @click.option("-n", "--namespace", default="", help="Only what is of this namespace.")
 @click.option("--address", default="", help="Only workloads with this address.")
@@ -34,14 +29,14 @@ _KINDS = (*SECTIONS, "all")
 @click.option(
     "-o", "--output", "form", type=click.Choice(["text", "json", "yaml"]), default="text", help="Format."
 )
-def config(kind: str, form: str, **options: Any) -> None:
+def config(kind: str, form: str, place: Place, file: Path | None, **only: Any) -> None:
     """Show what a node proxy knows, as `istioctl ztunnel-config` does.
 
-    The dump is that of a node of a laboratory, of the proxy at an admin address (in a cluster:
-    `kubectl -n ztunnel-system port-forward POD 15000`), or of a file that `/config_dump` was saved to.
+    The dump is that of a node of a laboratory or cluster, of the proxy at an admin address, or of a file that
+    `/config_dump` was saved to.
     """
-    dump = _dump(options)
-    wanted = Wanted(options["namespace"], options["address"], options["on_node"], options["direction"] or "")
+    dump = _dump(place, file)
+    wanted = Wanted(only["namespace"], only["address"], only["on_node"], only["direction"] or "")
     kinds = [*SECTIONS] if kind == "all" else [kind]
     if form == "text":
         now = datetime.now(UTC)
@@ -54,21 +49,13 @@ def config(kind: str, form: str, **options: Any) -> None:
     click.echo(json.dumps(values, indent=2) if form == "json" else yaml.safe_dump(values, sort_keys=False))
 
 
-def _dump(options: dict[str, Any]) -> dict[str, Any]:
-    if options["file"] is not None:
-        return _parse(options["file"].read_text(errors="replace"), str(options["file"]))
-    if options["admin"]:
-        try:
-            return _parse(fetch(options["admin"], "/config_dump"), options["admin"])
-        except NoAnswer as error:
-            raise click.ClickException(str(error)) from error
-    names = Names(options["name"], check())
+def _dump(place: Place, file: Path | None) -> dict[str, Any]:
+    if file is not None:
+        return _parse(file.read_text(errors="replace"), str(file))
     try:
-        _, text = get(names.netns(names.node(options["node"])), _ADMIN_PORT, "/config_dump")
-    except LaboratoryFailed as error:
-        message = f"{error}\nName a proxy with --admin, a dump with --file, or a laboratory with --name"
-        raise click.ClickException(message) from error
-    return _parse(text, options["node"])
+        return _parse(ask(place, "/config_dump"), place.admin or place.pod or place.node)
+    except NoAnswer as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:

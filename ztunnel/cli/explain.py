@@ -11,8 +11,10 @@ from urllib.parse import urlencode
 import click
 import yaml
 
-from ztunnel.analyze.fetch import NoAnswer, fetch
+from ztunnel.analyze.ask import Place, ask
+from ztunnel.analyze.fetch import NoAnswer
 from ztunnel.analyze.load import load_mesh
+from ztunnel.cli.options import placed
 from ztunnel.config import read_settings
 from ztunnel.control.settings import mesh_settings
 from ztunnel.demo.names import RUN
@@ -29,23 +31,24 @@ _SOURCE = click.Path(exists=True, allow_dash=True, path_type=Path)
 @click.argument("source", metavar="FROM")
 @click.argument("destination", metavar="TO[:PORT]")
 @click.option("-f", "--filename", "sources", multiple=True, type=_SOURCE, help="A file, a directory, or -.")
-@click.option("--name", default="lab", show_default=True, help="Name of the laboratory to ask about.")
-@click.option("--admin", metavar="HOST:PORT", help="Ask a running node proxy at its admin address.")
+@placed()
 @click.option("--same-node", metavar="MODE", help="auto, direct or mtls, as the node proxies have it.")
 @click.option(
     "-o", "--output", "form", type=click.Choice(["text", "json", "yaml"]), default="text", help="Format."
 )
-def explain(source: str, destination: str, form: str, admin: str | None, **options: Any) -> None:
+def explain(source: str, destination: str, form: str, place: Place, **options: Any) -> None:
     """Say what becomes of a call, and which policy decides it.
 
     FROM is a pod or what owns it (`shop/frontend`) or an address; TO that, or a service (`orders.shop:80`).
-    The mesh is that of manifests (-f), of a running node proxy (--admin), or else of a laboratory.
+    The mesh is that of manifests (-f), that which a running node proxy has (--node, --pod, --admin), or else
+    that of a laboratory.
 
     The exit status is 0 where the call is allowed, 1 where it is refused, 2 where it cannot be told.
     """
-    values = _asked(admin, source, destination) if admin else None
-    if values is None:
-        values = _worked_out(source, destination, **options)
+    if place.admin or place.pod or place.node:
+        values = _asked(place, source, destination)
+    else:
+        values = _worked_out(source, destination, name=place.laboratory, **options)
     if form == "text":
         click.echo(values["text"])
     else:
@@ -75,18 +78,20 @@ def laboratory_folder(name: str) -> Path:
     """Where the completed objects of a laboratory are. Raises ConfigError: none of this name runs."""
     folder = RUN / name / "manifests"
     if not folder.is_dir():
-        message = "no laboratory of this name runs: name manifests with -f, or a node proxy with --admin"
+        message = (
+            "no laboratory of this name runs: name manifests with -f, or a node proxy with --node or --admin"
+        )
         raise ConfigError(Fault("--name", 0, name, message))
     return folder
 
 
-def _asked(admin: str, source: str, destination: str) -> dict[str, Any]:
+def _asked(place: Place, source: str, destination: str) -> dict[str, Any]:
     """What a running node proxy answers."""
     query = urlencode({"from": source, "to": destination})
     try:
-        found: dict[str, Any] = json.loads(fetch(admin, f"/explain?{query}"))
+        found: dict[str, Any] = json.loads(ask(place, f"/explain?{query}"))
     except NoAnswer as error:
         raise click.UsageError(str(error)) from error
     except ValueError as error:
-        raise click.UsageError(f"{admin} gives no explanation: {error}") from error
+        raise click.UsageError(f"no explanation came: {error}") from error
     return found

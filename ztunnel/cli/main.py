@@ -17,6 +17,7 @@ import click
 from ztunnel.errors import ConfigError, Unsupported
 
 _PACKAGE = Path(__file__).parent
+_NO_COMMANDS = ("main", "options")
 
 
 class Commands(click.Group):
@@ -25,7 +26,9 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, without importing one."""
         found = (path.stem for path in _PACKAGE.glob("*.py"))
-        return sorted(name.replace("_", "-") for name in found if name != "main" and not name.startswith("_"))
+        return sorted(
+            name.replace("_", "-") for name in found if name not in _NO_COMMANDS and not name.startswith("_")
+        )
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one. Raises ClickException with the reason if that fails."""

@@ -1,0 +1,54 @@
+"""Which node proxy is asked, and what is said where none answers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_explain import page
+from ztunnel.analyze import ask as asking
+from ztunnel.analyze.ask import Place, ask, is_of_laboratory
+from ztunnel.analyze.fetch import NoAnswer
+from ztunnel.demo.names import NETNS, Names
+
+pytestmark = pytest.mark.root
+
+
+def test_an_address_is_asked_before_all_else() -> None:
+    with page(lambda path: (200, path)) as address:
+        assert ask(Place(admin=address, node="n", pod="p"), "/x") == "/x"
+
+
+def test_a_node_of_a_laboratory_is_told_by_its_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"a{os.getpid()}"
+    place = Place(node="n1", laboratory=name)
+    assert not is_of_laboratory(place)
+    file = NETNS / Names(name, Path("/")).node("n1")
+    NETNS.mkdir(exist_ok=True)
+    file.touch()
+    try:
+        assert is_of_laboratory(place)
+        with pytest.raises(NoAnswer, match=r"http://localhost:15000/x in "):
+            ask(place, "/x")
+        monkeypatch.setattr(asking, "get", lambda netns, port, path: (200, f"{netns.name} {port} {path}"))
+        assert ask(place, "/x") == f"{file.name} 15000 /x"
+        monkeypatch.setattr(asking, "get", lambda *_: (404, "no such call\n"))
+        with pytest.raises(NoAnswer, match=r"^n1: no such call$"):
+            ask(place, "/x")
+    finally:
+        file.unlink()
+
+
+def test_every_other_node_is_one_of_a_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with page(lambda path: (200, path)) as address:
+        script = tmp_path / "kubectl"
+        port = address.rpartition(":")[2]
+        script.write_text(f"#!/bin/sh\necho 'Forwarding from 127.0.0.1:{port} -> 15000'; exec sleep 60\n")
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        assert ask(Place(pod="ztunnel-abc"), "/x") == "/x"
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    with pytest.raises(NoAnswer, match="kubectl is not in PATH"):
+        ask(Place(node="kn1", laboratory="nosuchlab"), "/x")
