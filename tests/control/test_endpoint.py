@@ -4,7 +4,10 @@ from ipaddress import ip_address
 
 import pytest
 
-from ztunnel.control.endpoint import attach, endpoint_workloads
+from ztunnel.control import endpoint as endpoints
+from ztunnel.control.document import key_of
+from ztunnel.control.endpoint import Attached, endpoint_workloads
+from ztunnel.control.index import Index
 from ztunnel.control.settings import MeshSettings
 from ztunnel.model.service import IpFamilies, Port
 from ztunnel.state.endpoints import EndpointSlice, SliceEndpoint
@@ -35,17 +38,15 @@ def slice_of(name, *endpoints, ports=None, generated=False):
     return EndpointSlice(meta(f"{name}-1"), name, ports or {"http": 8888}, endpoints, generated)
 
 
-def joined(attached):
-    return {
-        (namespace, name, service.meta.name): ports
-        for namespace, pods in attached.pods.items()
-        for name, ones in pods.items()
-        for service, ports in ones
-    }
+def attach(slices, service, pods):
+    index = Index()
+    for one in pods:
+        index.put(key_of(one), None, one)
+    return endpoints.attach(service, slices, index)
 
 
 def others(attached):
-    return [str(endpoint.addresses[0]) for _, _, endpoint in attached.others]
+    return [str(endpoint.addresses[0]) for _, endpoint in attached.others]
 
 
 WEB = pod("web", "10.0.1.1", "fd00::1")
@@ -54,29 +55,29 @@ WEB = pod("web", "10.0.1.1", "fd00::1")
 @pytest.mark.parametrize("address", ["10.0.1.1", "fd00::1"])
 @pytest.mark.parametrize("named", ["", "web", "another"])
 def test_an_address_that_is_a_pods_is_that_pod_whatever_is_named_beside_it(address, named):
-    attached = attach([slice_of("db", endpoint(address, named))], [service("db")], [WEB, pod("another")])
-    assert joined(attached) == {("shop", "web", "db"): (Port(80, 8888),)}
+    attached = attach([slice_of("db", endpoint(address, named))], service("db"), [WEB, pod("another")])
+    assert attached.pods == {("shop", "web"): (Port(80, 8888),)}
     assert attached.others == ()
 
 
 def test_a_pod_of_another_namespace_is_found_too():
     away = pod("web", "10.0.1.9", namespace="away")
-    attached = attach([slice_of("db", endpoint("10.0.1.9"))], [service("db")], [WEB, away])
-    assert joined(attached) == {("away", "web", "db"): (Port(80, 8888),)}
+    attached = attach([slice_of("db", endpoint("10.0.1.9"))], service("db"), [WEB, away])
+    assert attached.pods == {("away", "web"): (Port(80, 8888),)}
 
 
 def test_an_address_that_is_nobodys_is_an_endpoint_of_its_own():
     ended = pod("ended", "10.0.1.7", phase="Succeeded")
     slices = [slice_of("db", endpoint("203.0.113.1", "web"), endpoint("10.0.1.7"))]
-    attached = attach(slices, [service("db")], [WEB, ended])
-    assert (joined(attached), others(attached)) == ({}, ["203.0.113.1", "10.0.1.7"])
+    attached = attach(slices, service("db"), [WEB, ended])
+    assert (attached.pods, others(attached)) == ({}, ["203.0.113.1", "10.0.1.7"])
 
 
 def test_a_hosts_address_is_its_pods_only_where_that_is_named():
     on_host = pod("agent", "192.168.0.1", host_network=True)
-    for named, found in (("agent", {("shop", "agent", "db"): (Port(80, 8888),)}), ("", {}), ("web", {})):
-        attached = attach([slice_of("db", endpoint("192.168.0.1", named))], [service("db")], [WEB, on_host])
-        assert joined(attached) == found
+    for named, found in (("agent", {("shop", "agent"): (Port(80, 8888),)}), ("", {}), ("web", {})):
+        attached = attach([slice_of("db", endpoint("192.168.0.1", named))], service("db"), [WEB, on_host])
+        assert attached.pods == found
         assert len(attached.others) == (not found)
 
 
@@ -85,9 +86,9 @@ def test_slices_of_one_service_add_up():
         slice_of("db", endpoint("10.0.1.1"), ports={"http": 1}),
         slice_of("db", endpoint("fd00::1"), endpoint("10.0.1.2"), ports={"http": 1, "raw": 2}),
     ]
-    attached = attach(slices, [service("db")], [WEB, pod("two", "10.0.1.2")])
+    attached = attach(slices, service("db"), [WEB, pod("two", "10.0.1.2")])
     ports = (Port(80, 1), Port(81, 2))
-    assert joined(attached) == {("shop", "web", "db"): ports, ("shop", "two", "db"): ports}
+    assert attached.pods == {("shop", "web"): ports, ("shop", "two"): ports}
 
 
 @pytest.mark.parametrize(
@@ -96,14 +97,8 @@ def test_slices_of_one_service_add_up():
 )
 def test_only_slices_that_repeat_a_selection_are_left_to_it(selector, generated, joins):
     one = slice_of("db", endpoint("10.0.1.1"), endpoint("203.0.113.1"), generated=generated)
-    attached = attach([one], [service("db", selector)], [WEB])
-    assert (bool(joined(attached)), bool(attached.others)) == (joins, joins)
-
-
-def test_slices_of_no_service_or_of_an_alias_are_nothing():
-    slices = [slice_of(name, endpoint("10.0.1.1"), endpoint("203.0.113.1")) for name in ("lost", "alias")]
-    attached = attach(slices, [service("alias", kind="ExternalName")], [WEB])
-    assert (attached.pods, attached.others) == ({}, ())
+    attached = attach([one], service("db", selector), [WEB])
+    assert (bool(attached.pods), bool(attached.others)) == (joins, joins)
 
 
 @pytest.mark.parametrize(
@@ -119,8 +114,8 @@ def test_slices_of_no_service_or_of_an_alias_are_nothing():
 )
 def test_a_pod_serves_by_a_slice_as_the_slice_says(conditions, other_ready, publish, serves):
     slices = [slice_of("db", endpoint("10.0.1.1", "", *conditions), endpoint("10.0.1.2", "", other_ready))]
-    attached = attach(slices, [service("db", publish_not_ready=publish)], [WEB, pod("two", "10.0.1.2")])
-    assert (("shop", "web", "db") in joined(attached)) == serves
+    attached = attach(slices, service("db", publish_not_ready=publish), [WEB, pod("two", "10.0.1.2")])
+    assert (("shop", "web") in attached.pods) == serves
 
 
 def test_an_endpoint_of_its_own_is_a_workload_once_and_keeps_its_conditions():
@@ -130,16 +125,12 @@ def test_an_endpoint_of_its_own_is_a_workload_once_and_keeps_its_conditions():
         endpoint("203.0.113.1"),
         endpoint("203.0.113.2"),
     )
-    first, second = endpoint_workloads(attach([one], [service("a")], []), MeshSettings())
+    first, second = endpoint_workloads(service("a"), attach([one], service("a"), []), MeshSettings())
     assert first.uid == "Kubernetes/discovery.k8s.io/EndpointSlice/shop/a-1/203.0.113.1"
     assert (first.healthy, first.draining, second.healthy, second.draining) == (False, True, True, False)
     assert first.host_network
     assert not first.enrolled
 
 
-def test_where_there_are_no_slices_no_pod_is_looked_at():
-    def nobody():
-        raise AssertionError
-        yield
-
-    assert attach([], [service("a")], nobody()).pods == {}
+def test_where_there_are_no_slices_nothing_is_attached():
+    assert attach([], service("a"), [WEB]) == Attached()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ztunnel.control import inventory
 from ztunnel.control.inventory import FaultyPolicy, Inventory, gather, of_kind
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.translation import Translation, translate
+from ztunnel.control.translation import translate
 from ztunnel.errors import Fault
 from ztunnel.state.kube import Namespace, Pod
 
@@ -218,7 +218,7 @@ def test_whatever_becomes_of_a_manifest_is_translated_or_refused_with_its_lines(
         start %= len(text)
         text = text[:start] + scrap + text[start + length :]
     inventory = gather({"a.yaml": text}, Inventory())
-    translate(inventory, MeshSettings(), Translation())
+    translate(inventory, MeshSettings())
     assert all(0 < fault.line <= text.count("\n") + 1 for fault in inventory.faults)
 
 

@@ -1,5 +1,7 @@
 """What the golden pairs (test_translation.py) do not show of services."""
 
+from dataclasses import replace
+
 import pytest
 
 from ztunnel.control.service import convert_service, group_services, ports_of
@@ -35,7 +37,7 @@ def pod(name, labels, ports=None):
 
 
 def test_a_pod_serves_what_selects_all_of_its_labels():
-    groups = group_services(
+    group = group_services(
         [
             service("a", {"app": "web"}),
             service("b", {"app": "web", "tier": "x"}),
@@ -43,27 +45,32 @@ def test_a_pod_serves_what_selects_all_of_its_labels():
         ],
         {},
     )
-    served = groups["shop"].of(pod("p", {"app": "web", "zone": "z"}))
+    served = group.of(pod("p", {"app": "web", "zone": "z"}))
     assert [one.meta.name for one, _ in served] == ["a"]
-    served = groups["shop"].of(pod("p", {"tier": "x", "app": "web"}))
+    served = group.of(pod("p", {"tier": "x", "app": "web"}))
     assert sorted(one.meta.name for one, _ in served) == ["a", "b"]
 
 
+def test_an_alias_selects_nobody():
+    group = group_services([replace(service("a", {"app": "web"}), kind="ExternalName")], {})
+    assert list(group.of(pod("p", {"app": "web"}))) == []
+
+
 def test_a_service_without_a_selector_selects_nobody():
-    groups = group_services([service("a")], {})
-    assert list(groups["shop"].of(pod("p", {"app": "web"}))) == []
+    group = group_services([service("a")], {})
+    assert list(group.of(pod("p", {"app": "web"}))) == []
 
 
 def test_what_a_selector_says_goes_before_what_a_slice_does():
     both = service("a", {"app": "web"})
-    groups = group_services([both], {"shop": {"p": ((both, (Port(80, 1),)),)}})
-    (_, by_slice), (_, by_selector) = groups["shop"].of(pod("p", {"app": "web"}, {"web": 8080}))
+    group = group_services([both], {"p": {("shop", "a"): (both, (Port(80, 1),))}})
+    (_, by_slice), (_, by_selector) = group.of(pod("p", {"app": "web"}, {"web": 8080}))
     assert (by_slice, by_selector) == ((Port(80, 1),), (Port(80, 8080), Port(81, 8081)))
 
 
 def test_a_pod_may_serve_a_service_of_another_namespace():
-    groups = group_services([], {"shop": {"p": ((service("a"), (Port(80, 1),)),)}})
-    assert [ports for _, ports in groups["shop"].of(pod("p", {}))] == [(Port(80, 1),)]
+    group = group_services([], {"p": {("away", "a"): (service("a"), (Port(80, 1),))}})
+    assert [ports for _, ports in group.of(pod("p", {}))] == [(Port(80, 1),)]
 
 
 def test_named_ports_are_the_pods_and_missing_ones_are_left_out():

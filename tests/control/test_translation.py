@@ -14,7 +14,7 @@ from google.protobuf.json_format import MessageToDict
 
 from ztunnel.control.inventory import Inventory, gather
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.translation import Translation, translate
+from ztunnel.control.translation import Translator, translate
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 from ztunnel.xds.address import render_service, render_workload
@@ -24,16 +24,16 @@ GOLDEN = Path(__file__).parent / "golden"
 SETTINGS = MeshSettings()
 
 
-def translated(text, before=None, settings=SETTINGS):
-    return translate(gather({"x.yaml": text}, Inventory()), settings, before or Translation())
+def translated(text, settings=SETTINGS):
+    return translate(gather({"x.yaml": text}, Inventory()), settings)
 
 
 def in_istios_form(translation):
-    addresses = translation.addresses.values()
+    addresses = [one for _, one in sorted(translation.addresses.items())]
     out = {
         "workloads": [MessageToDict(render_workload(one)) for one in addresses if isinstance(one, Workload)],
         "services": [MessageToDict(render_service(one, "")) for one in addresses if isinstance(one, Service)],
-        "policies": [MessageToDict(render_policy(one)) for one in translation.policies.values()],
+        "policies": [MessageToDict(render_policy(one)) for _, one in sorted(translation.policies.items())],
         "warnings": list(translation.warnings),
     }
     return json.loads(json.dumps({name: values for name, values in out.items() if values}))
@@ -75,9 +75,12 @@ A, B = "Kubernetes//Pod/shop/a", "Kubernetes//Pod/shop/b"
 
 def twice(first, second):
     """Two translations, the second after the first, as a watch makes them."""
-    inventory = gather({"x.yaml": first}, Inventory())
-    before = translate(inventory, SETTINGS, Translation())
-    return before, translate(gather({"x.yaml": second}, inventory), SETTINGS, before)
+    inventory, translator = gather({"x.yaml": first}, Inventory()), Translator(SETTINGS)
+    translator.update(inventory.objects)
+    before = translator.translation()
+    after = gather({"x.yaml": second}, inventory).objects
+    translator.update({**dict.fromkeys(inventory.objects.keys() - after.keys()), **after})
+    return before, translator.translation()
 
 
 def test_workloads_of_pods_that_did_not_change_are_carried_over():
@@ -118,7 +121,7 @@ def test_other_settings_reach_every_workload():
     settings = MeshSettings(
         trust_domain="example.org", cluster="east", cluster_domain="c.example", network="n"
     )
-    translation = translated(BASE, translated(BASE), settings)
+    translation = translated(BASE, settings)
     workload = translation.addresses["east//Pod/shop/a"]
     assert (workload.trust_domain, workload.cluster, workload.network) == ("example.org", "east", "n")
     assert [str(name) for name in workload.services] == ["shop/web.shop.svc.c.example"]

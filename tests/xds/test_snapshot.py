@@ -3,20 +3,24 @@
 from ztunnel.model.policy import Action, Policy, PolicyScope
 from ztunnel.model.workload import Workload
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
-from ztunnel.xds.snapshot import Snapshot, take
+from ztunnel.xds.snapshot import Snapshot, advance, take
 
 ONE = Workload("c//Pod/ns/one", "one", "ns")
 TWO = Workload("c//Pod/ns/two", "two", "ns")
 POLICY = Policy("allow", "ns", PolicyScope.NAMESPACE, Action.ALLOW)
 
 
+def names(snapshot, type_url):
+    return set(snapshot.resources[type_url])
+
+
 def test_resources_stand_under_their_type_and_name():
     snapshot = take([POLICY, ONE], "", Snapshot())
-    assert snapshot.resources[ADDRESS].keys() == {ONE.uid}
-    assert snapshot.resources[AUTHORIZATION].keys() == {"ns/allow"}
+    assert names(snapshot, ADDRESS) == {ONE.uid}
+    assert names(snapshot, AUTHORIZATION) == {"ns/allow"}
 
 
-def test_what_is_equal_is_carried_over():
+def test_what_is_equal_is_carried_over_and_no_change():
     first = take([ONE, TWO], "", Snapshot())
     equal, changed = (
         Workload("c//Pod/ns/one", "one", "ns"),
@@ -24,10 +28,23 @@ def test_what_is_equal_is_carried_over():
     )
     second = take([equal, changed], "", first)
     assert second.resources[ADDRESS][ONE.uid] is first.resources[ADDRESS][ONE.uid]
-    assert second.origins[ADDRESS][ONE.uid] is ONE
     assert second.resources[ADDRESS][TWO.uid].version != first.resources[ADDRESS][TWO.uid].version
+    assert (second.changed[ADDRESS], second.changed[AUTHORIZATION]) == ({TWO.uid}, set())
 
 
 def test_what_is_gone_is_gone():
     first = take([ONE, TWO], "", Snapshot())
-    assert take([TWO], "", first).resources[ADDRESS].keys() == {TWO.uid}
+    second = take([TWO], "", first)
+    assert names(second, ADDRESS) == {TWO.uid}
+    assert second.changed[ADDRESS] == {ONE.uid}
+
+
+def test_a_snapshot_follows_the_one_that_it_was_made_from_and_no_other():
+    first = take([ONE], "", Snapshot())
+    second = advance(first, {ADDRESS: {TWO.uid: TWO}, AUTHORIZATION: {"ns/none": None}}, "")
+    assert names(second, ADDRESS) == {ONE.uid, TWO.uid}
+    assert (second.changed[ADDRESS], second.changed[AUTHORIZATION]) == ({TWO.uid}, set())
+    assert second.follows(first)
+    assert not first.follows(second)
+    assert not take([TWO], "", Snapshot()).follows(first)
+    assert names(first, ADDRESS) == {ONE.uid}

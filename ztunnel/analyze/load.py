@@ -14,7 +14,7 @@ from pathlib import Path
 from ztunnel.analyze.mesh import Mesh, Written
 from ztunnel.control.inventory import Inventory, gather
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.translation import Translation, translate
+from ztunnel.control.translation import translate
 from ztunnel.demo.load import read_given, sort_out
 from ztunnel.demo.manifest import Manifest, render
 from ztunnel.demo.schedule import complete
@@ -34,7 +34,7 @@ def load_mesh(sources: Sequence[Path], settings: MeshSettings) -> Mesh:
         raise ConfigError(*given.faults)
     manifests, faults = _completed(given.manifests)
     inventory = gather({one.key.file_name: render(one) for one in manifests}, Inventory())
-    translation = translate(inventory, settings, Translation())
+    translation = translate(inventory, settings)
     resources = chain(translation.addresses.values(), translation.policies.values())
     world, _ = apply(World(settings.network), resources)
     written = tuple(sorted(_written(one) for one in given.manifests))

@@ -9,9 +9,10 @@ workload has one health for all of its services."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from ztunnel.control.service import Joined, service_name
+from ztunnel.control.service import service_name
 from ztunnel.control.settings import MeshSettings
 from ztunnel.model.address import IPAddress
 from ztunnel.model.service import Port
@@ -19,49 +20,46 @@ from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.state import kube
 from ztunnel.state.endpoints import EndpointSlice, SliceEndpoint
 
-_ENDED = ("Succeeded", "Failed")
-_Owners = Mapping[IPAddress, kube.Pod]
+Name = tuple[str, str]
+"""Namespace and name."""
+
+
+class Owners(Protocol):
+    """Whose an address is."""
+
+    def owner(self, ip: IPAddress) -> kube.Pod | None:
+        """The pod that has it as its own."""
+
+    def pod(self, name: Name) -> kube.Pod | None:
+        """The pod of that name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """What slices say: by namespace and name the services that pods are joined to, and with its slice and
-    service each endpoint that is no pod."""
+    """What the slices of one service say: the pods that serve it, with their ports, and the endpoints that
+    are no pods."""
 
-    pods: Mapping[str, Mapping[str, tuple[Joined, ...]]]
-    others: tuple[tuple[EndpointSlice, kube.Service, SliceEndpoint], ...]
+    pods: Mapping[Name, tuple[Port, ...]] = field(default_factory=dict)
+    others: tuple[tuple[EndpointSlice, SliceEndpoint], ...] = ()
 
 
-def attach(
-    slices: Iterable[EndpointSlice], services: Iterable[kube.Service], pods: Iterable[kube.Pod]
-) -> Attached:
-    """Find out whose each endpoint of the slices is."""
-    found = list(_of_services(slices, services))
-    if not found:
-        return Attached({}, ())
-    owners, on_hosts = _owners(pods)
-    serving = {id(service) for one, service in found for each in one.endpoints if each.ready}
-    joined: dict[str, dict[str, dict[tuple[str, str], Joined]]] = {}
+def attach(service: kube.Service, slices: Iterable[EndpointSlice], owners: Owners) -> Attached:
+    """Find out whose each endpoint of a service's slices is, without those that only repeat its selection."""
+    found = [one for one in slices if not (service.selector and one.generated)]
+    serving = any(each.ready for one in found for each in one.endpoints)
+    pods: dict[Name, tuple[Port, ...]] = {}
     others = []
-    for one, service in found:
+    for one in found:
         ports = slice_ports(one, service)
         for endpoint in one.endpoints:
             for ip in endpoint.addresses[:1]:  # the others are for nobody (EndpointSlice's API)
-                pod = owners.get(ip) or _on_host(on_hosts, one, endpoint)
+                pod = owners.owner(ip) or _on_host(owners, one, endpoint)
                 if pod is None:
-                    others.append((one, service, endpoint))
-                elif _serves(endpoint, service, id(service) in serving):
-                    of_pod = joined.setdefault(pod.meta.namespace, {}).setdefault(pod.meta.name, {})
-                    key = service.meta.namespace, service.meta.name
-                    before = of_pod[key][1] if key in of_pod else ()
-                    of_pod[key] = service, tuple(dict.fromkeys((*before, *ports)))
-    return Attached(
-        {
-            space: {name: tuple(ones.values()) for name, ones in pods.items()}
-            for space, pods in joined.items()
-        },
-        tuple(others),
-    )
+                    others.append((one, endpoint))
+                elif _serves(endpoint, service, serving):
+                    name = pod.meta.full_name
+                    pods[name] = tuple(dict.fromkeys((*pods.get(name, ()), *ports)))
+    return Attached(pods, tuple(others))
 
 
 def slice_ports(one: EndpointSlice, service: kube.Service) -> tuple[Port, ...]:
@@ -70,11 +68,13 @@ def slice_ports(one: EndpointSlice, service: kube.Service) -> tuple[Port, ...]:
     return tuple(Port(named[name], own) for name, own in one.ports.items() if name in named)
 
 
-def endpoint_workloads(attached: Attached, settings: MeshSettings) -> Iterator[Workload]:
+def endpoint_workloads(
+    service: kube.Service, attached: Attached, settings: MeshSettings
+) -> Iterator[Workload]:
     """A workload for each endpoint that is no pod. Nothing is known of it, so its address is not taken for
     its own."""
     seen: set[str] = set()
-    for one, service, endpoint in attached.others:
+    for one, endpoint in attached.others:
         place = f"{one.meta.namespace}/{one.meta.name}/{endpoint.addresses[0]}"
         uid = f"{settings.cluster}/discovery.k8s.io/EndpointSlice/{place}"
         if uid in seen:
@@ -89,47 +89,19 @@ def endpoint_workloads(attached: Attached, settings: MeshSettings) -> Iterator[W
             protocol=TunnelProtocol.NONE,
             network=settings.network,
             cluster=settings.cluster,
-            services={service_name(service, settings): slice_ports(one, service)},
+            services={service_name(service.meta.full_name, settings): slice_ports(one, service)},
             healthy=endpoint.ready,
             draining=endpoint.draining,
             host_network=True,
         )
 
 
-def _of_services(
-    slices: Iterable[EndpointSlice], services: Iterable[kube.Service]
-) -> Iterator[tuple[EndpointSlice, kube.Service]]:
-    """Slices that add something, each with its service."""
-    known: dict[tuple[str, str], kube.Service] = {}
-    for service in services:
-        if service.kind != "ExternalName":
-            known[service.meta.namespace, service.meta.name] = service
-    for one in slices:
-        found = known.get((one.meta.namespace, one.service))
-        if found is not None and not (found.selector and one.generated):
-            yield one, found
-
-
-def _owners(pods: Iterable[kube.Pod]) -> tuple[_Owners, Mapping[tuple[str, str], kube.Pod]]:
-    """Pods by their own addresses; those with their host's by their names."""
-    owners: dict[IPAddress, kube.Pod] = {}
-    on_hosts: dict[tuple[str, str], kube.Pod] = {}
-    for pod in pods:
-        if pod.phase in _ENDED:
-            continue
-        if pod.host_network:
-            on_hosts[pod.meta.namespace, pod.meta.name] = pod
-        else:
-            owners.update(dict.fromkeys(pod.addresses, pod))
-    return owners, on_hosts
-
-
-def _on_host(
-    on_hosts: Mapping[tuple[str, str], kube.Pod], one: EndpointSlice, endpoint: SliceEndpoint
-) -> kube.Pod | None:
+def _on_host(owners: Owners, one: EndpointSlice, endpoint: SliceEndpoint) -> kube.Pod | None:
     """The pod with its host's address that a slice names: the address is not its alone."""
-    pod = on_hosts.get((one.meta.namespace, endpoint.pod))
-    return pod if pod is not None and endpoint.addresses[0] in pod.addresses else None
+    pod = owners.pod((one.meta.namespace, endpoint.pod)) if endpoint.pod else None
+    if pod is None or not pod.host_network or pod.ended or endpoint.addresses[0] not in pod.addresses:
+        return None
+    return pod
 
 
 def _serves(endpoint: SliceEndpoint, service: kube.Service, others_ready: bool) -> bool:

@@ -37,7 +37,7 @@ T = TypeVar("T", bound=Object)
 LONG = 16_384
 """Characters from which on a list is cut into its items."""
 
-_POLICIES = (istio.AuthorizationPolicy.__name__, istio.PeerAuthentication.__name__)
+POLICIES = (istio.AuthorizationPolicy.__name__, istio.PeerAuthentication.__name__)
 
 
 class Place(NamedTuple):
@@ -202,7 +202,7 @@ def gather(files: Mapping[str, str | Fault], before: Inventory) -> Inventory:
         tuple(
             FaultyPolicy(key, one.scope, faults, key in objects)
             for key, one, faults in gathering.wrong
-            if key.kind in _POLICIES
+            if key.kind in POLICIES
         ),
         gathering.parsed,
     )

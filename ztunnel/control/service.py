@@ -32,18 +32,16 @@ class NamespaceServices:
     """The services of one namespace, ready for asking which of them a pod serves.
 
     `by_label` holds each service under one of the labels that it selects by; `by_slice` those that endpoint
-    slices join to a pod, by the pod's name; they may be of other namespaces. Compares by what it was made of,
-    so an equal one may be kept.
+    slices join to a pod, by the pod's name; they may be of other namespaces.
     """
 
-    services: tuple[kube.Service, ...] = ()
-    by_label: Mapping[tuple[str, str], tuple[kube.Service, ...]] = field(default_factory=dict, compare=False)
-    by_slice: Mapping[str, tuple[Joined, ...]] = field(default_factory=dict)
+    by_label: Mapping[tuple[str, str], tuple[kube.Service, ...]] = field(default_factory=dict)
+    by_slice: Mapping[str, Mapping[tuple[str, str], Joined]] = field(default_factory=dict)
 
     def of(self, pod: kube.Pod) -> Iterator[Joined]:
         """The services that the pod is an endpoint of: by an endpoint slice, and by selector, which counts
         where both say so."""
-        yield from self.by_slice.get(pod.meta.name, ())
+        yield from self.by_slice.get(pod.meta.name, {}).values()
         labels = pod.meta.labels
         for label in labels.items():
             for service in self.by_label.get(label, ()):
@@ -52,22 +50,11 @@ class NamespaceServices:
 
 
 def group_services(
-    services: Iterable[kube.Service], joined: Mapping[str, Mapping[str, tuple[Joined, ...]]]
-) -> dict[str, NamespaceServices]:
-    """Services by namespace, without those of type ExternalName: a name's alias is DNS's business. `joined`
-    are, by namespace and name, the pods that slices join to services."""
-    known: dict[str, list[kube.Service]] = {}
-    for service in services:
-        if service.kind != "ExternalName":
-            known.setdefault(service.meta.namespace, []).append(service)
-    return {
-        namespace: NamespaceServices(
-            tuple(known.get(namespace, ())),
-            _by_label(known.get(namespace, ())),
-            joined.get(namespace, {}),
-        )
-        for namespace in known.keys() | joined.keys()
-    }
+    services: Iterable[kube.Service], joined: Mapping[str, Mapping[tuple[str, str], Joined]]
+) -> NamespaceServices:
+    """Those of one namespace, without those of type ExternalName: a name's alias is DNS's business. `joined`
+    are, by name, the pods that slices join to services."""
+    return NamespaceServices(_by_label(one for one in services if one.kind != "ExternalName"), joined)
 
 
 def _by_label(services: Iterable[kube.Service]) -> dict[tuple[str, str], tuple[kube.Service, ...]]:
@@ -79,10 +66,10 @@ def _by_label(services: Iterable[kube.Service]) -> dict[tuple[str, str], tuple[k
     return found
 
 
-def service_name(service: kube.Service, settings: MeshSettings) -> ServiceName:
-    """The name on the wire: `<name>.<namespace>.svc.<cluster domain>`."""
-    meta = service.meta
-    return ServiceName(meta.namespace, f"{meta.name}.{meta.namespace}.svc.{settings.cluster_domain}")
+def service_name(name: tuple[str, str], settings: MeshSettings) -> ServiceName:
+    """The name on the wire of the service of that namespace and name:
+    `<name>.<namespace>.svc.<cluster domain>`."""
+    return ServiceName(name[0], f"{name[1]}.{name[0]}.svc.{settings.cluster_domain}")
 
 
 def convert_service(
@@ -93,7 +80,7 @@ def convert_service(
     return Service(
         name=service.meta.name,
         namespace=service.meta.namespace,
-        hostname=service_name(service, settings).hostname,
+        hostname=service_name(service.meta.full_name, settings).hostname,
         addresses=tuple(dict.fromkeys((*service.addresses, *service.external))),
         ports=tuple(
             Port(one.port, one.target if isinstance(one.target, int) else 0) for one in service.ports

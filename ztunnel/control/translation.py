@@ -1,9 +1,8 @@
-"""All objects of a mesh as workloads, services and policies: a pure function, that keeps what it need not
-make anew.
+"""The objects of a mesh as workloads, services and policies: a pure function of all objects, kept up to date.
 
-What a pod becomes depends on the pod, its node and the surroundings of its namespace. Where all three are
-what they were, the workload of the translation before is taken over, the very object, so that publishing one
-changed pod of 5,000 costs 5,000 comparisons and one conversion."""
+A `Translator` is told what changed and makes anew what that can touch: of a pod its own workload and those
+services whose slices name it, of a namespace's label its pods. What comes out equal is no change and stays
+the very object. The result is that of translating all objects at once, whatever the way to them."""
 
 from __future__ import annotations
 
@@ -11,172 +10,308 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ztunnel.control.authorization import convert_authorization
-from ztunnel.control.document import Key
-from ztunnel.control.endpoint import Attached, attach, endpoint_workloads
-from ztunnel.control.inventory import Inventory, of_kind
+from ztunnel.control.claims import Claims
+from ztunnel.control.document import Key, Object
+from ztunnel.control.endpoint import Attached, Name, attach, endpoint_workloads
+from ztunnel.control.index import Index
+from ztunnel.control.inventory import Inventory
 from ztunnel.control.peer_authentication import PeerModes, convert_peer_authentications
-from ztunnel.control.service import NamespaceServices, convert_service, group_services
+from ztunnel.control.remarks import remark
+from ztunnel.control.service import Joined, convert_service, group_services, service_name
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.workload import DATAPLANE_MODE, Surroundings, convert_pod
-from ztunnel.model.address import IPAddress
+from ztunnel.control.workload import Surroundings, convert_pod, workload_uid
 from ztunnel.model.policy import Policy, PolicyScope
 from ztunnel.model.service import Service
-from ztunnel.model.workload import TunnelProtocol, Workload
+from ztunnel.model.workload import Workload
 from ztunnel.state import kube
 from ztunnel.state.endpoints import Endpoints, EndpointSlice
 from ztunnel.state.istio import AuthorizationPolicy, PeerAuthentication
-
-Resource = Workload | Service | Policy
-_WAYPOINT = "istio.io/use-waypoint"
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
 
 
 @dataclass(frozen=True, slots=True)
 class Translation:
     """Resources by their names in xDS, addresses (workloads and services) apart from policies; and what the
-    operator should know. `inputs` is for the next translation: by pod, what its workload was made of."""
+    operator should know."""
 
     addresses: Mapping[str, Workload | Service] = field(default_factory=dict)
     policies: Mapping[str, Policy] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    inputs: Mapping[str, tuple[kube.Pod, kube.Node | None, Surroundings, Workload | None]] = field(
-        default_factory=dict
-    )
 
 
-def translate(inventory: Inventory, settings: MeshSettings, before: Translation) -> Translation:
+@dataclass(slots=True)
+class Delta:
+    """What an update changed, by name; None where the resource is gone."""
+
+    addresses: dict[str, Workload | Service | None] = field(default_factory=dict)
+    policies: dict[str, Policy | None] = field(default_factory=dict)
+
+    def by_type(self) -> Mapping[str, Mapping[str, Workload | Service | Policy | None]]:
+        """As `xds.snapshot.advance` takes it."""
+        return {ADDRESS: self.addresses, AUTHORIZATION: self.policies}
+
+
+@dataclass(slots=True)
+class _Touched:
+    """What has to be made anew."""
+
+    pods: set[Name] = field(default_factory=set)
+    services: set[Name] = field(default_factory=set)
+    attached: set[Name] = field(default_factory=set)
+    peers: bool = False
+
+
+def translate(inventory: Inventory, settings: MeshSettings) -> Translation:
     """Every object of the inventory, translated."""
-    objects = list(inventory.objects.values())
-    namespaces = {one.meta.name: one for one in of_kind(objects, kube.Namespace)}
-    policies, selectors, warnings = _policies(objects, settings)
-    modes, strict, remarks = convert_peer_authentications(of_kind(objects, PeerAuthentication), settings)
-    policies += strict
-    slices = of_kind(objects, EndpointSlice)
-    slices += [each for one in of_kind(objects, Endpoints) for each in _mirrored(one, inventory)]
-    attached = attach(slices, of_kind(objects, kube.Service), of_kind(objects, kube.Pod))
-    services = group_services(of_kind(objects, kube.Service), attached.pods)
-    around = _Around(settings, namespaces, services, selectors, modes)
-    inputs = _pods(objects, around, before)
-    addresses: dict[str, Workload | Service] = {}
-    for one in _others(attached, around):
-        addresses[one.uid if isinstance(one, Workload) else str(one.key)] = one
-    addresses.update({made.uid: made for *_, made in inputs.values() if made is not None})
-    return Translation(
-        addresses,
-        {policy.key: policy for policy in policies},
-        (*warnings, *remarks, *_warnings(inventory, addresses.values())),
-        inputs,
-    )
+    translator = Translator(settings)
+    translator.update(inventory.objects)
+    return translator.translation(inventory.unknown)
 
 
-@dataclass(frozen=True, slots=True)
-class _Around:
-    """What surrounds pods, by namespace."""
+class Translator:
+    """Holds the objects and what they mean. `addresses` and `policies` are kept up to date in place."""
 
-    settings: MeshSettings
-    namespaces: Mapping[str, kube.Namespace]
-    services: Mapping[str, NamespaceServices]
-    selectors: tuple[tuple[Policy, Mapping[str, str]], ...]
-    modes: PeerModes
+    def __init__(self, settings: MeshSettings) -> None:
+        self._settings = settings
+        self._objects: dict[Key, Object] = {}
+        self._index = Index()
+        self._peers: dict[Key, PeerAuthentication] = {}
+        self._modes, _, _ = convert_peer_authentications((), settings)
+        self._peer_policies: dict[str, Policy] = {}
+        self._selecting: dict[str, dict[str, tuple[Policy, Mapping[str, str]]]] = {}
+        self._attached: dict[Name, tuple[dict[Name, Joined], dict[str, Workload]]] = {}
+        self._joined: dict[str, dict[str, dict[Name, Joined]]] = {}
+        self._endpoints: dict[str, dict[Name, Workload]] = {}
+        self._around: dict[str, Surroundings] = {}
+        self._remarks: dict[Key, tuple[str, ...]] = {}
+        self._peer_remarks: tuple[str, ...] = ()
+        self._claims = Claims()
+        self.addresses: dict[str, Workload | Service] = {}
+        self.policies: dict[str, Policy] = {}
 
-    def of(self, namespace: str) -> Surroundings:
-        reach = (self.settings.root_namespace, namespace)
-        return Surroundings(
-            self.settings,
-            self.namespaces.get(namespace),
-            self.services.get(namespace, NamespaceServices()),
-            tuple(one for one in self.selectors if one[0].namespace in reach),
-            self.modes,
+    def translation(self, unknown: Iterable[str] = ()) -> Translation:
+        """All of it, as it is now. `unknown` are kinds that were not read."""
+        return Translation(dict(self.addresses), dict(self.policies), self.warnings(unknown))
+
+    def warnings(self, unknown: Iterable[str] = ()) -> tuple[str, ...]:
+        """What the operator should know, in an order that does not depend on that of the changes."""
+        names = ", ".join(sorted(unknown))
+        remarks = [(key.kind != "AuthorizationPolicy", key, texts) for key, texts in self._remarks.items()]
+        ordered = [(is_later, text) for is_later, _, texts in sorted(remarks) for text in texts]
+        return (
+            *(text for is_later, text in ordered if not is_later),
+            *self._peer_remarks,
+            *([f"not read: {names}"] if names else ()),
+            *(text for is_later, text in ordered if is_later),
+            *self._claims.texts(),
         )
 
+    def update(self, changes: Mapping[Key, Object | None]) -> Delta:
+        """Take over objects as they are now, None for those that are gone; what that changes."""
+        delta, touched = Delta(), _Touched()
+        for key, new in changes.items():
+            old = self._objects.get(key)
+            if old != new:
+                self._keep(key, old, new)
+                self._take_over(key, old, new, touched, delta)
+        if touched.peers:
+            self._convert_peers(touched, delta)
+        for name in touched.attached:
+            self._attach(name, touched, delta)
+        for name in touched.services:
+            self._convert_service(name, delta)
+        for name in touched.pods:
+            self._convert_pod(name, delta)
+        return delta
 
-def _policies(
-    objects: Iterable[object], settings: MeshSettings
-) -> tuple[tuple[Policy, ...], tuple[tuple[Policy, Mapping[str, str]], ...], list[str]]:
-    """The policies for node proxies, those of them with a selector, and remarks."""
-    policies: list[Policy] = []
-    selectors: list[tuple[Policy, Mapping[str, str]]] = []
-    warnings: list[str] = []
-    for one in objects:
-        if isinstance(one, AuthorizationPolicy):
-            policy, remarks = convert_authorization(one, settings)
-            warnings += remarks
-            if policy is not None:
-                policies.append(policy)
-                if policy.scope is PolicyScope.WORKLOAD_SELECTOR:
-                    selectors.append((policy, one.selector))
-    return tuple(policies), tuple(selectors), warnings
+    def _take_over(
+        self, key: Key, old: Object | None, new: Object | None, touched: _Touched, delta: Delta
+    ) -> None:
+        for one in (old, new):
+            if one is not None:
+                self._touch(key, one, touched)
+        if key.kind == AuthorizationPolicy.__name__:
+            policy = new if isinstance(new, AuthorizationPolicy) else None
+            self._convert_policy(key, policy, touched, delta)
+        else:
+            self._remark(key, new)
+        if key.kind == PeerAuthentication.__name__:
+            self._peers.pop(key, None)
+            if isinstance(new, PeerAuthentication):
+                self._peers[key] = new
+            touched.peers = True
+
+    def _keep(self, key: Key, old: Object | None, new: Object | None) -> None:
+        self._index.put(key, old, new)
+        if new is None:
+            del self._objects[key]
+        else:
+            self._objects[key] = new
+
+    # --- what a change touches
+
+    def _touch(self, key: Key, one: Object, touched: _Touched) -> None:
+        """An object of that key is, or was, `one`."""
+        if isinstance(one, kube.Pod):
+            touched.pods.add((key.namespace, key.name))
+            touched.attached.update(self._index.named_by(one))
+        elif isinstance(one, kube.Node):
+            touched.pods.update(self._index.on_node(key.name))
+        elif isinstance(one, kube.Namespace):
+            self._around.pop(key.name, None)
+            touched.pods.update(self._index.in_namespace(key.name))
+            touched.services.update((key.name, name) for name in self._index.services.get(key.name, ()))
+        elif isinstance(one, kube.Service):
+            self._touch_service(key, one, touched)
+        elif isinstance(one, EndpointSlice | Endpoints):
+            service = one.service if isinstance(one, EndpointSlice) else key.name
+            touched.attached.add((key.namespace, service))
+
+    def _touch_service(self, key: Key, one: kube.Service, touched: _Touched) -> None:
+        name = key.namespace, key.name
+        self._around.pop(key.namespace, None)
+        touched.services.add(name)
+        touched.attached.add(name)
+        if one.selector:
+            touched.pods.update(self._selected(key.namespace, one.selector))
+
+    def _selected(self, namespace: str, selector: Mapping[str, str]) -> Iterator[Name]:
+        wanted = selector.items()
+        for name, pod in self._index.pods.get(namespace, {}).items():
+            if wanted <= pod.meta.labels.items():
+                yield namespace, name
+
+    # --- what is made anew
+
+    def _convert_policy(
+        self, key: Key, new: AuthorizationPolicy | None, touched: _Touched, delta: Delta
+    ) -> None:
+        name = f"{key.namespace}/{key.name}"
+        policy, remarks = convert_authorization(new, self._settings) if new else (None, ())
+        self._remarks.pop(key, None)
+        if remarks:
+            self._remarks[key] = remarks
+        self._put_policy(name, policy, delta)
+        here = self._selecting.setdefault(key.namespace, {})
+        old_selector = here.pop(key.name)[1] if key.name in here else None
+        selector = None
+        if new is not None and policy is not None and policy.scope is PolicyScope.WORKLOAD_SELECTOR:
+            selector = new.selector
+            here[key.name] = policy, selector
+        if old_selector is None and selector is None:
+            return
+        everywhere = key.namespace == self._settings.root_namespace
+        if everywhere:
+            self._around.clear()
+        self._around.pop(key.namespace, None)
+        if old_selector != selector:
+            for namespace in self._index.pods if everywhere else (key.namespace,):
+                for each in (old_selector, selector):
+                    touched.pods.update(self._selected(namespace, each) if each is not None else ())
+
+    def _put_policy(self, name: str, policy: Policy | None, delta: Delta) -> None:
+        if self.policies.get(name) == policy:
+            return
+        delta.policies[name] = policy
+        if policy is None:
+            del self.policies[name]
+        else:
+            self.policies[name] = policy
+
+    def _convert_peers(self, touched: _Touched, delta: Delta) -> None:
+        before = self._modes
+        found = (self._peers[key] for key in sorted(self._peers))
+        self._modes, policies, self._peer_remarks = convert_peer_authentications(found, self._settings)
+        made = {policy.key: policy for policy in policies}
+        for name in self._peer_policies.keys() | made.keys():
+            self._put_policy(name, made.get(name), delta)
+        self._peer_policies = made
+        for namespace in self._index.pods:
+            if _modes_of(before, namespace) != _modes_of(self._modes, namespace):
+                touched.pods.update(self._index.in_namespace(namespace))
+        self._around.clear()
+
+    def _attach(self, name: Name, touched: _Touched, delta: Delta) -> None:
+        service = self._index.service(name)
+        attached, others = Attached(), dict[str, Workload]()
+        if service is not None and service.kind != "ExternalName":
+            attached = attach(service, self._index.slices(service), self._index)
+            others = {one.uid: one for one in endpoint_workloads(service, attached, self._settings)}
+        before_pods, before_others = self._attached.pop(name, ({}, {}))
+        joined = {pod: (service, ports) for pod, ports in attached.pods.items() if service is not None}
+        if joined or others:
+            self._attached[name] = joined, others
+        for pod in before_pods.keys() | joined.keys():
+            if before_pods.get(pod) != joined.get(pod):
+                self._join(pod, name, joined.get(pod))
+                touched.pods.add(pod)
+        for uid in before_others.keys() | others.keys():
+            self._put_endpoint(uid, name, others.get(uid), delta)
+
+    def _join(self, pod: Name, service: Name, joined: Joined | None) -> None:
+        of_namespace = self._joined.setdefault(pod[0], {})
+        of_pod = of_namespace.setdefault(pod[1], {})
+        of_pod.pop(service, None)
+        if joined is not None:
+            of_pod[service] = joined
+        if not of_pod:
+            del of_namespace[pod[1]]
+
+    def _put_endpoint(self, uid: str, service: Name, workload: Workload | None, delta: Delta) -> None:
+        """An endpoint that is no pod. Where slices of several services have made one of the same name, that
+        of the first counts."""
+        claimants = self._endpoints.setdefault(uid, {})
+        claimants.pop(service, None)
+        if workload is not None:
+            claimants[service] = workload
+        if not claimants:
+            del self._endpoints[uid]
+        self._put(uid, claimants[min(claimants)] if claimants else None, delta)
+
+    def _convert_service(self, name: Name, delta: Delta) -> None:
+        service, made = self._index.service(name), None
+        if service is not None and service.kind != "ExternalName":
+            made = convert_service(service, self._index.namespaces.get(name[0]), self._settings)
+        self._put(str(service_name(name, self._settings)), made, delta)
+
+    def _convert_pod(self, name: Name, delta: Delta) -> None:
+        pod, made = self._index.pod(name), None
+        if pod is not None:
+            made = convert_pod(pod, self._index.nodes.get(pod.node), self._surroundings(name[0]))
+        self._put(workload_uid(name, self._settings), made, delta)
+
+    def _put(self, name: str, new: Workload | Service | None, delta: Delta) -> None:
+        old = self.addresses.get(name)
+        if old == new:
+            return
+        delta.addresses[name] = new
+        self._claims.put(name, old, new)
+        if new is None:
+            del self.addresses[name]
+        else:
+            self.addresses[name] = new
+
+    def _surroundings(self, namespace: str) -> Surroundings:
+        found = self._around.get(namespace)
+        if found is None:
+            services = self._index.services.get(namespace, {})
+            joined = self._joined.setdefault(namespace, {})
+            reach = dict.fromkeys((self._settings.root_namespace, namespace))
+            found = self._around[namespace] = Surroundings(
+                self._settings,
+                self._index.namespaces.get(namespace),
+                group_services((services[name] for name in sorted(services)), joined),
+                tuple(one for each in reach for one in self._selecting.get(each, {}).values()),
+                self._modes,
+            )
+        return found
+
+    def _remark(self, key: Key, new: Object | None) -> None:
+        self._remarks.pop(key, None)
+        if new is not None and (texts := tuple(remark(new))):
+            self._remarks[key] = texts
 
 
-def _pods(
-    objects: Iterable[object], around: _Around, before: Translation
-) -> dict[str, tuple[kube.Pod, kube.Node | None, Surroundings, Workload | None]]:
-    """By `namespace/name` what each pod's workload is made of, and the workload; from `before` where nothing
-    changed."""
-    objects = list(objects)
-    nodes = {one.meta.name: one for one in objects if isinstance(one, kube.Node)}
-    surroundings: dict[str, Surroundings] = {}
-    kept: dict[int, bool] = {}
-    made = {}
-    for pod in objects:
-        if not isinstance(pod, kube.Pod):
-            continue
-        key = f"{pod.meta.namespace}/{pod.meta.name}"
-        here = surroundings.get(pod.meta.namespace)
-        if here is None:
-            here = surroundings[pod.meta.namespace] = around.of(pod.meta.namespace)
-        node, old = nodes.get(pod.node), before.inputs.get(key)
-        if old is not None and old[0] is pod and old[1] is node:
-            same = kept.get(id(old[2]))
-            if same is None:
-                same = kept[id(old[2])] = old[2] == here
-            if same:
-                made[key] = old
-                continue
-        fresh = convert_pod(pod, node, here)
-        if old is not None and old[3] == fresh:
-            fresh = old[3]
-        made[key] = (pod, node, here, fresh)
-    return made
-
-
-def _mirrored(found: Endpoints, inventory: Inventory) -> tuple[EndpointSlice, ...]:
-    """The slices that an Endpoints becomes; Kubernetes makes those of a service that selects its pods."""
-    service = inventory.objects.get(Key("Service", found.meta.namespace, found.meta.name))
-    return () if isinstance(service, kube.Service) and service.selector else found.slices
-
-
-def _others(attached: Attached, around: _Around) -> Iterator[Workload | Service]:
-    """Services, and workloads of endpoints that are no pods."""
-    for namespace, group in around.services.items():
-        for service in group.services:
-            yield convert_service(service, around.namespaces.get(namespace), around.settings)
-    yield from endpoint_workloads(attached, around.settings)
-
-
-def _warnings(inventory: Inventory, addresses: Iterable[Workload | Service]) -> Iterator[str]:
-    if inventory.unknown:
-        yield f"not read: {', '.join(sorted(inventory.unknown))}"
-    for one in inventory.objects.values():
-        who = f"{type(one).__name__} {one.meta.namespace}/{one.meta.name}".replace(" /", " ")
-        labels = one.meta.labels
-        mode = labels.get(DATAPLANE_MODE, "none") if isinstance(one, kube.Namespace | kube.Pod) else "none"
-        if mode not in ("ambient", "none"):
-            yield f"{who}: {DATAPLANE_MODE}={mode} is neither ambient nor none: it decides nothing"
-        if labels.get(_WAYPOINT, "none") != "none" and isinstance(
-            one, kube.Namespace | kube.Pod | kube.Service
-        ):
-            yield f"{who}: waypoint {labels[_WAYPOINT]} is not known here: HTTP rules are not applied"
-        if isinstance(one, kube.Pod) and not one.addresses and one.phase in ("", "Running"):
-            yield f"{who}: has no address (status.podIPs): it is not in the mesh yet"
-    yield from _claimed_twice(addresses)
-
-
-def _claimed_twice(addresses: Iterable[Workload | Service]) -> Iterator[str]:
-    owners: dict[IPAddress, str] = {}
-    for one in addresses:
-        if isinstance(one, Workload) and (one.host_network or one.protocol is not TunnelProtocol.HBONE):
-            continue
-        who = one.uid if isinstance(one, Workload) else str(one.key)
-        for ip in one.addresses:
-            if owners.setdefault(ip, who) != who:
-                yield f"{ip} is claimed by {owners[ip]} and by {who}"
+def _modes_of(modes: PeerModes, namespace: str) -> tuple[object, ...]:
+    """What decides about the pods of a namespace."""
+    return modes.namespaces.get(namespace, modes.root), modes.selecting.get(namespace, ())

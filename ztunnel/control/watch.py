@@ -11,7 +11,6 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -21,9 +20,9 @@ from ztunnel.control.change import Change, difference
 from ztunnel.control.inventory import Inventory, gather
 from ztunnel.control.load import Files, Seen, Stamp, look, read_all, recall, remember
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.translation import Translation, translate
+from ztunnel.control.translation import Translation, Translator
 from ztunnel.errors import ConfigError, Fault
-from ztunnel.xds.snapshot import Snapshot, take
+from ztunnel.xds.snapshot import Snapshot, advance
 
 POLL_SECONDS: Final = 0.25
 """A change is in force after two polls at the most, and the time that it takes to read and translate it."""
@@ -71,6 +70,7 @@ class FolderWatch:
         self._taken: Mapping[str, Seen] | None = None
         self._files: Files = {}
         self._snapshot = Snapshot()
+        self._translator = Translator(settings)
         self.inventory = Inventory()
         self.translation = Translation()
         self.change = Change()
@@ -159,9 +159,10 @@ class FolderWatch:
             before = self.inventory
             self.inventory = gather({name: text for name, (_, text) in self._files.items()}, before)
             self.change = difference(before if self.loaded else Inventory(), self.inventory)
-            self.translation = translate(self.inventory, self._settings, self.translation)
-            resources = chain(self.translation.policies.values(), self.translation.addresses.values())
-            self._snapshot = take(resources, self._settings.network, self._snapshot)
+            gone = dict.fromkeys(before.objects.keys() - self.inventory.objects.keys())
+            delta = self._translator.update({**gone, **self.inventory.objects})
+            self.translation = self._translator.translation(self.inventory.unknown)
+            self._snapshot = advance(self._snapshot, delta.by_type(), self._settings.network)
         self._remember()
         return self._snapshot
 

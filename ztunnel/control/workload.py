@@ -35,9 +35,8 @@ _ZONES = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """All that a pod's workload depends on beside the pod and its node, for one namespace. Equal surroundings
-    and an equal pod make an equal workload. `policies` have a selector, and are those of the namespace and
-    the root's."""
+    """All that a pod's workload depends on beside the pod and its node, for one namespace. `policies` have a
+    selector, and are those of the namespace and the root's."""
 
     settings: MeshSettings
     namespace: kube.Namespace | None = None
@@ -48,12 +47,12 @@ class Surroundings:
 
 def convert_pod(pod: kube.Pod, node: kube.Node | None, around: Surroundings) -> Workload | None:
     """The pod's workload; None where it has ended or has no address yet."""
-    if pod.phase in ("Succeeded", "Failed") or not pod.addresses:
+    if pod.ended or not pod.addresses:
         return None
     meta, settings = pod.meta, around.settings
     kind, owner = _owner(pod)
     return Workload(
-        uid=f"{settings.cluster}//Pod/{meta.namespace}/{meta.name}",
+        uid=workload_uid((meta.namespace, meta.name), settings),
         name=meta.name,
         namespace=meta.namespace,
         service_account=pod.service_account,
@@ -68,7 +67,9 @@ def convert_pod(pod: kube.Pod, node: kube.Node | None, around: Surroundings) -> 
         workload_name=owner,
         canonical_name=_first(meta.labels, _NAMES) or owner,
         canonical_revision=_first(meta.labels, _REVISIONS) or "latest",
-        services={service_name(one, settings): ports for one, ports in around.services.of(pod)},
+        services={
+            service_name(one.meta.full_name, settings): ports for one, ports in around.services.of(pod)
+        },
         authorization_policies=_policies(pod, around),
         healthy=pod.ready and not meta.deleting,
         draining=pod.ready and meta.deleting,
@@ -83,6 +84,11 @@ def _pod_uid(meta: Meta) -> str:
     """What the kubelet knows the pod by: a static pod by the hash of its manifest, and not by the UID of the
     pod that it shows in the API in its place (kubernetes pkg/kubelet/types)."""
     return meta.annotations.get(_STATIC_UID, "") if _MIRROR in meta.annotations else meta.uid
+
+
+def workload_uid(name: tuple[str, str], settings: MeshSettings) -> str:
+    """The name on the wire of the pod of that namespace and name."""
+    return f"{settings.cluster}//Pod/{name[0]}/{name[1]}"
 
 
 def opted_in(pod: kube.Pod, namespace: kube.Namespace | None) -> bool:

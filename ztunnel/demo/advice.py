@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ztunnel.control.inventory import Inventory, gather
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.translation import Translation, translate
+from ztunnel.control.translation import translate
 from ztunnel.demo.assign import Objects, of_kind
 from ztunnel.demo.manifest import render
 from ztunnel.demo.workloads import is_workload
@@ -21,7 +21,7 @@ def advice(objects: Objects) -> tuple[str, ...]:
     """One line for each thing to know, about these objects together."""
     settings = MeshSettings()
     texts = {key.file_name: render(one) for key, one in objects.items() if not is_workload(key)}
-    found = translate(gather(texts, Inventory()), settings, Translation())
+    found = translate(gather(texts, Inventory()), settings)
     return (*found.warnings, *_without_pods(objects, settings))
 
 

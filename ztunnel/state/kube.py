@@ -73,6 +73,11 @@ class Pod:
     phase: str
     ready: bool
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has come to its end, and its addresses are no longer its."""
+        return self.phase in ("Succeeded", "Failed")
+
 
 @dataclass(frozen=True, slots=True)
 class ServicePort:

@@ -65,6 +65,11 @@ class Meta:
     forwards: bool | None = None
     uid: str = ""
 
+    @property
+    def full_name(self) -> tuple[str, str]:
+        """Namespace and name."""
+        return self.namespace, self.name
+
 
 def read_meta(root: Field, *, namespaced: bool = True) -> Meta:
     """`metadata` of an object, strictly."""

@@ -28,7 +28,10 @@ _EVERYTHING = "*"
 
 @dataclass(slots=True)
 class _Topic:
-    """One type on the stream: what is subscribed to, versions sent by name, the nonce not answered yet."""
+    """One type on the stream: what is subscribed to, versions sent by name, the nonce not answered yet.
+
+    `doubtful` are the names of which what was sent may not be what is current; None: all.
+    """
 
     everything: bool = False
     names: set[str] = field(default_factory=set)
@@ -36,6 +39,7 @@ class _Topic:
     awaited: str = ""
     greeted: bool = False
     rejection: str = ""
+    doubtful: set[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,11 @@ class Publisher:
 
     def publish(self, snapshot: Snapshot) -> list[discovery_pb2.DeltaDiscoveryResponse]:
         """Take `snapshot` for the current one; what can be sent of it now."""
+        follows = snapshot.follows(self._snapshot)
         self._snapshot = snapshot
+        for url, topic in self._topics.items():
+            if topic.doubtful is not None:
+                topic.doubtful = topic.doubtful | snapshot.changed[url] if follows else None
         return self._send()
 
     def receive(
@@ -99,6 +107,7 @@ class Publisher:
 
     def _subscribe(self, topic: _Topic, names: Iterable[str]) -> None:
         for name in names:
+            topic.doubtful = None
             if name == _EVERYTHING:
                 topic.everything = True
             else:
@@ -109,6 +118,7 @@ class Publisher:
 
     def _unsubscribe(self, topic: _Topic, names: Iterable[str]) -> None:
         for name in names:
+            topic.doubtful = None
             if name == _EVERYTHING:
                 topic.everything = False
                 topic.sent = {one: version for one, version in topic.sent.items() if one in topic.names}
@@ -138,12 +148,21 @@ class Publisher:
         return AUTHORIZATION in self._topics and bool(self._difference(AUTHORIZATION).upserts)
 
     def _difference(self, url: str) -> _Difference:
-        topic = self._topics[url]
-        current = self._snapshot.resources[url]
-        wanted = current.keys() if topic.everything else [name for name in topic.names if name in current]
-        sent = topic.sent
-        upserts = [current[name] for name in wanted if sent.get(name) != current[name].version]
-        return _Difference(upserts, [name for name in sent if name not in current])
+        """What the subscriber has not been sent; costs what may have changed since."""
+        topic, current = self._topics[url], self._snapshot.resources[url]
+        sent, doubtful = topic.sent, topic.doubtful
+        if doubtful is None:
+            doubtful = {*sent, *(current if topic.everything else topic.names)}
+        upserts, removals = [], []
+        for name in sorted(doubtful):
+            one = current.get(name)
+            if one is None:
+                if name in sent:
+                    removals.append(name)
+            elif (topic.everything or name in topic.names) and sent.get(name) != one.version:
+                upserts.append(one)
+        topic.doubtful = {*removals, *(one.name for one in upserts)}
+        return _Difference(upserts, removals)
 
     def _respond(
         self, url: str, topic: _Topic, difference: _Difference

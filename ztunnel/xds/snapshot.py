@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
+
+from immutables import Map, MapMutation
 
 from ztunnel.xds.pb import discovery_pb2
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, Resource, name_of, render, type_of
+
+V = TypeVar("V")
 
 TYPES: Final = (AUTHORIZATION, ADDRESS)
 """Policies first: a workload that refers to a policy not received yet is refused."""
@@ -15,30 +19,75 @@ TYPES: Final = (AUTHORIZATION, ADDRESS)
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Resources by type URL and name. `origins` holds what each was rendered from, for the next snapshot."""
+    """Resources by type URL and name, and in `origins` what each was rendered from.
 
-    resources: Mapping[str, Mapping[str, discovery_pb2.Resource]] = field(
-        default_factory=lambda: {type_url: {} for type_url in TYPES}
+    `changed` names by type what differs from the snapshot before, which is that of the same `lineage` with
+    the `serial` before: who has sent that one has to look at nothing else.
+    """
+
+    resources: Mapping[str, Map[str, discovery_pb2.Resource]] = field(
+        default_factory=lambda: {type_url: Map() for type_url in TYPES}
     )
-    origins: Mapping[str, Mapping[str, Resource]] = field(
-        default_factory=lambda: {type_url: {} for type_url in TYPES}
+    origins: Mapping[str, Map[str, Resource]] = field(
+        default_factory=lambda: {type_url: Map() for type_url in TYPES}
     )
+    changed: Mapping[str, frozenset[str]] = field(
+        default_factory=lambda: {type_url: frozenset() for type_url in TYPES}
+    )
+    serial: int = 0
+    lineage: object = field(default_factory=object, compare=False, repr=False)
+
+    def follows(self, other: Snapshot) -> bool:
+        """Whether `changed` is what differs from `other`."""
+        return self.lineage is other.lineage and self.serial == other.serial + 1
+
+
+def advance(before: Snapshot, changes: Mapping[str, Mapping[str, Resource | None]], network: str) -> Snapshot:
+    """The snapshot after `changes`: by type and name a resource that is new or another, None for one that is
+    gone. Costs what has changed.
+
+    Args:
+        before: the snapshot before, made with the same `network`.
+        changes: see above.
+        network: that of the services' addresses.
+    """
+    resources, origins = dict(before.resources), dict(before.origins)
+    changed = {type_url: frozenset[str]() for type_url in TYPES}
+    for type_url, ones in changes.items():
+        names = set()
+        with resources[type_url].mutate() as made, origins[type_url].mutate() as sources:
+            for name, one in ones.items():
+                if _put(made, name, one, network):
+                    names.add(name)
+                    _set(sources, name, one)
+            resources[type_url], origins[type_url] = made.finish(), sources.finish()
+        changed[type_url] = frozenset(names)
+    return Snapshot(resources, origins, changed, before.serial + 1, before.lineage)
 
 
 def take(resources: Iterable[Resource], network: str, before: Snapshot) -> Snapshot:
-    """A snapshot of these resources; what equals its namesake in `before` is not rendered again.
-
-    Args:
-        resources: of any type; of several with one name the last counts.
-        network: that of the services' addresses.
-        before: the snapshot before, made with the same `network`.
-    """
-    rendered: dict[str, dict[str, discovery_pb2.Resource]] = {type_url: {} for type_url in TYPES}
-    origins: dict[str, dict[str, Resource]] = {type_url: {} for type_url in TYPES}
+    """A snapshot of exactly these resources; of several with one name the last counts."""
+    changes: dict[str, dict[str, Resource | None]] = {
+        type_url: dict.fromkeys(before.resources[type_url]) for type_url in TYPES
+    }
     for resource in resources:
-        type_url, name = type_of(resource), name_of(resource)
-        old = before.origins[type_url].get(name)
-        same = old is not None and (old is resource or old == resource)
-        origins[type_url][name] = old if same and old is not None else resource
-        rendered[type_url][name] = before.resources[type_url][name] if same else render(resource, network)
-    return Snapshot(rendered, origins)
+        changes[type_of(resource)][name_of(resource)] = resource
+    return advance(before, changes, network)
+
+
+def _put(
+    made: MapMutation[str, discovery_pb2.Resource], name: str, one: Resource | None, network: str
+) -> bool:
+    """Whether that is a change."""
+    old, new = made.get(name), None if one is None else render(one, network)
+    if old is new or (old is not None and new is not None and old.version == new.version):
+        return False
+    _set(made, name, new)
+    return True
+
+
+def _set(made: MapMutation[str, V], name: str, new: V | None) -> None:
+    if new is None:
+        del made[name]
+    else:
+        made[name] = new

@@ -1,0 +1,42 @@
+"""Labels that decide nothing, waypoints that are not known and pods without an address are told."""
+
+import pytest
+
+from ztunnel.control.remarks import remark
+from ztunnel.state.kube import Namespace, Node, Pod
+from ztunnel.state.meta import Meta
+
+
+def meta(name, namespace="shop", **labels):
+    return Meta(name, namespace, {key.replace("_", "/"): value for key, value in labels.items()}, {})
+
+
+def pod(phase="", **labels):
+    return Pod(meta("a", **labels), "n1", "default", False, {}, (), phase, True)
+
+
+LABEL = "istio.io/dataplane-mode"
+MODE = {LABEL: "Ambient"}
+WAYPOINT = {"istio.io/use-waypoint": "wp"}
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (
+            Namespace(Meta("shop", "", MODE, {})),
+            [f"Namespace shop: {LABEL}=Ambient is neither ambient nor none: it decides nothing"],
+        ),
+        (Namespace(Meta("shop", "", {"istio.io/dataplane-mode": "none"}, {})), []),
+        (Node(Meta("n1", "", MODE | WAYPOINT, {})), []),
+        (
+            Namespace(Meta("shop", "", WAYPOINT, {})),
+            ["Namespace shop: waypoint wp is not known here: HTTP rules are not applied"],
+        ),
+        (Namespace(Meta("shop", "", {"istio.io/use-waypoint": "none"}, {})), []),
+        (pod("Running"), ["Pod shop/a: has no address (status.podIPs): it is not in the mesh yet"]),
+        (pod("Pending"), []),
+    ],
+)
+def test_what_does_not_mean_what_it_may_be_meant_to_is_told(one, expected):
+    assert list(remark(one)) == expected
