@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.analyze.conftest import Fake
 from ztunnel.analyze.forward import NoCluster, forwarded, node_pods, pod_on
-
-Fake = Callable[[str], None]
-
-
-@pytest.fixture
-def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
-    """Puts a script into PATH as kubectl; it writes down its words."""
-
-    def put(script: str) -> None:
-        path = tmp_path / "kubectl"
-        path.write_text(f"#!/bin/sh\nprintf '%s ' \"$@\" > {tmp_path}/words\n{script}\n")
-        path.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-
-    return put
 
 
 def pod(name: str, node: str, phase: str = "Running") -> dict[str, object]:

@@ -27,7 +27,7 @@ def node_pods(namespace: str = NAMESPACE, selector: str = SELECTOR) -> dict[str,
     """The pods of our node proxies that run, by node. Raises NoCluster."""
     words = ["-n", namespace, "get", "pods", "-l", selector, "-o", "json"]
     try:
-        found: dict[str, Any] = json.loads(_kubectl(words))
+        found: dict[str, Any] = json.loads(kubectl(words))
     except ValueError as error:
         raise NoCluster(f"kubectl {' '.join(words)}: {error}") from error
     running = [one for one in found.get("items", ()) if one.get("status", {}).get("phase") == "Running"]
@@ -70,7 +70,8 @@ def _local_port(process: subprocess.Popen[str], command: str) -> str:
     return match[1]
 
 
-def _kubectl(words: Sequence[str]) -> str:
+def kubectl(words: Sequence[str]) -> str:
+    """What kubectl prints. Raises NoCluster, with what it says instead."""
     try:
         done = subprocess.run([_found(), *words], capture_output=True, text=True, timeout=_SECONDS)
     except subprocess.TimeoutExpired as error:
