@@ -143,13 +143,15 @@ def test_what_is_to_be_done_has_an_issue(path: Path) -> None:
 
 def circles(knows: Mapping[Path, set[Path]]) -> list[set[Path]]:
     """Groups of modules of which each knows every other one, be it by way of others."""
-    reached = {path: set(known) for path, known in knows.items()}
-    for middle in knows:
-        for known in reached.values():
-            if middle in known:
-                known |= reached[middle]
+    numbers = {path: number for number, path in enumerate(knows)}
+    reached = [sum(1 << numbers[other] for other in known if other in numbers) for known in knows.values()]
+    for middle in range(len(reached)):
+        for number, known in enumerate(reached):
+            if known >> middle & 1:
+                reached[number] |= reached[middle]
     found = [
-        {other for other in knows if path in reached[other] and other in reached[path]} for path in knows
+        {other for other, at in numbers.items() if reached[number] >> at & 1 and reached[at] >> number & 1}
+        for number in range(len(reached))
     ]
     return [group for number, group in enumerate(found) if len(group) > 1 and group not in found[:number]]
 
