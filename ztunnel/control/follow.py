@@ -1,0 +1,162 @@
+"""Follows the objects of a cluster in the Kubernetes API, and publishes what they say.
+
+Nothing is published before every kind that is installed has been listed once: a world that is half there
+would let through, or refuse, what the whole one does not. After that a change is in force as soon as
+nothing else has come for a moment, and while changes come without end, twice a second. Where the API server
+is away or refuses, what is known goes on counting; `troubles` says what is wrong until it is over."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Final
+
+import trio
+
+from ztunnel.control.change import Change
+from ztunnel.control.collection import Collection
+from ztunnel.control.inventory import Inventory
+from ztunnel.control.served import SERVED, Served
+from ztunnel.control.settings import MeshSettings
+from ztunnel.control.translation import Translator
+from ztunnel.errors import Fault
+from ztunnel.kube import informer
+from ztunnel.kube.call import Api
+from ztunnel.kube.informer import Informer
+from ztunnel.kube.watch import Watcher
+from ztunnel.telemetry.figures import Figures
+from ztunnel.xds.snapshot import Snapshot, advance
+
+QUIET_SECONDS: Final = 0.1
+"""A change waits for others until none has come for so long (istiod: PILOT_DEBOUNCE_AFTER) ..."""
+LONGEST_SECONDS: Final = 0.5
+"""... but no longer than this (istiod: PILOT_DEBOUNCE_MAX, ten seconds)."""
+
+
+def _ignore() -> None:
+    """The default observer."""
+
+
+class ClusterWatch:
+    """One cluster. `publish` gets each new snapshot.
+
+    Attributes:
+        loaded: whether there has been a state yet.
+        faults: what is wrong with objects now, sorted; each names the object and the field.
+        warnings: what the operator should know about the state in force.
+        troubles: why kinds are not up to date, one line for each that is not.
+        inventory: the objects in force.
+        change: what the last taking over changed.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        settings: MeshSettings,
+        publish: Callable[[Snapshot], None],
+        observe: Callable[[], None] = _ignore,
+        rng: Random | None = None,
+    ) -> None:
+        """`publish` and `observe` are called in this task, `observe` whenever changes were taken over, or
+        faults, warnings or troubles are others."""
+        self._api = api
+        self._settings = settings
+        self._publish = publish
+        self._observe = observe
+        self._events: Counter[tuple[str, str]] = Counter()
+        self._collection = Collection(lambda kind, event: self._events.update([(kind, event)]))
+        self._translator = Translator(settings)
+        self._snapshot = Snapshot()
+        self._woken = trio.Event()
+        self._changed_at = 0.0
+        chance = rng or Random()
+        self._watchers = [self._watcher(served, chance) for served in SERVED]
+        self.inventory = Inventory()
+        self.change = Change()
+        self.loaded = False
+        self.faults: tuple[Fault, ...] = ()
+        self.warnings: tuple[str, ...] = ()
+        self.troubles: tuple[str, ...] = ()
+
+    def _watcher(self, served: Served, rng: Random) -> Watcher:
+        def take(changes: Sequence[informer.Change]) -> None:
+            self._collection.take(served, changes)
+            self._changed_at = trio.current_time()
+            self._wake()
+
+        return Watcher(self._api, Informer(served.candidates, rng, served.selectors), take, self._wake)
+
+    def _wake(self) -> None:
+        self._woken.set()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The kinds that have not been listed yet; nothing is published before there are none."""
+        return tuple(one.resource.kind for one in self._informers if not one.synced)
+
+    @property
+    def _informers(self) -> list[Informer]:
+        return [watcher.informer for watcher in self._watchers]
+
+    def register(self, figures: Figures) -> None:
+        """Bring the figures to the register."""
+        figures.counter(
+            "ztunnel_kube_events_total", "Objects told by the Kubernetes API",
+            lambda: list(self._events.items()), ["kind", "event"],
+        )  # fmt: skip
+        figures.counter(
+            "ztunnel_kube_failures_total", "Requests to the Kubernetes API that failed",
+            lambda: [((one.informer.resource.kind,), one.failures) for one in self._watchers], ["kind"],
+        )  # fmt: skip
+        figures.gauge(
+            "ztunnel_kube_objects", "Objects known of the Kubernetes API",
+            lambda: [((one.resource.kind,), one.count) for one in self._informers], ["kind"],
+        )  # fmt: skip
+        figures.gauge(
+            "ztunnel_kube_stale", "1 where a kind is not up to date, as the API server is away or refuses",
+            lambda: [((one.resource.kind,), float(bool(one.trouble))) for one in self._informers], ["kind"],
+        )  # fmt: skip
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Follow until cancelled. Started when the first snapshot was published."""
+        async with trio.open_nursery() as nursery:
+            for watcher in self._watchers:
+                nursery.start_soon(watcher.run)
+            while True:
+                await self._woken.wait()
+                self._woken = trio.Event()
+                self._report()
+                if self.missing:
+                    continue
+                await self._settle()
+                first = not self.loaded
+                if first or self._collection.changed:
+                    self._take_over()
+                if first:
+                    task_status.started()
+
+    async def _settle(self) -> None:
+        """Wait until nothing has come for a moment."""
+        end = trio.current_time() + LONGEST_SECONDS
+        while trio.current_time() < (until := min(end, self._changed_at + QUIET_SECONDS)):  # noqa: ASYNC110
+            await trio.sleep_until(until)
+
+    def _take_over(self) -> None:
+        batch = self._collection.flush()
+        self.inventory = self._collection.inventory()
+        delta = self._translator.update(batch.objects)
+        self._snapshot = advance(self._snapshot, delta.by_type(), self._settings.network)
+        self.warnings, self.change = self._translator.warnings(), batch.change
+        self.loaded = True
+        self._publish(self._snapshot)
+        self._observe()
+        self.change = Change()
+
+    def _report(self) -> None:
+        """Say what is wrong, where that has changed."""
+        troubles = tuple(f"{one.resource}: {one.trouble}" for one in self._informers if one.trouble)
+        if (troubles, self._collection.faults) != (self.troubles, self.faults):
+            self.troubles, self.faults = troubles, self._collection.faults
+            self.inventory = self._collection.inventory()
+            self._observe()

@@ -1,0 +1,77 @@
+"""The kinds of objects that a mesh is read from in the Kubernetes API, and how each is asked for.
+
+Not asked for: pods that have ended, which are in no mesh; anything but the metadata of namespaces and
+nodes, of which nothing else is read; Endpoints, as Kubernetes mirrors them into slices; service accounts,
+as identities come from pods."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ztunnel.control.document import KINDS, Kind
+from ztunnel.kube.resource import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A kind, the versions in which it is understood, the best first, and parameters of each request.
+
+    `strict`: a field that is not known here is a fault. A policy that uses one asks for something that would
+    not be done; of Kubernetes' own objects a newer server may have fields that are not read here anyway.
+    """
+
+    candidates: tuple[Resource, ...]
+    selectors: Mapping[str, str] = field(default_factory=dict)
+    strict: bool = False
+
+    @property
+    def kind(self) -> str:
+        """`Pod`, `AuthorizationPolicy`."""
+        return self.candidates[0].kind
+
+    @property
+    def reader(self) -> Kind:
+        """How one is read."""
+        return KINDS[self.candidates[0].group, self.kind]
+
+
+def _istio(plural: str, kind: str) -> Served:
+    versions = KINDS["security.istio.io", kind].versions
+    resources = (Resource("security.istio.io", version, plural, kind, custom=True) for version in versions)
+    return Served(tuple(resources), strict=True)
+
+
+SERVED: Final = (
+    Served((NAMESPACES,)),
+    Served((NODES,)),
+    Served((PODS,), {"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}),
+    Served((SERVICES,)),
+    Served((ENDPOINT_SLICES,)),
+    _istio("authorizationpolicies", "AuthorizationPolicy"),
+    _istio("peerauthentications", "PeerAuthentication"),
+)
+
+
+def trim(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The object without what nobody reads and what may be large: managed fields, annotations that are not of
+    a mesh (`kubectl apply` keeps the whole object in one). Labels of many objects share their texts."""
+    meta = value.get("metadata")
+    if not isinstance(meta, dict):
+        return value
+    kept = {name: one for name, one in meta.items() if name != "managedFields"}
+    annotations, labels = meta.get("annotations"), meta.get("labels")
+    if isinstance(annotations, dict):
+        kept["annotations"] = {name: one for name, one in annotations.items() if _is_read(name)}
+    if isinstance(labels, dict):
+        kept["labels"] = {
+            sys.intern(name): sys.intern(one) if isinstance(one, str) else one for name, one in labels.items()
+        }
+    return {**value, "metadata": kept}
+
+
+def _is_read(annotation: str) -> bool:
+    group = annotation.partition("/")[0]
+    return group == "ztunnel.io" or group == "istio.io" or group.endswith(".istio.io")
