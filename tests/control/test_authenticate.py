@@ -22,6 +22,7 @@ from ztunnel.identity.authority import read_authority
 from ztunnel.identity.plugged_in import assemble
 from ztunnel.identity.standing import StandingAuthority
 from ztunnel.model.identity import SpiffeId
+from ztunnel.rpc.status import Code, RpcError
 
 ZTUNNEL = SpiffeId("cluster.local", "ztunnel-system", "ztunnel")
 CALLER = Caller(ZTUNNEL, Proof.TOKEN, "ztunnel-1", "uid-ztunnel-1", "n1")
@@ -264,3 +265,11 @@ async def test_before_there_is_an_authority_no_certificate_is_believed():
 
 def test_the_pod_of_the_token_is_the_proxy():
     assert CALLER.pod == PROXY.meta.name
+
+
+async def test_a_method_of_grpc_gets_a_status():
+    identify = authenticator().identify
+    assert await identify({"authorization": "Bearer secret"}, peer()) == CALLER
+    with pytest.raises(RpcError, match="neither a token") as refusal:
+        await identify({}, peer())
+    assert refusal.value.code is Code.UNAUTHENTICATED

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ztunnel.control.caller import UNAUTHENTICATED, Caller, Proof, Reason, Refused, identity_of
+from ztunnel.control.caller import UNAUTHENTICATED, Caller, Proof, Reason, Refused, code_of, identity_of
 from ztunnel.model.identity import SpiffeId
+from ztunnel.rpc.status import Code
 
 WEB = SpiffeId("cluster.local", "shop", "web")
 
@@ -36,3 +37,16 @@ def test_names_that_no_account_has_are_refused(names):
 def test_who_may_not_is_not_told_that_nobody_knows_it():
     assert Reason.OTHER_NODE not in UNAUTHENTICATED
     assert Reason.WRONG_AUDIENCE in UNAUTHENTICATED
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        (Reason.BAD_TOKEN, Code.UNAUTHENTICATED),
+        (Reason.API_UNAVAILABLE, Code.UNAVAILABLE),
+        (Reason.OTHER_NODE, Code.PERMISSION_DENIED),
+        (Reason.TOO_MANY, Code.RESOURCE_EXHAUSTED),
+    ],
+)
+def test_each_reason_has_the_status_that_tells_a_client_what_to_do(reason, code):
+    assert code_of(reason) is code

@@ -16,8 +16,7 @@ from tests.control.calling import PROXY, Pods, Reviewer, pod, status, token
 from tests.control.test_authority_report import Log
 from tests.rpc.conftest import pair, serve  # noqa: F401 - fixtures
 from ztunnel.control.authenticate import Authenticator, TokenReviews
-from ztunnel.control.caller import Reason
-from ztunnel.control.certify import PATH, CertificateService, Validity, code_of
+from ztunnel.control.certify import PATH, CertificateService, Validity
 from ztunnel.control.issuance import Issuance
 from ztunnel.control.node_authorizer import NodeAuthorizer
 from ztunnel.identity import csr
@@ -25,7 +24,6 @@ from ztunnel.identity.issued import accept
 from ztunnel.identity.sign import open_authority
 from ztunnel.identity.standing import StandingAuthority
 from ztunnel.model.identity import SpiffeId
-from ztunnel.rpc.status import Code
 from ztunnel.telemetry.figures import Figures
 from ztunnel.xds.pb.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
 
@@ -344,16 +342,3 @@ async def test_a_caller_that_asks_for_thousands_is_bounded_and_another_is_not(co
     assert codes.count(STATUS.OK) >= 1000
     assert set(codes) == {STATUS.OK, STATUS.RESOURCE_EXHAUSTED}
     assert isinstance(await control.ask(request(WEB), POD_TOKEN, seconds=20), IstioCertificateResponse)
-
-
-@pytest.mark.parametrize(
-    ("reason", "code"),
-    [
-        (Reason.BAD_TOKEN, Code.UNAUTHENTICATED),
-        (Reason.API_UNAVAILABLE, Code.UNAVAILABLE),
-        (Reason.OTHER_NODE, Code.PERMISSION_DENIED),
-        (Reason.TOO_MANY, Code.RESOURCE_EXHAUSTED),
-    ],
-)
-def test_each_reason_has_the_status_that_tells_a_client_what_to_do(reason, code):
-    assert code_of(reason) is code

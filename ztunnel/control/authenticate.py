@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import trio
 from cryptography.hazmat.primitives import serialization
 
-from ztunnel.control.caller import Caller, Proof, Reason, Refused
+from ztunnel.control.caller import Caller, Proof, Reason, Refused, code_of
 from ztunnel.control.reviewed import Reviewed
 from ztunnel.control.token import bearer, check_claims, hashed, read_claims, read_review
 from ztunnel.errors import IdentityMismatch
@@ -22,6 +22,7 @@ from ztunnel.kube.failure import ApiFailure
 from ztunnel.kube.resource import TOKEN_REVIEWS
 from ztunnel.model.address import IPAddress
 from ztunnel.rpc.answer import Peer
+from ztunnel.rpc.status import RpcError
 
 AUDIENCES: Final = ("istio-ca",)
 _REVIEWS: Final = 20  # at a time
@@ -159,6 +160,13 @@ class Authenticator:
                 "neither a token (metadata 'authorization: Bearer ...') nor a certificate",
             )
         return self._by_certificate(peer.certificate)
+
+    async def identify(self, metadata: Mapping[str, str], peer: Peer) -> Caller:
+        """The same for a method of gRPC. Raises RpcError."""
+        try:
+            return await self(metadata, peer)
+        except Refused as refused:
+            raise RpcError(code_of(refused.reason), str(refused)) from refused
 
     def _by_certificate(self, leaf: bytes) -> Caller:
         authority = self._authority.current

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from ztunnel.errors import PeerError
 from ztunnel.model.identity import SpiffeId, parse_spiffe_id
+from ztunnel.rpc.status import Code
 
 
 class Proof(StrEnum):
@@ -49,6 +51,21 @@ UNAUTHENTICATED = frozenset(
     )
 )
 """Those that say: nobody knows who you are. Another token may help."""
+
+
+def code_of(reason: Reason) -> Code:
+    """The status of a refusal."""
+    if reason in UNAUTHENTICATED:
+        return Code.UNAUTHENTICATED
+    return _CODES.get(reason, Code.PERMISSION_DENIED)
+
+
+_CODES: Final = {
+    Reason.API_UNAVAILABLE: Code.UNAVAILABLE,
+    Reason.SIGNING_FAILED: Code.UNAVAILABLE,
+    Reason.TOO_MANY: Code.RESOURCE_EXHAUSTED,
+    Reason.BAD_REQUEST: Code.INVALID_ARGUMENT,
+}
 
 
 class Refused(Exception):

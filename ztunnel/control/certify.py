@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Protocol
 import trio
 from google.protobuf.message import DecodeError
 
-from ztunnel.control.caller import UNAUTHENTICATED, Caller, Reason, Refused
+from ztunnel.control.caller import Caller, Reason, Refused, code_of
 from ztunnel.control.issuance import Issuance
 from ztunnel.control.node_authorizer import NodeAuthorizer
 from ztunnel.errors import ConfigError, NoCertificate, PeerError
@@ -21,7 +21,7 @@ from ztunnel.flow.rate import Bucket, Rate, Recent
 from ztunnel.identity.standing import StandingAuthority
 from ztunnel.model.identity import SpiffeId, parse_spiffe_id
 from ztunnel.rpc.answer import Peer
-from ztunnel.rpc.status import Code, RpcError
+from ztunnel.rpc.status import RpcError
 from ztunnel.xds.pb.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
 
 PATH: Final = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
@@ -121,21 +121,6 @@ class CertificateService:
             raise Refused(Reason.BAD_REQUEST, str(error)) from error
         except (ConfigError, NoCertificate) as error:
             raise Refused(Reason.SIGNING_FAILED, f"nothing can be signed now: {error}") from error
-
-
-def code_of(reason: Reason) -> Code:
-    """The status of a refusal."""
-    if reason in UNAUTHENTICATED:
-        return Code.UNAUTHENTICATED
-    return _CODES.get(reason, Code.PERMISSION_DENIED)
-
-
-_CODES: Final = {
-    Reason.API_UNAVAILABLE: Code.UNAVAILABLE,
-    Reason.SIGNING_FAILED: Code.UNAVAILABLE,
-    Reason.TOO_MANY: Code.RESOURCE_EXHAUSTED,
-    Reason.BAD_REQUEST: Code.INVALID_ARGUMENT,
-}
 
 
 def _parse(untrusted: bytes | None) -> IstioCertificateRequest:

@@ -114,9 +114,12 @@ class Informer:
         rng: Rng,
         selectors: Mapping[str, str] | None = None,
         page: int = PAGE,
+        namespace: str = "",
     ) -> None:
         """`candidates`: the same resource in the versions that are understood, the best first. `selectors`:
-        parameters of every request (`labelSelector`, `fieldSelector`)."""
+        parameters of every request (`labelSelector`, `fieldSelector`). `namespace`: the only one whose
+        objects are asked for; empty for all."""
+        self.namespace = namespace
         self._candidates = list(candidates)
         self._rng = rng
         self._selectors = dict(selectors or {})

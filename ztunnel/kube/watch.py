@@ -70,7 +70,7 @@ class Watcher:
     async def _list(self, wanted: List) -> None:
         request = self._request("list")
         with trio.move_on_after(_LIST_SECONDS) as scope:
-            value = await self._api.list(request.resource, params=wanted.params)
+            value = await self._api.list(request.resource, request.namespace, wanted.params)
         if scope.cancelled_caught:
             raise ApiFailure(f"no answer from {self._api.server} in {_LIST_SECONDS:.0f} s ({request})")
         meta = value.get("metadata") or {}
@@ -134,7 +134,7 @@ class Watcher:
             self.informer.try_other_version()
 
     def _request(self, verb: str) -> Request:
-        return Request(verb, self.informer.resource)
+        return Request(verb, self.informer.resource, self.informer.namespace)
 
     def _deliver(self, changes: Sequence[Change]) -> None:
         if changes:
