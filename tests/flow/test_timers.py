@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 
 from ztunnel.flow.timers import Timers
 
@@ -56,3 +57,21 @@ def test_cancelled_timers_are_swept_out() -> None:
     assert len(timers._heap) < 600
     assert kept.live
     assert len(timers) == 1
+
+
+class Thing:
+    """Something that can be seen to go."""
+
+    def call(self) -> None:
+        """Nothing follows."""
+
+
+def test_a_timer_that_is_over_holds_nothing() -> None:
+    """The heap may keep a cancelled one for long, and whoever was called may keep one that came."""
+    timers, cancelled, came = Timers(), Thing(), Thing()
+    kept = timers.add(1.0, cancelled.call), timers.add(1.0, came.call)
+    seen = weakref.ref(cancelled), weakref.ref(came)
+    kept[0].cancel()
+    timers.due(2.0).clear()
+    del cancelled, came
+    assert [each() for each in seen] == [None, None]

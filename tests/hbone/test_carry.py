@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import weakref
 
 import h2.events
 import pytest
 from h2.errors import ErrorCodes
 
 from tests.flow.driving import read
-from tests.hbone.peers import CONNECT, OK, H2Peer, Lab
+from tests.hbone.peers import CONNECT, OK, OK_BLOCK, H2Peer, Lab
 from tests.hbone.recording import pull_frames
 from ztunnel.errors import HandshakeFailed, Unreachable
 from ztunnel.flow.flow import Counts
@@ -390,3 +392,58 @@ def test_counts_begin_where_the_caller_says(lab: Lab) -> None:
     caller = lab.call(client)
     assert isinstance(caller.counts, Counts)
     assert (caller.counts.up, caller.counts.down) == (0, 0)
+
+
+@pytest.mark.parametrize("end", ["retired", "aborted", "cut", "calmed", "unsettled"])
+def test_a_session_that_is_over_is_freed_at_once_and_not_by_the_garbage_collector(lab: Lab, end: str) -> None:
+    """With each go 50 KiB of TLS; the collector looks for what is old rarely."""
+    gc.disable()
+    try:
+        client, server = lab.sessions()
+        if end != "unsettled":
+            lab.go()
+        lab.call(client)
+        caller = lab.call(client)
+        if end == "retired":
+            close_with_reset(caller.sock)
+            lab.go(until=lambda: lab.callees)
+            for callee in lab.callees:
+                callee.tunnel.refuse(OK_BLOCK)
+            client.retire()
+        elif end == "aborted":
+            server.abort(Unreachable("enough"))
+        elif end == "cut":
+            client.pipe._sock.shutdown(socket.SHUT_RDWR)
+        elif end == "calmed":
+            client.push(push_ping(bytes(8)) * 500)
+        elif end == "unsettled":
+            lab.clock.move(11)
+        lab.go()
+        lab.clock.move(20)
+        lab.go()
+        assert not client.alive
+        assert not server.alive
+        seen = [weakref.ref(each) for each in (client, server, client.tls, server.tls)]
+        lab.session_ends.clear()
+        lab.callees.clear()
+        del client, server, caller
+        if end == "retired":
+            del callee
+        assert [each() for each in seen] == [None] * 4
+    finally:
+        gc.enable()
+
+
+def test_a_tunnel_may_deliver_its_last_bytes_when_its_session_is_gone(lab: Lab) -> None:
+    client, server = lab.sessions()
+    caller, _, app = lab.joined(client)
+    lab.fill(app)
+    held = lab.ledger.buffered_bytes
+    assert held > 0
+    server.abort(Unreachable("enough"))
+    lab.go()
+    assert not client.alive
+    assert len(lab.receive(caller.sock, held)) >= held
+    while lab.ledger.buffered_bytes:
+        lab.receive(caller.sock, 1)
+    assert caller.words == ["established", "ended"]

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from tests.hbone.recording import RecordingHost
-from ztunnel.hbone.host import Host
+from ztunnel.hbone.host import Host, Nobody
 from ztunnel.hbone.limits import Role
 
 
 def test_the_recording_host_is_one() -> None:
     host: Host = RecordingHost(Role.CLIENT)
     assert host.admits()
+
+
+def test_nobody_is_one_and_admits_nobody() -> None:
+    host: Host = Nobody()
+    assert not host.admits()
+    host.push(b"frames")
+    host.on_opened(host.on_request(()))
+    host.on_settings()
+    host.on_pong(b"")
+    host.on_goaway(0)
+    host.on_window()

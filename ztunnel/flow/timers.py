@@ -9,6 +9,10 @@ from collections.abc import Callable
 _SWEEP_ABOVE = 256
 
 
+def _nothing() -> None:
+    """What a timer that is over calls."""
+
+
 class Timer:
     """One callback at one time (monotonic seconds). `cancel` may be called at any time, twice as well."""
 
@@ -20,8 +24,10 @@ class Timer:
         self.callback = callback
 
     def cancel(self) -> None:
-        """The callback will not be called any more."""
+        """The callback will not be called any more, and what it holds is let go of: the heap may keep the
+        timer for long."""
         timers, self._timers = self._timers, None
+        self.callback = _nothing
         if timers is not None:
             timers.cancelled()
 
@@ -30,9 +36,11 @@ class Timer:
         """Whether the callback is still to come."""
         return self._timers is not None
 
-    def spend(self) -> None:
-        """The heap gave this timer out: cancelling it means nothing from now on."""
+    def spend(self) -> Callable[[], None]:
+        """The heap gives this timer out: cancelling it means nothing from now on. Returns what to call."""
         self._timers = None
+        callback, self.callback = self.callback, _nothing
+        return callback
 
 
 class Timers:
@@ -75,8 +83,7 @@ class Timers:
         while heap and heap[0][0] <= now:
             timer = heapq.heappop(heap)[2]
             if timer.live:
-                timer.spend()
-                ready.append(timer.callback)
+                ready.append(timer.spend())
             else:
                 self._dead -= 1
         self.next_at = heap[0][0] if heap else math.inf

@@ -357,3 +357,14 @@ class Session(TunnelSession):
         for tunnel in list(self.tunnels):
             tunnel.session_lost(lost)
         on_end(self, error)
+        self.engine.post(self._release)
+
+    def _release(self) -> None:
+        """What it is made of holds it in turn: circles, which the garbage collector finds late, and with each
+        50 KiB of TLS."""
+        self._slowed.clear()
+        if self._start_timer is not None:
+            self._start_timer.cancel()
+            self._start_timer = None
+        self.pipe.release()
+        self.h2.release()

@@ -14,7 +14,7 @@ from ztunnel.errors import PeerError
 from ztunnel.hbone.block import EXTRA_BYTES, HeaderBlock, begin_block
 from ztunnel.hbone.decoder import FieldReader
 from ztunnel.hbone.fields import Fields
-from ztunnel.hbone.host import Host
+from ztunnel.hbone.host import Host, Nobody
 from ztunnel.hbone.limits import Limits, Role
 from ztunnel.hbone.settings import pull_settings
 from ztunnel.hbone.standing import HEADERS_WORK, LARGE_BLOCK, UNSTARTED_POINTS, Standing
@@ -133,6 +133,13 @@ class H2Connection(Streams):
         """We will send no more on the stream."""
         self._host.push(push_frame(Frame.DATA, END_STREAM, stream.stream_id))
         self._close_local(stream)
+
+    def release(self) -> None:
+        """The connection is over: let go of whoever drove it. Streams that still have bytes to deliver may
+        say so."""
+        self.streams.clear()
+        self._host = Nobody()
+        self._methods = {}
 
     def refuse_streams(self) -> int:
         """Refuse streams from now on. Returns the last id that was looked at, for GOAWAY."""

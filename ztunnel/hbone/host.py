@@ -34,3 +34,33 @@ class Host(Protocol):
 
     def on_window(self) -> None:
         """The peer takes bytes again on the connection, where it took none before."""
+
+
+class Nobody:
+    """Takes the host's place when the connection is over: what streams still say leads nowhere."""
+
+    def push(self, frames: bytes) -> None:
+        """Nothing is sent."""
+
+    def admits(self) -> bool:
+        """No."""
+        return False
+
+    def on_request(self, untrusted: Fields) -> Stream:
+        """A stream that nobody has."""
+        return Stream()
+
+    def on_opened(self, stream: Stream) -> None:
+        """Nothing follows."""
+
+    def on_settings(self) -> None:
+        """Nothing follows."""
+
+    def on_pong(self, opaque: bytes) -> None:
+        """Nothing follows."""
+
+    def on_goaway(self, code: int) -> None:
+        """Nothing follows."""
+
+    def on_window(self) -> None:
+        """Nothing follows."""

@@ -49,6 +49,22 @@ class Ends(Protocol):
         """The connection is gone; None where the peer closed it. The pipe still has to be closed."""
 
 
+class _Nobody:
+    """Takes their place when the pipe is closed: a callback may still be on its way."""
+
+    def received(self, untrusted: memoryview) -> None:
+        """Nothing follows."""
+
+    def unblocked(self) -> None:
+        """Nothing follows."""
+
+    def deaf(self) -> None:
+        """Nothing follows."""
+
+    def broken(self, error: ConnectionFailed | None) -> None:
+        """Nothing follows."""
+
+
 class Pipe:
     """One TLS connection. Owns the link's socket until `close`.
 
@@ -123,6 +139,10 @@ class Pipe:
             Lingering(self.engine, self._sock, linger_seconds)
         else:
             self._sock.close()
+
+    def release(self) -> None:
+        """It is closed: let go of whose pipe it was."""
+        self._ends = _Nobody()
 
     def pause(self) -> None:
         """Read nothing more: the peer's bytes stay in the socket, and soon in the peer."""
