@@ -73,8 +73,15 @@ class Busy(Unreachable):
     """The peer takes no tunnel at the moment, and has not looked at this one: it may be asked again soon."""
 
 
+NOT_TAKEN = (
+    "applications do not take what was sent to them, and no more can be held (ZTUNNEL_BUFFER_LIMIT); "
+    "most is this pod's and peer's"
+)
+
+
 class Crowded(ConnectionFailed):
-    """There are no descriptors for more connections, and this one is the newest of whoever has the most."""
+    """There are no descriptors for more connections, or no room for more bytes, and this one is the newest of
+    whoever has the most."""
 
     flag = Flag.CONNECT
     side = Side.US

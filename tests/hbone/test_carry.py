@@ -46,18 +46,64 @@ def test_many_tunnels_share_a_session_and_keep_their_bytes_apart(lab: Lab) -> No
         assert lab.receive(app, 50) == (b"%d" % number * 50)[: 50 * len(b"%d" % number)]
 
 
-def test_new_streams_are_refused_when_too_much_is_buffered(lab: Lab) -> None:
-    lab.limits(buffered_bytes=1 << 20)
-    client, _ = lab.sessions()
-    caller, _, app = lab.joined(client)
-    sent = lab.fill(caller.sock)
-    assert lab.ledger.full
-    assert not client.can_take()
-    with pytest.raises(Unreachable):
-        lab.call(client)
-    lab.receive(app, sent)
+HELD = 64_000
+"""Less than a stream's first window."""
+
+
+def unread(lab: Lab, peer: H2Peer, *streams: int) -> None:
+    """On each of these so much comes that nobody reads, because no application is there yet."""
+    for stream_id in streams:
+        for _ in range(4):
+            peer.conn.send_data(stream_id, bytes(HELD // 4))
     lab.go()
-    assert client.can_take()
+
+
+def test_new_streams_of_who_holds_the_most_are_refused_when_too_much_is_buffered(lab: Lab) -> None:
+    lab.limits(buffered_bytes=HELD * 5 // 4)
+    _, peer, callee = lab.asked()
+    unread(lab, peer, 1)
+    assert lab.ledger.buffered_bytes == HELD
+    peer.conn.send_headers(3, CONNECT)
+    lab.go()
+    [reset] = peer.of(h2.events.StreamReset)
+    assert (reset.stream_id, reset.error_code) == (3, ErrorCodes.REFUSED_STREAM)
+    assert lab.ledger.held.refused_total == 1
+    assert len(lab.receive(callee.accept(), HELD)) == HELD
+    assert lab.ledger.buffered_bytes == 0
+    peer.conn.send_headers(5, CONNECT)
+    lab.go(until=lambda: len(lab.callees) == 2)
+
+
+def test_beyond_the_limit_the_newest_tunnel_gives_way_and_the_others_go_on(lab: Lab) -> None:
+    lab.limits(buffered_bytes=HELD * 5 // 2)
+    _, peer, first = lab.asked()
+    for stream_id in (3, 5, 7):
+        peer.conn.send_headers(stream_id, CONNECT)
+        lab.go()
+        lab.clock.move(1)
+    unread(lab, peer, 1, 3)
+    assert peer.of(h2.events.StreamReset) == []
+    unread(lab, peer, 5)
+    [reset] = peer.of(h2.events.StreamReset)
+    assert (reset.stream_id, reset.error_code) == (5, ErrorCodes.CANCEL)
+    assert [callee.cancelled for callee in lab.callees] == [False, False, True, False]
+    assert lab.ledger.buffered_bytes == 2 * HELD
+    assert lab.ledger.held.gave_way_total == 1
+    assert len(lab.receive(first.accept(), HELD)) == HELD
+    own = lab.callees[3].accept()
+    peer.conn.send_data(7, b"still here")
+    assert lab.receive(own, 10) == b"still here"
+
+
+def test_who_holds_less_is_not_refused_when_too_much_is_buffered(lab: Lab) -> None:
+    lab.limits(buffered_bytes=HELD * 5 // 4)
+    _, peer, _ = lab.asked()
+    unread(lab, peer, 1)
+    server, other = lab.server_to_h2()
+    server.share = lab.ledger.held.share("another", "peer")
+    lab.go()
+    other.conn.send_headers(1, CONNECT)
+    lab.go(until=lambda: len(lab.callees) == 2)
 
 
 def test_a_full_session_takes_tunnels_again_when_some_have_ended(lab: Lab) -> None:

@@ -1,15 +1,15 @@
-"""The ledger says when there is no room for more streams."""
+"""The limits, and the ledger of what all sessions hold."""
 
 from __future__ import annotations
 
 from ztunnel.hbone.limits import Ledger, Limits
 
 
-def test_the_ledger_is_full_at_its_limit() -> None:
-    ledger = Ledger(Limits(buffered_bytes=100))
-    assert not ledger.full
-    ledger.buffered_bytes = 100
-    assert ledger.full
+def test_a_ledger_holds_as_many_bytes_as_its_limits_say() -> None:
+    ledger = Ledger(Limits(buffered_bytes=0))
+    assert ledger.held.refuses("pod", "source")
+    assert not Ledger().held.refuses("pod", "source")
+    assert ledger.buffered_bytes == 0
 
 
 def test_the_numbers_on_the_wire_are_those_of_ztunnel_but_for_smaller_requests() -> None:

@@ -130,6 +130,7 @@ class Refusing:
 
     def __init__(self, engine: Engine) -> None:
         self.inbox = engine.inbox
+        self.now = engine.now
 
     def watch(self, *_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

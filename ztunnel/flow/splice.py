@@ -22,10 +22,11 @@ from collections.abc import Callable
 from functools import partial
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI
 
-from ztunnel.errors import ConnectionFailed
+from ztunnel.errors import NOT_TAKEN, ConnectionFailed, Crowded
 from ztunnel.flow.buffer import Backlog
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
+from ztunnel.flow.held import Share
 from ztunnel.flow.linger import close_with_reset, reset_when_sent
 
 __all__ = ["READ_BYTES", "OnEnd", "Splice", "close_with_reset", "splice"]
@@ -70,10 +71,14 @@ class _End:
 class Splice:
     """A flow between two sockets; both belong to it until it has ended, and are closed then."""
 
-    __slots__ = ("_counts", "_engine", "_inbox", "_on_end", "_opener", "_target")
+    __slots__ = ("_counts", "_engine", "_inbox", "_on_end", "_opener", "_share", "_target", "began")
 
-    def __init__(self, engine: Engine, ends: tuple[_End, _End], counts: Counts, on_end: OnEnd) -> None:
+    def __init__(
+        self, engine: Engine, ends: tuple[_End, _End], counts: Counts, on_end: OnEnd, share: Share | None
+    ) -> None:
         self._engine = engine
+        self._share = share
+        self.began = engine.now
         self._opener, self._target = ends
         self._counts = counts
         self._on_end: OnEnd | None = on_end
@@ -85,6 +90,15 @@ class Splice:
     def abort(self, error: ConnectionFailed) -> None:
         """End now; both sides see a reset. Nothing happens if the flow has ended already."""
         self._finish(error, _RESET_NOW)
+
+    @property
+    def held_bytes(self) -> int:
+        """What either side has not taken."""
+        return self._opener.backlog.held_bytes + self._target.backlog.held_bytes
+
+    def give_way(self) -> None:
+        """Too much is held, most of it for this pod and peer."""
+        self.abort(Crowded(NOT_TAKEN))
 
     def _abandon(self, bug: BaseException) -> None:
         self._finish(ConnectionFailed(f"internal error: {bug!r}"), _RESET_NOW)
@@ -111,9 +125,7 @@ class Splice:
         # A read ends before an urgent byte: that one goes alone, to be urgent again.
         alone = urgent and _at_mark(near.sock)
         try:
-            if alone:
-                near.sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-            count = near.sock.recv_into(inbox, 1) if alone else near.sock.recv_into(inbox)
+            count = _read_urgent(near.sock, inbox) if alone else near.sock.recv_into(inbox)
         except BlockingIOError:
             return
         except OSError:
@@ -137,7 +149,7 @@ class Splice:
             self._lose(far, near)
             return
         if sent < count:
-            far.backlog.append(inbox[sent:count])
+            self._keep(far, inbox[sent:count])
             self._interest(near, near.events & ~_READ)
             self._interest(far, far.events | EPOLLOUT)
 
@@ -154,6 +166,8 @@ class Splice:
                 self._lose(near, far)
                 return
             backlog.drop(sent)
+            if self._share is not None:
+                self._share.drop(self, sent)
         self._interest(near, near.events & ~EPOLLOUT)
         if far.reading:
             self._interest(far, far.events | _READ)
@@ -176,7 +190,7 @@ class Splice:
     def _lose(self, near: _End, far: _End) -> None:
         """`near` was reset. The flow ends when `far` has what `near` had sent before."""
         self._break(near)
-        near.backlog.clear()
+        self._clear(near)
         if near.reading and not far.broken:
             self._interest(near, near.events & ~EPOLLOUT)
             self._interest(far, far.events & ~_READ)
@@ -184,6 +198,18 @@ class Splice:
             self._park(near)
         else:
             self._finish(None, _RESET)
+
+    def _keep(self, end: _End, part: memoryview) -> None:
+        """What it does not take now."""
+        end.backlog.append(part)
+        if self._share is not None:
+            self._share.hold(self, len(part), self._engine)
+
+    def _clear(self, end: _End) -> None:
+        """What it has not taken goes nowhere."""
+        lost = end.backlog.clear()
+        if lost and self._share is not None:
+            self._share.drop(self, lost)
 
     def _break(self, end: _End) -> None:
         if not end.broken:
@@ -193,8 +219,7 @@ class Splice:
 
     def _moved(self) -> int:
         """How many bytes have found their way."""
-        waiting = self._opener.backlog.held_bytes + self._target.backlog.held_bytes
-        return self._counts.up + self._counts.down - waiting
+        return self._counts.up + self._counts.down - self.held_bytes
 
     def _shut(self, near: _End, far: _End) -> None:
         """`near` has sent its last byte and `far` has taken it: pass the half-close on."""
@@ -227,6 +252,7 @@ class Splice:
         if on_end is None:
             return
         for end in (self._opener, self._target):
+            self._clear(end)
             end.ready = _over  # what it was holds the splice: a cycle, the garbage collector's to find
             if how == _CLOSE:
                 self._engine.time_wait.ended(end.sock)
@@ -242,16 +268,28 @@ class Splice:
         on_end(error)
 
 
+def _read_urgent(sock: socket.socket, inbox: memoryview) -> int:
+    """Read the urgent byte, in its place."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    return sock.recv_into(inbox, 1)
+
+
 def _at_mark(sock: socket.socket) -> bool:
     return bool(_FLAG.unpack(fcntl.ioctl(sock.fileno(), _SIOCATMARK, bytes(_FLAG.size)))[0])
 
 
-def splice(
-    engine: Engine, opener: socket.socket, target: socket.socket, counts: Counts, on_end: OnEnd
+def splice(  # noqa: PLR0913 (that of tests comes last)
+    engine: Engine,
+    opener: socket.socket,
+    target: socket.socket,
+    counts: Counts,
+    on_end: OnEnd,
+    share: Share | None = None,
 ) -> Splice:
-    """Take over both nonblocking sockets and carry bytes between them until both ways have ended.
+    """Take over both nonblocking sockets and carry bytes between them until both ways have ended. `share` is
+    told of what either side does not take.
 
     `on_end(None)` after an orderly end and after a reset by either side (Istio's ztunnel counts those as
     success); `on_end(error)` after `abort(error)`.
     """
-    return Splice(engine, (_End(opener), _End(target)), counts, on_end)
+    return Splice(engine, (_End(opener), _End(target)), counts, on_end, share)

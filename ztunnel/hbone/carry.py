@@ -19,6 +19,7 @@ from collections.abc import Callable
 from ztunnel.errors import ConnectionFailed, HandshakeFailed, PeerError, Unreachable
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
+from ztunnel.flow.held import Share
 from ztunnel.flow.timers import Timer
 from ztunnel.hbone.answer import IncomingTunnel
 from ztunnel.hbone.ask import OutgoingTunnel, TunnelEvents
@@ -68,10 +69,13 @@ class Session(TunnelSession):
         on_end: OnSessionEnd,
         on_request: OnRequest | None = None,
         standing: Standing | None = None,
+        share: Share | None = None,
     ) -> None:
         """Begin on a link whose handshake is done: as the server with `on_request`, as the client without.
-        `standing` is the peer's where it is known from other sessions."""
+        `standing` is the peer's where it is known from other sessions, `share` that of the pod and the
+        peer."""
         self.engine = engine
+        self.share = share or ledger.held.share("", "")
         self.ledger = ledger
         self.tls = link.tls
         self.tunnels: set[Tunnel] = set()
@@ -115,7 +119,7 @@ class Session(TunnelSession):
 
     def can_take(self) -> bool:
         """Whether `open` may be called now. A full session takes tunnels again when some have ended."""
-        return self.alive and not self._retired and self.h2.can_open and not self.ledger.full
+        return self.alive and not self._retired and self.h2.can_open
 
     def open(
         self,
@@ -163,7 +167,7 @@ class Session(TunnelSession):
     # H2Connection's host.
 
     def admits(self) -> bool:
-        return self.alive and self._on_request is not None and not self.ledger.full
+        return self.alive and self._on_request is not None and not self.share.refuses
 
     def on_request(self, untrusted: Fields) -> Stream:
         tunnel = IncomingTunnel(self, untrusted)

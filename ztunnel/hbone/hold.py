@@ -6,8 +6,8 @@ A class and not a Protocol, because each message of a tunnel passes here: compil
 from __future__ import annotations
 
 from ztunnel.flow.engine import Engine
+from ztunnel.flow.held import Share
 from ztunnel.hbone.connection import H2Connection
-from ztunnel.hbone.limits import Ledger
 from ztunnel.hbone.relay import Pipe
 from ztunnel.hbone.stream import Stream
 
@@ -16,12 +16,13 @@ class TunnelSession:
     """A session as its tunnels see it.
 
     Attributes:
+        share: of the bytes that are held for applications.
         waiting: those that have bytes to send and may not; `on_window` is called when they may.
         read_bytes, reads: how much to read from an application at once, and how often per wake-up.
     """
 
     engine: Engine
-    ledger: Ledger
+    share: Share
     pipe: Pipe
     h2: H2Connection
     waiting: set[Stream]

@@ -21,7 +21,7 @@ import socket
 from functools import partial
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 
-from ztunnel.errors import ConnectionFailed, Unreachable
+from ztunnel.errors import NOT_TAKEN, ConnectionFailed, Crowded, Unreachable
 from ztunnel.flow.buffer import Backlog
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.linger import close_with_reset, reset_when_sent
@@ -85,6 +85,20 @@ class Tunnel(Stream):
         if not self._over:
             self._session.h2.reset(self, Code.CANCEL)
             self._end(error, reset=True)
+
+    @property
+    def began(self) -> float:
+        """When it was opened."""
+        return self.opened_at
+
+    @property
+    def held_bytes(self) -> int:
+        """What its application has not taken."""
+        return self._backlog.held_bytes
+
+    def give_way(self) -> None:
+        """Too much is held, most of it for this pod and peer."""
+        self.abort(Crowded(NOT_TAKEN))
 
     # The application's side.
 
@@ -265,7 +279,7 @@ class Tunnel(Stream):
                 return
             self._watch_more(EPOLLOUT)
         self._backlog.append(payload[sent:])
-        self._session.ledger.buffered_bytes += count - sent
+        self._session.share.hold(self, count - sent, self._session.engine)
 
     def _took(self, count: int) -> None:
         """The application's socket took bytes of the peer's."""
@@ -288,7 +302,7 @@ class Tunnel(Stream):
                 self._lose_app()
                 return
             backlog.drop(sent)
-            self._session.ledger.buffered_bytes -= sent
+            self._session.share.drop(self, sent)
             self._took(sent)
         self._watch_less(EPOLLOUT)
         if self._last_words is not None:
@@ -360,7 +374,7 @@ class Tunnel(Stream):
     def _drop_backlog(self) -> None:
         lost = self._backlog.clear()
         if lost:
-            self._session.ledger.buffered_bytes -= lost
+            self._session.share.drop(self, lost)
             self._session.h2.take(self, lost)
 
     def _end_in_order(self) -> None:

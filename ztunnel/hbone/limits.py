@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from ztunnel.flow.held import HeldBytes
+
 
 class Role(Enum):
     """Which end of a session we are: CLIENT opens tunnels, SERVER answers."""
@@ -44,21 +46,24 @@ class Limits:
 class Ledger:
     """Live figures of all sessions that share it, for telemetry and for the process-wide limit.
 
-    `buffered_bytes` are bytes of peers that applications have not taken yet; `glitches` counts what peers
+    `held` are bytes of peers that applications have not taken yet; `glitches` counts what peers
     did that cost points, `calmed` the sessions closed for it, `slowed` how often tunnels had to wait because
     too many of the peer's had come to nothing; `retried` how often a call was tried again.
     """
 
     limits: Limits = field(default_factory=Limits)
+    held: HeldBytes = field(init=False)
     sessions: int = 0
     streams: int = 0
-    buffered_bytes: int = 0
     glitches: int = 0
     calmed: int = 0
     slowed: int = 0
     retried: int = 0
 
+    def __post_init__(self) -> None:
+        self.held = HeldBytes(self.limits.buffered_bytes)
+
     @property
-    def full(self) -> bool:
-        """Whether new streams have to be refused."""
-        return self.buffered_bytes >= self.limits.buffered_bytes
+    def buffered_bytes(self) -> int:
+        """All that is held."""
+        return self.held.total_bytes

@@ -13,6 +13,7 @@ from ztunnel.errors import ConnectionFailed, Crowded, Drained, NoDestination
 from ztunnel.flow.accept import has_gone
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
+from ztunnel.flow.held import HeldBytes, Share
 from ztunnel.flow.rate import Rate
 from ztunnel.flow.share import Place, Shares
 from ztunnel.flow.splice import Splice, close_with_reset, splice
@@ -68,6 +69,9 @@ class Inbound:
     room: Shares = field(default_factory=Shares)
     """Places for connections, of all ways; each may take two descriptors."""
 
+    held: HeldBytes = field(default_factory=HeldBytes)
+    """Bytes that either side has not taken, of all ways."""
+
 
 class PlainConnection:
     """One plaintext connection. It registers itself with the live connections, so that a change of policy can
@@ -80,6 +84,7 @@ class PlainConnection:
         "_inbound",
         "_opener",
         "_place",
+        "_share",
         "_splice",
         "connection",
         "workload_uid",
@@ -94,6 +99,7 @@ class PlainConnection:
         self._splice: Splice | None = None
         self._account: Account | None = None
         self._place: Place | None = None
+        self._share: Share | None = None
         self.connection = connection
         self.workload_uid = uid
 
@@ -106,6 +112,7 @@ class PlainConnection:
         if self._place is None:
             self._fail(Crowded())
             return
+        self._share = inbound.held.share(approach.namespace.cookie, self.connection.source.ip)
         self._dial = AppDial(inbound.engine, inbound.spare_ports, approach)
         self._dial.start(port_beside(self.connection.source.port), self._reached)
 
@@ -128,7 +135,8 @@ class PlainConnection:
             self._fail(unreachable(self.connection.destination, error))
             return
         try:
-            self._splice = splice(self._inbound.engine, opener, app, self._counts, self._ended)
+            inbound = self._inbound
+            self._splice = splice(inbound.engine, opener, app, self._counts, self._ended, self._share)
         except OSError as failure:
             close_with_reset(app)
             self._fail(unreachable(self.connection.destination, failure))

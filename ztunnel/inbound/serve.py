@@ -182,8 +182,9 @@ class Handshakes:
     def ended(self, arrival: _Arrival, link: TlsLink | None, error: ConnectionFailed) -> None:
         """A handshake is over; where TLS stands, the link is ours."""
         self._arrivals.pop(arrival, None)
-        if arrival.place is not None:
-            self._places.leave(arrival.place)
+        place, arrival.place = arrival.place, None  # which holds the arrival in turn
+        if place is not None:
+            self._places.leave(place)
         if link is not None:
             try:
                 self._serve(arrival, link)
@@ -207,7 +208,8 @@ class Handshakes:
             acceptor = TunnelAcceptor(self._inbound, pod, arrival.ends, identity)
             standing = self._standings.of((identity, peer.ip))
             ended = partial(self._session_ended, pod.uid, peer.ip)
-            session = Session(self.engine, link, self._ledger, ended, acceptor.requested, standing)
+            share = self._ledger.held.share(pod.network.cookie, peer.ip)
+            session = Session(self.engine, link, self._ledger, ended, acceptor.requested, standing, share)
         except BaseException:
             link.sock.close()
             raise

@@ -155,6 +155,7 @@ class OutboundAcceptor:
             return
         call = Call(opener, peer, outbound.report, outbound.calls)
         call.place = outbound.calls.room.enter(self._uid, recalled.destination.ip, call.give_way)
+        call.share = outbound.calls.held.share(self._network.cookie, recalled.destination.ip)
         try:
             if call.place is None:
                 call.journey = Journey(Reporter.SOURCE, recalled.destination, source)

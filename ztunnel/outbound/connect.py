@@ -23,6 +23,7 @@ from ztunnel.errors import Busy, ConnectionFailed, Crowded, Denied, HandshakeFai
 from ztunnel.flow.connect import Connecting, connect
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
+from ztunnel.flow.held import HeldBytes, Share
 from ztunnel.flow.share import Place, Shares
 from ztunnel.flow.splice import OnEnd, close_with_reset
 from ztunnel.hbone.ask import OutgoingTunnel
@@ -55,10 +56,12 @@ class Calls:
 
     Attributes:
         room: places for connections, of all ways; each may take two descriptors.
+        held: bytes that either side has not taken, of all ways.
     """
 
-    def __init__(self, room: Shares | None = None) -> None:
+    def __init__(self, room: Shares | None = None, held: HeldBytes | None = None) -> None:
         self.room = room or Shares()
+        self.held = held or HeldBytes()
         self._live: set[Call] = set()
 
     def __len__(self) -> int:
@@ -97,6 +100,7 @@ class Call:
         elsewhere: has it tried at another endpoint, and says whether there is one; None where it must not.
         place: its own among all connections of the node.
         retries: how often it was tried again.
+        share: of the bytes that are held for applications.
     """
 
     __slots__ = (
@@ -113,6 +117,7 @@ class Call:
         "place",
         "report",
         "retries",
+        "share",
     )
 
     def __init__(
@@ -135,6 +140,7 @@ class Call:
         self.elsewhere: Callable[[ConnectionFailed], bool] | None = None
         self.place: Place | None = None
         self.retries = 0
+        self.share: Share | None = None
         self.counts = Counts()
         self.report = report
         calls.add(self)
@@ -208,7 +214,7 @@ class Call:
 
     def join(self, engine: Engine, target: socket.socket, on_end: OnEnd) -> Joining:
         """Have its bytes carried to `target` and back, which is taken over; `on_end` follows in any case."""
-        joining = Joining(engine, target, self.counts, on_end)
+        joining = Joining(engine, target, self.counts, on_end, self.share)
         self.when_open(joining.opened)
         return joining
 

@@ -20,6 +20,7 @@ from typing import Protocol
 from ztunnel.errors import ConnectionFailed, Drained, GaveUp, Unreachable
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
+from ztunnel.flow.held import Share
 from ztunnel.flow.splice import OnEnd, Splice, close_with_reset, splice
 from ztunnel.kernel.inject import Injector
 from ztunnel.model.address import ip_text
@@ -191,11 +192,14 @@ class Connects:
 class Joining:
     """A call that is carried to a socket of ours, as soon as the application's is here."""
 
-    __slots__ = ("_counts", "_engine", "_on_end", "_splice", "_target")
+    __slots__ = ("_counts", "_engine", "_on_end", "_share", "_splice", "_target")
 
-    def __init__(self, engine: Engine, target: socket.socket, counts: Counts, on_end: OnEnd) -> None:
+    def __init__(
+        self, engine: Engine, target: socket.socket, counts: Counts, on_end: OnEnd, share: Share | None = None
+    ) -> None:
         """Takes over `target`."""
         self._engine = engine
+        self._share = share
         self._target: socket.socket | None = target
         self._counts = counts
         self._on_end = on_end
@@ -206,7 +210,7 @@ class Joining:
         target, self._target = self._target, None
         assert target is not None
         try:
-            self._splice = splice(self._engine, opener, target, self._counts, self._on_end)
+            self._splice = splice(self._engine, opener, target, self._counts, self._on_end, self._share)
         except OSError as error:
             for end in (opener, target):
                 close_with_reset(end)

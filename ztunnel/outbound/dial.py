@@ -131,7 +131,10 @@ class Dialler:
         link = await dial(sock, address, certificate.client_context, self._compute)
         try:
             peer(link.tls, certificate.bundles, self._now(), key.destinations)
-            return Session(self._engine, link, self._ledger, lambda ended, _: tunnels.ended(key, ended))
+            share = self._ledger.held.share(network.cookie, ip)
+            return Session(
+                self._engine, link, self._ledger, lambda ended, _: tunnels.ended(key, ended), share=share
+            )
         except BaseException:
             link.sock.close()
             raise

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from ztunnel.errors import Busy, ConnectionFailed, Unreachable
+from ztunnel.errors import NOT_TAKEN, Busy, ConnectionFailed, Crowded, Unreachable
 from ztunnel.flow.engine import Engine
 from ztunnel.hbone.carry import Session
 from ztunnel.hbone.limits import Ledger
@@ -31,7 +31,6 @@ from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.state.delta import Change
 from ztunnel.state.world import World
 
-_FULL = "applications do not take what was sent to them, and no more can be held (ZTUNNEL_BUFFER_LIMIT)"
 _FIRST_PAUSE_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 0.25
 
@@ -78,8 +77,8 @@ class Tunnels:
 
     def open(self, call: TunnelCall) -> None:
         """Start a call: on a session that has room, or when one has been dialled."""
-        if self._ledger.full:
-            call.call.fail(Unreachable(_FULL))
+        if self._ledger.held.refuses(call.network.cookie, call.key.destination.ip):
+            call.call.fail(Crowded(NOT_TAKEN))
             return
         session = self._pool.take(call.key)
         if session is not None:

@@ -196,8 +196,8 @@ def build_node(
     hold.subscribe(tunnels.changed)
     mesh = Mesh(settings.node, settings.same_node, True, settings.connect_timeout_seconds, rng, keepalive)
     room = Shares(_places())
-    inbound = Inbound(engine, hold, live, report, Turns(engine, PLAIN_RATE), room=room)
-    calls = Calls(room)
+    inbound = Inbound(engine, hold, live, report, Turns(engine, PLAIN_RATE), room=room, held=ledger.held)
+    calls = Calls(room, ledger.held)
     outbound = Outbound(
         engine, hold, report, redirection, tunnels, direct, mesh, calls, exemption=machine.exemption
     )

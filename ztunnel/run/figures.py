@@ -37,8 +37,13 @@ def register_figures(node: Node) -> None:
     figures.gauge("ztunnel_hbone_tunnels", "Tunnels on these sessions", lambda: ledger.streams)
     figures.gauge(
         "ztunnel_hbone_buffered_bytes",
-        "Bytes that applications have not taken",
+        "Bytes that applications have not taken, on whatever way",
         lambda: ledger.buffered_bytes,
+    )
+    figures.counter(
+        "ztunnel_buffers_crowded_total",
+        "Connections refused or ended, the newest of whoever held the most, for want of room for bytes",
+        lambda: ledger.held.gave_way_total + ledger.held.refused_total,
     )
     figures.counter(
         "ztunnel_hbone_glitches_total", "What peers did that no peer does", lambda: ledger.glitches
