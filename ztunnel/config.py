@@ -72,7 +72,9 @@ class Settings:
         pod_logs: where the kubelet makes the log directories of pods, which say whose its cgroups are
             (`podLogsDir` of its configuration).
         node_clients: whose connections from the node itself reach pods without policy.
-        buffer_limit_bytes: what all tunnels together may hold before new streams are refused.
+        buffer_limit_bytes: what may be held for applications that do not read, on all connections together;
+            from three quarters of it on, the pod and peer that hold the most get no new ones, and beyond it
+            their newest are ended.
         connect: when an application's connect() into the mesh returns.
         connect_timeout_seconds: for one connection, TLS included where there is some. Istio's ztunnel: 10 s.
         ping_interval_seconds, ping_timeout_seconds: how often a session's peer is asked whether it is there,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import socket
@@ -12,10 +13,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.flow.driving import Clock, drive, read
-from ztunnel.errors import ConnectionFailed, Denied
+from ztunnel.errors import ConnectionFailed, Crowded, Denied
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.expire import STALLED_SECONDS
 from ztunnel.flow.flow import Counts
+from ztunnel.flow.held import HeldBytes
 from ztunnel.flow.splice import Splice, close_with_reset, splice
 
 Pair = Callable[[], tuple[socket.socket, socket.socket]]
@@ -31,6 +33,7 @@ class Flow:
     counts: Counts = field(default_factory=Counts)
     ends: list[ConnectionFailed | None] = field(default_factory=list)
     splice: Splice | None = None
+    held: HeldBytes = field(default_factory=HeldBytes)
 
     def receive(self, sock: socket.socket, count: int) -> bytes:
         """Read so many bytes, driving the engine."""
@@ -88,7 +91,8 @@ def flow(engine: Engine, pair: Pair) -> Flow:
     client, opener = pair()
     target, server = pair()
     made = Flow(engine, client, server)
-    made.splice = splice(engine, opener, target, made.counts, made.ends.append)
+    share = made.held.share("pod", "source")
+    made.splice = splice(engine, opener, target, made.counts, made.ends.append, share)
     return made
 
 
@@ -130,10 +134,54 @@ def test_a_reader_that_is_slow_stops_the_sender_within_bounded_memory(flow: Flow
     drive(flow.engine, until=stuck)
     assert flow.splice is not None
     assert flow.splice._target.backlog.held_bytes <= 200_000
+    assert flow.splice.held_bytes == flow.held.total_bytes > 0
     received = 0
     while received < sent:
         received += len(flow.receive(flow.server, 1))
     assert received == sent == flow.counts.up
+    assert flow.held.total_bytes == 0
+
+
+@pytest.mark.parametrize("end", ["gives way", "receiver resets", "sender resets", "aborted"])
+def test_a_flow_that_is_over_holds_nothing(flow: Flow, end: str) -> None:
+    fill(flow, flow.client)
+    assert flow.splice is not None
+    assert flow.held.total_bytes > 0
+    if end == "gives way":
+        flow.splice.give_way()
+    elif end == "aborted":
+        flow.splice.abort(Denied("enough"))
+    elif end == "receiver resets":
+        close_with_reset(flow.server)
+    else:
+        close_with_reset(flow.client)
+        read_to_the_reset(flow, flow.server)
+    drive(flow.engine, until=lambda: flow.ends)
+    assert flow.held.total_bytes == 0
+    if end == "gives way":
+        [error] = flow.ends
+        assert isinstance(error, Crowded)
+        assert "ZTUNNEL_BUFFER_LIMIT" in str(error)
+
+
+def test_at_the_limit_a_flow_that_nobody_reads_is_ended(engine: Engine, pair: Pair) -> None:
+    held = HeldBytes(100_000)
+    flows = []
+    for _ in range(3):
+        (client, opener), (target, server) = pair(), pair()
+        made = Flow(engine, client, server)
+        made.splice = splice(
+            engine, opener, target, made.counts, made.ends.append, held.share("pod", "source")
+        )
+        flows.append(made)
+    for made in flows[:2]:
+        with contextlib.suppress(ConnectionResetError):
+            fill(made, made.client)
+    drive(engine)
+    assert any(made.ends for made in flows[:2])
+    assert held.total_bytes <= 100_000
+    flows[2].client.send(b"still here")
+    assert flows[2].receive(flows[2].server, 10) == b"still here"
 
 
 def test_what_was_sent_before_a_half_close_arrives_before_it(flow: Flow) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import ssl
@@ -26,7 +27,7 @@ from ztunnel.errors import ConnectionFailed, Drained, NoCertificate
 from ztunnel.flow.drive import drive
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.share import Shares
-from ztunnel.hbone.accept import FIRST_BYTE_SECONDS
+from ztunnel.hbone.accept import FIRST_BYTE_SECONDS, Handshake
 from ztunnel.hbone.carry import Session
 from ztunnel.hbone.limits import Ledger
 from ztunnel.hbone.link import TlsLink, link
@@ -282,6 +283,31 @@ def test_too_many_silent_connections_of_one_peer_keep_only_itself_waiting(hand: 
     assert node.handshakes.failed_total == 24
     assert "said nothing" in node.desk.lines[-1]
     assert len(places) == 0
+
+
+async def test_handshakes_that_are_over_are_freed_at_once_and_not_by_the_garbage_collector(
+    node: Node,
+) -> None:
+    """With each go 30 KiB of TLS."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with node.running():
+            clients = [node.call() for _ in range(3)]
+            clients[0].send(b"garbage, and more of it")
+            hello, _ = hello_of(node.context())
+            for client in clients[1:]:
+                client.send(hello)
+            await node.until(lambda: all(_answered(client) for client in clients[1:]))
+            clients[1].close()
+            for arrival in tuple(node.handshakes._arrivals):
+                arrival.give_way()
+            del arrival
+            await node.until(lambda: node.handshakes.failed_total == 3)
+            left = [each for each in gc.get_objects() if isinstance(each, Handshake)]
+            assert not left
+    finally:
+        gc.enable()
 
 
 def test_handshakes_of_one_address_have_a_rate(hand: Hand) -> None:

@@ -144,6 +144,7 @@ class Handshakes:
             async with trio.open_nursery() as nursery:
                 async for arrival in self._wait_for:
                     nursery.start_soon(contain, partial(self._fetch, arrival))
+                    del arrival  # it is not held until the next one comes
         finally:
             self._ended = True
             self.computers.close()
