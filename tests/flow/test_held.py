@@ -32,7 +32,7 @@ class Flow:
 
     share: Share
     rounds: Rounds
-    began: float = 0.0
+    opened_at: float = 0.0
     held_bytes: int = 0
     ended: bool = False
 

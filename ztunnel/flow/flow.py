@@ -15,5 +15,9 @@ class Counts:
         self.up = up
         self.down = down
 
+    def moved(self) -> int:
+        """All of them."""
+        return self.up + self.down
+
     def __repr__(self) -> str:
         return f"Counts(up={self.up}, down={self.down})"

@@ -23,7 +23,7 @@ class Holder(Protocol):
     """A flow that bytes are held for."""
 
     @property
-    def began(self) -> float:
+    def opened_at(self) -> float:
         """When, in monotonic seconds."""
 
     @property
@@ -191,7 +191,7 @@ def _newest(source: _Source) -> Holder:
     mean = source.held_bytes / len(source.holders)
     chosen: Holder | None = None
     for holder in source.holders:
-        if holder.held_bytes >= mean and (chosen is None or holder.began >= chosen.began):
+        if holder.held_bytes >= mean and (chosen is None or holder.opened_at >= chosen.opened_at):
             chosen = holder
     assert chosen is not None
     return chosen

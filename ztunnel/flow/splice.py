@@ -71,14 +71,14 @@ class _End:
 class Splice:
     """A flow between two sockets; both belong to it until it has ended, and are closed then."""
 
-    __slots__ = ("_counts", "_engine", "_inbox", "_on_end", "_opener", "_share", "_target", "began")
+    __slots__ = ("_counts", "_engine", "_inbox", "_on_end", "_opener", "_share", "_target", "opened_at")
 
     def __init__(
         self, engine: Engine, ends: tuple[_End, _End], counts: Counts, on_end: OnEnd, share: Share | None
     ) -> None:
         self._engine = engine
         self._share = share
-        self.began = engine.now
+        self.opened_at = engine.now
         self._opener, self._target = ends
         self._counts = counts
         self._on_end: OnEnd | None = on_end

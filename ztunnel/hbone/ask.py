@@ -78,7 +78,7 @@ class OutgoingTunnel(Tunnel):
         elif self.remote_closed:
             self._shut()
         if self._last_words is not None and not self._over:
-            self._session.engine.last_words.watch(app, self._moved, self._app_gone)
+            self._session.engine.last_words.watch(app, self._counts.moved, self._app_gone)
 
     def on_answer(self, untrusted: Fields, end: bool) -> None:
         self._stop_timer()

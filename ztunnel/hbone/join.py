@@ -87,11 +87,6 @@ class Tunnel(Stream):
             self._end(error, reset=True)
 
     @property
-    def began(self) -> float:
-        """When it was opened."""
-        return self.opened_at
-
-    @property
     def held_bytes(self) -> int:
         """What its application has not taken."""
         return self._backlog.held_bytes
@@ -214,14 +209,11 @@ class Tunnel(Stream):
         self._watch_less(READ)
         self._session.waiting.add(self)
 
-    def resume(self) -> None:
+    def on_window(self) -> None:
         """It may be possible to send again."""
         self._session.waiting.discard(self)
         if self._reading:
             self._watch_now()
-
-    def on_window(self) -> None:
-        self.resume()
 
     def _app_ended(self) -> None:
         if self._broken:
@@ -255,7 +247,7 @@ class Tunnel(Stream):
 
     def _break(self) -> None:
         self._broken = True
-        self._session.engine.last_words.watch(self._app, self._moved, self._app_gone)
+        self._session.engine.last_words.watch(self._app, self._counts.moved, self._app_gone)
 
     # The peer's side.
 
@@ -350,10 +342,7 @@ class Tunnel(Stream):
         self._last_words = (error, reset)
         if self._app is not None:
             self._watch(EPOLLOUT)
-        self._session.engine.last_words.watch(self._app, self._moved, self._app_gone)
-
-    def _moved(self) -> int:
-        return self._counts.up + self._counts.down
+        self._session.engine.last_words.watch(self._app, self._counts.moved, self._app_gone)
 
     def _leave(self, closing: bool = False) -> socket.socket | None:
         """Leave the session, and let go of the socket; with `closing`, the caller closes it before the next
