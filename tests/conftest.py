@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 
 from tests import leftovers
+from tests.analyze.kubectl import kubectl as kubectl
 
 TREES = ("tests/kernel", "tests/mesh")  # what needs the machine: slow, and never skipped whole in CI
 SLOW_SECONDS = 60.0

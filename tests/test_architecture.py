@@ -156,6 +156,7 @@ def circles(knows: Mapping[Path, set[Path]]) -> list[set[Path]]:
     return [group for number, group in enumerate(found) if len(group) > 1 and group not in found[:number]]
 
 
+@pytest.mark.timeout(60)  # every module is read, on machines that are busy
 def test_modules_know_each_other_in_one_direction() -> None:
     knows = {path: our_modules(imported(path)) - {path} for path in MODULES}
     found = [{station(path) for path in group} for group in circles(knows)]

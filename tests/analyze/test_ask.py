@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.analyze.kubectl import Fake
+from tests.analyze.test_forward import listing, pod
 from tests.cli.test_explain import page
 from ztunnel.analyze import ask as asking
-from ztunnel.analyze.ask import Place, ask, is_of_laboratory
+from ztunnel.analyze.ask import Place, ask, is_of_laboratory, nodes_of
 from ztunnel.analyze.fetch import NoAnswer
 from ztunnel.demo.names import NETNS, Names
 
@@ -37,8 +39,18 @@ def test_a_node_of_a_laboratory_is_told_by_its_namespace(monkeypatch: pytest.Mon
         monkeypatch.setattr(asking, "get", lambda *_: (404, "no such call\n"))
         with pytest.raises(NoAnswer, match=r"^n1: no such call$"):
             ask(place, "/x")
+        assert [each.node for each in nodes_of(Place(laboratory=name))] == ["n1"]
     finally:
         file.unlink()
+
+
+def test_every_node_proxy_of_a_cluster(kubectl: Fake) -> None:
+    kubectl(listing(pod("b", "n2"), pod("a", "n1")))
+    found = nodes_of(Place(laboratory="nosuchlab", namespace="x"))
+    assert [(each.node, each.pod, each.namespace) for each in found] == [("n1", "a", "x"), ("n2", "b", "x")]
+    kubectl("exit 1")
+    with pytest.raises(NoAnswer, match="get pods"):
+        nodes_of(Place(laboratory="nosuchlab"))
 
 
 def test_every_other_node_is_one_of_a_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ def test_a_namespace_filters() -> None:
     both = mesh(AMBIENT, WEB, PORT, PORT.replace("shop", "bank"))
     assert [one.what for one in analyze(both, "bank")] == ["Service bank/s"]
     assert len(analyze(both)) == 2
+    system = mesh(AMBIENT, WEB, PORT.replace("shop", "kube-system"))
+    assert analyze(system) == []
+    assert len(analyze(system, "kube-system")) == 1
 
 
 def test_suppressed_ones_are_left_out() -> None:

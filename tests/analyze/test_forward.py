@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.analyze.conftest import Fake
+from tests.analyze.kubectl import Fake
 from ztunnel.analyze.forward import NoCluster, forwarded, node_pods, pod_on
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.analyze.conftest import Fake
+from tests.analyze.kubectl import Fake
 from tests.analyze.test_forward import listing, pod
 from tests.cli.test_explain import page
 from ztunnel.analyze import gather as gathering

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
-from ztunnel.analyze.load import load_mesh
+from tests.analyze.kubectl import Fake
+from ztunnel.analyze.forward import NoCluster
+from ztunnel.analyze.load import load_cluster, load_mesh
 from ztunnel.control.settings import MeshSettings
 from ztunnel.errors import ConfigError
 
@@ -82,3 +86,27 @@ def test_nodes_that_are_not_there_are_faults_and_the_rest_is_read(tmp_path: Path
     pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {nodeName: n2, containers: [{name: c}]}\n"
     mesh = load_mesh([written(tmp_path, a=node + pod)], MeshSettings())
     assert "no node 'n2'" in str(mesh.faults[0])
+
+
+def test_a_cluster_is_read_kind_by_kind_and_lacks_some(kubectl: Fake) -> None:
+    pods = json.dumps({"apiVersion": "v1", "kind": "List", "items": [yaml.safe_load(CLUSTER)]})
+    kubectl(
+        f"""case "$*" in
+            "get pods -A -o json") cat <<'END'
+{pods}
+END
+            ;;
+            *istio.io*) echo "error: the server doesn't have a resource type \\"x\\"" >&2; exit 1;;
+            *) echo '{{"apiVersion": "v1", "kind": "List", "items": []}}';;
+        esac"""
+    )
+    mesh = load_cluster(MeshSettings())
+    (pod,) = mesh.world.workloads.values()
+    assert str(pod.addresses[0]) == "10.4.0.9"
+    assert [(one.kind, one.file, one.line) for one in mesh.written] == [("Pod", "", 0)]
+
+
+def test_a_cluster_that_does_not_answer_is_an_error(kubectl: Fake) -> None:
+    kubectl("echo 'Forbidden: cannot list namespaces' >&2; exit 1")
+    with pytest.raises(NoCluster, match="cannot list namespaces"):
+        load_cluster(MeshSettings())

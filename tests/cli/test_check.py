@@ -9,6 +9,10 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from tests.analyze.kubectl import Fake
+from tests.analyze.test_forward import listing, pod
+from tests.analyze.test_strict import HEAD, sample
+from tests.cli.test_explain import page
 from ztunnel.analyze.checks import Check, State
 from ztunnel.cli import check as command
 from ztunnel.cli.main import main
@@ -29,7 +33,7 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 
 def test_only_failures_fail_unless_it_is_strict(call: Callable[..., Result]) -> None:
     assert call(GOOD, POOR).exit_code == 0
-    assert call(GOOD, POOR, words=("--strict",)).exit_code == 1
+    assert call(GOOD, POOR, words=("--fail-on-warnings",)).exit_code == 1
     assert call(GOOD, BAD).exit_code == 1
     assert "1 ok, 0 warnings, 1 failures" in call(GOOD, BAD).output
 
@@ -42,3 +46,30 @@ def test_formats_say_the_same(call: Callable[..., Result]) -> None:
     as_json = json.loads(call(GOOD, POOR, words=("-o", "json")).output)
     assert as_json == yaml.safe_load(call(GOOD, POOR, words=("-o", "yaml")).output)
     assert [one["state"] for one in as_json] == ["ok", "warn"]
+
+
+OBJECTS = """{"apiVersion": "v1", "kind": "List", "items": [
+ {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "shop"},
+  "spec": {"containers": [{"name": "c"}]}, "status": {"podIPs": [{"ip": "10.0.0.1"}]}}]}"""
+
+
+def test_strict_asks_every_node_proxy_of_the_cluster(kubectl: Fake) -> None:
+    metrics = HEAD + sample(3)
+    with page(lambda path: (200, metrics if path == "/metrics" else "")) as address:
+        port = address.rpartition(":")[2]
+        kubectl(
+            f"""case "$*" in
+            *port-forward*) echo 'Forwarding from 127.0.0.1:{port} -> 1'; exec sleep 60;;
+            *"get pods -l"*) {listing(pod("a", "n1"), pod("b", "n2"))}
+            ;;
+            "get pods -A"*) cat <<'END'
+{OBJECTS}
+END
+            ;;
+            *) echo '{{"apiVersion": "v1", "kind": "List", "items": []}}';;
+            esac"""
+        )
+        found = CliRunner().invoke(main, ["check", "--strict", "shop", "--cluster"])
+    assert found.exit_code == 1
+    assert "6 connections to shop/web since its node proxy started" in found.output
+    assert "[warn] shop/web     not in the mesh" in found.output

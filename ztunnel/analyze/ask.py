@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ztunnel.analyze.fetch import NoAnswer, fetch
-from ztunnel.analyze.forward import NAMESPACE, NoCluster, forwarded, pod_on
+from ztunnel.analyze.forward import NAMESPACE, NoCluster, forwarded, node_pods, pod_on
 from ztunnel.demo.call import get
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.names import Names
 
 ADMIN_PORT = 15000
+METRICS_PORT, READINESS_PORT = 15020, 15021
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,17 @@ class Place:
     namespace: str = NAMESPACE
 
 
-def ask(place: Place, path: str) -> str:
-    """The body of a page. Raises NoAnswer: says who was asked, and why there is no answer."""
+def ask(place: Place, path: str, port: int = ADMIN_PORT) -> str:
+    """The body of a page; an address is asked as it is, whatever `port` says.
+
+    Raises:
+        NoAnswer: says who was asked, and why there is no answer.
+    """
     if place.admin:
         return fetch(place.admin, path)
     if not place.pod and is_of_laboratory(place):
         try:
-            status, text = get(_namespace(place), ADMIN_PORT, path)
+            status, text = get(_namespace(place), port, path)
         except LaboratoryFailed as error:
             raise NoAnswer(str(error)) from error
         if status != 200:
@@ -47,10 +52,29 @@ def ask(place: Place, path: str) -> str:
         return text
     try:
         pod = place.pod or pod_on(place.node, place.namespace)
-        with forwarded(pod, ADMIN_PORT, place.namespace) as address:
+        with forwarded(pod, port, place.namespace) as address:
             return fetch(address, path)
     except NoCluster as error:
         raise NoAnswer(str(error)) from error
+
+
+def nodes_of(place: Place, *, cluster: bool = False) -> list[Place]:
+    """Every node proxy of the laboratory, or where there is none of this name or it is asked for, of the
+    cluster.
+
+    Raises:
+        NoAnswer: the cluster cannot be asked.
+    """
+    names = Names(place.laboratory, Path("/"))
+    prefix = names.node("")
+    found = sorted(each.name.removeprefix(prefix) for each in names.netns("x").parent.glob(f"{prefix}*"))
+    if found and not cluster:
+        return [replace(place, node=node) for node in found]
+    try:
+        pods = node_pods(place.namespace)
+    except NoCluster as error:
+        raise NoAnswer(str(error)) from error
+    return [replace(place, node=node, pod=pod) for node, pod in sorted(pods.items())]
 
 
 def is_of_laboratory(place: Place) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from ztunnel.analyze.finding import SCHEMA, Finding, Suppression, without
 from ztunnel.analyze.mesh import Mesh
@@ -10,20 +11,27 @@ from ztunnel.analyze.network_policies import network_policy_findings
 from ztunnel.analyze.objects import object_findings
 from ztunnel.analyze.policies import policy_findings
 
+_SYSTEM: Final = ("kube-system", "kube-public", "kube-node-lease", "local-path-storage")
+
 
 def analyze(mesh: Mesh, namespace: str = "", suppressions: Iterable[Suppression] = ()) -> list[Finding]:
     """What is wrong or doubtful, the worst first.
 
     Args:
         mesh: its objects.
-        namespace: only what is in this namespace, or is the namespace itself; "" for all.
+        namespace: only what is in this namespace, or is the namespace itself; "" for all but those of
+            Kubernetes itself, which nobody has written.
         suppressions: what is not to be shown.
     """
     every = [*_faults(mesh), *policy_findings(mesh), *network_policy_findings(mesh), *object_findings(mesh)]
-    if namespace:
-        inside = f" {namespace}/"
-        every = [one for one in every if inside in one.what or one.what == f"Namespace {namespace}"]
-    return without(every, suppressions)
+    shown = [one for one in every if _is_in(one, namespace)]
+    return without(shown, suppressions)
+
+
+def _is_in(finding: Finding, namespace: str) -> bool:
+    if not namespace:
+        return not any(f" {each}/" in finding.what for each in _SYSTEM)
+    return f" {namespace}/" in finding.what or finding.what == f"Namespace {namespace}"
 
 
 def _faults(mesh: Mesh) -> Iterator[Finding]:

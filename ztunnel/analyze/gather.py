@@ -12,14 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from ztunnel.analyze.ask import ADMIN_PORT, Place, ask
+from ztunnel.analyze.ask import METRICS_PORT, READINESS_PORT, Place, ask, nodes_of
 from ztunnel.analyze.checks import as_text
-from ztunnel.analyze.fetch import NoAnswer, fetch
-from ztunnel.analyze.forward import NoCluster, forwarded, kubectl, node_pods
+from ztunnel.analyze.fetch import NoAnswer
+from ztunnel.analyze.forward import NoCluster, kubectl, node_pods
 from ztunnel.analyze.probe import probe_machine
 from ztunnel.analyze.redact import redact
 from ztunnel.config import Settings
-from ztunnel.demo.call import get
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.names import Names
 from ztunnel.errors import ConfigError, Unsupported
@@ -27,7 +26,6 @@ from ztunnel.errors import ConfigError, Unsupported
 _LARGEST_BYTES: Final = 16 << 20
 """Of one part; of a longer one the end is kept, which is the newest of a log."""
 
-_METRICS_PORT, _READINESS_PORT = 15020, 15021
 _LOG_LINES: Final = 20_000
 _KINDS: Final = (
     "namespaces", "nodes", "pods", "services", "endpointslices", "serviceaccounts", "networkpolicies",
@@ -84,17 +82,9 @@ def laboratory_parts(names: Names) -> dict[str, Part]:
     if not names.directory.is_dir():
         raise LaboratoryFailed(f"there is no laboratory {names.lab!r}")
     parts: dict[str, Part] = {}
-    prefix = names.node("")
-    for netns in sorted(names.netns("x").parent.glob(f"{prefix}*")):
-        node = netns.name.removeprefix(prefix)
-        place = Place(node=node, laboratory=names.lab)
-        log = names.node_directory(node) / "log"
-        parts |= {
-            f"nodes/{node}/config_dump.json": partial(ask, place, "/config_dump"),
-            f"nodes/{node}/metrics.txt": partial(_get, netns, _METRICS_PORT, "/metrics"),
-            f"nodes/{node}/readiness.txt": partial(_get, netns, _READINESS_PORT, "/healthz/ready"),
-            f"nodes/{node}/log.txt": partial(log.read_text, errors="replace"),
-        }
+    for place in nodes_of(Place(laboratory=names.lab)):
+        log = names.node_directory(place.node) / "log"
+        parts |= _pages(place) | {f"nodes/{place.node}/log.txt": partial(log.read_text, errors="replace")}
     for file in sorted(names.manifests.glob("*.yaml")):
         parts[f"objects/{file.name}"] = partial(file.read_text, errors="replace")
     return parts
@@ -116,13 +106,9 @@ def cluster_parts(namespace: str) -> dict[str, Part]:
     for kind in _KINDS:
         parts[f"objects/{kind}.yaml"] = partial(kubectl, ["get", kind, "-A", "-o", "yaml"])
     for node, pod in sorted(node_pods(namespace).items()):
-        parts |= {
-            f"nodes/{node}/log.txt": partial(_log, mine, pod),
-            f"nodes/{node}/log-before.txt": partial(_log, mine, pod, "--previous"),
-            f"nodes/{node}/config_dump.json": partial(_page, namespace, pod, ADMIN_PORT, "/config_dump"),
-            f"nodes/{node}/metrics.txt": partial(_page, namespace, pod, _METRICS_PORT, "/metrics"),
-            f"nodes/{node}/readiness.txt": partial(_page, namespace, pod, _READINESS_PORT, "/healthz/ready"),
-        }
+        parts |= _pages(Place(pod=pod, node=node, namespace=namespace))
+        parts[f"nodes/{node}/log.txt"] = partial(_log, mine, pod)
+        parts[f"nodes/{node}/log-before.txt"] = partial(_log, mine, pod, "--previous")
     control = ["-l", "app.kubernetes.io/component=control", "--all-containers", "--prefix"]
     parts["control/log.txt"] = lambda: kubectl([*mine, "logs", *control, f"--tail={_LOG_LINES}"])
     return parts
@@ -139,10 +125,10 @@ def _log(mine: Iterable[str], pod: str, *more: str) -> str:
     return kubectl([*mine, "logs", pod, "--all-containers", f"--tail={_LOG_LINES}", *more])
 
 
-def _get(netns: Path, port: int, path: str) -> str:
-    return get(netns, port, path)[1]
-
-
-def _page(namespace: str, pod: str, port: int, path: str) -> str:
-    with forwarded(pod, port, namespace) as address:
-        return fetch(address, path)
+def _pages(place: Place) -> dict[str, Part]:
+    """What a node proxy says of itself."""
+    return {
+        f"nodes/{place.node}/config_dump.json": partial(ask, place, "/config_dump"),
+        f"nodes/{place.node}/metrics.txt": partial(ask, place, "/metrics", METRICS_PORT),
+        f"nodes/{place.node}/readiness.txt": partial(ask, place, "/healthz/ready", READINESS_PORT),
+    }

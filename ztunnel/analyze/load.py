@@ -1,5 +1,5 @@
 """Reads a mesh from files: those of a cluster with its addresses, or a repository's, completed as a cluster
-would.
+would; or from a cluster itself.
 
 Objects that have been in a cluster (`kubectl get ... -o yaml`, the folder of a node proxy) know their nodes
 and addresses. Those of a repository do not; they get what a laboratory would give them, so that a call
@@ -8,19 +8,33 @@ between two Deployments can be explained before either runs."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
+from typing import Final
 
+from ztunnel.analyze.forward import NoCluster, kubectl
 from ztunnel.analyze.mesh import Mesh, Written
 from ztunnel.control.inventory import Inventory, gather
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.translation import translate
-from ztunnel.demo.load import read_given, sort_out
-from ztunnel.demo.manifest import Manifest, render
+from ztunnel.demo.load import Given, read_given, sort_out
+from ztunnel.demo.manifest import Manifest, parse_some, render
 from ztunnel.demo.schedule import complete
 from ztunnel.errors import ConfigError, Fault
 from ztunnel.state.delta import apply
 from ztunnel.state.world import World
+
+KINDS: Final = (
+    "namespaces", "nodes", "pods", "services", "endpointslices", "deployments", "statefulsets", "daemonsets",
+    "networkpolicies", "authorizationpolicies.security.istio.io", "peerauthentications.security.istio.io",
+    "requestauthentications.security.istio.io", "serviceentries.networking.istio.io",
+    "workloadentries.networking.istio.io", "envoyfilters.networking.istio.io",
+    "sidecars.networking.istio.io", "wasmplugins.extensions.istio.io", "gateways.gateway.networking.k8s.io",
+)  # fmt: skip
+"""What is asked of a cluster: what the mesh is made of, and what is told of it."""
+
+_NO_SUCH_KIND: Final = "the server doesn't have a resource type"
 
 
 def load_mesh(sources: Sequence[Path], settings: MeshSettings) -> Mesh:
@@ -29,7 +43,32 @@ def load_mesh(sources: Sequence[Path], settings: MeshSettings) -> Mesh:
     Raises:
         ConfigError: nothing at all could be read.
     """
-    given = read_given(sources)
+    return _mesh(read_given(sources), settings)
+
+
+def load_cluster(settings: MeshSettings) -> Mesh:
+    """The mesh of the cluster that kubectl reaches, as it is now; kinds that it does not have are left out.
+
+    Raises:
+        NoCluster: it cannot be asked, or does not allow it. ConfigError: it says nothing that can be read.
+    """
+    manifests: list[Manifest] = []
+    faults: list[Fault] = []
+    for kind in KINDS:
+        try:
+            text = kubectl(["get", kind, "-A", "-o", "json"])
+        except NoCluster as error:
+            if _NO_SUCH_KIND in str(error):
+                continue
+            raise
+        try:
+            manifests += (replace(one, file="", line=0) for one in parse_some(text, kind)[0])
+        except ConfigError as error:
+            faults += error.faults
+    return _mesh(Given(tuple(manifests), (), tuple(faults)), settings)
+
+
+def _mesh(given: Given, settings: MeshSettings) -> Mesh:
     if given.faults and not given.manifests:
         raise ConfigError(*given.faults)
     manifests, faults = _completed(given.manifests)

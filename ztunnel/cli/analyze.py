@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 import yaml
 
 from ztunnel.analyze.finding import CODES, Finding, Level, parse_suppression
 from ztunnel.analyze.findings import analyze as find
-from ztunnel.analyze.load import load_mesh
-from ztunnel.cli.explain import laboratory_folder
-from ztunnel.config import read_settings
-from ztunnel.control.settings import mesh_settings
+from ztunnel.cli.options import find_mesh
 
 _SOURCE = click.Path(exists=True, allow_dash=True, path_type=Path)
 _LEVELS = {level.word.lower(): level for level in Level}
@@ -24,6 +21,7 @@ _LEVELS = {level.word.lower(): level for level in Level}
 @click.command()
 @click.argument("sources", metavar="[FILE|DIRECTORY|-]...", nargs=-1, type=_SOURCE)
 @click.option("--name", default="lab", show_default=True, help="Name of the laboratory, if no file is given.")
+@click.option("--cluster", is_flag=True, help="The objects of the cluster that kubectl reaches.")
 @click.option("-n", "--namespace", default="", help="Only this namespace; all without it.")
 @click.option("--suppress", multiple=True, metavar="CODE=OBJECT", help="Not shown: 'IST0118=Service shop/*'.")
 @click.option(
@@ -38,7 +36,7 @@ _LEVELS = {level.word.lower(): level for level in Level}
 @click.option(
     "-o", "--output", "form", type=click.Choice(["text", "json", "yaml"]), default="text", help="Format."
 )
-def analyze(sources: tuple[Path, ...], listing: bool, threshold: str, form: str, **options: str) -> None:
+def analyze(sources: tuple[Path, ...], listing: bool, threshold: str, form: str, **options: Any) -> None:
     """Say what is wrong or doubtful in the objects of a mesh.
 
     Codes of Istio (IST...) mean what `istioctl analyze` means by them.
@@ -52,8 +50,7 @@ def analyze(sources: tuple[Path, ...], listing: bool, threshold: str, form: str,
         suppressions = [parse_suppression(text) for text in options["suppress"]]
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--suppress") from error
-    settings = mesh_settings(read_settings({}, os.environ))
-    mesh = load_mesh(sources or (laboratory_folder(options["name"]),), settings)
+    mesh, _ = find_mesh(sources, options["cluster"], options["name"])
     findings = find(mesh, options["namespace"], suppressions)
     _show(findings, form, options["namespace"])
     if any(one.level >= _LEVELS[threshold] for one in findings):

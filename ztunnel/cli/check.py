@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any
 
 import click
 import yaml
 
-from ztunnel.analyze.checks import State, as_text, as_values, verdict
+from ztunnel.analyze.ask import METRICS_PORT, Place, ask, nodes_of
+from ztunnel.analyze.checks import Check, State, as_text, as_values, verdict
+from ztunnel.analyze.fetch import NoAnswer
 from ztunnel.analyze.probe import probe_machine
+from ztunnel.analyze.strict import seen, strict_checks
+from ztunnel.cli.options import find_mesh, placed
 from ztunnel.config import read_settings
 
 _MARKS = ("√", "‼", "×")
@@ -19,19 +22,26 @@ _COLOURS = ("green", "yellow", "red")
 
 
 @click.command()
-@click.option("--node", metavar="NAME", help="Name of this node, as its proxy has it (NODE_NAME).")
-@click.option("--strict", is_flag=True, help="Warnings count as failures.")
+@click.option("--strict", "namespace", metavar="NAMESPACE", help="Who would be cut off by mutual TLS only.")
+@click.option("--fail-on-warnings", is_flag=True, help="Warnings count as failures.")
+@click.option("--cluster", is_flag=True, help="With --strict: the cluster that kubectl reaches.")
+@placed()
 @click.option(
     "-o", "--output", "form", type=click.Choice(["text", "json", "yaml"]), default="text", help="Format."
 )
-def check(form: str, strict: bool, **flags: Any) -> None:
-    """Check whether this machine can run a node proxy.
+def check(form: str, namespace: str | None, place: Place, fail_on_warnings: bool, cluster: bool) -> None:
+    """Check whether this machine can run a node proxy, or a namespace can do without plaintext.
 
-    What a proxy would do is tried, and undone: nothing is left behind.
+    What a proxy would do is tried, and undone: nothing is left behind. With --strict NAMESPACE nothing is
+    tried: the node proxies' metrics say who has called the namespace's pods without an identity, and its
+    objects which of its pods are not in the mesh.
 
-    The exit status is 0 where nothing fails, else 1.
+    The exit status is 0 where nothing fails and nobody would be cut off, else 1.
     """
-    checks = probe_machine(read_settings(flags, os.environ))
+    if namespace is not None:
+        checks = _strict(namespace, place, cluster)
+    else:
+        checks = probe_machine(read_settings({"node": place.node or None}, os.environ))
     if form == "text":
         click.echo(as_text(checks, _marks()))
     else:
@@ -39,8 +49,19 @@ def check(form: str, strict: bool, **flags: Any) -> None:
         click.echo(
             json.dumps(values, indent=2) if form == "json" else yaml.safe_dump(values, sort_keys=False)
         )
-    if verdict(checks) >= (State.WARN if strict else State.FAIL):
+    if verdict(checks) >= (State.WARN if fail_on_warnings else State.FAIL):
         raise SystemExit(1)
+
+
+def _strict(namespace: str, place: Place, cluster: bool) -> list[Check]:
+    mesh, _ = find_mesh((), cluster, place.laboratory)
+    one = place.admin or place.pod or place.node
+    try:
+        places = [place] if one else nodes_of(place, cluster=cluster)
+        metrics = [ask(each, "/metrics", METRICS_PORT) for each in places]
+        return strict_checks(mesh.world, seen(metrics, namespace), namespace)
+    except (NoAnswer, ValueError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _marks() -> tuple[str, str, str]:

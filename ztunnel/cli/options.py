@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ztunnel.analyze.ask import Place
-from ztunnel.analyze.forward import NAMESPACE
+from ztunnel.analyze.forward import NAMESPACE, NoCluster
+from ztunnel.analyze.load import load_cluster, load_mesh
+from ztunnel.analyze.mesh import Mesh
+from ztunnel.config import Settings, read_settings
+from ztunnel.control.settings import mesh_settings
+from ztunnel.demo.names import RUN
+from ztunnel.errors import ConfigError, Fault
 
 Command = Callable[..., Any]
 
@@ -38,3 +46,22 @@ def placed(default: str = "") -> Callable[[Command], Command]:
         return call
 
     return decorate
+
+
+def find_mesh(sources: Sequence[Path], cluster: bool, laboratory: str) -> tuple[Mesh, Settings]:
+    """The mesh that is meant: of files, of the cluster that kubectl reaches, or of a laboratory.
+
+    Raises:
+        ConfigError: it cannot be read, or there is none. ClickException: the cluster cannot be asked.
+    """
+    settings = read_settings({}, os.environ)
+    if cluster and not sources:
+        try:
+            return load_cluster(mesh_settings(settings)), settings
+        except NoCluster as error:
+            raise click.ClickException(str(error)) from error
+    folder = RUN / laboratory / "manifests"
+    if not sources and not folder.is_dir():
+        message = "no laboratory of this name runs: name manifests, or a cluster with --cluster"
+        raise ConfigError(Fault("--name", 0, laboratory, message))
+    return load_mesh(sources or (folder,), mesh_settings(settings)), settings
