@@ -5,13 +5,17 @@ import pytest
 from ztunnel.demo import build
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.operate import Laboratory
+from ztunnel.kernel import named
+from ztunnel.kernel.topology import Up
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 
-def test_what_ip_says_is_in_the_error(plain: Laboratory) -> None:
-    with pytest.raises(LaboratoryFailed, match=r"Command failed -:2"):
-        build.batches(plain.names, {plain.names.fabric: ["link set lo up", "link set none up"]})
+def test_what_the_kernel_says_is_in_the_error(plain: Laboratory) -> None:
+    with pytest.raises(LaboratoryFailed, match=r"fabric: up none: No such device"):
+        build.change_networks(plain.names, {plain.names.fabric: [Up("lo"), Up("none")]})
+    with pytest.raises(LaboratoryFailed, match=r"nowhere: .*No such file"):
+        build.change_networks(plain.names, {"nowhere": [Up("lo")]})
 
 
 def test_what_nft_says_is_in_the_error(plain: Laboratory) -> None:
@@ -49,7 +53,7 @@ def test_cgroups_of_nodes_and_pods_are_there(plain: Laboratory) -> None:
 
 def test_a_namespace_that_a_failure_left_is_made_anew(plain: Laboratory) -> None:
     left = plain.names.pod("t", "new")
-    build._batch([f"netns add {left}"])
+    named.create(plain.names.netns(left))
     plain.apply("apiVersion: v1\nkind: Pod\nmetadata: {name: new, namespace: t}\n")
     assert (
         '"new"'

@@ -1,9 +1,10 @@
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_address, ip_network
 from pathlib import Path
 
 from ztunnel.demo import network
 from ztunnel.demo.cluster import Node, Pod
 from ztunnel.demo.names import Names
+from ztunnel.kernel.topology import Assign, Bridge, Route, Unroute, Up, Veth
 
 NAMES = Names("lab", Path("/cgroup2"))
 ONE, TWO = Node("n1", 1), Node("n2", 2)
@@ -12,33 +13,32 @@ POD = Pod("shop", "a", "uid", ONE, ADDRESSES, (), {}, 8080, {}, {})
 
 
 def test_a_pod_reaches_everything_by_way_of_its_gateway() -> None:
-    lines = network.pod_lines(POD)
-    assert "addr add 10.244.1.7/32 dev eth0" in lines
-    assert "route add default via 10.244.1.1 src 10.244.1.7" in lines
-    assert "addr add fd00:244:1::7/128 dev eth0 nodad" in lines
-    assert "route add default via fd00:244:1::1 src fd00:244:1::7" in lines
+    changes = network.pod(POD)
+    assert Assign("eth0", IPv4Interface("10.244.1.7/32")) in changes
+    default = Route(ip_network("0.0.0.0/0"), via=IPv4Address("10.244.1.1"), source=ADDRESSES[0])
+    assert default in changes
+    assert Assign("eth0", IPv6Interface("fd00:244:1::7/128")) in changes
+    assert Route(ip_network("::/0"), via=ip_address("fd00:244:1::1"), source=ADDRESSES[1]) in changes
 
 
 def test_the_cable_of_a_pod_and_its_hardware_address_are_named_after_its_address() -> None:
     assert network.pod_port(POD) == "veth7"
-    assert (
-        network.pod_port_lines(NAMES, POD)[0]
-        == "link add veth7 type veth peer name eth0 address 02:00:0a:f4:01:07 netns zt-lab-pod-shop.a"
-    )
+    there = NAMES.netns("zt-lab-pod-shop.a")
+    assert network.pod_cable(NAMES, POD) == [
+        Veth("veth7", "eth0", there, "02:00:0a:f4:01:07"),
+        Up("veth7", "pods0"),
+    ]
 
 
 def test_a_node_routes_to_the_pods_of_the_others_in_both_families() -> None:
-    assert network.route_lines(ONE, [ONE, TWO]) == [
-        "route add 10.244.2.0/24 via 10.10.0.12",
-        "route add fd00:244:2::/64 via fd00:10::12",
-    ]
-    assert network.route_lines(ONE, [TWO], "del")[0].startswith("route del")
+    pods = ip_network("10.244.2.0/24"), ip_network("fd00:244:2::/64")
+    gateways = ip_address("10.10.0.12"), ip_address("fd00:10::12")
+    assert network.ways(ONE, [ONE, TWO]) == [Route(pods[0], via=gateways[0]), Route(pods[1], via=gateways[1])]
+    assert network.no_ways(ONE, [TWO]) == [Unroute(pods[0], gateways[0]), Unroute(pods[1], gateways[1])]
 
 
 def test_nodes_hang_on_one_bridge() -> None:
-    assert any("link add fabric0" in line for line in network.fabric_lines())
-    assert network.fabric_port_lines(NAMES, TWO) == [
-        "link add node2 type veth peer name eth0 netns zt-lab-node-n2",
-        "link set node2 master fabric0 up",
-    ]
-    assert "addr add 10.10.0.12/24 dev eth0" in network.node_lines(TWO)
+    assert Bridge("fabric0") in network.fabric()
+    there = NAMES.netns("zt-lab-node-n2")
+    assert network.fabric_port(NAMES, TWO) == [Veth("node2", "eth0", there), Up("node2", "fabric0")]
+    assert Assign("eth0", IPv4Interface("10.10.0.12/24")) in network.node(TWO)

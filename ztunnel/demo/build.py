@@ -1,13 +1,10 @@
-"""Makes and removes the network of a laboratory: namespaces, links, addresses, routes, cgroups.
-
-One `ip -batch` for each namespace, all of one shop at once: two nodes with eight pods take about 0.2 s.
-"""
+"""Makes and removes the network of a laboratory: namespaces, links, addresses, routes, cgroups."""
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ztunnel.demo import network
@@ -15,17 +12,16 @@ from ztunnel.demo.cluster import Cluster, Difference, Pod
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.names import Names
 from ztunnel.demo.run import end_in
+from ztunnel.kernel import named
 from ztunnel.kernel.netns import NetworkNamespace
-
-_IP = ("ip", "-batch", "-")
-_FORCED = ("ip", "-force", "-batch", "-")
+from ztunnel.kernel.topology import Change, Unlink
 
 
 def build(names: Names, before: Cluster, after: Cluster, change: Difference) -> None:
     """Make what `change` starts. What is there already must be as `before` says.
 
     Raises:
-        LaboratoryFailed: with the words of `ip`; what was made until then stays.
+        LaboratoryFailed: with the reason of the kernel; what was made until then stays.
     """
     nodes, pods = change.nodes_new, _networked(change.pods_new)
     fabric = [] if before.nodes else [names.fabric]
@@ -35,56 +31,56 @@ def build(names: Names, before: Cluster, after: Cluster, change: Difference) -> 
     pod_names = [names.pod(pod.namespace, pod.name) for pod in pods]
     fresh = (*fabric, *node_names, *pod_names)
     clear_namespaces(names, fresh)
-    _batch([f"netns add {name}" for name in fresh])
+    _create(names, fresh)
     _set(names, fabric, network.FABRIC_SYSCTLS)
     _set(names, node_names, network.NODE_SYSCTLS)
     _set(names, pod_names, network.POD_SYSCTLS)
-    cables = [line for node in nodes for line in network.fabric_port_lines(names, node)]
-    batches(names, {names.fabric: [*(network.fabric_lines() if fabric else []), *cables]})
-    lines = {names.node(node.name): network.node_lines(node) for node in nodes}
+    cables = [each for node in nodes for each in network.fabric_port(names, node)]
+    change_networks(names, {names.fabric: [*(network.fabric() if fabric else []), *cables]})
+    changes = {names.node(node.name): network.node(node) for node in nodes}
     for node in after.nodes:
         others = after.nodes if node in nodes else nodes
-        lines.setdefault(names.node(node.name), []).extend(network.route_lines(node, others))
+        changes.setdefault(names.node(node.name), []).extend(network.ways(node, others))
     for pod in pods:
-        lines[names.node(pod.node.name)] += network.pod_port_lines(names, pod)
+        changes[names.node(pod.node.name)] += network.pod_cable(names, pod)
     _clear_ports(names, pods)
-    batches(names, lines)
-    batches(names, {names.pod(pod.namespace, pod.name): network.pod_lines(pod) for pod in pods})
+    change_networks(names, changes)
+    change_networks(names, {names.pod(pod.namespace, pod.name): network.pod(pod) for pod in pods})
 
 
 def unbuild(names: Names, after: Cluster, change: Difference) -> None:
     """Remove what `change` ends; its processes must be gone.
 
     Raises:
-        LaboratoryFailed: with the words of `ip`.
+        LaboratoryFailed: with the reason of the kernel.
     """
-    pods, lines = _networked(change.pods_gone), dict[str, list[str]]()
+    pods, changes = _networked(change.pods_gone), dict[str, list[Change]]()
     for pod in pods:
         if pod.node not in change.nodes_gone:
-            lines.setdefault(names.node(pod.node.name), []).append(f"link del {network.pod_port(pod)}")
+            changes.setdefault(names.node(pod.node.name), []).append(Unlink(network.pod_port(pod)))
     for node in after.nodes:
         if node not in change.nodes_new:
-            routes = network.route_lines(node, change.nodes_gone, "del")
-            lines.setdefault(names.node(node.name), []).extend(routes)
-    lines[names.fabric] = [f"link del node{node.number}" for node in change.nodes_gone]
-    batches(names, lines)
+            routes = network.no_ways(node, change.nodes_gone)
+            changes.setdefault(names.node(node.name), []).extend(routes)
+    changes[names.fabric] = [Unlink(f"node{node.number}") for node in change.nodes_gone]
+    change_networks(names, changes)
     gone = [names.pod(pod.namespace, pod.name) for pod in pods]
     gone += [names.node(node.name) for node in change.nodes_gone]
-    remove_namespaces(gone)
+    remove_namespaces(names, gone)
 
 
 def clear(names: Names, before: Cluster, change: Difference) -> None:
     """Remove all that a change made or left, and what it was to remove: whatever of it is there."""
     pods = _networked((*change.pods_new, *change.pods_gone))
     nodes = (*change.nodes_new, *change.nodes_gone)
-    lines: dict[str, list[str]] = {names.fabric: [f"link del node{node.number}" for node in nodes]}
+    changes: dict[str, list[Change]] = {names.fabric: [Unlink(f"node{node.number}") for node in nodes]}
     for pod in pods:
-        lines.setdefault(names.node(pod.node.name), []).append(f"link del {network.pod_port(pod)}")
+        changes.setdefault(names.node(pod.node.name), []).append(Unlink(network.pod_port(pod)))
     for node in before.nodes:
-        lines.setdefault(names.node(node.name), []).extend(network.route_lines(node, nodes, "del"))
-    _try(names, lines)
+        changes.setdefault(names.node(node.name), []).extend(network.no_ways(node, nodes))
+    _try(names, changes)
     fresh = [names.pod(pod.namespace, pod.name) for pod in pods] + [names.node(node.name) for node in nodes]
-    delete_namespaces([name for name in dict.fromkeys(fresh) if names.netns(name).exists()])
+    delete_namespaces(names, [name for name in dict.fromkeys(fresh) if names.netns(name).exists()])
 
 
 def clear_namespaces(names: Names, namespaces: Sequence[str]) -> None:
@@ -96,41 +92,63 @@ def clear_namespaces(names: Names, namespaces: Sequence[str]) -> None:
     found = [name for name in namespaces if names.netns(name).exists()]
     for name in found:
         end_in(names, name)
-    remove_namespaces(found)
+    remove_namespaces(names, found)
 
 
 def _clear_ports(names: Names, pods: Sequence[Pod]) -> None:
     """A cable to a pod of which nothing is known any more may be in the place of a new one."""
-    lines: dict[str, list[str]] = {}
+    ports: dict[str, list[Change]] = {}
     for pod in pods:
-        node, port = names.node(pod.node.name), network.pod_port(pod)
-        with NetworkNamespace.open(names.netns(node)) as namespace, namespace.entered():
-            if port in (name for _, name in socket.if_nameindex()):
-                lines.setdefault(node, []).append(f"link del {port}")
-    _try(names, lines)
+        ports.setdefault(names.node(pod.node.name), []).append(Unlink(network.pod_port(pod)))
+    _try(names, ports)
 
 
-def _try(names: Names, lines: Mapping[str, Sequence[str]]) -> None:
-    """Run lines of which any may fail, because what they remove is not there."""
-    for name, text in lines.items():
-        if text and names.netns(name).exists():
-            _start(names.netns(name), _FORCED).communicate("\n".join(text))
+def _try(names: Names, changes: Mapping[str, Sequence[Change]]) -> None:
+    """Changes of which any may fail, because what they remove is not there."""
+    from ztunnel.kernel.links import try_changes
+
+    for name, each in changes.items():
+        if each and names.netns(name).exists():
+            with suppress(OSError), NetworkNamespace.open(names.netns(name)) as namespace:
+                try_changes(namespace, each)
 
 
-def delete_namespaces(namespaces: Sequence[str]) -> None:
-    """`ip netns delete` for each, whatever becomes of the others."""
-    if namespaces:
-        _piped(_FORCED).communicate("\n".join(f"netns delete {name}" for name in namespaces))
+def delete_namespaces(names: Names, namespaces: Sequence[str]) -> None:
+    """Remove each, whatever becomes of the others."""
+    for name in namespaces:
+        with suppress(OSError):
+            named.remove(names.netns(name))
 
 
-def remove_namespaces(namespaces: Sequence[str]) -> None:
-    """`ip netns delete`, all in one go. Raises LaboratoryFailed."""
-    _batch([f"netns delete {name}" for name in namespaces])
+def remove_namespaces(names: Names, namespaces: Sequence[str]) -> None:
+    """Raises LaboratoryFailed."""
+    for name in namespaces:
+        try:
+            named.remove(names.netns(name))
+        except OSError as error:
+            raise LaboratoryFailed(f"{names.netns(name)} cannot be removed: {error.strerror}") from error
 
 
-def batches(names: Names, lines: Mapping[str, Sequence[str]]) -> None:
-    """Run the lines for each network namespace, all namespaces at the same time. Raises LaboratoryFailed."""
-    _finish([(_start(names.netns(name), _IP), "\n".join(text)) for name, text in lines.items() if text])
+def _create(names: Names, namespaces: Sequence[str]) -> None:
+    for name in namespaces:
+        try:
+            named.create(names.netns(name))
+        except OSError as error:
+            raise LaboratoryFailed(f"{names.netns(name)} cannot be made: {error.strerror}") from error
+
+
+def change_networks(names: Names, changes: Mapping[str, Sequence[Change]]) -> None:
+    """Change network namespaces, by their names, until something fails. Raises LaboratoryFailed."""
+    # pyroute2's messages take a tenth of a second to import, and most commands change no network.
+    from ztunnel.kernel.links import NotChanged, change
+
+    for name, each in changes.items():
+        try:
+            if each:
+                with NetworkNamespace.open(names.netns(name)) as namespace:
+                    change(namespace, each)
+        except (NotChanged, OSError) as error:
+            raise LaboratoryFailed(f"{name}: {error}") from error
 
 
 def translate(names: Names, nodes: Sequence[str], rules: str) -> None:
@@ -157,11 +175,6 @@ def _finish(running: Sequence[tuple[subprocess.Popen[str], str]]) -> None:
             errors.append(complaint.strip())
     if errors:
         raise LaboratoryFailed("; ".join(errors))
-
-
-def _batch(lines: Sequence[str]) -> None:
-    if lines:
-        _finish([(_piped(_IP), "\n".join(lines))])
 
 
 def _set(names: Names, namespaces: Sequence[str], sysctls: Mapping[str, str]) -> None:

@@ -10,7 +10,6 @@ from ztunnel.errors import Unsupported
 from ztunnel.kernel import cgroup
 
 _PROGRAMS = {
-    "ip": "iproute2",
     "nft": "nftables",
     "nsenter": "util-linux",
     "unshare": "util-linux",

@@ -40,7 +40,7 @@ def destroy(names: Names) -> bool:
         failures.append(str(error))
     for pins in find.pins(names):
         shutil.rmtree(pins, ignore_errors=True)
-    delete_namespaces(find.namespaces(names))
+    delete_namespaces(names, find.namespaces(names))
     for name in find.namespaces(names):
         _remove(names.netns(name))
     shutil.rmtree(names.directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What `ip` and sysctl are told: a fabric, a namespace for each node and pod, and the links between them.
+"""What the kernel is told: a fabric, a namespace for each node and pod, and the links between them.
 
     zt-<lab>-fabric        bridge fabric0: the link between the nodes, where captures are taken
         node1 ─ eth0       zt-<lab>-node-*   10.10.0.11, routes to the pods of the other nodes
@@ -12,11 +12,14 @@ both pods' own interfaces and is routed by the node, where connection tracking s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from ztunnel.demo import allot
 from ztunnel.demo.cluster import Node, Pod
 from ztunnel.demo.names import Names
+from ztunnel.kernel.topology import Assign, Bridge, Change, Route, Unroute, Up, Veth
+
+_EVERYWHERE_V4, _EVERYWHERE_V6 = IPv4Network("0.0.0.0/0"), IPv6Network("::/0")
 
 _EVERY = {
     # Addresses are ours to give out: no waiting for duplicates, no router's announcements.
@@ -50,54 +53,50 @@ NODE_SYSCTLS = {
 }
 
 
-_PLAIN_BRIDGE = "stp_state 0 forward_delay 0 mcast_snooping 0"
+def fabric() -> list[Change]:
+    """In the fabric's namespace, once."""
+    return [Up("lo"), Bridge("fabric0"), Up("fabric0")]
 
 
-def fabric_lines() -> list[str]:
-    """For `ip -batch` in the fabric's namespace, once."""
-    return [
-        "link set lo up",
-        "link add fabric0 type bridge " + _PLAIN_BRIDGE,
-        "link set fabric0 up",
-    ]
-
-
-def fabric_port_lines(names: Names, node: Node) -> list[str]:
-    """For `ip -batch` in the fabric's namespace: the cable to a node."""
+def fabric_port(names: Names, node: Node) -> list[Change]:
+    """In the fabric's namespace: the cable to a node."""
     port = f"node{node.number}"
-    return [
-        f"link add {port} type veth peer name eth0 netns {names.node(node.name)}",
-        f"link set {port} master fabric0 up",
-    ]
+    return [Veth(port, "eth0", names.netns(names.node(node.name))), Up(port, "fabric0")]
 
 
-def node_lines(node: Node) -> list[str]:
-    """For `ip -batch` in a node's namespace, once its cable is there."""
+def node(node: Node) -> list[Change]:
+    """In a node's namespace, once its cable is there."""
     v4, v6 = allot.node_addresses(node.number)
     pods_v4, pods_v6 = allot.pod_ranges(node.number)
     return [
-        "link set lo up",
-        "link set eth0 up",
-        f"addr add {v4}/24 dev eth0",
-        f"addr add {v6}/64 dev eth0 nodad",
+        Up("lo"),
+        Up("eth0"),
+        Assign("eth0", IPv4Interface(f"{v4}/24")),
+        Assign("eth0", IPv6Interface(f"{v6}/64")),
         # A packet to a virtual address is routed before it is translated or refused.
-        *(f"route add {cidr} dev eth0" for cidr in (allot.SERVICES_V4, allot.SERVICES_V6)),
+        *(Route(cidr, "eth0") for cidr in (allot.SERVICES_V4, allot.SERVICES_V6)),
         # A fixed address: a bridge otherwise takes a port's, and pods would hold on to one that is gone.
-        f"link add pods0 address 02:00:00:00:{node.number:02x}:01 type bridge {_PLAIN_BRIDGE}",
-        "link set pods0 up",
-        f"addr add {pods_v4[1]}/24 dev pods0",
-        f"addr add {pods_v6[1]}/64 dev pods0 nodad",
+        Bridge("pods0", f"02:00:00:00:{node.number:02x}:01"),
+        Up("pods0"),
+        Assign("pods0", IPv4Interface(f"{pods_v4[1]}/24")),
+        Assign("pods0", IPv6Interface(f"{pods_v6[1]}/64")),
     ]
 
 
-def route_lines(node: Node, others: Sequence[Node], verb: str = "add") -> list[str]:
-    """For `ip -batch` in a node's namespace: the ways to the pods of other nodes, or with `del` no longer."""
-    lines: list[str] = []
+def ways(node: Node, others: Sequence[Node]) -> list[Route]:
+    """In a node's namespace: the routes to the pods of other nodes."""
+    found: list[Route] = []
     for other in others:
         if other != node:
-            ranges, gateways = allot.pod_ranges(other.number), allot.node_addresses(other.number)
-            lines += [f"route {verb} {cidr} via {via}" for cidr, via in zip(ranges, gateways, strict=True)]
-    return lines
+            pods_v4, pods_v6 = allot.pod_ranges(other.number)
+            v4, v6 = allot.node_addresses(other.number)
+            found += [Route(pods_v4, via=v4), Route(pods_v6, via=v6)]
+    return found
+
+
+def no_ways(node: Node, others: Sequence[Node]) -> list[Change]:
+    """In a node's namespace: these routes no longer."""
+    return [Unroute(way.to, way.via) for way in ways(node, others) if way.via is not None]
 
 
 def pod_port(pod: Pod) -> str:
@@ -105,27 +104,25 @@ def pod_port(pod: Pod) -> str:
     return f"veth{pod.address(IPv4Address).packed[3]}"
 
 
-def pod_port_lines(names: Names, pod: Pod) -> list[str]:
-    """For `ip -batch` in the node's namespace: the cable to a pod."""
-    port, netns = pod_port(pod), names.pod(pod.namespace, pod.name)
+def pod_cable(names: Names, pod: Pod) -> list[Change]:
+    """In the node's namespace: the cable to a pod."""
+    port, netns = pod_port(pod), names.netns(names.pod(pod.namespace, pod.name))
     # A pod that gets the address of one that is gone gets its hardware address too: neighbours remember it.
     hardware = "02:00:" + pod.address(IPv4Address).packed.hex(":")
-    return [
-        f"link add {port} type veth peer name eth0 address {hardware} netns {netns}",
-        f"link set {port} master pods0 up",
-    ]
+    return [Veth(port, "eth0", netns, hardware), Up(port, "pods0")]
 
 
-def pod_lines(pod: Pod) -> list[str]:
-    """For `ip -batch` in a pod's namespace, once its cable is there."""
+def pod(pod: Pod) -> list[Change]:
+    """In a pod's namespace, once its cable is there."""
     gateway_v4, gateway_v6 = (cidr[1] for cidr in allot.pod_ranges(pod.node.number))
+    own_v4, own_v6 = pod.address(IPv4Address), pod.address(IPv6Address)
     return [
-        "link set lo up",
-        "link set eth0 up",
-        f"addr add {pod.address(IPv4Address)}/32 dev eth0",
-        f"route add {gateway_v4} dev eth0 scope link",
-        f"route add default via {gateway_v4} src {pod.address(IPv4Address)}",
-        f"addr add {pod.address(IPv6Address)}/128 dev eth0 nodad",
-        f"route add {gateway_v6} dev eth0",
-        f"route add default via {gateway_v6} src {pod.address(IPv6Address)}",
+        Up("lo"),
+        Up("eth0"),
+        Assign("eth0", IPv4Interface(own_v4)),
+        Route(IPv4Network(gateway_v4), "eth0"),
+        Route(_EVERYWHERE_V4, via=gateway_v4, source=own_v4),
+        Assign("eth0", IPv6Interface(own_v6)),
+        Route(IPv6Network(gateway_v6), "eth0"),
+        Route(_EVERYWHERE_V6, via=gateway_v6, source=own_v6),
     ]

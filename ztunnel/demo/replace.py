@@ -30,7 +30,7 @@ def replace(names: Names, before: Objects, after: Objects, children: Children) -
     """Stop, unbuild, build, tell the node proxies, start. `children` gets each process as it is started.
 
     Raises:
-        LaboratoryFailed: `ip` or `nft` refused, or something did not start or end. Where there was a
+        LaboratoryFailed: the kernel or `nft` refused, or something did not start or end. Where there was a
             laboratory before, it is again as it was.
     """
     old, new = read_cluster(before)[0], read_cluster(after)[0]

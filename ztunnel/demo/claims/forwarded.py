@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from ipaddress import IPv4Interface, IPv4Network
 
 from ztunnel.demo.claims.claim import Claim, Findings
 from ztunnel.demo.claims.direct import STRICT
@@ -14,20 +15,15 @@ from ztunnel.demo.claims.shop import Shop
 from ztunnel.demo.command import module_command
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.lookup import pod_named
+from ztunnel.kernel import named
+from ztunnel.kernel.links import change
+from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.kernel.topology import Assign, Route, Unlink, Up, Veth
 from ztunnel.model.address import Endpoint
 
 _HOST = "orders-1"
 _PUBLISHED, _INNER = 9090, 8080
-_IN_POD = """
-addr add 172.31.0.1/24 dev behind0
-link set behind0 up
-"""
-_BEHIND = """
-link set lo up
-addr add 172.31.0.2/24 dev inner0
-link set inner0 up
-route add default via 172.31.0.1
-"""
+_HOST_END, _INNER_END = IPv4Interface("172.31.0.1/24"), IPv4Interface("172.31.0.2/24")
 _NAT = f"""
 table ip behind {{
   chain pre {{ type nat hook prerouting priority -100;
@@ -75,13 +71,14 @@ def _container(shop: Shop) -> Iterator[str]:
     pod = shop.laboratory.names.netns(shop.laboratory.names.pod("shop", _HOST)).name
     name = f"{pod}-behind"
     with ExitStack() as undo:
-        _run(["ip", "netns", "add", name])
-        undo.callback(_run, ["ip", "netns", "del", name])
-        _run(_there(pod, ["ip", "link", "add", "behind0", "type", "veth", "peer", "inner0", "netns", name]))
-        undo.callback(_run, _there(pod, ["ip", "link", "del", "behind0"]))
-        _run(_there(pod, ["ip", "-batch", "-"]), _IN_POD)
-        _run(_there(name, ["ip", "-batch", "-"]), _BEHIND)
-        with shop.network_of(_HOST) as network:
+        path = shop.laboratory.names.netns(name)
+        named.create(path)
+        undo.callback(named.remove, path)
+        with shop.network_of(_HOST) as network, NetworkNamespace.open(path) as inner:
+            change(network, [Veth("behind0", "inner0", path), Assign("behind0", _HOST_END), Up("behind0")])
+            undo.callback(_unlink, shop)
+            default = Route(IPv4Network("0.0.0.0/0"), via=_HOST_END.ip)
+            change(inner, [Up("lo"), Assign("inner0", _INNER_END), Up("inner0"), default])
             before = network.read_sysctl("net.ipv4.ip_forward")
             network.write_sysctl("net.ipv4.ip_forward", "1")
         undo.callback(_forward, shop, before)
@@ -99,6 +96,11 @@ def _listens(container: str) -> bool:
     words = f"ss -Hltn sport = :{_INNER}".split()
     done = subprocess.run(_there(container, words), capture_output=True, text=True, check=False)
     return bool(done.stdout)
+
+
+def _unlink(shop: Shop) -> None:
+    with shop.network_of(_HOST) as network:
+        change(network, [Unlink("behind0")])
 
 
 def _forward(shop: Shop, value: str) -> None:
