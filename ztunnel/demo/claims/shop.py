@@ -133,7 +133,7 @@ class Shop:
         begun = time.monotonic()
         self.laboratory.label("namespace", NAMESPACE, {LABEL: mode})
         pods = [pod for pod in self.cluster.pods if pod.namespace == NAMESPACE]
-        protocol = "HBONE" if mode == "ambient" else "NONE"
+        protocol = "HBONE" if mode == "ambient" else "TCP"
 
         def carried_out(node: str) -> bool:
             dump = self.dump(node)
