@@ -14,6 +14,7 @@ from ztunnel.errors import (
     Fault,
     Flag,
     GaveUp,
+    HandedOver,
     HandshakeFailed,
     HboneTimedOut,
     IdentityMismatch,
@@ -40,6 +41,7 @@ LEAVES = [
     (NoCertificate, Flag.TLS_FAILURE, Side.US, True),
     (GaveUp, Flag.CONNECT, Side.SOURCE, False),
     (Drained, Flag.NONE, Side.US, False),
+    (HandedOver, Flag.NONE, Side.US, False),
 ]
 
 

@@ -64,6 +64,8 @@ class Settings:
         root_ca_dir: a folder with the operator's CA, as Istio's `cacerts`; None for one of our own, which is
             kept in `state_dir`.
         state_dir: what has to survive a restart: the key of our own authority.
+        run_dir: where a proxy is found by its successor, and by `ztunnel detach`; the host's, not a
+            container's own.
         pins: where our programs and maps are pinned; None is `/sys/fs/bpf/ztunnel/<node>`.
         load_programs: compile and load our programs where those that are pinned are not current; without,
             `ztunnel load` does it before.
@@ -116,6 +118,7 @@ class Settings:
     root_ca_dir: Path | None = _setting("ROOT_CA_DIR", values.maybe_path, None)
     state_dir: Path = _setting("ZTUNNEL_STATE_DIR", values.path, Path("/var/lib/ztunnel"))
     cache_dir: Path = _setting("ZTUNNEL_CACHE_DIR", values.path, Path("/var/cache/ztunnel"))
+    run_dir: Path = _setting("ZTUNNEL_RUN_DIR", values.path, Path("/var/run/ztunnel"))
     pins: Path | None = _setting("ZTUNNEL_PINS", values.maybe_path, None)
     load_programs: bool = _setting("ZTUNNEL_LOAD_PROGRAMS", values.flag, True)
     pod_netns: str = _setting("ZTUNNEL_POD_NETNS", values.namespace_path, "")

@@ -150,6 +150,16 @@ class Drained(ConnectionFailed):
     side = Side.US
 
 
+class HandedOver(ConnectionFailed):
+    """A successor of this process makes this call, or accounts for this flow: here it ends without a word."""
+
+    flag = Flag.NONE
+    side = Side.US
+
+    def __init__(self, message: str = "the successor of this proxy goes on with it") -> None:
+        super().__init__(message)
+
+
 class PeerError(Exception):
     """What the peer sent cannot be accepted. `reply` is the status or code to answer with, 0 for none."""
 

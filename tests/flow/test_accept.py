@@ -258,3 +258,32 @@ def test_who_waits_without_closing_is_handed_on_however_late(
         assert accepted[0][1].port == waits.getsockname()[1]
         assert engine.given_up == 0
         acceptor.close()
+
+
+def test_what_is_held_back_waits_in_the_backlog(
+    engine: Engine, listener: socket.socket, accepted: Accepted
+) -> None:
+    acceptor = Acceptor(engine, listener, lambda sock, peer: accepted.append((sock, peer)))
+    acceptor.hold_back()
+    acceptor.hold_back()
+    with call(listener), call(listener):
+        for _ in range(3):
+            engine.round(0.01)
+        acceptor.accept_waiting()  # nor by hand
+        assert accepted == []
+        acceptor.go_on()
+        acceptor.go_on()
+        drive(engine, until=lambda: len(accepted) == 2)
+        acceptor.hold_back()
+    acceptor.close()
+
+
+def test_what_waits_is_taken_up_by_hand(engine: Engine, listener: socket.socket, accepted: Accepted) -> None:
+    acceptor = Acceptor(engine, listener, lambda sock, peer: accepted.append((sock, peer)))
+    with ExitStack() as callers:
+        for _ in range(40):
+            callers.enter_context(call(listener))
+        acceptor.accept_waiting()
+        assert len(accepted) >= 32
+        acceptor.hold_back()
+    acceptor.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from dataclasses import dataclass, field
 
@@ -354,3 +355,35 @@ def test_a_direct_call_waits_for_the_pod_that_it_goes_to(case: Case) -> None:
 
 def test_an_error_is_a_refusal_unless_it_says_otherwise() -> None:
     assert ConnectionFailed("no").errno == errno.ECONNREFUSED
+
+
+def test_calls_that_wait_go_to_a_successor_and_end_here_without_a_word(case: Case) -> None:
+    asked = parse_endpoint("127.0.1.1:8080")
+    first, second = case.call(asked), case.call("10.96.0.1:80", 40001)
+    assert case.acceptor.expects is False
+    assert case.acceptor.hand_over() == [first, second]
+    drive(case.engine)
+    assert case.raw.sent == []
+    assert case.desk.lines == []
+    assert len(case.desk.outbound.calls) == 0
+    assert case.acceptor.hand_over() == []
+    case.give_up(first)  # it is the successor's
+    assert case.desk.lines == []
+
+
+def test_reports_that_are_not_taken_keep(case: Case) -> None:
+    waiting = case.waiting
+    waiting.stop()
+    held = case.held(OUTSIDE)
+    case.desk.kernel.held.fd = os.eventfd(1, os.EFD_NONBLOCK)
+    waiting.watch(17)
+    assert (waiting.since_ns, case.desk.kernel.held.since) == (17, 17)
+    waiting.stop()
+    case.desk.kernel.held.told.append(held)
+    drive(case.engine)
+    assert case.desk.kernel.held.told == [held]
+    assert waiting.since_ns == 0
+    waiting.take([held, held._replace(cookie=99)])
+    assert len(case.desk.outbound.calls) == 1
+    os.close(case.desk.kernel.held.fd)
+    case.acceptor.hand_over()

@@ -415,3 +415,23 @@ def test_records_are_read_as_they_come_and_bytes_every_fifteen_seconds(
 def test_here_is_where_this_process_is() -> None:
     with Here().socket(socket.AF_INET, socket.SOCK_STREAM) as made:
         assert not made.getblocking()
+
+
+def test_what_a_successor_follows_is_closed_here_without_a_line(
+    desk: Desk, follower: Follower, clock: Clock
+) -> None:
+    desk.kernel.records_fd = os.eventfd(0, os.EFD_NONBLOCK)
+    follower.watch()
+    tell(desk, follower, OPENED)
+    follower.hand_over()
+    assert (len(follower), desk.lines, desk.totals()) == (0, [], (2, 2))
+    assert desk.live.of(CLIENT.uid) == frozenset()
+    desk.kernel.reported.append(record(OPENED, FLOW, socket=12))
+    clock.move(2 * POLL_SECONDS)
+    drive(desk.engine)
+    assert len(follower) == 0
+    follower.hand_over()
+    follower.watch()  # it has not taken over
+    assert len(follower) == 1
+    follower.hand_over()
+    os.close(desk.kernel.records_fd)

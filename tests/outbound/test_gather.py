@@ -101,3 +101,24 @@ def test_a_pod_is_known_by_its_namespace_while_it_has_it() -> None:
     assert namespaces.pod_of(1) == "b"
     pods["b"] = PodNetwork(2, Here(), None, None, ())
     assert (namespaces.pod_of(1), namespaces.pod_of(2)) == ("", "b")
+
+
+def test_once_stopped_nothing_is_read_until_it_is_watched_again(engine: Engine, clock: Clock) -> None:
+    ring = Ring()
+    gatherer = Gatherer(engine, ring.fd, ring.pull)
+    gatherer.stop()
+    gatherer.watch()
+    ring.fill(3)
+    engine.round()
+    gatherer.stop()
+    gatherer.stop()
+    ring.fill(2)
+    clock.move(1)
+    for _ in range(3):
+        engine.round()
+    assert ring.pulls == [3]
+    gatherer.watch()
+    engine.round()
+    assert ring.pulls[:2] == [3, 2]
+    gatherer.stop()
+    os.close(ring.fd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from dataclasses import replace
 
@@ -223,3 +224,21 @@ def test_very_many_destinations_are_not_all_remembered(desk: Desk, outside: Outs
         tell(desk, outside, call(ENDED, flow, socket=number))
     assert len(outside._ways) <= 1024
     assert desk.totals() == (2000, 2000)
+
+
+def test_what_a_successor_observes_is_closed_here_without_a_line(
+    desk: Desk, outside: OutsideCalls, clock: Clock
+) -> None:
+    desk.kernel.outside_fd = os.eventfd(0, os.EFD_NONBLOCK)
+    outside.watch()
+    tell(desk, outside, call(OPENED))
+    outside.hand_over()
+    assert (len(outside), desk.totals(), desk.lines) == (0, (1, 1), [])
+    desk.kernel.left.append(call(OPENED, socket=12))
+    clock.move(2 * POLL_SECONDS)
+    drive(desk.engine)
+    assert len(outside) == 0
+    outside.watch()
+    assert len(outside) == 1
+    outside.hand_over()
+    os.close(desk.kernel.outside_fd)

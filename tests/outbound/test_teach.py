@@ -166,3 +166,27 @@ def test_one_pod_among_very_many_costs_little() -> None:
         mesh.publish(A)
         mesh.publish(removed=(A.uid,))
     assert (perf_counter() - begun) / 200 < 0.005
+
+
+def test_the_list_is_told_anew_where_a_successor_may_have_changed_it() -> None:
+    mesh = Mesh(A, WEB)
+    mesh.addresses.received()
+    mesh.kernel.mesh.clear()
+    mesh.kernel.known(False)
+    mesh.addresses.begin_anew()
+    assert mesh.kernel.mesh == HERE
+    assert mesh.seen == (True, True)
+
+
+def test_once_a_successor_keeps_it_nothing_is_told() -> None:
+    mesh = Mesh(A)
+    mesh.addresses.received()
+    mesh.addresses.hand_over()
+    mesh.publish(WEB)
+    assert mesh.kernel.mesh == {ip("10.0.0.1"), ip("fd00::1")}
+
+
+def test_a_world_that_is_known_before_is_looked_at_for_strange_pods() -> None:
+    mesh = Mesh(workload("far").at("10.0.0.7").on("n1").hbone().in_network("other"))
+    mesh.addresses.received()
+    assert mesh.seen == (False, False)

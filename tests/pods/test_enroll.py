@@ -19,6 +19,7 @@ from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import listen_in
 from ztunnel.pods.enroll import (
     Enrolled,
+    Left,
     close,
     enroll,
     outside_of,
@@ -105,7 +106,7 @@ def test_a_pod_that_was_known_to_the_kernel_is_switched_off_at_its_end(kernel: K
     close(first)
     first.network.netns.close()
     known = kernel.redirection.enrolled()
-    second = enroll(kernel.redirection, A, place_of(kernel.lab, "a"), known)
+    second = enroll(kernel.redirection, A, place_of(kernel.lab, "a"), Left(known, {}))
     assert switches(netns) == ["1", "1"]
     give_back(kernel, second)
     assert switches(netns) == ["0", "0"]
@@ -146,7 +147,8 @@ def test_the_ports_of_captured_calls_are_reserved_besides_those_of_the_pod(kerne
         if known:
             close(enrolled)
             enrolled.network.netns.close()
-            enrolled = enroll(kernel.redirection, A, place_of(kernel.lab, "a"), kernel.redirection.enrolled())
+            left = Left(kernel.redirection.enrolled(), {})
+            enrolled = enroll(kernel.redirection, A, place_of(kernel.lab, "a"), left)
         assert netns.read_sysctl(RESERVED) == "8080,9000-9009,61440-65535"
         give_back(kernel, enrolled)
         assert netns.read_sysctl(RESERVED) == "8080,9000-9009"
@@ -159,10 +161,11 @@ def test_what_cannot_be_taken_in_again_after_a_restart_stays_captured(kernel: Ke
     close(first)
     first.network.netns.close()
     with listen_in(kernel.lab.a, HBONE_PORT, 1), pytest.raises(CannotEnroll):
-        enroll(kernel.redirection, A, place_of(kernel.lab, "a"), kernel.redirection.enrolled())
+        enroll(kernel.redirection, A, place_of(kernel.lab, "a"), Left(kernel.redirection.enrolled(), {}))
     with pytest.raises(ConnectionRefusedError):
         kernel.connect(kernel.lab.a, "10.77.0.3", 80)
-    give_back(kernel, enroll(kernel.redirection, A, place_of(kernel.lab, "a"), kernel.redirection.enrolled()))
+    left = Left(kernel.redirection.enrolled(), {})
+    give_back(kernel, enroll(kernel.redirection, A, place_of(kernel.lab, "a"), left))
 
 
 def test_another_pods_namespace_is_refused(kernel: Kernel) -> None:

@@ -7,6 +7,8 @@ import os
 import socket
 import time
 from contextlib import ExitStack
+from errno import ECONNRESET
+from socket import SO_ERROR, SOL_SOCKET
 
 import pytest
 import trio
@@ -15,12 +17,18 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.kernel.lab import Kernel
 from tests.pods.parts import FWMARK, NODE, A, B, Node, Open, Scratch, is_served, made, port_taken
 from ztunnel.flow.drive import drive
-from ztunnel.kernel.sockets import listen_in
+from ztunnel.kernel.sockets import cookie_of, listen_in
+from ztunnel.pods.listen import Listeners
 from ztunnel.pods.serve import GRACE_SECONDS
 from ztunnel.pods.watch import LOOK_AGAIN_SECONDS, TRY_AGAIN_SECONDS
 from ztunnel.redirect.layout import PodFlag
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+
+
+def duplicate(listeners: Listeners) -> Listeners:
+    """As another process has them."""
+    return Listeners(*(each.dup() for each in listeners.all))
 
 
 async def look(node: Node) -> None:
@@ -390,3 +398,49 @@ def test_it_is_a_port_of_the_pods_own() -> None:
         with pytest.raises(OSError, match="in use") as taken:
             other.bind(one.getsockname())
     assert taken.value.errno == errno.EADDRINUSE
+
+
+async def test_a_successor_goes_on_with_the_same_listeners_and_what_waits_in_them(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    old, new = made(nodes, kernel, A, B), made(nodes, kernel, A)
+    async with old.running():
+        await old.pods.hold_back()
+        assert not is_served(kernel, old)
+        with ExitStack() as callers:
+            clients = [callers.enter_context(kernel.socket(kernel.lab.a, "10.77.0.3")) for _ in range(200)]
+            for client in clients:
+                client.setblocking(False)
+                client.connect_ex(("10.77.0.3", 9))
+            offered = old.pods.offered()
+            assert offered.keys() == {kernel.lab.a.cookie, kernel.lab.b.cookie}
+            cookies = {cookie_of(each) for listeners in offered.values() for each in listeners.all}
+            new.pods.inherit({cookie: duplicate(each) for cookie, each in offered.items()})
+            async with new.running():
+                assert new.state == {"a": "Up"}
+                old.pods.hand_over()
+                mine = new.pods.offered()
+                assert mine.keys() == {kernel.lab.a.cookie}  # the other has left the mesh, and is let go
+                assert {cookie_of(each) for each in mine[kernel.lab.a.cookie].all} < cookies
+                with kernel.lab.in_cgroup("proxy"):
+                    for _ in range(200):
+                        new.engine.round(0.01)
+                assert all(client.getsockopt(SOL_SOCKET, SO_ERROR) == ECONNRESET for client in clients)
+                assert is_served(kernel, new)
+                assert not old.desk.lines
+
+
+async def test_where_nobody_takes_over_it_serves_on(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    node = made(nodes, kernel, A)
+    async with node.running():
+        for _ in range(2):
+            await node.pods.hold_back()
+            node.desk.publish(A.plain())
+            await look(node)
+            assert node.state == {"a": "Up"}  # nothing is enrolled or removed meanwhile
+            node.desk.publish(A)
+            node.pods.go_on()
+            await wait_all_tasks_blocked()
+            assert is_served(kernel, node)

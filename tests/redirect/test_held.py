@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from ztunnel.model.address import PeerAddress, parse_endpoint
-from ztunnel.redirect.held import HELD, HeldEvent, pull_held
+from ztunnel.redirect.held import HELD, HeldEvent, pull_held, push_held
 from ztunnel.redirect.layout import pack16, push_caller
 
 PEER, ASKED = parse_endpoint("10.0.0.1:40000"), parse_endpoint("[fd00::9]:443")
@@ -23,3 +23,9 @@ def test_a_call_that_waits_is_read() -> None:
 def test_one_that_waits_no_longer_has_no_packet() -> None:
     held = pull_held(packed(HeldEvent.GAVE_UP, b""))
     assert (held.gave_up, held.syn) == (True, b"")
+
+
+def test_a_call_that_waits_is_written_as_it_is_read() -> None:
+    held = pull_held(packed(HeldEvent.CALLED, bytes(range(60))))
+    assert pull_held(push_held(held)) == held
+    assert len(push_held(held)) == HELD.size

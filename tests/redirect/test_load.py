@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.kernel.lab import Kernel, Lab, endpoint
+from tests.kernel.lab import Kernel, Lab, endpoint, unique
 from ztunnel.errors import Unsupported
 from ztunnel.kernel import bpf, cgroup
 from ztunnel.redirect import load
@@ -184,3 +184,13 @@ def test_a_cache_without_room_is_gone_without(lab: Lab, tmp_path, monkeypatch) -
         assert list(tmp_path.glob("*.json")) == []
     finally:
         load.remove(settings.pins)
+
+
+def test_what_is_compiled_in_advance_is_only_loaded_later(kernel: Kernel) -> None:
+    settings = replace(kernel.settings, pins=kernel.settings.pins.with_name(unique()))
+    load.ensure_compiled(settings)
+    assert not settings.pins.exists()
+    load.ensure_compiled(kernel.settings)  # of what runs already nothing is compiled
+    before = links(kernel)
+    assert not load.ensure_loaded(kernel.settings)
+    assert links(kernel) == before

@@ -15,7 +15,8 @@ from tests.outbound.parts import Kernel
 from ztunnel.config import Settings
 from ztunnel.control.serve import Server
 from ztunnel.model.address import Endpoint
-from ztunnel.run.build import ControlPlane, Node, build_node
+from ztunnel.run.build import Node, build_node
+from ztunnel.run.follow import ControlPlane, Knowledge
 from ztunnel.run.pages import Listeners
 from ztunnel.run.reporting import Reporting
 
@@ -75,7 +76,7 @@ def built(plane: ControlPlane, **changes: object) -> Iterator[tuple[Node, Redire
     """A node; its engine is closed at the end, unless it was run."""
     settings = replace(SETTINGS, **changes)
     redirection = Redirected()
-    node = build_node(settings, plane, Reporting(settings), redirection)
+    node = build_node(settings, Knowledge(settings, plane), Reporting(settings), redirection)
     try:
         yield node, redirection
     finally:

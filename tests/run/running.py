@@ -13,7 +13,8 @@ from tests.builders import connection
 from tests.inbound.parts import Signer
 from tests.run.parts import SETTINGS, Redirected, built, lines, opened
 from ztunnel.errors import ConnectionFailed
-from ztunnel.run.build import ControlPlane, Node
+from ztunnel.run.build import Node
+from ztunnel.run.follow import ControlPlane, follow
 from ztunnel.run.pages import Listeners, listen
 from ztunnel.run.serve import run_parts
 from ztunnel.run.stop import Stop
@@ -48,7 +49,10 @@ async def running(plane: ControlPlane, **changes: object) -> AsyncIterator[Runni
         parts = Running(node, redirection, listeners, Stop())
 
         async def run_them() -> None:
-            await run_parts(node, plane, listeners, parts.stop)
+            async with trio.open_nursery() as knowing:
+                knowing.start_soon(follow, node.settings, node.reporting, node.knowledge)
+                await run_parts(node, listeners, parts.stop)
+                knowing.cancel_scope.cancel()
             parts.is_over = True
 
         async with trio.open_nursery() as nursery:

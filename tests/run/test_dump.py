@@ -12,8 +12,8 @@ from tests.run.parts import SETTINGS, built, served_by, until
 from ztunnel.control.serve import Server
 from ztunnel.errors import NoCertificate
 from ztunnel.identity.chain import parse_certificates
-from ztunnel.run.build import ControlPlane
 from ztunnel.run.dump import dump_node, dump_settings
+from ztunnel.run.follow import ControlPlane
 from ztunnel.state.delta import apply
 
 

@@ -8,8 +8,8 @@ from tests.inbound.parts import Signer
 from tests.run.parts import built, served_by, until
 from ztunnel.control.serve import Server
 from ztunnel.errors import NoCertificate
-from ztunnel.run.build import ControlPlane
 from ztunnel.run.figures import register_figures
+from ztunnel.run.follow import ControlPlane
 
 
 def samples(node):

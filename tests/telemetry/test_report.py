@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.builders import identity, service, workload
-from ztunnel.errors import ConnectionFailed, Denied, Drained, Unreachable
+from ztunnel.errors import ConnectionFailed, Denied, Drained, HandedOver, Unreachable
 from ztunnel.flow.flow import Counts
 from ztunnel.model.address import parse_endpoint
 from ztunnel.model.connection import Direction, Security
@@ -232,3 +232,13 @@ def test_unless_told_otherwise_openings_are_not_logged() -> None:
     report = Report(TcpMetrics(), lines.append, lambda: 0.0, lambda: NOW_NS)
     report.close(report.open(replace(JOURNEY, source_identity=identity("a/b")), SOURCE, Counts()))
     assert len(lines) == 1
+
+
+def test_what_a_successor_goes_on_with_is_closed_without_a_word() -> None:
+    office = Office()
+    account = office.report.open(JOURNEY, SOURCE, Counts())
+    office.report.close(account, HandedOver())
+    office.report.refuse(JOURNEY, SOURCE, HandedOver())
+    assert office.lines == []
+    [row] = office.metrics.rows(0.0)
+    assert (row.opened, row.closed) == (1, 1)

@@ -22,7 +22,7 @@ from ztunnel.errors import ConfigError, Fault, Unsupported
 from ztunnel.identity.standing import StandingAuthority
 from ztunnel.identity.watch import AuthorityWatch
 from ztunnel.kernel.probe import require_root
-from ztunnel.run.build import ControlPlane
+from ztunnel.run.follow import ControlPlane
 from ztunnel.run.reporting import Reporting, now
 from ztunnel.run.serve import run_node
 from ztunnel.run.stop import Stop
@@ -35,6 +35,7 @@ _MESH_CONFIG = Path("./etc/istio/config/mesh")
 @click.option("--manifests", metavar="DIR", help="Folder of Kubernetes and Istio manifests.")
 @click.option("--state-dir", metavar="DIR", help="Files that survive a restart: the key of our own CA.")
 @click.option("--cache-dir", metavar="DIR", help="Cache of compiled eBPF programs.")
+@click.option("--run-dir", metavar="DIR", help="Directory of the host where a successor finds the proxy.")
 @click.option("--pins", metavar="DIR", help="Directory in a bpffs for pinned programs and maps.")
 @click.option(
     "--pod-netns",
@@ -52,7 +53,8 @@ def node(**flags: Any) -> None:
         raise click.UsageError("no control plane: give --manifests DIR")
     require_root()
     with _ungrouped():
-        trio.run(_run, settings)
+        exit_code = trio.run(_run, settings)
+    raise SystemExit(exit_code)
 
 
 def _mesh_config() -> str:
@@ -81,8 +83,8 @@ def _leaves(error: BaseException) -> list[BaseException]:
     return [error]
 
 
-async def _run(settings: Settings) -> None:
-    """A control plane over the folder, and the node proxy on it, in one process."""
+async def _run(settings: Settings) -> int:
+    """A control plane over the folder, and the node proxy on it, in one process. Its exit code."""
     reporting, stop = Reporting(settings), Stop()
     with reporting.forward_logging():
         async with trio.open_nursery() as nursery:
@@ -91,6 +93,7 @@ async def _run(settings: Settings) -> None:
                 plane = await _control(nursery, settings, reporting)
                 await run_node(settings, plane, reporting, stop)
             nursery.cancel_scope.cancel()
+    return stop.exit_code
 
 
 async def _control(nursery: trio.Nursery, settings: Settings, reporting: Reporting) -> ControlPlane:

@@ -142,6 +142,7 @@ def node_command(names: Names, node: Node, inherited: Mapping[str, str]) -> list
         "--node": node.name,
         "--manifests": names.manifests,
         "--state-dir": names.directory / "state",
+        "--run-dir": names.node_directory(node.name),
         "--pins": names.pins(node.name),
         "--pod-netns": names.pod_netns_pattern,
     }

@@ -185,16 +185,25 @@ class Laboratory:
         start_proxies(self.names, (found,), self._children)
 
     def restart_node(self, node: str, *, kill: bool = False) -> None:
-        """End a node's proxy, by SIGTERM unless `kill`, and start one; there need not have been any.
+        """Replace a node's proxy as a rolling update does: a new one takes over while the old one runs, which
+        then ends. With `kill` the old one is killed first. There need not have been any.
 
         Raises:
-            LaboratoryFailed: it does not end, or the new one is not ready.
+            LaboratoryFailed: the new one is not ready, and the old one serves; or the old one does not end.
         """
-        cgroup = self.names.proxy_cgroup(self.node(node).name)
+        found = self.node(node)
+        cgroup = self.names.proxy_cgroup(found.name)
         with locked(self.names):
-            if run.send(cgroup, signal.SIGKILL if kill else signal.SIGTERM):
-                wait.until_gone(cgroup, wait.DRAIN_SECONDS)
-            self.start_node(node)
+            if kill and run.send(cgroup, signal.SIGKILL):
+                wait.until_gone(cgroup)
+            before = run.processes(cgroup)
+            started = run.start_node(self.names, found)
+            self._children.append(started)
+            if before:
+                wait.until_taken_over(self.names, found, started)
+            wait.until_ready(self.names, [(found, started)])
+            run.end_processes(before)
+            wait.until_ended(cgroup, before)
 
     def kill_node(self, node: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a node's proxy; for SIGKILL, return when it is gone."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,13 @@ def send(cgroup: Path, number: signal.Signals) -> int:
         except ProcessLookupError:
             continue
     return len(found)
+
+
+def end_processes(pids: Sequence[int]) -> None:
+    """Ask each of these to end."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
 
 
 def end(cgroup: Path) -> None:

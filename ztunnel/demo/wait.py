@@ -16,6 +16,8 @@ from ztunnel.demo.echo import LISTENING
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.names import Names
 from ztunnel.demo.survey import proxy_state
+from ztunnel.run.handover import socket_of
+from ztunnel.run.successor import serving
 
 _READY_SECONDS = (
     30.0  # a first start compiles the eBPF programs: up to 3.5 s, on a busy machine several times that
@@ -50,6 +52,31 @@ def until_ready(names: Names, started: Sequence[tuple[Node, subprocess.Popen[byt
             if time.monotonic() > deadline:
                 raise LaboratoryFailed(f"the proxy of {node.name} is not ready: {state}; {_tail(log)}")
             time.sleep(_PAUSE_SECONDS)
+
+
+def until_taken_over(names: Names, node: Node, process: subprocess.Popen[bytes]) -> None:
+    """Return when this process serves a node in the place of the one before. Raises LaboratoryFailed, as
+    `until_ready`."""
+    deadline = time.monotonic() + _READY_SECONDS
+    log = names.node_directory(node.name) / "log"
+    place = socket_of(names.node_directory(node.name), names.pins(node.name))
+    while serving(place) != process.pid:
+        if process.poll() is not None:
+            raise LaboratoryFailed(
+                f"the new proxy of {node.name} ended with {process.returncode}; {_tail(log)}"
+            )
+        if time.monotonic() > deadline:
+            raise LaboratoryFailed(f"the new proxy of {node.name} does not take over; {_tail(log)}")
+        time.sleep(_PAUSE_SECONDS)
+
+
+def until_ended(cgroup: Path, pids: Sequence[int], seconds: float = DRAIN_SECONDS) -> None:
+    """Return when none of these processes is left in a cgroup. Raises LaboratoryFailed."""
+    deadline = time.monotonic() + seconds
+    while left := set(pids).intersection(run.processes(cgroup)):
+        if time.monotonic() > deadline:
+            raise LaboratoryFailed(f"processes {sorted(left)} of {cgroup} do not end")
+        time.sleep(_PAUSE_SECONDS)
 
 
 def until_listening(names: Names, started: Sequence[run.Started]) -> None:

@@ -7,6 +7,7 @@ listener is left alone for a moment instead of being asked again at once, which 
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ _PER_WAKE_UP = 16
 """At most so many are accepted in one go: a storm of new connections must not keep established flows
 waiting."""
 
+_AT_MOST_ROUNDS = 32
 _PAUSE_SECONDS = 0.1
 _STREAM = int(socket.SOCK_STREAM)
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EBADF)
@@ -79,6 +81,7 @@ class Acceptor:
         self._burst = 1
         self._round = 0
         self._closed = False
+        self._held_back = False
         self._watched = False
         self._resume()
 
@@ -88,6 +91,25 @@ class Acceptor:
             self._closed = True
             self._unwatch()
             self._listener.close()
+
+    def hold_back(self) -> None:
+        """Accept no more for now: connections wait in the backlog, for whoever has the listener then."""
+        self._held_back = True
+        self._unwatch()
+
+    def go_on(self) -> None:
+        """Accept again."""
+        self._held_back = False
+        self._resume()
+
+    def accept_waiting(self) -> None:
+        """Take up what waits in the backlog now, up to some hundred connections."""
+        waiting = select.poll()
+        waiting.register(self._listener.fileno(), select.POLLIN)
+        for _ in range(_AT_MOST_ROUNDS):
+            if not self._watched or not waiting.poll(0):
+                return
+            self._ready(EPOLLIN)
 
     def _ready(self, mask: int) -> None:
         # Not accept(): making its socket looks the family and kind up as enums, which costs as much again.
@@ -148,7 +170,7 @@ class Acceptor:
         self._engine.after(_PAUSE_SECONDS, self._resume)
 
     def _resume(self) -> None:
-        if not self._closed:
+        if not (self._closed or self._held_back or self._watched):
             self._engine.watch(self._listener.fileno(), EPOLLIN, self._ready, self._abandon)
             self._watched = True
 

@@ -72,6 +72,10 @@ class Forwarding:
         """From now on, in the engine."""
         self._engine.watch(self._redirection.forwards.records_fd, EPOLLIN, self._ready, self._abandon)
 
+    def stop(self) -> None:
+        """A successor answers."""
+        self._engine.unwatch(self._redirection.forwards.records_fd)
+
     def _ready(self, mask: int) -> None:
         for seen in self._redirection.forwards.records(_AT_ONCE):
             self._answer(seen)

@@ -51,6 +51,9 @@ _CALMED_POINTS = 50
 counts as eight, and one whose session was closed for what the peer did on it as 50. Five seconds forgive
 all."""
 
+_LATE_SECONDS = 1.0
+"""A session that is late still takes the tunnels that it was made for."""
+
 _SOURCES = 4096
 """Addresses, and identities at addresses, that are remembered; the one goes that was not seen for longest."""
 
@@ -215,8 +218,8 @@ class Handshakes:
             link.sock.close()
             raise
         self._sessions.setdefault(pod.uid, set()).add(session)
-        if not pod.serving:  # it was removed while the peer shook hands
-            session.drain()
+        if not pod.serving:  # removed, or handed over, while the peer shook hands: it has calls that wait
+            self.engine.after(_LATE_SECONDS, session.drain)
 
     # The sessions.
 

@@ -91,6 +91,15 @@ class OutboundAcceptor:
         are any, who come to it now."""
         return self._connects.let_in()
 
+    @property
+    def expects(self) -> bool:
+        """Whether calls that waited are on their way to the listener."""
+        return self._connects.expects
+
+    def hand_over(self) -> list[HeldCall]:
+        """The connects that wait, for a successor."""
+        return self._connects.hand_over()
+
     def close(self) -> None:
         """The pod is served no more: nobody's connect() is answered."""
         if self._outbound.takers.get(self._network.cookie) is self:

@@ -12,12 +12,12 @@ reaches our listener; where not, what makes connect() fail. An application that 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from select import EPOLLIN
 from typing import Protocol
 
-from ztunnel.errors import ConnectionFailed, Drained, GaveUp, Unreachable
+from ztunnel.errors import ConnectionFailed, Drained, GaveUp, HandedOver, Unreachable
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.held import Share
@@ -91,6 +91,13 @@ class Deferred:
             caller.deferred = None
             caller.abort(GaveUp("the application closed before the other end had answered"))
 
+    def hand_over(self) -> None:
+        """A successor makes its call: here it ends, and the application goes on waiting."""
+        caller, self.caller = self.caller, None
+        if caller is not None:
+            caller.deferred = None
+            caller.abort(HandedOver())
+
     def end(self, error: ConnectionFailed) -> None:
         """Its call is not made, whoever waits."""
         if self.caller is not None:
@@ -131,6 +138,20 @@ class Connects:
             if not deferred.sent:
                 self.send_on(deferred)
         return bool(self._waiting)
+
+    @property
+    def expects(self) -> bool:
+        """Whether somebody was let in, and has not been accepted yet."""
+        return bool(self._sent)
+
+    def hand_over(self) -> list[HeldCall]:
+        """Who waits, for a successor that makes their calls."""
+        waiting = list(self._waiting.values())
+        self._waiting.clear()
+        self._sent.clear()
+        for deferred in waiting:
+            deferred.hand_over()
+        return [deferred.held for deferred in waiting]
 
     def add(self, held: HeldCall) -> Deferred:
         """It waits from now on."""
@@ -244,21 +265,35 @@ class Kernel(Protocol):
 
 
 class WaitingCalls:
-    """Those of all pods of the node."""
+    """Those of all pods of the node. `since_ns`: by which the kernel knows us; 0 while calls do not wait."""
 
     def __init__(self, engine: Engine, kernel: Kernel, takers: Mapping[int, Taker]) -> None:
         """`takers` by the cookie of the pod's namespace."""
         self._engine = engine
         self._kernel = kernel
         self._takers = takers
+        self.since_ns = 0
 
     def watch(self, since_ns: int) -> None:
-        """Calls wait from now on; `since_ns` is CLOCK_MONOTONIC. Raises OSError."""
+        """Calls wait from now on; `since_ns` is CLOCK_MONOTONIC, or a predecessor's who has handed over what
+        it was told. Raises OSError."""
         self._engine.watch(self._kernel.fd, EPOLLIN, self._ready, lambda bug: None)
         self._kernel.hold(since_ns)
+        self.since_ns = since_ns
 
-    def _ready(self, mask: int) -> None:
-        for held in self._kernel.pull(_PER_WAKE_UP):
+    def stop(self) -> None:
+        """Take no more reports: they keep for whoever comes after us."""
+        if self.since_ns:
+            self._engine.unwatch(self._kernel.fd)
+            self.since_ns = 0
+
+    def take(self, calls: Iterable[HeldCall]) -> None:
+        """Take up calls as the kernel tells of them, or a predecessor. Those of pods that nobody serves are
+        left."""
+        for held in calls:
             taker = self._takers.get(held.cookie)
             if taker is not None:
                 taker.held(held)
+
+    def _ready(self, mask: int) -> None:
+        self.take(self._kernel.pull(_PER_WAKE_UP))

@@ -17,7 +17,8 @@ from functools import partial
 from typing import NamedTuple
 
 from ztunnel.authz.verdict import NO_POLICY, Trial, allowing_keys, denied_by, none_allowed, trials
-from ztunnel.errors import Denied, Unreachable
+from ztunnel.errors import Denied, HandedOver, Unreachable
+from ztunnel.flow.timers import Timer
 from ztunnel.kernel.sockets import LiveSocket, TcpState, connections, destroy
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Connection
@@ -66,14 +67,30 @@ class Follower:
         self._suspects: set[str] = set()
         self._namespaces = Namespaces(flows.pods)
         self._lost = 0
+        self._records: Gatherer | None = None
+        self._next_poll: Timer | None = None
 
     def __len__(self) -> int:
         return len(self._live)
 
     def watch(self) -> None:
         """From now on the engine reads records as they come, and bytes every fifteen seconds."""
-        Gatherer(self._flows.engine, self._kernel.records_fd, self.pull).watch()
+        self._records = Gatherer(self._flows.engine, self._kernel.records_fd, self.pull)
+        self._records.watch()
         self._poll_again()
+
+    def hand_over(self) -> None:
+        """A successor follows the flows from now on, as after a restart; here their accounts are closed
+        without a line."""
+        records, self._records = self._records, None
+        if records is not None:
+            records.stop()
+        timer, self._next_poll = self._next_poll, None
+        if timer is not None:
+            timer.cancel()
+        for flow in tuple(self._live.values()):
+            flow.condemned = HandedOver()
+            self._close(flow)
 
     def resume(self) -> None:
         """After a restart: take up the flows that lived on without us, and judge them by the world as it is
@@ -268,7 +285,7 @@ class Follower:
     # Bytes.
 
     def _poll_again(self) -> None:
-        self._flows.engine.after(POLL_SECONDS, self._poll_again)
+        self._next_poll = self._flows.engine.after(POLL_SECONDS, self._poll_again)
         self.poll()
 
     def _end_at_hand(self, flow: KernelFlow) -> tuple[str, RecordRole]:

@@ -23,10 +23,18 @@ class Gatherer:
         self._engine = engine
         self._fd = fd
         self._pull = pull
+        self._watching = False
 
     def watch(self) -> None:
         """From now on."""
+        self._watching = True
         self._engine.watch(self._fd, EPOLLIN, self._woken, lambda bug: None)
+
+    def stop(self) -> None:
+        """No more: there is one reader at a time, and somebody else is it."""
+        if self._watching:
+            self._watching = False
+            self._engine.unwatch(self._fd)
 
     def _woken(self, mask: int) -> None:
         """The first record wakes us up; while more come, they are gathered."""
@@ -34,6 +42,8 @@ class Gatherer:
         self._gather()
 
     def _gather(self) -> None:
+        if not self._watching:
+            return
         try:
             count = self._pull()
         except BaseException:

@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from ztunnel.errors import Unreachable
+from ztunnel.errors import HandedOver, Unreachable
 from ztunnel.flow.engine import Engine
+from ztunnel.flow.timers import Timer
 from ztunnel.kernel.sockets import connections
 from ztunnel.model.address import Endpoint, IPAddress
 from ztunnel.outbound.follow import payload
@@ -75,6 +76,8 @@ class OutsideCalls:
         self._ways: dict[bytes, Journey] = {}
         self._namespaces = Namespaces(pods)
         self._lost = 0
+        self._records: Gatherer | None = None
+        self._next_poll: Timer | None = None
 
     def __len__(self) -> int:
         return len(self._live)
@@ -87,8 +90,22 @@ class OutsideCalls:
 
     def watch(self) -> None:
         """From now on the engine reads reports as they come, and bytes every fifteen seconds."""
-        Gatherer(self._engine, self._kernel.outside_fd, self.pull).watch()
+        self._records = Gatherer(self._engine, self._kernel.outside_fd, self.pull)
+        self._records.watch()
         self._poll_again()
+
+    def hand_over(self) -> None:
+        """A successor observes them from now on; here their accounts are closed without a line."""
+        records, self._records = self._records, None
+        if records is not None:
+            records.stop()
+        timer, self._next_poll = self._next_poll, None
+        if timer is not None:
+            timer.cancel()
+        for live in self._live.values():
+            self._report.close(live.account, HandedOver())
+        self._live.clear()
+        self._unseen.clear()
 
     def pull(self) -> int:
         """Read what the kernel has reported, up to a limit. Returns how many reports there were."""
@@ -122,7 +139,7 @@ class OutsideCalls:
             self._engine.after(delay, partial(self._read, cookie, sockets))
 
     def _poll_again(self) -> None:
-        self._engine.after(POLL_SECONDS, self._poll_again)
+        self._next_poll = self._engine.after(POLL_SECONDS, self._poll_again)
         self.poll()
 
     def _opened(self, record: OutsideCall) -> None:

@@ -94,11 +94,21 @@ class DirectFlows:
         self._numbers: dict[str, int] = {}
         self._number(NO_POLICY)
         self._detours: dict[tuple[int, Endpoint], float] = {}
-        # What was taught before we were started was true of a world that we have not seen.
-        kernel.bump_all()
-        kernel.drop_vips()
-        self._voided_ns = time.monotonic_ns()
+        self._handed_over = False
+        self._voided_ns = 0
+        self.begin_anew()
         hold.subscribe(self._changed)
+
+    def begin_anew(self) -> None:
+        """Void what was taught so far: it was true of a world that we have not seen."""
+        self._vips.clear()
+        self.kernel.bump_all()
+        self.kernel.drop_vips()
+        self._voided_ns = time.monotonic_ns()
+
+    def hand_over(self) -> None:
+        """A successor teaches the kernel from now on; calls that we carry are still judged here."""
+        self._handed_over = True
 
     def begin(
         self, call: Call, source: Workload, route: ToDirect, asked: Endpoint, instead: Callable[[], None]
@@ -133,7 +143,7 @@ class DirectFlows:
     def teach(self, pair: Pair, verdict: Direct | Deny, source: IPAddress) -> None:
         """From now on the kernel answers for this pair, and picks among the endpoints of the VIP that was
         asked for. Not about calls from an address that the application chose: they come to us each time."""
-        if pair.source_network.chosen(source, pair.route.endpoint.ip) is not None:
+        if self._handed_over or pair.source_network.chosen(source, pair.route.endpoint.ip) is not None:
             return
         try:
             self.kernel.teach(pair.source_network.cookie, pair.route.endpoint, verdict)
@@ -163,7 +173,7 @@ class DirectFlows:
         """Void what is taught about pods without a valid certificate (`Certificates.current`): to be asked
         every few seconds, because a certificate that runs out is no event. New calls of such pods go by
         HBONE, and say why."""
-        for uid, network in self.pods.items():
+        for uid, network in self.pods.items() if not self._handed_over else ():
             workload = self._hold.world.workload(uid)
             if workload is not None and current(workload.identity) is None:
                 self.kernel.bump(network.cookie)
@@ -199,6 +209,11 @@ class DirectFlows:
     def _changed(self, before: World, world: World, change: Change) -> None:
         """Void what the change can touch. Runs before the change is acknowledged; what the kernel refuses to
         take is raised, so that it is not."""
+        if not self._handed_over:
+            self._void(before, world, change)
+        self.live.rejudge(world, change)
+
+    def _void(self, before: World, world: World, change: Change) -> None:
         if change.everywhere:
             self.kernel.bump_all()
         else:
@@ -210,7 +225,6 @@ class DirectFlows:
             del self._vips[vip]
             self.kernel.drop_vip(vip)
         self._voided_ns = time.monotonic_ns()
-        self.live.rejudge(world, change)
 
     def _concerned(self, world: World, change: Change) -> Iterable[Endpoint]:
         """The VIPs whose service has changed, or that another service has as well by now."""

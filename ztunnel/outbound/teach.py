@@ -39,11 +39,22 @@ class MeshAddresses:
         self._node = node
         self._received = False
         self._whole = False
-        self._strange = False
+        self._strange = self._is_strange(hold.world)
         self.left_alone = False
         kernel.forget()
         self._tell_all(hold.world)
-        hold.subscribe(self._changed)
+        self._end = hold.subscribe(self._changed)
+
+    def begin_anew(self) -> None:
+        """The kernel's list may be anything: tell all of it again. Raises OSError."""
+        self._kernel.forget()
+        self.left_alone = self._whole = False
+        self._tell_all(self._hold.world)
+        self._settle()
+
+    def hand_over(self) -> None:
+        """A successor keeps the list from now on."""
+        self._end()
 
     def received(self) -> None:
         """The world is complete: an address that is not in it is nobody's."""
@@ -54,15 +65,16 @@ class MeshAddresses:
         """Runs before the change is acknowledged; what the kernel refuses to take ends the list's
         validity."""
         if self._node in change.nodes:
-            # A pod of another network would find none of the mesh's addresses: its calls are to be refused.
-            self._strange = any(
-                each.enrolled and each.network != world.network for each in world.on_node(self._node)
-            )
+            self._strange = self._is_strange(world)
         if self._whole:
             self._tell_change(before, world, change)
         elif change.addresses or change.services:
             self._tell_all(world)
         self._settle()
+
+    def _is_strange(self, world: World) -> bool:
+        """A pod of another network would find none of the mesh's addresses: its calls are to be refused."""
+        return any(each.enrolled and each.network != world.network for each in world.on_node(self._node))
 
     def _tell_change(self, before: World, world: World, change: Change) -> None:
         concerned: list[IPAddress] = []

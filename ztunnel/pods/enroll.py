@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
 from ztunnel.kernel.netlink import addresses, interfaces, link_local
 from ztunnel.kernel.netns import NetworkNamespace
@@ -31,6 +32,18 @@ from ztunnel.pods.prepare import Preparation, WayBlocked
 from ztunnel.redirect.attach import Redirection
 from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.layout import ListenerKind
+
+
+class Left(NamedTuple):
+    """What a predecessor of this process has left, by the cookies of namespaces.
+
+    Attributes:
+        known: pods that the kernel already redirects: their connections were made inside the mesh.
+        listeners: what it has handed over; empty after a crash.
+    """
+
+    known: Collection[int]
+    listeners: Mapping[int, Listeners]
 
 
 @dataclass(slots=True, eq=False)
@@ -59,14 +72,14 @@ def enroll(
     redirection: Redirection,
     workload: Workload,
     place: Place,
-    known: Collection[int] = (),
+    left: Left | None = None,
     listening: Listening = DUAL_STACK,
 ) -> Enrolled:
     """Enroll the pod whose network namespace is at `place`; takes about 1 ms and waits for nothing.
 
     Args:
-        known: cookies of pods that the kernel already redirects, because the proxy was restarted: their
-            connections were made inside the mesh.
+        left: what a predecessor has left. This pod's listeners are used, and stay the caller's where this
+            raises.
 
     Raises:
         CannotEnroll: the namespace is not this pod's, a port is taken, or the kernel refuses. Nothing is
@@ -76,8 +89,9 @@ def enroll(
         try:
             netns = undo.enter_context(open_namespace(place))
             network = pod_network(netns, workload.addresses, _addresses(netns, workload), workload.forwards)
-            listeners = listen_in_pod(undo, netns, _name(workload), listening)
-            is_known = network.cookie in known
+            inherited = left.listeners.get(network.cookie) if left is not None else None
+            listeners = inherited or listen_in_pod(undo, netns, _name(workload), listening)
+            is_known = left is not None and network.cookie in left.known
             preparation = Preparation(netns, is_known)
             undo.callback(preparation.undo)
             preparation.ensure()

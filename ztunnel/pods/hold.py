@@ -25,6 +25,8 @@ from ztunnel.pods.find import Finder
 from ztunnel.pods.kubelet import Place
 from ztunnel.pods.listen import CannotEnroll, lost_listeners
 from ztunnel.pods.prepare import WayBlocked
+from ztunnel.redirect.held import HeldCall
+from ztunnel.redirect.layout import PodFlag
 
 _PAUSE_SECONDS = 0.1
 """Between two looks at a namespace in which something changes all the time."""
@@ -132,6 +134,24 @@ class Held:
                 undo.callback(acceptors[-1].close)
             undo.pop_all()
         self._acceptors = tuple(acceptors)
+
+    # A successor.
+
+    def hold_back(self) -> None:
+        """Take up nothing for now, but who is on the way to us."""
+        if self._acceptors and self._outbound is not None and self._outbound.expects:
+            self._acceptors[0].accept_waiting()
+        for acceptor in self._acceptors:
+            acceptor.hold_back()
+
+    def accept_again(self) -> None:
+        """Undo `hold_back`."""
+        for acceptor in self._acceptors:
+            acceptor.go_on()
+
+    def hand_over_calls(self) -> list[HeldCall]:
+        """The calls that wait, for a successor: here they are over."""
+        return self._outbound.hand_over() if self._outbound is not None else []
 
     # What others change.
 
@@ -292,6 +312,19 @@ class Held:
         """The process ends: the pod stays as it is, captured and without a proxy."""
         self.stop_listening()
         self.enrolled.network.netns.close()
+
+    def let_go_removed(self) -> None:
+        """The process ends, and the pod was removed: nobody else undoes what is left of that, unless a
+        successor has enrolled it again."""
+        redirection, network = self._ways.outbound.redirection, self.enrolled.network
+        self.stop_listening()
+        found = redirection.enrolled().get(network.cookie)
+        if found is not None and not found.flags & PodFlag.LEAVING:
+            network.netns.close()
+            return
+        with suppress(OSError):
+            redirection.withdraw(network)
+        release(self.enrolled)
 
     def show(self, state: str) -> dict[str, object]:
         """For the configuration dump."""

@@ -24,9 +24,15 @@ class Listeners:
     inbound: socket.socket
     hbone: socket.socket
 
+    @property
+    def all(self) -> tuple[socket.socket, socket.socket, socket.socket]:
+        """In the order of the fields."""
+        return self.outbound, self.inbound, self.hbone
+
     def close(self) -> None:
-        """Nobody answers any more; connections in their backlogs are reset."""
-        for listener in (self.outbound, self.inbound, self.hbone):
+        """Nobody answers any more; connections in their backlogs are reset, unless another process holds the
+        same sockets."""
+        for listener in self.all:
             listener.close()
 
 

@@ -15,17 +15,18 @@ import trio
 from ztunnel.kernel.netns import current
 from ztunnel.kernel.sockets import DUAL_STACK, Listening
 from ztunnel.model.workload import Workload
-from ztunnel.pods.enroll import Enrolled, enroll, leave, outside_of, release, resume, withdraw
+from ztunnel.pods.enroll import Enrolled, Left, enroll, leave, outside_of, release, resume, withdraw
 from ztunnel.pods.find import Finder
 from ztunnel.pods.hold import Held, Ways
 from ztunnel.pods.kubelet import Place
 from ztunnel.pods.lifecycle import cause_of, plan
-from ztunnel.pods.listen import CannotEnroll
+from ztunnel.pods.listen import CannotEnroll, Listeners
 from ztunnel.pods.refuse import Holders, Refusals
 from ztunnel.pods.repair import Reports, Upkeep
 from ztunnel.pods.watch import Arrivals
 from ztunnel.redirect.attach import Redirection
 from ztunnel.redirect.enroll import EnrolledPod
+from ztunnel.redirect.held import HeldCall
 from ztunnel.state.delta import Change
 from ztunnel.state.world import World
 from ztunnel.telemetry.component import PodFigures
@@ -41,6 +42,8 @@ class Pods:
     """The enrolled pods of one node."""
 
     def __init__(self, ways: Ways, find: Finder, reports: Reports, listening: Listening = DUAL_STACK) -> None:
+        self._inherited: dict[int, Listeners] = {}
+        self._still = trio.Lock()
         self._ways = ways
         self._redirection = ways.outbound.redirection
         self._networks = ways.outbound.direct.pods
@@ -82,12 +85,16 @@ class Pods:
                     with trio.move_on_after(self._arrivals.pause(bool(self._pending))):
                         await self._stirred.wait()
                     self._stirred = trio.Event()
-                    await self._reconcile(graces)
+                    async with self._still:
+                        await self._reconcile(graces)
         finally:
             self._arrivals.close()
             self._refusals.close()
-            for held in (*self._held.values(), *self._parting.values()):
+            self._forget_inherited()
+            for held in self._held.values():
                 held.let_go()
+            for held in self._parting.values():
+                held.let_go_removed()
             self._held.clear()
             self._parting.clear()
 
@@ -95,8 +102,50 @@ class Pods:
         """The process ends: no new connections here, and no more pods. Those captured meanwhile are refused
         until a successor listens."""
         self._stopping = True
-        for held in (*self._held.values(), *self._parting.values()):
+        for held in self._all():
             held.refuse()
+
+    # A predecessor and a successor.
+
+    def inherit(self, listeners: Mapping[int, Listeners]) -> None:
+        """Use a predecessor's listeners, by the cookie of their namespace, in place of new ones. Takes them
+        over."""
+        self._inherited.update(listeners)
+
+    async def hold_back(self) -> None:
+        """Take up, enroll and remove nothing, until `go_on` by the same task, or for good: a successor asks
+        for what we have."""
+        await self._still.acquire()
+        for held in self._all():
+            held.hold_back()
+
+    def offered(self) -> dict[int, Listeners]:
+        """The listeners by the cookie of their namespace; they stay ours."""
+        return {
+            each.enrolled.network.cookie: each.enrolled.listeners
+            for each in self._all()
+            if each.enrolled.listeners is not None
+        }
+
+    def hand_over_calls(self) -> list[HeldCall]:
+        """The calls that wait for us: here they are over."""
+        return [call for held in self._all() for call in held.hand_over_calls()]
+
+    def go_on(self) -> None:
+        """Nobody has taken over: undo `hold_back`."""
+        for held in self._all():
+            held.accept_again()
+        self._still.release()
+        self._stirred.set()
+
+    def hand_over(self) -> None:
+        """A successor serves the pods from now on. What lives here goes on."""
+        for held in self._parting.values():
+            held.go_on()
+        self.stop_accepting()
+
+    def _all(self) -> tuple[Held, ...]:
+        return *self._held.values(), *self._parting.values()
 
     def outside(self) -> Iterator[Sample]:
         """For each pod, how many of its connections were made before it was enrolled and still live.
@@ -173,6 +222,8 @@ class Pods:
         self._pending.update(await self._upkeep.refresh(wanted, self._parting))
         self._let_go()
         self._withdraw_strangers(wanted)
+        if not self._pending:
+            self._forget_inherited()
         self._tell()
 
     # Enrolling.
@@ -230,9 +281,17 @@ class Pods:
             self._pending[uid] += f": {who}" if who else ""
 
     def _enroll(self, workload: Workload, place: Place) -> Held:
-        enrolled = enroll(self._redirection, workload, place, self._strangers, self._listening)
+        left = Left(self._strangers, self._inherited)
+        enrolled = enroll(self._redirection, workload, place, left, self._listening)
         self._strangers.pop(enrolled.network.cookie, None)
+        self._inherited.pop(enrolled.network.cookie, None)
         return Held(self._ways, enrolled, place, self._find, self._stir)
+
+    def _forget_inherited(self) -> None:
+        """Nobody needs them any more: their pods have left."""
+        for listeners in self._inherited.values():
+            listeners.close()
+        self._inherited.clear()
 
     def _stir(self) -> None:
         self._stirred.set()

@@ -42,6 +42,13 @@ class HeldCall(NamedTuple):
     syn: bytes
 
 
+def push_held(held: HeldCall) -> bytes:
+    """A call that waits, as `pull_held` reads it."""
+    size = len(held.syn)
+    syn = held.syn.ljust(HELD.size - _SYN_AT, b"\0")
+    return held.caller + held.destination + bytes((HeldEvent.CALLED, size)).ljust(8, b"\0") + syn
+
+
 def pull_held(packed: bytes) -> HeldCall:
     """struct held."""
     cookie, ip, port = _CALLER.unpack_from(packed)

@@ -68,6 +68,18 @@ def require_loaded(settings: RedirectSettings) -> None:
         )
 
 
+def ensure_compiled(settings: RedirectSettings) -> None:
+    """What `ensure_loaded` would load is in the cache, so that it takes milliseconds. Blocks.
+
+    Raises:
+        Unsupported, OSError: as `ensure_loaded`.
+    """
+    source, print_, version = _wanted(settings, settings.cgroup or cgroup.find_root())
+    with _locked(settings.cache, settings.pins.name):
+        if not _is_current(Pins(settings.pins), version):
+            _compiled(settings.cache, print_, source)
+
+
 def remove(pins: Path) -> None:
     """Detach and remove everything of this node; live connections go on, new ones are no longer
     redirected."""

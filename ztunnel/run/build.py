@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import Any, NamedTuple
-
-import trio
+from typing import NamedTuple
 
 from ztunnel.authz.direct import judge_live_direct
 from ztunnel.authz.enforce import LiveConnections
@@ -23,7 +20,7 @@ from ztunnel.flow.share import Shares
 from ztunnel.flow.turn import Turns
 from ztunnel.forward.answer import Forwarding
 from ztunnel.hbone.limits import Ledger, Limits
-from ztunnel.identity.rotate import Certificates, CertificateSource
+from ztunnel.identity.rotate import Certificates
 from ztunnel.inbound.accept import PLAIN_RATE, Inbound
 from ztunnel.inbound.serve import PLACES as HANDSHAKES
 from ztunnel.inbound.serve import Handshakes
@@ -48,6 +45,7 @@ from ztunnel.redirect.exempt import Exemption
 from ztunnel.redirect.load import try_lock
 from ztunnel.redirect.plan import Pins
 from ztunnel.redirect.repair import Installation
+from ztunnel.run.follow import Knowledge
 from ztunnel.run.load import prepare
 from ztunnel.run.reporting import Reporting, now
 from ztunnel.run.watch import Hooks
@@ -57,7 +55,6 @@ from ztunnel.state.world import World
 from ztunnel.telemetry.repairs import Repairs
 from ztunnel.telemetry.report import Report
 from ztunnel.telemetry.trial import Trials
-from ztunnel.xds.pb import discovery_pb2
 
 _OWN_FILES = 4096
 _PER_CONNECTION = 2
@@ -65,27 +62,12 @@ _PER_CONNECTION = 2
 all; and of each connection at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class ControlPlane:
-    """Where the world and the certificates come from: this process, or istiod."""
-
-    open_session: Callable[
-        [],
-        tuple[
-            trio.MemorySendChannel[discovery_pb2.DeltaDiscoveryRequest],
-            trio.MemoryReceiveChannel[discovery_pb2.DeltaDiscoveryResponse],
-        ],
-    ]
-    certificates: CertificateSource
-    dump: Callable[[], dict[str, Any]] = dict
-    """What it says about the objects that it read, for the admin page."""
-
-
 class Machine(NamedTuple):
     """What is watched of the machine; nothing where no program of ours runs."""
 
     exemption: Exemption | None = None
     hooks: Hooks | None = None
+    pins: Path | None = None
 
 
 NO_MACHINE = Machine()
@@ -115,7 +97,7 @@ class Node:
     pods: Pods
     live: LiveConnections
     """What is open into pods; what goes out of them is in `outbound.calls`."""
-    plane: ControlPlane
+    knowledge: Knowledge
     machine: Machine
 
 
@@ -158,15 +140,15 @@ def open_redirection(settings: Settings, repairs: Repairs) -> Opened:
 
 def build_node(
     settings: Settings,
-    plane: ControlPlane,
+    knowledge: Knowledge,
     reporting: Reporting,
     redirection: Redirection,
     machine: Machine = NO_MACHINE,
 ) -> Node:
+    hold, certificates = knowledge.hold, knowledge.certificates
     rng = Random(SystemRandom().getrandbits(256))  # for choices and trace ids, never for keys
     engine = Engine(reporting.bug)
     engine.half_closed.seconds = settings.half_closed_seconds
-    hold = Hold(World(settings.network))
     ledger = Ledger(
         Limits(
             open_streams=settings.pool_max_streams,
@@ -185,7 +167,6 @@ def build_node(
     )
     say = reporting.log.scoped("rbac").info
     report.trials = Trials(reporting.figures, say, time.monotonic)
-    certificates = Certificates(plane.certificates, now, rng, settings.secret_ttl_seconds)
     live, direct_live = LiveConnections(), LiveConnections(judge_live_direct(settings.same_node))
     direct = DirectFlows(engine, redirection, hold, report, direct_live)
     hold.subscribe(lambda _, world, change: _rejudge(live, world, change))
@@ -214,7 +195,7 @@ def build_node(
         handshakes,
         Follower(direct, hold), MeshAddresses(redirection.addresses, hold, settings.node),
         OutsideCalls(engine, redirection, hold, report, direct.pods), forwarding,
-        WaitingCalls(engine, redirection.held, outbound.takers), Watchdog(), pods, live, plane, machine,
+        WaitingCalls(engine, redirection.held, outbound.takers), Watchdog(), pods, live, knowledge, machine,
     )  # fmt: skip
 
 

@@ -13,12 +13,9 @@ _LOOK_SECONDS = 0.05
 _DRAINING = "draining"
 
 
-def refuse_new(node: Node, draining: trio.Event) -> None:
+def refuse_new(node: Node) -> None:
     """No new connections, neither by us nor by the kernel; those that live go on. What is pinned goes on
     refusing."""
-    if draining.is_set():
-        return
-    draining.set()
     node.reporting.log.info("draining")
     node.reporting.readiness.pend(_DRAINING)
     node.pods.stop_accepting()

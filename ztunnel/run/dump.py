@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from itertools import islice
 from typing import Any
@@ -31,11 +32,11 @@ def dump_node(node: Node) -> dict[str, Any]:
     ]
     return {
         **_world(node),
-        "manifests": node.plane.dump(),
+        "manifests": node.knowledge.plane.dump(),
         "certificates": certificates,
         "workloadState": _states(node),
         "otherPrograms": [each.text for each in node.machine.hooks.neighbours] if node.machine.hooks else [],
-        "version": {"version": __version__, "compiled": compiled_modules()},
+        "version": {"version": __version__, "pid": os.getpid(), "compiled": compiled_modules()},
         "config": dump_settings(node.settings),
     }
 
@@ -44,7 +45,7 @@ def _world(node: Node) -> dict[str, Any]:
     """The world; a workload in the scope of a policy that is faulty as it is written now says so."""
     shown = dump_world(node.hold.world)
     faults: dict[str, list[str]] = {}
-    for one in node.plane.dump().get("policyFaults", ()):
+    for one in node.knowledge.plane.dump().get("policyFaults", ()):
         for pod in one["pods"]:
             faults.setdefault(pod, []).append(one["policy"])
     for workload in shown["workloads"] if faults else ():

@@ -1,14 +1,23 @@
-"""Follows the world: subscribes to the control plane for as long as the node runs, and says how that goes."""
+"""Follows the world and keeps certificates, from before the kernel is touched: what a node proxy knows."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from random import Random, SystemRandom
+from typing import Any
 
 import trio
 
 from ztunnel.config import Settings
-from ztunnel.errors import PeerError
-from ztunnel.run.build import ControlPlane, Node
-from ztunnel.run.reporting import STATE, Reporting
+from ztunnel.errors import NoCertificate, PeerError
+from ztunnel.identity.rotate import Certificates, CertificateSource
+from ztunnel.model.identity import SpiffeId
+from ztunnel.run.reporting import STATE, Reporting, now
+from ztunnel.state.hold import Hold
 from ztunnel.state.subscribe import subscribe
+from ztunnel.state.world import World
 from ztunnel.telemetry.component import XdsFigures
 from ztunnel.xds.pb import discovery_pb2
 from ztunnel.xds.snapshot import TYPES
@@ -19,6 +28,68 @@ _SHOWN_REASONS = 20
 """Of 100,000 resources that cannot be used, each would be a line."""
 
 _STREAM, _REJECTED = "control plane", "resources rejected"
+_CERTIFICATES_SECONDS = 10.0
+"""For the certificates of all pods: whoever has none by then gets none from the predecessor either."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """Where the world and the certificates come from: this process, or istiod."""
+
+    open_session: Callable[
+        [],
+        tuple[
+            trio.MemorySendChannel[discovery_pb2.DeltaDiscoveryRequest],
+            trio.MemoryReceiveChannel[discovery_pb2.DeltaDiscoveryResponse],
+        ],
+    ]
+    certificates: CertificateSource
+    dump: Callable[[], dict[str, Any]] = dict
+    """What it says about the objects that it read, for the admin page."""
+
+
+class Knowledge:
+    """What a node proxy knows before it does anything.
+
+    Attributes:
+        plane: where it comes from.
+        received: set once the world has come whole.
+    """
+
+    def __init__(self, settings: Settings, plane: ControlPlane) -> None:
+        self.plane = plane
+        self.hold = Hold(World(settings.network))
+        rng = Random(SystemRandom().getrandbits(256))  # for the times of renewal, never for keys
+        self.certificates = Certificates(plane.certificates, now, rng, settings.secret_ttl_seconds)
+        self.received = trio.Event()
+        self._node = settings.node
+        self._wanted: set[SpiffeId] = set()
+
+    async def prepare(self) -> None:
+        """Return when all is there to serve this node's pods: the world, and a certificate of each, as far as
+        they can be had. Certificates are kept until `prepared`."""
+        await self.received.wait()
+        pods = (each for each in self.hold.world.on_node(self._node) if each.enrolled)
+        for identity in {each.identity for each in pods} - self._wanted:
+            self._wanted.add(identity)
+            self.certificates.want(identity)
+        with trio.move_on_after(_CERTIFICATES_SECONDS):
+            for identity in tuple(self._wanted):
+                with suppress(NoCertificate):
+                    await self.certificates.fetch(identity)
+
+    def prepared(self) -> None:
+        """Pods keep their own certificates from now on."""
+        for identity in self._wanted:
+            self.certificates.forget(identity)
+        self._wanted.clear()
+
+
+async def follow(settings: Settings, reporting: Reporting, knowledge: Knowledge) -> None:
+    """Keep it current, until cancelled; while there is no control plane it stays as it is."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(knowledge.certificates.run)
+        nursery.start_soon(_follow_world, settings, reporting, knowledge)
 
 
 class _CountedSubscriber(Subscriber):
@@ -34,10 +105,9 @@ class _CountedSubscriber(Subscriber):
         return super().receive(untrusted)
 
 
-async def follow_world(node: Node, plane: ControlPlane, received: trio.Event) -> None:
-    """Subscribe for as long as we run; while there is no control plane the world stays as it is."""
-    reporting, figures = node.reporting, XdsFigures(node.reporting.figures)
-    subscriber = _subscriber(node.settings, figures)
+async def _follow_world(settings: Settings, reporting: Reporting, knowledge: Knowledge) -> None:
+    figures = XdsFigures(reporting.figures)
+    subscriber = _subscriber(settings, figures)
     missing = dict.fromkeys(TYPES)
     least, most = _RETRY_SECONDS
     pause = least
@@ -47,15 +117,15 @@ async def follow_world(node: Node, plane: ControlPlane, received: trio.Event) ->
         pause = least  # it answers: the next stream need not wait
         missing.pop(update.type_url, None)
         _tell_world(reporting, subscriber, update, tuple(missing))
-        if subscriber.complete and not received.is_set():
+        if subscriber.complete and not knowledge.received.is_set():
             reporting.readiness.done(STATE)
-            received.set()
+            knowledge.received.set()
 
     reporting.readiness.detail(STATE, _waits_for(tuple(missing)))
     while True:
         reason, error = "Complete", "the control plane has closed it"
         try:
-            await subscribe(*plane.open_session(), node.hold, subscriber, observe)
+            await subscribe(*knowledge.plane.open_session(), knowledge.hold, subscriber, observe)
         except (PeerError, trio.WouldBlock) as failure:
             reason, error = "Error", str(failure) or "too many streams wait for the control plane"
         figures.terminated(reason)

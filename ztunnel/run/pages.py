@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
@@ -36,6 +36,12 @@ class Listeners:
     metrics: trio.SocketListener
     readiness: trio.SocketListener
     admin: trio.SocketListener
+    handed_over: trio.Event = field(default_factory=trio.Event)
+    """A successor has the same sockets, and answers."""
+
+    def filenos(self) -> list[int]:
+        """Their descriptors, in this order."""
+        return [each.socket.fileno() for each in (self.metrics, self.readiness, self.admin)]
 
     def close(self) -> None:
         """Close those that are open."""
@@ -63,7 +69,21 @@ async def listen(settings: Settings) -> Listeners:
             undo.callback(sock.close)
             opened.append(trio.SocketListener(sock))
         undo.pop_all()
-    return Listeners(*opened)
+    metrics, readiness, admin = opened
+    return Listeners(metrics, readiness, admin)
+
+
+def inherit(sockets: Sequence[socket.socket]) -> Listeners:
+    """Those that a predecessor has handed over."""
+    metrics, readiness, admin = (
+        trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in sockets
+    )
+    return Listeners(metrics, readiness, admin)
+
+
+def are_taken(error: ConfigError) -> bool:
+    """Whether `listen` failed because somebody listens there."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
 
 
 async def _open(address: Endpoint, ipv6: bool) -> trio.socket.SocketType:
@@ -86,9 +106,9 @@ async def _open(address: Endpoint, ipv6: bool) -> trio.socket.SocketType:
 async def serve_public(reporting: Reporting, listeners: Listeners) -> None:
     """Metrics and readiness: from the start of the process, whatever it still waits for. Until cancelled."""
     scrape = Scrape(reporting.metrics, reporting.figures)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_metrics, [listeners.metrics], scrape, reporting.boundary)
-        nursery.start_soon(serve_readiness, [listeners.readiness], reporting.readiness, reporting.boundary)
+    metrics = partial(serve_metrics, [listeners.metrics], scrape, reporting.boundary)
+    readiness = partial(serve_readiness, [listeners.readiness], reporting.readiness, reporting.boundary)
+    await _serve(listeners, metrics, readiness)
 
 
 async def serve_private(
@@ -97,7 +117,16 @@ async def serve_private(
     """The admin page, until cancelled: `stop` ends the process, `drain` only refuses what is new."""
     pages = {"/explain": Route(("GET",), partial(_explain, node))}
     admin = Admin(partial(dump_node, node), node.reporting.levels, stop, drain, pages)
-    await serve_admin([listeners.admin], admin, node.reporting.boundary)
+    await _serve(listeners, partial(serve_admin, [listeners.admin], admin, node.reporting.boundary))
+
+
+async def _serve(listeners: Listeners, *servers: Callable[[], Awaitable[object]]) -> None:
+    """Until cancelled, or handed over."""
+    async with trio.open_nursery() as nursery:
+        for server in servers:
+            nursery.start_soon(server)
+        await listeners.handed_over.wait()
+        nursery.cancel_scope.cancel()
 
 
 async def _explain(node: Node, request: Request) -> Response:

@@ -14,24 +14,33 @@ import gc
 import resource
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 
 import trio
 
 from ztunnel import __version__
 from ztunnel.config import Connect, Settings
+from ztunnel.errors import ConfigError, Unsupported
 from ztunnel.flow.drive import drive
 from ztunnel.kernel import memory, netns
 from ztunnel.kernel.watchdog import BEAT_SECONDS
-from ztunnel.run.build import ControlPlane, Machine, Node, Opened, build_node, open_redirection
+from ztunnel.redirect.load import ensure_compiled
+from ztunnel.run.build import Machine, Node, Opened, build_node, open_redirection
 from ztunnel.run.compiled import compiled_modules
-from ztunnel.run.drain import drain, refuse_new
+from ztunnel.run.drain import drain
 from ztunnel.run.figures import register_figures
-from ztunnel.run.follow import follow_world
-from ztunnel.run.pages import Listeners, listen, serve_private, serve_public
+from ztunnel.run.follow import ControlPlane, Knowledge, follow
+from ztunnel.run.handover import socket_of
+from ztunnel.run.incumbent import serve_successors
+from ztunnel.run.load import redirection_of
+from ztunnel.run.pages import Listeners, are_taken, inherit, listen, serve_private, serve_public
 from ztunnel.run.reporting import Reporting
 from ztunnel.run.stop import Stop
+from ztunnel.run.succession import Succession
+from ztunnel.run.successor import Inherited, serving, take_over
 from ztunnel.run.watch import Hooks, NodeClients, watch_hooks, watch_node_clients
 
 LEASE_SECONDS = 0.5
@@ -48,7 +57,8 @@ _REDIRECTION, _EXEMPTION = "redirection", "own cgroup"
 
 
 async def run_node(settings: Settings, plane: ControlPlane, reporting: Reporting, stop: Stop) -> None:
-    """Run until the end is asked for, and drain.
+    """Run until the end is asked for, and drain. Where a proxy serves this node already, take over from it
+    once all is there to serve.
 
     Raises:
         Unsupported: the machine lacks something. ConfigError: a port is taken. Both in a group, and nothing
@@ -58,12 +68,27 @@ async def run_node(settings: Settings, plane: ControlPlane, reporting: Reporting
     _spare_collector()
     memory.share_arenas()
     sys.setswitchinterval(_SWITCH_SECONDS)
-    listeners = await listen(settings)
-    try:
+    place = socket_of(settings.run_dir, redirection_of(settings).pins)
+    replaces = serving(place) != 0
+    listeners = await _pages(settings, replaces)
+    with ExitStack() as ends:
+        if listeners is not None:
+            ends.callback(listeners.close)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reporting.writer.run)
-            nursery.start_soon(serve_public, reporting, listeners)
+            if listeners is not None:
+                nursery.start_soon(serve_public, reporting, listeners)
             _say_what_starts(reporting, settings)
+            knowledge = Knowledge(settings, plane)
+            nursery.start_soon(follow, settings, reporting, knowledge)
+            inherited = Inherited()
+            if replaces:
+                inherited = await _take_over(settings, place, knowledge, listeners is None)
+                ends.callback(inherited.close)
+            if listeners is None:
+                listeners = inherit(inherited.pages) if inherited.pages else await listen(settings)
+                ends.callback(listeners.close)
+                nursery.start_soon(serve_public, reporting, listeners)
             reporting.readiness.pend(_REDIRECTION)
             opening = partial(open_redirection, settings, reporting.repairs)
             with await trio.to_thread.run_sync(opening) as opened:
@@ -71,14 +96,30 @@ async def run_node(settings: Settings, plane: ControlPlane, reporting: Reporting
                 hooks = await _watch_node(nursery, settings, opened, reporting)
                 reporting.readiness.done(_REDIRECTION)
                 stop.started()
-                node = build_node(
-                    settings, plane, reporting, opened.redirection, Machine(opened.exemption, hooks)
-                )
-                await run_parts(node, plane, listeners, stop)
+                machine = Machine(opened.exemption, hooks, opened.pins.root)
+                node = build_node(settings, knowledge, reporting, opened.redirection, machine)
+                await run_parts(node, listeners, stop, inherited, place)
             reporting.log.info("ended", node=settings.node)
             nursery.cancel_scope.cancel()
-    finally:
-        listeners.close()
+
+
+async def _pages(settings: Settings, replaces: bool) -> Listeners | None:
+    """None where a predecessor in the same namespace has these ports, and is to hand them over."""
+    try:
+        return await listen(settings)
+    except ConfigError as error:
+        if replaces and are_taken(error):
+            return None
+        raise
+
+
+async def _take_over(settings: Settings, place: Path, knowledge: Knowledge, pages: bool) -> Inherited:
+    """What the predecessor has, once we have everything else."""
+    wanted = redirection_of(settings)
+    if settings.load_programs:
+        await trio.to_thread.run_sync(ensure_compiled, wanted)
+    await knowledge.prepare()
+    return await take_over(place, wanted.pins, pages)
 
 
 async def _watch_node(
@@ -105,34 +146,74 @@ def _say_what_starts(reporting: Reporting, settings: Settings) -> None:
     reporting.log.info("starting", **build, node=settings.node, cluster=settings.cluster)
 
 
-async def run_parts(node: Node, plane: ControlPlane, listeners: Listeners, stop: Stop) -> None:
+async def run_parts(
+    node: Node,
+    listeners: Listeners,
+    stop: Stop,
+    inherited: Inherited | None = None,
+    place: Path | None = None,
+) -> None:
     """Every part of the node, each in its task, until the end is asked for and the drain is over.
 
-    The kernel's verdicts count no longer than this runs, also where a part raises.
+    The kernel's verdicts count no longer than this runs, also where a part raises; unless a successor has
+    taken over.
+
+    Args:
+        inherited: what a predecessor has handed over.
+        place: where a successor finds us; None: it does not.
     """
     register_figures(node)
-    received, draining = trio.Event(), trio.Event()
-    contain, refuse = node.reporting.contain, partial(refuse_new, node, draining)
+    contain, succession = node.reporting.contain, Succession(node, listeners)
+    left = inherited or Inherited()
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch_thread, node)
             nursery.start_soon(drive, node.engine)
-            nursery.start_soon(node.certificates.run)
-            nursery.start_soon(serve_private, node, listeners, stop.ask, refuse)
+            nursery.start_soon(serve_private, node, listeners, stop.ask, succession.refuse_new)
             nursery.start_soon(node.dialler.run, contain, node.tunnels)
             nursery.start_soon(node.handshakes.run, contain)
-            nursery.start_soon(follow_world, node, plane, received)
-            nursery.start_soon(_serve_pods, node, received, draining)
+            succeed = partial(_succeed, node, succession, stop, place)
+            nursery.start_soon(_serve_pods, node, succession, left, succeed)
             nursery.start_soon(_keep_sessions, node)
             nursery.start_soon(_flush_log, node)
             nursery.start_soon(_give_back)
             await stop.asked.wait()
-            refuse()
+            async with succession.settled:  # a successor may be about to take over
+                succession.refuse_new()
+            await _tell_predecessor(left, succession)
             await drain(node, stop)
             nursery.cancel_scope.cancel()
     finally:
-        node.redirection.end_lease()
+        if not succession.given:
+            node.redirection.end_lease()
         node.engine.close()
+
+
+async def _succeed(
+    node: Node,
+    succession: Succession,
+    stop: Stop,
+    place: Path | None,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Hand over to whoever asks. Where that one ends before we are told to, somebody has to start again."""
+    pins = node.machine.pins
+    if place is None or pins is None:
+        task_status.started()
+        return
+    reason = await serve_successors(place, pins, succession, node.reporting.log, task_status=task_status)
+    if not stop.asked.is_set():
+        node.reporting.log.warn("ends, to be started again", reason=reason)
+        stop.exit_code = 1
+        stop.ask()
+
+
+async def _tell_predecessor(inherited: Inherited, succession: Succession) -> None:
+    """It may have outlived us: then it is to be started again, and takes over."""
+    if not succession.given:
+        with suppress(Unsupported):
+            await inherited.tell("leaving")
 
 
 def _raise_file_limit() -> None:
@@ -158,25 +239,31 @@ async def _give_back() -> None:
         await trio.to_thread.run_sync(memory.give_back)
 
 
-async def _serve_pods(node: Node, received: trio.Event, draining: trio.Event) -> None:
+async def _serve_pods(
+    node: Node,
+    succession: Succession,
+    inherited: Inherited,
+    succeed: Callable[..., Awaitable[None]],
+) -> None:
     """Serve pods once the world is known: before that, every address would be a stranger's."""
-    await received.wait()
+    await node.knowledge.received.wait()
     node.redirection.renew_lease(time.monotonic_ns())  # what a predecessor has taught is void
-    if node.settings.connect is Connect.DEFERRED:
+    if node.settings.connect is Connect.DEFERRED and not inherited.since_ns:
         node.waiting.watch(time.monotonic_ns())
-    else:
+    elif not inherited.since_ns:
         node.redirection.held.hold(0)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(_renew_lease, node, succession)
+        node.pods.inherit(inherited.listeners)
+        inherited.listeners = {}
         await nursery.start(node.pods.run)
-        with node.reporting.boundary():
-            node.follower.resume()
-            node.outside.resume()
+        node.waiting.take(inherited.calls)
+        succession.watch(inherited.since_ns)
         node.addresses.received()
-        nursery.start_soon(_renew_lease, node, draining)
+        await inherited.tell("taken")
+        node.knowledge.prepared()
+        await nursery.start(succeed)
         nursery.start_soon(_announce, node)
-        node.follower.watch()
-        node.outside.watch()
-        node.forwarding.watch()
         if not node.redirection.forwards.supported:
             node.reporting.log.warn("the kernel has no netfilter programs: what pods forward is refused")
 
@@ -192,13 +279,14 @@ async def _watch_thread(node: Node) -> None:
                 await trio.sleep(BEAT_SECONDS)
 
 
-async def _renew_lease(node: Node, draining: trio.Event) -> None:
-    """The kernel's verdicts count only while we live, and can tell it otherwise."""
-    while not draining.is_set():
+async def _renew_lease(node: Node, succession: Succession) -> None:
+    """The kernel's verdicts count only while we live, and can tell it otherwise. While a successor takes
+    over, both renew it."""
+    while not succession.over.is_set():
         node.redirection.renew_lease(time.monotonic_ns())
         _look_where_we_are(node)
         with trio.move_on_after(LEASE_SECONDS):
-            await draining.wait()
+            await succession.over.wait()
 
 
 def _look_where_we_are(node: Node) -> None:

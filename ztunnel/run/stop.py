@@ -20,12 +20,14 @@ class Stop:
         starting: what is done in this scope before `started()` is cancelled when the end is asked for.
         asked: the process is to end, with a drain.
         urged: it is to end now.
+        exit_code: that of the process; not 0 where it is to be started again.
     """
 
     def __init__(self) -> None:
         self.starting = trio.CancelScope()
         self.asked = trio.Event()
         self.urged = trio.Event()
+        self.exit_code = 0
         self._is_started = False
 
     def started(self) -> None:

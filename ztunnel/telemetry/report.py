@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from ztunnel.errors import ConnectionFailed, Denied, Flag
+from ztunnel.errors import ConnectionFailed, Denied, Flag, HandedOver
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Direction
 from ztunnel.telemetry.access_log import (
@@ -110,6 +110,8 @@ class Report:
         if live is None:
             return
         self._metrics.closed(live, error.flag if error else Flag.NONE)
+        if isinstance(error, HandedOver):  # the successor writes its line
+            return
         self._count_denial(account.journey, error)
         if self._write is not None and self._wants(_ERROR if error else _INFO):
             seconds, counts = self._clock() - account.started, account.counts
@@ -123,6 +125,8 @@ class Report:
 
     def refuse(self, journey: Journey, source: Endpoint, error: ConnectionFailed) -> None:
         """A connection from `source` ended before it carried anything."""
+        if isinstance(error, HandedOver):
+            return
         self._metrics.failed(journey.labels.flagged(error.flag))
         self._count_denial(journey, error)
         if self._write is not None and self._wants(_ERROR):
