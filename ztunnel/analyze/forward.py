@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 NAMESPACE: Final = "ztunnel-system"
-SELECTOR: Final = "app.kubernetes.io/component=node"
+NODE: Final = "app.kubernetes.io/component=node"
+CONTROL: Final = "app.kubernetes.io/component=control"
 _FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ->")
 _SECONDS = 20.0
 
@@ -23,20 +24,26 @@ class NoCluster(Exception):
     """The cluster cannot be asked; the message says why, in kubectl's words where it has some."""
 
 
-def node_pods(namespace: str = NAMESPACE, selector: str = SELECTOR) -> dict[str, str]:
-    """The pods of our node proxies that run, by node. Raises NoCluster."""
+def list_pods(namespace: str, selector: str) -> list[dict[str, Any]]:
+    """The pods with these labels, as the API has them. Raises NoCluster."""
     words = ["-n", namespace, "get", "pods", "-l", selector, "-o", "json"]
     try:
         found: dict[str, Any] = json.loads(kubectl(words))
     except ValueError as error:
         raise NoCluster(f"kubectl {' '.join(words)}: {error}") from error
-    running = [one for one in found.get("items", ()) if one.get("status", {}).get("phase") == "Running"]
+    return list(found.get("items", ()))
+
+
+def node_pods(namespace: str = NAMESPACE) -> dict[str, str]:
+    """The pods of our node proxies that run, by node. Raises NoCluster."""
+    pods = list_pods(namespace, NODE)
+    running = [one for one in pods if one.get("status", {}).get("phase") == "Running"]
     return {one["spec"].get("nodeName", ""): one["metadata"]["name"] for one in running}
 
 
-def pod_on(node: str, namespace: str = NAMESPACE, selector: str = SELECTOR) -> str:
+def pod_on(node: str, namespace: str = NAMESPACE) -> str:
     """The node proxy's pod on a node. Raises NoCluster: none runs there; names the nodes where one does."""
-    pods = node_pods(namespace, selector)
+    pods = node_pods(namespace)
     if node not in pods:
         there = f"there are: {', '.join(sorted(pods))}" if pods else "there are none"
         raise NoCluster(f"no node proxy runs on {node} in namespace {namespace}; {there}")

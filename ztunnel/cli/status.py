@@ -1,0 +1,69 @@
+"""Show how the mesh of a cluster is: control planes, node proxies, and pods that ought to be in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import click
+import yaml
+
+from ztunnel.analyze.ask import READINESS_PORT, Place, ask
+from ztunnel.analyze.fetch import NoAnswer
+from ztunnel.analyze.forward import CONTROL, NAMESPACE, NODE, NoCluster, list_pods
+from ztunnel.analyze.nodes import NodeState, as_text, as_values, control_state, node_state
+
+_AT_ONCE = 8
+
+
+@click.command()
+@click.option("--system-namespace", default=NAMESPACE, show_default=True, help="Where node proxies run.")
+@click.option(
+    "-o", "--output", "form", type=click.Choice(["text", "json", "yaml"]), default="text", help="Format."
+)
+def status(system_namespace: str, form: str) -> None:
+    """Show how the mesh of the cluster is that kubectl reaches.
+
+    A laboratory has `ztunnel demo status`. The exit status is 0 where all is well, else 1.
+    """
+    try:
+        controls = [control_state(pod) for pod in list_pods(system_namespace, CONTROL)]
+        pods = list_pods(system_namespace, NODE)
+    except NoCluster as error:
+        raise click.ClickException(str(error)) from error
+    if not pods:
+        raise click.ClickException(
+            f"there are no node proxies in namespace {system_namespace}: install them "
+            "(helm install, or name another with --system-namespace)"
+        )
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        nodes = sorted(
+            threads.map(lambda pod: _node(pod, system_namespace), pods), key=lambda one: (one.node, one.pod)
+        )
+    if form == "text":
+        click.echo(as_text(nodes, controls))
+    else:
+        values = as_values(nodes, controls)
+        click.echo(
+            json.dumps(values, indent=2) if form == "json" else yaml.safe_dump(values, sort_keys=False)
+        )
+    if not all(one.good for one in nodes) or not all(one.ready for one in controls):
+        raise SystemExit(1)
+
+
+def _node(pod: Mapping[str, Any], namespace: str) -> NodeState:
+    """What a node proxy says; where it does not answer, that."""
+    place = Place(pod=pod["metadata"]["name"], namespace=namespace)
+    detail: list[str] = []
+    try:
+        readiness = ask(place, "/healthz/ready", READINESS_PORT).strip()
+    except NoAnswer as error:
+        readiness = str(error).rpartition(": ")[2] if "not ready" in str(error) else str(error)
+    if readiness != "ready":
+        detail += readiness.removeprefix("ready\n").splitlines()
+    try:
+        return node_state(pod, json.loads(ask(place, "/config_dump")), detail)
+    except (NoAnswer, ValueError) as error:
+        return node_state(pod, None, [*detail, str(error)])
