@@ -4,6 +4,7 @@ when it is told to. What it does otherwise is held to the real one's behaviour b
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
@@ -154,10 +155,51 @@ class FakeServer(httpx2.AsyncBaseTransport):
                 return answer(200, {"metadata": {"name": name, "resourceVersion": "1"}})
             return answer(404, status(404, "NotFound", f'customresourcedefinitions "{name}" not found'))
         if path not in self.served:
-            return httpx2.Response(404, text="404 page not found\n")
+            return self._one(request) or httpx2.Response(404, text="404 page not found\n")
+        if request.method == "POST":
+            return self._write(self.served[path], json.loads(request.content), create=True)
         if params.get("watch") == "true":
             return self._watch(path, params)
         return self._list(path, params)
+
+    def _one(self, request):
+        """One object, by its name: read, replaced, patched (its status as well) or deleted."""
+        for path, resource in self.served.items():
+            inside = re.escape(path).replace(
+                re.escape(resource.plural), f"(?:namespaces/([^/]+)/)?{resource.plural}"
+            )
+            found = re.fullmatch(rf"{inside}(?:/([^/]+))?(/status)?", request.url.path)
+            if found is None:
+                continue
+            if request.method == "POST":
+                return self._write(resource, json.loads(request.content), create=True)
+            key = found[1] or "", found[2]
+            old = self.objects[path].get(key)
+            if old is None:
+                return answer(404, status(404, "NotFound", f'{resource.plural} "{found[2]}" not found'))
+            if request.method == "GET":
+                return answer(200, old)
+            if request.method == "DELETE":
+                self.remove(resource, found[2], key[0])
+                return answer(200, {"kind": "Status"})
+            new = json.loads(request.content)
+            if request.method == "PATCH":
+                new = merged(old, new)
+            return self._write(resource, new, create=False)
+        return None
+
+    def _write(self, resource, value, *, create):
+        meta = value["metadata"]
+        old = self.objects[resource.path()].get((meta.get("namespace", ""), meta["name"]))
+        wanted = meta.get("resourceVersion")
+        if create and old is not None:
+            return answer(409, status(409, "AlreadyExists", f'"{meta["name"]}" already exists'))
+        if not create and wanted and wanted != old["metadata"]["resourceVersion"]:
+            return answer(409, status(409, "Conflict", "the object has been modified"))
+        self.put(resource, value)
+        return answer(
+            201 if create else 200, self.objects[resource.path()][meta.get("namespace", ""), meta["name"]]
+        )
 
     def _list(self, path, params):
         wanted = int(params.get("resourceVersion") or 0)
@@ -205,6 +247,19 @@ class FakeServer(httpx2.AsyncBaseTransport):
         for watch in list(self.watches):
             if watch.collection == path:
                 watch.send(line({"type": kind, "object": value}))
+
+
+def merged(old, patch):
+    """RFC 7396."""
+    if not isinstance(patch, dict):
+        return patch
+    found = dict(old) if isinstance(old, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            found.pop(name, None)
+        else:
+            found[name] = merged(found.get(name), value)
+    return found
 
 
 def line(event) -> bytes:

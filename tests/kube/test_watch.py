@@ -43,10 +43,10 @@ class Followed:
                 del there[change.name[1]]
         return sorted(there)
 
-    async def until(self, condition):
-        with trio.fail_after(3600):
+    async def until(self, condition, step=0.1):
+        with trio.fail_after(7200):
             while not condition():  # noqa: ASYNC110
-                await trio.sleep(0.1)
+                await trio.sleep(step)
 
 
 @asynccontextmanager
@@ -343,5 +343,5 @@ async def test_everything_is_listed_again_now_and_then(autojump_clock):
     async with followed(server) as it:
         await it.until(lambda: server.watches)
         server.objects[PODS.path()].clear()  # the stream has lost an event
-        await it.until(lambda: it.names == [])
+        await it.until(lambda: it.names == [], 10)
         assert it.said[1:] == [Removal(("shop", "a"))]
