@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ztunnel.control.change import Change
+from ztunnel.control.conditions import Condition, Standing, read_standing, wanted
 from ztunnel.control.document import Found, Key, Object, read_value
 from ztunnel.control.inventory import POLICIES, FaultyPolicy, Inventory
 from ztunnel.control.served import Served, trim
+from ztunnel.control.settings import MeshSettings
 from ztunnel.errors import Fault
 from ztunnel.kube import informer
+from ztunnel.state.kube import Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +36,23 @@ class Batch(NamedTuple):
 
 
 class Collection:
-    """The objects in force. `events` counts what was told, by kind and `add`, `update` or `delete`."""
+    """The objects in force.
+
+    Attributes:
+        faults: what is wrong with objects as they are written now, sorted.
+        standings: the status of those into which conditions are written.
+        unsettled: of these, those whose status may not be what it should be; whoever writes it empties it.
+    """
 
     def __init__(self, count: Callable[[str, str], None] = lambda _kind, _event: None) -> None:
         self._count = count
         self._objects: dict[Key, Object] = {}
         self._faulty: dict[Key, _Faulty] = {}
         self._before: dict[Key, Object | None] = {}
+        self._istiods: set[Key] = set()
         self.faults: tuple[Fault, ...] = ()
+        self.standings: dict[Key, Standing] = {}
+        self.unsettled: set[Key] = set()
 
     def take(self, served: Served, changes: Iterable[informer.Change]) -> None:
         """Take over what an informer told of one kind."""
@@ -50,10 +62,12 @@ class Collection:
             if isinstance(change, informer.Removal):
                 self._count(served.kind, "delete")
                 self._faulty.pop(key, None)
+                self.standings.pop(key, None)
                 self._put(key, None)
             else:
                 self._count(served.kind, "update" if key in self._objects else "add")
                 self._read(key, read_value(trim(change.value), served.reader, strict=served.strict))
+                self._stand(key, change.value, kept=served.has_status(change.value))
         if before != self._faulty:
             self.faults = tuple(sorted(fault for one in self._faulty.values() for fault in one.faults))
 
@@ -64,11 +78,31 @@ class Collection:
             return
         self._faulty[key] = _Faulty(tuple(replace(one, file=str(key)) for one in found.faults), found.scope)
 
+    def _stand(self, key: Key, value: Mapping[str, Any], *, kept: bool) -> None:
+        if kept:
+            self.standings[key] = read_standing(value)
+            self.unsettled.add(key)
+        else:
+            self.standings.pop(key, None)
+
+    def conditions(self, key: Key, settings: MeshSettings) -> tuple[Condition, ...]:
+        """Those that the status of this object should have."""
+        faulty = self._faulty.get(key)
+        return wanted(self._objects.get(key), faulty.faults if faulty else (), settings)
+
+    @property
+    def istiod(self) -> Key | None:
+        """The service of an istiod of this cluster, if there is one: it writes status then, and not we."""
+        return next(iter(self._istiods), None)
+
     def _put(self, key: Key, new: Object | None) -> None:
         old = self._objects.get(key)
         if old == new:
             return
         self._before.setdefault(key, old)
+        self._istiods.discard(key)
+        if isinstance(new, Service) and new.meta.labels.get("app") == "istiod":
+            self._istiods.add(key)
         if new is None:
             del self._objects[key]
         else:

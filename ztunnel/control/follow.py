@@ -46,8 +46,10 @@ class ClusterWatch:
         faults: what is wrong with objects now, sorted; each names the object and the field.
         warnings: what the operator should know about the state in force.
         troubles: why kinds are not up to date, one line for each that is not.
+        collection: the objects as the API has them.
         inventory: the objects in force.
         change: what the last taking over changed.
+        unsettled: called whenever the status of objects may be due to be written; nobody at first.
     """
 
     def __init__(
@@ -64,8 +66,9 @@ class ClusterWatch:
         self._settings = settings
         self._publish = publish
         self._observe = observe
+        self.unsettled: Callable[[], None] = _ignore
         self._events: Counter[tuple[str, str]] = Counter()
-        self._collection = Collection(lambda kind, event: self._events.update([(kind, event)]))
+        self.collection = Collection(lambda kind, event: self._events.update([(kind, event)]))
         self._translator = Translator(settings)
         self._snapshot = Snapshot()
         self._woken = trio.Event()
@@ -81,7 +84,9 @@ class ClusterWatch:
 
     def _watcher(self, served: Served, rng: Random) -> Watcher:
         def take(changes: Sequence[informer.Change]) -> None:
-            self._collection.take(served, changes)
+            self.collection.take(served, changes)
+            if self.collection.unsettled:
+                self.unsettled()
             self._changed_at = trio.current_time()
             self._wake()
 
@@ -131,7 +136,7 @@ class ClusterWatch:
                     continue
                 await self._settle()
                 first = not self.loaded
-                if first or self._collection.changed:
+                if first or self.collection.changed:
                     self._take_over()
                 if first:
                     task_status.started()
@@ -143,8 +148,8 @@ class ClusterWatch:
             await trio.sleep_until(until)
 
     def _take_over(self) -> None:
-        batch = self._collection.flush()
-        self.inventory = self._collection.inventory()
+        batch = self.collection.flush()
+        self.inventory = self.collection.inventory()
         delta = self._translator.update(batch.objects)
         self._snapshot = advance(self._snapshot, delta.by_type(), self._settings.network)
         self.warnings, self.change = self._translator.warnings(), batch.change
@@ -156,7 +161,7 @@ class ClusterWatch:
     def _report(self) -> None:
         """Say what is wrong, where that has changed."""
         troubles = tuple(f"{one.resource}: {one.trouble}" for one in self._informers if one.trouble)
-        if (troubles, self._collection.faults) != (self.troubles, self.faults):
-            self.troubles, self.faults = troubles, self._collection.faults
-            self.inventory = self._collection.inventory()
+        if (troubles, self.collection.faults) != (self.troubles, self.faults):
+            self.troubles, self.faults = troubles, self.collection.faults
+            self.inventory = self.collection.inventory()
             self._observe()

@@ -7,10 +7,11 @@ as identities come from pods."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ztunnel.control.conditions import concerns
 from ztunnel.control.document import KINDS, Kind
 from ztunnel.kube.resource import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Resource
 
@@ -26,6 +27,7 @@ class Served:
     candidates: tuple[Resource, ...]
     selectors: Mapping[str, str] = field(default_factory=dict)
     strict: bool = False
+    has_status: Callable[[Mapping[str, Any]], bool] = lambda _: False
 
     @property
     def kind(self) -> str:
@@ -38,19 +40,19 @@ class Served:
         return KINDS[self.candidates[0].group, self.kind]
 
 
-def _istio(plural: str, kind: str) -> Served:
+def _istio(plural: str, kind: str, *, has_status: bool = False) -> Served:
     versions = KINDS["security.istio.io", kind].versions
     resources = (Resource("security.istio.io", version, plural, kind, custom=True) for version in versions)
-    return Served(tuple(resources), strict=True)
+    return Served(tuple(resources), strict=True, has_status=lambda _: has_status)
 
 
 SERVED: Final = (
     Served((NAMESPACES,)),
     Served((NODES,)),
     Served((PODS,), {"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}),
-    Served((SERVICES,)),
+    Served((SERVICES,), has_status=concerns),
     Served((ENDPOINT_SLICES,)),
-    _istio("authorizationpolicies", "AuthorizationPolicy"),
+    _istio("authorizationpolicies", "AuthorizationPolicy", has_status=True),
     _istio("peerauthentications", "PeerAuthentication"),
 )
 

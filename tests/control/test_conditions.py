@@ -1,0 +1,146 @@
+"""Conditions say what becomes of an object, and are written once."""
+
+import pytest
+import yaml
+
+from ztunnel.control.conditions import Condition, concerns, merge, read_standing, wanted
+from ztunnel.control.document import KINDS, read_value
+from ztunnel.control.settings import MeshSettings
+from ztunnel.errors import Fault
+
+META = "metadata: {name: p, namespace: shop, generation: 4, resourceVersion: '7'}"
+STAMP, LATER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+
+
+def conditions_of(group, kind, text, faults=()):
+    found = read_value(yaml.safe_load(f"{META}\n{text}"), KINDS[group, kind], strict=True)
+    return wanted(found.object, tuple(faults), MeshSettings())
+
+
+def policy(spec, faults=()):
+    return conditions_of("security.istio.io", "AuthorizationPolicy", f"spec: {spec}", faults)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("{rules: [{}]}", Condition("ZtunnelAccepted", True, "Accepted", "attached to ztunnel")),
+        (
+            "{action: AUDIT}",
+            Condition(
+                "ZtunnelAccepted", False, "UnsupportedValue", "node proxies do not support the AUDIT action"
+            ),
+        ),
+        (
+            "{targetRefs: [{kind: Service, name: web}]}",
+            Condition(
+                "WaypointAccepted", False, "AncestorNotBound",
+                "Service web: not bound; node proxies do not enforce policies with targetRefs",
+            ),
+        ),
+    ],
+)  # fmt: skip
+def test_a_policy_is_accepted_or_not_with_the_reason(spec, expected):
+    assert policy(spec) == (expected,)
+
+
+def test_attributes_of_http_are_named():
+    (found,) = policy("{rules: [{to: [{operation: {methods: [GET]}}]}]}")
+    assert (found.met, found.reason) == (False, "UnsupportedValue")
+    assert "do not support HTTP attributes (found: methods)" in found.message
+
+
+def test_of_a_faulty_policy_field_fault_and_what_counts_instead_are_said():
+    fault = Fault("x", 0, "spec.action", "must be one of ALLOW, DENY, AUDIT, CUSTOM")
+    (kept,) = policy("{}", [fault])
+    assert (kept.met, kept.reason) == (False, "Invalid")
+    assert (
+        kept.message
+        == "spec.action: must be one of ALLOW, DENY, AUDIT, CUSTOM; its last good version is in force"
+    )
+    (never,) = wanted(None, (fault,), MeshSettings())
+    assert never.message.endswith("it is not in force")
+
+
+@pytest.mark.parametrize(
+    ("labels", "name"),
+    [
+        ("{istio.io/use-waypoint: wp}", "shop/wp"),
+        ("{istio.io/use-waypoint: wp, istio.io/use-waypoint-namespace: infra}", "infra/wp"),
+        ("{istio.io/use-waypoint: none}", ""),
+        ("{}", ""),
+    ],
+)
+def test_a_service_is_not_bound_to_a_waypoint_that_is_not_known(labels, name):
+    value = yaml.safe_load(f"metadata: {{name: web, namespace: shop, labels: {labels}}}\nspec: {{}}")
+    found = wanted(read_value(value, KINDS["", "Service"], strict=False).object, (), MeshSettings())
+    texts = [f"waypoint {name} is not known here: HTTP rules are not applied"] if name else []
+    assert [one.message for one in found] == texts
+    assert concerns(value) == ("use-waypoint" in labels)
+
+
+def standing(*conditions, managed=(), generation=4):
+    meta = {"resourceVersion": "7", "generation": generation, "managedFields": list(managed)}
+    return read_standing({"metadata": meta, "status": {"conditions": list(conditions)}})
+
+
+GOOD = Condition("ZtunnelAccepted", True, "Accepted", "attached to ztunnel")
+OTHER = {"type": "Reconciled", "status": "True"}
+
+
+def test_conditions_are_written_beside_those_of_others_and_once():
+    written = merge(standing(OTHER), [GOOD], STAMP)
+    assert written == [
+        OTHER,
+        {
+            "type": "ZtunnelAccepted", "status": "True", "reason": "Accepted",
+            "message": "attached to ztunnel",
+            "observedGeneration": 4, "lastTransitionTime": STAMP,
+        },
+    ]  # fmt: skip
+    assert merge(standing(*written), [GOOD], LATER) is None
+    as_text = [OTHER, {**written[1], "observedGeneration": "4"}]
+    assert merge(standing(*as_text), [GOOD], LATER) is None
+
+
+def test_a_condition_begins_when_it_turns_and_follows_the_generation():
+    written = merge(standing(), [GOOD], STAMP)
+    (newer,) = merge(standing(*written, generation=5), [GOOD], LATER)
+    assert (newer["observedGeneration"], newer["lastTransitionTime"]) == (5, STAMP)
+    (turned,) = merge(standing(*written), [Condition("ZtunnelAccepted", False, "Invalid", "x")], LATER)
+    assert turned["lastTransitionTime"] == LATER
+
+
+def test_a_condition_of_ours_that_is_over_is_taken_away():
+    bound = {"type": "istio.io/WaypointBound", "status": "False"}
+    assert merge(standing(OTHER, bound), [], STAMP) == [OTHER]
+    assert merge(standing(OTHER), [], STAMP) is None
+
+
+def managed(manager, conditions):
+    return {"manager": manager, "fieldsV1": {"f:status": {"f:conditions": conditions}}}
+
+
+@pytest.mark.parametrize(
+    ("entry", "foreign"),
+    [
+        (managed("pilot-discovery", {".": {}}), True),
+        (managed("pilot-discovery", {'k:{"type":"istio.io/WaypointBound"}': {}}), True),
+        (managed("cloud", {'k:{"type":"LoadBalancerReady"}': {}}), False),
+        (managed("ztunnel-control", {".": {}}), False),
+        ({"manager": "kubectl", "fieldsV1": {"f:spec": {}}}, False),
+        (7, False),
+        ({"fieldsV1": 7}, False),
+    ],
+)
+def test_conditions_that_somebody_else_writes_are_known(entry, foreign):
+    assert standing(managed=[entry]).foreign == foreign
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{}, {"metadata": 7, "status": []}, {"status": {"conditions": {}}}, {"metadata": {"managedFields": 7}}],
+)
+def test_nonsense_is_no_status(value):
+    assert read_standing(value).conditions == ()
+    assert not concerns(value)

@@ -1,0 +1,142 @@
+"""Statuses become what they should be, and are then left alone; beside an istiod they always are."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from random import Random
+
+import trio
+
+from tests.kube.fake import FakeServer, answer, status
+from ztunnel.control.follow import ClusterWatch
+from ztunnel.control.patch import StatusWriter
+from ztunnel.control.served import SERVED
+from ztunnel.control.settings import MeshSettings
+
+RESOURCES = {served.kind: served.candidates[0] for served in SERVED}
+POLICIES, SERVICES = RESOURCES["AuthorizationPolicy"], RESOURCES["Service"]
+
+
+def wall():
+    return datetime.fromtimestamp(trio.current_time(), UTC)
+
+
+def named(name, namespace="shop", meta=None, **more):
+    return {"metadata": {"name": name, "namespace": namespace, "generation": 1, **(meta or {})}, **more}
+
+
+class Written:
+    def __init__(self, server, writer):
+        self.server, self.writer = server, writer
+
+    def conditions(self, resource, name):
+        found = self.server.objects[resource.path()]["shop", name].get("status", {}).get("conditions", [])
+        return [(one["type"], one["status"], one["reason"]) for one in found]
+
+    @property
+    def patches(self):
+        return len([one for one in self.server.requests if one.method == "PATCH"])
+
+    async def until(self, condition):
+        with trio.fail_after(600):
+            while not condition():  # noqa: ASYNC110
+                await trio.sleep(0.1)
+
+
+@asynccontextmanager
+async def writing(*objects, adopt=False):
+    server = FakeServer(*RESOURCES.values())
+    for resource, value in objects:
+        server.put(resource, value)
+    async with server.api() as api, trio.open_nursery() as nursery:
+        watch = ClusterWatch(api, MeshSettings(), lambda _: None, rng=Random(1))
+        writer = StatusWriter(api, watch.collection, MeshSettings(), wall, adopt=adopt)
+        watch.unsettled = writer.wake
+        await nursery.start(watch.run)
+        nursery.start_soon(writer.run)
+        yield Written(server, writer)
+        nursery.cancel_scope.cancel()
+
+
+GOOD = (POLICIES, named("good", spec={"rules": [{}]}))
+ISTIOD = (SERVICES, named("istiod", "istio-system", {"labels": {"app": "istiod"}}, spec={}))
+WAYPOINT = (SERVICES, named("web", meta={"labels": {"istio.io/use-waypoint": "wp"}}, spec={}))
+ACCEPTED, INVALID = ("ZtunnelAccepted", "True", "Accepted"), ("ZtunnelAccepted", "False", "Invalid")
+
+
+async def test_what_becomes_of_each_object_is_written_once(autojump_clock):
+    bad = (POLICIES, named("bad", spec={"action": "NO"}))
+    async with writing(GOOD, bad, WAYPOINT, (SERVICES, named("plain", spec={}))) as it:
+        await it.until(lambda: it.patches == 3)
+        assert it.conditions(POLICIES, "good") == [ACCEPTED]
+        assert it.conditions(POLICIES, "bad") == [INVALID]
+        assert it.conditions(SERVICES, "web") == [("istio.io/WaypointBound", "False", "WaypointIsNotReady")]
+        await trio.sleep(7200)  # listed again, too
+        assert it.patches == 3
+
+
+async def test_a_change_is_written_and_so_is_its_mending(autojump_clock):
+    async with writing(GOOD) as it:
+        await it.until(lambda: it.conditions(POLICIES, "good") == [ACCEPTED])
+        for generation, spec, expected in ((2, {"rulez": []}, INVALID), (3, {"rules": []}, ACCEPTED)):
+            old = it.server.objects[POLICIES.path()]["shop", "good"]
+            it.server.put(
+                POLICIES, {**old, "spec": spec, "metadata": {**old["metadata"], "generation": generation}}
+            )
+            await it.until(lambda expected=expected: it.conditions(POLICIES, "good") == [expected])
+
+
+async def test_beside_an_istiod_nothing_is_written_until_it_is_gone(autojump_clock):
+    async with writing(GOOD, ISTIOD) as it:
+        await trio.sleep(600)
+        assert it.patches == 0
+        it.server.remove(SERVICES, "istiod", "istio-system")
+        it.server.put(*GOOD)
+        await it.until(lambda: it.conditions(POLICIES, "good") == [ACCEPTED])
+
+
+async def test_beside_an_istiod_its_part_is_taken_over_where_that_is_wanted(autojump_clock):
+    async with writing(GOOD, ISTIOD, adopt=True) as it:
+        await it.until(lambda: it.conditions(POLICIES, "good") == [ACCEPTED])
+
+
+async def test_what_somebody_else_has_written_is_left_alone_unless_it_is_adopted(autojump_clock):
+    fields = {"f:status": {"f:conditions": {".": {}}}}
+    meta = {"managedFields": [{"manager": "pilot-discovery", "fieldsV1": fields}]}
+    foreign = (POLICIES, named("theirs", meta=meta, spec={"rules": [{}]}))
+    async with writing(foreign, GOOD) as it:
+        await it.until(lambda: it.conditions(POLICIES, "good") == [ACCEPTED])
+        await trio.sleep(60)
+        assert it.conditions(POLICIES, "theirs") == []
+    async with writing(foreign, adopt=True) as it:
+        await it.until(lambda: it.conditions(POLICIES, "theirs") == [ACCEPTED])
+
+
+async def test_a_missing_permission_is_named_and_costs_only_statuses(autojump_clock):
+    async with writing(GOOD) as it:
+        await it.until(lambda: it.patches == 1)
+        forbidden = answer(403, status(403, "Forbidden", "no"))
+        it.server.faults.append(lambda request: forbidden if request.method == "PATCH" else None)
+        it.server.put(*WAYPOINT)
+        await it.until(lambda: it.writer.trouble)
+        assert "needs RBAC: patch services/status in namespace shop" in it.writer.trouble
+        await trio.sleep(60)
+        assert it.patches < 20
+        it.server.faults.clear()
+        await it.until(lambda: it.conditions(SERVICES, "web") and not it.writer.trouble)
+        assert it.writer.written["Service", "written"] == 1
+
+
+async def test_a_version_that_is_not_the_newest_any_more_is_not_overwritten(autojump_clock):
+    async with writing(GOOD) as it:
+        await it.until(lambda: it.patches == 1)
+        conflict = answer(409, status(409, "Conflict", "modified"))
+        it.server.faults.append(lambda request: conflict if request.method == "PATCH" else None)
+        it.server.put(*WAYPOINT)
+        await it.until(lambda: it.patches == 2)
+        await trio.sleep(60)
+        assert (it.patches, it.writer.trouble) == (2, "")
+        it.server.faults.clear()
+        it.server.put(*WAYPOINT)
+        await it.until(lambda: it.conditions(SERVICES, "web"))
