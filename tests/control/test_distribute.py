@@ -95,6 +95,16 @@ async def test_a_new_namespace_a_deleted_one_and_a_changed_one_are_put_right(sto
         await until(lambda: store.map("new", SHARED) == {KEY: one.roots, "mine": "stays"})
 
 
+async def test_a_watch_that_the_api_server_has_forgotten_loses_no_namespace(store, autojump_clock):
+    async with running(store) as [one]:
+        await until(lambda: everywhere(store, one.roots))
+        for number in range(3):
+            store.end_watches(status(410, "Expired", "too old resource version"))
+            store.put_namespace(f"meanwhile-{number}")
+            store.compact()
+        await until(lambda: all(store.map(f"meanwhile-{number}", SHARED) for number in range(3)))
+
+
 async def test_new_roots_are_brought_everywhere(store, autojump_clock):
     async with running(store) as [one]:
         await until(lambda: everywhere(store, one.roots))

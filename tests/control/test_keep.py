@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from random import Random
 
 import httpx2
@@ -29,12 +30,18 @@ def clock():
     return trio.testing.MockClock(autojump_threshold=0.05)
 
 
+class Time:
+    def __init__(self):
+        self.now = NOW
+
+
 class Plane:
     """A control plane as far as its authority goes."""
 
     def __init__(self, api, number):
-        self.said = []
-        self.kept = KeptAuthority(api, (HOME, "cluster.local"), lambda: NOW, Random(number), self.observe)
+        self.said, self.time = [], Time()
+        where = HOME, "cluster.local"
+        self.kept = KeptAuthority(api, where, lambda: self.time.now, Random(number), self.observe)
 
     def observe(self):
         self.said.append([str(fault) for fault in self.kept.faults])
@@ -57,10 +64,11 @@ async def planes(store, count=1):
         nursery.cancel_scope.cancel()
 
 
-async def until(holds):
+async def until(holds, step=0.1):
+    """Each step takes the time of the clock's threshold."""
     with trio.fail_after(60):
         while not holds():  # noqa: ASYNC110 - the clock jumps
-            await trio.sleep(0.1)
+            await trio.sleep(step)
 
 
 async def test_the_first_control_plane_makes_a_root_and_the_next_has_the_same(clock):
@@ -124,6 +132,28 @@ async def test_a_plug_in_ca_that_is_wrong_at_the_start_is_not_replaced_by_a_root
         assert store.writes == []
         store.put(SECRETS, secret(found.files()))
         await until(lambda: one.current)
+
+
+async def test_a_plug_in_ca_that_becomes_valid_by_itself_is_taken_over(clock):
+    store, found = Store(), one_step()
+    store.put(SECRETS, secret(found.files()))
+    async with planes(store) as [one]:
+        one.time.now = NOW - timedelta(days=20_000)
+        await until(lambda: one.kept.faults)
+        assert "is not valid before" in one.said[-1][0]
+        one.time.now = NOW
+        await until(lambda: one.current, step=5)
+        assert not one.kept.faults
+
+
+async def test_one_that_has_expired_is_replaced_by_one_that_has_not(clock):
+    store, found, old = Store(), one_step(), one_step(end=NOW + timedelta(days=1))
+    store.put(SECRETS, secret(old.files()))
+    async with planes(store) as [one]:
+        await until(lambda: one.current)
+        one.time.now = NOW + timedelta(days=2)
+        store.put(SECRETS, secret(found.files()))
+        await until(lambda: one.signs() == found.root.pem)
 
 
 async def test_a_plug_in_ca_that_is_deleted_signs_on_and_that_is_said(clock):

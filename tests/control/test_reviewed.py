@@ -68,11 +68,11 @@ def test_good_tokens_of_one_address_cost_it_nothing(reviewed):
 
 
 def test_all_questions_together_are_bounded(reviewed):
-    for number in range(200):
+    for number in range(1000):
         reviewed.admit(ip_address(number), 100.0)
     with pytest.raises(Refused, match="too many tokens are to be checked"):
-        reviewed.admit(ip_address(999), 100.0)
-    reviewed.admit(ip_address(999), 100.1)
+        reviewed.admit(ip_address(9999), 100.0)
+    reviewed.admit(ip_address(9999), 100.1)
 
 
 def test_what_is_remembered_is_bounded_and_drops_the_oldest(reviewed):

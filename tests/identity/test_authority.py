@@ -104,6 +104,12 @@ def test_several_roots_are_trusted_while_one_signs() -> None:
     assert parse_certificates(node.roots_pem) == [other.certificate, found.root.certificate]
 
 
+def test_a_root_beside_it_may_have_expired() -> None:
+    found, old = one_step(), Authority.root("old", end=NOW - DAY)
+    _, node = taken(read(found.files(root_cert=old.pem + found.root.pem)))
+    assert len(parse_certificates(node.roots_pem)) == 2
+
+
 @pytest.mark.parametrize(
     "make", [lambda: rsa.generate_private_key(65537, 2048), lambda: ec.generate_private_key(ec.SECP384R1())]
 )

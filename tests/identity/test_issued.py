@@ -42,6 +42,15 @@ def test_intermediates_stay_in_the_chain_and_roots_may_be_several(root: Authorit
     assert len(x509.load_pem_x509_certificates(taken.roots_pem.encode())) == 2
 
 
+def test_roots_that_come_as_texts_of_their_own_are_all_trusted(root: Authority) -> None:
+    other, child = Authority.root("other"), root.child()
+    issued = accept([signed(child), child.pem, root.pem, other.pem], ALICE, REQUEST, NOW)
+    assert issued.chain_pem.count("BEGIN CERTIFICATE") == 2
+    assert issued.roots_pem == root.pem + other.pem
+    issued = accept([signed(child), child.pem, root.pem, root.pem], ALICE, REQUEST, NOW)
+    assert issued.roots_pem == root.pem
+
+
 def test_the_key_is_not_shown(root: Authority) -> None:
     assert "PRIVATE" not in repr(accept([signed(root), root.pem], ALICE, REQUEST, NOW))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,22 @@ async def test_a_bad_set_is_refused_and_said_once_and_the_old_signs_on(home, wat
     put(home, found.files())
     await one.settle()
     assert one.said[2:] == [()]
+    assert watch.faults == ()
+
+
+async def test_a_set_that_becomes_valid_by_itself_is_taken_over(home, watched, nursery):
+    found, one = one_step(), watched()
+    put(home, found.files())
+    watch = await started(nursery, one)
+    early = one_step()
+    put(home, early.files())
+    watch._now = lambda: NOW - timedelta(days=20_000)
+    await one.settle()
+    assert "is not valid before" in one.said[1][0]
+    watch._now = lambda: NOW
+    for _ in range(31):
+        await watch.poll()
+    assert roots(watch) == early.root.pem
     assert watch.faults == ()
 
 

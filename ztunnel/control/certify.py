@@ -32,7 +32,7 @@ _MOST_SECONDS: Final = 90 * 86_400.0  # istiod: MAX_WORKLOAD_CERT_TTL
 _LEAST_SECONDS: Final = 1.0
 _MOST_BYTES: Final = 64 * 1024
 """Of a request; ours has 700. Beyond, it is not even taken apart."""
-_RATE: Final = Rate(1000, 20, 1000)
+RATE: Final = Rate(1000, 20, 1000)
 """Certificates for one caller: a node that starts asks for those of all its pods."""
 _CALLERS: Final = 10_000
 _SIGNERS: Final = 2
@@ -77,10 +77,11 @@ class CertificateService:
         self._issuance = issuance
         self._now = now
         self._buckets: Recent[tuple[str, str, str], Bucket] = Recent(
-            _CALLERS, lambda: Bucket(_RATE, trio.current_time())
+            _CALLERS, lambda: Bucket(self.rate, trio.current_time())
         )
         self._signers = trio.CapacityLimiter(_SIGNERS)
         self.validity = Validity()
+        self.rate = RATE
 
     async def create_certificate(self, call: Call) -> None:
         """Handle one call. Raises RpcError for every refusal."""
@@ -106,7 +107,8 @@ class CertificateService:
         bucket = self._buckets.of((caller.account, caller.pod_uid, caller.node))
         if bucket.level(trio.current_time()) < 1:
             raise Refused(
-                Reason.TOO_MANY, f"{caller} asks for more than {_RATE.per_second:.0f} certificates a second"
+                Reason.TOO_MANY,
+                f"{caller} asks for more than {self.rate.per_second:.0f} certificates a second",
             )
         bucket.take(1, trio.current_time())
 

@@ -26,6 +26,8 @@ from ztunnel.kube.resource import SECRETS
 from ztunnel.kube.watch import Watcher
 
 _AGAIN_SECONDS: Final = 2.0
+_FAULTY_SECONDS: Final = 30.0
+"""After that a Secret that was refused is read again: a certificate becomes valid by itself."""
 
 
 class KeptAuthority:
@@ -65,7 +67,8 @@ class KeptAuthority:
             while True:
                 self._stirred = trio.Event()
                 again = await self._look()
-                with trio.move_on_after(_AGAIN_SECONDS if again else float("inf")):
+                faulty = _FAULTY_SECONDS if self.faults else float("inf")
+                with trio.move_on_after(_AGAIN_SECONDS if again else faulty):
                     await self._stirred.wait()
 
     def _watcher(self, name: str, rng: Rng) -> Watcher:

@@ -22,7 +22,7 @@ _SOURCES: Final = 4096
 
 _FAILURES: Final = Rate(20, 2, 20)
 """Of one address."""
-_QUESTIONS: Final = Rate(200, 50, 200)
+_QUESTIONS: Final = Rate(1000, 200, 1000)
 """Of all together."""
 
 

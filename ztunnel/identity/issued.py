@@ -38,7 +38,9 @@ def accept(untrusted: Sequence[str], identity: SpiffeId, request: Request, now: 
     """Take an answer of the form that Istio's certificate service gives.
 
     Args:
-        untrusted: PEM texts: the leaf, intermediates, and last the roots, one or several in one text.
+        untrusted: PEM texts: the leaf, intermediates, and last the roots, one or several in one text. istiod
+            gives each of several roots as a text of its own: what is self-signed before the last text is a
+            root as well (istio/istio#47427).
         request: what the answer answers; its key must be the leaf's.
 
     Raises:
@@ -50,10 +52,11 @@ def accept(untrusted: Sequence[str], identity: SpiffeId, request: Request, now: 
         raise PeerError(
             f"the CA answered with {len(untrusted)} texts; a leaf, intermediates and roots are 2 to 10"
         )
-    chain = [certificate for pem in untrusted[:-1] for certificate in parse_certificates(pem)]
-    roots_pem = _render(parse_certificates(untrusted[-1]))
+    leaf, *others = (certificate for pem in untrusted[:-1] for certificate in parse_certificates(pem))
+    further = [one for one in others if _is_root(one)]
+    chain = [leaf, *(one for one in others if one not in further)]
+    roots_pem = _render(list(dict.fromkeys([*further, *parse_certificates(untrusted[-1])])))
     bundles = TrustBundles({identity.trust_domain: roots_pem})
-    leaf = chain[0]
     if not _same_key(leaf, request):
         raise PeerError(f"the CA answered with a certificate for another key than the one of {identity}")
     chain_der = [certificate.public_bytes(serialization.Encoding.DER) for certificate in chain]
@@ -69,6 +72,10 @@ def accept(untrusted: Sequence[str], identity: SpiffeId, request: Request, now: 
         not_before=leaf.not_valid_before_utc,
         not_after=leaf.not_valid_after_utc,
     )
+
+
+def _is_root(certificate: x509.Certificate) -> bool:
+    return certificate.subject == certificate.issuer and bool(len(certificate.subject))
 
 
 def _render(certificates: Sequence[x509.Certificate]) -> str:

@@ -19,6 +19,8 @@ from ztunnel.identity.sign import Stamp, load_authority, open_authority, stamp_a
 from ztunnel.identity.standing import StandingAuthority
 
 POLL_SECONDS: Final = 1.0
+_AGAIN_POLLS: Final = 30
+"""After so many a set that was refused is read again: a certificate becomes valid by itself."""
 
 
 class AuthorityWatch:
@@ -46,6 +48,7 @@ class AuthorityWatch:
         self._open = open_authority if make else load_authority
         self._seen: Mapping[str, Stamp] = {}
         self._taken: Mapping[str, Stamp] = {}
+        self._polls = 0
         self.authority = StandingAuthority()
         self.faults: tuple[Fault, ...] = ()
 
@@ -70,9 +73,11 @@ class AuthorityWatch:
         """Look once, and take over what has changed and looked the same the time before."""
         stamps, before = await trio.to_thread.run_sync(stamp_authority, self._folder), self._seen
         self._seen = stamps
-        if stamps == self._taken or stamps != before:
+        self._polls += 1
+        again = bool(self.faults) and self._polls >= _AGAIN_POLLS
+        if stamps != before or (stamps == self._taken and not again):
             return
-        self._taken = stamps
+        self._taken, self._polls = stamps, 0
         load = partial(load_authority, self._folder, self._now(), self._trust_domain)
         try:
             found: Authority | None = await trio.to_thread.run_sync(load)
