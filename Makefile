@@ -19,10 +19,10 @@ BPF_SOURCES = $(shell find bpf -name '*.[ch]')
 
 export PYTHON COMPILE
 
-.PHONY: help demo test test-long bench bench-ports lint clean install lock
+.PHONY: help demo test test-kube test-long bench bench-ports lint clean install lock
 
 help:
-	@echo "make demo | test | test-long | bench | bench-ports | lint | clean"
+	@echo "make demo | test | test-kube | test-long | bench | bench-ports | lint | clean"
 
 demo:
 	@.ci/as-root demo
@@ -36,6 +36,13 @@ test:
 	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
 	@.ci/install dev
 	@$(DEV)/python -m tests.leftovers $(DEV)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST)
+
+# On a cluster: that of KUBECONFIG, whose nodes have the image ZTUNNEL_IMAGE=repository:tag; else on the one that
+# ../shared/kube brings up, with an image of this checkout.
+test-kube:
+	@.ci/as-root test-kube
+	@.ci/install dev $(KERNEL_PACKAGES)
+	@$(DEV)/python -m tests.leftovers $(DEV)/python -m pytest -p no:randomly -x -s tests/cluster $(PYTEST)
 
 # Each pattern of a hostile peer for LONG_SECONDS, held to the stricter limits: some forty minutes, on a machine of its own.
 test-long:

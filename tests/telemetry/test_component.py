@@ -20,12 +20,14 @@ def test_the_build_is_told():
 def test_messages_of_the_control_plane_are_counted_by_type():
     figures = Figures()
     xds = XdsFigures(figures)
-    assert shown(figures) == {}
+    assert shown(figures) == {"ztunnel_control_plane_connected": {(): 0}}
     xds.received("type.googleapis.com/istio.workload.Address", 100)
+    assert shown(figures)["ztunnel_control_plane_connected"] == {(): 1}
     xds.received("type.googleapis.com/istio.workload.Address", 20)
     xds.terminated("Reconnect")
     url = ("type.googleapis.com/istio.workload.Address",)
     assert shown(figures) == {
+        "ztunnel_control_plane_connected": {(): 0},
         "istio_xds_connection_terminations_total": {("Reconnect",): 1},
         "istio_xds_message_total": {url: 2},
         "istio_xds_message_bytes_total": {url: 120},

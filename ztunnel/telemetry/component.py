@@ -17,6 +17,12 @@ class XdsFigures:
     """What came over the connection to the control plane."""
 
     def __init__(self, figures: Figures) -> None:
+        self._connected = False
+        figures.gauge(
+            "ztunnel_control_plane_connected",
+            "1 while the control plane answers, 0 while the world stays as it was",
+            lambda: int(self._connected),
+        )
         self._terminations = figures.tally(
             "istio_xds_connection_terminations_total",
             "The total number of completed connections to xds server",
@@ -31,11 +37,13 @@ class XdsFigures:
 
     def received(self, type_url: str, size_bytes: int) -> None:
         """A response of the control plane with resources of this type."""
+        self._connected = True
         self._messages.add(type_url)
         self._octets.add(type_url, by=size_bytes)
 
     def terminated(self, reason: str) -> None:
         """The connection has ended; `reason` is one of ConnectionError, Error, Reconnect, Complete."""
+        self._connected = False
         self._terminations.add(reason)
 
 

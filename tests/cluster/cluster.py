@@ -1,0 +1,175 @@
+"""A cluster by its KUBECONFIG, spoken to with kubectl; or the one that ../shared/kube brings up."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+KIT = ROOT.parent / "shared" / "kube" / "kube"
+KIT_CONFIG = Path(os.environ.get("MESHKUBE_STATE", "/var/lib/meshkube"), "kubeconfig")
+CHART = ROOT / "deploy" / "charts" / "ztunnel"
+T = TypeVar("T")
+Object = dict[str, Any]
+
+
+class ClusterError(Exception):
+    """A command failed; what it said."""
+
+
+def run(*words: object, stdin: str | None = None, timeout: float = 60, check: bool = True) -> str:
+    """What a command printed. Raises ClusterError."""
+    argv = [str(word) for word in words]
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=timeout)
+    if check and done.returncode:
+        raise ClusterError(
+            f"{' '.join(argv)[:200]}: exit {done.returncode}\n{(done.stdout + done.stderr)[-3000:]}"
+        )
+    return done.stdout if check else done.stdout + done.stderr
+
+
+def wait_until(what: str, look: Callable[[], T | None], seconds: float = 60, pause: float = 0.1) -> T:
+    """The first answer of `look` that is something. Raises ClusterError after so long."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise ClusterError(f"not within {seconds:.0f} s: {what}")
+        time.sleep(pause)
+
+
+@dataclass
+class Cluster:
+    """
+    Attributes:
+        image: repository and tag, which the nodes have; the loader's repository ends with -loader.
+        kit: whether it is the one of ../shared/kube, where images are built and nodes can be entered.
+    """
+
+    config: Path
+    kubectl: list[str]
+    helm: list[str]
+    image: tuple[str, str]
+    kit: bool
+    took: dict[str, float] = field(default_factory=dict)
+
+    def call(self, *words: object, stdin: str | None = None, timeout: float = 60, check: bool = True) -> str:
+        """kubectl."""
+        return run(
+            *self.kubectl, "--kubeconfig", self.config, *words, stdin=stdin, timeout=timeout, check=check
+        )
+
+    def call_helm(self, *words: object, timeout: float = 180) -> str:
+        return run(*self.helm, "--kubeconfig", self.config, *words, timeout=timeout)
+
+    def popen(self, *words: object) -> subprocess.Popen[str]:
+        """kubectl, with pipes."""
+        argv = [*self.kubectl, "--kubeconfig", str(self.config), *map(str, words)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+    def get(self, kind: str, name: str = "", namespace: str = "", selector: str = "") -> Object:
+        """One object, or a list."""
+        words = [kind, *([name] if name else []), "-o", "json"]
+        words += ["-n", namespace] if namespace else []
+        words += ["-l", selector] if selector else []
+        found: Object = json.loads(self.call("get", *words))
+        return found
+
+    def apply(self, *objects: Object) -> None:
+        self.call("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
+
+    def nodes(self) -> list[str]:
+        """Those that pods run on, by name."""
+        return sorted(each["metadata"]["name"] for each in self.get("nodes")["items"])
+
+    def pods(self, namespace: str, selector: str = "") -> list[Object]:
+        found: list[Object] = self.get("pods", namespace=namespace, selector=selector)["items"]
+        return found
+
+    def proxy_on(self, node: str) -> str:
+        """The name of the node proxy's pod there that is ready, newest first."""
+        found = [
+            each
+            for each in self.pods("ztunnel-system", "app.kubernetes.io/component=node")
+            if each["spec"].get("nodeName") == node and is_ready(each)
+        ]
+        found.sort(key=lambda each: str(each["metadata"]["creationTimestamp"]))
+        return str(found[-1]["metadata"]["name"])
+
+    def on_node(self, node: str, *words: object) -> str:
+        """What a command on a node of ../shared/kube printed."""
+        assert self.kit
+        return run(KIT, "exec-node", node, *words)
+
+    def scrape(self, pod: str, port: int, path: str = "/metrics", namespace: str = "ztunnel-system") -> str:
+        """A page of a pod of ours, through the API server."""
+        return self.call("get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{path}")
+
+
+def is_ready(pod: Object) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def families(pod: Object) -> list[str]:
+    """Its addresses."""
+    return [each["ip"] for each in pod["status"].get("podIPs", [])]
+
+
+def open_cluster() -> Iterator[Cluster]:
+    """That of KUBECONFIG; else that of ../shared/kube, which is taken down again where it was not up."""
+    image = os.environ.get("ZTUNNEL_IMAGE", "")
+    repository, _, tag = image.rpartition(":")
+    given = os.environ.get("KUBECONFIG", "")
+    if given and Path(given) != KIT_CONFIG:
+        if not image:
+            raise ClusterError("ZTUNNEL_IMAGE=repository:tag: which image do the nodes of KUBECONFIG have?")
+        tools = [shutil.which(name) for name in ("kubectl", "helm")]
+        kubectl, helm = (
+            [tool] if tool else [str(KIT), name]
+            for tool, name in zip(tools, ("kubectl", "helm"), strict=True)
+        )
+        yield Cluster(Path(given), kubectl, helm, (repository, tag), False)
+        return
+    if not KIT.exists():
+        raise ClusterError("NO CLUSTER: neither KUBECONFIG nor ../shared/kube is here")
+    was_up = KIT_CONFIG.exists()
+    began = time.monotonic()
+    run(KIT, "up", *([] if was_up else ["--dual-stack"]), timeout=300)
+    made = Cluster(KIT_CONFIG, [str(KIT), "kubectl"], [str(KIT), "helm"], (repository, tag), True)
+    made.took["cluster"] = time.monotonic() - began
+    try:
+        if not image:
+            made.image = ("localhost/ztunnel-test/ztunnel", "test")
+            began = time.monotonic()
+            provision(made.image, True, "images")
+            made.took["images"] = time.monotonic() - began
+        yield made
+    finally:
+        if not was_up:
+            run(KIT, "down", timeout=120)
+
+
+def provision(cluster_image: tuple[str, str], kit: bool, *words: str, config: Path | None = None) -> str:
+    """`deploy/provision`, as whoever sets up a machine calls it."""
+    env = {**os.environ, "IMAGE": ":".join(cluster_image), "CLUSTER": "kube" if kit else "other"}
+    env.setdefault("PIP_CERT", "/etc/ssl/certs/ca-certificates.crt")
+    if config:
+        env["KUBECONFIG"] = str(config)
+    argv = [str(ROOT / "deploy/provision"), *words]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=1500, env=env)
+    if done.returncode:
+        raise ClusterError(f"deploy/provision {' '.join(words)}: {(done.stdout + done.stderr)[-4000:]}")
+    return done.stdout

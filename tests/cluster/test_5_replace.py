@@ -1,0 +1,82 @@
+"""Claim 5: node proxies and control planes are replaced under load, and killed."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.cluster.apps import HOLD, LOAD, PORT, Apps
+from tests.cluster.cluster import Cluster, wait_until
+from tests.cluster.conftest import SYSTEM, Mesh
+
+pytestmark = pytest.mark.timeout(400)
+
+EVERY_SECONDS = 0.02
+
+# The container sees the node's processes: its own is known by its cgroup.
+KILL = """
+import os, signal
+mine = open("/proc/self/cgroup").read()
+for name in os.listdir("/proc"):
+    if name.isdigit() and int(name) != os.getpid():
+        try:
+            command = open(f"/proc/{name}/cmdline").read().split(chr(0))
+            if open(f"/proc/{name}/cgroup").read() == mine and "node" in command:
+                os.kill(int(name), signal.SIGKILL)
+        except OSError:
+            continue
+"""
+
+
+@pytest.fixture
+def talking(apps: Apps, nodes: tuple[str, str]) -> Apps:
+    """Pod a calls b on the other node and c on its own."""
+    apps.label("ambient")
+    apps.start(apps.server("a", nodes[0]), apps.server("b", nodes[1]), apps.server("c", nodes[0]))
+    for name in ("b", "c"):
+        wait_until(f"{name} answers", lambda name=name: "pod" in apps.call("a", apps.addresses(name)[0]), 20)
+    return apps
+
+
+def replace(mesh: Mesh, what: str) -> None:
+    """Every pod of it, as an upgrade does."""
+    change = f'{{"spec":{{"template":{{"metadata":{{"annotations":{{"again":"{time.time()}"}}}}}}}}}}'
+    mesh.cluster.call("-n", SYSTEM, "patch", what, "-p", change)
+    mesh.wait()
+
+
+@pytest.mark.parametrize("what", ["daemonset/ztunnel", "deployment/ztunnel-control"])
+def test_a_rolling_update_under_load_fails_no_request(mesh: Mesh, talking: Apps, what: str) -> None:
+    across, beside = talking.addresses("b")[0], talking.addresses("c")[0]
+    with (
+        talking.running("a", LOAD, across, PORT, EVERY_SECONDS) as to_other_node,
+        talking.running("a", LOAD, beside, PORT, EVERY_SECONDS) as on_the_node,
+        talking.running("a", HOLD, beside, PORT) as direct,
+    ):
+        replace(mesh, what)
+        said = {"across": to_other_node.end(), "beside": on_the_node.end()}
+        assert direct.end()["sent"] > 50
+    print(said)
+    assert {way: each["failed"] for way, each in said.items()} == {"across": 0, "beside": 0}, said
+    assert min(each["seen"] for each in said.values()) > 100
+
+
+def test_killed_proxies_enforce_and_come_back(
+    mesh: Mesh, cluster: Cluster, talking: Apps, nodes: tuple[str, str]
+) -> None:
+    across, beside = talking.addresses("b")[0], talking.addresses("c")[0]
+    proxy = cluster.proxy_on(nodes[0])
+    with talking.running("a", HOLD, beside, PORT) as direct:
+        cluster.call("-n", SYSTEM, "exec", proxy, "--", "python3", "-c", KILL, check=False)
+        refused = wait_until("a call while it is away", lambda: "error" in talking.call("a", across), 20, 0)
+        assert refused
+        wait_until("it is back", lambda: "pod" in talking.call("a", across), 60)
+        assert direct.end()["sent"] > 20
+    [status] = [
+        one
+        for each in mesh.pods("node")
+        if each["metadata"]["name"] == proxy
+        for one in each["status"]["containerStatuses"]
+    ]
+    assert status["restartCount"] == 1

@@ -1,0 +1,100 @@
+"""Scraping: a real Prometheus finds all that is ours, and answers what Istio's dashboards ask."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.apps import LOAD, PORT, Apps, namespace
+from tests.cluster.cluster import Cluster, wait_until
+from tests.cluster.conftest import Mesh
+from tests.cluster.prometheus import Prometheus, program, running
+from tests.deploy.promql import ALERTS, expressions, missing
+
+pytestmark = pytest.mark.timeout(300)
+
+SECONDS = 40
+
+
+def test_the_rules_are_valid_for_prometheus() -> None:
+    done = subprocess.run([program("promtool"), "check", "rules", ALERTS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prometheus_answers_what_istios_dashboards_ask(
+    mesh: Mesh, cluster: Cluster, apps: Apps, nodes: tuple[str, str], tmp_path: Path
+) -> None:
+    apps.label("ambient")
+    apps.start(apps.server("a", nodes[0]), apps.server("b", nodes[1]), apps.service("web", "b"))
+    address = apps.addresses("b")[0]
+    where = f'destination_workload_namespace="{apps.namespace}"'
+    with (
+        running(cluster, tmp_path) as prometheus,
+        namespace(cluster, f"{apps.namespace}-out") as outside,
+        apps.running("a", LOAD, apps.service_addresses("web")[0], 80, 0.1) as through_service,
+    ):
+        outside.start(outside.server("x", nodes[0]))
+        with outside.running("x", LOAD, address, PORT, 0.3) as plain:
+            pods = {each["metadata"]["name"] for each in (*mesh.pods("node"), *mesh.pods("control"))}
+            wait_until("every pod of ours is scraped", lambda: healthy(prometheus) == pods, SECONDS, 0.5)
+            opened = f"istio_tcp_connections_opened_total{{{where}}}"
+            wait_until(
+                "plaintext was counted", lambda: share(prometheus, where) not in (None, 1.0), SECONDS, 0.5
+            )
+
+            # Which workloads talk (Kiali's and Istio's mesh dashboard).
+            edges = prometheus.query(
+                f"sum by (source_workload, destination_workload, destination_service_name, reporter) "
+                f"(rate({opened}[30s]))"
+            )
+            assert {
+                (labels["source_workload"], labels["destination_workload"], labels["reporter"])
+                for labels, value in edges
+                if value > 0
+            } >= {("a", "b", "source"), ("a", "b", "destination")}
+            assert any(labels["destination_service_name"] == "web" for labels, _ in edges)
+
+            # Bytes by who sent them.
+            principal = f"spiffe://cluster.local/ns/{apps.namespace}/sa/default"
+            received = prometheus.query(
+                f"sum by (source_principal) (rate(istio_tcp_received_bytes_total{{{where}, "
+                f'reporter="destination"}}[30s]))'
+            )
+            assert {labels["source_principal"]: value for labels, value in received}[principal] > 0
+
+            # The share of mutual TLS.
+            mutual = share(prometheus, where)
+            assert mutual is not None
+            assert 0.3 < mutual < 1
+            plain.end()
+        through_service.end()
+
+        # All that dashboards and alerts ask for is there, and no alert of ours is wrong about a healthy mesh.
+        scrapes = [cluster.scrape(each["metadata"]["name"], 15020) for each in mesh.pods("node")]
+        scrapes += [cluster.scrape(each["metadata"]["name"], 15014) for each in mesh.pods("control")]
+        assert missing(scrapes) == []
+        for where_asked, expression in expressions():
+            plain_expression = expression.replace("$__rate_interval", "30s").replace("$instance", ".*")
+            prometheus.query(plain_expression)
+            assert where_asked
+        firing = [
+            each["labels"]["alertname"]
+            for each in prometheus.ask("alerts")["alerts"]
+            if each["state"] == "firing"
+        ]
+        assert firing == []
+
+
+def healthy(prometheus: Prometheus) -> set[str]:
+    return {each["labels"]["instance"] for each in prometheus.targets() if each["health"] == "up"}
+
+
+def share(prometheus: Prometheus, where: str) -> float | None:
+    """Of connections by mutual TLS among all, as Istio's dashboards ask."""
+    opened = f'istio_tcp_connections_opened_total{{{where}, reporter="destination"%s}}[30s]'
+    mutual = opened % ', connection_security_policy="mutual_tls"'
+    every = opened % ""
+    found = prometheus.query(f"sum(rate({mutual})) / sum(rate({every}))")
+    return found[0][1] if found else None
