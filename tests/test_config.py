@@ -177,7 +177,12 @@ def test_flags_may_be_values_as_a_command_line_library_gives_them():
 
 
 def test_every_setting_has_a_variable_of_its_own():
-    variables = [name for one in fields(Settings) for name in one.metadata["source"].variables]
+    variables = [
+        name
+        for one in fields(Settings)
+        if "source" in one.metadata
+        for name in one.metadata["source"].variables
+    ]
     assert len(variables) == len(set(variables))
     assert all(name.isupper() for name in variables)
 

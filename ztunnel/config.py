@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ztunnel import values
+from ztunnel.environment import read_headers, read_metadata
 from ztunnel.errors import ConfigError, Fault
 from ztunnel.mesh_file import Given, MeshFile
 from ztunnel.model.address import Endpoint
@@ -24,6 +25,12 @@ from ztunnel.model.workload import SameNode
 from ztunnel.values import Parse
 
 _ISTIOD = "https://istiod.istio-system.svc:15012"
+_SERVED_AS = (
+    "ztunnel-control.ztunnel-system.svc",
+    "ztunnel-control.ztunnel-system.svc.cluster.local",
+    "ztunnel-control.ztunnel-system",
+    "localhost",
+)
 
 _WINDOW = values.bytes_from(65535, 2**31 - 1)
 _CLIENTS = values.one_of("kubelet", "node", "all")
@@ -83,6 +90,15 @@ class Settings:
             and when it is gone; Istio's ztunnel: 10 s, 20 s.
         half_closed_seconds: of silence until an application that has closed is asked whether it is there; its
             kernel forgets it after 60 s (`net.ipv4.tcp_fin_timeout`).
+        xds_root_ca, ca_root_ca: a path, `SYSTEM`, or PEM certificates.
+        xds_alternative, ca_alternative: another name that the control plane's certificate may be for.
+        instance_ip, pod_name, pod_namespace, proxy_metadata: what a control plane is told about us.
+        xds_headers, ca_headers: metadata of each call; not shown by `repr`, as they may be secret.
+        grpc_address, monitoring_address: of a control plane, for node proxies and for metrics.
+        token_file: of a control plane over a folder: who may call (`control/token.py`).
+        trusted_accounts: `namespace/name`: service accounts of node proxies, which may have certificates
+            for the pods on their node; a token file's nodes are of the first.
+        serving_names: DNS names and addresses of a control plane's certificate.
     """
 
     node: str = _setting("NODE_NAME", values.text, "")
@@ -96,8 +112,10 @@ class Settings:
     root_namespace: str = _setting("ZTUNNEL_ROOT_NAMESPACE", values.name, "istio-system", "rootNamespace")
     xds_address: str = _setting("XDS_ADDRESS", values.address, "", "defaultConfig.discoveryAddress")
     xds_root_ca: str = _setting("XDS_ROOT_CA", values.text, "./var/run/secrets/istio/root-cert.pem")
+    xds_alternative: str = _setting("ALT_XDS_HOSTNAME", values.host, "")
     ca_address: str = _setting("CA_ADDRESS", values.address, "")
     ca_root_ca: str = _setting("CA_ROOT_CA", values.text, "./var/run/secrets/istio/root-cert.pem")
+    ca_alternative: str = _setting("ALT_CA_HOSTNAME", values.host, "")
     auth_token: str = _setting("AUTH_TOKEN", values.text, "./var/run/secrets/tokens/istio-token", shown=False)
     secret_ttl_seconds: float = _setting("SECRET_TTL", values.positive_duration, 86400.0)
     pool_max_streams: int = _setting("POOL_MAX_STREAMS_PER_CONNECTION", values.number(1, 1000), 100)
@@ -134,6 +152,17 @@ class Settings:
     readiness_address: Endpoint = _setting(
         "ZTUNNEL_READINESS_ADDRESS", values.listen, Endpoint(IPv6Address("::"), 15021)
     )
+    grpc_address: Endpoint = _setting(
+        "ZTUNNEL_GRPC_ADDRESS", values.listen, Endpoint(IPv6Address("::"), 15012)
+    )
+    monitoring_address: Endpoint = _setting(
+        "ZTUNNEL_MONITORING_ADDRESS", values.listen, Endpoint(IPv6Address("::"), 15014)
+    )
+    token_file: Path | None = _setting("ZTUNNEL_TOKEN_FILE", values.maybe_path, None)
+    trusted_accounts: tuple[str, ...] = _setting(
+        "CA_TRUSTED_NODE_ACCOUNTS", values.accounts, ("ztunnel-system/ztunnel", "istio-system/ztunnel")
+    )
+    serving_names: tuple[str, ...] = _setting("ZTUNNEL_SERVING_NAMES", values.hosts, _SERVED_AS)
     metrics_series_limit: int = _setting("ZTUNNEL_METRICS_SERIES_LIMIT", values.number(100, 10**6), 20_000)
     buffer_limit_bytes: int = _setting("ZTUNNEL_BUFFER_LIMIT", values.bytes_from(1 << 20, 1 << 40), 64 << 20)
     connect: Connect = _setting("ZTUNNEL_CONNECT", values.member(Connect), Connect.DEFERRED)
@@ -141,6 +170,12 @@ class Settings:
     ping_interval_seconds: float = _setting("ZTUNNEL_PING_INTERVAL", values.positive_duration, 10.0)
     ping_timeout_seconds: float = _setting("ZTUNNEL_PING_TIMEOUT", values.positive_duration, 20.0)
     half_closed_seconds: float = _setting("ZTUNNEL_HALF_CLOSED_TIMEOUT", values.keepalive_duration, 65.0)
+    instance_ip: str = _setting("INSTANCE_IP", values.text, "1.1.1.1")
+    pod_name: str = _setting("POD_NAME", values.text, "")
+    pod_namespace: str = _setting("POD_NAMESPACE", values.text, "ztunnel-system")
+    proxy_metadata: tuple[tuple[str, Any], ...] = field(default=())
+    xds_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    ca_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 class _Inputs(NamedTuple):
@@ -173,6 +208,8 @@ def read_settings(
         Fault("command line", 0, _flag_name(name), "no such setting") for name in flags if name not in known
     )
     for one in fields(Settings):
+        if "source" not in one.metadata:
+            continue
         source: _Source = one.metadata["source"]
         given = next(_given(one.name, source, inputs), None)
         if given is None:
@@ -182,6 +219,9 @@ def read_settings(
         except ValueError as error:
             faults.append(Fault(given.file, given.line, given.name, f"{given.value[:200]!r} is not {error}"))
     faults.extend(_derive(found, environment))
+    found["xds_headers"] = read_headers(environment, "XDS_HEADER_", faults)
+    found["ca_headers"] = read_headers(environment, "CA_HEADER_", faults)
+    found["proxy_metadata"] = read_metadata(environment, _proxy_metadata(inputs.mesh), faults)
     if faults:
         raise ConfigError(*faults)
     return Settings(**found)
@@ -199,6 +239,12 @@ def _given(name: str, source: _Source, inputs: _Inputs) -> Iterator[Given]:
     for key in (source.mesh, *(f"defaultConfig.proxyMetadata.{variable}" for variable in source.variables)):
         if key in inputs.mesh.values:
             yield inputs.mesh.values[key]
+
+
+def _proxy_metadata(mesh: MeshFile) -> dict[str, str]:
+    prefix = "defaultConfig.proxyMetadata."
+    given = mesh.values.items()
+    return {key.removeprefix(prefix): one.value for key, one in given if key.startswith(prefix)}
 
 
 def _derive(found: dict[str, Any], environment: Mapping[str, str]) -> Iterator[Fault]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ztunnel.errors import PeerError
-from ztunnel.model.address import Endpoint, parse_endpoint
+from ztunnel.model.address import Endpoint, parse_endpoint, parse_ip
 
 Parse = Callable[[str], object]
 _Word = TypeVar("_Word", bound=StrEnum)
@@ -21,6 +21,7 @@ _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?
 _SIZE = re.compile(r"(\d+)(Ki|Mi|Gi|)")
 _URL = re.compile(r"https?://([a-zA-Z0-9._-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
 _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?")
+_ACCOUNT = re.compile(r"[a-z0-9.-]+/[a-z0-9.-]+")
 _LEVEL = re.compile(r"([\w:.*-]+[=:])?(trace|debug|info|warn|error|off)", re.ASCII)
 
 
@@ -37,6 +38,29 @@ def name(raw: str) -> str:
 def names(raw: str) -> tuple[str, ...]:
     """With commas between them."""
     return tuple(name(part.strip()) for part in raw.split(",") if part.strip())
+
+
+def host(raw: str) -> str:
+    """A DNS name or an address, or nothing for none."""
+    if raw and not _DNS_NAME.fullmatch(raw):
+        try:
+            parse_ip(raw)
+        except PeerError as error:
+            raise ValueError("a DNS name or an address") from error
+    return raw
+
+
+def hosts(raw: str) -> tuple[str, ...]:
+    """With commas between them."""
+    return tuple(host(part.strip()) for part in raw.split(",") if part.strip())
+
+
+def accounts(raw: str) -> tuple[str, ...]:
+    """`namespace/name`, with commas between them; at least one."""
+    found = tuple(part.strip() for part in raw.split(",") if part.strip())
+    if not found or not all(_ACCOUNT.fullmatch(one) for one in found):
+        raise ValueError("<namespace>/<service account>, with commas")
+    return found
 
 
 def flag(raw: str) -> bool:

@@ -225,11 +225,11 @@ REFUSED = {
         "not a signing request",
         "bad_request",
     ),
-    "a signing request of a megabyte": (
-        IstioCertificateRequest(csr="x" * (1 << 20)),
+    "a signing request of a hundred kilobytes": (
+        IstioCertificateRequest(csr="x" * 100_000),
         PROXY_TOKEN,
         STATUS.INVALID_ARGUMENT,
-        "a request of 104",
+        "a request of 1000",
         "bad_request",
     ),
     "bytes that are no message": (

@@ -87,6 +87,26 @@ async def test_a_handler_ends_when_its_client_gives_up(serve: Serve) -> None:
         await ended.wait()
 
 
+async def test_tasks_of_a_handler_that_end_with_the_call_are_no_bug(serve: Serve) -> None:
+    begun, ended = trio.Event(), trio.Event()
+
+    async def several(call: ServerCall) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                begun.set()
+                await call.receive()
+        finally:
+            ended.set()
+
+    async with serve({"/t/Several": several}) as running, running.channel() as channel:
+        async with channel.stream("/t/Several"):
+            await begun.wait()
+        await ended.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not running.bugs
+
+
 async def test_a_client_that_does_not_take_its_messages_stops_the_handler(serve: Serve) -> None:
     sent, given_up = 0, trio.Event()
 
@@ -118,5 +138,5 @@ async def test_a_message_that_is_too_large_is_the_status(serve: Serve) -> None:
 
     async with serve({"/t/Take": take}) as running, running.channel() as channel:
         with pytest.raises(RpcError) as refused:
-            await channel.unary("/t/Take", bytes(17 << 20), timeout_seconds=4)
+            await channel.unary("/t/Take", bytes(257 << 10), timeout_seconds=4)
         assert refused.value.code is Code.RESOURCE_EXHAUSTED

@@ -6,6 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import grpc
@@ -15,6 +16,7 @@ import trio
 from tests.rpc.conftest import HOST, Pair, Running, Serve, client_context, make_pair, server_context
 from ztunnel.http2.frame import PREFACE, Frame, push_frame, push_settings
 from ztunnel.rpc.answer import ServerCall
+from ztunnel.rpc.limits import SERVER
 from ztunnel.rpc.status import Code, RpcError
 
 
@@ -99,7 +101,7 @@ async def test_grpcio_sees_status_and_message(serve: Serve) -> None:
 
 async def test_large_messages_go_both_ways(serve: Serve) -> None:
     large = bytes(range(256)) * 40_000
-    async with serve(METHODS) as running:
+    async with serve(METHODS, limits=replace(SERVER, message_bytes=1 << 24)) as running:
         with running.grpcio(("grpc.max_receive_message_length", -1)) as channel:
             got = await run(lambda: b"".join(channel.stream_stream("/t/Echo")(iter([large]), timeout=4)))
             assert got == large

@@ -108,7 +108,7 @@ def test_another_call_is_not_stopped_with_it() -> None:
 
 
 def test_a_message_larger_than_the_window_arrives_when_it_is_wanted() -> None:
-    one, other = client(), server()
+    one, other = client(), server(replace(SERVER, message_bytes=1 << 20))
     mine, theirs = begun(one, other)
     mine.put(bytes(1 << 20))
     other.want(theirs)

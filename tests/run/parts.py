@@ -86,7 +86,7 @@ def built(plane: ControlPlane, **changes: object) -> Iterator[tuple[Node, Redire
 
 def served_by(server: Server) -> ControlPlane:
     """A control plane of this process."""
-    return ControlPlane(server.open_session, Signer())
+    return ControlPlane(server.session, Signer())
 
 
 async def until(holds: Callable[[], object]) -> None:

@@ -75,7 +75,8 @@ class Planes:
     def plane(self) -> ControlPlane:
         return ControlPlane(self.open, Signer())
 
-    def open(self) -> tuple:
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[tuple]:
         self.opened_at.append(trio.current_time())
         if self.refuses:
             self.refuses -= 1
@@ -83,7 +84,7 @@ class Planes:
         send, requests = trio.open_memory_channel(10)
         responses, receive = trio.open_memory_channel(10)
         self.streams.append((requests, responses))
-        return send, receive
+        yield send, receive
 
     async def answer(self, url: str, *names: str, nonce: str = "1") -> None:
         response = discovery_pb2.DeltaDiscoveryResponse(type_url=url, nonce=nonce)

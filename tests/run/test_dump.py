@@ -31,14 +31,13 @@ async def test_the_dump_has_the_world_the_pods_the_version_and_the_settings():
 
 def test_the_token_is_not_shown():
     shown = dump_settings(SETTINGS)
-    assert "auth_token" not in shown
+    assert SETTINGS.__dataclass_fields__.keys() - shown.keys() == {"auth_token", "xds_headers", "ca_headers"}
     assert SETTINGS.auth_token not in str(shown)
-    assert len(shown) == len(SETTINGS.__dataclass_fields__) - 1
 
 
 async def test_certificates_are_shown_without_keys_and_with_the_reason_where_there_is_none():
     signer = Signer()
-    with built(ControlPlane(Server().open_session, signer)) as (node, _):
+    with built(ControlPlane(Server().session, signer)) as (node, _):
         name = identity("shop/web")
         node.certificates.want(name)
         assert dump_node(node)["certificates"] == [

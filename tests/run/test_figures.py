@@ -34,7 +34,7 @@ async def test_figures_are_those_of_the_parts():
 
 async def test_an_identity_without_a_certificate_is_below_zero():
     signer = Signer()
-    with built(ControlPlane(Server().open_session, signer)) as (node, _):
+    with built(ControlPlane(Server().session, signer)) as (node, _):
         register_figures(node)
         name = identity("shop/web")
         signer.error = NoCertificate("not now")

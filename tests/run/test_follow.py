@@ -49,12 +49,12 @@ async def test_a_stream_that_ends_is_opened_again_and_the_pauses_grow(autojump_c
     planes = Planes()
     async with running(planes.plane) as parts:
         for _ in range(14):
-            await trio.sleep(16)
+            await trio.sleep(19)
             await planes.end()
-        await trio.sleep(16)
+        await trio.sleep(19)
         pauses = [later - ended for ended, later in zip(planes.ended_at, planes.opened_at[1:], strict=True)]
-        assert pauses[:4] == pytest.approx([0.01, 0.02, 0.04, 0.08], abs=0.005)
-        assert pauses[-1] == pytest.approx(15.0, abs=0.1)
+        assert pauses[:4] == pytest.approx([0.01, 0.02, 0.04, 0.08], rel=0.25)
+        assert pauses[-1] == pytest.approx(15.0, rel=0.21)
         assert parts.figure("istio_xds_connection_terminations_total") == {("Complete",): 14}
         await planes.end()
         assert "control plane: the stream has ended: the control plane has closed it" in parts.state
@@ -64,7 +64,7 @@ async def test_an_answer_makes_the_next_pause_short_again(autojump_clock):
     planes = Planes()
     async with running(planes.plane) as parts:
         for _ in range(8):
-            await trio.sleep(16)
+            await trio.sleep(19)
             await planes.end()
         await trio.sleep(16)
         await planes.answer(ADDRESS)

@@ -3,6 +3,9 @@ later."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
@@ -60,10 +63,15 @@ class _Session:
 
 
 class Server:
-    """Holds the current snapshot. `run` serves; `publish` and `open_session` may be called before it runs."""
+    """Holds the current snapshot. `run` serves; `publish` and `open_session` may be called before it runs.
+
+    Attributes:
+        published_at: when the current snapshot was published, by Trio's clock.
+    """
 
     def __init__(self, snapshot: Snapshot | None = None) -> None:
         self.snapshot = snapshot or Snapshot()
+        self.published_at = -math.inf
         self._sessions: set[_Session] = set()
         self._opened, self._openings = trio.open_memory_channel[_Session](_WAITING)
 
@@ -85,6 +93,7 @@ class Server:
     def publish(self, snapshot: Snapshot) -> None:
         """Make `snapshot` the current one and send each subscriber what differs; a slow one gets it later."""
         self.snapshot = snapshot
+        self.published_at = trio.current_time()
         for session in list(self._sessions):
             session.publish(snapshot)
 
@@ -100,6 +109,13 @@ class Server:
         )
         self._opened.send_nowait(_Session(self.snapshot, requests, responses))
         return send_request, receive_response
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[tuple[Requests, Responses]]:
+        """`open_session` for a block."""
+        requests, responses = self.open_session()
+        with requests, responses:
+            yield requests, responses
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve sessions until cancelled; then every session's channels are closed."""

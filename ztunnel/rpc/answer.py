@@ -60,6 +60,11 @@ class ServerCall:
         """Whether nobody waits for an answer any more."""
         return self._driver.session.streams.get(self._stream.id) is not self._stream
 
+    def take_messages_of(self, most_bytes: int) -> None:
+        """Take messages of another size than the server's limits say, which hold for callers that nobody
+        knows yet; before the first `receive`."""
+        self._stream.reader.max_bytes = most_bytes
+
     async def receive(self) -> bytes | None:
         """The next message; None when the client sends no more.
 
@@ -114,7 +119,7 @@ async def answer(
     """Have a call handled, and end it: with OK, the RpcError that the handler raised, DEADLINE_EXCEEDED, or
     INTERNAL for a bug, which ends in `boundary`."""
     error: RpcError | None = RpcError(Code.INTERNAL, "internal error")
-    with call.scope, boundary():
+    with boundary():
         error = await _handle(call, handler)
     if call.gone:
         return
@@ -126,7 +131,8 @@ async def answer(
 async def _handle(call: ServerCall, handler: Callable[[ServerCall], Awaitable[None]]) -> RpcError | None:
     """How the handler wants the call to end; a nursery of it may have put its RpcError into a group."""
     try:
-        await handler(call)
+        with call.scope:
+            await handler(call)
     except RpcError as error:
         return error
     except BaseExceptionGroup as group:

@@ -16,6 +16,7 @@ from ztunnel.http2.frame import Code as H2Code
 from ztunnel.rpc import fields
 from ztunnel.rpc.connect import Context, connect
 from ztunnel.rpc.drive import Driver
+from ztunnel.rpc.group import ungrouped
 from ztunnel.rpc.limits import CLIENT, Limits
 from ztunnel.rpc.session import Session
 from ztunnel.rpc.status import Code, RpcError
@@ -225,7 +226,7 @@ async def open_channel(
     )
     driver = Driver(tls, session, limits)
     channel = Channel(driver, f"[{name}]:{port}" if ":" in name else f"{name}:{port}")
-    try:
+    with ungrouped():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_run, driver, channel)
             try:
@@ -235,10 +236,6 @@ async def open_channel(
                 with closing(_GOODBYE_SECONDS):
                     await channel.closed.wait()
                 nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from group.exceptions[0].__cause__
-        raise
 
 
 async def _run(driver: Driver, channel: Channel) -> None:

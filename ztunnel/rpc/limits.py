@@ -51,6 +51,6 @@ CLIENT: Final = Limits(
 )
 """Of a client of a control plane; the numbers are those of Istio's ztunnel (src/xds/client.rs)."""
 
-SERVER: Final = Limits(message_bytes=16 * _MIB)
-"""Of a control plane. The largest request is that of a node which comes back and names the versions of
-100,000 resources, some 10 MiB; istiod takes 4 MiB."""
+SERVER: Final = Limits(message_bytes=256 * _KIB)
+"""Of a control plane, for callers that nobody knows yet: with all streams, windows and messages some 33 MiB a
+connection."""

@@ -20,12 +20,12 @@ def push_header(length: int) -> bytes:
 class MessageReader:
     """Puts messages together from any pieces."""
 
-    __slots__ = ("_buffer", "_max_bytes")
+    __slots__ = ("_buffer", "max_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         """`max_bytes` bounds one message, and with that what is kept here."""
         self._buffer = bytearray()
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
 
     @property
     def partial(self) -> bool:
@@ -60,7 +60,7 @@ class MessageReader:
             raise RpcError(Code.UNIMPLEMENTED, "compressed messages are not supported: send identity")
         if flag:
             raise RpcError(Code.INTERNAL, f"a message with the flags {flag:#x}, which mean nothing")
-        if length > self._max_bytes:
+        if length > self.max_bytes:
             raise RpcError(
-                Code.RESOURCE_EXHAUSTED, f"a message of {length} bytes; {self._max_bytes} are accepted"
+                Code.RESOURCE_EXHAUSTED, f"a message of {length} bytes; {self.max_bytes} are accepted"
             )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_address
 from random import Random
 from typing import Final
@@ -93,8 +93,6 @@ class Counts:
     handshakes: int = 0
     handshakes_failed: int = 0
     turned_away: int = 0
-    calls: dict[tuple[str, str], int] = field(default_factory=dict)
-    """By method and the name of the code."""
 
 
 class Server:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from random import Random, SystemRandom
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import trio
 
 from ztunnel.config import Settings
-from ztunnel.errors import NoCertificate, PeerError
+from ztunnel.errors import ConfigError, NoCertificate, PeerError
 from ztunnel.identity.rotate import Certificates, CertificateSource
 from ztunnel.model.identity import SpiffeId
+from ztunnel.rpc.status import RpcError
 from ztunnel.run.reporting import STATE, Reporting, now
 from ztunnel.state.hold import Hold
 from ztunnel.state.subscribe import subscribe
@@ -32,17 +33,19 @@ _CERTIFICATES_SECONDS = 10.0
 """For the certificates of all pods: whoever has none by then gets none from the predecessor either."""
 
 
+Ends = tuple[
+    trio.MemorySendChannel[discovery_pb2.DeltaDiscoveryRequest],
+    trio.MemoryReceiveChannel[discovery_pb2.DeltaDiscoveryResponse],
+]
+"""A subscriber's ends of a stream."""
+
+
 @dataclass(frozen=True, slots=True)
 class ControlPlane:
     """Where the world and the certificates come from: this process, or istiod."""
 
-    open_session: Callable[
-        [],
-        tuple[
-            trio.MemorySendChannel[discovery_pb2.DeltaDiscoveryRequest],
-            trio.MemoryReceiveChannel[discovery_pb2.DeltaDiscoveryResponse],
-        ],
-    ]
+    open_session: Callable[[], AbstractAsyncContextManager[Ends]]
+    """A new stream, for the block. Raises RpcError or ConfigError where there is none, or it has broken."""
     certificates: CertificateSource
     dump: Callable[[], dict[str, Any]] = dict
     """What it says about the objects that it read, for the admin page."""
@@ -107,9 +110,10 @@ class _CountedSubscriber(Subscriber):
 
 async def _follow_world(settings: Settings, reporting: Reporting, knowledge: Knowledge) -> None:
     figures = XdsFigures(reporting.figures)
-    subscriber = _subscriber(settings, figures)
+    subscriber = subscriber_of(settings, figures)
     missing = dict.fromkeys(TYPES)
     least, most = _RETRY_SECONDS
+    rng = Random(settings.node)
     pause = least
 
     def observe(update: Update) -> None:
@@ -125,20 +129,32 @@ async def _follow_world(settings: Settings, reporting: Reporting, knowledge: Kno
     while True:
         reason, error = "Complete", "the control plane has closed it"
         try:
-            await subscribe(*knowledge.plane.open_session(), knowledge.hold, subscriber, observe)
+            async with knowledge.plane.open_session() as ends:
+                await subscribe(*ends, knowledge.hold, subscriber, observe)
+        except (RpcError, ConfigError) as failure:
+            reason, error = "ConnectionError", str(failure)
         except (PeerError, trio.WouldBlock) as failure:
             reason, error = "Error", str(failure) or "too many streams wait for the control plane"
         figures.terminated(reason)
         reporting.log.warn("xDS stream ended", error=error, retry_seconds=pause)
         reporting.readiness.detail(_STREAM, f"the stream has ended: {error}")
-        await trio.sleep(pause)
+        await trio.sleep(pause * rng.uniform(0.8, 1.2))  # not all nodes at once
         pause = min(pause * 2, most)
 
 
-def _subscriber(settings: Settings, figures: XdsFigures) -> Subscriber:
+def subscriber_of(settings: Settings, figures: XdsFigures) -> Subscriber:
+    """Who we are, to a control plane."""
+    name, namespace = settings.pod_name or settings.node, settings.pod_namespace
     described = describe_node(
-        f"ztunnel~1.1.1.1~{settings.node}.ztunnel-system~ztunnel-system.svc.cluster.local",
-        {"NODE_NAME": settings.node, "CLUSTER_ID": settings.cluster},
+        f"ztunnel~{settings.instance_ip}~{name}.{namespace}~{namespace}.svc.cluster.local",
+        {
+            "NAME": name,
+            "NAMESPACE": namespace,
+            "INSTANCE_IPS": settings.instance_ip,
+            "NODE_NAME": settings.node,
+            "CLUSTER_ID": settings.cluster,
+            **dict(settings.proxy_metadata),
+        },
     )
     return _CountedSubscriber(described, settings.network, figures)
 

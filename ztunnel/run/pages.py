@@ -9,24 +9,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address
 
 import trio
 
 from ztunnel.config import Settings
-from ztunnel.errors import ConfigError, Fault
+from ztunnel.errors import ConfigError
 from ztunnel.explain.explanation import explain_call
 from ztunnel.explain.names import Unknown, find_call
 from ztunnel.explain.text import as_text, as_values
+from ztunnel.http import listen as http_listen
 from ztunnel.http.message import JSON, Request, Response, Route, text
 from ztunnel.model.address import Endpoint
 from ztunnel.run.build import Node
 from ztunnel.run.dump import dump_node
 from ztunnel.run.reporting import Reporting
 from ztunnel.telemetry.serve import Admin, Scrape, serve_admin, serve_metrics, serve_readiness
-
-_BACKLOG = 128
-_EVERYWHERE = IPv6Address("::")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +56,10 @@ async def listen(settings: Settings) -> Listeners:
         opened = []
         for name in ("metrics", "readiness", "admin"):
             address: Endpoint = getattr(settings, f"{name}_address")
-            try:
-                sock = await _open(address, settings.ipv6)
-            except OSError as error:
-                variable = f"ZTUNNEL_{name.upper()}_ADDRESS"
-                fix = "stop who listens there, or set" if error.errno == errno.EADDRINUSE else "set"
-                message = f"{error.strerror or error}: {fix} {variable}"
-                raise ConfigError(Fault(f"{name} address {address}", 0, "", message)) from error
-            undo.callback(sock.close)
-            opened.append(trio.SocketListener(sock))
+            variable = f"ZTUNNEL_{name.upper()}_ADDRESS"
+            listener = await http_listen.listen(name, address, variable, settings.ipv6)
+            undo.callback(listener.socket.close)
+            opened.append(listener)
         undo.pop_all()
     metrics, readiness, admin = opened
     return Listeners(metrics, readiness, admin)
@@ -84,23 +76,6 @@ def inherit(sockets: Sequence[socket.socket]) -> Listeners:
 def are_taken(error: ConfigError) -> bool:
     """Whether `listen` failed because somebody listens there."""
     return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
-
-
-async def _open(address: Endpoint, ipv6: bool) -> trio.socket.SocketType:
-    """A listening socket; `[::]` takes both families, and IPv4 alone where there shall be no IPv6."""
-    ip = IPv4Address(0) if address.ip == _EVERYWHERE and not ipv6 else address.ip
-    family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
-    sock = trio.socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        await sock.bind((str(ip), address.port))
-        sock.listen(_BACKLOG)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 async def serve_public(reporting: Reporting, listeners: Listeners) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -39,8 +39,11 @@ def now() -> datetime:
 class Reporting:
     """What the process says: its log, its figures, whether it is ready; and where its bugs end."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises ConfigError for log levels that cannot be set."""
+    def __init__(
+        self, settings: Settings, component: str = "ztunnel", pending: Iterable[str] = (STATE,)
+    ) -> None:
+        """`pending` is what the process waits for first. Raises ConfigError for log levels that cannot be
+        set."""
         self.writer = LineWriter(1)
         try:
             self.levels = Levels(settings.log_level)
@@ -51,8 +54,8 @@ class Reporting:
         disable_created_metrics()  # when a counter began is not shown: the process' start time says it
         self.figures = Figures()
         self.metrics = TcpMetrics(settings.metrics_series_limit)
-        self.readiness = Readiness([STATE])
-        register_build(self.figures, __version__)
+        self.readiness = Readiness(pending)
+        register_build(self.figures, __version__, component)
         self.metrics.register(self.figures)
         self.access_log.register(self.figures)
         self.repairs = Repairs(self.figures, self.log.scoped("repairs").warn, time.monotonic)

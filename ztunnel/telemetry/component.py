@@ -7,9 +7,9 @@ from prometheus_client import Counter, Gauge
 from ztunnel.telemetry.figures import Figures
 
 
-def register_build(figures: Figures, version: str) -> None:
+def register_build(figures: Figures, version: str, component: str = "ztunnel") -> None:
     """`istio_build`: which component this is, and of which version."""
-    samples = [(("ztunnel", version), 1.0)]
+    samples = [((component, version), 1.0)]
     figures.gauge("istio_build", "Istio component build info", lambda: samples, ["component", "tag"])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.struct_pb2 import Struct
 
@@ -32,7 +32,7 @@ class Update:
     answer: discovery_pb2.DeltaDiscoveryRequest
 
 
-def describe_node(node_id: str, metadata: Mapping[str, str]) -> discovery_pb2.Node:
+def describe_node(node_id: str, metadata: Mapping[str, Any]) -> discovery_pb2.Node:
     """Ourselves, as istiod expects it: `ztunnel~<ip>~<pod>.<namespace>~<namespace>.svc.cluster.local`, and
     metadata (NAME, NAMESPACE, NODE_NAME, CLUSTER_ID, ...)."""
     described = Struct()

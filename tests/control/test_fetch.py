@@ -1,0 +1,231 @@
+"""A node proxy's side over the network, with grpcio as an istiod that looks at every field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import trio
+
+from tests.control.network import control_plane
+from tests.control.standing import now, standing
+from tests.rpc.conftest import Pair, grpcio_server, make_pair
+from ztunnel.config import read_settings
+from ztunnel.control.connect import Upstream
+from ztunnel.control.fetch import CERTIFICATES, DISCOVERY, NetworkCertificates, NetworkSessions
+from ztunnel.errors import ConfigError, NoCertificate, PeerError
+from ztunnel.identity import csr, issued
+from ztunnel.model.identity import SpiffeId
+from ztunnel.rpc.answer import ServerCall
+from ztunnel.rpc.status import Code, RpcError
+from ztunnel.run.follow import subscriber_of
+from ztunnel.telemetry.component import XdsFigures
+from ztunnel.telemetry.figures import Figures
+from ztunnel.xds.pb.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
+from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+
+ALICE = SpiffeId("cluster.local", "t", "alice")
+
+
+@pytest.fixture(scope="module")
+def istiod() -> Pair:
+    return make_pair("127.0.0.1")
+
+
+def upstream(pair: Pair, port: int, **changes: Any) -> Upstream:
+    settings = {"token": "the-token", "metadata": (("clusterid", "K"), ("tenant", "x")), **changes}
+    return Upstream("XDS", f"https://127.0.0.1:{port}", pair.root.decode(), **settings)
+
+
+class Discovery:
+    """Answers each type once, and keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.metadata: dict[str, str] = {}
+        self.requests: list[DeltaDiscoveryRequest] = []
+
+    def __call__(
+        self, requests: Iterator[DeltaDiscoveryRequest], context: grpc.ServicerContext
+    ) -> Iterator[DeltaDiscoveryResponse]:
+        self.metadata = dict(context.invocation_metadata())
+        for request in requests:
+            self.requests.append(request)
+            if not request.response_nonce:
+                yield DeltaDiscoveryResponse(type_url=request.type_url, nonce=f"n{len(self.requests)}")
+
+    @property
+    def method(self) -> grpc.RpcMethodHandler:
+        return grpc.stream_stream_rpc_method_handler(
+            self, DeltaDiscoveryRequest.FromString, DeltaDiscoveryResponse.SerializeToString
+        )
+
+
+async def test_what_a_node_says_to_istiod(istiod: Pair) -> None:
+    """Field by field as Istio's ztunnel does."""
+    environment = {
+        "INSTANCE_IP": "10.0.0.9",
+        "POD_NAME": "ztunnel-x",
+        "POD_NAMESPACE": "istio-system",
+        "ISTIO_META_CLUSTER_ID": "K",
+        "ISTIO_METAJSON_LIST": "[1]",
+    }
+    settings = read_settings({"node": "n1"}, environment)
+    subscriber = subscriber_of(settings, XdsFigures(Figures()))
+    served = Discovery()
+    with grpcio_server(istiod, {DISCOVERY: served.method}) as (_, port):
+        async with NetworkSessions(upstream(istiod, port)).open() as (requests, responses):
+            for request in subscriber.connect():
+                await requests.send(request)
+            for _ in range(2):
+                await requests.send(subscriber.receive(await responses.receive()).answer)
+            while len(served.requests) < 4:  # noqa: ASYNC110 (it is another thread's)
+                await trio.sleep(0.001)
+    assert served.metadata["authorization"] == "Bearer the-token"
+    assert served.metadata["clusterid"] == "K"
+    assert served.metadata["tenant"] == "x"
+    first, second, *answers = served.requests
+    assert {first.type_url, second.type_url} == {ADDRESS, AUTHORIZATION}
+    for request in (first, second):
+        assert request.node.id == ("ztunnel~10.0.0.9~ztunnel-x.istio-system~istio-system.svc.cluster.local")
+        assert dict(request.node.metadata.items()) == {
+            "NAME": "ztunnel-x",
+            "NAMESPACE": "istio-system",
+            "INSTANCE_IPS": "10.0.0.9",
+            "NODE_NAME": "n1",
+            "CLUSTER_ID": "K",
+            "LIST": [1],
+        }
+        assert not request.node.cluster
+        assert not request.resource_names_subscribe
+        assert not request.initial_resource_versions
+    for answer in answers:
+        assert answer.response_nonce.startswith("n")
+        assert not answer.HasField("node")
+        assert not answer.HasField("error_detail")
+
+
+async def test_a_stream_that_breaks_says_why(istiod: Pair) -> None:
+    def refuse(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "authentication failure")
+        yield b""
+
+    method = grpc.stream_stream_rpc_method_handler(refuse)
+    with (
+        grpcio_server(istiod, {DISCOVERY: method}) as (_, port),
+        pytest.raises(RpcError, match="UNAUTHENTICATED: authentication failure"),
+    ):
+        async with NetworkSessions(upstream(istiod, port)).open() as (_, responses):
+            await responses.receive()
+
+
+async def test_what_is_no_response_ends_the_stream(istiod: Pair) -> None:
+    def babble(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        yield b"\xff\xff"
+        next(requests)
+
+    method = grpc.stream_stream_rpc_method_handler(babble)
+    with (
+        grpcio_server(istiod, {DISCOVERY: method}) as (_, port),
+        pytest.raises(PeerError, match="no DeltaDiscoveryResponse"),
+    ):
+        async with NetworkSessions(upstream(istiod, port)).open() as (_, responses):
+            await responses.receive()
+
+
+async def test_nobody_there(istiod: Pair) -> None:
+    with pytest.raises(RpcError, match="refused"):
+        async with NetworkSessions(upstream(istiod, 1)).open():
+            pass
+
+
+async def test_a_missing_token_is_no_call(istiod: Pair, tmp_path: Path) -> None:
+    missing = upstream(istiod, 1, token=str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="AUTH_TOKEN"):
+        async with NetworkSessions(missing).open():
+            pass
+    with pytest.raises(ConfigError, match="AUTH_TOKEN"):
+        await NetworkCertificates(missing).create("", ALICE, 60)
+
+
+class Citadel:
+    """Signs, and keeps what it was asked."""
+
+    def __init__(self, directory: Path) -> None:
+        self._authority = standing(directory)
+        self.asked: list[IstioCertificateRequest] = []
+        self.metadata: dict[str, str] = {}
+        self.status: grpc.StatusCode | None = None
+
+    def __call__(
+        self, request: IstioCertificateRequest, context: grpc.ServicerContext
+    ) -> IstioCertificateResponse:
+        self.metadata = dict(context.invocation_metadata())
+        self.asked.append(request)
+        if self.status is not None:
+            context.abort(self.status, "because")
+        chain = self._authority.sign(request.csr, ALICE, float(request.validity_duration), now())
+        return IstioCertificateResponse(cert_chain=chain)
+
+    @property
+    def method(self) -> grpc.RpcMethodHandler:
+        return grpc.unary_unary_rpc_method_handler(
+            self, IstioCertificateRequest.FromString, IstioCertificateResponse.SerializeToString
+        )
+
+
+async def test_what_a_node_asks_of_a_ca(istiod: Pair, tmp_path: Path) -> None:
+    citadel = Citadel(tmp_path)
+    request = csr.create(ALICE)
+    with grpcio_server(istiod, {CERTIFICATES: citadel.method}) as (_, port):
+        chain = await NetworkCertificates(upstream(istiod, port)).create(request.csr_pem, ALICE, 3600.0)
+    asked = citadel.asked[0]
+    assert asked.csr == request.csr_pem
+    assert asked.validity_duration == 3600
+    assert dict(asked.metadata.items()) == {"ImpersonatedIdentity": str(ALICE)}
+    assert citadel.metadata["authorization"] == "Bearer the-token"
+    assert citadel.metadata["clusterid"] == "K"
+    assert issued.accept(chain, ALICE, request, now()).identity == ALICE
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (grpc.StatusCode.UNAUTHENTICATED, NoCertificate),
+        (grpc.StatusCode.PERMISSION_DENIED, NoCertificate),
+        (grpc.StatusCode.UNAVAILABLE, NoCertificate),
+        (grpc.StatusCode.INVALID_ARGUMENT, PeerError),
+    ],
+)
+async def test_what_a_ca_refuses_is_an_error_that_is_asked_again(
+    istiod: Pair, tmp_path: Path, status: grpc.StatusCode, error: type[Exception]
+) -> None:
+    citadel = Citadel(tmp_path)
+    citadel.status = status
+    with (
+        grpcio_server(istiod, {CERTIFICATES: citadel.method}) as (_, port),
+        pytest.raises(error, match="because"),
+    ):
+        await NetworkCertificates(upstream(istiod, port)).create("x", ALICE, 60)
+
+
+async def test_a_ca_that_is_not_there(istiod: Pair) -> None:
+    with pytest.raises(NoCertificate, match="refused"):
+        await NetworkCertificates(upstream(istiod, 1)).create("x", ALICE, 60)
+
+
+async def test_an_answer_that_is_none(tmp_path: Path) -> None:
+    async def babble(call: ServerCall) -> None:
+        await call.receive()
+        await call.send(b"\xff")
+
+    async def refuse(call: ServerCall) -> None:
+        raise RpcError(Code.INTERNAL, "bug")
+
+    for method, error in ((babble, PeerError), (refuse, NoCertificate)):
+        async with control_plane(tmp_path, {CERTIFICATES: method}) as plane:
+            with pytest.raises(error):
+                await NetworkCertificates(plane.upstream()).create("x", ALICE, 60)

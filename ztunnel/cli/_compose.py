@@ -1,0 +1,93 @@
+"""What commands that run a part of the mesh have in common: settings, sources, authority, clean errors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import trio
+
+from ztunnel.config import Settings, read_settings
+from ztunnel.control.authority_report import AuthorityReport
+from ztunnel.control.report import ManifestReport
+from ztunnel.control.serve import Server
+from ztunnel.control.settings import mesh_settings
+from ztunnel.control.watch import FolderWatch
+from ztunnel.errors import ConfigError, Fault, Unsupported
+from ztunnel.identity.standing import StandingAuthority
+from ztunnel.identity.watch import AuthorityWatch
+from ztunnel.run.reporting import Reporting, now
+
+_MESH_CONFIG = Path("./etc/istio/config/mesh")
+
+
+def settings_of(flags: Mapping[str, object]) -> Settings:
+    """Flags over environment over mesh config file. Raises ConfigError."""
+    return read_settings(flags, os.environ, _mesh_config(), str(_MESH_CONFIG))
+
+
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """What the operator has to fix, without the groups that nurseries raise it in; bugs stay as they are."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        to_fix, others = group.split((ConfigError, Unsupported))
+        if others is not None or to_fix is None:
+            raise
+        raise click.ClickException("\n".join(dict.fromkeys(map(str, _leaves(to_fix))))) from None
+
+
+async def follow_folder(
+    nursery: trio.Nursery, settings: Settings, reporting: Reporting, server: Server
+) -> tuple[FolderWatch, ManifestReport]:
+    """A folder of manifests, which `server` serves from now on; started when it has been read.
+
+    Raises:
+        ConfigError: nothing of it can be read, and nothing was remembered.
+    """
+    assert settings.manifests is not None
+    report = ManifestReport(reporting.log.scoped("control"), reporting.readiness, settings.root_namespace)
+    report.register(reporting.figures)
+    memory = settings.state_dir / "manifests" / "last-good.json"
+    watch = FolderWatch(
+        settings.manifests, mesh_settings(settings), server.publish, lambda: report.observe(watch), memory
+    )
+    await nursery.start(watch.run)
+    if not watch.inventory.objects and watch.faults:
+        raise ConfigError(*watch.faults)
+    return watch, report
+
+
+async def follow_authority(
+    nursery: trio.Nursery, settings: Settings, reporting: Reporting
+) -> StandingAuthority:
+    """What signs, watched in `nursery`: the operator's where ROOT_CA_DIR names it, else one of our own."""
+    report = AuthorityReport(reporting.log.scoped("ca"), reporting.readiness, now)
+    report.register(reporting.figures)
+    watch = AuthorityWatch(
+        settings.root_ca_dir or settings.state_dir / "ca",
+        settings.trust_domain,
+        now,
+        lambda: report.observe(watch.authority.current, watch.faults),
+        make=settings.root_ca_dir is None,
+    )
+    await nursery.start(watch.run)
+    return watch.authority
+
+
+def _mesh_config() -> str:
+    """Empty where there is no such file."""
+    try:
+        return _MESH_CONFIG.read_text() if _MESH_CONFIG.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(Fault(str(_MESH_CONFIG), 0, "", f"cannot be read: {error}")) from error
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in _leaves(each)]
+    return [error]

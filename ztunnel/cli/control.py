@@ -1,0 +1,186 @@
+"""Run the control plane: what node proxies are told, and their certificates, over the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random, SystemRandom
+from typing import Any
+
+import click
+import trio
+
+from ztunnel import __version__
+from ztunnel.cli._compose import follow_authority, follow_folder, settings_of, ungrouped
+from ztunnel.config import Settings
+from ztunnel.control.answer import PATH as DISCOVERY
+from ztunnel.control.answer import Discovery
+from ztunnel.control.authenticate import Authenticator, StaticTokens
+from ztunnel.control.caller import Caller, Refused, code_of
+from ztunnel.control.certify import PATH as CERTIFICATES
+from ztunnel.control.certify import CertificateService
+from ztunnel.control.figures import ControlFigures, register_server
+from ztunnel.control.issuance import Issuance
+from ztunnel.control.node_authorizer import NodeAuthorizer
+from ztunnel.control.pods import InventoryPods
+from ztunnel.control.secure import ServingTls
+from ztunnel.control.serve import Server
+from ztunnel.control.token import read_static_tokens
+from ztunnel.errors import ConfigError, Fault
+from ztunnel.http.listen import listen
+from ztunnel.rpc.answer import Peer
+from ztunnel.rpc.serve import Server as RpcServer
+from ztunnel.rpc.serve import Service
+from ztunnel.rpc.status import RpcError
+from ztunnel.run.reporting import Reporting, now
+from ztunnel.run.stop import Stop
+from ztunnel.telemetry.serve import Scrape, serve_metrics, serve_readiness
+
+_SOURCE, _AUTHORITY, _DRAINING = "manifests", "certificate authority", "draining"
+_FLUSH_SECONDS = 1.0
+
+
+@click.command()
+@click.option("--manifests", metavar="DIR", help="Folder of Kubernetes and Istio manifests.")
+@click.option(
+    "--tokens", metavar="FILE", help="Who may call: lines of token,user,uid,... (ZTUNNEL_TOKEN_FILE)."
+)
+@click.option("--state-dir", metavar="DIR", help="Files that survive a restart: the key of our own CA.")
+@click.option(
+    "--root-ca-dir", metavar="DIR", help="Folder with your own CA, as Istio's cacerts (ROOT_CA_DIR)."
+)
+@click.option("--grpc-address", metavar="IP:PORT", help="For node proxies; [::]:15012 by default.")
+@click.option("--log-level", metavar="LEVELS", help="error, warn, info, debug, trace; or scope:level,...")
+def control(**flags: Any) -> None:
+    """Run the control plane until SIGTERM. Every setting is an environment variable as well."""
+    flags["token_file"] = flags.pop("tokens")
+    settings = settings_of(flags)
+    if settings.manifests is None:
+        raise click.UsageError("what is the mesh? Give --manifests DIR")
+    if settings.token_file is None:
+        raise click.UsageError("who may call? Give --tokens FILE")
+    callers = _read_tokens(settings.token_file, settings)
+    with ungrouped():
+        trio.run(_run, settings, callers)
+
+
+def _read_tokens(file: Path, settings: Settings) -> Mapping[bytes, Caller]:
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(Fault(str(file), 0, "", f"cannot be read: {error}")) from error
+    return read_static_tokens(text, str(file), settings.trust_domain, settings.trusted_accounts[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Listeners:
+    grpc: trio.SocketListener
+    metrics: trio.SocketListener
+    readiness: trio.SocketListener
+
+
+async def _listen(stack: ExitStack, settings: Settings) -> _Listeners:
+    """Open until `stack` is left. Raises ConfigError: a port is taken."""
+    opened = []
+    for name, address, variable in (
+        ("gRPC", settings.grpc_address, "ZTUNNEL_GRPC_ADDRESS"),
+        ("monitoring", settings.monitoring_address, "ZTUNNEL_MONITORING_ADDRESS"),
+        ("readiness", settings.readiness_address, "ZTUNNEL_READINESS_ADDRESS"),
+    ):
+        opened.append(await listen(name, address, variable, settings.ipv6))
+        stack.callback(opened[-1].socket.close)
+    return _Listeners(*opened)
+
+
+async def _run(settings: Settings, callers: Mapping[bytes, Caller]) -> None:
+    reporting, stop = Reporting(settings, "pilot", [_SOURCE, _AUTHORITY]), Stop()
+    with reporting.forward_logging(), ExitStack() as stack:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(stop.hear)
+            nursery.start_soon(reporting.writer.run)
+            with stop.starting:
+                listeners = await _listen(stack, settings)
+                _serve_pages(nursery, reporting, listeners)
+                rpc = await _start(nursery, settings, reporting, callers)
+                await nursery.start(rpc.run, [listeners.grpc])
+                port = listeners.grpc.socket.getsockname()[1]
+                reporting.log.info("ready", version=__version__, cluster=settings.cluster, port=port)
+                stop.started()
+                await stop.asked.wait()
+                await _drain(settings, reporting, rpc, stop)
+            nursery.cancel_scope.cancel()
+
+
+def _serve_pages(nursery: trio.Nursery, reporting: Reporting, listeners: _Listeners) -> None:
+    scrape = Scrape(reporting.metrics, reporting.figures)
+    nursery.start_soon(serve_metrics, [listeners.metrics], scrape, reporting.boundary)
+    nursery.start_soon(serve_readiness, [listeners.readiness], reporting.readiness, reporting.boundary)
+
+
+async def _start(
+    nursery: trio.Nursery, settings: Settings, reporting: Reporting, callers: Mapping[bytes, Caller]
+) -> RpcServer:
+    """Everything but the port for node proxies."""
+    server, log = Server(), reporting.log.scoped("control")
+    watch, _ = await follow_folder(nursery, settings, reporting, server)
+    await nursery.start(server.run)
+    reporting.readiness.done(_SOURCE)
+    authority = await follow_authority(nursery, settings, reporting)
+    reporting.readiness.done(_AUTHORITY)
+    tls = ServingTls(authority, settings.serving_names, now)
+    nursery.start_soon(tls.run)
+    authenticate = Authenticator(authority, settings.trust_domain, now, StaticTokens(callers))
+    pods = InventoryPods(lambda: watch.inventory)
+    authorizer = NodeAuthorizer(pods, settings.trusted_accounts, settings.trust_domain)
+    issuance = Issuance(reporting.log.scoped("ca"))
+    issuance.register(reporting.figures)
+    nursery.start_soon(_flush, issuance)
+    figures = ControlFigures(reporting.figures, __version__, lambda: server.sessions)
+    discovery = Discovery(server, _known(authenticate), figures, log)
+    certificates = CertificateService(authority, authenticate, authorizer, issuance, now)
+    rpc = RpcServer(
+        Service(
+            methods={DISCOVERY: discovery.stream, CERTIFICATES: certificates.create_certificate},
+            context=tls.context,
+            boundary=reporting.boundary,
+            rng=Random(SystemRandom().getrandbits(64)),
+        )
+    )
+    register_server(reporting.figures, rpc)
+    return rpc
+
+
+def _known(authenticate: Authenticator) -> Any:
+    """The authenticator, with the status of a call for who is refused."""
+
+    async def check(metadata: Mapping[str, str], peer: Peer) -> Caller:
+        try:
+            return await authenticate(metadata, peer)
+        except Refused as refused:
+            raise RpcError(code_of(refused.reason), str(refused)) from refused
+
+    return check
+
+
+async def _flush(issuance: Issuance) -> None:
+    while True:
+        await trio.sleep(_FLUSH_SECONDS)
+        issuance.flush(trio.current_time())
+
+
+async def _drain(settings: Settings, reporting: Reporting, rpc: RpcServer, stop: Stop) -> None:
+    """Node proxies are sent to other replicas; those that stay until the deadline are left."""
+    reporting.log.info("draining", connections=rpc.connections)
+    reporting.readiness.pend(_DRAINING)
+    async with trio.open_nursery() as nursery:
+
+        async def end_at_once() -> None:
+            await stop.urged.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(end_at_once)
+        await rpc.drain(settings.termination_deadline_seconds)
+        nursery.cancel_scope.cancel()
+    reporting.log.info("ended")

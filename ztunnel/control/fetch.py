@@ -1,0 +1,106 @@
+"""A node proxy's world and certificates from a control plane over the network."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+from google.protobuf.message import DecodeError
+
+from ztunnel.control.connect import Upstream
+from ztunnel.control.serve import Requests, Responses
+from ztunnel.errors import NoCertificate, PeerError
+from ztunnel.model.identity import SpiffeId
+from ztunnel.rpc.call import Call
+from ztunnel.rpc.group import ungrouped
+from ztunnel.rpc.status import Code, RpcError
+from ztunnel.xds.pb import citadel_pb2, discovery_pb2
+
+DISCOVERY: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+CERTIFICATES: Final = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
+
+_CALL_SECONDS: Final = 10.0
+_UNDER_WAY: Final = 4
+
+
+class NetworkSessions:
+    """Streams of delta xDS, each on a connection of its own."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[tuple[Requests, Responses]]:
+        """A new stream for the block: ends to send requests and to receive responses, which end when the
+        server ends the stream with OK.
+
+        Raises:
+            ConfigError: token or roots cannot be read. RpcError: the stream cannot be had, or has broken.
+            PeerError: what came is no response.
+        """
+        metadata = await self._upstream.credentials()
+        with ungrouped():
+            async with self._upstream.open() as channel, channel.stream(DISCOVERY, metadata) as call:
+                send_request, requests = trio.open_memory_channel[discovery_pb2.DeltaDiscoveryRequest](
+                    _UNDER_WAY
+                )
+                send_response, responses = trio.open_memory_channel[discovery_pb2.DeltaDiscoveryResponse](0)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_send, call, requests)
+                    nursery.start_soon(_receive, call, send_response)
+                    yield send_request, responses
+                    nursery.cancel_scope.cancel()
+
+
+async def _send(call: Call, requests: trio.MemoryReceiveChannel[discovery_pb2.DeltaDiscoveryRequest]) -> None:
+    async for request in requests:
+        await call.send(request.SerializeToString())
+    await call.end()
+
+
+async def _receive(
+    call: Call, responses: trio.MemorySendChannel[discovery_pb2.DeltaDiscoveryResponse]
+) -> None:
+    with responses:
+        while (untrusted := await call.receive()) is not None:
+            try:
+                response = discovery_pb2.DeltaDiscoveryResponse.FromString(untrusted)
+            except DecodeError as error:
+                raise PeerError(
+                    "the control plane sent something that is no DeltaDiscoveryResponse"
+                ) from error
+            await responses.send(response)
+
+
+class NetworkCertificates:
+    """A source of certificates (`identity.rotate.CertificateSource`)."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    async def create(self, csr_pem: str, identity: SpiffeId, ttl_seconds: float) -> Sequence[str]:
+        """Have a request signed; the leaf first, the bundle of roots last.
+
+        Raises:
+            ConfigError: token or roots cannot be read.
+            NoCertificate: the CA refuses, or does not answer: it is asked again later.
+            PeerError: the CA takes the request for none, or its answer is none.
+        """
+        request = citadel_pb2.IstioCertificateRequest(csr=csr_pem, validity_duration=int(ttl_seconds))
+        request.metadata["ImpersonatedIdentity"] = str(identity)
+        metadata = await self._upstream.credentials()
+        try:
+            async with self._upstream.open() as channel:
+                untrusted = await channel.unary(
+                    CERTIFICATES, request.SerializeToString(), metadata, _CALL_SECONDS
+                )
+        except RpcError as error:
+            if error.code is Code.INVALID_ARGUMENT:
+                raise PeerError(f"the CA at {self._upstream.address}: {error}") from error
+            raise NoCertificate(f"the CA at {self._upstream.address}: {error}") from error
+        try:
+            return list(citadel_pb2.IstioCertificateResponse.FromString(untrusted).cert_chain)
+        except DecodeError as error:
+            raise PeerError("the CA's answer is no IstioCertificateResponse") from error
