@@ -481,7 +481,7 @@ class Mesh:
             dump = self.laboratory.node_get(node, "/config_dump")
         except LaboratoryFailed:  # its proxy does not run
             return True
-        return f'"{mark}": ' in dump and re.search(rf'"destination_ports": \[\s*"{mark}"', dump) is not None
+        return f'"{mark}": ' in dump and re.search(rf'"destinationPorts": \[\s*{mark}\b', dump) is not None
 
 
 @dataclass(frozen=True, slots=True)
