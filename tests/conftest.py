@@ -15,6 +15,7 @@ import pytest
 
 from tests import leftovers
 from tests.analyze.kubectl import kubectl as kubectl
+from tests.install.helm import fake_helm as fake_helm
 
 TREES = ("tests/kernel", "tests/mesh")  # what needs the machine: slow, and never skipped whole in CI
 SLOW_SECONDS = 60.0

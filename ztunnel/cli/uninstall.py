@@ -1,0 +1,46 @@
+"""Take the mesh out of the cluster that kubectl reaches; its pods go on without it."""
+
+from __future__ import annotations
+
+import click
+
+from ztunnel.analyze.forward import NoCluster, kubectl
+from ztunnel.install.release import NAMESPACE, Release
+from ztunnel.install.run import HelmFailed, chart, helm, installed
+
+_CRDS = ("security.istio.io", "networking.istio.io", "extensions.istio.io", "telemetry.istio.io")
+
+
+@click.command()
+@click.option("--system-namespace", "namespace", default=NAMESPACE, show_default=True)
+@click.option(
+    "--purge-crds", is_flag=True, help="Also Istio's CRDs, with every object of them in the cluster."
+)
+@click.option(
+    "--timeout", "timeout_seconds", default=120, show_default=True, help="Seconds until it is gone."
+)
+def uninstall(namespace: str, purge_crds: bool, timeout_seconds: int) -> None:
+    """Take the mesh out of the cluster. Its pods go on, in plaintext, without a restart.
+
+    Labels, policies and CRDs stay, for they are yours; so do the namespace and the authority's Secret in it,
+    by which a mesh that is installed again has the same root.
+    """
+    release = Release(str(chart()), namespace, timeout_seconds=timeout_seconds)
+    try:
+        if installed(namespace) is None:
+            raise click.ClickException(f"there is no mesh in namespace {namespace}")
+        helm(release.removing())
+        if purge_crds:
+            _purge()
+    except (HelmFailed, NoCluster) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"The mesh is gone from namespace {namespace}.")
+    click.echo(f"Its authority is left: kubectl delete namespace {namespace}")
+
+
+def _purge() -> None:
+    names = kubectl(["get", "customresourcedefinitions", "-o", "name"]).split()
+    ours = [name for name in names if name.endswith(_CRDS)]
+    if ours:
+        kubectl(["delete", *ours])
+    click.echo(f"{len(ours)} CRDs are removed.")
