@@ -25,6 +25,10 @@ class Store(FakeServer):
             return super()._answer(request)
         namespace, plural, name = found.groups()
         resource = SECRETS if plural == "secrets" else CONFIG_MAPS
+        if request.method == "GET" and name:
+            one = self.objects[resource.path()].get((namespace, name))
+            missing = status(404, "NotFound", f'{plural} "{name}" not found')
+            return answer(404, missing) if one is None else answer(200, one)
         if request.method == "GET":
             whole = f"/api/v1/{plural}"
             return self._watch(whole, params) if params.get("watch") == "true" else self._list(whole, params)

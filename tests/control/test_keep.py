@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -104,9 +105,89 @@ async def test_it_is_taken_over_while_it_runs_and_so_is_another(clock):
     async with planes(store) as [one]:
         await until(lambda: one.current)
         for found in (first, second):
-            store.put(SECRETS, secret(found.files()))
+            store.put(SECRETS, forced(secret(found.files())))
             await until(lambda: one.signs() == found.root.pem)  # noqa: B023
         assert one.said == [[], [], []]
+
+
+def forced(value):
+    return value | {"metadata": value["metadata"] | {"annotations": {"ztunnel.io/replace-root": "true"}}}
+
+
+def trusted_by(store, roots):
+    store.put_map(HOME, "ztunnel-ca-root-cert", {"root-cert.pem": roots})
+
+
+async def test_a_root_that_nobody_trusts_yet_does_not_take_over(clock):
+    store, found = Store(), one_step()
+    async with planes(store) as [one]:
+        await until(lambda: one.current)
+        before = one.signs()
+        store.put(SECRETS, secret(found.files()))
+        await until(lambda: one.kept.faults)
+        assert (
+            "Secret ztunnel-system/cacerts: its root is none that the mesh trusts so far" in one.said[-1][0]
+        )
+        assert one.signs() == before
+        # First trusted, then it signs: nothing is cut.
+        own = store.secret(HOME, "ztunnel-ca-secret")
+        both = base64.b64encode((before + found.root.pem).encode()).decode()
+        store.remove(SECRETS, "cacerts", HOME)
+        store.put(SECRETS, own | {"data": own["data"] | {"root-cert.pem": both}})
+        await until(lambda: one.signs() == before + found.root.pem)
+        store.put(SECRETS, secret(found.files(root_cert=found.root.pem + before)))
+        await until(lambda: one.signs() == found.root.pem + before)
+        assert one.kept.faults == ()
+        store.put(SECRETS, secret(found.files()))
+        await until(lambda: one.signs() == found.root.pem)
+
+
+async def test_a_control_plane_that_starts_chooses_as_those_that_run(clock):
+    """A replica that is restarted meanwhile must not sign with a root that nobody trusts yet."""
+    store, found = Store(), one_step()
+    async with planes(store) as [one]:
+        await until(lambda: one.current)
+        before = one.signs()
+    trusted_by(store, before)
+    store.put(SECRETS, secret(found.files()))
+    async with planes(store) as [one]:
+        await until(lambda: one.current)
+        assert one.signs() == before
+        assert one.kept.faults
+        store.put(SECRETS, forced(secret(found.files())))
+        await until(lambda: one.signs() == found.root.pem)
+
+
+async def test_a_plug_in_ca_that_is_wrong_leaves_the_root_that_the_mesh_trusts_at_a_start(clock):
+    store, found = Store(), one_step()
+    async with planes(store) as [one]:
+        await until(lambda: one.current)
+        before = one.signs()
+    trusted_by(store, before)
+    store.put(SECRETS, secret(found.files(root_cert="x")))
+    async with planes(store) as [one]:
+        await until(lambda: one.current)
+        assert one.signs() == before
+        assert "not a text of PEM" in one.said[-1][0]
+
+
+async def test_what_a_mesh_before_this_one_trusted_does_not_keep_a_new_one_from_its_root(clock):
+    store = Store()
+    trusted_by(store, one_step().root.pem)
+    async with planes(store) as [one]:
+        await until(lambda: one.current)
+        await until(lambda: not one.kept.faults, step=5)
+
+
+@pytest.mark.parametrize("text", ["", "hello"])
+async def test_a_record_that_makes_no_sense_is_none(clock, text):
+    store, found = Store(), one_step()
+    trusted_by(store, text)
+    store.put(SECRETS, secret(found.files()))
+    async with planes(store) as [one]:
+        await until(lambda: one.current)
+        assert one.signs() == found.root.pem
+        assert one.kept.faults == ()
 
 
 async def test_a_change_that_is_wrong_is_said_and_the_one_before_signs_on(clock):
@@ -163,7 +244,7 @@ async def test_a_plug_in_ca_that_is_deleted_signs_on_and_that_is_said(clock):
         await until(lambda: one.current)
         store.remove(SECRETS, "cacerts", HOME)
         await until(lambda: one.kept.faults)
-        assert "deleted; it signs on until this process ends" in one.said[-1][0]
+        assert "cacerts: deleted; it signs on until this process ends" in one.said[-1][0]
         assert one.signs() == found.root.pem
     assert store.writes == []
 
