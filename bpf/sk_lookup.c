@@ -69,13 +69,25 @@ static __always_inline bool is_captured(const struct tuple *flow)
 	return callers.lookup(&caller) != 0;
 }
 
+/* A source has one of the pod's queues: whoever fills it makes those of the others no longer. */
+static __always_inline u32 queue_of(const struct addr *source)
+{
+	u32 word = source->word[0] ^ source->word[1] ^ source->word[2] ^ source->word[3];
+	return word * 2654435761u >> (32 - QUEUES_BITS);
+}
+
 static __always_inline int to_proxy(struct bpf_sk_lookup *ctx, const struct tuple *flow, u32 kind,
 				    enum outcome why)
 {
 	struct listener key = {};
 	key.ip = flow->destination;
 	key.kind = kind;
+	key.queue = kind == INBOUND ? queue_of(&flow->source) : 0;
 	void *listener = listeners.lookup(&key);
+	if (!listener && key.queue) {
+		key.queue = 0;
+		listener = listeners.lookup(&key);
+	}
 	if (!listener)
 		return inbound(INBOUND_NO_LISTENER, DROP);
 	long failed = assign(ctx, listener, 0);

@@ -8,6 +8,8 @@
 #define CAPTURE_PORTS 4080
 /* As many of them for each destination: together they have room for what a pod closes within TIME_WAIT. */
 #define CAPTURE_SPREAD 4
+/* Plaintext to a pod waits in so many queues, by its source. Twin: ztunnel/redirect/layout.py. */
+#define QUEUES_BITS 3
 #ifndef HBONE_PORT
 #define HBONE_PORT 15008
 #endif

@@ -33,7 +33,7 @@ BPF_TABLE("lru_hash", struct tuple, struct admission, admitted, MAX_CONNECTIONS)
 
 /* proxy -> sk_lookup. A pod's addresses to the proxy's listeners in it. Lost: what they would take is
  * refused. */
-BPF_TABLE("sockhash", struct listener, u64, listeners, MAX_PODS * 8);
+BPF_TABLE("sockhash", struct listener, u64, listeners, MAX_PODS * 32);
 
 /* proxy -> connect. A cache of verdicts. Lost: the proxy is asked again. */
 BPF_TABLE("lru_hash", struct question, struct verdict, verdicts, MAX_VERDICTS);

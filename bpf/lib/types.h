@@ -71,10 +71,10 @@ _Static_assert(sizeof(struct destination) == 48, "destination");
 
 enum listener_kind { INBOUND = 1, OUTBOUND = 2 };
 
-/* Which of the proxy's listeners in a pod, by an address of the pod. */
+/* Which of the proxy's listeners in a pod, by an address of the pod; of a kind there may be several. */
 struct listener {
 	struct addr ip;
-	u32 kind;
+	u16 kind, queue;
 };
 _Static_assert(sizeof(struct listener) == 20, "listener");
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.flow.driving import Bugs, Clock, drive
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.rate import Rate
-from ztunnel.flow.turn import PER_ROUND, PLACES, Turns
+from ztunnel.flow.turn import PER_ROUND, Turns
 
 ANY_RATE = Rate(100_000, 100_000, 0)
 
@@ -97,16 +97,6 @@ def test_a_source_gets_no_more_than_its_rate_and_keeps_nobody_waiting(engine: En
         drive(engine)
     assert [number for _, source, number in crowd.done if source == "x"] == [*range(1, 51)]
     assert len(crowd.turns) == 0
-
-
-def test_a_pod_for_which_many_wait_is_crowded_until_they_have_had_their_turns(crowd: Crowd) -> None:
-    crowd.come("a", "x", PER_ROUND + PLACES - 1)
-    assert not crowd.turns.crowded("a")
-    crowd.come("a", "y")
-    assert crowd.turns.crowded("a")
-    assert not crowd.turns.crowded("b")
-    crowd.engine.round()
-    assert not crowd.turns.crowded("a")
 
 
 def test_a_bug_in_one_does_not_keep_the_others_from_their_turn(

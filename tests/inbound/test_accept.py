@@ -14,8 +14,7 @@ from ztunnel.errors import Drained
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.share import Shares
 from ztunnel.flow.splice import close_with_reset
-from ztunnel.flow.turn import PER_ROUND, PLACES
-from ztunnel.inbound.accept import PLAIN_RATE, PlainAcceptor
+from ztunnel.inbound.accept import PLACES, PLAIN_RATE, PlainAcceptor
 from ztunnel.state.lookup import INBOUND_PORT
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(20)]
@@ -241,13 +240,21 @@ def test_who_has_reset_its_connection_while_it_waited_costs_the_application_none
     assert len(way.desk.live) == 1
 
 
-def test_while_many_wait_for_a_pod_its_listener_is_left_alone(way: Way, engine: Engine) -> None:
+def test_while_many_wait_at_a_listener_it_is_left_alone_and_the_pods_others_are_not(
+    way: Way, engine: Engine
+) -> None:
+    way.listener.listen(PLACES)
+    another = PlainAcceptor(way.desk.inbound, way.sockets.pod(POD))
     turns = way.desk.inbound.turns
-    assert not way.acceptor.crowded()
-    for _ in range(PER_ROUND + PLACES):
-        turns.enter(POD.uid, ip_address("127.0.0.9"), lambda: None)
+    for _ in range(int(PLAIN_RATE.capacity)):
+        turns.enter("another pod", ip_address("127.0.0.9"), lambda: None)
+        engine.round()
+    for number in range(PLACES):
+        assert not way.acceptor.crowded()
+        way.call("127.0.0.9")
+        assert len(turns) == number + 1
     assert way.acceptor.crowded()
-    drive(engine)
+    assert not another.crowded()
 
 
 def test_when_no_more_can_be_held_the_newest_of_the_greediest_gives_way(way: Way) -> None:

@@ -18,7 +18,7 @@ RECORDED = {
     "forward": 3384,
     "getpeername4": 19,
     "getpeername6": 25,
-    "sk_lookup": 661,
+    "sk_lookup": 866,
     "sock_release": 87,
     "sockops": 1728,
 }

@@ -7,7 +7,7 @@ import errno
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import pytest
@@ -18,9 +18,10 @@ from ztunnel.kernel.bpf import Map
 from ztunnel.kernel.dial import Source, connect_from, dial_socket, spoof
 from ztunnel.model.address import Endpoint
 from ztunnel.pods.prepare import Preparation
+from ztunnel.redirect.capture import LISTENER_PORTS
 from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.exempt import CgroupBranch
-from ztunnel.redirect.layout import ADMISSION, AdmissionKind, ListenerKind, push_tuple
+from ztunnel.redirect.layout import ADMISSION, QUEUES, AdmissionKind, ListenerKind, push_tuple
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -399,3 +400,109 @@ def test_the_link_of_a_pod_keeps_its_id_while_it_is_enrolled_again(kernel: Kerne
     assert list((kernel.settings.pins / "pods").iterdir()) == []
     kernel.listen(pod.netns, 8080)
     kernel.connect(kernel.lab.x, "10.77.0.3", 8080)
+
+
+Queues = tuple[socket.socket, ...]
+
+
+@pytest.fixture
+def queues(kernel: Kernel) -> Queues:
+    """The listeners of an enrolled pod `b` for plaintext, each with room for two."""
+    pod = kernel.enroll("b")
+    made = sockets.listen_side_by_side(pod.netns, LISTENER_PORTS, 1, QUEUES)
+    for queue, listener in enumerate(made):
+        kernel.keep(listener).setblocking(False)
+        for ip in pod.addresses:
+            kernel.redirection.listener(ip, ListenerKind.INBOUND, listener.fileno(), queue)
+    return made
+
+
+@contextmanager
+def many_addresses(kernel: Kernel, host: str, count: int) -> Iterator[list[str]]:
+    """So many addresses of pod `a`, of the family of `host`."""
+    own, at = ("fd77::9:{}", "/64 dev eth0") if ":" in host else ("10.77.0.{}", "/24 dev eth0")
+    texts = [own.format(100 + number) for number in range(count)]
+    for text in texts:
+        shell(kernel.lab.names["a"], f"ip addr add {text}{at}" + (" nodad" if ":" in host else ""))
+    try:
+        yield texts
+    finally:
+        for text in texts:
+            shell(kernel.lab.names["a"], f"ip addr del {text}{at}")
+
+
+def call_from(kernel: Kernel, source: str, host: str) -> socket.socket:
+    client = kernel.socket(kernel.lab.a, host)
+    client.settimeout(0.5)
+    client.bind((source, 0))
+    client.connect((host, 8080))
+    return client
+
+
+def arrived(queues: Queues) -> list[int]:
+    """In which queues somebody waits; they are taken out."""
+    found = []
+    for number, listener in enumerate(queues):
+        while not nobody_comes(listener):
+            found.append(number)
+    return found
+
+
+@pytest.mark.parametrize("host", ["10.77.0.3", "fd77::3"])
+def test_a_source_has_one_queue_and_sources_are_spread_over_them(
+    kernel: Kernel, queues: Queues, host: str
+) -> None:
+    used = set()
+    with many_addresses(kernel, host, 24) as sources:
+        for source in sources:
+            for _ in range(2):
+                call_from(kernel, source, host)
+            first, second = arrived(queues)
+            assert first == second
+            used.add(first)
+    assert len(used) >= QUEUES // 2
+
+
+@pytest.mark.parametrize("host", ["10.77.0.3", "fd77::3"])
+def test_whoever_fills_its_queue_keeps_those_in_others_out_of_nothing(
+    kernel: Kernel, queues: Queues, host: str
+) -> None:
+    with many_addresses(kernel, host, 24) as sources:
+        of = {}
+        for source in sources:
+            call_from(kernel, source, host)
+            [of[source]] = arrived(queues)
+        greedy = sources[0]
+        call_from(kernel, greedy, host)
+        call_from(kernel, greedy, host)
+        with pytest.raises(TimeoutError):
+            call_from(kernel, greedy, host)
+        modest = next(source for source in sources if of[source] != of[greedy])
+        call_from(kernel, modest, host)
+        assert of[modest] in arrived(queues)
+
+
+def test_a_queue_that_is_gone_has_the_first_take_its_sources(kernel: Kernel, queues: Queues) -> None:
+    for listener in queues[1:]:
+        listener.close()
+    with many_addresses(kernel, "10.77.0.3", 8) as sources:
+        for source in sources:
+            call_from(kernel, source, "10.77.0.3")
+            assert arrived(queues[:1]) == [0]
+
+
+def test_a_process_of_the_pod_that_listens_beside_them_gets_nothing(kernel: Kernel, queues: Queues) -> None:
+    """Its user is root as well, and it says that it shares the port."""
+    intruder = kernel.socket(kernel.lab.b, "::")
+    intruder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    intruder.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND
+    with suppress(OSError):
+        intruder.bind(queues[0].getsockname()[:2])
+        intruder.listen(100)
+    intruder.setblocking(False)
+    with many_addresses(kernel, "10.77.0.3", 24) as sources:
+        for source in sources:
+            call_from(kernel, source, "10.77.0.3")
+            assert len(arrived(queues)) == 1
+    with pytest.raises(OSError):  # noqa: PT011 (nobody, or it could not even listen)
+        intruder.accept()

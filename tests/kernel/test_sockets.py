@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import subprocess
 import sys
@@ -55,6 +56,25 @@ class WithoutIpv6:
         if family == socket.AF_INET6:
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
         return self._lab.a.socket(family, kind, protocol)
+
+
+def test_listeners_side_by_side_have_one_port_and_nobody_joins_them(kernel: Kernel) -> None:
+    made = [kernel.keep(each) for each in sockets.listen_side_by_side(kernel.lab.b, [65535, 65534], 16, 8)]
+    assert {each.getsockname()[:2] for each in made} == {("::ffff:192.0.0.8", 65535)}
+    assert len({sockets.cookie_of(each) for each in made}) == 8
+    more = [kernel.keep(each) for each in sockets.listen_side_by_side(kernel.lab.b, [65535, 65534], 16, 2)]
+    assert {each.getsockname()[1] for each in more} <= {65534, 65535}
+    for each in (*made, *more):
+        assert not each.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+
+
+def test_of_listeners_side_by_side_nothing_is_left_where_one_cannot_be_made(kernel: Kernel) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    taken = sockets.listen_nowhere(kernel.lab.b, [65535], 16)
+    with pytest.raises(OSError, match="in use"):
+        sockets.listen_side_by_side(kernel.lab.b, [65535], 16, 8)
+    taken.close()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_where_the_kernel_has_no_ipv6_a_listener_is_for_ipv4(lab: Lab) -> None:

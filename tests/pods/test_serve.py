@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 def duplicate(listeners: Listeners) -> Listeners:
     """As another process has them."""
-    return Listeners(*(each.dup() for each in listeners.all))
+    return Listeners.of([each.dup() for each in listeners.all])
 
 
 async def look(node: Node) -> None:

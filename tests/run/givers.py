@@ -53,7 +53,7 @@ class Giver:
 
     def __post_init__(self) -> None:
         for cookie in (7, 8):
-            self.listeners[cookie] = Listeners(*(socket.create_server(("127.0.0.1", 0)) for _ in range(3)))
+            self.listeners[cookie] = Listeners.of([socket.create_server(("127.0.0.1", 0)) for _ in range(4)])
         self.pages = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
         self.log = Lines()
 

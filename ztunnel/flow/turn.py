@@ -16,10 +16,6 @@ from ztunnel.flow.rate import Bucket, Rate, Recent
 PER_ROUND = 1
 """Opening a connection takes a few tenths of a millisecond."""
 
-PLACES = 256
-"""So many may wait for a pod; more of them stay in the backlog of its listener, where the kernel turns
-newcomers away by and by: accepting and resetting them would let a peer come at full speed."""
-
 _SOURCES = 4096
 _PAUSED_FOR = 4
 """A source that has used up its rate is paused until it has so many turns again: a timer for each would cost
@@ -50,7 +46,7 @@ class Turns:
         """`rate` is that of each source."""
         self._rounds = rounds
         self._buckets: Recent[Hashable, Bucket] = Recent(_SOURCES, lambda: Bucket(rate, rounds.now))
-        self._waiting: dict[Hashable, int] = {}
+        self._waiting = 0
         self._ready: dict[Hashable, dict[Hashable, deque[Piece]]] = {}
         self._paused: dict[Hashable, dict[Hashable, deque[Piece]]] = {}
         self._scheduled = False
@@ -58,7 +54,7 @@ class Turns:
         self._done = 0
 
     def __len__(self) -> int:
-        return sum(self._waiting.values())
+        return self._waiting
 
     def enter(self, pod: Hashable, source: Hashable, piece: Piece) -> None:
         """Do a piece for `source` when it is its turn, which may be now."""
@@ -77,12 +73,8 @@ class Turns:
         if queue is None:
             queue = self._ready.setdefault(pod, {}).setdefault(source, deque())
         queue.append(piece)
-        self._waiting[pod] = self._waiting.get(pod, 0) + 1
+        self._waiting += 1
         self._schedule()
-
-    def crowded(self, pod: Hashable) -> bool:
-        """Whether so many wait for a pod that more had better wait elsewhere."""
-        return self._waiting.get(pod, 0) >= PLACES
 
     def _schedule(self) -> None:
         if self._ready and not self._scheduled:
@@ -111,16 +103,9 @@ class Turns:
         if sources:
             self._ready[pod] = sources
         if piece is not None:
-            self._left(pod)
+            self._waiting -= 1
             self._done += 1
             piece()
-
-    def _left(self, pod: Hashable) -> None:
-        waiting = self._waiting[pod] - 1
-        if waiting:
-            self._waiting[pod] = waiting
-        else:
-            del self._waiting[pod]
 
     def _pull(self, pod: Hashable, source: Hashable, queue: deque[Piece]) -> Piece | None:
         """The first of a source's; None where it has used up its rate."""

@@ -33,6 +33,10 @@ _REMEMBERED_ADDRESSES = 64
 """A pod has a few addresses; what it calls its own loopback by are others."""
 
 
+PLACES = 64
+"""So many may wait for their turn of each listener; more of them stay in its backlog, where the kernel turns
+newcomers away by and by: accepting and resetting them would let a peer come at full speed."""
+
 PLAIN_RATE = Rate(200, 1200, 0)
 """Plaintext connections of one address: 200 at once, then 1,200 a second, which is a third of a core. More
 wait."""
@@ -160,9 +164,10 @@ class PlainConnection:
 
 
 class PlainAcceptor:
-    """What becomes of each connection that the kernel steered to a pod's inbound listener."""
+    """What becomes of each connection that the kernel steered to one of a pod's inbound listeners."""
 
     def __init__(self, inbound: Inbound, pod: LocalPod) -> None:
+        self._waiting = 0
         self._inbound = inbound
         self._pod = pod
         self._addresses: dict[str, IPAddress] = {}
@@ -170,15 +175,17 @@ class PlainAcceptor:
     def accepted(self, opener: socket.socket, peer: PeerAddress) -> None:
         """Take over one accepted socket; it is judged and opened when it is its source's turn."""
         inbound = self._inbound
+        self._waiting += 1
         piece = partial(self._open, opener, peer, inbound.engine.number)
         inbound.turns.enter(self._pod.uid, peer.ip, piece)
 
     def crowded(self) -> bool:
         """Whether new ones had better stay in the listener's backlog for a moment."""
-        return self._inbound.turns.crowded(self._pod.uid)
+        return self._waiting >= PLACES
 
     def _open(self, opener: socket.socket, peer: PeerAddress, since: int) -> None:
         """The socket's local address is what the peer called: the kernel did not rewrite it."""
+        self._waiting -= 1
         inbound, pod = self._inbound, self._pod
         if since != inbound.engine.number and has_gone(opener):
             inbound.engine.given_up += 1

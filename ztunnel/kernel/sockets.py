@@ -12,6 +12,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address
@@ -68,10 +69,12 @@ class Keepalive(NamedTuple):
 
 
 class Listening(NamedTuple):
-    """How listeners are made: dual stack, or IPv4 only."""
+    """How listeners are made: dual stack, or IPv4 only; with `shared` others of ours may have the same
+    port."""
 
     ipv6: bool = True
     keepalive: Keepalive | None = None
+    shared: bool = False
 
 
 DUAL_STACK = Listening()
@@ -84,6 +87,28 @@ def listen_in(
     its options, TCP_NODELAY and SO_OOBINLINE among them. Raises OSError, EADDRINUSE where a process of the
     pod has the port."""
     return _listen(namespace, ("::" if options.ipv6 else "0.0.0.0", port), backlog, options)
+
+
+def listen_side_by_side(
+    namespace: NetworkNamespace,
+    ports: Iterable[int],
+    backlog: int,
+    count: int,
+    options: Listening = DUAL_STACK,
+) -> tuple[socket.socket, ...]:
+    """So many of `listen_nowhere` on one port, each with a backlog of its own. The kernel does not spread
+    connections over them: sk_lookup says whose each is, and nobody else can join them."""
+    shared = options._replace(shared=True)
+    with ExitStack() as undo:
+        first = undo.enter_context(listen_nowhere(namespace, ports, backlog, shared))
+        port = first.getsockname()[1]
+        others = [
+            undo.enter_context(listen_nowhere(namespace, [port], backlog, shared)) for _ in range(count - 1)
+        ]
+        for each in (first, *others):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+        undo.pop_all()
+    return (first, *others)
 
 
 def listen_nowhere(
@@ -124,6 +149,8 @@ def _listen(
         if ipv6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        if options.shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
         listener.listen(backlog)
     except OSError:

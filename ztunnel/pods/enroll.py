@@ -179,12 +179,11 @@ def remind(redirection: Redirection, enrolled: Enrolled) -> list[str]:
     listeners = enrolled.listeners
     if listeners is None:
         return missing
-    cookies = {
-        ListenerKind.INBOUND: cookie_of(listeners.inbound),
-        ListenerKind.OUTBOUND: cookie_of(listeners.outbound),
-    }
+    cookies = [cookie_of(each) for each in listeners.inbound]
+    outbound = cookie_of(listeners.outbound)
     for ip in enrolled.network.addresses:
-        if any(redirection.listens(ip, kind) != cookie for kind, cookie in cookies.items()):
+        known = [redirection.listens(ip, ListenerKind.INBOUND, queue) for queue in range(len(cookies))]
+        if known != cookies or redirection.listens(ip, ListenerKind.OUTBOUND) != outbound:
             _capture(redirection, enrolled, listeners)
             return [*missing, "listener entry"]
     return missing
@@ -291,10 +290,11 @@ def _list(ips: Collection[IPAddress]) -> str:
 
 
 def _capture(redirection: Redirection, enrolled: Enrolled, listeners: Listeners) -> None:
-    for ip in enrolled.network.addresses:
-        redirection.listener(ip, ListenerKind.INBOUND, listeners.inbound.fileno())
+    network = enrolled.network
+    for ip in network.addresses:
         redirection.listener(ip, ListenerKind.OUTBOUND, listeners.outbound.fileno())
-    for each, _ in enrolled.network.link_local:
-        if redirection.may_own(enrolled.network.cookie, each):
-            redirection.listener(each, ListenerKind.INBOUND, listeners.inbound.fileno())
-    redirection.enroll(enrolled.network)
+    own = [ip for ip, _ in network.link_local if redirection.may_own(network.cookie, ip)]
+    for ip in (*network.addresses, *own):
+        for queue, listener in enumerate(listeners.inbound):
+            redirection.listener(ip, ListenerKind.INBOUND, listener.fileno(), queue)
+    redirection.enroll(network)

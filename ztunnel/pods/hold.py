@@ -3,6 +3,7 @@ certificate that is kept for it, and what has to end when it is gone."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from select import EPOLLIN
 import trio
 
 from ztunnel.errors import Drained
-from ztunnel.flow.accept import Acceptor
+from ztunnel.flow.accept import Accepted, Acceptor
 from ztunnel.identity.rotate import Certificates
 from ztunnel.inbound.accept import Inbound, PlainAcceptor
 from ztunnel.inbound.serve import Handshakes
@@ -120,11 +121,11 @@ class Held:
             return
         if self._outbound is None:
             self._outbound = OutboundAcceptor(ways.outbound, enrolled.uid, enrolled.network)
-        plain = PlainAcceptor(ways.inbound, enrolled)
-        takers = (
+        queues = [(listener, PlainAcceptor(ways.inbound, enrolled)) for listener in listeners.inbound]
+        takers: tuple[tuple[socket.socket, Accepted, Callable[[], bool] | None], ...] = (
             (listeners.outbound, self._outbound.accepted, None),
-            (listeners.inbound, plain.accepted, plain.crowded),
             (listeners.hbone, partial(ways.handshakes.accepted, enrolled), None),
+            *((listener, queue.accepted, queue.crowded) for listener, queue in queues),
         )
         acceptors: list[Acceptor] = []
         with ExitStack() as undo:

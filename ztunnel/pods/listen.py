@@ -1,15 +1,18 @@
-"""The proxy's three listeners in a pod's namespace."""
+"""The proxy's listeners in a pod's namespace: one for calls of the pod, one for HBONE, and several queues for
+plaintext to it."""
 
 from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 
 from ztunnel.kernel.netns import NetworkNamespace
-from ztunnel.kernel.sockets import Listening, listen_in, listen_nowhere
+from ztunnel.kernel.sockets import Listening, listen_in, listen_nowhere, listen_side_by_side
 from ztunnel.redirect.capture import LISTENER_PORTS
+from ztunnel.redirect.layout import QUEUES
 
 HBONE_PORT = 15008
 BACKLOG = 4096
@@ -18,16 +21,22 @@ BACKLOG = 4096
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """The three listeners of one pod, non-blocking."""
+    """The listeners of one pod, non-blocking. Plaintext waits in one of `inbound`, by its source."""
 
     outbound: socket.socket
-    inbound: socket.socket
+    inbound: tuple[socket.socket, ...]
     hbone: socket.socket
 
+    @staticmethod
+    def of(listeners: Sequence[socket.socket]) -> Listeners:
+        """Of these, in the order of `all`."""
+        outbound, hbone, *inbound = listeners
+        return Listeners(outbound, tuple(inbound), hbone)
+
     @property
-    def all(self) -> tuple[socket.socket, socket.socket, socket.socket]:
-        """In the order of the fields."""
-        return self.outbound, self.inbound, self.hbone
+    def all(self) -> tuple[socket.socket, ...]:
+        """Each of them."""
+        return self.outbound, self.hbone, *self.inbound
 
     def close(self) -> None:
         """Nobody answers any more; connections in their backlogs are reset, unless another process holds the
@@ -35,15 +44,19 @@ class Listeners:
         for listener in self.all:
             listener.close()
 
+    def lost(self) -> list[str]:
+        """See `lost_listeners`."""
+        of = {"outbound": (self.outbound,), "inbound": self.inbound, "hbone": (self.hbone,)}
+        return [
+            name
+            for name, listeners in of.items()
+            if not all(each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for each in listeners)
+        ]
+
 
 def lost_listeners(listeners: Listeners | None) -> list[str]:
     """Which of the three listen no more: a process of the pod may destroy our sockets, as `ss -K` does."""
-    return [
-        each.name
-        for each in fields(Listeners)
-        if listeners is None
-        or not getattr(listeners, each.name).getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    ]
+    return [each.name for each in fields(Listeners)] if listeners is None else listeners.lost()
 
 
 class CannotEnroll(Exception):
@@ -73,7 +86,8 @@ def listen_in_pod(undo: ExitStack, netns: NetworkNamespace, pod: str, listening:
             f"{pod}: port {HBONE_PORT} is taken by a process of the pod; the mesh needs it in each pod",
             HBONE_PORT,
         ) from error
-    outbound, inbound = (
-        undo.enter_context(listen_nowhere(netns, LISTENER_PORTS, BACKLOG, listening)) for _ in range(2)
-    )
+    outbound = undo.enter_context(listen_nowhere(netns, LISTENER_PORTS, BACKLOG, listening))
+    inbound = listen_side_by_side(netns, LISTENER_PORTS, BACKLOG, QUEUES, listening)
+    for each in inbound:
+        undo.enter_context(each)
     return Listeners(outbound, inbound, hbone)

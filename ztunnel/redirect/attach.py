@@ -17,7 +17,7 @@ from ztunnel.redirect.enforce import Addresses, Admissions, Affinities, Slots, V
 from ztunnel.redirect.enroll import EnrolledPod, PodEntries, PodNetwork
 from ztunnel.redirect.exempt import CgroupRules
 from ztunnel.redirect.forward import Forwards
-from ztunnel.redirect.layout import NUMBER, Deny, Direct, ListenerKind, Recalled, push_listener
+from ztunnel.redirect.layout import NUMBER, QUEUES, Deny, Direct, ListenerKind, Recalled, push_listener
 from ztunnel.redirect.observe import HeldCalls, Records, direct_flows, outcomes, outside_calls
 from ztunnel.redirect.outside import OutsideCall, pull_outside
 from ztunnel.redirect.plan import FORWARD, SK_LOOKUP, Pins
@@ -127,20 +127,22 @@ class Redirection:
 
     # Listeners.
 
-    def listener(self, ip: IPAddress, kind: ListenerKind, fd: int) -> None:
+    def listener(self, ip: IPAddress, kind: ListenerKind, fd: int, queue: int = 0) -> None:
         """Captured calls to this address of a pod (OUTBOUND: the pod's own, INBOUND: plaintext from outside)
-        go to this listening socket, wherever it is bound, in place of an earlier one. The slot empties by
-        itself when the socket closes. Raises OSError."""
-        self._maps["listeners"].put(push_listener(ip, kind), NUMBER.pack(fd))
+        go to this listening socket, wherever it is bound, in place of an earlier one. Of INBOUND each of
+        QUEUES may have its own: sources are spread over them, and those of one that has none go to the
+        first. The slot empties by itself when the socket closes. Raises OSError."""
+        self._maps["listeners"].put(push_listener(ip, kind, queue), NUMBER.pack(fd))
 
-    def listens(self, ip: IPAddress, kind: ListenerKind) -> int:
+    def listens(self, ip: IPAddress, kind: ListenerKind, queue: int = 0) -> int:
         """The cookie of the socket that `listener` has given; 0 where there is none any more."""
-        found = self._maps["listeners"].get(push_listener(ip, kind))
+        found = self._maps["listeners"].get(push_listener(ip, kind, queue))
         return int(NUMBER.unpack(found)[0]) if found else 0
 
     def no_listener(self, ip: IPAddress, kind: ListenerKind) -> None:
         """Such calls are refused."""
-        self._maps["listeners"].drop(push_listener(ip, kind))
+        for queue in range(QUEUES):
+            self._maps["listeners"].drop(push_listener(ip, kind, queue))
 
     # Each connection.
 

@@ -23,7 +23,7 @@ TUPLE = Struct("=16s16sHH")
 POD = Struct("=16s16sIxxxx")
 INTENT = Struct("=16sHxx16sHxxQQQQ16s16sHHBBxx")
 CALLER = Struct("=Q16sHHxxxx")
-LISTENER = Struct("=16sI")
+LISTENER = Struct("=16sHH")
 DESTINATION = Struct("=16sHxx16sHxxQ")
 ASKED = Struct("=16sHxx16sHxx")
 ASKED_BYTES = ASKED.size
@@ -55,6 +55,10 @@ class AdmissionKind(IntEnum):
     BY_VERDICT = 2
     BY_NODE = 3
     BY_SELF = 4
+
+
+QUEUES = 8
+"""bpf/lib/config.h: QUEUES_BITS."""
 
 
 class ListenerKind(IntEnum):
@@ -189,9 +193,9 @@ def push_caller(cookie: int, peer: Endpoint, capture_port: int) -> bytes:
     return CALLER.pack(cookie, pack16(peer.ip), peer.port, capture_port)
 
 
-def push_listener(ip: IPAddress, kind: ListenerKind) -> bytes:
+def push_listener(ip: IPAddress, kind: ListenerKind, queue: int = 0) -> bytes:
     """struct listener."""
-    return LISTENER.pack(pack16(ip), kind)
+    return LISTENER.pack(pack16(ip), kind, queue)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from ztunnel.errors import PeerError
 
 VERSION = 1
 MOST_BYTES = 65536
-_MOST_FILES = 8
+_MOST_FILES = 32
 _INT_BYTES = array("i").itemsize
 _PATH_BYTES = 107  # sockaddr_un, without the zero at its end
 _CREDENTIALS = struct.Struct("=iII")

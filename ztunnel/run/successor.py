@@ -147,12 +147,12 @@ def _take_in(message: dict[str, Any], files: list[int], into: Inherited) -> None
     try:
         while files:
             sockets.append(listening(files.pop(0)))
-        if len(sockets) != 3:
-            raise PeerError(f"three listeners are expected, there are {len(sockets)}")
+        if len(sockets) < 3 or ("pages" in message and len(sockets) > 3):
+            raise PeerError(f"three listeners are expected, of a pod there may be more: {len(sockets)}")
         if "pages" in message:
             into.pages = tuple(sockets)
         else:
-            into.listeners[_number(message.get("pod"))] = Listeners(*sockets)
+            into.listeners[_number(message.get("pod"))] = Listeners.of(sockets)
     except PeerError:
         close_all(files)
         for sock in sockets:
