@@ -88,7 +88,7 @@ async def test_what_is_no_packet_is_refused_and_its_descriptors_are_closed(
 async def test_too_many_descriptors_are_refused(ends: tuple[Channel, socket.socket]) -> None:
     channel, other = ends
     before = len(os.listdir("/proc/self/fd"))
-    socket.send_fds(other, [b"{}"], [other.fileno()] * 9)
+    socket.send_fds(other, [b"{}"], [other.fileno()] * 33)
     with pytest.raises(PeerError, match="descriptors"):
         await channel.receive()
     assert len(os.listdir("/proc/self/fd")) == before

@@ -84,7 +84,7 @@ async def test_who_takes_over_gets_everything_and_it_steps_back_for_good(giver: 
         with asking(place) as channel:
             answer = await ask(channel)
             assert [each.get("pod") for each in answer[:2]] == [7, 8]
-            assert [each["files"] for each in answer] == [3, 3, 0]
+            assert [each["files"] for each in answer] == [4, 4, 0]
             assert answer[-1]["end"] == 4711
             assert giver.steps == ["back"]
             await channel.send({"taken": True})

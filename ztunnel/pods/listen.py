@@ -18,6 +18,10 @@ HBONE_PORT = 15008
 BACKLOG = 4096
 """ztunnel asks for 128; a burst of connections to one pod overflows that before a busy proxy accepts."""
 
+QUEUE_BACKLOG = 1024
+"""Of each queue for plaintext: what a source opens at once has room, and who shares a queue with one that
+opens thousands waits less than a second for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
@@ -87,7 +91,7 @@ def listen_in_pod(undo: ExitStack, netns: NetworkNamespace, pod: str, listening:
             HBONE_PORT,
         ) from error
     outbound = undo.enter_context(listen_nowhere(netns, LISTENER_PORTS, BACKLOG, listening))
-    inbound = listen_side_by_side(netns, LISTENER_PORTS, BACKLOG, QUEUES, listening)
+    inbound = listen_side_by_side(netns, LISTENER_PORTS, QUEUE_BACKLOG, QUEUES, listening)
     for each in inbound:
         undo.enter_context(each)
     return Listeners(outbound, inbound, hbone)
