@@ -33,6 +33,17 @@ def test_padding_and_priority_have_to_fit(flags: int, payload: bytes) -> None:
         begin_block(flags, 3, payload)
 
 
+@pytest.mark.parametrize("exclusive", [0, 0x80])
+def test_a_stream_cannot_depend_on_itself(exclusive: int) -> None:
+    itself, another = bytes((exclusive, 0, 0, 3, 16)), bytes((exclusive, 0, 0, 5, 16))
+    with pytest.raises(PeerError, match="depends on itself") as error:
+        begin_block(PRIORITY_FLAG, 3, itself + b"fields")
+    assert error.value.reply == Code.PROTOCOL_ERROR
+    with pytest.raises(PeerError, match="depends on itself"):
+        begin_block(PADDED | PRIORITY_FLAG, 3, b"\0" + itself + b"fields")
+    assert bytes(begin_block(PRIORITY_FLAG, 3, another + b"fields").octets) == b"fields"
+
+
 def test_continuations_are_added() -> None:
     block = begin_block(0, 3, b"ab")
     block.add(b"cd", 64, 100)

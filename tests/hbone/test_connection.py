@@ -330,6 +330,7 @@ def test_a_priority_of_a_wrong_length_loses_its_stream() -> None:
 
 WRONG_FRAMES = {
     "PRIORITY of the connection": push_frame(Frame.PRIORITY, 0, 0, bytes(5)),
+    "PRIORITY of a stream on itself": push_frame(Frame.PRIORITY, 0, 7, b"\0\0\0\x07\x10"),
     "PRIORITY of 4 bytes on no stream": push_frame(Frame.PRIORITY, 0, 7, bytes(4)),
     "PRIORITY of 6 bytes": push_frame(Frame.PRIORITY, 0, 1, bytes(6)),
     "a reset of a stream that was never opened": push_reset(9, Code.CANCEL),

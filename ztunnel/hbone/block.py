@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ztunnel.errors import PeerError
-from ztunnel.http2.frame import END_STREAM, PADDED, PRIORITY_FLAG, Code
+from ztunnel.http2.frame import END_STREAM, MAX_STREAM_ID, PADDED, PRIORITY_FLAG, Code
 
 EXTRA_BYTES = 261
 """The most that padding (1 + 255) and priority (5) add to the payload of a HEADERS frame."""
@@ -37,15 +37,25 @@ def begin_block(flags: int, stream_id: int, untrusted: bytes) -> HeaderBlock:
     """The payload of a HEADERS frame, without its padding and priority.
 
     Raises:
-        PeerError: padding or priority that does not fit.
+        PeerError: padding or priority that does not fit, or a stream that depends on itself (RFC 7540 section
+            5.3.1): an error of the stream there, and here one of the connection, because no peer does it.
     """
     start, end = 0, len(untrusted)
     if flags & PADDED:
         if not untrusted:
             raise PeerError("padding without a length", Code.FRAME_SIZE_ERROR)
         start, end = 1, end - untrusted[0]
+    priority = start
     if flags & PRIORITY_FLAG:
         start += 5
     if start > end:
         raise PeerError("padding or priority that does not fit into HEADERS", Code.PROTOCOL_ERROR)
+    if flags & PRIORITY_FLAG:
+        check_priority(stream_id, untrusted[priority:start])
     return HeaderBlock(stream_id, untrusted[start:end], bool(flags & END_STREAM))
+
+
+def check_priority(stream_id: int, untrusted: bytes) -> None:
+    """The five bytes of a priority. Raises PeerError where a stream depends on itself."""
+    if int.from_bytes(untrusted[:4], "big") & MAX_STREAM_ID == stream_id:
+        raise PeerError("a stream that depends on itself", Code.PROTOCOL_ERROR)

@@ -11,7 +11,7 @@ answers and ends tunnels, and what concerns the connection as a whole.
 from __future__ import annotations
 
 from ztunnel.errors import PeerError
-from ztunnel.hbone.block import EXTRA_BYTES, HeaderBlock, begin_block
+from ztunnel.hbone.block import EXTRA_BYTES, HeaderBlock, begin_block, check_priority
 from ztunnel.hbone.decoder import FieldReader
 from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.host import Host, Nobody
@@ -249,6 +249,7 @@ class H2Connection(Streams):
             raise PeerError("PRIORITY of the connection", Code.PROTOCOL_ERROR)
         self.budget.spend(Glitch.PRIORITY, self.now)
         if len(payload) == 5:
+            check_priority(stream_id, payload)
             return
         stream = self.streams.get(stream_id)
         if stream is None:
