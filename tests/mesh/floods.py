@@ -378,13 +378,15 @@ def connections_that_end_with_a_reset(target: Target) -> None:
 
 
 def give_way() -> None:
-    """Run when nobody else wants to. The scheduler shares the CPU between sessions of processes first, and
-    between the processes of one then (sched(7), autogroup)."""
+    """Run when hardly anybody else wants to. The scheduler shares the CPU between sessions of processes,
+    and then between the processes of one (sched(7), autogroup)."""
+    group = Path("/proc/self/autogroup")
+    before = int(group.read_text().split()[-1]) if group.exists() else 0
     with suppress(PermissionError):
         os.setsid()
     os.nice(10)
-    with suppress(FileNotFoundError):
-        Path("/proc/self/autogroup").write_text("10")
+    if group.exists():
+        group.write_text(str(min(before + 10, 19)))
 
 
 def main() -> None:
