@@ -4,6 +4,7 @@
 
 #include "lib/config.h"
 #include "lib/types.h"
+#include "lib/rules.h"
 #include "lib/reports.h"
 #include "lib/forwards.h"
 #include "lib/outcomes.h"
@@ -14,6 +15,7 @@
 #include "lib/outside.h"
 #include "lib/verdict.h"
 #include "lib/pick.h"
+#include "lib/starting.h"
 #include "lib/choose.h"
 #include "lib/flow.h"
 #include "lib/admit.h"

@@ -57,6 +57,15 @@ def _setting(variables: str, parse: Parse, default: object, mesh: str = "", show
     return field(default=default, repr=shown, metadata={"source": source})
 
 
+class StrictStart(StrEnum):
+    """Which pods' processes may not call anybody before the pod is enrolled, or known not to be in the mesh:
+    none, those that the control plane has named as opted in, or all."""
+
+    OFF = "off"
+    OPTED_IN = "optedIn"
+    ALL = "all"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings. Sizes in bytes, durations in seconds.
@@ -80,6 +89,7 @@ class Settings:
             through /proc and the cgroups of kubelet's pods.
         pod_logs: where the kubelet makes the log directories of pods, which say whose its cgroups are
             (`podLogsDir` of its configuration).
+        strict_start: which pods have to wait until they are enrolled.
         node_clients: whose connections from the node itself reach pods without policy.
         buffer_limit_bytes: what may be held for applications that do not read, on all connections together;
             from three quarters of it on, the pod and peer that hold the most get no new ones, and beyond it
@@ -95,8 +105,6 @@ class Settings:
         instance_ip, pod_name, pod_namespace, proxy_metadata: what a control plane is told about us.
         xds_headers, ca_headers: metadata of each call; not shown by `repr`, as they may be secret.
         grpc_address, monitoring_address: of a control plane, for node proxies and for metrics.
-        kubeconfig: of a control plane outside the cluster that it is for.
-        adopt: take over what an istiod has written: status, and the ConfigMap of the roots.
         token_file: of a control plane over a folder: who may call (`control/token.py`).
         trusted_accounts: `namespace/name`: service accounts of node proxies, which may have certificates
             for the pods on their node; a token file's nodes are of the first.
@@ -144,6 +152,9 @@ class Settings:
     pod_netns: str = _setting("ZTUNNEL_POD_NETNS", values.namespace_path, "")
     pod_logs: Path = _setting("ZTUNNEL_POD_LOGS", values.path, Path("/var/log/pods"))
     same_node: SameNode = _setting("ZTUNNEL_SAME_NODE", values.member(SameNode), SameNode.AUTO, "sameNode")
+    strict_start: StrictStart = _setting(
+        "ZTUNNEL_STRICT_START", values.member(StrictStart), StrictStart.OPTED_IN, "strictStart"
+    )
     node_clients: str = _setting("ZTUNNEL_NODE_CLIENTS", _CLIENTS, "kubelet", "nodeClients")
     admin_address: Endpoint = _setting(
         "ZTUNNEL_ADMIN_ADDRESS", values.listen, Endpoint(IPv4Address("127.0.0.1"), 15000)
@@ -161,8 +172,6 @@ class Settings:
         "ZTUNNEL_MONITORING_ADDRESS", values.listen, Endpoint(IPv6Address("::"), 15014)
     )
     token_file: Path | None = _setting("ZTUNNEL_TOKEN_FILE", values.maybe_path, None)
-    kubeconfig: str = _setting("KUBECONFIG", values.text, "")
-    adopt: bool = _setting("ZTUNNEL_ADOPT", values.flag, False)
     trusted_accounts: tuple[str, ...] = _setting(
         "CA_TRUSTED_NODE_ACCOUNTS", values.accounts, ("ztunnel-system/ztunnel", "istio-system/ztunnel")
     )

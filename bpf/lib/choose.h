@@ -6,6 +6,11 @@ enum step {
 	REFUSE, /* with the errno that was set */
 };
 
+static __always_inline bool is_tcp(struct bpf_sock_addr *ctx)
+{
+	return ctx->protocol == TCP || ctx->protocol == MPTCP;
+}
+
 static __always_inline enum step leave(enum outcome why)
 {
 	count(why);
@@ -77,11 +82,14 @@ static __always_inline enum step choose(struct bpf_sock_addr *ctx, struct intent
 
 	intent->netns = netns_cookie(ctx);
 	struct pod *pod = enrolled.lookup(&intent->netns);
+	if (!pod && is_tcp(ctx) && !is_local(&intent->asked.ip) && !own_cgroups.lookup(&cgroup) &&
+	    starts(intent->netns))
+		return refuse(CONNECT_STARTING, ECONNREFUSED);
 	if (!pod || pod->flags & POD_LEAVING)
 		return leave(CONNECT_STRANGER);
 	if (own_cgroups.lookup(&cgroup))
 		return leave(CONNECT_OWN);
-	if (ctx->protocol != TCP && ctx->protocol != MPTCP)
+	if (!is_tcp(ctx))
 		return leave(CONNECT_NOT_TCP);
 	/* A connect that failed early may have left one; this socket now goes elsewhere. */
 	intents.delete(&socket);

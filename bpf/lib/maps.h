@@ -21,6 +21,17 @@ BPF_TABLE("hash", u64, struct node_clients, node_rules, 16);
 /* start -> sockops. Cgroups of the node that may reach pods. Lost: their probes are captured. */
 BPF_TABLE("hash", u64, u32, node_cgroups, 256);
 
+/* start -> connect. Which pods' processes have to wait. Lost: never. */
+BPF_TABLE("array", u32, struct start_rules, start_rules, 1);
+
+/* enroll -> connect. A pod's cgroup to the time until which its processes may not call, by CLOCK_MONOTONIC;
+ * 0: the pod needs not wait. Lost: where all pods have to wait, it has to; else its calls go as they are. */
+BPF_TABLE("hash", u64, u64, starting, MAX_PODS);
+
+/* connect -> enroll. Pods whose processes called before the pod was enrolled or known not to be, and when.
+ * Lost: the pod is not counted. */
+BPF_TABLE("lru_hash", u64, u64, early, MAX_PODS);
+
 /* connect, sockops -> sockops, getpeername. Socket cookie to intent. Lost: the proxy refuses, getpeername
  * tells the proxy's address, a direct flow ends uncounted. */
 BPF_TABLE("lru_hash", u64, struct intent, intents, MAX_CONNECTIONS);

@@ -68,5 +68,8 @@ enum outcome {
 	/* sk_lookup, again */
 	INBOUND_LAPSED = 83, /* refused: the proxy stands still, its lease has lapsed */
 	INBOUND_LEFT = 84,   /* the pod has just left the mesh */
+	/* a pod that starts: its namespace is not known yet */
+	CONNECT_STARTING = 85, /* refused until it is enrolled */
+	CONNECT_EARLY = 86, /* left alone: it is not known to be in the mesh, or was not enrolled in time */
 	OUTCOMES = 96,
 };

@@ -131,14 +131,3 @@ struct slot {
 	u32 index;
 };
 _Static_assert(sizeof(struct slot) == 8, "slot");
-
-enum node_rule { SOME_CGROUPS = 1, ALL_OUTSIDE = 2 };
-
-/* Which processes of the node's own namespace may reach pods: those of node_cgroups, or all but those below
- * the cgroup `except` at depth `level` (0: no exception). */
-struct node_clients {
-	u32 rule;
-	u32 level;
-	u64 except;
-};
-_Static_assert(sizeof(struct node_clients) == 16, "node_clients");

@@ -5,6 +5,8 @@ from ipaddress import ip_address
 
 import pytest
 
+from tests.control.test_service import service
+from ztunnel.control.service import group_services
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.workload import Surroundings, convert_pod, opted_in
 from ztunnel.model.workload import SameNode, WorkloadKind
@@ -63,9 +65,31 @@ def test_a_pod_of_a_namespace_that_nobody_described_is_not_enrolled():
     assert not opted_in(pod(), None)
 
 
-@pytest.mark.parametrize("fields", [{"phase": "Succeeded"}, {"phase": "Failed"}, {"addresses": ()}])
-def test_pods_that_cannot_be_reached_are_none(fields):
-    assert convert(pod(**fields)) is None
+@pytest.mark.parametrize(
+    ("fields", "changes"),
+    [
+        ({"phase": "Succeeded"}, {}),
+        ({"phase": "Failed"}, {}),
+        ({"addresses": ()}, {"node": ""}),
+        ({"addresses": ()}, {"host_network": True}),
+    ],
+)
+def test_pods_that_cannot_be_reached_are_none(fields, changes):
+    assert convert(replace(pod(**fields), **changes)) is None
+
+
+def test_a_pod_that_starts_is_known_to_its_node_and_serves_nobody():
+    """Its namespace may be there before the API knows its address."""
+    web = service("web", {"app": "web"})
+    around = Surroundings(MeshSettings(), namespace("ambient"), group_services([web], {}))
+    made = convert_pod(pod({"app": "web"}), None, around)
+    assert made.healthy
+    assert made.services
+    starting = convert_pod(pod({"app": "web"}, addresses=()), None, around)
+    assert starting.enrolled
+    assert (starting.addresses, starting.services) == ((), {})
+    assert not starting.healthy
+    assert not starting.draining
 
 
 @pytest.mark.parametrize(

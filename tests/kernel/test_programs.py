@@ -13,8 +13,8 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 # Linux 6.18, bcc 0.26 (clang 14).
 RECORDED = {
     "egress": 299,
-    "connect4": 2569,
-    "connect6": 2966,
+    "connect4": 3142,
+    "connect6": 3511,
     "forward": 3384,
     "getpeername4": 19,
     "getpeername6": 25,

@@ -174,9 +174,21 @@ def test_another_pods_namespace_is_refused(kernel: Kernel) -> None:
     text = "has the addresses 10.77.0.2, fd77::2, the pod 10.77.0.99"
     with pytest.raises(CannotEnroll, match=text):
         enroll(kernel.redirection, stranger, place_of(kernel.lab, "a"))
-    with pytest.raises(CannotEnroll, match="the pod none"):
-        enroll(kernel.redirection, stranger.at(), place_of(kernel.lab, "a"))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_pod_that_starts_has_the_addresses_of_its_namespace(kernel: Kernel) -> None:
+    """The world does not know them yet."""
+    starting = workload("s").on("n1").hbone().at()
+    with Scratch() as scratch:
+        with pytest.raises(CannotEnroll, match="has the addresses none, the pod none"):
+            enroll(kernel.redirection, starting, scratch.place)
+        scratch.address("add", "10.9.0.1/24")
+        scratch.address("add", "fd09::1/64")
+        enrolled = enroll(kernel.redirection, starting, scratch.place)
+        assert {str(ip) for ip in enrolled.home} == {"10.9.0.1", "fd09::1"}
+        assert enrolled.network.uplinks
+        give_back(kernel, enrolled)
 
 
 def test_a_namespace_that_is_not_there_is_refused(kernel: Kernel) -> None:

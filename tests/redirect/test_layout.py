@@ -21,7 +21,7 @@ from ztunnel.redirect.load import read_sources
 from ztunnel.redirect.source import assemble
 
 SOURCES = read_sources()
-SHARED = SOURCES["lib/types.h"] + SOURCES["lib/reports.h"] + SOURCES["lib/forwards.h"]
+SHARED = "".join(SOURCES[f"lib/{name}.h"] for name in ("types", "rules", "reports", "forwards"))
 STRUCTS = {
     "addr": layout.ADDR,
     "endpoint": layout.ENDPOINT,
@@ -38,6 +38,7 @@ STRUCTS = {
     "affinity": layout.AFFINITY,
     "slot": layout.SLOT,
     "node_clients": layout.NODE_CLIENTS,
+    "start_rules": layout.START_RULES,
     "record": records.RECORD,
     "outside": outside.OUTSIDE,
     "interface": passages.INTERFACE,
@@ -53,6 +54,7 @@ ENUMS: dict[str, type[IntEnum | IntFlag]] = {
     "verdict_kind": layout.VerdictKind,
     "listener_kind": layout.ListenerKind,
     "node_rule": layout.NodeRule,
+    "start_rule": layout.StartRule,
     "record_event": records.RecordEvent,
     "record_role": records.RecordRole,
     "held_event": held.HeldEvent,

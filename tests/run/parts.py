@@ -12,6 +12,7 @@ import trio
 
 from tests.inbound.parts import Signer
 from tests.outbound.parts import Kernel
+from tests.redirect.starts import KeptStarts
 from ztunnel.config import Settings
 from ztunnel.control.serve import Server
 from ztunnel.model.address import Endpoint
@@ -48,7 +49,7 @@ class Redirected(Kernel):
         super().__init__()
         self.records_fd, self.outside_fd = os.eventfd(0, os.EFD_NONBLOCK), os.eventfd(0, os.EFD_NONBLOCK)
         self.held.fd = os.eventfd(0, os.EFD_NONBLOCK)
-        self.forwards = Forwards()
+        self.forwards, self.starts = Forwards(), KeptStarts()
         self.renewals: list[int] = []
         """Of the lease; 0 where it was ended."""
 

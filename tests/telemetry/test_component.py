@@ -42,9 +42,14 @@ def test_pods_are_counted_as_they_come_and_go():
     pods.stopped()
     assert figures.get_sample_value("workload_manager_active_proxy_count") == 1
     pods.show(4, 3)
-    assert {one.name: one.samples[0].value for one in figures.others()} == {
+    pods.enrolled(0.15)
+    pods.missed()
+    assert figures.get_sample_value("ztunnel_pod_enroll_seconds_bucket", {"le": "0.1"}) == 0
+    assert figures.get_sample_value("ztunnel_pod_enroll_seconds_bucket", {"le": "0.2"}) == 1
+    assert {one.name: one.samples[0].value for one in figures.others() if one.type != "histogram"} == {
         "workload_manager_active_proxy_count": 4,
         "workload_manager_pending_proxy_count": 3,
         "workload_manager_proxies_started": 2,
         "workload_manager_proxies_stopped": 1,
+        "ztunnel_pod_start_misses": 1,
     }

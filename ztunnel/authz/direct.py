@@ -57,8 +57,10 @@ def allows_direct(
 
     MTLS at either end or for the mesh: never. DIRECT at the destination or for the mesh: always; the source
     cannot waive what protects the destination. Otherwise where no STRICT PeerAuthentication covers the
-    connection.
+    connection. Not while the world does not know the source's address, by which policies judge.
     """
+    if not source.addresses:
+        return False
     modes = (mesh_wide, destination.same_node)
     if SameNode.MTLS in modes or source.same_node is SameNode.MTLS:
         return False

@@ -46,8 +46,9 @@ class Surroundings:
 
 
 def convert_pod(pod: kube.Pod, node: kube.Node | None, around: Surroundings) -> Workload | None:
-    """The pod's workload; None where it has ended or has no address yet."""
-    if pod.ended or not pod.addresses:
+    """The pod's workload; None where it has ended, or no node has been found for it yet. One that starts has
+    no address and serves nobody: it is there so that its node can enroll it before its first process runs."""
+    if pod.ended or not (pod.addresses or (pod.node and not pod.host_network)):
         return None
     meta, settings = pod.meta, around.settings
     kind, owner = _owner(pod)
@@ -68,11 +69,12 @@ def convert_pod(pod: kube.Pod, node: kube.Node | None, around: Surroundings) -> 
         canonical_name=_first(meta.labels, _NAMES) or owner,
         canonical_revision=_first(meta.labels, _REVISIONS) or "latest",
         services={
-            service_name(one.meta.full_name, settings): ports for one, ports in around.services.of(pod)
+            service_name(one.meta.full_name, settings): ports
+            for one, ports in (around.services.of(pod) if pod.addresses else ())
         },
         authorization_policies=_policies(pod, around),
-        healthy=pod.ready and not meta.deleting,
-        draining=pod.ready and meta.deleting,
+        healthy=pod.ready and not meta.deleting and bool(pod.addresses),
+        draining=pod.ready and meta.deleting and bool(pod.addresses),
         host_network=pod.host_network,
         forwards=_forwards(pod, around.namespace),
         locality=_locality(node),

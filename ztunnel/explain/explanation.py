@@ -212,7 +212,8 @@ def _plain(
 def _address(source: Workload | IPAddress, target: Endpoint) -> IPAddress:
     if not isinstance(source, Workload):
         return source
-    return next((ip for ip in source.addresses if ip.version == target.ip.version), source.addresses[0])
+    own = source.addresses or (target.ip,)  # a pod that starts: no policy is about its address yet
+    return next((ip for ip in own if ip.version == target.ip.version), own[0])
 
 
 # Words.

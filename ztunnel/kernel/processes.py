@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import TcpState, connections
+
+_START_TIME = 19
+"""In /proc/<pid>/stat, counted from 0 after the name, in ticks since the machine's start (proc(5))."""
 
 
 def holder(path: str, port: int) -> str:
@@ -38,6 +42,16 @@ def named(names: Collection[str], namespace: int, proc: Path = Path("/proc")) ->
                 if process.stat().st_uid == 0 and (process / "ns/net").stat().st_ino == namespace:
                     found.add(int(process.name))
     return frozenset(found)
+
+
+def age(place: str) -> float | None:
+    """For how many seconds the process of `/proc/<pid>/...` has run, to 10 ms; None where it has ended."""
+    try:
+        stat = Path(*Path(place).parts[:3], "stat").read_text()
+    except OSError:
+        return None
+    began = int(stat.rpartition(")")[2].split()[_START_TIME]) / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began)
 
 
 def _has(process: Path, namespace: int, wanted: set[str]) -> bool:

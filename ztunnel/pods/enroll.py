@@ -82,13 +82,16 @@ def enroll(
             raises.
 
     Raises:
-        CannotEnroll: the namespace is not this pod's, a port is taken, or the kernel refuses. Nothing is
-            left of the attempt; a pod that the kernel already redirects stays so, and its calls are refused.
+        CannotEnroll: the namespace is not this pod's, or has no addresses yet, a port is taken, or the kernel
+            refuses. Nothing is left of the attempt; a pod that the kernel already redirects stays so, and its
+            calls are refused.
     """
     with ExitStack() as undo:
         try:
             netns = undo.enter_context(open_namespace(place))
-            network = pod_network(netns, workload.addresses, _addresses(netns, workload), workload.forwards)
+            found = _addresses(netns, workload)
+            home = frozenset(workload.addresses or found)
+            network = pod_network(netns, home, found, workload.forwards)
             inherited = left.listeners.get(network.cookie) if left is not None else None
             listeners = inherited or listen_in_pod(undo, netns, _name(workload), listening)
             is_known = left is not None and network.cookie in left.known
@@ -96,7 +99,6 @@ def enroll(
             undo.callback(preparation.undo)
             preparation.ensure()
             outside = frozenset() if is_known else outside_connections(redirection, network)
-            home = frozenset(workload.addresses)
             enrolled = Enrolled(workload.uid, home, network, listeners, preparation, outside)
             _capture(redirection, enrolled, listeners)
         except (OSError, WayBlocked) as error:
@@ -116,11 +118,13 @@ def resume(
     netns = enrolled.network.netns
     with ExitStack() as undo:
         try:
-            network = pod_network(netns, workload.addresses, _addresses(netns, workload), workload.forwards)
+            found = _addresses(netns, workload)
+            home = frozenset(workload.addresses or found)
+            network = pod_network(netns, home, found, workload.forwards)
             listeners = enrolled.listeners or listen_in_pod(undo, netns, _name(workload), listening)
             enrolled.preparation.ensure()
             outside = enrolled.outside | outside_connections(redirection, network)
-            enrolled.network, enrolled.home = network, frozenset(workload.addresses)
+            enrolled.network, enrolled.home = network, home
             _capture(redirection, enrolled, listeners)
         except (OSError, WayBlocked) as error:
             raise CannotEnroll(f"{_name(workload)}: {error}") from error
@@ -271,8 +275,11 @@ def outside_of(enrolled: Enrolled) -> list[LiveSocket]:
 
 def _addresses(netns: NetworkNamespace, workload: Workload) -> tuple[IPAddress, ...]:
     """The pod's addresses as its namespace has them. A namespace without any of the pod's addresses is
-    another pod's: to enroll it would give it this pod's identity."""
+    another pod's: to enroll it would give it this pod's identity. A pod that starts has addresses in its
+    namespace before the world knows them."""
     found = addresses(netns)
+    if found and not workload.addresses:
+        return found
     if not set(found) & set(workload.addresses):
         raise CannotEnroll(
             f"{_name(workload)}: the namespace {netns.path} has the addresses "

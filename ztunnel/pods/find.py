@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,9 @@ import trio
 
 from ztunnel.kernel.cgroup import cgroup_id
 from ztunnel.model.workload import Workload
-from ztunnel.pods.kubelet import Place, is_kubepods
+from ztunnel.pods.kubelet import Place, Started, is_kubepods
 from ztunnel.pods.lifecycle import NO_NAMESPACE
+from ztunnel.redirect.classify import PodsBranch
 from ztunnel.redirect.exempt import CgroupBranch
 
 _CLIENTS = frozenset(
@@ -65,6 +66,12 @@ class Finder(Protocol):
     def missing(self, workload: Workload) -> str:
         """Why `find` does not find it."""
 
+    def started(self) -> Sequence[Started]:
+        """The pods that the kubelet has begun with, whether their namespaces are there or not."""
+
+    def branch(self) -> PodsBranch | None:
+        """Where their cgroups are in cgroup v2; None where they are not, or not yet."""
+
     async def follow(
         self, stirred: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
@@ -95,6 +102,14 @@ class NamedNamespaces:
     def missing(self, workload: Workload) -> str:
         """Why there is none."""
         return NO_NAMESPACE
+
+    def started(self) -> Sequence[Started]:
+        """None: no kubelet makes such pods."""
+        return ()
+
+    def branch(self) -> PodsBranch | None:
+        """Nowhere."""
+        return None
 
     async def follow(
         self, stirred: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

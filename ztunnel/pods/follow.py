@@ -9,7 +9,7 @@ more. Everything is looked at every few seconds besides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +22,9 @@ from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.model.address import IPAddress
 from ztunnel.model.workload import Workload
 from ztunnel.pods.gather import Listing, Seen, find_kubepods, list_pods, look_into_all
-from ztunnel.pods.kubelet import Place, PodName, Sightings
+from ztunnel.pods.kubelet import Place, PodName, Sightings, Started
 from ztunnel.pods.lifecycle import NO_NAMESPACE
+from ztunnel.redirect.classify import PodsBranch
 
 SWEEP_SECONDS = 5.0
 _COALESCE_SECONDS = 0.002
@@ -63,6 +64,7 @@ class KubeletPods:
         self._listing = Listing()
         self._again: dict[str, tuple[float, int]] = {}
         self._troubles: dict[str, str] = {}
+        self._running: set[str] = set()
         self._chosen: dict[str, tuple[tuple[IPAddress, ...], Place]] = {}
 
     # What others ask.
@@ -99,6 +101,14 @@ class KubeletPods:
             return f"{NO_NAMESPACE}: the kubelet has not begun with the pod"
         troubles = filter(None, map(self._troubles.get, self._sightings.uids(name)))
         return f"{NO_NAMESPACE}: {next(troubles, 'none of its processes runs')}"
+
+    def started(self) -> Sequence[Started]:
+        """The pods that the kubelet has begun with, whether their namespaces are there or not."""
+        return self._sightings.started(self._running)
+
+    def branch(self) -> PodsBranch | None:
+        """Where their cgroups are in cgroup v2; None where they are not, or not yet."""
+        return self._listing.branch
 
     def _with_address(self, places: list[Place], wanted: tuple[IPAddress, ...]) -> list[Place]:
         return [place for place in places[:_CANDIDATES] if set(wanted).intersection(_addresses_at(place))]
@@ -137,7 +147,7 @@ class KubeletPods:
                 kubepods = find_kubepods(self._mounts)
             watched: frozenset[str] = frozenset()
             while True:
-                listing = list_pods(kubepods, self._logs)
+                listing = list_pods(kubepods, self._logs, self._mounts)
                 places = listing.watched | {each.path for each in listing.cgroups.values()}
                 if inotify is None or places <= watched:
                     break
@@ -158,12 +168,15 @@ class KubeletPods:
         known = self._sightings.cgroups
         changed = self._sightings.name(looked.listing.names)
         changed |= self._sightings.only(looked.listing.cgroups)
-        changed |= listing.trouble != looked.listing.trouble
+        changed |= (listing.trouble, listing.branch) != (looked.listing.trouble, looked.listing.branch)
+        self._running &= looked.listing.cgroups.keys()
         self._again = {uid: each for uid, each in self._again.items() if uid in looked.listing.cgroups}
         self._troubles = {uid: each for uid, each in self._troubles.items() if uid in looked.listing.cgroups}
         for uid, seen in looked.seen.items():
             changed |= self._sightings.see(uid, seen.namespaces, now)
             self._troubles[uid] = seen.trouble
+            if seen.namespaces or seen.elsewhere:
+                self._running.add(uid)
             if uid not in known:
                 self._again[uid] = now, 0
             self._settle(uid, seen.elsewhere or not seen.namespaces, now)

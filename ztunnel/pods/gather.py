@@ -9,9 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ztunnel.kernel.cgroup import hierarchies
+from ztunnel.errors import Unsupported
+from ztunnel.kernel.cgroup import find_root, hierarchies
 from ztunnel.pods.find import below, processes_in
 from ztunnel.pods.kubelet import PodCgroup, PodName, is_kubepods, is_qos, parse_log_directory, uid_of_cgroup
+from ztunnel.redirect.classify import PodsBranch
+from ztunnel.redirect.exempt import CgroupBranch
 
 _DEPTH = 4
 """Of cgroups below a pod's: its containers, and what these make for themselves."""
@@ -36,6 +39,7 @@ class Listing:
         cgroups: by UID.
         kubepods: the directories below which all cgroups of pods are.
         watched: the directories in which any of it comes and goes.
+        branch: where the cgroups of the pods with log directories are in cgroup v2, None where they are not.
         trouble: why nothing can be found; empty if it can.
     """
 
@@ -43,6 +47,7 @@ class Listing:
     cgroups: Mapping[str, PodCgroup] = field(default_factory=dict)
     kubepods: tuple[str, ...] = ()
     watched: frozenset[str] = frozenset()
+    branch: PodsBranch | None = None
     trouble: str = ""
 
 
@@ -73,25 +78,42 @@ def find_kubepods(mounts: str = "/proc/mounts") -> tuple[str, ...]:
     return empty
 
 
-def list_pods(kubepods: Collection[str], logs: Path) -> Listing:
+def list_pods(kubepods: Collection[str], logs: Path, mounts: str = "/proc/mounts") -> Listing:
     """The pods with a cgroup below one of `kubepods`, and those with a log directory in `logs`."""
     cgroups: dict[str, PodCgroup] = {}
     watched = {str(logs), *kubepods}
+    below_each: dict[str, set[str]] = {}
     for path in kubepods:
         pods, places = _pods_below(path)
+        below_each[path] = set(pods)
         cgroups |= pods
         watched |= places
     try:
-        found = [parse_log_directory(each) for each in os.listdir(logs)]
+        parsed = [parse_log_directory(each) for each in os.listdir(logs)]
     except OSError as error:
-        return Listing(
-            {}, cgroups, tuple(kubepods), frozenset(watched),
+        trouble = (
             f"the kubelet's log directories of pods cannot be read: {logs}: {error.strerror or error}. "
-            "Mount it, or name another place by ZTUNNEL_POD_LOGS",
-        )  # fmt: skip
+            "Mount it, or name another place by ZTUNNEL_POD_LOGS"
+        )
+        return Listing({}, cgroups, tuple(kubepods), frozenset(watched), trouble=trouble)
+    names = dict(each for each in parsed if each is not None)
     trouble = "" if kubepods else "no cgroup kubepods is there: does a kubelet run on this node?"
-    names = dict(each for each in found if each is not None)
-    return Listing(names, cgroups, tuple(kubepods), frozenset(watched), trouble)
+    own = [path for path in kubepods if below_each[path] & names.keys()] or list(kubepods)
+    branch = _branch(own[0], mounts) if len(own) == 1 else None
+    return Listing(names, cgroups, tuple(kubepods), frozenset(watched), branch, trouble)
+
+
+def _branch(kubepods: str, mounts: str) -> PodsBranch | None:
+    with suppress(OSError, Unsupported, ValueError):
+        root = find_root(mounts)
+        level = len(Path(kubepods).relative_to(root).parts)  # ValueError: it is in v1
+        ids = dict.fromkeys(("burstable", "besteffort"), 0)
+        for path, number in _directories(kubepods):
+            name = path.rpartition("/")[2]
+            if is_qos(name):
+                ids["burstable" if "burstable" in name else "besteffort"] = number
+        return PodsBranch(CgroupBranch(os.stat(kubepods).st_ino, level), **ids)
+    return None
 
 
 def look_into(cgroup: str, proc: Path, homes: Collection[int]) -> Seen:

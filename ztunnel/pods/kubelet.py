@@ -60,6 +60,16 @@ class PodCgroup:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A pod that a kubelet has begun with. `runs`: a process of it was seen."""
+
+    name: PodName
+    uid: str
+    cgroup: PodCgroup
+    runs: bool
+
+
 def is_kubepods(name: str) -> bool:
     """Whether all pods' cgroups are below one of this name; `kubelet-kubepods.slice` is kind's."""
     return name in ("kubepods", "kubepods.slice") or name.endswith("-kubepods.slice")
@@ -171,6 +181,14 @@ class Sightings:
     def has_cgroup(self, name: PodName, uid: str = "") -> bool:
         """Whether a pod of this name has a cgroup."""
         return any(each in self._pods and uid in ("", each) for each in self.uids(name))
+
+    def started(self, running: Collection[str]) -> list[Started]:
+        """The pods that have a name and a cgroup; `running` are those of which a process was seen, by UID."""
+        return [
+            Started(self._names[uid], uid, pod.cgroup, uid in running)
+            for uid, pod in self._pods.items()
+            if uid in self._names
+        ]
 
     @property
     def cgroups(self) -> dict[str, PodCgroup]:

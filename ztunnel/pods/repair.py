@@ -9,6 +9,7 @@ from typing import NamedTuple
 import trio
 
 from ztunnel.kernel.sockets import Listening
+from ztunnel.model.address import IPAddress
 from ztunnel.model.workload import Workload
 from ztunnel.pods.enroll import let_forward, readdress
 from ztunnel.pods.hold import Held, Ways
@@ -64,6 +65,8 @@ class Upkeep:
                     self._let_forward(uid, held, workload.forwards)
                 except OSError as error:
                     failed[uid] = f"what it forwards cannot be left alone, or not any more: {error}"
+            if workload is not None and workload.addresses:
+                self._rehome(held, frozenset(workload.addresses))
         now = trio.current_time()
         sweep = now >= self._look_at
         if sweep:
@@ -87,6 +90,12 @@ class Upkeep:
                 self._log.warn("another program", pod=uid, reason=text)
         except (CannotEnroll, OSError) as error:
             held.trouble = f"it cannot be repaired: {error}"
+
+    def _rehome(self, held: Held, home: frozenset[IPAddress]) -> None:
+        """The world knows the pod by other addresses than before: by any, if it has just started."""
+        if home != held.enrolled.home and not home.isdisjoint(held.enrolled.network.addresses):
+            held.enrolled.home = home
+            held.stale = True
 
     def _let_forward(self, uid: str, held: Held, forwards: bool) -> None:
         let_forward(self._redirection, held.enrolled, forwards)

@@ -12,15 +12,18 @@ from collections.abc import Callable, Iterator, Mapping
 
 import trio
 
+from ztunnel.config import StrictStart
 from ztunnel.kernel.netns import current
 from ztunnel.kernel.sockets import DUAL_STACK, Listening
 from ztunnel.model.workload import Workload
-from ztunnel.pods.enroll import Enrolled, Left, enroll, leave, outside_of, release, resume, withdraw
+from ztunnel.pods.classify import Starting
+from ztunnel.pods.enroll import Enrolled, Left, enroll, leave, release, resume, withdraw
 from ztunnel.pods.find import Finder
 from ztunnel.pods.hold import Held, Ways
 from ztunnel.pods.kubelet import Place
-from ztunnel.pods.lifecycle import cause_of, plan
+from ztunnel.pods.lifecycle import plan
 from ztunnel.pods.listen import CannotEnroll, Listeners
+from ztunnel.pods.measure import outside, pending, waited
 from ztunnel.pods.refuse import Holders, Refusals
 from ztunnel.pods.repair import Reports, Upkeep
 from ztunnel.pods.watch import Arrivals
@@ -35,13 +38,21 @@ from ztunnel.telemetry.figures import Figures, Sample
 GRACE_SECONDS = 2.0
 """How long a pod that was removed still answers on its ports: other nodes hear of it within a second."""
 
-_READINESS = "pods"
+_READINESS, _STRICT_START = "pods", "strict start"
 
 
 class Pods:
     """The enrolled pods of one node."""
 
-    def __init__(self, ways: Ways, find: Finder, reports: Reports, listening: Listening = DUAL_STACK) -> None:
+    def __init__(
+        self,
+        ways: Ways,
+        find: Finder,
+        reports: Reports,
+        listening: Listening = DUAL_STACK,
+        starting: Starting | None = None,
+    ) -> None:
+        """`starting` has the processes of pods that start wait; None: they do not."""
         self._inherited: dict[int, Listeners] = {}
         self._still = trio.Lock()
         self._ways = ways
@@ -58,11 +69,13 @@ class Pods:
         self._strangers: dict[int, EnrolledPod] = {}
         self._pending: dict[str, str] = {}
         self._refusals = Refusals(self._redirection, find)
+        self._starting = starting or Starting(self._redirection.starts, StrictStart.OFF, find)
         self._holders = Holders()
         self._arrivals = Arrivals(ways.outbound.engine, self._stir)
         self._told: dict[str, str] = {}
         with current() as home:
             self._home = home.cookie
+        self._began = 0.0
         self._stopping = False
         self._stirred = trio.Event()
         self._figures: PodFigures | None = None
@@ -75,6 +88,7 @@ class Pods:
         Started when every pod that could be enrolled is.
         """
         self._strangers = self._redirection.enrolled()
+        self._began = trio.current_time()
         self._arrivals.open()
         try:
             async with trio.open_nursery() as graces:
@@ -148,19 +162,8 @@ class Pods:
         return *self._held.values(), *self._parting.values()
 
     def outside(self) -> Iterator[Sample]:
-        """For each pod, how many of its connections were made before it was enrolled and still live.
-
-        Others may run between two pods: each costs a system call.
-        """
-        for uid, held in tuple(self._held.items()):
-            workload = self._hold.world.workload(uid)
-            if workload is not None:
-                try:
-                    live = outside_of(held.enrolled)
-                except OSError:
-                    continue
-                held.enrolled.outside = frozenset(each.cookie for each in live)
-                yield (workload.namespace, workload.name), len(live)
+        """See `measure.outside`."""
+        return outside(self._held, lambda: self._hold.world)
 
     def register(self, figures: Figures) -> None:
         """Bring the figures to the register."""
@@ -179,12 +182,8 @@ class Pods:
         )
 
     def pending(self) -> list[Sample]:
-        """The pods that are wanted in the mesh and are not in it, or not as they have to be."""
-        world = self._hold.world
-        known = ((world.workload(uid), why) for uid, why in self._pending.items())
-        return [
-            ((workload.namespace, workload.name, cause_of(why)), 1.0) for workload, why in known if workload
-        ]
+        """See `measure.pending`."""
+        return pending(self._pending, self._hold.world)
 
     def dump(self) -> dict[str, object]:
         """The pods by uid, for the configuration dump: `Up`, `Draining` (removed, with connections) or
@@ -198,7 +197,7 @@ class Pods:
 
     def _changed(self, before: World, world: World, change: Change) -> None:
         if self._node in change.nodes:
-            self._stirred.set()
+            self._stir()
 
     async def _reconcile(self, graces: trio.Nursery) -> None:
         """Enroll and remove as the world wants. Between two pods others have the thread: a storm of pods must
@@ -224,6 +223,7 @@ class Pods:
         self._withdraw_strangers(wanted)
         if not self._pending:
             self._forget_inherited()
+        self._classify()
         self._tell()
 
     # Enrolling.
@@ -252,7 +252,19 @@ class Pods:
         if self._figures is not None:
             self._figures.started()
         self._log.info("pod enrolled", pod=f"{workload.namespace}/{workload.name}", netns=held.place.path)
+        self._time(workload, place)
         return 0
+
+    def _time(self, workload: Workload, place: Place) -> None:
+        """How long after its first process a pod was enrolled, if it is younger than we are."""
+        after = waited(place, trio.current_time() - self._began)
+        if after is None or self._figures is None:
+            return
+        self._figures.enrolled(after)
+        if self._starting.enrolled(place.pod):
+            self._figures.missed()
+            pod = f"{workload.namespace}/{workload.name}"
+            self._log.warn("pod called before it was enrolled", pod=pod, seconds=round(after, 2))
 
     def _refuse(self, workload: Workload, place: Place) -> None:
         """Until it is enrolled nothing leaves or reaches it."""
@@ -294,7 +306,17 @@ class Pods:
         self._inherited.clear()
 
     def _stir(self) -> None:
+        self._classify()
         self._stirred.set()
+
+    def _classify(self) -> None:
+        """At once, and not when all that is to be enrolled is: a pod may start meanwhile."""
+        trouble = ""
+        try:
+            self._starting.look(self._hold.world.on_node(self._node), self._held)
+        except OSError as error:
+            trouble = f"pods that start cannot be made to wait: {error}"
+        self._readiness.detail(_STRICT_START, trouble)
 
     # Removing.
 

@@ -13,6 +13,7 @@ from ztunnel.errors import Unsupported
 from ztunnel.kernel import bpf
 from ztunnel.kernel.bpf import Map
 from ztunnel.model.address import Endpoint, IPAddress
+from ztunnel.redirect.classify import Starts
 from ztunnel.redirect.enforce import Addresses, Admissions, Affinities, Slots, Verdicts
 from ztunnel.redirect.enroll import EnrolledPod, PodEntries, PodNetwork
 from ztunnel.redirect.exempt import CgroupRules
@@ -31,7 +32,7 @@ class Redirection:
     def __init__(self, pins: Pins, maps: dict[str, Map], sk_lookup_fd: int, forward_fd: int = -1) -> None:
         """Takes over the maps and the programs' descriptors."""
         self._maps, self._sk_lookup_fd, self._forward_fd = maps, sk_lookup_fd, forward_fd
-        self.cgroups = CgroupRules(maps)
+        self.cgroups, self.starts = CgroupRules(maps), Starts(maps)
         self._recall = Recall(maps["callers"])
         self._admissions = Admissions(maps["admitted"])
         self._verdicts = Verdicts(maps)

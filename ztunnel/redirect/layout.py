@@ -35,6 +35,7 @@ VIP = Struct("=III")
 AFFINITY = Struct("=16sHxxIQ")
 SLOT = Struct("=II")
 NODE_CLIENTS = Struct("=IIQ")
+START_RULES = Struct("=IIQQQ")
 
 
 _NO_ADDRESS = bytes(16)
@@ -80,6 +81,13 @@ class NodeRule(IntEnum):
 
     SOME_CGROUPS = 1
     ALL_OUTSIDE = 2
+
+
+class StartRule(IntEnum):
+    """enum start_rule."""
+
+    NAMED = 1
+    ALL_PODS = 2
 
 
 class PodFlag(IntFlag):
@@ -155,6 +163,8 @@ class Outcome(IntEnum):
     INBOUND_PENDING = 82
     INBOUND_LAPSED = 83
     INBOUND_LEFT = 84
+    CONNECT_STARTING = 85
+    CONNECT_EARLY = 86
 
 
 @lru_cache(4096)

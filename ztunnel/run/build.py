@@ -35,6 +35,7 @@ from ztunnel.outbound.follow import Follower
 from ztunnel.outbound.observe import OutsideCalls
 from ztunnel.outbound.oversee import DirectFlows
 from ztunnel.outbound.teach import MeshAddresses
+from ztunnel.pods.classify import NEVER, Starting
 from ztunnel.pods.find import NamedNamespaces
 from ztunnel.pods.follow import KubeletPods
 from ztunnel.pods.hold import Ways
@@ -184,11 +185,13 @@ def build_node(
     )
     handshakes = Handshakes(inbound, ledger, certificates, now)
     forwarding = Forwarding(engine, redirection, hold, report, direct.pods)
+    find = NamedNamespaces(settings.pod_netns) if settings.pod_netns else KubeletPods(settings.pod_logs)
     pods = Pods(
         Ways(outbound, inbound, handshakes, certificates),
-        NamedNamespaces(settings.pod_netns) if settings.pod_netns else KubeletPods(settings.pod_logs),
+        find,
         Reports(reporting.log.scoped("pods"), reporting.readiness, reporting.repairs),
         Listening(settings.ipv6, keepalive),
+        Starting(redirection.starts, settings.strict_start, find, NEVER | {settings.pod_namespace}),
     )
     return Node(
         settings, reporting, engine, redirection, hold, ledger, certificates, outbound, tunnels, dialler,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 from ztunnel.telemetry.figures import Figures
 
@@ -47,6 +47,9 @@ class XdsFigures:
         self._terminations.add(reason)
 
 
+ENROLL_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
+
+
 class PodFigures:
     """How many pods this node proxy serves."""
 
@@ -71,6 +74,25 @@ class PodFigures:
             "The total number of proxies that were stopped",
             registry=figures,
         )
+        self._enrolled_after = Histogram(
+            "ztunnel_pod_enroll_seconds",
+            "From the first process of a pod to its enrolment, of pods that started while the proxy ran",
+            buckets=ENROLL_BUCKETS,
+            registry=figures,
+        )
+        self._misses = Counter(
+            "ztunnel_pod_start_misses",
+            "Pods of which a process called somebody before the pod was enrolled, though it was opted in",
+            registry=figures,
+        )
+
+    def enrolled(self, after_seconds: float) -> None:
+        """A pod that has just started is served; so long after its first process."""
+        self._enrolled_after.observe(after_seconds)
+
+    def missed(self) -> None:
+        """A process of a pod that has just started was quicker."""
+        self._misses.inc()
 
     def show(self, active: int, pending: int) -> None:
         """How many are served now, and how many cannot be yet."""
