@@ -213,6 +213,20 @@ def test_a_reset_while_a_step_is_computed_ends_it_at_once(engine: Engine, arrive
     assert len(arrival.ends) == 1
 
 
+def test_nothing_is_computed_for_a_peer_that_went_while_it_waited_for_its_turn(
+    engine: Engine, arrive
+) -> None:
+    arrival = arrive(slow=True)
+    arrival.client.send(arrival.hello())
+    drive(engine, until=lambda: arrival.waiting)
+    arrival.handshake.fail(TlsFailed("gone"))
+    arrival.waiting.pop()()
+    assert not arrival.handshake._outgoing.pending
+    assert arrival.handshake._tls.version() is None
+    drive(engine)
+    assert len(arrival.ends) == 1
+
+
 def test_it_can_be_given_up_at_every_step(engine: Engine, arrive) -> None:
     gone = TlsFailed("others have less")
     silent, spoke, computing, reading = arrive(), arrive(begins=False), arrive(slow=True), arrive()

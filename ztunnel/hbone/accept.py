@@ -137,14 +137,18 @@ class Handshake:
         self._arriving.spoke()
 
     def _step(self) -> None:
-        tls, compute = self._tls, self._compute
-        assert tls is not None
+        compute = self._compute
         assert compute is not None
         self._engine.rewatch(self._fd, 0)
         try:
-            compute(tls.do_handshake, self._stepped)
+            compute(self._shake, self._stepped)
         except OSError as error:
             self.fail(Unreachable(f"the TLS handshake cannot be computed: {error}"))
+
+    def _shake(self) -> None:
+        """In a thread; nothing is computed for a peer that has gone while it waited for its turn."""
+        if not self.over and self._tls is not None:
+            self._tls.do_handshake()
 
     def _stepped(self, error: BaseException | None) -> None:
         if self.over:
