@@ -337,6 +337,25 @@ def test_what_the_kernel_tells_goes_to_the_pod_that_it_is_about(case: Case) -> N
     case.desk.calls.abort(Drained("over"))
 
 
+def test_of_many_that_call_at_once_some_are_taken_up_in_each_round(case: Case) -> None:
+    """Between them others have their turn."""
+    near, far = socket.socketpair()
+    kernel = case.desk.kernel.held
+    kernel.fd = near.fileno()
+    case.waiting.watch(5)
+    kernel.told = [case.held("10.96.0.1:80", 40000 + number) for number in range(50)]
+    far.send(b"x")
+    left = []
+    while kernel.told:
+        case.engine.round()
+        left.append(len(kernel.told))
+    assert left == [42, 34, 26, 18, 10, 2, 0]
+    case.waiting.stop()
+    near.close()
+    far.close()
+    case.desk.calls.abort(Drained("over"))
+
+
 def test_a_direct_call_waits_for_the_pod_that_it_goes_to(case: Case) -> None:
     server = case.sockets.listen("127.0.0.2")
     port = case.free_port()
