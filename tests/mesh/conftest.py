@@ -12,11 +12,12 @@ from ztunnel.demo.operate import Laboratory
 
 @pytest.fixture(scope="module")
 def laboratory(request: pytest.FixtureRequest) -> Iterator[Laboratory]:
-    """The laboratory of the module; `ENVIRONMENT` of the module is that of its node proxies."""
+    """The laboratory of the module; `ENVIRONMENT` of the module is that of its node proxies; with
+    `NETWORK` they have a control plane over the network."""
     with pytest.MonkeyPatch.context() as patch, Laboratory(unique()) as laboratory:
         for name, value in getattr(request.module, "ENVIRONMENT", {}).items():
             patch.setenv(name, value)
-        laboratory.up(request.module.MANIFESTS)
+        laboratory.up(request.module.MANIFESTS, network=getattr(request.module, "NETWORK", False))
         yield laboratory
 
 

@@ -43,8 +43,14 @@ def _named(command: Callable[..., None]) -> Callable[..., None]:
 @demo.command()
 @click.argument("source", metavar="[DIRECTORY|FILE|-]", type=_SOURCE, default=BUNDLED)
 @click.option("--plain", is_flag=True, help="No node proxies: the pods talk as they would without a mesh.")
+@click.option(
+    "--control",
+    type=click.Choice(["embedded", "network"]),
+    default="embedded",
+    help="A control plane in each node proxy, or one for all over the network.",
+)
 @_named
-def up(source: Path, plain: bool, name: str) -> None:
+def up(source: Path, plain: bool, control: str, name: str) -> None:
     """Start a laboratory from manifests.
 
     Without any it is a shop of three services on two nodes.
@@ -56,7 +62,7 @@ def up(source: Path, plain: bool, name: str) -> None:
     loaded = load([source])
     _tell_left_out(loaded)
     laboratory = Laboratory(name)
-    plan = laboratory.up(loaded, start_nodes=not plain)
+    plan = laboratory.up(loaded, start_nodes=not plain, network=control == "network")
     _warn(laboratory.advice())
     nodes, pods = len(plan.nodes), len(plan.pods)
     click.echo(f"{nodes} nodes and {pods} pods are up{', without node proxies' if plain else ''}.")

@@ -138,10 +138,10 @@ def program(inherited: Mapping[str, str]) -> list[str]:
 
 def node_command(names: Names, node: Node, inherited: Mapping[str, str]) -> list[str]:
     """The node proxy of a node."""
-    options = {
+    source: dict[str, object] = {"--manifests": names.manifests, "--state-dir": names.directory / "state"}
+    options: dict[str, object] = {
         "--node": node.name,
-        "--manifests": names.manifests,
-        "--state-dir": names.directory / "state",
+        **({} if names.control.exists() else source),
         "--run-dir": names.node_directory(node.name),
         "--pins": names.pins(node.name),
         "--pod-netns": names.pod_netns_pattern,

@@ -96,6 +96,20 @@ class Names:
         """A file that is there if the laboratory has no node proxies."""
         return self.directory / "plain"
 
+    @property
+    def control(self) -> Path:
+        """The directory of a control plane over the network; without it each node proxy has its own."""
+        return self.directory / "control"
+
+    @property
+    def control_cgroup(self) -> Path:
+        """Its process, alone."""
+        return self.cgroup / "control"
+
+    def token(self, node: str) -> Path:
+        """What a node proxy shows to it."""
+        return self.node_directory(node) / "token"
+
     def node_directory(self, node: str) -> Path:
         """A node proxy's run directory; its log is the file `log` in it."""
         return self.directory / "nodes" / node

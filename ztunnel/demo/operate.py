@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from ztunnel.demo import command, find, run, wait
+from ztunnel.demo import command, control, find, run, wait
 from ztunnel.demo.advice import advice
 from ztunnel.demo.assign import Objects
 from ztunnel.demo.build import clear_namespaces
@@ -31,7 +31,7 @@ from ztunnel.demo.manifest import Manifest, parse
 from ztunnel.demo.names import Names
 from ztunnel.demo.outcome import check_completed, outcome
 from ztunnel.demo.publish import locked
-from ztunnel.demo.replace import replace, start_proxies
+from ztunnel.demo.replace import first_node, replace, start_proxies, start_proxy
 from ztunnel.demo.schedule import complete, relabel, remove
 from ztunnel.demo.store import path_of, read_store, remove_files
 from ztunnel.demo.survey import Survey, survey
@@ -59,12 +59,15 @@ class Laboratory:
     def __exit__(self, *_: object) -> None:
         self.down()
 
-    def up(self, source: Path | str | Loaded = BUNDLED, *, start_nodes: bool = True) -> Cluster:
+    def up(
+        self, source: Path | str | Loaded = BUNDLED, *, start_nodes: bool = True, network: bool = False
+    ) -> Cluster:
         """Make everything, start the node proxies, wait until each is ready, then start the pods.
 
         Args:
             source: a file or directory of manifests, their text, or what `load` made of any.
             start_nodes: without node proxies the pods are plain.
+            network: one control plane for all nodes, over the network, instead of one in each proxy.
 
         Raises:
             ConfigError: the manifests are wrong; nothing was made.
@@ -83,6 +86,8 @@ class Laboratory:
                 self.names.directory.mkdir(parents=True)
                 if not start_nodes:
                     self.names.plain.touch()
+                if network:
+                    self.names.control.mkdir()
                 replace(self.names, {}, after, self._children)
                 self.names.whole.touch()
             except BaseException:
@@ -197,7 +202,7 @@ class Laboratory:
             if kill and run.send(cgroup, signal.SIGKILL):
                 wait.until_gone(cgroup)
             before = run.processes(cgroup)
-            started = run.start_node(self.names, found)
+            started = start_proxy(self.names, found)
             self._children.append(started)
             if before:
                 wait.until_taken_over(self.names, found, started)
@@ -214,6 +219,16 @@ class Laboratory:
             )
         if number == signal.SIGKILL:
             wait.until_gone(cgroup)
+
+    def kill_control(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to the control plane over the network, and return when it is gone."""
+        if not run.send(self.names.control_cgroup, number):
+            raise LaboratoryFailed(f"no control plane runs; its log: {self.names.control / 'log'}")
+        wait.until_gone(self.names.control_cgroup)
+
+    def start_control(self) -> None:
+        """Start the control plane over the network again. Raises LaboratoryFailed with its log's tail."""
+        self._children.append(control.start(self.names, first_node(self.names)))
 
     def node_get(self, node: str, path: str, port: int = 15000, method: str = "GET") -> str:
         """The body of an HTTP answer from inside a node's namespace, whatever its status."""

@@ -7,9 +7,9 @@ again as they were.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from ztunnel.demo import build, run, wait
+from ztunnel.demo import build, control, run, wait
 from ztunnel.demo.assign import Objects
 from ztunnel.demo.cluster import Cluster, Difference, Node, Pod, difference, read_cluster
 from ztunnel.demo.destroy import destroy_node
@@ -20,7 +20,7 @@ from ztunnel.demo.probe import probe
 from ztunnel.demo.proxy_rules import hosts, rules
 from ztunnel.demo.publish import write_hosts
 from ztunnel.demo.readiness import judged, undecided
-from ztunnel.demo.store import remove_files, write_objects
+from ztunnel.demo.store import read_store, remove_files, write_objects
 from ztunnel.demo.survey import asks_for_mesh
 
 Children = list[subprocess.Popen[bytes]]
@@ -50,9 +50,32 @@ def start_proxies(names: Names, nodes: Iterable[Node], children: Children) -> No
     """Start the proxies of nodes and wait until all are ready. Raises LaboratoryFailed."""
     started = []
     for node in nodes:
-        children.append(run.start_node(names, node))
+        children.append(start_proxy(names, node))
         started.append((node, children[-1]))
     wait.until_ready(names, started)
+
+
+def start_proxy(names: Names, node: Node) -> subprocess.Popen[bytes]:
+    """Start a node's proxy, with what it has to know of the laboratory's control plane."""
+    if not names.control.exists():
+        return run.start_node(names, node)
+    return run.start_node(names, node, control.node_variables(names, node.name, first_node(names)))
+
+
+def start_control(names: Names, nodes: Sequence[Node], children: Children) -> None:
+    """Have a control plane run that knows these nodes, which are new, if it is to be over the network."""
+    if not nodes or not names.control.exists():
+        return
+    runs = bool(run.processes(names.control_cgroup))
+    if control.admit(names, nodes) or not runs:
+        if runs:
+            run.end(names.control_cgroup)
+        children.append(control.start(names, first_node(names)))
+
+
+def first_node(names: Names) -> Node:
+    """Where the control plane runs."""
+    return read_cluster(read_store(names).objects)[0].nodes[0]
 
 
 _State = tuple[Objects, Cluster]
@@ -85,6 +108,7 @@ def _start(
 ) -> list[run.Started]:
     nodes, pods = fresh
     if not names.plain.exists():
+        start_control(names, nodes, children)
         start_proxies(names, nodes, children)
         wait.until_known(names, [pod for pod in pods if asks_for_mesh(pod, objects)])
     started = [each for pod in pods for each in run.start_pod(names, pod)]

@@ -35,17 +35,20 @@ def start_pod(names: Names, pod: Pod) -> list[Started]:
     log.unlink(missing_ok=True)
     started = []
     for each in command.programs(pod):
-        process = _background(command.in_pod(names, pod, each.words), each.environment, log, "ab")
+        process = background(command.in_pod(names, pod, each.words), each.environment, log, "ab")
         started.append(Started(pod, process, each.stands_in))
     return started
 
 
-def start_node(names: Names, node: Node) -> subprocess.Popen[bytes]:
-    """Run a node's proxy, with its output added to the node's log."""
+def start_node(
+    names: Names, node: Node, variables: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Run a node's proxy, with its output added to the node's log. `variables`: those of a control plane
+    over the network."""
     words = command.node_command(names, node, os.environ)
     argv = command.in_node(names, node.name, names.proxy_cgroup(node.name), words)
-    environment = command.node_environment(os.environ)
-    return _background(argv, environment, names.node_directory(node.name) / "log", "ab")
+    environment = {**command.node_environment(os.environ), **(variables or {})}
+    return background(argv, environment, names.node_directory(node.name) / "log", "ab")
 
 
 def processes(cgroup: Path) -> list[int]:
@@ -129,9 +132,10 @@ def _kill(cgroup: Path, below: Sequence[Path]) -> None:
             send(path, signal.SIGKILL)
 
 
-def _background(
+def background(
     argv: Sequence[str], environment: Mapping[str, str], log: Path, mode: str
 ) -> subprocess.Popen[bytes]:
+    """Start a program that outlives us, with its output in `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open(mode) as output:
         return subprocess.Popen(
