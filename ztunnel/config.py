@@ -105,6 +105,8 @@ class Settings:
         instance_ip, pod_name, pod_namespace, proxy_metadata: what a control plane is told about us.
         xds_headers, ca_headers: metadata of each call; not shown by `repr`, as they may be secret.
         grpc_address, monitoring_address: of a control plane, for node proxies and for metrics.
+        kubeconfig: of a control plane outside the cluster that it is for.
+        adopt: take over what an istiod has written: status, and the ConfigMap of the roots.
         token_file: of a control plane over a folder: who may call (`control/token.py`).
         trusted_accounts: `namespace/name`: service accounts of node proxies, which may have certificates
             for the pods on their node; a token file's nodes are of the first.
@@ -172,6 +174,8 @@ class Settings:
         "ZTUNNEL_MONITORING_ADDRESS", values.listen, Endpoint(IPv6Address("::"), 15014)
     )
     token_file: Path | None = _setting("ZTUNNEL_TOKEN_FILE", values.maybe_path, None)
+    kubeconfig: str = _setting("KUBECONFIG", values.text, "")
+    adopt: bool = _setting("ZTUNNEL_ADOPT", values.flag, False)
     trusted_accounts: tuple[str, ...] = _setting(
         "CA_TRUSTED_NODE_ACCOUNTS", values.accounts, ("ztunnel-system/ztunnel", "istio-system/ztunnel")
     )

@@ -6,7 +6,7 @@ import json
 import re
 
 from tests.kube.fake import FakeServer, answer, status
-from ztunnel.kube.resource import CONFIG_MAPS, NAMESPACES, SECRETS
+from ztunnel.kube.resource import CONFIG_MAPS, NAMESPACES, SECRETS, Resource
 
 _PATH = re.compile(r"/api/v1/namespaces/([^/]+)/(secrets|configmaps)(?:/([^/]+))?")
 
@@ -14,8 +14,8 @@ _PATH = re.compile(r"/api/v1/namespaces/([^/]+)/(secrets|configmaps)(?:/([^/]+))
 class Store(FakeServer):
     """Objects of a namespace by its own path too; `fieldSelector=metadata.name=X` is obeyed."""
 
-    def __init__(self) -> None:
-        super().__init__(NAMESPACES, SECRETS, CONFIG_MAPS)
+    def __init__(self, *others: Resource) -> None:
+        super().__init__(NAMESPACES, SECRETS, CONFIG_MAPS, *others)
         self.writes: list[tuple[str, str, str]] = []
 
     def _answer(self, request):

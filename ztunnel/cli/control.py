@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import trio
 
 from ztunnel import __version__
+from ztunnel.cli._cluster import Cluster
 from ztunnel.cli._compose import follow_authority, follow_folder, settings_of, ungrouped
 from ztunnel.config import Settings
 from ztunnel.control.answer import PATH as DISCOVERY
 from ztunnel.control.answer import Discovery
-from ztunnel.control.authenticate import Authenticator, StaticTokens
-from ztunnel.control.caller import Caller, Refused, code_of
+from ztunnel.control.authenticate import Authenticator, StaticTokens, Tokens
+from ztunnel.control.caller import Caller
 from ztunnel.control.certify import PATH as CERTIFICATES
 from ztunnel.control.certify import CertificateService
 from ztunnel.control.figures import ControlFigures, register_server
 from ztunnel.control.issuance import Issuance
-from ztunnel.control.node_authorizer import NodeAuthorizer
+from ztunnel.control.node_authorizer import NodeAuthorizer, Pods
 from ztunnel.control.pods import InventoryPods
 from ztunnel.control.secure import ServingTls
 from ztunnel.control.serve import Server
 from ztunnel.control.token import read_static_tokens
 from ztunnel.errors import ConfigError, Fault
 from ztunnel.http.listen import listen
-from ztunnel.rpc.answer import Peer
+from ztunnel.identity.standing import StandingAuthority
+from ztunnel.kube.call import Api
+from ztunnel.kube.connect import open_api
 from ztunnel.rpc.serve import Server as RpcServer
 from ztunnel.rpc.serve import Service
-from ztunnel.rpc.status import RpcError
 from ztunnel.run.reporting import Reporting, now
 from ztunnel.run.stop import Stop
 from ztunnel.telemetry.serve import Scrape, serve_metrics, serve_readiness
@@ -43,7 +46,11 @@ _FLUSH_SECONDS = 1.0
 
 
 @click.command()
-@click.option("--manifests", metavar="DIR", help="Folder of Kubernetes and Istio manifests.")
+@click.option("--manifests", metavar="DIR", help="Folder of manifests; without, Kubernetes is the source.")
+@click.option(
+    "--kubeconfig", metavar="FILE", help="Of the cluster; in a pod of it there is no need (KUBECONFIG)."
+)
+@click.option("--adopt", is_flag=True, default=None, help="Take over the names and statuses of an istiod.")
 @click.option(
     "--tokens", metavar="FILE", help="Who may call: lines of token,user,uid,... (ZTUNNEL_TOKEN_FILE)."
 )
@@ -57,13 +64,13 @@ def control(**flags: Any) -> None:
     """Run the control plane until SIGTERM. Every setting is an environment variable as well."""
     flags["token_file"] = flags.pop("tokens")
     settings = settings_of(flags)
-    if settings.manifests is None:
-        raise click.UsageError("what is the mesh? Give --manifests DIR")
-    if settings.token_file is None:
+    if settings.manifests is not None and settings.token_file is None:
         raise click.UsageError("who may call? Give --tokens FILE")
-    callers = _read_tokens(settings.token_file, settings)
+    in_cluster = settings.kubeconfig or "KUBERNETES_SERVICE_HOST" in os.environ
+    if settings.manifests is None and not in_cluster:
+        raise click.UsageError("what is the mesh? Give --manifests DIR, or --kubeconfig FILE")
     with ungrouped():
-        trio.run(_run, settings, callers)
+        trio.run(_run, settings)
 
 
 def _read_tokens(file: Path, settings: Settings) -> Mapping[bytes, Caller]:
@@ -94,16 +101,16 @@ async def _listen(stack: ExitStack, settings: Settings) -> _Listeners:
     return _Listeners(*opened)
 
 
-async def _run(settings: Settings, callers: Mapping[bytes, Caller]) -> None:
+async def _run(settings: Settings) -> None:
     reporting, stop = Reporting(settings, "pilot", [_SOURCE, _AUTHORITY]), Stop()
     with reporting.forward_logging(), ExitStack() as stack:
-        async with trio.open_nursery() as nursery:
+        async with _open_source(settings) as api, trio.open_nursery() as nursery:
             await nursery.start(stop.hear)
             nursery.start_soon(reporting.writer.run)
             with stop.starting:
                 listeners = await _listen(stack, settings)
                 _serve_pages(nursery, reporting, listeners)
-                rpc = await _start(nursery, settings, reporting, callers)
+                rpc = await _start(nursery, settings, reporting, api)
                 await nursery.start(rpc.run, [listeners.grpc])
                 port = listeners.grpc.socket.getsockname()[1]
                 reporting.log.info("ready", version=__version__, cluster=settings.cluster, port=port)
@@ -119,27 +126,58 @@ def _serve_pages(nursery: trio.Nursery, reporting: Reporting, listeners: _Listen
     nursery.start_soon(serve_readiness, [listeners.readiness], reporting.readiness, reporting.boundary)
 
 
-async def _start(
-    nursery: trio.Nursery, settings: Settings, reporting: Reporting, callers: Mapping[bytes, Caller]
-) -> RpcServer:
-    """Everything but the port for node proxies."""
-    server, log = Server(), reporting.log.scoped("control")
+@asynccontextmanager
+async def _open_source(settings: Settings) -> AsyncIterator[Api | None]:
+    """The Kubernetes API, where that is the source."""
+    if settings.manifests is not None:
+        yield None
+        return
+    async with open_api(settings.kubeconfig) as api:
+        yield api
+
+
+class _Mesh(NamedTuple):
+    """What is served for: who signs, who may call, and which pods there are."""
+
+    authority: StandingAuthority
+    tokens: Tokens
+    pods: Pods
+
+
+async def _follow(
+    nursery: trio.Nursery, settings: Settings, reporting: Reporting, server: Server, api: Api | None
+) -> _Mesh:
+    """Everything of the source, once it has been read."""
+    if api is not None:
+        cluster = Cluster(api, settings, reporting, server)
+        await cluster.follow(nursery, reporting.readiness.done)
+        return _Mesh(cluster.authority, cluster.tokens, cluster.watch.pods)
+    assert settings.token_file is not None
+    callers = _read_tokens(settings.token_file, settings)
     watch, _ = await follow_folder(nursery, settings, reporting, server)
-    await nursery.start(server.run)
     reporting.readiness.done(_SOURCE)
     authority = await follow_authority(nursery, settings, reporting)
     reporting.readiness.done(_AUTHORITY)
-    tls = ServingTls(authority, settings.serving_names, now)
+    return _Mesh(authority, StaticTokens(callers), InventoryPods(lambda: watch.inventory))
+
+
+async def _start(
+    nursery: trio.Nursery, settings: Settings, reporting: Reporting, api: Api | None
+) -> RpcServer:
+    """Everything but the port for node proxies."""
+    server, log = Server(), reporting.log.scoped("control")
+    await nursery.start(server.run)
+    mesh = await _follow(nursery, settings, reporting, server, api)
+    tls = ServingTls(mesh.authority, settings.serving_names, now)
     nursery.start_soon(tls.run)
-    authenticate = Authenticator(authority, settings.trust_domain, now, StaticTokens(callers))
-    pods = InventoryPods(lambda: watch.inventory)
-    authorizer = NodeAuthorizer(pods, settings.trusted_accounts, settings.trust_domain)
+    authenticate = Authenticator(mesh.authority, settings.trust_domain, now, mesh.tokens)
+    authorizer = NodeAuthorizer(mesh.pods, settings.trusted_accounts, settings.trust_domain)
     issuance = Issuance(reporting.log.scoped("ca"))
     issuance.register(reporting.figures)
     nursery.start_soon(_flush, issuance)
     figures = ControlFigures(reporting.figures, __version__, lambda: server.sessions)
-    discovery = Discovery(server, _known(authenticate), figures, log)
-    certificates = CertificateService(authority, authenticate, authorizer, issuance, now)
+    discovery = Discovery(server, authenticate.identify, figures, log)
+    certificates = CertificateService(mesh.authority, authenticate, authorizer, issuance, now)
     rpc = RpcServer(
         Service(
             methods={DISCOVERY: discovery.stream, CERTIFICATES: certificates.create_certificate},
@@ -150,18 +188,6 @@ async def _start(
     )
     register_server(reporting.figures, rpc)
     return rpc
-
-
-def _known(authenticate: Authenticator) -> Any:
-    """The authenticator, with the status of a call for who is refused."""
-
-    async def check(metadata: Mapping[str, str], peer: Peer) -> Caller:
-        try:
-            return await authenticate(metadata, peer)
-        except Refused as refused:
-            raise RpcError(code_of(refused.reason), str(refused)) from refused
-
-    return check
 
 
 async def _flush(issuance: Issuance) -> None:

@@ -16,6 +16,7 @@ import trio
 
 from ztunnel.control.change import Change
 from ztunnel.control.collection import Collection
+from ztunnel.control.index import Index
 from ztunnel.control.inventory import Inventory
 from ztunnel.control.served import SERVED, Served
 from ztunnel.control.settings import MeshSettings
@@ -94,6 +95,11 @@ class ClusterWatch:
 
     def _wake(self) -> None:
         self._woken.set()
+
+    @property
+    def pods(self) -> Index:
+        """The pods by name and by node, as they are now."""
+        return self._translator.index
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -69,12 +69,13 @@ def translate(inventory: Inventory, settings: MeshSettings) -> Translation:
 
 
 class Translator:
-    """Holds the objects and what they mean. `addresses` and `policies` are kept up to date in place."""
+    """Holds the objects and what they mean. `index`, `addresses` and `policies` are kept up to date in
+    place."""
 
     def __init__(self, settings: MeshSettings) -> None:
         self._settings = settings
         self._objects: dict[Key, Object] = {}
-        self._index = Index()
+        self.index = Index()
         self._peers: dict[Key, PeerAuthentication] = {}
         self._modes, _, _ = convert_peer_authentications((), settings)
         self._peer_policies: dict[str, Policy] = {}
@@ -142,7 +143,7 @@ class Translator:
             touched.peers = True
 
     def _keep(self, key: Key, old: Object | None, new: Object | None) -> None:
-        self._index.put(key, old, new)
+        self.index.put(key, old, new)
         if new is None:
             del self._objects[key]
         else:
@@ -154,13 +155,13 @@ class Translator:
         """An object of that key is, or was, `one`."""
         if isinstance(one, kube.Pod):
             touched.pods.add((key.namespace, key.name))
-            touched.attached.update(self._index.named_by(one))
+            touched.attached.update(self.index.named_by(one))
         elif isinstance(one, kube.Node):
-            touched.pods.update(self._index.on_node(key.name))
+            touched.pods.update(self.index.on_node(key.name))
         elif isinstance(one, kube.Namespace):
             self._around.pop(key.name, None)
-            touched.pods.update(self._index.in_namespace(key.name))
-            touched.services.update((key.name, name) for name in self._index.services.get(key.name, ()))
+            touched.pods.update(self.index.in_namespace(key.name))
+            touched.services.update((key.name, name) for name in self.index.services.get(key.name, ()))
         elif isinstance(one, kube.Service):
             self._touch_service(key, one, touched)
         elif isinstance(one, EndpointSlice | Endpoints):
@@ -177,7 +178,7 @@ class Translator:
 
     def _selected(self, namespace: str, selector: Mapping[str, str]) -> Iterator[Name]:
         wanted = selector.items()
-        for name, pod in self._index.pods.get(namespace, {}).items():
+        for name, pod in self.index.pods.get(namespace, {}).items():
             if wanted <= pod.meta.labels.items():
                 yield namespace, name
 
@@ -205,7 +206,7 @@ class Translator:
             self._around.clear()
         self._around.pop(key.namespace, None)
         if old_selector != selector:
-            for namespace in self._index.pods if everywhere else (key.namespace,):
+            for namespace in self.index.pods if everywhere else (key.namespace,):
                 for each in (old_selector, selector):
                     touched.pods.update(self._selected(namespace, each) if each is not None else ())
 
@@ -226,16 +227,16 @@ class Translator:
         for name in self._peer_policies.keys() | made.keys():
             self._put_policy(name, made.get(name), delta)
         self._peer_policies = made
-        for namespace in self._index.pods:
+        for namespace in self.index.pods:
             if _modes_of(before, namespace) != _modes_of(self._modes, namespace):
-                touched.pods.update(self._index.in_namespace(namespace))
+                touched.pods.update(self.index.in_namespace(namespace))
         self._around.clear()
 
     def _attach(self, name: Name, touched: _Touched, delta: Delta) -> None:
-        service = self._index.service(name)
+        service = self.index.service(name)
         attached, others = Attached(), dict[str, Workload]()
         if service is not None and service.kind != "ExternalName":
-            attached = attach(service, self._index.slices(service), self._index)
+            attached = attach(service, self.index.slices(service), self.index)
             others = {one.uid: one for one in endpoint_workloads(service, attached, self._settings)}
         before_pods, before_others = self._attached.pop(name, ({}, {}))
         joined = {pod: (service, ports) for pod, ports in attached.pods.items() if service is not None}
@@ -269,15 +270,15 @@ class Translator:
         self._put(uid, claimants[min(claimants)] if claimants else None, delta)
 
     def _convert_service(self, name: Name, delta: Delta) -> None:
-        service, made = self._index.service(name), None
+        service, made = self.index.service(name), None
         if service is not None and service.kind != "ExternalName":
-            made = convert_service(service, self._index.namespaces.get(name[0]), self._settings)
+            made = convert_service(service, self.index.namespaces.get(name[0]), self._settings)
         self._put(str(service_name(name, self._settings)), made, delta)
 
     def _convert_pod(self, name: Name, delta: Delta) -> None:
-        pod, made = self._index.pod(name), None
+        pod, made = self.index.pod(name), None
         if pod is not None:
-            made = convert_pod(pod, self._index.nodes.get(pod.node), self._surroundings(name[0]))
+            made = convert_pod(pod, self.index.nodes.get(pod.node), self._surroundings(name[0]))
         self._put(workload_uid(name, self._settings), made, delta)
 
     def _put(self, name: str, new: Workload | Service | None, delta: Delta) -> None:
@@ -294,12 +295,12 @@ class Translator:
     def _surroundings(self, namespace: str) -> Surroundings:
         found = self._around.get(namespace)
         if found is None:
-            services = self._index.services.get(namespace, {})
+            services = self.index.services.get(namespace, {})
             joined = self._joined.setdefault(namespace, {})
             reach = dict.fromkeys((self._settings.root_namespace, namespace))
             found = self._around[namespace] = Surroundings(
                 self._settings,
-                self._index.namespaces.get(namespace),
+                self.index.namespaces.get(namespace),
                 group_services((services[name] for name in sorted(services)), joined),
                 tuple(one for each in reach for one in self._selecting.get(each, {}).values()),
                 self._modes,

@@ -1,0 +1,139 @@
+"""A control plane's parts over an API server in memory: objects, authority, roots, and who leads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from tests.control.api_server import Store
+from tests.kube.fake import answer, status
+from ztunnel.cli._cluster import Cluster
+from ztunnel.config import read_settings
+from ztunnel.control.root_maps import KEY, OWN, SHARED
+from ztunnel.control.serve import Server
+from ztunnel.control.served import SERVED
+from ztunnel.kube.resource import NAMESPACES, PODS
+from ztunnel.run.reporting import Reporting
+from ztunnel.xds.resource import ADDRESS
+
+HOME = "ztunnel-system"
+POD = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "web-0", "namespace": "shop", "uid": "u"},
+    "spec": {"nodeName": "n1", "serviceAccountName": "web"},
+    "status": {"podIP": "10.0.0.1", "phase": "Running"},
+}
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/ztunnel-system/leases"
+
+
+class Written:
+    """What a log has been told."""
+
+    def __init__(self, reporting: Reporting) -> None:
+        self.lines: list[str] = []
+        reporting.writer.put = lambda line, urgent=False: self.lines.append(line) or True  # type: ignore[func-returns-value,method-assign]
+
+    def with_word(self, word: str) -> list[str]:
+        return [line for line in self.lines if word in line]
+
+
+class Running:
+    def __init__(self, store: Store) -> None:
+        self.store, self.server, self.done = store, Server(), []
+        settings = read_settings({"pod_name": "control-0", "log_level": "info"}, {})
+        self.reporting = Reporting(settings, "pilot", ["manifests", "certificate authority"])
+        self.written = Written(self.reporting)
+        self.settings = settings
+
+    def figures(self) -> dict[str, list[tuple[tuple[str, ...], float]]]:
+        return {one.name: list(one.samples) for one in self.reporting.figures.families()}
+
+
+@pytest.fixture
+def clock():
+    return trio.testing.MockClock(autojump_threshold=0.05)
+
+
+@pytest.fixture
+def store() -> Store:
+    made = Store(*(served.candidates[0] for served in SERVED if served.candidates[0] != NAMESPACES))
+    for name in (HOME, "shop"):
+        made.put_namespace(name)
+    made.put(PODS, POD)
+    made.leases = {}
+    made.faults.append(lambda request: lease(made.leases, request))
+    return made
+
+
+def lease(leases, request):
+    """Leases are kept, and not watched."""
+    if not request.url.path.startswith(LEASES):
+        return None
+    if request.method == "GET":
+        found = leases.get(request.url.path.rpartition("/")[2])
+        return answer(200, found) if found else answer(404, status(404, "NotFound", "no"))
+    value = json.loads(request.content)
+    leases[value["metadata"]["name"]] = value
+    return answer(200, value)
+
+
+@asynccontextmanager
+async def following(store: Store) -> AsyncIterator[tuple[Running, Cluster]]:
+    running = Running(store)
+    async with store.api() as api, trio.open_nursery() as nursery:
+        cluster = Cluster(api, running.settings, running.reporting, running.server)
+        await cluster.follow(nursery, running.done.append)
+        yield running, cluster
+        nursery.cancel_scope.cancel()
+
+
+async def until(holds):
+    with trio.fail_after(60):
+        while not holds():  # noqa: ASYNC110 - the clock jumps
+            await trio.sleep(0.1)
+
+
+async def test_when_it_follows_there_are_a_world_an_authority_and_its_pods(store, clock):
+    async with following(store) as (running, cluster):
+        assert sorted(running.done) == ["certificate authority", "manifests"]
+        assert len(running.server.snapshot.origins[ADDRESS]) == 1
+        assert cluster.authority.current is not None
+        assert store.secret(HOME, "ztunnel-ca-secret") is not None
+        assert list(cluster.watch.pods.on_node("n1")) == [("shop", "web-0")]
+        roots = {KEY: cluster.authority.current.roots_pem}
+        await until(lambda: store.map("shop", SHARED) == roots and store.map(HOME, OWN) == roots)
+
+
+async def test_one_replica_leads_and_says_so(store, clock):
+    async with following(store) as (running, _):
+        await until(lambda: running.figures()["ztunnel_control_leader"] == [((), 1.0)])
+        holder = store.leases["ztunnel-control"]["spec"]["holderIdentity"]
+        assert holder.startswith("control-0_")
+
+
+async def test_an_api_server_that_fails_is_said_in_log_and_readiness_until_it_is_back(store, clock):
+    async with following(store) as (running, _):
+        broken = [True]
+        store.faults.insert(
+            0, lambda _: answer(500, status(500, "InternalError", "etcd")) if broken else None
+        )
+        store.end_watches()
+        await until(lambda: "kubernetes: " in running.reporting.readiness.render(0.0)[1])
+        assert running.written.with_word("not up to date")
+        broken.clear()
+        await until(lambda: "kubernetes: " not in running.reporting.readiness.render(0.0)[1])
+        assert running.written.with_word("all kinds are up to date again")
+
+
+async def test_ordinary_changes_are_not_logged(store, clock):
+    async with following(store) as (running, cluster):
+        before = len(running.written.lines)
+        store.put(PODS, {**POD, "metadata": {"name": "web-1", "namespace": "shop", "uid": "v"}})
+        await until(lambda: len(list(cluster.watch.pods.on_node("n1"))) == 2)
+        assert running.written.lines[before:] == []

@@ -1,0 +1,108 @@
+"""A control plane's parts where Kubernetes is its source: objects, authority, roots, tokens, status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from random import Random, SystemRandom
+from typing import Final
+
+import trio
+
+from ztunnel.config import Settings
+from ztunnel.control.authenticate import TokenReviews
+from ztunnel.control.authority_report import AuthorityReport
+from ztunnel.control.distribute import RootDistribution
+from ztunnel.control.follow import ClusterWatch
+from ztunnel.control.keep import KeptAuthority
+from ztunnel.control.patch import StatusWriter
+from ztunnel.control.report import ManifestReport
+from ztunnel.control.root_maps import RootMaps
+from ztunnel.control.serve import Server
+from ztunnel.control.settings import mesh_settings
+from ztunnel.kube.call import Api
+from ztunnel.kube.elect import Election
+from ztunnel.kube.lease import Candidate
+from ztunnel.run.reporting import Reporting, now
+from ztunnel.telemetry.export import Log
+
+LEASE: Final = "ztunnel-control"
+
+
+@dataclass(frozen=True, slots=True)
+class _QuietLog:
+    """The log, where what is said of ordinary changes is for debugging: a cluster changes all the time."""
+
+    log: Log
+
+    def info(self, message: str, **fields: str | int | float | bool) -> None:
+        self.log.debug(message, **fields)
+
+    def warn(self, message: str, **fields: str | int | float | bool) -> None:
+        self.log.warn(message, **fields)
+
+    def error(self, message: str, **fields: str | int | float | bool) -> None:
+        self.log.error(message, **fields)
+
+
+class Cluster:
+    """The parts, built; `follow` runs them."""
+
+    def __init__(self, api: Api, settings: Settings, reporting: Reporting, server: Server) -> None:
+        self._settings = settings
+        self._reporting = reporting
+        self._api = api
+        self._troubles: tuple[str, ...] = ()
+        chance = Random(SystemRandom().getrandbits(64))
+        mesh, log = mesh_settings(settings), reporting.log.scoped("kube")
+        self._report = ManifestReport(_QuietLog(log), reporting.readiness, settings.root_namespace)
+        self._report.register(reporting.figures)
+        self.watch = ClusterWatch(api, mesh, server.publish, self._observe, chance)
+        self.watch.register(reporting.figures)
+        self._status = StatusWriter(api, self.watch.collection, mesh, now, adopt=settings.adopt)
+        self.watch.unsettled = self._status.wake
+        self._authorities = AuthorityReport(reporting.log.scoped("ca"), reporting.readiness, now)
+        self._authorities.register(reporting.figures)
+        where = settings.pod_namespace, settings.trust_domain
+        self._kept = KeptAuthority(api, where, now, chance, self._observe_authority)
+        self.authority = self._kept.authority
+        maps = RootMaps(settings.pod_namespace, settings.root_namespace, settings.adopt)
+        self._roots = RootDistribution(api, maps, self.authority, chance, reporting.log.scoped("ca"))
+        self._roots.register(reporting.figures)
+        self.tokens = TokenReviews(api, settings.trust_domain, now)
+        identity = f"{settings.pod_name or 'ztunnel-control'}_{chance.getrandbits(64):016x}"
+        candidate = Candidate(settings.pod_namespace, LEASE, identity)
+        self._election = Election(api, settings.pod_namespace, candidate, now, chance)
+        reporting.figures.gauge(
+            "ztunnel_control_leader",
+            "1 where this replica writes the status of objects",
+            lambda: float(candidate.leads(trio.current_time())),
+        )
+
+    async def follow(self, nursery: trio.Nursery, done: Callable[[str], None]) -> None:
+        """Run all of it in `nursery`; returns when the objects have been read and there is an authority.
+        `done` is told which of `manifests` and `certificate authority` is there."""
+        ready = trio.Event()
+        self.authority.on_change(lambda _: ready.set())
+        nursery.start_soon(self._kept.run)
+        nursery.start_soon(self._roots.run)
+        await nursery.start(self.watch.run)
+        done("manifests")
+        nursery.start_soon(partial(self._election.run, LEASE, self._status.run))
+        await ready.wait()
+        done("certificate authority")
+
+    def _observe(self) -> None:
+        self._report.observe(self.watch)
+        troubles = self.watch.troubles
+        for one in troubles:
+            if one not in self._troubles:
+                self._reporting.log.scoped("kube").warn("not up to date", error=one)
+        if self._troubles and not troubles:
+            self._reporting.log.scoped("kube").info("all kinds are up to date again")
+        self._troubles = troubles
+        self._reporting.readiness.detail("kubernetes", "\n".join(troubles))
+
+    def _observe_authority(self) -> None:
+        self._authorities.observe(self._kept.authority.current, self._kept.faults)
