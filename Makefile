@@ -7,6 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= /usr/bin/python3
 BENCH_SECONDS ?= 3
 PORTS_SECONDS ?= 120
+CONTROL_SECONDS ?= 30
 LONG_SECONDS ?= 60
 COMPILE ?= 1
 TEST_WORKERS ?= 4
@@ -19,17 +20,17 @@ BPF_SOURCES = $(shell find bpf -name '*.[ch]')
 
 export PYTHON COMPILE
 
-.PHONY: help demo test test-kube test-long bench bench-ports lint clean install lock
+.PHONY: help demo test test-kube test-long bench bench-ports bench-control lint clean install lock
 
 help:
-	@echo "make demo | test | test-kube | test-long | bench | bench-ports | lint | clean"
+	@echo "make demo | test | test-kube | test-long | bench | bench-ports | bench-control | lint | clean"
 
 demo:
 	@.ci/as-root demo
 	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
 	@$(BIN)/ztunnel demo run $(if $(KEEP),--keep)
 
-test test-long bench bench-ports: export ZTUNNEL_PROGRAM = $(CURDIR)/$(BIN)/ztunnel
+test test-long bench bench-ports bench-control: export ZTUNNEL_PROGRAM = $(CURDIR)/$(BIN)/ztunnel
 
 test:
 	@.ci/as-root test
@@ -63,6 +64,12 @@ bench-ports:
 	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
 	@.ci/install dev
 	@$(DEV)/python -m tests.leftovers $(DEV)/python -m bench.ports --seconds $(PORTS_SECONDS)
+
+# A control plane over a cluster in memory: what a change costs it, and how soon every node has taken it.
+bench-control:
+	@.ci/install run
+	@.ci/install dev
+	@$(DEV)/python -m bench.control --seconds $(CONTROL_SECONDS)
 
 lint:
 	@.ci/install dev

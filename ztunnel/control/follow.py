@@ -2,8 +2,8 @@
 
 Nothing is published before every kind that is installed has been listed once: a world that is half there
 would let through, or refuse, what the whole one does not. After that a change is in force as soon as
-nothing else has come for a moment, and while changes come without end, twice a second. Where the API server
-is away or refuses, what is known goes on counting; `troubles` says what is wrong until it is over."""
+nothing else has come for a moment, and while changes come without end, four times a second. Where the API
+server is away or refuses, what is known goes on counting; `troubles` says what is wrong until it is over."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ztunnel.xds.snapshot import Snapshot, advance
 
 QUIET_SECONDS: Final = 0.1
 """A change waits for others until none has come for so long (istiod: PILOT_DEBOUNCE_AFTER) ..."""
-LONGEST_SECONDS: Final = 0.5
+LONGEST_SECONDS: Final = 0.25
 """... but no longer than this (istiod: PILOT_DEBOUNCE_MAX, ten seconds)."""
 
 

@@ -1,0 +1,218 @@
+"""python -m bench.control: what a change costs the control plane, and how soon every node has taken it.
+
+`ztunnel control` reads a cluster of 5,000 pods, 500 services and 300 policies in 50 namespaces from an API
+server in memory and serves it to 50 subscribers over TLS, while twenty objects a second change. A push is
+timed from the event's way out of the API server to the subscriber's acknowledgement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import trio
+import yaml
+
+from bench.control_api import ApiServer
+from bench.control_world import NAMESPACES, POLICIES, Pod, pod_value, pods, policy_value, slice_value, world
+from bench.ports import percentile
+from ztunnel.control.answer import PATH
+from ztunnel.control.served import SERVED
+from ztunnel.rpc.call import open_channel
+from ztunnel.xds.pb import discovery_pb2
+from ztunnel.xds.snapshot import TYPES
+
+SUBSCRIBERS = 50
+CHANGES = 20
+"""A second."""
+P99_SECONDS, RSS_MIB, CORES = 1.0, 300.0, 0.5
+"""What has to be kept."""
+
+_TOKEN = "the-token-of-every-node"
+_GRACE_SECONDS = 60.0
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(slots=True)
+class Pushes:
+    """Changes under way, by the resource's name, and what each took at each subscriber."""
+
+    begun: dict[str, float] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+    subscribed: int = 0
+
+    def acknowledged(self, names: list[str], now: float) -> None:
+        """A subscriber has taken these."""
+        self.seconds += [now - self.begun[name] for name in names if name in self.begun]
+
+
+async def subscribe(port: int, pushes: Pushes) -> None:
+    """One node: everything, acknowledged at once."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    waiting = set(TYPES)
+    async with (
+        open_channel("127.0.0.1", port, lambda: context) as channel,
+        channel.stream(PATH, {"authorization": f"Bearer {_TOKEN}"}) as call,
+    ):
+        for type_url in TYPES:
+            await call.send(discovery_pb2.DeltaDiscoveryRequest(type_url=type_url).SerializeToString())
+        while (message := await call.receive()) is not None:
+            response = discovery_pb2.DeltaDiscoveryResponse.FromString(message)
+            answer = discovery_pb2.DeltaDiscoveryRequest(
+                type_url=response.type_url, response_nonce=response.nonce
+            )
+            await call.send(answer.SerializeToString())
+            pushes.acknowledged([one.name for one in response.resources], trio.current_time())
+            if response.type_url in waiting:
+                waiting.discard(response.type_url)
+                pushes.subscribed += not waiting
+
+
+async def change(api: ApiServer, pushes: Pushes, seconds: float) -> None:
+    """Pods become ready and unready, with their slices; every tenth change is one of a policy."""
+    rng, everyone, unready = Random(1), pods(), set[Pod]()
+    end, number = trio.current_time() + seconds, 0
+    due = trio.current_time()
+    while due < end:
+        await trio.sleep_until(due)
+        number += 1
+        due += 1 / CHANGES
+        if number % 10 == 0:
+            namespace, which = rng.randrange(NAMESPACES), rng.randrange(POLICIES)
+            pushes.begun[f"ns-{namespace}/policy-{which}"] = trio.current_time()
+            api.put("AuthorizationPolicy", policy_value(namespace, which, 10_000 + number))
+            continue
+        pod = rng.choice(everyone)
+        unready ^= {pod}
+        pushes.begun[pod.uid] = trio.current_time()
+        api.put("Pod", pod_value(pod, ready=pod not in unready))
+        api.put("EndpointSlice", slice_value(pod.namespace, pod.service, unready))
+
+
+@contextmanager
+def control_plane(folder: Path, api_port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """`ztunnel control` over that API server."""
+    cluster = {"name": "bench", "cluster": {"server": f"http://127.0.0.1:{api_port}"}}
+    config = {
+        "current-context": "bench", "clusters": [cluster], "users": [{"name": "bench", "user": {}}],
+        "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
+    }  # fmt: skip
+    (folder / "kubeconfig").write_text(yaml.safe_dump(config))
+    (folder / "tokens").write_text(f'{_TOKEN},system:serviceaccount:ztunnel-system:ztunnel,1,""\n')
+    names = ("ZTUNNEL_GRPC_ADDRESS", "ZTUNNEL_MONITORING_ADDRESS", "ZTUNNEL_READINESS_ADDRESS")
+    addresses = {name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(3), strict=True)}
+    settings = {**addresses, "KUBECONFIG": str(folder / "kubeconfig"), "LOG_FORMAT": "json"}
+    command = [os.environ.get("ZTUNNEL_PROGRAM", "ztunnel"), "control", "--tokens", str(folder / "tokens")]
+    command += ["--state-dir", str(folder / "state")]
+    process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody has at the moment."""
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports: list[int] = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+def port_of(line: bytes) -> int:
+    """The port that a line of the log names; 0 where it names none."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return 0
+    fields = found.get("fields", found)
+    return int(fields.get("port", 0)) if fields.get("message") == "ready" else 0
+
+
+def used(pid: int) -> tuple[float, float]:
+    """Seconds of CPU so far, and MiB of memory now."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return (int(ticks[11]) + int(ticks[12])) / _TICKS, pages * _PAGE_BYTES / 2**20
+
+
+async def measure(seconds: float) -> bool:
+    """Run it and print what came of it; whether it keeps what has to be kept."""
+    api, pushes = ApiServer({one.kind: one.candidates[0] for one in SERVED}), Pushes()
+    for kind, value in world():
+        api.put(kind, value)
+    with tempfile.TemporaryDirectory() as folder:
+        async with api.served() as api_port, trio.open_nursery() as nursery:
+            with control_plane(Path(folder), api_port) as process:
+                begun = trio.current_time()
+                port = await ready(nursery, process)
+                loaded = trio.current_time() - begun
+                for _ in range(SUBSCRIBERS):
+                    nursery.start_soon(subscribe, port, pushes)
+                with trio.fail_after(_GRACE_SECONDS):
+                    while pushes.subscribed < SUBSCRIBERS:  # noqa: ASYNC110
+                        await trio.sleep(0.1)
+                subscribed = trio.current_time() - begun - loaded
+                before, at = used(process.pid)[0], trio.current_time()
+                await change(api, pushes, seconds)
+                await trio.sleep(1)
+                after, memory = used(process.pid)
+                cores = (after - before) / (trio.current_time() - at)
+                nursery.cancel_scope.cancel()
+    p50, p99 = percentile(pushes.seconds, 0.5), percentile(pushes.seconds, 0.99)
+    expected = len(pushes.begun) * SUBSCRIBERS
+    print(f"ready after {loaded:.1f} s; {SUBSCRIBERS} subscribers served after {subscribed:.1f} s")
+    print(f"{len(pushes.begun)} resources changed, {len(pushes.seconds)} pushes acknowledged")
+    print(f"push p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms (must: {P99_SECONDS * 1000:.0f} ms)")
+    print(f"memory {memory:.0f} MiB (must: {RSS_MIB:.0f}), {cores:.2f} cores (must: {CORES})")
+    return len(pushes.seconds) >= expected and p99 < P99_SECONDS and memory < RSS_MIB and cores < CORES
+
+
+async def ready(nursery: trio.Nursery, process: subprocess.Popen[bytes]) -> int:
+    """The port on which the control plane serves, when it does; what it logs afterwards is passed on."""
+    assert process.stdout is not None
+    stream = trio.lowlevel.FdStream(os.dup(process.stdout.fileno()))
+    found, ports = trio.Event(), list[int]()
+
+    async def read() -> None:
+        rest = b""
+        async for chunk in stream:
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                if port := port_of(line):
+                    ports.append(port)
+                    found.set()
+                elif b"error" in line or b"warn" in line:
+                    print(line.decode(errors="replace"), file=sys.stderr)
+
+    nursery.start_soon(read)
+    with trio.fail_after(_GRACE_SECONDS):
+        await found.wait()
+    return ports[0]
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    return 0 if trio.run(measure, parser.parse_args().seconds) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""What the chart allows a control plane is what it asks for, no less."""
+
+from pathlib import Path
+
+import yaml
+
+from ztunnel.cli._cluster import LEASE
+from ztunnel.control.conditions import MANAGER
+from ztunnel.control.served import SERVED
+from ztunnel.kube.resource import CRDS, LEASES
+
+BASE = Path(__file__).parents[2] / "deploy" / "kustomize" / "base" / "ztunnel.yaml"
+
+
+def allowed(kind, verb, group, resource, name=""):
+    """Whether a role of that kind of the control plane allows it."""
+    roles = [one for one in yaml.safe_load_all(BASE.read_text()) if one and one["kind"] == kind]
+    return any(
+        verb in rule["verbs"] and group in rule["apiGroups"] and resource in rule["resources"]
+        and name in rule.get("resourceNames", [name])
+        for role in roles if role["metadata"]["name"] == "ztunnel-control"
+        for rule in role["rules"]
+    )  # fmt: skip
+
+
+def test_every_kind_that_is_followed_may_be_listed_and_watched():
+    for served in SERVED:
+        resource = served.candidates[0]
+        for verb in ("list", "watch"):
+            assert allowed("ClusterRole", verb, resource.group, resource.plural), (verb, resource)
+        if resource.custom:
+            name = f"{resource.plural}.{resource.group}"
+            assert allowed("ClusterRole", "get", CRDS.group, CRDS.plural, name), name
+
+
+def test_statuses_may_be_patched_and_the_lease_kept():
+    for served in SERVED:
+        resource = served.candidates[0]
+        if served.has_status({"metadata": {"labels": {"istio.io/use-waypoint": "x"}}}):
+            assert allowed("ClusterRole", "patch", resource.group, f"{resource.plural}/status"), resource
+    assert MANAGER == LEASE
+    for verb in ("get", "update"):
+        assert allowed("Role", verb, LEASES.group, LEASES.plural, LEASE)
+    assert allowed("Role", "create", LEASES.group, LEASES.plural)
+
+
+def test_nothing_is_allowed_by_a_wildcard():
+    for role in yaml.safe_load_all(BASE.read_text()):
+        for rule in (role or {}).get("rules") or []:
+            assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
