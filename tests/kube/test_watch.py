@@ -186,7 +186,9 @@ async def test_bookmarks_move_the_version_that_a_watch_goes_on_from(autojump_clo
         assert len([one for one in server.requests if "watch" not in one.url.params]) == 1
 
 
-async def test_a_server_that_lost_its_newest_versions_is_listed_anew(autojump_clock):
+@pytest.mark.parametrize("in_stream", [False, True])
+async def test_a_server_that_lost_its_newest_versions_is_listed_anew(autojump_clock, in_stream):
+    """As after etcd was restored; some servers say so when a watch is asked for, some in its stream."""
     server = FakeServer(PODS)
     server.put(PODS, thing("a"))
     server.version = 9000
@@ -197,6 +199,17 @@ async def test_a_server_that_lost_its_newest_versions_is_listed_anew(autojump_cl
         server.version = 200
         server.objects[PODS.path()] = {}
         server.history.clear()
+        if in_stream:
+            said = status(504, "Timeout", "Timeout: Too large resource version: 9001, current: 200")
+            event = line({"type": "ERROR", "object": said})
+            server.faults.append(
+                lambda request: (
+                    httpx2.Response(200, content=event)
+                    if request.url.params.get("watch")
+                    and int(request.url.params["resourceVersion"]) > server.version
+                    else None
+                )
+            )
         server.put(PODS, thing("c"))
         await it.until(lambda: it.names == ["c"])
         await it.until(lambda: it.informer.trouble == "")

@@ -99,11 +99,12 @@ def _of_policy(one: AuthorizationPolicy, settings: MeshSettings) -> Condition:
     if one.targets:
         text = f"{', '.join(one.targets)}: not bound; node proxies do not enforce policies with targetRefs"
         return Condition(_AT_WAYPOINT, False, "AncestorNotBound", _cut(text))
-    _, remarks = convert_authorization(one, settings)
+    policy, remarks = convert_authorization(one, settings)
     if not remarks:
         return Condition(_ACCEPTED, True, "Accepted", "attached to ztunnel")
     texts = (remark.partition(": ")[2] for remark in remarks)
-    return Condition(_ACCEPTED, False, "UnsupportedValue", _cut("; ".join(texts)))
+    # What is enforced in part is accepted, as istiod has it (istio/istio#52929).
+    return Condition(_ACCEPTED, policy is not None, "UnsupportedValue", _cut("; ".join(texts)))
 
 
 def merge(standing: Standing, conditions: Iterable[Condition], stamp: str) -> list[Mapping[str, Any]] | None:

@@ -201,8 +201,7 @@ class Informer:
         return changes
 
     def opened(self) -> None:
-        """A watch was accepted."""
-        self._ahead = 0
+        """A watch was accepted. That it brings nothing but an error is still possible."""
         self.trouble = ""
 
     def received(self, event: Mapping[str, Any]) -> Change | None:
@@ -219,7 +218,7 @@ class Informer:
             self._brought = True
             return None
         name, version = _identity(value)
-        self._version, self._brought, self._failures = version, True, 0
+        self._version, self._brought, self._failures, self._ahead = version, True, 0, 0
         if kind == "DELETED":
             return self._forget(name) if name in self._known else None
         if self._known.get(name) == version:
@@ -276,7 +275,7 @@ class Informer:
         return Removal(name)
 
     def _succeeded(self) -> None:
-        self._failures, self.delay, self.trouble = 0, 0.0, ""
+        self._failures, self._ahead, self.delay, self.trouble = 0, 0, 0.0, ""
 
     def _back_off(self, trouble: str, retry_seconds: float | None) -> None:
         """Twice as long each time, at most half a minute, with jitter, so that not all come back at once."""
