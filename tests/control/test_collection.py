@@ -108,3 +108,38 @@ def test_nonsense_is_a_fault_of_its_name(kind, value):
     it.take(kind, Upsert(("shop", "x"), value))
     assert {fault.file for fault in it.collection.faults} == {f"{kind} shop/x"}
     assert not it.collection.inventory().objects
+
+
+def test_the_last_good_version_of_a_faulty_policy_outlives_the_process():
+    it = Taken()
+    it.take("AuthorizationPolicy", policy(action="DENY", rules=[{}]))
+    assert it.collection.last_good() == {}
+    it.take("AuthorizationPolicy", policy(action="NO"))
+    kept = it.collection.last_good()
+    assert list(kept) == ["AuthorizationPolicy_shop_p"]
+    later = Taken()
+    later.collection.recall(kept)
+    objects, _ = later.take("AuthorizationPolicy", policy(action="NO"))
+    assert objects[POLICY].action == "DENY"
+    assert later.collection.inventory().kept == {POLICY}
+    assert later.collection.last_good() == kept
+    later.take("AuthorizationPolicy", policy(action="ALLOW"))
+    assert later.collection.last_good() == {}
+
+
+@pytest.mark.parametrize("kept", [{}, {"metadata": {"name": "other", "namespace": "shop"}}, {"spec": 7}])
+def test_what_is_kept_and_makes_no_sense_is_not_in_force(kept):
+    it = Taken()
+    it.collection.recall({"AuthorizationPolicy_shop_p": kept})
+    assert not it.take("AuthorizationPolicy", policy(action="NO")).objects
+    it.collection.recall({"AuthorizationPolicy_shop_gone": policy(action="DENY").value})
+    assert not it.collection.inventory().objects
+
+
+def test_of_a_policy_that_is_deleted_nothing_is_kept():
+    it = Taken()
+    it.take("AuthorizationPolicy", policy(action="ALLOW"))
+    it.take("AuthorizationPolicy", policy(action="NO"))
+    it.take("AuthorizationPolicy", Removal(("shop", "p")))
+    assert it.collection.last_good() == {}
+    assert not it.take("AuthorizationPolicy", policy(action="NO")).objects

@@ -6,19 +6,26 @@ import yaml
 
 from ztunnel.cli._cluster import LEASE
 from ztunnel.control.conditions import MANAGER
+from ztunnel.control.recall import NAME
 from ztunnel.control.served import SERVED
-from ztunnel.kube.resource import CRDS, LEASES
+from ztunnel.kube.resource import CONFIG_MAPS, CRDS, LEASES
 
 BASE = Path(__file__).parents[2] / "deploy" / "kustomize" / "base" / "ztunnel.yaml"
 
 
+ROLES = [
+    one
+    for one in yaml.load_all(BASE.read_text(), Loader=yaml.CSafeLoader)
+    if one and one["kind"] in ("Role", "ClusterRole")
+]
+
+
 def allowed(kind, verb, group, resource, name=""):
     """Whether a role of that kind of the control plane allows it."""
-    roles = [one for one in yaml.safe_load_all(BASE.read_text()) if one and one["kind"] == kind]
     return any(
         verb in rule["verbs"] and group in rule["apiGroups"] and resource in rule["resources"]
         and name in rule.get("resourceNames", [name])
-        for role in roles if role["metadata"]["name"] == "ztunnel-control"
+        for role in ROLES if role["kind"] == kind and role["metadata"]["name"] == "ztunnel-control"
         for rule in role["rules"]
     )  # fmt: skip
 
@@ -44,7 +51,13 @@ def test_statuses_may_be_patched_and_the_lease_kept():
     assert allowed("Role", "create", LEASES.group, LEASES.plural)
 
 
+def test_last_good_versions_may_be_kept():
+    for verb in ("get", "patch"):
+        assert allowed("Role", verb, CONFIG_MAPS.group, CONFIG_MAPS.plural, NAME)
+    assert allowed("ClusterRole", "create", CONFIG_MAPS.group, CONFIG_MAPS.plural)
+
+
 def test_nothing_is_allowed_by_a_wildcard():
-    for role in yaml.safe_load_all(BASE.read_text()):
-        for rule in (role or {}).get("rules") or []:
+    for role in ROLES:
+        for rule in role["rules"]:
             assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import httpx2
 import trio
 
-from ztunnel.kube.call import Api
+from ztunnel.kube.call import APPLY, Api
 from ztunnel.kube.resource import Resource
 
 Fault = Callable[[httpx2.Request], httpx2.Response | None]
@@ -175,6 +175,12 @@ class FakeServer(httpx2.AsyncBaseTransport):
                 return self._write(resource, json.loads(request.content), create=True)
             key = found[1] or "", found[2]
             old = self.objects[path].get(key)
+            applied = request.headers.get("content-type") == APPLY
+            if applied:
+                new = json.loads(request.content)
+                meta = {**(old or {}).get("metadata", {}), **new["metadata"]}
+                self.put(resource, {**(old or {}), **new, "metadata": meta})
+                return answer(200, self.objects[path][key])
             if old is None:
                 return answer(404, status(404, "NotFound", f'{resource.plural} "{found[2]}" not found'))
             if request.method == "GET":

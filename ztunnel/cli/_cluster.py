@@ -17,6 +17,7 @@ from ztunnel.control.distribute import RootDistribution
 from ztunnel.control.follow import ClusterWatch
 from ztunnel.control.keep import KeptAuthority
 from ztunnel.control.patch import StatusWriter
+from ztunnel.control.recall import LastGood
 from ztunnel.control.report import ManifestReport
 from ztunnel.control.root_maps import RootMaps
 from ztunnel.control.serve import Server
@@ -62,6 +63,7 @@ class Cluster:
         self.watch.register(reporting.figures)
         self._status = StatusWriter(api, self.watch.collection, mesh, now, adopt=settings.adopt)
         self.watch.unsettled = self._status.wake
+        self.watch.memory = self._status.memory = LastGood(api, settings.pod_namespace)
         self._authorities = AuthorityReport(reporting.log.scoped("ca"), reporting.readiness, now)
         self._authorities.register(reporting.figures)
         where = settings.pod_namespace, settings.trust_domain

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ztunnel.control.change import Change
 from ztunnel.control.conditions import Condition, Standing, read_standing, wanted
-from ztunnel.control.document import Found, Key, Object, read_value
+from ztunnel.control.document import Key, Object, read_value
 from ztunnel.control.inventory import POLICIES, FaultyPolicy, Inventory
 from ztunnel.control.served import Served, trim
 from ztunnel.control.settings import MeshSettings
@@ -53,6 +53,8 @@ class Collection:
         self.faults: tuple[Fault, ...] = ()
         self.standings: dict[Key, Standing] = {}
         self.unsettled: set[Key] = set()
+        self._good: dict[Key, Mapping[str, Any]] = {}
+        self._recalled: Mapping[str, Mapping[str, Any]] = {}
 
     def take(self, served: Served, changes: Iterable[informer.Change]) -> None:
         """Take over what an informer told of one kind."""
@@ -66,17 +68,35 @@ class Collection:
                 self._put(key, None)
             else:
                 self._count(served.kind, "update" if key in self._objects else "add")
-                self._read(key, read_value(trim(change.value), served.reader, strict=served.strict))
+                self._read(served, key, trim(change.value))
                 self._stand(key, change.value, kept=served.has_status(change.value))
         if before != self._faulty:
             self.faults = tuple(sorted(fault for one in self._faulty.values() for fault in one.faults))
 
-    def _read(self, key: Key, found: Found) -> None:
+    def _read(self, served: Served, key: Key, value: Mapping[str, Any]) -> None:
+        found = read_value(value, served.reader, strict=served.strict)
         if found.object is not None:
             self._faulty.pop(key, None)
             self._put(key, found.object)
+            if key.kind in POLICIES:
+                self._good[key] = value
             return
         self._faulty[key] = _Faulty(tuple(replace(one, file=str(key)) for one in found.faults), found.scope)
+        kept = self._recalled.get(_file_name(key))
+        if key not in self._objects and kept is not None:
+            before = read_value(kept, served.reader, strict=served.strict)
+            if before.object is not None and before.key == key:
+                self._put(key, before.object)
+                self._good[key] = kept
+
+    def recall(self, kept: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take these, which `last_good` gave to an earlier process, for policies that are faulty when they
+        are listed first."""
+        self._recalled = kept
+
+    def last_good(self) -> dict[str, Mapping[str, Any]]:
+        """Of policies that are faulty now the versions in force, for the next process."""
+        return {_file_name(key): self._good[key] for key in self._faulty if key in self._good}
 
     def _stand(self, key: Key, value: Mapping[str, Any], *, kept: bool) -> None:
         if kept:
@@ -105,6 +125,7 @@ class Collection:
             self._istiods.add(key)
         if new is None:
             del self._objects[key]
+            self._good.pop(key, None)
         else:
             self._objects[key] = new
 
@@ -141,3 +162,8 @@ class Collection:
                 if key.kind in POLICIES
             ),
         )
+
+
+def _file_name(key: Key) -> str:
+    """As a key of a ConfigMap may be: no name of an object has an underscore."""
+    return "_".join(key)

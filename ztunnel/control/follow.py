@@ -18,6 +18,7 @@ from ztunnel.control.change import Change
 from ztunnel.control.collection import Collection
 from ztunnel.control.index import Index
 from ztunnel.control.inventory import Inventory
+from ztunnel.control.recall import LastGood
 from ztunnel.control.served import SERVED, Served
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.translation import Translator
@@ -51,6 +52,7 @@ class ClusterWatch:
         inventory: the objects in force.
         change: what the last taking over changed.
         unsettled: called whenever the status of objects may be due to be written; nobody at first.
+        memory: where last good versions are kept over restarts; nowhere at first.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class ClusterWatch:
         self._publish = publish
         self._observe = observe
         self.unsettled: Callable[[], None] = _ignore
+        self.memory: LastGood | None = None
         self._events: Counter[tuple[str, str]] = Counter()
         self.collection = Collection(lambda kind, event: self._events.update([(kind, event)]))
         self._translator = Translator(settings)
@@ -85,8 +88,9 @@ class ClusterWatch:
 
     def _watcher(self, served: Served, rng: Random) -> Watcher:
         def take(changes: Sequence[informer.Change]) -> None:
+            faults = self.collection.faults
             self.collection.take(served, changes)
-            if self.collection.unsettled:
+            if self.collection.unsettled or self.collection.faults is not faults:
                 self.unsettled()
             self._changed_at = trio.current_time()
             self._wake()
@@ -131,6 +135,8 @@ class ClusterWatch:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow until cancelled. Started when the first snapshot was published."""
+        if self.memory is not None:
+            self.collection.recall(await self.memory.recall())
         async with trio.open_nursery() as nursery:
             for watcher in self._watchers:
                 nursery.start_soon(watcher.run)

@@ -1,5 +1,6 @@
-"""Writes conditions into the status of objects. Only one replica does, and none beside an istiod, which
-writes the same ones; what somebody else has written is left alone unless it is to be adopted."""
+"""Writes conditions into the status of objects, and last good versions where they are kept. Only one
+replica does, and none beside an istiod, which writes the same ones; what somebody else has written is left
+alone unless it is to be adopted."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import trio
 from ztunnel.control.collection import Collection
 from ztunnel.control.conditions import MANAGER, merge
 from ztunnel.control.document import Key
+from ztunnel.control.recall import LastGood
 from ztunnel.control.served import SERVED
 from ztunnel.control.settings import MeshSettings
 from ztunnel.kube.call import MERGE, Api
@@ -28,6 +30,7 @@ class StatusWriter:
     """Keeps statuses as they should be, while `run` runs.
 
     Attributes:
+        memory: where last good versions are kept over restarts; nowhere at first.
         trouble: why the last one could not be written; empty where it could.
         written: by kind and outcome (`written`, `failed`).
     """
@@ -47,6 +50,7 @@ class StatusWriter:
         self._wall = wall
         self._adopt = adopt
         self._woken = trio.Event()
+        self.memory: LastGood | None = None
         self.trouble = ""
         self.written: Counter[tuple[str, str]] = Counter()
 
@@ -59,12 +63,15 @@ class StatusWriter:
         unsettled = self._collection.unsettled
         unsettled.update(self._collection.standings)
         while True:
-            while unsettled and (self._adopt or self._collection.istiod is None):
-                await self._settle(min(unsettled))
+            if self.memory is not None:
+                await self.memory.remember(self._collection.last_good())
             if self._collection.istiod is not None and not self._adopt:
                 unsettled.clear()
-            await self._woken.wait()
-            self._woken = trio.Event()
+            if unsettled:
+                await self._settle(min(unsettled))
+            else:
+                await self._woken.wait()
+                self._woken = trio.Event()
 
     async def _settle(self, key: Key) -> None:
         """See to one object. What fails and may pass is tried again."""
