@@ -74,9 +74,11 @@ def new_contexts() -> Contexts:
     return Contexts(server, client)
 
 
-def link_pair(contexts: Contexts) -> tuple[TlsLink, TlsLink]:
+def link_pair(
+    contexts: Contexts, ends: tuple[socket.socket, socket.socket] | None = None
+) -> tuple[TlsLink, TlsLink]:
     """Both ends of a TLS connection whose handshake is done: client, server."""
-    near, far = stream_pair()
+    near, far = ends or stream_pair()
     bios = [ssl.MemoryBIO() for _ in range(4)]
     client = TlsLink(near, contexts.client.wrap_bio(bios[0], bios[1]), bios[0], bios[1])
     server = TlsLink(far, contexts.server.wrap_bio(bios[2], bios[3], server_side=True), bios[2], bios[3])

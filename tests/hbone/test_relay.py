@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
-from tests.hbone.peers import CONNECT, H2Peer, Lab
+import pytest
+
+from tests.hbone.peers import CONNECT, H2Peer, Lab, link_pair
 from tests.hbone.recording import pull_frames
+from tests.kernel.lab import unique, wait_until
 from ztunnel.errors import Unreachable
 from ztunnel.http2.frame import HEADER, Frame, push_ping
+from ztunnel.kernel import named
+from ztunnel.kernel.links import change
+from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.kernel.topology import Up
 
 
 def test_a_peer_that_never_reads_does_not_make_us_hold_more_than_a_bound(lab: Lab) -> None:
@@ -111,3 +121,56 @@ def test_control_frames_that_waited_are_sent_in_order_when_the_peer_reads_again(
     pongs = [frame.number for frame in frames if frame.kind is Frame.PING]
     assert pongs == list(range(20))
     assert sum(len(frame.payload) for frame in frames if frame.kind is Frame.DATA) == sent
+
+
+@pytest.fixture
+def place() -> Iterator[NetworkNamespace]:
+    path = Path("/run/netns") / unique()
+    named.create(path)
+    with NetworkNamespace.open(path) as netns:
+        change(netns, [Up("lo")])
+        yield netns
+    named.remove(path)
+
+
+@pytest.mark.root
+@pytest.mark.timeout(60)
+def test_a_peer_that_acknowledges_nothing_stalls_until_it_is_there_again(
+    lab: Lab, place: NetworkNamespace
+) -> None:
+    """And then no new tunnel is opened on it."""
+    with place.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        near = place.socket(socket.AF_INET, socket.SOCK_STREAM)
+        near.setblocking(True)
+        near.connect(listener.getsockname())
+        listener.setblocking(True)
+        far = listener.accept()[0]
+    for sock in (near, far):
+        sock.setblocking(False)
+    links = link_pair(lab.contexts, (near, far))
+    session, peer = lab.client(links[0]), H2Peer(links[1], client=False)
+    lab.peers.append(peer)
+    lab.go()
+    assert session.can_take()
+    lab.clock.move(5)  # silence alone says nothing
+    assert session.can_take()
+    filtered(
+        place, "add table inet f; add chain inet f in { type filter hook input priority 0; policy drop; }"
+    )
+    session.push(push_ping(bytes(8)))
+    lab.engine.round(0)
+    assert session.can_take()
+    wait_until(session.pipe.stalls)
+    assert not session.can_take()
+    filtered(place, "delete table inet f")
+    wait_until(lambda: not session.pipe.stalls())
+    assert session.can_take()
+    for sock in (near, far):
+        sock.close()
+
+
+def filtered(netns: NetworkNamespace, rules: str) -> None:
+    with netns.entered():
+        subprocess.run(["nft", rules], check=True)

@@ -13,7 +13,6 @@ CONNECT within what the caller gives.
 from __future__ import annotations
 
 import socket
-from collections import deque
 from collections.abc import Callable
 
 from ztunnel.errors import ConnectionFailed, HandshakeFailed, PeerError, Unreachable
@@ -24,6 +23,7 @@ from ztunnel.flow.timers import Timer
 from ztunnel.hbone.answer import IncomingTunnel
 from ztunnel.hbone.ask import OutgoingTunnel, TunnelEvents
 from ztunnel.hbone.connection import H2Connection
+from ztunnel.hbone.defer import Slowed
 from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.hold import TunnelSession
 from ztunnel.hbone.join import Tunnel
@@ -39,7 +39,9 @@ READ_BYTES = 192 * 1024 - HEADER_BYTES
 records."""
 
 _NOTHING = memoryview(b"")
-_STEP_SECONDS = 0.005
+
+_SILENT_SECONDS = 1.0
+"""Of a session on which something was heard lately it is not asked whether it stalls."""
 
 _PING = b"ztunnel\0"
 _DRAIN_PING = b"ztunnel\1"
@@ -90,9 +92,9 @@ class Session(TunnelSession):
         self._pinged = False
         self._glitches_told = 0
         self._reads_later = False
+        self._heard_at = engine.now
         self.calmed = False
         self.on_room: Callable[[], None] | None = None
-        self._slowed: deque[IncomingTunnel] = deque()
         role = Role.CLIENT if on_request is None else Role.SERVER
         self.pipe = Pipe(engine, link, self, ledger.limits.control_backlog_bytes)
         self.push = self.pipe.push
@@ -101,7 +103,7 @@ class Session(TunnelSession):
         ledger.sessions += 1
         self._set_reads()
         self._timer: Timer = engine.after(ledger.limits.settings_seconds, self._unsettled)
-        self._start_timer: Timer | None = None
+        self._slowed = Slowed(engine, self.standing, ledger, self._start)
         self.pipe.start()
         self.h2.start()
 
@@ -119,7 +121,12 @@ class Session(TunnelSession):
 
     def can_take(self) -> bool:
         """Whether `open` may be called now. A full session takes tunnels again when some have ended."""
-        return self.alive and not self._retired and self.h2.can_open
+        return self.alive and not self._retired and self.h2.can_open and not self.stalls()
+
+    def stalls(self) -> bool:
+        """Whether nothing comes from the peer, and its kernel acknowledges nothing: it has gone, or the way
+        to it has. Its TCP tries ever more rarely; a new session, which tries at once, knows sooner."""
+        return self.engine.now - self._heard_at > _SILENT_SECONDS and self.pipe.stalls()
 
     def open(
         self,
@@ -176,38 +183,14 @@ class Session(TunnelSession):
 
     def on_opened(self, stream: Stream) -> None:
         assert isinstance(stream, IncomingTunnel)
-        if not self._slowed and self.standing.churn.level(self.engine.now) > 0:
+        if not self._slowed.take(stream):
             self._start(stream)
-        else:
-            self._slowed.append(stream)
-            self.ledger.slowed += 1
-            self._start_later()
 
     def _start(self, tunnel: IncomingTunnel) -> None:
         assert self._on_request is not None
-        tunnel.started = True
-        self._on_request(tunnel)
-
-    def _start_later(self) -> None:
-        """Too many of the peer's tunnels came to nothing: these begin one by one."""
-        if self._start_timer is None:
-            wait = self.standing.churn.seconds_until(1, self.engine.now)
-            self._start_timer = self.engine.after(max(wait, _STEP_SECONDS), self._start_slowed)
-
-    def _start_slowed(self) -> None:
-        self._start_timer = None
-        slowed, churn, now = self._slowed, self.standing.churn, self.engine.now
-        while slowed and self.alive and churn.level(now) >= 1:
-            churn.take(1, now)
-            tunnel = slowed.popleft()
-            try:
-                self._start(tunnel)
-            except BaseException as bug:
-                tunnel.abort(ConnectionFailed(f"internal error: {bug!r}"))
-                self._start_later()
-                raise
-        if slowed and self.alive:
-            self._start_later()
+        if self.alive:
+            tunnel.started = True
+            self._on_request(tunnel)
 
     def on_settings(self) -> None:
         self._set_reads()
@@ -245,6 +228,7 @@ class Session(TunnelSession):
     def received(self, untrusted: memoryview) -> None:
         if self._on_end is None:
             return
+        self._heard_at = self.engine.now
         h2, engine, standing = self.h2, self.engine, self.standing
         standing.enter(engine.number)
         try:
@@ -298,8 +282,8 @@ class Session(TunnelSession):
     def left(self, tunnel: Stream) -> None:
         assert isinstance(tunnel, Tunnel)
         self.tunnels.discard(tunnel)
-        if self._slowed and not tunnel.started and isinstance(tunnel, IncomingTunnel):
-            self._slowed.remove(tunnel)  # at most as many as streams may be open
+        if isinstance(tunnel, IncomingTunnel):
+            self._slowed.drop(tunnel)
         self.ledger.streams -= 1
         if self.on_room is not None:
             self.engine.post(self._tell_room)
@@ -367,8 +351,5 @@ class Session(TunnelSession):
         """What it is made of holds it in turn: circles, which the garbage collector finds late, and with each
         50 KiB of TLS."""
         self._slowed.clear()
-        if self._start_timer is not None:
-            self._start_timer.cancel()
-            self._start_timer = None
         self.pipe.release()
         self.h2.release()

@@ -26,7 +26,7 @@ from ztunnel.flow.buffer import Backlog
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.linger import close_with_reset, reset_when_sent
 from ztunnel.hbone.hold import TunnelSession
-from ztunnel.hbone.stream import Stream
+from ztunnel.hbone.watch import ApplicationEnd
 from ztunnel.http2.budget import UPDATES_PER_FRAME
 from ztunnel.http2.frame import HEADER, HEADER_BYTES, Code, code_name
 
@@ -37,21 +37,17 @@ bulk."""
 READ = EPOLLIN | EPOLLRDHUP
 """What is waited for while the application is read: its bytes, and whether it has shut its side."""
 
-_UNWATCHED = -1
 _PACK_INTO = HEADER.pack_into
 
 
-class Tunnel(Stream):
+class Tunnel(ApplicationEnd):
     """One tunnel. The application's socket belongs to it from the start until it has ended, or is handed
     back."""
 
     __slots__ = (
-        "_app",
         "_backlog",
         "_broken",
         "_counts",
-        "_events",
-        "_fd",
         "_last_words",
         "_opener",
         "_over",
@@ -59,17 +55,12 @@ class Tunnel(Stream):
         "_reading",
         "_recv_into",
         "_send",
-        "_session",
     )
 
     def __init__(self, session: TunnelSession, opener: bool) -> None:
-        super().__init__()
-        self._session = session
+        super().__init__(session)
         self._pipe = session.pipe
         self._opener = opener
-        self._app: socket.socket | None = None
-        self._fd = -1
-        self._events = _UNWATCHED
         self._reading = False
         self._over = False
         # The application was reset, and is only read any more.
@@ -117,27 +108,6 @@ class Tunnel(Stream):
             self._watch(read | (EPOLLOUT if self._backlog.held_bytes else 0))
         except OSError as error:
             self.abort(Unreachable(f"the connection cannot be carried: {error}"))
-
-    def _watch(self, events: int) -> None:
-        if events == self._events:
-            return
-        if self._events == _UNWATCHED:
-            self._session.engine.watch(self._fd, events, self._ready, self._abandon)
-        else:
-            self._session.engine.rewatch(self._fd, events)
-        self._events = events
-
-    def _watch_more(self, events: int) -> None:
-        self._watch(events if self._events == _UNWATCHED else self._events | events)
-
-    def _watch_less(self, events: int) -> None:
-        if self._events != _UNWATCHED:
-            self._watch(self._events & ~events)
-
-    def _unwatch(self) -> None:
-        if self._events != _UNWATCHED:
-            self._session.engine.unwatch(self._fd)
-            self._events = _UNWATCHED
 
     def _abandon(self, bug: BaseException) -> None:
         self.abort(ConnectionFailed(f"internal error: {bug!r}"))
@@ -351,9 +321,8 @@ class Tunnel(Stream):
         session = self._session
         session.waiting.discard(self)
         self._drop_backlog()
-        if closing and self._events != _UNWATCHED:
-            self._session.engine.forget(self._fd)
-            self._events = _UNWATCHED
+        if closing:
+            self._forget()
         self._unwatch()
         app, self._app = self._app, None
         session.engine.let_go(app)

@@ -15,6 +15,7 @@ round end:       block -> one TLS write -> one send; what the socket does not ta
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from collections.abc import Callable
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
@@ -63,6 +64,10 @@ class _Nobody:
 
     def broken(self, error: ConnectionFailed | None) -> None:
         """Nothing follows."""
+
+
+_RETRANSMITS = 2
+"""`tcpi_retransmits`: the second time comes some 0.6 s after the first sending."""
 
 
 class Pipe:
@@ -121,6 +126,13 @@ class Pipe:
         self.engine.watch(self._fd, EPOLLIN, self._ready, self._abandon)
         if self._incoming.pending or self._pending():
             self.engine.post(self._decrypt)
+
+    def stalls(self) -> bool:
+        """Whether what was sent is not acknowledged, and was sent again in vain; 2 us."""
+        try:
+            return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 3)[2] >= _RETRANSMITS
+        except OSError:
+            return False
 
     def close(self, linger_seconds: float) -> None:
         """Let go of the connection: with a TLS goodbye and time for the peer to read it, or at once with

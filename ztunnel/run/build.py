@@ -172,7 +172,9 @@ def build_node(
     direct = DirectFlows(engine, redirection, hold, report, direct_live)
     hold.subscribe(lambda _, world, change: _rejudge(live, world, change))
     keepalive = _keepalive(settings)
-    patience = Patience(settings.connect_timeout_seconds, keepalive=keepalive)
+    # The far end has as long to reach its application, and some more to say so.
+    connect = settings.connect_timeout_seconds
+    patience = Patience(connect, answer_seconds=1.5 * connect, keepalive=keepalive)
     dialler = Dialler(engine, ledger, certificates, now, patience)
     tunnels = Tunnels(engine, ledger, certificates, patience, dialler.ask)
     hold.subscribe(tunnels.changed)
