@@ -80,6 +80,8 @@ class Settings:
         root_ca_dir: a folder with the operator's CA, as Istio's `cacerts`; None for one of our own, which is
             kept in `state_dir`.
         state_dir: what has to survive a restart: the key of our own authority.
+        daemon_set: `namespace/name` of the DaemonSet that runs this proxy: where that is deleted, pods are
+            let go. Empty: they stay captured for a successor, until `ztunnel detach`.
         run_dir: where a proxy is found by its successor, and by `ztunnel detach`; the host's, not a
             container's own.
         pins: where our programs and maps are pinned; None is `/sys/fs/bpf/ztunnel/<node>`.
@@ -148,6 +150,7 @@ class Settings:
     root_ca_dir: Path | None = _setting("ROOT_CA_DIR", values.maybe_path, None)
     state_dir: Path = _setting("ZTUNNEL_STATE_DIR", values.path, Path("/var/lib/ztunnel"))
     cache_dir: Path = _setting("ZTUNNEL_CACHE_DIR", values.path, Path("/var/cache/ztunnel"))
+    daemon_set: str = _setting("ZTUNNEL_DAEMON_SET", values.object_name, "")
     run_dir: Path = _setting("ZTUNNEL_RUN_DIR", values.path, Path("/var/run/ztunnel"))
     pins: Path | None = _setting("ZTUNNEL_PINS", values.maybe_path, None)
     load_programs: bool = _setting("ZTUNNEL_LOAD_PROGRAMS", values.flag, True)

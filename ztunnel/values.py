@@ -140,6 +140,13 @@ def path(raw: str) -> Path:
     return Path(raw)
 
 
+def object_name(raw: str) -> str:
+    """`namespace/name` of a Kubernetes object, or nothing for none."""
+    if raw and not re.fullmatch(r"[a-z0-9.-]+/[a-z0-9.-]+", raw):
+        raise ValueError("namespace/name, or nothing for none")
+    return raw
+
+
 def maybe_path(raw: str) -> Path | None:
     return Path(raw) if raw else None
 

@@ -14,7 +14,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.kernel.lab import CACHE, PINS, Kernel, Lab, unique
-from ztunnel.cli.clean import clean_up, find_installations, lease_age_seconds, refuse_running
 from ztunnel.cli.main import main
 from ztunnel.errors import Unsupported
 from ztunnel.kernel.bpf import Map, open_pinned
@@ -23,6 +22,7 @@ from ztunnel.kernel.way_back import WayBack
 from ztunnel.redirect import load
 from ztunnel.redirect.attach import Redirection
 from ztunnel.redirect.plan import RedirectSettings, pin_name
+from ztunnel.run.remove import clean_up, find_installations, lease_age_seconds, refuse_running
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -125,8 +125,8 @@ def test_what_a_proxy_still_holds_is_refused_unless_forced(lab: Lab) -> None:
         done = call("--pins", pins)
         assert (done.exit_code, done.output) == (
             1,
-            f"Error: the proxy of {pins} runs, or did until two seconds ago: "
-            "stop it first, or give --force\n",
+            f"Error: the proxy of {pins} runs: it serves, drains or waits for its world. "
+            "Stop it first, or give --force\n",
         )
         assert pins.exists()
         kernel.redirection.end_lease()

@@ -199,8 +199,11 @@ def test_sigterm_lets_connections_end_within_the_deadline_and_leaves_enforcement
     direct = open_direct(mesh)
     child = next(child for child in mesh.laboratory._children if is_proxy(mesh, "node-1", child.pid))
     mesh.laboratory.kill_node("node-1", signal.SIGTERM)
-    wait_until(lambda: mesh.find_lines("node-1", message="draining"), "it drains")
+    wait_until(lambda: mesh.find_lines("node-1", message="serving on"), "it drains")
     pass_through(*served)
+    # Nobody has taken over: whoever is to come begins only when this one has ended.
+    assert mesh.call("shop/caller", mesh.address("shop/called"), 8080).answers()
+    wait_until(lambda: mesh.find_lines("node-1", message="draining"), "nothing new")
     assert not mesh.call("shop/caller", mesh.address("shop/called"), 8080).answers()
     begun = time.monotonic()
     assert child.wait(10) == 0

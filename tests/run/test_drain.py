@@ -50,3 +50,39 @@ async def test_the_admin_page_drains_without_ending(nursery):
         assert (await ask(parts.listeners.admin, "POST", "/quitquitquit"))[0] == 200
         await until(lambda: parts.is_over)
     nursery.cancel_scope.cancel()
+
+
+async def test_where_nobody_has_taken_over_new_ones_are_served_but_for_the_last_second(autojump_clock):
+    planes = Planes()
+    async with running(planes.plane, termination_deadline_seconds=10.0) as parts:
+        await ready(planes, parts)
+        flow = Live(parts)
+        parts.stop.ask()
+        await trio.sleep(8)
+        assert parts.said("serving on")
+        assert not parts.said("draining")
+        assert parts.redirection.renewals[-1] > 0
+        late = Live(parts)
+        await trio.sleep(1.5)
+        assert parts.said("draining")
+        assert flow.error is late.error is None
+        await trio.sleep(1)
+        assert parts.is_over
+        assert flow.error is not None
+
+
+async def test_who_came_later_is_not_waited_for_but_has_a_moment(autojump_clock):
+    planes = Planes()
+    async with running(planes.plane, termination_deadline_seconds=100.0) as parts:
+        await ready(planes, parts)
+        flow = Live(parts)
+        parts.stop.ask()
+        await trio.sleep(1)
+        late = Live(parts)
+        flow.end()
+        await trio.sleep(0.2)
+        assert parts.said("draining")
+        late.end()
+        await trio.sleep(0.5)
+        assert parts.is_over
+        assert late.error is None

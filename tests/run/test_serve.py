@@ -15,11 +15,11 @@ from tests.kernel.lab import wait_until
 from tests.mesh.lab import unique
 from tests.run.parts import SETTINGS, served_by, until
 from tests.run.running import Live, Planes, ready, running
-from ztunnel.cli.clean import lease_age_seconds
 from ztunnel.control.serve import Server
 from ztunnel.demo import run
 from ztunnel.demo.operate import Laboratory
 from ztunnel.errors import Unsupported
+from ztunnel.run.remove import lease_age_seconds
 from ztunnel.run.reporting import Reporting
 from ztunnel.run.serve import LEASE_SECONDS, run_node
 from ztunnel.run.stop import Stop
@@ -48,12 +48,14 @@ async def test_the_lease_is_renewed_until_the_drain_and_not_after_it(autojump_cl
         assert 10 <= len(parts.redirection.renewals) <= 12
         flow = Live(parts)
         parts.stop.ask()
-        await trio.sleep(5)
+        await trio.sleep(8.5)
+        assert parts.redirection.renewals[-1] > 0
+        assert parts.state[0] == "not ready, pending: draining"
+        await trio.sleep(1)
         assert not parts.is_over
         assert parts.redirection.renewals[-1] == 0
         assert parts.redirection.renewals.count(0) == 1
-        assert parts.state[0] == "not ready, pending: draining"
-        await trio.sleep(5.5)
+        await trio.sleep(1)
         assert parts.is_over
         assert str(flow.error) == "connection closed due to connection drain"
 

@@ -57,6 +57,10 @@ class LiveConnections:
         """What is open to (or registered as coming from) a workload."""
         return frozenset(self._live.get(uid, ()))
 
+    def all(self) -> frozenset[Live]:
+        """What is open. Costs a look at each."""
+        return frozenset(self._all())
+
     def __len__(self) -> int:
         """How many connections are open. Costs a look at each."""
         return len(self._all())

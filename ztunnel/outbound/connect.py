@@ -70,6 +70,10 @@ class Calls:
     def __iter__(self) -> Iterator[Call]:
         return iter(tuple(self._live))
 
+    def all(self) -> frozenset[Call]:
+        """Those that live."""
+        return frozenset(self._live)
+
     def add(self, call: Call) -> None:
         """It lives."""
         self._live.add(call)

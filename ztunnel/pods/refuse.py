@@ -34,6 +34,10 @@ class Refusals:
         self._find = find
         self._refused: dict[str, tuple[Place, PodNetwork]] = {}
 
+    def cookies(self) -> dict[str, int]:
+        """The cookie of each one's namespace."""
+        return {uid: network.cookie for uid, (_, network) in self._refused.items()}
+
     def __contains__(self, uid: object) -> bool:
         return uid in self._refused
 

@@ -17,6 +17,7 @@ from ztunnel.kernel.netns import current
 from ztunnel.kernel.sockets import DUAL_STACK, Listening
 from ztunnel.model.workload import Workload
 from ztunnel.pods.classify import Starting
+from ztunnel.pods.detached import LeftOut
 from ztunnel.pods.enroll import Enrolled, Left, enroll, leave, release, resume, withdraw
 from ztunnel.pods.find import Finder
 from ztunnel.pods.hold import Held, Ways
@@ -62,6 +63,7 @@ class Pods:
         self._node = ways.outbound.mesh.node
         self._find = find
         self._log, self._readiness = reports.log, reports.readiness
+        self.left_out = LeftOut(reports.readiness, reports.log.warn)
         self._listening = listening
         self._held: dict[str, Held] = {}
         self._parting: dict[str, Held] = {}
@@ -119,6 +121,13 @@ class Pods:
         for held in self._all():
             held.refuse()
 
+    # Pods that are let go.
+
+    def leave(self) -> None:
+        """The mesh ends here: remove every pod, as if none was wanted."""
+        self.left_out.ends = True
+        self._stirred.set()
+
     # A predecessor and a successor.
 
     def inherit(self, listeners: Mapping[int, Listeners]) -> None:
@@ -135,11 +144,8 @@ class Pods:
 
     def offered(self) -> dict[int, Listeners]:
         """The listeners by the cookie of their namespace; they stay ours."""
-        return {
-            each.enrolled.network.cookie: each.enrolled.listeners
-            for each in self._all()
-            if each.enrolled.listeners is not None
-        }
+        pods = (each.enrolled for each in self._all())
+        return {pod.network.cookie: pod.listeners for pod in pods if pod.listeners is not None}
 
     def hand_over_calls(self) -> list[HeldCall]:
         """The calls that wait for us: here they are over."""
@@ -202,7 +208,7 @@ class Pods:
     async def _reconcile(self, graces: trio.Nursery) -> None:
         """Enroll and remove as the world wants. Between two pods others have the thread: a storm of pods must
         not stall what flows."""
-        wanted = {each.uid: each for each in self._hold.world.on_node(self._node) if each.enrolled}
+        wanted = self.left_out.wanted(self._hold.world.on_node(self._node))
         found = {uid: self._find.find(workload) for uid, workload in wanted.items()}
         inodes = {uid: place.inode if place else None for uid, place in found.items()}
         todo = plan(inodes, {uid: (held.inode, held.exists) for uid, held in self._held.items()})
@@ -224,6 +230,8 @@ class Pods:
         if not self._pending:
             self._forget_inherited()
         self._classify()
+        enrolled = {uid: each.enrolled.network.cookie for uid, each in self._held.items()}
+        self.left_out.remember({**self._refusals.cookies(), **enrolled})
         self._tell()
 
     # Enrolling.
@@ -313,7 +321,7 @@ class Pods:
         """At once, and not when all that is to be enrolled is: a pod may start meanwhile."""
         trouble = ""
         try:
-            self._starting.look(self._hold.world.on_node(self._node), self._held)
+            self._starting.look(self._hold.world.on_node(self._node), self._held.keys() | self.left_out.apart)
         except OSError as error:
             trouble = f"pods that start cannot be made to wait: {error}"
         self._readiness.detail(_STRICT_START, trouble)

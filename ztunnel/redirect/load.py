@@ -80,6 +80,37 @@ def ensure_compiled(settings: RedirectSettings) -> None:
             _compiled(settings.cache, print_, source)
 
 
+def hold(pins: Path) -> int:
+    """A descriptor by which it is seen that a process uses these pins, until it is closed or the process
+    ends.
+
+    Raises:
+        BlockingIOError: they are being removed. OSError: there are none.
+    """
+    fd = os.open(pins, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def is_held(pins: Path) -> bool:
+    """Whether a process has them by `hold`."""
+    try:
+        fd = os.open(pins, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def remove(pins: Path) -> None:
     """Detach and remove everything of this node; live connections go on, new ones are no longer
     redirected."""

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from ztunnel.kernel import bpf, probe
+from ztunnel.redirect.load import hold, is_held
 from ztunnel.redirect.plan import HOOKS, SK_LOOKUP, Hook, Pins, Target
 from ztunnel.redirect.replace import attach
 
@@ -32,6 +33,7 @@ class Installation:
         self._opened: list[int] = []
         self._is_ours = True
         try:
+            self._keep(hold(pins.root))
             self._cgroup = self._keep(os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             self._version = os.readlink(pins.version)
             self._programs = {
@@ -125,6 +127,8 @@ class Installation:
         pins = self._pins
         for place in (pins.root, pins.maps, pins.programs, pins.links, pins.pods, pins.forwards):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if "bpffs" in made or not is_held(pins.root):
+            self._keep(hold(pins.root))
         for place, fd in missing:
             bpf.set_pinned(fd, place)
         if not self._version_now():

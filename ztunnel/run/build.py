@@ -46,8 +46,10 @@ from ztunnel.redirect.exempt import Exemption
 from ztunnel.redirect.load import try_lock
 from ztunnel.redirect.plan import Pins
 from ztunnel.redirect.repair import Installation
+from ztunnel.run.detach import Detachments
 from ztunnel.run.follow import Knowledge
 from ztunnel.run.load import prepare
+from ztunnel.run.owner import Owner
 from ztunnel.run.reporting import Reporting, now
 from ztunnel.run.watch import Hooks
 from ztunnel.state.delta import Change
@@ -99,6 +101,7 @@ class Node:
     live: LiveConnections
     """What is open into pods; what goes out of them is in `outbound.calls`."""
     knowledge: Knowledge
+    owner: Owner
     machine: Machine
 
 
@@ -195,12 +198,15 @@ def build_node(
         Listening(settings.ipv6, keepalive),
         Starting(redirection.starts, settings.strict_start, find, NEVER | {settings.pod_namespace}),
     )
+    if machine.pins is not None:
+        pods.left_out.exceptions = Detachments(settings.run_dir, machine.pins)
     return Node(
         settings, reporting, engine, redirection, hold, ledger, certificates, outbound, tunnels, dialler,
         handshakes,
         Follower(direct, hold), MeshAddresses(redirection.addresses, hold, settings.node),
         OutsideCalls(engine, redirection, hold, report, direct.pods), forwarding,
-        WaitingCalls(engine, redirection.held, outbound.takers), Watchdog(), pods, live, knowledge, machine,
+        WaitingCalls(engine, redirection.held, outbound.takers), Watchdog(), pods, live, knowledge,
+        Owner(settings.daemon_set, reporting.log.scoped("kube")), machine,
     )  # fmt: skip
 
 

@@ -30,13 +30,15 @@ from ztunnel.kernel.watchdog import BEAT_SECONDS
 from ztunnel.redirect.load import ensure_compiled
 from ztunnel.run.build import Machine, Node, Opened, build_node, open_redirection
 from ztunnel.run.compiled import compiled_modules
-from ztunnel.run.drain import drain
+from ztunnel.run.detach import Detachments
+from ztunnel.run.drain import drain, leave_if_uninstalled, serve_on
 from ztunnel.run.figures import register_figures
 from ztunnel.run.follow import ControlPlane, Knowledge, follow
 from ztunnel.run.handover import socket_of
 from ztunnel.run.incumbent import serve_successors
 from ztunnel.run.load import redirection_of
 from ztunnel.run.pages import Listeners, are_taken, inherit, listen, serve_private, serve_public
+from ztunnel.run.remove import clean_up
 from ztunnel.run.reporting import Reporting
 from ztunnel.run.stop import Stop
 from ztunnel.run.succession import Succession
@@ -45,6 +47,9 @@ from ztunnel.run.watch import Hooks, NodeClients, watch_hooks, watch_node_client
 
 LEASE_SECONDS = 0.5
 _LOOK_SECONDS = 0.25
+_OWNER_SECONDS = 2.5
+"""After SIGTERM: so long it is asked whether the DaemonSet is there, twice and more."""
+
 _FLUSH_SECONDS = 1.0
 _GIVE_BACK_SECONDS = 20.0
 _SWITCH_SECONDS = 0.001
@@ -64,10 +69,7 @@ async def run_node(settings: Settings, plane: ControlPlane, reporting: Reporting
         Unsupported: the machine lacks something. ConfigError: a port is taken. Both in a group, and nothing
             was done to any pod.
     """
-    _raise_file_limit()
-    _spare_collector()
-    memory.share_arenas()
-    sys.setswitchinterval(_SWITCH_SECONDS)
+    _set_up_process()
     place = socket_of(settings.run_dir, redirection_of(settings).pins)
     replaces = serving(place) != 0
     listeners = await _pages(settings, replaces)
@@ -99,8 +101,17 @@ async def run_node(settings: Settings, plane: ControlPlane, reporting: Reporting
                 machine = Machine(opened.exemption, hooks, opened.pins.root)
                 node = build_node(settings, knowledge, reporting, opened.redirection, machine)
                 await run_parts(node, listeners, stop, inherited, place)
+            if stop.leaves:
+                await trio.to_thread.run_sync(_remove_all, settings)
             reporting.log.info("ended", node=settings.node)
             nursery.cancel_scope.cancel()
+
+
+def _remove_all(settings: Settings) -> None:
+    """Nobody comes after us."""
+    pins = redirection_of(settings).pins
+    clean_up(pins)
+    Detachments(settings.run_dir, pins).forget()
 
 
 async def _pages(settings: Settings, replaces: bool) -> Listeners | None:
@@ -178,10 +189,11 @@ async def run_parts(
             nursery.start_soon(_flush_log, node)
             nursery.start_soon(_give_back)
             await stop.asked.wait()
+            await _tell_predecessor(left, succession)
+            left_seconds = await _serve_on(node, stop, succession)
             async with succession.settled:  # a successor may be about to take over
                 succession.refuse_new()
-            await _tell_predecessor(left, succession)
-            await drain(node, stop)
+            await drain(node, stop, left_seconds)
             nursery.cancel_scope.cancel()
     finally:
         if not succession.given:
@@ -209,11 +221,31 @@ async def _succeed(
         stop.ask()
 
 
+async def _serve_on(node: Node, stop: Stop, succession: Succession) -> float:
+    """As `drain.serve_on`; where the proxy is not replaced but taken away, its pods leave the mesh."""
+    async with trio.open_nursery() as nursery:
+        if node.owner and not succession.given:
+            nursery.start_soon(leave_if_uninstalled, node, stop, node.owner)
+        least = _OWNER_SECONDS if node.owner else 0.0
+        left_seconds = await serve_on(node, stop, succession.over, least)
+        while stop.leaves and _up(node):  # noqa: ASYNC110 (a reconciliation knows no Trio events)
+            await trio.sleep(_LOOK_SECONDS)
+        nursery.cancel_scope.cancel()
+    return left_seconds
+
+
 async def _tell_predecessor(inherited: Inherited, succession: Succession) -> None:
     """It may have outlived us: then it is to be started again, and takes over."""
     if not succession.given:
         with suppress(Unsupported):
             await inherited.tell("leaving")
+
+
+def _set_up_process() -> None:
+    _raise_file_limit()
+    _spare_collector()
+    memory.share_arenas()
+    sys.setswitchinterval(_SWITCH_SECONDS)
 
 
 def _raise_file_limit() -> None:
@@ -263,6 +295,7 @@ async def _serve_pods(
         await inherited.tell("taken")
         node.knowledge.prepared()
         await nursery.start(succeed)
+        nursery.start_soon(node.owner.try_out)
         nursery.start_soon(_announce, node)
         if not node.redirection.forwards.supported:
             node.reporting.log.warn("the kernel has no netfilter programs: what pods forward is refused")

@@ -20,6 +20,7 @@ class Stop:
         starting: what is done in this scope before `started()` is cancelled when the end is asked for.
         asked: the process is to end, with a drain.
         urged: it is to end now.
+        leaves: nobody comes after it: what it has made goes with it.
         exit_code: that of the process; not 0 where it is to be started again.
     """
 
@@ -27,6 +28,7 @@ class Stop:
         self.starting = trio.CancelScope()
         self.asked = trio.Event()
         self.urged = trio.Event()
+        self.leaves = False
         self.exit_code = 0
         self._is_started = False
 

@@ -1,0 +1,71 @@
+"""Pods that are not enrolled although the world wants them: an operator has taken them out of the mesh, or
+the mesh ends on this node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Protocol
+
+from ztunnel.model.workload import Workload
+from ztunnel.telemetry.readiness import Readiness
+
+_DETACHED = "detached pods"
+
+
+class Exceptions(Protocol):
+    """Which pods an operator has taken out, by `namespace/name`, and where those that are in the mesh are
+    written down (`run.detach.Detachments`)."""
+
+    def read(self) -> Container[str]: ...
+    def remember(self, names: Mapping[int, str]) -> None: ...
+
+
+class _Nobody:
+    def read(self) -> Container[str]:
+        return ()
+
+    def remember(self, names: Mapping[int, str]) -> None:
+        """Nobody asks."""
+
+
+NOBODY: Exceptions = _Nobody()
+
+
+class LeftOut:
+    """Says which pods are to be enrolled.
+
+    Attributes:
+        ends: none any more.
+        apart: by uid those that the world wants and that are left out, as of the last look.
+    """
+
+    def __init__(self, readiness: Readiness, warn: Callable[..., None]) -> None:
+        self.exceptions = NOBODY
+        self.ends = False
+        self.apart: frozenset[str] = frozenset()
+        self._readiness = readiness
+        self._warn = warn
+        self._told: list[str] = []
+
+    def wanted(self, workloads: Iterable[Workload]) -> dict[str, Workload]:
+        """Those of these that are to be enrolled, by uid; who is left out is said."""
+        enrolled = {each.uid: each for each in workloads if each.enrolled}
+        detached = self.exceptions.read()
+        named = {uid: name for uid in enrolled if (name := name_of(uid)) in detached}
+        self.apart = frozenset(enrolled if self.ends else named)
+        told = sorted(named.values())
+        if told != self._told:
+            self._told = told
+            self._warn("pods detached", pods=", ".join(told) or "none any more")
+        self._readiness.detail(_DETACHED, f"{', '.join(told)}: by `ztunnel detach`" if told else "")
+        return {uid: each for uid, each in enrolled.items() if uid not in self.apart}
+
+    def remember(self, cookies: Mapping[str, int]) -> None:
+        """The pods that the kernel redirects or refuses now, by uid: for `ztunnel detach`, where nobody else
+        knows which pod is which."""
+        self.exceptions.remember({cookie: name_of(uid) for uid, cookie in cookies.items()})
+
+
+def name_of(uid: str) -> str:
+    """`namespace/name` of a pod, of its workload's uid."""
+    return "/".join(uid.split("/")[-2:])

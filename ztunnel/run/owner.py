@@ -1,0 +1,79 @@
+"""Asks whether a proxy that is told to end is being replaced, or taken away for good with its DaemonSet.
+
+Both look the same from inside: SIGTERM. In the first case its pods stay captured, for whoever comes next; in
+the second nobody comes, and they have to be let go. The DaemonSet is the proxy's own, so the right to read
+that one object is all that it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import trio
+
+from ztunnel.errors import ConfigError
+from ztunnel.kube.call import Api, Value
+from ztunnel.kube.connect import open_api
+from ztunnel.kube.failure import ApiFailure, Request
+from ztunnel.kube.resource import Resource
+from ztunnel.telemetry.export import Log
+
+DAEMON_SETS = Resource("apps", "v1", "daemonsets", "DaemonSet", metadata_only=True)
+ASK_SECONDS = 1.0
+"""Between two questions. A namespace that is deleted takes some seconds to delete what is in it."""
+
+_PATIENCE = 3
+"""Refused so often where it was allowed before: the permission is gone, which no upgrade takes away."""
+
+
+class Owner:
+    """The DaemonSet of this proxy, `namespace/name`; empty where it has none."""
+
+    def __init__(
+        self, name: str, log: Log, api: Callable[[], AbstractAsyncContextManager[Api]] = open_api
+    ) -> None:
+        self._namespace, _, self._name = name.partition("/")
+        self._log = log
+        self._api = api
+        self._allowed = False
+
+    def __bool__(self) -> bool:
+        return bool(self._name)
+
+    async def try_out(self) -> None:
+        """See whether it may be read: said now, not when it is needed."""
+        if not self:
+            return
+        try:
+            await self._get()
+        except (ApiFailure, ConfigError) as error:
+            self._log.warn(
+                "cannot tell an uninstall from an upgrade: pods stay captured then, until `ztunnel detach`",
+                error=str(error),
+            )
+        else:
+            self._allowed = True
+
+    async def gone(self) -> None:
+        """Return when it is gone, or being deleted; never where it stays. While nobody answers, it stays."""
+        refused = 0
+        while self:
+            try:
+                found = await self._get()
+            except ApiFailure as error:
+                refused = refused + 1 if error.code in (401, 403) and self._allowed else 0
+                if error.code == 404 or refused >= _PATIENCE:
+                    return
+            except ConfigError:  # the token is gone: asked again
+                pass
+            else:
+                refused = 0
+                if (found.get("metadata") or {}).get("deletionTimestamp"):
+                    return
+            await trio.sleep(ASK_SECONDS)
+        await trio.sleep_forever()
+
+    async def _get(self) -> Value:
+        async with self._api() as api:
+            return await api.ask(Request("get", DAEMON_SETS, self._namespace, self._name))
