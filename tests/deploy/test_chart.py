@@ -174,16 +174,10 @@ def test_our_own_pods_are_not_in_the_mesh():
 
 
 def test_every_variable_is_one_that_is_read():
-    known = {name for one in fields(Settings) for name in one.metadata["source"].variables}
-    known |= {
-        "POD_NAME",
-        "POD_NAMESPACE",
-        "INSTANCE_IP",
-        "SERVICE_ACCOUNT",
-        "TERMINATION_GRACE_PERIOD_SECONDS",
-    }
+    sources = [one.metadata["source"] for one in fields(Settings) if "source" in one.metadata]
+    known = {name for source in sources for name in source.variables} | {"TERMINATION_GRACE_PERIOD_SECONDS"}
     found = render()
-    for name in ("proxy", "loader"):
+    for name in ("proxy", "loader", "control"):
         assert set(variables(container(found, name))) <= known
 
 

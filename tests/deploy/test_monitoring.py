@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.deploy.chart import of_kind, render
-from tests.deploy.promql import ALERTS, DASHBOARDS, metrics, missing, shown
+from tests.deploy.chart import ROOT, of_kind, render
+from tests.deploy.promql import ALERTS, DASHBOARDS, expressions, metrics, missing, shown
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -45,6 +45,13 @@ def test_what_a_scrape_shows():
 def test_what_is_missing_is_named():
     told = missing([SCRAPE])
     assert any("no metric ztunnel_control_plane_connected" in each for each in told)
+
+
+def test_every_metric_is_one_that_the_program_has():
+    sources = "".join(path.read_text() for path in (ROOT / "ztunnel").rglob("*.py"))
+    library = {"process_cpu_seconds_total", "process_resident_memory_bytes"}
+    named = {re.sub(r"_bucket$", "", name) for _, each in expressions() for name in metrics(each)} - library
+    assert not [name for name in named if f'"{name}"' not in sources]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])

@@ -165,7 +165,7 @@ async def test_what_cannot_be_repaired_is_said_until_it_can(
     async with node.running():
         shell(kernel.lab.names["a"], "ip rule add pref 1 lookup 200")
         await told(node)
-        assert node.readiness.pending(0.0) == ["pods"]
+        assert node.readiness.pending(0.0) == []
         assert "give it a higher number" in node.readiness.render(0.0)[1]
         assert node.pods.dump()[A.uid]["state"] == "Up"
         assert "higher number" in node.pods.dump()[A.uid]["reason"]

@@ -383,17 +383,16 @@ class Pods:
             del self._strangers[cookie]
 
     def _tell(self) -> None:
-        """Readiness: every pod that the world wants here is enrolled. Each reason is logged once."""
+        """Readiness: every pod that the world wants here was tried. One that cannot be enrolled is named, and
+        costs only itself: a node that is not ready would stop an upgrade for its sake. Each reason is logged
+        once."""
         if self._figures is not None:
             self._figures.show(len(self._held), len(self._pending))
         for uid, why in self._pending.items():
             if self._told.get(uid) != why:
                 self._log.warn("pod pending", pod=uid, reason=why)
         self._told = dict(self._pending)
-        if self._pending:
-            self._readiness.pend(_READINESS)
-        else:
-            self._readiness.done(_READINESS)
+        self._readiness.done(_READINESS)
         self._readiness.detail(
             _READINESS, "; ".join(f"{uid}: {why}" for uid, why in sorted(self._pending.items()))
         )
