@@ -9,6 +9,8 @@
 /* enum ip_conntrack_info, the low bits of skb->_nfct: from here on a packet goes back to the opener. */
 #define REPLIES 3
 #define INFO 7ULL
+/* More extension headers than anybody sends. */
+#define EXTENSIONS 4
 
 static long (*read_kernel)(void *, u32, const void *) = (void *)113;
 
@@ -61,21 +63,34 @@ static __always_inline enum reading read_v4(u64 at, struct tuple *packet, u32 *h
 	return bpf_ntohl(ip[1]) & 0x1fff ? UNREADABLE : READ; /* a later fragment has no TCP header */
 }
 
-/* What stands behind extension headers is not read: it may be TCP. */
+static __always_inline bool is_extension(u32 next)
+{
+	return next == 0 || next == 43 || next == 44 || next == 51 || next == 60 || next == 135;
+}
+
+/* What stands behind extension headers is not read, only what it is: TCP is not passed by in this way. */
 static __always_inline enum reading read_v6(u64 at, struct tuple *packet, u32 *header)
 {
 	u32 ip[10] = {};
+	u8 extension[2] = {};
 	if (read_kernel(ip, sizeof(ip), (void *)at))
 		return UNREADABLE;
-	u32 next = bpf_ntohl(ip[1]) >> 8 & 0xff;
+	u32 next = bpf_ntohl(ip[1]) >> 8 & 0xff, where = sizeof(ip);
 	*header = sizeof(ip);
 	set_addr(&packet->source, &ip[2], false);
 	set_addr(&packet->destination, &ip[6], false);
 	if (next == TCP)
 		return READ;
-	return next == 0 || next == 43 || next == 44 || next == 51 || next == 60 || next == 135
-		   ? UNREADABLE
-		   : OTHER_PROTOCOL;
+#pragma unroll
+	for (int each = 0; each < EXTENSIONS; each++) {
+		if (!is_extension(next))
+			break;
+		if (read_kernel(extension, sizeof(extension), (void *)(at + where)))
+			return UNREADABLE;
+		where += next == 44 ? 8 : next == 51 ? (extension[1] + 2) * 4 : (extension[1] + 1) * 8;
+		next = extension[0];
+	}
+	return next == TCP || is_extension(next) ? UNREADABLE : OTHER_PROTOCOL;
 }
 
 static __always_inline enum reading read_packet(u64 skb, u64 family, struct forwarded *seen, u8 *flags)

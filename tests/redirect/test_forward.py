@@ -223,16 +223,54 @@ def test_a_pod_that_asks_without_end_is_heard_so_often_in_a_second_and_still_ref
     assert kernel.count("forward_not_told") >= refused - 1000
 
 
-def test_fragments_and_extension_headers_do_not_hide_a_connection(kernel, behind, pod) -> None:
-    """A TCP segment behind a destination-options header, and the second half of a fragmented one."""
-    before = kernel.count("forward_unreadable")
-    segment = bytes.fromhex("1f901f900000000100000000500204000000000000")[:20]
-    options = bytes([6, 0, 1, 4, 0, 0, 0, 0]) + segment  # next header TCP, PadN
+SEGMENT = bytes.fromhex("1f901f900000000100000000500204000000000000")[:20]
+DATAGRAM = bytes.fromhex("1f901f9000080000")
+TCP, UDP = 6, 17
+
+
+def options(behind: int, payload: bytes) -> bytes:
+    """A header of destination options that holds nothing."""
+    return bytes([behind, 0, 1, 4, 0, 0, 0, 0]) + payload
+
+
+def fragment(behind: int, payload: bytes, offset: int = 0) -> bytes:
+    return bytes([behind, 0]) + (offset * 8 << 3 | 1).to_bytes(2, "big") + bytes(4) + payload
+
+
+def nested(behind: int, payload: bytes, times: int) -> bytes:
+    for _ in range(times):
+        behind, payload = 60, options(behind, payload)
+    return payload
+
+
+@pytest.mark.parametrize(
+    ("first", "rest", "outcome"),
+    [
+        (60, options(TCP, SEGMENT), "forward_unreadable"),
+        (60, options(60, options(TCP, SEGMENT)), "forward_unreadable"),
+        (44, fragment(TCP, SEGMENT), "forward_unreadable"),
+        (44, fragment(TCP, bytes(16), 100), "forward_unreadable"),
+        (44, fragment(60, options(TCP, SEGMENT)), "forward_unreadable"),
+        (60, nested(TCP, SEGMENT, 9), "forward_unreadable"),
+        (60, nested(UDP, DATAGRAM, 9), "forward_unreadable"),
+        (44, fragment(UDP, DATAGRAM), "forward_not_tcp"),
+        (44, fragment(UDP, bytes(16), 100), "forward_not_tcp"),
+        (60, options(UDP, DATAGRAM), "forward_not_tcp"),
+        (60, options(44, fragment(UDP, DATAGRAM)), "forward_not_tcp"),
+        (17, DATAGRAM, "forward_not_tcp"),
+    ],
+)
+def test_fragments_and_extension_headers_hide_no_connection_and_stop_no_datagram(
+    kernel, behind, pod, first, rest, outcome
+) -> None:
+    if behind.nat and 44 in (first, rest[0]):  # connection tracking keeps fragments until all are there
+        return
+    before = kernel.count(outcome)
     raw = kernel.keep(behind.netns.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW))
-    head = bytes([0x60, 0, 0, 0]) + len(options).to_bytes(2, "big") + bytes([60, 64])
+    head = bytes([0x60, 0, 0, 0]) + len(rest).to_bytes(2, "big") + bytes([first, 64])
     source, to = (endpoint(each, 1).ip.packed for each in ("fd31::2", "fd77::2"))
-    raw.sendto(head + source + to + options, ("fd77::2", 0))
-    wait_until(lambda: kernel.count("forward_unreadable") == before + 1)
+    raw.sendto(head + source + to + rest, ("fd77::2", 0))
+    wait_until(lambda: kernel.count(outcome) == before + 1)
 
 
 def links(kernel: Kernel, pod: PodNetwork) -> dict[str, bpf.LinkInfo]:
