@@ -4,6 +4,8 @@ out for those who have gone."""
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ import pytest
 
 from tests.mesh import lab
 from tests.mesh.lab import Mesh, wait_until
+from ztunnel.demo import run
 from ztunnel.kernel.watchdog import STACKS_SECONDS
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
@@ -35,6 +38,26 @@ def stopped(mesh: Mesh, node: str) -> Iterator[None]:
         yield
     finally:
         mesh.laboratory.kill_node(node, signal.SIGCONT)
+
+
+_TRACE = """
+import ctypes, os, sys
+libc, pid = ctypes.CDLL(None, use_errno=True), int(sys.argv[1])
+assert libc.ptrace(16, pid, 0, 0) == 0, os.strerror(ctypes.get_errno())  # PTRACE_ATTACH: this thread alone
+os.waitpid(pid, 0x40000000)  # __WALL
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held_by_a_debugger(thread: int) -> Iterator[None]:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", _TRACE, str(thread)], stdin=pipe, stdout=pipe) as debugger:
+        assert debugger.stdout
+        assert debugger.stdout.readline() == b"held\n"
+        yield
+        debugger.communicate()
 
 
 def wait(seconds: float) -> None:
@@ -79,6 +102,20 @@ def test_who_has_gone_meanwhile_is_not_carried_out(mesh: Mesh, family: lab.Famil
     assert server.recv(99) == b"still here"
     assert listener.nobody()
     mesh.expect("node-2", 1, "ztunnel_given_up_total")
+
+
+def test_one_that_stands_still_ends_and_is_counted_by_the_next(mesh: Mesh) -> None:
+    """By a debugger that holds its one thread, and no other."""
+    before = mesh.figures("node-2").total("ztunnel_stall_exits_total")
+    [pid] = run.processes(mesh.laboratory.names.proxy_cgroup("node-2"))
+    with held_by_a_debugger(pid):
+        wait_until(lambda: not run.processes(mesh.laboratory.names.proxy_cgroup("node-2")), "it ends", 15)
+    said = mesh.laboratory.node_log("node-2")
+    assert said.count("the main thread has stood still for") >= 2
+    assert not mesh.call("out/x", mesh.address("shop/called"), 8080).answers()
+    mesh.laboratory.start_node("node-2")
+    wait_until(lambda: mesh.call("out/x", mesh.address("shop/called"), 8080).answers(), "the next serves")
+    assert mesh.figures("node-2").total("ztunnel_stall_exits_total") == before + 1
 
 
 def test_nothing_unexpected_was_logged(mesh: Mesh) -> None:

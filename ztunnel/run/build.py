@@ -25,7 +25,7 @@ from ztunnel.inbound.accept import PLAIN_RATE, Inbound
 from ztunnel.inbound.serve import PLACES as HANDSHAKES
 from ztunnel.inbound.serve import Handshakes
 from ztunnel.kernel.sockets import Keepalive, Listening
-from ztunnel.kernel.watchdog import Watchdog
+from ztunnel.kernel.watchdog import HANG_SECONDS, Watchdog
 from ztunnel.outbound.accept import Mesh, Outbound
 from ztunnel.outbound.connect import Calls
 from ztunnel.outbound.defer import WaitingCalls
@@ -47,6 +47,7 @@ from ztunnel.redirect.load import try_lock
 from ztunnel.redirect.plan import Pins
 from ztunnel.redirect.repair import Installation
 from ztunnel.run.detach import Detachments
+from ztunnel.run.exits import StallExits
 from ztunnel.run.follow import Knowledge
 from ztunnel.run.load import prepare
 from ztunnel.run.owner import Owner
@@ -102,6 +103,7 @@ class Node:
     """What is open into pods; what goes out of them is in `outbound.calls`."""
     knowledge: Knowledge
     owner: Owner
+    exits: StallExits
     machine: Machine
 
 
@@ -198,6 +200,7 @@ def build_node(
         Listening(settings.ipv6, keepalive),
         Starting(redirection.starts, settings.strict_start, find, NEVER | {settings.pod_namespace}),
     )
+    exits = StallExits(settings.run_dir, machine.pins or Path("none"))
     if machine.pins is not None:
         pods.left_out.exceptions = Detachments(settings.run_dir, machine.pins)
     return Node(
@@ -205,8 +208,9 @@ def build_node(
         handshakes,
         Follower(direct, hold), MeshAddresses(redirection.addresses, hold, settings.node),
         OutsideCalls(engine, redirection, hold, report, direct.pods), forwarding,
-        WaitingCalls(engine, redirection.held, outbound.takers), Watchdog(), pods, live, knowledge,
-        Owner(settings.daemon_set, reporting.log.scoped("kube")), machine,
+        WaitingCalls(engine, redirection.held, outbound.takers),
+        Watchdog(exit_seconds=HANG_SECONDS), pods, live, knowledge,
+        Owner(settings.daemon_set, reporting.log.scoped("kube")), exits, machine,
     )  # fmt: skip
 
 

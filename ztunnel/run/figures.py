@@ -22,6 +22,12 @@ def register_figures(node: Node) -> None:
         "How often the proxy stalled for more than three seconds and went on",
         lambda: node.watchdog.stalls,
     )
+    exits = node.exits.count()
+    figures.counter(
+        "ztunnel_stall_exits_total",
+        "How often a proxy of this node has ended because it stood still for five seconds",
+        lambda: exits,
+    )
     figures.counter(
         "ztunnel_given_up_total",
         "Accepted connections whose caller had gone before the proxy handled them",

@@ -26,7 +26,7 @@ from ztunnel.config import Connect, Settings
 from ztunnel.errors import ConfigError, Unsupported
 from ztunnel.flow.drive import drive
 from ztunnel.kernel import memory, netns
-from ztunnel.kernel.watchdog import BEAT_SECONDS
+from ztunnel.kernel.watchdog import BEAT_SECONDS, EXIT_SECONDS
 from ztunnel.redirect.load import ensure_compiled
 from ztunnel.run.build import Machine, Node, Opened, build_node, open_redirection
 from ztunnel.run.compiled import compiled_modules
@@ -294,6 +294,7 @@ async def _serve_pods(
         node.addresses.received()
         await inherited.tell("taken")
         node.knowledge.prepared()
+        node.watchdog.exit_seconds = EXIT_SECONDS
         await nursery.start(succeed)
         nursery.start_soon(node.owner.try_out)
         nursery.start_soon(_announce, node)
@@ -303,6 +304,7 @@ async def _serve_pods(
 
 async def _watch_thread(node: Node) -> None:
     """Notice where this thread, which serves all pods, stands still."""
+    node.watchdog.before_exit = node.exits.add
     with node.watchdog as watchdog:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(trio.to_thread.run_sync, watchdog.observe, abandon_on_cancel=True))
