@@ -2,7 +2,7 @@
 
 import pytest
 
-from ztunnel.pods.lifecycle import NO_NAMESPACE, Plan, cause_of, plan
+from ztunnel.pods.lifecycle import NO_NAMESPACE, STARTS_SECONDS, Plan, Told, cause_of, plan, summary
 
 CASES = [
     ("a new pod is enrolled", {"a": 1}, {}, Plan(("a",), (), (), ())),
@@ -41,3 +41,22 @@ def test_the_plan_of(wanted, enrolled, expected):
 )
 def test_a_reason_has_a_short_name_for_a_label(reason, cause) -> None:
     assert cause_of(reason) == cause
+
+
+def test_of_many_that_are_pending_some_are_named():
+    assert summary({}) == ""
+    assert summary({"b": "no", "a": "why"}) == "a: why; b: no"
+    text = summary({f"{number:03}": "no" for number in range(100)})
+    assert text.startswith("000: no; 001: no")
+    assert text.endswith("019: no; and 80 more")
+
+
+def test_each_reason_is_told_once_and_that_a_pod_starts_after_a_while():
+    told = Told()
+    starts, taken = {"a": f"{NO_NAMESPACE}: it starts"}, {"b": "port taken"}
+    assert told.fresh(starts | taken, 0.0) == [("b", "port taken")]
+    assert told.fresh(starts | taken, 1.0) == []
+    assert told.fresh(starts, STARTS_SECONDS) == list(starts.items())
+    assert told.fresh(starts | taken, 9.0) == [("b", "port taken")]
+    assert told.fresh({}, 10.0) == []
+    assert told.fresh(starts, 11.0) == []

@@ -18,6 +18,7 @@ from tests.kernel.lab import Kernel
 from tests.pods.parts import FWMARK, NODE, A, B, Node, Open, Scratch, is_served, made, port_taken
 from ztunnel.flow.drive import drive
 from ztunnel.kernel.sockets import cookie_of, listen_in
+from ztunnel.pods.lifecycle import STARTS_SECONDS
 from ztunnel.pods.listen import Listeners
 from ztunnel.pods.serve import GRACE_SECONDS
 from ztunnel.pods.watch import LOOK_AGAIN_SECONDS, TRY_AGAIN_SECONDS
@@ -129,9 +130,10 @@ async def test_a_pod_is_waited_for_and_told_of_once(
         node = Node(kernel.redirection, scratch.path, pod)
         nodes.callback(node.close)
         async with node.running():
-            # It costs only itself: the node is ready.
             assert (node.state, node.readiness.pending(0.0)) == ({"s": "Pending"}, [])
             assert "not there yet" in node.readiness.render(0.0)[1]
+            await trio.sleep(STARTS_SECONDS - LOOK_AGAIN_SECONDS)
+            assert node.log.about("not there yet") == []
             await trio.sleep(10 * LOOK_AGAIN_SECONDS)
             assert len(node.log.about("not there yet")) == 1
             scratch.addresses = ()

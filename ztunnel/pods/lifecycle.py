@@ -16,6 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+STARTS_SECONDS = 5.0
+"""So long nothing is said of a pod without a namespace: it starts."""
+
+_SHOWN = 20
 NO_NAMESPACE: Final = "its network namespace is not there yet"
 _CAUSES = (
     (NO_NAMESPACE, "no namespace"),
@@ -31,10 +35,36 @@ def cause_of(reason: str) -> str:
     return next((cause for words, cause in _CAUSES if words in reason), "kernel")
 
 
+def summary(reasons: Mapping[str, str]) -> str:
+    """The pods that are pending and why, by uid, for one line; of many, some."""
+    shown = sorted(reasons.items())[:_SHOWN]
+    more = [f"and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
+    return "; ".join([*(f"{uid}: {why}" for uid, why in shown), *more])
+
+
+class Told:
+    """Which reasons have been told: each once, and that a pod only starts when that has lasted."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, str] = {}
+        self._since: dict[str, float] = {}
+
+    def fresh(self, reasons: Mapping[str, str], now: float) -> list[tuple[str, str]]:
+        """Of the pods that are pending, by uid, those whose reason has to be told now."""
+        self._since = {uid: self._since.get(uid, now) for uid in reasons}
+        told = {
+            uid: why
+            for uid, why in reasons.items()
+            if not why.startswith(NO_NAMESPACE) or now - self._since[uid] >= STARTS_SECONDS
+        }
+        fresh = [(uid, why) for uid, why in told.items() if self._told.get(uid) != why]
+        self._told = told
+        return fresh
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, by workload uid. `drop` and `withdraw` come first; `waiting` keeps the node not
-    ready."""
+    """What to do now, by workload uid. `drop` and `withdraw` come first."""
 
     enroll: tuple[str, ...]
     withdraw: tuple[str, ...]

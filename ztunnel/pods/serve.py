@@ -1,8 +1,8 @@
 """Keeps the pods of this node enrolled as the world says: at once when it changes, and by looking again.
 
-A pod that cannot be enrolled stays pending and is tried again; the node is not ready meanwhile. A pod that is
-removed keeps its listeners for a moment, so that whoever has not heard of it yet is still served, and
-its namespace until its last connection has ended. If it is wanted again before that, it goes on with what
+A pod that cannot be enrolled stays pending and refused, and is tried again; the node is ready all the same. A
+pod that is removed keeps its listeners for a moment, so that whoever has not heard of it yet is still served,
+and its namespace until its last connection has ended. If it is wanted again before that, it goes on with what
 it still has.
 """
 
@@ -22,7 +22,7 @@ from ztunnel.pods.enroll import Enrolled, Left, enroll, leave, release, resume, 
 from ztunnel.pods.find import Finder
 from ztunnel.pods.hold import Held, Ways
 from ztunnel.pods.kubelet import Place
-from ztunnel.pods.lifecycle import plan
+from ztunnel.pods.lifecycle import Told, plan, summary
 from ztunnel.pods.listen import CannotEnroll, Listeners
 from ztunnel.pods.measure import outside, pending, waited
 from ztunnel.pods.refuse import Holders, Refusals
@@ -74,7 +74,7 @@ class Pods:
         self._starting = starting or Starting(self._redirection.starts, StrictStart.OFF, find)
         self._holders = Holders()
         self._arrivals = Arrivals(ways.outbound.engine, self._stir)
-        self._told: dict[str, str] = {}
+        self._told = Told()
         with current() as home:
             self._home = home.cookie
         self._began = 0.0
@@ -384,15 +384,10 @@ class Pods:
 
     def _tell(self) -> None:
         """Readiness: every pod that the world wants here was tried. One that cannot be enrolled is named, and
-        costs only itself: a node that is not ready would stop an upgrade for its sake. Each reason is logged
-        once."""
+        costs only itself: a node that is not ready would stop an upgrade for its sake."""
         if self._figures is not None:
             self._figures.show(len(self._held), len(self._pending))
-        for uid, why in self._pending.items():
-            if self._told.get(uid) != why:
-                self._log.warn("pod pending", pod=uid, reason=why)
-        self._told = dict(self._pending)
+        for uid, why in self._told.fresh(self._pending, trio.current_time()):
+            self._log.warn("pod pending", pod=uid, reason=why)
         self._readiness.done(_READINESS)
-        self._readiness.detail(
-            _READINESS, "; ".join(f"{uid}: {why}" for uid, why in sorted(self._pending.items()))
-        )
+        self._readiness.detail(_READINESS, summary(self._pending))
