@@ -322,14 +322,21 @@ def test_handshakes_of_one_address_have_a_rate(hand: Hand) -> None:
 
 
 async def test_a_handshake_that_fails_costs_more_than_one_that_says_nothing(node: Node) -> None:
-    bucket = node.handshakes._sources.of(IPv4Address("127.0.0.9"))
+    bucket, clock = node.handshakes._sources.of(IPv4Address("127.0.0.9")), node.engine.clock
+    bucket.take(500, clock())  # so that it is not full, and what comes by the second is seen
+    costs = []
     async with node.running():
-        node.call().close()
-        await node.until(lambda: node.handshakes.failed_total == 1)
-        assert bucket.level(node.engine.clock()) > 1022.5
-        node.call().send(b"garbage, and more of it")
-        await node.until(lambda: node.handshakes.failed_total == 2)
-        assert bucket.level(node.engine.clock()) < 1024 - 7
+        for number, said in enumerate((b"", b"garbage, and more of it"), 1):
+            begun = clock()
+            before = bucket.level(begun)
+            with node.call() as client:
+                client.send(said)
+                if not said:
+                    client.close()
+                await node.until(lambda number=number: node.handshakes.failed_total == number)
+            now = clock()
+            costs.append(before + 50 * (now - begun) - bucket.level(now))
+    assert costs == pytest.approx([1, 8], abs=0.01)
 
 
 async def test_handshakes_of_many_are_computed_side_by_side_and_none_waits_for_the_greedy(node: Node) -> None:

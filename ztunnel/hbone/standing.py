@@ -37,8 +37,9 @@ WORK_PER_ROUND = 128
 LARGE_BLOCK = 16
 """For each so many fields, or 1 KiB, a header block costs UNSTARTED_POINTS: Istio's CONNECT nothing."""
 
-HEADERS_WORK = 16
-"""What a header block weighs: a CONNECT is judged, and a connection made for it."""
+HEADERS_WORK = 32
+"""What a header block weighs: a CONNECT is judged, and a connection made for it, half a millisecond where
+nothing of it is remembered."""
 
 
 class Standing:
