@@ -10,11 +10,13 @@ from ztunnel.control.document import key_of
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.translation import Translator
 from ztunnel.model.service import IpFamilies
+from ztunnel.model.workload import Workload
 from ztunnel.state.endpoints import Endpoints, EndpointSlice, SliceEndpoint
 from ztunnel.state.istio import AuthorizationPolicy, Mode, PeerAuthentication, PolicyRule
 from ztunnel.state.kube import Namespace, Node, Pod, Service, ServicePort
 from ztunnel.state.meta import Meta
 
+IP = ip_address("10.0.0.1")
 SETTINGS = MeshSettings(root_namespace="root")
 SPACES = st.sampled_from(["one", "two", "root"])
 LABELS = st.sampled_from([{}, {"app": "a"}, {"app": "b"}, {"app": "a", "x": "y"}])
@@ -122,3 +124,24 @@ def test_one_pods_change_converts_that_pod_and_nothing_else():
     assert [name.rpartition("/")[2] for name in delta.addresses] == ["p7"]
     after = translator.addresses
     assert all(after[name] is one for name, one in before.items() if not name.endswith("/p7"))
+
+
+def test_a_pod_that_is_evicted_and_loses_its_address_at_once_leaves_nothing_behind():
+    """istio/istio#54997: the kubelet marks it failed and takes its address away in one update."""
+    pod = Pod(Meta("p", "one", {"app": "a"}, {}), "n1", "default", False, {}, (IP,), "Running", True)
+    service = Service(
+        Meta("s", "one", {}, {}), "", {}, (), (ServicePort("http", 80, 8080),), False, "", False,
+        IpFamilies.AUTOMATIC,
+    )  # fmt: skip
+    one = EndpointSlice(Meta("s-1", "one", {}, {}), "s", {"http": 9}, (SliceEndpoint((IP,), pod="p"),))
+    translator = Translator(SETTINGS)
+    translator.update({key_of(each): each for each in (pod, service, one)})
+    assert "Kubernetes//Pod/one/p" in translator.addresses
+    evicted = replace(pod, phase="Failed", addresses=(), ready=False)
+    translator.update({key_of(evicted): evicted})
+    assert "Kubernetes//Pod/one/p" not in translator.addresses
+    heir = replace(pod, meta=Meta("q", "one", {"app": "b"}, {}), service_account="other")
+    translator.update({key_of(heir): heir})
+    (workload,) = (each for each in translator.addresses.values() if isinstance(each, Workload))
+    assert (workload.name, workload.service_account) == ("q", "other")
+    assert [str(name) for name in workload.services] == ["one/s.one.svc.cluster.local"]

@@ -358,3 +358,49 @@ async def test_everything_is_listed_again_now_and_then(autojump_clock):
         server.objects[PODS.path()].clear()  # the stream has lost an event
         await it.until(lambda: it.names == [], 10)
         assert it.said[1:] == [Removal(("shop", "a"))]
+
+
+async def test_an_event_that_is_cut_off_is_told_when_it_comes_whole(autojump_clock):
+    """A stream that ends within a line: what was cut off is not taken, and not skipped either."""
+    server = FakeServer(PODS)
+    async with followed(server) as it:
+        await it.until(lambda: server.watches)
+        whole = line({"type": "ADDED", "object": {"metadata": {"name": "a", "namespace": "shop"}}})
+        server.watches[0].send(whole[:-20])
+        server.watches[0].send(None)
+        server.watches.clear()
+        server.put(PODS, thing("a"))
+        await it.until(lambda: it.names == ["a"])
+        assert len(it.said) == 1
+
+
+async def test_an_api_server_that_answers_slowly_is_waited_for_and_not_asked_twice(autojump_clock):
+    server = FakeServer(PODS)
+    server.put(PODS, thing("a"))
+    slow = server.handle_async_request
+
+    async def slowly(request):
+        await trio.sleep(25)
+        return await slow(request)
+
+    server.handle_async_request = slowly
+    async with followed(server) as it:
+        await it.until(lambda: it.informer.synced)
+        assert (it.names, it.watcher.failures) == (["a"], 0)
+        assert len(server.requests) == 1
+
+
+async def test_an_object_that_is_made_anew_under_its_name_is_another_version_and_no_removal(autojump_clock):
+    """While the list was behind: removed and made again between two watches."""
+    server = FakeServer(PODS)
+    server.put(PODS, thing("a"))
+    async with followed(server) as it:
+        await it.until(lambda: server.watches)
+        server.end_watches(httpx2.ReadError("reset"))
+        await it.until(lambda: not server.watches)
+        server.remove(PODS, "a", "shop")
+        server.put(PODS, thing("a", anew=True))
+        server.compact()
+        await it.until(lambda: len(it.said) > 1)
+        assert [type(change) for change in it.said] == [Upsert, Upsert]
+        assert it.said[1].value["anew"]

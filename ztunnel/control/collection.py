@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ztunnel.control.change import Change
 from ztunnel.control.conditions import Condition, Standing, read_standing, wanted
@@ -20,6 +20,9 @@ from ztunnel.control.settings import MeshSettings
 from ztunnel.errors import Fault
 from ztunnel.kube import informer
 from ztunnel.state.kube import Service
+
+_KEPT: Final = ("apiVersion", "kind", "metadata", "spec")
+"""What is kept of a policy's last good version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class Collection:
             self._faulty.pop(key, None)
             self._put(key, found.object)
             if key.kind in POLICIES:
-                self._good[key] = value
+                self._good[key] = {name: value[name] for name in _KEPT if name in value}
             return
         self._faulty[key] = _Faulty(tuple(replace(one, file=str(key)) for one in found.faults), found.scope)
         kept = self._recalled.get(_file_name(key))
