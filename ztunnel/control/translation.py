@@ -112,7 +112,7 @@ class Translator:
         delta, touched = Delta(), _Touched()
         for key, new in changes.items():
             old = self._objects.get(key)
-            if old != new:
+            if old is not new and old != new:
                 self._keep(key, old, new)
                 self._take_over(key, old, new, touched, delta)
         if touched.peers:

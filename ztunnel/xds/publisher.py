@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from sys import intern
 
 from ztunnel.errors import PeerError
 from ztunnel.xds.pb import discovery_pb2
@@ -30,7 +31,8 @@ _EVERYTHING = "*"
 class _Topic:
     """One type on the stream: what is subscribed to, versions sent by name, the nonce not answered yet.
 
-    `doubtful` are the names of which what was sent may not be what is current; None: all.
+    `doubtful` are the names of which what was sent may not be what is current; None: all. Texts in `sent` are
+    interned: each message gives new ones, and of 50 subscribers with 6,000 resources they took 40 MiB.
     """
 
     everything: bool = False
@@ -97,7 +99,9 @@ class Publisher:
         if topic is None:
             topic = self._topics[url] = _Topic()
             topic.everything = not untrusted.resource_names_subscribe
-            topic.sent = dict(untrusted.initial_resource_versions)
+            topic.sent = {
+                intern(name): intern(it) for name, it in untrusted.initial_resource_versions.items()
+            }
         if untrusted.response_nonce and untrusted.response_nonce == topic.awaited:
             topic.awaited = ""
             topic.rejection = untrusted.error_detail.message if untrusted.HasField("error_detail") else ""
@@ -180,7 +184,7 @@ class Publisher:
         topic.awaited = str(self._responses)
         topic.greeted = True
         for resource in difference.upserts:
-            topic.sent[resource.name] = resource.version
+            topic.sent[intern(resource.name)] = intern(resource.version)
         for name in difference.removals:
             del topic.sent[name]
         return [
