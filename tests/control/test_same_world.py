@@ -21,7 +21,7 @@ from ztunnel.control.settings import MeshSettings
 from ztunnel.control.translation import translate
 from ztunnel.kube.connect import open_api
 from ztunnel.kube.failure import ApiFailure
-from ztunnel.kube.resource import Resource
+from ztunnel.kube.resource import NAMESPACES, Resource
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.in.yaml"))
@@ -102,3 +102,57 @@ async def test_the_one_cluster_that_there_is_gives_the_world_of_its_manifests():
                     break
     assert watch.faults == ()
     assert world == world_of({"x.yaml": before})
+
+
+POLICIES = ("AuthorizationPolicy", "PeerAuthentication")
+OURS = f"same-world-{os.getpid()}"
+
+
+def renamed(value):
+    """An object in a namespace of ours; that of the whole mesh as well."""
+    meta = value["metadata"]
+    return {**value, "metadata": {**meta, "namespace": f"{OURS}-{meta.get('namespace', 'default')}"}}
+
+
+async def create_all(api, objects):
+    for name in sorted({one["metadata"]["namespace"] for one in objects}):
+        await api.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    for one in objects:
+        version = one["apiVersion"].rpartition("/")[2] if KUBECONFIG else "v1"
+        resource = next(
+            each for served in SERVED for each in served.candidates
+            if (each.kind, each.version) == (one["kind"], version)
+        )  # fmt: skip
+        await api.create(resource, one, one["metadata"]["namespace"])
+
+
+async def test_policies_mean_the_same_when_an_api_server_has_taken_them():
+    """With the defaults and the other version that it fills in."""
+    found = [one for path in GOLDEN for one in yaml.safe_load_all(path.read_text()) if one]
+    text = json.dumps([renamed(one) for one in found if one["kind"] in POLICIES], default=in_kubernetes_form)
+    objects = {}
+    for one in json.loads(text):
+        objects.setdefault((one["kind"], one["metadata"]["namespace"], one["metadata"]["name"]), one)
+        one["metadata"].pop("creationTimestamp", None)
+    settings = MeshSettings(root_namespace=f"{OURS}-{SETTINGS.root_namespace}")
+    opened = open_api(KUBECONFIG) if KUBECONFIG else FakeServer(*BY_KIND.values()).api()
+    async with opened as api:
+        try:
+            await create_all(api, list(objects.values()))
+            published = []
+            async with trio.open_nursery() as nursery:
+                watch = ClusterWatch(api, settings, published.append, rng=Random(1))
+                await nursery.start(watch.run)
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                for name in sorted({namespace for _, namespace, _ in objects}):
+                    await api.delete(NAMESPACES, name)
+    expected = translate(
+        gather({"x.yaml": yaml.safe_dump_all(objects.values())}, Inventory()), settings
+    ).policies
+    served = {
+        name: one for name, one in published[-1].origins[AUTHORIZATION].items() if name.startswith(OURS)
+    }
+    assert served == expected
+    assert len(served) > 15
