@@ -52,9 +52,11 @@ class Node:
         self.kubelet = Kubelet()
         self.starting = Starting(self.starts, self.mode, self.kubelet, {"kube-system", "ztunnel-system"})
 
-    def look(self, *pods: Started, world: Iterable[BuiltWorkload] = ()) -> KeptStarts:
+    def look(
+        self, *pods: Started, world: Iterable[BuiltWorkload] = (), spaces: Iterable[str] = ()
+    ) -> KeptStarts:
         self.kubelet.pods[:] = pods
-        self.starting.look(world, self.enrolled)
+        self.starting.look(world, self.enrolled, set(spaces))
         return self.starts
 
 
@@ -73,6 +75,18 @@ def test_a_pod_of_the_mesh_waits_from_its_cgroup_to_its_enrolment(node: Node) ->
     assert 0 <= starts.until[1] - before - BOUND_SECONDS * 1e9 < 1e9
     node.enrolled.add(WEB.uid)
     assert node.look(pod("web", 1), world=[WEB]).until == {}
+
+
+def test_a_pod_that_the_world_does_not_name_yet_waits_if_all_others_of_its_namespace_are_in_the_mesh(
+    node: Node,
+) -> None:
+    """The control plane is slower than the kubelet."""
+    pods = pod("web", 1), pod("other", 2, "default"), pod("dns", 3, "kube-system")
+    assert node.look(*pods, spaces=["shop", "kube-system"]).held == {1}
+    assert node.look(*pods, spaces=["shop"], world=[WEB]).held == {1}
+    assert node.look(*pods, spaces=["shop"], world=[WEB.plain()]).until == {}
+    node = Node()
+    assert node.look(*pods, spaces=["shop"]).until == {}  # it ran before we came
 
 
 def test_where_pods_are_is_told_once(node: Node) -> None:

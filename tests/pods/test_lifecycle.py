@@ -1,8 +1,11 @@
 """The comparison of wanted with enrolled pods."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ztunnel.pods.lifecycle import NO_NAMESPACE, STARTS_SECONDS, Plan, Told, cause_of, plan, summary
+from tests.builders import workload
+from ztunnel.pods.lifecycle import NO_NAMESPACE, STARTS_SECONDS, Plan, Spaces, Told, cause_of, plan, summary
 
 CASES = [
     ("a new pod is enrolled", {"a": 1}, {}, Plan(("a",), (), (), ())),
@@ -60,3 +63,32 @@ def test_each_reason_is_told_once_and_that_a_pod_starts_after_a_while():
     assert told.fresh(starts | taken, 9.0) == [("b", "port taken")]
     assert told.fresh({}, 10.0) == []
     assert told.fresh(starts, 11.0) == []
+
+
+def test_a_namespace_is_in_the_mesh_when_all_its_pods_are():
+    spaces = Spaces()
+    assert "shop" not in spaces
+    web, db = workload("web", "shop").hbone(), workload("db", "shop")
+    spaces.change(None, web)
+    assert "shop" in spaces
+    assert "default" not in spaces
+    spaces.change(None, db)
+    assert "shop" not in spaces
+    spaces.change(db, db.hbone())
+    assert "shop" in spaces
+    spaces.change(None, workload("agent", "shop").host_networked())
+    assert "shop" in spaces
+    spaces.change(web, None)
+    spaces.change(db.hbone(), None)
+    assert "shop" not in spaces
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["in", "out", "gone"])), max_size=20))
+def test_a_namespace_is_counted_right_whatever_comes_and_goes(changes):
+    spaces, now = Spaces(), {}
+    for name, state in changes:
+        made = {"in": workload(name, "shop").hbone(), "out": workload(name, "shop"), "gone": None}[state]
+        spaces.change(now.get(name), made)
+        now[name] = made
+    there = [each for each in now.values() if each is not None]
+    assert ("shop" in spaces) == (bool(there) and all(each.enrolled for each in there))

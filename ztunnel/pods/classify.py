@@ -6,11 +6,12 @@ the pod when it is scheduled. From then until it is enrolled the kernel refuses 
 between the two, a container might be quicker than we are. It is refused for a bounded time: one that cannot
 be enrolled is refused by its namespace as soon as that is found.
 
-| `strictStart` | refused are |
-|---|---|
-| off | none |
-| optedIn | the pods that the world says are in the mesh, until they are enrolled |
-| all | all pods, until enrolled or known not to be in the mesh; those that start without a proxy, too |
+- `off`: nobody waits.
+- `optedIn`: the pods that the world says are in the mesh, until they are enrolled. A control plane may be
+  slower than a kubelet: a pod that it has not named waits for that if all others of its namespace are in the
+  mesh.
+- `all`: all pods, until they are enrolled or known not to be in the mesh; those that start without a proxy,
+  too.
 
 Pods of kube-system and of our own namespace, and those with their node's network, never wait.
 """
@@ -18,7 +19,7 @@ Pods of kube-system and of our own namespace, and those with their node's networ
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,12 +69,15 @@ class Starting:
         self._older: frozenset[int] | None = None
         self._outside: set[int] = set()
 
-    def look(self, workloads: Iterable[Workload], enrolled: Collection[str]) -> None:
+    def look(
+        self, workloads: Iterable[Workload], enrolled: Collection[str], spaces: Container[str] = ()
+    ) -> None:
         """Tell the kernel who has to wait now. Takes 2 us a pod, and waits for nothing.
 
         Args:
             workloads: all of this node.
             enrolled: by uid those that are in the mesh.
+            spaces: the namespaces of which all pods are to be in the mesh, as far as the world knows them.
 
         Raises:
             OSError: the kernel refuses; it may be called again.
@@ -90,7 +94,11 @@ class Starting:
             workload = known.get((*pod.name, pod.uid)) or known.get((*pod.name, ""))
             if workload is not None and not workload.enrolled:
                 self._outside.add(pod.cgroup.number)
-            if self._has_to_wait(pod, workload, enrolled):
+            if workload is None:
+                waits = self._waits_for_the_world(pod, spaces)
+            else:
+                waits = workload.enrolled and workload.uid not in enrolled
+            if waits and pod.name.namespace not in self._exempt:
                 wait[pod.cgroup.number] = pod.runs
         self._hold(wait)
         self._let_go(wait, set(self._numbers.values()))
@@ -119,12 +127,10 @@ class Starting:
             self._starts.forget(number)
         return frozenset(self._starts.known() if lasting else numbers)
 
-    def _has_to_wait(self, pod: Started, workload: Workload | None, enrolled: Collection[str]) -> bool:
-        if pod.name.namespace in self._exempt:
+    def _waits_for_the_world(self, pod: Started, spaces: Container[str]) -> bool:
+        if pod.cgroup.number in (self._older or ()):
             return False
-        if workload is None:
-            return self._mode is StrictStart.ALL and pod.cgroup.number not in (self._older or ())
-        return workload.enrolled and workload.uid not in enrolled
+        return self._mode is StrictStart.ALL or pod.name.namespace in spaces
 
     def _hold(self, wait: Mapping[int, bool]) -> None:
         now_ns = time.monotonic_ns()

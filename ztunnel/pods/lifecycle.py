@@ -12,9 +12,12 @@ recreated under the same name has another one, and what we hold belongs to a nam
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
+
+from ztunnel.model.workload import Workload
 
 STARTS_SECONDS = 5.0
 """So long nothing is said of a pod without a namespace: it starts."""
@@ -40,6 +43,28 @@ def summary(reasons: Mapping[str, str]) -> str:
     shown = sorted(reasons.items())[:_SHOWN]
     more = [f"and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
     return "; ".join([*(f"{uid}: {why}" for uid, why in shown), *more])
+
+
+class Spaces:
+    """The namespaces of which all pods that are known are to be in the mesh: a label has brought the
+    namespace there, and so, mostly, the pods that it will have. Pods with their node's network do not
+    count."""
+
+    def __init__(self) -> None:
+        self._inside: Counter[str] = Counter()
+        self._outside: Counter[str] = Counter()
+
+    def __contains__(self, namespace: object) -> bool:
+        return bool(self._inside.get(namespace)) and not self._outside.get(namespace)  # type: ignore[call-overload]
+
+    def change(self, before: Workload | None, after: Workload | None) -> None:
+        """A workload has come, gone or changed."""
+        for workload, by in ((before, -1), (after, 1)):
+            if workload is not None and not workload.host_network:
+                counts = self._inside if workload.enrolled else self._outside
+                counts[workload.namespace] += by
+                if not counts[workload.namespace]:
+                    del counts[workload.namespace]
 
 
 class Told:

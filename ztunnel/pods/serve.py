@@ -22,7 +22,7 @@ from ztunnel.pods.enroll import Enrolled, Left, enroll, leave, release, resume, 
 from ztunnel.pods.find import Finder
 from ztunnel.pods.hold import Held, Ways
 from ztunnel.pods.kubelet import Place
-from ztunnel.pods.lifecycle import Told, plan, summary
+from ztunnel.pods.lifecycle import Spaces, Told, plan, summary
 from ztunnel.pods.listen import CannotEnroll, Listeners
 from ztunnel.pods.measure import outside, pending, waited
 from ztunnel.pods.refuse import Holders, Refusals
@@ -74,7 +74,7 @@ class Pods:
         self._starting = starting or Starting(self._redirection.starts, StrictStart.OFF, find)
         self._holders = Holders()
         self._arrivals = Arrivals(ways.outbound.engine, self._stir)
-        self._told = Told()
+        self._told, self._spaces = Told(), Spaces()
         with current() as home:
             self._home = home.cookie
         self._began = 0.0
@@ -202,6 +202,8 @@ class Pods:
         return dict(sorted(shown.items()))
 
     def _changed(self, before: World, world: World, change: Change) -> None:
+        for uid in change.workloads:
+            self._spaces.change(before.workload(uid), world.workload(uid))
         if self._node in change.nodes:
             self._stir()
 
@@ -321,7 +323,8 @@ class Pods:
         """At once, and not when all that is to be enrolled is: a pod may start meanwhile."""
         trouble = ""
         try:
-            self._starting.look(self._hold.world.on_node(self._node), self._held.keys() | self.left_out.apart)
+            inside = self._held.keys() | self.left_out.apart
+            self._starting.look(self._hold.world.on_node(self._node), inside, self._spaces)
         except OSError as error:
             trouble = f"pods that start cannot be made to wait: {error}"
         self._readiness.detail(_STRICT_START, trouble)
