@@ -159,9 +159,26 @@ def test_roles_have_no_wildcards_and_change_only_what_is_ours():
         assert not changes or own, rule
 
 
-def test_the_node_proxy_has_no_rights_in_the_api():
-    bound = [each["subjects"] for each in render() if each["kind"].endswith("RoleBinding")]
-    assert {subject["name"] for subjects in bound for subject in subjects} == {"ztunnel-control"}
+def test_the_node_proxy_may_read_its_own_daemon_set_and_nothing_else():
+    found = render()
+    bound = [
+        each["roleRef"]
+        for each in found
+        if each["kind"].endswith("RoleBinding") and each["subjects"][0]["name"] == "ztunnel"
+    ]
+    assert bound == [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "ztunnel"}]
+    [role] = [each for each in found if each["kind"] == "Role" and each["metadata"]["name"] == "ztunnel"]
+    [daemon_set] = [each for each in found if each["kind"] == "DaemonSet"]
+    assert role["rules"] == [
+        {"apiGroups": ["apps"], "resources": ["daemonsets"], "resourceNames": ["ztunnel"], "verbs": ["get"]}
+    ]
+    named = f"{daemon_set['metadata']['namespace']}/{daemon_set['metadata']['name']}"
+    assert variables(container(found, "proxy"))["ZTUNNEL_DAEMON_SET"] == named
+
+
+def test_a_new_proxy_is_there_before_the_old_one_ends():
+    strategy = of_kind(render(), "DaemonSet")["spec"]["updateStrategy"]
+    assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 
 
 def test_our_own_pods_are_not_in_the_mesh():
