@@ -55,7 +55,8 @@ def test_who_runs_after_ours_is_named_with_what_it_may_do(
     assert (found.hook, found.id) == ("connect4", number)
     assert found.text == (
         f"program {number} (cil_sock4, loaded by uid 0) runs after ours on connect4: "
-        "it may send captured calls elsewhere, past the mesh"
+        "it may send captured calls elsewhere, past the mesh. It is Cilium's socket load balancer, which its "
+        "socketLB.hostNamespaceOnly=true keeps out of pods"
     )
 
 
@@ -88,17 +89,25 @@ def test_another_sk_lookup_program_in_a_pods_namespace_is_named(kernel: Kernel, 
     assert "(tubular, loaded by uid 0) runs after ours on sk_lookup: it may drop plaintext" in found.text
 
 
-@pytest.mark.parametrize("flags", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "flags", "fix"),
+    [
+        ("exclusive", 0, "BPF_F_ALLOW_MULTI"),
+        ("exclusive", 1, "BPF_F_ALLOW_MULTI"),
+        ("cil_sock4_conne", 0, "socketLB.hostNamespaceOnly=true"),
+        ("calico_connect_", 1, "bpfConnectTimeLoadBalancing: Disabled"),
+    ],
+)
 def test_a_program_that_sits_exclusively_is_named_and_what_to_do(
-    lab: Lab, here: int, stack: ExitStack, flags: int
+    lab: Lab, here: int, stack: ExitStack, name: str, flags: int, fix: str
 ) -> None:
-    number = attach(stack, here, "exclusive", flags)
+    number = attach(stack, here, name, flags)
     settings = Kernel(lab).settings
     with pytest.raises(Unsupported) as refused:
         load.ensure_loaded(settings)
     text = str(refused.value)
-    assert f"another program sits exclusively on cgroup/connect4 of {lab.root}: {number} (exclusive" in text
-    assert "BPF_F_ALLOW_MULTI" in text
+    assert f"another program sits exclusively on cgroup/connect4 of {lab.root}: {number} ({name}" in text
+    assert fix in text
     assert "Errno" not in text
     assert not settings.pins.exists()
 

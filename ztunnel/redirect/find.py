@@ -23,6 +23,12 @@ _AFTER = {
 }
 
 
+_CILIUM = "Cilium's socket load balancer, which its socketLB.hostNamespaceOnly=true keeps out of pods"
+_CALICO = "Calico's connect-time load balancer, which its bpfConnectTimeLoadBalancing: Disabled switches off"
+_KNOWN = (("cil_sock", _CILIUM), ("sock4_", _CILIUM), ("sock6_", _CILIUM), ("calico_", _CALICO))
+"""Whose a program is, by how its name begins (the kernel keeps 15 characters), and what to set there."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Neighbour:
     """A program of somebody else's on one of our hooks, and what it means."""
@@ -45,15 +51,16 @@ def find_neighbours(target_fd: int, hooks: Iterable[Hook], ours: Collection[int]
         for number, each in enumerate(programs):
             effect = (_AFTER if number > last else _BEFORE).get(hook.name)
             if each not in ours and effect:
-                order = "after" if number > last else "before"
-                found.append(
-                    Neighbour(
-                        hook.name,
-                        each,
-                        f"program {describe(each)} runs {order} ours on {hook.name}: {effect}",
-                    )
-                )
+                order, known = "after" if number > last else "before", describe(each)
+                text = f"program {known} runs {order} ours on {hook.name}: {effect}"
+                found.append(Neighbour(hook.name, each, text + whose(known.name)))
     return found
+
+
+def whose(name: str) -> str:
+    """`. It is ...`: whose a program of this name is, and what to set there; empty where it is not known."""
+    found = next((text for start, text in _KNOWN if name.startswith(start)), "")
+    return f". It is {found}" if found else ""
 
 
 def why_not_attached(error: OSError, target_fd: int, hook: Hook, place: str) -> str:
@@ -65,7 +72,8 @@ def why_not_attached(error: OSError, target_fd: int, hook: Hook, place: str) -> 
     except OSError:
         there = None
     if there is not None and there.programs and not there.is_shared:
-        names = ", ".join(str(describe(each)) for each in there.programs)
+        known = [describe(each) for each in there.programs]
+        names = ", ".join(f"{each}{whose(each.name)}" for each in known)
         return (
             f"another program sits exclusively on cgroup/{hook.name} of {place}: {names}. "
             "Whoever attaches it has to allow others beside it (BPF_F_ALLOW_MULTI), or leave this hook"
