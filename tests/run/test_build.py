@@ -12,6 +12,7 @@ from ztunnel.errors import Unsupported
 from ztunnel.kernel import cgroup
 from ztunnel.run import build
 from ztunnel.run.build import open_redirection
+from ztunnel.run.reporting import Reporting
 from ztunnel.state.delta import apply
 from ztunnel.telemetry.figures import Figures
 from ztunnel.telemetry.repairs import Repairs
@@ -73,3 +74,15 @@ def test_keepalive_is_whole_seconds_or_nothing():
     some = replace(SETTINGS, keepalive_time_seconds=0.2, keepalive_interval_seconds=75.0, keepalive_retries=3)
     assert build._keepalive(some) == (1, 75, 3)
     assert build._keepalive(replace(some, keepalive=False)) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "places", "said"),
+    [(256, 1, True), (1024, 1, True), (8192, 2560, True), (65536, 30208, False), (1 << 20, 521728, False)],
+)
+def test_a_limit_of_open_files_that_leaves_room_for_few_connections_is_said(files, places, said):
+    reporting = Reporting(SETTINGS)
+    assert build._places(reporting, files) == places
+    found = [line for line in reporting.writer._lines if "LimitNOFILE" in line]
+    assert len(found) == said
+    assert all(f"at_once={places} " in line and f"open_files={files}" in line for line in found)

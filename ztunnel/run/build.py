@@ -62,8 +62,9 @@ from ztunnel.telemetry.trial import Trials
 
 _OWN_FILES = 4096
 _PER_CONNECTION = 2
+_FEW = 4000
 """Descriptors: of our own (some 25 for each pod, maps, sessions, manifests), but no more than a quarter of
-all; and of each connection at most."""
+all; and of each connection at most. Room for fewer connections than a node with little to do has is said."""
 
 
 class Machine(NamedTuple):
@@ -184,7 +185,7 @@ def build_node(
     tunnels = Tunnels(engine, ledger, certificates, patience, dialler.ask)
     hold.subscribe(tunnels.changed)
     mesh = Mesh(settings.node, settings.same_node, True, settings.connect_timeout_seconds, rng, keepalive)
-    room = Shares(_places())
+    room = Shares(_places(reporting, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     inbound = Inbound(engine, hold, live, report, Turns(engine, PLAIN_RATE), room=room, held=ledger.held)
     calls = Calls(room, ledger.held)
     outbound = Outbound(
@@ -214,10 +215,14 @@ def build_node(
     )  # fmt: skip
 
 
-def _places() -> int:
-    """Connections that there are descriptors for, when handshakes and files of our own have theirs."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max((hard - HANDSHAKES - min(_OWN_FILES, hard // 4)) // _PER_CONNECTION, 1)
+def _places(reporting: Reporting, files: int) -> int:
+    """Connections that there are descriptors for, when handshakes and files of our own have theirs; of so
+    many `files` that may be open."""
+    places = max((files - HANDSHAKES - min(_OWN_FILES, files // 4)) // _PER_CONNECTION, 1)
+    if places < _FEW:
+        reason = "raise the limit of open files (ulimit -n, LimitNOFILE=) to 65536 or more"
+        reporting.log.warn("few connections", at_once=places, open_files=files, reason=reason)
+    return places
 
 
 def _keepalive(settings: Settings) -> Keepalive | None:
