@@ -136,6 +136,8 @@ def account(where: str, trust_domain: str = "cluster.local") -> str:
 NODES = "".join(
     f"apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n---\n" for name in ("node-1", "node-2")
 )
+SHOP = NODES + namespace("shop") + namespace("out", ambient=False) + pod("shop/caller", "node-1")
+"""Two nodes, a namespace in the mesh and one outside of it, and who calls in most tests."""
 
 
 # --- sockets -------------------------------------------------------------------------

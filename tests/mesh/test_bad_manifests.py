@@ -14,10 +14,7 @@ from tests.mesh.lab import Mesh, wait_until
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
+    lab.SHOP
     + lab.pod("shop/called", "node-2")
     + lab.pod("out/plain", "node-1")
     + lab.policy("shop/only-caller", "ALLOW", "[{from: [{source: {namespaces: [shop]}}]}]")

@@ -24,10 +24,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 ENVIRONMENT = {"ZTUNNEL_CONNECT_TIMEOUT": "2s"}
 MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
+    lab.SHOP
     + lab.pod("shop/near", "node-1")
     + lab.pod("shop/far", "node-2")
     + lab.pod("out/plain", "node-2")

@@ -14,10 +14,7 @@ from tests.mesh.lab import Mesh, wait_until
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
+    lab.SHOP
     + lab.pod("shop/near", "node-1")
     + lab.pod("shop/called", "node-2")
     + lab.pod("out/plain", "node-2")

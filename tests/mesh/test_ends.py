@@ -22,13 +22,7 @@ ENVIRONMENT = {
     "ZTUNNEL_PING_TIMEOUT": "1s",
 }
 MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
-    + lab.pod("shop/near", "node-1")
-    + lab.pod("shop/far", "node-2")
-    + lab.pod("out/plain", "node-1")
+    lab.SHOP + lab.pod("shop/near", "node-1") + lab.pod("shop/far", "node-2") + lab.pod("out/plain", "node-1")
 )
 WAYS = [
     (where, family, first)

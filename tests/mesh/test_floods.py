@@ -34,10 +34,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(60 + 3 * SECONDS)]
 
 DENIED = "cluster.local/ns/shop/sa/denied"
 MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
+    lab.SHOP
     + lab.pod("shop/called", "node-2")
     + lab.pod("shop/other", "node-2")
     + lab.pod("shop/denied", "node-1")

@@ -26,10 +26,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 DEADLINE_SECONDS = 4.0
 ENVIRONMENT = {"CONNECTION_TERMINATION_DEADLINE": f"{DEADLINE_SECONDS:.0f}s"}
 MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
+    lab.SHOP
     + lab.pod("shop/near", "node-1")
     + lab.pod("shop/called", "node-2")
     + lab.pod("out/plain", "node-2")

@@ -21,10 +21,7 @@ from tests.mesh.peers import Paper, Peer, authority, client_hello, closed_within
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
+    lab.SHOP
     + lab.pod("shop/called", "node-2")
     + lab.pod("shop/other", "node-2")
     + lab.pod("out/peer", "node-1")

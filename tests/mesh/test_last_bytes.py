@@ -12,13 +12,7 @@ from tests.mesh.lab import Family, Mesh, read_exactly
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
-    + lab.pod("shop/near", "node-1")
-    + lab.pod("shop/far", "node-2")
-    + lab.pod("out/plain", "node-1")
+    lab.SHOP + lab.pod("shop/near", "node-1") + lab.pod("shop/far", "node-2") + lab.pod("out/plain", "node-1")
 )
 EVERY_WAY = pytest.mark.parametrize(
     ("where", "to"), [("shop/caller", "shop/far"), ("shop/caller", "shop/near"), ("out/plain", "shop/far")]

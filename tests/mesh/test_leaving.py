@@ -20,10 +20,7 @@ from ztunnel.demo import run
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
 MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
+    lab.SHOP
     + lab.pod("shop/near", "node-1")
     + lab.pod("shop/called", "node-2")
     + lab.pod("out/plain", "node-2")

@@ -14,14 +14,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
 NETWORK = True
 ENVIRONMENT = {"SECRET_TTL": "30s"}
-MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
-    + lab.pod("shop/called", "node-2")
-    + lab.pod("out/plain", "node-1")
-)
+MANIFESTS = lab.SHOP + lab.pod("shop/called", "node-2") + lab.pod("out/plain", "node-1")
 PAIR = [("shop/caller", "shop/called")]
 NOBODY = lab.policy("shop/nobody", "DENY", "[{to: [{operation: {ports: ['8080']}}]}]", "app: called")
 

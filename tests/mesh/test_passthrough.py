@@ -14,10 +14,7 @@ from tests.mesh.lab import Family, Mesh, endpoint_of, read_all
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
+    lab.SHOP
     + lab.pod("out/near", "node-1")
     + lab.pod("out/far", "node-2")
     + lab.service("out/far", "far", 80, "8080")

@@ -12,10 +12,7 @@ from tests.mesh.lab import Family, Mesh, endpoint_of, read_exactly
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
+    lab.SHOP
     + lab.pod("shop/called", "node-2")
     + lab.pod("shop/other", "node-2")
     + lab.pod("out/near", "node-2")

@@ -21,10 +21,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 LIMIT_MIB = 8
 ENVIRONMENT = {"ZTUNNEL_BUFFER_LIMIT": f"{LIMIT_MIB}Mi"}
 MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
+    lab.SHOP
     + lab.pod("shop/near", "node-1")
     + lab.pod("shop/called", "node-2")
     + lab.pod("shop/other", "node-2")

@@ -23,10 +23,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 ENVIRONMENT = {"CONNECTION_TERMINATION_DEADLINE": "1s"}
 CANARY = b"a canary that nobody on the link may read"
 MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
+    lab.SHOP
     + lab.pod("shop/near", "node-1")
     + lab.pod("shop/called", "node-2")
     + lab.pod("out/plain", "node-2")

@@ -24,10 +24,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 TTL_SECONDS = 4.0
 ENVIRONMENT = {"SECRET_TTL": f"{TTL_SECONDS:.0f}s"}
 MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
+    lab.SHOP
     + lab.pod("shop/near", "node-1", annotations="ztunnel.io/same-node: mtls")
     + lab.pod("shop/called", "node-2")
     + lab.pod("out/peer", "node-1")

@@ -18,10 +18,7 @@ from ztunnel.model.address import Endpoint
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
+    lab.SHOP
     + lab.pod("shop/near", "node-1")
     + lab.pod("shop/tls", "node-1", annotations="ztunnel.io/same-node: mtls")
     + lab.pod("shop/far", "node-2")

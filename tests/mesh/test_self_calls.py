@@ -17,13 +17,7 @@ from ztunnel.kernel.netns import IN_ADVANCE
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
-    + lab.pod("shop/near", "node-1")
-    + lab.pod("shop/far", "node-2")
-    + lab.pod("out/plain", "node-1")
+    lab.SHOP + lab.pod("shop/near", "node-1") + lab.pod("shop/far", "node-2") + lab.pod("out/plain", "node-1")
 )
 PORTS = (15000, 15001, 15006, 15008, 15020, 15021)
 CALLERS = ("shop/caller", "out/plain", "node-1", "node-2")

@@ -19,13 +19,7 @@ from ztunnel.model.address import Endpoint
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
-    + lab.pod("shop/near", "node-1")
-    + lab.pod("shop/far", "node-2")
-    + lab.pod("out/plain", "node-1")
+    lab.SHOP + lab.pod("shop/near", "node-1") + lab.pod("shop/far", "node-2") + lab.pod("out/plain", "node-1")
 )
 WAYS = [("shop/caller", "shop/far"), ("shop/caller", "shop/near"), ("out/plain", "shop/far")]
 WITH_FAMILIES = pytest.mark.parametrize("family", lab.TCP_FAMILIES)

@@ -19,14 +19,7 @@ from ztunnel.kernel.watchdog import STACKS_SECONDS
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
-MANIFESTS = (
-    lab.NODES
-    + lab.namespace("shop")
-    + lab.namespace("out", ambient=False)
-    + lab.pod("shop/caller", "node-1")
-    + lab.pod("shop/called", "node-2")
-    + lab.pod("out/x", "node-1")
-)
+MANIFESTS = lab.SHOP + lab.pod("shop/called", "node-2") + lab.pod("out/x", "node-1")
 LEASE_SECONDS = 2.0
 SOON_SECONDS = 3.0
 

@@ -216,3 +216,12 @@ class Open:
     def abort(self, error: ConnectionFailed) -> None:
         self.ended.append(error)
         self.node.desk.live.unregister(self)
+
+
+def served(nodes: ExitStack, kernel: Kernel, scratch: Scratch) -> tuple[BuiltWorkload, Node]:
+    """The pod of a namespace of its own, and a node that serves it; closed with `nodes`."""
+    addresses = (each.partition("/")[0] for each in scratch.addresses)
+    pod = A.identified_by("Kubernetes//Pod/default/s").at(*addresses)
+    node = Node(kernel.redirection, scratch.path, pod)
+    nodes.callback(node.close)
+    return pod, node

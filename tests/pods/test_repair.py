@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.kernel.lab import Kernel, shell
 from tests.kernel.test_attached import ALLOW
-from tests.pods.parts import FWMARK, A, Node, Open, Scratch, is_served, made
+from tests.pods.parts import FWMARK, A, Node, Open, Scratch, is_served, made, served
 from ztunnel.kernel import bpf
 from ztunnel.kernel.sockets import listen_in
 from ztunnel.pods.repair import SWEEP_SECONDS
@@ -76,9 +76,7 @@ async def test_what_a_pod_may_forward_follows_its_annotation(
 
 async def test_addresses_come_and_go(kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock) -> None:
     with Scratch("10.9.0.1/24") as scratch:
-        pod = A.identified_by("Kubernetes//Pod/default/s").at("10.9.0.1")
-        node = Node(kernel.redirection, scratch.path, pod)
-        nodes.callback(node.close)
+        pod, node = served(nodes, kernel, scratch)
         listeners = kernel.redirection._maps["listeners"]
         async with node.running():
             assert len(list(listeners)) == QUEUES + 1
@@ -96,9 +94,7 @@ async def test_a_change_that_the_kernel_tells_of_is_followed_at_once(
     kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
 ) -> None:
     with Scratch("10.9.0.1/24") as scratch:
-        pod = A.identified_by("Kubernetes//Pod/default/s").at("10.9.0.1")
-        node = Node(kernel.redirection, scratch.path, pod)
-        nodes.callback(node.close)
+        pod, node = served(nodes, kernel, scratch)
         async with node.running():
             scratch.address("add", "fd09::1/64")
             await told(node)
@@ -126,9 +122,7 @@ async def test_what_somebody_takes_away_is_made_again_counted_and_told(
     kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock, command: str, what: str, is_told: bool
 ) -> None:
     with Scratch("10.9.0.1/24") as scratch:
-        pod = A.identified_by("Kubernetes//Pod/default/s").at("10.9.0.1")
-        node = Node(kernel.redirection, scratch.path, pod)
-        nodes.callback(node.close)
+        _, node = served(nodes, kernel, scratch)
         async with node.running():
             await told(node)
             before = shell(scratch.name, SHOWN)

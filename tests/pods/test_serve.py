@@ -15,7 +15,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.kernel.lab import Kernel
-from tests.pods.parts import FWMARK, NODE, A, B, Node, Open, Scratch, is_served, made, port_taken
+from tests.pods.parts import FWMARK, NODE, A, B, Node, Open, Scratch, is_served, made, port_taken, served
 from ztunnel.flow.drive import drive
 from ztunnel.kernel.sockets import cookie_of, listen_in
 from ztunnel.pods.lifecycle import STARTS_SECONDS
@@ -126,9 +126,7 @@ async def test_a_pod_is_waited_for_and_told_of_once(
 ) -> None:
     with Scratch("10.9.0.1/24") as scratch:
         scratch.delete()
-        pod = A.identified_by("Kubernetes//Pod/default/s").at("10.9.0.1")
-        node = Node(kernel.redirection, scratch.path, pod)
-        nodes.callback(node.close)
+        _, node = served(nodes, kernel, scratch)
         async with node.running():
             assert (node.state, node.readiness.pending(0.0)) == ({"s": "Pending"}, [])
             assert "not there yet" in node.readiness.render(0.0)[1]
@@ -214,9 +212,7 @@ async def test_a_pod_is_refused_from_the_first_moment_of_its_namespace(
     """By the real clock: the kernel tells of the namespace, nobody waits for the next look."""
     with Scratch("10.9.0.1/24", "fd09::1/64") as scratch:
         scratch.delete()
-        pod = A.identified_by("Kubernetes//Pod/default/s").at("10.9.0.1", "fd09::1")
-        node = Node(kernel.redirection, scratch.path, pod)
-        nodes.callback(node.close)
+        pod, node = served(nodes, kernel, scratch)
         async with node.running(), trio.open_nursery() as nursery:
             nursery.start_soon(drive, node.engine)
             assert pending(node) == {("default", "a", "no namespace"): 1}
@@ -255,9 +251,7 @@ async def test_a_namespace_replaced_under_the_same_name_is_another_pod(
     kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
 ) -> None:
     with Scratch("10.9.0.1/24") as scratch:
-        pod = A.identified_by("Kubernetes//Pod/default/s").at("10.9.0.1")
-        node = Node(kernel.redirection, scratch.path, pod)
-        nodes.callback(node.close)
+        pod, node = served(nodes, kernel, scratch)
         async with node.running():
             live = Open(node, pod.uid)
             node.desk.live.register(live)
@@ -279,9 +273,7 @@ async def test_a_pod_that_is_restarted_under_its_name_is_noticed_at_once(
     kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
 ) -> None:
     with Scratch("10.9.0.1/24") as scratch:
-        pod = A.identified_by("Kubernetes//Pod/default/s").at("10.9.0.1")
-        node = Node(kernel.redirection, scratch.path, pod)
-        nodes.callback(node.close)
+        _, node = served(nodes, kernel, scratch)
         async with node.running():
             (first,) = kernel.redirection.enrolled()
             before = trio.current_time()
@@ -300,9 +292,7 @@ async def test_a_withdrawn_pod_that_goes_while_it_drains_is_let_go(
     kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
 ) -> None:
     with Scratch("10.9.0.1/24") as scratch:
-        pod = A.identified_by("Kubernetes//Pod/default/s").at("10.9.0.1")
-        node = Node(kernel.redirection, scratch.path, pod)
-        nodes.callback(node.close)
+        pod, node = served(nodes, kernel, scratch)
         async with node.running():
             live = Open(node, pod.uid)
             node.desk.live.register(live)
