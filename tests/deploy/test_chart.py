@@ -223,6 +223,23 @@ def test_the_proxy_is_told_where_world_and_certificates_are(settings: list[str],
     assert (told["XDS_ADDRESS"], told["CA_ADDRESS"]) == (xds, ca)
 
 
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ([], "ztunnel-ca-root-cert"),
+        (["control.enabled=false", "control.xdsAddress=https://i:15012"], "istio-ca-root-cert"),
+    ],
+)
+def test_the_proxy_knows_its_control_plane_by_the_roots_of_that_one(settings: list[str], name: str):
+    pods = [
+        one["spec"]["template"]["spec"] for one in render(settings=settings) if one["kind"] == "DaemonSet"
+    ]
+    mounted = [
+        volume["configMap"]["name"] for pod in pods for volume in pod["volumes"] if "configMap" in volume
+    ]
+    assert mounted == [name]
+
+
 def test_what_is_mounted_is_there_and_all_of_it_is_used():
     for each in render(settings=VARIANTS["everything"]):
         pod = each.get("spec", {}).get("template", {}).get("spec", {})
