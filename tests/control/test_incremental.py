@@ -86,7 +86,7 @@ def state(translator):
     return dict(translator.addresses), dict(translator.policies), translator.warnings()
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(BATCHES)
 def test_any_way_to_a_set_of_objects_gives_its_translation(batches):
     translator, objects = Translator(SETTINGS), {}

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ztunnel.kube.failure import ApiFailure, Request, failure_in_stream, refused, unanswered
@@ -91,6 +91,7 @@ STATUSES = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=40)
 @given(
     st.integers(100, 999), st.binary(max_size=200) | STATUSES.map(lambda value: json.dumps(value).encode())
 )

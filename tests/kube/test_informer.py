@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ztunnel.errors import PeerError
@@ -74,6 +74,7 @@ def step(server, informer, now):
     return [one for one in found if one is not None]
 
 
+@settings(max_examples=40)
 @given(ACTIONS)
 def test_changes_add_up_to_what_is_there(actions):
     server, informer, there, now = Server(), Informer([PODS], Random(1), page=2), {}, 0.0
@@ -145,6 +146,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(VALUES)
 def test_garbage_is_an_error_and_changes_nothing(value):
     informer = Informer([PODS], Random(1))

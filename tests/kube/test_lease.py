@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ztunnel.kube.lease import DURATION_SECONDS, RENEW_SECONDS, Candidate
@@ -73,6 +73,7 @@ STEPS = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(STEPS)
 def test_two_never_lead_at_a_time(steps):
     """Three replicas look at the lease at any time; writing takes any time, and only the version that was

@@ -1,13 +1,14 @@
 """Lines are the same however their bytes are cut."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ztunnel.errors import PeerError
 from ztunnel.kube.lines import Lines
 
 
+@settings(max_examples=40)
 @given(st.lists(st.binary(max_size=8).map(lambda part: part.replace(b"\n", b"n")), max_size=8), st.data())
 def test_any_cut_gives_the_same_lines(parts, data):
     whole = b"\n".join([*parts, b"rest"])

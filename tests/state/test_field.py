@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ztunnel.state.field import join
@@ -31,6 +31,7 @@ def read(place, depth=2):
     ]  # fmt: skip
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(NAMES, VALUES, min_size=1, max_size=2))
 def test_yaml_and_plain_values_read_the_same_with_the_same_faults(value):
     notes, faults = Notes(), []
@@ -40,6 +41,7 @@ def test_yaml_and_plain_values_read_the_same_with_the_same_faults(value):
     assert [(one.field, one.message) for one in faults] == [(one.field, one.message) for one in notes.faults]
 
 
+@settings(max_examples=40)
 @given(VALUES)
 def test_any_value_of_json_can_be_read(value):
     read(ValueField(json.loads(json.dumps(value)), "", []))
