@@ -29,7 +29,7 @@ from ztunnel.model.workload import SameNode
 from ztunnel.outbound.accept import Mesh, Outbound
 from ztunnel.outbound.dial import Patience, Tunnels
 from ztunnel.outbound.oversee import DirectFlows
-from ztunnel.pods.find import NamedNamespaces, inode_at
+from ztunnel.pods.find import Finder, NamedNamespaces, inode_at
 from ztunnel.pods.hold import Ways
 from ztunnel.pods.kubelet import Place
 from ztunnel.pods.repair import Reports
@@ -132,7 +132,9 @@ class Lines:
 class Node:
     """All parts of a node proxy that pods are served by, on the redirection of a laboratory."""
 
-    def __init__(self, redirection: Redirection, template: str, *world: BuiltWorkload) -> None:
+    def __init__(
+        self, redirection: Redirection, template: str, *world: BuiltWorkload, find: Finder | None = None
+    ) -> None:
         self.bugs = Bugs()
         self.engine = Engine(self.bugs)
         self.desk = Desk(self.engine, *world)
@@ -152,7 +154,7 @@ class Node:
         self.figures = Figures()
         self.repairs = Repairs(self.figures, log.warn, trio.current_time)
         reports = Reports(log, self.readiness, self.repairs)
-        self.pods = Pods(self.ways, NamedNamespaces(template), reports)
+        self.pods = Pods(self.ways, find or NamedNamespaces(template), reports)
         self.pods.register(self.figures)
 
     @asynccontextmanager

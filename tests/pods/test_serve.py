@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from errno import ECONNRESET
 from socket import SO_ERROR, SOL_SOCKET
 
@@ -18,6 +19,9 @@ from tests.kernel.lab import Kernel
 from tests.pods.parts import FWMARK, NODE, A, B, Node, Open, Scratch, is_served, made, port_taken, served
 from ztunnel.flow.drive import drive
 from ztunnel.kernel.sockets import cookie_of, listen_in
+from ztunnel.model.workload import Workload
+from ztunnel.pods.find import NamedNamespaces
+from ztunnel.pods.kubelet import Place
 from ztunnel.pods.lifecycle import STARTS_SECONDS
 from ztunnel.pods.listen import Listeners
 from ztunnel.pods.serve import GRACE_SECONDS
@@ -438,3 +442,37 @@ async def test_where_nobody_takes_over_it_serves_on(
             node.pods.go_on()
             await wait_all_tasks_blocked()
             assert is_served(kernel, node)
+
+
+class Kubelet(NamedNamespaces):
+    """Finds pods of a kubelet, which have a UID."""
+
+    def find(self, workload: Workload) -> Place | None:
+        place = super().find(workload)
+        return place and replace(place, pod="u1")
+
+
+async def test_a_pod_that_was_deleted_by_force_is_refused_until_it_has_ended(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    with Scratch("10.9.0.1/24") as scratch:
+        pod = A.identified_by("Kubernetes//Pod/default/s").at("10.9.0.1")
+        node = Node(kernel.redirection, scratch.path, pod, find=Kubelet(scratch.path))
+        nodes.callback(node.close)
+        async with node.running():
+            with scratch.open() as netns:
+                cookie = netns.cookie
+            node.desk.publish(removed=[pod.uid])
+            await look(node)
+            assert kernel.redirection.enrolled()[cookie].flags is PodFlag.NONE
+            lines = len(node.desk.lines)
+            with scratch.open() as netns, netns.socket(2, 1) as client:
+                client.setblocking(False)
+                client.connect_ex(("10.77.0.3", 80))
+                with kernel.lab.in_cgroup("proxy"):
+                    while len(node.desk.lines) == lines:
+                        node.engine.round(0.01)
+            assert "error" in node.desk.lines[-1]
+            scratch.delete()
+            await look(node)
+            assert (node.state, kernel.redirection.enrolled()) == ({}, {})

@@ -28,6 +28,7 @@ from ztunnel.pods.listen import CannotEnroll, lost_listeners
 from ztunnel.pods.prepare import WayBlocked
 from ztunnel.redirect.held import HeldCall
 from ztunnel.redirect.layout import PodFlag
+from ztunnel.state.world import World
 
 _PAUSE_SECONDS = 0.1
 """Between two looks at a namespace in which something changes all the time."""
@@ -92,6 +93,11 @@ class Held:
     def exists(self) -> bool:
         """Whether its namespace is still the pod's."""
         return self._find.exists(self.place)
+
+    def outlives(self, world: World) -> bool:
+        """Whether it was deleted, by force, and still runs. It stays in the mesh, where nobody knows it, and
+        so is refused, until its last process has ended."""
+        return bool(self.place.pod) and world.workload(self.enrolled.uid) is None and self.exists
 
     @property
     def idle(self) -> bool:

@@ -213,7 +213,8 @@ class Pods:
         wanted = self.left_out.wanted(self._hold.world.on_node(self._node))
         found = {uid: self._find.find(workload) for uid, workload in wanted.items()}
         inodes = {uid: place.inode if place else None for uid, place in found.items()}
-        todo = plan(inodes, {uid: (held.inode, held.exists) for uid, held in self._held.items()})
+        held = {uid: each for uid, each in self._held.items() if not each.outlives(self._hold.world)}
+        todo = plan(inodes, {uid: (each.inode, each.exists) for uid, each in held.items()})
         self._pending = {uid: self._find.missing(wanted[uid]) for uid in todo.waiting}
         for uid in todo.drop:
             self._drop(uid)
