@@ -53,6 +53,12 @@ def test_our_own_ports_are_not_forwarded(port) -> None:
         judge_forwarded(world_of(POD), POD, inwards(f"10.0.1.1:{port}"))
 
 
+def test_where_all_ports_are_translated_the_log_says_which_one_to_leave_out() -> None:
+    """As KubeVirt's masquerade does without a list of ports: nobody could reach the pod by a tunnel."""
+    with pytest.raises(NoDestination, match="leave port 15008 out of the translation"):
+        judge_forwarded(world_of(CLIENT, POD), POD, inwards("10.0.1.1:15008"))
+
+
 @pytest.mark.parametrize("called", ["10.0.0.1:80", "10.96.0.1:80", "8.8.8.8:53", "[fd00::1]:80"])
 def test_outwards_nothing_is_opened_and_the_reason_names_the_way_out(called) -> None:
     with pytest.raises(NotCarried, match=r"ztunnel\.io/forwarding") as refused:

@@ -7,11 +7,11 @@ pod has not the pod's identity, and nobody could tunnel for it.
 
 from __future__ import annotations
 
-from ztunnel.errors import NotCarried
+from ztunnel.errors import NoDestination, NotCarried
 from ztunnel.inbound.decision import judge_plain
 from ztunnel.model.workload import Workload
 from ztunnel.redirect.passages import Forwarded
-from ztunnel.state.lookup import service_at
+from ztunnel.state.lookup import HBONE_PORT, service_at
 from ztunnel.state.meta import FORWARDING
 from ztunnel.state.world import World
 from ztunnel.telemetry.journey import Journey
@@ -22,11 +22,19 @@ _OUTWARDS = (
     f"annotation {FORWARDING}: allow leaves it alone"
 )
 
+_TUNNELS = (
+    f"tunnels to the pod are translated to something behind it, and end there: leave port {HBONE_PORT} out "
+    "of the translation (KubeVirt: list the ports of the interface)"
+)
+
 
 def judge_forwarded(world: World, local: Workload, seen: Forwarded) -> None:
-    """Raises ConnectionFailed where it may not pass: Denied by policy, NotCarried outwards."""
+    """Raises ConnectionFailed where it may not pass: Denied by policy, NotCarried outwards, NoDestination
+    for tunnels that would not end in the pod."""
     if not seen.inwards:
         raise NotCarried(_OUTWARDS)
+    if seen.called.port == HBONE_PORT:
+        raise NoDestination(_TUNNELS)
     judge_plain(world, local, seen.opener, seen.called)
 
 
