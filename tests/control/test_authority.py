@@ -1,8 +1,10 @@
 """A node gets certificates for the enrolled workloads that run on it, and for nobody else."""
 
+import threading
 from datetime import UTC, datetime
 
 import pytest
+import trio
 
 from ztunnel.control.authority import NodeCertificates
 from ztunnel.control.serve import Server
@@ -62,6 +64,21 @@ async def test_an_identity_counts_from_the_snapshot_that_brings_it_to_the_one_th
     server.publish(Snapshot())
     with pytest.raises(NoCertificate):
         await source.create("csr", WEB, 60)
+
+
+async def test_the_loop_goes_on_while_something_is_signed():
+    class Slow(Signer):
+        def sign(self, *arguments):
+            trio.from_thread.run_sync(begun.set)
+            assert go.wait(4)
+            return super().sign(*arguments)
+
+    begun, go = trio.Event(), threading.Event()
+    source = NodeCertificates(Slow(), Server(snapshot()), "n1", lambda: NOW)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(source.create, "csr", WEB, 60)
+        await begun.wait()
+        go.set()
 
 
 async def test_the_meshs_own_authority_signs(tmp_path):
