@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+
 import click
+import pytest
+import yaml
 from click.testing import CliRunner
 
 from ztunnel.analyze.ask import Place
 from ztunnel.cli.main import Commands
-from ztunnel.cli.options import placed
+from ztunnel.cli.options import echo, placed
 
 
 @click.command()
@@ -25,3 +30,14 @@ def test_they_become_one_value() -> None:
 
 def test_this_module_is_no_command() -> None:
     assert "options" not in Commands().list_commands(click.Context(command))
+
+
+@pytest.mark.parametrize(("form", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_values_are_printed_in_the_format_that_is_wanted(
+    form: str, read: Callable[[str], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = {"b": [1, "x"], "a": None}
+    echo(values, form)
+    printed = capsys.readouterr().out
+    assert read(printed) == values
+    assert printed.index("b") < printed.index("a")

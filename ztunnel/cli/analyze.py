@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from ztunnel.analyze.finding import CODES, Finding, Level, parse_suppression
 from ztunnel.analyze.findings import analyze as find
-from ztunnel.cli.options import find_mesh
+from ztunnel.cli.options import echo, find_mesh, formatted
 
 _SOURCE = click.Path(exists=True, allow_dash=True, path_type=Path)
 _LEVELS = {level.word.lower(): level for level in Level}
@@ -33,9 +31,7 @@ _LEVELS = {level.word.lower(): level for level in Level}
     help="From which level on the exit status is 1.",
 )
 @click.option("-L", "--list-analyzers", "listing", is_flag=True, help="List what is looked for.")
-@click.option(
-    "-o", "--output", "form", type=click.Choice(["text", "json", "yaml"]), default="text", help="Format."
-)
+@formatted
 def analyze(sources: tuple[Path, ...], listing: bool, threshold: str, form: str, **options: Any) -> None:
     """Say what is wrong or doubtful in the objects of a mesh.
 
@@ -64,10 +60,8 @@ def _list() -> None:
 
 def _show(findings: list[Finding], form: str, namespace: str) -> None:
     values = [{**asdict(one), "level": one.level.word} for one in findings]
-    if form == "json":
-        click.echo(json.dumps(values, indent=2))
-    elif form == "yaml":
-        click.echo(yaml.safe_dump(values, sort_keys=False))
+    if form != "text":
+        echo(values, form)
     elif not findings:
         where = f"namespace: {namespace}" if namespace else "all namespaces"
         click.echo(f"✔ No validation issues found when analyzing {where}.")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
 import click
-import yaml
 
 from ztunnel.analyze.ask import METRICS_PORT, Place, ask, nodes_of
 from ztunnel.analyze.checks import Check, State, as_text, as_values, verdict
 from ztunnel.analyze.fetch import NoAnswer
 from ztunnel.analyze.probe import probe_machine
 from ztunnel.analyze.strict import seen, strict_checks
-from ztunnel.cli.options import find_mesh, placed
+from ztunnel.cli.options import echo, find_mesh, formatted, placed
 from ztunnel.config import read_settings
 
 _MARKS = ("√", "‼", "×")
@@ -26,9 +24,7 @@ _COLOURS = ("green", "yellow", "red")
 @click.option("--fail-on-warnings", is_flag=True, help="Warnings count as failures.")
 @click.option("--cluster", is_flag=True, help="With --strict: the cluster that kubectl reaches.")
 @placed()
-@click.option(
-    "-o", "--output", "form", type=click.Choice(["text", "json", "yaml"]), default="text", help="Format."
-)
+@formatted
 def check(form: str, namespace: str | None, place: Place, fail_on_warnings: bool, cluster: bool) -> None:
     """Check whether this machine can run a node proxy, or a namespace can do without plaintext.
 
@@ -46,9 +42,7 @@ def check(form: str, namespace: str | None, place: Place, fail_on_warnings: bool
         click.echo(as_text(checks, _marks()))
     else:
         values = as_values(checks)
-        click.echo(
-            json.dumps(values, indent=2) if form == "json" else yaml.safe_dump(values, sort_keys=False)
-        )
+        echo(values, form)
     if verdict(checks) >= (State.WARN if fail_on_warnings else State.FAIL):
         raise SystemExit(1)
 

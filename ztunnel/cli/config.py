@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from ztunnel.analyze.ask import Place, ask
 from ztunnel.analyze.fetch import NoAnswer
 from ztunnel.analyze.summary import SECTIONS, Wanted, table
-from ztunnel.cli.options import placed
+from ztunnel.cli.options import echo, formatted, placed
 
 _KINDS = (*SECTIONS, "all")
 
@@ -26,9 +25,7 @@ _KINDS = (*SECTIONS, "all")
 @click.option("--address", default="", help="Only workloads with this address.")
 @click.option("--on-node", default="", help="Only workloads that run there.")
 @click.option("--direction", type=click.Choice(["inbound", "outbound"]), help="Only such connections.")
-@click.option(
-    "-o", "--output", "form", type=click.Choice(["text", "json", "yaml"]), default="text", help="Format."
-)
+@formatted
 def config(kind: str, form: str, place: Place, file: Path | None, **only: Any) -> None:
     """Show what a node proxy knows, as `istioctl ztunnel-config` does.
 
@@ -46,7 +43,7 @@ def config(kind: str, form: str, place: Place, file: Path | None, **only: Any) -
         return
     found = {each: SECTIONS[each].entries(dump, wanted) for each in kinds}
     values = found if kind == "all" else found[kind]
-    click.echo(json.dumps(values, indent=2) if form == "json" else yaml.safe_dump(values, sort_keys=False))
+    echo(values, form)
 
 
 def _dump(place: Place, file: Path | None) -> dict[str, Any]:

@@ -8,12 +8,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 import click
-import yaml
 
 from ztunnel.analyze.ask import Place, ask
 from ztunnel.analyze.fetch import NoAnswer
 from ztunnel.analyze.mesh import Mesh
-from ztunnel.cli.options import find_mesh, placed
+from ztunnel.cli.options import echo, find_mesh, formatted, placed
 from ztunnel.config import Settings
 from ztunnel.explain.explanation import explain_call
 from ztunnel.explain.names import Unknown, find_call
@@ -30,9 +29,7 @@ _SOURCE = click.Path(exists=True, allow_dash=True, path_type=Path)
 @click.option("--cluster", is_flag=True, help="The objects of the cluster that kubectl reaches.")
 @placed()
 @click.option("--same-node", type=click.Choice([*SameNode]), help="As the node proxies have it (auto).")
-@click.option(
-    "-o", "--output", "form", type=click.Choice(["text", "json", "yaml"]), default="text", help="Format."
-)
+@formatted
 def explain(source: str, destination: str, form: str, place: Place, **options: Any) -> None:
     """Say what becomes of a call, and which policy decides it.
 
@@ -51,7 +48,7 @@ def explain(source: str, destination: str, form: str, place: Place, **options: A
         click.echo(values["text"])
     else:
         shown = {key: value for key, value in values.items() if key != "text"}
-        click.echo(json.dumps(shown, indent=2) if form == "json" else yaml.safe_dump(shown, sort_keys=False))
+        echo(shown, form)
     if not values["allowed"]:
         raise SystemExit(1)
 

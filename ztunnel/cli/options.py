@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 
 from ztunnel.analyze.ask import Place
 from ztunnel.analyze.forward import NAMESPACE, NoCluster
@@ -20,6 +22,16 @@ from ztunnel.demo.names import RUN
 from ztunnel.errors import ConfigError, Fault
 
 Command = Callable[..., Any]
+
+formatted = click.option(
+    "-o", "--output", "form", type=click.Choice(["text", "json", "yaml"]), default="text", help="Format."
+)
+"""The command gets it as `form`."""
+
+
+def echo(values: object, form: str) -> None:
+    """Print plain values as `json` or `yaml`."""
+    click.echo(json.dumps(values, indent=2) if form == "json" else yaml.safe_dump(values, sort_keys=False))
 
 
 def placed(default: str = "") -> Callable[[Command], Command]:

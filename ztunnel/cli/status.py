@@ -8,21 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import click
-import yaml
 
 from ztunnel.analyze.ask import READINESS_PORT, Place, ask
 from ztunnel.analyze.fetch import NoAnswer
 from ztunnel.analyze.forward import CONTROL, NAMESPACE, NODE, NoCluster, list_pods
 from ztunnel.analyze.nodes import NodeState, as_text, as_values, control_state, node_state
+from ztunnel.cli.options import echo, formatted
 
 _AT_ONCE = 8
 
 
 @click.command()
 @click.option("--system-namespace", default=NAMESPACE, show_default=True, help="Where node proxies run.")
-@click.option(
-    "-o", "--output", "form", type=click.Choice(["text", "json", "yaml"]), default="text", help="Format."
-)
+@formatted
 def status(system_namespace: str, form: str) -> None:
     """Show how the mesh of the cluster is that kubectl reaches.
 
@@ -46,9 +44,7 @@ def status(system_namespace: str, form: str) -> None:
         click.echo(as_text(nodes, controls))
     else:
         values = as_values(nodes, controls)
-        click.echo(
-            json.dumps(values, indent=2) if form == "json" else yaml.safe_dump(values, sort_keys=False)
-        )
+        echo(values, form)
     if not all(one.good for one in nodes) or not all(one.ready for one in controls):
         raise SystemExit(1)
 
