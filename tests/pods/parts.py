@@ -129,6 +129,21 @@ class Lines:
         return [line for line in self.lines if text in line]
 
 
+class Looks:
+    """Counts how often it is said which pods have to wait."""
+
+    misses = 0
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def look(self, *given: object) -> None:
+        self.count += 1
+
+    def enrolled(self, pod: str) -> bool:
+        return False
+
+
 class Node:
     """All parts of a node proxy that pods are served by, on the redirection of a laboratory."""
 
@@ -154,7 +169,13 @@ class Node:
         self.figures = Figures()
         self.repairs = Repairs(self.figures, log.warn, trio.current_time)
         reports = Reports(log, self.readiness, self.repairs)
-        self.pods = Pods(self.ways, find or NamedNamespaces(template), reports)
+        self.starting = Looks()
+        self.pods = Pods(
+            self.ways,
+            find or NamedNamespaces(template),
+            reports,
+            starting=self.starting,  # type: ignore[arg-type]
+        )
         self.pods.register(self.figures)
 
     @asynccontextmanager

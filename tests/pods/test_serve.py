@@ -435,9 +435,11 @@ async def test_where_nobody_takes_over_it_serves_on(
     async with node.running():
         for _ in range(2):
             await node.pods.hold_back()
+            looks = node.starting.count
             node.desk.publish(A.plain())
             await look(node)
             assert node.state == {"a": "Up"}  # nothing is enrolled or removed meanwhile
+            assert node.starting.count == looks  # nor is anybody made to wait
             node.desk.publish(A)
             node.pods.go_on()
             await wait_all_tasks_blocked()

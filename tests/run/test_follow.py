@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.run.parts import until
+from tests.builders import BuiltWorkload, workload
+from tests.inbound.parts import Signer
+from tests.run.parts import SETTINGS, until
 from tests.run.running import Planes, running
+from ztunnel.control.serve import Server
+from ztunnel.errors import PeerError
+from ztunnel.run.follow import ControlPlane, Knowledge, follow
+from ztunnel.run.reporting import Reporting
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+from ztunnel.xds.snapshot import Snapshot, take
 
 
 async def test_until_then_readiness_says_what_it_waits_for(autojump_clock):
@@ -84,3 +94,47 @@ async def test_a_control_plane_that_misbehaves_or_is_too_busy_is_asked_again(aut
         assert parts.figure("istio_xds_connection_terminations_total") == {("Error",): 3}
         assert "was not asked for" in parts.said("xDS stream ended")[0]
         assert "too many streams wait for the control plane" in parts.said("xDS stream ended")[1]
+
+
+@asynccontextmanager
+async def knowing(certificates: object, *pods: BuiltWorkload) -> AsyncIterator[Knowledge]:
+    """What a proxy knows before it touches the kernel, of these pods."""
+    server = Server()
+    knowledge = Knowledge(SETTINGS, ControlPlane(server.session, certificates))  # type: ignore[arg-type]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        server.publish(take(list(pods), "", Snapshot()))
+        nursery.start_soon(follow, SETTINGS, Reporting(SETTINGS), knowledge)
+        yield knowledge
+        nursery.cancel_scope.cancel()
+
+
+HERE = workload("here").on("n1").hbone()
+THERE = workload("there").on("n2").hbone()
+PLAIN = workload("plain").on("n1").plain()
+
+
+async def test_all_is_prepared_once_there_is_a_certificate_of_each_pod_of_the_node() -> None:
+    async with knowing(Signer(), HERE, THERE, PLAIN) as knowledge:
+        await knowledge.prepare()
+        assert knowledge.received.is_set()
+        certificates = knowledge.certificates
+        assert [each.identity for each in certificates.expiring()] == [HERE.identity]
+        assert certificates.current(HERE.identity) is not None
+        await knowledge.prepare()
+        knowledge.prepared()
+        assert certificates.expiring() == ()
+
+
+class NoSigner:
+    async def create(self, csr_pem: str, identity: object, ttl_seconds: float) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        raise PeerError("the authority signs nothing")
+
+
+async def test_a_certificate_that_cannot_be_had_keeps_nobody_waiting() -> None:
+    async with knowing(NoSigner(), HERE) as knowledge:
+        with trio.fail_after(2):
+            await knowledge.prepare()
+        assert knowledge.certificates.current(HERE.identity) is None
+        knowledge.prepared()

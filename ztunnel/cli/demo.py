@@ -112,12 +112,13 @@ def down(name: str) -> None:
 
 @demo.command()
 @click.argument("node")
-@click.option("--kill", is_flag=True, help="Use SIGKILL, as in a crash. Without it the proxy drains.")
+@click.option("--kill", is_flag=True, help="By SIGKILL first, as in a crash.")
 @_named
 def restart(node: str, kill: bool, name: str) -> None:
-    """Restart the proxy of a node.
+    """Replace the proxy of a node, as a rolling update does: no new connection fails.
 
-    One that does not run is started. Its environment is that of this command.
+    The new one, with the environment of this command, takes over while the old one runs, which then drains.
+    One that does not run is started.
     """
     Laboratory(name).restart_node(node, kill=kill)
     click.echo(f"The proxy of {node} is ready.")

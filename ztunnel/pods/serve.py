@@ -55,7 +55,7 @@ class Pods:
     ) -> None:
         """`starting` has the processes of pods that start wait; None: they do not."""
         self._inherited: dict[int, Listeners] = {}
-        self._still = trio.Lock()
+        self._still, self._stepped_back = trio.Lock(), False
         self._ways = ways
         self._redirection = ways.outbound.redirection
         self._networks = ways.outbound.direct.pods
@@ -139,6 +139,7 @@ class Pods:
         """Take up, enroll and remove nothing, until `go_on` by the same task, or for good: a successor asks
         for what we have."""
         await self._still.acquire()
+        self._stepped_back = True
         for held in self._all():
             held.hold_back()
 
@@ -155,6 +156,7 @@ class Pods:
         """Nobody has taken over: undo `hold_back`."""
         for held in self._all():
             held.accept_again()
+        self._stepped_back = False
         self._still.release()
         self._stirred.set()
 
@@ -317,7 +319,8 @@ class Pods:
         self._inherited.clear()
 
     def _stir(self) -> None:
-        self._classify()
+        if not self._stepped_back:  # a successor says by now who has to wait
+            self._classify()
         self._stirred.set()
 
     def _classify(self) -> None:
