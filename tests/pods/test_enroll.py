@@ -191,6 +191,22 @@ def test_a_pod_that_starts_has_the_addresses_of_its_namespace(kernel: Kernel) ->
         give_back(kernel, enrolled)
 
 
+def test_a_sandbox_that_has_taken_the_addresses_is_not_enrolled(kernel: Kernel) -> None:
+    """gVisor's."""
+    with Scratch() as scratch, pytest.raises(CannotEnroll, match=r"no address.*\(gVisor"):
+        enroll(kernel.redirection, workload("s").on("n1").hbone().at("10.9.0.1"), scratch.place)
+    assert kernel.redirection.enrolled() == {}
+
+
+def test_a_virtual_machine_is_not_enrolled(kernel: Kernel) -> None:
+    """Kata Containers has the pod's address in the namespace, and sends past it."""
+    with Scratch("10.9.0.1/24") as scratch:
+        scratch.ip("tuntap", "add", "tap0_kata", "mode", "tap")
+        with pytest.raises(CannotEnroll, match="tap0_kata"):
+            enroll(kernel.redirection, workload("s").on("n1").hbone().at("10.9.0.1"), scratch.place)
+    assert kernel.redirection.enrolled() == {}
+
+
 def test_a_namespace_that_is_not_there_is_refused(kernel: Kernel) -> None:
     with pytest.raises(CannotEnroll, match="No such file"):
         enroll(kernel.redirection, A, Place("/run/netns/none-such", 7))

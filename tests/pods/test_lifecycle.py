@@ -5,7 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders import workload
-from ztunnel.pods.lifecycle import NO_NAMESPACE, STARTS_SECONDS, Plan, Spaces, Told, cause_of, plan, summary
+from ztunnel.pods.lifecycle import (
+    NO_ADDRESSES,
+    NO_NAMESPACE,
+    NO_SOCKETS,
+    STARTS_SECONDS,
+    Plan,
+    Spaces,
+    Told,
+    cause_of,
+    plan,
+    summary,
+)
 
 CASES = [
     ("a new pod is enrolled", {"a": 1}, {}, Plan(("a",), (), (), ())),
@@ -35,7 +46,9 @@ def test_the_plan_of(wanted, enrolled, expected):
     ("reason", "cause"),
     [
         (NO_NAMESPACE, "no namespace"),
-        ("pod a/b: the namespace /x has the addresses none, the pod 10.0.0.1", "other addresses"),
+        ("pod a/b: the namespace /x has the addresses 10.0.0.2, the pod 10.0.0.1", "other addresses"),
+        (f"pod a/b: {NO_ADDRESSES}: none of 10.0.0.1 is in /x", "no address"),
+        (f"pod a/b: {NO_SOCKETS}: it is a virtual machine", "no sockets"),
         ("pod a/b: port 15008 is taken by a process of the pod; the mesh needs it: x (pid 1)", "port taken"),
         ("cannot be removed: [Errno 1] x", "not removed"),
         ("it cannot be repaired: x", "not repaired"),

@@ -141,7 +141,7 @@ async def test_a_pod_is_waited_for_and_told_of_once(
             scratch.addresses = ()
             scratch.add()
             await trio.sleep(2 * TRY_AGAIN_SECONDS)
-            assert len(node.log.about("has the addresses none")) == 1
+            assert len(node.log.about("its network namespace has no address")) == 1
             scratch.address("add", "10.9.0.1/24")
             await trio.sleep(2 * TRY_AGAIN_SECONDS)
             assert (node.state, node.readiness.pending(0.0)) == ({"s": "Up"}, [])
@@ -230,7 +230,7 @@ async def test_a_pod_is_refused_from_the_first_moment_of_its_namespace(
             assert trio.current_time() - begun < 2
             (refused,) = kernel.redirection.enrolled().values()
             assert refused.flags is PodFlag.REFUSED
-            assert pending(node) == {("default", "a", "other addresses"): 1}
+            assert pending(node) == {("default", "a", "no address"): 1}
             for address in addresses:
                 scratch.address("add", address)
             with trio.fail_after(5):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from ztunnel.kernel.sockets import DUAL_STACK, Listening, LiveSocket, connection
 from ztunnel.model.address import IPAddress
 from ztunnel.model.workload import Workload
 from ztunnel.pods.kubelet import Place
+from ztunnel.pods.lifecycle import NO_ADDRESSES, NO_SOCKETS
 from ztunnel.pods.listen import CannotEnroll, Listeners, listen_in_pod
 from ztunnel.pods.observe import outside_connections
 from ztunnel.pods.prepare import Preparation, WayBlocked
@@ -277,15 +279,35 @@ def _addresses(netns: NetworkNamespace, workload: Workload) -> tuple[IPAddress, 
     """The pod's addresses as its namespace has them. A namespace without any of the pod's addresses is
     another pod's: to enroll it would give it this pod's identity. A pod that starts has addresses in its
     namespace before the world knows them."""
+    _refuse_virtual_machines(netns, workload)
     found = addresses(netns)
     if found and not workload.addresses:
         return found
+    if not found and workload.addresses:
+        raise CannotEnroll(
+            f"{_name(workload)}: {NO_ADDRESSES}: none of {_list(workload.addresses)} is in {netns.path}: it "
+            "is being set up, or a sandbox with a network stack of its own has taken them (gVisor, a bridged "
+            "KubeVirt machine), whose traffic passes no socket here"
+        )
     if not set(found) & set(workload.addresses):
         raise CannotEnroll(
             f"{_name(workload)}: the namespace {netns.path} has the addresses "
             f"{_list(found)}, the pod {_list(workload.addresses)}"
         )
     return found
+
+
+def _refuse_virtual_machines(netns: NetworkNamespace, workload: Workload) -> None:
+    """Kata Containers hands what its machine sends past every socket of the namespace, by tc (its network
+    model `tcfilter`); its taps are named so."""
+    with netns.entered():
+        names = [name for _, name in socket.if_nameindex()]
+    tap = next((name for name in names if name.endswith("_kata")), None)
+    if tap is not None:
+        raise CannotEnroll(
+            f"{_name(workload)}: {NO_SOCKETS}: it is a virtual machine (Kata Containers, interface {tap}), "
+            "which the mesh cannot serve"
+        )
 
 
 def _name(workload: Workload) -> str:
