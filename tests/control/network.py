@@ -64,11 +64,11 @@ class Plane:
     said: Said
     bugs: list[BaseException] = field(default_factory=list)
 
-    def upstream(self, token: str = TOKEN, name: str = "XDS", **changes: Any) -> Upstream:
+    def upstream(self, token: str = TOKEN, host: str = "127.0.0.1", **changes: Any) -> Upstream:
         """As a node's settings would name it."""
         assert self.authority.current is not None
         settings = {"roots": self.authority.current.roots_pem, "metadata": (("clusterid", "K"),), **changes}
-        return Upstream(name, f"https://127.0.0.1:{self.port}", token=token, **settings)
+        return Upstream("XDS", f"https://{host}:{self.port}", token=token, **settings)
 
 
 @asynccontextmanager
@@ -76,6 +76,7 @@ async def control_plane(
     directory: Path,
     methods: Mapping[str, Handler] | None = None,
     names: Sequence[str] = ("127.0.0.1", "istiod.test"),
+    host: str = "127.0.0.1",
     **settings: Any,
 ) -> AsyncIterator[Plane]:
     """Serve until the block is left."""
@@ -94,7 +95,7 @@ async def control_plane(
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        listeners = await trio.open_tcp_listeners(0, host=host)
         await nursery.start(rpc.run, listeners)
         yield Plane(server, authority, tls, rpc, listeners[0].socket.getsockname()[1], figures, said)
         nursery.cancel_scope.cancel()

@@ -80,3 +80,8 @@ async def test_errors_of_a_block_are_its_own(tmp_path: Path) -> None:
         with pytest.raises(KeyError):
             async with plane.upstream(TOKEN).open():
                 raise KeyError
+
+
+async def test_an_address_of_ipv6_is_one(tmp_path: Path) -> None:
+    async with control_plane(tmp_path, names=["::1"], host="::1") as plane:
+        assert await reaches(plane, host="[::1]")

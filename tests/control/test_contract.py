@@ -137,3 +137,29 @@ async def test_a_slow_subscriber_holds_nobody_up(plane: Plane) -> None:
             response = await responses.receive()
             await requests.send(ack(response))
             server.publish(snapshot("a", f"x{number}"))
+
+
+async def test_who_comes_back_with_many_versions_is_understood(plane: Plane) -> None:
+    """5 MiB of names and versions: gRPC's servers take 4 MiB unless they are told otherwise."""
+    server, session = plane
+    names = [f"pod-{number}-{'x' * 100}" for number in range(30_000)]
+    request = DeltaDiscoveryRequest(type_url=ADDRESS)
+    for name in names:
+        request.initial_resource_versions[f"c//Pod/ns/{name}"] = "0123456789abcdef"
+    assert request.ByteSize() > 4 << 20
+    server.publish(snapshot("a"))
+    async with session() as (requests, responses):
+        await requests.send(request)
+        with trio.fail_after(4):
+            response = await responses.receive()
+        assert named(response) == (["a"], 30_000)
+
+
+async def test_a_first_response_of_many_megabytes_arrives_whole(plane: Plane) -> None:
+    server, session = plane
+    server.publish(snapshot(*(f"pod-{number}-{'x' * 1000}" for number in range(6000))))
+    async with session() as (requests, responses):
+        await requests.send(DeltaDiscoveryRequest(type_url=ADDRESS))
+        response = await responses.receive()
+    assert response.ByteSize() > 12 << 20
+    assert len(response.resources) == 6000

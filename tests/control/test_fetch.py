@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import trio
 
 from tests.control.network import control_plane
 from tests.control.standing import now, standing
+from tests.control.test_serve import snapshot
 from tests.rpc.conftest import Pair, grpcio_server, make_pair
 from ztunnel.config import read_settings
 from ztunnel.control.connect import Upstream
@@ -19,14 +21,19 @@ from ztunnel.control.fetch import CERTIFICATES, DISCOVERY, NetworkCertificates, 
 from ztunnel.errors import ConfigError, NoCertificate, PeerError
 from ztunnel.identity import csr, issued
 from ztunnel.model.identity import SpiffeId
+from ztunnel.model.workload import Workload
 from ztunnel.rpc.answer import ServerCall
 from ztunnel.rpc.status import Code, RpcError
 from ztunnel.run.follow import subscriber_of
+from ztunnel.state.hold import Hold
+from ztunnel.state.subscribe import subscribe
+from ztunnel.state.world import World
 from ztunnel.telemetry.component import XdsFigures
 from ztunnel.telemetry.figures import Figures
 from ztunnel.xds.pb.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+from ztunnel.xds.subscriber import Subscriber, Update, describe_node
 
 ALICE = SpiffeId("cluster.local", "t", "alice")
 
@@ -229,3 +236,32 @@ async def test_an_answer_that_is_none(tmp_path: Path) -> None:
         async with control_plane(tmp_path, {CERTIFICATES: method}) as plane:
             with pytest.raises(error):
                 await NetworkCertificates(plane.upstream()).create("x", ALICE, 60)
+
+
+async def test_connections_that_have_become_old_are_replaced_and_nothing_is_missed(tmp_path: Path) -> None:
+    """Clients spread over replicas that came later; each change arrives, once."""
+    async with control_plane(tmp_path, age_seconds=0.1) as plane:
+        sessions, subscriber = NetworkSessions(plane.upstream()), Subscriber(describe_node("n", {}), "")
+        hold, seen, streams = Hold(World("")), list[str](), 0
+
+        def observe(update: Update) -> None:
+            seen.extend(one.name for one in update.upserts if isinstance(one, Workload))
+
+        async def follow() -> None:
+            nonlocal streams
+            while True:
+                with suppress(RpcError):
+                    async with sessions.open() as ends:
+                        streams += 1
+                        await subscribe(*ends, hold, subscriber, observe)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow)
+            for number in range(20):
+                plane.server.publish(snapshot(*(f"pod-{each}" for each in range(number + 1))))
+                while len(hold.world.workloads) <= number:  # noqa: ASYNC110 (it knows no Trio events)
+                    await trio.sleep(0.001)
+                await trio.sleep(0.05)
+            nursery.cancel_scope.cancel()
+        assert streams >= 3
+        assert sorted(seen) == sorted(f"pod-{each}" for each in range(20))

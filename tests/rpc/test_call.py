@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from threading import Event
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 import trio
 
 from tests.rpc.conftest import HOST, Pair, client_context, grpcio_server
-from ztunnel.rpc.call import open_channel
+from ztunnel.rpc.call import Call, open_channel
+from ztunnel.rpc.limits import CLIENT
 from ztunnel.rpc.status import Code, RpcError
 
 run = trio.to_thread.run_sync
@@ -169,3 +171,53 @@ async def test_a_channel_that_cannot_be_opened_says_why(pair: Pair) -> None:
     with pytest.raises(RpcError, match="UNAVAILABLE: no connection to "):
         async with open_channel("127.0.0.1", 1, lambda: client_context(pair), HOST):
             pass
+
+
+async def test_a_server_that_wants_no_pings_says_so(pair: Pair) -> None:
+    """gRPC servers allow a ping in five minutes by default, istiod one in 15 s: the log has to say it."""
+    limits = replace(CLIENT, ping_seconds=0.05, pong_seconds=0.5)
+    with grpcio_server(pair, METHODS) as (_, port):
+        context = client_context(pair)
+        async with open_channel("127.0.0.1", port, lambda: context, HOST, limits) as channel:
+            async with channel.stream("/t/Echo") as call:
+                with pytest.raises(RpcError, match=r"(?i)too.many.pings") as ended:
+                    await call.receive()
+            assert ended.value.code is Code.UNAVAILABLE
+
+
+async def test_what_is_said_after_the_end_is_no_bug(pair: Pair) -> None:
+    with grpcio_server(pair, METHODS) as (_, port):
+        context = client_context(pair)
+        async with open_channel("127.0.0.1", port, lambda: context, HOST) as channel:
+            async with channel.stream("/t/Refuse") as call:
+                await call.send(b"x")
+                with pytest.raises(RpcError, match="not you"):
+                    await call.receive()
+                await call.end()
+                call.cancel()
+                call.cancel()
+                with pytest.raises(RpcError, match="not you"):
+                    await call.receive()
+            assert await channel.unary("/t/Reverse", b"ab") == b"ba"
+
+
+async def test_a_send_that_waits_for_the_window_ends_with_the_server(pair: Pair) -> None:
+    stuck = Stuck()
+    method = grpc.stream_unary_rpc_method_handler(lambda requests, context: stuck(b"", context))
+    with grpcio_server(pair, {"/t/Stuck": method}) as (server, port):
+        context = client_context(pair)
+        async with open_channel("127.0.0.1", port, lambda: context, HOST) as channel:
+            async with channel.stream("/t/Stuck") as call:
+                with trio.move_on_after(1) as waits:
+                    while True:
+                        await call.send(bytes(1 << 20))
+                assert waits.cancelled_caught
+            async with channel.stream("/t/Stuck") as call, trio.open_nursery() as nursery:
+                nursery.start_soon(run, server.stop, 0)
+                with pytest.raises(RpcError):
+                    await flood(call)
+
+
+async def flood(call: Call) -> None:
+    while True:
+        await call.send(bytes(1 << 20))

@@ -300,3 +300,21 @@ async def test_one_address_cannot_shake_hands_without_end(serve: Serve) -> None:
                 each.sendall(b"x")
             await trio.testing.wait_all_tasks_blocked()
         assert running.server.counts.handshakes_failed > 100
+
+
+async def test_keepalive_of_a_client_that_is_eager_is_no_flood(serve: Serve) -> None:
+    """A client that pings each second, without calls, is kept for as long as it likes."""
+    options = [
+        ("grpc.keepalive_time_ms", 100),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    async with serve(METHODS) as running:
+        with running.grpcio(*options) as channel:
+            upper = channel.unary_unary("/t/Upper")
+            assert await run(lambda: upper(b"x", timeout=3)) == b"X"
+            with pytest.raises(grpc.RpcError) as late:
+                await run(lambda: channel.unary_unary("/t/Forever")(b"", timeout=2))
+            assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert await run(lambda: upper(b"y", timeout=3)) == b"Y"
+        assert running.server.counts.handshakes == 1

@@ -81,7 +81,8 @@ class Driver:
                 self.over = f"the connection broke: {error.__cause__ or error}"
                 return
             if not octets:
-                self.over = "the peer closed the connection"
+                left = session.leaving
+                self.over = f"the peer has left ({left})" if left else "the peer closed the connection"
                 return
             self._heard = trio.current_time()
             self._pieces += 1

@@ -12,7 +12,17 @@ from typing import Final, NamedTuple
 from ztunnel.errors import PeerError
 from ztunnel.flow.rate import Bucket
 from ztunnel.http2.budget import Glitch, GlitchBudget
-from ztunnel.http2.frame import ACK, END_HEADERS, END_STREAM, HEADER, HEADER_BYTES, PREFACE, Code, Frame
+from ztunnel.http2.frame import (
+    ACK,
+    END_HEADERS,
+    END_STREAM,
+    HEADER,
+    HEADER_BYTES,
+    PREFACE,
+    Code,
+    Frame,
+    code_name,
+)
 
 _RESET_POINTS: Final = 4
 """A stream that the peer gives up: what was begun for it is thrown away."""
@@ -29,6 +39,9 @@ class GoAway(NamedTuple):
     last_stream_id: int
     code: int
     debug: str
+
+    def __str__(self) -> str:
+        return f"GOAWAY {code_name(self.code)} {self.debug}".rstrip()
 
 
 class Guard:

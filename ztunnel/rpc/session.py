@@ -31,7 +31,7 @@ from h2.settings import SettingCodes, Settings
 from ztunnel.errors import PeerError
 from ztunnel.flow.rate import Bucket
 from ztunnel.http2.budget import Glitch
-from ztunnel.http2.frame import DEFAULT_WINDOW, MAX_STREAM_ID, Code, code_name, push_goaway
+from ztunnel.http2.frame import DEFAULT_WINDOW, MAX_STREAM_ID, Code, push_goaway
 from ztunnel.rpc.fields import Fields, response
 from ztunnel.rpc.guard import GoAway, Guard
 from ztunnel.rpc.limits import Limits
@@ -254,11 +254,10 @@ class Session:
         self.leaving = goaway
         if self._server:
             return
-        why = f"{code_name(goaway.code)} {goaway.debug}".rstrip()
         for stream in [each for each in self.streams.values() if each.id > goaway.last_stream_id]:
             del self.streams[stream.id]
             stream.fail(
-                RpcError(Status.UNAVAILABLE, f"the server left before it looked at the call (GOAWAY {why})")
+                RpcError(Status.UNAVAILABLE, f"the server left before it looked at the call ({goaway})")
             )
 
     def _return_stream_window(self, stream: Stream) -> None:
