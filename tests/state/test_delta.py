@@ -13,7 +13,7 @@ from tests.builders import ip, large_mesh, policy, service, workload, world_of
 from ztunnel.model.policy import Policy
 from ztunnel.model.service import Service
 from ztunnel.model.workload import SameNode, Workload
-from ztunnel.state.delta import Change, apply
+from ztunnel.state.delta import Change, apply, merge
 from ztunnel.state.world import World
 
 Item = Workload | Service | Policy
@@ -201,3 +201,18 @@ def test_one_workload_more_or_less_costs_under_a_millisecond() -> None:
         taken.append(perf_counter() - started)
     print(f"22,000 resources: {whole:.2f} s; one workload: {sorted(taken)[50] * 1e6:.0f} us")
     assert sorted(taken)[50] < 1e-3
+
+
+@given(_items, _items, _items)
+def test_slices_of_a_delta_give_the_same_world_and_touch_no_less(
+    known: list[Item], one: list[Item], other: list[Item]
+) -> None:
+    before, _ = apply(World(), known)
+    whole, change = apply(before, [*one, *other])
+    first, changed_first = apply(before, one)
+    second, changed_second = apply(first, other)
+    assert second == whole
+    merged = merge([changed_first, changed_second])
+    for name in ("workloads", "reclassified", "addresses", "nodes", "services", "policies", "namespaces"):
+        assert getattr(change, name) <= getattr(merged, name)
+    assert change.everywhere <= merged.everywhere

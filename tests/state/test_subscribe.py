@@ -144,3 +144,52 @@ async def test_a_cancellation_leaves_the_world_between_two_responses(hold, subsc
         await again.responses.aclose()
     assert set(hold.world.workloads) == {pod("b").uid}
     assert set(hold.world.policies) == set()
+
+
+MANY = [pod(f"p{number}") for number in range(1800)]
+
+
+async def test_a_large_response_leaves_the_thread_to_others_and_comes_into_force_at_once(
+    hold, subscriber, nursery
+):
+    changes, turns = [], 0
+    hold.subscribe(lambda _, world, change: changes.append((len(world.workloads), change)))
+
+    async def another_task():
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+            assert len(hold.world.workloads) in (0, len(MANY))
+
+    stream = Stream(hold, subscriber, take(MANY, "", Snapshot()))
+    nursery.start_soon(stream.run)
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as others:
+            others.start_soon(another_task)
+            while ADDRESS not in [update.type_url for update in stream.updates]:
+                for response in stream.publisher.receive(await stream.requests.receive()):
+                    await stream.responses.send(response)
+            scope.cancel()
+    assert turns > 20
+    assert [count for count, _ in changes] == [len(MANY)]
+    assert changes[0][1].workloads == {one.uid for one in MANY}
+
+
+async def test_a_stream_that_ends_within_a_large_response_leaves_all_as_it_was(hold, subscriber):
+    for patience in range(1, 24, 4):
+        send, requests = trio.open_memory_channel(4)
+        responses, receive = trio.open_memory_channel(4)
+        publisher = Publisher(take(MANY, "", Snapshot()))
+        publisher.receive(DeltaDiscoveryRequest(type_url=AUTHORIZATION))
+        publisher.receive(DeltaDiscoveryRequest(type_url=AUTHORIZATION, response_nonce="1"))
+        [response] = publisher.receive(DeltaDiscoveryRequest(type_url=ADDRESS))
+        await responses.send(response)
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(subscribe, send, receive, hold, subscriber)
+                for _ in range(3 + patience):
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+        assert len(subscriber.accepted(ADDRESS)) == len(hold.world.workloads)
+        requests.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from random import Random, SystemRandom
@@ -21,6 +21,7 @@ from ztunnel.state.subscribe import subscribe
 from ztunnel.state.world import World
 from ztunnel.telemetry.component import XdsFigures
 from ztunnel.xds.pb import discovery_pb2
+from ztunnel.xds.resource import Resource
 from ztunnel.xds.snapshot import TYPES
 from ztunnel.xds.subscriber import Subscriber, Update, describe_node
 
@@ -102,10 +103,12 @@ class _CountedSubscriber(Subscriber):
         super().__init__(node, network)
         self._figures = figures
 
-    def receive(self, untrusted: discovery_pb2.DeltaDiscoveryResponse) -> Update:
-        """As `Subscriber.receive`."""
+    def take(
+        self, untrusted: discovery_pb2.DeltaDiscoveryResponse, read: Sequence[Resource | PeerError]
+    ) -> Update:
+        """As `Subscriber.take`."""
         self._figures.received(untrusted.type_url, untrusted.ByteSize())
-        return super().receive(untrusted)
+        return super().take(untrusted, read)
 
 
 async def _follow_world(settings: Settings, reporting: Reporting, knowledge: Knowledge) -> None:

@@ -68,6 +68,22 @@ class Change:
         return bool(self.policies) and any(key in self.policies for key in workload.authorization_policies)
 
 
+def merge(changes: Sequence[Change]) -> Change:
+    """What several deltas, one after the other, can touch together."""
+    if len(changes) == 1:
+        return changes[0]
+    return Change(
+        workloads=frozenset().union(*(one.workloads for one in changes)),
+        reclassified=frozenset().union(*(one.reclassified for one in changes)),
+        addresses=frozenset().union(*(one.addresses for one in changes)),
+        nodes=frozenset().union(*(one.nodes for one in changes)),
+        services=frozenset().union(*(one.services for one in changes)),
+        policies=frozenset().union(*(one.policies for one in changes)),
+        namespaces=frozenset().union(*(one.namespaces for one in changes)),
+        everywhere=any(one.everywhere for one in changes),
+    )
+
+
 def apply(
     world: World,
     upserts: Iterable[Workload | Service | Policy],

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import trio
 
-from ztunnel.state.delta import apply
+from ztunnel.errors import PeerError
+from ztunnel.state.delta import Change, apply, merge
 from ztunnel.state.hold import Hold
+from ztunnel.state.world import World
 from ztunnel.xds.pb import discovery_pb2
-from ztunnel.xds.resource import AUTHORIZATION
+from ztunnel.xds.resource import AUTHORIZATION, Resource
 from ztunnel.xds.subscriber import Subscriber, Update
+
+_READ_AT_ONCE: Final = 100
+_APPLIED_AT_ONCE: Final = 500
+"""Resources, of which each takes some 20 us to read and to apply: the thread is the engine's, too."""
 
 
 def _ignore(update: Update) -> None:
@@ -42,11 +49,41 @@ async def subscribe(
             for request in subscriber.connect():
                 await requests.send(request)
             async for response in responses:
-                update = subscriber.receive(response)
-                policies = update.removals if update.type_url == AUTHORIZATION else ()
-                addresses = () if update.type_url == AUTHORIZATION else update.removals
-                hold.publish(*apply(hold.world, update.upserts, addresses, policies))
+                read = await _read(subscriber, response)
+                world, change = await _prepare(hold.world, response, read)
+                # From here on without a pause: what the subscriber remembers is what is in force.
+                update = subscriber.take(response, read)
+                hold.publish(world, change)
                 observe(update)
                 await requests.send(update.answer)
         except trio.BrokenResourceError:
             return
+
+
+async def _read(
+    subscriber: Subscriber, response: discovery_pb2.DeltaDiscoveryResponse
+) -> list[Resource | PeerError]:
+    """All resources of a response; others have the thread in between."""
+    read = []
+    for one in subscriber.read(response):
+        read.append(one)
+        if len(read) % _READ_AT_ONCE == 0:
+            await trio.lowlevel.checkpoint()
+    return read
+
+
+async def _prepare(
+    world: World, response: discovery_pb2.DeltaDiscoveryResponse, read: Sequence[Resource | PeerError]
+) -> tuple[World, Change]:
+    """The world after a response, which nobody sees before it is whole."""
+    removals = set(response.removed_resources) - {one.name for one in response.resources}
+    policies = removals if response.type_url == AUTHORIZATION else ()
+    addresses = () if response.type_url == AUTHORIZATION else removals
+    upserts = [one for one in read if not isinstance(one, PeerError)]
+    world, change = apply(world, upserts[:_APPLIED_AT_ONCE], addresses, policies)
+    changes = [change]
+    for begin in range(_APPLIED_AT_ONCE, len(upserts), _APPLIED_AT_ONCE):
+        await trio.lowlevel.checkpoint()
+        world, change = apply(world, upserts[begin : begin + _APPLIED_AT_ONCE])
+        changes.append(change)
+    return world, merge(changes)

@@ -6,7 +6,7 @@ same response count all the same; of a refused one the version before, if there 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -76,7 +76,12 @@ class Subscriber:
         ]
 
     def receive(self, untrusted: discovery_pb2.DeltaDiscoveryResponse) -> Update:
-        """Take a response over.
+        """Read a response and take it over. Raises PeerError, as `read`."""
+        return self.take(untrusted, list(self.read(untrusted)))
+
+    def read(self, untrusted: discovery_pb2.DeltaDiscoveryResponse) -> Iterator[Resource | PeerError]:
+        """What each resource of a response is, or why it cannot be used; one by one, as a large response
+        takes its time. Changes nothing.
 
         Raises:
             PeerError: of a type that was not asked for; the stream ends.
@@ -84,16 +89,27 @@ class Subscriber:
         url = untrusted.type_url
         if url not in self._accepted:
             raise PeerError(f"a response of the type {url[:200]!r}, which was not asked for")
+        for resource in untrusted.resources:
+            try:
+                found: Resource | PeerError = parse(url, resource, self._network)
+            except PeerError as error:
+                found = error
+            yield found
+
+    def take(
+        self, untrusted: discovery_pb2.DeltaDiscoveryResponse, read: Sequence[Resource | PeerError]
+    ) -> Update:
+        """Take a response over of which `read` has given all."""
+        url = untrusted.type_url
         accepted, rejected = self._accepted[url], self._rejected[url]
         upserts: dict[str, Resource] = {}
         reasons = []
-        for resource in untrusted.resources:
-            try:
-                upserts[resource.name] = parse(url, resource, self._network)
-            except PeerError as error:
-                rejected[resource.name] = str(error)
-                reasons.append(str(error))
+        for resource, found in zip(untrusted.resources, read, strict=True):
+            if isinstance(found, PeerError):
+                rejected[resource.name] = str(found)
+                reasons.append(str(found))
                 continue
+            upserts[resource.name] = found
             accepted[resource.name] = resource.version
             rejected.pop(resource.name, None)
         sent = {resource.name for resource in untrusted.resources}
