@@ -17,6 +17,8 @@ from ztunnel.control.answer import PATH
 from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from ztunnel.xds.resource import ADDRESS
 
+pytestmark = pytest.mark.timeout(30)
+
 run = trio.to_thread.run_sync
 
 

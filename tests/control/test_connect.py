@@ -11,6 +11,8 @@ from ztunnel.control.connect import Upstream
 from ztunnel.errors import ConfigError
 from ztunnel.rpc.status import RpcError
 
+pytestmark = pytest.mark.timeout(30)
+
 
 def upstream(**changes: object) -> Upstream:
     return Upstream(**{"name": "XDS", "address": "https://a:1", "roots": "SYSTEM", **changes})

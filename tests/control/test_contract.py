@@ -22,6 +22,8 @@ from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest
 from ztunnel.xds.resource import ADDRESS
 from ztunnel.xds.subscriber import Subscriber, Update, describe_node
 
+pytestmark = pytest.mark.timeout(30)
+
 Session = Callable[[], AbstractAsyncContextManager[tuple[Requests, Responses]]]
 
 
@@ -139,10 +141,11 @@ async def test_a_slow_subscriber_holds_nobody_up(plane: Plane) -> None:
             server.publish(snapshot("a", f"x{number}"))
 
 
+@pytest.mark.timeout(30)
 async def test_who_comes_back_with_many_versions_is_understood(plane: Plane) -> None:
     """5 MiB of names and versions: gRPC's servers take 4 MiB unless they are told otherwise."""
     server, session = plane
-    names = [f"pod-{number}-{'x' * 100}" for number in range(30_000)]
+    names = [f"pod-{number}-{'x' * 1300}" for number in range(4000)]
     request = DeltaDiscoveryRequest(type_url=ADDRESS)
     for name in names:
         request.initial_resource_versions[f"c//Pod/ns/{name}"] = "0123456789abcdef"
@@ -150,11 +153,11 @@ async def test_who_comes_back_with_many_versions_is_understood(plane: Plane) -> 
     server.publish(snapshot("a"))
     async with session() as (requests, responses):
         await requests.send(request)
-        with trio.fail_after(4):
-            response = await responses.receive()
-        assert named(response) == (["a"], 30_000)
+        response = await responses.receive()
+        assert named(response) == (["a"], 4000)
 
 
+@pytest.mark.timeout(30)
 async def test_a_first_response_of_many_megabytes_arrives_whole(plane: Plane) -> None:
     server, session = plane
     server.publish(snapshot(*(f"pod-{number}-{'x' * 8000}" for number in range(600))))

@@ -10,6 +10,8 @@ from tests.rpc.conftest import Serve
 from ztunnel.rpc.answer import ServerCall
 from ztunnel.rpc.status import Code, RpcError
 
+pytestmark = pytest.mark.timeout(30)
+
 
 async def test_a_bug_ends_its_call_alone_and_is_reported(serve: Serve) -> None:
     async def broken(call: ServerCall) -> None:

@@ -16,6 +16,8 @@ from ztunnel.rpc.call import Call, open_channel
 from ztunnel.rpc.limits import CLIENT
 from ztunnel.rpc.status import Code, RpcError
 
+pytestmark = pytest.mark.timeout(30)
+
 run = trio.to_thread.run_sync
 
 

@@ -11,6 +11,8 @@ from ztunnel.flow.rate import Bucket, Rate
 from ztunnel.http2.frame import ACK, END_HEADERS, END_STREAM, PREFACE, Code, Frame, push_frame, push_goaway
 from ztunnel.rpc.guard import GoAway, Guard
 
+pytestmark = pytest.mark.timeout(30)
+
 
 def feed_often(one: Guard, frame: bytes) -> None:
     for _ in range(5000):

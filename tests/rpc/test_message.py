@@ -39,6 +39,8 @@ def test_garbage_gives_messages_or_an_error(untrusted: bytes) -> None:
         (b"\0\xff\xff\xff\xff", Code.RESOURCE_EXHAUSTED),
     ],
 )
+
+pytestmark = pytest.mark.timeout(30)
 def test_what_cannot_be_taken_is_refused_before_it_is_read(untrusted: bytes, code: Code) -> None:
     with pytest.raises(RpcError) as refused:
         MessageReader(32).feed(untrusted)

@@ -19,6 +19,8 @@ from ztunnel.rpc.answer import ServerCall
 from ztunnel.rpc.limits import SERVER
 from ztunnel.rpc.status import Code, RpcError
 
+pytestmark = pytest.mark.timeout(30)
+
 
 async def echo(call: ServerCall) -> None:
     while (message := await call.receive()) is not None:

@@ -22,6 +22,8 @@ from ztunnel.rpc.status import Code as Status
 from ztunnel.rpc.status import RpcError
 from ztunnel.rpc.stream import Stream
 
+pytestmark = pytest.mark.timeout(30)
+
 OPEN = fields.request("/t/M", "h:1", {}, "test", None)
 
 
@@ -303,7 +305,7 @@ def test_any_order_of_frames_ends_the_connection_or_goes_on(frames: list[bytes],
     one.pull(1 << 16)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.data())
 def test_any_pieces_of_input_give_the_same_calls(data: st.DataObject) -> None:
     one = client()

@@ -42,6 +42,8 @@ from ztunnel.run.stop import Stop
 from ztunnel.telemetry.serve import Scrape, serve_metrics, serve_readiness
 
 _SOURCE, _AUTHORITY, _DRAINING = "manifests", "certificate authority", "draining"
+_NOTICE_SECONDS = 2.0
+"""For endpoints of our service to be without us on every node (kube-proxy)."""
 _FLUSH_SECONDS = 1.0
 
 
@@ -197,7 +199,8 @@ async def _flush(issuance: Issuance) -> None:
 
 
 async def _drain(settings: Settings, reporting: Reporting, rpc: RpcServer, stop: Stop) -> None:
-    """Node proxies are sent to other replicas; those that stay until the deadline are left."""
+    """Node proxies are sent to other replicas; those that stay until the deadline are left. Before that,
+    whoever has not heard yet that this one leaves is still served."""
     reporting.log.info("draining", connections=rpc.connections)
     reporting.readiness.pend(_DRAINING)
     async with trio.open_nursery() as nursery:
@@ -207,6 +210,7 @@ async def _drain(settings: Settings, reporting: Reporting, rpc: RpcServer, stop:
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(end_at_once)
+        await trio.sleep(min(_NOTICE_SECONDS, settings.termination_deadline_seconds / 2))
         await rpc.drain(settings.termination_deadline_seconds)
         nursery.cancel_scope.cancel()
     reporting.log.info("ended")

@@ -22,6 +22,7 @@ DISCOVERY: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/Delta
 CERTIFICATES: Final = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
 
 _CALL_SECONDS: Final = 10.0
+_AGAIN_SECONDS: Final = (0.05, 0.2, 0.5)
 _UNDER_WAY: Final = 4
 
 
@@ -90,12 +91,8 @@ class NetworkCertificates:
         """
         request = citadel_pb2.IstioCertificateRequest(csr=csr_pem, validity_duration=int(ttl_seconds))
         request.metadata["ImpersonatedIdentity"] = str(identity)
-        metadata = await self._upstream.credentials()
         try:
-            async with self._upstream.open() as channel:
-                untrusted = await channel.unary(
-                    CERTIFICATES, request.SerializeToString(), metadata, _CALL_SECONDS
-                )
+            untrusted = await self._call(request.SerializeToString())
         except RpcError as error:
             if error.code is Code.INVALID_ARGUMENT:
                 raise PeerError(f"the CA at {self._upstream.address}: {error}") from error
@@ -104,3 +101,18 @@ class NetworkCertificates:
             return list(citadel_pb2.IstioCertificateResponse.FromString(untrusted).cert_chain)
         except DecodeError as error:
             raise PeerError("the CA's answer is no IstioCertificateResponse") from error
+
+    async def _call(self, request: bytes) -> bytes:
+        """One that is not there is asked again at once, as another replica may answer: connections wait for
+        the certificate, and fail if there is none."""
+        pauses = iter(_AGAIN_SECONDS)
+        while True:
+            metadata = await self._upstream.credentials()
+            try:
+                async with self._upstream.open() as channel:
+                    return await channel.unary(CERTIFICATES, request, metadata, _CALL_SECONDS)
+            except RpcError as error:
+                pause = next(pauses, None)
+                if error.code is not Code.UNAVAILABLE or pause is None:
+                    raise
+                await trio.sleep(pause)
