@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from ztunnel.rpc.message import MessageReader, push_header
 from ztunnel.rpc.status import Code, RpcError
 
+pytestmark = pytest.mark.timeout(30)
+
 
 @given(st.lists(st.binary(max_size=40), max_size=6), st.data())
 def test_any_pieces_give_the_same_messages(messages: list[bytes], data: st.DataObject) -> None:
@@ -39,8 +41,6 @@ def test_garbage_gives_messages_or_an_error(untrusted: bytes) -> None:
         (b"\0\xff\xff\xff\xff", Code.RESOURCE_EXHAUSTED),
     ],
 )
-
-pytestmark = pytest.mark.timeout(30)
 def test_what_cannot_be_taken_is_refused_before_it_is_read(untrusted: bytes, code: Code) -> None:
     with pytest.raises(RpcError) as refused:
         MessageReader(32).feed(untrusted)

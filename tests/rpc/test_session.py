@@ -98,15 +98,39 @@ def test_a_call_that_nobody_takes_stops_its_sender_at_the_window() -> None:
 
 
 def test_another_call_is_not_stopped_with_it() -> None:
-    one, other = client(), server(replace(SERVER, session_window_bytes=1 << 17))
-    streams = [begun(one, other) for _ in range(10)]
-    for mine, _ in streams:
-        mine.put(bytes(200_000))
+    """At a client, whose calls are its own; a server lets the calls of one connection stop each other."""
+    one, other = client(replace(CLIENT, window_bytes=65_535, session_window_bytes=1 << 17)), server()
+    ends = [begun(one, other) for _ in range(10)]
+    for _, theirs in ends:
+        other.begin(theirs)
+        theirs.put(bytes(60_000))
+        theirs.put(bytes(60_000))
     exchange(one, other)
     mine, theirs = begun(one, other)
-    mine.put(b"through")
+    other.begin(theirs)
+    theirs.put(b"through")
     exchange(one, other)
-    assert list(theirs.messages) == [b"through"]
+    assert list(mine.messages) == [b"through"]
+
+
+def test_a_server_holds_no_more_of_a_connection_than_its_window() -> None:
+    one, other = client(), server()
+    ends = [begun(one, other) for _ in range(50)]
+    for mine, _ in ends:
+        for _ in range(60):
+            mine.put(bytes(1000))
+    exchange(one, other)
+    held = sum(len(message) for _, theirs in ends for message in theirs.messages)
+    assert held <= SERVER.session_window_bytes
+    for _, theirs in ends[:25]:
+        other.reset(theirs, Code.CANCEL)
+    exchange(one, other)
+    for _ in range(100):
+        for _, theirs in ends[25:]:
+            theirs.messages.clear()
+            other.want(theirs)
+        exchange(one, other)
+    assert not any(mine.outgoing for mine, _ in ends[25:])
 
 
 def test_a_message_larger_than_the_window_arrives_when_it_is_wanted() -> None:

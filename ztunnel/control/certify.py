@@ -90,9 +90,9 @@ class CertificateService:
         caller: Caller | None = None
         identity: SpiffeId | None = None
         try:
-            request = _parse(await call.receive())
             caller = await self._authenticate(call.metadata, call.peer)
             self._admit(caller)
+            request = _parse(await _first(call))
             identity = _wanted(request, caller)
             self._authorizer.authorize(caller, identity)
             chain = await self._sign(request, identity)
@@ -123,6 +123,12 @@ class CertificateService:
             raise Refused(Reason.BAD_REQUEST, str(error)) from error
         except (ConfigError, NoCertificate) as error:
             raise Refused(Reason.SIGNING_FAILED, f"nothing can be signed now: {error}") from error
+
+
+async def _first(call: Call) -> bytes | None:
+    with trio.move_on_after(_SEND_SECONDS):
+        return await call.receive()
+    raise Refused(Reason.BAD_REQUEST, f"no request within {_SEND_SECONDS:.0f} s")
 
 
 def _parse(untrusted: bytes | None) -> IstioCertificateRequest:

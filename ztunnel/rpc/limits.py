@@ -18,7 +18,7 @@ class Limits:
         header_bytes: of one header list (RFC 9113 section 6.5.2); the encoded block may have twice as many.
         streams: calls at once.
         window_bytes: what the peer may send on one stream before it is taken.
-        session_window_bytes: the same for all streams together.
+        session_window_bytes: the same for all streams together; of a server, what a connection can hold.
         frame_bytes: of one frame that comes in.
         read_bytes: taken from the network at once; bounds how long one connection keeps the others waiting.
         connect_seconds, handshake_seconds, first_byte_seconds: for TCP, for TLS, for the client's first byte.
@@ -30,7 +30,7 @@ class Limits:
     header_bytes: int = 16 * _KIB
     streams: int = 100
     window_bytes: int = 64 * _KIB - 1
-    session_window_bytes: int = _MIB
+    session_window_bytes: int = 256 * _KIB
     frame_bytes: int = 16 * _KIB
     read_bytes: int = 16 * _KIB
     connect_seconds: float = 5.0
@@ -52,5 +52,4 @@ CLIENT: Final = Limits(
 """Of a client of a control plane; the numbers are those of Istio's ztunnel (src/xds/client.rs)."""
 
 SERVER: Final = Limits(message_bytes=256 * _KIB)
-"""Of a control plane, for callers that nobody knows yet: with all streams, windows and messages some 33 MiB a
-connection."""
+"""Of a control plane, for callers that nobody knows yet: 256 KiB a connection that nobody has taken."""

@@ -33,7 +33,7 @@ from ztunnel.rpc.stream import Stream
 Handler = Callable[[ServerCall], Awaitable[None]]
 """Handles one call; an RpcError that it raises is the call's status."""
 
-_CONNECTIONS: Final = 10_000
+_CONNECTIONS: Final = 4000
 _HANDSHAKES: Final = 512
 """At once; at a limit the newest of whoever holds the most gives way (`flow/share.py`)."""
 

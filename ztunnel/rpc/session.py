@@ -1,8 +1,9 @@
 """gRPC's calls on one HTTP/2 connection without I/O, for both roles: h2, with limits before and around it.
 
 Flow control is the back-pressure: a stream's window is given back only while somebody waits for its next
-message, so a call whose messages nobody takes stops its sender at `window_bytes`. The connection's window is
-given back at once, so that it never stops the other calls.
+message, so a call whose messages nobody takes stops its sender at `window_bytes`. A client gives back the
+window of the connection at once, so that such a call never stops the others; a server, as messages are taken,
+so that a connection holds no more than `session_window_bytes` that nobody has taken.
 
 What goes out is made when it is asked for (`pull`), from one stream after the other: what waits is a message
 for each call, and control frames, of which `backlog` says how many bytes there are.
@@ -100,9 +101,7 @@ class Session:
             raise PeerError(f"the peer breaks the rules of HTTP/2: {error}", code) from error
         for each in gone:
             self._peer_leaves(each)
-        if self._unreturned >= self._limits.session_window_bytes // 4:
-            self._h2.increment_flow_control_window(self._unreturned)
-            self._unreturned = 0
+        self._return_window()
         self._outlet.collect()
 
     def pull(self, most_bytes: int) -> bytes:
@@ -138,14 +137,17 @@ class Session:
             self._finished(stream)
 
     def want(self, stream: Stream) -> None:
-        """Somebody waits for the next message: the peer may send it."""
+        """Somebody waits for the next message, all others are taken: the peer may send it."""
         stream.wanted = True
+        self._settle(stream)
         self._return_stream_window(stream)
+        self._return_window()
 
     def reset(self, stream: Stream, code: Code) -> None:
         """Give a call up. Harmless for one that is over."""
-        if self.streams.pop(stream.id, None) is not None:
+        if self._drop(stream.id) is not None:
             self._send_reset(stream.id, code)
+            self._return_window()
 
     def ping(self) -> None:
         """Ask the peer whether it is there; anything that it sends is an answer."""
@@ -195,11 +197,15 @@ class Session:
 
     def _data(self, event: DataReceived, now: float) -> None:
         length = event.flow_controlled_length or 0
-        self._unreturned += length
         stream = self.streams.get(event.stream_id or 0)
         if stream is None or stream.error is not None:
+            self._unreturned += length
             return
         stream.held_bytes += length
+        if self._server and not stream.wanted:
+            stream.owed_bytes += length
+        else:
+            self._unreturned += length
         try:
             messages = stream.reader.feed(event.data or b"")
         except RpcError as error:
@@ -221,7 +227,7 @@ class Session:
     def _peer_ended(self, stream: Stream) -> None:
         stream.ended = True
         if stream.finished:
-            self.streams.pop(stream.id, None)
+            self._drop(stream.id)
             self._guard.budget.give_back()
         if stream.reader.partial and stream.error is None and stream.trailers is None:
             self._misfit(stream, RpcError(Status.INTERNAL, "the peer ended within a message"))
@@ -230,7 +236,8 @@ class Session:
     def _finished(self, stream: Stream) -> None:
         """Our side of a stream has ended."""
         if stream.ended:
-            self.streams.pop(stream.id, None)
+            self._drop(stream.id)
+            self._return_window()
             self._guard.budget.give_back()
         elif self._server:
             # What the client still sends is of no use (RFC 9113 section 8.1).
@@ -240,7 +247,7 @@ class Session:
     def _reset(self, stream_id: int, event: StreamReset, now: float) -> None:
         if not event.remote_reset:
             self._guard.budget.spend(_RESET_BY_US, now)
-        stream = self.streams.pop(stream_id, None)
+        stream = self._drop(stream_id)
         if stream is None:
             return
         code = int(event.error_code or 0)
@@ -259,6 +266,22 @@ class Session:
             stream.fail(
                 RpcError(Status.UNAVAILABLE, f"the server left before it looked at the call ({goaway})")
             )
+
+    def _drop(self, stream_id: int) -> Stream | None:
+        """A stream that is over, if there is one; what it holds is held no longer."""
+        stream = self.streams.pop(stream_id, None)
+        if stream is not None:
+            self._settle(stream)
+        return stream
+
+    def _settle(self, stream: Stream) -> None:
+        self._unreturned += stream.owed_bytes
+        stream.owed_bytes = 0
+
+    def _return_window(self) -> None:
+        if self._unreturned >= self._limits.session_window_bytes // 4:
+            self._h2.increment_flow_control_window(self._unreturned)
+            self._unreturned = 0
 
     def _return_stream_window(self, stream: Stream) -> None:
         due = stream.wanted and stream.held_bytes >= self._limits.window_bytes // 4

@@ -35,7 +35,8 @@ class Stream:
         ended: the peer sends no more.
         error: why no more can be received: reset, malformed, connection lost.
         wanted: somebody waits for a message, so the peer may send on.
-        held_bytes: come in, and not yet given back to the peer's window.
+        held_bytes: come in, and not yet given back to the peer's window for this stream.
+        owed_bytes: the same for the window of the connection.
         outgoing: what the peer has not taken.
         finish: the fields that end our side, empty for none; None while there may be more.
         finished: our side has ended.
@@ -44,7 +45,7 @@ class Stream:
 
     __slots__ = (
         "changed", "ended", "error", "finish", "finished", "head", "head_ended", "held_bytes", "id",
-        "messages", "outgoing", "reader", "trailers", "wanted",
+        "messages", "outgoing", "owed_bytes", "reader", "trailers", "wanted",
     )  # fmt: skip
 
     def __init__(self, stream_id: int, max_message_bytes: int) -> None:
@@ -58,6 +59,7 @@ class Stream:
         self.error: RpcError | None = None
         self.wanted = False
         self.held_bytes = 0
+        self.owed_bytes = 0
         self.outgoing: deque[memoryview] = deque()
         self.finish: Fields | None = None
         self.finished = False
