@@ -378,8 +378,9 @@ def connections_that_end_with_a_reset(target: Target) -> None:
 
 
 def give_way() -> None:
-    """Run when hardly anybody else wants to. The scheduler shares the CPU between sessions of processes,
-    and then between the processes of one (sched(7), autogroup)."""
+    """Run when hardly anybody else wants to, also where the test is run in real time. The scheduler shares
+    the CPU between sessions of processes, and then between the processes of one (sched(7), autogroup)."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     group = Path("/proc/self/autogroup")
     before = int(group.read_text().split()[-1]) if group.exists() else 0
     with suppress(PermissionError):

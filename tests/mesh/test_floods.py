@@ -208,6 +208,6 @@ def test_an_honest_source_of_the_attacked_pod_does_not_wait_behind_the_flood(mes
         f"quiet {quiet[-1] * 1000:.0f} ms, during {[round(each * 1000) for each in slowest]} ms, "
         f"{sum(map(len, during.values()))} calls, {cost}"
     )
-    assert cost["connections"] > 1000
+    assert cost["connections"] > 200
     # An address may share the flood's queue, of eight; that two of six do is one case in seven.
     assert slowest[3] <= 0.5
