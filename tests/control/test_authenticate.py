@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import httpx2
@@ -245,6 +246,15 @@ async def test_a_certificate_that_proves_nothing_is_refused(leaf, reason):
     with pytest.raises(Refused) as refusal:
         await authenticator()({}, peer(leaf))
     assert refusal.value.reason is reason
+
+
+async def test_a_certificate_of_the_intermediate_before_this_one_is_believed_with_that():
+    earlier = SET.root.child("earlier")
+    leaf = earlier.svid()
+    with pytest.raises(Refused):
+        await authenticator()({}, peer(leaf))
+    caller = await authenticator()({}, replace(peer(leaf), intermediates=(earlier.der,)))
+    assert caller.identity == ALICE
 
 
 async def test_roots_that_are_trusted_since_count_at_once():

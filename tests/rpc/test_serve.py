@@ -196,10 +196,10 @@ async def test_each_connection_gets_the_certificate_of_its_moment(serve: Serve, 
 async def test_the_clients_certificate_is_given_to_the_handler(
     serve: Serve, pair: Pair, tmp_path: object
 ) -> None:
-    seen: list[bytes | None] = []
+    seen: list[tuple[bytes | None, tuple[bytes, ...]]] = []
 
     async def look(call: ServerCall) -> None:
-        seen.append(call.peer.certificate)
+        seen.append((call.peer.certificate, call.peer.intermediates))
         await call.send(b"")
 
     asking = server_context(pair, tmp_path)
@@ -210,7 +210,11 @@ async def test_the_clients_certificate_is_given_to_the_handler(
             await channel.unary("/t/Look", b"")
         with running.grpcio(with_certificate=True) as channel:
             await run(lambda: channel.unary_unary("/t/Look")(b"", timeout=3))
-    assert seen == [None, ssl.PEM_cert_to_DER_cert(pair.chain.decode())]
+        running.pair = replace(pair, chain=pair.chain + pair.root)
+        with running.grpcio(with_certificate=True) as channel:
+            await run(lambda: channel.unary_unary("/t/Look")(b"", timeout=3))
+    leaf, other = (ssl.PEM_cert_to_DER_cert(pem.decode()) for pem in (pair.chain, pair.root))
+    assert seen == [(None, ()), (leaf, ()), (leaf, (other,))]
 
 
 async def raw(running: Running) -> trio.SSLStream[trio.SocketStream]:

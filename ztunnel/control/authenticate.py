@@ -159,7 +159,7 @@ class Authenticator:
                 Reason.NO_CREDENTIALS,
                 "neither a token (metadata 'authorization: Bearer ...') nor a certificate",
             )
-        return self._by_certificate(peer.certificate)
+        return self._by_certificate(peer.certificate, peer.intermediates)
 
     async def identify(self, metadata: Mapping[str, str], peer: Peer) -> Caller:
         """The same for a method of gRPC. Raises RpcError."""
@@ -168,13 +168,14 @@ class Authenticator:
         except Refused as refused:
             raise RpcError(code_of(refused.reason), str(refused)) from refused
 
-    def _by_certificate(self, leaf: bytes) -> Caller:
+    def _by_certificate(self, leaf: bytes, others: tuple[bytes, ...]) -> Caller:
         authority = self._authority.current
         if authority is None:
             raise Refused(Reason.API_UNAVAILABLE, "the certificate authority has not been read yet")
         if self._bundles is None or self._bundles[0] is not authority:
             self._bundles = authority, TrustBundles({self._trust_domain: authority.roots_pem})
-        chain = [leaf, *(one.public_bytes(_DER) for one in authority.presented)]
+        ours = [one.public_bytes(_DER) for one in authority.presented]  # for who presents its leaf alone
+        chain = list(dict.fromkeys([leaf, *others, *ours]))
         try:
             identity = verify(chain, self._bundles[1], self._now(), Usage.CLIENT)
         except IdentityMismatch as error:

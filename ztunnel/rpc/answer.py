@@ -25,10 +25,12 @@ class Peer:
 
     Attributes:
         certificate: the client's leaf, DER, which TLS has verified; None without one.
+        intermediates: what the client has presented with it, DER.
     """
 
     address: PeerAddress
     certificate: bytes | None = None
+    intermediates: tuple[bytes, ...] = ()
 
 
 class ServerCall:

@@ -20,6 +20,7 @@ import trio
 from ztunnel.drain import closing
 from ztunnel.flow.rate import Bucket, Rate, Recent
 from ztunnel.flow.share import Shares
+from ztunnel.identity.secure import peer_chain
 from ztunnel.model.address import IPAddress, PeerAddress, canonical
 from ztunnel.rpc import fields
 from ztunnel.rpc.answer import Boundary, Peer, ServerCall, answer
@@ -176,7 +177,10 @@ class Server:
             source.handshakes.take(_FAILED_POINTS, trio.current_time())
             return
         self.counts.handshakes += 1
-        connection = _Connection(self, tls, Peer(peer, tls.getpeercert(True)), source)
+        # Where a client shows none, Python gives a chain of None for a server.
+        shown = tuple(peer_chain(tls._ssl_object)) if tls.getpeercert(True) else ()
+        known = Peer(peer, shown[0] if shown else None, shown[1:])
+        connection = _Connection(self, tls, known, source)
         self._connections.add(connection)
         try:
             await connection.run()
