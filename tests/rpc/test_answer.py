@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import cast
+
 import grpc
 import pytest
 import trio
 
 from tests.rpc.conftest import Serve
-from ztunnel.rpc.answer import ServerCall
+from ztunnel.rpc.answer import ServerCall, answer
 from ztunnel.rpc.status import Code, RpcError
 
 pytestmark = pytest.mark.timeout(30)
@@ -38,6 +42,24 @@ async def test_an_error_out_of_a_nursery_is_the_status(serve: Serve) -> None:
         with pytest.raises(RpcError, match="NOT_FOUND: nobody"):
             await channel.unary("/t/Grouped", b"")
         assert not running.bugs
+
+
+async def test_an_error_beside_the_end_of_its_connection_ends_nothing_else() -> None:
+    """As where a client is killed: reading fails, and all that serves the connection is cancelled at once."""
+
+    async def torn(call: ServerCall) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled:
+                raise RpcError(Code.UNAVAILABLE, "the peer closed the connection") from None
+
+    call = cast(ServerCall, SimpleNamespace(scope=trio.CancelScope(), gone=True))
+    with trio.CancelScope() as connection:
+        connection.cancel()
+        await answer(call, torn, nullcontext)
+    assert connection.cancelled_caught
 
 
 async def test_an_error_after_messages_drops_what_nobody_took(serve: Serve) -> None:

@@ -139,8 +139,12 @@ async def _handle(call: ServerCall, handler: Callable[[ServerCall], Awaitable[No
         return error
     except BaseExceptionGroup as group:
         ours, others = group.split(RpcError)
-        if ours is None or others is not None:
+        if ours is None:
             raise
+        if others is not None:
+            # The connection ends at the same time: nobody is there to be told, and an RpcError that went on
+            # beside its cancellation would end the server. Whatever else there is goes on as it is.
+            raise others from None
         return _first(ours)
     return None
 
