@@ -225,6 +225,9 @@ async def raw(running: Running) -> trio.SSLStream[trio.SocketStream]:
     return tls
 
 
+_FELT_SECONDS = 2.0
+"""A neighbour's call takes milliseconds, on a busy machine more; a flood that is computed takes seconds."""
+FIRST_BYTE_SECONDS = SERVER.first_byte_seconds
 HEAD = b"\x83\x87\x04\x04/t/F\x41\x01h\x5f\x10application/grpc"
 FLOODS = {
     "PING": push_frame(Frame.PING, 0, 0, bytes(8)),
@@ -262,7 +265,7 @@ async def test_a_flood_is_closed_and_hardly_felt(serve: Serve, name: str, reads:
                 worst = max(worst, time.monotonic() - begun)
             nursery.cancel_scope.cancel()
         assert closed
-        assert worst < 0.5
+        assert worst < _FELT_SECONDS
         await trio.aclose_forcefully(tls)
 
 
@@ -291,7 +294,7 @@ async def test_those_who_connect_and_say_nothing_keep_nobody_out(serve: Serve) -
         begun = time.monotonic()
         async with running.channel() as channel:
             assert await channel.unary("/t/Upper", b"x") == b"X"
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < FIRST_BYTE_SECONDS + _FELT_SECONDS
         for each in silent:
             each.close()
 
