@@ -10,7 +10,7 @@ import pytest
 
 from tests.kernel.behind import Behind
 from tests.kernel.lab import Kernel, Lab, shell
-from ztunnel.kernel.filter import TABLE, rules
+from ztunnel.kernel.filter import TABLE, is_refusing, rules
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.redirect.attach import Redirection
 from ztunnel.redirect.enroll import PodNetwork
@@ -115,3 +115,16 @@ def test_where_nft_fails_the_pod_is_not_enrolled(kernel, old, tmp_path, monkeypa
 def test_rules_name_the_interfaces() -> None:
     assert "iif { 2, 3 }" in rules([2, 3])
     assert "iif" not in rules([])
+
+
+def test_a_table_that_somebody_takes_away_is_made_again(old, pod, kernel) -> None:
+    assert old.look(pod) == []
+    shell(kernel.lab.names["b"], f"nft delete table inet {TABLE}")
+    assert not is_refusing(pod.netns)
+    assert old.look(pod) == ["forward link"]
+    assert is_refusing(pod.netns)
+    assert old.look(pod) == []
+    allowed = replace(pod, forwards=True)
+    old.enroll(allowed)
+    assert not is_refusing(pod.netns)
+    assert old.look(allowed) == []

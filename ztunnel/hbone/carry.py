@@ -41,7 +41,7 @@ records."""
 _NOTHING = memoryview(b"")
 
 _SILENT_SECONDS = 1.0
-"""Of a session on which something was heard lately it is not asked whether it stalls."""
+"""Of a session on which something came lately it is not asked whether it stalls."""
 
 _PING = b"ztunnel\0"
 _DRAIN_PING = b"ztunnel\1"
@@ -92,7 +92,7 @@ class Session(TunnelSession):
         self._pinged = False
         self._glitches_told = 0
         self._reads_later = False
-        self._heard_at = engine.now
+        self._received_at = engine.now
         self.calmed = False
         self.on_room: Callable[[], None] | None = None
         role = Role.CLIENT if on_request is None else Role.SERVER
@@ -126,7 +126,7 @@ class Session(TunnelSession):
     def stalls(self) -> bool:
         """Whether nothing comes from the peer, and its kernel acknowledges nothing: it has gone, or the way
         to it has. Its TCP tries ever more rarely; a new session, which tries at once, knows sooner."""
-        return self.engine.now - self._heard_at > _SILENT_SECONDS and self.pipe.stalls()
+        return self.engine.now - self._received_at > _SILENT_SECONDS and self.pipe.stalls()
 
     def open(
         self,
@@ -228,7 +228,7 @@ class Session(TunnelSession):
     def received(self, untrusted: memoryview) -> None:
         if self._on_end is None:
             return
-        self._heard_at = self.engine.now
+        self._received_at = self.engine.now
         h2, engine, standing = self.h2, self.engine, self.standing
         standing.enter(engine.number)
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ztunnel.kernel import bpf
 from ztunnel.kernel.bpf import Map
-from ztunnel.kernel.filter import allow_forwarded, refuse_forwarded
+from ztunnel.kernel.filter import allow_forwarded, is_refusing, refuse_forwarded
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.model.address import Endpoint, IPAddress
 from ztunnel.redirect.layout import NUMBER, SMALL
@@ -104,7 +104,8 @@ class Forwards:
 
     def _filter(self, netns: NetworkNamespace, uplinks: tuple[int, ...] | None) -> bool:
         """By nftables; None: nothing is stopped."""
-        if netns.cookie in self._filtered and self._filtered[netns.cookie] == uplinks:
+        known = netns.cookie in self._filtered and self._filtered[netns.cookie] == uplinks
+        if known and (uplinks is None or is_refusing(netns)):
             return False
         if uplinks is None:
             allow_forwarded(netns)
