@@ -11,6 +11,8 @@ from tests.cluster.conftest import Mesh
 pytestmark = pytest.mark.timeout(300)
 
 FREE_SECONDS = 10
+GONE_SECONDS = 60
+"""What carries open connections may take its time."""
 
 
 def test_uninstalling_frees_every_pod_and_leaves_nothing(
@@ -27,10 +29,8 @@ def test_uninstalling_frees_every_pod_and_leaves_nothing(
         cluster.get("namespace", apps.namespace)["metadata"]["labels"]["istio.io/dataplane-mode"] == "ambient"
     )
     assert cluster.call("get", "crd", "-o", "name") == definitions
-    left = cluster.call(
-        "get", "all,role,rolebinding,networkpolicy", "-n", "ztunnel-system", "-o", "name"
-    ).split()
-    assert left == []
+    words = ("get", "all,role,rolebinding,networkpolicy", "-n", "ztunnel-system", "-o", "name")
+    wait_until("nothing is left", lambda: not cluster.call(*words).split(), GONE_SECONDS)
     assert "ztunnel" not in cluster.call("get", "clusterrole,clusterrolebinding", "-o", "name")
     if cluster.kit:
         for node in cluster.nodes():

@@ -67,9 +67,9 @@ async def seconds_until_gone(owner: Owner) -> float | None:
         ([failed(404)], 0),
         ([GOING], 0),
         ([THERE, THERE, GOING], ASK_SECONDS),
-        ([THERE, failed(403)], 2 * ASK_SECONDS),  # it was allowed: the role has been deleted
-        ([THERE, failed(401)], 2 * ASK_SECONDS),
-        ([THERE, failed(403), failed(403), THERE], None),
+        ([THERE, failed(403)], ASK_SECONDS),  # it was allowed: the role has been deleted
+        ([THERE, failed(401)], ASK_SECONDS),
+        ([THERE, failed(403), THERE, failed(403), THERE], None),
         ([failed(403)], None),  # it never was
         ([failed(0)], None),
         ([failed(500)], None),

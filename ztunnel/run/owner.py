@@ -23,7 +23,7 @@ DAEMON_SETS = Resource("apps", "v1", "daemonsets", "DaemonSet", metadata_only=Tr
 ASK_SECONDS = 1.0
 """Between two questions. A namespace that is deleted takes some seconds to delete what is in it."""
 
-_PATIENCE = 3
+_PATIENCE = 2
 """Refused so often where it was allowed before: the permission is gone, which no upgrade takes away."""
 
 
