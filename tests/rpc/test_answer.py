@@ -10,7 +10,7 @@ import grpc
 import pytest
 import trio
 
-from tests.rpc.conftest import Serve
+from tests.rpc.conftest import Bugs, Serve
 from ztunnel.rpc.answer import ServerCall, answer
 from ztunnel.rpc.status import Code, RpcError
 
@@ -42,6 +42,27 @@ async def test_an_error_out_of_a_nursery_is_the_status(serve: Serve) -> None:
         with pytest.raises(RpcError, match="NOT_FOUND: nobody"):
             await channel.unary("/t/Grouped", b"")
         assert not running.bugs
+
+
+async def test_a_bug_beside_the_end_of_its_connection_is_reported_and_ends_nothing_else() -> None:
+    bugs = Bugs()
+
+    async def broken(call: ServerCall) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled:
+                raise ZeroDivisionError("ours") from None
+
+    call = cast(ServerCall, SimpleNamespace(scope=trio.CancelScope(), gone=True))
+    with trio.CancelScope() as connection:
+        connection.cancel()
+        await answer(call, broken, bugs)
+    assert connection.cancelled_caught
+    [group] = bugs.seen
+    assert isinstance(group, ExceptionGroup)
+    assert [type(each) for each in group.exceptions] == [ZeroDivisionError]
 
 
 async def test_an_error_beside_the_end_of_its_connection_ends_nothing_else() -> None:

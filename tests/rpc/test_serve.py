@@ -171,6 +171,21 @@ async def test_grpcio_goes_on_over_a_drain_with_a_new_connection(serve: Serve) -
         assert running.server.counts.handshakes >= 2
 
 
+async def test_a_bug_of_a_connection_ends_that_one_alone(serve: Serve, pair: Pair, tmp_path: object) -> None:
+    contexts = [server_context(pair, tmp_path)]
+
+    def context() -> ssl.SSLContext:
+        return contexts.pop()
+
+    async with serve(METHODS, context=context) as running:
+        async with running.channel() as first:
+            with pytest.raises(RpcError, match="UNAVAILABLE"):
+                async with running.channel():
+                    pass
+            assert await first.unary("/t/Upper", b"x") == b"X"
+        assert [type(each) for each in running.bugs] == [IndexError]
+
+
 async def test_a_connection_without_calls_ends(serve: Serve) -> None:
     async with serve(METHODS, idle_seconds=0.1) as running, running.channel() as channel:
         await channel.closed.wait()

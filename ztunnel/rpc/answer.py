@@ -122,7 +122,7 @@ async def answer(
     INTERNAL for a bug, which ends in `boundary`."""
     error: RpcError | None = RpcError(Code.INTERNAL, "internal error")
     with boundary():
-        error = await _handle(call, handler)
+        error = await _handle(call, handler, boundary)
     if call.gone:
         return
     if call.scope.cancelled_caught:
@@ -130,7 +130,9 @@ async def answer(
     call.end(error)
 
 
-async def _handle(call: ServerCall, handler: Callable[[ServerCall], Awaitable[None]]) -> RpcError | None:
+async def _handle(
+    call: ServerCall, handler: Callable[[ServerCall], Awaitable[None]], boundary: Boundary
+) -> RpcError | None:
     """How the handler wants the call to end; a nursery of it may have put its RpcError into a group."""
     try:
         with call.scope:
@@ -139,13 +141,17 @@ async def _handle(call: ServerCall, handler: Callable[[ServerCall], Awaitable[No
         return error
     except BaseExceptionGroup as group:
         ours, others = group.split(RpcError)
-        if ours is None:
+        if others is None and ours is not None:
+            return _first(ours)
+        # The connection may end at the same time: then nobody is there to be told, and an error that went on
+        # beside its cancellation would end the server.
+        bugs, cancelled = group.split(Exception)
+        if cancelled is None:
             raise
-        if others is not None:
-            # The connection ends at the same time: nobody is there to be told, and an RpcError that went on
-            # beside its cancellation would end the server. Whatever else there is goes on as it is.
-            raise others from None
-        return _first(ours)
+        if bugs is not None and (unexpected := bugs.split(RpcError)[1]) is not None:
+            with boundary():
+                raise unexpected from None
+        raise cancelled from None
     return None
 
 

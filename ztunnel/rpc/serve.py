@@ -59,6 +59,7 @@ class Service:
     """What a server serves, and under which limits.
 
     Attributes:
+        boundary: where errors that nobody expected end, of a handler and of a connection: that one is over.
         methods: by path, `/package.Service/Method`.
         context: called for each connection; ALPN has to offer h2. A client certificate that it verifies is
             `Peer.certificate`.
@@ -155,7 +156,7 @@ class Server:
             await trio.aclose_forcefully(tcp)
             return
         try:
-            with scope:
+            with self._service.boundary(), scope:
                 await self._serve(tcp, peer, source)
         finally:
             self._shares.leave(place)
