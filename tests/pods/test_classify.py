@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests.builders import BuiltWorkload, workload
 from tests.redirect.starts import KeptStarts
@@ -208,3 +210,15 @@ def test_it_is_tried_again_where_the_kernel_refuses(node: Node) -> None:
         node.look(pod("web", 1), world=[WEB])
     node.starts.broken = None
     assert node.look(pod("web", 1), world=[WEB]).rules[-1] == (StartRule.NAMED, BRANCH)
+
+
+async def test_a_control_plane_that_started_without_a_proxy_does_not_wait_for_its_own_world() -> None:
+    starts = KeptStarts()
+    starts.rule(StartRule.ALL_PODS, BRANCH)
+    node, known = Node(StrictStart.ALL, starts), trio.Event()
+    node.kubelet.pods[:] = [pod("control", 1, "ztunnel-system"), pod("web", 2)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.starting.until, known)
+        await wait_all_tasks_blocked()
+        assert (starts.held, starts.passing) == ({2}, {1})
+        known.set()

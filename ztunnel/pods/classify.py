@@ -20,8 +20,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Container, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
+
+import trio
 
 from ztunnel.config import StrictStart
 from ztunnel.model.workload import Workload
@@ -106,6 +109,20 @@ class Starting:
         if branch is not None and branch != self._branch:
             self._starts.rule(_RULES[self._mode], branch)
             self._branch = branch
+
+    async def until(self, known: trio.Event) -> None:
+        """Until the world is known: pods that never wait are let pass all the same. The control plane from
+        which the world comes may be one of them, and have started while no proxy ran."""
+
+        def look() -> None:
+            with suppress(OSError):  # it is tried again
+                self.look((), ())
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._find.follow, look)
+            look()
+            await known.wait()
+            nursery.cancel_scope.cancel()
 
     def enrolled(self, pod: str) -> bool:
         """The pod of this UID has just been enrolled: whether a process of it, which was in the mesh from its

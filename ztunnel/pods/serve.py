@@ -71,7 +71,7 @@ class Pods:
         self._strangers: dict[int, EnrolledPod] = {}
         self._pending: dict[str, str] = {}
         self._refusals = Refusals(self._redirection, find)
-        self._starting = starting or Starting(self._redirection.starts, StrictStart.OFF, find)
+        self.starting = starting or Starting(self._redirection.starts, StrictStart.OFF, find)
         self._holders = Holders()
         self._arrivals = Arrivals(ways.outbound.engine, self._stir)
         self._told, self._spaces = Told(), Spaces()
@@ -274,7 +274,7 @@ class Pods:
         if after is None or self._figures is None:
             return
         self._figures.enrolled(after)
-        if self._starting.enrolled(place.pod):
+        if self.starting.enrolled(place.pod):
             self._figures.missed()
             pod = f"{workload.namespace}/{workload.name}"
             self._log.warn("pod called before it was enrolled", pod=pod, seconds=round(after, 2))
@@ -328,7 +328,7 @@ class Pods:
         trouble = ""
         try:
             inside = self._held.keys() | self.left_out.apart
-            self._starting.look(self._hold.world.on_node(self._node), inside, self._spaces)
+            self.starting.look(self._hold.world.on_node(self._node), inside, self._spaces)
         except OSError as error:
             trouble = f"pods that start cannot be made to wait: {error}"
         self._readiness.detail(_STRICT_START, trouble)

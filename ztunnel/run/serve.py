@@ -278,7 +278,7 @@ async def _serve_pods(
     succeed: Callable[..., Awaitable[None]],
 ) -> None:
     """Serve pods once the world is known: before that, every address would be a stranger's."""
-    await node.knowledge.received.wait()
+    await node.pods.starting.until(node.knowledge.received)
     node.redirection.renew_lease(time.monotonic_ns())  # what a predecessor has taught is void
     if node.settings.connect is Connect.DEFERRED and not inherited.since_ns:
         node.waiting.watch(time.monotonic_ns())
