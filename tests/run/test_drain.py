@@ -7,6 +7,7 @@ import trio
 from tests.run.parts import ask, served_by, until
 from tests.run.running import Live, Planes, ready, running
 from ztunnel.control.serve import Server
+from ztunnel.run.drain import leave_if_uninstalled
 
 
 async def test_the_drain_ends_with_the_last_tunnel(autojump_clock):
@@ -86,3 +87,21 @@ async def test_who_came_later_is_not_waited_for_but_has_a_moment(autojump_clock)
         await trio.sleep(0.5)
         assert parts.is_over
         assert late.error is None
+
+
+class Deleted:
+    """A DaemonSet that is gone."""
+
+    async def gone(self) -> None:
+        await trio.sleep(1)
+
+
+async def test_where_nobody_comes_after_it_its_pods_are_let_go(autojump_clock):
+    planes = Planes()
+    async with running(planes.plane, termination_deadline_seconds=10.0) as parts:
+        await ready(planes, parts)
+        assert not parts.stop.leaves
+        await leave_if_uninstalled(parts.node, parts.stop, Deleted())  # type: ignore[arg-type]
+        assert parts.stop.leaves
+        assert parts.node.pods.left_out.ends
+        assert parts.said("uninstalled")
