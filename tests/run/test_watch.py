@@ -4,8 +4,10 @@ programs among others."""
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -189,6 +191,26 @@ async def test_a_kubelet_that_is_installed_later_counts(tmp_path):
         with trio.fail_after(3):
             await until(lambda: len(watched.kernel.rules[-1][0]) == 2)
         assert "node clients" not in watched.ready
+
+
+async def test_without_descriptors_what_is_known_counts_and_the_search_goes_on(tmp_path, autojump_clock):
+    watched = Watched(tmp_path, "kubelet")
+    place = tmp_path / "system.slice/kubelet.service"
+    place.mkdir(parents=True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with watching(watched, os.stat("/proc/self/ns/net").st_ino):
+        assert watched.tells(cgroup_id(place))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            for _ in range(3):
+                await trio.sleep(SWEEP_SECONDS)
+                await trio.to_thread.run_sync(time.sleep, 0.02)  # that in which it looks has its turn
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert watched.kernel.rules == [([cgroup_id(place)], None)] * len(watched.kernel.rules)
+        (tmp_path / "system.slice/containerd.service").mkdir(parents=True)
+        with trio.fail_after(60):
+            await until(lambda: len(watched.kernel.rules[-1][0]) == 2)
 
 
 async def test_where_all_but_pods_reach_pods_the_pods_cgroup_may_come_later(tmp_path):

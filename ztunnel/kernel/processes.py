@@ -26,15 +26,16 @@ def holder(path: str, port: int) -> str:
     except OSError:
         return ""
     wanted = {f"socket:[{inode}]" for inode in inodes if inode}
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and wanted and _has(process, namespace, wanted):
-            return f"{_name(process)} (pid {process.name})"
+    with suppress(OSError):  # no descriptor is left
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit() and wanted and _has(process, namespace, wanted):
+                return f"{_name(process)} (pid {process.name})"
     return ""
 
 
 def named(names: Collection[str], namespace: int, proc: Path = Path("/proc")) -> frozenset[int]:
     """The processes of root that have one of these names and are in the network namespace with this inode.
-    Blocks: 10 ms where 500 processes run."""
+    Blocks: 10 ms where 500 processes run. Raises OSError: no descriptor is left."""
     found = set()
     for process in proc.iterdir():
         if process.name.isdigit() and _name(process) in names:

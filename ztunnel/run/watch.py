@@ -4,6 +4,7 @@ processes of the node may reach pods."""
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -24,6 +25,7 @@ from ztunnel.run.reporting import Reporting
 
 SWEEP_SECONDS = 5.0
 _PAUSE_SECONDS = 0.1
+_AGAIN_SECONDS = 1.0
 """Between two looks where cgroups come and go all the time."""
 
 _REMEMBERED = 256
@@ -95,6 +97,16 @@ class _Survey:
         self._by_process: dict[Client, int] = {}
 
     def look(self, thoroughly: bool) -> NodeCgroups:
+        """Raises OSError where no descriptor is left to look with: then nothing is known of what is there."""
+        self._can_open()
+        found = self._look(thoroughly)
+        self._can_open()
+        return found
+
+    def _can_open(self) -> None:
+        os.close(os.open(self._root, os.O_RDONLY | os.O_CLOEXEC))
+
+    def _look(self, thoroughly: bool) -> NodeCgroups:
         if thoroughly and self._namespace:
             found = cgroups_of(self._root, named(CLIENT_PROCESSES, self._namespace))
             self._by_process = found or {
@@ -129,7 +141,12 @@ async def watch_node_clients(
             thoroughly = trio.current_time() >= thoroughly_at
             if thoroughly:
                 thoroughly_at = trio.current_time() + SWEEP_SECONDS
-            found = await trio.to_thread.run_sync(looking.look, thoroughly)
+            try:
+                found = await trio.to_thread.run_sync(looking.look, thoroughly)
+            except OSError:  # what is known counts meanwhile
+                thoroughly_at = -math.inf
+                await trio.sleep(_AGAIN_SECONDS)
+                continue
             with suppress(OSError):  # tried again
                 clients.apply(found)
             task_status.started()
