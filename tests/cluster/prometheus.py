@@ -1,13 +1,15 @@
 """A real Prometheus, of Debian's package, that finds and scrapes a cluster's pods as it would in the cluster.
 
-It runs beside the tests and reaches pods through the API server, with the rights of KUBECONFIG; what it
-finds, and how it labels it, is as with the usual `kubernetes-pods` job.
+It runs beside the tests and reaches pods through the API server, with the rights of KUBECONFIG. Debian builds
+it without Kubernetes' service discovery: a file has what that would find, under its labels, and the job that
+chooses among it is the usual `kubernetes-pods`.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -22,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from tests.cluster.cluster import ROOT, Cluster, wait_until
+from tests.cluster.cluster import ROOT, Cluster, Object, wait_until
 from tests.deploy.promql import ALERTS
 
 _PLACE = ROOT / ".build" / "prometheus"
@@ -34,19 +36,15 @@ scrape_configs:
   - job_name: kubernetes-pods
     scheme: https
     tls_config: {{ca_file: {ca}, cert_file: {cert}, key_file: {key}}}
-    kubernetes_sd_configs:
-      - role: pod
-        kubeconfig_file: {config}
-        namespaces: {{names: [ztunnel-system]}}
+    file_sd_configs: [{{files: [{pods}]}}]
     relabel_configs:
       - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape]
         regex: "true"
         action: keep
       # One target for each pod: its port is that of the annotation.
-      - source_labels: [__meta_kubernetes_pod_container_port_number,
-                        __meta_kubernetes_pod_annotation_prometheus_io_port]
-        regex: (\\d+);\\1
-        action: keep
+      - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_port]
+        target_label: __meta_kubernetes_pod_container_port_number
+        action: keepequal
       - source_labels: [__meta_kubernetes_namespace, __meta_kubernetes_pod_name,
                         __meta_kubernetes_pod_annotation_prometheus_io_port,
                         __meta_kubernetes_pod_annotation_prometheus_io_path]
@@ -74,6 +72,27 @@ def program(name: str) -> Path:
         [package] = _PLACE.glob("*.deb")
         subprocess.run(["dpkg", "-x", package, _PLACE], check=True)
     return _PLACE / "usr/bin" / name
+
+
+def discovered(pods: list[Object]) -> list[Object]:
+    """What `kubernetes_sd_configs` of role pod finds: a target for each port of each container, with its
+    labels (prometheus discovery/kubernetes/pod.go)."""
+    found = []
+    for pod in pods:
+        meta, address = pod["metadata"], pod["status"].get("podIP", "")
+        labels = {
+            "__meta_kubernetes_namespace": meta["namespace"],
+            "__meta_kubernetes_pod_name": meta["name"],
+            "__meta_kubernetes_pod_node_name": pod["spec"].get("nodeName", ""),
+        }
+        for name, value in meta.get("annotations", {}).items():
+            labels[f"__meta_kubernetes_pod_annotation_{re.sub('[^a-zA-Z0-9_]', '_', name)}"] = value
+        for container in pod["spec"]["containers"]:
+            for port in container.get("ports", []):
+                number = str(port["containerPort"])
+                own = {**labels, "__meta_kubernetes_pod_container_port_number": number}
+                found.append({"targets": [f"{address}:{number}"], "labels": own})
+    return found
 
 
 @dataclass
@@ -113,7 +132,9 @@ def running(cluster: Cluster, folder: Path) -> Iterator[Prometheus]:
     ):
         files[name] = folder / f"{name}.pem"
         files[name].write_bytes(base64.b64decode(value))
-    text = _CONFIG.format(rules=ALERTS, config=cluster.config, server=server, **files)
+    pods = folder / "pods.json"
+    pods.write_text(json.dumps(discovered(cluster.pods("ztunnel-system"))))
+    text = _CONFIG.format(rules=ALERTS, pods=pods, server=server, **files)
     (folder / "prometheus.yml").write_text(text)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

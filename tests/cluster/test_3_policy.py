@@ -55,7 +55,7 @@ def test_strict_refuses_who_has_no_identity_and_probes_go_on(
         for address in apps.addresses("b"):
             wait_until("plaintext is refused", lambda a=address: not answered(outside, "x", a), SECONDS)
             assert answered(apps, "a", address)
-        wait_until("it is counted", lambda: refused(mesh, nodes[1], "b"), SECONDS)
+        wait_until("it is counted", lambda: refused(mesh, nodes[1]), SECONDS)
         cluster.apply(strict(apps, "PERMISSIVE"))
         for address in apps.addresses("b"):
             wait_until("plaintext is admitted again", lambda a=address: answered(outside, "x", a), SECONDS)
@@ -63,10 +63,8 @@ def test_strict_refuses_who_has_no_identity_and_probes_go_on(
     assert (status["restartCount"], status["ready"]) == (0, True)
 
 
-def refused(mesh: Mesh, node: str, workload: str) -> float:
-    return mesh.count(
-        node, "istio_tcp_connections_opened_total", destination_workload=workload, response_flags="CONNECT"
-    ) or mesh.count(node, "istio_tcp_connections_failed_total", destination_workload=workload)
+def refused(mesh: Mesh, node: str) -> float:
+    return mesh.count(node, "ztunnel_policy_denials_total", reporter="destination")
 
 
 @pytest.mark.parametrize("same_node", [False, True], ids=["two nodes", "one node"])
