@@ -20,7 +20,7 @@ BACKLOG = 4096
 
 QUEUE_BACKLOG = 1024
 """Of each queue for plaintext: what a source opens at once has room, and who shares a queue with one that
-opens thousands waits less than a second for it."""
+opens thousands waits for it, some seconds where the proxy is busy."""
 
 
 @dataclass(frozen=True, slots=True)
