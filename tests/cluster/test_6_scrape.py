@@ -16,6 +16,8 @@ from tests.deploy.promql import ALERTS, expressions, missing
 pytestmark = pytest.mark.timeout(300)
 
 SECONDS = 40
+IN_TROUBLE = ("no metric ztunnel_pods_pending",)
+"""What has samples only while something is wrong; tests/deploy/test_monitoring.py holds its name."""
 
 
 def test_the_rules_are_valid_for_prometheus() -> None:
@@ -74,7 +76,7 @@ def test_prometheus_answers_what_istios_dashboards_ask(
         # All that dashboards and alerts ask for is there, and no alert of ours is wrong about a healthy mesh.
         scrapes = [cluster.scrape(each["metadata"]["name"], 15020) for each in mesh.pods("node")]
         scrapes += [cluster.scrape(each["metadata"]["name"], 15014) for each in mesh.pods("control")]
-        assert missing(scrapes) == []
+        assert [each for each in missing(scrapes) if not each.endswith(IN_TROUBLE)] == []
         for where_asked, expression in expressions():
             plain_expression = expression.replace("$__rate_interval", "30s").replace("$instance", ".*")
             prometheus.query(plain_expression)

@@ -6,8 +6,12 @@ import ast
 import re
 from dataclasses import fields
 
+import pytest
+
 from tests.deploy.chart import ROOT
 from ztunnel.config import Settings
+
+pytestmark = pytest.mark.timeout(60)
 
 TEXT = (ROOT / "docs" / "operations.md").read_text()
 NAME = re.compile(r"(ztunnel|istio|pilot|citadel|workload_manager)_[a-z_]+")
