@@ -51,11 +51,19 @@ def _measure(shop: Shop, findings: Findings) -> None:
             marks = count_marks(capture, mark)
         text = f"outwards: {'refused' if said else 'ANSWERED'}, {marks} marks on the link between the nodes"
         findings.note(text, bool(said) and marks == 0)
-    log = shop.laboratory.node_log(host.node.name)
-    said_why = "ztunnel.io/forwarding" in log
+    said_why = _is_said(shop, host.node.name, "ztunnel.io/forwarding")
     findings.note(
         "the log says why, and how to allow it" if said_why else "the log does not say why", said_why
     )
+
+
+def _is_said(shop: Shop, node: str, text: str) -> bool:
+    """Whether a node's log says it soon: lines leave in batches."""
+    try:
+        shop.until(f"the log of {node} says {text}", lambda: text in shop.laboratory.node_log(node))
+    except LaboratoryFailed:
+        return False
+    return True
 
 
 def _call_out(shop: Shop, container: str, url: str) -> str:
