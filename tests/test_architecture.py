@@ -27,7 +27,7 @@ VERBS = words("""
     watch
 """)
 ACTING_PACKAGES = {"kernel", "cli", "demo", "run"}
-ACTING_MODULES = {"__main__", "flow/engine", "control/authority"}
+ACTING_MODULES = {"__main__", "flow/engine", "ca/authority"}
 
 IMPURE = words("""
     trio socket ssl select selectors os subprocess threading time random secrets logging tempfile signal

@@ -109,7 +109,7 @@ class Settings:
         grpc_address, monitoring_address: of a control plane, for node proxies and for metrics.
         kubeconfig: of a control plane outside the cluster that it is for.
         adopt: take over what an istiod has written: status, and the ConfigMap of the roots.
-        token_file: of a control plane over a folder: who may call (`control/token.py`).
+        token_file: of a control plane over a folder: who may call (`ca/token.py`).
         trusted_accounts: `namespace/name`: service accounts of node proxies, which may have certificates
             for the pods on their node; a token file's nodes are of the first.
         serving_names: DNS names and addresses of a control plane's certificate.

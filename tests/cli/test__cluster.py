@@ -12,9 +12,9 @@ import trio.testing
 
 from tests.control.api_server import Store
 from tests.kube.fake import answer, status
+from ztunnel.ca.root_maps import KEY, OWN, SHARED
 from ztunnel.cli._cluster import Cluster
 from ztunnel.config import read_settings
-from ztunnel.control.root_maps import KEY, OWN, SHARED
 from ztunnel.control.serve import Server
 from ztunnel.control.served import SERVED
 from ztunnel.kube.resource import NAMESPACES, PODS

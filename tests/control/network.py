@@ -12,10 +12,10 @@ from typing import Any
 import trio
 
 from tests.control.standing import now, standing
+from ztunnel.ca.secure import ServingTls
 from ztunnel.control.answer import PATH, Discovery
 from ztunnel.control.connect import Upstream
 from ztunnel.control.figures import ControlFigures
-from ztunnel.control.secure import ServingTls
 from ztunnel.control.serve import Server
 from ztunnel.identity.standing import StandingAuthority
 from ztunnel.rpc.answer import Peer

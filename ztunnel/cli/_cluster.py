@@ -10,16 +10,16 @@ from typing import Final
 
 import trio
 
+from ztunnel.ca.authenticate import TokenReviews
+from ztunnel.ca.authority_report import AuthorityReport
+from ztunnel.ca.distribute import RootDistribution
+from ztunnel.ca.keep import KeptAuthority
+from ztunnel.ca.root_maps import RootMaps
 from ztunnel.config import Settings
-from ztunnel.control.authenticate import TokenReviews
-from ztunnel.control.authority_report import AuthorityReport
-from ztunnel.control.distribute import RootDistribution
 from ztunnel.control.follow import ClusterWatch
-from ztunnel.control.keep import KeptAuthority
 from ztunnel.control.patch import StatusWriter
 from ztunnel.control.recall import LastGood
 from ztunnel.control.report import ManifestReport
-from ztunnel.control.root_maps import RootMaps
 from ztunnel.control.serve import Server
 from ztunnel.control.settings import mesh_settings
 from ztunnel.kube.call import Api

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import trio
 
+from ztunnel.ca.authority_report import AuthorityReport
 from ztunnel.config import Settings, read_settings
-from ztunnel.control.authority_report import AuthorityReport
 from ztunnel.control.report import ManifestReport
 from ztunnel.control.serve import Server
 from ztunnel.control.settings import mesh_settings

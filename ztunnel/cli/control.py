@@ -14,22 +14,22 @@ import click
 import trio
 
 from ztunnel import __version__
+from ztunnel.ca.authenticate import Authenticator, StaticTokens, Tokens
+from ztunnel.ca.caller import Caller
+from ztunnel.ca.certify import PATH as CERTIFICATES
+from ztunnel.ca.certify import CertificateService
+from ztunnel.ca.issuance import Issuance
+from ztunnel.ca.node_authorizer import NodeAuthorizer, Pods
+from ztunnel.ca.pods import InventoryPods
+from ztunnel.ca.secure import ServingTls
+from ztunnel.ca.token import read_static_tokens
 from ztunnel.cli._cluster import Cluster
 from ztunnel.cli._compose import follow_authority, follow_folder, settings_of, ungrouped
 from ztunnel.config import Settings
 from ztunnel.control.answer import PATH as DISCOVERY
 from ztunnel.control.answer import Discovery
-from ztunnel.control.authenticate import Authenticator, StaticTokens, Tokens
-from ztunnel.control.caller import Caller
-from ztunnel.control.certify import PATH as CERTIFICATES
-from ztunnel.control.certify import CertificateService
 from ztunnel.control.figures import ControlFigures, register_server
-from ztunnel.control.issuance import Issuance
-from ztunnel.control.node_authorizer import NodeAuthorizer, Pods
-from ztunnel.control.pods import InventoryPods
-from ztunnel.control.secure import ServingTls
 from ztunnel.control.serve import Server
-from ztunnel.control.token import read_static_tokens
 from ztunnel.errors import ConfigError, Fault
 from ztunnel.http.listen import listen
 from ztunnel.identity.standing import StandingAuthority

@@ -7,9 +7,9 @@ from typing import Any
 import click
 import trio
 
+from ztunnel.ca.authority import NodeCertificates
 from ztunnel.cli._compose import follow_authority, follow_folder, settings_of, ungrouped
 from ztunnel.config import Settings
-from ztunnel.control.authority import NodeCertificates
 from ztunnel.control.connect import Upstream
 from ztunnel.control.fetch import NetworkCertificates, NetworkSessions
 from ztunnel.control.serve import Server

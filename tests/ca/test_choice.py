@@ -6,7 +6,7 @@ import pytest
 
 from tests.identity.builders import NOW
 from tests.identity.sets import one_step
-from ztunnel.control.choice import Candidate, Choice, choose
+from ztunnel.ca.choice import Candidate, Choice, choose
 from ztunnel.errors import Fault
 from ztunnel.identity.authority import read_authority
 from ztunnel.identity.plugged_in import assemble

@@ -8,7 +8,7 @@ import pytest
 
 from tests.identity.builders import NOW, Authority
 from tests.identity.sets import one_step
-from ztunnel.control.authority_report import AuthorityReport
+from ztunnel.ca.authority_report import AuthorityReport
 from ztunnel.errors import Fault
 from ztunnel.identity import authority
 from ztunnel.identity.plugged_in import assemble

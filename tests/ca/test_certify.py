@@ -12,13 +12,13 @@ import trio
 from cryptography import x509
 from google.protobuf.struct_pb2 import Struct, Value
 
+from tests.ca.test_authority_report import Log
 from tests.control.calling import PROXY, Pods, Reviewer, pod, status, token
-from tests.control.test_authority_report import Log
 from tests.rpc.conftest import pair, serve  # noqa: F401 - fixtures
-from ztunnel.control.authenticate import Authenticator, TokenReviews
-from ztunnel.control.certify import PATH, CertificateService, Validity
-from ztunnel.control.issuance import Issuance
-from ztunnel.control.node_authorizer import NodeAuthorizer
+from ztunnel.ca.authenticate import Authenticator, TokenReviews
+from ztunnel.ca.certify import PATH, CertificateService, Validity
+from ztunnel.ca.issuance import Issuance
+from ztunnel.ca.node_authorizer import NodeAuthorizer
 from ztunnel.flow.rate import Rate
 from ztunnel.identity import csr
 from ztunnel.identity.issued import accept

@@ -13,9 +13,9 @@ from typing import Final, NamedTuple, Protocol
 import trio
 from google.protobuf.message import DecodeError
 
-from ztunnel.control.caller import Caller, Reason, Refused, code_of
-from ztunnel.control.issuance import Issuance
-from ztunnel.control.node_authorizer import NodeAuthorizer
+from ztunnel.ca.caller import Caller, Reason, Refused, code_of
+from ztunnel.ca.issuance import Issuance
+from ztunnel.ca.node_authorizer import NodeAuthorizer
 from ztunnel.errors import ConfigError, NoCertificate, PeerError
 from ztunnel.flow.rate import Bucket, Rate, Recent
 from ztunnel.identity.standing import StandingAuthority

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.control.standing import now, standing
-from ztunnel.control.secure import ServingTls
+from ztunnel.ca.secure import ServingTls
 from ztunnel.identity.standing import StandingAuthority
 
 

@@ -9,13 +9,13 @@ import pytest
 import trio
 import trio.testing
 
+from tests.ca.test_authority_report import Log
 from tests.control.api_server import Store
-from tests.control.test_authority_report import Log
 from tests.identity.builders import NOW
 from tests.identity.sets import one_step
 from tests.kube.fake import answer, status
-from ztunnel.control.distribute import RootDistribution
-from ztunnel.control.root_maps import KEY, OWN, SHARED, RootMaps
+from ztunnel.ca.distribute import RootDistribution
+from ztunnel.ca.root_maps import KEY, OWN, SHARED, RootMaps
 from ztunnel.identity.authority import read_authority
 from ztunnel.identity.plugged_in import assemble
 from ztunnel.identity.standing import StandingAuthority

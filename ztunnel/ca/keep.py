@@ -18,9 +18,9 @@ from typing import Any, Final
 import trio
 from cryptography import x509
 
-from ztunnel.control.choice import REPLACE_ROOT, Candidate, choose
-from ztunnel.control.root_maps import KEY, OWN
-from ztunnel.control.stored import PLUGGED_IN, SELF_SIGNED, new_secret, read_secret, secret_of
+from ztunnel.ca.choice import REPLACE_ROOT, Candidate, choose
+from ztunnel.ca.root_maps import KEY, OWN
+from ztunnel.ca.stored import PLUGGED_IN, SELF_SIGNED, new_secret, read_secret, secret_of
 from ztunnel.errors import ConfigError, Fault, PeerError
 from ztunnel.identity.chain import parse_certificates
 from ztunnel.identity.standing import StandingAuthority

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ztunnel.control.root_maps import KEY, OWN, SHARED, Due, RootMaps, map_value
+from ztunnel.ca.root_maps import KEY, OWN, SHARED, Due, RootMaps, map_value
 
 HOME, ISTIO = "ztunnel-system", "istio-system"
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 import trio
 
-from ztunnel.control.authority import NodeCertificates
+from ztunnel.ca.authority import NodeCertificates
 from ztunnel.control.serve import Server
 from ztunnel.errors import NoCertificate
 from ztunnel.identity import csr

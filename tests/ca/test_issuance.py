@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.control.test_authority_report import Log
-from ztunnel.control.caller import Caller, Proof, Reason, Refused
-from ztunnel.control.issuance import Issuance
+from tests.ca.test_authority_report import Log
+from ztunnel.ca.caller import Caller, Proof, Reason, Refused
+from ztunnel.ca.issuance import Issuance
 from ztunnel.model.identity import SpiffeId
 from ztunnel.telemetry.figures import Figures
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ztunnel.ca.pods import InventoryPods
 from ztunnel.control.inventory import Inventory, gather
-from ztunnel.control.pods import InventoryPods
 
 
 def pods(**nodes: str) -> str:

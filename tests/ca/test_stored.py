@@ -8,7 +8,7 @@ import pytest
 
 from tests.identity.builders import NOW
 from tests.identity.sets import one_step
-from ztunnel.control.stored import new_secret, read_secret, secret_of
+from ztunnel.ca.stored import new_secret, read_secret, secret_of
 from ztunnel.errors import ConfigError
 
 

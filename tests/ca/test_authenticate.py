@@ -16,9 +16,9 @@ from tests.identity.builders import Authority as Root
 from tests.identity.sets import one_step
 from tests.kube.fake import answer
 from tests.kube.fake import status as failure
-from ztunnel.control.authenticate import Authenticator, StaticTokens, TokenReviews
-from ztunnel.control.caller import Caller, Proof, Reason, Refused
-from ztunnel.control.token import hashed
+from ztunnel.ca.authenticate import Authenticator, StaticTokens, TokenReviews
+from ztunnel.ca.caller import Caller, Proof, Reason, Refused
+from ztunnel.ca.token import hashed
 from ztunnel.identity.authority import read_authority
 from ztunnel.identity.plugged_in import assemble
 from ztunnel.identity.standing import StandingAuthority

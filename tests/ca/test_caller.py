@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ztunnel.control.caller import UNAUTHENTICATED, Caller, Proof, Reason, Refused, code_of, identity_of
+from ztunnel.ca.caller import UNAUTHENTICATED, Caller, Proof, Reason, Refused, code_of, identity_of
 from ztunnel.model.identity import SpiffeId
 from ztunnel.rpc.status import Code
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from tests.control.calling import PROXY, Pods, pod
-from ztunnel.control.caller import Caller, Proof, Reason, Refused
-from ztunnel.control.node_authorizer import NodeAuthorizer
+from ztunnel.ca.caller import Caller, Proof, Reason, Refused
+from ztunnel.ca.node_authorizer import NodeAuthorizer
 from ztunnel.model.identity import SpiffeId
 
 WEB = SpiffeId("cluster.local", "shop", "web")

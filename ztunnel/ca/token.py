@@ -15,7 +15,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple
 
-from ztunnel.control.caller import Caller, Proof, Reason, Refused, identity_of
+from ztunnel.ca.caller import Caller, Proof, Reason, Refused, identity_of
 from ztunnel.errors import ConfigError, Fault
 
 MAX_CHARACTERS: Final = 16_384

@@ -13,12 +13,12 @@ import pytest
 import trio
 import trio.testing
 
+from tests.ca.test_stored import secret
 from tests.control.api_server import Store
-from tests.control.test_stored import secret
 from tests.identity.builders import ALICE, NOW, new_key, pem_of
 from tests.identity.sets import one_step
 from tests.kube.fake import answer, status
-from ztunnel.control.keep import KeptAuthority
+from ztunnel.ca.keep import KeptAuthority
 from ztunnel.identity import csr
 from ztunnel.kube.resource import SECRETS
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.control.calling import PROXY, pod, status, token
-from ztunnel.control.caller import Caller, Proof, Reason, Refused
-from ztunnel.control.token import (
+from ztunnel.ca.caller import Caller, Proof, Reason, Refused
+from ztunnel.ca.token import (
     MAX_CHARACTERS,
     Claims,
     bearer,

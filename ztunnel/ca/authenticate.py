@@ -10,9 +10,9 @@ from typing import Final, Protocol
 import trio
 from cryptography.hazmat.primitives import serialization
 
-from ztunnel.control.caller import Caller, Proof, Reason, Refused, code_of
-from ztunnel.control.reviewed import Reviewed
-from ztunnel.control.token import bearer, check_claims, hashed, read_claims, read_review
+from ztunnel.ca.caller import Caller, Proof, Reason, Refused, code_of
+from ztunnel.ca.reviewed import Reviewed
+from ztunnel.ca.token import bearer, check_claims, hashed, read_claims, read_review
 from ztunnel.errors import IdentityMismatch
 from ztunnel.identity.authority import Authority
 from ztunnel.identity.chain import TrustBundles, Usage, verify

@@ -6,8 +6,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from ztunnel.control.caller import Caller, Proof, Reason, Refused
-from ztunnel.control.reviewed import Reviewed
+from ztunnel.ca.caller import Caller, Proof, Reason, Refused
+from ztunnel.ca.reviewed import Reviewed
 from ztunnel.model.identity import SpiffeId
 
 CALLER = Caller(SpiffeId("cluster.local", "shop", "web"), Proof.TOKEN)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ztunnel.control.caller import Caller, Reason, Refused
+from ztunnel.ca.caller import Caller, Reason, Refused
 from ztunnel.flow.rate import Bucket, Rate, Recent
 from ztunnel.model.address import IPAddress
 

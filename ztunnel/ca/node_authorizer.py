@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Protocol
 
-from ztunnel.control.caller import Caller, Proof, Reason, Refused
+from ztunnel.ca.caller import Caller, Proof, Reason, Refused
 from ztunnel.model.identity import SpiffeId
 from ztunnel.state import kube
 
