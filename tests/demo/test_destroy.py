@@ -4,6 +4,7 @@ import pytest
 
 from ztunnel.demo import find
 from ztunnel.demo.destroy import destroy, destroy_node
+from ztunnel.demo.names import RUN
 from ztunnel.demo.operate import Laboratory
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
@@ -14,9 +15,12 @@ def test_pieces_are_removed_and_the_second_time_there_are_none(laboratory: Labor
     names.proxy_cgroup("n1").mkdir(parents=True)
     names.manifests.mkdir(parents=True)
     names.netns(names.node("n1")).parent.mkdir(exist_ok=True)
+    by_hand = RUN / f"{names.lab}-n1.pods"
+    by_hand.touch()
     names.netns(names.node("n1")).touch()  # as `ip netns add` leaves it when it is killed before its mount
     assert destroy(names) is True
     assert not find.exists(names)
+    assert not by_hand.exists()
     assert destroy(names) is False
 
 

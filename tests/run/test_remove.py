@@ -13,7 +13,7 @@ import pytest
 
 from tests.kernel.lab import Kernel, Lab
 from ztunnel.redirect.load import hold, is_held
-from ztunnel.run.remove import clean_up, cookie_at, free, known_pods, refuse_running, runs
+from ztunnel.run.remove import clean_up, cookie_at, forget_files, free, known_pods, refuse_running, runs
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -67,3 +67,14 @@ def test_one_pod_is_freed_and_the_other_stays(lab: Lab) -> None:
         assert free(pins) == 1
         assert known_pods(pins) == set()
         assert clean_up(pins) == 0
+
+
+def test_files_of_these_pins_are_removed_and_no_others(tmp_path: Path) -> None:
+    names = ["lab-n1.pods", "lab-n1.detached", "lab-n1.stalls", "lab-n1.sock", "lab-n1.txt", "lab-n10.pods"]
+    for name in names:
+        (tmp_path / name).touch()
+    forget_files("lab-n1", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lab-n1.txt", "lab-n10.pods"]
+    forget_files("lab-*", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["lab-n1.txt"]
+    forget_files("lab-n1", tmp_path / "none")

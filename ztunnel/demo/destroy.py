@@ -10,6 +10,7 @@ from ztunnel.demo import find, run
 from ztunnel.demo.build import delete_namespaces
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.names import PINS, RUN, Names
+from ztunnel.run.remove import forget_files
 
 
 def destroy_node(names: Names, node: str) -> None:
@@ -46,6 +47,7 @@ def destroy(names: Names) -> bool:
     shutil.rmtree(names.directory, ignore_errors=True)
     _remove(names.directory)  # where it is a file
     names.lock.unlink(missing_ok=True)
+    forget_files(f"{names.lab}-*", RUN)  # of proxies that somebody started by hand
     for shared in (PINS, RUN):  # the last one turns off the light
         with suppress(OSError):
             shared.rmdir()

@@ -22,6 +22,18 @@ _PROC = Path("/proc")
 _OURS = {"maps", "programs", "+programs", "links", "pods", "forwards", "version"}
 
 
+RUN_DIR = Path("/var/run/ztunnel")
+_FILES = (".pods", ".detached", ".stalls", ".sock")
+
+
+def forget_files(pins: str, run_dir: Path = RUN_DIR) -> None:
+    """Remove what proxies with these pins, by the name of their directory (or a pattern of it), have written
+    beside their sockets."""
+    for path in run_dir.glob(f"{pins}.*"):
+        if path.suffix in _FILES:
+            path.unlink(missing_ok=True)
+
+
 def find_installations(node: str | None = None, pins: Path | None = None, root: Path = PINS) -> list[Path]:
     """The directories that node proxies have, or began to make: one node's, those of a place, or all.
 
