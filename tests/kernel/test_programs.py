@@ -15,7 +15,7 @@ RECORDED = {
     "egress": 299,
     "connect4": 3142,
     "connect6": 3511,
-    "forward": 3384,
+    "forward": 4068,
     "getpeername4": 19,
     "getpeername6": 25,
     "sk_lookup": 866,

@@ -179,8 +179,8 @@ def test_manifests_of_which_none_is_right_are_all_said(machine: Machine) -> None
     assert "b.yaml:1" in done.stderr
 
 
-def test_a_second_proxy_of_the_same_node_does_not_harm_the_first() -> None:
-    """It fails by its ports, and what is pinned stays: it is the first one's."""
+def test_another_proxy_of_the_same_node_does_not_harm_the_first() -> None:
+    """With pins of its own it is no successor: it fails by its ports, and what is pinned stays as it is."""
     laboratory = lab.Laboratory(lab.unique())
     with laboratory:
         laboratory.up(
@@ -189,9 +189,12 @@ def test_a_second_proxy_of_the_same_node_does_not_harm_the_first() -> None:
         names = laboratory.names
         mesh = lab.Mesh(laboratory)
         try:
-            words = node_command(names, laboratory.node("node-1"), os.environ)
+            pins = names.pins("node-1")
+            other = pins.with_name(f"{pins.name}x")
+            words = [*node_command(names, laboratory.node("node-1"), os.environ), "--pins", str(other)]
             done = laboratory.exec_node("node-1", words, env=node_environment(os.environ))
             assert_said(done, "in use")
+            assert not other.exists()
             assert mesh.call("shop/a", mesh.address("shop/b"), 8080).answers()
             assert mesh.call("shop/b", mesh.address("shop/a"), 8080).answers()
             assert len(run.processes(names.proxy_cgroup("node-1"))) == 1

@@ -171,7 +171,8 @@ class Handshake:
         """Send what there is, and go on when all of it has left."""
         try:
             while self._unsent:
-                self._unsent = self._unsent[self._sock.send(self._unsent) :]
+                sent = self._sock.send(self._unsent)
+                self._unsent = self._unsent[sent:]
         except BlockingIOError:
             self._engine.rewatch(self._fd, EPOLLOUT)
             return
