@@ -11,6 +11,7 @@ from tests.cluster.apps import LOAD, PORT, Apps, namespace
 from tests.cluster.cluster import Cluster, wait_until
 from tests.cluster.conftest import Mesh
 from tests.cluster.prometheus import Prometheus, program, running
+from tests.cluster.test_3_policy import allow, answered
 from tests.deploy.promql import ALERTS, expressions, missing
 
 pytestmark = pytest.mark.timeout(300)
@@ -72,6 +73,10 @@ def test_prometheus_answers_what_istios_dashboards_ask(
             assert 0.3 < mutual < 1
             plain.end()
         through_service.end()
+
+        # A failed connection, without which there is nothing to be seen of failures.
+        cluster.apply(allow(apps, "nobody"))
+        wait_until("a call is refused", lambda: not answered(apps, "a", address), SECONDS)
 
         # All that dashboards and alerts ask for is there, and no alert of ours is wrong about a healthy mesh.
         scrapes = [cluster.scrape(each["metadata"]["name"], 15020) for each in mesh.pods("node")]
