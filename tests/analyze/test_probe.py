@@ -20,6 +20,7 @@ from ztunnel.analyze.checks import Check, State
 from ztunnel.config import Settings
 from ztunnel.errors import Unsupported
 from ztunnel.kernel import bpf
+from ztunnel.kernel.capability import Capability
 from ztunnel.model.address import Endpoint
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(30)]
@@ -75,13 +76,16 @@ def test_few_descriptors_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.state, found.found) == (State.WARN, "4096")
 
 
-def test_capabilities_are_read_from_the_process() -> None:
-    assert probe._held("Name:\tx\nCapEff:\t0000000000003000\nCapBnd:\tffff\n") == 1 << 12 | 1 << 13
-    assert probe._held("") == 0
+def test_capabilities_are_read_from_the_process(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    status.write_text("Name:\tx\nCapEff:\t0000000000003000\nCapBnd:\tffff\n")
+    assert probe.effective(status) == {Capability.NET_ADMIN, Capability.NET_RAW}
+    status.write_text("")
+    assert probe.effective(status) == set()
 
 
 def test_a_missing_capability_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "_held", lambda _: 1 << 12)
+    monkeypatch.setattr(probe, "effective", lambda: frozenset({Capability.NET_ADMIN}))
     found = {one.name: one.state for one in probe._privileges()}
     assert found == {
         "CAP_NET_ADMIN": State.OK,

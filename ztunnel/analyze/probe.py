@@ -17,6 +17,7 @@ from ztunnel.config import Settings
 from ztunnel.errors import Unsupported
 from ztunnel.kernel import bpf, cgroup, probe
 from ztunnel.kernel.attached import attached, describe
+from ztunnel.kernel.capability import Capability, effective
 from ztunnel.kernel.compile import headers_tree, require_compiler
 from ztunnel.kernel.netns import current
 from ztunnel.kernel.sockets import destroy
@@ -31,14 +32,13 @@ from ztunnel.run.load import redirection_of
 _OLDEST = (5, 19)
 _RETURN_1 = bytes.fromhex("b7000000010000009500000000000000")
 _FILES = 65_536
-_CAPABILITIES = {
-    "CAP_NET_ADMIN": (12,),
-    "CAP_NET_RAW": (13,),
-    "CAP_SYS_PTRACE": (19,),
-    "CAP_SYS_ADMIN": (21,),
-    "CAP_BPF": (39, 21),
-}
-"""By number (linux/capability.h); any of several will do."""
+_CAPABILITIES = (
+    Capability.NET_ADMIN,
+    Capability.NET_RAW,
+    Capability.SYS_PTRACE,
+    Capability.SYS_ADMIN,
+    Capability.BPF,
+)
 
 _OTHERS = {
     "/etc/cni/net.d": (
@@ -157,19 +157,14 @@ def _destroying() -> Check:
 
 
 def _privileges() -> Iterator[Check]:
-    held = _held(Path("/proc/self/status").read_text())
-    for name, numbers in _CAPABILITIES.items():
-        if any(held >> number & 1 for number in numbers):
+    held = effective()
+    for each in _CAPABILITIES:
+        name = f"CAP_{each.name}"
+        if each in held:
             yield Check(_PRIVILEGES, name, State.OK, "held")
         else:
             fix = "run as root, or add it to the container's capabilities"
             yield Check(_PRIVILEGES, name, State.FAIL, "missing", fix)
-
-
-def _held(status: str) -> int:
-    """The effective capabilities of /proc/<pid>/status, as bits."""
-    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.M)
-    return int(found[1], 16) if found else 0
 
 
 def _limits(settings: Settings) -> Iterator[Check]:
