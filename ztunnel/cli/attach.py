@@ -6,24 +6,13 @@ from pathlib import Path
 
 import click
 
-from ztunnel.cli.detach import find_pins
-from ztunnel.config import Settings
+from ztunnel.cli.detach import find_pins, pinned
 from ztunnel.kernel.probe import require_root
 from ztunnel.run.detach import Detached, Detachments
 
 
 @click.command()
-@click.option("--node", metavar="NAME", help="The node, as its proxy is called.")
-@click.option("--pins", metavar="DIR", type=click.Path(path_type=Path), help="Where its proxy pins, instead.")
-@click.option("--pod", metavar="NAMESPACE/NAME", multiple=True, help="Only this pod; may be repeated.")
-@click.option(
-    "--run-dir",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    default=Settings().run_dir,
-    show_default=True,
-    help="The proxy's ZTUNNEL_RUN_DIR.",
-)
+@pinned
 def attach(node: str | None, pins: Path | None, pod: tuple[str, ...], run_dir: Path) -> None:
     """Undo `ztunnel detach`, for all pods of the node or some: its proxy enrolls them when it runs."""
     require_root()

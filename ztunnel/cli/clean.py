@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from ztunnel.config import Settings
 from ztunnel.kernel.probe import require_root
-from ztunnel.run.remove import PINS, RUN_DIR, clean_up, find_installations, forget_files, refuse_running
+from ztunnel.run.remove import PINS, clean_up, find_installations, forget_files, refuse_running
 
 
 @click.command()
@@ -16,7 +17,7 @@ from ztunnel.run.remove import PINS, RUN_DIR, clean_up, find_installations, forg
 @click.option(
     "--run-dir",
     envvar="ZTUNNEL_RUN_DIR",
-    default=RUN_DIR,
+    default=Settings().run_dir,
     type=click.Path(path_type=Path),
     help="Where proxies keep their sockets.",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -18,23 +19,37 @@ _RUNNING_SECONDS = 10.0
 _LOOK_SECONDS = 0.1
 
 
+def pinned(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of commands that are run on a node: whose pods are meant, and which of them; the command gets
+    `node`, `pins`, `pod` and `run_dir`."""
+    for option in (
+        click.option(
+            "--run-dir",
+            metavar="DIR",
+            type=click.Path(path_type=Path),
+            default=Settings().run_dir,
+            show_default=True,
+            help="The proxy's ZTUNNEL_RUN_DIR.",
+        ),
+        click.option(
+            "--pod", metavar="NAMESPACE/NAME", multiple=True, help="Only this pod; may be repeated."
+        ),
+        click.option(
+            "--pins", metavar="DIR", type=click.Path(path_type=Path), help="Where its proxy pins, instead."
+        ),
+        click.option("--node", metavar="NAME", help="The node, as its proxy is called."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
-@click.option("--node", metavar="NAME", help="The node, as its proxy is called.")
-@click.option("--pins", metavar="DIR", type=click.Path(path_type=Path), help="Where its proxy pins, instead.")
-@click.option("--pod", metavar="NAMESPACE/NAME", multiple=True, help="Only this pod; may be repeated.")
+@pinned
 @click.option(
     "--netns",
     metavar="PATH",
     type=click.Path(path_type=Path),
     help="With --pod: its network namespace, where the proxy was not told of the pod.",
-)
-@click.option(
-    "--run-dir",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    default=Settings().run_dir,
-    show_default=True,
-    help="The proxy's ZTUNNEL_RUN_DIR.",
 )
 def detach(
     node: str | None, pins: Path | None, pod: tuple[str, ...], netns: Path | None, run_dir: Path

@@ -22,11 +22,10 @@ _PROC = Path("/proc")
 _OURS = {"maps", "programs", "+programs", "links", "pods", "forwards", "version"}
 
 
-RUN_DIR = Path("/var/run/ztunnel")
 _FILES = (".pods", ".detached", ".stalls", ".sock")
 
 
-def forget_files(pins: str, run_dir: Path = RUN_DIR) -> None:
+def forget_files(pins: str, run_dir: Path) -> None:
     """Remove what proxies with these pins, by the name of their directory (or a pattern of it), have written
     beside their sockets."""
     for path in run_dir.glob(f"{pins}.*"):
