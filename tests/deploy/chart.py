@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -28,6 +29,22 @@ def helm() -> list[str]:
     if KIT.exists():
         return [str(KIT), "helm"]
     pytest.skip("HELM IS NOT HERE: neither on PATH, nor in $HELM, nor with ../shared/kube")
+
+
+def kubectl() -> list[str]:
+    """The command, for what needs no cluster; skips the test where there is none."""
+    if given := os.environ.get("KUBECTL"):
+        return given.split()
+    if found := shutil.which("kubectl"):
+        return [found]
+    if KIT.exists():
+        # Any helm command unpacks what the kit carries.
+        subprocess.run([KIT, "helm", "version"], check=True, stdout=subprocess.DEVNULL)
+        set_up = subprocess.run([KIT, "env"], check=True, capture_output=True, text=True).stdout
+        folder = re.search(r" PATH=([^:]+):", set_up)
+        assert folder, set_up
+        return [str(Path(folder[1], "kubectl"))]
+    pytest.skip("KUBECTL IS NOT HERE: neither on PATH, nor in $KUBECTL, nor with ../shared/kube")
 
 
 def call_helm(*words: str) -> subprocess.CompletedProcess[str]:

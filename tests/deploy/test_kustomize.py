@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.deploy.chart import BASE, KIT, ROOT, container, helm, objects, of_kind
+from tests.deploy.chart import BASE, ROOT, container, helm, kubectl, objects, of_kind
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -18,9 +18,7 @@ OVERLAYS = ("kind", "k3s")
 
 
 def build(folder: Path):
-    if not KIT.exists():
-        pytest.skip("KUSTOMIZE IS NOT HERE: ../shared/kube has it, in kubectl")
-    done = subprocess.run([KIT, "kubectl", "kustomize", folder], capture_output=True, text=True)
+    done = subprocess.run([*kubectl(), "kustomize", folder], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return objects(done.stdout)
 

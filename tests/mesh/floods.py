@@ -90,6 +90,7 @@ class Target:
 Pattern = Callable[[Target], None]
 Chunk = Callable[[int], bytes]
 PATTERNS: dict[str, Pattern] = {}
+AUTOGROUP = Path("/proc/self/autogroup")
 
 
 def pattern(made: Pattern) -> Pattern:
@@ -381,13 +382,18 @@ def give_way() -> None:
     """Run when hardly anybody else wants to, also where the test is run in real time. The scheduler shares
     the CPU between sessions of processes, and then between the processes of one (sched(7), autogroup)."""
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    group = Path("/proc/self/autogroup")
-    before = int(group.read_text().split()[-1]) if group.exists() else 0
+    before = autogroup_nice()
     with suppress(PermissionError):
         os.setsid()
     os.nice(10)
-    if group.exists():
-        group.write_text(str(min(before + 10, 19)))
+    if autogroup_nice() is not None:
+        AUTOGROUP.write_text(str(min((before or 0) + 10, 19)))
+
+
+def autogroup_nice() -> int | None:
+    """Of this process's session; None where it has none (the file is empty then)."""
+    words = AUTOGROUP.read_text().split() if AUTOGROUP.exists() else []
+    return int(words[-1]) if words else None
 
 
 def main() -> None:
