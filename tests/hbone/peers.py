@@ -25,9 +25,10 @@ from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
 from ztunnel.hbone.answer import IncomingTunnel
 from ztunnel.hbone.carry import Session
-from ztunnel.hbone.fields import Fields, push_fields
-from ztunnel.hbone.limits import Ledger, Limits
+from ztunnel.hbone.ledger import Ledger
 from ztunnel.hbone.link import TlsLink
+from ztunnel.http2.fields import Fields, push_fields
+from ztunnel.http2.limits import Limits
 
 ROUNDS = 20_000
 CONNECT: Fields = ((b":method", b"CONNECT"), (b":authority", b"10.0.0.1:80"))

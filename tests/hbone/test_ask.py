@@ -17,9 +17,9 @@ from ztunnel.errors import HandshakeFailed, Unreachable
 from ztunnel.flow.splice import close_with_reset
 from ztunnel.hbone.ask import OutgoingTunnel
 from ztunnel.hbone.carry import Session
-from ztunnel.hbone.limits import Limits
 from ztunnel.hbone.request import render_response
 from ztunnel.http2.frame import Frame, push_frame
+from ztunnel.http2.limits import Limits
 
 
 def test_a_lost_call_can_be_made_again_on_another_session(lab: Lab) -> None:

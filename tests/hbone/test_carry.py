@@ -12,14 +12,14 @@ from h2.errors import ErrorCodes
 
 from tests.flow.driving import read
 from tests.hbone.peers import CONNECT, OK, OK_BLOCK, H2Peer, Lab
-from tests.hbone.recording import pull_frames
+from tests.http2.recording import pull_frames
 from ztunnel.errors import HandshakeFailed, Unreachable
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.splice import close_with_reset
 from ztunnel.hbone.carry import Session
-from ztunnel.hbone.fields import push_fields
-from ztunnel.hbone.standing import CHURN, DEBT_POINTS, Standing
+from ztunnel.http2.fields import push_fields
 from ztunnel.http2.frame import Code, Frame, push_frame, push_headers, push_ping, push_reset
+from ztunnel.http2.standing import CHURN, DEBT_POINTS, Standing
 
 
 def test_a_call_goes_through_and_its_bytes_are_counted_at_both_ends(lab: Lab) -> None:

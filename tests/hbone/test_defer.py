@@ -9,9 +9,9 @@ from tests.hbone.peers import CONNECT, Lab
 from ztunnel.flow.engine import Engine
 from ztunnel.hbone.answer import IncomingTunnel
 from ztunnel.hbone.defer import Slowed
-from ztunnel.hbone.fields import Fields
-from ztunnel.hbone.limits import Ledger
-from ztunnel.hbone.standing import CHURN, Standing
+from ztunnel.hbone.ledger import Ledger
+from ztunnel.http2.fields import Fields
+from ztunnel.http2.standing import CHURN, Standing
 
 
 class Case:

@@ -10,7 +10,7 @@ import pytest
 from ztunnel.hbone import hold
 from ztunnel.hbone.carry import Session
 from ztunnel.hbone.hold import TunnelSession
-from ztunnel.hbone.stream import Stream
+from ztunnel.http2.stream import Stream
 
 HBONE = Path(hold.__file__).parent
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.hbone.peers import CONNECT, H2Peer, Lab, link_pair
-from tests.hbone.recording import pull_frames
+from tests.http2.recording import pull_frames
 from tests.kernel.lab import unique, wait_until
 from ztunnel.errors import Unreachable
 from ztunnel.http2.frame import HEADER, Frame, push_ping

@@ -9,8 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ztunnel.errors import PeerError
-from ztunnel.hbone.decoder import FieldReader
-from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.request import (
     Baggage,
     ConnectRequest,
@@ -24,6 +22,8 @@ from ztunnel.hbone.request import (
     render_baggage,
     render_response,
 )
+from ztunnel.http2.decoder import FieldReader
+from ztunnel.http2.fields import Fields
 from ztunnel.model.address import parse_endpoint
 from ztunnel.model.workload import Locality, Workload, WorkloadKind
 

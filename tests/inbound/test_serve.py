@@ -29,7 +29,7 @@ from ztunnel.flow.engine import Engine
 from ztunnel.flow.share import Shares
 from ztunnel.hbone.accept import FIRST_BYTE_SECONDS, Handshake
 from ztunnel.hbone.carry import Session
-from ztunnel.hbone.limits import Ledger
+from ztunnel.hbone.ledger import Ledger
 from ztunnel.hbone.link import TlsLink, link
 from ztunnel.http2.frame import push_ping
 from ztunnel.identity.rotate import Certificates

@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ztunnel.hbone.fields import push_fields
+from ztunnel.http2.fields import push_fields
 from ztunnel.http2.frame import (
     PREFACE,
     Code,

@@ -14,7 +14,7 @@ import pytest
 from tests.mesh import lab
 from tests.mesh.lab import Mesh, read_exactly, wait_until
 from ztunnel.demo import run
-from ztunnel.hbone.limits import Limits
+from ztunnel.http2.limits import Limits
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 

@@ -21,9 +21,10 @@ from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
 from ztunnel.hbone.answer import IncomingTunnel
 from ztunnel.hbone.carry import Session
-from ztunnel.hbone.limits import Ledger, Limits
+from ztunnel.hbone.ledger import Ledger
 from ztunnel.hbone.link import link as make_link
 from ztunnel.hbone.pool import PoolKey
+from ztunnel.http2.limits import Limits
 from ztunnel.identity.rotate import Certificates
 from ztunnel.model.address import Endpoint
 from ztunnel.model.identity import SpiffeId

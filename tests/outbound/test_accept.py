@@ -16,7 +16,7 @@ from tests.outbound.parts import Desk, address_of, is_reset
 from ztunnel.errors import ConnectionFailed, Drained, HboneTimedOut, Unreachable
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.share import Shares
-from ztunnel.hbone.decoder import FieldReader
+from ztunnel.http2.decoder import FieldReader
 from ztunnel.model.address import parse_endpoint
 from ztunnel.model.workload import SameNode
 from ztunnel.outbound.connect import TunnelCall

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.builders import service, workload
-from ztunnel.hbone.decoder import FieldReader
+from ztunnel.http2.decoder import FieldReader
 from ztunnel.model.address import OriginalDestination, parse_endpoint, parse_ip
 from ztunnel.model.connection import Security
 from ztunnel.outbound.decision import Outcome, ToDirect, ToPlain, ToTunnel

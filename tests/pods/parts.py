@@ -19,7 +19,7 @@ from tests.kernel.lab import Kernel, Lab, unique
 from ztunnel.authz.enforce import LiveConnections
 from ztunnel.errors import ConnectionFailed
 from ztunnel.flow.engine import Engine
-from ztunnel.hbone.limits import Ledger
+from ztunnel.hbone.ledger import Ledger
 from ztunnel.identity.rotate import Certificates
 from ztunnel.inbound.accept import Inbound
 from ztunnel.inbound.serve import Handshakes

@@ -16,7 +16,7 @@ import trio
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from ztunnel.http.message import Response, Route, text
+from ztunnel.pages.message import Response, Route, text
 from ztunnel.telemetry.component import register_build
 from ztunnel.telemetry.figures import Figures
 from ztunnel.telemetry.labels import TcpLabels

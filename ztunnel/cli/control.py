@@ -31,10 +31,10 @@ from ztunnel.control.answer import Discovery
 from ztunnel.control.figures import ControlFigures, register_server
 from ztunnel.control.serve import Server
 from ztunnel.errors import ConfigError, Fault
-from ztunnel.http.listen import listen
 from ztunnel.identity.standing import StandingAuthority
 from ztunnel.kube.call import Api
 from ztunnel.kube.connect import open_api
+from ztunnel.pages.listen import listen
 from ztunnel.rpc.serve import Server as RpcServer
 from ztunnel.rpc.serve import Service
 from ztunnel.run.reporting import Reporting, now

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from ztunnel.errors import ConnectionFailed
 from ztunnel.flow.flow import Counts
-from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.hold import TunnelSession
 from ztunnel.hbone.join import Tunnel
+from ztunnel.http2.fields import Fields
 from ztunnel.http2.frame import Code
 
 OnEnd = Callable[[ConnectionFailed | None], None]

@@ -10,9 +10,9 @@ from ztunnel.errors import Busy, ConnectionFailed, HandshakeFailed
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.linger import close_with_reset
 from ztunnel.flow.timers import Timer
-from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.hold import TunnelSession
 from ztunnel.hbone.join import Tunnel
+from ztunnel.http2.fields import Fields
 from ztunnel.http2.frame import Code, code_name
 
 _OK = b"200"

@@ -22,17 +22,18 @@ from ztunnel.flow.held import Share
 from ztunnel.flow.timers import Timer
 from ztunnel.hbone.answer import IncomingTunnel
 from ztunnel.hbone.ask import OutgoingTunnel, TunnelEvents
-from ztunnel.hbone.connection import H2Connection
 from ztunnel.hbone.defer import Slowed
-from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.hold import TunnelSession
 from ztunnel.hbone.join import Tunnel
-from ztunnel.hbone.limits import Ledger, Role
+from ztunnel.hbone.ledger import Ledger
 from ztunnel.hbone.link import TlsLink
 from ztunnel.hbone.relay import Pipe
-from ztunnel.hbone.standing import DEBT_POINTS, Standing
-from ztunnel.hbone.stream import Stream
+from ztunnel.http2.connection import H2Connection
+from ztunnel.http2.fields import Fields
 from ztunnel.http2.frame import HEADER_BYTES, MAX_STREAM_ID, Code, code_name, push_goaway, push_ping
+from ztunnel.http2.limits import Role
+from ztunnel.http2.standing import DEBT_POINTS, Standing
+from ztunnel.http2.stream import Stream
 
 READ_BYTES = 192 * 1024 - HEADER_BYTES
 """One read of bulk becomes one DATA frame of so many bytes, header included: a whole number of TLS

@@ -9,8 +9,8 @@ from ztunnel.errors import ConnectionFailed
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.timers import Timer
 from ztunnel.hbone.answer import IncomingTunnel
-from ztunnel.hbone.limits import Ledger
-from ztunnel.hbone.standing import Standing
+from ztunnel.hbone.ledger import Ledger
+from ztunnel.http2.standing import Standing
 
 _STEP_SECONDS = 0.005
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.held import Share
-from ztunnel.hbone.connection import H2Connection
 from ztunnel.hbone.relay import Pipe
-from ztunnel.hbone.stream import Stream
+from ztunnel.http2.connection import H2Connection
+from ztunnel.http2.stream import Stream
 
 
 class TunnelSession:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ztunnel.errors import PeerError
-from ztunnel.hbone.fields import Fields, push_fields
+from ztunnel.http2.fields import Fields, push_fields
 from ztunnel.model.address import Endpoint, IPAddress, parse_endpoint
 from ztunnel.model.workload import Workload, WorkloadKind
 

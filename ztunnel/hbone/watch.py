@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from ztunnel.hbone.hold import TunnelSession
-from ztunnel.hbone.stream import Stream
+from ztunnel.http2.stream import Stream
 
 _UNWATCHED = -1
 

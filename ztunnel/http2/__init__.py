@@ -1,1 +1,1 @@
-"""HTTP/2 without I/O that tunnels and gRPC have in common: frames on the wire, and what a peer may cost."""
+"""HTTP/2 without I/O, for any stream and both roles: frames, header blocks, streams, windows, a budget."""

@@ -11,7 +11,6 @@ from ztunnel.errors import ConnectionFailed, Crowded, Denied, Drained, PeerError
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.share import Place
 from ztunnel.hbone.answer import IncomingTunnel
-from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.request import (
     BAD_REQUEST,
     Outline,
@@ -21,6 +20,7 @@ from ztunnel.hbone.request import (
     render_baggage,
     render_response,
 )
+from ztunnel.http2.fields import Fields
 from ztunnel.inbound.accept import Inbound, LocalPod
 from ztunnel.inbound.connect import AppDial, Approach, unreachable
 from ztunnel.inbound.decision import Arrival, InboundAdmitted, judge_tunnel

@@ -20,9 +20,9 @@ from ztunnel.flow.rate import Bucket, Rate, Recent
 from ztunnel.flow.share import Place, Shares
 from ztunnel.hbone.accept import Handshake
 from ztunnel.hbone.carry import Session
-from ztunnel.hbone.limits import Ledger
+from ztunnel.hbone.ledger import Ledger
 from ztunnel.hbone.link import TlsLink
-from ztunnel.hbone.standing import Standing
+from ztunnel.http2.standing import Standing
 from ztunnel.identity.rotate import Certificate, Certificates
 from ztunnel.identity.secure import peer as prove
 from ztunnel.inbound.accept import Inbound, LocalPod

@@ -27,8 +27,8 @@ from ztunnel.flow.held import HeldBytes, Share
 from ztunnel.flow.share import Place, Shares
 from ztunnel.flow.splice import OnEnd, close_with_reset
 from ztunnel.hbone.ask import OutgoingTunnel
-from ztunnel.hbone.fields import Fields
 from ztunnel.hbone.pool import PoolKey
+from ztunnel.http2.fields import Fields
 from ztunnel.kernel.dial import dial_socket, keep_source
 from ztunnel.kernel.sockets import Keepalive
 from ztunnel.model.address import Endpoint, PeerAddress, ip_text

@@ -16,7 +16,7 @@ from ztunnel.errors import ConnectionFailed, Drained, HboneTimedOut, NoCertifica
 from ztunnel.flow.engine import Engine
 from ztunnel.hbone.carry import Session
 from ztunnel.hbone.dial import dial
-from ztunnel.hbone.limits import Ledger
+from ztunnel.hbone.ledger import Ledger
 from ztunnel.hbone.pool import PoolKey
 from ztunnel.identity.rotate import Certificate, Certificates
 from ztunnel.identity.secure import peer

@@ -20,7 +20,7 @@ from functools import partial
 from ztunnel.errors import NOT_TAKEN, Busy, ConnectionFailed, Crowded, Unreachable
 from ztunnel.flow.engine import Engine
 from ztunnel.hbone.carry import Session
-from ztunnel.hbone.limits import Ledger
+from ztunnel.hbone.ledger import Ledger
 from ztunnel.hbone.pool import Pool, PoolKey
 from ztunnel.identity.rotate import Certificates
 from ztunnel.kernel.sockets import Keepalive

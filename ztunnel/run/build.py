@@ -19,7 +19,8 @@ from ztunnel.flow.engine import Engine
 from ztunnel.flow.share import Shares
 from ztunnel.flow.turn import Turns
 from ztunnel.forward.answer import Forwarding
-from ztunnel.hbone.limits import Ledger, Limits
+from ztunnel.hbone.ledger import Ledger
+from ztunnel.http2.limits import Limits
 from ztunnel.identity.rotate import Certificates
 from ztunnel.inbound.accept import PLAIN_RATE, Inbound
 from ztunnel.inbound.serve import PLACES as HANDSHAKES

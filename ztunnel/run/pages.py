@@ -17,9 +17,9 @@ from ztunnel.errors import ConfigError
 from ztunnel.explain.explanation import explain_call
 from ztunnel.explain.names import Unknown, find_call
 from ztunnel.explain.text import as_text, as_values
-from ztunnel.http import listen as http_listen
-from ztunnel.http.message import JSON, Request, Response, Route, text
 from ztunnel.model.address import Endpoint
+from ztunnel.pages import listen as http_listen
+from ztunnel.pages.message import JSON, Request, Response, Route, text
 from ztunnel.run.build import Node
 from ztunnel.run.dump import dump_node
 from ztunnel.run.reporting import Reporting

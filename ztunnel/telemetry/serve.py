@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 import trio
 from prometheus_client.process_collector import ProcessCollector
 
-from ztunnel.http.message import JSON, LOOPBACK_HOSTS, Limits, Request, Response, Route, router, text
-from ztunnel.http.serve import Boundary, Pages, serve
+from ztunnel.pages.message import JSON, LOOPBACK_HOSTS, Limits, Request, Response, Route, router, text
+from ztunnel.pages.serve import Boundary, Pages, serve
 from ztunnel.telemetry.exposition import OPEN_METRICS, TEXT, accepts, render
 from ztunnel.telemetry.figures import Family, Figures, Sample, metric
 from ztunnel.telemetry.level import Level, Levels

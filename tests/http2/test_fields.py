@@ -6,7 +6,7 @@ import hpack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ztunnel.hbone.fields import push_fields
+from ztunnel.http2.fields import push_fields
 
 NAMES = st.sampled_from(
     [b":method", b":authority", b":status", b":path", b"baggage", b"x" * 200, b"forwarded"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.hbone.recording import (
+from tests.http2.recording import (
     CONNECT,
     FRAMES,
     HELLO,
@@ -18,8 +18,8 @@ from tests.hbone.recording import (
     split,
 )
 from ztunnel.errors import PeerError
-from ztunnel.hbone.limits import Limits, Role
 from ztunnel.http2.frame import HEADER, PREFACE, Code, Frame, push_frame
+from ztunnel.http2.limits import Limits, Role
 
 
 def run(octets: list[bytes]) -> tuple[list[Event], bytes, int | None]:

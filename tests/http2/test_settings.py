@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ztunnel.errors import PeerError
-from ztunnel.hbone.settings import pull_settings
 from ztunnel.http2.frame import Code, Setting, push_settings
+from ztunnel.http2.settings import pull_settings
 
 
 def test_settings_are_read_unknown_ones_too() -> None:

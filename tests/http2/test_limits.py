@@ -1,15 +1,8 @@
-"""The limits, and the ledger of what all sessions hold."""
+"""The limits of sessions."""
 
 from __future__ import annotations
 
-from ztunnel.hbone.limits import Ledger, Limits
-
-
-def test_a_ledger_holds_as_many_bytes_as_its_limits_say() -> None:
-    ledger = Ledger(Limits(buffered_bytes=0))
-    assert ledger.held.refuses("pod", "source")
-    assert not Ledger().held.refuses("pod", "source")
-    assert ledger.buffered_bytes == 0
+from ztunnel.http2.limits import Limits
 
 
 def test_the_numbers_on_the_wire_are_those_of_ztunnel_but_for_smaller_requests() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.hbone.recording import RecordingHost
-from ztunnel.hbone.host import Host, Nobody
-from ztunnel.hbone.limits import Role
+from tests.http2.recording import RecordingHost
+from ztunnel.http2.host import Host, Nobody
+from ztunnel.http2.limits import Role
 
 
 def test_the_recording_host_is_one() -> None:

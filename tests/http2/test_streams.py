@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.hbone.recording import (
+from tests.http2.recording import (
     CONNECT_BLOCK,
     OK,
     OK_BLOCK,
@@ -19,7 +19,6 @@ from tests.hbone.recording import (
     server,
 )
 from ztunnel.errors import PeerError
-from ztunnel.hbone.limits import Limits
 from ztunnel.http2.frame import (
     DEFAULT_WINDOW,
     MAX_WINDOW,
@@ -30,6 +29,7 @@ from ztunnel.http2.frame import (
     push_settings,
     push_window_update,
 )
+from ztunnel.http2.limits import Limits
 
 SMALL = Limits(stream_window_bytes=1000, session_window_bytes=100_000, open_streams=50, accept_streams=50)
 

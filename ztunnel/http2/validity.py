@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 from ztunnel.errors import PeerError
-from ztunnel.hbone.fields import Fields
+from ztunnel.http2.fields import Fields
 from ztunnel.http2.frame import Code
 
 _NAME = re.compile(rb"[!-9;-@\[-~\x80-\xff]+")

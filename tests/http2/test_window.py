@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ztunnel.hbone.window import ReceiveWindow
+from ztunnel.http2.window import ReceiveWindow
 
 
 def test_the_peer_is_told_at_half_of_the_window() -> None:

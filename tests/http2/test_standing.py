@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ztunnel.hbone.standing import CHURN, GLITCHES, WORK_PER_ROUND, Standing
+from ztunnel.http2.standing import CHURN, GLITCHES, WORK_PER_ROUND, Standing
 
 
 def test_sessions_share_the_work_of_a_round_and_each_round_has_its_own() -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ztunnel.errors import PeerError
-from ztunnel.hbone.decoder import MAX_FIELDS, FieldReader
-from ztunnel.hbone.fields import push_fields
+from ztunnel.http2.decoder import MAX_FIELDS, FieldReader
+from ztunnel.http2.fields import push_fields
 from ztunnel.http2.frame import Code
 
 NAMES = st.sampled_from(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ztunnel.hbone.stream import Stream
+from ztunnel.http2.stream import Stream
 
 
 def test_a_new_stream_is_open_both_ways_and_may_send_nothing() -> None:

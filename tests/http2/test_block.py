@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ztunnel.errors import PeerError
-from ztunnel.hbone.block import begin_block
+from ztunnel.http2.block import begin_block
 from ztunnel.http2.frame import END_STREAM, PADDED, PRIORITY_FLAG, Code
 
 

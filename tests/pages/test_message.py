@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ztunnel.http.message import (
+from ztunnel.pages.message import (
     LOOPBACK_HOSTS,
     Request,
     Response,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import h11
 import trio
 
-from ztunnel.http.message import Answer, Limits, Request, Response, may_ask, parse_target, text
+from ztunnel.pages.message import Answer, Limits, Request, Response, may_ask, parse_target, text
 
 _RECEIVE_BYTES = 4 * 1024
 _LINGER_SECONDS = 0.5

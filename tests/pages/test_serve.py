@@ -10,8 +10,8 @@ import h11
 import pytest
 import trio
 
-from ztunnel.http.message import Limits, Request, Response, text
-from ztunnel.http.serve import Pages, serve
+from ztunnel.pages.message import Limits, Request, Response, text
+from ztunnel.pages.serve import Pages, serve
 
 
 async def echo(request: Request) -> Response:

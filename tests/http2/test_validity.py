@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ztunnel.errors import PeerError
-from ztunnel.hbone.fields import Fields
-from ztunnel.hbone.validity import check_request, check_response, check_trailers
+from ztunnel.http2.fields import Fields
 from ztunnel.http2.frame import Code
+from ztunnel.http2.validity import check_request, check_response, check_trailers
 
 CONNECT: Fields = ((b":method", b"CONNECT"), (b":authority", b"10.0.0.1:80"))
 GET: Fields = ((b":method", b"GET"), (b":scheme", b"https"), (b":path", b"/"), (b":authority", b"x"))

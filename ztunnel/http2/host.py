@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ztunnel.hbone.fields import Fields
-from ztunnel.hbone.stream import Stream
+from ztunnel.http2.fields import Fields
+from ztunnel.http2.stream import Stream
 
 
 class Host(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.hbone.recording import (
+from tests.http2.recording import (
     CONNECT,
     CONNECT_BLOCK,
     HELLO,
@@ -23,10 +23,7 @@ from tests.hbone.recording import (
     server,
 )
 from ztunnel.errors import PeerError
-from ztunnel.hbone.fields import Fields, push_fields
-from ztunnel.hbone.limits import Limits, Role
-from ztunnel.hbone.settings import pull_settings
-from ztunnel.hbone.standing import HEADERS_WORK, UNSTARTED_POINTS, WORK_PER_ROUND, Standing
+from ztunnel.http2.fields import Fields, push_fields
 from ztunnel.http2.frame import (
     END_HEADERS,
     END_STREAM,
@@ -43,6 +40,9 @@ from ztunnel.http2.frame import (
     push_settings,
     push_window_update,
 )
+from ztunnel.http2.limits import Limits, Role
+from ztunnel.http2.settings import pull_settings
+from ztunnel.http2.standing import HEADERS_WORK, UNSTARTED_POINTS, WORK_PER_ROUND, Standing
 
 
 def test_the_first_words_are_ztunnels_but_for_smaller_windows() -> None:

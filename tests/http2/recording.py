@@ -8,11 +8,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ztunnel.hbone.connection import H2Connection
-from ztunnel.hbone.fields import Fields, push_fields
-from ztunnel.hbone.limits import Limits, Role
-from ztunnel.hbone.standing import Standing
-from ztunnel.hbone.stream import Stream
+from ztunnel.http2.connection import H2Connection
+from ztunnel.http2.fields import Fields, push_fields
 from ztunnel.http2.frame import (
     ACK,
     DEFAULT_FRAME_BYTES,
@@ -27,6 +24,9 @@ from ztunnel.http2.frame import (
     push_settings,
     push_window_update,
 )
+from ztunnel.http2.limits import Limits, Role
+from ztunnel.http2.standing import Standing
+from ztunnel.http2.stream import Stream
 
 CONNECT: Fields = ((b":method", b"CONNECT"), (b":authority", b"10.0.0.1:80"))
 OK: Fields = ((b":status", b"200"),)

@@ -18,11 +18,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ztunnel.errors import PeerError
-from ztunnel.hbone.block import HeaderBlock
-from ztunnel.hbone.standing import Standing
-from ztunnel.hbone.stream import Stream
+from ztunnel.http2.block import HeaderBlock
 from ztunnel.http2.budget import Glitch, GlitchBudget
 from ztunnel.http2.frame import END_STREAM, HEADER, HEADER_BYTES, MAX_STREAM_ID, PADDED, PREFACE, Code, Frame
+from ztunnel.http2.standing import Standing
+from ztunnel.http2.stream import Stream
 
 FrameMethod = Callable[[int, int, bytes], None]
 """What is done with one whole frame: flags, stream id, payload."""

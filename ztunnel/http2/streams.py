@@ -18,12 +18,6 @@ come. So slow readers hold their shares and no more, however many they are, and 
 from __future__ import annotations
 
 from ztunnel.errors import PeerError
-from ztunnel.hbone.host import Host
-from ztunnel.hbone.limits import Limits, Role
-from ztunnel.hbone.reader import FrameReader
-from ztunnel.hbone.standing import UNSTARTED_POINTS, Standing
-from ztunnel.hbone.stream import Stream
-from ztunnel.hbone.window import ReceiveWindow
 from ztunnel.http2.budget import Glitch
 from ztunnel.http2.frame import (
     DEFAULT_WINDOW,
@@ -34,6 +28,12 @@ from ztunnel.http2.frame import (
     push_reset,
     push_window_update,
 )
+from ztunnel.http2.host import Host
+from ztunnel.http2.limits import Limits, Role
+from ztunnel.http2.reader import FrameReader
+from ztunnel.http2.standing import UNSTARTED_POINTS, Standing
+from ztunnel.http2.stream import Stream
+from ztunnel.http2.window import ReceiveWindow
 
 EARLY_SECONDS = 1.0
 """A stream that the peer resets sooner came to nothing (Envoy's premature_reset_min_stream_lifetime)."""

@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from ztunnel.errors import ConfigError
-from ztunnel.http.listen import listen
 from ztunnel.model.address import Endpoint
+from ztunnel.pages.listen import listen
 
 
 async def test_a_taken_port_is_named_with_what_sets_it() -> None:

@@ -11,17 +11,10 @@ answers and ends tunnels, and what concerns the connection as a whole.
 from __future__ import annotations
 
 from ztunnel.errors import PeerError
-from ztunnel.hbone.block import EXTRA_BYTES, HeaderBlock, begin_block, check_priority
-from ztunnel.hbone.decoder import FieldReader
-from ztunnel.hbone.fields import Fields
-from ztunnel.hbone.host import Host, Nobody
-from ztunnel.hbone.limits import Limits, Role
-from ztunnel.hbone.settings import pull_settings
-from ztunnel.hbone.standing import HEADERS_WORK, LARGE_BLOCK, UNSTARTED_POINTS, Standing
-from ztunnel.hbone.stream import Stream
-from ztunnel.hbone.streams import HEADERS_BYTES, Streams
-from ztunnel.hbone.validity import check_request, check_response, check_trailers
+from ztunnel.http2.block import EXTRA_BYTES, HeaderBlock, begin_block, check_priority
 from ztunnel.http2.budget import Glitch
+from ztunnel.http2.decoder import FieldReader
+from ztunnel.http2.fields import Fields
 from ztunnel.http2.frame import (
     ACK,
     DEFAULT_FRAME_BYTES,
@@ -41,6 +34,13 @@ from ztunnel.http2.frame import (
     push_settings,
     push_window_update,
 )
+from ztunnel.http2.host import Host, Nobody
+from ztunnel.http2.limits import Limits, Role
+from ztunnel.http2.settings import pull_settings
+from ztunnel.http2.standing import HEADERS_WORK, LARGE_BLOCK, UNSTARTED_POINTS, Standing
+from ztunnel.http2.stream import Stream
+from ztunnel.http2.streams import HEADERS_BYTES, Streams
+from ztunnel.http2.validity import check_request, check_response, check_trailers
 
 _MAX_SETTINGS_BYTES = 600
 _MAX_GOAWAY_BYTES = 4096

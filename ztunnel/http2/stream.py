@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ztunnel.hbone.fields import Fields
-from ztunnel.hbone.window import ReceiveWindow
+from ztunnel.http2.fields import Fields
+from ztunnel.http2.window import ReceiveWindow
 
 _NO_WINDOW = ReceiveWindow(0)
 

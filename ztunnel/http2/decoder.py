@@ -14,7 +14,7 @@ from hpack.huffman_table import HUFFMAN_COMPLETE, HUFFMAN_EMIT_SYMBOL, HUFFMAN_F
 from hpack.table import HeaderTable
 
 from ztunnel.errors import PeerError
-from ztunnel.hbone.fields import Fields
+from ztunnel.http2.fields import Fields
 from ztunnel.http2.frame import Code
 
 MAX_FIELDS = 128
