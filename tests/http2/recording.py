@@ -48,6 +48,7 @@ class RecordedStream(Stream):
 
     def on_data(self, payload: memoryview) -> None:
         assert len(payload)
+        self.host.deliveries += 1
         last = self.host.events[-1] if self.host.events else None
         if last is not None and last[:2] == ("data", self.stream_id):
             self.host.events[-1] = (*last[:2], last[2] + bytes(payload))
@@ -67,7 +68,8 @@ class RecordedStream(Stream):
 
 
 class RecordingHost:
-    """Drives one h2. With `takes`, what comes is taken at once, as by a fast application."""
+    """Drives one h2. With `takes`, what comes is taken at once, as by a fast application. `deliveries` counts
+    how often a stream was given bytes."""
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class RecordingHost:
         self.pushed = bytearray()
         self.events: list[Event] = []
         self.takes = takes
+        self.deliveries = 0
         self.room = True
         self.now = 100.0
         self.rounds = 0

@@ -20,6 +20,7 @@ from tests.http2.recording import (
 from ztunnel.errors import PeerError
 from ztunnel.http2.frame import HEADER, PREFACE, Code, Frame, push_frame
 from ztunnel.http2.limits import Limits, Role
+from ztunnel.http2.standing import WORK_PER_ROUND
 
 
 def run(octets: list[bytes]) -> tuple[list[Event], bytes, int | None]:
@@ -71,6 +72,43 @@ def test_the_payload_of_a_frame_is_passed_on_before_its_end() -> None:
     assert host.events[-1] == ("data", 1, b"abc")
     host.receive(whole[12:])
     assert host.events[-1] == ("data", 1, b"abcdef")
+
+
+def test_frames_of_little_payload_are_passed_on_together() -> None:
+    host = server()
+    host.receive(headers(1) + headers(3))
+    octets = bytes(range(100))
+    host.receive(b"".join(data(1, octets[at : at + 1]) for at in range(100)))
+    assert host.events[-1] == ("data", 1, octets)
+    assert host.deliveries == 1
+    host.receive(data(1, b"a") + data(3, b"b") + data(1, b"c") + data(1, b"") + data(1, b"d", end=True))
+    assert host.events[-4:] == [
+        ("data", 1, octets + b"a"),
+        ("data", 3, b"b"),
+        ("data", 1, b"cd"),
+        ("end", 1),
+    ]
+
+
+def test_of_frames_passed_on_together_each_is_within_the_windows() -> None:
+    host = server(Limits(stream_window_bytes=1000), takes=False)
+    host.receive(headers(1))
+    room = host.stream(1).window.left_bytes
+    sent = [bytes((number % 256,)) * 100 for number in range(room // 100 + 1)]
+    host.receive(b"".join(data(1, each) for each in sent))
+    assert host.events[-2:] == [
+        ("data", 1, b"".join(sent)[: room // 100 * 100]),
+        ("reset", 1, Code.FLOW_CONTROL_ERROR),
+    ]
+
+
+def test_frames_passed_on_together_count_for_the_work_of_a_round() -> None:
+    host = server()
+    host.receive(headers(1))
+    before = host.rounds
+    host.receive(data(1, b"x") * 3 * WORK_PER_ROUND)
+    assert host.rounds - before >= 3
+    assert host.events[-1] == ("data", 1, b"x" * 3 * WORK_PER_ROUND)
 
 
 def test_padding_is_left_out_however_it_is_cut() -> None:

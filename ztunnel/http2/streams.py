@@ -184,6 +184,9 @@ class Streams(FrameReader):
             return None
         return stream
 
+    def _has_room(self, stream: Stream, length: int) -> bool:
+        return length <= self._window.left_bytes and length <= stream.window.left_bytes
+
     def _stray(self, stream: Stream | None, stream_id: int, length: int) -> None:
         """DATA or HEADERS for a stream that is over.
 
