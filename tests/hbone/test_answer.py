@@ -111,8 +111,13 @@ def test_h2_as_client_resets_before_the_answer_and_after_it(lab: Lab) -> None:
     assert server.tunnels == set()
 
 
-def test_a_refusal_costs_the_peer_a_point(lab: Lab) -> None:
-    server, _peer, callee = lab.asked()
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_refusal_costs_the_peer_a_point(lab: Lab, ended: bool) -> None:
+    """Also where the peer had ended the stream by then: that is no tunnel that has carried anything."""
+    server, peer, callee = lab.asked()
+    if ended:
+        peer.conn.end_stream(1)
+        lab.go()
     before = server.standing.churn.level(lab.engine.now)
     callee.tunnel.refuse(render_response(401))
     assert server.standing.churn.level(lab.engine.now) == before - 1

@@ -123,11 +123,11 @@ class H2Connection(Streams):
         self._push_headers(stream, block, end=False)
 
     def answer(self, stream: Stream, block: bytes, end: bool = False) -> None:
-        """Send a response, its fields encoded (server); with `end`, nothing will follow it."""
+        """Send a response, its fields encoded (server); with `end` it is a refusal, and nothing will follow."""
         stream.answered = True
         self._push_headers(stream, block, end)
         if end:
-            self._close_local(stream)
+            self._close_refused(stream)
 
     def finish(self, stream: Stream) -> None:
         """We will send no more on the stream."""

@@ -149,6 +149,12 @@ class Streams(FrameReader):
         if stream.remote_closed:
             self._drop_in_order(stream)
 
+    def _close_refused(self, stream: Stream) -> None:
+        """It came to nothing, and its end pays for nothing."""
+        stream.local_closed = True
+        if stream.remote_closed:
+            self._drop(stream)
+
     def _drop_in_order(self, stream: Stream) -> None:
         """Both sides have ended it: that pays for one that came to nothing."""
         self.budget.give_back()
