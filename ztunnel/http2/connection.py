@@ -123,7 +123,7 @@ class H2Connection(Streams):
         self._push_headers(stream, block, end=False)
 
     def answer(self, stream: Stream, block: bytes, end: bool = False) -> None:
-        """Send a response, its fields encoded (server); with `end` it is a refusal, and nothing will follow."""
+        """Send a response, its fields encoded (server); with `end` it is a refusal, and nothing follows."""
         stream.answered = True
         self._push_headers(stream, block, end)
         if end:
