@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import h11
@@ -27,8 +29,20 @@ _REVIEWED = {
 """What is said of every token."""
 
 
+class Refusal(NamedTuple):
+    """The status, Kubernetes' word for it, and in how many seconds to come again."""
+
+    code: int
+    reason: str
+    retry_seconds: int = 0
+
+
 class ApiServer:
-    """Objects by the path of their collection; `put` says each change to those who watch."""
+    """Objects by the path of their collection; `put` says each change to those who watch.
+
+    Attributes:
+        refuse: what a request for that path is refused with; nothing at first.
+    """
 
     def __init__(self, resources: Mapping[str, Resource]) -> None:
         """`resources` by their kind."""
@@ -36,12 +50,19 @@ class ApiServer:
         self._objects: dict[str, dict[tuple[str, str], bytes]] = {path: {} for path in self._paths.values()}
         self._watches: dict[str, set[trio.MemorySendChannel[bytes]]] = {path: set() for path in self._objects}
         self._version = 1000
+        self._history: deque[tuple[int, str, bytes]] = deque(maxlen=_WAITING)
+        self.refuse: Callable[[str], Refusal | None] = lambda _path: None
         self._continued: dict[str, list[bytes]] = {}
 
     @property
     def watches(self) -> int:
         """How many there are."""
         return sum(map(len, self._watches.values()))
+
+    def end_watches(self) -> None:
+        """Each as if its time were over."""
+        for watch in [one for each in self._watches.values() for one in each]:
+            watch.close()
 
     def objects(self, path: str) -> list[Value]:
         """Those of the collection at a path."""
@@ -56,14 +77,16 @@ class ApiServer:
         meta = value["metadata"]
         text = json.dumps({**value, "metadata": {**meta, "resourceVersion": str(self._version)}}).encode()
         self._objects.setdefault(path, {})[meta.get("namespace", ""), meta["name"]] = text
+        line = b'{"type":"MODIFIED","object":' + text + b"}\n"
+        self._history.append((self._version, path, line))
         for watch in self._watches.get(path, ()):
-            watch.send_nowait(b'{"type":"MODIFIED","object":' + text + b"}\n")
+            watch.send_nowait(line)
 
     @asynccontextmanager
-    async def served(self) -> AsyncIterator[int]:
+    async def served(self, port: int = 0) -> AsyncIterator[int]:
         """Serve for the block, on the port of 127.0.0.1 that it is given."""
         async with trio.open_nursery() as nursery:
-            listeners = await nursery.start(partial(trio.serve_tcp, self._serve, 0, host="127.0.0.1"))
+            listeners = await nursery.start(partial(trio.serve_tcp, self._serve, port, host="127.0.0.1"))
             yield listeners[0].socket.getsockname()[1]
             nursery.cancel_scope.cancel()
 
@@ -81,7 +104,9 @@ class ApiServer:
                     body += event.data
                 elif isinstance(event, h11.EndOfMessage) and request is not None:
                     target = request.target.decode()
-                    if request.method == b"GET":
+                    if refusal := self.refuse(urlsplit(target).path):
+                        await _refuse(stream, connection, refusal)
+                    elif request.method == b"GET":
                         await self._answer(stream, connection, target)
                     else:
                         await self._write(stream, connection, request.method, urlsplit(target).path, body)
@@ -98,7 +123,7 @@ class ApiServer:
         if name:
             await _respond(stream, connection, 404, [b'{"kind":"Status","reason":"NotFound","code":404}'])
         elif params.get("watch"):
-            await self._watch(stream, connection, path)
+            await self._watch(stream, connection, path, int(params.get("resourceVersion") or 0))
         else:
             await _respond(stream, connection, 200, self._list(path, params))
 
@@ -125,13 +150,19 @@ class ApiServer:
         yield b",".join(page)
         yield b"]}"
 
-    async def _watch(self, stream: trio.SocketStream, connection: h11.Connection, path: str) -> None:
+    async def _watch(
+        self, stream: trio.SocketStream, connection: h11.Connection, path: str, since: int
+    ) -> None:
         send, receive = trio.open_memory_channel[bytes](_WAITING)
+        for version, where, line in self._history:
+            if where == path and version > since:
+                send.send_nowait(line)
         self._watches.setdefault(path, set()).add(send)
         try:
             await stream.send_all(_head(connection, 200))
             async for line in receive:
                 await stream.send_all(connection.send(h11.Data(data=line)) or b"")
+            await stream.send_all(connection.send(h11.EndOfMessage()) or b"")
         finally:
             self._watches[path].discard(send)
 
@@ -142,15 +173,25 @@ def _collection(path: str) -> tuple[str, str]:
     return (f"{found[1]}/{found[2]}", found[3] or "") if found else (path, "")
 
 
-def _head(connection: h11.Connection, code: int) -> bytes:
-    headers = [("content-type", "application/json"), ("transfer-encoding", "chunked")]
+async def _refuse(stream: trio.SocketStream, connection: h11.Connection, refusal: Refusal) -> None:
+    value = {"kind": "Status", "status": "Failure", "code": refusal.code, "reason": refusal.reason}
+    again = [("retry-after", str(refusal.retry_seconds))] if refusal.retry_seconds else []
+    await _respond(stream, connection, refusal.code, [json.dumps(value).encode()], again)
+
+
+def _head(connection: h11.Connection, code: int, more: Iterable[tuple[str, str]] = ()) -> bytes:
+    headers = [("content-type", "application/json"), ("transfer-encoding", "chunked"), *more]
     return connection.send(h11.Response(status_code=code, headers=headers)) or b""
 
 
 async def _respond(
-    stream: trio.SocketStream, connection: h11.Connection, code: int, body: Iterable[bytes]
+    stream: trio.SocketStream,
+    connection: h11.Connection,
+    code: int,
+    body: Iterable[bytes],
+    headers: Iterable[tuple[str, str]] = (),
 ) -> None:
-    octets = [_head(connection, code)]
+    octets = [_head(connection, code, headers)]
     octets += [connection.send(h11.Data(data=part)) or b"" for part in body]
     octets.append(connection.send(h11.EndOfMessage()) or b"")
     await stream.send_all(b"".join(octets))

@@ -68,13 +68,16 @@ class Control:
             "ZTUNNEL_SERVING_NAMES": "127.0.0.1",
         }
 
-    def start(self) -> None:
-        flags = [
+    @property
+    def flags(self) -> list[str]:
+        return [
             f"--{name}={self.path / value}"
             for name, value in (("manifests", "mesh"), ("tokens", "tokens"), ("state-dir", "state"))
         ]
+
+    def start(self) -> None:
         log = (self.path / "log").open("a")
-        command = [sys.executable, "-m", "ztunnel", "control", *flags]
+        command = [sys.executable, "-m", "ztunnel", "control", *self.flags]
         self.process = subprocess.Popen(
             command, env={**os.environ, **self.environment}, stdout=log, stderr=log, text=True
         )

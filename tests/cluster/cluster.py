@@ -145,9 +145,10 @@ def open_cluster() -> Iterator[Cluster]:
         return
     if not KIT.exists():
         raise ClusterError("NO CLUSTER: neither KUBECONFIG nor ../shared/kube is here")
-    was_up = KIT_CONFIG.exists()
     began = time.monotonic()
-    run(KIT, "up", *([] if was_up else ["--dual-stack"]), timeout=300)
+    was_up = is_up()
+    if not was_up:
+        run(KIT, "up", "--dual-stack", timeout=300)
     made = Cluster(KIT_CONFIG, [str(KIT), "kubectl"], [str(KIT), "helm"], (repository, tag), True)
     made.took["cluster"] = time.monotonic() - began
     try:
@@ -160,6 +161,12 @@ def open_cluster() -> Iterator[Cluster]:
     finally:
         if not was_up:
             run(KIT, "down", timeout=120)
+
+
+def is_up() -> bool:
+    """Whether the cluster of ../shared/kube is, with nothing wrong; `up` replaces one with which something
+    is."""
+    return subprocess.run([KIT, "status"], capture_output=True, timeout=60).returncode == 0
 
 
 def provision(cluster_image: tuple[str, str], kit: bool, *words: str, config: Path | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -79,6 +80,17 @@ class Mesh:
             if named == metric and all(f'{name}="{value}"' in line for name, value in labels.items()):
                 total += float(line.rpartition(" ")[2])
         return total
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How long each file took: the whole is to be over in a quarter of an hour."""
+    seconds = Counter[str]()
+    for reports in terminalreporter.stats.values():
+        for each in reports:
+            if isinstance(each, pytest.TestReport):
+                seconds[each.nodeid.partition("::")[0]] += each.duration
+    for name, took in sorted(seconds.items()):
+        terminalreporter.write_line(f"{took:7.1f} s  {name}")
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,9 @@ async def control_plane(
     """Serve until the block is left."""
     server, authority = Server(), standing(directory / "ca")
     figures, said = Figures(), Said()
-    discovery = Discovery(server, authenticate, ControlFigures(figures, "1", lambda: server.sessions), said)
+    control_figures = ControlFigures(figures, "1", lambda: server.sessions)
+    server.acknowledged = control_figures.acknowledged
+    discovery = Discovery(server, authenticate, control_figures, said)
     tls = ServingTls(authority, names, now)
     rpc = RpcServer(
         Service(

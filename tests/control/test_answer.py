@@ -93,6 +93,7 @@ async def test_a_ztunnel_of_istio_subscribes(channel_to: object, tmp_path: Path)
         assert read["pilot_total_xds_rejects"] == {("wds",): 1}
         others = {one.name: one.value for family in plane.figures.others() for one in family.samples}
         assert others["pilot_proxy_convergence_time_count"] == 1
+        assert others["ztunnel_control_push_seconds_count"] == 0
         subscriber.close()
         await until(lambda: not plane.server.sessions)
 

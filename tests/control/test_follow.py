@@ -121,6 +121,19 @@ async def test_a_change_is_published_when_it_is_quiet_again(autojump_clock):
         assert it.published[1].changed[ADDRESS] == {UID.format("b"), UID.format("c")}
 
 
+async def test_a_snapshot_says_when_its_first_change_came(autojump_clock):
+    server = cluster()
+    async with followed(server) as it:
+        await it.until(lambda: len(server.watches) == len(SERVED))
+        for name in ("b", "c"):
+            server.put(RESOURCES["Pod"], pod(name, "10.0.0.2"))
+            begun = trio.current_time()
+            await trio.sleep(0.05)
+            server.put(RESOURCES["Pod"], pod(f"{name}2", "10.0.0.3"))
+            await it.until(lambda name=name: f"{name}2" in it.workloads())
+            assert begun <= it.published[-1].changed_at < begun + 0.05
+
+
 async def test_changes_without_end_are_published_all_the_same(autojump_clock):
     server = cluster()
     async with followed(server) as it:

@@ -1,5 +1,7 @@
 """Sessions get the current snapshot and every later one, and none of them can hold up the server."""
 
+from dataclasses import replace
+
 import pytest
 import trio
 import trio.testing
@@ -108,6 +110,29 @@ async def test_what_subscribers_refuse_is_known(server):
     await requests.send(refusal)
     await trio.testing.wait_all_tasks_blocked()
     assert server.rejections == ("a: no",)
+
+
+async def test_how_long_a_change_took_is_told_with_its_acknowledgement(server, autojump_clock):
+    told = []
+    server.acknowledged = told.append
+    requests, responses = await subscribed(server)
+    await requests.send(ack(await responses.receive()))
+    known_at = trio.current_time()
+    await trio.sleep(1)
+    server.publish(
+        replace(take(snapshot("b").origins[ADDRESS].values(), "", server.snapshot), changed_at=known_at)
+    )
+    answer = ack(await responses.receive())
+    await trio.sleep(2)
+    await requests.send(answer)
+    await trio.testing.wait_all_tasks_blocked()
+    assert told == [3]
+    server.publish(take(snapshot("c").origins[ADDRESS].values(), "", server.snapshot))
+    refusal = ack(await responses.receive())
+    refusal.error_detail.message = "no"
+    await requests.send(refusal)
+    await trio.testing.wait_all_tasks_blocked()
+    assert told == [3], "a refusal is no acknowledgement"
 
 
 async def test_very_many_sessions_at_once_are_refused():

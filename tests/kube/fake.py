@@ -65,8 +65,8 @@ class Watch:
 
 
 class FakeServer(httpx2.AsyncBaseTransport):
-    """`faults` are asked in turn about each request; the first answer counts. `served`: collections by
-    path."""
+    """`faults` are asked in turn about each request; the first answer counts. Those of which `hangs` says so
+    are never answered. `served`: collections by path."""
 
     def __init__(self, *resources: Resource) -> None:
         self.served = {resource.path(): resource for resource in resources}
@@ -77,6 +77,7 @@ class FakeServer(httpx2.AsyncBaseTransport):
         self.oldest = 0
         self.snapshots: dict[str, tuple[str, int, list]] = {}
         self.faults: list[Fault] = []
+        self.hangs: Callable[[httpx2.Request], bool] = lambda _: False
         self.watches: list[Watch] = []
         self.requests: list[httpx2.Request] = []
 
@@ -142,6 +143,8 @@ class FakeServer(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         await trio.lowlevel.checkpoint()
         self.requests.append(request)
+        if self.hangs(request):
+            await trio.sleep_forever()
         for fault in self.faults:
             if (response := fault(request)) is not None:
                 return response

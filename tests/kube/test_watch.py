@@ -279,6 +279,22 @@ async def test_a_server_that_ends_watches_at_once_is_not_asked_without_end(autoj
         assert "ends watches at once" in it.informer.trouble
 
 
+async def test_a_server_that_does_not_answer_a_watch_is_in_trouble_within_half_a_minute(autojump_clock):
+    """It took the time of a watch that stands still, two minutes and a half, and counted as none."""
+    server = FakeServer(PODS)
+    server.hangs = lambda request: "watch" in request.url.params
+    async with followed(server) as it:
+        await it.until(lambda: it.informer.synced)
+        begun = trio.current_time()
+        await it.until(lambda: it.informer.trouble)
+        assert trio.current_time() - begun <= 31
+        assert it.informer.trouble == "no answer from https://fake in 30 s (watch pods)"
+        assert it.watcher.failures == 1
+        server.hangs = lambda _: False
+        server.put(PODS, thing("a"))
+        await it.until(lambda: it.names == ["a"] and not it.informer.trouble)
+
+
 async def test_garbage_in_a_stream_ends_the_stream_and_nothing_else(autojump_clock):
     server = FakeServer(PODS)
     async with followed(server) as it:

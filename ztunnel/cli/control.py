@@ -178,6 +178,7 @@ async def _start(
     issuance.register(reporting.figures)
     nursery.start_soon(_flush, issuance)
     figures = ControlFigures(reporting.figures, __version__, lambda: server.sessions)
+    server.acknowledged = figures.acknowledged
     discovery = Discovery(server, authenticate.identify, figures, log)
     certificates = CertificateService(mesh.authority, authenticate, authorizer, issuance, now)
     rpc = RpcServer(

@@ -87,7 +87,7 @@ class Discovery:
         with responses:
             async for response in responses:
                 begun = trio.current_time()
-                changed_at = self._server.published_at
+                changed_at = self._server.changed_at
                 octets = await _encode(response)
                 with trio.move_on_after(_SEND_SECONDS) as sending:
                     await call.send(octets)

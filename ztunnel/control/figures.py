@@ -20,6 +20,7 @@ _TYPES: Final = {ADDRESS: "wds", AUTHORIZATION: "wads"}
 _PUSH_SECONDS: Final = (0.01, 0.1, 1, 3, 5, 10, 20, 30)
 _CONVERGENCE_SECONDS: Final = (0.1, 0.5, 1, 3, 5, 10, 20, 30)
 """Buckets as istiod has them (pilot/pkg/xds/monitoring.go)."""
+_ACKNOWLEDGED_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Counts(Protocol):
@@ -70,6 +71,12 @@ class ControlFigures:
             buckets=_CONVERGENCE_SECONDS,
             registry=figures,
         )
+        self._acknowledged = Histogram(
+            "ztunnel_control_push_seconds",
+            "From when a change was known until a node proxy has acknowledged it",
+            buckets=_ACKNOWLEDGED_SECONDS,
+            registry=figures,
+        )
         self._slow = figures.tally(
             "ztunnel_control_slow_subscribers_total",
             "Subscribers that did not read in time",
@@ -83,6 +90,10 @@ class ControlFigures:
         self._push.labels(kind).observe(seconds)
         if since_change_seconds is not None:
             self._convergence.observe(since_change_seconds)
+
+    def acknowledged(self, seconds: float) -> None:
+        """A subscriber has taken changes, so long after the first of them was known."""
+        self._acknowledged.observe(seconds)
 
     def rejected(self, type_url: str) -> None:
         """A subscriber refused some of a response."""

@@ -7,6 +7,7 @@ server is away or refuses, what is known goes on counting; `troubles` says what 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
@@ -77,6 +78,7 @@ class ClusterWatch:
         self._snapshot = Snapshot()
         self._woken = trio.Event()
         self._changed_at = 0.0
+        self._first_change_at = math.inf
         chance = rng or Random()
         self._watchers = [self._watcher(served, chance) for served in SERVED]
         self.inventory = Inventory()
@@ -93,6 +95,7 @@ class ClusterWatch:
             if self.collection.unsettled or self.collection.faults is not faults:
                 self.unsettled()
             self._changed_at = trio.current_time()
+            self._first_change_at = min(self._first_change_at, self._changed_at)
             self._wake()
 
         return Watcher(self._api, Informer(served.candidates, rng, served.selectors), take, self._wake)
@@ -163,7 +166,8 @@ class ClusterWatch:
         batch = self.collection.flush()
         self.inventory = self.collection.inventory()
         delta = self._translator.update(batch.objects)
-        self._snapshot = advance(self._snapshot, delta.by_type(), self._settings.network)
+        changed_at, self._first_change_at = self._first_change_at, math.inf
+        self._snapshot = advance(self._snapshot, delta.by_type(), self._settings.network, changed_at)
         self.warnings, self.change = self._translator.warnings(), batch.change
         self.loaded = True
         self._publish(self._snapshot)

@@ -4,12 +4,13 @@ later."""
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
 
+from ztunnel.control.convergence import Convergence
 from ztunnel.errors import PeerError
 from ztunnel.xds.pb import discovery_pb2
 from ztunnel.xds.publisher import Publisher
@@ -27,6 +28,10 @@ _WAITING: Final = 64
 """Sessions opened and not yet taken up. When full, `open_session` raises trio.WouldBlock."""
 
 
+def _ignore(_seconds: float) -> None:
+    """The default observer."""
+
+
 class _Session:
     """One subscriber: its publisher and the channel that its responses go into."""
 
@@ -35,28 +40,44 @@ class _Session:
         snapshot: Snapshot,
         requests: trio.MemoryReceiveChannel[discovery_pb2.DeltaDiscoveryRequest],
         responses: trio.MemorySendChannel[discovery_pb2.DeltaDiscoveryResponse],
+        acknowledged: Callable[[float], None],
     ) -> None:
         self.publisher = Publisher(snapshot)
         self._requests = requests
         self._responses = responses
+        self._convergence = Convergence()
+        self._acknowledged = acknowledged
 
-    def publish(self, snapshot: Snapshot) -> None:
+    def publish(self, snapshot: Snapshot, changed_at: float) -> None:
         """Send what can be sent of `snapshot`; never waits."""
+        self._convergence.changed((url for url, names in snapshot.changed.items() if names), changed_at)
+        self._send(self.publisher.publish(snapshot))
+
+    def begin(self, snapshot: Snapshot) -> None:
+        """Take `snapshot` for what there is; never waits."""
         self._send(self.publisher.publish(snapshot))
 
     async def run(self) -> None:
         """Answer requests until the subscriber leaves, or says what cannot be served."""
         with self._requests, self._responses:
             async for request in self._requests:
+                self._measure(request)
                 try:
                     self._send(self.publisher.receive(request))
                 except PeerError:
                     return
 
+    def _measure(self, untrusted: discovery_pb2.DeltaDiscoveryRequest) -> None:
+        since = self._convergence.answered(untrusted.type_url, untrusted.response_nonce)
+        if since is not None and not untrusted.HasField("error_detail"):
+            self._acknowledged(trio.current_time() - since)
+
     def _send(self, responses: list[discovery_pb2.DeltaDiscoveryResponse]) -> None:
         try:
             for response in responses:
+                self._convergence.sent(response.type_url, response.nonce)
                 self._responses.send_nowait(response)
+            self._convergence.settle()
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             self._requests.close()
             self._responses.close()
@@ -66,12 +87,16 @@ class Server:
     """Holds the current snapshot. `run` serves; `publish` and `open_session` may be called before it runs.
 
     Attributes:
-        published_at: when the current snapshot was published, by Trio's clock.
+        changed_at: when the first change was known that made the current snapshot, by Trio's clock; when
+            it was published, where nobody said.
+        acknowledged: called whenever a subscriber has taken changes, with the seconds since the first of
+            them was known; nobody at first.
     """
 
     def __init__(self, snapshot: Snapshot | None = None) -> None:
         self.snapshot = snapshot or Snapshot()
-        self.published_at = -math.inf
+        self.changed_at = -math.inf
+        self.acknowledged: Callable[[float], None] = _ignore
         self._sessions: set[_Session] = set()
         self._opened, self._openings = trio.open_memory_channel[_Session](_WAITING)
 
@@ -93,9 +118,11 @@ class Server:
     def publish(self, snapshot: Snapshot) -> None:
         """Make `snapshot` the current one and send each subscriber what differs; a slow one gets it later."""
         self.snapshot = snapshot
-        self.published_at = trio.current_time()
+        self.changed_at = snapshot.changed_at
+        if not math.isfinite(self.changed_at):
+            self.changed_at = trio.current_time()
         for session in list(self._sessions):
-            session.publish(snapshot)
+            session.publish(snapshot, self.changed_at)
 
     def open_session(self) -> tuple[Requests, Responses]:
         """A new subscriber's ends: to send requests, to receive responses. Closing either ends the session.
@@ -107,8 +134,11 @@ class Server:
         responses, receive_response = trio.open_memory_channel[discovery_pb2.DeltaDiscoveryResponse](
             _RESPONSES
         )
-        self._opened.send_nowait(_Session(self.snapshot, requests, responses))
+        self._opened.send_nowait(_Session(self.snapshot, requests, responses, self._acknowledge))
         return send_request, receive_response
+
+    def _acknowledge(self, seconds: float) -> None:
+        self.acknowledged(seconds)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[tuple[Requests, Responses]]:
@@ -125,7 +155,7 @@ class Server:
                 nursery.start_soon(self._serve, session)
 
     async def _serve(self, session: _Session) -> None:
-        session.publish(self.snapshot)
+        session.begin(self.snapshot)
         self._sessions.add(session)
         try:
             await session.run()

@@ -70,6 +70,7 @@ class FolderWatch:
         self._taken: Mapping[str, Seen] | None = None
         self._files: Files = {}
         self._snapshot = Snapshot()
+        self._polled_at = 0.0
         self._translator = Translator(settings)
         self.inventory = Inventory()
         self.translation = Translation()
@@ -95,6 +96,7 @@ class FolderWatch:
         before = self.faults, self.warnings
         self.change = Change()
         snapshot = None
+        self._polled_at = trio.current_time()
         try:
             snapshot = await trio.to_thread.run_sync(self._read, patient)
         except ConfigError as error:
@@ -162,7 +164,8 @@ class FolderWatch:
             gone = dict.fromkeys(before.objects.keys() - self.inventory.objects.keys())
             delta = self._translator.update({**gone, **self.inventory.objects})
             self.translation = self._translator.translation(self.inventory.unknown)
-            self._snapshot = advance(self._snapshot, delta.by_type(), self._settings.network)
+            network, changes = self._settings.network, delta.by_type()
+            self._snapshot = advance(self._snapshot, changes, network, self._polled_at)
         self._remember()
         return self._snapshot
 

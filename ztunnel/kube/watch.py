@@ -22,6 +22,8 @@ bookmark every minute, and a connection that a NAT has forgotten says nothing fo
 _LATE_SECONDS: Final = 30.0
 """After its time the server ends a watch by itself; so much later we do."""
 _LIST_SECONDS: Final = 120.0
+_OPEN_SECONDS: Final = 30.0
+"""An API server accepts a watch, or refuses it, at once; only what it then tells takes its time."""
 
 Take = Callable[[Sequence[Change]], None]
 
@@ -79,10 +81,12 @@ class Watcher:
 
     async def _watch(self, wanted: Watch) -> None:
         request = self._request("watch")
-        begun, lines = trio.current_time(), Lines()
+        begun, lines, is_open = trio.current_time(), Lines(), False
         broken: list[Exception] = []
 
         def opened() -> None:
+            nonlocal is_open
+            is_open, stall.deadline = True, trio.current_time() + self._stall_seconds
             self.informer.opened()
             self._say()
 
@@ -99,11 +103,13 @@ class Watcher:
 
         with (
             trio.move_on_after(wanted.seconds + _LATE_SECONDS),
-            trio.move_on_after(self._stall_seconds) as stall,
+            trio.move_on_after(_OPEN_SECONDS) as stall,
         ):
             await self._api.watch(request, wanted.params, opened, feed)
         if broken:
             raise broken[0]
+        if not is_open:
+            raise ApiFailure(f"no answer from {self._api.server} in {_OPEN_SECONDS:.0f} s ({request})")
         self.informer.ended(trio.current_time() - begun)
 
     def _event(self, request: Request, line: bytes) -> None:

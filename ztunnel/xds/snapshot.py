@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -23,6 +24,8 @@ class Snapshot:
 
     `changed` names by type what differs from the snapshot before, which is that of the same `lineage` with
     the `serial` before: who has sent that one has to look at nothing else.
+
+    `changed_at`: when the first of these changes was known, by the clock of whoever made the snapshot.
     """
 
     resources: Mapping[str, Map[str, discovery_pb2.Resource]] = field(
@@ -36,13 +39,19 @@ class Snapshot:
     )
     serial: int = 0
     lineage: object = field(default_factory=object, compare=False, repr=False)
+    changed_at: float = field(default=-math.inf, compare=False)
 
     def follows(self, other: Snapshot) -> bool:
         """Whether `changed` is what differs from `other`."""
         return self.lineage is other.lineage and self.serial == other.serial + 1
 
 
-def advance(before: Snapshot, changes: Mapping[str, Mapping[str, Resource | None]], network: str) -> Snapshot:
+def advance(
+    before: Snapshot,
+    changes: Mapping[str, Mapping[str, Resource | None]],
+    network: str,
+    changed_at: float = -math.inf,
+) -> Snapshot:
     """The snapshot after `changes`: by type and name a resource that is new or another, None for one that is
     gone. Costs what has changed.
 
@@ -50,6 +59,7 @@ def advance(before: Snapshot, changes: Mapping[str, Mapping[str, Resource | None
         before: the snapshot before, made with the same `network`.
         changes: see above.
         network: that of the services' addresses.
+        changed_at: when the first of the changes was known.
     """
     resources, origins = dict(before.resources), dict(before.origins)
     changed = {type_url: frozenset[str]() for type_url in TYPES}
@@ -62,7 +72,7 @@ def advance(before: Snapshot, changes: Mapping[str, Mapping[str, Resource | None
                     _set(sources, name, one)
             resources[type_url], origins[type_url] = made.finish(), sources.finish()
         changed[type_url] = frozenset(names)
-    return Snapshot(resources, origins, changed, before.serial + 1, before.lineage)
+    return Snapshot(resources, origins, changed, before.serial + 1, before.lineage, changed_at)
 
 
 def take(resources: Iterable[Resource], network: str, before: Snapshot) -> Snapshot:
