@@ -1,4 +1,4 @@
-"""What a run leaves behind on the machine: namespaces, interfaces, cgroups, pins and processes.
+"""What a run leaves behind on the machine: namespaces, interfaces, cgroups, pins, shared files and processes.
 
     python -m tests.leftovers COMMAND...
 
@@ -25,11 +25,12 @@ Thing = tuple[str, str]
 
 
 def things() -> set[Thing]:
-    """All that a laboratory can leave in the kernel, of anybody."""
+    """All that a laboratory can leave on the machine, of anybody."""
     return {
         *(("namespace", path.name) for path in entries(Path("/run/netns"))),
         *(("interface", path.name) for path in entries(Path("/sys/class/net"))),
         *(("pin", str(path)) for path in below(Path("/sys/fs/bpf/ztunnel"))),
+        *(("file", str(path)) for path in entries(Path("/run/ztunnel"))),
         *(("cgroup", str(path)) for mount in cgroup_mounts() for path in cgroups(mount)),
     }
 

@@ -20,11 +20,11 @@ def words(text: str) -> set[str]:
 
 # Modules with these names act: they wait, open, read a clock or make system calls. Every other one computes.
 VERBS = words("""
-    accept answer ask attach authenticate build call capture carry certify check classify compute connect
-    defer dial distribute drain drive elect enforce enroll exempt expire export fetch find follow forget
-    forward gather hold join keep linger link listen load measure observe oversee patch prepare probe
-    recall refuse relay renew repair replace rotate run secure serve sign splice spoof subscribe teach
-    watch
+    accept annotate announce answer ask attach authenticate build call capture carry certify check
+    classify compute connect defer dial distribute drain drive elect enforce enroll exempt expire export
+    fetch find follow forget forward gather hold join keep linger link listen load measure observe oversee
+    patch prepare probe recall refuse relay renew repair replace rotate run secure serve sign splice spoof
+    subscribe teach watch
 """)
 ACTING_PACKAGES = {"kernel", "cli", "demo", "run"}
 ACTING_MODULES = {"__main__", "flow/engine", "ca/authority"}

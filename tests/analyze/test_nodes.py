@@ -57,6 +57,23 @@ def test_two_tables_and_what_there_is_to_look_at() -> None:
     ]
 
 
+def test_what_is_not_wrong_with_a_pod_and_should_be_known_is_said() -> None:
+    states = {
+        "Kubernetes//Pod/shop/a": {"state": "Up", "unenrolledSeconds": 12.5},
+        "Kubernetes//Pod/shop/b": {"state": "Up", "hidden": "it forwards"},
+        "Kubernetes//Pod/shop/c": {"state": "LeftAlone", "reason": "it has a sidecar"},
+        "Kubernetes//Pod/shop/d": {"state": "Up"},
+    }
+    found = node_state(pod(), {**DUMP, "workloadState": states}, [])
+    assert found.good
+    assert as_text([found], []).splitlines()[-3:] == [
+        "n1: shop/a ran outside of the mesh for up to 12.5 s, until it was enrolled",
+        "n1: shop/b is not shown as enrolled: it forwards",
+        "n1: shop/c is left alone: it has a sidecar",
+    ]
+    assert as_values([found], [])["nodes"][0]["remarks"]["shop/c"] == "is left alone: it has a sidecar"
+
+
 def test_values_are_plain() -> None:
     values = as_values([node_state(pod(), DUMP, [])], [control_state(pod())])
     assert json.loads(json.dumps(values)) == values

@@ -170,3 +170,25 @@ def test_programs_of_others_are_named_and_exclusive_ones_are_in_the_way(
     assert found is not None
     assert (found.state, "cil_sock4" in found.found) == (state, True)
     assert ("socketLB.hostNamespaceOnly" in found.fix) == (state is State.WARN)
+
+
+def test_pods_in_cgroup_v1_alone_are_told(tmp_path: Path) -> None:
+    for name in ("unified", "memory"):
+        (tmp_path / name).mkdir()
+    mounts = tmp_path / "mounts"
+    lines = (
+        f"cgroup {tmp_path / name} {kind} rw 0 0"
+        for name, kind in (("memory", "cgroup"), ("unified", "cgroup2"))
+    )
+    mounts.write_text("\n".join(lines))
+
+    def look() -> Check:
+        return probe.kubelet_check(tmp_path / "unified", str(mounts))
+
+    assert (look().state, look().found) == (State.OK, "none runs here")
+    (tmp_path / "memory" / "kubepods").mkdir()
+    assert look().state is State.WARN
+    assert str(tmp_path / "memory" / "kubepods") in look().found
+    assert "strictStart" in look().fix
+    (tmp_path / "unified" / "kubepods").mkdir()
+    assert look().state is State.OK

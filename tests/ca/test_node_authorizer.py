@@ -149,3 +149,21 @@ def test_a_pod_counts_from_when_it_is_known_to_when_it_is_gone():
     del pods.all["shop", "web-0"]
     with pytest.raises(Refused):
         authorizer.authorize(CALLER, WEB)
+
+
+def reporter(caller):
+    return NodeAuthorizer(Pods(*WORLD), ("ztunnel-system/ztunnel",), "cluster.local").reporter(caller)
+
+
+def test_a_node_proxy_tells_of_the_pods_of_its_own_node():
+    assert reporter(CALLER) == "n1"
+
+
+def test_nobody_else_tells_of_pods():
+    with pytest.raises(Refused, match="may not tell of pods: its account is none") as caught:
+        reporter(Caller(WEB, Proof.TOKEN, "web-0", "uid-web-0", "n1"))
+    assert caught.value.reason is Reason.WRONG_ACCOUNT
+    with pytest.raises(Refused, match="not its pod"):
+        reporter(Caller(ZTUNNEL, Proof.CERTIFICATE))
+    with pytest.raises(Refused, match="the token is of n2"):
+        reporter(replace(CALLER, node="n2"))

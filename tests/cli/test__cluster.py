@@ -15,10 +15,12 @@ from tests.kube.fake import answer, status
 from ztunnel.ca.root_maps import KEY, OWN, SHARED
 from ztunnel.cli._cluster import Cluster
 from ztunnel.config import read_settings
+from ztunnel.control.enrolment import REDIRECTION
 from ztunnel.control.serve import Server
 from ztunnel.control.served import SERVED
-from ztunnel.kube.resource import NAMESPACES, PODS
+from ztunnel.kube.resource import NAMESPACES, PODS, SERVICES
 from ztunnel.run.reporting import Reporting
+from ztunnel.xds.enrolment import EnrolledPod, render_pods
 from ztunnel.xds.resource import ADDRESS
 
 HOME = "ztunnel-system"
@@ -44,9 +46,9 @@ class Written:
 
 
 class Running:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, adopt: bool) -> None:
         self.store, self.server, self.done = store, Server(), []
-        settings = read_settings({"pod_name": "control-0", "log_level": "info"}, {})
+        settings = read_settings({"pod_name": "control-0", "log_level": "info", "adopt": adopt or None}, {})
         self.reporting = Reporting(settings, "pilot", ["manifests", "certificate authority"])
         self.written = Written(self.reporting)
         self.settings = settings
@@ -84,8 +86,8 @@ def lease(leases, request):
 
 
 @asynccontextmanager
-async def following(store: Store) -> AsyncIterator[tuple[Running, Cluster]]:
-    running = Running(store)
+async def following(store: Store, *, adopt: bool = False) -> AsyncIterator[tuple[Running, Cluster]]:
+    running = Running(store, adopt=adopt)
     async with store.api() as api, trio.open_nursery() as nursery:
         cluster = Cluster(api, running.settings, running.reporting, running.server)
         await cluster.follow(nursery, running.done.append)
@@ -137,3 +139,44 @@ async def test_ordinary_changes_are_not_logged(store, clock):
         store.put(PODS, {**POD, "metadata": {"name": "web-1", "namespace": "shop", "uid": "v"}})
         await until(lambda: len(list(cluster.watch.pods.on_node("n1"))) == 2)
         assert running.written.lines[before:] == []
+
+
+REPORT = render_pods([EnrolledPod("shop", "web-0", "u")])
+
+
+async def test_enrolment_is_written_on_pods_when_their_node_proxy_has_told_it(store, clock):
+    async with following(store) as (_, cluster):
+        cluster.annotator.take("n1", REPORT)
+        pods = store.objects[PODS.path()]
+        await until(lambda: REDIRECTION in pods["shop", "web-0"]["metadata"].get("annotations", {}))
+        cluster.annotator.take("n1", render_pods([]))
+        await until(lambda: REDIRECTION not in pods["shop", "web-0"]["metadata"]["annotations"])
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+async def test_beside_an_istiod_pods_are_left_alone_unless_they_are_to_be_taken_over(store, clock, adopt):
+    meta = {"name": "istiod", "namespace": "istio-system", "labels": {"app": "istiod"}}
+    store.put(SERVICES, {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {}})
+    async with following(store, adopt=adopt) as (_, cluster):
+        cluster.annotator.take("n1", REPORT)
+        await trio.sleep(30)
+        assert (
+            REDIRECTION in store.objects[PODS.path()]["shop", "web-0"]["metadata"].get("annotations", {})
+        ) == adopt
+
+
+async def test_a_right_that_is_missing_is_said_in_readiness(store, clock):
+    async with following(store) as (running, cluster):
+        forbidden = [True]
+        store.faults.insert(
+            0,
+            lambda request: (
+                answer(403, status(403, "Forbidden", "no"))
+                if request.method == "PATCH" and request.url.path.endswith("/status") and forbidden
+                else None
+            ),
+        )
+        cluster.annotator.take("n1", REPORT)
+        await until(lambda: "patch pods/status" in running.reporting.readiness.render(0.0)[1])
+        forbidden.clear()
+        await until(lambda: "enrolment on pods" not in running.reporting.readiness.render(0.0)[1])

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,9 +19,13 @@ import pytest
 import trio
 from click.testing import CliRunner
 
+from tests.control.calling import PROXY, Pods, peer
+from ztunnel.ca.caller import Caller, Proof
+from ztunnel.ca.node_authorizer import NodeAuthorizer
+from ztunnel.cli.control import node_of
 from ztunnel.cli.main import main
 from ztunnel.control.connect import Upstream
-from ztunnel.control.fetch import NetworkCertificates, NetworkSessions
+from ztunnel.control.fetch import NetworkCertificates, NetworkReports, NetworkSessions
 from ztunnel.errors import NoCertificate
 from ztunnel.identity import csr
 from ztunnel.model.identity import SpiffeId
@@ -169,6 +173,8 @@ async def test_it_serves_signs_counts_and_drains(control: Control) -> None:
                     await source.create(asked, identity, 60)
         await control.reaches("citadel_server_csr_count", 2)
         await control.reaches("citadel_server_success_cert_issuance_count", 1)
+        with pytest.raises(RpcError, match="UNIMPLEMENTED"):  # a folder's pods are written on by nobody
+            await NetworkReports(control.upstream()).send([])
         with pytest.raises(RpcError, match="UNAUTHENTICATED"):
             async with NetworkSessions(control.upstream("somebody-elses-token")).open() as (_, others):
                 await others.receive()
@@ -219,3 +225,26 @@ def test_what_cannot_be_run_says_why(control: Control, flags: list[str], said: s
     assert done.exit_code in (1, 2)
     assert said in done.output
     assert "Traceback" not in done.output
+
+
+class Authenticated:
+    """Whoever calls is this one."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def __call__(self, metadata: Mapping[str, str], peer: object) -> Caller:
+        await trio.lowlevel.checkpoint()
+        return self._caller
+
+
+@pytest.mark.parametrize(("account", "node"), [("ztunnel", "n1"), ("web", "")])
+async def test_node_proxies_alone_tell_of_pods_and_of_those_of_their_node(account: str, node: str) -> None:
+    authorizer = NodeAuthorizer(Pods(PROXY), ["ztunnel-system/ztunnel"], "cluster.local")
+    identity = SpiffeId("cluster.local", "ztunnel-system", account)
+    caller = Authenticated(Caller(identity, Proof.TOKEN, "ztunnel-1", "uid-ztunnel-1", "n1"))
+    if node:
+        assert await node_of(caller, authorizer, {}, peer()) == node  # type: ignore[arg-type]
+    else:
+        with pytest.raises(RpcError, match=r"PERMISSION_DENIED.*may not tell of pods"):
+            await node_of(caller, authorizer, {}, peer())  # type: ignore[arg-type]

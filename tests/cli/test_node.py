@@ -45,6 +45,7 @@ class Machine:
             "--manifests": self.path / "manifests",
             "--state-dir": self.path / "state",
             "--cache-dir": self.path / "cache",
+            "--run-dir": self.path / "run",
             "--pins": self.pins,
             "--pod-netns": "/run/netns/none-{namespace}-{name}",
         }

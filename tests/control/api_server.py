@@ -32,9 +32,9 @@ class Store(FakeServer):
         if request.method == "GET":
             whole = f"/api/v1/{plural}"
             return self._watch(whole, params) if params.get("watch") == "true" else self._list(whole, params)
-        return self._write(request.method, resource, (namespace, name), json.loads(request.content))
+        return self._write_map(request.method, resource, (namespace, name), json.loads(request.content))
 
-    def _write(self, method, resource, key, value):
+    def _write_map(self, method, resource, key, value):
         namespace, name = key
         objects = self.objects[resource.path()]
         if method == "POST":

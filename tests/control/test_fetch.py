@@ -17,7 +17,14 @@ from tests.control.test_serve import snapshot
 from tests.rpc.conftest import Pair, grpcio_server, make_pair
 from ztunnel.config import read_settings
 from ztunnel.control.connect import Upstream
-from ztunnel.control.fetch import CERTIFICATES, DISCOVERY, NetworkCertificates, NetworkSessions
+from ztunnel.control.fetch import (
+    CERTIFICATES,
+    DISCOVERY,
+    ENROLMENT,
+    NetworkCertificates,
+    NetworkReports,
+    NetworkSessions,
+)
 from ztunnel.errors import ConfigError, NoCertificate, PeerError
 from ztunnel.identity import csr, issued
 from ztunnel.model.identity import SpiffeId
@@ -30,6 +37,7 @@ from ztunnel.state.subscribe import subscribe
 from ztunnel.state.world import World
 from ztunnel.telemetry.component import XdsFigures
 from ztunnel.telemetry.figures import Figures
+from ztunnel.xds.enrolment import NOTED, EnrolledPod, parse_pods
 from ztunnel.xds.pb.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
@@ -287,3 +295,25 @@ async def test_a_ca_that_is_away_for_a_moment_is_asked_again(istiod: Pair, tmp_p
             chain = await NetworkCertificates(upstream(istiod, port)).create(request.csr_pem, ALICE, 60.0)
     assert len(chain) == 2
     assert len(citadel.asked) == 2
+
+
+async def test_pods_are_reported_with_the_token(istiod: Pair) -> None:
+    told: list[tuple[dict[str, str], bytes]] = []
+
+    def note(request: bytes, context: grpc.ServicerContext) -> bytes:
+        told.append((dict(context.invocation_metadata()), request))
+        return NOTED
+
+    pods = [EnrolledPod("shop", "b", "u2"), EnrolledPod("shop", "a", "u1")]
+    with grpcio_server(istiod, {ENROLMENT: grpc.unary_unary_rpc_method_handler(note)}) as (_, port):
+        await NetworkReports(upstream(istiod, port)).send(pods)
+    ((metadata, request),) = told
+    assert metadata["authorization"] == "Bearer the-token"
+    assert parse_pods(request) == set(pods)
+
+
+async def test_a_control_plane_that_takes_no_reports_says_so(istiod: Pair) -> None:
+    with grpcio_server(istiod, {}) as (_, port):
+        with pytest.raises(RpcError) as caught:
+            await NetworkReports(upstream(istiod, port)).send([])
+        assert caught.value.code is Code.UNIMPLEMENTED

@@ -8,7 +8,7 @@ from ztunnel.cli._cluster import LEASE
 from ztunnel.control.conditions import MANAGER
 from ztunnel.control.recall import NAME
 from ztunnel.control.served import SERVED
-from ztunnel.kube.resource import CONFIG_MAPS, CRDS, LEASES
+from ztunnel.kube.resource import CONFIG_MAPS, CRDS, LEASES, PODS
 
 BASE = Path(__file__).parents[2] / "deploy" / "kustomize" / "base" / "ztunnel.yaml"
 
@@ -49,6 +49,13 @@ def test_statuses_may_be_patched_and_the_lease_kept():
     for verb in ("get", "update"):
         assert allowed("Role", verb, LEASES.group, LEASES.plural, LEASE)
     assert allowed("Role", "create", LEASES.group, LEASES.plural)
+
+
+def test_enrolment_may_be_written_on_pods_and_nothing_else_of_them():
+    """The status subresource takes metadata, and no spec."""
+    assert allowed("ClusterRole", "patch", PODS.group, f"{PODS.plural}/status")
+    for verb in ("patch", "update", "create", "delete"):
+        assert not allowed("ClusterRole", verb, PODS.group, PODS.plural), verb
 
 
 def test_last_good_versions_may_be_kept():

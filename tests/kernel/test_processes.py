@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.lab import Lab, wait_until
-from ztunnel.kernel.processes import holder, named
+from ztunnel.kernel.processes import began, holder, named, since_boot
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -81,3 +81,15 @@ def test_a_namespace_that_is_not_there_has_nobody() -> None:
     before = len(os.listdir("/proc/self/fd"))
     assert holder("/run/netns/no-such", 80) == ""
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_process_began_when_the_kernel_says() -> None:
+    before = since_boot()
+    with subprocess.Popen(["sleep", "9"]) as process:
+        place = f"/proc/{process.pid}/ns/net"
+        first = began(place)
+        assert before - 0.011 <= first <= since_boot()
+        assert began(place) == first
+        assert began(f"/proc/{os.getpid()}/stat") <= first
+        process.kill()
+    assert began(place) >= first  # the moment in which it was seen to have ended

@@ -193,6 +193,9 @@ class FakeServer(httpx2.AsyncBaseTransport):
                 return answer(200, {"kind": "Status"})
             new = json.loads(request.content)
             if request.method == "PATCH":
+                uid = new["metadata"].get("uid")
+                if uid is not None and uid != old["metadata"].get("uid"):
+                    return answer(409, status(409, "Conflict", "Precondition failed: UID in precondition"))
                 new = merged(old, new)
             return self._write(resource, new, create=False)
         return None

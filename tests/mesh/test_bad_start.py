@@ -44,6 +44,7 @@ class Machine:
             "node": "n1",
             "manifests": self.directory / "manifests",
             "state_dir": self.directory / "state",
+            "run_dir": self.directory / "run",
             "pins": self.pins,
             "pod_netns": "/run/netns/{namespace}-{name}",
             **options,

@@ -31,7 +31,7 @@ from ztunnel.outbound.dial import Patience, Tunnels
 from ztunnel.outbound.oversee import DirectFlows
 from ztunnel.pods.find import Finder, NamedNamespaces, inode_at
 from ztunnel.pods.hold import Ways
-from ztunnel.pods.kubelet import Place
+from ztunnel.pods.kubelet import Place, PodName
 from ztunnel.pods.repair import Reports
 from ztunnel.pods.serve import Pods
 from ztunnel.redirect.attach import Redirection
@@ -133,6 +133,7 @@ class Looks:
     """Counts how often it is said which pods have to wait."""
 
     misses = 0
+    trouble = ""
 
     def __init__(self) -> None:
         self.count = 0
@@ -142,6 +143,9 @@ class Looks:
 
     def enrolled(self, pod: str) -> bool:
         return False
+
+    def ended(self) -> list[PodName]:
+        return []
 
 
 class Node:
@@ -189,7 +193,7 @@ class Node:
     @property
     def state(self) -> dict[str, str]:
         """Each pod's state by its name."""
-        return {uid.rpartition("/")[2]: shown["state"] for uid, shown in self.pods.dump().items()}  # type: ignore[index]
+        return {uid.rpartition("/")[2]: str(shown["state"]) for uid, shown in self.pods.dump().items()}
 
     @property
     def wanted(self) -> list[str]:

@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.builders import BuiltWorkload, workload
 from tests.redirect.starts import KeptStarts
 from ztunnel.config import StrictStart
-from ztunnel.pods.classify import BOUND_SECONDS, Starting
+from ztunnel.pods.classify import BOUND_SECONDS, NOT_IN_V2, Starting
 from ztunnel.pods.find import NamedNamespaces
 from ztunnel.pods.kubelet import PodCgroup, PodName, Started
 from ztunnel.redirect.classify import PodsBranch
@@ -139,6 +139,19 @@ def test_a_pod_that_leaves_the_mesh_or_the_node_waits_no_more(node: Node) -> Non
     assert node.look(world=[WEB]).until == {}
 
 
+@pytest.mark.parametrize("mode", StrictStart)
+def test_containers_in_cgroup_v1_alone_cannot_wait_which_is_said(mode: StrictStart) -> None:
+    node = Node(mode)
+    object.__setattr__(node.kubelet, "branch", lambda: None)
+    node.look()
+    assert node.starting.trouble == ""  # no pod is there yet
+    node.look(pod("web", 1), world=[WEB])
+    assert node.starting.trouble == ("" if mode is StrictStart.OFF else NOT_IN_V2)
+    node = Node(mode)
+    node.look(pod("web", 1), world=[WEB])
+    assert node.starting.trouble == ""
+
+
 def test_where_it_is_off_nobody_waits_not_even_for_a_predecessor() -> None:
     starts = KeptStarts()
     starts.rule(StartRule.ALL_PODS, BRANCH)
@@ -202,6 +215,22 @@ def test_a_pod_that_was_quicker_is_counted_if_it_was_to_be_in_the_mesh_from_its_
     assert [node.starting.enrolled(uid) for uid in ("u1", "u2", "u3", "u9")] == [False, True, False, False]
     assert not node.starting.enrolled("u2")
     assert node.starting.misses == 1
+
+
+def test_a_pod_that_was_quicker_and_has_ended_before_it_was_enrolled_is_counted(node: Node) -> None:
+    """A job whose only act is a call."""
+    job, other = (workload(name, "shop").on("n1").hbone() for name in ("job", "other"))
+    node.look(pod("job", 1), pod("other", 2), world=[job, other])
+    node.starts.early |= {1, 3}
+    node.look(pod("other", 2), world=[other])
+    assert node.starting.ended() == [PodName("shop", "job")]
+    assert node.starting.ended() == []
+    assert node.starting.misses == 1
+    node.enrolled.add(other.uid)
+    node.look(pod("other", 2), world=[other])
+    node.starts.early.add(2)
+    node.look()
+    assert node.starting.ended() == []  # in the mesh it may call
 
 
 def test_it_is_tried_again_where_the_kernel_refuses(node: Node) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.pods.machine import OTHER, UID, Kubelet
 from tests.pods.parts import Scratch
+from ztunnel.kernel.processes import since_boot
 from ztunnel.pods.gather import (
     NO_PROCESSES,
     find_kubepods,
@@ -110,6 +111,7 @@ def test_processes_say_which_namespace_is_the_pods(kubelet: Kubelet) -> None:
         seen = look_into(str(pod), Path("/proc"), homes)
         assert seen.namespaces == {scratch.place.inode: f"/proc/{process.pid}/ns/net"}
         assert not seen.elsewhere
+        assert 0 <= since_boot() - seen.began[scratch.place.inode] < 4
         assert look_into_all([("u", str(pod))], Path("/proc")) == {"u": seen}
 
 

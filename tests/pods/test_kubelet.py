@@ -145,6 +145,19 @@ def test_a_new_sandbox_of_the_same_pod_counts_at_once() -> None:
     assert not sightings.holds(old)
 
 
+def test_a_namespace_began_with_the_first_process_that_was_seen_in_it() -> None:
+    """A runtime's own ends when the sandbox's has begun; each sandbox has its own time."""
+    sightings = known(("u1", WEB))
+    for began, seen in ((5.0, 5.0), (3.0, 3.0), (9.0, 3.0)):
+        sightings.see("u1", {7: "/a"}, 0.0, {7: began})
+        assert sightings.places(WEB)[0].began == seen
+    assert sightings.places(WEB)[0].began == 3.0
+    sightings.see("u1", {}, 10.0)
+    assert sightings.places(WEB)[0].began == 3.0
+    sightings.see("u1", {8: "/b"}, 11.0, {8: 20.0})
+    assert sightings.places(WEB)[0].began == 20.0
+
+
 def test_a_pod_without_a_cgroup_holds_nothing() -> None:
     sightings = known(("u1", WEB))
     sightings.see("u1", {7: "/a"}, 0.0)

@@ -25,6 +25,7 @@ class NodeState:
         up: pods that it serves.
         pending: those that are wanted in the mesh and are not in it, with the reason.
         workloads: those that it knows.
+        remarks: what else there is to say of pods.
         detail: what its readiness says, line by line, and why it could not be asked.
     """
 
@@ -37,6 +38,7 @@ class NodeState:
     pending: Mapping[str, str] = field(default_factory=dict)
     workloads: int = 0
     detail: tuple[str, ...] = ()
+    remarks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def good(self) -> bool:
@@ -68,7 +70,24 @@ def node_state(pod: Mapping[str, Any], dump: Mapping[str, Any] | None, detail: S
     up = sum(one.get("state") == "Up" for one in states.values())
     version = str(dump.get("version", {}).get("version", ""))
     workloads = len(dump.get("workloads", ()))
-    return NodeState(node, name, ready, restarts, version, up, pending, workloads, tuple(detail))
+    remarks = {
+        uid.rpartition("//Pod/")[2]: text for uid, one in sorted(states.items()) if (text := _remark(one))
+    }
+    return NodeState(node, name, ready, restarts, version, up, pending, workloads, tuple(detail), remarks)
+
+
+def _remark(state: Mapping[str, Any]) -> str:
+    """What is not wrong with a pod and should be known all the same."""
+    said = []
+    if "unenrolledSeconds" in state:
+        said.append(
+            f"ran outside of the mesh for up to {state['unenrolledSeconds']:g} s, until it was enrolled"
+        )
+    if "hidden" in state:
+        said.append(f"is not shown as enrolled: {state['hidden']}")
+    if state.get("state") == "LeftAlone":
+        said.append(f"is left alone: {state.get('reason', 'no reason is known')}")
+    return "; ".join(said)
 
 
 def control_state(pod: Mapping[str, Any]) -> ControlState:
@@ -107,6 +126,7 @@ def as_text(nodes: Sequence[NodeState], controls: Sequence[ControlState]) -> str
     for node in nodes:
         remarks += [f"{node.node}: {line}" for line in node.detail]
         remarks += [f"{node.node}: {pod} is not in the mesh: {why}" for pod, why in node.pending.items()]
+        remarks += [f"{node.node}: {pod} {text}" for pod, text in node.remarks.items()]
     return "\n".join([*lines, *([""] if remarks else []), *remarks])
 
 
@@ -128,6 +148,7 @@ def as_values(nodes: Sequence[NodeState], controls: Sequence[ControlState]) -> d
                 "pending": dict(one.pending),
                 "workloads": one.workloads,
                 "detail": list(one.detail),
+                "remarks": dict(one.remarks),
             }
             for one in nodes
         ],

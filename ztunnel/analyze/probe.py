@@ -23,6 +23,7 @@ from ztunnel.kernel.netns import current
 from ztunnel.kernel.sockets import destroy
 from ztunnel.model.address import Endpoint, parse_endpoint
 from ztunnel.pods.find import survey
+from ztunnel.pods.gather import find_kubepods
 from ztunnel.redirect.find import CGROUP_HOOKS
 from ztunnel.redirect.load import require_loaded
 from ztunnel.redirect.plan import FORWARD, Hook, Pins
@@ -209,8 +210,18 @@ def _neighbours(settings: Settings) -> Iterator[Check]:
             yield Check(_OTHER, "programs on our hooks", State.OK, "none of others")
     finally:
         os.close(fd)
-    pods = survey(root).kubepods
-    yield Check(_OTHER, "kubelet", State.OK, "its pods' cgroups are there" if pods else "none runs here")
+    yield kubelet_check(root)
+
+
+def kubelet_check(root: Path, mounts: str = "/proc/mounts") -> Check:
+    """Whether pods are where their processes can be told apart by the kernel: in cgroup v2 at `root`."""
+    if survey(root).kubepods:
+        return Check(_OTHER, "kubelet", State.OK, "its pods' cgroups are there")
+    elsewhere = find_kubepods(mounts)
+    if not elsewhere:
+        return Check(_OTHER, "kubelet", State.OK, "none runs here")
+    fix = "pods that start cannot be made to wait (strictStart): have kubelet and runtime use cgroup v2"
+    return Check(_OTHER, "kubelet", State.WARN, f"its pods are in cgroup v1 alone: {elsewhere[0]}", fix)
 
 
 def _on_hook(cgroup_fd: int, hook: Hook, ours: Collection[int]) -> Check | None:

@@ -47,18 +47,30 @@ class NodeAuthorizer:
             )
         if identity == caller.identity:
             return
-        if caller.account not in self._trusted:
-            raise Refused(
-                Reason.WRONG_ACCOUNT,
-                f"{caller} may have certificates for itself only: its account is none of the node proxies' "
-                f"(CA_TRUSTED_NODE_ACCOUNTS: {', '.join(sorted(self._trusted)) or 'none'})",
-            )
+        self._require_trusted(caller, "may have certificates for itself only")
         node = self.node_of(caller)
         if not any(self._is(name, identity) for name in self._pods.on_node(node)):
             raise Refused(
                 Reason.OTHER_NODE,
                 f"{caller} on node {node} may not have a certificate for {identity}: no pod of "
                 f"{identity.namespace}/{identity.service_account} runs on that node",
+            )
+
+    def reporter(self, caller: Caller) -> str:
+        """The node of whose pods `caller` may tell which are in the mesh.
+
+        Raises:
+            Refused: it is no node proxy, or it cannot be told on which node it is.
+        """
+        self._require_trusted(caller, "may not tell of pods")
+        return self.node_of(caller)
+
+    def _require_trusted(self, caller: Caller, what: str) -> None:
+        if caller.account not in self._trusted:
+            raise Refused(
+                Reason.WRONG_ACCOUNT,
+                f"{caller} {what}: its account is none of the node proxies' "
+                f"(CA_TRUSTED_NODE_ACCOUNTS: {', '.join(sorted(self._trusted)) or 'none'})",
             )
 
     def node_of(self, caller: Caller) -> str:

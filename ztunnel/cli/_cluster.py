@@ -16,6 +16,7 @@ from ztunnel.ca.distribute import RootDistribution
 from ztunnel.ca.keep import KeptAuthority
 from ztunnel.ca.root_maps import RootMaps
 from ztunnel.config import Settings
+from ztunnel.control.annotate import Annotator
 from ztunnel.control.follow import ClusterWatch
 from ztunnel.control.patch import StatusWriter
 from ztunnel.control.recall import LastGood
@@ -63,6 +64,9 @@ class Cluster:
         self.watch.register(reporting.figures)
         self._status = StatusWriter(api, self.watch.collection, mesh, now, adopt=settings.adopt)
         self.watch.unsettled = self._status.wake
+        tell = partial(reporting.readiness.detail, "enrolment on pods")
+        self.annotator = Annotator(api, lambda: self.watch.pods, self._leaves_pods_alone, tell)
+        self.annotator.register(reporting.figures)
         self.watch.memory = self._status.memory = LastGood(api, settings.pod_namespace)
         self._authorities = AuthorityReport(reporting.log.scoped("ca"), reporting.readiness, now)
         self._authorities.register(reporting.figures)
@@ -92,10 +96,16 @@ class Cluster:
         await nursery.start(self.watch.run)
         done("manifests")
         nursery.start_soon(partial(self._election.run, LEASE, self._status.run))
+        nursery.start_soon(self.annotator.run)
         await ready.wait()
         done("certificate authority")
 
+    def _leaves_pods_alone(self) -> bool:
+        """An istiod's proxies would take the pods for theirs."""
+        return self.watch.collection.istiod is not None and not self._settings.adopt
+
     def _observe(self) -> None:
+        self.annotator.wake()
         self._report.observe(self.watch)
         troubles = self.watch.troubles
         for one in troubles:

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import trio
 
 from ztunnel import __version__
 from ztunnel.ca.authenticate import Authenticator, StaticTokens, Tokens
-from ztunnel.ca.caller import Caller
+from ztunnel.ca.caller import Caller, Refused, code_of
 from ztunnel.ca.certify import PATH as CERTIFICATES
 from ztunnel.ca.certify import CertificateService
 from ztunnel.ca.issuance import Issuance
@@ -26,6 +27,7 @@ from ztunnel.ca.token import read_static_tokens
 from ztunnel.cli._cluster import Cluster
 from ztunnel.cli._compose import follow_authority, follow_folder, settings_of, ungrouped
 from ztunnel.config import Settings
+from ztunnel.control.annotate import Annotator, EnrolmentService
 from ztunnel.control.answer import PATH as DISCOVERY
 from ztunnel.control.answer import Discovery
 from ztunnel.control.figures import ControlFigures, register_server
@@ -35,11 +37,14 @@ from ztunnel.identity.standing import StandingAuthority
 from ztunnel.kube.call import Api
 from ztunnel.kube.connect import open_api
 from ztunnel.pages.listen import listen
+from ztunnel.rpc.answer import Peer
 from ztunnel.rpc.serve import Server as RpcServer
 from ztunnel.rpc.serve import Service
+from ztunnel.rpc.status import RpcError
 from ztunnel.run.reporting import Reporting, now
 from ztunnel.run.stop import Stop
 from ztunnel.telemetry.serve import Scrape, serve_metrics, serve_readiness
+from ztunnel.xds.enrolment import PATH as ENROLMENT
 
 _SOURCE, _AUTHORITY, _DRAINING = "manifests", "certificate authority", "draining"
 _NOTICE_SECONDS = 2.0
@@ -139,11 +144,12 @@ async def _open_source(settings: Settings) -> AsyncIterator[Api | None]:
 
 
 class _Mesh(NamedTuple):
-    """What is served for: who signs, who may call, and which pods there are."""
+    """What is served for: who signs, who may call, which pods there are, and who writes on them."""
 
     authority: StandingAuthority
     tokens: Tokens
     pods: Pods
+    annotator: Annotator | None = None
 
 
 async def _follow(
@@ -153,7 +159,7 @@ async def _follow(
     if api is not None:
         cluster = Cluster(api, settings, reporting, server)
         await cluster.follow(nursery, reporting.readiness.done)
-        return _Mesh(cluster.authority, cluster.tokens, cluster.watch.pods)
+        return _Mesh(cluster.authority, cluster.tokens, cluster.watch.pods, cluster.annotator)
     assert settings.token_file is not None
     callers = _read_tokens(settings.token_file, settings)
     watch, _ = await follow_folder(nursery, settings, reporting, server)
@@ -181,9 +187,13 @@ async def _start(
     server.acknowledged = figures.acknowledged
     discovery = Discovery(server, authenticate.identify, figures, log)
     certificates = CertificateService(mesh.authority, authenticate, authorizer, issuance, now)
+    methods = {DISCOVERY: discovery.stream, CERTIFICATES: certificates.create_certificate}
+    if mesh.annotator is not None:
+        identify = partial(node_of, authenticate, authorizer)
+        methods[ENROLMENT] = EnrolmentService(mesh.annotator, identify).report
     rpc = RpcServer(
         Service(
-            methods={DISCOVERY: discovery.stream, CERTIFICATES: certificates.create_certificate},
+            methods=methods,
             context=tls.context,
             boundary=reporting.boundary,
             rng=Random(SystemRandom().getrandbits(64)),
@@ -191,6 +201,16 @@ async def _start(
     )
     register_server(reporting.figures, rpc)
     return rpc
+
+
+async def node_of(
+    authenticate: Authenticator, authorizer: NodeAuthorizer, metadata: Mapping[str, str], peer: Peer
+) -> str:
+    """The node of the node proxy that calls. Raises RpcError."""
+    try:
+        return authorizer.reporter(await authenticate(metadata, peer))
+    except Refused as refused:
+        raise RpcError(code_of(refused.reason), str(refused)) from refused
 
 
 async def _flush(issuance: Issuance) -> None:

@@ -11,7 +11,7 @@ from ztunnel.ca.authority import NodeCertificates
 from ztunnel.cli._compose import follow_authority, follow_folder, settings_of, ungrouped
 from ztunnel.config import Settings
 from ztunnel.control.connect import Upstream
-from ztunnel.control.fetch import NetworkCertificates, NetworkSessions
+from ztunnel.control.fetch import NetworkCertificates, NetworkReports, NetworkSessions
 from ztunnel.control.serve import Server
 from ztunnel.kernel.probe import require_root
 from ztunnel.run.follow import ControlPlane
@@ -69,7 +69,9 @@ async def _run(settings: Settings) -> int:
 async def _control(nursery: trio.Nursery, settings: Settings, reporting: Reporting) -> ControlPlane:
     """A control plane that serves in `nursery`, once its folder has been read; or those of the network."""
     if settings.manifests is None:
-        return ControlPlane(NetworkSessions(_xds(settings)).open, NetworkCertificates(_ca(settings)))
+        xds = _xds(settings)
+        signer, reports = NetworkCertificates(_ca(settings)), NetworkReports(xds)
+        return ControlPlane(NetworkSessions(xds).open, signer, report=reports.send)
     server = Server()
     _, report = await follow_folder(nursery, settings, reporting, server)
     await nursery.start(server.run)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from ztunnel.analyze.forward import NoCluster, kubectl
+from ztunnel.control.enrolment import OURS, REDIRECTION
 from ztunnel.install.release import NAMESPACE, Release
 from ztunnel.install.run import HelmFailed, chart, helm, installed
 
@@ -30,12 +33,24 @@ def uninstall(namespace: str, purge_crds: bool, timeout_seconds: int) -> None:
         if installed(namespace) is None:
             raise click.ClickException(f"there is no mesh in namespace {namespace}")
         helm(release.removing())
+        _unmark()
         if purge_crds:
             _purge()
     except (HelmFailed, NoCluster) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"The mesh is gone from namespace {namespace}.")
     click.echo(f"Its authority is left: kubectl delete namespace {namespace}")
+
+
+def _unmark() -> None:
+    """Take off pods what said that they are in the mesh; an istiod would believe it."""
+    pods = json.loads(kubectl(["get", "pods", "--all-namespaces", "-o", "json"])).get("items", ())
+    names: dict[str, list[str]] = {}
+    for meta in (one["metadata"] for one in pods):
+        if OURS in meta.get("annotations", {}):
+            names.setdefault(meta["namespace"], []).append(meta["name"])
+    for namespace, marked in names.items():
+        kubectl(["annotate", "pods", "-n", namespace, *marked, f"{REDIRECTION}-", f"{OURS}-"])
 
 
 def _purge() -> None:

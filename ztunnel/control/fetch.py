@@ -1,8 +1,8 @@
-"""A node proxy's world and certificates from a control plane over the network."""
+"""A node proxy's world and certificates from a control plane over the network, and what it tells there."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -16,6 +16,8 @@ from ztunnel.model.identity import SpiffeId
 from ztunnel.rpc.call import Call
 from ztunnel.rpc.group import ungrouped
 from ztunnel.rpc.status import Code, RpcError
+from ztunnel.xds.enrolment import PATH as ENROLMENT
+from ztunnel.xds.enrolment import EnrolledPod, render_pods
 from ztunnel.xds.pb import citadel_pb2, discovery_pb2
 
 DISCOVERY: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
@@ -116,3 +118,17 @@ class NetworkCertificates:
                 if error.code is not Code.UNAVAILABLE or pause is None:
                     raise
                 await trio.sleep(pause)
+
+
+class NetworkReports:
+    """Tells a control plane which pods are in the mesh here."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    async def send(self, pods: Iterable[EnrolledPod]) -> None:
+        """These, and no others. Raises RpcError; ConfigError: token or roots cannot be read."""
+        metadata = await self._upstream.credentials()
+        with ungrouped():
+            async with self._upstream.open() as channel:
+                await channel.unary(ENROLMENT, render_pods(pods), metadata, _CALL_SECONDS)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from ztunnel.control.enrolment import kubelet_uid
 from ztunnel.control.peer_authentication import PeerModes
 from ztunnel.control.service import NamespaceServices, service_name
 from ztunnel.control.settings import MeshSettings
@@ -19,11 +20,9 @@ from ztunnel.model.policy import Policy
 from ztunnel.model.workload import Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
 from ztunnel.state import kube
 from ztunnel.state.istio import Mode
-from ztunnel.state.meta import Meta
 
 DATAPLANE_MODE: Final = "istio.io/dataplane-mode"
 _SIDECAR = "sidecar.istio.io/status"
-_MIRROR, _STATIC_UID = "kubernetes.io/config.mirror", "kubernetes.io/config.hash"
 _NEVER = ("kube-system",)
 _CRONJOB = re.compile(r"(.+)-[0-9]{8,10}")
 _REPLICA_SET = re.compile(r"(.+)-[bcdfghjklmnpqrstvwxz2456789]{5,10}")
@@ -78,14 +77,8 @@ def convert_pod(pod: kube.Pod, node: kube.Node | None, around: Surroundings) -> 
         host_network=pod.host_network,
         forwards=_forwards(pod, around.namespace),
         locality=_locality(node),
-        pod_uid=_pod_uid(meta),
+        pod_uid=kubelet_uid(meta),
     )
-
-
-def _pod_uid(meta: Meta) -> str:
-    """What the kubelet knows the pod by: a static pod by the hash of its manifest, and not by the UID of the
-    pod that it shows in the API in its place (kubernetes pkg/kubelet/types)."""
-    return meta.annotations.get(_STATIC_UID, "") if _MIRROR in meta.annotations else meta.uid
 
 
 def workload_uid(name: tuple[str, str], settings: MeshSettings) -> str:

@@ -45,14 +45,19 @@ def named(names: Collection[str], namespace: int, proc: Path = Path("/proc")) ->
     return frozenset(found)
 
 
-def age(place: str) -> float | None:
-    """For how many seconds the process of `/proc/<pid>/...` has run, to 10 ms; None where it has ended."""
+def began(place: str) -> float:
+    """When the process of `/proc/<pid>/...` began, in seconds since the machine's start, to 10 ms; now where
+    it has ended meanwhile."""
     try:
         stat = Path(*Path(place).parts[:3], "stat").read_text()
     except OSError:
-        return None
-    began = int(stat.rpartition(")")[2].split()[_START_TIME]) / os.sysconf("SC_CLK_TCK")
-    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began)
+        return since_boot()
+    return int(stat.rpartition(")")[2].split()[_START_TIME]) / os.sysconf("SC_CLK_TCK")
+
+
+def since_boot() -> float:
+    """Seconds since the machine's start, those in which it slept among them, as processes have it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _has(process: Path, namespace: int, wanted: set[str]) -> bool:

@@ -29,12 +29,17 @@ import trio
 from ztunnel.config import StrictStart
 from ztunnel.model.workload import Workload
 from ztunnel.pods.find import Finder
-from ztunnel.pods.kubelet import Started
+from ztunnel.pods.kubelet import PodName, Started
 from ztunnel.redirect.classify import PodsBranch, Starts
 from ztunnel.redirect.layout import StartRule
 
 BOUND_SECONDS = 60.0
 """So long a pod waits at most once one of its processes was seen."""
+
+NOT_IN_V2: Final = (
+    "the containers of pods are not in cgroup v2, or in several places of it: pods that start do not wait "
+    "until they are enrolled (strictStart). Have the kubelet and the container runtime use cgroup v2"
+)
 
 _BOUND_NS = round(BOUND_SECONDS * 1e9)
 
@@ -69,8 +74,10 @@ class Starting:
         self._waits: dict[int, _Waits] = {}
         self._passes: set[int] = set()
         self._numbers: dict[str, int] = {}
+        self._names: dict[int, PodName] = {}
         self._older: frozenset[int] | None = None
         self._outside: set[int] = set()
+        self._quicker: list[PodName] = []
 
     def look(
         self, workloads: Iterable[Workload], enrolled: Collection[str], spaces: Container[str] = ()
@@ -91,6 +98,8 @@ class Starting:
         if self._mode is StrictStart.OFF:
             return
         known = {(each.namespace, each.name, each.pod_uid): each for each in workloads}
+        self._miss_ended({pod.cgroup.number for pod in pods})
+        self._names = {pod.cgroup.number: pod.name for pod in pods}
         self._numbers = {pod.uid: pod.cgroup.number for pod in pods}
         wait: dict[int, bool] = {}
         for pod in pods:
@@ -110,6 +119,13 @@ class Starting:
             self._starts.rule(_RULES[self._mode], branch)
             self._branch = branch
 
+    @property
+    def trouble(self) -> str:
+        """Why pods cannot be made to wait; empty where they can, need not, or none is there."""
+        if self._mode is StrictStart.OFF or not self._numbers or self._find.branch() is not None:
+            return ""
+        return NOT_IN_V2
+
     async def until(self, known: trio.Event) -> None:
         """Until the world is known: pods that never wait are let pass all the same. The control plane from
         which the world comes may be one of them, and have started while no proxy ran."""
@@ -128,7 +144,22 @@ class Starting:
         """The pod of this UID has just been enrolled: whether a process of it, which was in the mesh from its
         start, was quicker."""
         number = self._numbers.get(pod)
-        if number is None or not self._starts.called_early(number):
+        return number is not None and self._was_quicker(number)
+
+    def ended(self) -> list[PodName]:
+        """The pods of the mesh that have called somebody and ended before they were enrolled; each is told
+        once."""
+        ended, self._quicker = self._quicker, []
+        return ended
+
+    def _miss_ended(self, numbers: Container[int]) -> None:
+        """Of those that wait, or did until their time was up, some are not there any more."""
+        for number in self._waits:
+            if number not in numbers and self._was_quicker(number):
+                self._quicker.append(self._names[number])
+
+    def _was_quicker(self, number: int) -> bool:
+        if not self._starts.called_early(number):
             return False
         early = number not in self._outside and number not in (self._older or ())
         self.misses += early

@@ -173,7 +173,7 @@ class KubeletPods:
         self._again = {uid: each for uid, each in self._again.items() if uid in looked.listing.cgroups}
         self._troubles = {uid: each for uid, each in self._troubles.items() if uid in looked.listing.cgroups}
         for uid, seen in looked.seen.items():
-            changed |= self._sightings.see(uid, seen.namespaces, now)
+            changed |= self._sightings.see(uid, seen.namespaces, now, seen.began)
             self._troubles[uid] = seen.trouble
             if seen.namespaces or seen.elsewhere:
                 self._running.add(uid)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ztunnel.errors import Unsupported
 from ztunnel.kernel.cgroup import find_root, hierarchies
+from ztunnel.kernel.processes import began
 from ztunnel.pods.find import below, processes_in
 from ztunnel.pods.kubelet import PodCgroup, PodName, is_kubepods, is_qos, parse_log_directory, uid_of_cgroup
 from ztunnel.redirect.classify import PodsBranch
@@ -57,11 +58,13 @@ class Seen:
 
     Attributes:
         namespaces: by inode a path to each network namespace, those of the earliest container first.
+        began: by inode when the process of that path began, in seconds since the machine's start.
         elsewhere: whether one is in the node's own, as each is for a moment before it enters the pod's.
         trouble: why it cannot be told.
     """
 
     namespaces: Mapping[int, str] = field(default_factory=dict)
+    began: Mapping[int, float] = field(default_factory=dict)
     elsewhere: bool = False
     trouble: str = ""
 
@@ -123,6 +126,7 @@ def look_into(cgroup: str, proc: Path, homes: Collection[int]) -> Seen:
         homes: inodes of the node's own namespaces, which are no pod's.
     """
     namespaces: dict[int, str] = {}
+    times: dict[int, float] = {}
     elsewhere, trouble, left = False, "", _ALL_PROCESSES
     for directory in _inner(cgroup):
         pids = processes_in(directory)
@@ -140,9 +144,9 @@ def look_into(cgroup: str, proc: Path, homes: Collection[int]) -> Seen:
             else:
                 if inode in homes:
                     elsewhere = True
-                else:
-                    namespaces.setdefault(inode, path)
-    return Seen(namespaces, elsewhere, "" if namespaces else trouble)
+                elif inode not in namespaces:
+                    namespaces[inode], times[inode] = path, began(path)
+    return Seen(namespaces, times, elsewhere, "" if namespaces else trouble)
 
 
 def own_namespaces(proc: Path) -> frozenset[int]:

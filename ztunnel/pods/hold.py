@@ -58,6 +58,7 @@ class Held:
         stale: whether something has changed in its namespace since `look`.
         trouble: what is not as it has to be and could not be repaired.
         others: programs of others in its namespace that make a difference to us.
+        was_known: whether the kernel redirected or refused it before this process enrolled it.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Held:
         self.stale = False
         self.trouble = ""
         self.others: list[str] = []
+        self.was_known = False
         self.enrolled = enrolled
         self.place = place
         self._find = find

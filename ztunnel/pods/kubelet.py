@@ -45,11 +45,13 @@ class Place:
         path: by which it can be opened; for a moment only where it is a process'.
         inode: the namespace's, by which it is known.
         pod: the pod's UID, empty where it has none.
+        began: when the first process that was seen in it began, in seconds since the machine's start.
     """
 
     path: str
     inode: int
     pod: str = ""
+    began: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class _Seen(NamedTuple):
     path: str
     left: float | None
     """Since when nobody is in it any more."""
+    began: float
 
 
 @dataclass(slots=True)
@@ -134,18 +137,24 @@ class Sightings:
         }
         return True
 
-    def see(self, uid: str, namespaces: Mapping[int, str], now: float) -> bool:
-        """Processes of the pod are in these namespaces (inode to path) and in no others. Whether that is new,
-        or one of them is no more the pod's."""
+    def see(
+        self, uid: str, namespaces: Mapping[int, str], now: float, began: Mapping[int, float] | None = None
+    ) -> bool:
+        """Processes of the pod are in these namespaces (inode to path) and in no others; one of each began
+        then, in seconds since the machine's start. Whether that is new, or one of them is no more the
+        pod's."""
         pod = self._pods.get(uid)
         if pod is None:
             return False
         before = {inode: seen.path for inode, seen in pod.seen.items()}
-        here = {inode: _Seen(path, None) for inode, path in namespaces.items()}
-        for inode, (path, left) in pod.seen.items():
-            since = now if left is None else left
+        firsts = {inode: seen.began for inode, seen in pod.seen.items()}
+        for inode, first in (began or {}).items():
+            firsts[inode] = min(first, firsts.get(inode, first))
+        here = {inode: _Seen(path, None, firsts.get(inode, 0.0)) for inode, path in namespaces.items()}
+        for inode, seen in pod.seen.items():
+            since = now if seen.left is None else seen.left
             if inode not in here and now - since < LINGER_SECONDS:
-                here[inode] = _Seen(path, since)
+                here[inode] = seen._replace(left=since)
         pod.seen = here
         return {inode: seen.path for inode, seen in here.items()} != before
 
@@ -161,7 +170,7 @@ class Sightings:
         """The namespaces of the pods of this name; with `uid`, of that one alone. One that nobody is in any
         more is told only where there is no other."""
         found = [
-            (Place(seen.path, inode, each), seen.left is None)
+            (Place(seen.path, inode, each, seen.began), seen.left is None)
             for each in self.uids(name)
             if each in self._pods and uid in ("", each)
             for inode, seen in self._pods[each].seen.items()

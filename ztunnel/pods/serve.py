@@ -16,6 +16,7 @@ from ztunnel.config import StrictStart
 from ztunnel.kernel.netns import current
 from ztunnel.kernel.sockets import DUAL_STACK, Listening
 from ztunnel.model.workload import Workload
+from ztunnel.pods.announce import Announcer
 from ztunnel.pods.classify import Starting
 from ztunnel.pods.detached import LeftOut
 from ztunnel.pods.enroll import Enrolled, Left, enroll, leave, release, resume, withdraw
@@ -24,7 +25,7 @@ from ztunnel.pods.hold import Held, Ways
 from ztunnel.pods.kubelet import Place
 from ztunnel.pods.lifecycle import Spaces, Told, plan, summary
 from ztunnel.pods.listen import CannotEnroll, Listeners
-from ztunnel.pods.measure import outside, pending, waited
+from ztunnel.pods.measure import Entries, outside, pending, register, unenrolled
 from ztunnel.pods.refuse import Holders, Refusals
 from ztunnel.pods.repair import Reports, Upkeep
 from ztunnel.pods.watch import Arrivals
@@ -77,7 +78,8 @@ class Pods:
         self._told, self._spaces = Told(), Spaces()
         with current() as home:
             self._home = home.cookie
-        self._began = 0.0
+        self._entries = Entries(self.starting, self._log)
+        self.announcer = Announcer(self._log, self._readiness)
         self._stopping = False
         self._stirred = trio.Event()
         self._figures: PodFigures | None = None
@@ -90,7 +92,7 @@ class Pods:
         Started when every pod that could be enrolled is.
         """
         self._strangers = self._redirection.enrolled()
-        self._began = trio.current_time()
+        self._entries.begin()
         self._arrivals.open()
         try:
             async with trio.open_nursery() as graces:
@@ -175,37 +177,33 @@ class Pods:
 
     def register(self, figures: Figures) -> None:
         """Bring the figures to the register."""
-        self._figures = PodFigures(figures)
-        figures.gauge(
-            "ztunnel_connections_outside_mesh",
-            "Connections of enrolled pods that were made before they were enrolled",
-            self.outside,
-            ["namespace", "pod"],
-        )
-        figures.gauge(
-            "ztunnel_pods_pending",
-            "Pods that are wanted in the mesh and are not in it: nothing leaves or reaches them meanwhile",
-            self.pending,
-            ["namespace", "pod", "reason"],
-        )
+        self._figures = self._entries.figures = PodFigures(figures)
+        register(figures, self.outside, self.pending, self._unenrolled)
 
     def pending(self) -> list[Sample]:
         """See `measure.pending`."""
         return pending(self._pending, self._hold.world)
 
-    def dump(self) -> dict[str, object]:
+    def _unenrolled(self) -> list[Sample]:
+        return unenrolled(self._entries.outside, self._hold.world)
+
+    def dump(self) -> dict[str, dict[str, object]]:
         """The pods by uid, for the configuration dump: `Up`, `Draining` (removed, with connections) or
         `Pending`."""
-        shown: dict[str, object] = {
+        shown: dict[str, dict[str, object]] = {
             uid: {"state": "Pending", "reason": why} for uid, why in self._pending.items()
         }
         for state, pods in (("Draining", self._parting), ("Up", self._held)):
             shown.update({uid: held.show(state) for uid, held in pods.items()})
+        for uid, each in shown.items():
+            each.update(self._entries.show(uid), **self.announcer.show(uid))
         return dict(sorted(shown.items()))
 
     def _changed(self, before: World, world: World, change: Change) -> None:
         for uid in change.workloads:
-            self._spaces.change(before.workload(uid), world.workload(uid))
+            was, now = before.workload(uid), world.workload(uid)
+            self._spaces.change(was, now)
+            self._entries.changed(uid, was, now)
         if self._node in change.nodes:
             self._stir()
 
@@ -217,6 +215,8 @@ class Pods:
         inodes = {uid: place.inode if place else None for uid, place in found.items()}
         held = {uid: each for uid, each in self._held.items() if not each.outlives(self._hold.world)}
         todo = plan(inodes, {uid: (each.inode, each.exists) for uid, each in held.items()})
+        self._entries.excuse(self.left_out.apart)
+        self._entries.only(wanted)
         self._pending = {uid: self._find.missing(wanted[uid]) for uid in todo.waiting}
         for uid in todo.drop:
             self._drop(uid)
@@ -265,19 +265,8 @@ class Pods:
         if self._figures is not None:
             self._figures.started()
         self._log.info("pod enrolled", pod=f"{workload.namespace}/{workload.name}", netns=held.place.path)
-        self._time(workload, place)
+        self._entries.enrolled(workload, place, is_known=held.was_known)
         return 0
-
-    def _time(self, workload: Workload, place: Place) -> None:
-        """How long after its first process a pod was enrolled, if it is younger than we are."""
-        after = waited(place, trio.current_time() - self._began)
-        if after is None or self._figures is None:
-            return
-        self._figures.enrolled(after)
-        if self.starting.enrolled(place.pod):
-            self._figures.missed()
-            pod = f"{workload.namespace}/{workload.name}"
-            self._log.warn("pod called before it was enrolled", pod=pod, seconds=round(after, 2))
 
     def _refuse(self, workload: Workload, place: Place) -> None:
         """Until it is enrolled nothing leaves or reaches it."""
@@ -290,7 +279,8 @@ class Pods:
             self._pending[uid] += f"; and it cannot be refused: {error}"
             return
         if cookie is not None:
-            self._strangers.pop(cookie, None)
+            is_known = self._strangers.pop(cookie, None) is not None
+            self._entries.refused(uid, place, is_known=is_known)
 
     def _settle_refusals(self, wanted: Mapping[str, Workload]) -> None:
         pending = [uid for uid in self._pending if uid in wanted and uid not in self._held]
@@ -308,9 +298,10 @@ class Pods:
     def _enroll(self, workload: Workload, place: Place) -> Held:
         left = Left(self._strangers, self._inherited)
         enrolled = enroll(self._redirection, workload, place, left, self._listening)
-        self._strangers.pop(enrolled.network.cookie, None)
+        held = Held(self._ways, enrolled, place, self._find, self._stir)
+        held.was_known = self._strangers.pop(enrolled.network.cookie, None) is not None
         self._inherited.pop(enrolled.network.cookie, None)
-        return Held(self._ways, enrolled, place, self._find, self._stir)
+        return held
 
     def _forget_inherited(self) -> None:
         """Nobody needs them any more: their pods have left."""
@@ -329,6 +320,9 @@ class Pods:
         try:
             inside = self._held.keys() | self.left_out.apart
             self.starting.look(self._hold.world.on_node(self._node), inside, self._spaces)
+            trouble = self.starting.trouble
+            for name in self.starting.ended():
+                self._entries.missed("/".join(name))
         except OSError as error:
             trouble = f"pods that start cannot be made to wait: {error}"
         self._readiness.detail(_STRICT_START, trouble)
@@ -392,6 +386,7 @@ class Pods:
     def _tell(self) -> None:
         """Readiness: every pod that the world wants here was tried. One that cannot be enrolled is named, and
         costs only itself: a node that is not ready would stop an upgrade for its sake."""
+        self.announcer.look(self._held, self._hold.world)
         if self._figures is not None:
             self._figures.show(len(self._held), len(self._pending))
         for uid, why in self._told.fresh(self._pending, trio.current_time()):

@@ -59,7 +59,6 @@ def _states(node: Node) -> dict[str, Any]:
     world, outbound = node.hold.world, _outbound(node)
     shown: dict[str, Any] = {}
     for uid, state in node.pods.dump().items():
-        assert isinstance(state, dict)
         workload = world.workload(uid)
         shown[uid] = dict(state)
         if workload is not None:

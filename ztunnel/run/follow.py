@@ -14,6 +14,7 @@ from ztunnel.config import Settings
 from ztunnel.errors import ConfigError, NoCertificate, PeerError
 from ztunnel.identity.rotate import Certificates, CertificateSource
 from ztunnel.model.identity import SpiffeId
+from ztunnel.pods.announce import Report
 from ztunnel.rpc.status import RpcError
 from ztunnel.run.reporting import STATE, Reporting, now
 from ztunnel.state.hold import Hold
@@ -50,6 +51,8 @@ class ControlPlane:
     certificates: CertificateSource
     dump: Callable[[], dict[str, Any]] = dict
     """What it says about the objects that it read, for the admin page."""
+    report: Report | None = None
+    """Tells it which pods are in the mesh here; None: it is in this process, and writes on none."""
 
 
 class Knowledge:

@@ -298,8 +298,20 @@ async def _serve_pods(
         await nursery.start(succeed)
         nursery.start_soon(node.owner.try_out)
         nursery.start_soon(_announce, node)
+        nursery.start_soon(_announce_pods, node, succession)
         if not node.redirection.forwards.supported:
             node.reporting.log.warn("the kernel has no netfilter programs: what pods forward is refused")
+
+
+async def _announce_pods(node: Node, succession: Succession) -> None:
+    """Until a successor tells of them."""
+    report = node.knowledge.plane.report
+    if report is None:
+        return
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.pods.announcer.run, report)
+        await succession.over.wait()
+        nursery.cancel_scope.cancel()
 
 
 async def _watch_thread(node: Node) -> None:
@@ -339,7 +351,7 @@ def _look_where_we_are(node: Node) -> None:
 
 def _up(node: Node) -> int:
     shown = node.pods.dump().values()
-    return sum(isinstance(each, dict) and each["state"] == "Up" for each in shown)
+    return sum(each["state"] == "Up" for each in shown)
 
 
 async def _announce(node: Node) -> None:
