@@ -1,7 +1,7 @@
 """Whatever the way to a set of objects, in whatever steps, its translation is that of all at once."""
 
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +15,7 @@ from ztunnel.state.endpoints import Endpoints, EndpointSlice, SliceEndpoint
 from ztunnel.state.istio import AuthorizationPolicy, Mode, PeerAuthentication, PolicyRule
 from ztunnel.state.kube import Namespace, Node, Pod, Service, ServicePort
 from ztunnel.state.meta import Meta
+from ztunnel.state.networking import EntryEndpoint, EntryPort, Resolution, ServiceEntry, WorkloadEntry
 
 IP = ip_address("10.0.0.1")
 SETTINGS = MeshSettings(root_namespace="root")
@@ -78,19 +79,47 @@ NODES = st.builds(
     lambda name, zone: Node(Meta(name, "", {"topology.kubernetes.io/zone": zone}, {})),
     st.sampled_from(["n1", "n2"]), st.sampled_from(["", "z"]),
 )  # fmt: skip
-OBJECTS = st.one_of(PODS, SERVICES, SLICES, MIRRORED, POLICIES, PEERS, NAMESPACES, NODES)
+TUNNEL = {"networking.istio.io/tunnel": "http"}
+INLINE = st.builds(
+    lambda text, ports: EntryEndpoint(text, ip_address(text) if text[0] != "n" else None, ports, {}),
+    st.sampled_from(["10.0.0.1", "10.0.0.2", "192.0.2.1", "name.example"]), st.sampled_from([{}, {"web": 7}]),
+)  # fmt: skip
+SERVICE_ENTRIES = st.builds(
+    lambda meta, hosts, address, resolution, endpoints, selector: ServiceEntry(
+        meta, hosts, tuple(map(ip_network, address)), (EntryPort("web", 80, 80),), resolution,
+        endpoints=() if selector is not None else endpoints, selector=selector,
+    ),
+    metas(["e", "f"], labels=st.sampled_from([{}, TUNNEL, {"app": "a"}])),
+    st.sampled_from([("x.example",), ("x.example", "y.example"), ("s.one.svc.cluster.local",)]),
+    st.sampled_from([(), ("10.0.0.1",), ("198.51.100.1",), ("198.51.100.1", "10.0.0.3")]),
+    st.sampled_from([Resolution.NONE, Resolution.STATIC, Resolution.DNS]),
+    st.lists(INLINE, max_size=2).map(tuple), st.sampled_from([None, {}, {"app": "a"}]),
+)  # fmt: skip
+WORKLOAD_ENTRIES = st.builds(
+    lambda meta, endpoint: WorkloadEntry(meta, endpoint, meta.labels),
+    metas(["w", "v"], labels=st.sampled_from([{"app": "a"}, {"app": "a", **TUNNEL}, {"app": "b", **TUNNEL}])),
+    INLINE,
+)  # fmt: skip
+OBJECTS = st.one_of(
+    PODS, SERVICES, SLICES, MIRRORED, POLICIES, PEERS, NAMESPACES, NODES, SERVICE_ENTRIES, WORKLOAD_ENTRIES
+)
 BATCHES = st.lists(st.lists(st.tuples(OBJECTS, st.integers(0, 4)), min_size=1, max_size=4), max_size=8)
 
 
 def state(translator):
-    return dict(translator.addresses), dict(translator.policies), translator.warnings()
+    return (
+        dict(translator.addresses),
+        dict(translator.policies),
+        translator.warnings(),
+        dict(translator.refused),
+    )
 
 
 @settings(max_examples=40)
 @given(BATCHES)
 def test_any_way_to_a_set_of_objects_gives_its_translation(batches):
     translator, objects = Translator(SETTINGS), {}
-    addresses, policies = {}, {}
+    addresses, policies, refused = {}, {}, {}
     for batch in batches:
         changes = {key_of(one): None if gone == 0 else one for one, gone in batch}
         objects |= changes
@@ -99,6 +128,13 @@ def test_any_way_to_a_set_of_objects_gives_its_translation(batches):
             for name, new in changed.items():
                 assert held.get(name) != new, "told without a change"
                 held.pop(name) if new is None else held.update({name: new})
+        told = {
+            key
+            for key in refused.keys() | translator.refused
+            if refused.get(key) != translator.refused.get(key)
+        }
+        assert told <= delta.refused, "of what does not count any more, or not yet, nobody is told"
+        refused = dict(translator.refused)
     there = {key: one for key, one in sorted(objects.items()) if one is not None}
     scratch = Translator(SETTINGS)
     scratch.update(there)
@@ -145,3 +181,29 @@ def test_a_pod_that_is_evicted_and_loses_its_address_at_once_leaves_nothing_behi
     (workload,) = (each for each in translator.addresses.values() if isinstance(each, Workload))
     assert (workload.name, workload.service_account) == ("q", "other")
     assert [str(name) for name in workload.services] == ["one/s.one.svc.cluster.local"]
+
+
+def test_one_entrys_change_converts_what_it_can_touch_and_nothing_else():
+    def workload(name, namespace, address):
+        labels = {"app": name[0]}
+        endpoint = EntryEndpoint(address, ip_address(address), {}, {})
+        return WorkloadEntry(Meta(name, namespace, labels, {}), endpoint, labels)
+
+    def entry(name, host, selector):
+        ports = (EntryPort("web", 80, 80),)
+        return ServiceEntry(
+            Meta(name, "one", {}, {}), (host,), (), ports, Resolution.STATIC, selector=selector
+        )
+
+    translator = Translator(SETTINGS)
+    workloads = [workload(f"{'ab'[n % 2]}{n}", "one", f"192.0.2.{n}") for n in range(40)]
+    entries = [entry("a", "a.example", {"app": "a"}), entry("b", "b.example", {"app": "b"})]
+    translator.update({key_of(one): one for one in (*workloads, *entries)})
+    before = dict(translator.addresses)
+    changed = replace(entries[0], ports=(EntryPort("web", 80, 81),))
+    delta = translator.update({key_of(changed): changed})
+    assert {name.rpartition("/")[2][0] for name in delta.addresses} == {"a"}
+    assert len(delta.addresses) == 21
+    assert all(translator.addresses[name] is before[name] for name in before if name not in delta.addresses)
+    moved = workload("b1", "one", "192.0.2.200")
+    assert len(translator.update({key_of(moved): moved}).addresses) == 1

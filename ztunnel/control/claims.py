@@ -44,4 +44,6 @@ def _claimed(one: Workload | Service | None) -> set[IPAddress]:
         isinstance(one, Workload) and (one.host_network or one.protocol is not TunnelProtocol.HBONE)
     ):
         return set()
+    if isinstance(one, Service) and one.addresses == one.external:
+        return set()  # a ServiceEntry's: several may have one at different ports, as hosts behind one address
     return set(one.addresses)

@@ -45,6 +45,7 @@ class Collection:
         faults: what is wrong with objects as they are written now, sorted.
         standings: the status of those into which conditions are written.
         unsettled: of these, those whose status may not be what it should be; whoever writes it empties it.
+        refused: what of an object does not count beside the others, and why; the translation's.
     """
 
     def __init__(self, count: Callable[[str, str], None] = lambda _kind, _event: None) -> None:
@@ -56,6 +57,7 @@ class Collection:
         self.faults: tuple[Fault, ...] = ()
         self.standings: dict[Key, Standing] = {}
         self.unsettled: set[Key] = set()
+        self.refused: Mapping[Key, tuple[str, ...]] = {}
         self._good: dict[Key, Mapping[str, Any]] = {}
         self._recalled: Mapping[str, Mapping[str, Any]] = {}
 
@@ -111,7 +113,8 @@ class Collection:
     def conditions(self, key: Key, settings: MeshSettings) -> tuple[Condition, ...]:
         """Those that the status of this object should have."""
         faulty = self._faulty.get(key)
-        return wanted(self._objects.get(key), faulty.faults if faulty else (), settings)
+        refused = self.refused.get(key, ())
+        return wanted(self._objects.get(key), faulty.faults if faulty else (), settings, refused)
 
     @property
     def istiod(self) -> Key | None:

@@ -77,13 +77,17 @@ def concerns(value: Mapping[str, Any]) -> bool:
     return WAYPOINT in labels or any(one.get("type") == _BOUND for one in read_standing(value).conditions)
 
 
-def wanted(one: Object | None, faults: tuple[Fault, ...], settings: MeshSettings) -> tuple[Condition, ...]:
+def wanted(
+    one: Object | None, faults: tuple[Fault, ...], settings: MeshSettings, refused: tuple[str, ...] = ()
+) -> tuple[Condition, ...]:
     """The conditions of an object in force, None where it never was good; `faults` are those of what is
-    written now."""
+    written now, `refused` says what of it is somebody else's."""
     if faults:
         instead = "its last good version is in force" if one is not None else "it is not in force"
         texts = "; ".join(f"{fault.field}: {fault.message}" for fault in faults[:5])
         return (Condition(_ACCEPTED, False, "Invalid", _cut(f"{texts}; {instead}")),)
+    if refused:
+        return (Condition(_ACCEPTED, False, "Conflicted", _cut("; ".join(refused))),)
     if isinstance(one, AuthorizationPolicy):
         return (_of_policy(one, settings),)
     if isinstance(one, Service) and one.meta.labels.get(WAYPOINT, "none") != "none":

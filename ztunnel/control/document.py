@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Final, NamedTuple
 
 from ztunnel.errors import Fault
-from ztunnel.state import endpoints, istio, kube
+from ztunnel.state import endpoints, istio, kube, networking
 from ztunnel.state.field import Field
 from ztunnel.state.listing import Listing
 from ztunnel.state.manifest import MAX_READS, Chunk, Notes, TooLarge, YamlField, compose, cut
@@ -28,6 +28,8 @@ Object = (
     | endpoints.Endpoints
     | istio.AuthorizationPolicy
     | istio.PeerAuthentication
+    | networking.ServiceEntry
+    | networking.WorkloadEntry
 )
 
 
@@ -68,6 +70,12 @@ KINDS: Final[Mapping[tuple[str, str], Kind]] = {
     ),
     ("security.istio.io", "PeerAuthentication"): Kind(
         ("v1", "v1beta1"), ("spec", "status"), istio.read_peer_authentication
+    ),
+    ("networking.istio.io", "ServiceEntry"): Kind(
+        ("v1", "v1beta1", "v1alpha3"), ("spec", "status"), networking.read_service_entry
+    ),
+    ("networking.istio.io", "WorkloadEntry"): Kind(
+        ("v1", "v1beta1", "v1alpha3"), ("spec", "status"), networking.read_workload_entry
     ),
 }
 

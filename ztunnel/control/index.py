@@ -28,6 +28,8 @@ class Index:
         self._slices: dict[Name, dict[Key, tuple[EndpointSlice, ...]]] = {}
         self._naming: dict[IPAddress | Name, dict[Key, Name]] = {}
         self._owners: dict[IPAddress, dict[Name, kube.Pod]] = {}
+        self._on_host: dict[IPAddress, dict[Name, kube.Pod]] = {}
+        self._virtual: dict[IPAddress, dict[Name, kube.Service]] = {}
 
     def put(self, key: Key, old: Object | None, new: Object | None) -> None:
         """The object of that key is now `new`, and was `old`."""
@@ -37,7 +39,11 @@ class Index:
         elif isinstance(one, kube.Node):
             _set(self.nodes, key.name, new if isinstance(new, kube.Node) else None)
         elif isinstance(one, kube.Service):
-            _set_below(self.services, key, new if isinstance(new, kube.Service) else None)
+            self._put_service(
+                key,
+                old if isinstance(old, kube.Service) else None,
+                new if isinstance(new, kube.Service) else None,
+            )
         elif isinstance(one, kube.Pod):
             self._put_pod(
                 key, old if isinstance(old, kube.Pod) else None, new if isinstance(new, kube.Pod) else None
@@ -53,12 +59,27 @@ class Index:
         _set_below(self.pods, key, new)
         if old is not None:
             _discard(self._on_node, old.node, name)
-            for ip in _own(old):
-                _drop(self._owners, ip, name)
+            for where, ip in self._places(old):
+                _drop(where, ip, name)
         if new is not None:
             self._on_node.setdefault(new.node, set()).add(name)
-            for ip in _own(new):
-                self._owners.setdefault(ip, {})[name] = new
+            for where, ip in self._places(new):
+                where.setdefault(ip, {})[name] = new
+
+    def _put_service(self, key: Key, old: kube.Service | None, new: kube.Service | None) -> None:
+        name = key.namespace, key.name
+        _set_below(self.services, key, new)
+        for ip in _virtual(old):
+            _drop(self._virtual, ip, name)
+        if new is not None:
+            for ip in _virtual(new):
+                self._virtual.setdefault(ip, {})[name] = new
+
+    def _places(self, pod: kube.Pod) -> Iterator[tuple[dict[IPAddress, dict[Name, kube.Pod]], IPAddress]]:
+        """Where the pod stands for each of its addresses: among those that have it alone, or that share their
+        node's."""
+        if not pod.ended:
+            yield from ((self._on_host if pod.host_network else self._owners, ip) for ip in pod.addresses)
 
     def _name_slice(self, key: Key, one: EndpointSlice, *, there: bool) -> None:
         service = one.meta.namespace, one.service
@@ -105,6 +126,16 @@ class Index:
             found.values(), key=lambda pod: (not pod.meta.deleting, pod.meta.created, pod.meta.full_name)
         )
 
+    def on_host(self, ip: IPAddress) -> kube.Pod | None:
+        """A pod with the host's network at that address, which is that of a node then."""
+        found = self._on_host.get(ip)
+        return found[min(found)] if found else None
+
+    def service_at(self, ip: IPAddress) -> kube.Service | None:
+        """A service with that virtual address."""
+        found = self._virtual.get(ip)
+        return found[min(found)] if found else None
+
     def pod(self, name: Name) -> kube.Pod | None:
         """The pod of that name."""
         return self.pods.get(name[0], {}).get(name[1])
@@ -114,12 +145,10 @@ class Index:
         return self.services.get(name[0], {}).get(name[1])
 
 
-def _standing(pod: kube.Pod) -> tuple[bool, str, Name]:
-    return not pod.meta.deleting, pod.meta.created, pod.meta.full_name
-
-
-def _own(pod: kube.Pod) -> tuple[IPAddress, ...]:
-    return () if pod.host_network or pod.ended else pod.addresses
+def _virtual(service: kube.Service | None) -> tuple[IPAddress, ...]:
+    if service is None or service.kind == "ExternalName":
+        return ()
+    return tuple(dict.fromkeys((*service.addresses, *service.external)))
 
 
 def _slices_of(one: Object | None) -> tuple[EndpointSlice, ...]:

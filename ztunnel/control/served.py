@@ -40,9 +40,9 @@ class Served:
         return KINDS[self.candidates[0].group, self.kind]
 
 
-def _istio(plural: str, kind: str, *, has_status: bool = False) -> Served:
-    versions = KINDS["security.istio.io", kind].versions
-    resources = (Resource("security.istio.io", version, plural, kind, custom=True) for version in versions)
+def _istio(group: str, plural: str, kind: str, *, has_status: bool = False) -> Served:
+    group = f"{group}.istio.io"
+    resources = (Resource(group, each, plural, kind, custom=True) for each in KINDS[group, kind].versions)
     return Served(tuple(resources), strict=True, has_status=lambda _: has_status)
 
 
@@ -52,8 +52,10 @@ SERVED: Final = (
     Served((PODS,), {"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}),
     Served((SERVICES,), has_status=concerns),
     Served((ENDPOINT_SLICES,)),
-    _istio("authorizationpolicies", "AuthorizationPolicy", has_status=True),
-    _istio("peerauthentications", "PeerAuthentication"),
+    _istio("security", "authorizationpolicies", "AuthorizationPolicy", has_status=True),
+    _istio("security", "peerauthentications", "PeerAuthentication"),
+    _istio("networking", "serviceentries", "ServiceEntry", has_status=True),
+    _istio("networking", "workloadentries", "WorkloadEntry", has_status=True),
 )
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from ztunnel.control.settings import MeshSettings
 from ztunnel.model.service import LoadBalancing, Port, Scope, Service, ServiceName
 from ztunnel.state import kube
+from ztunnel.state.meta import Meta
+from ztunnel.state.networking import EntryPort
 
 _DISTRIBUTION = "networking.istio.io/traffic-distribution"
 _ZONE = (Scope.NETWORK, Scope.REGION, Scope.ZONE)
@@ -21,6 +23,23 @@ _PREFERENCES = {
     "prefersamezone": _ZONE,
     "preferclose": _ZONE,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class EntryServices:
+    """The services of a ServiceEntry that selects workloads of its namespace."""
+
+    selector: Mapping[str, str]
+    names: tuple[ServiceName, ...]
+    ports: tuple[EntryPort, ...]
+
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Whether a workload with these labels serves them."""
+        return self.selector.items() <= labels.items()
+
+    def ports_of(self, pod: kube.Pod) -> tuple[Port, ...]:
+        """A pod's own ports for them: that of the port's name if the pod has one, else the target port."""
+        return tuple(Port(port.port, pod.ports.get(port.name, port.target)) for port in self.ports)
 
 
 Joined = tuple[kube.Service, tuple[Port, ...]]
@@ -42,11 +61,15 @@ class NamespaceServices:
         """The services that the pod is an endpoint of: by an endpoint slice, and by selector, which counts
         where both say so."""
         yield from self.by_slice.get(pod.meta.name, {}).values()
-        labels = pod.meta.labels
+        for service in self.selecting(pod.meta.labels):
+            yield service, ports_of(service, pod)
+
+    def selecting(self, labels: Mapping[str, str]) -> Iterator[kube.Service]:
+        """The services that select workloads with these labels."""
         for label in labels.items():
             for service in self.by_label.get(label, ()):
                 if service.selector.items() <= labels.items():
-                    yield service, ports_of(service, pod)
+                    yield service
 
 
 def group_services(
@@ -75,8 +98,11 @@ def service_name(name: tuple[str, str], settings: MeshSettings) -> ServiceName:
 def convert_service(
     service: kube.Service, namespace: kube.Namespace | None, settings: MeshSettings
 ) -> Service:
-    """The service as node proxies know it. A named target port is 0: each endpoint resolves it."""
-    mode, preference = _load_balancing(service, namespace)
+    """The service as node proxies know it; `internalTrafficPolicy: Local` comes before any distribution. A
+    named target port is 0: each endpoint resolves it."""
+    mode, preference = load_balancing(service.meta, namespace, service.traffic_distribution)
+    if service.local_only:
+        mode, preference = LoadBalancing.STRICT, (Scope.NODE,)
     return Service(
         name=service.meta.name,
         namespace=service.meta.namespace,
@@ -94,15 +120,12 @@ def convert_service(
     )
 
 
-def _load_balancing(
-    service: kube.Service, namespace: kube.Namespace | None
+def load_balancing(
+    meta: Meta, namespace: kube.Namespace | None, wanted: str = ""
 ) -> tuple[LoadBalancing, tuple[Scope, ...]]:
-    """`internalTrafficPolicy: Local`, else the first known of the service's field, its and its namespace's
-    annotation."""
-    if service.local_only:
-        return LoadBalancing.STRICT, (Scope.NODE,)
-    annotations = [service.meta.annotations, namespace.meta.annotations if namespace else {}]
-    for text in [service.traffic_distribution, *(one.get(_DISTRIBUTION, "") for one in annotations)]:
+    """By the first that is given of `wanted`, the object's and its namespace's annotation."""
+    annotations = [meta.annotations, namespace.meta.annotations if namespace else {}]
+    for text in [wanted, *(one.get(_DISTRIBUTION, "") for one in annotations)]:
         if text.lower() in _PREFERENCES:
             return LoadBalancing.FAILOVER, _PREFERENCES[text.lower()]
         if text:

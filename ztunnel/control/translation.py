@@ -13,11 +13,18 @@ from ztunnel.control.authorization import convert_authorization
 from ztunnel.control.claims import Claims
 from ztunnel.control.document import Key, Object
 from ztunnel.control.endpoint import Attached, Name, attach, endpoint_workloads
+from ztunnel.control.entry import (
+    EntryResources,
+    convert_service_entry,
+    convert_workload_entry,
+    entry_services,
+)
 from ztunnel.control.index import Index
 from ztunnel.control.inventory import Inventory
+from ztunnel.control.ownership import Entries, Entry, labels_of
 from ztunnel.control.peer_authentication import PeerModes, convert_peer_authentications
 from ztunnel.control.remarks import remark
-from ztunnel.control.service import Joined, convert_service, group_services, service_name
+from ztunnel.control.service import EntryServices, Joined, convert_service, group_services, service_name
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.workload import Surroundings, convert_pod, workload_uid
 from ztunnel.model.policy import Policy, PolicyScope
@@ -26,7 +33,8 @@ from ztunnel.model.workload import Workload
 from ztunnel.state import kube
 from ztunnel.state.endpoints import Endpoints, EndpointSlice
 from ztunnel.state.istio import AuthorizationPolicy, PeerAuthentication
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+from ztunnel.state.networking import ServiceEntry, WorkloadEntry
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, name_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +49,12 @@ class Translation:
 
 @dataclass(slots=True)
 class Delta:
-    """What an update changed, by name; None where the resource is gone."""
+    """What an update changed, by name; None where the resource is gone. `refused` are the entries of which
+    something else does not count than before."""
 
     addresses: dict[str, Workload | Service | None] = field(default_factory=dict)
     policies: dict[str, Policy | None] = field(default_factory=dict)
+    refused: set[Key] = field(default_factory=set)
 
     def by_type(self) -> Mapping[str, Mapping[str, Workload | Service | Policy | None]]:
         """As `xds.snapshot.advance` takes it."""
@@ -58,6 +68,7 @@ class _Touched:
     pods: set[Name] = field(default_factory=set)
     services: set[Name] = field(default_factory=set)
     attached: set[Name] = field(default_factory=set)
+    entries: set[Key] = field(default_factory=set)
     peers: bool = False
 
 
@@ -70,7 +81,7 @@ def translate(inventory: Inventory, settings: MeshSettings) -> Translation:
 
 class Translator:
     """Holds the objects and what they mean. `index`, `addresses` and `policies` are kept up to date in
-    place."""
+    place, as is `refused`: what of an entry does not count, and why."""
 
     def __init__(self, settings: MeshSettings) -> None:
         self._settings = settings
@@ -84,6 +95,9 @@ class Translator:
         self._joined: dict[str, dict[str, dict[Name, Joined]]] = {}
         self._endpoints: dict[str, dict[Name, Workload]] = {}
         self._around: dict[str, Surroundings] = {}
+        self._entries = Entries(self.index, settings)
+        self._of_entries = EntryResources()
+        self.refused: dict[Key, tuple[str, ...]] = {}
         self._remarks: dict[Key, tuple[str, ...]] = {}
         self._peer_remarks: tuple[str, ...] = ()
         self._claims = Claims()
@@ -104,6 +118,7 @@ class Translator:
             *self._peer_remarks,
             *([f"not read: {names}"] if names else ()),
             *(text for is_later, text in ordered if is_later),
+            *(f"{key}: {text}" for key in sorted(self.refused) for text in self.refused[key]),
             *self._claims.texts(),
         )
 
@@ -117,6 +132,7 @@ class Translator:
                 self._take_over(key, old, new, touched, delta)
         if touched.peers:
             self._convert_peers(touched, delta)
+        self._convert_entries(touched, delta)
         for name in touched.attached:
             self._attach(name, touched, delta)
         for name in touched.services:
@@ -144,6 +160,9 @@ class Translator:
 
     def _keep(self, key: Key, old: Object | None, new: Object | None) -> None:
         self.index.put(key, old, new)
+        if isinstance(one := new or old, ServiceEntry | WorkloadEntry):
+            self._entries.put(key, _as_entry(old), _as_entry(new))
+            self._around.pop(one.meta.namespace, None)
         if new is None:
             del self._objects[key]
         else:
@@ -156,25 +175,42 @@ class Translator:
         if isinstance(one, kube.Pod):
             touched.pods.add((key.namespace, key.name))
             touched.attached.update(self.index.named_by(one))
+            touched.entries.update(self._entries.at(one.addresses))
         elif isinstance(one, kube.Node):
             touched.pods.update(self.index.on_node(key.name))
         elif isinstance(one, kube.Namespace):
             self._around.pop(key.name, None)
             touched.pods.update(self.index.in_namespace(key.name))
             touched.services.update((key.name, name) for name in self.index.services.get(key.name, ()))
+            touched.entries.update(each for each, _ in self._entries.of(key.name))
         elif isinstance(one, kube.Service):
             self._touch_service(key, one, touched)
         elif isinstance(one, EndpointSlice | Endpoints):
             service = one.service if isinstance(one, EndpointSlice) else key.name
             touched.attached.add((key.namespace, service))
+        elif isinstance(one, ServiceEntry | WorkloadEntry):
+            touched.entries.add(key)
+            touched.entries.update(self._entries.rivals(one))
+            if isinstance(one, ServiceEntry) and one.selector:
+                self._touch_selected(key.namespace, one.selector, touched)
 
     def _touch_service(self, key: Key, one: kube.Service, touched: _Touched) -> None:
         name = key.namespace, key.name
         self._around.pop(key.namespace, None)
         touched.services.add(name)
         touched.attached.add(name)
+        touched.entries.update(self._entries.at((*one.addresses, *one.external)))
+        touched.entries.update(self._entries.named(service_name(name, self._settings).hostname))
         if one.selector:
-            touched.pods.update(self._selected(key.namespace, one.selector))
+            self._touch_selected(key.namespace, one.selector, touched)
+
+    def _touch_selected(self, namespace: str, selector: Mapping[str, str], touched: _Touched) -> None:
+        """All workloads of a namespace with these labels."""
+        touched.pods.update(self._selected(namespace, selector))
+        wanted = selector.items()
+        touched.entries.update(
+            key for key, one in self._entries.of(namespace) if wanted <= labels_of(one).items()
+        )
 
     def _selected(self, namespace: str, selector: Mapping[str, str]) -> Iterator[Name]:
         wanted = selector.items()
@@ -206,9 +242,10 @@ class Translator:
             self._around.clear()
         self._around.pop(key.namespace, None)
         if old_selector != selector:
-            for namespace in self.index.pods if everywhere else (key.namespace,):
+            for namespace in self._namespaces() if everywhere else (key.namespace,):
                 for each in (old_selector, selector):
-                    touched.pods.update(self._selected(namespace, each) if each is not None else ())
+                    if each is not None:
+                        self._touch_selected(namespace, each, touched)
 
     def _put_policy(self, name: str, policy: Policy | None, delta: Delta) -> None:
         if self.policies.get(name) == policy:
@@ -227,10 +264,38 @@ class Translator:
         for name in self._peer_policies.keys() | made.keys():
             self._put_policy(name, made.get(name), delta)
         self._peer_policies = made
-        for namespace in self.index.pods:
+        for namespace in self._namespaces():
             if _modes_of(before, namespace) != _modes_of(self._modes, namespace):
                 touched.pods.update(self.index.in_namespace(namespace))
+                touched.entries.update(key for key, _ in self._entries.of(namespace))
         self._around.clear()
+
+    def _namespaces(self) -> set[str]:
+        """Those with workloads."""
+        return {*self.index.pods, *self._entries.namespaces}
+
+    def _convert_entries(self, touched: _Touched, delta: Delta) -> None:
+        """What an entry may have depends on the others: whose does, has its selected workloads made anew."""
+        for key in sorted(touched.entries):
+            one = self._entries.get(key)
+            self._around.pop(key.namespace, None)
+            if isinstance(one, ServiceEntry) and one.selector:
+                self._touch_selected(key.namespace, one.selector, touched)
+        made = {}
+        for key in touched.entries:
+            one, standing = self._entries.get(key), self._entries.standing(key)
+            if standing.refused != self.refused.pop(key, ()):
+                delta.refused.add(key)
+            if standing.refused:
+                self.refused[key] = standing.refused
+            around, resources = self._surroundings(key.namespace), list[Workload | Service]()
+            if isinstance(one, ServiceEntry):
+                resources += convert_service_entry(one, standing, around)
+            elif one is not None and (workload := convert_workload_entry(one, standing, around)):
+                resources.append(workload)
+            made[key] = {name_of(each): each for each in resources}
+        for name, new in self._of_entries.replace(made):
+            self._put(name, new, delta)
 
     def _attach(self, name: Name, touched: _Touched, delta: Delta) -> None:
         service = self.index.service(name)
@@ -273,7 +338,9 @@ class Translator:
         service, made = self.index.service(name), None
         if service is not None and service.kind != "ExternalName":
             made = convert_service(service, self.index.namespaces.get(name[0]), self._settings)
-        self._put(str(service_name(name, self._settings)), made, delta)
+        resource = str(service_name(name, self._settings))
+        if made is not None or resource not in self._of_entries:
+            self._put(resource, made, delta)
 
     def _convert_pod(self, name: Name, delta: Delta) -> None:
         pod, made = self.index.pod(name), None
@@ -304,13 +371,23 @@ class Translator:
                 group_services((services[name] for name in sorted(services)), joined),
                 tuple(one for each in reach for one in self._selecting.get(each, {}).values()),
                 self._modes,
+                tuple(self._entry_services(namespace)),
             )
         return found
+
+    def _entry_services(self, namespace: str) -> Iterator[EntryServices]:
+        for key, one in self._entries.of(namespace):
+            if isinstance(one, ServiceEntry) and (found := entry_services(one, self._entries.standing(key))):
+                yield found
 
     def _remark(self, key: Key, new: Object | None) -> None:
         self._remarks.pop(key, None)
         if new is not None and (texts := tuple(remark(new))):
             self._remarks[key] = texts
+
+
+def _as_entry(one: Object | None) -> Entry | None:
+    return one if isinstance(one, ServiceEntry | WorkloadEntry) else None
 
 
 def _modes_of(modes: PeerModes, namespace: str) -> tuple[object, ...]:

@@ -14,9 +14,10 @@ from typing import Final
 
 from ztunnel.control.enrolment import kubelet_uid
 from ztunnel.control.peer_authentication import PeerModes
-from ztunnel.control.service import NamespaceServices, service_name
+from ztunnel.control.service import EntryServices, NamespaceServices, service_name
 from ztunnel.control.settings import MeshSettings
 from ztunnel.model.policy import Policy
+from ztunnel.model.service import Port, ServiceName
 from ztunnel.model.workload import Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
 from ztunnel.state import kube
 from ztunnel.state.istio import Mode
@@ -34,14 +35,15 @@ _ZONES = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """All that a pod's workload depends on beside the pod and its node, for one namespace. `policies` have a
-    selector, and are those of the namespace and the root's."""
+    """All that a workload depends on beside its pod or entry and its node, for one namespace. `policies` have
+    a selector, and are those of the namespace and the root's; `entries` are ServiceEntries that select."""
 
     settings: MeshSettings
     namespace: kube.Namespace | None = None
     services: NamespaceServices = field(default_factory=NamespaceServices)
     policies: tuple[tuple[Policy, Mapping[str, str]], ...] = ()
     peer_modes: PeerModes = field(default_factory=lambda: PeerModes(Mode.PERMISSIVE, {}, {}, ""))
+    entries: tuple[EntryServices, ...] = ()
 
 
 def convert_pod(pod: kube.Pod, node: kube.Node | None, around: Surroundings) -> Workload | None:
@@ -51,6 +53,7 @@ def convert_pod(pod: kube.Pod, node: kube.Node | None, around: Surroundings) -> 
         return None
     meta, settings = pod.meta, around.settings
     kind, owner = _owner(pod)
+    name, revision = canonical_names(meta.labels, owner)
     return Workload(
         uid=workload_uid((meta.namespace, meta.name), settings),
         name=meta.name,
@@ -65,13 +68,10 @@ def convert_pod(pod: kube.Pod, node: kube.Node | None, around: Surroundings) -> 
         cluster=settings.cluster,
         kind=kind,
         workload_name=owner,
-        canonical_name=_first(meta.labels, _NAMES) or owner,
-        canonical_revision=_first(meta.labels, _REVISIONS) or "latest",
-        services={
-            service_name(one.meta.full_name, settings): ports
-            for one, ports in (around.services.of(pod) if pod.addresses else ())
-        },
-        authorization_policies=_policies(pod, around),
+        canonical_name=name,
+        canonical_revision=revision,
+        services=_services(pod, around) if pod.addresses else {},
+        authorization_policies=policies_for(meta.namespace, meta.labels, around),
         healthy=pod.ready and not meta.deleting and bool(pod.addresses),
         draining=pod.ready and meta.deleting and bool(pod.addresses),
         host_network=pod.host_network,
@@ -110,10 +110,27 @@ def _forwards(pod: kube.Pod, namespace: kube.Namespace | None) -> bool:
     return next((one for one in wanted if one is not None), False)
 
 
-def _policies(pod: kube.Pod, around: Surroundings) -> tuple[str, ...]:
-    labels = pod.meta.labels.items()
-    selected = sorted(policy.key for policy, selector in around.policies if selector.items() <= labels)
-    return (*selected, *around.peer_modes.keys_for(pod.meta.namespace, pod.meta.labels))
+def _services(pod: kube.Pod, around: Surroundings) -> dict[ServiceName, tuple[Port, ...]]:
+    found = {
+        service_name(one.meta.full_name, around.settings): ports for one, ports in around.services.of(pod)
+    }
+    for one in around.entries:
+        if one.selects(pod.meta.labels):
+            found |= dict.fromkeys(one.names, one.ports_of(pod))
+    return found
+
+
+def policies_for(namespace: str, labels: Mapping[str, str], around: Surroundings) -> tuple[str, ...]:
+    """Keys of the policies that select a workload with these labels."""
+    selected = sorted(
+        policy.key for policy, selector in around.policies if selector.items() <= labels.items()
+    )
+    return (*selected, *around.peer_modes.keys_for(namespace, labels))
+
+
+def canonical_names(labels: Mapping[str, str], owner: str) -> tuple[str, str]:
+    """Name and revision by which telemetry knows a workload (istio/istio pkg/kube/labels)."""
+    return _first(labels, _NAMES) or owner, _first(labels, _REVISIONS) or "latest"
 
 
 def _owner(pod: kube.Pod) -> tuple[WorkloadKind, str]:

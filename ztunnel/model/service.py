@@ -69,7 +69,9 @@ class Waypoint:
 class Service:
     """One service. `addresses` are its virtual addresses (VIPs) in our network; none for a headless one.
     `external` are those of them that it has at its ports only: what is there at others is not its.
-    `affinity_seconds`: so long after its last call a client keeps its endpoint; 0: it does not."""
+    `affinity_seconds`: so long after its last call a client keeps its endpoint; 0: it does not. One that is
+    not `canonical` is a name or an address of its own namespace's clients only, where another one has it for
+    the mesh."""
 
     name: str
     namespace: str
@@ -84,6 +86,7 @@ class Service:
     ip_families: IpFamilies = IpFamilies.AUTOMATIC
     external: tuple[IPAddress, ...] = ()
     affinity_seconds: int = 0
+    canonical: bool = True
 
     @property
     def key(self) -> ServiceName:

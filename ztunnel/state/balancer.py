@@ -193,7 +193,9 @@ def _work_out(
         if not choices:
             ranked = _ranked(service, endpoints, asked, source, draining)
             # What binds calls of a cluster's own addresses to a node does not bind those of others.
-            mode = LoadBalancing.STANDARD if asked.ip in service.external else service.load_balancing
+            mode = service.load_balancing
+            if mode is LoadBalancing.STRICT and asked.ip in service.external:
+                mode = LoadBalancing.STANDARD
             choices = _best(service, mode, ranked, draining)
     cumulative = tuple(accumulate(choice.workload.capacity for choice in choices))
     return _Candidates(choices, cumulative, {choice.endpoint: choice for choice in reversed(choices)})

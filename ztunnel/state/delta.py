@@ -205,8 +205,8 @@ def _serve(
 
 def _name(result: World, before: World, changed: dict[ServiceName, Service | None]) -> World:
     """Services by hostname and by virtual address."""
-    hostnames = _Groups(before.hostnames.get, attrgetter("key"))
-    virtual = _Groups(before.virtual.get, attrgetter("key"))
+    hostnames = _Groups(before.hostnames.get, _precedence)
+    virtual = _Groups(before.virtual.get, _precedence)
     for name, new in changed.items():
         if old := before.service(name):
             hostnames.take_out((old.hostname,), old)
@@ -269,6 +269,11 @@ class _Groups(Generic[_K, _T]):
 
 _uid = attrgetter("uid")
 _NOBODY = Served(None)
+
+
+def _precedence(service: Service) -> tuple[bool, ServiceName]:
+    """Of several services of one name or address, whoever is in the namespace of none means the first."""
+    return not service.canonical, service.key
 
 
 def _preference(workload: Workload) -> tuple[bool, bool, str]:

@@ -16,7 +16,7 @@ ILLEGAL_PORTS = frozenset({OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT})
 
 def service_at(world: World, called: Endpoint, namespace: str) -> Service | None:
     """The service that a client in `namespace` means by a virtual address and port: preferably one of its
-    own."""
+    own, else the canonical one (ztunnel src/state/service.rs, `get_best_match`)."""
     found = world.services_at(called.ip)
     for service in found:
         if not service.is_at(called.ip, called.port):

@@ -68,7 +68,7 @@ class World:
 
     The maps are for `delta`; readers use the methods. `addresses` holds workloads of our network only, and
     none with the host's network, whose address is not theirs alone; of several at one address the first is to
-    be preferred. `hostnames` and `virtual` hold services in order of their keys.
+    be preferred. `hostnames` and `virtual` hold services in order of their keys, canonical ones first.
     """
 
     network: str = ""

@@ -137,8 +137,7 @@ def parse_workload(untrusted: pb.Workload) -> Workload:
 
 
 def render_service(service: Service, network: str) -> pb.Service:
-    """The message of a service, whose addresses are of `network`. It is canonical, as Kubernetes' services
-    are."""
+    """The message of a service, whose addresses are of `network`."""
     made = pb.Service(
         name=service.name,
         namespace=service.namespace,
@@ -147,7 +146,7 @@ def render_service(service: Service, network: str) -> pb.Service:
         ports=_render_ports(service.ports),
         subject_alt_names=service.subject_alt_names,
         ip_families=pb.IPFamilies.ValueType(service.ip_families.value),
-        canonical=True,
+        canonical=service.canonical,
     )
     if service.waypoint is not None:
         made.waypoint.CopyFrom(_render_waypoint(service.waypoint, network))
@@ -193,6 +192,7 @@ def parse_service(untrusted: pb.Service, network: str) -> Service:
         ip_families=_member(IpFamilies, it.ip_families),
         external=_external(it.extensions),
         affinity_seconds=_affinity(it.extensions),
+        canonical=it.canonical,
     )
 
 
