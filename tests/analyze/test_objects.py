@@ -81,3 +81,35 @@ def test_a_waypoint_that_is_not_there_is_found() -> None:
     elsewhere = labelled.replace("way}", "way, istio.io/use-waypoint-namespace: infra}")
     assert codes(elsewhere, WEB, gateway % "shop") == [("IST0101", "Namespace shop")]
     assert codes(elsewhere, WEB, gateway % "infra") == []
+
+
+ENTRY = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: e, namespace: shop}
+spec: {hosts: [a.example], %s ports: [{number: 443, name: tls, protocol: TLS}]}
+"""
+MACHINE = """
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: vm, namespace: shop}
+spec: {address: 192.0.2.1, labels: {app: vm}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("addresses: [198.51.100.7],", []),
+        ("", [("IST0134", "ServiceEntry shop/e")]),
+        ("addresses: [198.51.100.7], workloadSelector: {labels: {app: vm}}, resolution: STATIC,", []),
+        ("addresses: [198.51.100.7], workloadSelector: {labels: {app: web}}, resolution: STATIC,", []),
+        (
+            "addresses: [198.51.100.7], workloadSelector: {labels: {app: other}}, resolution: STATIC,",
+            [("IST0127", "ServiceEntry shop/e")],
+        ),
+        ("addresses: [127.0.0.1], resolution: DNS,", [("ZT0100", "ServiceEntry shop/e")]),
+    ],
+)
+def test_a_service_entry_can_be_told_and_is_served(spec: str, expected: list[tuple[str, str]]) -> None:
+    assert codes(AMBIENT, WEB, MACHINE, ENTRY % spec) == expected

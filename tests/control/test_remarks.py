@@ -5,6 +5,7 @@ import pytest
 from ztunnel.control.remarks import remark
 from ztunnel.state.kube import Namespace, Node, Pod
 from ztunnel.state.meta import Meta
+from ztunnel.state.networking import Resolution, ServiceEntry
 
 
 def meta(name, namespace="shop", **labels):
@@ -15,6 +16,13 @@ def pod(phase="", **labels):
     return Pod(meta("a", **labels), "n1", "default", False, {}, (), phase, True)
 
 
+def entry(resolution=Resolution.NONE, **more):
+    return ServiceEntry(meta("a"), ("a.example",), (), (), resolution, **more)
+
+
+ENTRY = "ServiceEntry shop/a"
+AMBIENT = "it is there in every namespace, as in Istio's ambient mode"
+STAR = "node proxies cannot resolve a '*'"
 LABEL = "istio.io/dataplane-mode"
 MODE = {LABEL: "Ambient"}
 WAYPOINT = {"istio.io/use-waypoint": "wp"}
@@ -36,6 +44,10 @@ WAYPOINT = {"istio.io/use-waypoint": "wp"}
         (Namespace(Meta("shop", "", {"istio.io/use-waypoint": "none"}, {})), []),
         (pod("Running"), ["Pod shop/a: has no address (status.podIPs): it is not in the mesh yet"]),
         (pod("Pending"), []),
+        (entry(), []),
+        (entry(export_to=("*",)), []),
+        (entry(export_to=(".",)), [f"{ENTRY}: exportTo is not honoured: {AMBIENT}"]),
+        (entry(Resolution.DYNAMIC_DNS), [f"{ENTRY}: resolution DYNAMIC_DNS needs a waypoint: {STAR}"]),
     ],
 )
 def test_what_does_not_mean_what_it_may_be_meant_to_is_told(one, expected):

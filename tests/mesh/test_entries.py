@@ -208,6 +208,30 @@ def test_resolution_none_leaves_a_call_where_it_wants_to_go_and_names_it(
     )
 
 
+def test_an_endpoint_that_is_a_name_is_resolved_by_the_node(
+    mesh: Mesh, applied: lab.Callable[[str], None]
+) -> None:
+    """By its libc, to which 10.10.11 is a name that means 10.10.0.11 without anybody being asked."""
+    virtual = {lab.IPv4Address: "198.51.100.10"}
+    by_name = 'resolution: DNS\n  endpoints: [{address: "10.10.11"}]'
+    applied(entry("shop/named", "named.example", virtual, by_name))
+    listener = mesh.listen("node-1", port=8443)
+    lab.wait_until(lambda: "10.10.11" in mesh.laboratory.node_get("node-1", "/config_dump"), "it is known")
+    lab.wait_until(lambda: connects(mesh, virtual[lab.IPv4Address]), "it is resolved")
+    lab.reset(listener.accept())
+    client, server = mesh.join_by("shop/caller", listener, virtual[lab.IPv4Address], 443)
+    own = endpoint_of(client.getsockname())
+    talk(client, server)
+    assert mesh.line("node-1", src_addr=own)["dst.addr"] == "10.10.0.11:8443"
+
+
+def connects(mesh: Mesh, address: str) -> bool:
+    """Whether it does now; of those that do not, nothing comes to the listener."""
+    call = mesh.call("shop/caller", address, 443)
+    lab.reset(call.sock)
+    return call.error is None
+
+
 def test_an_entry_that_goes_takes_its_service_along(mesh: Mesh, applied: lab.Callable[[str], None]) -> None:
     gone = {lab.IPv4Address: "198.51.100.9"}
     text = entry("shop/gone", "gone.example", gone, at_machine())

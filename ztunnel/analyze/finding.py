@@ -36,6 +36,7 @@ SCHEMA: Final = Code("IST0106", "SchemaValidationError", Level.ERROR)
 MISSING: Final = Code("IST0101", "ReferencedResourceNotFound", Level.ERROR)
 PORT_NAME: Final = Code("IST0118", "PortNameIsNotUnderNamingConvention", Level.INFO)
 NO_MATCH: Final = Code("IST0127", "NoMatchingWorkloadsFound", Level.WARNING)
+NO_ADDRESSES: Final = Code("IST0134", "ServiceEntryAddressesRequired", Level.WARNING)
 INEFFECTIVE: Final = Code("IST0167", "IneffectivePolicy", Level.WARNING)
 REMARK: Final = Code("ZT0100", "Remark", Level.WARNING)
 STRICT_OUTSIDE: Final = Code("ZT0101", "StrictOutsideMesh", Level.WARNING)
@@ -46,8 +47,8 @@ NOT_IN_AMBIENT: Final = Code("ZT0105", "NotSupportedInAmbient", Level.INFO)
 SIDECAR: Final = Code("ZT0106", "PodHasSidecar", Level.INFO)
 
 CODES: Final = (
-    SCHEMA, MISSING, PORT_NAME, NO_MATCH, INEFFECTIVE, REMARK, STRICT_OUTSIDE, STRICT_CLIENTS, NETWORK_POLICY,
-    LABELS, NOT_IN_AMBIENT, SIDECAR,
+    SCHEMA, MISSING, PORT_NAME, NO_MATCH, NO_ADDRESSES, INEFFECTIVE, REMARK, STRICT_OUTSIDE, STRICT_CLIENTS,
+    NETWORK_POLICY, LABELS, NOT_IN_AMBIENT, SIDECAR,
 )  # fmt: skip
 
 

@@ -6,9 +6,20 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from ztunnel.analyze.finding import LABELS, MISSING, NOT_IN_AMBIENT, PORT_NAME, SIDECAR, Finding
+from ztunnel.analyze.finding import (
+    LABELS,
+    MISSING,
+    NO_ADDRESSES,
+    NO_MATCH,
+    NOT_IN_AMBIENT,
+    PORT_NAME,
+    SIDECAR,
+    Finding,
+)
 from ztunnel.analyze.mesh import Mesh, Written
 from ztunnel.analyze.policies import found
+from ztunnel.state.kube import Pod
+from ztunnel.state.networking import WorkloadEntry
 
 _WORKLOADS: Final = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob")
 _PROTOCOLS: Final = (
@@ -43,6 +54,8 @@ def _one(mesh: Mesh, one: Written) -> Iterator[Finding]:
         yield from _ports(one)
     elif one.kind == "Pod" or one.kind in _WORKLOADS:
         yield from _pods(mesh, one)
+    elif (one.group, one.kind) == ("networking.istio.io", "ServiceEntry"):
+        yield from _service_entry(mesh, one)
     elif (one.group, one.kind) in _ONLY_SIDECARS:
         yield found(NOT_IN_AMBIENT, one, f"it does nothing: {_ONLY_SIDECARS[one.group, one.kind]}")
 
@@ -60,6 +73,23 @@ def _ports(service: Written) -> Iterator[Finding]:
                 "<protocol>[-<suffix>], such as http or tcp-redis, or set appProtocol"
             )
             yield found(PORT_NAME, service, message)
+
+
+def _service_entry(mesh: Mesh, one: Written) -> Iterator[Finding]:
+    """Where a node proxy does not see which service is called, and where nobody serves it."""
+    if not one.get("spec.addresses") and not one.get("status.addresses"):
+        message = (
+            "without addresses a node proxy cannot tell calls to it from others: they go on as they are, to "
+            "where the client's own resolver says"
+        )
+        yield found(NO_ADDRESSES, one, message)
+    wanted = one.labels("spec.workloadSelector.labels").items()
+    objects = [each for each in mesh.inventory.objects.values() if each.meta.namespace == one.namespace]
+    pods = (each.meta.labels for each in objects if isinstance(each, Pod))
+    entries = (each.labels for each in objects if isinstance(each, WorkloadEntry))
+    if wanted and not any(wanted <= labels.items() for labels in (*pods, *entries)):
+        text = ", ".join(f"{key}={value}" for key, value in sorted(wanted))
+        yield found(NO_MATCH, one, f"no pod and no WorkloadEntry has the labels {text}: nobody serves it")
 
 
 def _pods(mesh: Mesh, one: Written) -> Iterator[Finding]:

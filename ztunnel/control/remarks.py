@@ -8,20 +8,35 @@ from typing import Final
 from ztunnel.control.document import Object
 from ztunnel.control.workload import DATAPLANE_MODE
 from ztunnel.state import kube
+from ztunnel.state.networking import Resolution, ServiceEntry, WorkloadEntry
 
 WAYPOINT: Final = "istio.io/use-waypoint"
 
 
 def remark(one: Object) -> Iterator[str]:
     """A line for each thing about an object that does not mean what it may be meant to."""
-    if not isinstance(one, kube.Namespace | kube.Pod | kube.Service):
+    if isinstance(one, ServiceEntry):
+        yield from _of_service_entry(one)
+    if not isinstance(one, kube.Namespace | kube.Pod | kube.Service | ServiceEntry | WorkloadEntry):
         return
     who = f"{type(one).__name__} {one.meta.namespace}/{one.meta.name}".replace(" /", " ")
     labels = one.meta.labels
-    mode = "none" if isinstance(one, kube.Service) else labels.get(DATAPLANE_MODE, "none")
+    mode = (
+        "none"
+        if isinstance(one, kube.Service | ServiceEntry | WorkloadEntry)
+        else labels.get(DATAPLANE_MODE, "none")
+    )
     if mode not in ("ambient", "none"):
         yield f"{who}: {DATAPLANE_MODE}={mode} is neither ambient nor none: it decides nothing"
     if labels.get(WAYPOINT, "none") != "none":
         yield f"{who}: waypoint {labels[WAYPOINT]} is not known here: HTTP rules are not applied"
     if isinstance(one, kube.Pod) and not one.addresses and one.phase in ("", "Running"):
         yield f"{who}: has no address (status.podIPs): it is not in the mesh yet"
+
+
+def _of_service_entry(one: ServiceEntry) -> Iterator[str]:
+    who = f"ServiceEntry {one.meta.namespace}/{one.meta.name}"
+    if one.export_to and "*" not in one.export_to:
+        yield f"{who}: exportTo is not honoured: it is there in every namespace, as in Istio's ambient mode"
+    if one.resolution is Resolution.DYNAMIC_DNS:
+        yield f"{who}: resolution DYNAMIC_DNS needs a waypoint: node proxies cannot resolve a '*'"

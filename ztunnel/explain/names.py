@@ -10,6 +10,7 @@ from ztunnel.errors import PeerError
 from ztunnel.model.address import Endpoint, IPAddress, parse_ip
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
+from ztunnel.state.lookup import service_at
 from ztunnel.state.world import World
 
 _NAMED = 5
@@ -51,8 +52,8 @@ def find_call(world: World, source: str, destination: str) -> Call:
     name, port = _cut(destination)
     ip = _address(name)
     if ip is not None:
-        services = world.services_at(ip)
-        service, workload = services[0] if services else None, world.by_ip(ip)
+        namespace = caller.namespace if isinstance(caller, Workload) else ""
+        service, workload = service_at(world, Endpoint(ip, port), namespace), world.by_ip(ip)
     else:
         service, workload = _named(world, name, caller)
         ip = _ip_of(service, workload, caller)

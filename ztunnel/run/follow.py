@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from random import Random, SystemRandom
@@ -17,6 +17,7 @@ from ztunnel.model.identity import SpiffeId
 from ztunnel.pods.announce import Report
 from ztunnel.rpc.status import RpcError
 from ztunnel.run.reporting import STATE, Reporting, now
+from ztunnel.run.resolve import Names
 from ztunnel.state.hold import Hold
 from ztunnel.state.subscribe import subscribe
 from ztunnel.state.world import World
@@ -30,7 +31,7 @@ _RETRY_SECONDS = (0.01, 15.0)
 _SHOWN_REASONS = 20
 """Of 100,000 resources that cannot be used, each would be a line."""
 
-_STREAM, _REJECTED = "control plane", "resources rejected"
+_STREAM, _REJECTED, _NAMES = "control plane", "resources rejected", "names"
 _CERTIFICATES_SECONDS = 10.0
 """For the certificates of all pods: whoever has none by then gets none from the predecessor either."""
 
@@ -40,6 +41,8 @@ Ends = tuple[
     trio.MemoryReceiveChannel[discovery_pb2.DeltaDiscoveryResponse],
 ]
 """A subscriber's ends of a stream."""
+
+Complete = Callable[[Resource], Resource]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +97,33 @@ class Knowledge:
 
 async def follow(settings: Settings, reporting: Reporting, knowledge: Knowledge) -> None:
     """Keep it current, until cancelled; while there is no control plane it stays as it is."""
+    names = Names(knowledge.hold, lambda text: _tell_names(reporting, text))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(knowledge.certificates.run)
-        nursery.start_soon(_follow_world, settings, reporting, knowledge)
+        nursery.start_soon(names.run)
+        nursery.start_soon(_follow_world, settings, reporting, knowledge, names)
+
+
+def _tell_names(reporting: Reporting, text: str) -> None:
+    reporting.readiness.detail(_NAMES, text)
+    for line in text.splitlines():
+        reporting.log.warn("an endpoint's name", error=line)
 
 
 class _CountedSubscriber(Subscriber):
-    """Counts what it is sent."""
+    """Counts what it is sent, and knows what names mean."""
 
-    def __init__(self, node: discovery_pb2.Node, network: str, figures: XdsFigures) -> None:
+    def __init__(
+        self, node: discovery_pb2.Node, network: str, figures: XdsFigures, complete: Complete
+    ) -> None:
         super().__init__(node, network)
         self._figures = figures
+        self._complete = complete
+
+    def read(self, untrusted: discovery_pb2.DeltaDiscoveryResponse) -> Iterator[Resource | PeerError]:
+        """As `Subscriber.read`."""
+        for one in super().read(untrusted):
+            yield one if isinstance(one, PeerError) else self._complete(one)
 
     def take(
         self, untrusted: discovery_pb2.DeltaDiscoveryResponse, read: Sequence[Resource | PeerError]
@@ -114,9 +133,9 @@ class _CountedSubscriber(Subscriber):
         return super().take(untrusted, read)
 
 
-async def _follow_world(settings: Settings, reporting: Reporting, knowledge: Knowledge) -> None:
+async def _follow_world(settings: Settings, reporting: Reporting, knowledge: Knowledge, names: Names) -> None:
     figures = XdsFigures(reporting.figures)
-    subscriber = subscriber_of(settings, figures)
+    subscriber = subscriber_of(settings, figures, names.complete)
     missing = dict.fromkeys(TYPES)
     least, most = _RETRY_SECONDS
     rng = Random(settings.node)
@@ -148,8 +167,10 @@ async def _follow_world(settings: Settings, reporting: Reporting, knowledge: Kno
         pause = min(pause * 2, most)
 
 
-def subscriber_of(settings: Settings, figures: XdsFigures) -> Subscriber:
-    """Who we are, to a control plane."""
+def subscriber_of(
+    settings: Settings, figures: XdsFigures, complete: Complete = lambda one: one
+) -> Subscriber:
+    """Who we are, to a control plane; `complete` adds to each resource what this node knows besides."""
     name, namespace = settings.pod_name or settings.node, settings.pod_namespace
     described = describe_node(
         f"ztunnel~{settings.instance_ip}~{name}.{namespace}~{namespace}.svc.cluster.local",
@@ -162,7 +183,7 @@ def subscriber_of(settings: Settings, figures: XdsFigures) -> Subscriber:
             **dict(settings.proxy_metadata),
         },
     )
-    return _CountedSubscriber(described, settings.network, figures)
+    return _CountedSubscriber(described, settings.network, figures, complete)
 
 
 def _tell_world(

@@ -50,7 +50,11 @@ async def subscribe(
                 await requests.send(request)
             async for response in responses:
                 read = await _read(subscriber, response)
-                world, change = await _prepare(hold.world, response, read)
+                while True:
+                    base = hold.world
+                    world, change = await _prepare(base, response, read)
+                    if hold.world is base:  # nobody else has published meanwhile
+                        break
                 # From here on without a pause: what the subscriber remembers is what is in force.
                 update = subscriber.take(response, read)
                 hold.publish(world, change)
