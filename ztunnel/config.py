@@ -84,6 +84,7 @@ class Settings:
             let go. Empty: they stay captured for a successor, until `ztunnel detach`.
         run_dir: where a proxy is found by its successor, and by `ztunnel detach`; the host's, not a
             container's own.
+        hold_seconds: how long new connections wait in the holder for the next proxy.
         pins: where our programs and maps are pinned; None is `/sys/fs/bpf/ztunnel/<node>`.
         load_programs: compile and load our programs where those that are pinned are not current; without,
             `ztunnel load` does it before.
@@ -152,6 +153,7 @@ class Settings:
     cache_dir: Path = _setting("ZTUNNEL_CACHE_DIR", values.path, Path("/var/cache/ztunnel"))
     daemon_set: str = _setting("ZTUNNEL_DAEMON_SET", values.object_name, "")
     run_dir: Path = _setting("ZTUNNEL_RUN_DIR", values.path, Path("/var/run/ztunnel"))
+    hold_seconds: float = _setting("ZTUNNEL_HOLD_TIMEOUT", values.duration, 60.0)
     pins: Path | None = _setting("ZTUNNEL_PINS", values.maybe_path, None)
     load_programs: bool = _setting("ZTUNNEL_LOAD_PROGRAMS", values.flag, True)
     pod_netns: str = _setting("ZTUNNEL_POD_NETNS", values.namespace_path, "")

@@ -23,11 +23,12 @@ from tests.deploy.chart import (
 )
 from ztunnel import __version__
 from ztunnel.config import Settings
-from ztunnel.kernel.capability import LOADER, PROXY
+from ztunnel.kernel.capability import HOLDER, LOADER, PROXY
 
 pytestmark = pytest.mark.timeout(60)
 
 MONITORS = "--api-versions=monitoring.coreos.com/v1"
+ROLLING = "node.updateStrategy.rollingUpdate"
 VARIANTS = {
     "defaults": [],
     "another control plane": [
@@ -115,6 +116,7 @@ def test_the_version_is_the_programs():
 
 CAPABILITIES = {
     "loader": sorted(each.name for each in LOADER),
+    "holder": sorted(each.name for each in HOLDER),
     "proxy": sorted(each.name for each in PROXY),
     "control": [],
 }
@@ -134,7 +136,10 @@ def test_nobody_has_more_than_it_needs():
         assert each["resources"]["requests"], each["name"]
     pod = of_kind(found, "Deployment")["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
-    assert of_kind(found, "DaemonSet")["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
+    assert (
+        of_kind(found, "DaemonSet", "ztunnel")["spec"]["template"]["spec"]["automountServiceAccountToken"]
+        is False
+    )
 
 
 def test_what_capabilities_are_for_is_written_down():
@@ -168,7 +173,7 @@ def test_the_node_proxy_may_read_its_own_daemon_set_and_nothing_else():
     ]
     assert bound == [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "ztunnel"}]
     [role] = [each for each in found if each["kind"] == "Role" and each["metadata"]["name"] == "ztunnel"]
-    [daemon_set] = [each for each in found if each["kind"] == "DaemonSet"]
+    daemon_set = of_kind(found, "DaemonSet", "ztunnel")
     assert role["rules"] == [
         {"apiGroups": ["apps"], "resources": ["daemonsets"], "resourceNames": ["ztunnel"], "verbs": ["get"]}
     ]
@@ -177,14 +182,58 @@ def test_the_node_proxy_may_read_its_own_daemon_set_and_nothing_else():
 
 
 def test_a_new_proxy_is_there_before_the_old_one_ends():
-    strategy = of_kind(render(), "DaemonSet")["spec"]["updateStrategy"]
-    assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    for name in ("ztunnel", "ztunnel-holder"):
+        strategy = of_kind(render(), "DaemonSet", name)["spec"]["updateStrategy"]
+        assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ([f"{ROLLING}.maxSurge=0", f"{ROLLING}.maxUnavailable=1"], "OnDelete"),
+        ([f"{ROLLING}.maxSurge=0%", f"{ROLLING}.maxUnavailable=20%"], "OnDelete"),
+        ([f"{ROLLING}.maxSurge=null", f"{ROLLING}.maxUnavailable=1"], "OnDelete"),
+        (["node.updateStrategy.type=OnDelete"], "OnDelete"),
+        ([f"{ROLLING}.maxSurge=30%"], "RollingUpdate"),
+        (["node.updateStrategy.type=OnDelete", "holder.updateStrategy.type=RollingUpdate"], "RollingUpdate"),
+    ],
+)
+def test_a_holder_is_not_replaced_while_proxies_are_away(settings: list[str], kind: str):
+    strategy = of_kind(render(settings=settings), "DaemonSet", "ztunnel-holder")["spec"]["updateStrategy"]
+    assert strategy["type"] == kind
+
+
+def test_where_new_connections_would_be_refused_it_has_to_be_said_so():
+    one_by_one = f"{ROLLING}.maxSurge=0,{ROLLING}.maxUnavailable=1"
+    done = call_helm("template", "ztunnel", str(CHART), "--set", one_by_one, "--set", "holder.enabled=false")
+    assert done.returncode != 0
+    assert "holder.enabled: false, and node proxies are replaced one after the other" in done.stderr
+    found = render(settings=["holder.enabled=false"])
+    assert [each["metadata"]["name"] for each in found if each["kind"] == "DaemonSet"] == ["ztunnel"]
+    on_delete = render(settings=["holder.enabled=false", "node.updateStrategy.type=OnDelete"])
+    assert of_kind(on_delete, "DaemonSet")["metadata"]["name"] == "ztunnel"
+
+
+def test_the_holder_asks_for_the_proxies_and_meets_them():
+    found = render()
+    proxy, holder = (
+        of_kind(found, "DaemonSet", name)["spec"]["template"]["spec"]
+        for name in ("ztunnel", "ztunnel-holder")
+    )
+    told = variables(container(found, "holder"))
+    assert told["ZTUNNEL_DAEMON_SET"] == variables(container(found, "proxy"))["ZTUNNEL_DAEMON_SET"]
+    for each in ("nodeSelector", "tolerations", "priorityClassName", "serviceAccountName", "hostPID"):
+        assert holder[each] == proxy[each]
+    volumes = {each["name"]: each for each in proxy["volumes"]}
+    assert [each for each in holder["volumes"] if volumes[each["name"]] != each] == []
+    assert holder["terminationGracePeriodSeconds"] > Settings().hold_seconds
 
 
 def test_our_own_pods_are_not_in_the_mesh():
-    for kind in ("DaemonSet", "Deployment"):
-        labels = of_kind(render(), kind)["spec"]["template"]["metadata"]["labels"]
-        assert labels["istio.io/dataplane-mode"] == "none"
+    for each in render():
+        if each["kind"] in ("DaemonSet", "Deployment"):
+            labels = each["spec"]["template"]["metadata"]["labels"]
+            assert labels["istio.io/dataplane-mode"] == "none"
 
 
 # --- what it says to whom ------------------------------------------------------------
@@ -194,7 +243,7 @@ def test_every_variable_is_one_that_is_read():
     sources = [one.metadata["source"] for one in fields(Settings) if "source" in one.metadata]
     known = {name for source in sources for name in source.variables} | {"TERMINATION_GRACE_PERIOD_SECONDS"}
     found = render()
-    for name in ("proxy", "loader", "control"):
+    for name in ("proxy", "loader", "holder", "control"):
         assert set(variables(container(found, name))) <= known
 
 
@@ -250,7 +299,8 @@ def test_what_is_mounted_is_there_and_all_of_it_is_used():
 def test_probes_and_scrapers_find_their_ports():
     found = render(MONITORS)
     for kind, port in (("DaemonSet", 15020), ("Deployment", 15014)):
-        template = of_kind(found, kind)["spec"]["template"]
+        name = {"DaemonSet": "ztunnel", "Deployment": "ztunnel-control"}[kind]
+        template = of_kind(found, kind, name)["spec"]["template"]
         [one] = template["spec"]["containers"]
         ports = {each["name"]: each["containerPort"] for each in one["ports"]}
         assert ports["metrics"] == port

@@ -49,6 +49,6 @@ def test_an_overlay_is_the_base_with_one_control_plane(overlay: str):
 
 def test_on_kind_a_bpffs_is_mounted_first():
     found = build(ROOT / "deploy/kustomize/overlays/kind")
-    pod = of_kind(found, "DaemonSet")["spec"]["template"]["spec"]
+    pod = of_kind(found, "DaemonSet", "ztunnel")["spec"]["template"]["spec"]
     assert [each["name"] for each in pod["initContainers"]] == ["mount-bpffs", "loader"]
     assert container(found, "mount-bpffs")["image"] == container(found, "proxy")["image"]

@@ -2,53 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
 import trio
 
-from tests.run.givers import Lines
+from tests.run.owners import GOING, THERE, Server, failed
 from ztunnel.errors import ConfigError, Fault
-from ztunnel.kube.failure import ApiFailure, Request
-from ztunnel.run.owner import ASK_SECONDS, DAEMON_SETS, Owner
-from ztunnel.telemetry.export import Log
-from ztunnel.telemetry.level import Levels
-
-THERE = {"metadata": {"name": "ztunnel"}}
-GOING = {"metadata": {"name": "ztunnel", "deletionTimestamp": "2026-01-02T03:04:05Z"}}
-
-
-def failed(code: int) -> ApiFailure:
-    return ApiFailure(f"answered {code}", code)
-
-
-class Server:
-    """Answers each question with the next answer, and the last one again and again."""
-
-    def __init__(self, *answers: object) -> None:
-        self.answers = list(answers)
-        self.asked: list[Request] = []
-        self.log = Lines()
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[Server]:
-        if isinstance(self.answers[0], ConfigError):
-            raise self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        yield self
-
-    async def ask(self, request: Request) -> object:
-        await trio.lowlevel.checkpoint()
-        self.asked.append(request)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def owner(self, name: str = "ztunnel-system/ztunnel") -> Owner:
-        log = Log(self.log, Levels(), time.time_ns)  # type: ignore[arg-type]
-        return Owner(name, log, self.open)  # type: ignore[arg-type]
+from ztunnel.run.owner import ASK_SECONDS, DAEMON_SETS, Fate, Owner
 
 
 async def seconds_until_gone(owner: Owner) -> float | None:
@@ -114,3 +73,20 @@ async def test_without_an_owner_nobody_is_asked(autojump_clock) -> None:
     await owner.try_out()
     assert await seconds_until_gone(owner) is None
     assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "fate"),
+    [
+        (THERE, Fate.STAYS),
+        (GOING, Fate.GONE),
+        (failed(404), Fate.GONE),
+        (failed(403), Fate.FORBIDDEN),
+        (failed(401), Fate.FORBIDDEN),
+        (failed(500), Fate.SILENT),
+        (failed(0), Fate.SILENT),
+        (ConfigError(Fault("token", 0, "", "gone")), Fate.SILENT),
+    ],
+)
+async def test_what_one_answer_means(answer: object, fate: Fate) -> None:
+    assert await Server(answer).owner().look() is fate

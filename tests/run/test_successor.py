@@ -124,6 +124,14 @@ async def test_a_predecessor_that_waits_no_longer_is_not_served_beside(
         inherited.close()
 
 
+async def test_one_that_has_died_since_it_gave_all_needs_no_answer(giver: Giver, place: Path) -> None:
+    async with giver.serving(place):
+        inherited = await take_over(place, PINS, False)
+    await inherited.tell("taken")
+    assert len(inherited.listeners) == 2
+    inherited.close()
+
+
 async def test_one_of_other_pins_is_no_predecessor(giver: Giver, place: Path) -> None:
     async with giver.serving(place):
         with pytest.raises(Unsupported, match=f"hands nothing over: its pins are {PINS}"):

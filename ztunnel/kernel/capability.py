@@ -29,6 +29,11 @@ LOADER = {
     Capability.NET_ADMIN: "attaches programs of the network",
     Capability.PERFMON: "loads programs that read a socket's fields",
 }
+HOLDER = {
+    Capability.NET_ADMIN: "removes rules and routes in pods that are let go",
+    Capability.SYS_ADMIN: "enters their network namespaces",
+    Capability.SYS_PTRACE: "opens the namespaces of pods' processes",
+}
 PROXY = {
     Capability.NET_ADMIN: "sets rules, routes and transparent sockets in pods, attaches programs to them",
     Capability.NET_BIND_SERVICE: "keeps a client's port where that is below 1024",

@@ -9,6 +9,9 @@ successor                                        predecessor
   leaving: I am to end, and nobody succeeds me ───>  (it may have outlived its successor)
 ```
 
+With the holder (`hold.py`) a proxy that ends speaks first, `keep`, and then as a predecessor; to the next one
+the holder is the predecessor.
+
 Where the connection ends before `taken`, the predecessor goes on as if nothing had been. A packet arrives
 whole or not at all (SOCK_SEQPACKET). Who may connect is root: the directory is 0700, the peer's uid is looked
 at besides.
@@ -42,11 +45,21 @@ Message = Mapping[str, Any]
 
 
 def socket_of(run_dir: Path, pins: Path) -> Path:
-    """Where the proxy of these pins is asked. A name that is too long for a socket is one of its hash."""
-    place = run_dir / f"{pins.name}.sock"
+    """Where the proxy of these pins is asked."""
+    return _place(run_dir, pins.name)
+
+
+def holder_of(run_dir: Path, pins: Path) -> Path:
+    """Where a proxy of these pins that ends leaves what it listens on."""
+    return _place(run_dir, f"{pins.name}.holder")
+
+
+def _place(run_dir: Path, name: str) -> Path:
+    """A name that is too long for a socket is one of its hash."""
+    place = run_dir / f"{name}.sock"
     if len(os.fsencode(place)) <= _PATH_BYTES:
         return place
-    return run_dir / f"{hashlib.sha256(os.fsencode(pins.name)).hexdigest()[:16]}.sock"
+    return run_dir / f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}.sock"
 
 
 class Channel:

@@ -70,7 +70,7 @@ async def serve_successors(
 
     Started once it can be asked.
     """
-    with _listening(place, log) as listener:
+    with listening_at(place, log) as listener:
         task_status.started()
         if listener is None:
             await trio.sleep_forever()
@@ -79,14 +79,15 @@ async def serve_successors(
             with suppress(BlockingIOError):
                 sock, _ = listener.accept()
                 with Channel(sock) as channel:
-                    if await _serve(channel, pins, giver, log):
+                    if await hand_over(channel, pins, giver, log):
                         listener.close()
                         return await _outlive(channel)
 
 
 @contextmanager
-def _listening(place: Path, log: Log) -> Iterator[socket.socket | None]:
-    """In the place of whoever listened there before."""
+def listening_at(place: Path, log: Log) -> Iterator[socket.socket | None]:
+    """A socket of ours, root's alone, in the place of whoever listened there before; None, and why is said,
+    where there can be none."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     beside = place.with_name(f".{place.name}.{os.getpid()}")
     try:
@@ -109,8 +110,8 @@ def _listening(place: Path, log: Log) -> Iterator[socket.socket | None]:
                 place.unlink()
 
 
-async def _serve(channel: Channel, pins: Path, giver: Giver, log: Log) -> bool:
-    """One successor; whether it has taken over."""
+async def hand_over(channel: Channel, pins: Path, giver: Giver, log: Log) -> bool:
+    """To who asks at the other end; whether it has taken over."""
     try:
         wants_pages = await _asked(channel, pins)
         if wants_pages is None:

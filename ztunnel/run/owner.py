@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from enum import Enum
 
 import trio
 
@@ -25,6 +26,15 @@ ASK_SECONDS = 1.0
 
 _PATIENCE = 2
 """Refused so often where it was allowed before: the permission is gone, which no upgrade takes away."""
+
+
+class Fate(Enum):
+    """What the API server says of the DaemonSet; `SILENT`: nothing that counts."""
+
+    STAYS = "stays"
+    GONE = "gone"
+    FORBIDDEN = "forbidden"
+    SILENT = "silent"
 
 
 class Owner:
@@ -56,23 +66,29 @@ class Owner:
             self._allowed = True
 
     async def gone(self) -> None:
-        """Return when it is gone, or being deleted; never where it stays. While nobody answers, it stays."""
+        """Return when it is gone, or being deleted; never where it stays. While nobody answers, it stays.
+        For a process that is told to end: then a permission that it had and has no more was uninstalled."""
         refused = 0
         while self:
-            try:
-                found = await self._get()
-            except ApiFailure as error:
-                refused = refused + 1 if error.code in (401, 403) and self._allowed else 0
-                if error.code == 404 or refused >= _PATIENCE:
-                    return
-            except ConfigError:  # the token is gone: asked again
-                pass
-            else:
-                refused = 0
-                if (found.get("metadata") or {}).get("deletionTimestamp"):
-                    return
+            fate = await self.look()
+            refused = refused + 1 if fate is Fate.FORBIDDEN and self._allowed else 0
+            if fate is Fate.GONE or refused >= _PATIENCE:
+                return
             await trio.sleep(ASK_SECONDS)
         await trio.sleep_forever()
+
+    async def look(self) -> Fate:
+        """Ask once."""
+        try:
+            found = await self._get()
+        except ApiFailure as error:
+            if error.code == 404:
+                return Fate.GONE
+            return Fate.FORBIDDEN if error.code in (401, 403) else Fate.SILENT
+        except ConfigError:  # the token is gone
+            return Fate.SILENT
+        self._allowed = True
+        return Fate.GONE if (found.get("metadata") or {}).get("deletionTimestamp") else Fate.STAYS
 
     async def _get(self) -> Value:
         async with self._api() as api:

@@ -11,7 +11,6 @@ after the end, also where a part of the node raises: that is a bug, and ends the
 from __future__ import annotations
 
 import gc
-import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -25,7 +24,7 @@ from ztunnel import __version__
 from ztunnel.config import Connect, Settings
 from ztunnel.errors import ConfigError, Unsupported
 from ztunnel.flow.drive import drive
-from ztunnel.kernel import memory, netns
+from ztunnel.kernel import files, memory, netns
 from ztunnel.kernel.watchdog import BEAT_SECONDS, EXIT_SECONDS
 from ztunnel.redirect.load import ensure_compiled
 from ztunnel.run.build import Machine, Node, Opened, build_node, open_redirection
@@ -34,10 +33,11 @@ from ztunnel.run.detach import Detachments
 from ztunnel.run.drain import drain, leave_if_uninstalled, serve_on
 from ztunnel.run.figures import register_figures
 from ztunnel.run.follow import ControlPlane, Knowledge, follow
-from ztunnel.run.handover import socket_of
+from ztunnel.run.handover import holder_of, socket_of
 from ztunnel.run.incumbent import serve_successors
 from ztunnel.run.load import redirection_of
 from ztunnel.run.pages import Listeners, are_taken, inherit, listen, serve_private, serve_public
+from ztunnel.run.park import park
 from ztunnel.run.remove import clean_up
 from ztunnel.run.reporting import Reporting
 from ztunnel.run.stop import Stop
@@ -191,6 +191,8 @@ async def run_parts(
             await stop.asked.wait()
             await _tell_predecessor(left, succession)
             left_seconds = await _serve_on(node, stop, succession)
+            if place is not None and not stop.leaves:
+                await _park(node, succession)
             async with succession.settled:  # a successor may be about to take over
                 succession.refuse_new()
             await drain(node, stop, left_seconds)
@@ -234,6 +236,13 @@ async def _serve_on(node: Node, stop: Stop, succession: Succession) -> float:
     return left_seconds
 
 
+async def _park(node: Node, succession: Succession) -> None:
+    """Where nobody has taken over, new connections wait with the holder until somebody does."""
+    pins = node.machine.pins
+    if pins is not None and not succession.over.is_set():
+        await park(holder_of(node.settings.run_dir, pins), pins, succession, node.reporting.log)
+
+
 async def _tell_predecessor(inherited: Inherited, succession: Succession) -> None:
     """It may have outlived us: then it is to be started again, and takes over."""
     if not succession.given:
@@ -242,16 +251,10 @@ async def _tell_predecessor(inherited: Inherited, succession: Succession) -> Non
 
 
 def _set_up_process() -> None:
-    _raise_file_limit()
+    files.raise_limit()
     _spare_collector()
     memory.share_arenas()
     sys.setswitchinterval(_SWITCH_SECONDS)
-
-
-def _raise_file_limit() -> None:
-    """Each connection takes two descriptors; what may be had is had (Istio's ztunnel does the same)."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _spare_collector() -> None:

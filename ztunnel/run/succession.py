@@ -8,7 +8,7 @@ import time
 import trio
 
 from ztunnel.config import Connect
-from ztunnel.errors import Unsupported
+from ztunnel.errors import PeerError, Unsupported
 from ztunnel.redirect.plan import Pins
 from ztunnel.run.build import Node
 from ztunnel.run.drain import refuse_new
@@ -45,9 +45,16 @@ class Succession:
     # A successor (`incumbent.Giver`).
 
     async def step_back(self) -> Offer:
-        """Take up nothing new, and read nothing that the kernel reports. The lease is still ours."""
+        """Take up nothing new, and read nothing that the kernel reports. The lease is still ours.
+
+        Raises:
+            PeerError: another one has taken over.
+        """
         node = self._node
         await self.settled.acquire()
+        if self.given:
+            self.settled.release()
+            raise PeerError("another one serves by now")
         await node.pods.hold_back()
         self._version = _pinned_version(node)
         since_ns = node.waiting.since_ns

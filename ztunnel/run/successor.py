@@ -32,6 +32,7 @@ class Inherited:
         calls: that wait for the far end's answer.
         since_ns: by which the kernel knows whoever holds calls; 0 where they are not held.
         pages: listeners for metrics, readiness and admin.
+        place: where it was asked.
     """
 
     listeners: dict[int, Listeners] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class Inherited:
     since_ns: int = 0
     pages: tuple[socket.socket, ...] = ()
     channel: Channel | None = None
+    place: Path | None = None
 
     def close(self) -> None:
         """Let go of what nobody has taken. A predecessor that was not told `taken` goes on serving."""
@@ -50,12 +52,15 @@ class Inherited:
             self.channel.close()
 
     async def tell(self, what: str) -> None:
-        """`taken`, `leaving`. Raises Unsupported where the predecessor waits no longer: it serves again."""
+        """`taken`, `leaving`. Raises Unsupported where the predecessor waits no longer, and serves again; one
+        that has died meanwhile needs no answer."""
         if self.channel is None:
             return
         try:
             await self.channel.send({what: True})
         except OSError as error:
+            if self.place is not None and not serving(self.place):
+                return
             raise Unsupported(f"the predecessor did not wait and goes on: {error}") from error
 
 
@@ -63,7 +68,7 @@ def serving(place: Path) -> int:
     """The process that hands over there, by its number in our PID namespace; 0 where there is none. Never
     waits. One that is in another namespace is -1."""
     try:
-        channel = Channel(_connected(place))
+        channel = Channel(connected(place))
     except BlockingIOError:  # others ask as well
         return -1
     except OSError:
@@ -84,6 +89,14 @@ async def take_over(place: Path, pins: Path, pages: bool) -> Inherited:
     channel = await _connect(place)
     if channel is None:
         return Inherited()
+    inherited = await ask(channel, pins, pages)
+    if inherited.channel is not None:
+        inherited.place = place
+    return inherited
+
+
+async def ask(channel: Channel, pins: Path, pages: bool) -> Inherited:
+    """As `take_over`, of who is at the other end. The channel is the answer's, or closed."""
     inherited = Inherited(channel=channel)
     with ExitStack() as undo:
         undo.callback(inherited.close)
@@ -104,7 +117,7 @@ async def _connect(place: Path) -> Channel | None:
     with trio.move_on_after(ANSWER_SECONDS):
         while True:
             try:
-                return Channel(_connected(place))
+                return Channel(connected(place))
             except BlockingIOError:
                 await trio.sleep(_AGAIN_SECONDS)
             except OSError:
@@ -112,7 +125,8 @@ async def _connect(place: Path) -> Channel | None:
     return None
 
 
-def _connected(place: Path) -> socket.socket:
+def connected(place: Path) -> socket.socket:
+    """To who listens there, without waiting. Raises OSError; BlockingIOError where others ask as well."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:
         sock.connect(str(place))

@@ -54,3 +54,46 @@ prometheus.io/path: /metrics
   value: {{ $value | toString | quote }}
 {{- end }}
 {{- end -}}
+
+{{- define "ztunnel.holder.selector" -}}
+app.kubernetes.io/name: ztunnel
+app.kubernetes.io/component: holder
+{{- end -}}
+
+{{/* true where the next node proxy starts beside the one that serves. */}}
+{{- define "ztunnel.node.surges" -}}
+{{- $rolling := .Values.node.updateStrategy.rollingUpdate | default dict -}}
+{{- if and (eq .Values.node.updateStrategy.type "RollingUpdate") (not (has (toString $rolling.maxSurge) (list "0" "0%" "<nil>" ""))) }}true{{ end -}}
+{{- end -}}
+
+{{/* Where node proxies are replaced one after the other, so would be holders, and both be away at once. */}}
+{{- define "ztunnel.holder.updateStrategy" -}}
+{{- if .Values.holder.updateStrategy }}{{ toYaml .Values.holder.updateStrategy }}
+{{- else if include "ztunnel.node.surges" . -}}
+type: RollingUpdate
+rollingUpdate:
+  maxSurge: 1
+  maxUnavailable: 0
+{{- else -}}
+type: OnDelete
+{{- end -}}
+{{- end -}}
+
+{{/* A service account's token, as every pod has it that is not told otherwise. */}}
+{{- define "ztunnel.api" -}}
+projected:
+  sources:
+    - serviceAccountToken:
+        expirationSeconds: 3607
+        path: token
+    - configMap:
+        name: kube-root-ca.crt
+        items:
+          - key: ca.crt
+            path: ca.crt
+    - downwardAPI:
+        items:
+          - path: namespace
+            fieldRef:
+              fieldPath: metadata.namespace
+{{- end -}}

@@ -1,0 +1,50 @@
+"""An API server that says of a DaemonSet what it is told to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from tests.run.givers import Lines
+from ztunnel.errors import ConfigError
+from ztunnel.kube.failure import ApiFailure, Request
+from ztunnel.run.owner import Owner
+from ztunnel.telemetry.export import Log
+from ztunnel.telemetry.level import Levels
+
+THERE = {"metadata": {"name": "ztunnel"}}
+GOING = {"metadata": {"name": "ztunnel", "deletionTimestamp": "2026-01-02T03:04:05Z"}}
+
+
+def failed(code: int) -> ApiFailure:
+    return ApiFailure(f"answered {code}", code)
+
+
+class Server:
+    """Answers each question with the next answer, and the last one again and again."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = list(answers)
+        self.asked: list[Request] = []
+        self.log = Lines()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Server]:
+        if isinstance(self.answers[0], ConfigError):
+            raise self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        yield self
+
+    async def ask(self, request: Request) -> object:
+        await trio.lowlevel.checkpoint()
+        self.asked.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def owner(self, name: str = "ztunnel-system/ztunnel") -> Owner:
+        log = Log(self.log, Levels(), time.time_ns)  # type: ignore[arg-type]
+        return Owner(name, log, self.open)  # type: ignore[arg-type]
