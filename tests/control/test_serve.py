@@ -152,3 +152,20 @@ async def test_cancelling_closes_every_session():
         nursery.cancel_scope.cancel()
     with pytest.raises(trio.EndOfChannel):
         await responses.receive()
+
+
+async def test_how_far_each_subscriber_is(server, autojump_clock):
+    await trio.sleep(1)
+    requests, responses = server.open_session("somebody")
+    await requests.send(DeltaDiscoveryRequest(type_url=ADDRESS))
+    first = await responses.receive()
+    (one,) = server.subscribers
+    assert (one.caller, one.sent_at.keys()) == ("somebody", {ADDRESS})
+    assert (one.types[ADDRESS].sent, one.types[ADDRESS].acknowledged) == (first.nonce, "")
+    await requests.send(ack(first))
+    await trio.testing.wait_all_tasks_blocked()
+    (one,) = server.subscribers
+    assert one.types[ADDRESS].acknowledged == first.nonce
+    requests.close()
+    await trio.testing.wait_all_tasks_blocked()
+    assert server.subscribers == []

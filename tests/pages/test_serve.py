@@ -11,12 +11,14 @@ import pytest
 import trio
 
 from ztunnel.pages.message import Limits, Request, Response, text
-from ztunnel.pages.serve import Pages, serve
+from ztunnel.pages.serve import Pages, is_local, serve
 
 
 async def echo(request: Request) -> Response:
     if request.path == "/bug":
         raise KeyError("nobody expected this")
+    if request.path == "/local":
+        return text(200, str(request.local))
     if request.path == "/slow":
         await trio.sleep_forever()
     query = ",".join(f"{k}={v}" for k, v in request.query.items())
@@ -210,3 +212,33 @@ async def test_a_client_that_goes_away_at_any_point_harms_nobody():
             async with await connect(listener) as stream:
                 await stream.send_all(whole[:end])
         assert status_of(await exchange(listener, b"GET /a HTTP/1.0\r\n\r\n")) == 200
+
+
+async def test_a_request_knows_whether_it_came_over_loopback() -> None:
+    asked = b"GET /local HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    async with served() as listener:
+        assert (await exchange(listener, asked)).endswith(b"True")
+
+
+class _From:
+    """A stream of a client elsewhere."""
+
+    def __init__(self, address: object) -> None:
+        self.address = address
+        self.socket = self
+
+    def getpeername(self) -> tuple[object, int]:
+        if self.address is None:
+            raise OSError("gone")
+        return self.address, 1
+
+
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [
+        ("127.0.0.1", True), ("::1", True), ("::ffff:127.0.0.1", True), ("10.0.0.1", False),
+        ("fd00::1", False), ("fe80::1%eth0", False), ("::ffff:10.0.0.1", False), (None, False),
+    ],
+)  # fmt: skip
+def test_loopback_is_of_either_family_and_of_nobody_else(address: str | None, local: bool) -> None:
+    assert is_local(_From(address)) is local

@@ -26,6 +26,7 @@ from ztunnel.ca.secure import ServingTls
 from ztunnel.ca.token import read_static_tokens
 from ztunnel.cli._cluster import Cluster
 from ztunnel.cli._compose import follow_authority, follow_folder, settings_of, ungrouped
+from ztunnel.cli._pages import SYNC, sync_page
 from ztunnel.config import Settings
 from ztunnel.control.annotate import Annotator, EnrolmentService
 from ztunnel.control.answer import PATH as DISCOVERY
@@ -116,8 +117,10 @@ async def _run(settings: Settings) -> None:
             nursery.start_soon(reporting.writer.run)
             with stop.starting:
                 listeners = await _listen(stack, settings)
-                _serve_pages(nursery, reporting, listeners)
-                rpc = await _start(nursery, settings, reporting, api)
+                server = Server()
+                _serve_pages(nursery, reporting, listeners, server)
+                await nursery.start(server.run)
+                rpc = await _start(nursery, settings, reporting, _Source(server, api))
                 await nursery.start(rpc.run, [listeners.grpc])
                 port = listeners.grpc.socket.getsockname()[1]
                 reporting.log.info("ready", version=__version__, cluster=settings.cluster, port=port)
@@ -127,9 +130,10 @@ async def _run(settings: Settings) -> None:
             nursery.cancel_scope.cancel()
 
 
-def _serve_pages(nursery: trio.Nursery, reporting: Reporting, listeners: _Listeners) -> None:
+def _serve_pages(nursery: trio.Nursery, reporting: Reporting, listeners: _Listeners, server: Server) -> None:
     scrape = Scrape(reporting.metrics, reporting.figures)
-    nursery.start_soon(serve_metrics, [listeners.metrics], scrape, reporting.boundary)
+    more = {SYNC: sync_page(server, now)}
+    nursery.start_soon(serve_metrics, [listeners.metrics], scrape, reporting.boundary, more)
     nursery.start_soon(serve_readiness, [listeners.readiness], reporting.readiness, reporting.boundary)
 
 
@@ -152,12 +156,18 @@ class _Mesh(NamedTuple):
     annotator: Annotator | None = None
 
 
-async def _follow(
-    nursery: trio.Nursery, settings: Settings, reporting: Reporting, server: Server, api: Api | None
-) -> _Mesh:
+class _Source(NamedTuple):
+    """Where the world comes from, the Kubernetes API or a folder, and what it is told to."""
+
+    server: Server
+    api: Api | None
+
+
+async def _follow(nursery: trio.Nursery, settings: Settings, reporting: Reporting, source: _Source) -> _Mesh:
     """Everything of the source, once it has been read."""
-    if api is not None:
-        cluster = Cluster(api, settings, reporting, server)
+    server = source.server
+    if source.api is not None:
+        cluster = Cluster(source.api, settings, reporting, server)
         await cluster.follow(nursery, reporting.readiness.done)
         return _Mesh(cluster.authority, cluster.tokens, cluster.watch.pods, cluster.annotator)
     assert settings.token_file is not None
@@ -170,12 +180,11 @@ async def _follow(
 
 
 async def _start(
-    nursery: trio.Nursery, settings: Settings, reporting: Reporting, api: Api | None
+    nursery: trio.Nursery, settings: Settings, reporting: Reporting, source: _Source
 ) -> RpcServer:
     """Everything but the port for node proxies."""
-    server, log = Server(), reporting.log.scoped("control")
-    await nursery.start(server.run)
-    mesh = await _follow(nursery, settings, reporting, server, api)
+    server, log = source.server, reporting.log.scoped("control")
+    mesh = await _follow(nursery, settings, reporting, source)
     tls = ServingTls(mesh.authority, settings.serving_names, now)
     nursery.start_soon(tls.run)
     authenticate = Authenticator(mesh.authority, settings.trust_domain, now, mesh.tokens)

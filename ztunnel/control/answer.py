@@ -51,7 +51,7 @@ class Discovery:
         name = str(await self._authenticate(call.metadata, call.peer))
         call.take_messages_of(_REQUEST_BYTES)
         try:
-            requests, responses = self._server.open_session()
+            requests, responses = self._server.open_session(name)
         except trio.WouldBlock as error:
             raise RpcError(Code.UNAVAILABLE, "too many subscribers at once: try again") from error
         async with trio.open_nursery() as nursery:

@@ -11,6 +11,7 @@ from typing import Final
 import trio
 
 from ztunnel.control.convergence import Convergence
+from ztunnel.control.sync_status import SubscriberStatus
 from ztunnel.errors import PeerError
 from ztunnel.xds.pb import discovery_pb2
 from ztunnel.xds.publisher import Publisher
@@ -43,6 +44,9 @@ class _Session:
         acknowledged: Callable[[float], None],
     ) -> None:
         self.publisher = Publisher(snapshot)
+        self.caller = ""
+        self.connected_at = trio.current_time()
+        self.sent_at: dict[str, float] = {}
         self._requests = requests
         self._responses = responses
         self._convergence = Convergence()
@@ -77,6 +81,7 @@ class _Session:
             for response in responses:
                 self._convergence.sent(response.type_url, response.nonce)
                 self._responses.send_nowait(response)
+                self.sent_at[response.type_url] = trio.current_time()
             self._convergence.settle()
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             self._requests.close()
@@ -124,8 +129,19 @@ class Server:
         for session in list(self._sessions):
             session.publish(snapshot, self.changed_at)
 
-    def open_session(self) -> tuple[Requests, Responses]:
+    @property
+    def subscribers(self) -> list[SubscriberStatus]:
+        """How far each subscriber is."""
+        return [
+            SubscriberStatus(
+                one.publisher.node, one.caller, one.connected_at, one.publisher.status, dict(one.sent_at)
+            )
+            for one in self._sessions
+        ]
+
+    def open_session(self, caller: str = "") -> tuple[Requests, Responses]:
         """A new subscriber's ends: to send requests, to receive responses. Closing either ends the session.
+        `caller` is who has proved to be at the other end.
 
         Raises:
             trio.WouldBlock: too many sessions wait to be taken up.
@@ -134,7 +150,9 @@ class Server:
         responses, receive_response = trio.open_memory_channel[discovery_pb2.DeltaDiscoveryResponse](
             _RESPONSES
         )
-        self._opened.send_nowait(_Session(self.snapshot, requests, responses, self._acknowledge))
+        session = _Session(self.snapshot, requests, responses, self._acknowledge)
+        session.caller = caller
+        self._opened.send_nowait(session)
         return send_request, receive_response
 
     def _acknowledge(self, seconds: float) -> None:

@@ -17,6 +17,7 @@ LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request. Header names are lower case; of a header sent twice the values are joined by `, `.
+    `local` says whether it came over loopback.
 
     `path` is what stands before `?`, undecoded: the pages have plain names.
     """
@@ -26,6 +27,7 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import h11
 import trio
 
+from ztunnel.errors import PeerError
+from ztunnel.model.address import parse_ip
 from ztunnel.pages.message import Answer, Limits, Request, Response, may_ask, parse_target, text
 
 _RECEIVE_BYTES = 4 * 1024
@@ -127,7 +129,7 @@ class _Connection:
                     raise _Refused(413, f"a body has at most {limits.body_bytes} bytes")
         if scope.cancelled_caught:
             raise _Refused(408, "the request's body took too long")
-        return _request(event, bytes(body))
+        return _request(event, bytes(body), is_local(self._stream))
 
     async def _next_event(self) -> object:
         while True:
@@ -192,7 +194,7 @@ class _Connection:
                 left -= len(octets)
 
 
-def _request(event: h11.Request, body: bytes) -> Request:
+def _request(event: h11.Request, body: bytes, local: bool) -> Request:
     headers: dict[str, str] = {}
     for raw_name, raw_value in event.headers:
         name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
@@ -201,4 +203,16 @@ def _request(event: h11.Request, body: bytes) -> Request:
         path, query = parse_target(event.target.decode("ascii"))
     except ValueError as error:
         raise _Refused(400, str(error)) from error
-    return Request(event.method.decode("ascii"), path, query, headers, body)
+    return Request(event.method.decode("ascii"), path, query, headers, body, local)
+
+
+def is_local(stream: trio.SocketStream) -> bool:
+    """Whether the client is on this machine, in this network namespace, and came over loopback."""
+    try:
+        address = stream.socket.getpeername()
+    except OSError:
+        return False
+    try:
+        return parse_ip(str(address[0])).is_loopback
+    except PeerError:  # with a scope
+        return False

@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import trio
 from prometheus_client.process_collector import ProcessCollector
@@ -30,6 +31,8 @@ _FRESH_FACTOR = 20
 _SLICE_ROWS = 250
 _STEP_SECONDS = 0.001
 _GZIP = 16 + zlib.MAX_WBITS
+
+_NONE: Mapping[str, Route] = MappingProxyType({})
 
 _Started = trio.TaskStatus[Sequence[trio.SocketListener]]
 
@@ -102,12 +105,13 @@ async def serve_metrics(
     listeners: Sequence[trio.SocketListener],
     scrape: Scrape,
     boundary: Boundary,
+    more: Mapping[str, Route] = _NONE,
     *,
     task_status: _Started = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """`/metrics` and `/stats/prometheus`, until cancelled; takes over the listeners."""
+    """`/metrics`, `/stats/prometheus` and `more`, until cancelled; takes over the listeners."""
     page = Route(("GET",), scrape.answer)
-    pages = Pages(router({"/metrics": page, "/stats/prometheus": page}), Limits(), boundary)
+    pages = Pages(router({"/metrics": page, "/stats/prometheus": page, **more}), Limits(), boundary)
     await serve(listeners, pages, task_status=task_status)
 
 
