@@ -9,7 +9,7 @@ from tests.control.test_service import service
 from ztunnel.control.service import group_services
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.workload import Surroundings, convert_pod, opted_in
-from ztunnel.model.workload import SameNode, WorkloadKind
+from ztunnel.model.workload import LeftTo, SameNode, TunnelProtocol, WorkloadKind
 from ztunnel.state.kube import Namespace, Pod
 from ztunnel.state.meta import Meta, Owner
 
@@ -46,6 +46,38 @@ def convert(one, around=None):
 def test_the_pods_own_label_wins(of_namespace, of_pod, enrolled):
     labels = {"istio.io/dataplane-mode": of_pod} if of_pod else {}
     assert opted_in(pod(labels), namespace(of_namespace)) is enrolled
+
+
+ISTIO = {"ambient.istio.io/redirection": "enabled"}
+OURS = {**ISTIO, "ztunnel.io/redirection": "enabled"}
+SIDECAR = {"sidecar.istio.io/status": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("annotations", "mode", "left", "protocol", "enrolled"),
+    [
+        ({}, "ambient", LeftTo.NOBODY, TunnelProtocol.HBONE, True),
+        (OURS, "ambient", LeftTo.NOBODY, TunnelProtocol.HBONE, True),
+        (OURS, None, LeftTo.NOBODY, TunnelProtocol.NONE, False),
+        (SIDECAR, "ambient", LeftTo.SIDECAR, TunnelProtocol.NONE, False),
+        (SIDECAR, None, LeftTo.NOBODY, TunnelProtocol.NONE, False),
+        (ISTIO, "ambient", LeftTo.ISTIO, TunnelProtocol.HBONE, False),
+        (ISTIO, None, LeftTo.ISTIO, TunnelProtocol.HBONE, False),
+        ({"ambient.istio.io/redirection": "pending"}, "ambient", LeftTo.ISTIO, TunnelProtocol.HBONE, False),
+        ({"ambient.istio.io/redirection": "disabled"}, "ambient", LeftTo.NOBODY, TunnelProtocol.HBONE, True),
+    ],
+)
+def test_a_pod_that_others_serve_is_left_to_them(annotations, mode, left, protocol, enrolled):
+    """That of Istio's ambient mesh is called over HBONE all the same."""
+    one = pod()
+    made = convert(replace(one, meta=replace(one.meta, annotations=annotations)), namespace(mode))
+    assert (made.left_to, made.protocol, made.enrolled) == (left, protocol, enrolled)
+
+
+def test_a_pod_with_its_node_s_network_is_nobody_s():
+    one = replace(pod(), host_network=True)
+    made = convert(replace(one, meta=replace(one.meta, annotations=ISTIO)), namespace("ambient"))
+    assert (made.left_to, made.protocol) == (LeftTo.NOBODY, TunnelProtocol.NONE)
 
 
 STATIC = {"kubernetes.io/config.mirror": "24dc7a2d", "kubernetes.io/config.hash": "24dc7a2d"}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from tests.builders import workload
+from ztunnel.model.workload import LeftTo
 from ztunnel.pods.detached import LeftOut, name_of
 from ztunnel.telemetry.readiness import Readiness
 
@@ -29,7 +31,9 @@ class Case:
     def __init__(self) -> None:
         self.file, self.readiness = File(), Readiness()
         self.said: list[str] = []
-        self.left_out = LeftOut(self.readiness, lambda message, **values: self.said.append(values["pods"]))
+        self.left_out = LeftOut(
+            self.readiness, lambda _, **values: self.said.append(" ".join(values.values()))
+        )
         self.left_out.exceptions = self.file
 
     def wanted(self) -> set[str]:
@@ -68,3 +72,22 @@ def test_without_a_file_nobody_is_detached() -> None:
     left_out = LeftOut(Readiness(), lambda message, **values: None)
     assert set(left_out.wanted([A])) == {A.uid}
     left_out.remember({A.uid: 7})
+
+
+def test_pods_of_other_meshes_are_named_with_the_reason_once() -> None:
+    case = Case()
+    sidecar = replace(PLAIN, left_to=LeftTo.SIDECAR)
+    istio = replace(B.native(), left_to=LeftTo.ISTIO)
+    for _ in range(2):
+        assert set(case.left_out.wanted([A, istio, sidecar])) == {A.uid}
+        case.left_out.leave({A.uid: "it is served"})
+    assert case.left_out.left.keys() == {A.uid, istio.uid, sidecar.uid}
+    assert sorted(case.said) == [
+        f"{name_of(A.uid)} it is served",
+        f"{name_of(istio.uid)} Istio's CNI agent has enrolled it (annotation ambient.istio.io/redirection)",
+        f"{name_of(sidecar.uid)} it has a sidecar",
+    ]
+    assert f"pods of other meshes: {name_of(A.uid)}: it is served; " in case.readiness.render(0.0)[1]
+    case.left_out.wanted([A, B, PLAIN])
+    case.left_out.leave({})
+    assert "other meshes" not in case.readiness.render(0.0)[1]

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from ztunnel.errors import PeerError
 from ztunnel.model.address import canonical
 from ztunnel.model.service import IpFamilies, LoadBalancing, Port, Scope, Service, ServiceName, Waypoint
-from ztunnel.model.workload import Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
+from ztunnel.model.workload import LeftTo, Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
 from ztunnel.xds.address import (
     FORWARDING,
+    LEFT_TO,
     POD_UID,
     SAME_NODE,
     parse_service,
@@ -59,6 +60,7 @@ workloads = st.builds(
     hostname=text,
     locality=st.builds(Locality, text, text, text),
     pod_uid=text,
+    left_to=st.sampled_from(LeftTo),
 )
 services = st.builds(
     Service,
@@ -122,6 +124,14 @@ def test_what_the_kubelet_knows_it_by_travels_as_an_extension():
     assert [extension.name for extension in sent.extensions] == [POD_UID]
     sent.extensions[0].config.Pack(BoolValue(value=True))
     with pytest.raises(PeerError, match="has to be a StringValue"):
+        parse_workload(sent)
+
+
+def test_who_else_serves_it_travels_as_an_extension():
+    sent = render_workload(Workload("u", "n", "ns", left_to=LeftTo.ISTIO))
+    assert [extension.name for extension in sent.extensions] == [LEFT_TO]
+    sent.extensions[0].config.Pack(StringValue(value="somebody"))
+    with pytest.raises(PeerError, match="none of sidecar, istio-cni"):
         parse_workload(sent)
 
 

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from ztunnel.control.enrolment import kubelet_uid
+from ztunnel.control.enrolment import is_foreign, kubelet_uid
 from ztunnel.control.peer_authentication import PeerModes
 from ztunnel.control.service import EntryServices, NamespaceServices, service_name
 from ztunnel.control.settings import MeshSettings
 from ztunnel.model.policy import Policy
 from ztunnel.model.service import Port, ServiceName
-from ztunnel.model.workload import Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
+from ztunnel.model.workload import LeftTo, Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
 from ztunnel.state import kube
 from ztunnel.state.istio import Mode
 
@@ -54,6 +54,8 @@ def convert_pod(pod: kube.Pod, node: kube.Node | None, around: Surroundings) -> 
     meta, settings = pod.meta, around.settings
     kind, owner = _owner(pod)
     name, revision = canonical_names(meta.labels, owner)
+    left = left_to(pod, around.namespace)
+    in_a_mesh = opted_in(pod, around.namespace) or left is LeftTo.ISTIO
     return Workload(
         uid=workload_uid((meta.namespace, meta.name), settings),
         name=meta.name,
@@ -62,7 +64,9 @@ def convert_pod(pod: kube.Pod, node: kube.Node | None, around: Surroundings) -> 
         trust_domain=settings.trust_domain,
         addresses=pod.addresses,
         node=pod.node,
-        protocol=TunnelProtocol.HBONE if opted_in(pod, around.namespace) else TunnelProtocol.NONE,
+        protocol=TunnelProtocol.HBONE if in_a_mesh else TunnelProtocol.NONE,
+        native_tunnel=in_a_mesh and left is LeftTo.ISTIO,
+        left_to=left,
         same_node=_same_node(pod, around.namespace),
         network=settings.network,
         cluster=settings.cluster,
@@ -87,8 +91,22 @@ def workload_uid(name: tuple[str, str], settings: MeshSettings) -> str:
 
 
 def opted_in(pod: kube.Pod, namespace: kube.Namespace | None) -> bool:
-    """Whether the pod is in the mesh: its own label decides, else its namespace's."""
-    if pod.host_network or pod.meta.namespace in _NEVER or _SIDECAR in pod.meta.annotations:
+    """Whether the pod is to be in the mesh: its own label decides, else its namespace's. One with a sidecar
+    never is."""
+    return _is_labelled(pod, namespace) and _SIDECAR not in pod.meta.annotations
+
+
+def left_to(pod: kube.Pod, namespace: kube.Namespace | None) -> LeftTo:
+    """Who serves the pod in our place. Istio's ztunnel is called over HBONE, whatever the labels say: there
+    are other ways to have Istio enroll a pod."""
+    if is_foreign(pod) and not pod.host_network:
+        return LeftTo.ISTIO
+    has_sidecar = _SIDECAR in pod.meta.annotations
+    return LeftTo.SIDECAR if has_sidecar and _is_labelled(pod, namespace) else LeftTo.NOBODY
+
+
+def _is_labelled(pod: kube.Pod, namespace: kube.Namespace | None) -> bool:
+    if pod.host_network or pod.meta.namespace in _NEVER:
         return False
     label = pod.meta.labels.get(DATAPLANE_MODE, "")
     if label not in ("ambient", "none") and namespace is not None:

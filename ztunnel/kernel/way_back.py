@@ -191,6 +191,18 @@ class WayBack:
                 )
 
 
+def has_istio_rule(namespace: NetworkNamespace) -> bool:
+    """Whether the rule of Istio's CNI agent stands there, which looks like ours and is not. Raises
+    OSError."""
+    with Netlink(namespace) as netlink:
+        return any(
+            (rule.priority, rule.table, rule.mark, rule.mask) == (_PRIORITY, _TABLES[0], MARK, MASK)
+            and not rule.is_ours
+            for family in BOTH
+            for rule in map(_pull_rule, _rules(netlink, family))
+        )
+
+
 def remove_way_back(namespace: NetworkNamespace, families: Iterable[int] = BOTH) -> None:
     """Remove rules and routes of ours, whoever made them, and nothing else. Raises OSError."""
     with Netlink(namespace) as netlink:

@@ -34,6 +34,15 @@ class SameNode(StrEnum):
     MTLS = "mtls"
 
 
+class LeftTo(StrEnum):
+    """Who serves a pod that is opted in, where our node proxy does not: its own sidecar, or Istio's ztunnel,
+    for which Istio's CNI agent has enrolled it."""
+
+    NOBODY = ""
+    SIDECAR = "sidecar"
+    ISTIO = "istio-cni"
+
+
 class WorkloadKind(StrEnum):
     """What owns the pod; the value is the name in HBONE's `baggage` header."""
 
@@ -58,7 +67,8 @@ class Workload:
     endpoint of to the ports by which it serves it (service port to this pod's own port). `forwards`: what the
     pod only forwards is left alone (annotation `ztunnel.io/forwarding`). One that is not healthy but
     `draining` terminates and still serves: it is called where no endpoint is healthy. `pod_uid` is what the
-    kubelet of its node knows the pod by; istiod does not tell it."""
+    kubelet of its node knows the pod by; istiod does not tell it. `left_to`: who serves the pod in the place
+    of our node proxy, though it is opted in."""
 
     uid: str
     name: str
@@ -87,6 +97,7 @@ class Workload:
     hostname: str = ""
     locality: Locality = Locality()
     pod_uid: str = ""
+    left_to: LeftTo = LeftTo.NOBODY
 
     @property
     def identity(self) -> SpiffeId:

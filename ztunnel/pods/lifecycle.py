@@ -25,11 +25,13 @@ STARTS_SECONDS = 5.0
 _SHOWN = 20
 NO_NAMESPACE: Final = "its network namespace is not there yet"
 NO_ADDRESSES: Final = "its network namespace has no address"
+OTHER_MESH: Final = "another mesh has been in it"
 NO_SOCKETS: Final = "its traffic comes from no socket of its namespace"
 _CAUSES = (
     (NO_NAMESPACE, "no namespace"),
     (NO_ADDRESSES, "no address"),
     (NO_SOCKETS, "no sockets"),
+    (OTHER_MESH, "another mesh"),
     ("has the addresses", "other addresses"),
     (" is taken by ", "port taken"),
     ("cannot be removed", "not removed"),

@@ -8,7 +8,7 @@ it still has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import trio
 
@@ -26,6 +26,7 @@ from ztunnel.pods.kubelet import Place
 from ztunnel.pods.lifecycle import Spaces, Told, plan, summary
 from ztunnel.pods.listen import CannotEnroll, Listeners
 from ztunnel.pods.measure import Entries, outside, pending, register, unenrolled
+from ztunnel.pods.probe import SERVED, Neighbours
 from ztunnel.pods.refuse import Holders, Refusals
 from ztunnel.pods.repair import Reports, Upkeep
 from ztunnel.pods.watch import Arrivals
@@ -35,7 +36,7 @@ from ztunnel.redirect.held import HeldCall
 from ztunnel.state.delta import Change
 from ztunnel.state.world import World
 from ztunnel.telemetry.component import PodFigures
-from ztunnel.telemetry.figures import Figures, Sample
+from ztunnel.telemetry.figures import Figures
 
 GRACE_SECONDS = 2.0
 """How long a pod that was removed still answers on its ports: other nodes hear of it within a second."""
@@ -80,6 +81,7 @@ class Pods:
             self._home = home.cookie
         self._entries = Entries(self.starting, self._log)
         self.announcer = Announcer(self._log, self._readiness)
+        self._neighbours = Neighbours(find)
         self._stopping = False
         self._stirred = trio.Event()
         self._figures: PodFigures | None = None
@@ -171,21 +173,15 @@ class Pods:
     def _all(self) -> tuple[Held, ...]:
         return *self._held.values(), *self._parting.values()
 
-    def outside(self) -> Iterator[Sample]:
-        """See `measure.outside`."""
-        return outside(self._held, lambda: self._hold.world)
-
     def register(self, figures: Figures) -> None:
         """Bring the figures to the register."""
         self._figures = self._entries.figures = PodFigures(figures)
-        register(figures, self.outside, self.pending, self._unenrolled)
-
-    def pending(self) -> list[Sample]:
-        """See `measure.pending`."""
-        return pending(self._pending, self._hold.world)
-
-    def _unenrolled(self) -> list[Sample]:
-        return unenrolled(self._entries.outside, self._hold.world)
+        register(
+            figures,
+            lambda: outside(self._held, lambda: self._hold.world),
+            lambda: pending(self._pending, self._hold.world),
+            lambda: unenrolled(self._entries.outside, self._hold.world),
+        )
 
     def dump(self) -> dict[str, dict[str, object]]:
         """The pods by uid, for the configuration dump: `Up`, `Draining` (removed, with connections) or
@@ -195,6 +191,7 @@ class Pods:
         }
         for state, pods in (("Draining", self._parting), ("Up", self._held)):
             shown.update({uid: held.show(state) for uid, held in pods.items()})
+        shown.update({uid: {"state": "LeftAlone", "reason": why} for uid, why in self.left_out.left.items()})
         for uid, each in shown.items():
             each.update(self._entries.show(uid), **self.announcer.show(uid))
         return dict(sorted(shown.items()))
@@ -217,6 +214,7 @@ class Pods:
         todo = plan(inodes, {uid: (each.inode, each.exists) for uid, each in held.items()})
         self._entries.excuse(self.left_out.apart)
         self._entries.only(wanted)
+        self._neighbours.only(wanted)
         self._pending = {uid: self._find.missing(wanted[uid]) for uid in todo.waiting}
         for uid in todo.drop:
             self._drop(uid)
@@ -228,6 +226,7 @@ class Pods:
                 port = self._enroll_pod(wanted[uid], place)
                 await self._name_holder(uid, place, port)
             await trio.lowlevel.checkpoint()
+        self.left_out.leave(dict.fromkeys(self._neighbours.alone, SERVED))
         self._settle_refusals(wanted)
         self._pending.update(await self._upkeep.refresh(wanted, self._parting))
         self._let_go()
@@ -249,6 +248,8 @@ class Pods:
             self._parting.pop(uid).end()
             held = None
         try:
+            if held is None and self._neighbours.look(workload, place):
+                return 0
             if held is None:
                 held = self._parting[uid] = self._enroll(workload, place)
             else:
@@ -318,7 +319,7 @@ class Pods:
         """At once, and not when all that is to be enrolled is: a pod may start meanwhile."""
         trouble = ""
         try:
-            inside = self._held.keys() | self.left_out.apart
+            inside = self._held.keys() | self.left_out.apart | self.left_out.left.keys()
             self.starting.look(self._hold.world.on_node(self._node), inside, self._spaces)
             trouble = self.starting.trouble
             for name in self.starting.ended():

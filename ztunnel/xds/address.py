@@ -16,7 +16,7 @@ from google.protobuf.wrappers_pb2 import BoolValue, StringValue, UInt32Value
 from ztunnel.errors import PeerError
 from ztunnel.model.address import IPAddress, parse_ip, parse_packed
 from ztunnel.model.service import IpFamilies, LoadBalancing, Port, Scope, Service, ServiceName, Waypoint
-from ztunnel.model.workload import Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
+from ztunnel.model.workload import LeftTo, Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
 from ztunnel.xds.pb import workload_pb2 as pb
 
 SAME_NODE: Final = "ztunnel.io/same-node"
@@ -27,6 +27,9 @@ DRAINING: Final = "ztunnel.io/draining"
 
 POD_UID: Final = "ztunnel.io/pod-uid"
 """Another one: a StringValue, what the kubelet knows the pod by."""
+
+LEFT_TO: Final = "ztunnel.io/left-to"
+"""Another one: a StringValue, one of the values of `LeftTo`."""
 
 EXTERNAL: Final = "ztunnel.io/external-addresses"
 """Name of our extension of a service: a StringValue, those of its addresses that it has at its ports only."""
@@ -91,6 +94,8 @@ def render_workload(workload: Workload) -> pb.Workload:
         made.extensions.add(name=SAME_NODE).config.Pack(StringValue(value=workload.same_node.value))
     if workload.pod_uid:
         made.extensions.add(name=POD_UID).config.Pack(StringValue(value=workload.pod_uid))
+    if workload.left_to:
+        made.extensions.add(name=LEFT_TO).config.Pack(StringValue(value=workload.left_to.value))
     if workload.forwards:
         made.extensions.add(name=FORWARDING).config.Pack(StringValue(value=_ALLOW))
     return made
@@ -133,6 +138,7 @@ def parse_workload(untrusted: pb.Workload) -> Workload:
         hostname=it.hostname,
         locality=Locality(it.locality.region, it.locality.zone, it.locality.subzone),
         pod_uid=_pod_uid(it.extensions),
+        left_to=_left_to(it.extensions),
     )
 
 
@@ -267,6 +273,16 @@ def _same_node(untrusted: Iterable[pb.Extension]) -> SameNode:
                 raise PeerError(f"{SAME_NODE} is none of {', '.join(SameNode)}") from error
             raise PeerError(f"{SAME_NODE} has to be a StringValue")
     return SameNode.AUTO
+
+
+def _left_to(untrusted: Iterable[pb.Extension]) -> LeftTo:
+    value = StringValue()
+    if not _unpack(untrusted, LEFT_TO, value):
+        return LeftTo.NOBODY
+    try:
+        return LeftTo(value.value)
+    except ValueError as error:
+        raise PeerError(f"{LEFT_TO} is none of {', '.join(filter(None, LeftTo))}") from error
 
 
 def _forwards(untrusted: Iterable[pb.Extension]) -> bool:
