@@ -66,6 +66,14 @@ class StrictStart(StrEnum):
     ALL = "all"
 
 
+class PodSource(StrEnum):
+    """Who says which pods of the node are to be served, and has their traffic sent to us: the control plane
+    and programs of ours, or Istio's CNI agent and its rules (ZDS)."""
+
+    KUBELET = "kubelet"
+    ZDS = "zds"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings. Sizes in bytes, durations in seconds.
@@ -88,6 +96,11 @@ class Settings:
         pins: where our programs and maps are pinned; None is `/sys/fs/bpf/ztunnel/<node>`.
         load_programs: compile and load our programs where those that are pinned are not current; without,
             `ztunnel load` does it before.
+        pod_source: where pods come from; where INPOD_UDS or INPOD_ENABLED is set, as for Istio's ztunnel,
+            from the agent.
+        inpod_uds: the agent's socket.
+        inpod_port_reuse: whether another proxy may listen beside us in a pod, as in an upgrade.
+        packet_mark: what the agent's rules know our packets by.
         pod_netns: where the network namespace of a pod is, with `{namespace}` and `{name}`; empty: find them
             through /proc and the cgroups of kubelet's pods.
         pod_logs: where the kubelet makes the log directories of pods, which say whose its cgroups are
@@ -156,6 +169,10 @@ class Settings:
     hold_seconds: float = _setting("ZTUNNEL_HOLD_TIMEOUT", values.duration, 60.0)
     pins: Path | None = _setting("ZTUNNEL_PINS", values.maybe_path, None)
     load_programs: bool = _setting("ZTUNNEL_LOAD_PROGRAMS", values.flag, True)
+    pod_source: PodSource = _setting("ZTUNNEL_POD_SOURCE", values.member(PodSource), PodSource.KUBELET)
+    inpod_uds: Path = _setting("INPOD_UDS", values.path, Path("/var/run/ztunnel/ztunnel.sock"))
+    inpod_port_reuse: bool = _setting("INPOD_PORT_REUSE", values.flag, True)
+    packet_mark: int = _setting("PACKET_MARK", values.number(1, 2**32 - 1), 1337)
     pod_netns: str = _setting("ZTUNNEL_POD_NETNS", values.namespace_path, "")
     pod_logs: Path = _setting("ZTUNNEL_POD_LOGS", values.path, Path("/var/log/pods"))
     same_node: SameNode = _setting("ZTUNNEL_SAME_NODE", values.member(SameNode), SameNode.AUTO, "sameNode")
@@ -277,6 +294,8 @@ def _derive(found: dict[str, Any], environment: Mapping[str, str]) -> Iterator[F
     if "KUBERNETES_SERVICE_HOST" in environment and not found.get("manifests"):
         found.setdefault("xds_address", _ISTIOD)
     found.setdefault("ca_address", found.get("xds_address", ""))
+    if "INPOD_UDS" in environment or environment.get("INPOD_ENABLED", "").lower() in ("true", "1"):
+        found.setdefault("pod_source", PodSource.ZDS)
     grace = environment.get("TERMINATION_GRACE_PERIOD_SECONDS")
     if grace is not None and "termination_deadline_seconds" not in found:
         try:

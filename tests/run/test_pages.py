@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import socket
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -13,7 +14,8 @@ from tests.run.parts import ANYWHERE, SETTINGS, ask, built, opened, served_by
 from ztunnel.control.serve import Server
 from ztunnel.errors import ConfigError
 from ztunnel.model.address import Endpoint
-from ztunnel.run.pages import listen, serve_private, serve_public
+from ztunnel.run.dump import dump_node
+from ztunnel.run.pages import Orders, listen, serve_private, serve_public
 from ztunnel.run.reporting import STATE, Reporting
 from ztunnel.state.delta import apply
 
@@ -68,7 +70,10 @@ async def test_the_admin_page_dumps_stops_and_drains(nursery):
     told = []
     with built(served_by(Server())) as (node, _), opened(await listen(SETTINGS)) as listeners:
         nursery.start_soon(
-            serve_private, node, listeners, lambda: told.append("stop"), lambda: told.append("drain")
+            serve_private,
+            node,
+            listeners,
+            Orders(partial(dump_node, node), lambda: told.append("stop"), lambda: told.append("drain")),
         )
         status, text = await ask(listeners.admin, "GET", "/config_dump")
         assert (status, json.loads(text)["config"]["node"]) == (200, "n1")
@@ -84,7 +89,7 @@ async def test_the_admin_page_dumps_stops_and_drains(nursery):
 
 async def test_a_call_is_explained_by_the_world_as_it_is(nursery):
     with built(served_by(Server())) as (node, _), opened(await listen(SETTINGS)) as listeners:
-        nursery.start_soon(serve_private, node, listeners, print, print)
+        nursery.start_soon(serve_private, node, listeners, Orders(dict, print, print))
         web = workload("web").at("10.0.0.9").hbone().on("n2")
         client = workload("client").at("10.0.0.1").hbone().on("n1")
         node.hold.publish(*apply(node.hold.world, [client, web]))

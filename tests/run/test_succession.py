@@ -54,7 +54,7 @@ async def test_what_the_world_changes_is_not_told_the_kernel_any_more(autojump_c
     planes = Planes()
     async with running(planes.plane) as parts:
         await ready(planes, parts)
-        direct, kernel = parts.node.outbound.direct, parts.redirection
+        direct, kernel = parts.node.direct, parts.redirection
         direct.begin_anew()
         before = dict(kernel.generations)
         assert before

@@ -9,7 +9,7 @@ import trio
 
 from ztunnel.ca.authority import NodeCertificates
 from ztunnel.cli._compose import follow_authority, follow_folder, settings_of, ungrouped
-from ztunnel.config import Settings
+from ztunnel.config import PodSource, Settings
 from ztunnel.control.connect import Upstream
 from ztunnel.control.fetch import NetworkCertificates, NetworkReports, NetworkSessions
 from ztunnel.control.serve import Server
@@ -18,6 +18,7 @@ from ztunnel.run.follow import ControlPlane
 from ztunnel.run.reporting import Reporting, now
 from ztunnel.run.serve import run_node
 from ztunnel.run.stop import Stop
+from ztunnel.run.zds import run_agent_node
 
 
 @click.command()
@@ -61,7 +62,8 @@ async def _run(settings: Settings) -> int:
             await nursery.start(stop.hear)
             with stop.starting:
                 plane = await _control(nursery, settings, reporting)
-                await run_node(settings, plane, reporting, stop)
+                run = run_agent_node if settings.pod_source is PodSource.ZDS else run_node
+                await run(settings, plane, reporting, stop)
             nursery.cancel_scope.cancel()
     return stop.exit_code
 

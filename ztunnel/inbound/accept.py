@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
@@ -166,7 +167,12 @@ class PlainConnection:
 class PlainAcceptor:
     """What becomes of each connection that the kernel steered to one of a pod's inbound listeners."""
 
-    def __init__(self, inbound: Inbound, pod: LocalPod) -> None:
+    def __init__(
+        self, inbound: Inbound, pod: LocalPod, called: Callable[[socket.socket], Endpoint] | None = None
+    ) -> None:
+        """`called` says where an accepted socket was to go, or raises OSError; None: to its local address,
+        as what steers it here rewrites nothing."""
+        self._where = called
         self._waiting = 0
         self._inbound = inbound
         self._pod = pod
@@ -184,7 +190,7 @@ class PlainAcceptor:
         return self._waiting >= PLACES
 
     def _open(self, opener: socket.socket, peer: PeerAddress, since: int) -> None:
-        """The socket's local address is what the peer called: the kernel did not rewrite it."""
+        """The peer has what it called: it is judged, and joined with the application."""
         self._waiting -= 1
         inbound, pod = self._inbound, self._pod
         if since != inbound.engine.number and has_gone(opener):
@@ -216,7 +222,9 @@ class PlainAcceptor:
             PlainConnection(inbound, pod.uid, opener, connection).start(approach, journey)
 
     def _called(self, opener: socket.socket) -> Endpoint:
-        """Where the socket was accepted; parsing the address costs more than accepting. Raises OSError."""
+        """What the peer called; parsing the address costs more than accepting. Raises OSError."""
+        if self._where is not None:
+            return self._where(opener)
         text, port = opener.getsockname()[:2]
         ip = self._addresses.get(text)
         if ip is None:

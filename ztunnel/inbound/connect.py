@@ -24,6 +24,7 @@ from ztunnel.flow.engine import Engine
 from ztunnel.inbound.port import SparePorts
 from ztunnel.kernel.dial import Source, dial_socket, receive_all, spoof
 from ztunnel.kernel.forget import Forgettable
+from ztunnel.kernel.way_back import MARK
 from ztunnel.model.address import Endpoint, IPAddress, ip_text
 from ztunnel.redirect.enroll import PodNetwork
 
@@ -49,16 +50,18 @@ class Approach:
         shown: the address that it is to see; "" where that is of the other family, or link-local: then one of
             the pod's own, which the kernel chooses.
         spoofed: the same where it is not the pod's own.
+        mark: by which what comes back to that is the namespace's own.
         traces: what is to be forgotten of its connections.
     """
 
-    __slots__ = ("address", "app", "namespace", "shown", "spoofed", "traces")
+    __slots__ = ("address", "app", "mark", "namespace", "shown", "spoofed", "traces")
 
     def __init__(self, network: PodNetwork, client: IPAddress, app: Endpoint) -> None:
         scope = network.scope_of(app.ip)
         # What would come back to a link-local client leaves by the link: the way back is none for it.
         shows = client.version == app.ip.version and not scope
         self.namespace = network.netns
+        self.mark = network.netns.mark or MARK
         self.app = app
         self.address: tuple[object, ...] = (ip_text(app.ip), app.port, *((0, scope) if scope else ()))
         self.shown = ip_text(client) if shows else ""
@@ -102,7 +105,7 @@ class AppDial:
             self._sock = sock = dial_socket(approach.namespace, approach.app.ip)
             receive_all(sock)
             if approach.spoofed is not None:
-                spoof(sock, approach.spoofed)
+                spoof(sock, approach.spoofed, approach.mark)
             source = None
             if approach.shown:
                 source = Source(approach.shown, ports, approach.namespace.ephemeral_ports())

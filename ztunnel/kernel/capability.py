@@ -42,6 +42,12 @@ PROXY = {
     Capability.SYS_PTRACE: "opens the namespaces of pods' processes",
 }
 
+REDIRECTED = {
+    Capability.NET_ADMIN: "marks packets and sets transparent sockets in pods",
+    Capability.SYS_ADMIN: "enters the network namespaces of pods",
+}
+"""Where others redirect pods."""
+
 
 def effective(status: Path = Path("/proc/thread-self/status")) -> frozenset[Capability]:
     """Those of ours that count, of the ones above."""

@@ -76,14 +76,14 @@ def receive_all(dialler: socket.socket) -> None:
     dialler.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM_BYTES)
 
 
-def spoof(dialler: socket.socket, source: IPAddress) -> None:
-    """Let an unconnected socket of that family be bound to an address that is not the namespace's. Raises
-    OSError."""
+def spoof(dialler: socket.socket, source: IPAddress, mark: int = MARK) -> None:
+    """Let an unconnected socket of that family be bound to an address that is not the namespace's. By its
+    mark what comes back to that address is the namespace's own. Raises OSError."""
     if isinstance(source, IPv4Address):
         dialler.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
     else:
         dialler.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
-    dialler.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+    dialler.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
 
 
 def connect_from(dialler: socket.socket, address: tuple[Any, ...], source: Source) -> int:

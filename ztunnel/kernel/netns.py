@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import math
 import os
 import socket
@@ -20,6 +21,8 @@ from pathlib import Path
 
 _CLONE_NEWNET = 0x40000000
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h, since Linux 5.14
+_NS_GET_NSTYPE = 0xB703  # linux/nsfs.h, since Linux 4.11
+_MARKED = (socket.AF_INET, socket.AF_INET6)
 _OWN_NAMESPACE = "/proc/thread-self/ns/net"
 _PROC, _HOST_PROC = Path("/proc"), Path("/host/proc")
 _SYSCTL_BYTES = 1 << 16
@@ -51,11 +54,14 @@ class NetworkNamespace:
         path: where it was opened, for messages.
         inode: the number in `net:[inode]`.
         cookie: what `bpf_get_netns_cookie()` returns in it; never reused while the machine runs.
+        mark: what TCP and UDP sockets that are made here put on their packets (SO_MARK); 0 for nothing.
     """
 
-    def __init__(self, fd: int, path: str) -> None:
-        """Takes over `fd`. Opens the calling thread's own namespace besides: the way back."""
+    def __init__(self, fd: int, path: str, mark: int = 0) -> None:
+        """Takes over `fd`, also where it raises OSError. Opens the calling thread's own namespace besides:
+        the way back."""
         self.path = path
+        self.mark = mark
         self._fd, self._home = fd, -1
         self._spare: dict[int, list[_Socket]] = {}
         self._made_at: dict[int, float] = {}
@@ -92,9 +98,10 @@ class NetworkNamespace:
         Entering a namespace costs as much as making four sockets: where TCP sockets are asked for in quick
         succession, some are made in advance.
         """
+        mark = self.mark if family in _MARKED else 0
         if kind != socket.SOCK_STREAM or protocol:
             with self.entered():
-                return _new_socket(family, kind, protocol)
+                return _new_socket(family, kind, protocol, mark)
         spare = self._spare.setdefault(family, [])
         if spare:
             return spare.pop()
@@ -102,11 +109,11 @@ class NetworkNamespace:
         quick = now - self._made_at.get(family, -math.inf) < _QUICK_SECONDS
         self._made_at[family] = now
         with self.entered():
-            made = _new_socket(family, kind)
+            made = _new_socket(family, kind, mark=mark)
             # Where descriptors run out, there is at least the one that is asked for.
             with suppress(OSError):
                 while quick and len(spare) < IN_ADVANCE:
-                    spare.append(_new_socket(family, kind))
+                    spare.append(_new_socket(family, kind, mark=mark))
         return made
 
     @contextmanager
@@ -192,8 +199,24 @@ class NetworkNamespace:
         self.close()
 
 
-def _new_socket(family: int, kind: int, protocol: int = 0) -> _Socket:
-    return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+def _new_socket(family: int, kind: int, protocol: int = 0, mark: int = 0) -> _Socket:
+    made = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+    if mark:
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        except OSError:
+            made.close()
+            raise
+    return made
+
+
+def is_network_namespace(fd: int) -> bool:
+    """Whether that is an open network namespace, and nothing else that setns(2) would take, such as a
+    process."""
+    try:
+        return fcntl.ioctl(fd, _NS_GET_NSTYPE) == _CLONE_NEWNET
+    except OSError:
+        return False
 
 
 def current() -> NetworkNamespace:

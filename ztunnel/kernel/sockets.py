@@ -26,7 +26,7 @@ from ztunnel.model.address import Endpoint, parse_packed
 
 _SOCK_DIAG, _TCP_GETSOCK = 4, 18
 _INET_DIAG_INFO = 2
-_IP_FREEBIND, _SO_COOKIE = 15, 57
+_IP_FREEBIND, _IP_TRANSPARENT, _SO_COOKIE = 15, 19, 57
 _NO_COOKIE = 0xFFFFFFFFFFFFFFFF
 _ALL_STATES = 0xFFFFFFFF
 _NOWHERE = "192.0.0.8"
@@ -69,12 +69,13 @@ class Keepalive(NamedTuple):
 
 
 class Listening(NamedTuple):
-    """How listeners are made: dual stack, or IPv4 only; with `shared` others of ours may have the same
-    port."""
+    """How listeners are made: dual stack, or IPv4 only; with `shared` others of ours may have the same port;
+    `transparent` ones take connections to addresses that are not the namespace's (TPROXY)."""
 
     ipv6: bool = True
     keepalive: Keepalive | None = None
     shared: bool = False
+    transparent: bool = False
 
 
 DUAL_STACK = Listening()
@@ -149,6 +150,8 @@ def _listen(
         if ipv6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        if options.transparent:
+            listener.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)  # of both families
         if options.shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from errno import ECONNREFUSED
 from functools import partial
 from random import Random
+from typing import Protocol
 
 from ztunnel.errors import ConnectionFailed, Crowded, NoDestination
 from ztunnel.flow.engine import Engine
@@ -58,21 +59,46 @@ class Mesh:
     keepalive: Keepalive | None = None
 
 
+class Memory(Protocol):
+    """Which endpoint of a VIP a client keeps (`redirect.enforce.Affinities`, which says more of each)."""
+
+    def kept(self, cookie: int, vip: Endpoint, seconds: int, now_ns: int) -> Endpoint | None: ...
+    def keep(self, cookie: int, vip: Endpoint, endpoint: Endpoint, now_ns: int) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """What the way out of pods works with; one for all pods of the node. `calls` are those that live."""
+    """What the way out of pods works with; one for all pods of the node. `calls` are those that live.
+
+    Without programs of ours, `redirection` and `direct` are None: who accepts knows where a call goes
+    (`OutboundAcceptor.redirected`), and no flow is direct.
+    """
 
     engine: Engine
     hold: Hold
     report: Report
-    redirection: Redirection
+    redirection: Redirection | None
     tunnels: Tunnels
-    direct: DirectFlows
+    direct: DirectFlows | None
     mesh: Mesh
     calls: Calls = field(default_factory=Calls)
     exemption: Exemption | None = None
     takers: dict[int, Taker] = field(default_factory=dict)
     """Who takes up the calls of a pod that wait, by the cookie of its namespace."""
+
+    memory: Memory | None = None
+    """Of the endpoints that clients keep, where the kernel's programs have none."""
+
+    @property
+    def programs(self) -> Redirection:
+        """Our programs, of calls that they captured."""
+        assert self.redirection is not None
+        return self.redirection
+
+    @property
+    def affinities(self) -> Memory:
+        """Which endpoint of a service each pod keeps."""
+        return self.memory or self.programs.affinities
 
 
 class OutboundAcceptor:
@@ -114,7 +140,7 @@ class OutboundAcceptor:
             known.gave_up()
         if held.gave_up:
             return
-        recalled = outbound.redirection.held.destination(held)
+        recalled = outbound.programs.held.destination(held)
         deferred = connects.add(held)
         if connects.full:
             deferred.fail(ECONNREFUSED)
@@ -130,7 +156,7 @@ class OutboundAcceptor:
             port = opener.getsockname()[1]
             if self._connects and self._joined(opener, peer, port):
                 return
-            recalled = outbound.redirection.original_destination(self._network.cookie, peer, port)
+            recalled = outbound.programs.original_destination(self._network.cookie, peer, port)
         except OSError:
             recalled = None
         if recalled is None:
@@ -139,13 +165,18 @@ class OutboundAcceptor:
         else:
             self._take(opener, peer, recalled)
 
+    def redirected(self, opener: socket.socket, peer: PeerAddress, recalled: Recalled) -> None:
+        """Take over one accepted socket that others than our programs have sent to us, which knows where it
+        was to go. `recalled` is the same object whenever it is the same destination."""
+        self._take(opener, peer, recalled)
+
     def _joined(self, opener: socket.socket, peer: PeerAddress, port: int) -> bool:
         """Whether it is the connection of a call that waited for it. Raises OSError."""
         caller = push_caller(self._network.cookie, peer, port)
         deferred = self._connects.take(caller)
         if deferred is None:
             return False
-        self._outbound.redirection.held.drop(caller)
+        self._outbound.programs.held.drop(caller)
         deferred.accepted(opener)
         return True
 
@@ -238,7 +269,7 @@ class OutboundAcceptor:
         service = service_at(world, asked, source.namespace)
         if service is None or not service.affinity_seconds:
             return None
-        affinities = self._outbound.redirection.affinities
+        affinities = self._outbound.affinities
         try:
             return affinities.kept(self._network.cookie, asked, service.affinity_seconds, time.monotonic_ns())
         except OSError:
@@ -246,7 +277,7 @@ class OutboundAcceptor:
 
     def _keep(self, recalled: Recalled, service: Service | None, chosen: Endpoint | None) -> None:
         if service is not None and service.affinity_seconds and chosen is not None:
-            affinities = self._outbound.redirection.affinities
+            affinities = self._outbound.affinities
             with suppress(OSError):  # no room: it gets another one the next time
                 affinities.keep(self._network.cookie, recalled.destination, chosen, time.monotonic_ns())
 
@@ -284,9 +315,8 @@ class OutboundAcceptor:
         call.journey = route.journey
         instead = partial(self._decide_again, call, recalled, False, target.endpoint)
         proved = outbound.tunnels.proves(origin.identity, target.destination.identity)
-        if not proved or not outbound.direct.begin(
-            call, origin.workload, target, recalled.destination, instead
-        ):
+        direct, asked = outbound.direct, recalled.destination
+        if not proved or direct is None or not direct.begin(call, origin.workload, target, asked, instead):
             instead()
 
     def _tunnel(self, call: Call, route: TunnelRoute) -> None:

@@ -26,6 +26,8 @@ from ztunnel.pods.find import Finder
 from ztunnel.pods.kubelet import Place
 from ztunnel.pods.listen import CannotEnroll, lost_listeners
 from ztunnel.pods.prepare import WayBlocked
+from ztunnel.redirect.attach import Redirection
+from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.held import HeldCall
 from ztunnel.redirect.layout import PodFlag
 from ztunnel.state.world import World
@@ -46,6 +48,18 @@ class Ways:
     inbound: Inbound
     handshakes: Handshakes
     certificates: Certificates
+
+    @property
+    def redirection(self) -> Redirection:
+        """By which our programs send us what pods call, and what calls them."""
+        assert self.outbound.redirection is not None
+        return self.outbound.redirection
+
+    @property
+    def networks(self) -> dict[str, PodNetwork]:
+        """The enrolled pods by uid, for direct flows."""
+        assert self.outbound.direct is not None
+        return self.outbound.direct.pods
 
 
 class Held:
@@ -116,7 +130,7 @@ class Held:
         if self._acceptors or enrolled.listeners is None:
             return
         with ExitStack() as undo:
-            undo.callback(withdraw, ways.outbound.redirection, enrolled)
+            undo.callback(withdraw, ways.redirection, enrolled)
             self._accept()
             undo.pop_all()
         self._watch()
@@ -185,15 +199,15 @@ class Held:
             self._watch_again()
         made += self._relisten(listening)
         if self.enrolled.serving:
-            made += remind(self._ways.outbound.redirection, self.enrolled)
-            self.others = self._ways.outbound.redirection.neighbours(self.enrolled.network)
+            made += remind(self._ways.redirection, self.enrolled)
+            self.others = self._ways.redirection.neighbours(self.enrolled.network)
         return made
 
     def _relisten(self, listening: Listening) -> list[str]:
         lost = lost_listeners(self.enrolled.listeners) if self.enrolled.serving else []
         if lost:
             self._stop_accepting()
-            relisten(self._ways.outbound.redirection, self.enrolled, listening)
+            relisten(self._ways.redirection, self.enrolled, listening)
             self._accept()
         return [f"listener {port}" for port in lost]
 
@@ -269,7 +283,7 @@ class Held:
 
     def _is_forgotten(self) -> bool:
         try:
-            withdraw(self._ways.outbound.redirection, self.enrolled)
+            withdraw(self._ways.redirection, self.enrolled)
         except OSError as error:
             self.trouble = f"cannot be removed: {error}"
             return False
@@ -325,7 +339,7 @@ class Held:
     def let_go_removed(self) -> None:
         """The process ends, and the pod was removed: nobody else undoes what is left of that, unless a
         successor has enrolled it again."""
-        redirection, network = self._ways.outbound.redirection, self.enrolled.network
+        redirection, network = self._ways.redirection, self.enrolled.network
         self.stop_listening()
         found = redirection.enrolled().get(network.cookie)
         if found is not None and not found.flags & PodFlag.LEAVING:

@@ -38,8 +38,8 @@ class Upkeep:
     def __init__(self, ways: Ways, reports: Reports, held: Mapping[str, Held], listening: Listening) -> None:
         """`held`: the enrolled pods by uid, kept by `serve`."""
         self._ways = ways
-        self._redirection = ways.outbound.redirection
-        self._networks = ways.outbound.direct.pods
+        self._redirection = ways.redirection
+        self._networks = ways.networks
         self._log, self._repairs = reports.log, reports.repairs
         self._held = held
         self._listening = listening

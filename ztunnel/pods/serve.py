@@ -59,8 +59,8 @@ class Pods:
         self._inherited: dict[int, Listeners] = {}
         self._still, self._stepped_back = trio.Lock(), False
         self._ways = ways
-        self._redirection = ways.outbound.redirection
-        self._networks = ways.outbound.direct.pods
+        self._redirection = ways.redirection
+        self._networks = ways.networks
         self._hold = ways.outbound.hold
         self._node = ways.outbound.mesh.node
         self._find = find

@@ -6,11 +6,11 @@ import math
 import resource
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ztunnel.authz.direct import judge_live_direct
 from ztunnel.authz.enforce import LiveConnections
@@ -27,7 +27,7 @@ from ztunnel.inbound.serve import PLACES as HANDSHAKES
 from ztunnel.inbound.serve import Handshakes
 from ztunnel.kernel.sockets import Keepalive, Listening
 from ztunnel.kernel.watchdog import HANG_SECONDS, Watchdog
-from ztunnel.outbound.accept import Mesh, Outbound
+from ztunnel.outbound.accept import Memory, Mesh, Outbound
 from ztunnel.outbound.connect import Calls
 from ztunnel.outbound.defer import WaitingCalls
 from ztunnel.outbound.dial import Dialler
@@ -80,32 +80,40 @@ NO_MACHINE = Machine()
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """The parts of a running node proxy."""
+class Proxy:
+    """The parts of a running node proxy, wherever its pods come from. `live` is what is open into pods; what
+    goes out of them is in `outbound.calls`."""
 
     settings: Settings
     reporting: Reporting
     engine: Engine
-    redirection: Redirection
     hold: Hold
     ledger: Ledger
     certificates: Certificates
     outbound: Outbound
     tunnels: Tunnels
     dialler: Dialler
+    inbound: Inbound
     handshakes: Handshakes
+    live: LiveConnections
+    watchdog: Watchdog
+    knowledge: Knowledge
+    exits: StallExits
+
+
+@dataclass(frozen=True, slots=True)
+class Node(Proxy):
+    """Those of one whose pods are redirected by our programs."""
+
+    pods: Pods
+    redirection: Redirection
+    direct: DirectFlows
     follower: Follower
     addresses: MeshAddresses
     outside: OutsideCalls
     forwarding: Forwarding
     waiting: WaitingCalls
-    watchdog: Watchdog
-    pods: Pods
-    live: LiveConnections
-    """What is open into pods; what goes out of them is in `outbound.calls`."""
-    knowledge: Knowledge
     owner: Owner
-    exits: StallExits
     machine: Machine
 
 
@@ -146,15 +154,15 @@ def open_redirection(settings: Settings, repairs: Repairs) -> Opened:
     return Opened(redirection, exemption, installation, root, Pins(pins))
 
 
-def build_node(
-    settings: Settings,
-    knowledge: Knowledge,
-    reporting: Reporting,
-    redirection: Redirection,
-    machine: Machine = NO_MACHINE,
-) -> Node:
-    hold, certificates = knowledge.hold, knowledge.certificates
-    rng = Random(SystemRandom().getrandbits(256))  # for choices and trace ids, never for keys
+class Core(NamedTuple):
+    """What the other parts are built on."""
+
+    engine: Engine
+    ledger: Ledger
+    report: Report
+
+
+def build_core(settings: Settings, reporting: Reporting) -> Core:
     engine = Engine(reporting.bug)
     engine.half_closed.seconds = settings.half_closed_seconds
     ledger = Ledger(
@@ -175,45 +183,92 @@ def build_node(
     )
     say = reporting.log.scoped("rbac").info
     report.trials = Trials(reporting.figures, say, time.monotonic)
-    live, direct_live = LiveConnections(), LiveConnections(judge_live_direct(settings.same_node))
-    direct = DirectFlows(engine, redirection, hold, report, direct_live)
+    return Core(engine, ledger, report)
+
+
+class Capture(NamedTuple):
+    """By what means pods are captured: our programs, or others' rules, where all of these are None."""
+
+    redirection: Redirection | None = None
+    direct: DirectFlows | None = None
+    exemption: Exemption | None = None
+    memory: Memory | None = None
+    pins: Path | None = None
+
+
+def build_proxy(
+    settings: Settings, knowledge: Knowledge, reporting: Reporting, core: Core, capture: Capture
+) -> Proxy:
+    engine, ledger, report = core
+    hold, certificates = knowledge.hold, knowledge.certificates
+    live = LiveConnections()
     hold.subscribe(lambda _, world, change: _rejudge(live, world, change))
-    keepalive = _keepalive(settings)
+    keepalive = keepalive_of(settings)
     # The far end has as long to reach its application, and some more to say so.
     connect = settings.connect_timeout_seconds
     patience = Patience(connect, answer_seconds=1.5 * connect, keepalive=keepalive)
     dialler = Dialler(engine, ledger, certificates, now, patience)
     tunnels = Tunnels(engine, ledger, certificates, patience, dialler.ask)
     hold.subscribe(tunnels.changed)
-    mesh = Mesh(settings.node, settings.same_node, True, settings.connect_timeout_seconds, rng, keepalive)
+    rng = Random(SystemRandom().getrandbits(256))  # for choices and trace ids, never for keys
+    direct = capture.direct is not None
+    mesh = Mesh(settings.node, settings.same_node, direct, settings.connect_timeout_seconds, rng, keepalive)
     room = Shares(_places(reporting, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     inbound = Inbound(engine, hold, live, report, Turns(engine, PLAIN_RATE), room=room, held=ledger.held)
-    calls = Calls(room, ledger.held)
     outbound = Outbound(
-        engine, hold, report, redirection, tunnels, direct, mesh, calls, exemption=machine.exemption
-    )
+        engine, hold, report, capture.redirection, tunnels, capture.direct, mesh, Calls(room, ledger.held),
+        exemption=capture.exemption, memory=capture.memory,
+    )  # fmt: skip
     handshakes = Handshakes(inbound, ledger, certificates, now)
+    return Proxy(
+        settings, reporting, engine, hold, ledger, certificates, outbound, tunnels, dialler, inbound,
+        handshakes, live, Watchdog(exit_seconds=HANG_SECONDS), knowledge,
+        StallExits(settings.run_dir, capture.pins or Path("none")),
+    )  # fmt: skip
+
+
+def build_node(
+    settings: Settings,
+    knowledge: Knowledge,
+    reporting: Reporting,
+    redirection: Redirection,
+    machine: Machine = NO_MACHINE,
+) -> Node:
+    core, hold = build_core(settings, reporting), knowledge.hold
+    engine, report = core.engine, core.report
+    direct_live = LiveConnections(judge_live_direct(settings.same_node))
+    direct = DirectFlows(engine, redirection, hold, report, direct_live)
+    capture = Capture(redirection, direct, machine.exemption, pins=machine.pins)
+    proxy = build_proxy(settings, knowledge, reporting, core, capture)
     forwarding = Forwarding(engine, redirection, hold, report, direct.pods)
     find = NamedNamespaces(settings.pod_netns) if settings.pod_netns else KubeletPods(settings.pod_logs)
     pods = Pods(
-        Ways(outbound, inbound, handshakes, certificates),
+        Ways(proxy.outbound, proxy.inbound, proxy.handshakes, proxy.certificates),
         find,
         Reports(reporting.log.scoped("pods"), reporting.readiness, reporting.repairs),
-        Listening(settings.ipv6, keepalive),
+        Listening(settings.ipv6, keepalive_of(settings)),
         Starting(redirection.starts, settings.strict_start, find, NEVER | {settings.pod_namespace}),
     )
-    exits = StallExits(settings.run_dir, machine.pins or Path("none"))
     if machine.pins is not None:
         pods.left_out.exceptions = Detachments(settings.run_dir, machine.pins)
     return Node(
-        settings, reporting, engine, redirection, hold, ledger, certificates, outbound, tunnels, dialler,
-        handshakes,
-        Follower(direct, hold), MeshAddresses(redirection.addresses, hold, settings.node),
-        OutsideCalls(engine, redirection, hold, report, direct.pods), forwarding,
-        WaitingCalls(engine, redirection.held, outbound.takers),
-        Watchdog(exit_seconds=HANG_SECONDS), pods, live, knowledge,
-        Owner(settings.daemon_set, reporting.log.scoped("kube")), exits, machine,
-    )  # fmt: skip
+        **parts_of(proxy),
+        pods=pods,
+        redirection=redirection,
+        direct=direct,
+        follower=Follower(direct, hold),
+        addresses=MeshAddresses(redirection.addresses, hold, settings.node),
+        outside=OutsideCalls(engine, redirection, hold, report, direct.pods),
+        forwarding=forwarding,
+        waiting=WaitingCalls(engine, redirection.held, proxy.outbound.takers),
+        owner=Owner(settings.daemon_set, reporting.log.scoped("kube")),
+        machine=machine,
+    )
+
+
+def parts_of(proxy: Proxy) -> dict[str, Any]:
+    """Its parts by name, for one that has more."""
+    return {each.name: getattr(proxy, each.name) for each in fields(proxy)}
 
 
 def _places(reporting: Reporting, files: int) -> int:
@@ -226,7 +281,7 @@ def _places(reporting: Reporting, files: int) -> int:
     return places
 
 
-def _keepalive(settings: Settings) -> Keepalive | None:
+def keepalive_of(settings: Settings) -> Keepalive | None:
     if not settings.keepalive:
         return None
     return Keepalive(

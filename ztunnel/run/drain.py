@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from ztunnel.errors import Drained
-from ztunnel.run.build import Node
+from ztunnel.run.build import Node, Proxy
 from ztunnel.run.owner import Owner
 from ztunnel.run.stop import Stop
 
@@ -27,7 +27,7 @@ def refuse_new(node: Node) -> None:
     node.tunnels.leave(lambda key: True)
 
 
-async def serve_on(node: Node, stop: Stop, over: trio.Event, least_seconds: float = 0.0) -> float:
+async def serve_on(node: Proxy, stop: Stop, over: trio.Event, least_seconds: float = 0.0) -> float:
     """The end is asked for, and nobody has taken over yet: a successor that starts when we have ended serves
     new connections only then. So we do while those that live now have their time, but for its last part; and
     for `least_seconds` in any case.
@@ -50,7 +50,7 @@ async def serve_on(node: Node, stop: Stop, over: trio.Event, least_seconds: floa
     return max(deadline - (trio.current_time() - begun), last)
 
 
-async def drain(node: Node, stop: Stop, seconds: float) -> None:
+async def drain(node: Proxy, stop: Stop, seconds: float) -> None:
     """Those that live get so long, unless the end is urged. Then they are ended, with a reason in the log;
     flows that the kernel carries by itself live on."""
     calls, inbound = node.outbound.calls, node.live

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import islice
 from typing import Any
@@ -12,7 +13,7 @@ from ztunnel.config import Settings
 from ztunnel.identity.chain import parse_certificates
 from ztunnel.identity.renewal import Expiry
 from ztunnel.model.identity import SpiffeId
-from ztunnel.run.build import Node
+from ztunnel.run.build import Node, Proxy
 from ztunnel.run.compiled import compiled_modules
 from ztunnel.state.dump import dump_world
 
@@ -21,7 +22,15 @@ _SHOWN_CONNECTIONS = 1000
 
 
 def dump_node(node: Node) -> dict[str, Any]:
-    """Plain JSON values; what is secret is left out."""
+    """That of a node whose pods our programs redirect."""
+    others = [each.text for each in node.machine.hooks.neighbours] if node.machine.hooks else []
+    return dump_proxy(node, node.pods.dump(), others)
+
+
+def dump_proxy(
+    node: Proxy, pods: Mapping[str, Mapping[str, object]], other_programs: Sequence[str]
+) -> dict[str, Any]:
+    """Plain JSON values; what is secret is left out. `pods` are shown by the uid of their workload."""
     certificates = [
         {
             "identity": str(each.identity),
@@ -34,14 +43,14 @@ def dump_node(node: Node) -> dict[str, Any]:
         **_world(node),
         "manifests": node.knowledge.plane.dump(),
         "certificates": certificates,
-        "workloadState": _states(node),
-        "otherPrograms": [each.text for each in node.machine.hooks.neighbours] if node.machine.hooks else [],
+        "workloadState": _states(node, pods),
+        "otherPrograms": list(other_programs),
         "version": {"version": __version__, "pid": os.getpid(), "compiled": compiled_modules()},
         "config": dump_settings(node.settings),
     }
 
 
-def _world(node: Node) -> dict[str, Any]:
+def _world(node: Proxy) -> dict[str, Any]:
     """The world; a workload in the scope of a policy that is faulty as it is written now says so."""
     shown = dump_world(node.hold.world)
     faults: dict[str, list[str]] = {}
@@ -54,11 +63,11 @@ def _world(node: Node) -> dict[str, Any]:
     return shown
 
 
-def _states(node: Node) -> dict[str, Any]:
+def _states(node: Proxy, pods: Mapping[str, Mapping[str, object]]) -> dict[str, Any]:
     """The pods that are enrolled here or ought to be, with who they are and what is open to and from them."""
     world, outbound = node.hold.world, _outbound(node)
     shown: dict[str, Any] = {}
-    for uid, state in node.pods.dump().items():
+    for uid, state in pods.items():
         workload = world.workload(uid)
         shown[uid] = dict(state)
         if workload is not None:
@@ -72,7 +81,7 @@ def _states(node: Node) -> dict[str, Any]:
     return shown
 
 
-def _inbound(node: Node, uid: str) -> list[dict[str, str]]:
+def _inbound(node: Proxy, uid: str) -> list[dict[str, str]]:
     """What is open into a pod, the first `_SHOWN_CONNECTIONS`."""
     return [
         {
@@ -85,7 +94,7 @@ def _inbound(node: Node, uid: str) -> list[dict[str, str]]:
     ]
 
 
-def _outbound(node: Node) -> dict[str, list[dict[str, str]]]:
+def _outbound(node: Proxy) -> dict[str, list[dict[str, str]]]:
     """What is open out of pods through this proxy, by uid; for each pod the first `_SHOWN_CONNECTIONS`."""
     found: dict[str, list[dict[str, str]]] = {}
     for call in node.outbound.calls:
@@ -110,14 +119,14 @@ def dump_settings(settings: Settings) -> dict[str, str]:
     return {field.name: str(getattr(settings, field.name)) for field in fields(settings) if field.repr}
 
 
-def _state(node: Node, expiry: Expiry) -> str:
+def _state(node: Proxy, expiry: Expiry) -> str:
     """As ztunnel calls it (src/identity/manager.rs, CertState)."""
     if node.certificates.current(expiry.identity) is not None:
         return "Available"
     return f"Unavailable: {expiry.cause}" if expiry.cause else "Initializing"
 
 
-def _chains(node: Node, identity: SpiffeId) -> dict[str, list[dict[str, str]]]:
+def _chains(node: Proxy, identity: SpiffeId) -> dict[str, list[dict[str, str]]]:
     """The leaf with its intermediates, and the roots that it came with: what a change of roots is followed
     by."""
     held = node.certificates.current(identity)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ztunnel.run.build import Node
+from ztunnel.run.build import Node, Proxy
 from ztunnel.telemetry.labels import Reporter
 
 
 def register_figures(node: Node) -> None:
     """Bring them to the register."""
-    figures, ledger = node.reporting.figures, node.ledger
+    figures = node.reporting.figures
+    register_common(node)
     node.pods.register(figures)
     node.forwarding.register(figures)
     figures.counter(
@@ -17,6 +18,24 @@ def register_figures(node: Node) -> None:
         lambda: [((name,), count) for name, count in node.redirection.outcomes().items() if count],
         ["outcome"],
     )
+    figures.gauge(
+        "ztunnel_direct_flows", "Flows that the kernel carries by itself", lambda: len(node.follower)
+    )
+    figures.gauge(
+        "ztunnel_outside_calls",
+        "Open connections to addresses outside the mesh that do not pass the proxy",
+        lambda: len(node.outside),
+    )
+    figures.gauge(
+        "ztunnel_outside_left_alone",
+        "1 while calls to addresses outside the mesh do not pass the proxy, 0 while they are captured",
+        lambda: int(node.addresses.left_alone),
+    )
+
+
+def register_common(node: Proxy) -> None:
+    """Those of any node proxy, wherever its pods come from."""
+    figures, ledger = node.reporting.figures, node.ledger
     figures.counter(
         "ztunnel_stalls_total",
         "How often the proxy stalled for more than three seconds and went on",
@@ -78,19 +97,6 @@ def register_figures(node: Node) -> None:
         "ztunnel_hbone_handshakes_failed_total",
         "Connections on 15008 that became no session",
         lambda: node.handshakes.failed_total,
-    )
-    figures.gauge(
-        "ztunnel_direct_flows", "Flows that the kernel carries by itself", lambda: len(node.follower)
-    )
-    figures.gauge(
-        "ztunnel_outside_calls",
-        "Open connections to addresses outside the mesh that do not pass the proxy",
-        lambda: len(node.outside),
-    )
-    figures.gauge(
-        "ztunnel_outside_left_alone",
-        "1 while calls to addresses outside the mesh do not pass the proxy, 0 while they are captured",
-        lambda: int(node.addresses.left_alone),
     )
     figures.gauge(
         "ztunnel_certificate_expiry_seconds",

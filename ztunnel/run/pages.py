@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, NamedTuple
 
 import trio
 
@@ -20,8 +21,7 @@ from ztunnel.explain.text import as_text, as_values
 from ztunnel.model.address import Endpoint
 from ztunnel.pages import listen as http_listen
 from ztunnel.pages.message import JSON, Request, Response, Route, text
-from ztunnel.run.build import Node
-from ztunnel.run.dump import dump_node
+from ztunnel.run.build import Proxy
 from ztunnel.run.reporting import Reporting
 from ztunnel.telemetry.serve import Admin, Scrape, serve_admin, serve_metrics, serve_readiness
 
@@ -86,12 +86,19 @@ async def serve_public(reporting: Reporting, listeners: Listeners) -> None:
     await _serve(listeners, metrics, readiness)
 
 
-async def serve_private(
-    node: Node, listeners: Listeners, stop: Callable[[], None], drain: Callable[[], None]
-) -> None:
-    """The admin page, until cancelled: `stop` ends the process, `drain` only refuses what is new."""
+class Orders(NamedTuple):
+    """What the admin page does: `dump` shows the configuration, `stop` ends the process, `drain` only refuses
+    what is new."""
+
+    dump: Callable[[], dict[str, Any]]
+    stop: Callable[[], None]
+    drain: Callable[[], None]
+
+
+async def serve_private(node: Proxy, listeners: Listeners, orders: Orders) -> None:
+    """The admin page, until cancelled."""
     pages = {"/explain": Route(("GET",), partial(_explain, node))}
-    admin = Admin(partial(dump_node, node), node.reporting.levels, stop, drain, pages)
+    admin = Admin(orders.dump, node.reporting.levels, orders.stop, orders.drain, pages)
     await _serve(listeners, partial(serve_admin, [listeners.admin], admin, node.reporting.boundary))
 
 
@@ -104,7 +111,7 @@ async def _serve(listeners: Listeners, *servers: Callable[[], Awaitable[object]]
         nursery.cancel_scope.cancel()
 
 
-async def _explain(node: Node, request: Request) -> Response:
+async def _explain(node: Proxy, request: Request) -> Response:
     """`?from=shop/frontend&to=orders.shop:80`: what would become of that call, by the world as it is here.
 
     The work is bounded by the policies that concern a few endpoints, and done in a worker thread.

@@ -10,8 +10,6 @@ after the end, also where a part of the node raises: that is a bug, and ends the
 
 from __future__ import annotations
 
-import gc
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
@@ -20,23 +18,23 @@ from pathlib import Path
 
 import trio
 
-from ztunnel import __version__
 from ztunnel.config import Connect, Settings
 from ztunnel.errors import ConfigError, Unsupported
 from ztunnel.flow.drive import drive
-from ztunnel.kernel import files, memory, netns
-from ztunnel.kernel.watchdog import BEAT_SECONDS, EXIT_SECONDS
+from ztunnel.kernel import netns
+from ztunnel.kernel.watchdog import EXIT_SECONDS
 from ztunnel.redirect.load import ensure_compiled
 from ztunnel.run.build import Machine, Node, Opened, build_node, open_redirection
-from ztunnel.run.compiled import compiled_modules
 from ztunnel.run.detach import Detachments
 from ztunnel.run.drain import drain, leave_if_uninstalled, serve_on
+from ztunnel.run.dump import dump_node
 from ztunnel.run.figures import register_figures
 from ztunnel.run.follow import ControlPlane, Knowledge, follow
 from ztunnel.run.handover import holder_of, socket_of
 from ztunnel.run.incumbent import serve_successors
+from ztunnel.run.keep import flush_log, give_back, say_what_starts, set_up_process, watch_thread
 from ztunnel.run.load import redirection_of
-from ztunnel.run.pages import Listeners, are_taken, inherit, listen, serve_private, serve_public
+from ztunnel.run.pages import Listeners, Orders, are_taken, inherit, listen, serve_private, serve_public
 from ztunnel.run.park import park
 from ztunnel.run.remove import clean_up
 from ztunnel.run.reporting import Reporting
@@ -50,14 +48,6 @@ _LOOK_SECONDS = 0.25
 _OWNER_SECONDS = 6.0
 """After SIGTERM: so long it is asked whether the DaemonSet is there, on a busy machine more than twice."""
 
-_FLUSH_SECONDS = 1.0
-_GIVE_BACK_SECONDS = 20.0
-_SWITCH_SECONDS = 0.001
-"""How long a thread waits for the interpreter: those that compute handshakes need it for moments only."""
-
-_COLLECT_AT = 10_000
-"""New objects that hold others until the youngest are looked through: those of some hundred connections."""
-
 _REDIRECTION, _EXEMPTION = "redirection", "own cgroup"
 
 
@@ -69,7 +59,7 @@ async def run_node(settings: Settings, plane: ControlPlane, reporting: Reporting
         Unsupported: the machine lacks something. ConfigError: a port is taken. Both in a group, and nothing
             was done to any pod.
     """
-    _set_up_process()
+    set_up_process()
     place = socket_of(settings.run_dir, redirection_of(settings).pins)
     replaces = serving(place) != 0
     listeners = await _pages(settings, replaces)
@@ -80,7 +70,7 @@ async def run_node(settings: Settings, plane: ControlPlane, reporting: Reporting
             nursery.start_soon(reporting.writer.run)
             if listeners is not None:
                 nursery.start_soon(serve_public, reporting, listeners)
-            _say_what_starts(reporting, settings)
+            say_what_starts(reporting, settings)
             knowledge = Knowledge(settings, plane)
             nursery.start_soon(follow, settings, reporting, knowledge)
             inherited = Inherited()
@@ -152,11 +142,6 @@ def _node_namespace(settings: Settings) -> netns.NetworkNamespace:
     return netns.current()
 
 
-def _say_what_starts(reporting: Reporting, settings: Settings) -> None:
-    build = {"version": __version__, "compiled": str(bool(compiled_modules())).lower()}
-    reporting.log.info("starting", **build, node=settings.node, cluster=settings.cluster)
-
-
 async def run_parts(
     node: Node,
     listeners: Listeners,
@@ -178,16 +163,17 @@ async def run_parts(
     left = inherited or Inherited()
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch_thread, node)
+            nursery.start_soon(watch_thread, node)
             nursery.start_soon(drive, node.engine)
-            nursery.start_soon(serve_private, node, listeners, stop.ask, succession.refuse_new)
+            orders = Orders(partial(dump_node, node), stop.ask, succession.refuse_new)
+            nursery.start_soon(serve_private, node, listeners, orders)
             nursery.start_soon(node.dialler.run, contain, node.tunnels)
             nursery.start_soon(node.handshakes.run, contain)
             succeed = partial(_succeed, node, succession, stop, place)
             nursery.start_soon(_serve_pods, node, succession, left, succeed)
             nursery.start_soon(_keep_sessions, node)
-            nursery.start_soon(_flush_log, node)
-            nursery.start_soon(_give_back)
+            nursery.start_soon(flush_log, node)
+            nursery.start_soon(give_back)
             await stop.asked.wait()
             await _tell_predecessor(left, succession)
             left_seconds = await _serve_on(node, stop, succession)
@@ -250,30 +236,6 @@ async def _tell_predecessor(inherited: Inherited, succession: Succession) -> Non
             await inherited.tell("leaving")
 
 
-def _set_up_process() -> None:
-    files.raise_limit()
-    _spare_collector()
-    memory.share_arenas()
-    sys.setswitchinterval(_SWITCH_SECONDS)
-
-
-def _spare_collector() -> None:
-    """Hardly anything of a connection is in a cycle, so the garbage collector finds little; with its defaults
-    it looks through the connections that live several times for each that comes, for a tenth of the CPU. What
-    is loaded by now stays."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_COLLECT_AT, 20, 20)
-
-
-async def _give_back() -> None:
-    """What a storm took goes back to the machine some time after it."""
-    while True:
-        await trio.sleep(_GIVE_BACK_SECONDS)
-        gc.collect(1)
-        await trio.to_thread.run_sync(memory.give_back)
-
-
 async def _serve_pods(
     node: Node,
     succession: Succession,
@@ -317,18 +279,6 @@ async def _announce_pods(node: Node, succession: Succession) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def _watch_thread(node: Node) -> None:
-    """Notice where this thread, which serves all pods, stands still."""
-    node.watchdog.before_exit = node.exits.add
-    with node.watchdog as watchdog:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(trio.to_thread.run_sync, watchdog.observe, abandon_on_cancel=True))
-            while True:
-                if stood := watchdog.beat():
-                    node.reporting.log.warn("stood still", seconds=round(stood, 1))
-                await trio.sleep(BEAT_SECONDS)
-
-
 async def _renew_lease(node: Node, succession: Succession) -> None:
     """The kernel's verdicts count only while we live, and can tell it otherwise. While a successor takes
     over, both renew it."""
@@ -367,15 +317,8 @@ async def _announce(node: Node) -> None:
     )
 
 
-async def _flush_log(node: Node) -> None:
-    """Lines of failures that came too often wait for the end of their second."""
-    while True:
-        await trio.sleep(_FLUSH_SECONDS)
-        node.outbound.report.flush()
-
-
 async def _keep_sessions(node: Node) -> None:
     while True:
         await trio.sleep(min(node.settings.pool_release_seconds, 10.0))
         node.tunnels.retire_idle(node.settings.pool_release_seconds)
-        node.outbound.direct.void_unproved(node.certificates.current)
+        node.direct.void_unproved(node.certificates.current)

@@ -73,7 +73,7 @@ class Succession:
         node = self._node
         if _pinned_version(node) != self._version:
             raise Unsupported("a successor has loaded its programs and did not take over: start again")
-        node.outbound.direct.begin_anew()
+        node.direct.begin_anew()
         node.addresses.begin_anew()
         node.pods.go_on()
         self.watch()
@@ -85,7 +85,7 @@ class Succession:
         node = self._node
         self.given = True
         self.over.set()
-        node.outbound.direct.hand_over()
+        node.direct.hand_over()
         node.addresses.hand_over()
         node.pods.hand_over()
         node.tunnels.leave(lambda key: True)
