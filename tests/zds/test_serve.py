@@ -1,0 +1,159 @@
+"""The pods that the agent names: served, tried again, and let go."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+import trio
+
+from tests.builders import workload
+from tests.zds.agent import Agent, add, delete, keep, snapshot
+from tests.zds.parts import NAMED, NODE, SHARED, WEB, Pod, Served
+from ztunnel.kernel.netns import current
+from ztunnel.zds.listen import listen_redirected
+from ztunnel.zds.message import Named
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+
+OTHER = Named("other", "shop", "other")
+
+
+@contextmanager
+def namespace(pod: Pod) -> Iterator[int]:
+    with open(pod.path, "rb") as there:
+        yield there.fileno()
+
+
+def states(served: Served) -> dict[str, str]:
+    return {uid: shown["state"] for uid, shown in served.pods.dump().items()}  # type: ignore[index]
+
+
+async def test_a_pod_is_served_as_its_workload_from_when_it_is_named_until_it_is_taken_away() -> None:
+    with Pod() as pod, Served(WEB) as served, namespace(pod) as fd:
+        served.pods.connect()
+        assert served.take(add("u1", NAMED), fd) == ""
+        assert states(served) == {WEB.uid: "Up"}
+        assert served.take(add("u1", NAMED), fd) == ""
+        assert served.figure("workload_manager_proxies_started_total") == 1
+        assert served.readiness.pending(0.0) == ["workload proxy manager"]
+        assert served.take(snapshot()) == ""
+        assert not served.readiness.pending(0.0)
+        assert served.take(delete("u1")) == ""
+        assert states(served) == {}
+        assert served.take(delete("u1")) == ""
+        assert served.figure("workload_manager_proxies_stopped_total") == 1
+
+
+async def test_the_world_may_learn_of_a_pod_later_and_its_account_has_to_be_the_same() -> None:
+    with Pod() as pod, Served() as served, namespace(pod) as fd:
+        served.pods.connect()
+        assert served.take(add("u1", NAMED), fd) == ""
+        assert states(served) == {"u1": "Up"}
+        served.desk.publish(workload("web").on(NODE).hbone().account("thief").at("10.78.0.2"))
+        assert states(served) == {"u1": "Up"}
+        served.desk.publish(workload("web").on("elsewhere").hbone().at("10.78.0.2"))
+        assert states(served) == {"u1": "Up"}
+        served.desk.publish(WEB)
+        assert states(served) == {WEB.uid: "Up"}
+        served.take(delete("u1"))
+
+
+async def test_a_pod_that_cannot_be_served_is_pending_told_and_tried_again() -> None:
+    with Pod() as pod, Served(WEB) as served, namespace(pod) as fd:
+        served.pods.connect()
+        with pod.open() as there, there.socket(socket.AF_INET, socket.SOCK_STREAM) as holder:
+            holder.bind(("0.0.0.0", 15008))
+            holder.listen()
+            assert "port 15008 is taken" in served.take(add("u1", NAMED), fd)
+            assert states(served) == {"u1": "Pending"}
+            assert served.pods.pending() == [((NAMED.namespace, NAMED.name, "port taken"), 1.0)]
+            assert "port 15008 is taken" in served.take(add("u1", NAMED), fd)
+        assert served.take(add("u1", NAMED), fd) == ""
+        assert states(served) == {WEB.uid: "Up"}
+        assert served.pods.pending() == []
+        assert served.figure("ztunnel_zds_refused_total") == 2
+        served.take(delete("u1"))
+
+
+async def test_what_is_refused_leaves_nothing_behind() -> None:
+    with Pod() as pod, Served(WEB) as served, namespace(pod) as fd, current() as home:
+        served.pods.connect()
+        served.take(add("u1", NAMED), fd)
+        before = len(os.listdir("/proc/self/fd"))
+        pid = os.pidfd_open(os.getpid())
+        for message, descriptors, reason in (
+            (add("u2", OTHER), [home.fileno()], "the node's own network namespace"),
+            (add("u2", OTHER), [fd], f"is that of {NAMED} "),
+            (add("u2", OTHER), [pid], "is no network namespace"),
+            (add("u2", OTHER), [fd, fd, fd], "this one with 3"),
+            (delete("u1"), [fd], "needs none"),
+            (keep("u2"), [], "not known here"),
+            (b"?", [], "no WorkloadRequest"),
+        ):
+            assert reason in served.take(message, *descriptors)
+        os.close(pid)
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert states(served) == {WEB.uid: "Up"}
+        assert len(served.log.about("request of the agent refused")) == 7
+        served.take(delete("u1"))
+
+
+async def test_a_pod_in_a_new_namespace_is_served_there() -> None:
+    with Pod() as pod, Pod() as again, Served(WEB) as served:
+        served.pods.connect()
+        with namespace(pod) as fd:
+            assert served.take(add("u1", NAMED), fd) == ""
+        with namespace(again) as fd:
+            assert served.take(add("u1", NAMED), fd) == ""
+        with again.open() as there:
+            [shown] = served.pods.dump().values()
+            assert shown["state"] == "Up"  # type: ignore[index]
+            assert [each.network.cookie for each in served.pods._held.values()] == [there.cookie]
+        served.take(delete("u1"))
+
+
+async def test_a_successor_is_seen_by_its_listener() -> None:
+    with Pod() as pod, Served(WEB) as served, namespace(pod) as fd, pod.marked() as netns:
+        served.pods.connect()
+        assert not served.pods.succeeded
+        served.take(add("u1", NAMED), fd)
+        assert not served.pods.succeeded
+        beside = listen_redirected(netns, "shop/web", SHARED)
+        assert served.pods.succeeded
+        beside.close()
+        served.take(delete("u1"))
+
+
+async def test_at_the_end_nothing_more_is_served_and_the_agent_is_told() -> None:
+    with Pod() as pod, Served(WEB) as served, namespace(pod) as fd:
+        served.pods.connect()
+        served.take(add("u1", NAMED), fd)
+        served.pods.stop_accepting()
+        assert "ask its successor" in served.take(add("u2", OTHER), fd)
+        for held in served.pods._held.values():
+            held.let_go()
+
+
+async def test_all_of_it_runs_with_an_agent_and_leaves_nothing(tmp_path: Path) -> None:
+    with Agent(tmp_path / "a") as agent, Pod() as pod, Pod(rules=False) as other, Served(WEB) as served:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(served.pods.run, agent.path, Random(1))
+            connected = await trio.to_thread.run_sync(agent.accept)
+            assert await trio.to_thread.run_sync(connected.name, "u1", NAMED, pod.path) == ""
+            assert await trio.to_thread.run_sync(connected.name, "u2", OTHER, other.path) == ""
+            assert await trio.to_thread.run_sync(connected.send, snapshot()) == ""
+            assert states(served) == {WEB.uid: "Up", "u2": "Up"}
+            assert served.figure("ztunnel_zds_connected") == 1
+            connected.close()
+            agent.close()
+            while served.pods.connected:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            assert "agent: not connected: " in served.readiness.render(0.0)[1]
+            assert states(served) == {WEB.uid: "Up", "u2": "Up"}
+            nursery.cancel_scope.cancel()
