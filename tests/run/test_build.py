@@ -72,8 +72,8 @@ def test_what_cannot_be_loaded_leaves_nothing(tmp_path):
 
 def test_keepalive_is_whole_seconds_or_nothing():
     some = replace(SETTINGS, keepalive_time_seconds=0.2, keepalive_interval_seconds=75.0, keepalive_retries=3)
-    assert build._keepalive(some) == (1, 75, 3)
-    assert build._keepalive(replace(some, keepalive=False)) is None
+    assert build.keepalive_of(some) == (1, 75, 3)
+    assert build.keepalive_of(replace(some, keepalive=False)) is None
 
 
 @pytest.mark.parametrize(
