@@ -87,19 +87,16 @@ async def test_an_agent_that_takes_no_answer_is_left(
     with Agent(tmp_path / "a") as agent, trio.move_on_after(600):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(follow, agent.path, told, Random(1))
-            connected = agent.accept() if await _waits(agent) else None
-            assert connected is not None
-            connected.sock.setblocking(False)
+            await trio.lowlevel.wait_readable(agent.listener)
+            sock, _ = agent.listener.accept()
+            await trio.lowlevel.wait_readable(sock)
+            connected = Connected(sock)
+            sock.setblocking(False)
             async with trio.open_nursery() as floods:
                 floods.start_soon(_flood, connected, told)
             connected.close()
             nursery.cancel_scope.cancel()
     assert any("takes no answer for 5 s" in each for each in told.said)
-
-
-async def _waits(agent: Agent) -> bool:
-    await trio.lowlevel.wait_readable(agent.listener)
-    return True
 
 
 async def _flood(connected: Connected, told: Told) -> None:
