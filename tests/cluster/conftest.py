@@ -72,6 +72,12 @@ class Mesh:
         state = self.cluster.call(*words, check=False)
         return f"{state[-4000:]}\n{self.logs('control', 20)}\n{self.logs('node', 20)}"
 
+    def dump(self, node: str) -> str:
+        """What the proxy there knows, from its admin page."""
+        code = "import urllib.request as u; print(u.urlopen('http://localhost:15000/config_dump').read().decode())"
+        words = ("-n", SYSTEM, "exec", self.cluster.proxy_on(node), "--", "python3", "-c", code)
+        return self.cluster.call(*words)
+
     def count(self, node: str, metric: str, **labels: str) -> float:
         """The sum of a metric's samples with these labels on a node."""
         total = 0.0

@@ -30,6 +30,15 @@ def enrolled_at(mesh: Mesh, pod: str, after: float) -> float:
     return 0.0
 
 
+def shown(apps: Apps) -> dict[str, bool]:
+    """Of the two pods, whether each is shown as enrolled."""
+    found = {
+        each["metadata"]["name"]: each["metadata"].get("annotations", {})
+        for each in apps.cluster.pods(apps.namespace)
+    }
+    return {name: found[name].get("ambient.istio.io/redirection") == "enabled" for name in ("a", "b")}
+
+
 def seen_on_the_way(apps: Apps, nodes: tuple[str, str], server: str, addresses: list[str]) -> Seen:
     """What the wires of the second node carry while pod a calls the server at each address."""
     marker = f"marker-{time.monotonic_ns()}"
@@ -59,6 +68,7 @@ def test_the_label_on_and_off_again_while_a_connection_lives(
             at = wait_until(f"{pod} enrolled", lambda pod=pod: enrolled_at(mesh, pod, before), 20)
             print(f"{pod} enrolled {at - labelled:.3f} s after the label")
             assert at - labelled < ENROL_SECONDS
+        wait_until("it is written on them", lambda: shown(apps) == {"a": True, "b": True}, 10)
         mutual = seen_on_the_way(apps, nodes, "b", addresses)
         assert mutual.readable == 0, as_text(mutual)
         assert mutual.tls > 0, as_text(mutual)
@@ -73,6 +83,7 @@ def test_the_label_on_and_off_again_while_a_connection_lives(
 
         apps.label(None)
         wait_until("plain again", lambda: seen_on_the_way(apps, nodes, "b", addresses).readable > 0, 20)
+        wait_until("that is taken off", lambda: shown(apps) == {"a": False, "b": False}, 10)
         again = seen_on_the_way(apps, nodes, "b", addresses)
         assert 15008 not in again.ports, as_text(again)
         said = held.end()

@@ -1,18 +1,21 @@
-"""Pods as they live on Kubernetes: init containers, sidecars, jobs that end, names that come again,
-restarts."""
+"""Pods as they live on Kubernetes: init containers, sidecars, jobs that end, names and addresses that come
+again, evictions, restarts of containers, of the kubelet and of its runtime."""
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+import time
 from typing import Any
 
 import pytest
 
 from tests.cluster.apps import PORT, Apps
-from tests.cluster.cluster import Cluster, Object, wait_until
+from tests.cluster.cluster import Cluster, ClusterError, Object, wait_until
 from tests.cluster.conftest import Mesh
-from tests.cluster.test_3_policy import strict
+from tests.cluster.kit import give_next, restart
+from tests.cluster.test_3_policy import allow, strict
 from tests.cluster.test_8_storm import FIRST_ACT
 
 pytestmark = pytest.mark.timeout(300)
@@ -56,14 +59,206 @@ def server(mesh: Mesh, cluster: Cluster, apps: Apps, nodes: tuple[str, str]) -> 
     return apps.addresses("b")[0]
 
 
-def test_every_container_of_a_pod_is_in_the_mesh_and_the_pod_may_end(
+def test_every_container_of_a_job_is_in_the_mesh_and_the_job_ends(
     apps: Apps, nodes: tuple[str, str], server: str
 ) -> None:
-    apps.cluster.apply(caller(apps, "job", nodes[0], server))
-    wait_until("it has ended", lambda: phase(apps, "job") == "Succeeded", 90)
+    pod = caller(apps, "job", nodes[0], server)
+    template = {"metadata": {"labels": pod["metadata"]["labels"]}, "spec": pod["spec"]}
+    apps.cluster.apply(
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": "job", "namespace": apps.namespace},
+            "spec": {"backoffLimit": 0, "template": template},
+        }
+    )
+    job = wait_until("it has ended", lambda: ended(apps, "job"), 90)
+    assert job == "Complete"
+    (made,) = apps.cluster.pods(apps.namespace, "job-name=job")
+    name = made["metadata"]["name"]
     for container in ("init", "side", "server"):
-        assert 0 in seen(apps, "job", container)["all"], container
-        assert set(seen(apps, "job", container)["all"]) <= {0, 111}, container
+        assert 0 in seen(apps, name, container)["all"], container
+        assert set(seen(apps, name, container)["all"]) <= {0, errno.ECONNREFUSED}, container
+
+
+def ended(apps: Apps, job: str) -> str:
+    """`Complete` or `Failed`; empty while it runs."""
+    conditions = apps.cluster.get("job", job, apps.namespace)["status"].get("conditions", [])
+    met = [one["type"] for one in conditions if one["status"] == "True"]
+    return next((one for one in met if one in ("Complete", "Failed")), "")
+
+
+def test_a_pod_of_a_stateful_set_is_called_by_its_name_and_evicted(
+    mesh: Mesh, apps: Apps, nodes: tuple[str, str], server: str
+) -> None:
+    """Through a headless service; evicted by the API, and as a kubelet does it: the object of the pod
+    stays."""
+    bound = apps.server("bound", nodes[0])
+    bound["spec"] |= {"activeDeadlineSeconds": 8, "restartPolicy": "Never"}
+    pod = apps.server("web", nodes[0])
+    pod["spec"] |= {"nodeSelector": {"kubernetes.io/hostname": nodes[0]}}
+    del pod["spec"]["nodeName"]
+    named = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    pod["spec"]["containers"][0]["env"][0] = named
+    service = apps.service("web", "web")
+    service["spec"] |= {"clusterIP": "None"}
+    template = {"metadata": {"labels": pod["metadata"]["labels"]}, "spec": pod["spec"]}
+    apps.start(
+        service,
+        bound,
+        {
+            "apiVersion": "apps/v1",
+            "kind": "StatefulSet",
+            "metadata": {"name": "web", "namespace": apps.namespace},
+            "spec": {
+                "replicas": 1,
+                "serviceName": "web",
+                "selector": {"matchLabels": {"app": "web"}},
+                "template": template,
+            },
+        },
+    )
+    host = f"web-0.web.{apps.namespace}.svc.cluster.local"
+
+    def is_called() -> bool:
+        return apps.call("b", host).get("pod") == "web-0"
+
+    def enrolled() -> str:
+        """The UID of the pod that it is written on."""
+        found = apps.cluster.pods(apps.namespace, "app=web")
+        return next((one["metadata"]["uid"] for one in found if is_shown(one)), "")
+
+    first = wait_until("it is in the mesh", enrolled, 60)
+    wait_until("it is called by its name", is_called, 30)
+    assert apps.call("web-0", server).get("pod") == "b"
+    evict(apps, "web-0")
+    wait_until("another one is in the mesh", lambda: enrolled() not in ("", first), 60)
+    wait_until("that is called by its name", is_called, 30)
+    assert apps.call("web-0", server).get("pod") == "b"
+
+    wait_until("the other one's time is up", lambda: phase(apps, "bound") == "Failed", 60)
+    states = json.loads(mesh.dump(nodes[0]))["workloadState"]
+    assert [uid for uid in states if uid.endswith(f"/{apps.namespace}/bound")] == []
+    apps.cluster.call("-n", apps.namespace, "delete", "pod", "bound", timeout=60)
+    apps.start(apps.server("bound", nodes[0]))
+    assert apps.call("bound", server).get("pod") == "b"
+
+
+def is_shown(pod: Object) -> bool:
+    return pod["metadata"].get("annotations", {}).get("ambient.istio.io/redirection") == "enabled"
+
+
+def evict(apps: Apps, name: str) -> None:
+    """As a drain does."""
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": name, "namespace": apps.namespace},
+    }
+    path = f"/api/v1/namespaces/{apps.namespace}/pods/{name}/eviction"
+    apps.cluster.call("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+
+
+CALLS = """
+import json, socket, sys, time
+seen = {one: [] for one in sys.argv[2:]}
+end = time.monotonic() + 4
+while time.monotonic() < end:
+    for one in seen:
+        try:
+            with socket.create_connection((one, int(sys.argv[1])), 1) as client:
+                client.sendall(b"GET /who HTTP/1.0\\r\\n\\r\\n")
+                seen[one].append("answered" if client.recv(1) else "closed")
+        except OSError as error:
+            seen[one].append(type(error).__name__)
+    time.sleep(0.002)
+print(json.dumps({one: [sorted(set(all)), len(all)] for one, all in seen.items()}), flush=True)
+time.sleep(3600)
+"""
+
+
+def test_an_address_that_comes_again_at_once_is_nobody_s_but_its_new_pod_s(
+    cluster: Cluster, apps: Apps, nodes: tuple[str, str]
+) -> None:
+    """Who calls is judged by who it is now, across nodes and on its own, from its first act on."""
+    apps.label("ambient")
+    apps.start(
+        *(apps.account(name) for name in ("old", "new")),
+        apps.server("b", nodes[1]),
+        apps.server("c", nodes[0], {"app": "b"}),
+        apps.server("old", nodes[0], account="old"),
+    )
+    cluster.apply(strict(apps, "STRICT"), allow(apps, "old"))
+    servers = [*apps.addresses("b"), *apps.addresses("c")]
+    for address in servers:
+        wait_until("it is allowed", lambda a=address: "pod" in apps.call("old", a), 20)
+    before = apps.addresses("old")
+    young = apps.server("new", nodes[0], account="new")
+    young["spec"]["containers"].append(
+        {
+            **{name: young["spec"]["containers"][0][name] for name in ("image", "imagePullPolicy")},
+            "name": "calls",
+            "command": ["python3", "-I", "-S", "-c", CALLS, str(PORT), *servers],
+        }
+    )
+    cluster.call("-n", apps.namespace, "delete", "pod", "old", "--grace-period=1", timeout=60)
+    give_next(cluster, nodes[0], before)
+    apps.start(young)
+    assert sorted(apps.addresses("new")) == sorted(before)
+
+    said = wait_until(
+        "it has called", lambda: cluster.call("-n", apps.namespace, "logs", "new", "-c", "calls").strip(), 30
+    )
+    print(said)
+    for address, (outcomes, count) in json.loads(said).items():
+        assert outcomes == ["ConnectionRefusedError"], (address, outcomes)
+        assert count > 10
+    for address in before:  # whoever calls it proves that it is the new one
+        wait_until("it is called", lambda a=address: apps.call("b", a).get("pod") == "new", 10)
+    cluster.apply(allow(apps, "new"))
+    for address in servers:
+        wait_until("it is allowed", lambda a=address: "pod" in apps.call("new", a), 20)
+
+
+STEADY_SECONDS = 5.0
+"""Three times as long as one failed probe would take to end a container here."""
+
+
+def test_probes_and_enrolment_outlive_the_kubelet_and_its_runtime(
+    mesh: Mesh, cluster: Cluster, apps: Apps, nodes: tuple[str, str], server: str
+) -> None:
+    """A probe that the new kubelet's fails is the end of its container. All is STRICT."""
+    probed = apps.server("a", nodes[0])
+    probed["spec"]["containers"][0]["livenessProbe"] |= {"periodSeconds": 1, "failureThreshold": 1}
+    apps.start(probed)
+    assert apps.call("a", server).get("pod") == "b"
+    for name in ("containerd", "kubelet"):
+        restart(f"{nodes[0]}-{name}")
+    assert mesh.cluster.kit
+    wait_until("the kubelet serves again", lambda: "error" not in called(apps, "a", server), 60, 0.5)
+
+    def is_well() -> bool:
+        status = apps.pod("a")["status"]["containerStatuses"][0]
+        assert status["restartCount"] == 0
+        return bool(status["ready"])
+
+    wait_until("it is ready", is_well, 30)
+    until = time.monotonic() + STEADY_SECONDS
+    while time.monotonic() < until:
+        is_well()
+        assert apps.call("b", apps.addresses("a")[0]).get("pod") == "a"
+    apps.start(apps.server("later", nodes[0]))
+    for address in apps.addresses("later"):
+        assert apps.call("b", address).get("pod") == "later"
+    assert apps.call("later", server).get("pod") == "b"
+
+
+def called(apps: Apps, pod: str, address: str) -> dict[str, Any]:
+    """As `call`, where the kubelet may be away."""
+    try:
+        return apps.call(pod, address)
+    except ClusterError as error:
+        return {"error": str(error)}
 
 
 def test_a_pod_whose_name_comes_again_is_in_the_mesh_again(
@@ -93,7 +288,7 @@ def test_a_container_that_starts_again_is_in_the_mesh(
 
     wait_until("it has ended twice", lambda: ends() >= 2, 90)
     assert 0 in seen(apps, "a", "server")["all"]
-    assert set(seen(apps, "a", "server")["all"]) <= {0, 111}
+    assert set(seen(apps, "a", "server")["all"]) <= {0, errno.ECONNREFUSED}
 
 
 def test_nobody_holds_the_namespace_of_a_pod_that_was_deleted(

@@ -42,7 +42,7 @@ def test_enrolment_is_written_for_the_pod_of_that_uid_alone() -> None:
         ({OURS: "enabled"}, ON, MARKED),  # somebody has taken the other one off
         ({OURS: "enabled"}, OFF, {REDIRECTION: None, OURS: None}),
         ({OURS: "enabled", REDIRECTION: "pending"}, ON, MARKED),
-        ({REDIRECTION: "enabled"}, ON, None),  # Istio's CNI agent says so
+        ({REDIRECTION: "enabled"}, ON, MARKED),  # Istio's CNI agent said so, and it is true no more
         ({REDIRECTION: "enabled"}, OFF, None),
         ({REDIRECTION: "pending"}, OFF, None),
         ({REDIRECTION: "disabled"}, ON, MARKED),

@@ -79,12 +79,11 @@ def test_pods_of_other_meshes_are_named_with_the_reason_once() -> None:
     sidecar = replace(PLAIN, left_to=LeftTo.SIDECAR)
     istio = replace(B.native(), left_to=LeftTo.ISTIO)
     for _ in range(2):
-        assert set(case.left_out.wanted([A, istio, sidecar])) == {A.uid}
+        assert set(case.left_out.wanted([A, istio, sidecar])) == {A.uid, istio.uid}
         case.left_out.leave({A.uid: "it is served"})
-    assert case.left_out.left.keys() == {A.uid, istio.uid, sidecar.uid}
+    assert case.left_out.left.keys() == {A.uid, sidecar.uid}
     assert sorted(case.said) == [
         f"{name_of(A.uid)} it is served",
-        f"{name_of(istio.uid)} Istio's CNI agent has enrolled it (annotation ambient.istio.io/redirection)",
         f"{name_of(sidecar.uid)} it has a sidecar",
     ]
     assert f"pods of other meshes: {name_of(A.uid)}: it is served; " in case.readiness.render(0.0)[1]

@@ -11,15 +11,16 @@ from dataclasses import replace
 import pytest
 from trio.testing import MockClock
 
+from tests.builders import workload
 from tests.kernel.lab import Kernel, Lab
 from tests.pods.parts import A, Node, place_of
 from tests.pods.test_serve import look
 from ztunnel.kernel.istio import PORTS
-from ztunnel.model.workload import Workload
+from ztunnel.model.workload import LeftTo, Workload
 from ztunnel.pods.find import NamedNamespaces
 from ztunnel.pods.kubelet import Place, PodCgroup, PodName, Started
 from ztunnel.pods.listen import CannotEnroll
-from ztunnel.pods.probe import SERVED, Neighbours
+from ztunnel.pods.probe import ANNOTATED, SERVED, Alone, Neighbours
 from ztunnel.redirect.classify import PodsBranch
 from ztunnel.redirect.exempt import CgroupBranch
 from ztunnel.redirect.layout import PodFlag
@@ -100,7 +101,7 @@ def test_while_its_proxy_is_replaced_a_pod_stays_the_other_mesh_s(lab: Lab) -> N
         with ztunnel_of_istio(lab):
             assert look_at(lab, neighbours)
         assert look_at(lab, neighbours)
-        assert neighbours.alone == {A.uid: place_of(lab, "a").inode}
+        assert neighbours.alone == {A.uid: Alone(place_of(lab, "a").inode, ANNOTATED)}
         neighbours.only(set())
         with pytest.raises(CannotEnroll):
             look_at(lab, neighbours)
@@ -150,3 +151,35 @@ async def test_a_pod_with_left_rules_is_refused_and_named(
             assert [labels[2] for labels, _ in waiting.samples] == ["another mesh"]
     async with node.running():
         assert node.state == {"a": "Up"}
+
+
+async def test_the_word_of_its_agent_counts_no_longer_than_what_it_has_made(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    """Istio was taken away, or the machine was started anew; the annotation is still there."""
+    annotated = replace(A.native(), left_to=LeftTo.ISTIO)
+    node = Node(kernel.redirection, "", annotated, find=Kubelet(kernel.lab))
+    nodes.callback(node.close)
+    async with node.running():
+        assert node.state == {"a": "Up"}
+        node.desk.publish(A)  # it is ours by now, and says so
+        await look(node)
+        assert node.state == {"a": "Up"}
+    kernel.redirection.withdraw_cookie(kernel.lab.a.cookie)
+    node = Node(kernel.redirection, "", annotated, find=Kubelet(kernel.lab))
+    nodes.callback(node.close)
+    with rules_of_istio(kernel.lab):
+        async with node.running():
+            assert node.state == {"a": "LeftAlone"}
+            assert node.pods.dump()[A.uid]["reason"] == ANNOTATED
+            assert kernel.redirection.enrolled() == {}
+
+
+async def test_a_pod_of_istio_s_that_is_not_found_waits_for_nobody(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    stranger = replace(workload("stranger").on("n1").native(), left_to=LeftTo.ISTIO)
+    node = Node(kernel.redirection, "", stranger, find=Kubelet(kernel.lab))
+    nodes.callback(node.close)
+    async with node.running():
+        assert node.state == {"stranger": "LeftAlone"}

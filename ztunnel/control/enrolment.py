@@ -70,9 +70,10 @@ def due(pods: Iterable[kube.Pod], reported: Collection[EnrolledPod]) -> dict[Nam
 
 
 def note(pod: kube.Pod, wanted: Due) -> Note | None:
-    """What to write on the pod; None for nothing: it is another one than is meant, all is there, somebody
-    else's word stands there, or the pod ends anyway."""
-    if kubelet_uid(pod.meta) != wanted.uid or pod.meta.deleting or pod.ended or is_foreign(pod):
+    """What to write on the pod; None for nothing: it is another one than is meant, all is there, or the pod
+    ends anyway. A word of Istio's CNI agent becomes ours where the node proxy has found that it is true no
+    more."""
+    if kubelet_uid(pod.meta) != wanted.uid or pod.meta.deleting or pod.ended:
         return None
     stands = is_ours(pod) and pod.meta.annotations.get(REDIRECTION) == ENABLED
     if stands if wanted.enrolled else not is_ours(pod):

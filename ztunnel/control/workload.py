@@ -54,8 +54,8 @@ def convert_pod(pod: kube.Pod, node: kube.Node | None, around: Surroundings) -> 
     meta, settings = pod.meta, around.settings
     kind, owner = _owner(pod)
     name, revision = canonical_names(meta.labels, owner)
-    left = left_to(pod, around.namespace)
-    in_a_mesh = opted_in(pod, around.namespace) or left is LeftTo.ISTIO
+    in_istio = is_foreign(pod) and not pod.host_network
+    in_a_mesh = in_istio or opted_in(pod, around.namespace)
     return Workload(
         uid=workload_uid((meta.namespace, meta.name), settings),
         name=meta.name,
@@ -65,8 +65,8 @@ def convert_pod(pod: kube.Pod, node: kube.Node | None, around: Surroundings) -> 
         addresses=pod.addresses,
         node=pod.node,
         protocol=TunnelProtocol.HBONE if in_a_mesh else TunnelProtocol.NONE,
-        native_tunnel=in_a_mesh and left is LeftTo.ISTIO,
-        left_to=left,
+        native_tunnel=in_istio,
+        left_to=left_to(pod, around.namespace),
         same_node=_same_node(pod, around.namespace),
         network=settings.network,
         cluster=settings.cluster,
@@ -97,12 +97,13 @@ def opted_in(pod: kube.Pod, namespace: kube.Namespace | None) -> bool:
 
 
 def left_to(pod: kube.Pod, namespace: kube.Namespace | None) -> LeftTo:
-    """Who serves the pod in our place. Istio's ztunnel is called over HBONE, whatever the labels say: there
-    are other ways to have Istio enroll a pod."""
-    if is_foreign(pod) and not pod.host_network:
-        return LeftTo.ISTIO
-    has_sidecar = _SIDECAR in pod.meta.annotations
-    return LeftTo.SIDECAR if has_sidecar and _is_labelled(pod, namespace) else LeftTo.NOBODY
+    """Who serves the pod in our place, though it is to be in the mesh. Where it is Istio's ztunnel, its node
+    proxy looks whether that is true."""
+    if not _is_labelled(pod, namespace):
+        return LeftTo.NOBODY
+    if _SIDECAR in pod.meta.annotations:
+        return LeftTo.SIDECAR
+    return LeftTo.ISTIO if is_foreign(pod) else LeftTo.NOBODY
 
 
 def _is_labelled(pod: kube.Pod, namespace: kube.Namespace | None) -> bool:

@@ -17,7 +17,8 @@ PORTS: Final = (15001, 15006, 15008)
 """Outbound, inbound plaintext, HBONE: Istio's ztunnel listens on all three in each pod. We do so on the last
 alone."""
 
-_CHAINS: Final = "ISTIO_"
+_CHAINS: Final = ("ISTIO_", "istio-")
+"""How its chains are called in iptables, and in nftables without it (tools/istio-nftables)."""
 
 _SOCK_DIAG, _TCP_GETSOCK, _LISTEN, _CGROUP_ID = 4, 18, 10, 21
 _NETFILTER, _GET_CHAIN, _CHAIN_NAME = 12, 10 << 8 | 4, 3

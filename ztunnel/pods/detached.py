@@ -11,10 +11,7 @@ from ztunnel.pods.lifecycle import summary
 from ztunnel.telemetry.readiness import Readiness
 
 _DETACHED, _LEFT = "detached pods", "pods of other meshes"
-_REASONS: Final = {
-    LeftTo.SIDECAR: "it has a sidecar",
-    LeftTo.ISTIO: "Istio's CNI agent has enrolled it (annotation ambient.istio.io/redirection)",
-}
+_SIDECAR: Final = "it has a sidecar"
 
 
 class Exceptions(Protocol):
@@ -56,10 +53,11 @@ class LeftOut:
         self._left_told: dict[str, str] = {}
 
     def wanted(self, workloads: Iterable[Workload]) -> dict[str, Workload]:
-        """Those of these that are to be enrolled, by uid; who is left out is said."""
+        """Those of these that are to be enrolled, by uid; who is left out is said. Of those that are said to
+        be Istio's it has to be found out."""
         known = list(workloads)
-        enrolled = {each.uid: each for each in known if each.enrolled}
-        self.left = {each.uid: _REASONS[each.left_to] for each in known if each.left_to in _REASONS}
+        enrolled = {each.uid: each for each in known if each.enrolled or each.left_to is LeftTo.ISTIO}
+        self.left = {each.uid: _SIDECAR for each in known if each.left_to is LeftTo.SIDECAR}
         detached = self.exceptions.read()
         named = {uid: name for uid in enrolled if (name := name_of(uid)) in detached}
         self.apart = frozenset(enrolled if self.ends else named)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container
-from typing import Final
+from typing import Final, NamedTuple
 
 from ztunnel.kernel import istio
 from ztunnel.kernel.netns import NetworkNamespace
-from ztunnel.model.workload import Workload
+from ztunnel.model.workload import LeftTo, Workload
 from ztunnel.pods.enroll import open_namespace
 from ztunnel.pods.find import Finder
 from ztunnel.pods.kubelet import Place
@@ -21,27 +21,36 @@ from ztunnel.pods.lifecycle import OTHER_MESH
 from ztunnel.pods.listen import CannotEnroll
 
 SERVED: Final = "Istio's ztunnel serves it (it listens on 15001, 15006 and 15008 in the pod)"
+ANNOTATED: Final = "Istio's CNI agent has enrolled it (annotation ambient.istio.io/redirection)"
+
+
+class Alone(NamedTuple):
+    """A pod that is left alone, by the inode of its namespace, and why."""
+
+    inode: int
+    reason: str
 
 
 class Neighbours:
     """The pods of one node that are another mesh's.
 
     Attributes:
-        alone: by uid the inodes of the namespaces of those that are left alone.
+        alone: those that are left alone, by uid.
     """
 
     def __init__(self, find: Finder) -> None:
-        self.alone: dict[str, int] = {}
+        self.alone: dict[str, Alone] = {}
         self._find = find
 
     def look(self, workload: Workload, place: Place) -> bool:
         """Whether this pod is left alone. Once it is, it stays so while the other mesh's rules are there: its
-        proxy may just be replaced. Takes some 200 us.
+        proxy may just be replaced. An annotation that says so counts no longer than these: Istio may have
+        been taken away, or the machine started anew, without it. Takes some 200 us.
 
         Raises:
             CannotEnroll: only rules are there. OSError: the namespace is not there any more.
         """
-        was = self.alone.pop(workload.uid, 0) == place.inode
+        before = self.alone.pop(workload.uid, None)
         netns = open_namespace(place)
         try:
             is_served = self._is_served(netns, place)
@@ -49,19 +58,20 @@ class Neighbours:
                 return False
         finally:
             netns.close()
-        if not is_served and not was:
+        is_known = before is not None and before.inode == place.inode
+        if not is_served and not is_known and workload.left_to is not LeftTo.ISTIO:
             raise CannotEnroll(
                 f"pod {workload.namespace}/{workload.name}: {OTHER_MESH}: rules of Istio's CNI agent are in "
                 f"the "
                 "pod (chains ISTIO_...), and no ztunnel of Istio's serves it: let that agent remove them, or "
                 "delete the pod"
             )
-        self.alone[workload.uid] = place.inode
+        self.alone[workload.uid] = Alone(place.inode, SERVED if is_served else ANNOTATED)
         return True
 
     def only(self, uids: Container[str]) -> None:
         """Other pods are not wanted any more."""
-        self.alone = {uid: inode for uid, inode in self.alone.items() if uid in uids}
+        self.alone = {uid: each for uid, each in self.alone.items() if uid in uids}
 
     def _is_served(self, netns: NetworkNamespace, place: Place) -> bool:
         found = istio.listeners(netns)

@@ -15,7 +15,7 @@ import trio
 from ztunnel.config import StrictStart
 from ztunnel.kernel.netns import current
 from ztunnel.kernel.sockets import DUAL_STACK, Listening
-from ztunnel.model.workload import Workload
+from ztunnel.model.workload import LeftTo, Workload
 from ztunnel.pods.announce import Announcer
 from ztunnel.pods.classify import Starting
 from ztunnel.pods.detached import LeftOut
@@ -26,7 +26,7 @@ from ztunnel.pods.kubelet import Place
 from ztunnel.pods.lifecycle import Spaces, Told, plan, summary
 from ztunnel.pods.listen import CannotEnroll, Listeners
 from ztunnel.pods.measure import Entries, outside, pending, register, unenrolled
-from ztunnel.pods.probe import SERVED, Neighbours
+from ztunnel.pods.probe import ANNOTATED, Neighbours
 from ztunnel.pods.refuse import Holders, Refusals
 from ztunnel.pods.repair import Reports, Upkeep
 from ztunnel.pods.watch import Arrivals
@@ -215,7 +215,9 @@ class Pods:
         self._entries.excuse(self.left_out.apart)
         self._entries.only(wanted)
         self._neighbours.only(wanted)
-        self._pending = {uid: self._find.missing(wanted[uid]) for uid in todo.waiting}
+        ours = [uid for uid in todo.waiting if wanted[uid].left_to is LeftTo.NOBODY]
+        left = {uid: ANNOTATED for uid in todo.waiting if uid not in ours}
+        self._pending = {uid: self._find.missing(wanted[uid]) for uid in ours}
         for uid in todo.drop:
             self._drop(uid)
         for uid in todo.withdraw:
@@ -226,7 +228,8 @@ class Pods:
                 port = self._enroll_pod(wanted[uid], place)
                 await self._name_holder(uid, place, port)
             await trio.lowlevel.checkpoint()
-        self.left_out.leave(dict.fromkeys(self._neighbours.alone, SERVED))
+        left.update((uid, each.reason) for uid, each in self._neighbours.alone.items())
+        self.left_out.leave(left)
         self._settle_refusals(wanted)
         self._pending.update(await self._upkeep.refresh(wanted, self._parting))
         self._let_go()
