@@ -54,11 +54,21 @@ static __always_inline bool is_connecting(struct __sk_buff *skb)
 	return sock && sock->state == BPF_TCP_SYN_SENT;
 }
 
+/* It would leave the mesh unjudged, and in plaintext. */
+static __always_inline bool goes_astray(struct __sk_buff *skb)
+{
+	u64 socket = socket_cookie(skb);
+	struct intent *intent = intents.lookup(&socket);
+	return intent && intent->kind == ASTRAY;
+}
+
 int egress(struct __sk_buff *skb)
 {
 	u32 bytes = skb->len;
 	if (!is_connecting(skb))
 		return SEND;
+	if (goes_astray(skb))
+		return HOLD;
 	u64 since = holds_calls();
 	if (!since || bytes < 40 || bytes > SYN_BYTES)
 		return SEND;

@@ -22,7 +22,10 @@ static __always_inline void calls(struct bpf_sock_ops *ctx)
 	}
 	intent->flow = flow;
 	watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG);
-	if (intent->kind == CAPTURED) {
+	if (is_astray(intent, &flow)) {
+		intent->kind = ASTRAY;
+		count(INTENT_MISMATCH);
+	} else if (intent->kind == CAPTURED) {
 		struct caller caller = {};
 		struct destination destination = {};
 		caller_of(intent->netns, &flow, &caller);
@@ -30,10 +33,7 @@ static __always_inline void calls(struct bpf_sock_ops *ctx)
 		destination.picked = intent->picked;
 		count(callers.update(&caller, &destination) ? CALLER_NOT_MOVED : CALLER_MOVED);
 	} else if (intent->kind == DIRECT) {
-		if (!same(&flow.destination, &intent->picked.ip) ||
-		    flow.destination_port != intent->picked.port)
-			count(INTENT_MISMATCH);
-		else if (admit(&flow, intent->destination, intent->generation, BY_VERDICT))
+		if (admit(&flow, intent->destination, intent->generation, BY_VERDICT))
 			count(ADMITTED_DIRECT);
 	}
 }
@@ -106,9 +106,9 @@ static __always_inline void closed(struct bpf_sock_ops *ctx)
 	struct tuple flow = intent->flow;
 	if (intent->kind == DIRECT)
 		admitted.delete(&flow);
-	if (intent->kind != CAPTURED) {
+	if (intent->kind == DIRECT || intent->kind == SERVED) {
 		report(ctx, intent, ENDED);
-	} else if (!intent->established) {
+	} else if (intent->kind == CAPTURED && !intent->established) {
 		/* Once established the proxy accepts it, maybe after the application has closed: it takes the
 		 * entry. */
 		gave_up(intent->netns, &flow);

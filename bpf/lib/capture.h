@@ -31,3 +31,15 @@ static __always_inline void forget_caller(u64 netns, const struct tuple *flow)
 	caller_of(netns, flow, &caller);
 	callers.delete(&caller);
 }
+
+/* Whether a program that runs after ours on connect has sent the call elsewhere: past the mesh. */
+static __always_inline bool is_astray(const struct intent *intent, const struct tuple *flow)
+{
+	if (intent->kind == DIRECT)
+		return !same(&flow->destination, &intent->picked.ip) ||
+		       flow->destination_port != intent->picked.port;
+	struct addr ip = flow->destination;
+	u64 *owner = owners.lookup(&ip);
+	return !owner || *owner != intent->netns || flow->destination_port < CAPTURE_FIRST ||
+	       flow->destination_port >= CAPTURE_FIRST + CAPTURE_PORTS;
+}

@@ -29,7 +29,7 @@ enum outcome {
 	ADMITTED_NODE = 23,	   /* a node process's SYN may pass */
 	NODE_NOT_LISTED = 24,	   /* a node process that may not: captured like anybody */
 	ADMISSION_NOT_STORED = 25, /* no room: the SYN will be captured */
-	INTENT_MISMATCH = 26,	   /* a socket went elsewhere than its connect said */
+	INTENT_MISMATCH = 26,	   /* dropped: another program sent it elsewhere */
 	SERVED_NOT_STORED = 27,	   /* no room: the server's end of a direct flow goes uncounted */
 	RECORD_LOST = 28,	   /* the ring buffer was full */
 	ADMITTED_SELF = 30,	   /* a pod's call of itself may pass */

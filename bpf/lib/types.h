@@ -36,7 +36,8 @@ struct pod {
 };
 _Static_assert(sizeof(struct pod) == 40, "pod");
 
-enum intent_kind { CAPTURED = 1, DIRECT = 2, SERVED = 3 };
+/* ASTRAY: another program has sent it elsewhere after ours. */
+enum intent_kind { CAPTURED = 1, DIRECT = 2, SERVED = 3, ASTRAY = 4 };
 
 /* What a socket is about, from connect (SERVED: from its establishment) to its end. */
 struct intent {

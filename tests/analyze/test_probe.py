@@ -6,9 +6,7 @@ import json
 import os
 import resource
 import socket
-import struct
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -19,7 +17,6 @@ from ztunnel.analyze import probe
 from ztunnel.analyze.checks import Check, State
 from ztunnel.config import Settings
 from ztunnel.errors import Unsupported
-from ztunnel.kernel import bpf
 from ztunnel.kernel.capability import Capability
 from ztunnel.model.address import Endpoint
 
@@ -138,38 +135,6 @@ def test_other_agents_are_found_by_their_configuration(tmp_path: Path) -> None:
     found = checked(root=tmp_path)
     assert (found["istio-cni"].state, found["istio-cni"].found) == (State.WARN, "in /etc/cni/net.d")
     assert "linkerd-cni" not in found
-
-
-@pytest.fixture
-def private() -> Iterator[int]:
-    """A cgroup of our own, by descriptor."""
-    root = probe.cgroup.find_root() / f"probe{os.getpid()}"
-    root.mkdir()
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    yield fd
-    os.close(fd)
-    root.rmdir()
-
-
-PROG_ATTACH, PROG_DETACH, MULTI = 8, 9, 2
-
-
-@pytest.mark.parametrize(("flags", "state"), [(MULTI, State.WARN), (0, State.FAIL)])
-def test_programs_of_others_are_named_and_exclusive_ones_are_in_the_way(
-    private: int, flags: int, state: State
-) -> None:
-    hook = next(each for each in probe.CGROUP_HOOKS if each.name == "connect4")
-    assert probe._on_hook(private, hook, ()) is None
-    with ExitStack() as stack:
-        program = bpf.prog_load(bpf.Program("cil_sock4", hook.kind, hook.hook, probe._RETURN_1))
-        stack.callback(bpf.close, program)
-        bpf.call(PROG_ATTACH, struct.pack("=IIII", private, program, hook.hook, flags))
-        stack.callback(bpf.call, PROG_DETACH, struct.pack("=IIII", private, program, hook.hook, 0))
-        found = probe._on_hook(private, hook, ())
-        assert probe._on_hook(private, hook, {bpf.object_id(program)}) is None
-    assert found is not None
-    assert (found.state, "cil_sock4" in found.found) == (state, True)
-    assert ("socketLB.hostNamespaceOnly" in found.fix) == (state is State.WARN)
 
 
 def test_pods_in_cgroup_v1_alone_are_told(tmp_path: Path) -> None:

@@ -45,6 +45,30 @@ while not select.select([sys.stdin], [], [], 0)[0]:
 print(json.dumps({"seen": seen, "errors": errors[:20], "failed": len(errors), "slowest": slowest}))
 """
 
+STEADY = """
+import http.client, json, select, sys, threading, time
+host, port, every, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
+took, errors, threads = [], [], []
+def call():
+    began = time.monotonic()
+    connection = http.client.HTTPConnection(host, port, timeout=seconds)
+    try:
+        connection.request("GET", "/who")
+        connection.getresponse().read()
+    except OSError as error:
+        errors.append([time.time(), f"{type(error).__name__}: {error}"])
+    connection.close()
+    took.append(time.monotonic() - began)
+print("started", flush=True)
+while not select.select([sys.stdin], [], [], every)[0]:
+    threads.append(threading.Thread(target=call))
+    threads[-1].start()
+for each in threads:
+    each.join()
+print(json.dumps({"seen": len(took), "errors": errors[:20], "failed": len(errors), "slowest": max(took)}))
+"""
+"""A new connection every so often, whether those before have been answered or not."""
+
 HOLD = """
 import json, select, socket, sys, time
 host, port = sys.argv[1], int(sys.argv[2])
@@ -157,9 +181,13 @@ class Apps:
             "-n", self.namespace, "exec", pod, "--", "python3", "-c", script, *words, timeout=timeout
         )
 
-    def call(self, pod: str, host: str, port: int = PORT, path: str = "/who") -> dict[str, Any]:
+    def call(
+        self, pod: str, host: str, port: int = PORT, path: str = "/who", seconds: float = 5
+    ) -> dict[str, Any]:
         """Call once: what the server says of it, or `error`."""
-        found: dict[str, Any] = json.loads(self.python(pod, CALL, host, port, 5, path))
+        found: dict[str, Any] = json.loads(
+            self.python(pod, CALL, host, port, seconds, path, timeout=seconds + 60)
+        )
         return found
 
     @contextmanager
@@ -182,9 +210,9 @@ class Running:
 
     process: subprocess.Popen[str]
 
-    def end(self) -> dict[str, Any]:
-        """What it has to say."""
-        out, errors = self.process.communicate("end\n", timeout=30)
+    def end(self, seconds: float = 30) -> dict[str, Any]:
+        """What it has to say, within so long."""
+        out, errors = self.process.communicate("end\n", timeout=seconds)
         assert out, errors
         found: dict[str, Any] = json.loads(out.splitlines()[-1])
         return found

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
-from tests.cluster.apps import HOLD, LOAD, PORT, Apps
+from tests.cluster.apps import HOLD, LOAD, PORT, STEADY, Apps
 from tests.cluster.cluster import Cluster, wait_until
 from tests.cluster.conftest import SYSTEM, Mesh
 
@@ -60,6 +63,44 @@ def test_a_rolling_update_under_load_fails_no_request(mesh: Mesh, talking: Apps,
     print(said)
     assert {way: each["failed"] for way, each in said.items()} == {"across": 0, "beside": 0}, said
     assert min(each["seen"] for each in said.values()) > 100
+
+
+@pytest.fixture
+def one_after_the_other(mesh: Mesh) -> Iterator[None]:
+    """The next proxy starts when the last has ended, as where a cluster forbids a surge."""
+
+    def change(surge: int) -> None:
+        rolling = {"maxSurge": surge, "maxUnavailable": 1 - surge}
+        strategy = {"spec": {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": rolling}}}
+        mesh.cluster.call("-n", SYSTEM, "patch", "daemonset/ztunnel", "-p", json.dumps(strategy))
+
+    change(0)
+    yield
+    change(1)
+    mesh.wait()
+
+
+def test_replaced_one_after_the_other_no_new_connection_fails(
+    mesh: Mesh, talking: Apps, one_after_the_other: None
+) -> None:
+    across, beside = talking.addresses("b"), talking.addresses("c")[0]
+    with ExitStack() as stack:
+        ways = {
+            **{
+                f"across to {one}": talking.running("a", STEADY, one, PORT, EVERY_SECONDS, 30)
+                for one in across
+            },
+            "beside": talking.running("a", STEADY, beside, PORT, EVERY_SECONDS, 30),
+            "in": talking.running("b", STEADY, talking.addresses("a")[0], PORT, EVERY_SECONDS, 30),
+        }
+        running = {way: stack.enter_context(one) for way, one in ways.items()}
+        direct = stack.enter_context(talking.running("a", HOLD, beside, PORT))
+        replace(mesh, "daemonset/ztunnel")
+        said = {way: one.end(60) for way, one in running.items()}
+        assert direct.end()["sent"] > 50
+    print({way: (each["seen"], each["failed"], round(each["slowest"], 1)) for way, each in said.items()})
+    assert {way: each["errors"] for way, each in said.items() if each["failed"]} == {}
+    assert min(each["seen"] for each in said.values()) > 500
 
 
 def test_killed_proxies_enforce_and_come_back(

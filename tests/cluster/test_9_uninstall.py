@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Callable
+
 import pytest
 
 from tests.cluster.apps import Apps
-from tests.cluster.cluster import Cluster, wait_until
-from tests.cluster.conftest import Mesh
+from tests.cluster.cluster import Cluster, Object, wait_until
+from tests.cluster.conftest import SYSTEM, Mesh
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -15,9 +19,86 @@ GONE_SECONDS = 60
 """What carries open connections may take its time."""
 
 
+BROKEN = {
+    "crashes": {"args": ["node", "--no-such-flag"]},
+    "is not there": {"image": "localhost/ztunnel-test/none:none"},
+}
+
+
+def leave_by_helm(mesh: Mesh) -> None:
+    mesh.cluster.call_helm("uninstall", "ztunnel", "-n", SYSTEM)
+
+
+def leave_by_daemon_set(mesh: Mesh) -> None:
+    mesh.cluster.call("-n", SYSTEM, "delete", "daemonset", "ztunnel", "--wait=false")
+
+
+def leave_by_namespace(mesh: Mesh) -> None:
+    mesh.cluster.call("delete", "namespace", SYSTEM, "--wait=false")
+
+
+@pytest.mark.parametrize(
+    ("proxy", "leave"),
+    [
+        ("crashes", leave_by_helm),
+        ("is not there", leave_by_daemon_set),
+        ("crashes", leave_by_namespace),
+    ],
+)
+def test_with_a_proxy_that_cannot_run_pods_are_freed_all_the_same(
+    mesh: Mesh,
+    cluster: Cluster,
+    apps: Apps,
+    nodes: tuple[str, str],
+    proxy: str,
+    leave: Callable[[Mesh], None],
+) -> None:
+    mesh.install()
+    apps.label("ambient")
+    apps.start(apps.server("a", nodes[0]), apps.server("b", nodes[1]))
+    address = apps.addresses("b")[0]
+    wait_until("in the mesh", lambda: apps.call("a", address).get("pod") == "b", 30)
+    # As by a change that passes no rollout: each pod is replaced by one that does not run.
+    container = {"name": "proxy", **BROKEN[proxy]}
+    spec = {
+        "updateStrategy": {"type": "OnDelete", "rollingUpdate": None},
+        "template": {"spec": {"containers": [container]}},
+    }
+    cluster.call("-n", SYSTEM, "patch", "daemonset", "ztunnel", "-p", json.dumps({"spec": spec}))
+    cluster.call("-n", SYSTEM, "delete", "pods", "-l", "app.kubernetes.io/component=node", timeout=120)
+    waiting = ("CrashLoopBackOff", "ErrImagePull", "ImagePullBackOff")
+    wait_until("it does not run", lambda: all(reason(each) in waiting for each in mesh.pods("node")), 120)
+    refused = apps.call("a", address, seconds=90)  # as long as connections wait for the next proxy
+    assert "error" in refused, refused
+    began = time.monotonic()
+    leave(mesh)
+    wait_until("free", lambda: apps.call("a", address, seconds=1).get("pod") == "b", FREE_SECONDS)
+    print(f"{proxy}, {leave.__name__}: free after {time.monotonic() - began:.1f} s")
+    if cluster.kit:
+        for node in cluster.nodes():
+            wait_until(
+                f"nothing is pinned on {node}", lambda node=node: not pinned(cluster, node), FREE_SECONDS
+            )
+    mesh.uninstall()
+    if leave is leave_by_namespace:
+        words = ("wait", "--for=delete", f"namespace/{SYSTEM}", "--timeout=120s")
+        cluster.call(*words, timeout=130, check=False)  # it may be gone already
+
+
+def reason(pod: Object) -> str:
+    """Why its proxy waits; empty where it does not."""
+    found = [each for each in pod["status"].get("containerStatuses", []) if each["name"] == "proxy"]
+    return str(found[0]["state"].get("waiting", {}).get("reason", "")) if found else ""
+
+
+def pinned(cluster: Cluster, node: str) -> list[str]:
+    return cluster.on_node(node, "sh", "-c", "ls /sys/fs/bpf/ztunnel 2>/dev/null || true").split()
+
+
 def test_uninstalling_frees_every_pod_and_leaves_nothing(
     mesh: Mesh, cluster: Cluster, apps: Apps, nodes: tuple[str, str]
 ) -> None:
+    mesh.install()
     apps.label("ambient")
     apps.start(apps.server("a", nodes[0]), apps.server("b", nodes[1]))
     [address, *_] = apps.addresses("b")
@@ -34,6 +115,4 @@ def test_uninstalling_frees_every_pod_and_leaves_nothing(
     assert "ztunnel" not in cluster.call("get", "clusterrole,clusterrolebinding", "-o", "name")
     if cluster.kit:
         for node in cluster.nodes():
-            assert (
-                cluster.on_node(node, "sh", "-c", "ls /sys/fs/bpf/ztunnel 2>/dev/null || true").split() == []
-            )
+            assert pinned(cluster, node) == []

@@ -16,8 +16,8 @@ from ztunnel.errors import Unsupported
 from ztunnel.kernel import bpf
 from ztunnel.kernel.attached import attached
 from ztunnel.redirect import load
-from ztunnel.redirect.find import CGROUP_HOOKS, find_neighbours, why_not_attached
-from ztunnel.redirect.plan import HOOKS, SK_LOOKUP
+from ztunnel.redirect.find import CGROUP_HOOKS, find_neighbours, list_programs, why_not_attached
+from ztunnel.redirect.plan import HOOKS, LISTED, SK_LOOKUP
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -55,7 +55,7 @@ def test_who_runs_after_ours_is_named_with_what_it_may_do(
     assert (found.hook, found.id) == ("connect4", number)
     assert found.text == (
         f"program {number} (cil_sock4, loaded by uid 0) runs after ours on connect4: "
-        "it may send captured calls elsewhere, past the mesh. It is Cilium's socket load balancer, which its "
+        "captured calls that it sends elsewhere are dropped. It is Cilium's socket load balancer, which its "
         "socketLB.hostNamespaceOnly=true keeps out of pods"
     )
 
@@ -132,3 +132,34 @@ def test_other_refusals_keep_their_words() -> None:
         assert why_not_attached(other, file.fileno(), CONNECT4, "/x") == (
             "connect4 cannot be attached to /x: Invalid argument"
         )
+
+
+def test_every_program_is_listed_wherever_it_is(
+    kernel: Kernel, lab: Lab, here: int, stack: ExitStack
+) -> None:
+    known = ours(here)
+    assert list_programs(lab.root, known) == []
+    below = os.open(lab.branches["app"], os.O_RDONLY)
+    stack.callback(os.close, below)
+    for hook in LISTED:
+        for target in (here, below):
+            code = bpf.Program(f"x{hook.name}", hook.kind, hook.hook, ALLOW)
+            fd = bpf.prog_load(code)
+            stack.callback(bpf.close, fd)
+            stack.callback(bpf.close, bpf.link_create(fd, target, hook.hook))
+    found = list_programs(lab.root, known)
+    names = {"connect4", "connect6", "sendmsg4", "sendmsg6", "recvmsg4", "recvmsg6", "sockops"}
+    names |= {"getpeername4", "getpeername6"}
+    assert {(each.hook, each.cgroup) for each in found} == {
+        (name, at) for name in names for at in ("/", "/app")
+    }
+    assert all(each.name == f"x{each.hook}" and not each.exclusive for each in found)
+    after = {each.hook for each in found if each.after}
+    assert after == names - {"sendmsg4", "sendmsg6", "recvmsg4", "recvmsg6"}  # where none of ours is
+    assert all(each.cgroup == "/" for each in found if each.after)
+
+
+def test_an_exclusive_one_is_known(lab: Lab, here: int, stack: ExitStack) -> None:
+    attach(stack, here, "alone", 0)
+    [one] = list_programs(lab.root, ())
+    assert (one.exclusive, one.after, one.name) == (True, False, "alone")

@@ -4,19 +4,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.kernel.lab import CACHE, Lab, unique
+from tests.kernel.lab import CACHE, Lab, endpoint, unique
+from tests.kernel.rewriting import rewrite
 from tests.run.parts import SETTINGS
 from ztunnel.config import Settings
 from ztunnel.errors import Unsupported
 from ztunnel.kernel import cgroup
 from ztunnel.redirect import load as redirect_load
 from ztunnel.redirect.attach import Redirection
-from ztunnel.run.load import load_programs, prepare, redirection_of
+from ztunnel.run.load import load_programs, prepare, redirection_of, refuse_rewritten, service_of
 
 PREPARE = """
 import sys
@@ -83,3 +85,42 @@ def test_a_container_that_sees_its_own_cgroup_is_told_what_to_mount(function: st
         cgroup.remove(own)
     assert f"{root} shows this container's own cgroup" in done.stderr
     assert not pins.exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "found"),
+    [
+        ("10.96.0.1", "443", endpoint("10.96.0.1", 443)),
+        ("fd00::1", "6443", endpoint("fd00::1", 6443)),
+        ("", "", None),
+        ("kubernetes", "443", None),
+        ("10.96.0.1", "https", None),
+    ],
+)
+def test_a_pod_knows_one_service_of_its_cluster(host: str, port: str, found: object) -> None:
+    assert service_of({"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}) == found
+    assert service_of({}) is None
+
+
+@pytest.mark.root
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("vip", "backend"), [("192.0.2.1", "10.77.0.99"), ("2001:db8::1", "fd77::99")])
+def test_where_a_load_balancer_changes_pods_calls_nothing_is_loaded(
+    tmp_path: Path, vip: str, backend: str
+) -> None:
+    settings = replace(SETTINGS, pins=Path("/sys/fs/bpf/ztunnel", unique()), cache_dir=tmp_path)
+    service = endpoint(vip, 443)
+    with Lab() as lab, ExitStack() as stack:
+        fd = os.open(lab.root, os.O_RDONLY)
+        stack.callback(os.close, fd)
+        with lab.a.entered():
+            refuse_rewritten(settings, cgroup.find_root(), service)  # alone, nothing is said
+            number = rewrite(stack, fd, service, endpoint(backend, 6443))
+            with pytest.raises(Unsupported) as refused:
+                load_programs(settings, service)
+    text = str(refused.value)
+    assert f"a call of {service} goes to {endpoint(backend, 6443)}, by " in text
+    assert f"{number} (cil_sock_connec" in text  # there may be others on the machine
+    assert "socketLB.hostNamespaceOnly=true" in text
+    assert settings.pins is not None
+    assert not settings.pins.exists()

@@ -9,14 +9,15 @@ import re
 import resource
 import shutil
 import socket
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ztunnel.analyze.checks import Check, State
+from ztunnel.analyze.hooks import OTHERS as _OTHER
+from ztunnel.analyze.hooks import hook_checks
 from ztunnel.config import Settings
 from ztunnel.errors import Unsupported
 from ztunnel.kernel import bpf, cgroup, probe
-from ztunnel.kernel.attached import attached, describe
 from ztunnel.kernel.capability import Capability, effective
 from ztunnel.kernel.compile import headers_tree, require_compiler
 from ztunnel.kernel.netns import current
@@ -24,9 +25,9 @@ from ztunnel.kernel.sockets import destroy
 from ztunnel.model.address import Endpoint, parse_endpoint
 from ztunnel.pods.find import survey
 from ztunnel.pods.gather import find_kubepods
-from ztunnel.redirect.find import CGROUP_HOOKS
+from ztunnel.redirect.find import list_programs, whose
 from ztunnel.redirect.load import require_loaded
-from ztunnel.redirect.plan import FORWARD, Hook, Pins
+from ztunnel.redirect.plan import FORWARD, Pins
 from ztunnel.redirect.repair import programs_beside
 from ztunnel.run.load import redirection_of
 
@@ -52,7 +53,7 @@ _OTHERS = {
     ),
 }
 
-_KERNEL, _PRIVILEGES, _LIMITS, _OTHER = "kernel", "privileges", "limits", "others on this machine"
+_KERNEL, _PRIVILEGES, _LIMITS = "kernel", "privileges", "limits"
 
 
 def probe_machine(settings: Settings, etc: Path = Path("/")) -> list[Check]:
@@ -193,23 +194,16 @@ def _port(name: str, address: Endpoint) -> Check:
 
 
 def _neighbours(settings: Settings) -> Iterator[Check]:
-    """Programs of others on our hooks, and the cgroups of the kubelet's pods."""
+    """Programs of others on hooks of cgroups, and the cgroups of the kubelet's pods."""
     try:
         root = cgroup.find_root()
-        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except (Unsupported, OSError):
+    except Unsupported:
         return
     try:
         ours = programs_beside(Pins(redirection_of(settings).pins))
-        found = [one for hook in CGROUP_HOOKS if (one := _on_hook(fd, hook, ours)) is not None]
+        yield from hook_checks(list_programs(root, ours), whose)
     except OSError as error:
-        yield Check(_OTHER, "programs on our hooks", State.WARN, str(error.strerror), "check as root")
-    else:
-        yield from found
-        if not found:
-            yield Check(_OTHER, "programs on our hooks", State.OK, "none of others")
-    finally:
-        os.close(fd)
+        yield Check(_OTHER, "programs on cgroup hooks", State.WARN, str(error.strerror), "check as root")
     yield kubelet_check(root)
 
 
@@ -222,22 +216,6 @@ def kubelet_check(root: Path, mounts: str = "/proc/mounts") -> Check:
         return Check(_OTHER, "kubelet", State.OK, "none runs here")
     fix = "pods that start cannot be made to wait (strictStart): have kubelet and runtime use cgroup v2"
     return Check(_OTHER, "kubelet", State.WARN, f"its pods are in cgroup v1 alone: {elsewhere[0]}", fix)
-
-
-def _on_hook(cgroup_fd: int, hook: Hook, ours: Collection[int]) -> Check | None:
-    """The programs of others on a hook; None where there are none. Raises OSError."""
-    there = attached(cgroup_fd, hook.hook)
-    others = [describe(each) for each in there.programs if each not in ours]
-    if not others:
-        return None
-    name, found = f"cgroup/{hook.name}", ", ".join(map(str, others))
-    if not there.is_shared:
-        fix = "it was attached without BPF_F_ALLOW_MULTI: whoever did so has to allow others, or leave"
-        return Check(_OTHER, name, State.FAIL, f"exclusive: {found}", fix)
-    fix = "where it rewrites addresses, the mesh sees other calls than applications make"
-    if any(each.name.startswith("cil_") for each in others):
-        fix = "Cilium rewrites service addresses for pods: set socketLB.hostNamespaceOnly=true"
-    return Check(_OTHER, name, State.WARN, f"programs of others: {found}", fix)
 
 
 def _agents(etc: Path) -> Iterator[Check]:

@@ -53,6 +53,17 @@ HOOKS = (
 )
 
 
+LISTED = (
+    *(hook for hook in HOOKS if hook.name.startswith(("connect", "getpeername", "sockops"))),
+    Hook("sendmsg4", 18, 14, Target.CGROUP),
+    Hook("sendmsg6", 18, 15, Target.CGROUP),
+    Hook("recvmsg4", 18, 19, Target.CGROUP),
+    Hook("recvmsg6", 18, 20, Target.CGROUP),
+)
+"""Where programs of others may change what the mesh sees of a pod's traffic: those of load balancers, too,
+that do so for datagrams alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class RedirectSettings:
     """How redirection is set up.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ztunnel.config import Settings
-from ztunnel.errors import Unsupported
+from ztunnel.errors import PeerError, Unsupported
 from ztunnel.kernel import capability, cgroup
 from ztunnel.kernel.probe import require_root
+from ztunnel.kernel.rewritten import call_seen
 from ztunnel.kernel.sockets import own_cgroup_id
+from ztunnel.model.address import Endpoint, parse_ip
 from ztunnel.redirect.exempt import IN_ROOT
+from ztunnel.redirect.find import list_programs, whose
 from ztunnel.redirect.load import ensure_loaded, require_loaded
-from ztunnel.redirect.plan import RedirectSettings, pin_name
+from ztunnel.redirect.plan import Pins, RedirectSettings, pin_name
+from ztunnel.redirect.repair import programs_beside
 
 _PINS = Path("/sys/fs/bpf/ztunnel")
 
@@ -22,20 +27,56 @@ def redirection_of(settings: Settings) -> RedirectSettings:
     return RedirectSettings(pins=pins, cache=settings.cache_dir / "bpf")
 
 
-def load_programs(settings: Settings) -> bool:
+def service_of(environment: Mapping[str, str]) -> Endpoint | None:
+    """The Kubernetes API as a pod of its cluster calls it, which is a service's address; None outside."""
+    host, port = (environment.get(f"KUBERNETES_SERVICE_{part}", "") for part in ("HOST", "PORT"))
+    try:
+        return Endpoint(parse_ip(host), int(port))
+    except (PeerError, ValueError):
+        return None
+
+
+def load_programs(settings: Settings, service: Endpoint | None = None) -> bool:
     """As `ensure_loaded`, for this node, from anywhere but a container that sees only its own cgroup. Blocks.
 
+    Args:
+        service: where we are a pod of the cluster, a service's address: what becomes of a call of it becomes
+            of the pods' calls.
+
     Raises:
-        Unsupported: the machine lacks something, or forbids it.
+        Unsupported: the machine lacks something, or forbids it; or others redirect the calls of pods, too.
     """
     require_root()
     root = cgroup.find_root()
     if own_cgroup_id() == cgroup.cgroup_id(root) and cgroup.is_view(root):
         raise Unsupported(_view(root))
+    if service is not None:
+        refuse_rewritten(settings, root, service)
     try:
         return ensure_loaded(redirection_of(settings))
     except OSError as error:
         raise Unsupported(f"the redirection cannot be loaded: {error}") from error
+
+
+def refuse_rewritten(settings: Settings, root: Path, service: Endpoint) -> None:
+    """Raises Unsupported where a call of this process to a service goes elsewhere by a program of somebody
+    else's: the mesh would not see the services that pods call, and pods could be sent past it."""
+    seen = call_seen(service)
+    if seen is None or seen == service:
+        return
+    ours, hook = programs_beside(Pins(redirection_of(settings).pins)), f"connect{service.ip.version}"
+    own = cgroup.own_path(root)
+    above = {
+        "/",
+        *(f"/{each.relative_to(root)}" for each in (own, *own.parents) if each.is_relative_to(root)),
+    }
+    there = [each for each in list_programs(root, ours) if each.hook == hook and each.cgroup in above]
+    names = ", ".join(each.text for each in there) or "a program that cannot be seen from here"
+    fix = next((text for each in there if (text := whose(each.name))), "")
+    raise Unsupported(
+        f"others change where pods call to: a call of {service} goes to {seen}, by {names} on cgroup/"
+        f"{hook}{fix}. Pods are not enrolled beside that: have it leave pods alone"
+    )
 
 
 def prepare(settings: Settings) -> tuple[RedirectSettings, Path]:
