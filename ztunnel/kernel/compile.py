@@ -126,8 +126,9 @@ def compile_text(text: str, flags: Sequence[str], functions: Sequence[str], head
     package_root = str(Path(__file__).parents[2])
     search = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "BCC_KERNEL_SOURCE": str(headers), "PYTHONPATH": search}
+    # From Python 3.12 on, the interpreter warns of bcc's own source, and the compiler's words drown in it.
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "ztunnel.kernel.compile"],
+        [sys.executable, "-P", "-W", "ignore::SyntaxWarning", "-m", "ztunnel.kernel.compile"],
         input=request,
         capture_output=True,
         text=True,
