@@ -3,10 +3,27 @@
 import pytest
 import yaml
 
-from ztunnel.control.conditions import Condition, concerns, merge, read_standing, wanted
-from ztunnel.control.document import KINDS, read_value
+from ztunnel.control.conditions import (
+    Condition,
+    Said,
+    addresses_of,
+    concerns,
+    is_our_class,
+    is_waypoint,
+    merge,
+    read_standing,
+    said_of,
+    wanted,
+)
+from ztunnel.control.document import KINDS, Key, read_value
+from ztunnel.control.index import Index
 from ztunnel.control.settings import MeshSettings
+from ztunnel.control.waypoint import CONTROLLER, Binding, GatewayState, Waypoints
 from ztunnel.errors import Fault
+from ztunnel.model.service import IpFamilies, ServiceName, Waypoint
+from ztunnel.state.gateway import Gateway, GatewayClass
+from ztunnel.state.kube import Service
+from ztunnel.state.meta import Meta
 
 META = "metadata: {name: p, namespace: shop, generation: 4, resourceVersion: '7'}"
 STAMP, LATER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
@@ -71,12 +88,77 @@ def test_of_a_faulty_policy_field_fault_and_what_counts_instead_are_said():
         ("{}", ""),
     ],
 )
-def test_a_service_is_not_bound_to_a_waypoint_that_is_not_known(labels, name):
+def test_a_service_is_not_bound_to_a_waypoint_that_is_not_there(labels, name):
     value = yaml.safe_load(f"metadata: {{name: web, namespace: shop, labels: {labels}}}\nspec: {{}}")
-    found = wanted(read_value(value, KINDS["", "Service"], strict=False).object, (), MeshSettings())
-    texts = [f"waypoint {name} is not known here: HTTP rules are not applied"] if name else []
-    assert [one.message for one in found] == texts
+    service = read_value(value, KINDS["", "Service"], strict=False).object
+    said = said_of(KEY, service, Waypoints(Index(), MeshSettings()), ())
+    found = wanted(service, (), MeshSettings(), said)
+    texts = [("WaypointIsNotReady", f'waypoint "{name}" is not ready')] if name else []
+    assert [(one.reason, one.message) for one in found] == texts
     assert concerns(value) == ("use-waypoint" in labels)
+
+
+KEY = Key("Service", "shop", "web")
+WEB = Meta("web", "shop", {}, {})
+SERVICE = Service(WEB, "", {}, (), (), False, "", False, IpFamilies.AUTOMATIC)
+
+
+def test_what_is_bound_and_what_is_refused_is_said():
+    waypoint = Waypoint(ServiceName("shop", "wp.shop.svc.cluster.local"), None)
+    said = Said(("host a is Service shop/a",), Binding("shop/wp", waypoint))
+    assert wanted(SERVICE, (), MeshSettings(), said) == (
+        Condition("ZtunnelAccepted", False, "Conflicted", "host a is Service shop/a"),
+        Condition(
+            "istio.io/WaypointBound", True, "WaypointAccepted", "Successfully attached to waypoint shop/wp"
+        ),
+    )
+    assert wanted(SERVICE, (), MeshSettings()) == ()
+
+
+@pytest.mark.parametrize(
+    ("state", "expected", "addresses"),
+    [
+        (None, [], None),
+        (
+            GatewayState("bad", None),
+            [("Accepted", False, "ListenersNotValid"), ("Programmed", False, "Invalid")],
+            [],
+        ),
+        (
+            GatewayState("", None),
+            [("Accepted", True, "Accepted"), ("Programmed", False, "AddressNotAssigned")],
+            [],
+        ),
+        (
+            GatewayState("", ServiceName("shop", "wp.x")),
+            [("Accepted", True, "Accepted"), ("Programmed", True, "Programmed")],
+            [{"type": "Hostname", "value": "wp.x"}],
+        ),
+    ],
+)
+def test_a_gateway_of_ours_says_how_it_is(state, expected, addresses):
+    said = Said(gateway=state)
+    found = wanted(Gateway(WEB, "ztunnel-waypoint", ()), (), MeshSettings(), said)
+    assert [(one.type, one.met, one.reason) for one in found] == expected
+    assert addresses_of(said) == addresses
+
+
+def test_our_class_is_accepted_and_no_other_one_is_spoken_of():
+    for controller, expected in ((CONTROLLER, ["Accepted"]), ("istio.io/gateway-controller", [])):
+        one = GatewayClass(WEB, controller)
+        said = said_of(Key("GatewayClass", "", "x"), one, Waypoints(Index(), MeshSettings()), ())
+        assert [each.type for each in wanted(one, (), MeshSettings(), said)] == expected
+        assert is_our_class({"spec": {"controllerName": controller}}) is bool(expected)
+    assert is_waypoint({"spec": {"gatewayClassName": "istio-waypoint"}})
+    assert not is_waypoint({"spec": {"gatewayClassName": "istio"}})
+
+
+def test_the_conditions_of_a_gateway_replace_those_that_the_api_server_begins_with():
+    pending = {"type": "Accepted", "status": "Unknown", "reason": "Pending"}
+    (made,) = merge(standing(pending), [Condition("Accepted", True, "Accepted", "x")], "now")
+    assert (made["status"], made["lastTransitionTime"]) == ("True", "now")
+    # Of anything else that type is somebody else's.
+    assert merge(standing({**pending, "status": "True"}), [GOOD], "now")[0]["type"] == "Accepted"
 
 
 def standing(*conditions, managed=(), generation=4):

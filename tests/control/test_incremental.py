@@ -12,6 +12,7 @@ from ztunnel.control.translation import Translator
 from ztunnel.model.service import IpFamilies
 from ztunnel.model.workload import Workload
 from ztunnel.state.endpoints import Endpoints, EndpointSlice, SliceEndpoint
+from ztunnel.state.gateway import Gateway, GatewayClass, LabelSelector, Listener
 from ztunnel.state.istio import AuthorizationPolicy, Mode, PeerAuthentication, PolicyRule
 from ztunnel.state.kube import Namespace, Node, Pod, Service, ServicePort
 from ztunnel.state.meta import Meta
@@ -100,9 +101,51 @@ WORKLOAD_ENTRIES = st.builds(
     metas(["w", "v"], labels=st.sampled_from([{"app": "a"}, {"app": "a", **TUNNEL}, {"app": "b", **TUNNEL}])),
     INLINE,
 )  # fmt: skip
-OBJECTS = st.one_of(
-    PODS, SERVICES, SLICES, MIRRORED, POLICIES, PEERS, NAMESPACES, NODES, SERVICE_ENTRIES, WORKLOAD_ENTRIES
+USING = st.sampled_from(
+    [
+        {}, {"istio.io/use-waypoint": "g"}, {"istio.io/use-waypoint": "none"},
+        {"istio.io/use-waypoint": "g", "istio.io/use-waypoint-namespace": "two"},
+        {"istio.io/use-waypoint": "h"},
+    ]
+)  # fmt: skip
+GATEWAYS = st.builds(
+    lambda meta, name, admits, port, addresses: Gateway(
+        meta, name, (Listener(port, "HBONE", admits, LabelSelector({"istio.io/dataplane-mode": "ambient"})),),
+        addresses,
+    ),
+    metas(["g", "h"], labels=st.sampled_from([{}, {"istio.io/waypoint-for": "all"}])),
+    st.sampled_from(["ztunnel-waypoint", "istio-waypoint"]), st.sampled_from(["Same", "All", "Selector"]),
+    st.sampled_from([15008, 80]),
+    st.sampled_from([(), (("Hostname", "g.one"),), (("IPAddress", "10.0.0.2"),)]),
+)  # fmt: skip
+CLASSES = st.builds(
+    lambda name, labels: GatewayClass(Meta(name, "", labels, {}), "x"),
+    st.sampled_from(["ztunnel-waypoint", "istio-waypoint"]),
+    st.sampled_from([{}, {"istio.io/waypoint-for": "workload"}]),
 )
+SERVING = st.builds(
+    lambda meta, port: Service(
+        meta, "", {}, (), (ServicePort("hbone", port, 15008),), False, "", False, IpFamilies.AUTOMATIC
+    ),
+    metas(["g", "s"], labels=st.sampled_from([{}, {"gateway.networking.k8s.io/gateway-name": "h"}])),
+    st.sampled_from([15008, 80]),
+)
+
+
+def using(one, labels):
+    return replace(one, meta=replace(one.meta, labels={**one.meta.labels, **labels}))
+
+
+def using_entry(one, labels):
+    return replace(using(one, labels), labels={**one.labels, **labels})
+
+
+OBJECTS = st.one_of(
+    GATEWAYS, CLASSES, SERVING,
+    st.builds(using, st.one_of(PODS, SERVICES, SERVICE_ENTRIES, NAMESPACES), USING),
+    st.builds(using_entry, WORKLOAD_ENTRIES, USING),
+    PODS, SERVICES, SLICES, MIRRORED, POLICIES, PEERS, NAMESPACES, NODES, SERVICE_ENTRIES, WORKLOAD_ENTRIES,
+)  # fmt: skip
 BATCHES = st.lists(st.lists(st.tuples(OBJECTS, st.integers(0, 4)), min_size=1, max_size=4), max_size=8)
 
 
@@ -115,11 +158,19 @@ def state(translator):
     )
 
 
+def inherited(objects):
+    """Those whose waypoint, if any, is their namespace's: that is said of the namespace alone."""
+    return {
+        key for key, one in objects.items()
+        if one is not None and "istio.io/use-waypoint" not in getattr(one, "labels", one.meta.labels)
+    }  # fmt: skip
+
+
 @settings(max_examples=40)
 @given(BATCHES)
 def test_any_way_to_a_set_of_objects_gives_its_translation(batches):
     translator, objects = Translator(SETTINGS), {}
-    addresses, policies, refused = {}, {}, {}
+    addresses, policies, said = {}, {}, {}
     for batch in batches:
         changes = {key_of(one): None if gone == 0 else one for one, gone in batch}
         objects |= changes
@@ -128,13 +179,10 @@ def test_any_way_to_a_set_of_objects_gives_its_translation(batches):
             for name, new in changed.items():
                 assert held.get(name) != new, "told without a change"
                 held.pop(name) if new is None else held.update({name: new})
-        told = {
-            key
-            for key in refused.keys() | translator.refused
-            if refused.get(key) != translator.refused.get(key)
-        }
-        assert told <= delta.refused, "of what does not count any more, or not yet, nobody is told"
-        refused = dict(translator.refused)
+        now = {key: translator.said(key) for key in objects}
+        told = {key for key in now if key in said and now[key] != said[key] and key not in changes}
+        assert told <= delta.unsettled | inherited(objects), "nobody is told what is said now"
+        said = now
     there = {key: one for key, one in sorted(objects.items()) if one is not None}
     scratch = Translator(SETTINGS)
     scratch.update(there)

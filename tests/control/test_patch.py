@@ -16,6 +16,7 @@ from ztunnel.control.settings import MeshSettings
 
 RESOURCES = {served.kind: served.candidates[0] for served in SERVED}
 POLICIES, SERVICES = RESOURCES["AuthorizationPolicy"], RESOURCES["Service"]
+GATEWAYS, ENTRIES = RESOURCES["Gateway"], RESOURCES["ServiceEntry"]
 
 
 def wall():
@@ -99,6 +100,52 @@ async def test_beside_an_istiod_nothing_is_written_until_it_is_gone(autojump_clo
 async def test_beside_an_istiod_its_part_is_taken_over_where_that_is_wanted(autojump_clock):
     async with writing(GOOD, ISTIOD, adopt=True) as it:
         await it.until(lambda: it.conditions(POLICIES, "good") == [ACCEPTED])
+
+
+LISTENERS = {"listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}]}
+SERVING = (SERVICES, named("wp", spec={"ports": [{"port": 15008}]}))
+
+
+def gateway(name, kind):
+    return (GATEWAYS, named(name, spec={"gatewayClassName": kind, **LISTENERS}))
+
+
+async def test_a_gateway_of_ours_gets_its_address_and_others_are_left_alone(autojump_clock):
+    async with writing(gateway("wp", "ztunnel-waypoint"), gateway("other", "istio-waypoint"), WAYPOINT) as it:
+        await it.until(lambda: len(it.conditions(GATEWAYS, "wp")) == 2)
+        assert it.conditions(GATEWAYS, "wp") == [
+            ("Accepted", "True", "Accepted"),
+            ("Programmed", "False", "AddressNotAssigned"),
+        ]
+        await it.until(lambda: it.conditions(SERVICES, "web"))
+        it.server.put(*SERVING)
+        await it.until(lambda: it.conditions(GATEWAYS, "wp")[1] == ("Programmed", "True", "Programmed"))
+        status = it.server.objects[GATEWAYS.path()]["shop", "wp"]["status"]
+        assert status["addresses"] == [{"type": "Hostname", "value": "wp.shop.svc.cluster.local"}]
+        await it.until(
+            lambda: it.conditions(SERVICES, "web") == [("istio.io/WaypointBound", "True", "WaypointAccepted")]
+        )
+        assert it.conditions(GATEWAYS, "other") == []
+
+
+async def test_beside_an_istiod_gateways_of_our_class_are_seen_to(autojump_clock):
+    async with writing(
+        gateway("wp", "ztunnel-waypoint"), gateway("other", "istio-waypoint"), GOOD, ISTIOD
+    ) as it:
+        await it.until(lambda: len(it.conditions(GATEWAYS, "wp")) == 2)
+        await trio.sleep(600)
+        assert it.conditions(GATEWAYS, "other") == it.conditions(POLICIES, "good") == []
+
+
+async def test_an_entry_that_claims_anothers_address_is_told_so_until_it_is_free(autojump_clock):
+    spec = {"hosts": ["a.example"], "addresses": ["10.96.0.7"], "resolution": "NONE"}
+    owner = (SERVICES, named("web", "other", spec={"clusterIP": "10.96.0.7"}))
+    async with writing((ENTRIES, named("greedy", spec=spec)), owner) as it:
+        await it.until(
+            lambda: it.conditions(ENTRIES, "greedy") == [("ZtunnelAccepted", "False", "Conflicted")]
+        )
+        it.server.remove(SERVICES, "web", "other")
+        await it.until(lambda: it.conditions(ENTRIES, "greedy") == [])
 
 
 async def test_what_somebody_else_has_written_is_left_alone_unless_it_is_adopted(autojump_clock):

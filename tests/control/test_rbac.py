@@ -8,6 +8,7 @@ from ztunnel.cli._cluster import LEASE
 from ztunnel.control.conditions import MANAGER
 from ztunnel.control.recall import NAME
 from ztunnel.control.served import SERVED
+from ztunnel.control.waypoint import CONTROLLER
 from ztunnel.kube.resource import CONFIG_MAPS, CRDS, LEASES, PODS
 
 BASE = Path(__file__).parents[2] / "deploy" / "kustomize" / "base" / "ztunnel.yaml"
@@ -43,7 +44,8 @@ def test_every_kind_that_is_followed_may_be_listed_and_watched():
 def test_statuses_may_be_patched_and_the_lease_kept():
     for served in SERVED:
         resource = served.candidates[0]
-        if served.has_status({"metadata": {"labels": {"istio.io/use-waypoint": "x"}}}):
+        spec = {"gatewayClassName": "ztunnel-waypoint", "controllerName": CONTROLLER}
+        if served.has_status({"metadata": {"labels": {"istio.io/use-waypoint": "x"}}, "spec": spec}):
             assert allowed("ClusterRole", "patch", resource.group, f"{resource.plural}/status"), resource
     assert MANAGER == LEASE
     for verb in ("get", "update"):

@@ -1,4 +1,4 @@
-"""Labels that decide nothing, waypoints that are not known and pods without an address are told."""
+"""Labels that decide nothing, fields that are not honoured and pods without an address are told."""
 
 import pytest
 
@@ -25,7 +25,6 @@ AMBIENT = "it is there in every namespace, as in Istio's ambient mode"
 STAR = "node proxies cannot resolve a '*'"
 LABEL = "istio.io/dataplane-mode"
 MODE = {LABEL: "Ambient"}
-WAYPOINT = {"istio.io/use-waypoint": "wp"}
 
 
 @pytest.mark.parametrize(
@@ -36,12 +35,7 @@ WAYPOINT = {"istio.io/use-waypoint": "wp"}
             [f"Namespace shop: {LABEL}=Ambient is neither ambient nor none: it decides nothing"],
         ),
         (Namespace(Meta("shop", "", {"istio.io/dataplane-mode": "none"}, {})), []),
-        (Node(Meta("n1", "", MODE | WAYPOINT, {})), []),
-        (
-            Namespace(Meta("shop", "", WAYPOINT, {})),
-            ["Namespace shop: waypoint wp is not known here: HTTP rules are not applied"],
-        ),
-        (Namespace(Meta("shop", "", {"istio.io/use-waypoint": "none"}, {})), []),
+        (Node(Meta("n1", "", MODE, {})), []),
         (pod("Running"), ["Pod shop/a: has no address (status.podIPs): it is not in the mesh yet"]),
         (pod("Pending"), []),
         (entry(), []),

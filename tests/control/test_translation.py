@@ -138,8 +138,8 @@ def test_strange_labels_and_missing_addresses_are_warned_about():
     assert translated(text).warnings == (
         "not read: ConfigMap, example.com/Pod",
         "Namespace shop: istio.io/dataplane-mode=Ambient is neither ambient nor none: it decides nothing",
-        "Pod shop/a: waypoint wp is not known here: HTTP rules are not applied",
         "Pod shop/b: has no address (status.podIPs): it is not in the mesh yet",
+        'Pod shop/a: waypoint "shop/wp" is not ready: HTTP rules are not applied',
     )
 
 

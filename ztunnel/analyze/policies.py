@@ -21,7 +21,7 @@ from ztunnel.state import kube
 
 _SECURITY = "security.istio.io"
 _NAMED = 5
-_WAYPOINT = "is not known here: HTTP rules"
+_WAYPOINT = "is not ready: HTTP rules"
 _HTTP_MARKS = ("HTTP attributes", "enforced by a waypoint", "do not support the")
 
 

@@ -60,7 +60,7 @@ def _read(control: str, one: Mapping[str, Any]) -> ProxySync:
         str(one.get("node", "")),
         str(one.get("cluster_id", "")),
         control,
-        str(one.get("istio_version", "")),
+        str(one.get("istio_version") or ""),
         {name: _state(each) for name, each in found.items()},
         {name: str(each["last_error"]) for name, each in found.items() if each.get("last_error")},
     )

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from ztunnel.control.change import Change
-from ztunnel.control.conditions import Condition, Standing, read_standing, wanted
+from ztunnel.control.conditions import Condition, Said, Standing, read_standing, wanted
 from ztunnel.control.document import Key, Object, read_value
 from ztunnel.control.inventory import POLICIES, FaultyPolicy, Inventory
 from ztunnel.control.served import Served, trim
@@ -45,7 +45,7 @@ class Collection:
         faults: what is wrong with objects as they are written now, sorted.
         standings: the status of those into which conditions are written.
         unsettled: of these, those whose status may not be what it should be; whoever writes it empties it.
-        refused: what of an object does not count beside the others, and why; the translation's.
+        said: what there is to say of an object beside the others; the translation's.
     """
 
     def __init__(self, count: Callable[[str, str], None] = lambda _kind, _event: None) -> None:
@@ -57,7 +57,7 @@ class Collection:
         self.faults: tuple[Fault, ...] = ()
         self.standings: dict[Key, Standing] = {}
         self.unsettled: set[Key] = set()
-        self.refused: Mapping[Key, tuple[str, ...]] = {}
+        self.said: Callable[[Key], Said] = lambda _: Said()
         self._good: dict[Key, Mapping[str, Any]] = {}
         self._recalled: Mapping[str, Mapping[str, Any]] = {}
 
@@ -113,8 +113,7 @@ class Collection:
     def conditions(self, key: Key, settings: MeshSettings) -> tuple[Condition, ...]:
         """Those that the status of this object should have."""
         faulty = self._faulty.get(key)
-        refused = self.refused.get(key, ())
-        return wanted(self._objects.get(key), faulty.faults if faulty else (), settings, refused)
+        return wanted(self._objects.get(key), faulty.faults if faulty else (), settings, self.said(key))
 
     @property
     def istiod(self) -> Key | None:

@@ -4,23 +4,36 @@ ZtunnelAccepted, WaypointAccepted, WaypointBound)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ztunnel.control.authorization import convert_authorization
-from ztunnel.control.document import Object
-from ztunnel.control.remarks import WAYPOINT
-from ztunnel.control.settings import MeshSettings
+from ztunnel.control.document import Key, Object
+from ztunnel.control.settings import ISTIO_WAYPOINT_CLASS, WAYPOINT_CLASS, MeshSettings
+from ztunnel.control.waypoint import (
+    CONTROLLER,
+    GATEWAY_NAME,
+    HBONE_PORT,
+    USE,
+    Binding,
+    GatewayState,
+    Traffic,
+    Waypoints,
+)
 from ztunnel.errors import Fault
+from ztunnel.state.gateway import Gateway, GatewayClass
 from ztunnel.state.istio import AuthorizationPolicy
 from ztunnel.state.kube import Service
+from ztunnel.state.networking import ServiceEntry, WorkloadEntry
 
 MANAGER: Final = "ztunnel-control"
 """The field manager of what we write."""
 
 _ACCEPTED, _AT_WAYPOINT, _BOUND = "ZtunnelAccepted", "WaypointAccepted", "istio.io/WaypointBound"
 _OURS: Final = frozenset((_ACCEPTED, _AT_WAYPOINT, _BOUND))
+_GATEWAY: Final = ("Accepted", "Programmed")
+"""Of a Gateway or GatewayClass of ours."""
 _KEYS: Final = {f'k:{{"type":"{name}"}}' for name in _OURS}
 _MOST_MESSAGE: Final = 1024
 
@@ -33,6 +46,34 @@ class Condition:
     met: bool
     reason: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the translation says of an object beside the others: what of it is somebody else's, what its own
+    waypoint is, and how a Gateway of ours is."""
+
+    refused: tuple[str, ...] = ()
+    binding: Binding = field(default_factory=Binding)
+    gateway: GatewayState | None = None
+    is_class: bool = False
+
+
+_NOTHING: Final = Said()
+
+
+def said_of(key: Key, one: Object | None, waypoints: Waypoints, refused: tuple[str, ...]) -> Said:
+    """What there is to say of an object; `refused` is what of it does not count."""
+    if isinstance(one, Gateway):
+        return Said(gateway=waypoints.state((key.namespace, key.name)))
+    if isinstance(one, GatewayClass):
+        return Said(is_class=one.controller == CONTROLLER)
+    binding = Binding()
+    if isinstance(one, Service | ServiceEntry):
+        binding = waypoints.bind(one.meta.labels, key.namespace, Traffic.SERVICE)
+    elif isinstance(one, WorkloadEntry):
+        binding = waypoints.bind(one.labels, key.namespace, Traffic.WORKLOAD)
+    return Said(refused, binding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,29 +115,82 @@ def concerns(value: Mapping[str, Any]) -> bool:
     """Whether anything may have to be written about a service: it names a waypoint, or has a condition about
     one."""
     labels = _mapping(_mapping(value.get("metadata")).get("labels"))
-    return WAYPOINT in labels or any(one.get("type") == _BOUND for one in read_standing(value).conditions)
+    return USE in labels or any(one.get("type") == _BOUND for one in read_standing(value).conditions)
+
+
+def is_waypoint(value: Mapping[str, Any]) -> bool:
+    """Whether a Gateway may be one of ours."""
+    name = _mapping(value.get("spec")).get("gatewayClassName")
+    return name in (WAYPOINT_CLASS, ISTIO_WAYPOINT_CLASS)
+
+
+def is_our_class(value: Mapping[str, Any]) -> bool:
+    """Whether a GatewayClass is."""
+    return _mapping(value.get("spec")).get("controllerName") == CONTROLLER
 
 
 def wanted(
-    one: Object | None, faults: tuple[Fault, ...], settings: MeshSettings, refused: tuple[str, ...] = ()
+    one: Object | None, faults: tuple[Fault, ...], settings: MeshSettings, said: Said = _NOTHING
 ) -> tuple[Condition, ...]:
     """The conditions of an object in force, None where it never was good; `faults` are those of what is
-    written now, `refused` says what of it is somebody else's."""
+    written now."""
+    if isinstance(one, Gateway | GatewayClass):
+        return tuple(_of_gateway(said))
     if faults:
         instead = "its last good version is in force" if one is not None else "it is not in force"
         texts = "; ".join(f"{fault.field}: {fault.message}" for fault in faults[:5])
         return (Condition(_ACCEPTED, False, "Invalid", _cut(f"{texts}; {instead}")),)
-    if refused:
-        return (Condition(_ACCEPTED, False, "Conflicted", _cut("; ".join(refused))),)
     if isinstance(one, AuthorizationPolicy):
         return (_of_policy(one, settings),)
-    if isinstance(one, Service) and one.meta.labels.get(WAYPOINT, "none") != "none":
-        namespace = one.meta.labels.get(f"{WAYPOINT}-namespace", one.meta.namespace)
-        text = (
-            f"waypoint {namespace}/{one.meta.labels[WAYPOINT]} is not known here: HTTP rules are not applied"
+    return tuple(_of_claims(said))
+
+
+def _of_claims(said: Said) -> Iterator[Condition]:
+    """Of a service or an entry."""
+    if said.refused:
+        yield Condition(_ACCEPTED, False, "Conflicted", _cut("; ".join(said.refused)))
+    binding = said.binding
+    if binding.waypoint is not None:
+        yield Condition(_BOUND, True, "WaypointAccepted", f"Successfully attached to waypoint {binding.name}")
+    elif binding.reason:
+        yield Condition(_BOUND, False, binding.reason, binding.message)
+
+
+def _of_gateway(said: Said) -> Iterator[Condition]:
+    """As istiod's for its waypoints (istio/istio pilot/pkg/config/kube/gateway)."""
+    accepted, programmed = _GATEWAY
+    if said.is_class:
+        yield Condition(accepted, True, "Accepted", "Handled by ztunnel")
+    if (state := said.gateway) is None:
+        return
+    yield Condition(
+        accepted,
+        not state.invalid,
+        "ListenersNotValid" if state.invalid else "Accepted",
+        state.invalid or "Resource accepted",
+    )
+    if state.invalid:
+        yield Condition(programmed, False, "Invalid", state.invalid)
+    elif state.service is None:
+        yield Condition(
+            programmed,
+            False,
+            "AddressNotAssigned",
+            f"no Service of its namespace has port {HBONE_PORT} and its name, or the label "
+            f"{GATEWAY_NAME} with it: ztunnel runs no waypoints by itself",
         )
-        return (Condition(_BOUND, False, "WaypointIsNotReady", text),)
-    return ()
+    else:
+        text = f"Resource programmed, assigned to service(s) {state.service.hostname}:{HBONE_PORT}"
+        yield Condition(programmed, True, "Programmed", text)
+
+
+def addresses_of(said: Said) -> list[Mapping[str, str]] | None:
+    """`status.addresses` of a Gateway of ours; None of anything else."""
+    if said.gateway is None:
+        return None
+    if said.gateway.invalid or said.gateway.service is None:
+        return []
+    return [{"type": "Hostname", "value": said.gateway.service.hostname}]
 
 
 def _of_policy(one: AuthorizationPolicy, settings: MeshSettings) -> Condition:
@@ -129,8 +223,9 @@ def merge(standing: Standing, conditions: Iterable[Condition], stamp: str) -> li
                 "lastTransitionTime": stamp if changed else before.get("lastTransitionTime", stamp),
             }
         )
-    others = [one for one in standing.conditions if one.get("type") not in _OURS]
-    now = [one for one in standing.conditions if one.get("type") in _OURS]
+    ours = _OURS.union(str(one["type"]) for one in made)
+    others = [one for one in standing.conditions if one.get("type") not in ours]
+    now = [one for one in standing.conditions if one.get("type") in ours]
     same = [_comparable(one) for one in now] == [_comparable(one) for one in made]
     return None if same else [*others, *made]
 

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Final, NamedTuple
 
 from ztunnel.errors import Fault
-from ztunnel.state import endpoints, istio, kube, networking
+from ztunnel.state import endpoints, gateway, istio, kube, networking
 from ztunnel.state.field import Field
 from ztunnel.state.listing import Listing
 from ztunnel.state.manifest import MAX_READS, Chunk, Notes, TooLarge, YamlField, compose, cut
@@ -30,6 +30,9 @@ Object = (
     | istio.PeerAuthentication
     | networking.ServiceEntry
     | networking.WorkloadEntry
+    | gateway.Gateway
+    | gateway.GatewayClass
+    | gateway.ReferenceGrant
 )
 
 
@@ -76,6 +79,15 @@ KINDS: Final[Mapping[tuple[str, str], Kind]] = {
     ),
     ("networking.istio.io", "WorkloadEntry"): Kind(
         ("v1", "v1beta1", "v1alpha3"), ("spec", "status"), networking.read_workload_entry
+    ),
+    ("gateway.networking.k8s.io", "Gateway"): Kind(
+        ("v1", "v1beta1"), ("spec", "status"), gateway.read_gateway
+    ),
+    ("gateway.networking.k8s.io", "GatewayClass"): Kind(
+        ("v1", "v1beta1"), ("spec", "status"), gateway.read_gateway_class
+    ),
+    ("gateway.networking.k8s.io", "ReferenceGrant"): Kind(
+        ("v1", "v1beta1"), ("spec", "status"), gateway.read_reference_grant
     ),
 }
 

@@ -16,9 +16,10 @@ from typing import Final
 from ztunnel.control.document import Key
 from ztunnel.control.ownership import Entry, Standing, has_tunnel, labels_of, speaks_hbone
 from ztunnel.control.service import EntryServices, load_balancing, service_name
+from ztunnel.control.waypoint import Traffic
 from ztunnel.control.workload import Surroundings, canonical_names, policies_for
 from ztunnel.model.address import IPAddress
-from ztunnel.model.service import LoadBalancing, Port, Service, ServiceName
+from ztunnel.model.service import LoadBalancing, Port, Service, ServiceName, Waypoint
 from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.state import kube
 from ztunnel.state.networking import EntryEndpoint, EntryPort, Resolution, ServiceEntry, WorkloadEntry
@@ -79,6 +80,7 @@ def convert_workload_entry(entry: WorkloadEntry, standing: Standing, around: Sur
 def _services(entry: ServiceEntry, standing: Standing, around: Surroundings) -> Iterator[Service]:
     mode, preference = load_balancing(entry.meta, around.namespace)
     passthrough = entry.resolution is Resolution.NONE
+    waypoint = _waypoint(entry.meta.labels, entry, around, Traffic.SERVICE)
     for host in standing.hosts:
         addresses = standing.addresses or _allocated(entry, host)
         yield Service(
@@ -93,6 +95,7 @@ def _services(entry: ServiceEntry, standing: Standing, around: Surroundings) -> 
             include_unhealthy=passthrough,
             external=addresses,
             canonical=host in standing.canonical,
+            waypoint=waypoint,
         )
 
 
@@ -122,6 +125,8 @@ def _workload(entry: Entry, one: EntryEndpoint, made: _Made, around: Surrounding
     meta, settings, labels = entry.meta, around.settings, labels_of(entry)
     name, revision = canonical_names(labels, meta.name)
     in_mesh = speaks_hbone(entry)
+    own = labels if isinstance(entry, WorkloadEntry) else one.labels
+    waypoint = _waypoint(own, entry, around, Traffic.WORKLOAD)
     return Workload(
         uid=made.uid,
         name=meta.name,
@@ -138,12 +143,22 @@ def _workload(entry: Entry, one: EntryEndpoint, made: _Made, around: Surrounding
         services=made.services,
         authorization_policies=policies_for(meta.namespace, labels, around),
         healthy=made.healthy,
-        host_network=not in_mesh,
+        waypoint=waypoint,
+        host_network=not in_mesh and waypoint is None,
         native_tunnel=has_tunnel(labels),
         capacity=one.weight or 1,
         hostname=one.name,
         locality=one.locality,
     )
+
+
+def _waypoint(
+    labels: Mapping[str, str], entry: Entry, around: Surroundings, traffic: Traffic
+) -> Waypoint | None:
+    hosts_only = isinstance(entry, ServiceEntry) and not entry.endpoints and traffic is Traffic.WORKLOAD
+    if around.waypoints is None or hosts_only:
+        return None
+    return around.waypoints.bind(labels, entry.meta.namespace, traffic).waypoint
 
 
 def _uid(entry: Entry, around: Surroundings) -> str:

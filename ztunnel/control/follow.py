@@ -75,7 +75,7 @@ class ClusterWatch:
         self._events: Counter[tuple[str, str]] = Counter()
         self.collection = Collection(lambda kind, event: self._events.update([(kind, event)]))
         self._translator = Translator(settings)
-        self.collection.refused = self._translator.refused
+        self.collection.said = self._translator.said
         self._snapshot = Snapshot()
         self._woken = trio.Event()
         self._changed_at = 0.0
@@ -172,7 +172,7 @@ class ClusterWatch:
         self.warnings, self.change = self._translator.warnings(), batch.change
         self.loaded = True
         self._publish(self._snapshot)
-        if unsettled := delta.refused & self.collection.standings.keys():
+        if unsettled := (delta.unsettled | batch.objects.keys()) & self.collection.standings.keys():
             self.collection.unsettled.update(unsettled)
             self.unsettled()
         self._observe()

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from ztunnel.control.collection import Collection
-from ztunnel.control.conditions import MANAGER, merge
+from ztunnel.control.conditions import MANAGER, addresses_of, merge
 from ztunnel.control.document import Key
 from ztunnel.control.recall import LastGood
 from ztunnel.control.served import SERVED
@@ -23,6 +23,8 @@ from ztunnel.kube.failure import ApiFailure, Request
 _BETWEEN_SECONDS: Final = 0.05
 """Between two writes: twenty a second, so that a thousand policies do not become a burst."""
 _RETRY_SECONDS: Final = 5.0
+_OUR_OWN: Final = ("Gateway", "GatewayClass")
+"""Of these only those of our class are seen to: an istiod has nothing to do with them."""
 _RESOURCES: Final = {served.kind: served.candidates[0] for served in SERVED}
 
 
@@ -66,7 +68,7 @@ class StatusWriter:
             if self.memory is not None:
                 await self.memory.remember(self._collection.last_good())
             if self._collection.istiod is not None and not self._adopt:
-                unsettled.clear()
+                unsettled.intersection_update(key for key in list(unsettled) if key.kind in _OUR_OWN)
             if unsettled:
                 await self._settle(min(unsettled))
             else:
@@ -84,7 +86,10 @@ class StatusWriter:
         if conditions is None:
             return
         request = Request("patch", _RESOURCES[key.kind], key.namespace, key.name, "status")
-        value = {"metadata": {"resourceVersion": standing.version}, "status": {"conditions": conditions}}
+        status: dict[str, object] = {"conditions": conditions}
+        if (addresses := addresses_of(self._collection.said(key))) is not None:
+            status["addresses"] = addresses
+        value = {"metadata": {"resourceVersion": standing.version}, "status": status}
         try:
             await self._api.patch(request, value, MERGE, {"fieldManager": MANAGER})
         except ApiFailure as failure:

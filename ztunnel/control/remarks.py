@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from ztunnel.control.document import Object
 from ztunnel.control.workload import DATAPLANE_MODE
 from ztunnel.state import kube
-from ztunnel.state.networking import Resolution, ServiceEntry, WorkloadEntry
-
-WAYPOINT: Final = "istio.io/use-waypoint"
+from ztunnel.state.networking import Resolution, ServiceEntry
 
 
 def remark(one: Object) -> Iterator[str]:
     """A line for each thing about an object that does not mean what it may be meant to."""
     if isinstance(one, ServiceEntry):
         yield from _of_service_entry(one)
-    if not isinstance(one, kube.Namespace | kube.Pod | kube.Service | ServiceEntry | WorkloadEntry):
+    if not isinstance(one, kube.Namespace | kube.Pod):
         return
     who = f"{type(one).__name__} {one.meta.namespace}/{one.meta.name}".replace(" /", " ")
     labels = one.meta.labels
-    mode = (
-        "none"
-        if isinstance(one, kube.Service | ServiceEntry | WorkloadEntry)
-        else labels.get(DATAPLANE_MODE, "none")
-    )
+    mode = labels.get(DATAPLANE_MODE, "none")
     if mode not in ("ambient", "none"):
         yield f"{who}: {DATAPLANE_MODE}={mode} is neither ambient nor none: it decides nothing"
-    if labels.get(WAYPOINT, "none") != "none":
-        yield f"{who}: waypoint {labels[WAYPOINT]} is not known here: HTTP rules are not applied"
     if isinstance(one, kube.Pod) and not one.addresses and one.phase in ("", "Running"):
         yield f"{who}: has no address (status.podIPs): it is not in the mesh yet"
 

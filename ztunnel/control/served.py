@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ztunnel.control.conditions import concerns
+from ztunnel.control.conditions import concerns, is_our_class, is_waypoint
 from ztunnel.control.document import KINDS, Kind
 from ztunnel.kube.resource import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Resource
 
@@ -46,6 +46,20 @@ def _istio(group: str, plural: str, kind: str, *, has_status: bool = False) -> S
     return Served(tuple(resources), strict=True, has_status=lambda _: has_status)
 
 
+def _gateway_api(
+    plural: str, kind: str, has_status: Callable[[Mapping[str, Any]], bool] = lambda _: False
+) -> Served:
+    group = "gateway.networking.k8s.io"
+    namespaced = kind != "GatewayClass"
+    return Served(
+        tuple(
+            Resource(group, each, plural, kind, namespaced, custom=True)
+            for each in KINDS[group, kind].versions
+        ),
+        has_status=has_status,
+    )
+
+
 SERVED: Final = (
     Served((NAMESPACES,)),
     Served((NODES,)),
@@ -56,6 +70,9 @@ SERVED: Final = (
     _istio("security", "peerauthentications", "PeerAuthentication"),
     _istio("networking", "serviceentries", "ServiceEntry", has_status=True),
     _istio("networking", "workloadentries", "WorkloadEntry", has_status=True),
+    _gateway_api("gateways", "Gateway", is_waypoint),
+    _gateway_api("gatewayclasses", "GatewayClass", is_our_class),
+    _gateway_api("referencegrants", "ReferenceGrant"),
 )
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from ztunnel.config import Settings
+
+WAYPOINT_CLASS: Final = "ztunnel-waypoint"
+ISTIO_WAYPOINT_CLASS: Final = "istio-waypoint"
 
 
 @dataclass(frozen=True, slots=True)
 class MeshSettings:
     """Istio's meshConfig.rootNamespace, trustDomain, trustDomainAliases; CLUSTER_ID,
-    CLUSTER_DOMAIN, NETWORK."""
+    CLUSTER_DOMAIN, NETWORK. `waypoint_classes` are those of Gateways of ours."""
 
     root_namespace: str = "istio-system"
     trust_domain: str = "cluster.local"
@@ -18,6 +22,7 @@ class MeshSettings:
     cluster_domain: str = "cluster.local"
     network: str = ""
     trust_domain_aliases: tuple[str, ...] = ()
+    waypoint_classes: tuple[str, ...] = (WAYPOINT_CLASS,)
 
 
 def mesh_settings(settings: Settings) -> MeshSettings:
@@ -29,4 +34,5 @@ def mesh_settings(settings: Settings) -> MeshSettings:
         settings.cluster_domain,
         settings.network,
         settings.trust_domain_aliases,
+        (WAYPOINT_CLASS, ISTIO_WAYPOINT_CLASS) if settings.adopt else (WAYPOINT_CLASS,),
     )

@@ -7,10 +7,12 @@ the very object. The result is that of translating all objects at once, whatever
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 from ztunnel.control.authorization import convert_authorization
 from ztunnel.control.claims import Claims
+from ztunnel.control.conditions import Said, said_of
+from ztunnel.control.delta import Delta, Touched, Translation, arrange
 from ztunnel.control.document import Key, Object
 from ztunnel.control.endpoint import Attached, Name, attach, endpoint_workloads
 from ztunnel.control.entry import (
@@ -26,50 +28,17 @@ from ztunnel.control.peer_authentication import PeerModes, convert_peer_authenti
 from ztunnel.control.remarks import remark
 from ztunnel.control.service import EntryServices, Joined, convert_service, group_services, service_name
 from ztunnel.control.settings import MeshSettings
+from ztunnel.control.waypoint import Traffic, Waypoints
 from ztunnel.control.workload import Surroundings, convert_pod, workload_uid
 from ztunnel.model.policy import Policy, PolicyScope
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 from ztunnel.state import kube
 from ztunnel.state.endpoints import Endpoints, EndpointSlice
+from ztunnel.state.gateway import Gateway
 from ztunnel.state.istio import AuthorizationPolicy, PeerAuthentication
 from ztunnel.state.networking import ServiceEntry, WorkloadEntry
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, name_of
-
-
-@dataclass(frozen=True, slots=True)
-class Translation:
-    """Resources by their names in xDS, addresses (workloads and services) apart from policies; and what the
-    operator should know."""
-
-    addresses: Mapping[str, Workload | Service] = field(default_factory=dict)
-    policies: Mapping[str, Policy] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class Delta:
-    """What an update changed, by name; None where the resource is gone. `refused` are the entries of which
-    something else does not count than before."""
-
-    addresses: dict[str, Workload | Service | None] = field(default_factory=dict)
-    policies: dict[str, Policy | None] = field(default_factory=dict)
-    refused: set[Key] = field(default_factory=set)
-
-    def by_type(self) -> Mapping[str, Mapping[str, Workload | Service | Policy | None]]:
-        """As `xds.snapshot.advance` takes it."""
-        return {ADDRESS: self.addresses, AUTHORIZATION: self.policies}
-
-
-@dataclass(slots=True)
-class _Touched:
-    """What has to be made anew."""
-
-    pods: set[Name] = field(default_factory=set)
-    services: set[Name] = field(default_factory=set)
-    attached: set[Name] = field(default_factory=set)
-    entries: set[Key] = field(default_factory=set)
-    peers: bool = False
+from ztunnel.xds.resource import name_of
 
 
 def translate(inventory: Inventory, settings: MeshSettings) -> Translation:
@@ -96,6 +65,7 @@ class Translator:
         self._endpoints: dict[str, dict[Name, Workload]] = {}
         self._around: dict[str, Surroundings] = {}
         self._entries = Entries(self.index, settings)
+        self.waypoints = Waypoints(self.index, settings)
         self._of_entries = EntryResources()
         self.refused: dict[Key, tuple[str, ...]] = {}
         self._remarks: dict[Key, tuple[str, ...]] = {}
@@ -104,6 +74,10 @@ class Translator:
         self.addresses: dict[str, Workload | Service] = {}
         self.policies: dict[str, Policy] = {}
 
+    def said(self, key: Key) -> Said:
+        """What there is to say of an object beside the others."""
+        return said_of(key, self._objects.get(key), self.waypoints, self.refused.get(key, ()))
+
     def translation(self, unknown: Iterable[str] = ()) -> Translation:
         """All of it, as it is now. `unknown` are kinds that were not read."""
         return Translation(dict(self.addresses), dict(self.policies), self.warnings(unknown))
@@ -111,25 +85,27 @@ class Translator:
     def warnings(self, unknown: Iterable[str] = ()) -> tuple[str, ...]:
         """What the operator should know, in an order that does not depend on that of the changes."""
         names = ", ".join(sorted(unknown))
-        remarks = [(key.kind != "AuthorizationPolicy", key, texts) for key, texts in self._remarks.items()]
-        ordered = [(is_later, text) for is_later, _, texts in sorted(remarks) for text in texts]
+        first, later = arrange(self._remarks)
         return (
-            *(text for is_later, text in ordered if not is_later),
+            *first,
             *self._peer_remarks,
             *([f"not read: {names}"] if names else ()),
-            *(text for is_later, text in ordered if is_later),
+            *later,
             *(f"{key}: {text}" for key in sorted(self.refused) for text in self.refused[key]),
+            *self.waypoints.problems(),
             *self._claims.texts(),
         )
 
     def update(self, changes: Mapping[Key, Object | None]) -> Delta:
         """Take over objects as they are now, None for those that are gone; what that changes."""
-        delta, touched = Delta(), _Touched()
+        delta, touched = Delta(), Touched()
         for key, new in changes.items():
             old = self._objects.get(key)
             if old is not new and old != new:
                 self._keep(key, old, new)
                 self._take_over(key, old, new, touched, delta)
+        for gateway in touched.gateways:
+            self._touch_bound(gateway, touched, delta)
         if touched.peers:
             self._convert_peers(touched, delta)
         self._convert_entries(touched, delta)
@@ -142,7 +118,7 @@ class Translator:
         return delta
 
     def _take_over(
-        self, key: Key, old: Object | None, new: Object | None, touched: _Touched, delta: Delta
+        self, key: Key, old: Object | None, new: Object | None, touched: Touched, delta: Delta
     ) -> None:
         for one in (old, new):
             if one is not None:
@@ -160,6 +136,7 @@ class Translator:
 
     def _keep(self, key: Key, old: Object | None, new: Object | None) -> None:
         self.index.put(key, old, new)
+        self.waypoints.put(key, old, new)
         if isinstance(one := new or old, ServiceEntry | WorkloadEntry):
             self._entries.put(key, _as_entry(old), _as_entry(new))
             self._around.pop(one.meta.namespace, None)
@@ -170,8 +147,9 @@ class Translator:
 
     # --- what a change touches
 
-    def _touch(self, key: Key, one: Object, touched: _Touched) -> None:
+    def _touch(self, key: Key, one: Object, touched: Touched) -> None:
         """An object of that key is, or was, `one`."""
+        touched.gateways.update(self.waypoints.touched_by(key, one))
         if isinstance(one, kube.Pod):
             touched.pods.add((key.namespace, key.name))
             touched.attached.update(self.index.named_by(one))
@@ -180,9 +158,7 @@ class Translator:
             touched.pods.update(self.index.on_node(key.name))
         elif isinstance(one, kube.Namespace):
             self._around.pop(key.name, None)
-            touched.pods.update(self.index.in_namespace(key.name))
-            touched.services.update((key.name, name) for name in self.index.services.get(key.name, ()))
-            touched.entries.update(each for each, _ in self._entries.of(key.name))
+            self._touch_namespace(key.name, touched)
         elif isinstance(one, kube.Service):
             self._touch_service(key, one, touched)
         elif isinstance(one, EndpointSlice | Endpoints):
@@ -194,7 +170,26 @@ class Translator:
             if isinstance(one, ServiceEntry) and one.selector:
                 self._touch_selected(key.namespace, one.selector, touched)
 
-    def _touch_service(self, key: Key, one: kube.Service, touched: _Touched) -> None:
+    def _touch_bound(self, gateway: Name, touched: Touched, delta: Delta) -> None:
+        """What names a Gateway, by itself or by its namespace, may have another waypoint."""
+        delta.unsettled.add(Key(Gateway.__name__, *gateway))
+        for key in self.waypoints.naming(gateway):
+            delta.unsettled.add(key)
+            if key.kind == kube.Namespace.__name__:
+                self._touch_namespace(key.name, touched)
+            elif key.kind == kube.Service.__name__:
+                touched.services.add((key.namespace, key.name))
+            elif key.kind == kube.Pod.__name__:
+                touched.pods.add((key.namespace, key.name))
+            else:
+                touched.entries.add(key)
+
+    def _touch_namespace(self, namespace: str, touched: Touched) -> None:
+        touched.pods.update(self.index.in_namespace(namespace))
+        touched.services.update((namespace, name) for name in self.index.services.get(namespace, ()))
+        touched.entries.update(key for key, _ in self._entries.of(namespace))
+
+    def _touch_service(self, key: Key, one: kube.Service, touched: Touched) -> None:
         name = key.namespace, key.name
         self._around.pop(key.namespace, None)
         touched.services.add(name)
@@ -204,7 +199,7 @@ class Translator:
         if one.selector:
             self._touch_selected(key.namespace, one.selector, touched)
 
-    def _touch_selected(self, namespace: str, selector: Mapping[str, str], touched: _Touched) -> None:
+    def _touch_selected(self, namespace: str, selector: Mapping[str, str], touched: Touched) -> None:
         """All workloads of a namespace with these labels."""
         touched.pods.update(self._selected(namespace, selector))
         wanted = selector.items()
@@ -221,7 +216,7 @@ class Translator:
     # --- what is made anew
 
     def _convert_policy(
-        self, key: Key, new: AuthorizationPolicy | None, touched: _Touched, delta: Delta
+        self, key: Key, new: AuthorizationPolicy | None, touched: Touched, delta: Delta
     ) -> None:
         name = f"{key.namespace}/{key.name}"
         policy, remarks = convert_authorization(new, self._settings) if new else (None, ())
@@ -256,7 +251,7 @@ class Translator:
         else:
             self.policies[name] = policy
 
-    def _convert_peers(self, touched: _Touched, delta: Delta) -> None:
+    def _convert_peers(self, touched: Touched, delta: Delta) -> None:
         before = self._modes
         found = (self._peers[key] for key in sorted(self._peers))
         self._modes, policies, self._peer_remarks = convert_peer_authentications(found, self._settings)
@@ -274,7 +269,7 @@ class Translator:
         """Those with workloads."""
         return {*self.index.pods, *self._entries.namespaces}
 
-    def _convert_entries(self, touched: _Touched, delta: Delta) -> None:
+    def _convert_entries(self, touched: Touched, delta: Delta) -> None:
         """What an entry may have depends on the others: whose does, has its selected workloads made anew."""
         for key in sorted(touched.entries):
             one = self._entries.get(key)
@@ -285,7 +280,7 @@ class Translator:
         for key in touched.entries:
             one, standing = self._entries.get(key), self._entries.standing(key)
             if standing.refused != self.refused.pop(key, ()):
-                delta.refused.add(key)
+                delta.unsettled.add(key)
             if standing.refused:
                 self.refused[key] = standing.refused
             around, resources = self._surroundings(key.namespace), list[Workload | Service]()
@@ -297,7 +292,7 @@ class Translator:
         for name, new in self._of_entries.replace(made):
             self._put(name, new, delta)
 
-    def _attach(self, name: Name, touched: _Touched, delta: Delta) -> None:
+    def _attach(self, name: Name, touched: Touched, delta: Delta) -> None:
         service = self.index.service(name)
         attached, others = Attached(), dict[str, Workload]()
         if service is not None and service.kind != "ExternalName":
@@ -338,6 +333,9 @@ class Translator:
         service, made = self.index.service(name), None
         if service is not None and service.kind != "ExternalName":
             made = convert_service(service, self.index.namespaces.get(name[0]), self._settings)
+            bound = self.waypoints.bind(service.meta.labels, name[0], Traffic.SERVICE)
+            if bound.waypoint is not None:
+                made = replace(made, waypoint=bound.waypoint)
         resource = str(service_name(name, self._settings))
         if made is not None or resource not in self._of_entries:
             self._put(resource, made, delta)
@@ -346,6 +344,9 @@ class Translator:
         pod, made = self.index.pod(name), None
         if pod is not None:
             made = convert_pod(pod, self.index.nodes.get(pod.node), self._surroundings(name[0]))
+            bound = self.waypoints.bind(pod.meta.labels, name[0], Traffic.WORKLOAD)
+            if made is not None and bound.waypoint is not None:
+                made = replace(made, waypoint=bound.waypoint)
         self._put(workload_uid(name, self._settings), made, delta)
 
     def _put(self, name: str, new: Workload | Service | None, delta: Delta) -> None:
@@ -372,6 +373,7 @@ class Translator:
                 tuple(one for each in reach for one in self._selecting.get(each, {}).values()),
                 self._modes,
                 tuple(self._entry_services(namespace)),
+                self.waypoints,
             )
         return found
 

@@ -17,10 +17,11 @@ from typing import Final
 import trio
 
 from ztunnel.control.change import Change, difference
+from ztunnel.control.delta import Translation
 from ztunnel.control.inventory import Inventory, gather
 from ztunnel.control.load import Files, Seen, Stamp, look, read_all, recall, remember
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.translation import Translation, Translator
+from ztunnel.control.translation import Translator
 from ztunnel.errors import ConfigError, Fault
 from ztunnel.xds.snapshot import Snapshot, advance
 

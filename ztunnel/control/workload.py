@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ztunnel.control.enrolment import is_foreign, kubelet_uid
+from ztunnel.control.ownership import has_tunnel
 from ztunnel.control.peer_authentication import PeerModes
 from ztunnel.control.service import EntryServices, NamespaceServices, service_name
 from ztunnel.control.settings import MeshSettings
+from ztunnel.control.waypoint import Waypoints
 from ztunnel.model.policy import Policy
 from ztunnel.model.service import Port, ServiceName
 from ztunnel.model.workload import LeftTo, Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
@@ -44,18 +46,21 @@ class Surroundings:
     policies: tuple[tuple[Policy, Mapping[str, str]], ...] = ()
     peer_modes: PeerModes = field(default_factory=lambda: PeerModes(Mode.PERMISSIVE, {}, {}, ""))
     entries: tuple[EntryServices, ...] = ()
+    waypoints: Waypoints | None = None
 
 
 def convert_pod(pod: kube.Pod, node: kube.Node | None, around: Surroundings) -> Workload | None:
     """The pod's workload; None where it has ended, or no node has been found for it yet. One that starts has
-    no address and serves nobody: it is there so that its node can enroll it before its first process runs."""
+    no address and serves nobody: it is there so that its node can enroll it before its first process runs.
+    Tunnels to one that speaks HBONE by itself, as waypoints do, or that Istio has enrolled, are not ours to
+    serve."""
     if pod.ended or not (pod.addresses or (pod.node and not pod.host_network)):
         return None
     meta, settings = pod.meta, around.settings
     kind, owner = _owner(pod)
     name, revision = canonical_names(meta.labels, owner)
-    in_istio = is_foreign(pod) and not pod.host_network
-    in_a_mesh = in_istio or opted_in(pod, around.namespace)
+    native = has_tunnel(meta.labels) or (is_foreign(pod) and not pod.host_network)
+    in_a_mesh = native or opted_in(pod, around.namespace)
     return Workload(
         uid=workload_uid((meta.namespace, meta.name), settings),
         name=meta.name,
@@ -65,7 +70,7 @@ def convert_pod(pod: kube.Pod, node: kube.Node | None, around: Surroundings) -> 
         addresses=pod.addresses,
         node=pod.node,
         protocol=TunnelProtocol.HBONE if in_a_mesh else TunnelProtocol.NONE,
-        native_tunnel=in_istio,
+        native_tunnel=native,
         left_to=left_to(pod, around.namespace),
         same_node=_same_node(pod, around.namespace),
         network=settings.network,

@@ -1,0 +1,19 @@
+"""What an update says of itself."""
+
+from ztunnel.control.delta import Delta, arrange
+from ztunnel.control.document import Key
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+
+
+def test_a_delta_is_by_type_as_snapshots_take_it():
+    delta = Delta({"a": None}, {"p": None})
+    assert delta.by_type() == {ADDRESS: {"a": None}, AUTHORIZATION: {"p": None}}
+
+
+def test_remarks_about_policies_come_first():
+    remarks = {
+        Key("Pod", "b", "x"): ("1", "2"),
+        Key("AuthorizationPolicy", "z", "x"): ("3",),
+        Key("Pod", "a", "x"): ("4",),
+    }
+    assert arrange(remarks) == (["3"], ["4", "1", "2"])

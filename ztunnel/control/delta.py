@@ -1,0 +1,58 @@
+"""What a translation gives, what an update of it changes, and what an update has to make anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ztunnel.control.document import Key
+from ztunnel.control.endpoint import Name
+from ztunnel.model.policy import Policy
+from ztunnel.model.service import Service
+from ztunnel.model.workload import Workload
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+
+_FIRST = "AuthorizationPolicy"
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """Resources by their names in xDS, addresses (workloads and services) apart from policies; and what the
+    operator should know."""
+
+    addresses: Mapping[str, Workload | Service] = field(default_factory=dict)
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Delta:
+    """What an update changed, by name; None where the resource is gone. `unsettled` are objects about
+    whose standing beside others something else is to be said than before."""
+
+    addresses: dict[str, Workload | Service | None] = field(default_factory=dict)
+    policies: dict[str, Policy | None] = field(default_factory=dict)
+    unsettled: set[Key] = field(default_factory=set)
+
+    def by_type(self) -> Mapping[str, Mapping[str, Workload | Service | Policy | None]]:
+        """As `xds.snapshot.advance` takes it."""
+        return {ADDRESS: self.addresses, AUTHORIZATION: self.policies}
+
+
+@dataclass(slots=True)
+class Touched:
+    """What has to be made anew."""
+
+    pods: set[Name] = field(default_factory=set)
+    services: set[Name] = field(default_factory=set)
+    attached: set[Name] = field(default_factory=set)
+    entries: set[Key] = field(default_factory=set)
+    gateways: set[Name] = field(default_factory=set)
+    peers: bool = False
+
+
+def arrange(remarks: Mapping[Key, tuple[str, ...]]) -> tuple[list[str], list[str]]:
+    """Remarks about AuthorizationPolicies, and those about all others, each in order of their objects."""
+    ordered = sorted(remarks.items())
+    first = [text for key, texts in ordered if key.kind == _FIRST for text in texts]
+    return first, [text for key, texts in ordered if key.kind != _FIRST for text in texts]

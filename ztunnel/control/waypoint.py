@@ -1,0 +1,246 @@
+"""Which waypoint stands before a service or workload, as istiod finds it (istio/istio
+pilot/pkg/serviceregistry/ambient/waypoints.go).
+
+The label `istio.io/use-waypoint` of an object, else of its namespace, names a Gateway. It serves where its
+controller has given it an address, its listener admits the object's namespace, and it is for that traffic; an
+object whose own label names one that does not has none, and says so.
+
+A Gateway of our own class (of Istio's as well, where an istiod is to be taken over) is served by whatever
+its operator runs: it gets the name of the Service that is called as it is, or has the label
+`gateway.networking.k8s.io/gateway-name`, and takes tunnels on 15008."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from operator import itemgetter
+from typing import Final, TypeVar
+
+from ztunnel.control.document import Key, Object
+from ztunnel.control.endpoint import Name
+from ztunnel.control.index import Index
+from ztunnel.control.service import service_name
+from ztunnel.control.settings import MeshSettings
+from ztunnel.errors import PeerError
+from ztunnel.model.address import parse_ip
+from ztunnel.model.service import ServiceName, Waypoint
+from ztunnel.state import kube
+from ztunnel.state.gateway import Gateway, GatewayClass, Listener
+from ztunnel.state.networking import ServiceEntry, WorkloadEntry
+
+USE: Final = "istio.io/use-waypoint"
+_USE_NAMESPACE: Final = "istio.io/use-waypoint-namespace"
+_FOR: Final = "istio.io/waypoint-for"
+GATEWAY_NAME: Final = "gateway.networking.k8s.io/gateway-name"
+_MANAGED: Final = "gateway.istio.io/managed"
+_NO_SERVICES: Final = ("istio.io-mesh-controller", "istio.io-eastwest-controller")
+HBONE_PORT: Final = 15008
+CONTROLLER: Final = "ztunnel.io/waypoint-controller"
+"""Of our own GatewayClass."""
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Traffic(Enum):
+    """What is called; the values are those of `istio.io/waypoint-for` that admit it."""
+
+    SERVICE = ("service", "all")
+    WORKLOAD = ("workload", "all")
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What an object's waypoint is. `name` is the Gateway's, `namespace/name`, empty where none is named;
+    `reason` and `message` say why it does not serve, in istiod's words."""
+
+    name: str = ""
+    waypoint: Waypoint | None = None
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayState:
+    """Of a Gateway of ours: what is wrong with its listeners, if anything, and the service that serves it."""
+
+    invalid: str
+    service: ServiceName | None
+
+
+class Waypoints:
+    """Gateways, their classes, and who names them. Kept up to date by `put`."""
+
+    def __init__(self, index: Index, settings: MeshSettings) -> None:
+        self._index = index
+        self._settings = settings
+        self._gateways: dict[Name, Gateway] = {}
+        self._classes: dict[str, GatewayClass] = {}
+        self._of_class: dict[str, set[Name]] = {}
+        self._naming: dict[Name, dict[Key, Mapping[str, str]]] = {}
+
+    def put(self, key: Key, old: Object | None, new: Object | None) -> None:
+        """The object of that key is now `new`, and was `old`."""
+        for one, there in ((old, False), (new, True)):
+            if isinstance(one, Gateway):
+                _set(self._of_class, one.class_name, (key.namespace, key.name), there)
+            elif one is not None and (name := _named(key, one)) is not None:
+                self._name(name, key, _labels(one) if there else None)
+        if isinstance(new, Gateway):
+            self._gateways[key.namespace, key.name] = new
+        elif isinstance(old, Gateway):
+            del self._gateways[key.namespace, key.name]
+        if isinstance(new, GatewayClass):
+            self._classes[key.name] = new
+        elif isinstance(old, GatewayClass):
+            del self._classes[key.name]
+
+    def _name(self, gateway: Name, key: Key, labels: Mapping[str, str] | None) -> None:
+        if labels is not None:
+            self._naming.setdefault(gateway, {})[key] = labels
+        elif (found := self._naming.get(gateway)) is not None:
+            found.pop(key, None)
+            if not found:
+                del self._naming[gateway]
+
+    def naming(self, gateway: Name) -> Iterable[Key]:
+        """The namespaces, services, pods and entries whose own label names that Gateway."""
+        return self._naming.get(gateway, ())
+
+    def touched_by(self, key: Key, one: Object) -> Iterator[Name]:
+        """The Gateways that mean something else when that object changes."""
+        if isinstance(one, Gateway):
+            yield key.namespace, key.name
+        elif isinstance(one, GatewayClass):
+            yield from self._of_class.get(key.name, ())
+        elif isinstance(one, kube.Service):
+            for name in {key.name, one.meta.labels.get(GATEWAY_NAME, key.name)}:
+                if (key.namespace, name) in self._gateways:
+                    yield key.namespace, name
+
+    def problems(self) -> Iterator[str]:
+        """A line for each object whose own label names a waypoint that does not serve it, in order."""
+        for key, labels in sorted(self._named_ones(), key=itemgetter(0)):
+            traffic = Traffic.WORKLOAD if key.kind in ("Pod", "WorkloadEntry") else Traffic.SERVICE
+            namespace = key.name if key.kind == "Namespace" else key.namespace
+            found = self.bind(labels, namespace, traffic)
+            if key.kind == "Namespace" and found.reason == "UnsupportedTrafficType":
+                continue  # it is for the workloads of the namespace
+            if found.reason:
+                yield f"{key}: {found.message}: HTTP rules are not applied"
+
+    def _named_ones(self) -> Iterator[tuple[Key, Mapping[str, str]]]:
+        for found in self._naming.values():
+            yield from found.items()
+
+    # --- whose waypoint
+
+    def bind(self, labels: Mapping[str, str], namespace: str, traffic: Traffic) -> Binding:
+        """The waypoint of an object with these labels in that namespace."""
+        if traffic is Traffic.SERVICE and labels.get(_MANAGED) in _NO_SERVICES:
+            return Binding()
+        if GATEWAY_NAME in labels:
+            return Binding()  # a waypoint itself
+        around = self._index.namespaces.get(namespace)
+        inherited = around.meta.labels if around is not None else {}
+        own = USE in labels
+        name = _name_in(labels if own else inherited, namespace)
+        if name is None:
+            return Binding()
+        text, gateway = f"{name[0]}/{name[1]}", self._gateways.get(name)
+        waypoint = self.waypoint(name)
+        if gateway is None or waypoint is None:
+            return Binding(text, None, "WaypointIsNotReady", f'waypoint "{text}" is not ready')
+        if not _admits(gateway, namespace, inherited):
+            message = f'we are not permitted to attach to waypoint "{text}" (missing allowedRoutes?)'
+            return Binding(text, None, "AttachmentDenied", message)
+        if self._traffic(gateway) not in traffic.value:
+            if traffic is Traffic.WORKLOAD and not own:
+                return Binding()
+            message = (
+                f'attempting to bind to traffic type "{traffic.value[0]}" which the waypoint "{text}" does '
+                "not support"
+            )
+            return Binding(text, None, "UnsupportedTrafficType", message)
+        return Binding(text, waypoint)
+
+    def waypoint(self, name: Name) -> Waypoint | None:
+        """Where a Gateway is, if it is anywhere: by a name rather than by an address."""
+        gateway = self._gateways.get(name)
+        if gateway is None:
+            return None
+        if (state := self.state(name)) is not None:
+            return Waypoint(state.service, None, HBONE_PORT) if state.service and not state.invalid else None
+        for kind, value in gateway.addresses:
+            if kind == "Hostname" and value:
+                return Waypoint(ServiceName(name[0], value), None, HBONE_PORT)
+        for kind, value in gateway.addresses:
+            if kind == "IPAddress":
+                try:
+                    return Waypoint(None, parse_ip(value), HBONE_PORT)
+                except PeerError:
+                    continue
+        return None
+
+    def state(self, name: Name) -> GatewayState | None:
+        """How a Gateway of ours is; None where it is somebody else's."""
+        gateway = self._gateways.get(name)
+        if gateway is None or gateway.class_name not in self._settings.waypoint_classes:
+            return None
+        only = [(one.port, one.protocol) for one in gateway.listeners] == [(HBONE_PORT, "HBONE")]
+        invalid = "" if only else 'Expected a single listener on port 15008 with protocol "HBONE"'
+        return GatewayState(invalid, self._service_of(name))
+
+    def _service_of(self, name: Name) -> ServiceName | None:
+        services = self._index.services.get(name[0], {})
+        labelled = sorted(
+            one.meta.name for one in services.values() if one.meta.labels.get(GATEWAY_NAME) == name[1]
+        )
+        for each in (*labelled, name[1]):
+            found = services.get(each)
+            if found is not None and any(port.port == HBONE_PORT for port in found.ports):
+                return service_name(found.meta.full_name, self._settings)
+        return None
+
+    def _traffic(self, gateway: Gateway) -> str:
+        """What it is for: its own label, else that of its class, else services."""
+        of_class = self._classes.get(gateway.class_name)
+        wanted = [gateway.meta.labels.get(_FOR), of_class.meta.labels.get(_FOR) if of_class else None]
+        return next((one for one in wanted if one is not None), "service")
+
+
+def _named(key: Key, one: Object) -> Name | None:
+    """The Gateway that an object's own label names."""
+    if not isinstance(one, kube.Namespace | kube.Service | kube.Pod | ServiceEntry | WorkloadEntry):
+        return None
+    return _name_in(_labels(one), key.name if isinstance(one, kube.Namespace) else key.namespace)
+
+
+def _labels(one: Object) -> Mapping[str, str]:
+    return one.labels if isinstance(one, WorkloadEntry) else one.meta.labels
+
+
+def _name_in(labels: Mapping[str, str], namespace: str) -> Name | None:
+    name = labels.get(USE, "none")
+    return None if name == "none" else (labels.get(_USE_NAMESPACE, namespace), name)
+
+
+def _admits(gateway: Gateway, namespace: str, labels: Mapping[str, str]) -> bool:
+    """Whether objects of that namespace may attach, by the listener for tunnels."""
+    found = (one for one in gateway.listeners if (one.port, one.protocol) == (HBONE_PORT, "HBONE"))
+    listener = next(found, Listener(HBONE_PORT, "HBONE"))
+    if listener.admits == "Selector":
+        return listener.namespaces is not None and listener.namespaces.selects(labels)
+    if listener.admits == "None":
+        return False
+    return listener.admits == "All" or gateway.meta.namespace == namespace
+
+
+def _set(where: dict[K, set[V]], name: K, one: V, there: bool) -> None:
+    if there:
+        where.setdefault(name, set()).add(one)
+    elif (found := where.get(name)) is not None:
+        found.discard(one)
+        if not found:
+            del where[name]
