@@ -24,7 +24,7 @@ VERBS = words("""
     classify compute connect defer dial distribute drain drive elect enforce enroll exempt expire export
     fetch find follow forget forward gather hold join keep linger link listen load measure observe oversee
     patch prepare probe recall refuse relay renew repair replace resolve rotate run secure serve sign splice
-    spoof subscribe teach watch
+    spoof subscribe teach untaint watch
 """)
 ACTING_PACKAGES = {"kernel", "cli", "demo", "run"}
 ACTING_MODULES = {"__main__", "flow/engine", "ca/authority"}

@@ -122,6 +122,7 @@ class Settings:
         xds_headers, ca_headers: metadata of each call; not shown by `repr`, as they may be secret.
         grpc_address, monitoring_address: of a control plane, for node proxies and for metrics.
         kubeconfig: of a control plane outside the cluster that it is for.
+        node_taint: the key of a taint that is taken off nodes whose proxy is ready; empty: none is.
         adopt: take over what an istiod has written: status, and the ConfigMap of the roots.
         token_file: of a control plane over a folder: who may call (`ca/token.py`).
         trusted_accounts: `namespace/name`: service accounts of node proxies, which may have certificates
@@ -198,6 +199,7 @@ class Settings:
     token_file: Path | None = _setting("ZTUNNEL_TOKEN_FILE", values.maybe_path, None)
     kubeconfig: str = _setting("KUBECONFIG", values.text, "")
     adopt: bool = _setting("ZTUNNEL_ADOPT", values.flag, False)
+    node_taint: str = _setting("ZTUNNEL_NODE_TAINT", values.label_key, "")
     trusted_accounts: tuple[str, ...] = _setting(
         "CA_TRUSTED_NODE_ACCOUNTS", values.accounts, ("ztunnel-system/ztunnel", "istio-system/ztunnel")
     )

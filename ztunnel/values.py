@@ -24,6 +24,9 @@ _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?")
 _ACCOUNT = re.compile(r"[a-z0-9.-]+/[a-z0-9.-]+")
 _LEVEL = re.compile(r"([\w:.*-]+[=:])?(trace|debug|info|warn|error|off)", re.ASCII)
 
+_LABEL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+_DNS_PREFIX = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+
 
 def text(raw: str) -> str:
     return raw
@@ -138,6 +141,15 @@ def path(raw: str) -> Path:
     if not raw.startswith("/"):
         raise ValueError("an absolute path")
     return Path(raw)
+
+
+def label_key(raw: str) -> str:
+    """Of a label, an annotation or a taint; empty for none."""
+    prefix, slash, name = raw.rpartition("/")
+    fits = _LABEL_NAME.fullmatch(name) and len(raw) <= 317
+    if raw and not (fits and (not slash or _DNS_PREFIX.fullmatch(prefix))):
+        raise ValueError("a key such as ztunnel.io/not-ready")
+    return raw
 
 
 def object_name(raw: str) -> str:

@@ -18,7 +18,7 @@ from ztunnel.config import read_settings
 from ztunnel.control.enrolment import REDIRECTION
 from ztunnel.control.serve import Server
 from ztunnel.control.served import SERVED
-from ztunnel.kube.resource import NAMESPACES, PODS, SERVICES
+from ztunnel.kube.resource import NAMESPACES, NODES, PODS, SERVICES
 from ztunnel.run.reporting import Reporting
 from ztunnel.xds.enrolment import EnrolledPod, render_pods
 from ztunnel.xds.resource import ADDRESS
@@ -46,9 +46,9 @@ class Written:
 
 
 class Running:
-    def __init__(self, store: Store, *, adopt: bool) -> None:
+    def __init__(self, store: Store, **flags: object) -> None:
         self.store, self.server, self.done = store, Server(), []
-        settings = read_settings({"pod_name": "control-0", "log_level": "info", "adopt": adopt or None}, {})
+        settings = read_settings({"pod_name": "control-0", "log_level": "info", **flags}, {})
         self.reporting = Reporting(settings, "pilot", ["manifests", "certificate authority"])
         self.written = Written(self.reporting)
         self.settings = settings
@@ -86,8 +86,8 @@ def lease(leases, request):
 
 
 @asynccontextmanager
-async def following(store: Store, *, adopt: bool = False) -> AsyncIterator[tuple[Running, Cluster]]:
-    running = Running(store, adopt=adopt)
+async def following(store: Store, **flags: object) -> AsyncIterator[tuple[Running, Cluster]]:
+    running = Running(store, **flags)
     async with store.api() as api, trio.open_nursery() as nursery:
         cluster = Cluster(api, running.settings, running.reporting, running.server)
         await cluster.follow(nursery, running.done.append)
@@ -157,7 +157,7 @@ async def test_enrolment_is_written_on_pods_when_their_node_proxy_has_told_it(st
 async def test_beside_an_istiod_pods_are_left_alone_unless_they_are_to_be_taken_over(store, clock, adopt):
     meta = {"name": "istiod", "namespace": "istio-system", "labels": {"app": "istiod"}}
     store.put(SERVICES, {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {}})
-    async with following(store, adopt=adopt) as (_, cluster):
+    async with following(store, adopt=adopt or None) as (_, cluster):
         cluster.annotator.take("n1", REPORT)
         await trio.sleep(30)
         assert (
@@ -180,3 +180,24 @@ async def test_a_right_that_is_missing_is_said_in_readiness(store, clock):
         await until(lambda: "patch pods/status" in running.reporting.readiness.render(0.0)[1])
         forbidden.clear()
         await until(lambda: "enrolment on pods" not in running.reporting.readiness.render(0.0)[1])
+
+
+@pytest.mark.parametrize("key", ["ztunnel.io/not-ready", None])
+async def test_a_taint_is_taken_off_nodes_whose_proxy_is_ready_where_one_is_named(store, clock, key):
+    taint = {"key": "ztunnel.io/not-ready", "effect": "NoSchedule"}
+    store.put(NODES, {"metadata": {"name": "n1"}, "spec": {"taints": [taint]}})
+    labels = {"app.kubernetes.io/name": "ztunnel", "app.kubernetes.io/component": "node"}
+    meta = {"name": "ztunnel-1", "namespace": HOME, "uid": "p", "labels": labels}
+    ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    store.put(
+        PODS,
+        {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"nodeName": "n1"}, "status": ready},
+    )
+
+    def taints() -> list[object]:
+        return store.objects[NODES.path()]["", "n1"]["spec"].get("taints") or []
+
+    async with following(store, node_taint=key) as (running, _):
+        await until(lambda: running.figures()["ztunnel_control_leader"] == [((), 1.0)])
+        await trio.sleep(5)
+        assert taints() == ([] if key else [taint])

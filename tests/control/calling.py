@@ -37,6 +37,9 @@ class Pods:
     def on_node(self, node: str) -> Iterator[tuple[str, str]]:
         return (name for name, one in self.all.items() if one.node == node)
 
+    def in_namespace(self, namespace: str) -> Iterator[tuple[str, str]]:
+        return (name for name in self.all if name[0] == namespace)
+
 
 def peer(certificate: bytes | None = None, source: object = SOURCE) -> Peer:
     return Peer(PeerAddress(ip_address(str(source)), 4711), certificate)

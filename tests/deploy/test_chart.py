@@ -77,6 +77,7 @@ def test_helm_finds_nothing_to_complain_of():
         ("node.resources.requests.memory=lots", "at '/node/resources/requests/memory'"),
         ("node.terminationGracePeriodSeconds=0", "at '/node/terminationGracePeriodSeconds'"),
         ("control.xdsAddress=istiod", "at '/control/xdsAddress'"),
+        ("control.nodeTaint=not ready", "at '/control/nodeTaint'"),
         ("monitoring.podMonitor=perhaps", "at '/monitoring/podMonitor'"),
         ("control.enabled=false", "control.xdsAddress: control.enabled is false, so say which control plane"),
     ],
@@ -162,6 +163,26 @@ def test_roles_have_no_wildcards_and_change_only_what_is_ours():
         changes = {"patch", "update"} & set(rule["verbs"])
         own = rule.get("resourceNames") or all(name.endswith("/status") for name in rule["resources"])
         assert not changes or own, rule
+
+
+def test_nodes_are_changed_only_where_their_taint_is_to_go():
+    def verbs(*settings: str) -> set[str]:
+        found = rules([of_kind(render(settings=list(settings)), "ClusterRole")])
+        return {verb for rule in found if "nodes" in rule["resources"] for verb in rule["verbs"]}
+
+    assert verbs() == {"get", "list", "watch"}
+    key = "control.nodeTaint=ztunnel.io/not-ready"
+    assert verbs(key) == {"get", "list", "watch", "patch"}
+    pod = of_kind(render(settings=[key, "control.tolerations[0].key=x"]), "Deployment")["spec"]["template"][
+        "spec"
+    ]
+    assert [each["key"] for each in pod["tolerations"]] == ["ztunnel.io/not-ready", "x"]
+    assert variables(pod["containers"][0])["ZTUNNEL_NODE_TAINT"] == "ztunnel.io/not-ready"
+    for each in render(settings=[key]):
+        if each["kind"] == "DaemonSet":
+            assert {"effect": "NoSchedule", "operator": "Exists"} in each["spec"]["template"]["spec"][
+                "tolerations"
+            ]
 
 
 def test_the_node_proxy_may_read_its_own_daemon_set_and_nothing_else():

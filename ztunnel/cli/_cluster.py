@@ -23,6 +23,7 @@ from ztunnel.control.recall import LastGood
 from ztunnel.control.report import ManifestReport
 from ztunnel.control.serve import Server
 from ztunnel.control.settings import mesh_settings
+from ztunnel.control.untaint import Untainting
 from ztunnel.kube.call import Api
 from ztunnel.kube.elect import Election
 from ztunnel.kube.lease import Candidate
@@ -68,6 +69,7 @@ class Cluster:
         self.annotator = Annotator(api, lambda: self.watch.pods, self._leaves_pods_alone, tell)
         self.annotator.register(reporting.figures)
         self.watch.memory = self._status.memory = LastGood(api, settings.pod_namespace)
+        self._untainting = self._untaint(settings) if settings.node_taint else None
         self._authorities = AuthorityReport(reporting.log.scoped("ca"), reporting.readiness, now)
         self._authorities.register(reporting.figures)
         where = settings.pod_namespace, settings.trust_domain
@@ -86,6 +88,16 @@ class Cluster:
             lambda: float(candidate.leads(trio.current_time())),
         )
 
+    def _untaint(self, settings: Settings) -> Untainting:
+        def tell(trouble: str) -> None:
+            self._reporting.readiness.detail("node taint", trouble)
+
+        made = Untainting(
+            self._api, lambda: self.watch.pods, settings.pod_namespace, settings.node_taint, tell
+        )
+        made.register(self._reporting.figures)
+        return made
+
     async def follow(self, nursery: trio.Nursery, done: Callable[[str], None]) -> None:
         """Run all of it in `nursery`; returns when the objects have been read and there is an authority.
         `done` is told which of `manifests` and `certificate authority` is there."""
@@ -95,10 +107,17 @@ class Cluster:
         nursery.start_soon(self._roots.run)
         await nursery.start(self.watch.run)
         done("manifests")
-        nursery.start_soon(partial(self._election.run, LEASE, self._status.run))
+        nursery.start_soon(partial(self._election.run, LEASE, self._lead))
         nursery.start_soon(self.annotator.run)
         await ready.wait()
         done("certificate authority")
+
+    async def _lead(self) -> None:
+        """What only one replica does."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._status.run)
+            if self._untainting is not None:
+                nursery.start_soon(self._untainting.run)
 
     def _leaves_pods_alone(self) -> bool:
         """An istiod's proxies would take the pods for theirs."""
@@ -106,6 +125,8 @@ class Cluster:
 
     def _observe(self) -> None:
         self.annotator.wake()
+        if self._untainting is not None:
+            self._untainting.wake()
         self._report.observe(self.watch)
         troubles = self.watch.troubles
         for one in troubles:
