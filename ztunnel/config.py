@@ -101,6 +101,8 @@ class Settings:
         inpod_uds: the agent's socket.
         inpod_port_reuse: whether another proxy may listen beside us in a pod, as in an upgrade.
         packet_mark: what the agent's rules know our packets by.
+        dns_capture: whether the agent's rules send what pods ask of DNS to us.
+        resolv_conf: whose name servers are asked then.
         pod_netns: where the network namespace of a pod is, with `{namespace}` and `{name}`; empty: find them
             through /proc and the cgroups of kubelet's pods.
         pod_logs: where the kubelet makes the log directories of pods, which say whose its cgroups are
@@ -174,6 +176,8 @@ class Settings:
     inpod_uds: Path = _setting("INPOD_UDS", values.path, Path("/var/run/ztunnel/ztunnel.sock"))
     inpod_port_reuse: bool = _setting("INPOD_PORT_REUSE", values.flag, True)
     packet_mark: int = _setting("PACKET_MARK", values.number(1, 2**32 - 1), 1337)
+    dns_capture: bool = _setting("ISTIO_META_DNS_CAPTURE", values.flag, True)
+    resolv_conf: Path = _setting("ZTUNNEL_RESOLV_CONF", values.path, Path("/etc/resolv.conf"))
     pod_netns: str = _setting("ZTUNNEL_POD_NETNS", values.namespace_path, "")
     pod_logs: Path = _setting("ZTUNNEL_POD_LOGS", values.path, Path("/var/log/pods"))
     same_node: SameNode = _setting("ZTUNNEL_SAME_NODE", values.member(SameNode), SameNode.AUTO, "sameNode")

@@ -16,7 +16,7 @@ from ztunnel.zds.message import Named
 PROBE_SOURCES = "169.254.7.127", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"
 """What the kubelet's connections to pods come from on their node (Istio: HOST_PROBE_SNAT_ADDRESS)."""
 
-_TABLES = "istio-ambient-nat", "istio-ambient-mangle"
+_TABLES = "istio-ambient-nat", "istio-ambient-mangle", "istio-ambient-raw"
 
 _RULES = Path(__file__).parent / "rules"
 REDIRECT, TPROXY = (_RULES / "redirect.nft").read_text(), (_RULES / "tproxy.nft").read_text()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,9 +17,10 @@ from ipaddress import IPv4Address, ip_address
 import pytest
 
 from tests.mesh import lab
-from tests.mesh.cni import PROBE_SOURCES, CniAgent
+from tests.mesh.cni import PROBE_SOURCES, REDIRECT, TPROXY, CniAgent
 from tests.mesh.lab import Family, Mesh, account, endpoint_of, read_all, read_exactly, unique
 from tests.zds.agent import add, delete, keep, snapshot
+from ztunnel.demo import command
 from ztunnel.demo.operate import Laboratory
 from ztunnel.demo.run import processes
 from ztunnel.zds.message import Named
@@ -69,6 +71,10 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mesh, CniA
             laboratory.start_node("node-2")
             patch.setenv("ZTUNNEL_POD_SOURCE", "zds")
             patch.setenv("INPOD_UDS", str(path))
+            resolv = path.with_name("resolv.conf")
+            servers = (mesh.address("out/stranger", family) for family in lab.TCP_FAMILIES)
+            resolv.write_text("".join(f"nameserver {each}\n" for each in servers))
+            patch.setenv("ZTUNNEL_RESOLV_CONF", str(resolv))
             laboratory.start_node("node-1")
             yield mesh, agent
         finally:
@@ -167,6 +173,10 @@ def test_pods_of_one_node_talk_by_hbone_and_no_call_is_direct(mesh: Mesh, family
     for reporter in ("source", "destination"):
         labels = {"source_workload": "caller", "destination_workload": "near"}
         mesh.expect_flow("node-1", 9, 9, reporter=reporter, connection_security_policy="mutual_tls", **labels)
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def vip_of(mesh: Mesh, name: str, family: Family) -> lab.IPAddress:
@@ -347,6 +357,36 @@ def send_and_close(end: socket.socket, sent: bytes) -> None:
     end.shutdown(socket.SHUT_WR)
 
 
+@pytest.mark.parametrize("address", ["10.96.0.10", "fd96::a"])
+@pytest.mark.parametrize("server", lab.TCP_FAMILIES)
+def test_names_are_relayed_to_who_knows_them(mesh: Mesh, address: str, server: Family) -> None:
+    """The name server is the proxy's; the second one where the first is not there."""
+    at = mesh.address("out/stranger", server)
+    knows = mesh.socket("out/stranger", family_of(at), socket.SOCK_DGRAM)
+    knows.bind((at, 53))
+    asks = mesh.socket("shop/caller", family_of(address), socket.SOCK_DGRAM)
+    asks.connect((address, 53))
+    asks.send(b"who is it?")
+    query, proxy = knows.recvfrom(1000)
+    assert (query, proxy[0]) == (b"who is it?", mesh.address("shop/caller", server))
+    knows.sendto(b"nobody", proxy)
+    assert asks.recv(1000) == b"nobody"
+    mesh.expect("node-1", 1, "ztunnel_dns_relayed_total")
+
+
+@pytest.mark.parametrize("family", lab.TCP_FAMILIES)
+def test_names_are_asked_by_tcp_as_any_other_call(mesh: Mesh, family: Family) -> None:
+    listener = mesh.listen("out/stranger", port=53)
+    client, server = mesh.join("shop/caller", listener, mesh.address("out/stranger", family))
+    own = endpoint_of(client.getsockname())
+    client.sendall(b"who is it?")
+    assert read_exactly(server, 10) == b"who is it?"
+    client.close()
+    server.close()
+    line = mesh.line("node-1", direction="outbound", src_addr=own)
+    assert line["dst.addr"] == str(endpoint(mesh, "out/stranger", family, 53))
+
+
 def test_the_dump_shows_the_pods_that_the_agent_has_named(mesh: Mesh) -> None:
     shown = json.loads(mesh.laboratory.node_get("node-1", "/config_dump"))
     states = {each["info"]["name"]: each["state"] for each in shown["workloadState"].values()}
@@ -521,3 +561,63 @@ def test_a_proxy_that_is_killed_leaves_nobody_in_plaintext_and_the_next_one_serv
     agent.connected()
     assert mesh.call("shop/caller", mesh.address("shop/called", family), 8080).answers()
     assert mesh.call("shop/called", mesh.address("shop/near", family), 8080).answers()
+
+
+def test_a_proxy_is_replaced_by_one_beside_it_and_no_call_fails(mesh: Mesh, agent: CniAgent) -> None:
+    names, node = mesh.laboratory.names, mesh.laboratory.node("node-1")
+    [before] = processes(names.proxy_cgroup("node-1"))
+    pairs = [("shop/caller", "shop/called"), ("shop/called", "shop/near"), ("out/stranger", "shop/near")]
+    words = command.node_command(names, node, os.environ)
+    argv = command.in_node(names, node.name, names.proxy_cgroup(node.name), words)
+    # In Kubernetes each has a network namespace of its own for its pages.
+    pages = {"ADMIN": "127.0.0.1:25000", "METRICS": "[::]:25020", "READINESS": "[::]:25021"}
+    environment = {f"ZTUNNEL_{name}_ADDRESS": address for name, address in pages.items()}
+    with lab.Load(mesh, pairs, lab.TCP_FAMILIES) as load:
+        log = (names.node_directory("node-1") / "log").open("ab")
+        successor = subprocess.Popen(
+            argv, env={**command.node_environment(os.environ), **environment}, stdout=log, stderr=log
+        )
+        log.close()
+        agent.connected(2)
+        so_far = load.answered
+        lab.wait_until(lambda: load.answered > so_far + 200, "calls while both listen")
+        os.kill(before, signal.SIGTERM)
+        lab.wait_until(lambda: before not in processes(names.proxy_cgroup("node-1")), "the old one has ended")
+        so_far = load.answered
+        lab.wait_until(lambda: load.answered > so_far + 200, "calls with the new one alone")
+    assert load.failed() == []
+    agent.lose()
+    successor.kill()
+    successor.wait()
+    mesh.laboratory.start_node("node-1")
+    agent.connected()
+
+
+@pytest.mark.parametrize("family", lab.TCP_FAMILIES)
+def test_rules_of_the_first_versions_of_istio_are_understood_too(
+    mesh: Mesh, agent: CniAgent, family: Family
+) -> None:
+    """Inbound by TPROXY: nothing is rewritten, and the mark finds the way back."""
+    agent.remove("shop/near")
+    agent.rules = TPROXY
+    try:
+        assert agent.add("shop/near") == ""
+        listener = mesh.listen("shop/near")
+        for source in ("shop/called", "out/stranger"):
+            client, server = mesh.join(source, listener, mesh.address("shop/near", family))
+            own, target = endpoint_of(client.getsockname()), endpoint_of(client.getpeername())
+            assert endpoint_of(server.getpeername()).ip == own.ip
+            assert endpoint_of(server.getsockname()) == target
+            client.sendall(b"hello")
+            assert read_exactly(server, 5) == b"hello"
+            server.sendall(b"hello yourself")
+            assert read_exactly(client, 14) == b"hello yourself"
+            client.close()
+            server.close()
+        call = mesh.call("shop/near", mesh.address("shop/called", family), 8080)
+        assert call.answers()
+        call.sock.close()
+    finally:
+        agent.remove("shop/near")
+        agent.rules = REDIRECT
+        assert agent.add("shop/near") == ""

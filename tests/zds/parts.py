@@ -37,7 +37,7 @@ from ztunnel.xds.pb import zds_pb2
 from ztunnel.zds.affinity import AffinityTable
 from ztunnel.zds.connect import Packet
 from ztunnel.zds.message import Named
-from ztunnel.zds.serve import AgentPods
+from ztunnel.zds.serve import AgentPods, Inside
 
 NODE, MARK = "n1", 1337
 WEB = workload("web").on(NODE).hbone().at("10.78.0.2", "fd78::2")
@@ -84,7 +84,7 @@ class Served:
         self.log, self.readiness, self.figures = Lines(), Readiness(), Figures()
         log = Log(self.log, Levels(), time.time_ns)  # type: ignore[arg-type]
         repairs = Repairs(self.figures, log.warn, time.monotonic)
-        self.pods = AgentPods(self.ways, NODE, Reports(log, self.readiness, repairs), SHARED, MARK)
+        self.pods = AgentPods(self.ways, NODE, Reports(log, self.readiness, repairs), Inside(SHARED, MARK))
         self.pods.register(self.figures)
 
     def _ask(self, key: object, network: object) -> bool:

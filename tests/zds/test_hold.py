@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ from tests.zds.parts import NAMED, SHARED, WEB, Pod, Served, caller
 from ztunnel.model.workload import Workload
 from ztunnel.pods.listen import CannotEnroll
 from ztunnel.zds.hold import RedirectedPod
+from ztunnel.zds.listen import listen_redirected
+from ztunnel.zds.relay import NameServers
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -20,7 +23,7 @@ RECURSION = "attempted recursive call to ourselves"
 
 
 def held(served: Served, pod: Pod, known: Workload | None = WEB) -> RedirectedPod:
-    made = RedirectedPod(served.ways, NAMED, pod.marked(), SHARED)
+    made = RedirectedPod(served.ways, NAMED, pod.marked(), SHARED, None)
     if known is not None:
         made.attach(known)
     return made
@@ -105,7 +108,7 @@ def test_a_namespace_without_an_address_is_not_served() -> None:
     with Pod("10.78.0.9/24") as pod, Served(WEB) as served, pod.marked() as netns:
         pod.address("del", "10.78.0.9/24")
         with pytest.raises(CannotEnroll, match="its network namespace has no address"):
-            RedirectedPod(served.ways, NAMED, netns, SHARED)
+            RedirectedPod(served.ways, NAMED, netns, SHARED, None)
 
 
 def test_a_listener_that_a_process_of_the_pod_destroys_is_made_again() -> None:
@@ -154,3 +157,25 @@ def test_who_waits_in_a_backlog_is_taken_up_before_the_listeners_close() -> None
             with pytest.raises(ConnectionRefusedError):
                 caller(pod, "10.99.0.1", 8080)
         one.end("over")
+
+
+def test_names_are_asked_by_tcp_as_any_call_and_the_pods_own_port_is_no_way(tmp_path: Path) -> None:
+    with Pod() as pod, Served(WEB, FAR) as served:
+        made = RedirectedPod(served.ways, NAMED, pod.marked(), SHARED, NameServers(tmp_path / "none"))
+        made.attach(WEB)
+        with caller(pod, "10.99.0.1", 53):
+            served.rounds(lambda: served.asked)
+        for address in ("127.0.0.1", "10.78.0.2", "fd78::2"):
+            served.desk.lines.clear()
+            with caller(pod, address, 15053):
+                served.refused(RECURSION)
+        made.end("over")
+
+
+def test_where_the_port_for_names_is_taken_the_pod_is_not_served(tmp_path: Path) -> None:
+    with Pod() as pod, Served(WEB) as served, pod.marked() as netns:
+        with netns.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
+            holder.bind(("127.0.0.1", 15053))
+            with pytest.raises(CannotEnroll, match="port 15053 is taken"):
+                RedirectedPod(served.ways, NAMED, netns, SHARED, NameServers(tmp_path / "none"))
+        listen_redirected(netns, "shop/web", SHARED).close()

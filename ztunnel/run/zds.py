@@ -37,7 +37,8 @@ from ztunnel.run.pages import Listeners, Orders, listen, serve_private, serve_pu
 from ztunnel.run.reporting import Reporting
 from ztunnel.run.stop import Stop
 from ztunnel.zds.affinity import AffinityTable
-from ztunnel.zds.serve import AgentPods
+from ztunnel.zds.relay import NameServers
+from ztunnel.zds.serve import AgentPods, Inside
 
 _KEEP_SECONDS = 10.0
 _DRAINING = "draining"
@@ -57,8 +58,11 @@ def build_agent_node(settings: Settings, knowledge: Knowledge, reporting: Report
         Ways(proxy.outbound, proxy.inbound, proxy.handshakes, proxy.certificates),
         settings.node,
         Reports(reporting.log.scoped("pods"), reporting.readiness, reporting.repairs),
-        Listening(settings.ipv6, keepalive_of(settings), settings.inpod_port_reuse, transparent=True),
-        settings.packet_mark,
+        Inside(
+            Listening(settings.ipv6, keepalive_of(settings), settings.inpod_port_reuse, transparent=True),
+            settings.packet_mark,
+            NameServers(settings.resolv_conf) if settings.dns_capture else None,
+        ),
     )
     return AgentNode(**parts_of(proxy), pods=pods)
 

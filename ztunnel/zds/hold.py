@@ -7,7 +7,7 @@ opened ── the world knows it: attached ──> served ── taken away: all
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Final
 
 from ztunnel.errors import Drained
@@ -30,12 +30,14 @@ from ztunnel.pods.listen import CannotEnroll, Listeners, lost_listeners
 from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.layout import Recalled
 from ztunnel.state.lookup import ILLEGAL_PORTS
-from ztunnel.zds.listen import listen_redirected
+from ztunnel.zds.listen import listen_for_names, listen_redirected, relay_names
 from ztunnel.zds.message import Named
+from ztunnel.zds.relay import RELAY_PORT, NameRelay, NameServers
 
 _REMEMBERED: Final = 1024
 """Destinations that are kept: applications call the same ones again and again."""
 
+_OWN_PORTS: Final = ILLEGAL_PORTS | {RELAY_PORT}
 _RECURSION: Final = "attempted recursive call to ourselves"
 _MIGRATE: Final = "net.ipv4.tcp_migrate_req"
 """What waits at our listener when we close it goes to a successor's (Linux 5.14)."""
@@ -52,8 +54,11 @@ class RedirectedPod:
         serving: False once the agent has taken it away.
     """
 
-    def __init__(self, ways: Ways, pod: Named, netns: NetworkNamespace, listening: Listening) -> None:
-        """Begin to listen; takes over `netns` unless it raises.
+    def __init__(
+        self, ways: Ways, pod: Named, netns: NetworkNamespace, listening: Listening, names: NameServers | None
+    ) -> None:
+        """Begin to listen; takes over `netns` unless it raises. `names` are who is asked for names; None:
+        nobody, as DNS is not captured.
 
         Raises:
             CannotEnroll: the namespace has no addresses, or a port is taken. OSError: the kernel refuses.
@@ -69,9 +74,25 @@ class RedirectedPod:
         self._outbound: OutboundAcceptor | None = None
         self._plain: PlainAcceptor | None = None
         self._recalled: dict[Endpoint, Recalled] = {}
-        self._listeners: Listeners | None = listen_redirected(netns, str(pod), listening)
+        self._names = names
+        self._relay: NameRelay | None = None
+        self._by_tcp: socket.socket | None = None
+        self._listeners: Listeners | None = None
+        self._listen()
         with suppress(OSError):  # read-only in most containers; then a successor finds an empty backlog
             netns.write_sysctl(_MIGRATE, "1")
+
+    def _listen(self) -> None:
+        """Raises CannotEnroll, OSError: then nobody does."""
+        netns, pod = self.network.netns, str(self.pod)
+        with ExitStack() as undo:
+            undo.callback(self._stop_listening)
+            self._listeners = listen_redirected(netns, pod, self._listening)
+            if self._names is not None:
+                self._by_tcp = listen_for_names(netns, pod, self._listening)
+                engine, shared = self._ways.outbound.engine, self._listening.shared
+                self._relay = relay_names(engine, netns, pod, self._names, shared)
+            undo.pop_all()
 
     # Whose it is.
 
@@ -105,6 +126,8 @@ class RedirectedPod:
         )
         for listener, accepted, crowded in takers:
             self._acceptors += (Acceptor(engine, listener, accepted, None, crowded),)
+        if self._by_tcp is not None:
+            self._acceptors += (Acceptor(engine, self._by_tcp, self._called),)
 
     # What comes in.
 
@@ -118,7 +141,7 @@ class RedirectedPod:
         outbound = self._outbound
         if outbound is None:
             self._refuse(opener, Direction.OUTBOUND, peer, called, self._unknown)
-        elif called.port in ILLEGAL_PORTS and self._is_own(called.ip):
+        elif called.port in _OWN_PORTS and self._is_own(called.ip):
             self._refuse(opener, Direction.OUTBOUND, peer, called, _RECURSION)
         else:
             recalled = self._recalled.get(called)
@@ -185,7 +208,7 @@ class RedirectedPod:
         lost = lost_listeners(self._listeners)
         if lost:
             self._stop_listening()
-            self._listeners = listen_redirected(before.netns, str(self.pod), self._listening)
+            self._listen()
             self.accept()
         return [f"listener {name}" for name in lost]
 
@@ -237,6 +260,12 @@ class RedirectedPod:
         listeners, self._listeners = self._listeners, None
         if listeners is not None:
             listeners.close()
+        relay, self._relay = self._relay, None
+        if relay is not None:
+            relay.close()
+        by_tcp, self._by_tcp = self._by_tcp, None
+        if by_tcp is not None:
+            by_tcp.close()
 
     def show(self) -> dict[str, object]:
         """For the configuration dump, as ztunnel shows it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -30,6 +30,7 @@ from ztunnel.zds.connect import Packet
 from ztunnel.zds.follow import follow
 from ztunnel.zds.hold import RedirectedPod
 from ztunnel.zds.message import Add, Named, parse, render_answer
+from ztunnel.zds.relay import NameServers
 from ztunnel.zds.roster import Roster
 
 UNKNOWN_SECONDS: Final = 5.0
@@ -43,6 +44,19 @@ _TASK: Final = "workload proxy manager"
 _AGENT, _PODS = "agent", "pods"
 
 
+class Inside(NamedTuple):
+    """How a pod is served in its namespace.
+
+    Attributes:
+        mark: what Istio's rules know our packets by.
+        names: who is asked for names; None where DNS is not captured.
+    """
+
+    listening: Listening
+    mark: int
+    names: NameServers | None = None
+
+
 class AgentPods:
     """The pods of one node that come from the agent.
 
@@ -51,12 +65,10 @@ class AgentPods:
         refused_total: requests that could not be carried out.
     """
 
-    def __init__(self, ways: Ways, node: str, reports: Reports, listening: Listening, mark: int) -> None:
-        """`mark` is what Istio's rules know our packets by."""
+    def __init__(self, ways: Ways, node: str, reports: Reports, inside: Inside) -> None:
         self._ways = ways
         self._node = node
-        self._mark = mark
-        self._listening = listening
+        self._inside = inside
         self._log, self._readiness, self._repairs = reports.log, reports.readiness, reports.repairs
         with current() as home:
             self._roster = Roster(home.cookie)
@@ -166,7 +178,7 @@ class AgentPods:
         if not is_network_namespace(fd):
             os.close(fd)
             raise PeerError(f"what came with {pod} is no network namespace")
-        return NetworkNamespace(fd, f"pod {pod}", self._mark)
+        return NetworkNamespace(fd, f"pod {pod}", self._inside.mark)
 
     # Pods.
 
@@ -174,7 +186,7 @@ class AgentPods:
         """Raises CannotEnroll, OSError: it stays pending."""
         pod, netns = self._waiting[uid]
         try:
-            held = RedirectedPod(self._ways, pod, netns, self._listening)
+            held = RedirectedPod(self._ways, pod, netns, self._inside.listening, self._inside.names)
         except (CannotEnroll, OSError) as error:
             self._pending[uid] = str(error)
             raise
@@ -267,6 +279,18 @@ class AgentPods:
             "Requests of the agent that could not be carried out",
             lambda: self.refused_total,
         )
+        names = self._inside.names
+        if names is not None:
+            figures.counter(
+                "ztunnel_dns_relayed_total",
+                "Queries of pods for names that a name server has answered",
+                lambda: names.relayed_total,
+            )
+            figures.counter(
+                "ztunnel_dns_failed_total",
+                "Queries of pods for names that no name server has answered",
+                lambda: names.failed_total,
+            )
 
     def pending(self) -> list[Sample]:
         """Those that cannot be served, with the cause."""
