@@ -169,3 +169,44 @@ async def test_how_far_each_subscriber_is(server, autojump_clock):
     requests.close()
     await trio.testing.wait_all_tasks_blocked()
     assert server.subscribers == []
+
+
+async def test_others_have_their_turns_while_a_large_response_is_made(server):
+    server.publish(snapshot(*map(str, range(10_000))))
+    turns, done = 0, trio.Event()
+
+    async def tick():
+        nonlocal turns
+        while not done.is_set():
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as ticking:
+        requests, responses = server.open_session()
+        await trio.testing.wait_all_tasks_blocked()
+        ticking.start_soon(tick)
+        await requests.send(DeltaDiscoveryRequest(type_url=ADDRESS))
+        response = await responses.receive()
+        done.set()
+    assert len(response.resources) == 10_000
+    assert turns >= 20
+    assert not server.settled
+    await requests.send(ack(response))
+    await trio.testing.wait_all_tasks_blocked()
+    assert server.settled
+
+
+async def test_what_is_published_while_a_response_is_made_comes_after_it(server):
+    server.publish(snapshot(*map(str, range(3_000))))
+    requests, responses = server.open_session()
+    await trio.testing.wait_all_tasks_blocked()
+    await requests.send(DeltaDiscoveryRequest(type_url=ADDRESS))
+    for _ in range(4):
+        await trio.lowlevel.checkpoint()
+    server.publish(snapshot("1"))
+    server.publish(snapshot("1", "new"))
+    assert not server.settled
+    first = await responses.receive()
+    assert len(first.resources) == 3_000
+    await requests.send(ack(first))
+    assert named(await responses.receive()) == (["new"], 2_999)

@@ -1,12 +1,14 @@
 """What a publisher sends, and when: one unanswered response a type, nothing twice, all in its order."""
 
+from dataclasses import replace
+
 import pytest
 
 from ztunnel.errors import PeerError
 from ztunnel.model.policy import Action, Policy, PolicyScope
 from ztunnel.model.workload import Workload
 from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest, Node, Status
-from ztunnel.xds.publisher import Publisher
+from ztunnel.xds.publisher import Publisher, TypeStatus
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
 from ztunnel.xds.snapshot import Snapshot, take
 
@@ -158,3 +160,99 @@ def test_on_demand_begins_with_nothing():
 def test_a_type_that_is_not_served_ends_the_stream():
     with pytest.raises(PeerError, match="no resources of the type"):
         Publisher(Snapshot()).receive(ask("type.googleapis.com/envoy.config.cluster.v3.Cluster"))
+
+
+class Counted(dict):
+    """Resources that count how often one is looked up since `turn`."""
+
+    def __init__(self, ones):
+        super().__init__(ones)
+        self.looked, self.most = 0, 0
+
+    def get(self, name, default=None):
+        self.looked += 1
+        return super().get(name, default)
+
+    def turn(self):
+        self.most, self.looked = max(self.most, self.looked), 0
+
+
+def many(count):
+    before = snapshot(*(pod(f"{number}") for number in range(count)))
+    counted = Counted(before.resources[ADDRESS])
+    return replace(before, resources={**before.resources, ADDRESS: counted}), counted
+
+
+def turns_of(steps, counted):
+    """How many turns others had, and what was sent."""
+    turns, sent = 0, []
+    for one in steps:
+        counted.turn()
+        if one is None:
+            turns += 1
+        else:
+            sent.append(one)
+    counted.turn()
+    return turns, sent
+
+
+def test_a_large_response_is_made_in_turns_that_each_look_at_a_thousand():
+    large, counted = many(20_000)
+    publisher = Publisher(large)
+    assert list(publisher.take(ask(ADDRESS))) == []
+    turns, (response,) = turns_of(publisher.work(), counted)
+    assert len(response.resources) == 20_000
+    assert turns >= 40  # to compare, and to put in
+    assert counted.most <= 1001
+    publisher.receive(ack(response))
+    assert publisher.settled
+
+
+def test_whoever_comes_back_with_many_versions_is_read_in_turns():
+    large, counted = many(20_000)
+    versions = {name: one.version for name, one in large.resources[ADDRESS].items()}
+    publisher = Publisher(large)
+    turns, _ = turns_of(publisher.take(ask(ADDRESS, initial_resource_versions=versions)), counted)
+    assert turns >= 20
+    turns, (response,) = turns_of(publisher.work(), counted)
+    assert (len(response.resources), counted.most <= 1001, turns >= 20) == (0, True, True)
+
+
+def test_what_is_gone_is_found_in_turns_too():
+    large, counted = many(20_000)
+    versions = {f"c//Pod/ns/gone-{number}": "1" for number in range(20_000)}
+    publisher = Publisher(large)
+    list(publisher.take(ask(ADDRESS, initial_resource_versions=versions)))
+    turns, (response,) = turns_of(publisher.work(), counted)
+    assert (len(response.resources), len(response.removed_resources)) == (20_000, 20_000)
+    assert turns >= 60
+    assert counted.most <= 1001
+
+
+def test_one_change_costs_one_look_whatever_else_there_is():
+    large, counted = many(5_000)
+    publisher = Publisher(large)
+    (response,) = publisher.receive(ask(ADDRESS))
+    publisher.receive(ack(response))
+    counted.turn()
+    counted.most = 0
+    changed = replace(
+        large, changed={**large.changed, ADDRESS: frozenset(["c//Pod/ns/7"])}, serial=large.serial + 1
+    )
+    publisher.advance(changed)
+    turns_of(publisher.work(), counted)
+    assert counted.most == 1
+
+
+def test_how_far_the_subscriber_is():
+    publisher = Publisher(snapshot(pod("a")))
+    assert publisher.status == {}
+    (first,) = publisher.receive(ask(ADDRESS))
+    assert publisher.status[ADDRESS] == TypeStatus(first.nonce, "", "", True)
+    publisher.receive(ack(first))
+    assert publisher.status[ADDRESS] == TypeStatus(first.nonce, first.nonce, "", True)
+    (second,) = publisher.publish(snapshot(pod("b")))
+    refusal = ack(second)
+    refusal.error_detail.message = "b: no"
+    publisher.receive(refusal)
+    assert publisher.status[ADDRESS] == TypeStatus(second.nonce, first.nonce, "b: no", True)

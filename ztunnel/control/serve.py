@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import trio
@@ -44,6 +44,9 @@ class _Session:
         acknowledged: Callable[[float], None],
     ) -> None:
         self.publisher = Publisher(snapshot)
+        self._published: list[Snapshot] = []
+        self._works = False
+        self._wake, self._jobs = trio.open_memory_channel[discovery_pb2.DeltaDiscoveryRequest | None](1)
         self.caller = ""
         self.connected_at = trio.current_time()
         self.sent_at: dict[str, float] = {}
@@ -52,24 +55,61 @@ class _Session:
         self._convergence = Convergence()
         self._acknowledged = acknowledged
 
+    @property
+    def settled(self) -> bool:
+        """Whether the subscriber has answered for all that was published."""
+        return not self._published and not self._works and self.publisher.settled
+
     def publish(self, snapshot: Snapshot, changed_at: float) -> None:
-        """Send what can be sent of `snapshot`; never waits."""
+        """Send what can be sent of `snapshot`, as soon as `run` comes to it; never waits."""
         self._convergence.changed((url for url, names in snapshot.changed.items() if names), changed_at)
-        self._send(self.publisher.publish(snapshot))
+        self._published.append(snapshot)
+        with suppress(trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
+            self._wake.send_nowait(None)
 
     def begin(self, snapshot: Snapshot) -> None:
         """Take `snapshot` for what there is; never waits."""
-        self._send(self.publisher.publish(snapshot))
+        self.publisher.advance(snapshot)
 
     async def run(self) -> None:
         """Answer requests until the subscriber leaves, or says what cannot be served."""
-        with self._requests, self._responses:
+        with self._requests, self._responses, self._jobs, self._wake:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read, nursery.cancel_scope)
+                async for request in self._jobs:
+                    self._works = True
+                    try:
+                        await self._act(request)
+                    except PeerError:
+                        break
+                    finally:
+                        self._works = False
+                nursery.cancel_scope.cancel()
+
+    async def _read(self, session: trio.CancelScope) -> None:
+        """Hand requests on, one at a time, until there are no more."""
+        with suppress(trio.ClosedResourceError, trio.BrokenResourceError):
             async for request in self._requests:
-                self._measure(request)
-                try:
-                    self._send(self.publisher.receive(request))
-                except PeerError:
-                    return
+                await self._wake.send(request)
+        session.cancel()
+
+    async def _act(self, request: discovery_pb2.DeltaDiscoveryRequest | None) -> None:
+        """Take over what has been published and asked, and send what follows; others have the thread in
+        between."""
+        published, self._published = self._published, []
+        for snapshot in published:
+            self.publisher.advance(snapshot)
+        if request is not None:
+            self._measure(request)
+            for _ in self.publisher.take(request):
+                await trio.lowlevel.checkpoint()
+        responses = []
+        for response in self.publisher.work():
+            if response is None:
+                await trio.lowlevel.checkpoint()
+            else:
+                responses.append(response)
+        self._send(responses)
 
     def _measure(self, untrusted: discovery_pb2.DeltaDiscoveryRequest) -> None:
         since = self._convergence.answered(untrusted.type_url, untrusted.response_nonce)
@@ -113,7 +153,7 @@ class Server:
     @property
     def settled(self) -> bool:
         """Whether every subscriber has answered for the current snapshot."""
-        return all(session.publisher.settled for session in self._sessions)
+        return all(session.settled for session in self._sessions)
 
     @property
     def rejections(self) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ the answer the newest is compared with what was sent. So a subscriber that is sl
 one response and no queue.
 
 A response is not cut into parts: a subscriber that had half of the first one would take the other half for
-strangers.
+strangers. But it is made in pieces: what takes long yields None in between, so that others have the thread,
+and until it is at its end the publisher is told nothing else.
 
 Order within the stream, so that nothing refers to what is not there: new and changed policies go before
 addresses (workloads list policies by key), and removed policies wait until the addresses are answered for.
@@ -15,9 +16,11 @@ addresses (workloads list policies by key), and removed policies wait until the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from sys import intern
+from typing import Final
 
 from ztunnel.errors import PeerError
 from ztunnel.xds.pb import discovery_pb2
@@ -25,6 +28,14 @@ from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
 from ztunnel.xds.snapshot import TYPES, Snapshot
 
 _EVERYTHING = "*"
+_AT_ONCE: Final = 1000
+"""Names looked at, or resources put into a response, at a time: some milliseconds."""
+_SORTED: Final = 5000
+"""Up to so many resources stand in a response in order of their names, for whoever reads it."""
+
+Response = discovery_pb2.DeltaDiscoveryResponse
+Steps = Generator[Response | None, None, None]
+"""Responses to send, and None wherever others may have their turn."""
 
 
 @dataclass(slots=True)
@@ -61,8 +72,8 @@ class TypeStatus:
 
 @dataclass(frozen=True, slots=True)
 class _Difference:
-    upserts: list[discovery_pb2.Resource]
-    removals: list[str]
+    upserts: list[discovery_pb2.Resource] = field(default_factory=list)
+    removals: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.upserts or self.removals)
@@ -86,29 +97,35 @@ class Publisher:
     def status(self) -> dict[str, TypeStatus]:
         """By type URL, of the types that were subscribed to."""
         return {
-            url: TypeStatus(topic.nonce, topic.acknowledged, topic.rejection, not self._difference(url))
+            url: TypeStatus(topic.nonce, topic.acknowledged, topic.rejection, topic.doubtful == set())
             for url, topic in self._topics.items()
         }
 
     @property
     def settled(self) -> bool:
         """Whether the subscriber has answered for all of the current snapshot that it subscribed to."""
-        return not any(topic.awaited or self._difference(url) for url, topic in self._topics.items())
+        return not any(topic.awaited or topic.doubtful != set() for topic in self._topics.values())
 
-    def publish(self, snapshot: Snapshot) -> list[discovery_pb2.DeltaDiscoveryResponse]:
+    def publish(self, snapshot: Snapshot) -> list[Response]:
         """Take `snapshot` for the current one; what can be sent of it now."""
+        self.advance(snapshot)
+        return [one for one in self.work() if one is not None]
+
+    def receive(self, untrusted: discovery_pb2.DeltaDiscoveryRequest) -> list[Response]:
+        """Act on a request; what to send now. Raises PeerError, as `take`."""
+        return [one for one in chain(self.take(untrusted), self.work()) if one is not None]
+
+    def advance(self, snapshot: Snapshot) -> None:
+        """Take `snapshot` for the current one. Costs what it has changed; `work` sends it."""
         follows = snapshot.follows(self._snapshot)
         self._snapshot = snapshot
         for url, topic in self._topics.items():
             if topic.doubtful is not None:
                 topic.doubtful = topic.doubtful | snapshot.changed[url] if follows else None
-        return self._send()
 
-    def receive(
-        self, untrusted: discovery_pb2.DeltaDiscoveryRequest
-    ) -> list[discovery_pb2.DeltaDiscoveryResponse]:
-        """Act on a request: a first one of its type, an ACK, a NACK, or a changed subscription; what to send
-        now.
+    def take(self, untrusted: discovery_pb2.DeltaDiscoveryRequest) -> Steps:
+        """Act on a request: a first one of its type, an ACK, a NACK, or a changed subscription. `work` sends
+        what it asks for.
 
         Raises:
             PeerError: a type that is not served here; the stream ends.
@@ -122,9 +139,10 @@ class Publisher:
         if topic is None:
             topic = self._topics[url] = _Topic()
             topic.everything = not untrusted.resource_names_subscribe
-            topic.sent = {
-                intern(name): intern(it) for name, it in untrusted.initial_resource_versions.items()
-            }
+            for number, (name, version) in enumerate(untrusted.initial_resource_versions.items(), 1):
+                topic.sent[intern(name)] = intern(version)
+                if number % _AT_ONCE == 0:
+                    yield None
         if untrusted.response_nonce and untrusted.response_nonce == topic.awaited:
             topic.awaited = ""
             if not untrusted.HasField("error_detail"):
@@ -132,7 +150,6 @@ class Publisher:
             topic.rejection = untrusted.error_detail.message if untrusted.HasField("error_detail") else ""
         self._subscribe(topic, untrusted.resource_names_subscribe)
         self._unsubscribe(topic, untrusted.resource_names_unsubscribe)
-        return self._send()
 
     def _subscribe(self, topic: _Topic, names: Iterable[str]) -> None:
         for name in names:
@@ -156,46 +173,51 @@ class Publisher:
                 if not topic.everything:
                     topic.sent.pop(name, None)
 
-    def _send(self) -> list[discovery_pb2.DeltaDiscoveryResponse]:
-        responses = []
-        policies = self._topics.get(AUTHORIZATION)
+    def work(self) -> Steps:
+        """Send what can be sent now; nothing else may be told to the publisher until that is at its end."""
+        policies, addresses = self._topics.get(AUTHORIZATION), self._topics.get(ADDRESS)
+        of_addresses = yield from self._difference(ADDRESS)
+        of_policies = yield from self._difference(AUTHORIZATION)
+        owes_policies = bool(of_policies.upserts)
         if policies is not None and not policies.awaited:
-            difference = self._difference(AUTHORIZATION)
-            if not self._addresses_settled():
-                difference.removals.clear()
-            responses += self._respond(AUTHORIZATION, policies, difference)
-        addresses = self._topics.get(ADDRESS)
-        if addresses is not None and not addresses.awaited and not self._owes_policies():
-            responses += self._respond(ADDRESS, addresses, self._difference(ADDRESS))
-        return responses
+            if addresses is not None and (addresses.awaited or of_addresses):
+                of_policies.removals.clear()  # until the addresses are answered for
+            yield from self._respond(AUTHORIZATION, policies, of_policies)
+            owes_policies = False
+        if addresses is not None and not addresses.awaited and not owes_policies:
+            yield from self._respond(ADDRESS, addresses, of_addresses)
 
-    def _addresses_settled(self) -> bool:
-        topic = self._topics.get(ADDRESS)
-        return topic is None or not (topic.awaited or self._difference(ADDRESS))
-
-    def _owes_policies(self) -> bool:
-        return AUTHORIZATION in self._topics and bool(self._difference(AUTHORIZATION).upserts)
-
-    def _difference(self, url: str) -> _Difference:
+    def _difference(self, url: str) -> Generator[None, None, _Difference]:
         """What the subscriber has not been sent; costs what may have changed since."""
-        topic, current = self._topics[url], self._snapshot.resources[url]
-        sent, doubtful = topic.sent, topic.doubtful
-        if doubtful is None:
-            doubtful = {*sent, *(current if topic.everything else topic.names)}
-        upserts, removals = [], []
-        for name in sorted(doubtful):
+        topic, found = self._topics.get(url), _Difference()
+        if topic is None:
+            return found
+        sent, current, differing = topic.sent, self._snapshot.resources[url], list[str]()
+        for number, name in enumerate(self._doubtful(topic, current), 1):
             one = current.get(name)
             if one is None:
                 if name in sent:
-                    removals.append(name)
+                    found.removals.append(name)
+                    differing.append(name)
             elif (topic.everything or name in topic.names) and sent.get(name) != one.version:
-                upserts.append(one)
-        topic.doubtful = {*removals, *(one.name for one in upserts)}
-        return _Difference(upserts, removals)
+                found.upserts.append(one)
+                differing.append(name)
+            if number % _AT_ONCE == 0:
+                yield None
+        topic.doubtful = set(differing)
+        return found
 
-    def _respond(
-        self, url: str, topic: _Topic, difference: _Difference
-    ) -> list[discovery_pb2.DeltaDiscoveryResponse]:
+    def _doubtful(self, topic: _Topic, current: Mapping[str, object]) -> Iterable[str]:
+        """The names to be looked at, none twice; in order where they are few."""
+        if topic.doubtful is not None:
+            names = topic.doubtful
+            return sorted(names) if len(names) <= _SORTED else names
+        wanted = current if topic.everything else topic.names
+        if len(topic.sent) + len(wanted) <= _SORTED:
+            return sorted({*topic.sent, *wanted})
+        return chain((name for name in topic.sent if name not in wanted), wanted)
+
+    def _respond(self, url: str, topic: _Topic, difference: _Difference) -> Steps:
         """The response, if there is anything to say; the first is sent even when empty: it says that this is
         all."""
         missing = (
@@ -204,19 +226,28 @@ class Publisher:
             else [name for name in topic.names if name not in self._snapshot.resources[url]]
         )
         if topic.greeted and not difference:
-            return []
+            return
         self._responses += 1
         topic.awaited = topic.nonce = str(self._responses)
         topic.greeted = True
-        for resource in difference.upserts:
-            topic.sent[intern(resource.name)] = intern(resource.version)
+        gone = {*difference.removals, *missing}
+        removed = sorted(gone) if len(gone) <= _SORTED else [*gone]
+        response = Response(type_url=url, nonce=topic.awaited, removed_resources=removed)
+        for begin in range(0, len(difference.upserts), _AT_ONCE):
+            some = difference.upserts[begin : begin + _AT_ONCE]
+            response.resources.extend(some)
+            for resource in some:
+                topic.sent[intern(resource.name)] = intern(resource.version)
+            yield None
         for name in difference.removals:
             del topic.sent[name]
-        return [
-            discovery_pb2.DeltaDiscoveryResponse(
-                type_url=url,
-                nonce=topic.awaited,
-                resources=difference.upserts,
-                removed_resources=sorted({*difference.removals, *missing}),
-            )
-        ]
+        self._sent(topic, difference)
+        yield response
+
+    def _sent(self, topic: _Topic, difference: _Difference) -> None:
+        """What was sent is in doubt no longer; removals that wait are."""
+        doubtful = topic.doubtful or set()
+        if len(difference.upserts) + len(difference.removals) == len(doubtful):
+            topic.doubtful = set()
+        else:
+            topic.doubtful = doubtful - {one.name for one in difference.upserts} - {*difference.removals}
