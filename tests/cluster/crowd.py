@@ -121,7 +121,8 @@ async def _send_one(
     namespace = meta.get("namespace", "")
     async with limit:
         if verb == "create":
-            await api.create(resource, value, namespace)
+            whole = {"apiVersion": resource.api_version, "kind": resource.kind, **value}
+            await api.create(resource, whole, namespace)
         elif verb == "delete":
             await api.delete(resource, meta["name"], namespace)
         else:

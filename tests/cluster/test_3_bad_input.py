@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(300)
 BAD = {
     "rules[0].from[0].source.ipBlocks[0]": {"from": [{"source": {"ipBlocks": ["10.0.0.0/99"]}}]},
     "rules[0].to[0].operation.ports[0]": {"to": [{"operation": {"ports": ["http"]}}]},
-    "rules[0].when[0].key": {"when": [{"key": "source.nonsense", "values": ["x"]}]},
+    "rules[0].when[0]": {"when": [{"key": "source.nonsense", "values": ["x"]}]},
     "rules[0].when[0].values[0]": {"when": [{"key": "destination.port", "values": ["many"]}]},
 }
 """Each would let everybody in if what makes no sense were left out of it."""

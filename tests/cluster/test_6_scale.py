@@ -34,7 +34,7 @@ CONTROL_BYTES, NODE_BYTES = 300_000_000, 150_000_000
 PUSH_SECONDS, SLOWER = 1.0, 3.0
 CHANGES, EACH_SECOND = 120, 20
 EVERY_SECONDS, QUIET_CALLS = 0.02, 300
-ROUNDS = 4
+ROUNDS = 3
 """At most: a round that holds is enough where the others were disturbed by the machine."""
 
 ENDLESS = 10**9
@@ -105,9 +105,9 @@ class Round(NamedTuple):
     slowest: float
     calls: int
 
-    @property
-    def holds(self) -> bool:
-        return self.slowest <= SLOWER * self.quiet
+    def holds(self, outside: Round) -> bool:
+        """What the machine does to calls that no proxy carries is not the mesh's doing."""
+        return self.slowest <= SLOWER * self.quiet + max(0.0, outside.slowest - outside.quiet)
 
     def __str__(self) -> str:
         return f"p99 {self.quiet * 1000:.1f} ms, slowest of {self.calls} {self.slowest * 1000:.1f} ms"
@@ -132,12 +132,12 @@ def ways(many: Crowd, cluster: Cluster) -> Iterator[dict[str, Way]]:
     with namespace(cluster, "ztunnel-test-scale") as apps, namespace(cluster, "ztunnel-test-out") as outside:
         apps.label("ambient")
         apps.start(apps.server("a", nodes[0]), apps.server("b", nodes[-1]), apps.server("c", nodes[0]))
-        outside.start(outside.server("x", nodes[0]), outside.server("y", nodes[-1]))
+        outside.start(outside.server("out", nodes[0]), outside.server("far", nodes[-1]))
         found = {f"across to {address}": Way(apps, "a", address) for address in apps.addresses("b")}
         found["beside"] = Way(apps, "a", apps.addresses("c")[0])
         for name, way in found.items():
             wait_until(f"{name} answers", lambda way=way: "pod" in apps.call(way.caller, way.address), 20)
-        yield {**found, OUTSIDE: Way(outside, "x", outside.addresses("y")[0])}
+        yield {**found, OUTSIDE: Way(outside, "out", outside.addresses("far")[0])}
 
 
 def samples(mesh: Mesh, component: str, metric: str) -> dict[str, list[tuple[str, float]]]:
@@ -298,12 +298,11 @@ def restart(mesh: Mesh) -> None:
 
 
 def test_nobody_waits_while_everything_is_said_anew(mesh: Mesh, many: Crowd, ways: dict[str, Way]) -> None:
-    """Where calls outside of the mesh were slowed, too, it was the machine, and the round is repeated."""
     for number in range(ROUNDS):
         found = compare(mesh, ways)
         for name, each in found.items():
             print(f"round {number + 1}, {name}: {each}")
-        slow = [name for name, each in found.items() if not each.holds and name != OUTSIDE]
+        slow = [name for name, each in found.items() if not each.holds(found[OUTSIDE])]
         if not slow:
             return
     pytest.fail(f"{slow}: slower than {SLOWER} times the quiet p99 in each of {ROUNDS} rounds")

@@ -134,6 +134,20 @@ async def test_a_snapshot_says_when_its_first_change_came(autojump_clock):
             assert begun <= it.published[-1].changed_at < begun + 0.05
 
 
+async def test_what_changes_nothing_does_not_make_the_next_change_old(autojump_clock):
+    """Events of a policy's status, say, which we write ourselves."""
+    server = cluster()
+    async with followed(server) as it:
+        await it.until(lambda: len(server.watches) == len(SERVED))
+        server.put(RESOURCES["Pod"], pod("a", annotations={"somebody": "was here"}))
+        await trio.sleep(7)
+        server.put(RESOURCES["Pod"], pod("b", "10.0.0.2"))
+        begun = trio.current_time()
+        await it.until(lambda: "b" in it.workloads())
+        assert len(it.published) == 2
+        assert it.published[-1].changed_at >= begun
+
+
 async def test_changes_without_end_are_published_all_the_same(autojump_clock):
     server = cluster()
     async with followed(server) as it:

@@ -96,7 +96,8 @@ class ClusterWatch:
             if self.collection.unsettled or self.collection.faults is not faults:
                 self.unsettled()
             self._changed_at = trio.current_time()
-            self._first_change_at = min(self._first_change_at, self._changed_at)
+            if self.collection.changed:
+                self._first_change_at = min(self._first_change_at, self._changed_at)
             self._wake()
 
         return Watcher(self._api, Informer(served.candidates, rng, served.selectors), take, self._wake)
