@@ -1,15 +1,14 @@
 """A real Prometheus, of Debian's package, that finds and scrapes a cluster's pods as it would in the cluster.
 
 It runs beside the tests and reaches pods through the API server, with the rights of KUBECONFIG. Debian builds
-it without Kubernetes' service discovery: a file has what that would find, under its labels, and the job that
-chooses among it is the usual `kubernetes-pods`.
+it without Kubernetes' service discovery: files have what that would find, under its labels, and the jobs that
+choose among it are the usual `kubernetes-pods` and those of the chart's PodMonitor and ServiceMonitor.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import re
 import shutil
 import socket
 import subprocess
@@ -24,38 +23,40 @@ from typing import Any
 
 import yaml
 
+from tests.cluster import monitors
 from tests.cluster.cluster import ROOT, Cluster, Object, wait_until
 from tests.deploy.promql import ALERTS
 
+ANNOTATED = "kubernetes-pods"
+
 _PLACE = ROOT / ".build" / "prometheus"
 
-_CONFIG = """
-global: {{scrape_interval: 1s, evaluation_interval: 1s}}
-rule_files: [{rules}]
-scrape_configs:
-  - job_name: kubernetes-pods
-    scheme: https
-    tls_config: {{ca_file: {ca}, cert_file: {cert}, key_file: {key}}}
-    file_sd_configs: [{{files: [{pods}]}}]
-    relabel_configs:
-      - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape]
-        regex: "true"
-        action: keep
-      # One target for each pod: its port is that of the annotation.
-      - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_port]
-        target_label: __meta_kubernetes_pod_container_port_number
-        action: keepequal
-      - source_labels: [__meta_kubernetes_namespace, __meta_kubernetes_pod_name,
-                        __meta_kubernetes_pod_annotation_prometheus_io_port,
-                        __meta_kubernetes_pod_annotation_prometheus_io_path]
-        regex: (.+);(.+);(.+);(.+)
-        replacement: /api/v1/namespaces/$1/pods/$2:$3/proxy$4
-        target_label: __metrics_path__
-      - target_label: __address__
-        replacement: {server}
-      - source_labels: [__meta_kubernetes_pod_name]
-        target_label: instance
-"""
+_META = "__meta_kubernetes_"
+_ANNOTATED: list[Object] = [
+    {
+        "source_labels": [f"{_META}pod_annotation_prometheus_io_scrape"],
+        "regex": "true",
+        "action": "keep",
+    },
+    # One target for each pod: its port is that of the annotation.
+    {
+        "source_labels": [f"{_META}pod_annotation_prometheus_io_port"],
+        "target_label": f"{_META}pod_container_port_number",
+        "action": "keepequal",
+    },
+]
+"""The usual job `kubernetes-pods`, by annotations."""
+_PATH = {
+    "source_labels": [
+        f"{_META}namespace",
+        f"{_META}pod_name",
+        f"{_META}pod_container_port_number",
+        f"{_META}pod_annotation_prometheus_io_path",
+    ],
+    "regex": "(.+);(.+);(.+);(.+)",
+    "replacement": "/api/v1/namespaces/$1/pods/$2:$3/proxy$4",
+    "target_label": "__metrics_path__",
+}
 
 
 def program(name: str) -> Path:
@@ -72,27 +73,6 @@ def program(name: str) -> Path:
         [package] = _PLACE.glob("*.deb")
         subprocess.run(["dpkg", "-x", package, _PLACE], check=True)
     return _PLACE / "usr/bin" / name
-
-
-def discovered(pods: list[Object]) -> list[Object]:
-    """What `kubernetes_sd_configs` of role pod finds: a target for each port of each container, with its
-    labels (prometheus discovery/kubernetes/pod.go)."""
-    found = []
-    for pod in pods:
-        meta, address = pod["metadata"], pod["status"].get("podIP", "")
-        labels = {
-            "__meta_kubernetes_namespace": meta["namespace"],
-            "__meta_kubernetes_pod_name": meta["name"],
-            "__meta_kubernetes_pod_node_name": pod["spec"].get("nodeName", ""),
-        }
-        for name, value in meta.get("annotations", {}).items():
-            labels[f"__meta_kubernetes_pod_annotation_{re.sub('[^a-zA-Z0-9_]', '_', name)}"] = value
-        for container in pod["spec"]["containers"]:
-            for port in container.get("ports", []):
-                number = str(port["containerPort"])
-                own = {**labels, "__meta_kubernetes_pod_container_port_number": number}
-                found.append({"targets": [f"{address}:{number}"], "labels": own})
-    return found
 
 
 @dataclass
@@ -132,10 +112,7 @@ def running(cluster: Cluster, folder: Path) -> Iterator[Prometheus]:
     ):
         files[name] = folder / f"{name}.pem"
         files[name].write_bytes(base64.b64decode(value))
-    pods = folder / "pods.json"
-    pods.write_text(json.dumps(discovered(cluster.pods("ztunnel-system"))))
-    text = _CONFIG.format(rules=ALERTS, pods=pods, server=server, **files)
-    (folder / "prometheus.yml").write_text(text)
+    (folder / "prometheus.yml").write_text(json.dumps(_config(cluster, folder, server, files)))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     words = [
@@ -153,6 +130,28 @@ def running(cluster: Cluster, folder: Path) -> Iterator[Prometheus]:
         finally:
             process.terminate()
             process.wait(30)
+
+
+def _config(cluster: Cluster, folder: Path, server: str, files: dict[str, Path]) -> Object:
+    """As Prometheus reads it: the job by annotations, and those of the chart's monitors."""
+    annotated = folder / "pods.json"
+    annotated.write_text(json.dumps(monitors.pods(cluster, "ztunnel-system")))
+    tls = {"ca_file": str(files["ca"]), "cert_file": str(files["cert"]), "key_file": str(files["key"])}
+    common = {"scheme": "https", "tls_config": tls}
+    through: list[Object] = [
+        _PATH,
+        {"target_label": "__address__", "replacement": server},
+        {"source_labels": [f"{_META}pod_name"], "target_label": "instance"},
+    ]
+    own = {"job_name": ANNOTATED, "file_sd_configs": [{"files": [str(annotated)]}]}
+    return {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(ALERTS)],
+        "scrape_configs": [
+            {**common, **own, "relabel_configs": [*_ANNOTATED, *through]},
+            *monitors.jobs(cluster, folder, through, common),
+        ],
+    }
 
 
 def _answers(prometheus: Prometheus, process: subprocess.Popen[bytes], log: Path) -> bool:

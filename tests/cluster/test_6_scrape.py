@@ -10,7 +10,7 @@ import pytest
 from tests.cluster.apps import LOAD, PORT, Apps, namespace
 from tests.cluster.cluster import Cluster, wait_until
 from tests.cluster.conftest import Mesh
-from tests.cluster.prometheus import Prometheus, program, running
+from tests.cluster.prometheus import ANNOTATED, Prometheus, program, running
 from tests.cluster.test_3_policy import allow, answered
 from tests.deploy.promql import ALERTS, expressions, missing
 
@@ -40,8 +40,16 @@ def test_prometheus_answers_what_istios_dashboards_ask(
     ):
         outside.start(outside.server("x", nodes[0]))
         with outside.running("x", LOAD, address, PORT, 0.3) as plain:
-            pods = {each["metadata"]["name"] for each in (*mesh.pods("node"), *mesh.pods("control"))}
-            wait_until("every pod of ours is scraped", lambda: healthy(prometheus) == pods, SECONDS, 0.5)
+            nodes_of = {each["metadata"]["name"]: each["spec"]["nodeName"] for each in mesh.pods("node")}
+            control = {each["metadata"]["name"] for each in mesh.pods("control")}
+            scraped = {
+                ANNOTATED: nodes_of.keys() | control,
+                "podMonitor/ztunnel-system/ztunnel/0": nodes_of.keys(),
+                "serviceMonitor/ztunnel-system/ztunnel-control/0": control,
+            }
+            wait_until("every pod of ours is scraped", lambda: healthy(prometheus) == scraped, SECONDS, 0.5)
+            by_monitor = prometheus.query('up{job="podMonitor/ztunnel-system/ztunnel/0"}')
+            assert {labels["pod"]: labels["node"] for labels, _ in by_monitor} == nodes_of
             opened = f"istio_tcp_connections_opened_total{{{where}}}"
             wait_until(
                 "plaintext was counted", lambda: share(prometheus, where) not in (None, 1.0), SECONDS, 0.5
@@ -94,8 +102,13 @@ def test_prometheus_answers_what_istios_dashboards_ask(
         assert firing == []
 
 
-def healthy(prometheus: Prometheus) -> set[str]:
-    return {each["labels"]["instance"] for each in prometheus.targets() if each["health"] == "up"}
+def healthy(prometheus: Prometheus) -> dict[str, set[str]]:
+    """The pods that are scraped, by the job that does it."""
+    found: dict[str, set[str]] = {}
+    for each in prometheus.targets():
+        if each["health"] == "up":
+            found.setdefault(each["labels"]["job"], set()).add(each["labels"]["instance"])
+    return found
 
 
 def share(prometheus: Prometheus, where: str) -> float | None:
