@@ -55,6 +55,11 @@ IN = {
     "destination_principal": NEAR,
     "connection_security_policy": "mutual_tls",
 }
+UNTRACKED = """
+add table inet istio-ambient-raw
+add chain inet istio-ambient-raw untracked { type filter hook prerouting priority -301 ; }
+add rule inet istio-ambient-raw untracked iifname != lo meta l4proto tcp notrack
+"""
 STRICT = lab.peer_authentication("shop/default", "STRICT")
 
 
@@ -333,6 +338,27 @@ def test_nobody_reaches_a_pods_way_out(mesh: Mesh, family: Family, port: int) ->
     assert (
         mesh.line("node-1", message="connection failed")["error"] == "attempted recursive call to ourselves"
     )
+
+
+@pytest.mark.parametrize("family", lab.TCP_FAMILIES)
+def test_two_calls_from_one_port_are_two_calls(mesh: Mesh, family: Family) -> None:
+    """Redirected, both have the same ends (istio/istio#38982)."""
+    calls = []
+    for where in ("shop/called", "out/stranger", "shop/near"):
+        address = mesh.address(where, family)
+        sock = mesh.socket("shop/caller", family_of(address))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind((mesh.address("shop/caller", family), 41234))
+        sock.connect((address, 8080))
+        calls.append(sock)
+    for number, sock in enumerate(calls):
+        sock.sendall(b"call %d" % number)
+    for number, sock in enumerate(calls):
+        assert read_exactly(sock, 6) == b"call %d" % number
+        sock.close()
+    for who in ("called", "stranger", "near"):
+        mesh.line("node-1", direction="outbound", dst_workload=who)
 
 
 def test_many_bytes_come_whole_both_ways(mesh: Mesh) -> None:
@@ -617,6 +643,30 @@ def test_rules_of_the_first_versions_of_istio_are_understood_too(
         call = mesh.call("shop/near", mesh.address("shop/called", family), 8080)
         assert call.answers()
         call.sock.close()
+    finally:
+        agent.remove("shop/near")
+        agent.rules = REDIRECT
+        assert agent.add("shop/near") == ""
+
+
+@pytest.mark.parametrize("family", lab.TCP_FAMILIES)
+def test_what_connection_tracking_has_the_wrong_way_round_is_not_believed(
+    mesh: Mesh, agent: CniAgent, family: Family
+) -> None:
+    """Where a rule keeps a call untracked and not its answer, the destination that it remembers is the caller
+    (haproxy/haproxy#3192)."""
+    agent.remove("shop/near")
+    agent.rules = TPROXY + UNTRACKED
+    try:
+        assert agent.add("shop/near") == ""
+        listener = mesh.listen("shop/near")
+        client, server = mesh.join("out/stranger", listener, mesh.address("shop/near", family))
+        own, target = endpoint_of(client.getsockname()), endpoint_of(client.getpeername())
+        client.sendall(b"hello")
+        assert read_exactly(server, 5) == b"hello"
+        client.close()
+        server.close()
+        assert mesh.line("node-1", src_addr=own, direction="inbound")["dst.addr"] == str(target)
     finally:
         agent.remove("shop/near")
         agent.rules = REDIRECT

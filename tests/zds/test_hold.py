@@ -179,3 +179,16 @@ def test_where_the_port_for_names_is_taken_the_pod_is_not_served(tmp_path: Path)
             with pytest.raises(CannotEnroll, match="port 15053 is taken"):
                 RedirectedPod(served.ways, NAMED, netns, SHARED, NameServers(tmp_path / "none"))
         listen_redirected(netns, "shop/web", SHARED).close()
+
+
+def test_a_pod_without_ipv6_is_served_by_ipv4(tmp_path: Path) -> None:
+    """Nothing of ours needs `::1` (istio/ztunnel#1707)."""
+    with Pod() as pod, Served(WEB, FAR) as served:
+        with pod.open() as there:
+            there.write_sysctl("net.ipv6.conf.all.disable_ipv6", "1")
+        made = RedirectedPod(served.ways, NAMED, pod.marked(), SHARED, NameServers(tmp_path / "none"))
+        made.attach(WEB)
+        assert [str(ip) for ip in made.network.addresses] == ["10.78.0.2"]
+        with caller(pod, "10.99.0.1", 8080):
+            served.rounds(lambda: served.asked)
+        made.end("over")

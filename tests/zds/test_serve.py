@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 
@@ -157,3 +158,52 @@ async def test_all_of_it_runs_with_an_agent_and_leaves_nothing(tmp_path: Path) -
             assert "agent: not connected: " in served.readiness.render(0.0)[1]
             assert states(served) == {WEB.uid: "Up", "u2": "Up"}
             nursery.cancel_scope.cancel()
+
+
+async def test_a_namespace_that_failed_is_not_tried_again_once_the_pod_has_another_one() -> None:
+    """The kubelet makes a sandbox anew, with the same uid (istio/istio#52858)."""
+    with Pod("10.78.0.9/24") as first, Pod() as second, Served(WEB) as served:
+        first.address("del", "10.78.0.9/24")
+        served.pods.connect()
+        with namespace(first) as fd:
+            assert "no address" in served.take(add("u1", NAMED), fd)
+        with namespace(second) as fd:
+            assert served.take(add("u1", NAMED), fd) == ""
+        served.pods._retry()
+        assert states(served) == {WEB.uid: "Up"}
+        with second.open() as there:
+            assert [each.network.cookie for each in served.pods._held.values()] == [there.cookie]
+        served.take(delete("u1"))
+
+
+async def test_a_pod_that_is_long_gone_and_still_named_keeps_nobody_from_being_ready() -> None:
+    """An agent that has lost track names it in each snapshot (istio/istio#53371)."""
+    with Pod() as pod, Pod("10.78.0.9/24") as gone, Served(WEB) as served:
+        gone.address("del", "10.78.0.9/24")
+        served.pods.connect()
+        with namespace(gone) as fd:
+            assert "no address" in served.take(add("u2", OTHER), fd)
+        with namespace(pod) as fd:
+            assert served.take(add("u1", NAMED), fd) == ""
+        assert served.take(snapshot()) == ""
+        assert not served.readiness.pending(0.0)
+        assert served.pods.pending() == [(("shop", "other", "no address"), 1.0)]
+        served.take(delete("u1"))
+        served.take(delete("u2"))
+        assert served.pods.pending() == []
+
+
+async def test_many_pods_at_once_are_each_answered_well_before_the_agent_gives_up() -> None:
+    """It waits for five seconds for each answer, and the kubelet for it (istio/istio#53843)."""
+    with ExitStack() as stack, Served() as served:
+        pods = [stack.enter_context(Pod(rules=False)) for _ in range(30)]
+        served.pods.connect()
+        slowest = 0.0
+        for number, pod in enumerate(pods):
+            with namespace(pod) as fd:
+                begun = time.monotonic()
+                assert served.take(add(f"u{number}", Named(f"p{number}", "shop", "p")), fd) == ""
+                slowest = max(slowest, time.monotonic() - begun)
+        assert slowest < 1.0
+        for number in range(len(pods)):
+            served.take(delete(f"u{number}"))
