@@ -159,6 +159,24 @@ async def test_nobody_there(istiod: Pair) -> None:
             pass
 
 
+async def test_each_stream_and_each_certificate_shows_the_token_of_the_moment(
+    istiod: Pair, tmp_path: Path
+) -> None:
+    """The kubelet replaces it at four fifths of its time; istiod refuses an old one."""
+    token, served, citadel = tmp_path / "token", Discovery(), Citadel(tmp_path)
+    with grpcio_server(istiod, {DISCOVERY: served.method, CERTIFICATES: citadel.method}) as (_, port):
+        control = upstream(istiod, port, token=str(token))
+        sessions, certificates = NetworkSessions(control), NetworkCertificates(control)
+        for number in (1, 2):
+            token.write_text(f"token-{number}\n")
+            async with sessions.open() as (requests, responses):
+                await requests.send(DeltaDiscoveryRequest(type_url=ADDRESS))
+                await responses.receive()
+            await certificates.create(csr.create(ALICE).csr_pem, ALICE, 3600.0)
+            for metadata in (served.metadata, citadel.metadata):
+                assert metadata["authorization"] == f"Bearer token-{number}"
+
+
 async def test_a_missing_token_is_no_call(istiod: Pair, tmp_path: Path) -> None:
     missing = upstream(istiod, 1, token=str(tmp_path / "none"))
     with pytest.raises(ConfigError, match="AUTH_TOKEN"):

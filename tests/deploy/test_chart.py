@@ -23,7 +23,7 @@ from tests.deploy.chart import (
 )
 from ztunnel import __version__
 from ztunnel.config import Settings
-from ztunnel.kernel.capability import HOLDER, LOADER, PROXY
+from ztunnel.kernel.capability import HOLDER, LOADER, PROXY, REDIRECTED
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -32,6 +32,11 @@ ROLLING = "node.updateStrategy.rollingUpdate"
 VARIANTS = {
     "defaults": [],
     "another control plane": [
+        "control.enabled=false",
+        "control.xdsAddress=https://istiod.istio-system.svc:15012",
+    ],
+    "pods of Istio's agent": [
+        "node.podSource=zds",
         "control.enabled=false",
         "control.xdsAddress=https://istiod.istio-system.svc:15012",
     ],
@@ -68,6 +73,7 @@ def test_helm_finds_nothing_to_complain_of():
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [
+        ("node.podSource=cni", "at '/node/podSource': value must be one of 'kubelet', 'zds'"),
         ("node.sameNode=maybe", "at '/node/sameNode': value must be one of 'auto', 'direct', 'mtls'"),
         ("node.nope=1", "at '/node': additional properties 'nope' not allowed"),
         ("nope=1", "additional properties 'nope' not allowed"),
@@ -141,6 +147,27 @@ def test_nobody_has_more_than_it_needs():
         of_kind(found, "DaemonSet", "ztunnel")["spec"]["template"]["spec"]["automountServiceAccountToken"]
         is False
     )
+
+
+def test_pods_of_istios_agent_take_less_of_the_node():
+    found = render(settings=VARIANTS["pods of Istio's agent"])
+    assert [each["metadata"]["name"] for each in found if each["kind"] == "DaemonSet"] == ["ztunnel"]
+    [proxy] = containers(found)
+    wanted = {each.name for each in REDIRECTED}
+    assert set(proxy["securityContext"]["capabilities"]["add"]) == wanted | {"NET_BIND_SERVICE"}
+    assert variables(proxy)["ZTUNNEL_POD_SOURCE"] == "zds"
+    assert set(variables(proxy)).isdisjoint({"ZTUNNEL_LOAD_PROGRAMS", "ZTUNNEL_DAEMON_SET"})
+    pod = of_kind(found, "DaemonSet")["spec"]["template"]["spec"]
+    assert "hostPID" not in pod
+    assert "initContainers" not in pod
+    volumes = {each["name"]: each for each in pod["volumes"]}
+    assert set(volumes) == {"run", "token", "root", "tmp"}
+    # The agent's socket, where the proxy looks for it.
+    assert volumes["run"]["hostPath"]["path"] == str(Settings().inpod_uds.parent)
+    mounts = {each["name"]: each["mountPath"] for each in proxy["volumeMounts"]}
+    assert mounts["run"] == str(Settings().inpod_uds.parent)
+    assert set(mounts) == set(volumes)
+    assert not [each for each in found if each["kind"] in ("Role", "RoleBinding")]
 
 
 def test_what_capabilities_are_for_is_written_down():

@@ -15,13 +15,14 @@ import trio
 
 from tests.builders import workload
 from tests.zds.agent import Agent, add, delete, keep, snapshot
-from tests.zds.parts import NAMED, NODE, SHARED, WEB, Pod, Served
+from tests.zds.parts import NAMED, NODE, SHARED, WEB, Pod, Served, caller
 from ztunnel.kernel.netns import current
 from ztunnel.zds.listen import listen_redirected
 from ztunnel.zds.message import Named
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
+FAR = workload("far").on("n2").hbone().at("10.99.0.1", "fd99::1")
 OTHER = Named("other", "shop", "other")
 
 
@@ -207,3 +208,20 @@ async def test_many_pods_at_once_are_each_answered_well_before_the_agent_gives_u
         assert slowest < 1.0
         for number in range(len(pods)):
             served.take(delete(f"u{number}"))
+
+
+async def test_a_pod_that_comes_again_under_another_uid_keeps_what_is_open() -> None:
+    """A StatefulSet's pod, which the world knows by its name."""
+    with Pod() as first, Pod() as second, Served(WEB, FAR) as served:
+        served.pods.connect()
+        with namespace(first) as fd:
+            served.take(add("u1", NAMED), fd)
+        with namespace(second) as fd:
+            assert served.take(add("u2", NAMED), fd) == ""
+        with caller(second, "10.99.0.1", 8080):
+            served.rounds(lambda: served.asked)
+            assert served.take(delete("u1")) == ""
+            assert len(served.outbound.calls) == 1
+            assert [each.identity for each in served.certificates.expiring()] == [WEB.identity]
+            served.take(delete("u2"))
+            assert len(served.outbound.calls) == 0

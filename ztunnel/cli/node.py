@@ -85,7 +85,7 @@ async def _control(nursery: trio.Nursery, settings: Settings, reporting: Reporti
 
 
 def _xds(settings: Settings) -> Upstream:
-    own = (("clusterid", settings.cluster),)
+    own = _cluster(settings)
     return Upstream(
         "XDS", settings.xds_address, settings.xds_root_ca, settings.xds_alternative, settings.auth_token,
         own + settings.xds_headers,
@@ -93,8 +93,13 @@ def _xds(settings: Settings) -> Upstream:
 
 
 def _ca(settings: Settings) -> Upstream:
-    own = (("clusterid", settings.cluster),)
+    own = _cluster(settings)
     return Upstream(
         "CA", settings.ca_address, settings.ca_root_ca, settings.ca_alternative, settings.auth_token,
         own + settings.ca_headers,
     )  # fmt: skip
+
+
+def _cluster(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Of which cluster we are; nothing where it has no name (ztunnel src/identity/auth.rs)."""
+    return (("clusterid", settings.cluster),) if settings.cluster else ()

@@ -27,6 +27,7 @@ from ztunnel.inbound.serve import PLACES as HANDSHAKES
 from ztunnel.inbound.serve import Handshakes
 from ztunnel.kernel.sockets import Keepalive, Listening
 from ztunnel.kernel.watchdog import HANG_SECONDS, Watchdog
+from ztunnel.model.workload import SameNode
 from ztunnel.outbound.accept import Memory, Mesh, Outbound
 from ztunnel.outbound.connect import Calls
 from ztunnel.outbound.defer import WaitingCalls
@@ -212,7 +213,8 @@ def build_proxy(
     hold.subscribe(tunnels.changed)
     rng = Random(SystemRandom().getrandbits(256))  # for choices and trace ids, never for keys
     direct = capture.direct is not None
-    mesh = Mesh(settings.node, settings.same_node, direct, settings.connect_timeout_seconds, rng, keepalive)
+    same_node = settings.same_node if direct else SameNode.MTLS
+    mesh = Mesh(settings.node, same_node, direct, settings.connect_timeout_seconds, rng, keepalive)
     room = Shares(_places(reporting, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     inbound = Inbound(engine, hold, live, report, Turns(engine, PLAIN_RATE), room=room, held=ledger.held)
     outbound = Outbound(

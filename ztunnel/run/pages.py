@@ -122,7 +122,7 @@ async def _explain(node: Proxy, request: Request) -> Response:
 
     def work_out() -> bytes:
         world = node.hold.world
-        explanation = explain_call(world, find_call(world, source, destination), node.settings.same_node)
+        explanation = explain_call(world, find_call(world, source, destination), node.outbound.mesh.same_node)
         return json.dumps({**as_values(explanation), "text": as_text(explanation)}, indent=2).encode()
 
     try:

@@ -206,7 +206,10 @@ class AgentPods:
             waiting[1].close()
         held = self._held.pop(uid, None)
         if held is not None:
-            held.end("the pod was taken out of the mesh")
+            if any(each.uid == held.uid for each in self._held.values() if held.uid):
+                held.let_go()  # the same pod anew, under another uid: what is open may be its
+            else:
+                held.end("the pod was taken out of the mesh")
             if self._figures is not None:
                 self._figures.stopped()
             self._log.info("pod taken away", pod=str(held.pod), uid=uid)
