@@ -44,7 +44,7 @@ class _Session:
         acknowledged: Callable[[float], None],
     ) -> None:
         self.publisher = Publisher(snapshot)
-        self._published: list[Snapshot] = []
+        self._published: list[tuple[Snapshot, float]] = []
         self._works = False
         self._wake, self._jobs = trio.open_memory_channel[discovery_pb2.DeltaDiscoveryRequest | None](1)
         self.caller = ""
@@ -62,8 +62,7 @@ class _Session:
 
     def publish(self, snapshot: Snapshot, changed_at: float) -> None:
         """Send what can be sent of `snapshot`, as soon as `run` comes to it; never waits."""
-        self._convergence.changed((url for url, names in snapshot.changed.items() if names), changed_at)
-        self._published.append(snapshot)
+        self._published.append((snapshot, changed_at))
         with suppress(trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
             self._wake.send_nowait(None)
 
@@ -97,7 +96,8 @@ class _Session:
         """Take over what has been published and asked, and send what follows; others have the thread in
         between."""
         published, self._published = self._published, []
-        for snapshot in published:
+        for snapshot, changed_at in published:
+            self._convergence.changed((url for url, names in snapshot.changed.items() if names), changed_at)
             self.publisher.advance(snapshot)
         if request is not None:
             self._measure(request)
