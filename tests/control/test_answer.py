@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +11,14 @@ import grpc
 import pytest
 import trio
 
-from tests.control.network import TOKEN, Plane, control_plane
+from tests.control.network import TOKEN, Plane, Said, authenticate, control_plane
 from tests.control.test_contract import until
 from tests.control.test_serve import ack, named, snapshot
-from ztunnel.control.answer import PATH
+from ztunnel.control.answer import PATH, Discovery
+from ztunnel.control.figures import ControlFigures
+from ztunnel.control.serve import Server
+from ztunnel.rpc.answer import Peer
+from ztunnel.telemetry.figures import Figures
 from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from ztunnel.xds.resource import ADDRESS
 
@@ -116,6 +121,41 @@ async def test_what_cannot_be_served_says_why(
             await run(next, call)
         assert refused.value.code() is code
         assert refused.value.details()
+
+
+class Quiet:
+    """A call of a subscriber that asks once, takes all, and then says nothing."""
+
+    def __init__(self) -> None:
+        self.metadata = {"authorization": f"Bearer {TOKEN}"}
+        self.peer, self.leaving = Peer(None), trio.Event()
+        self.untrusted = [DeltaDiscoveryRequest(type_url=ADDRESS).SerializeToString()]
+        self.sent: list[bytes] = []
+
+    def take_messages_of(self, most_bytes: int) -> None:
+        pass
+
+    async def receive(self) -> bytes:
+        if not self.untrusted:
+            await trio.sleep_forever()
+        return self.untrusted.pop()
+
+    async def send(self, octets: bytes) -> None:
+        self.sent.append(octets)
+
+
+async def test_nothing_of_a_response_is_held_while_the_next_is_waited_for(nursery: trio.Nursery) -> None:
+    """With 5,000 pods each first response took 4 MiB for as long as nothing changed."""
+    server, figures = Server(snapshot("a")), Figures()
+    await nursery.start(server.run)
+    call = Quiet()
+    discovery = Discovery(server, authenticate, ControlFigures(figures, "1", lambda: 0), Said())
+    nursery.start_soon(discovery.stream, call)
+    await trio.testing.wait_all_tasks_blocked()
+    [octets] = call.sent
+    call.sent.clear()
+    assert sys.getrefcount(octets) == 2
+    nursery.cancel_scope.cancel()
 
 
 async def test_a_drain_ends_the_stream_so_that_another_replica_serves(

@@ -1,5 +1,6 @@
 """Sessions get the current snapshot and every later one, and none of them can hold up the server."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -133,6 +134,17 @@ async def test_how_long_a_change_took_is_told_with_its_acknowledgement(server, a
     await requests.send(refusal)
     await trio.testing.wait_all_tasks_blocked()
     assert told == [3], "a refusal is no acknowledgement"
+
+
+async def test_nothing_of_a_response_or_request_is_held_while_the_next_is_waited_for(server):
+    requests, responses = server.open_session()
+    request = DeltaDiscoveryRequest(type_url=ADDRESS, initial_resource_versions={"x": "1"})
+    await requests.send(request)
+    first = await responses.receive()
+    answer = ack(first)
+    await requests.send(answer)
+    await trio.testing.wait_all_tasks_blocked()
+    assert (sys.getrefcount(request), sys.getrefcount(first), sys.getrefcount(answer)) == (2, 2, 2)
 
 
 async def test_very_many_sessions_at_once_are_refused():

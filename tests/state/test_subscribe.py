@@ -1,5 +1,8 @@
 """The world follows the control plane, one response at a time, over streams that end whenever they like."""
 
+import gc
+import sys
+
 import pytest
 import trio
 
@@ -58,6 +61,23 @@ def hold():
 @pytest.fixture
 def subscriber():
     return Subscriber(describe_node("id", {}), "")
+
+
+async def test_nothing_of_a_response_and_no_earlier_world_is_held_while_the_next_is_waited_for(
+    hold, subscriber, nursery
+):
+    """Of a mesh of 100,000 workloads each is as large as the world itself."""
+    stream = Stream(hold, subscriber)
+    nursery.start_soon(stream.run)
+    await stream.serve()
+    (response,) = stream.publisher.publish(take([pod("a")], "", Snapshot()))
+    before, empty = hold.world, sys.getrefcount(hold.world)
+    await stream.responses.send(response)
+    await stream.serve()
+    assert hold.world is not before
+    gc.collect()
+    assert sys.getrefcount(response) == 2
+    assert sys.getrefcount(before) < empty
 
 
 async def test_the_world_is_what_was_published(hold, subscriber, nursery):

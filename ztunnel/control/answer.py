@@ -7,6 +7,7 @@ istiod.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -63,17 +64,25 @@ class Discovery:
     async def _read(self, call: ServerCall, requests: Requests, name: str) -> None:
         with requests:
             with trio.move_on_after(_FIRST_SECONDS) as first:
-                untrusted = await call.receive()
+                goes_on = await self._read_one(call, requests, name)
             if first.cancelled_caught:
                 raise RpcError(Code.DEADLINE_EXCEEDED, "no request came")
-            while untrusted is not None:
-                request = _parse(untrusted)
-                self._tell(request, name)
-                try:
-                    await requests.send(request)
-                except trio.BrokenResourceError as error:
-                    raise RpcError(Code.INVALID_ARGUMENT, "a request that makes no sense here") from error
-                untrusted = await call.receive()
+            while goes_on:
+                goes_on = await self._read_one(call, requests, name)
+
+    async def _read_one(self, call: ServerCall, requests: Requests, name: str) -> bool:
+        """Hand on the next request; whether there was one. Nothing of it is held while the next one is waited
+        for: the first one of a node that comes back names the version of each resource."""
+        untrusted = await call.receive()
+        if untrusted is None:
+            return False
+        request = _parse(untrusted)
+        self._tell(request, name)
+        try:
+            await requests.send(request)
+        except trio.BrokenResourceError as error:
+            raise RpcError(Code.INVALID_ARGUMENT, "a request that makes no sense here") from error
+        return True
 
     def _tell(self, untrusted: discovery_pb2.DeltaDiscoveryRequest, name: str) -> None:
         if not untrusted.HasField("error_detail"):
@@ -83,21 +92,32 @@ class Discovery:
         self._log.warn("a node proxy rejected resources", node=name, type=untrusted.type_url, reason=reason)
 
     async def _push(self, call: ServerCall, responses: Responses, name: str) -> None:
+        """Nothing of a response is held while the next one is waited for: the first one has everything, and
+        there are as many as there are subscribers."""
         subscribed_at = trio.current_time()
-        with responses:
-            async for response in responses:
-                begun = trio.current_time()
-                changed_at = self._server.changed_at
-                octets = await _encode(response)
-                with trio.move_on_after(_SEND_SECONDS) as sending:
-                    await call.send(octets)
-                if sending.cancelled_caught:
-                    self._figures.left()
-                    self._log.warn("a node proxy does not read", node=name, seconds=_SEND_SECONDS)
-                    raise RpcError(Code.DEADLINE_EXCEEDED, "the response was not taken in time")
-                ended = trio.current_time()
-                delay = ended - changed_at if changed_at > subscribed_at else None
-                self._figures.pushed(response.type_url, ended - begun, delay)
+        with responses, suppress(trio.EndOfChannel):
+            while True:
+                await self._push_one(call, await responses.receive(), name, subscribed_at)
+
+    async def _push_one(
+        self,
+        call: ServerCall,
+        response: discovery_pb2.DeltaDiscoveryResponse,
+        name: str,
+        subscribed_at: float,
+    ) -> None:
+        begun = trio.current_time()
+        changed_at = self._server.changed_at
+        octets = await _encode(response)
+        with trio.move_on_after(_SEND_SECONDS) as sending:
+            await call.send(octets)
+        if sending.cancelled_caught:
+            self._figures.left()
+            self._log.warn("a node proxy does not read", node=name, seconds=_SEND_SECONDS)
+            raise RpcError(Code.DEADLINE_EXCEEDED, "the response was not taken in time")
+        ended = trio.current_time()
+        delay = ended - changed_at if changed_at > subscribed_at else None
+        self._figures.pushed(response.type_url, ended - begun, delay)
 
 
 async def _leave(call: ServerCall) -> None:

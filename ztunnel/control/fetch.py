@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import trio
@@ -58,23 +58,33 @@ class NetworkSessions:
 
 
 async def _send(call: Call, requests: trio.MemoryReceiveChannel[discovery_pb2.DeltaDiscoveryRequest]) -> None:
-    async for request in requests:
-        await call.send(request.SerializeToString())
+    with suppress(trio.EndOfChannel):
+        while True:
+            await call.send((await requests.receive()).SerializeToString())
     await call.end()
 
 
 async def _receive(
     call: Call, responses: trio.MemorySendChannel[discovery_pb2.DeltaDiscoveryResponse]
 ) -> None:
+    """Until the stream ends. Nothing of a response is held while the next one is waited for."""
     with responses:
-        while (untrusted := await call.receive()) is not None:
-            try:
-                response = discovery_pb2.DeltaDiscoveryResponse.FromString(untrusted)
-            except DecodeError as error:
-                raise PeerError(
-                    "the control plane sent something that is no DeltaDiscoveryResponse"
-                ) from error
-            await responses.send(response)
+        while await _receive_one(call, responses):
+            pass
+
+
+async def _receive_one(
+    call: Call, responses: trio.MemorySendChannel[discovery_pb2.DeltaDiscoveryResponse]
+) -> bool:
+    untrusted = await call.receive()
+    if untrusted is None:
+        return False
+    try:
+        response = discovery_pb2.DeltaDiscoveryResponse.FromString(untrusted)
+    except DecodeError as error:
+        raise PeerError("the control plane sent something that is no DeltaDiscoveryResponse") from error
+    await responses.send(response)
+    return True
 
 
 class NetworkCertificates:

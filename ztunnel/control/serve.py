@@ -75,26 +75,28 @@ class _Session:
         with self._requests, self._responses, self._jobs, self._wake:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read, nursery.cancel_scope)
-                async for request in self._jobs:
-                    self._works = True
-                    try:
-                        await self._act(request)
-                    except PeerError:
-                        break
-                    finally:
-                        self._works = False
+                with suppress(PeerError, trio.EndOfChannel):
+                    while True:
+                        await self._act(await self._jobs.receive())
                 nursery.cancel_scope.cancel()
 
     async def _read(self, session: trio.CancelScope) -> None:
         """Hand requests on, one at a time, until there are no more."""
-        with suppress(trio.ClosedResourceError, trio.BrokenResourceError):
-            async for request in self._requests:
-                await self._wake.send(request)
+        with suppress(trio.ClosedResourceError, trio.BrokenResourceError, trio.EndOfChannel):
+            while True:
+                await self._wake.send(await self._requests.receive())
         session.cancel()
 
     async def _act(self, request: discovery_pb2.DeltaDiscoveryRequest | None) -> None:
         """Take over what has been published and asked, and send what follows; others have the thread in
         between."""
+        self._works = True
+        try:
+            await self._work(request)
+        finally:
+            self._works = False
+
+    async def _work(self, request: discovery_pb2.DeltaDiscoveryRequest | None) -> None:
         published, self._published = self._published, []
         for snapshot, changed_at in published:
             self._convergence.changed((url for url, names in snapshot.changed.items() if names), changed_at)

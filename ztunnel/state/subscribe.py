@@ -46,22 +46,40 @@ async def subscribe(
     """
     async with requests, responses:
         try:
-            for request in subscriber.connect():
-                await requests.send(request)
-            async for response in responses:
-                read = await _read(subscriber, response)
-                while True:
-                    base = hold.world
-                    world, change = await _prepare(base, response, read)
-                    if hold.world is base:  # nobody else has published meanwhile
-                        break
-                # From here on without a pause: what the subscriber remembers is what is in force.
-                update = subscriber.take(response, read)
-                hold.publish(world, change)
-                observe(update)
-                await requests.send(update.answer)
-        except trio.BrokenResourceError:
+            await _connect(requests, subscriber)
+            while True:
+                answer = await _take(await responses.receive(), hold, subscriber, observe)
+                await requests.send(answer)
+        except (trio.BrokenResourceError, trio.EndOfChannel):
             return
+
+
+async def _connect(
+    requests: trio.MemorySendChannel[discovery_pb2.DeltaDiscoveryRequest], subscriber: Subscriber
+) -> None:
+    for request in subscriber.connect():
+        await requests.send(request)
+
+
+async def _take(
+    response: discovery_pb2.DeltaDiscoveryResponse,
+    hold: Hold,
+    subscriber: Subscriber,
+    observe: Callable[[Update], None],
+) -> discovery_pb2.DeltaDiscoveryRequest:
+    """Bring one response into force; the answer. Nothing of it, and no earlier world, is held while the next
+    one is waited for."""
+    read = await _read(subscriber, response)
+    while True:
+        base = hold.world
+        world, change = await _prepare(base, response, read)
+        if hold.world is base:  # nobody else has published meanwhile
+            break
+    # From here on without a pause: what the subscriber remembers is what is in force.
+    update = subscriber.take(response, read)
+    hold.publish(world, change)
+    observe(update)
+    return update.answer
 
 
 async def _read(
