@@ -37,6 +37,12 @@ def restart(name: str) -> None:
     place.write_text(f"{started.pid} {_birth(started.pid)}\n")
 
 
+def is_taken(cluster: Cluster, node: str, addresses: list[str]) -> bool:
+    """Whether a pod of that node has one of these."""
+    taken = cluster.on_node(node, "ls", "/run/cni-ipam/meshkube").split()
+    return bool(set(taken) & set(addresses))
+
+
 def give_next(cluster: Cluster, node: str, addresses: list[str]) -> None:
     """The next pod of that node gets these addresses, which are free."""
     for address in addresses:

@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 
 from tests.cluster.apps import HOLD, PORT, Apps
-from tests.cluster.cluster import wait_until
+from tests.cluster.cluster import Object, wait_until
 from tests.cluster.conftest import Mesh
 from tests.cluster.wire import Seen, as_text, capture, observer
 
@@ -37,6 +37,10 @@ def shown(apps: Apps) -> dict[str, bool]:
         for each in apps.cluster.pods(apps.namespace)
     }
     return {name: found[name].get("ambient.istio.io/redirection") == "enabled" for name in ("a", "b")}
+
+
+def is_ours(pod: Object) -> bool:
+    return "ztunnel.io/redirection" in pod["metadata"]["annotations"]
 
 
 def seen_on_the_way(apps: Apps, nodes: tuple[str, str], server: str, addresses: list[str]) -> Seen:
@@ -97,7 +101,10 @@ def test_a_service_is_reached_through_its_address_and_name(
     mesh: Mesh, apps: Apps, nodes: tuple[str, str]
 ) -> None:
     apps.label("ambient")
-    apps.start(apps.server("a", nodes[0]), apps.server("b", nodes[1]), apps.service("web", "b"))
+    server = apps.server("b", nodes[1])
+    server["metadata"]["annotations"] = {"ambient.istio.io/redirection": "enabled"}  # what an Istio has left
+    apps.start(apps.server("a", nodes[0]), server, apps.service("web", "b"))
+    wait_until("it says that it is ours", lambda: is_ours(apps.pod("b")), 10)
     observer(mesh.cluster, apps, nodes[1])
     for host in (*apps.service_addresses("web"), f"web.{apps.namespace}.svc.cluster.local"):
         marker = f"marker-{time.monotonic_ns()}"

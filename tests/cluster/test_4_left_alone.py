@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.cluster.apps import LOAD, PORT, Apps, namespace
@@ -60,3 +62,18 @@ def test_the_system_and_names_work_for_pods_of_the_mesh_too(
         assert apps.call(here, address)["pod"] == "a"
     [status] = apps.pod("a")["status"]["containerStatuses"]
     assert (status["restartCount"], status["ready"]) == (0, True)
+
+
+def test_a_pod_with_a_sidecar_is_left_alone_which_is_said(
+    mesh: Mesh, cluster: Cluster, apps: Apps, nodes: tuple[str, str]
+) -> None:
+    apps.label("ambient")
+    server = apps.server("s", nodes[1])
+    server["metadata"]["annotations"] = {"sidecar.istio.io/status": "{}"}
+    apps.start(apps.server("a", nodes[0]), server)
+    assert apps.call("a", apps.addresses("s")[0])["pod"] == "s"
+    states = json.loads(mesh.dump(nodes[1]))["workloadState"]
+    shown = states[f"Kubernetes//Pod/{apps.namespace}/s"]
+    assert (shown["state"], shown["reason"]) == ("LeftAlone", "it has a sidecar")
+    ready = cluster.scrape(cluster.proxy_on(nodes[1]), 15021, "/healthz/ready")
+    assert f"{apps.namespace}/s: it has a sidecar" in ready

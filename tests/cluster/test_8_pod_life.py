@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tests.cluster.apps import PORT, Apps
-from tests.cluster.cluster import Cluster, ClusterError, Object, wait_until
+from tests.cluster.cluster import Cluster, ClusterError, Object, is_ready, wait_until
 from tests.cluster.conftest import Mesh
-from tests.cluster.kit import give_next, restart
+from tests.cluster.kit import give_next, is_taken, restart
 from tests.cluster.test_3_policy import allow, strict
 from tests.cluster.test_8_storm import FIRST_ACT
 
@@ -177,16 +177,18 @@ time.sleep(3600)
 """
 
 
+@pytest.mark.parametrize("old", ["deleted", "has ended"])
 def test_an_address_that_comes_again_at_once_is_nobody_s_but_its_new_pod_s(
-    cluster: Cluster, apps: Apps, nodes: tuple[str, str]
+    cluster: Cluster, apps: Apps, nodes: tuple[str, str], old: str
 ) -> None:
-    """Who calls is judged by who it is now, across nodes and on its own, from its first act on."""
+    """Who calls is judged by who it is now, across nodes and on its own, from its first act on. A pod that
+    has ended goes on showing its address."""
     apps.label("ambient")
     apps.start(
         *(apps.account(name) for name in ("old", "new")),
         apps.server("b", nodes[1]),
         apps.server("c", nodes[0], {"app": "b"}),
-        apps.server("old", nodes[0], account="old"),
+        ends(apps.server("old", nodes[0], account="old")),
     )
     cluster.apply(strict(apps, "STRICT"), allow(apps, "old"))
     servers = [*apps.addresses("b"), *apps.addresses("c")]
@@ -201,7 +203,13 @@ def test_an_address_that_comes_again_at_once_is_nobody_s_but_its_new_pod_s(
             "command": ["python3", "-I", "-S", "-c", CALLS, str(PORT), *servers],
         }
     )
-    cluster.call("-n", apps.namespace, "delete", "pod", "old", "--grace-period=1", timeout=60)
+    if old == "deleted":
+        cluster.call("-n", apps.namespace, "delete", "pod", "old", "--grace-period=1", timeout=60)
+    else:
+        apps.python("old", "import os; os.kill(1, 9)")
+        wait_until("it has ended", lambda: phase(apps, "old") == "Failed", 60)
+        assert apps.addresses("old") == before
+    wait_until("its address is free", lambda: not is_taken(cluster, nodes[0], before), 30, 0)
     give_next(cluster, nodes[0], before)
     apps.start(young)
     assert sorted(apps.addresses("new")) == sorted(before)
@@ -218,6 +226,42 @@ def test_an_address_that_comes_again_at_once_is_nobody_s_but_its_new_pod_s(
     cluster.apply(allow(apps, "new"))
     for address in servers:
         wait_until("it is allowed", lambda a=address: "pod" in apps.call("new", a), 20)
+
+
+def ends(pod: Object) -> Object:
+    """One whose container is not started again."""
+    pod["spec"]["restartPolicy"] = "Never"
+    del pod["spec"]["containers"][0]["livenessProbe"]
+    return pod
+
+
+def test_a_pod_whose_sandbox_is_made_anew_is_in_the_mesh_again(
+    cluster: Cluster, apps: Apps, nodes: tuple[str, str], server: str
+) -> None:
+    """Its sandbox dies, as when the machine starts anew: another namespace, maybe another address."""
+    apps.start(apps.server("a", nodes[0]))
+    assert apps.call("a", server).get("pod") == "b"
+    own = namespace_of(apps, "a")
+    look = 'for p in /proc/[0-9]*; do echo "$(readlink $p/ns/net) $(cat $p/comm) $p"; done 2>/dev/null; true'
+    found = (line.split() for line in cluster.on_node(nodes[0], "sh", "-c", look).splitlines())
+    (pause,) = [words[2] for words in found if words[:2] == [own, "pause"]]
+    cluster.on_node(nodes[0], "kill", "-9", pause.removeprefix("/proc/"))
+
+    def is_new() -> bool:
+        try:
+            return is_ready(apps.pod("a")) and namespace_of(apps, "a") != own
+        except ClusterError:  # there is no container now
+            return False
+
+    wait_until("it has another one", is_new, 60, 0.3)
+    assert apps.call("a", server).get("pod") == "b"
+    for address in apps.addresses("a"):
+        assert apps.call("b", address).get("pod") == "a"
+
+
+def namespace_of(apps: Apps, pod: str) -> str:
+    """As `net:[4026531840]`."""
+    return apps.cluster.call("-n", apps.namespace, "exec", pod, "--", "readlink", "/proc/self/ns/net").strip()
 
 
 STEADY_SECONDS = 5.0
@@ -297,7 +341,7 @@ def test_nobody_holds_the_namespace_of_a_pod_that_was_deleted(
     """Neither a process by a descriptor, nor a mount."""
     apps.start(apps.server("a", nodes[0]))
     assert apps.call("a", server).get("pod") == "b"
-    own = apps.cluster.call("-n", apps.namespace, "exec", "a", "--", "readlink", "/proc/self/ns/net").strip()
+    own = namespace_of(apps, "a")
     assert re.fullmatch(r"net:\[\d+\]", own)
 
     def holders() -> list[str]:
