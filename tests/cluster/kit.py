@@ -28,13 +28,14 @@ def restart(name: str) -> None:
         os.kill(int(child), signal.SIGKILL)
     wait_until(f"{name} has ended", lambda: not _runs(pid), 10)
     joined = "".join(f"echo $$ >{each}/cgroup.procs\n" for each in cgroups if each.is_dir())
-    with (_LOGS / f"{name}.log").open("ab") as log:
-        started = subprocess.Popen(
-            ["sh", "-c", f'{joined}exec "$@"', "sh", *words],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env=environment,
-            start_new_session=True,
-        )  # fmt: skip
-    place.write_text(f"{started.pid} {_birth(started.pid)}\n")
+    # It outlives this process, and is nobody's child.
+    script = f'{joined}cd /; exec setsid "$@" </dev/null >>{_LOGS / name}.log 2>&1'
+    started = subprocess.run(
+        ["sh", "-c", 'sh -c "$0" sh "$@" & echo $!', script, *words],
+        capture_output=True, text=True, env=environment, check=True,
+    )  # fmt: skip
+    pid = int(started.stdout)
+    place.write_text(f"{pid} {_birth(pid)}\n")
 
 
 def is_taken(cluster: Cluster, node: str, addresses: list[str]) -> bool:

@@ -105,6 +105,9 @@ def test_a_service_is_reached_through_its_address_and_name(
     server["metadata"]["annotations"] = {"ambient.istio.io/redirection": "enabled"}  # what an Istio has left
     apps.start(apps.server("a", nodes[0]), server, apps.service("web", "b"))
     wait_until("it says that it is ours", lambda: is_ours(apps.pod("b")), 10)
+    for mode in (None, "ambient") * 3:  # quicker than anything follows it
+        apps.label(mode)
+    wait_until("both are shown as enrolled", lambda: shown(apps) == {"a": True, "b": True}, 10)
     observer(mesh.cluster, apps, nodes[1])
     for host in (*apps.service_addresses("web"), f"web.{apps.namespace}.svc.cluster.local"):
         marker = f"marker-{time.monotonic_ns()}"

@@ -206,8 +206,8 @@ def test_an_address_that_comes_again_at_once_is_nobody_s_but_its_new_pod_s(
     if old == "deleted":
         cluster.call("-n", apps.namespace, "delete", "pod", "old", "--grace-period=1", timeout=60)
     else:
-        apps.python("old", "import os; os.kill(1, 9)")
-        wait_until("it has ended", lambda: phase(apps, "old") == "Failed", 60)
+        apps.python("old", "import os, signal; os.kill(1, signal.SIGINT)")
+        wait_until("it has ended", lambda: phase(apps, "old") in ("Failed", "Succeeded"), 60)
         assert apps.addresses("old") == before
     wait_until("its address is free", lambda: not is_taken(cluster, nodes[0], before), 30, 0)
     give_next(cluster, nodes[0], before)
@@ -219,7 +219,8 @@ def test_an_address_that_comes_again_at_once_is_nobody_s_but_its_new_pod_s(
     )
     print(said)
     for address, (outcomes, count) in json.loads(said).items():
-        assert outcomes == ["ConnectionRefusedError"], (address, outcomes)
+        # While its addresses are new, IPv6 may know no way yet, with a mesh or without.
+        assert set(outcomes) - {"TimeoutError"} == {"ConnectionRefusedError"}, (address, outcomes)
         assert count > 10
     for address in before:  # whoever calls it proves that it is the new one
         wait_until("it is called", lambda a=address: apps.call("b", a).get("pod") == "new", 10)

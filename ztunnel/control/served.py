@@ -85,7 +85,7 @@ def trim(value: Mapping[str, Any]) -> Mapping[str, Any]:
     kept = {name: one for name, one in meta.items() if name != "managedFields"}
     annotations, labels = meta.get("annotations"), meta.get("labels")
     if isinstance(annotations, dict):
-        kept["annotations"] = {name: one for name, one in annotations.items() if _is_read(name)}
+        kept["annotations"] = {sys.intern(name): one for name, one in annotations.items() if _is_read(name)}
     if isinstance(labels, dict):
         kept["labels"] = {
             sys.intern(name): sys.intern(one) if isinstance(one, str) else one for name, one in labels.items()
