@@ -11,6 +11,7 @@ from tests.kernel.lab import Kernel, wait_until
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import DUAL_STACK, listen_in
 from ztunnel.pods.listen import HBONE_PORT, CannotEnroll, Listeners, listen_in_pod, lost_listeners
+from ztunnel.redirect.layout import QUEUES, ListenerKind
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -51,3 +52,14 @@ def test_one_that_was_destroyed_is_seen(kernel: Kernel, which: str) -> None:
 
 def test_where_there_are_none_all_are_lost() -> None:
     assert lost_listeners(None) == ["outbound", "inbound", "hbone"]
+
+
+def test_the_kernels_program_finds_all_but_that_of_hbone(kernel: Kernel) -> None:
+    with ExitStack() as undo:
+        listeners = listen(undo, kernel.lab.a)
+        slots = listeners.slots()
+        assert slots[ListenerKind.OUTBOUND, 0] == listeners.outbound.fileno()
+        assert [slots[ListenerKind.INBOUND, queue] for queue in range(QUEUES)] == [
+            each.fileno() for each in listeners.inbound
+        ]
+        assert len(slots) == QUEUES + 1

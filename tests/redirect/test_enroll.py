@@ -8,7 +8,8 @@ import pytest
 from tests.kernel.lab import Kernel, unique
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.model.address import parse_ip
-from ztunnel.redirect.enroll import EnrolledPod, PodNetwork
+from ztunnel.redirect.enroll import EnrolledPod, PodNetwork, fill_listeners
+from ztunnel.redirect.layout import ListenerKind
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -85,3 +86,17 @@ def test_what_the_kernel_has_forgotten_of_a_pod_it_is_told_again(kernel: Kernel)
     (kernel.settings.pins / "pods" / str(pod.cookie)).unlink()
     assert redirection.look(pod) == ["pod link"]
     assert redirection.look(pod) == []
+
+
+def test_listeners_are_entered_for_all_addresses_of_their_pods(kernel: Kernel) -> None:
+    pod = kernel.enroll("a")
+    kernel.enroll("b")
+    sock = kernel.listen(kernel.lab.a)
+    slots = {(ListenerKind.OUTBOUND, 0): sock.fileno(), (ListenerKind.INBOUND, 3): sock.fileno()}
+    fill_listeners(kernel.redirection._maps, {pod.cookie: slots, 4711: slots})
+    for ip in pod.addresses:
+        assert kernel.redirection.listens(ip, ListenerKind.OUTBOUND)
+        assert kernel.redirection.listens(ip, ListenerKind.INBOUND, 3)
+        assert not kernel.redirection.listens(ip, ListenerKind.INBOUND, 0)
+    for ip in kernel.lab.pod("b").addresses:
+        assert not kernel.redirection.listens(ip, ListenerKind.OUTBOUND)

@@ -194,3 +194,37 @@ def test_what_is_compiled_in_advance_is_only_loaded_later(kernel: Kernel) -> Non
     before = links(kernel)
     assert not load.ensure_loaded(kernel.settings)
     assert links(kernel) == before
+
+
+def test_while_a_proxy_serves_another_layout_is_left_to_the_next_one(kernel: Kernel) -> None:
+    kernel.enroll("a")
+    larger = replace(kernel.settings, max_connections=2048)
+    before, version = links(kernel), os.readlink(kernel.settings.pins / "version")
+    assert load.ensure_loaded(larger, is_served=True) is load.Loaded.LEFT
+    assert (links(kernel), os.readlink(kernel.settings.pins / "version")) == (before, version)
+    with pytest.raises(Unsupported, match="are of another version or settings"):
+        load.require_loaded(larger)
+    filled = []
+    # By whoever takes over, without a compiler.
+    load.require_loaded(larger, lambda maps: filled.append(sorted(maps)))
+    assert len(filled) == 1
+    assert "listeners" in filled[0]
+    load.require_loaded(larger)
+    assert {name: link.id for name, link in links(kernel).items()} == {
+        name: link.id for name, link in before.items()
+    }
+    # Back, as after a rollback.
+    assert load.ensure_loaded(kernel.settings, is_served=True) is load.Loaded.LEFT
+    load.require_loaded(kernel.settings, lambda maps: None)
+    assert load.ensure_loaded(kernel.settings) is load.Loaded.CURRENT
+
+
+def test_while_a_proxy_serves_programs_of_the_same_layout_are_replaced(kernel: Kernel) -> None:
+    other = replace(kernel.settings, lease_seconds=5.0)
+    assert load.ensure_loaded(other, is_served=True) is load.Loaded.ANEW
+    assert load.ensure_loaded(other, is_served=True) is load.Loaded.CURRENT
+
+
+def test_what_was_never_compiled_is_put_in_place_by_nobody_else(kernel: Kernel, tmp_path) -> None:
+    with pytest.raises(Unsupported, match="run `ztunnel load`"):
+        load.require_loaded(replace(kernel.settings, max_connections=4096, cache=tmp_path), lambda maps: None)

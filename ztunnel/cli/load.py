@@ -8,7 +8,15 @@ from typing import Any
 import click
 
 from ztunnel.config import read_settings
+from ztunnel.redirect.load import Loaded
 from ztunnel.run.load import load_programs, redirection_of, service_of
+from ztunnel.run.remove import runs
+
+_DONE = {
+    Loaded.ANEW: "loaded",
+    Loaded.CURRENT: "current, nothing to do",
+    Loaded.LEFT: "compiled, and left to the next proxy to put in place: the maps in use have another layout",
+}
 
 
 @click.command()
@@ -19,7 +27,8 @@ def load(**flags: Any) -> None:
     """Load the programs of a node, once for each version, kernel and setting.
 
     What is pinned goes on enforcing after this has exited. Where it is current nothing is done; where it is
-    of another version it is replaced while it enforces. A node proxy opens it, and loads nothing itself, with
+    of another version it is replaced while it enforces, or, where its maps are others, by the proxy that
+    takes over next. A node proxy opens it, and loads nothing itself, with
     ZTUNNEL_LOAD_PROGRAMS=false.
 
     In a pod of a cluster it looks first whether a load balancer changes where pods call to before the mesh
@@ -28,5 +37,6 @@ def load(**flags: Any) -> None:
     settings = read_settings(flags, os.environ)
     if not settings.node:
         raise click.UsageError("which node is this? Give --node NAME, or set NODE_NAME")
-    done = "loaded" if load_programs(settings, service_of(os.environ)) else "current, nothing to do"
-    click.echo(f"{redirection_of(settings).pins}: {done}")
+    pins = redirection_of(settings).pins
+    done = load_programs(settings, service_of(os.environ), is_served=runs(pins))
+    click.echo(f"{pins}: {_DONE[done]}")

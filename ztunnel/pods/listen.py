@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import Listening, listen_in, listen_nowhere, listen_side_by_side
 from ztunnel.redirect.capture import LISTENER_PORTS
-from ztunnel.redirect.layout import QUEUES
+from ztunnel.redirect.layout import QUEUES, ListenerKind
 
 HBONE_PORT = 15008
 BACKLOG = 4096
@@ -41,6 +41,13 @@ class Listeners:
     def all(self) -> tuple[socket.socket, ...]:
         """Each of them."""
         return self.outbound, self.hbone, *self.inbound
+
+    def slots(self) -> dict[tuple[ListenerKind, int], int]:
+        """Those that the kernel's program finds, as descriptors by kind and queue."""
+        found = {(ListenerKind.OUTBOUND, 0): self.outbound.fileno()}
+        return found | {
+            (ListenerKind.INBOUND, queue): each.fileno() for queue, each in enumerate(self.inbound)
+        }
 
     def close(self) -> None:
         """Nobody answers any more; connections in their backlogs are reset, unless another process holds the

@@ -14,7 +14,15 @@ from ztunnel.model.address import IPAddress, pack16
 from ztunnel.redirect.enforce import Verdicts
 from ztunnel.redirect.find import find_neighbours
 from ztunnel.redirect.forward import Forwards
-from ztunnel.redirect.layout import NUMBER, PodFlag, pull_ip, pull_pod, push_pod
+from ztunnel.redirect.layout import (
+    NUMBER,
+    ListenerKind,
+    PodFlag,
+    pull_ip,
+    pull_pod,
+    push_listener,
+    push_pod,
+)
 from ztunnel.redirect.plan import SK_LOOKUP, Pins
 from ztunnel.redirect.repair import PodLinks
 
@@ -200,3 +208,14 @@ class PodEntries:
 def _entry(pod: PodNetwork) -> bytes:
     """What the hooks know of an enrolled pod."""
     return push_pod(pod.ipv4, pod.ipv6, PodFlag.FORWARDS if pod.forwards else PodFlag.NONE)
+
+
+def fill_listeners(
+    maps: Mapping[str, Map], listeners: Mapping[int, Mapping[tuple[ListenerKind, int], int]]
+) -> None:
+    """Enter listening sockets, by kind and queue, for all addresses of their pods, by the cookies of these:
+    into maps that no program uses yet. Raises OSError."""
+    for ip in maps["owners"]:
+        owner = maps["owners"].get(ip)
+        for (kind, queue), fd in listeners.get(NUMBER.unpack(owner)[0] if owner else 0, {}).items():
+            maps["listeners"].put(push_listener(pull_ip(ip), kind, queue), NUMBER.pack(fd))

@@ -6,66 +6,101 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from enum import Enum
 from pathlib import Path
 
 from ztunnel.errors import Unsupported
 from ztunnel.kernel import bpf, btf, cgroup, packet, probe
 from ztunnel.kernel.compile import Compiled, compile_text, headers_tree, parse_compiled
+from ztunnel.redirect.carry import differ
 from ztunnel.redirect.plan import HOOKS, Pins, RedirectSettings, Target
-from ztunnel.redirect.replace import clear, install, replace
+from ztunnel.redirect.replace import Fill, clear, install, nothing_to_fill, replace
 from ztunnel.redirect.source import assemble, fingerprint
 
 
-def ensure_loaded(settings: RedirectSettings) -> bool:
+class Loaded(Enum):
+    """What came of it. `LEFT`: it is compiled, and whoever takes over next from the proxy that serves puts it
+    in place."""
+
+    ANEW = "anew"
+    CURRENT = "current"
+    LEFT = "left"
+
+    def __bool__(self) -> bool:
+        """Whether anything was loaded."""
+        return self is Loaded.ANEW
+
+
+def ensure_loaded(
+    settings: RedirectSettings, fill: Fill = nothing_to_fill, *, is_served: bool = False
+) -> Loaded:
     """The programs of these sources and settings run and are pinned under `settings.pins`.
 
     Blocks: milliseconds from the cache, seconds with the compiler. Where what is pinned is current, nothing
     is compiled, loaded or attached, and every link keeps its id.
 
-    Returns:
-        Whether anything had to be loaded.
+    Args:
+        fill: as `replace.replace`.
+        is_served: a proxy goes on using the maps that are pinned. Where theirs is another layout nothing is
+            changed: what it would enter there from now on, new programs would not see.
 
     Raises:
-        Unsupported: this machine lacks something; the message names the fix.
+        Unsupported: this machine lacks something, or what runs cannot be taken over; the message names the
+            fix.
         OSError: the cache cannot be made.
     """
     probe.require_root()
     root = settings.cgroup or cgroup.find_root()
     source, print_, version = _wanted(settings, root)
-    pins = Pins(settings.pins)
     with _locked(settings.cache, settings.pins.name):
-        if _is_current(pins, version):
-            return False
+        if _is_current(Pins(settings.pins), version):
+            return Loaded.CURRENT
         probe.require_redirection(settings.pins)
         compiled = _compiled(settings.cache, print_, source)
-        cgroup_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            put = replace if pins.root.is_dir() else install
-            put(pins, compiled, cgroup_fd, version)
-        except OSError as error:
-            raise Unsupported(f"the kernel refuses the redirection: {error.strerror or error}") from error
-        finally:
-            os.close(cgroup_fd)
-    return True
+        if is_served and differ(Pins(settings.pins).maps, compiled.maps):
+            return Loaded.LEFT
+        _put(settings, root, compiled, version, fill)
+    return Loaded.ANEW
 
 
-def require_loaded(settings: RedirectSettings) -> None:
-    """What is pinned is current: for a process that cannot load, since it has neither compiler nor right.
+def _put(settings: RedirectSettings, root: Path, compiled: Compiled, version: str, fill: Fill) -> None:
+    pins = Pins(settings.pins)
+    cgroup_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if pins.root.is_dir():
+            replace(pins, compiled, cgroup_fd, version, fill)
+        else:
+            install(pins, compiled, cgroup_fd, version)
+    except OSError as error:
+        raise Unsupported(f"the kernel refuses the redirection: {error.strerror or error}") from error
+    finally:
+        os.close(cgroup_fd)
+
+
+def require_loaded(settings: RedirectSettings, fill: Fill | None = None) -> None:
+    """What is pinned is current: for a process that has no compiler. Where `ensure_loaded` has left it to
+    whoever takes over, that is us if there is a `fill`, and it is put in place.
 
     Raises:
         Unsupported: it is not; the message names what loads it.
     """
     root = settings.cgroup or cgroup.find_root()
-    _, _, version = _wanted(settings, root)
+    _, print_, version = _wanted(settings, root)
     if not probe.lies_on_bpffs(settings.pins):
         raise Unsupported(f"{settings.pins} is on no bpffs: mount the host's /sys/fs/bpf at /sys/fs/bpf")
     pins = Pins(settings.pins)
-    if not _is_current(pins, version):
+    if _is_current(pins, version):
+        return
+    compiled = _cached(settings.cache / f"{print_}.json")
+    if fill is None or compiled is None or not pins.root.is_dir():
         found = "are of another version or settings" if pins.root.is_dir() else "are not there"
         raise Unsupported(
             f"the programs under {settings.pins} {found}, and this proxy does not load them "
             "(ZTUNNEL_LOAD_PROGRAMS=false): run `ztunnel load` of the same version and node name first"
         )
+    with _locked(settings.cache, settings.pins.name):
+        if not _is_current(pins, version):
+            _put(settings, root, compiled, version, fill)
 
 
 def ensure_compiled(settings: RedirectSettings) -> None:
@@ -161,12 +196,19 @@ def _is_current(pins: Pins, version: str) -> bool:
     return True
 
 
-def _compiled(cache: Path, print_: str, source: tuple[str, tuple[str, ...]]) -> Compiled:
-    place = cache / f"{print_}.json"
+def _cached(place: Path) -> Compiled | None:
+    """None where it is not there, or was cut short."""
     try:
         return parse_compiled(place.read_text())
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or cut short: made again
-        pass
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _compiled(cache: Path, print_: str, source: tuple[str, tuple[str, ...]]) -> Compiled:
+    place = cache / f"{print_}.json"
+    cached = _cached(place)
+    if cached is not None:
+        return cached
     text, flags = source
     compiled = compile_text(text, flags, [hook.name for hook in HOOKS], headers_tree(cache))
     beside = place.with_name(f".{place.name}.{os.getpid()}")

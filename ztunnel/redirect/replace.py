@@ -3,7 +3,7 @@
 States of a node's pins, each reached by a rename or by one step that may be repeated:
 
     nothing --install--> complete (version = its fingerprint)
-    complete --replace--> no version --links updated, programs swapped--> complete (another version)
+    complete --replace--> no version --maps, links updated, programs swapped--> complete (another version)
 
 A crash leaves `nothing` or `no version`; the next load then does it all again. Old programs enforce until the
 moment in which their link gets the new one (BPF_LINK_UPDATE).
@@ -14,18 +14,25 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from ztunnel.kernel import bpf
-from ztunnel.kernel.bpf import Map, MapSpec
+from ztunnel.kernel.bpf import Map
 from ztunnel.kernel.compile import Compiled
+from ztunnel.redirect.carry import KeptMaps
 from ztunnel.redirect.find import why_not_attached
 from ztunnel.redirect.plan import HOOKS, SK_LOOKUP, Hook, Pins, Target
 
-_SOCKHASH, _RINGBUF = 18, 27
 _log = logging.getLogger(__name__)
+
+Fill = Callable[[Mapping[str, Map]], None]
+"""Gets all maps by name. Raises OSError."""
+
+
+def nothing_to_fill(maps: Mapping[str, Map]) -> None:
+    """Where nobody serves there are no listeners."""
 
 
 def install(pins: Pins, compiled: Compiled, cgroup_fd: int, version: str) -> None:
@@ -51,21 +58,39 @@ def install(pins: Pins, compiled: Compiled, cgroup_fd: int, version: str) -> Non
         _close(descriptors)
 
 
-def replace(pins: Pins, compiled: Compiled, cgroup_fd: int, version: str) -> None:
-    """Put new programs in place of those that are pinned, keeping maps and links. Raises OSError."""
-    pins.version.unlink(missing_ok=True)
+def replace(
+    pins: Pins, compiled: Compiled, cgroup_fd: int, version: str, fill: Fill = nothing_to_fill
+) -> None:
+    """Put new programs in place of those that are pinned, keeping links and what maps hold.
+
+    Maps of another layout are made beside those in use. They get what these hold at last, when the programs
+    are loaded, then their pins, and the programs their links; what old programs have put into the old maps
+    meanwhile follows.
+
+    Args:
+        fill: enters into the new maps what cannot be copied, before a program looks there.
+
+    Raises:
+        OSError: the kernel refuses. Unsupported: what says who is in the mesh cannot be copied. What runs
+            goes on then.
+    """
     for place in (pins.maps, pins.links, pins.pods, pins.forwards):
         place.mkdir(mode=0o700, exist_ok=True)
     fresh = pins.programs.with_name("+programs")
     _remove_tree(fresh)
-    descriptors = {name: _keep_map(pins.maps / name, name, spec) for name, spec in compiled.maps.items()}
+    maps = KeptMaps(pins.maps, compiled.maps)
     try:
-        with _loaded(fresh, compiled, descriptors) as programs:
+        with _loaded(fresh, compiled, maps.descriptors) as programs:
+            pins.version.unlink(missing_ok=True)
+            maps.carry_over()
+            fill(maps.opened)
+            maps.pin()
             _attach(pins, programs, cgroup_fd)
             for place in pins.pods.iterdir():
                 _update(place, programs[SK_LOOKUP.name])
+            maps.carry_over()
     finally:
-        _close(descriptors)
+        maps.close()
     _remove_tree(pins.programs)
     fresh.rename(pins.programs)
     for place in pins.maps.iterdir():
@@ -157,38 +182,3 @@ def _update(place: Path, program_fd: int, target: int | None = None) -> bool:
         return True
     finally:
         bpf.close(link)
-
-
-def _keep_map(place: Path, name: str, spec: MapSpec) -> int:
-    """The pinned map if it still has this shape, else a new one with what can be carried over."""
-    try:
-        old = bpf.open_pinned(place)
-    except FileNotFoundError:
-        old = -1
-    if old >= 0 and bpf.map_spec(old) == spec:
-        return old
-    fresh = bpf.map_create(name, spec)
-    if old >= 0:
-        _carry_over(Map(old), fresh, spec)
-    bpf.set_pinned(fresh, place)
-    return fresh
-
-
-def _carry_over(old: Map, fresh_fd: int, spec: MapSpec) -> None:
-    """Copy entries. Structs only grow at their end, where zero means not given; a key of another size,
-    sockets and records cannot be carried: listeners are entered again by the proxy, and until then inbound
-        calls are refused."""
-    fresh = Map(bpf.duplicate(fresh_fd))
-    try:
-        if (
-            old.key_size == spec.key_size
-            and old.spec.kind == spec.kind
-            and spec.kind not in (_SOCKHASH, _RINGBUF)
-        ):
-            for key in old:
-                value = old.get(key)
-                if value is not None:
-                    fresh.put(key, value[: fresh.value_size].ljust(fresh.value_size, b"\0"))
-    finally:
-        fresh.close()
-        old.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from functools import partial
@@ -41,6 +42,7 @@ from ztunnel.pods.classify import NEVER, Starting
 from ztunnel.pods.find import NamedNamespaces
 from ztunnel.pods.follow import KubeletPods
 from ztunnel.pods.hold import Ways
+from ztunnel.pods.listen import Listeners
 from ztunnel.pods.repair import Reports
 from ztunnel.pods.serve import Pods
 from ztunnel.redirect.attach import Redirection
@@ -137,13 +139,16 @@ class Opened:
         self.redirection.close()
 
 
-def open_redirection(settings: Settings, repairs: Repairs) -> Opened:
-    """Our programs run in the kernel, and this process is exempt from them. Blocks.
+def open_redirection(
+    settings: Settings, repairs: Repairs, inherited: Mapping[int, Listeners] | None = None
+) -> Opened:
+    """Our programs run in the kernel, and this process is exempt from them. Blocks. `inherited`: the
+    listeners of a predecessor that has stepped back.
 
     Raises:
         Unsupported: the machine lacks something, or forbids it. What was there before is as it was.
     """
-    wanted, root = prepare(settings)
+    wanted, root = prepare(settings, inherited)
     pins = wanted.pins
     with ExitStack() as undo:
         redirection = undo.enter_context(Redirection.open(pins))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from ztunnel.config import Settings
@@ -12,11 +13,14 @@ from ztunnel.kernel.probe import require_root
 from ztunnel.kernel.rewritten import call_seen
 from ztunnel.kernel.sockets import own_cgroup_id
 from ztunnel.model.address import Endpoint, parse_ip
+from ztunnel.pods.listen import Listeners
+from ztunnel.redirect.enroll import fill_listeners
 from ztunnel.redirect.exempt import IN_ROOT
 from ztunnel.redirect.find import list_programs, whose
-from ztunnel.redirect.load import ensure_loaded, require_loaded
+from ztunnel.redirect.load import Loaded, ensure_loaded, require_loaded
 from ztunnel.redirect.plan import Pins, RedirectSettings, pin_name
 from ztunnel.redirect.repair import programs_beside
+from ztunnel.redirect.replace import Fill, nothing_to_fill
 
 _PINS = Path("/sys/fs/bpf/ztunnel")
 
@@ -36,12 +40,19 @@ def service_of(environment: Mapping[str, str]) -> Endpoint | None:
         return None
 
 
-def load_programs(settings: Settings, service: Endpoint | None = None) -> bool:
+def load_programs(
+    settings: Settings,
+    service: Endpoint | None = None,
+    fill: Fill = nothing_to_fill,
+    *,
+    is_served: bool = False,
+) -> Loaded:
     """As `ensure_loaded`, for this node, from anywhere but a container that sees only its own cgroup. Blocks.
 
     Args:
         service: where we are a pod of the cluster, a service's address: what becomes of a call of it becomes
             of the pods' calls.
+        fill, is_served: as `ensure_loaded`.
 
     Raises:
         Unsupported: the machine lacks something, or forbids it; or others redirect the calls of pods, too.
@@ -53,7 +64,7 @@ def load_programs(settings: Settings, service: Endpoint | None = None) -> bool:
     if service is not None:
         refuse_rewritten(settings, root, service)
     try:
-        return ensure_loaded(redirection_of(settings))
+        return ensure_loaded(redirection_of(settings), fill, is_served=is_served)
     except OSError as error:
         raise Unsupported(f"the redirection cannot be loaded: {error}") from error
 
@@ -79,8 +90,14 @@ def refuse_rewritten(settings: Settings, root: Path, service: Endpoint) -> None:
     )
 
 
-def prepare(settings: Settings) -> tuple[RedirectSettings, Path]:
+def prepare(
+    settings: Settings, listeners: Mapping[int, Listeners] | None = None
+) -> tuple[RedirectSettings, Path]:
     """Our programs run; the proxy may open them: their place, and the root of cgroup v2. Blocks.
+
+    Args:
+        listeners: what a predecessor has handed over, by the cookies of pods: no call is refused while the
+            programs change.
 
     Raises:
         Unsupported: as `load_programs`; or this process is where it cannot be told from others.
@@ -92,10 +109,11 @@ def prepare(settings: Settings) -> tuple[RedirectSettings, Path]:
         fix = f"{IN_ROOT}, such as: mkdir {root}/ztunnel && echo $$ > {root}/ztunnel/cgroup.procs"
         raise Unsupported(_view(root) if cgroup.is_view(root) else fix)
     wanted = redirection_of(settings)
+    fill = partial(fill_listeners, listeners={pod: each.slots() for pod, each in (listeners or {}).items()})
     if settings.load_programs:
-        load_programs(settings)
+        load_programs(settings, fill=fill)
     else:
-        require_loaded(wanted)
+        require_loaded(wanted, fill)
     return wanted, root
 
 

@@ -82,7 +82,7 @@ async def run_node(settings: Settings, plane: ControlPlane, reporting: Reporting
                 ends.callback(listeners.close)
                 nursery.start_soon(serve_public, reporting, listeners)
             reporting.readiness.pend(_REDIRECTION)
-            opening = partial(open_redirection, settings, reporting.repairs)
+            opening = partial(open_redirection, settings, reporting.repairs, inherited.listeners)
             with await trio.to_thread.run_sync(opening) as opened:
                 await trio.lowlevel.checkpoint_if_cancelled()
                 hooks = await _watch_node(nursery, settings, opened, reporting)
