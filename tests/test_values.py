@@ -88,3 +88,17 @@ READERS = [
 def test_whatever_is_written_there_is_a_value_or_what_is_accepted(read, text):
     with suppress(ValueError):
         read(text)
+
+
+@pytest.mark.parametrize("raw", ["", "example.com/mesh", "clusterissuers.cert-manager.io/mesh", "a.b/c/d.e"])
+def test_a_signer_is_a_domain_and_a_path(raw):
+    assert values.signer(raw) == raw
+
+
+@pytest.mark.parametrize(
+    "raw",
+    ["mesh", "example.com", "example/mesh", "Example.com/mesh", "a.b/c d", "kubernetes.io/kubelet-serving"],
+)
+def test_what_is_no_signer_for_workloads_is_refused(raw):
+    with pytest.raises(ValueError, match="signer"):
+        values.signer(raw)

@@ -127,6 +127,9 @@ class Settings:
         node_taint: the key of a taint that is taken off nodes whose proxy is ready; empty: none is.
         adopt: take over what an istiod has written: status, and the ConfigMap of the roots.
         token_file: of a control plane over a folder: who may call (`ca/token.py`).
+        signer_name, signer_root: of a control plane: a signer of the Kubernetes CSR API that signs for
+            workloads in the place of its own authority, and the roots of what that signs, a path or PEM
+            certificates.
         trusted_accounts: `namespace/name`: service accounts of node proxies, which may have certificates
             for the pods on their node; a token file's nodes are of the first.
         serving_names: DNS names and addresses of a control plane's certificate.
@@ -204,6 +207,8 @@ class Settings:
     kubeconfig: str = _setting("KUBECONFIG", values.text, "")
     adopt: bool = _setting("ZTUNNEL_ADOPT", values.flag, False)
     node_taint: str = _setting("ZTUNNEL_NODE_TAINT", values.label_key, "")
+    signer_name: str = _setting("ZTUNNEL_SIGNER_NAME", values.signer, "")
+    signer_root: str = _setting("ZTUNNEL_SIGNER_ROOT", values.text, "")
     trusted_accounts: tuple[str, ...] = _setting(
         "CA_TRUSTED_NODE_ACCOUNTS", values.accounts, ("ztunnel-system/ztunnel", "istio-system/ztunnel")
     )
@@ -300,6 +305,9 @@ def _derive(found: dict[str, Any], environment: Mapping[str, str]) -> Iterator[F
     if "KUBERNETES_SERVICE_HOST" in environment and not found.get("manifests"):
         found.setdefault("xds_address", _ISTIOD)
     found.setdefault("ca_address", found.get("xds_address", ""))
+    if found.get("signer_name") and not found.get("signer_root"):
+        message = "which roots are to be trusted for it? Set ZTUNNEL_SIGNER_ROOT"
+        yield Fault("settings", 0, "signer_name", message)
     if "INPOD_UDS" in environment or environment.get("INPOD_ENABLED", "").lower() in ("true", "1"):
         found.setdefault("pod_source", PodSource.ZDS)
     grace = environment.get("TERMINATION_GRACE_PERIOD_SECONDS")

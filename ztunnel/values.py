@@ -28,6 +28,9 @@ _LABEL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _DNS_PREFIX = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
+_SIGNER = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+/[A-Za-z0-9._/-]+")
+
+
 def text(raw: str) -> str:
     return raw
 
@@ -149,6 +152,15 @@ def label_key(raw: str) -> str:
     fits = _LABEL_NAME.fullmatch(name) and len(raw) <= 317
     if raw and not (fits and (not slash or _DNS_PREFIX.fullmatch(prefix))):
         raise ValueError("a key such as ztunnel.io/not-ready")
+    return raw
+
+
+def signer(raw: str) -> str:
+    """A signerName of the Kubernetes CSR API: `domain/path`; empty for none."""
+    if raw and (not _SIGNER.fullmatch(raw) or len(raw) > 571):
+        raise ValueError("the name of a signer, such as example.com/mesh")
+    if raw.startswith("kubernetes.io/"):
+        raise ValueError("a signer for workloads; those of kubernetes.io sign for nodes and API servers")
     return raw
 
 

@@ -19,6 +19,7 @@ from ztunnel.ca.authenticate import Authenticator, TokenReviews
 from ztunnel.ca.certify import PATH, CertificateService, Validity
 from ztunnel.ca.issuance import Issuance
 from ztunnel.ca.node_authorizer import NodeAuthorizer
+from ztunnel.ca.sign import AuthoritySigner
 from ztunnel.flow.rate import Rate
 from ztunnel.identity import csr
 from ztunnel.identity.issued import accept
@@ -312,7 +313,7 @@ class HeldAuthority:
 
 async def test_the_loop_goes_on_while_something_is_signed(control):
     held = HeldAuthority(control.authority)
-    control.service._authority = held
+    control.service.signer = AuthoritySigner(held, now)
     answers = []
 
     async def ask():

@@ -84,6 +84,8 @@ def test_helm_finds_nothing_to_complain_of():
         ("node.terminationGracePeriodSeconds=0", "at '/node/terminationGracePeriodSeconds'"),
         ("control.xdsAddress=istiod", "at '/control/xdsAddress'"),
         ("control.nodeTaint=not ready", "at '/control/nodeTaint'"),
+        ("control.signer.name=mesh", "at '/control/signer/name'"),
+        ("control.signer.name=example.com/mesh", "at '/control/signer/rootConfigMap'"),
         ("monitoring.podMonitor=perhaps", "at '/monitoring/podMonitor'"),
         ("control.enabled=false", "control.xdsAddress: control.enabled is false, so say which control plane"),
     ],
@@ -210,6 +212,24 @@ def test_nodes_are_changed_only_where_their_taint_is_to_go():
             assert {"effect": "NoSchedule", "operator": "Exists"} in each["spec"]["template"]["spec"][
                 "tolerations"
             ]
+
+
+def test_a_signer_of_the_cluster_is_asked_only_where_one_is_named():
+    def rules(*settings: str) -> list[Object]:
+        roles = [one for one in render(settings=settings) if one["kind"] == "ClusterRole"]
+        every = [rule for role in roles for rule in role["rules"]]
+        return [rule for rule in every if "certificatesigningrequests" in rule["resources"]]
+
+    assert rules() == []
+    settings = "control.signer.name=example.com/mesh", "control.signer.rootConfigMap=roots"
+    assert [rule["verbs"] for rule in rules(*settings)] == [["create", "get", "delete"]]
+    pod = of_kind(render(settings=settings), "Deployment")["spec"]["template"]["spec"]
+    given = variables(pod["containers"][0])
+    assert given["ZTUNNEL_SIGNER_NAME"] == "example.com/mesh"
+    mount = next(one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "signer")
+    assert given["ZTUNNEL_SIGNER_ROOT"] == f"{mount['mountPath']}/root-cert.pem"
+    volume = next(one for one in pod["volumes"] if one["name"] == "signer")
+    assert volume["configMap"]["name"] == "roots"
 
 
 def test_the_node_proxy_may_read_its_own_daemon_set_and_nothing_else():

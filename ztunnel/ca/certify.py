@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 import trio
@@ -16,6 +15,7 @@ from google.protobuf.message import DecodeError
 from ztunnel.ca.caller import Caller, Reason, Refused, code_of
 from ztunnel.ca.issuance import Issuance
 from ztunnel.ca.node_authorizer import NodeAuthorizer
+from ztunnel.ca.sign import AuthoritySigner, Signer
 from ztunnel.errors import ConfigError, NoCertificate, PeerError
 from ztunnel.flow.rate import Bucket, Rate, Recent
 from ztunnel.identity.standing import StandingAuthority
@@ -35,8 +35,6 @@ _MOST_BYTES: Final = 64 * 1024
 RATE: Final = Rate(1000, 20, 1000)
 """Certificates for one caller: a node that starts asks for those of all its pods."""
 _CALLERS: Final = 10_000
-_SIGNERS: Final = 2
-"""Threads that sign: an RSA signature of 4096 bits takes 5 ms."""
 _SEND_SECONDS: Final = 10.0
 
 Authenticate = Callable[[Mapping[str, str], Peer], Awaitable[Caller]]
@@ -61,7 +59,11 @@ class Validity(NamedTuple):
 
 
 class CertificateService:
-    """Signs what its callers may have."""
+    """Has signed what its callers may have.
+
+    Attributes:
+        signer: who signs; the authority at first.
+    """
 
     def __init__(
         self,
@@ -71,15 +73,13 @@ class CertificateService:
         issuance: Issuance,
         now: Callable[[], datetime],
     ) -> None:
-        self._authority = authority
+        self.signer: Signer = AuthoritySigner(authority, now)
         self._authenticate = authenticate
         self._authorizer = authorizer
         self._issuance = issuance
-        self._now = now
         self._buckets: Recent[tuple[str, str, str], Bucket] = Recent(
             _CALLERS, lambda: Bucket(self.rate, trio.current_time())
         )
-        self._signers = trio.CapacityLimiter(_SIGNERS)
         self.validity = Validity()
         self.rate = RATE
 
@@ -116,9 +116,8 @@ class CertificateService:
         asked = float(request.validity_duration)
         seconds = min(max(asked, _LEAST_SECONDS), self.validity.most_seconds) if asked > 0 else 0.0
         seconds = seconds or self.validity.default_seconds
-        sign = partial(self._authority.sign, request.csr, identity, seconds, self._now())
         try:
-            return await trio.to_thread.run_sync(sign, limiter=self._signers)
+            return await self.signer.sign(request.csr, identity, seconds)
         except PeerError as error:
             raise Refused(Reason.BAD_REQUEST, str(error)) from error
         except (ConfigError, NoCertificate) as error:

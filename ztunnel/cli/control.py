@@ -23,6 +23,7 @@ from ztunnel.ca.issuance import Issuance
 from ztunnel.ca.node_authorizer import NodeAuthorizer, Pods
 from ztunnel.ca.pods import InventoryPods
 from ztunnel.ca.secure import ServingTls
+from ztunnel.ca.sign import KubernetesSigner, roots_of
 from ztunnel.ca.token import read_static_tokens
 from ztunnel.cli._cluster import Cluster
 from ztunnel.cli._compose import follow_authority, follow_folder, settings_of, ungrouped
@@ -75,6 +76,8 @@ def control(**flags: Any) -> None:
     if settings.manifests is not None and settings.token_file is None:
         raise click.UsageError("who may call? Give --tokens FILE")
     in_cluster = settings.kubeconfig or "KUBERNETES_SERVICE_HOST" in os.environ
+    if settings.manifests is not None and settings.signer_name:
+        raise click.UsageError("ZTUNNEL_SIGNER_NAME is for Kubernetes as the source: leave out --manifests")
     if settings.manifests is None and not in_cluster:
         raise click.UsageError("what is the mesh? Give --manifests DIR, or --kubeconfig FILE")
     with ungrouped():
@@ -196,6 +199,10 @@ async def _start(
     server.acknowledged = figures.acknowledged
     discovery = Discovery(server, authenticate.identify, figures, log)
     certificates = CertificateService(mesh.authority, authenticate, authorizer, issuance, now)
+    if settings.signer_name and source.api is not None:
+        name, roots = settings.signer_name, roots_of(settings.signer_root)
+        roots()  # what is wrong with them is said at the start
+        certificates.signer = KubernetesSigner(source.api, name, roots, now, _request_name)
     methods = {DISCOVERY: discovery.stream, CERTIFICATES: certificates.create_certificate}
     if mesh.annotator is not None:
         identify = partial(node_of, authenticate, authorizer)
@@ -220,6 +227,10 @@ async def node_of(
         return authorizer.reporter(await authenticate(metadata, peer))
     except Refused as refused:
         raise RpcError(code_of(refused.reason), str(refused)) from refused
+
+
+def _request_name() -> str:
+    return f"ztunnel-{SystemRandom().getrandbits(80):020x}"
 
 
 async def _flush(issuance: Issuance) -> None:
