@@ -18,7 +18,7 @@ from ztunnel.config import read_settings
 from ztunnel.control.enrolment import REDIRECTION
 from ztunnel.control.serve import Server
 from ztunnel.control.served import SERVED
-from ztunnel.kube.resource import NAMESPACES, NODES, PODS, SERVICES
+from ztunnel.kube.resource import NAMESPACES, NODES, PODS, SERVICES, Resource
 from ztunnel.run.reporting import Reporting
 from ztunnel.xds.enrolment import EnrolledPod, render_pods
 from ztunnel.xds.resource import ADDRESS
@@ -32,6 +32,10 @@ POD = {
     "status": {"podIP": "10.0.0.1", "phase": "Running"},
 }
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/ztunnel-system/leases"
+
+
+def served_resource(kind: str) -> Resource:
+    return next(one.candidates[0] for one in SERVED if one.kind == kind)
 
 
 class Written:
@@ -180,6 +184,37 @@ async def test_a_right_that_is_missing_is_said_in_readiness(store, clock):
         await until(lambda: "patch pods/status" in running.reporting.readiness.render(0.0)[1])
         forbidden.clear()
         await until(lambda: "enrolment on pods" not in running.reporting.readiness.render(0.0)[1])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "said"),
+    [
+        ("GET", f"{LEASES}/ztunnel-control", "election: not allowed to get leases.coordination.k8s.io"),
+        ("POST", LEASES, "needs RBAC: create leases.coordination.k8s.io in namespace ztunnel-system"),
+        (
+            "PATCH",
+            "/apis/security.istio.io/v1/namespaces/shop/authorizationpolicies/p/status",
+            "status of objects: AuthorizationPolicy shop/p: not allowed to patch authorizationpolicies",
+        ),
+        (
+            "GET",
+            "/api/v1/namespaces/ztunnel-system/configmaps/ztunnel-last-good",
+            "last good versions: not allowed to get configmaps ztunnel-last-good in namespace ztunnel-system",
+        ),
+    ],
+)
+async def test_each_right_that_is_missing_is_said_in_readiness_and_log(store, clock, method, path, said):
+    """All but the first of these were known, and said nowhere: statuses were just never written."""
+    policies = served_resource("AuthorizationPolicy")
+    meta = {"name": "p", "namespace": "shop", "generation": 1}
+    store.put(policies, {"metadata": meta, "spec": {"rules": [{}]}})
+    forbidden = answer(403, status(403, "Forbidden", "no"))
+    store.faults.insert(
+        0, lambda asked: forbidden if (asked.method, asked.url.path) == (method, path) else None
+    )
+    async with following(store) as (running, _):
+        await until(lambda: said in running.reporting.readiness.render(0.0)[1])
+        assert running.written.with_word("not allowed to")
 
 
 @pytest.mark.parametrize("key", ["ztunnel.io/not-ready", None])

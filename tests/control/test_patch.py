@@ -88,6 +88,43 @@ async def test_a_change_is_written_and_so_is_its_mending(autojump_clock):
             await it.until(lambda expected=expected: it.conditions(POLICIES, "good") == [expected])
 
 
+async def test_one_that_is_refused_costs_the_others_nothing_and_is_said_until_it_is_over(autojump_clock):
+    """The first by name was tried again and again, every five seconds, and no other came after it."""
+    refused, told = answer(422, status(422, "Invalid", "status: no")), []
+    async with writing(GOOD, WAYPOINT) as it:
+        it.writer.tell = told.append
+        await it.until(lambda: it.patches == 2)
+        bad, meta = "/bad/status", {"generation": 2}
+        it.server.faults.append(lambda request: refused if request.url.path.endswith(bad) else None)
+        it.server.put(POLICIES, named("bad", spec={"rules": [{}]}))
+        await it.until(lambda: told)
+        assert told == [
+            "AuthorizationPolicy shop/bad: the API server answers 422 "
+            "(patch authorizationpolicies.security.istio.io/status bad in namespace shop): status: no"
+        ]
+        it.server.put(POLICIES, named("worse", meta=meta, spec={"rulez": []}))
+        begun = trio.current_time()
+        await it.until(lambda: it.conditions(POLICIES, "worse") == [INVALID])
+        assert trio.current_time() - begun < 1
+        await trio.sleep(600)
+        assert it.writer.written["AuthorizationPolicy", "failed"] <= 12
+        it.server.faults.clear()
+        await it.until(lambda: it.conditions(POLICIES, "bad") == [ACCEPTED])
+        await it.until(lambda: told[1:] == [""])
+
+
+async def test_one_that_is_refused_and_then_removed_is_forgotten(autojump_clock):
+    refused, told = answer(403, status(403, "Forbidden", "no")), []
+    async with writing() as it:
+        it.writer.tell = told.append
+        it.server.faults.append(lambda request: refused if request.method == "PATCH" else None)
+        it.server.put(*GOOD)
+        await it.until(lambda: told)
+        assert "needs RBAC: patch authorizationpolicies.security.istio.io/status in namespace shop" in told[0]
+        it.server.remove(POLICIES, "good", "shop")
+        await it.until(lambda: told[1:] == [""])
+
+
 async def test_beside_an_istiod_nothing_is_written_until_it_is_gone(autojump_clock):
     async with writing(GOOD, ISTIOD) as it:
         await trio.sleep(600)

@@ -64,11 +64,14 @@ class Cluster:
         self.watch = ClusterWatch(api, mesh, server.publish, self._observe, chance)
         self.watch.register(reporting.figures)
         self._status = StatusWriter(api, self.watch.collection, mesh, now, adopt=settings.adopt)
+        self._status.tell = self._teller("status of objects")
+        self._status.register(reporting.figures)
         self.watch.unsettled = self._status.wake
-        tell = partial(reporting.readiness.detail, "enrolment on pods")
+        tell = self._teller("enrolment on pods")
         self.annotator = Annotator(api, lambda: self.watch.pods, self._leaves_pods_alone, tell)
         self.annotator.register(reporting.figures)
         self.watch.memory = self._status.memory = LastGood(api, settings.pod_namespace)
+        self._status.memory.tell = self._teller("last good versions")
         self._untainting = self._untaint(settings) if settings.node_taint else None
         self._authorities = AuthorityReport(reporting.log.scoped("ca"), reporting.readiness, now)
         self._authorities.register(reporting.figures)
@@ -82,16 +85,26 @@ class Cluster:
         identity = f"{settings.pod_name or 'ztunnel-control'}_{chance.getrandbits(64):016x}"
         candidate = Candidate(settings.pod_namespace, LEASE, identity)
         self._election = Election(api, settings.pod_namespace, candidate, now, chance)
+        self._election.tell = self._teller("election")
         reporting.figures.gauge(
             "ztunnel_control_leader",
             "1 where this replica writes the status of objects",
             lambda: float(candidate.leads(trio.current_time())),
         )
 
-    def _untaint(self, settings: Settings) -> Untainting:
-        def tell(trouble: str) -> None:
-            self._reporting.readiness.detail("node taint", trouble)
+    def _teller(self, about: str) -> Callable[[str], None]:
+        """Shows a trouble in readiness until it is over, and logs it once."""
+        log = self._reporting.log.scoped("kube")
 
+        def tell(trouble: str) -> None:
+            self._reporting.readiness.detail(about, trouble)
+            if trouble:
+                log.warn(f"{about}: cannot be written", error=trouble)
+
+        return tell
+
+    def _untaint(self, settings: Settings) -> Untainting:
+        tell = self._teller("node taint")
         made = Untainting(
             self._api, lambda: self.watch.pods, settings.pod_namespace, settings.node_taint, tell
         )

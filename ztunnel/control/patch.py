@@ -4,6 +4,7 @@ alone unless it is to be adopted."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
@@ -19,10 +20,16 @@ from ztunnel.control.served import SERVED
 from ztunnel.control.settings import MeshSettings
 from ztunnel.kube.call import MERGE, Api
 from ztunnel.kube.failure import ApiFailure, Request
+from ztunnel.telemetry.figures import Figures
 
 _BETWEEN_SECONDS: Final = 0.05
 """Between two writes: twenty a second, so that a thousand policies do not become a burst."""
 _RETRY_SECONDS: Final = 5.0
+"""Until the API server is asked again that does not answer, or asks for patience ..."""
+_REFUSED_SECONDS: Final = 60.0
+"""... and until it is asked again about an object whose status it refused; others have theirs."""
+_REFUSED: Final = (400, 403, 413, 422)
+"""Not the server's state, but this request: invalid, not allowed, too large."""
 _OUR_OWN: Final = ("Gateway", "GatewayClass")
 """Of these only those of our class are seen to: an istiod has nothing to do with them."""
 _RESOURCES: Final = {served.kind: served.candidates[0] for served in SERVED}
@@ -33,8 +40,9 @@ class StatusWriter:
 
     Attributes:
         memory: where last good versions are kept over restarts; nowhere at first.
-        trouble: why the last one could not be written; empty where it could.
+        trouble: why the first of those that could not be written could not; empty where all could.
         written: by kind and outcome (`written`, `failed`).
+        tell: called with the trouble whenever it is another one; nobody at first.
     """
 
     def __init__(
@@ -51,10 +59,21 @@ class StatusWriter:
         self._settings = settings
         self._wall = wall
         self._adopt = adopt
+        self.tell: Callable[[str], None] = lambda _: None
         self._woken = trio.Event()
+        self._failing: dict[Key, tuple[float, str]] = {}
         self.memory: LastGood | None = None
         self.trouble = ""
         self.written: Counter[tuple[str, str]] = Counter()
+
+    def register(self, figures: Figures) -> None:
+        """Bring the figures to the register."""
+        figures.counter(
+            "ztunnel_control_status_writes_total",
+            "Statuses that were written, or could not be",
+            lambda: list(self.written.items()),
+            ["kind", "outcome"],
+        )
 
     def wake(self) -> None:
         """There may be something to write."""
@@ -69,15 +88,28 @@ class StatusWriter:
                 await self.memory.remember(self._collection.last_good())
             if self._collection.istiod is not None and not self._adopt:
                 unsettled.intersection_update(key for key in list(unsettled) if key.kind in _OUR_OWN)
-            if unsettled:
-                await self._settle(min(unsettled))
+            now = trio.current_time()
+            due = [key for key in unsettled if key not in self._failing or self._failing[key][0] <= now]
+            if due:
+                await self._settle(min(due))
             else:
-                await self._woken.wait()
-                self._woken = trio.Event()
+                again_at = min((self._failing[key][0] for key in unsettled), default=math.inf)
+                with trio.move_on_at(again_at):
+                    await self._woken.wait()
+                    self._woken = trio.Event()
 
     async def _settle(self, key: Key) -> None:
         """See to one object. What fails and may pass is tried again."""
         self._collection.unsettled.discard(key)
+        await self._write(key)
+        if key not in self._collection.unsettled:
+            self._failing.pop(key, None)
+        trouble = next((f"{key}: {self._failing[key][1]}" for key in sorted(self._failing)), "")
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self.tell(trouble)
+
+    async def _write(self, key: Key) -> None:
         standing = self._collection.standings.get(key)
         if standing is None or (standing.foreign and not self._adopt):
             return
@@ -95,7 +127,6 @@ class StatusWriter:
         except ApiFailure as failure:
             await self._failed(key, failure)
         else:
-            self.trouble = ""
             self.written[key.kind, "written"] += 1
             await trio.sleep(_BETWEEN_SECONDS)
 
@@ -103,6 +134,11 @@ class StatusWriter:
         if failure.code in (404, 409):  # gone, or another version of it is on its way to us
             return
         self.written[key.kind, "failed"] += 1
-        self.trouble = str(failure)
         self._collection.unsettled.add(key)
-        await trio.sleep(max(failure.retry_seconds or 0.0, _RETRY_SECONDS))
+        retry = failure.retry_seconds or 0.0
+        if failure.code in _REFUSED:
+            self._failing[key] = trio.current_time() + max(retry, _REFUSED_SECONDS), str(failure)
+            await trio.sleep(_BETWEEN_SECONDS)
+        else:
+            self._failing[key] = trio.current_time(), str(failure)
+            await trio.sleep(max(retry, _RETRY_SECONDS))

@@ -7,7 +7,7 @@ restarted, and then no longer: what it denied would be let through."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ztunnel.kube.call import APPLY, Api
@@ -25,22 +25,29 @@ class LastGood:
 
     Attributes:
         trouble: why it could not be read or written the last time; empty where it could.
+        tell: called with the trouble whenever it is another one; nobody at first.
     """
 
     def __init__(self, api: Api, namespace: str) -> None:
         self._api = api
         self._namespace = namespace
+        self.tell: Callable[[str], None] = lambda _: None
         self._written: dict[str, str] | None = None
         self.trouble = ""
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self.tell(trouble)
 
     async def recall(self) -> dict[str, Mapping[str, Any]]:
         """What is kept, by names that `Collection` gives. Nothing where it cannot be read."""
         try:
             found = await self._api.get(CONFIG_MAPS, NAME, self._namespace)
         except ApiFailure as failure:
-            self.trouble = "" if failure.code == 404 else str(failure)
+            self._say("" if failure.code == 404 else str(failure))
             return {}
-        self.trouble = ""
+        self._say("")
         data = found.get("data")
         texts = data if isinstance(data, dict) else {}
         self._written = {name: text for name, text in texts.items() if isinstance(text, str)}
@@ -62,9 +69,10 @@ class LastGood:
         try:
             await self._api.patch(request, made, APPLY, {"fieldManager": MANAGER, "force": "true"})
         except ApiFailure as failure:
-            self.trouble = str(failure)
+            self._say(str(failure))
             return
-        self._written, self.trouble = texts, ""
+        self._written = texts
+        self._say("")
 
 
 def _parse(text: str) -> Mapping[str, Any] | None:

@@ -23,6 +23,7 @@ class Election:
     Attributes:
         candidate: whether it leads.
         trouble: why the lease could not be read or written the last time; empty where it could.
+        tell: called with the trouble whenever it is another one; nobody at first.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Election:
         self._wall = wall
         self._rng = rng
         self._lease: Value | None = None
+        self.tell: Callable[[str], None] = lambda _: None
         self.trouble = ""
 
     async def run(self, name: str, lead: Callable[[], Awaitable[None]]) -> None:
@@ -68,12 +70,12 @@ class Election:
             lease: Value | None = await self._api.get(LEASES, name, self._namespace)
         except ApiFailure as failure:
             if failure.code != 404:
-                self.trouble = str(failure)
+                self._say(str(failure))
                 return
             lease = None
         made = self.candidate.next(lease, trio.current_time(), self._wall())
-        self.trouble = ""
         if made is None:
+            self._say("")
             return
         try:
             if lease is None:
@@ -82,8 +84,9 @@ class Election:
                 self._lease = await self._api.update(LEASES, made)
             self.candidate.wrote(begun)
         except ApiFailure as failure:
-            if failure.code != 409:  # another one was quicker
-                self.trouble = str(failure)
+            self._say("" if failure.code == 409 else str(failure))  # 409: another one was quicker
+        else:
+            self._say("")
 
     async def _release(self) -> None:
         if not self.candidate.leads(trio.current_time()) or self._lease is None:
@@ -93,4 +96,9 @@ class Election:
             if made is not None:
                 await self._api.update(LEASES, made)
         except ApiFailure as failure:
-            self.trouble = str(failure)
+            self._say(str(failure))
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self.tell(trouble)
