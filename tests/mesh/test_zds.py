@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from ipaddress import IPv4Address, ip_address
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,7 @@ from tests.zds.agent import add, delete, keep, snapshot
 from ztunnel.demo import command
 from ztunnel.demo.operate import Laboratory
 from ztunnel.demo.run import processes
+from ztunnel.kernel.capability import REDIRECTED
 from ztunnel.zds.message import Named
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
@@ -74,6 +77,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mesh, CniA
         agent.start()
         try:
             laboratory.start_node("node-2")
+            patch.setenv("ZTUNNEL_PROGRAM", str(with_few_capabilities(path.with_name("ztunnel"))))
             patch.setenv("ZTUNNEL_POD_SOURCE", "zds")
             patch.setenv("INPOD_UDS", str(path))
             resolv = path.with_name("resolv.conf")
@@ -84,6 +88,15 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mesh, CniA
             yield mesh, agent
         finally:
             agent.stop()
+
+
+def with_few_capabilities(program: Path) -> Path:
+    """The node proxy with what the chart gives it for such pods, and no more."""
+    words = command.program(os.environ)
+    wanted = ",".join(f"+{each.name.lower()}" for each in REDIRECTED)
+    program.write_text(f'#!/bin/sh\nexec setpriv --bounding-set=-all,{wanted} {shlex.join(words)} "$@"\n')
+    program.chmod(0o755)
+    return program
 
 
 @pytest.fixture
@@ -411,6 +424,13 @@ def test_names_are_asked_by_tcp_as_any_other_call(mesh: Mesh, family: Family) ->
     server.close()
     line = mesh.line("node-1", direction="outbound", src_addr=own)
     assert line["dst.addr"] == str(endpoint(mesh, "out/stranger", family, 53))
+
+
+def test_the_proxy_has_no_capability_beyond_what_it_asks_for(mesh: Mesh) -> None:
+    [pid] = processes(mesh.laboratory.names.proxy_cgroup("node-1"))
+    status = Path(f"/proc/{pid}/status").read_text()
+    [held] = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:")]
+    assert held == sum(1 << each for each in REDIRECTED)
 
 
 def test_the_dump_shows_the_pods_that_the_agent_has_named(mesh: Mesh) -> None:
