@@ -15,6 +15,7 @@ from tests.zds.parts import NAMED, WEB, Pod
 from ztunnel.config import PodSource
 from ztunnel.control.serve import Server
 from ztunnel.errors import Unsupported
+from ztunnel.model.workload import SameNode
 from ztunnel.run.follow import Knowledge, follow
 from ztunnel.run.pages import listen, serve_public
 from ztunnel.run.reporting import Reporting
@@ -56,7 +57,7 @@ async def test_a_node_is_ready_with_the_agents_snapshot_serves_and_drains(tmp_pa
             assert "workload_manager_active_proxy_count 1.0" in metrics
             assert "ztunnel_zds_connected 1.0" in metrics
             assert "ztunnel_direct_flows" not in metrics
-            assert node.outbound.mesh.direct is False
+            assert (node.outbound.mesh.direct, node.outbound.mesh.same_node) == (False, SameNode.MTLS)
             status, _ = await ask(listeners.admin, "POST", "/drain")
             await until(lambda: any("draining" in line for line in lines(node)))  # type: ignore[arg-type]
             stop.ask()

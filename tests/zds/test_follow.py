@@ -75,8 +75,8 @@ async def test_an_agent_that_is_not_there_is_asked_less_and_less_often(
     told = Told()
     with trio.move_on_after(60):
         await follow(tmp_path / "none", told, Random(1))
-    # 10 ms, doubled to 15 s: eleven within 15 s, then one every 15 s.
-    assert 12 <= len(told.said) <= 16
+    # 10 ms, doubled to 2 s: eight within 2.5 s, then one every 2 s.
+    assert 30 <= len(told.said) <= 44
     assert all("No such file" in each for each in told.said)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import workload
+from tests.builders import service, workload
 from tests.zds.parts import NAMED, SHARED, WEB, Pod, Served, caller
 from ztunnel.model.workload import Workload
 from ztunnel.pods.listen import CannotEnroll
@@ -192,3 +192,17 @@ def test_a_pod_without_ipv6_is_served_by_ipv4(tmp_path: Path) -> None:
         with caller(pod, "10.99.0.1", 8080):
             served.rounds(lambda: served.asked)
         made.end("over")
+
+
+def test_a_pod_keeps_the_endpoint_of_a_service_with_affinity() -> None:
+    vip = service("sticky").at("10.96.0.7").port(80, 8080)
+    ends = [workload(f"end-{n}").on("n2").hbone().at(f"10.99.1.{n}").serves(vip) for n in range(1, 6)]
+    for kept, expected in ((vip, False), (vip.keeping(60), True)):
+        with Pod() as pod, Served(WEB, kept, *ends) as served:
+            one = held(served, pod)
+            for number in range(20):
+                with caller(pod, "10.96.0.7", 80):
+                    served.rounds(lambda number=number: len(served.outbound.calls) == number + 1)
+            called = {str(key.destination) for key in served.asked}  # type: ignore[attr-defined]
+            assert (len(called) == 1) == expected
+            one.end("over")

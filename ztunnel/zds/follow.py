@@ -11,8 +11,9 @@ import trio
 from ztunnel.zds.connect import AgentSocket, Packet, open_agent
 from ztunnel.zds.message import render_hello
 
-_RETRY_SECONDS = 0.01, 15.0
-"""As ztunnel (src/inpod/workloadmanager.rs): the pause doubles from the one to the other."""
+_RETRY_SECONDS = 0.01, 2.0
+"""The pause doubles from the one to the other. ztunnel goes up to 15 s (src/inpod/workloadmanager.rs), for
+which no pod of the node can start once the agent is back; that takes five connections a second."""
 
 _ANSWER_SECONDS = 5.0
 """An agent that takes no answer for so long is none (istio: readWriteDeadline)."""

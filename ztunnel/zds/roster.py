@@ -40,7 +40,7 @@ class Roster:
     """The pods that are wanted, by the agent's uid."""
 
     def __init__(self, home: int, most: int = MOST_PODS) -> None:
-        """`home` is the cookie of the node's own namespace, which is nobody's pod."""
+        """`home` is the cookie of the node proxy's own namespace, which is nobody's pod."""
         self._home = home
         self._most = most
         self._listed: dict[str, Listed] = {}
@@ -87,7 +87,7 @@ class Roster:
     def _add(self, request: Add, cookie: int) -> Step:
         uid = request.uid
         if cookie == self._home:
-            raise PeerError(f"{request.pod} has the node's own network namespace: it cannot be in the mesh")
+            raise PeerError(f"{request.pod} has the node proxy's own network namespace: it cannot be in the mesh")
         other = next((uid for uid, each in self._listed.items() if each.cookie == cookie), uid)
         if other != uid:
             raise PeerError(f"the namespace of {request.pod} is that of {self._listed[other].pod} ({other})")
