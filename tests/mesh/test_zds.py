@@ -521,7 +521,7 @@ def test_what_makes_no_sense_costs_only_itself(mesh: Mesh, agent: CniAgent) -> N
             (b"x" * 5000, [], "longer than"),
             (add("x", Named("x", "shop", "x")), [], "this one with 0"),
             (add("x", Named("x", "shop", "x")), [file.fileno()], "no network namespace"),
-            (add("x", Named("x", "shop", "x")), [node.fileno()], "the node proxy's own network namespace"),
+            (add("x", Named("x", "shop", "x")), [node.fileno()], "in the node proxy's own network namespace"),
             (add("x", Named("x", "shop", "x")), [node.fileno()] * 40, "too many descriptors"),
             (delete("x"), [node.fileno()], "needs none"),
             (snapshot(), [], "a second time"),

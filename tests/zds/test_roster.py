@@ -80,7 +80,7 @@ def test_an_empty_snapshot_removes_all() -> None:
 @pytest.mark.parametrize(
     ("request_", "cookie", "reason"),
     [
-        (Add("c", A), HOME, "the node proxy's own network namespace"),
+        (Add("c", A), HOME, "in the node proxy's own network namespace"),
         (Add("c", Named("c", "shop", "c")), 11, r"is that of shop/a \(a\)"),
         (Keep("a"), 0, "after the snapshot"),
         (SENT, 0, "a second time"),

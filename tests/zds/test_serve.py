@@ -90,7 +90,7 @@ async def test_what_is_refused_leaves_nothing_behind() -> None:
         before = len(os.listdir("/proc/self/fd"))
         pid = os.pidfd_open(os.getpid())
         for message, descriptors, reason in (
-            (add("u2", OTHER), [home.fileno()], "the node proxy's own network namespace"),
+            (add("u2", OTHER), [home.fileno()], "in the node proxy's own network namespace"),
             (add("u2", OTHER), [fd], f"is that of {NAMED} "),
             (add("u2", OTHER), [pid], "is no network namespace"),
             (add("u2", OTHER), [fd, fd, fd], "this one with 3"),

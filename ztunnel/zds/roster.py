@@ -87,7 +87,9 @@ class Roster:
     def _add(self, request: Add, cookie: int) -> Step:
         uid = request.uid
         if cookie == self._home:
-            raise PeerError(f"{request.pod} has the node proxy's own network namespace: it cannot be in the mesh")
+            raise PeerError(
+                f"{request.pod} is in the node proxy's own network namespace: it cannot be served"
+            )
         other = next((uid for uid, each in self._listed.items() if each.cookie == cookie), uid)
         if other != uid:
             raise PeerError(f"the namespace of {request.pod} is that of {self._listed[other].pod} ({other})")
