@@ -157,6 +157,15 @@ async def test_enrolment_is_written_on_pods_when_their_node_proxy_has_told_it(st
         await until(lambda: REDIRECTION not in pods["shop", "web-0"]["metadata"]["annotations"])
 
 
+async def test_where_nothing_is_to_be_written_on_pods_nothing_is(store, clock):
+    async with following(store, show_enrolment=False) as (_, cluster):
+        cluster.annotator.take("n1", REPORT)
+        await trio.sleep(30)
+        assert REDIRECTION not in store.objects[PODS.path()]["shop", "web-0"]["metadata"].get(
+            "annotations", {}
+        )
+
+
 @pytest.mark.parametrize("adopt", [False, True])
 async def test_beside_an_istiod_pods_are_left_alone_unless_they_are_to_be_taken_over(store, clock, adopt):
     meta = {"name": "istiod", "namespace": "istio-system", "labels": {"app": "istiod"}}

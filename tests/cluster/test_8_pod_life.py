@@ -179,7 +179,7 @@ time.sleep(3600)
 
 @pytest.mark.parametrize("old", ["deleted", "has ended"])
 def test_an_address_that_comes_again_at_once_is_nobody_s_but_its_new_pod_s(
-    cluster: Cluster, apps: Apps, nodes: tuple[str, str], old: str
+    mesh: Mesh, cluster: Cluster, apps: Apps, nodes: tuple[str, str], old: str
 ) -> None:
     """Who calls is judged by who it is now, across nodes and on its own, from its first act on. A pod that
     has ended goes on showing its address."""

@@ -83,6 +83,7 @@ def test_helm_finds_nothing_to_complain_of():
         ("node.resources.requests.memory=lots", "at '/node/resources/requests/memory'"),
         ("node.terminationGracePeriodSeconds=0", "at '/node/terminationGracePeriodSeconds'"),
         ("control.xdsAddress=istiod", "at '/control/xdsAddress'"),
+        ("control.showEnrolment=perhaps", "at '/control/showEnrolment'"),
         ("control.nodeTaint=not ready", "at '/control/nodeTaint'"),
         ("control.signer.name=mesh", "at '/control/signer/name'"),
         ("control.signer.name=example.com/mesh", "at '/control/signer/rootConfigMap'"),
@@ -230,6 +231,19 @@ def test_a_signer_of_the_cluster_is_asked_only_where_one_is_named():
     assert given["ZTUNNEL_SIGNER_ROOT"] == f"{mount['mountPath']}/root-cert.pem"
     volume = next(one for one in pod["volumes"] if one["name"] == "signer")
     assert volume["configMap"]["name"] == "roots"
+
+
+def test_pods_are_changed_only_where_their_enrolment_is_shown():
+    def allowed(*settings: str) -> bool:
+        found = rules([of_kind(render(settings=list(settings)), "ClusterRole")])
+        return any("pods/status" in rule["resources"] for rule in found)
+
+    assert allowed()
+    assert not allowed("control.showEnrolment=false")
+    [container] = of_kind(render(settings=["control.showEnrolment=false"]), "Deployment")["spec"]["template"][
+        "spec"
+    ]["containers"]
+    assert variables(container)["ZTUNNEL_SHOW_ENROLMENT"] == "false"
 
 
 def test_the_node_proxy_may_read_its_own_daemon_set_and_nothing_else():

@@ -134,6 +134,9 @@ class Cluster:
 
     def _leaves_pods_alone(self) -> bool:
         """An istiod's proxies would take the pods for theirs."""
+        return not self._settings.show_enrolment or self._beside_istiod()
+
+    def _beside_istiod(self) -> bool:
         return self.watch.collection.istiod is not None and not self._settings.adopt
 
     def _observe(self) -> None:
