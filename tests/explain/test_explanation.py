@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ from ztunnel.explain.names import find_call
 from ztunnel.model.connection import Connection
 from ztunnel.model.policy import Action, Policy
 from ztunnel.model.service import LoadBalancing, Service
-from ztunnel.model.workload import SameNode, Workload
+from ztunnel.model.workload import LeftTo, SameNode, Workload
 from ztunnel.state.world import World
 
 WEB = service("web").at("10.96.0.1").port(80, 8080)
@@ -65,6 +67,20 @@ def test_a_service_is_explained_for_each_endpoint() -> None:
     }
     assert found.verdict.startswith("refused by 1 of 3 endpoints:")
     assert not found.allowed
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (OLD, "not in the mesh"),
+        (replace(OLD, left_to=LeftTo.SIDECAR), "not in the mesh (its sidecar serves it)"),
+        (replace(FAR.native(), left_to=LeftTo.ISTIO), "not in the mesh (Istio's ztunnel serves it)"),
+    ],
+)
+def test_why_a_pod_is_not_in_the_mesh_is_said(other: Workload, said: str) -> None:
+    to = explained("default/client", f"{other.addresses[0]}:8080", other)
+    assert to.destination.endswith(said)
+    assert f"{said}: " in explained(f"default/{other.name}", "10.0.0.1:8080", other).source
 
 
 def test_modes_for_one_node_count() -> None:

@@ -20,7 +20,7 @@ from ztunnel.inbound.decision import judge_plain
 from ztunnel.model.address import Endpoint, IPAddress, OriginalDestination
 from ztunnel.model.connection import Connection
 from ztunnel.model.service import Service
-from ztunnel.model.workload import SameNode, Workload
+from ztunnel.model.workload import LeftTo, SameNode, Workload
 from ztunnel.outbound.decision import Context, Outcome, ToDirect, ToTunnel, decide
 from ztunnel.state.balancer import Choice, shares
 from ztunnel.state.lookup import address_of, service_at, target_port
@@ -28,6 +28,8 @@ from ztunnel.state.world import World
 
 MOST_PATHS: Final = 16
 """Endpoints explained of a service; of more, how many there are."""
+
+_LEFT: Final = {LeftTo.SIDECAR: " (its sidecar serves it)", LeftTo.ISTIO: " (Istio's ztunnel serves it)"}
 
 
 class Way(StrEnum):
@@ -243,11 +245,12 @@ def _describe_source(source: Workload | IPAddress) -> str:
     place = f"{source.namespace}/{source.name} on {source.node or 'no node'}"
     if source.enrolled:
         return f"{place}, in the mesh as {source.identity.principal}"
-    return f"{place}, not in the mesh{_host(source)}: without an identity"
+    return f"{place}, not in the mesh{_left_to(source)}: without an identity"
 
 
-def _host(workload: Workload) -> str:
-    return " (the host's network)" if workload.host_network else ""
+def _left_to(workload: Workload) -> str:
+    """Why it is not in the mesh, where that is not its label."""
+    return " (the host's network)" if workload.host_network else _LEFT.get(workload.left_to, "")
 
 
 def _describe(world: World, call: Call) -> str:
@@ -258,6 +261,6 @@ def _describe(world: World, call: Call) -> str:
         return f"service {call.service.key} {at}, {len(ready)} of {ports} endpoints ready"
     if call.workload is not None:
         one = call.workload
-        state = "in the mesh" if one.enrolled else f"not in the mesh{_host(one)}"
+        state = "in the mesh" if one.enrolled else f"not in the mesh{_left_to(one)}"
         return f"{one.namespace}/{one.name} {at} on {one.node or 'no node'}, {state}"
     return f"{call.destination}, nobody that is known"
