@@ -246,7 +246,7 @@ def test_pods_are_changed_only_where_their_enrolment_is_shown():
     assert variables(container)["ZTUNNEL_SHOW_ENROLMENT"] == "false"
 
 
-def test_the_node_proxy_may_read_its_own_daemon_set_and_nothing_else():
+def test_the_node_proxy_may_read_its_own_daemon_set_and_namespace_and_nothing_else():
     found = render()
     bound = [
         each["roleRef"]
@@ -257,7 +257,13 @@ def test_the_node_proxy_may_read_its_own_daemon_set_and_nothing_else():
     [role] = [each for each in found if each["kind"] == "Role" and each["metadata"]["name"] == "ztunnel"]
     daemon_set = of_kind(found, "DaemonSet", "ztunnel")
     assert role["rules"] == [
-        {"apiGroups": ["apps"], "resources": ["daemonsets"], "resourceNames": ["ztunnel"], "verbs": ["get"]}
+        {"apiGroups": ["apps"], "resources": ["daemonsets"], "resourceNames": ["ztunnel"], "verbs": ["get"]},
+        {
+            "apiGroups": [""],
+            "resources": ["namespaces"],
+            "resourceNames": ["ztunnel-system"],
+            "verbs": ["get"],
+        },
     ]
     named = f"{daemon_set['metadata']['namespace']}/{daemon_set['metadata']['name']}"
     assert variables(container(found, "proxy"))["ZTUNNEL_DAEMON_SET"] == named

@@ -19,6 +19,7 @@ from tests.mesh.lab import Mesh, wait_until
 from ztunnel.demo.command import PROGRAM
 from ztunnel.run.handover import holder_of
 
+NAMESPACE = "/api/v1/namespaces/ztunnel-system"
 DAEMON_SET = "/apis/apps/v1/namespaces/ztunnel-system/daemonsets/ztunnel"
 
 
@@ -34,7 +35,7 @@ class _Answer(http.server.BaseHTTPRequestHandler):
     server: ApiServer
 
     def do_GET(self) -> None:
-        assert self.path.partition("?")[0] == DAEMON_SET
+        assert self.path.partition("?")[0] in (DAEMON_SET, NAMESPACE)
         code = 200 if self.server.there else 404
         value = {"metadata": {"name": "ztunnel", "namespace": "ztunnel-system"}}
         body = json.dumps(value if self.server.there else {"kind": "Status", "code": 404}).encode()

@@ -11,6 +11,7 @@ import trio
 from tests.run.givers import Lines
 from ztunnel.errors import ConfigError
 from ztunnel.kube.failure import ApiFailure, Request
+from ztunnel.kube.resource import NAMESPACES
 from ztunnel.run.owner import Owner
 from ztunnel.telemetry.export import Log
 from ztunnel.telemetry.level import Levels
@@ -29,6 +30,8 @@ class Server:
     def __init__(self, *answers: object) -> None:
         self.answers = list(answers)
         self.asked: list[Request] = []
+        self.namespace: object = THERE
+        """What is said of the namespace, each time."""
         self.log = Lines()
 
     @asynccontextmanager
@@ -39,6 +42,11 @@ class Server:
 
     async def ask(self, request: Request) -> object:
         await trio.lowlevel.checkpoint()
+        if request.resource is NAMESPACES:
+            assert request.name == "ztunnel-system"
+            if isinstance(self.namespace, Exception):
+                raise self.namespace
+            return self.namespace
         self.asked.append(request)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):

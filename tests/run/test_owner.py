@@ -90,3 +90,26 @@ async def test_without_an_owner_nobody_is_asked(autojump_clock) -> None:
 )
 async def test_what_one_answer_means(answer: object, fate: Fate) -> None:
     assert await Server(answer).owner().look() is fate
+
+
+@pytest.mark.parametrize(
+    ("answer", "fate"),
+    [
+        (THERE, Fate.STAYS),
+        (GOING, Fate.GONE),  # its DaemonSets stay until the last pod has ended
+        (failed(404), Fate.GONE),
+        (failed(403), Fate.STAYS),
+        (failed(500), Fate.STAYS),
+    ],
+)
+async def test_what_becomes_of_the_namespace_becomes_of_the_daemon_set(answer: object, fate: Fate) -> None:
+    server = Server(THERE)
+    server.namespace = answer
+    assert await server.owner().look() is fate
+
+
+async def test_where_the_namespace_may_not_be_read_that_is_said() -> None:
+    server = Server(THERE)
+    server.namespace = failed(403)
+    await server.owner().try_out()
+    assert server.log.about("cannot tell an uninstall from an upgrade")

@@ -1,13 +1,14 @@
 """Asks whether a proxy that is told to end is being replaced, or taken away for good with its DaemonSet.
 
 Both look the same from inside: SIGTERM. In the first case its pods stay captured, for whoever comes next; in
-the second nobody comes, and they have to be let go. The DaemonSet is the proxy's own, so the right to read
-that one object is all that it takes.
+the second nobody comes, and they have to be let go. A namespace that is deleted keeps its DaemonSets for as
+long as pods are ending in it, so it is asked for as well. Both are the proxy's own, and the right to read
+these two objects is all that it takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
 
@@ -17,7 +18,7 @@ from ztunnel.errors import ConfigError
 from ztunnel.kube.call import Api, Value
 from ztunnel.kube.connect import open_api
 from ztunnel.kube.failure import ApiFailure, Request
-from ztunnel.kube.resource import Resource
+from ztunnel.kube.resource import NAMESPACES, Resource
 from ztunnel.telemetry.export import Log
 
 DAEMON_SETS = Resource("apps", "v1", "daemonsets", "DaemonSet", metadata_only=True)
@@ -57,6 +58,7 @@ class Owner:
             return
         try:
             await self._get()
+            await self._get_namespace()
         except (ApiFailure, ConfigError) as error:
             self._log.warn(
                 "cannot tell an uninstall from an upgrade: pods stay captured then, until `ztunnel detach`",
@@ -78,17 +80,27 @@ class Owner:
         await trio.sleep_forever()
 
     async def look(self) -> Fate:
-        """Ask once."""
+        """Ask once: for the DaemonSet, and where that stays, for its namespace."""
+        fate = await self._ask(self._get)
+        if fate is Fate.STAYS:
+            self._allowed = True
+            return Fate.GONE if await self._ask(self._get_namespace) is Fate.GONE else Fate.STAYS
+        return fate
+
+    async def _ask(self, get: Callable[[], Awaitable[Value]]) -> Fate:
         try:
-            found = await self._get()
+            found = await get()
         except ApiFailure as error:
             if error.code == 404:
                 return Fate.GONE
             return Fate.FORBIDDEN if error.code in (401, 403) else Fate.SILENT
         except ConfigError:  # the token is gone
             return Fate.SILENT
-        self._allowed = True
         return Fate.GONE if (found.get("metadata") or {}).get("deletionTimestamp") else Fate.STAYS
+
+    async def _get_namespace(self) -> Value:
+        async with self._api() as api:
+            return await api.ask(Request("get", NAMESPACES, self._namespace, self._namespace))
 
     async def _get(self) -> Value:
         async with self._api() as api:
