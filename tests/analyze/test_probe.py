@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.lab import unique
 from ztunnel.analyze import probe
 from ztunnel.analyze.checks import Check, State
 from ztunnel.config import Settings
 from ztunnel.errors import Unsupported
 from ztunnel.kernel.capability import Capability
 from ztunnel.model.address import Endpoint
+from ztunnel.redirect.load import remove
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(30)]
 
@@ -157,3 +159,17 @@ def test_pods_in_cgroup_v1_alone_are_told(tmp_path: Path) -> None:
     assert "strictStart" in look().fix
     (tmp_path / "unified" / "kubepods").mkdir()
     assert look().state is State.OK
+
+
+def test_a_load_that_was_interrupted_is_told_of(tmp_path: Path) -> None:
+    pins = Path("/sys/fs/bpf/ztunnel", unique())
+    settings = replace(SETTINGS, pins=pins, node="n7")
+    (pins / "maps").mkdir(parents=True)
+    try:
+        found = probe._programs(settings)
+        assert (found.state, "was interrupted" in found.found) == (State.WARN, True)
+        assert "ztunnel load --node n7" in found.fix
+        (pins / "version").symlink_to("another")
+        assert probe._programs(settings).state is State.OK
+    finally:
+        remove(pins)

@@ -46,3 +46,11 @@ def test_what_helm_refuses_is_said_with_the_next_command(fake_helm: Fake) -> Non
     found = call()
     assert found.exit_code == 1
     assert "Error: values do not meet the schema\nLook at it: ztunnel status" in found.output
+
+
+def test_an_operation_that_was_interrupted_is_named_with_its_way_out(fake_helm: Fake) -> None:
+    locked = "Error: UPGRADE FAILED: another operation (install/upgrade/rollback) is in progress"
+    fake_helm(OLD + f'\n[ "$1" = list ] || {{ echo "{locked}" >&2; exit 1; }}')
+    found = call()
+    assert found.exit_code == 1
+    assert "`helm rollback ztunnel -n ztunnel-system` goes back to what was before it" in found.output

@@ -68,3 +68,27 @@ def test_where_nothing_is_installed_that_is_said(kubectl: Fake) -> None:
     found = call()
     assert found.exit_code == 1
     assert "there are no node proxies in namespace ztunnel-system" in found.output
+
+
+def test_an_upgrade_that_has_come_to_a_halt_is_told_of_and_fails(kubectl: Fake) -> None:
+    there = pod()
+    there["metadata"] = {
+        "name": "zt-a",
+        "creationTimestamp": "1",
+        "labels": {"controller-revision-hash": "1"},
+    }
+    comes = pod("False")
+    comes["metadata"] = {
+        "name": "zt-b",
+        "creationTimestamp": "2",
+        "labels": {"controller-revision-hash": "2"},
+    }
+    nodes = json.dumps({"items": [there, comes]})
+    with page(lambda path: (200, json.dumps(GOOD) if "dump" in path else "ready\n")) as address:
+        kubectl(script(address, nodes))
+        found = call()
+        values = json.loads(call("-o", "json").output)
+    assert found.exit_code == 1
+    last = "n1: zt-b has not taken over: it is not ready yet; zt-a serves"
+    assert found.output.splitlines()[-1] == last == values["upgrade"][-1]
+    assert values["upgrade"][0].startswith("upgrade: 0 of 1 nodes")

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.cluster.apps import HOLD, LOAD, PORT, STEADY, Apps
-from tests.cluster.cluster import Cluster, wait_until
+from tests.cluster.cluster import CHART, Cluster, wait_until
 from tests.cluster.conftest import SYSTEM, Mesh
 
 pytestmark = pytest.mark.timeout(400)
@@ -101,6 +101,34 @@ def test_replaced_one_after_the_other_no_new_connection_fails(
     print({way: (each["seen"], each["failed"], round(each["slowest"], 1)) for way, each in said.items()})
     assert {way: each["errors"] for way, each in said.items() if each["failed"]} == {}
     assert min(each["seen"] for each in said.values()) > 500
+
+
+def test_an_upgrade_by_helm_and_its_rollback_fail_no_request(mesh: Mesh, talking: Apps) -> None:
+    helm = mesh.cluster.call_helm
+    words = ("upgrade", "ztunnel", CHART, "-n", SYSTEM, "--reuse-values", "--set")
+    with (
+        talking.running("a", LOAD, talking.addresses("b")[0], PORT, EVERY_SECONDS) as across,
+        talking.running("a", LOAD, talking.addresses("c")[0], PORT, EVERY_SECONDS) as beside,
+    ):
+        # The second one cannot start, and takes nothing over.
+        helm(*words, "node.podAnnotations.upgrade=one")
+        mesh.wait()
+        helm(*words, "node.env.CONNECTION_TERMINATION_DEADLINE=soon")
+        wait_until(
+            "it crashes",
+            lambda: any(
+                one.get("state", {}).get("waiting", {}).get("reason") == "CrashLoopBackOff"
+                for each in mesh.pods("node")
+                for one in each["status"].get("containerStatuses", [])
+            ),
+            90,
+        )
+        helm("rollback", "ztunnel", "-n", SYSTEM)
+        mesh.wait()
+        said = {"across": across.end(), "beside": beside.end()}
+    print(said)
+    assert {way: each["failed"] for way, each in said.items()} == {"across": 0, "beside": 0}, said
+    assert min(each["seen"] for each in said.values()) > 100
 
 
 def test_killed_proxies_enforce_and_come_back(

@@ -138,6 +138,10 @@ def _programs(settings: Settings) -> Check:
     except (Unsupported, OSError) as error:
         found, _, fix = str(error).partition(": ")
         return Check(_KERNEL, name, State.FAIL, f"not loaded, and {found}", fix)
+    pins = Pins(redirection_of(settings).pins)
+    if pins.root.is_dir() and not pins.version.is_symlink():
+        fix = f"old and new programs run side by side: ztunnel load --node {settings.node or 'NODE'} ends it"
+        return Check(_KERNEL, name, State.WARN, f"a load was interrupted: {pins.root} is not whole", fix)
     return Check(_KERNEL, name, State.OK, f"not loaded yet; bcc is there, headers: {headers}")
 
 

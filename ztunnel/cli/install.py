@@ -64,5 +64,12 @@ def put(release: Release) -> None:
     try:
         helm(release.installing())
     except HelmFailed as error:
-        raise HelmFailed(f"{error}\nLook at it: ztunnel status") from error
+        fix = "Look at it: ztunnel status"
+        if "another operation" in str(error):
+            where = f"ztunnel -n {release.namespace}"
+            fix = (
+                f"An earlier one was interrupted: `helm history {where}` says which, and "
+                f"`helm rollback {where}` goes back to what was before it"
+            )
+        raise HelmFailed(f"{error}\n{fix}") from error
     click.echo("It is ready. Look at it: ztunnel status")

@@ -13,6 +13,7 @@ from ztunnel.analyze.ask import READINESS_PORT, Place, ask
 from ztunnel.analyze.fetch import NoAnswer
 from ztunnel.analyze.forward import CONTROL, NAMESPACE, NODE, NoCluster, list_pods
 from ztunnel.analyze.nodes import NodeState, as_text, as_values, control_state, node_state
+from ztunnel.analyze.rollout import rollout_remarks
 from ztunnel.cli.options import echo, formatted
 
 _AT_ONCE = 8
@@ -24,7 +25,8 @@ _AT_ONCE = 8
 def status(system_namespace: str, form: str) -> None:
     """Show how the mesh of the cluster is that kubectl reaches.
 
-    A laboratory has `ztunnel demo status`. The exit status is 0 where all is well, else 1.
+    An upgrade that goes on, or was interrupted, is told of: how far it is, which proxy does not take over,
+    and why. A laboratory has `ztunnel demo status`. The exit status is 0 where all is well, else 1.
     """
     try:
         controls = [control_state(pod) for pod in list_pods(system_namespace, CONTROL)]
@@ -40,12 +42,14 @@ def status(system_namespace: str, form: str) -> None:
         nodes = sorted(
             threads.map(lambda pod: _node(pod, system_namespace), pods), key=lambda one: (one.node, one.pod)
         )
+    upgrade = rollout_remarks(pods)
     if form == "text":
         click.echo(as_text(nodes, controls))
+        for line in upgrade:
+            click.echo(line)
     else:
-        values = as_values(nodes, controls)
-        echo(values, form)
-    if not all(one.good for one in nodes) or not all(one.ready for one in controls):
+        echo({**as_values(nodes, controls), "upgrade": upgrade}, form)
+    if upgrade or not all(one.good for one in nodes) or not all(one.ready for one in controls):
         raise SystemExit(1)
 
 
