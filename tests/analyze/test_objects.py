@@ -75,7 +75,8 @@ def test_a_waypoint_that_is_not_there_is_found() -> None:
     assert codes(labelled, WEB) == [("IST0101", "Namespace shop")]
     gateway = (
         "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: way, namespace: %s}\n"
-        "spec: {gatewayClassName: istio-waypoint}\n"
+        "spec: {gatewayClassName: istio-waypoint, listeners: [{port: 15008, protocol: HBONE, "
+        "allowedRoutes: {namespaces: {from: All}}}]}\n"
     )
     assert codes(labelled, WEB, gateway % "shop") == []
     elsewhere = labelled.replace("way}", "way, istio.io/use-waypoint-namespace: infra}")

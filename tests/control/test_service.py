@@ -6,7 +6,7 @@ import pytest
 
 from ztunnel.control.service import convert_service, group_services, ports_of
 from ztunnel.control.settings import MeshSettings
-from ztunnel.model.service import IpFamilies, LoadBalancing, Port, Scope
+from ztunnel.model.service import AppProtocol, IpFamilies, LoadBalancing, Port, Scope
 from ztunnel.state.kube import Namespace, Pod, Service, ServicePort
 from ztunnel.state.meta import Meta
 
@@ -97,3 +97,24 @@ def test_the_nearest_distribution_counts(field, own, inherited, expected):
     namespace = Namespace(Meta("shop", "", {}, {ANNOTATION: inherited} if inherited else {}))
     made = convert_service(one, namespace, MeshSettings())
     assert (made.load_balancing, made.routing_preference) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "app_protocol", "expected"),
+    [
+        ("http", "", AppProtocol.HTTP),
+        ("http2-web", "", AppProtocol.HTTP2),
+        ("GRPC", "", AppProtocol.GRPC),
+        ("tcp-http", "", AppProtocol.TCP),
+        ("https", "", AppProtocol.TLS),
+        ("web", "", None),
+        ("", "", None),
+        ("tcp", "http", AppProtocol.HTTP),
+        ("", "kubernetes.io/h2c", AppProtocol.HTTP2),
+        ("http", "example.com/x", None),
+    ],
+)
+def test_what_is_spoken_at_a_port_is_said_by_its_name_or_its_protocol(name, app_protocol, expected):
+    one = replace(service("a"), ports=(ServicePort(name, 80, 8080, app_protocol),))
+    assert convert_service(one, None, MeshSettings()).protocol(80) is expected
+    assert convert_service(one, None, MeshSettings()).protocol(81) is None

@@ -6,6 +6,7 @@ latter anew.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,12 @@ def in_istios_form(translation):
     addresses = [one for _, one in sorted(translation.addresses.items())]
     out = {
         "workloads": [MessageToDict(render_workload(one)) for one in addresses if isinstance(one, Workload)],
-        "services": [MessageToDict(render_service(one, "")) for one in addresses if isinstance(one, Service)],
+        # What is spoken at ports istiod tells waypoints only, and otherwise.
+        "services": [
+            MessageToDict(render_service(replace(one, protocols=()), ""))
+            for one in addresses
+            if isinstance(one, Service)
+        ],
         "policies": [MessageToDict(render_policy(one)) for _, one in sorted(translation.policies.items())],
         "warnings": list(translation.warnings),
     }

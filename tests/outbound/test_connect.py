@@ -245,7 +245,7 @@ class Sessions:
     def open(self, call: TunnelCall) -> None:
         self.asked += 1
         session = self.ready.pop(0)
-        call.start(session.open(call.block, call.call.hand_over(), call.call.counts, call, 15.0))
+        call.begin(session, 15.0)
 
 
 @dataclass

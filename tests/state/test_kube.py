@@ -101,13 +101,17 @@ spec:
   ports:
   - {name: a, port: 80, targetPort: http}
   - {port: 81, targetPort: 8081}
-  - {port: 82}
+  - {port: 82, appProtocol: grpc}
   - {port: 53, protocol: UDP}
 """,
     )
     assert faults == []
     assert service.addresses == (IPv4Address("10.96.0.1"), IPv6Address("fd00::1"))
-    assert service.ports == (ServicePort("a", 80, "http"), ServicePort("", 81, 8081), ServicePort("", 82, 82))
+    assert service.ports == (
+        ServicePort("a", 80, "http"),
+        ServicePort("", 81, 8081),
+        ServicePort("", 82, 82, "grpc"),
+    )
     assert (service.local_only, service.publish_not_ready, service.traffic_distribution) == (
         True,
         True,

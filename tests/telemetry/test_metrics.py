@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from ztunnel.errors import Flag
 from ztunnel.telemetry.figures import Figures
-from ztunnel.telemetry.labels import Reporter, TcpLabels
+from ztunnel.telemetry.labels import ENDS, Reporter, TcpLabels
 from ztunnel.telemetry.metrics import Measured, Row, TcpMetrics, render_rows
 
 LABELS = TcpLabels("source", source_workload="client", destination_workload="server")
@@ -43,7 +43,7 @@ def test_bytes_of_a_live_connection_are_seen_as_they_flow():
 
 def test_received_is_what_the_client_sends_for_both_reporters():
     metrics = TcpMetrics()
-    for reporter in Reporter:
+    for reporter in ENDS:
         metrics.opened(LABELS._replace(reporter=reporter.value), counts(up=1, down=2))
     assert [(row.received_bytes, row.sent_bytes) for row in metrics.rows(0)] == [(1, 2), (1, 2)]
 

@@ -7,12 +7,22 @@ from hypothesis import strategies as st
 
 from ztunnel.errors import PeerError
 from ztunnel.model.address import canonical
-from ztunnel.model.service import IpFamilies, LoadBalancing, Port, Scope, Service, ServiceName, Waypoint
+from ztunnel.model.service import (
+    AppProtocol,
+    IpFamilies,
+    LoadBalancing,
+    Port,
+    Scope,
+    Service,
+    ServiceName,
+    Waypoint,
+)
 from ztunnel.model.workload import LeftTo, Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
 from ztunnel.xds.address import (
     FORWARDING,
     LEFT_TO,
     POD_UID,
+    PROTOCOLS,
     SAME_NODE,
     parse_service,
     parse_workload,
@@ -77,6 +87,7 @@ services = st.builds(
     ip_families=st.sampled_from(IpFamilies),
     external=st.lists(ips, max_size=2).map(tuple),
     affinity_seconds=st.integers(0, 86400),
+    protocols=st.lists(st.tuples(st.integers(1, 65535), st.sampled_from(AppProtocol)), max_size=3).map(tuple),
 )
 
 
@@ -212,3 +223,11 @@ def test_only_single_addresses_of_our_network_are_virtual_addresses():
         ],
     )
     assert [ip.packed for ip in parse_service(sent, "here").addresses] == [own]
+
+
+@pytest.mark.parametrize("said", ["80", "80=", "x=http", "80=gopher"])
+def test_what_is_spoken_at_ports_is_said_in_words_that_are_known(said):
+    sent = pb.Service(hostname="h")
+    sent.extensions.add(name=PROTOCOLS).config.Pack(StringValue(value=said))
+    with pytest.raises(PeerError, match="protocols"):
+        parse_service(sent, "")

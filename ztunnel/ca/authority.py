@@ -25,6 +25,25 @@ class Signer(Protocol):
         """PEM texts: the leaf first, the roots last. Raises PeerError for a request that is none."""
 
 
+class OwnCertificates:
+    """A source of certificates for one workload, which may have its own and no other."""
+
+    def __init__(self, signer: Signer, server: Server, uid: str, now: Callable[[], datetime]) -> None:
+        """`uid`: the workload's name on the wire."""
+        self._signer = signer
+        self._server = server
+        self._uid = uid
+        self._now = now
+
+    async def create(self, csr_pem: str, identity: SpiffeId, ttl_seconds: float) -> Sequence[str]:
+        """As of `NodeCertificates`; NoCertificate for any other identity."""
+        own = self._server.snapshot.origins[ADDRESS].get(self._uid)
+        if not isinstance(own, Workload) or own.identity != identity:
+            raise NoCertificate(f"no certificate for {identity}: {self._uid} is not known as that")
+        sign = partial(self._signer.sign, csr_pem, identity, ttl_seconds, self._now())
+        return await trio.to_thread.run_sync(sign)
+
+
 class NodeCertificates:
     """A source of certificates for one node proxy."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ztunnel.control.settings import MeshSettings
-from ztunnel.model.service import LoadBalancing, Port, Scope, Service, ServiceName
+from ztunnel.model.service import AppProtocol, LoadBalancing, Port, Scope, Service, ServiceName
 from ztunnel.state import kube
 from ztunnel.state.meta import Meta
 from ztunnel.state.networking import EntryPort
@@ -23,6 +23,14 @@ _PREFERENCES = {
     "prefersamezone": _ZONE,
     "preferclose": _ZONE,
 }
+
+_PROTOCOLS = {
+    "http": AppProtocol.HTTP, "kubernetes.io/ws": AppProtocol.HTTP,
+    "http2": AppProtocol.HTTP2, "kubernetes.io/h2c": AppProtocol.HTTP2,
+    "grpc": AppProtocol.GRPC, "grpc-web": AppProtocol.HTTP,
+    "https": AppProtocol.TLS, "kubernetes.io/wss": AppProtocol.TLS, "tls": AppProtocol.TLS,
+    "tcp": AppProtocol.TCP, "mongo": AppProtocol.TCP, "mysql": AppProtocol.TCP, "redis": AppProtocol.TCP,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +104,9 @@ def service_name(name: tuple[str, str], settings: MeshSettings) -> ServiceName:
 
 
 def convert_service(
-    service: kube.Service, namespace: kube.Namespace | None, settings: MeshSettings
+    service: kube.Service,
+    namespace: kube.Namespace | None,
+    settings: MeshSettings,
 ) -> Service:
     """The service as node proxies know it; `internalTrafficPolicy: Local` comes before any distribution. A
     named target port is 0: each endpoint resolves it."""
@@ -117,7 +127,13 @@ def convert_service(
         ip_families=service.ip_families,
         external=tuple(ip for ip in service.external if ip not in service.addresses),
         affinity_seconds=service.affinity_seconds,
+        protocols=tuple((one.port, said) for one in service.ports if (said := _protocol(one)) is not None),
     )
+
+
+def _protocol(port: kube.ServicePort) -> AppProtocol | None:
+    """By `appProtocol`, else by the first word of the port's name (Istio pkg/config/kube ConvertProtocol)."""
+    return _PROTOCOLS.get((port.app_protocol or port.name.partition("-")[0]).lower())
 
 
 def load_balancing(

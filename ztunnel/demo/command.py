@@ -19,6 +19,7 @@ from ztunnel.demo.cluster import Node, Pod
 from ztunnel.demo.containers import Container, Probe
 from ztunnel.demo.echo import IF_FREE
 from ztunnel.demo.names import Names
+from ztunnel.demo.waypoints import COMMAND as WAYPOINT
 
 PROGRAM = "ZTUNNEL_PROGRAM"
 """The variable that names the `ztunnel` whose `node` is started: a path. Without it, it is our own."""
@@ -148,6 +149,19 @@ def node_command(names: Names, node: Node, inherited: Mapping[str, str]) -> list
     }
     words = [str(word) for option in options.items() for word in option]
     return [*program(inherited), "node", *words]
+
+
+def completed(
+    names: Names, each: Program, inherited: Mapping[str, str]
+) -> tuple[list[str], Mapping[str, str]]:
+    """The command line and environment of a pod's program. A waypoint is the `ztunnel` that node proxies are,
+    and is told what they are told."""
+    if tuple(each.words[: len(WAYPOINT)]) != WAYPOINT:
+        return each.words, each.environment
+    source = ["--manifests", str(names.manifests), "--state-dir", str(names.directory / "state")]
+    own = {name: value for name, value in each.environment.items() if name not in ("PATH", "PYTHONPATH")}
+    words = [*program(inherited), *WAYPOINT[1:], *source, *each.words[len(WAYPOINT) :]]
+    return words, {**node_environment(inherited), **own}
 
 
 def node_environment(inherited: Mapping[str, str]) -> dict[str, str]:

@@ -35,7 +35,8 @@ def start_pod(names: Names, pod: Pod) -> list[Started]:
     log.unlink(missing_ok=True)
     started = []
     for each in command.programs(pod):
-        process = background(command.in_pod(names, pod, each.words), each.environment, log, "ab")
+        words, environment = command.completed(names, each, os.environ)
+        process = background(command.in_pod(names, pod, words), environment, log, "ab")
         started.append(Started(pod, process, each.stands_in))
     return started
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 from ztunnel.demo.assign import STEPS, Objects, cluster_ips, node_number, of_kind
 from ztunnel.demo.manifest import Key, Manifest
+from ztunnel.demo.waypoints import follow_gateways, give_addresses
 from ztunnel.demo.workloads import is_workload, owner_of, pods_of, same_template
 from ztunnel.errors import ConfigError, Fault
 from ztunnel.model.address import IPAddress
@@ -35,10 +36,12 @@ def complete(before: Objects, given: Iterable[Manifest], new_uid: Callable[[], s
     for manifest in sorted(after.values(), key=_rank):
         if before.get(manifest.key) is not manifest and manifest.key.kind in ("Namespace", "Node"):
             _step(manifest, before, after, new_uid)
+    follow_gateways(after)
     _follow_workloads(after)
     for manifest in sorted(after.values(), key=_rank):
         if before.get(manifest.key) is not manifest and manifest.key.kind not in ("Namespace", "Node"):
             _step(manifest, before, after, new_uid)
+    give_addresses(after)
     _check_nodes(before, after)
     _check_addresses(after)
     return after

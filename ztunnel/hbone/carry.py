@@ -23,10 +23,10 @@ from ztunnel.flow.timers import Timer
 from ztunnel.hbone.answer import IncomingTunnel
 from ztunnel.hbone.ask import OutgoingTunnel, TunnelEvents
 from ztunnel.hbone.defer import Slowed
-from ztunnel.hbone.hold import TunnelSession
-from ztunnel.hbone.join import Tunnel
+from ztunnel.hbone.hold import TunnelSession, TunnelStream
 from ztunnel.hbone.ledger import Ledger
 from ztunnel.hbone.link import TlsLink
+from ztunnel.hbone.originate import OriginatedEvents, OriginatedTunnel
 from ztunnel.hbone.relay import Pipe
 from ztunnel.http2.connection import H2Connection
 from ztunnel.http2.fields import Fields
@@ -48,7 +48,10 @@ _PING = b"ztunnel\0"
 _DRAIN_PING = b"ztunnel\1"
 
 OnSessionEnd = Callable[["Session", ConnectionFailed | None], None]
-OnRequest = Callable[[IncomingTunnel], None]
+OnRequest = Callable[[TunnelStream], None]
+
+Incoming = Callable[[TunnelSession, Fields], TunnelStream]
+"""Makes the tunnel that a peer asks for, unchecked fields given."""
 
 
 class Session(TunnelSession):
@@ -73,21 +76,23 @@ class Session(TunnelSession):
         on_request: OnRequest | None = None,
         standing: Standing | None = None,
         share: Share | None = None,
+        incoming: Incoming = IncomingTunnel,
     ) -> None:
         """Begin on a link whose handshake is done: as the server with `on_request`, as the client without.
         `standing` is the peer's where it is known from other sessions, `share` that of the pod and the
-        peer."""
+        peer; `incoming` makes what is given to `on_request`."""
         self.engine = engine
         self.share = share or ledger.held.share("", "")
         self.ledger = ledger
         self.tls = link.tls
-        self.tunnels: set[Tunnel] = set()
+        self.tunnels: set[TunnelStream] = set()
         self.waiting = set()
         self.idle_since: float | None = engine.now
         self.read_bytes = 0
         self.reads = 1
         self._on_end: OnSessionEnd | None = on_end
         self._on_request = on_request
+        self._incoming = incoming
         self._retired = False
         self._draining = False
         self._pinged = False
@@ -148,10 +153,22 @@ class Session(TunnelSession):
         if not self.can_take():
             raise Unreachable("the session takes no more tunnels")
         tunnel = OutgoingTunnel(self, events)
-        self._add(tunnel)
-        self.h2.open(tunnel, block)
+        self._ask(tunnel, block)
         tunnel.begin(app, counts, answer_seconds)
         return tunnel
+
+    def originate(self, block: bytes, events: OriginatedEvents, answer_seconds: float) -> OriginatedTunnel:
+        """As `open`, for somebody in this process. Raises Unreachable."""
+        if not self.can_take():
+            raise Unreachable("the session takes no more tunnels")
+        tunnel = OriginatedTunnel(self, events)
+        self._ask(tunnel, block)
+        tunnel.begin(answer_seconds)
+        return tunnel
+
+    def _ask(self, tunnel: TunnelStream, block: bytes) -> None:
+        self._add(tunnel)
+        self.h2.open(tunnel, block)
 
     def retire(self) -> None:
         """Open no more tunnels; close when the last has ended."""
@@ -178,16 +195,16 @@ class Session(TunnelSession):
         return self.alive and self._on_request is not None and not self.share.refuses
 
     def on_request(self, untrusted: Fields) -> Stream:
-        tunnel = IncomingTunnel(self, untrusted)
+        tunnel = self._incoming(self, untrusted)
         self._add(tunnel)
         return tunnel
 
     def on_opened(self, stream: Stream) -> None:
-        assert isinstance(stream, IncomingTunnel)
+        assert isinstance(stream, TunnelStream)
         if not self._slowed.take(stream):
             self._start(stream)
 
-    def _start(self, tunnel: IncomingTunnel) -> None:
+    def _start(self, tunnel: TunnelStream) -> None:
         assert self._on_request is not None
         if self.alive:
             tunnel.started = True
@@ -281,9 +298,9 @@ class Session(TunnelSession):
     # What tunnels ask for.
 
     def left(self, tunnel: Stream) -> None:
-        assert isinstance(tunnel, Tunnel)
+        assert isinstance(tunnel, TunnelStream)
         self.tunnels.discard(tunnel)
-        if isinstance(tunnel, IncomingTunnel):
+        if self._on_request is not None:
             self._slowed.drop(tunnel)
         self.ledger.streams -= 1
         if self.on_room is not None:
@@ -293,7 +310,7 @@ class Session(TunnelSession):
             if self._retired:
                 self.engine.post(self._close_if_done)
 
-    def _add(self, tunnel: Tunnel) -> None:
+    def _add(self, tunnel: TunnelStream) -> None:
         self.tunnels.add(tunnel)
         self.idle_since = None
         self.ledger.streams += 1

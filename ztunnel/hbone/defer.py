@@ -8,14 +8,14 @@ from collections.abc import Callable
 from ztunnel.errors import ConnectionFailed
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.timers import Timer
-from ztunnel.hbone.answer import IncomingTunnel
+from ztunnel.hbone.hold import TunnelStream
 from ztunnel.hbone.ledger import Ledger
 from ztunnel.http2.standing import Standing
 
 _STEP_SECONDS = 0.005
 
 
-def _nobody(tunnel: IncomingTunnel) -> None:
+def _nobody(tunnel: TunnelStream) -> None:
     """Begin none."""
 
 
@@ -23,17 +23,17 @@ class Slowed:
     """Those that wait, in their order."""
 
     def __init__(
-        self, engine: Engine, standing: Standing, ledger: Ledger, start: Callable[[IncomingTunnel], None]
+        self, engine: Engine, standing: Standing, ledger: Ledger, start: Callable[[TunnelStream], None]
     ) -> None:
         """`start` begins one; nothing happens there when the session is over."""
         self._engine = engine
         self._standing = standing
         self._ledger = ledger
         self._start = start
-        self._waiting: deque[IncomingTunnel] = deque()
+        self._waiting: deque[TunnelStream] = deque()
         self._timer: Timer | None = None
 
-    def take(self, tunnel: IncomingTunnel) -> bool:
+    def take(self, tunnel: TunnelStream) -> bool:
         """Have it wait, if the peer's are slowed now."""
         if not self._waiting and self._standing.churn.level(self._engine.now) > 0:
             return False
@@ -42,7 +42,7 @@ class Slowed:
         self._start_later()
         return True
 
-    def drop(self, tunnel: IncomingTunnel) -> None:
+    def drop(self, tunnel: TunnelStream) -> None:
         """It has ended."""
         if self._waiting and not tunnel.started:
             self._waiting.remove(tunnel)  # at most as many as streams may be open

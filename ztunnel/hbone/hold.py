@@ -5,11 +5,26 @@ A class and not a Protocol, because each message of a tunnel passes here: compil
 
 from __future__ import annotations
 
+from ztunnel.errors import ConnectionFailed
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.held import Share
 from ztunnel.hbone.relay import Pipe
 from ztunnel.http2.connection import H2Connection
 from ztunnel.http2.stream import Stream
+
+
+class TunnelStream(Stream):
+    """A tunnel as its session sees it, whatever is at its other end."""
+
+    __slots__ = ()
+
+    def session_lost(self, error: ConnectionFailed) -> None:
+        """The session died under the tunnel."""
+        raise NotImplementedError
+
+    def abort(self, error: ConnectionFailed) -> None:
+        """End it now. Nothing if it has ended already."""
+        raise NotImplementedError
 
 
 class TunnelSession:

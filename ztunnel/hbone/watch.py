@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import socket
 
-from ztunnel.hbone.hold import TunnelSession
-from ztunnel.http2.stream import Stream
+from ztunnel.hbone.hold import TunnelSession, TunnelStream
 
 _UNWATCHED = -1
 
 
-class ApplicationEnd(Stream):
+class ApplicationEnd(TunnelStream):
     """A stream with a socket, which need not be there from the start. `_events` is what is waited for, by
     epoll's mask."""
 

@@ -1,18 +1,18 @@
-"""One HTTP/2 connection that carries CONNECT tunnels, without any I/O: bytes in, calls out (RFC 9113).
+"""One HTTP/2 connection without any I/O: bytes in, calls out (RFC 9113).
 
-It is ours, and not `h2`, because a frame costs `h2` 30 to 60 us and it has no flood limits; it does only
-what tunnels need. A connection error is a PeerError whose `reply` is the code for GOAWAY; after it the
-connection is over. An error of one stream is answered with RST_STREAM and costs points of the budget.
+It is ours, and not `h2`, because a frame costs `h2` 30 to 60 us and it has no flood limits. A connection
+error is a PeerError whose `reply` is the code for GOAWAY; after it the connection is over. An error of one
+stream is answered with RST_STREAM and costs points of the budget.
 
 What happens on streams and to their windows is in `streams`, what frames are in `reader`: here is what opens,
-answers and ends tunnels, and what concerns the connection as a whole.
+answers and ends them, and what concerns the connection as a whole.
 """
 
 from __future__ import annotations
 
 from ztunnel.errors import PeerError
 from ztunnel.http2.block import EXTRA_BYTES, HeaderBlock, begin_block, check_priority
-from ztunnel.http2.budget import Glitch
+from ztunnel.http2.budget import UPDATES_PER_FRAME, Glitch
 from ztunnel.http2.decoder import FieldReader
 from ztunnel.http2.fields import Fields
 from ztunnel.http2.frame import (
@@ -115,12 +115,14 @@ class H2Connection(Streams):
             and self._window.left_bytes > self._limits.session_window_bytes // 8
         )
 
-    def open(self, stream: Stream, block: bytes) -> None:
-        """Send a CONNECT, its fields encoded by `push_fields` (client)."""
+    def open(self, stream: Stream, block: bytes, end: bool = False) -> None:
+        """Send a request, its fields encoded by `push_fields` (client); with `end`, nothing follows."""
         stream.stream_id = self._next_id
         self._next_id += 2
         self._adopt(stream)
-        self._push_headers(stream, block, end=False)
+        self._push_headers(stream, block, end)
+        if end:
+            self._close_local(stream)
 
     def answer(self, stream: Stream, block: bytes, end: bool = False) -> None:
         """Send a response, its fields encoded (server); with `end` it is a refusal, and nothing follows."""
@@ -128,6 +130,30 @@ class H2Connection(Streams):
         self._push_headers(stream, block, end)
         if end:
             self._close_refused(stream)
+
+    def inform(self, stream: Stream, block: bytes) -> None:
+        """Send a response that is only interim (1xx), its fields encoded (server)."""
+        self._push_headers(stream, block, end=False)
+
+    def send(self, stream: Stream, payload: memoryview) -> int:
+        """Send as much of `payload` as the peer's windows and frames take now. Returns how many bytes."""
+        done, size = 0, len(payload)
+        while done < size:
+            count = min(size - done, self.frame_bytes, stream.send_window, self.send_window)
+            if count <= 0:
+                break
+            part = bytes(payload[done : done + count])
+            self._host.push(push_frame(Frame.DATA, 0, stream.stream_id, part))
+            stream.send_window -= count
+            self.send_window -= count
+            self.budget.updates += UPDATES_PER_FRAME
+            done += count
+        return done
+
+    def trail(self, stream: Stream, block: bytes) -> None:
+        """End the stream with trailers, their fields encoded."""
+        self._push_headers(stream, block, end=True)
+        self._close_local(stream)
 
     def finish(self, stream: Stream) -> None:
         """We will send no more on the stream."""
@@ -226,7 +252,9 @@ class H2Connection(Streams):
         except PeerError:
             self._stream_error(stream, Code.PROTOCOL_ERROR)
         else:
-            self._end_remote(stream)
+            stream.on_trailers(fields)
+            if not stream.closed:
+                self._end_remote(stream)
 
     def _on_answer(self, stream: Stream, block: HeaderBlock, fields: Fields) -> None:
         try:
@@ -237,10 +265,13 @@ class H2Connection(Streams):
         informational = fields[0][1].startswith(b"1")  # pseudo-header fields come first, and it has one
         if informational and not block.end_stream:
             self.budget.spend(Glitch.STRAY, self.now)
+            stream.on_informational(fields)
             return
         stream.answered = True
         if block.end_stream:
             stream.remote_closed = True
+            if stream.local_closed:
+                self._drop_in_order(stream)
         stream.on_answer(fields, block.end_stream)
 
     def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:

@@ -49,11 +49,17 @@ class Stream:
         self.started = False
 
     def on_answer(self, untrusted: Fields, end: bool) -> None:
-        """The response to our CONNECT; with `end`, nothing will follow it."""
+        """The response to our request; with `end`, nothing will follow it."""
 
     def on_data(self, payload: memoryview) -> None:
         """Bytes from the peer. The view is void after the call; what is kept must be copied, and everything
         has to be reported to `H2Connection.take` when it has left our hands."""
+
+    def on_informational(self, untrusted: Fields) -> None:
+        """A response that is only interim (1xx); the response follows."""
+
+    def on_trailers(self, untrusted: Fields) -> None:
+        """Fields behind the payload; `on_end` follows at once."""
 
     def on_end(self) -> None:
         """The peer will send no more."""

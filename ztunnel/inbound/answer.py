@@ -11,6 +11,7 @@ from ztunnel.errors import ConnectionFailed, Crowded, Denied, Drained, PeerError
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.share import Place
 from ztunnel.hbone.answer import IncomingTunnel
+from ztunnel.hbone.hold import TunnelStream
 from ztunnel.hbone.request import (
     BAD_REQUEST,
     Outline,
@@ -175,8 +176,9 @@ class TunnelAcceptor:
         self._described: Workload | None = None
         self._welcoming = render_response(_OK)
 
-    def requested(self, tunnel: IncomingTunnel) -> None:
+    def requested(self, tunnel: TunnelStream) -> None:
         """The peer asks for a tunnel."""
+        assert isinstance(tunnel, IncomingTunnel)
         world, network = self._inbound.hold.world, self._pod.network
         if world is not self._world or network is not self._network:
             self._world, self._network = world, network

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
 from ipaddress import ip_address
+from typing import NamedTuple
 
 import trio
 
@@ -19,7 +20,8 @@ from ztunnel.flow.compute import Computers
 from ztunnel.flow.rate import Bucket, Rate, Recent
 from ztunnel.flow.share import Place, Shares
 from ztunnel.hbone.accept import Handshake
-from ztunnel.hbone.carry import Session
+from ztunnel.hbone.answer import IncomingTunnel
+from ztunnel.hbone.carry import Incoming, OnRequest, Session
 from ztunnel.hbone.ledger import Ledger
 from ztunnel.hbone.link import TlsLink
 from ztunnel.http2.standing import Standing
@@ -95,13 +97,37 @@ class _Arrival:
         self._owner.ended(self, link, error)
 
 
+class Serving(NamedTuple):
+    """What a session is to do with what its peer asks for."""
+
+    requested: OnRequest
+    incoming: Incoming = IncomingTunnel
+
+
+Begin = Callable[[Inbound, LocalPod, tuple[Endpoint, PeerAddress], SpiffeId], Serving]
+"""What the session between these ends is to do, whose peer has proved that identity."""
+
+
+def into_pods(
+    inbound: Inbound, pod: LocalPod, ends: tuple[Endpoint, PeerAddress], identity: SpiffeId
+) -> Serving:
+    """A node proxy's: to the application of the pod."""
+    return Serving(TunnelAcceptor(inbound, pod, ends, identity).requested)
+
+
 class Handshakes:
     """Accepted connections on 15008, until they are sessions; and the sessions of each pod, until they
     end."""
 
     def __init__(
-        self, inbound: Inbound, ledger: Ledger, certificates: Certificates, now: Callable[[], datetime]
+        self,
+        inbound: Inbound,
+        ledger: Ledger,
+        certificates: Certificates,
+        now: Callable[[], datetime],
+        begin: Begin = into_pods,
     ) -> None:
+        self._begin = begin
         self.engine = inbound.engine
         self.computers = Computers(inbound.engine, _THREADS)
         self._inbound = inbound
@@ -209,11 +235,13 @@ class Handshakes:
         assert certificate is not None
         try:
             identity = prove(link.tls, certificate.bundles, self._now())
-            acceptor = TunnelAcceptor(self._inbound, pod, arrival.ends, identity)
+            serving = self._begin(self._inbound, pod, arrival.ends, identity)
             standing = self._standings.of((identity, peer.ip))
             ended = partial(self._session_ended, pod.uid, peer.ip)
             share = self._ledger.held.share(pod.network.cookie, peer.ip)
-            session = Session(self.engine, link, self._ledger, ended, acceptor.requested, standing, share)
+            session = Session(
+                self.engine, link, self._ledger, ended, serving.requested, standing, share, serving.incoming
+            )
         except BaseException:
             link.sock.close()
             raise

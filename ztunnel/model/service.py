@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import NamedTuple
 
 from ztunnel.model.address import IPAddress
@@ -56,6 +56,16 @@ class IpFamilies(Enum):
     DUAL = 3
 
 
+class AppProtocol(StrEnum):
+    """What is spoken at a service's port (Istio pkg/config/protocol); a port that says nothing has none."""
+
+    TCP = "tcp"
+    TLS = "tls"
+    HTTP = "http"
+    HTTP2 = "http2"
+    GRPC = "grpc"
+
+
 @dataclass(frozen=True, slots=True)
 class Waypoint:
     """Where traffic for a workload or service has to pass: a service's name, or an address of a network."""
@@ -71,7 +81,7 @@ class Service:
     `external` are those of them that it has at its ports only: what is there at others is not its.
     `affinity_seconds`: so long after its last call a client keeps its endpoint; 0: it does not. One that is
     not `canonical` is a name or an address of its own namespace's clients only, where another one has it for
-    the mesh."""
+    the mesh. `protocols` are by service port, of those that say something."""
 
     name: str
     namespace: str
@@ -87,6 +97,11 @@ class Service:
     external: tuple[IPAddress, ...] = ()
     affinity_seconds: int = 0
     canonical: bool = True
+    protocols: tuple[tuple[int, AppProtocol], ...] = ()
+
+    def protocol(self, port: int) -> AppProtocol | None:
+        """What is spoken at a port of the service; None: it does not say."""
+        return next((protocol for number, protocol in self.protocols if number == port), None)
 
     @property
     def key(self) -> ServiceName:

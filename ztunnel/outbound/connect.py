@@ -27,12 +27,14 @@ from ztunnel.flow.held import HeldBytes, Share
 from ztunnel.flow.share import Place, Shares
 from ztunnel.flow.splice import OnEnd, close_with_reset
 from ztunnel.hbone.ask import OutgoingTunnel
+from ztunnel.hbone.carry import Session
 from ztunnel.hbone.pool import PoolKey
 from ztunnel.http2.fields import Fields
 from ztunnel.kernel.dial import dial_socket, keep_source
 from ztunnel.kernel.sockets import Keepalive
 from ztunnel.model.address import Endpoint, PeerAddress, ip_text
 from ztunnel.outbound.defer import Deferred, Joining, OnOpen
+from ztunnel.outbound.find import Wanted
 from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.report import Account, Report
@@ -294,58 +296,68 @@ class PlainCall:
 class Reopen(Protocol):
     """Whoever finds a session for a call: `find.Tunnels`."""
 
-    def open(self, call: TunnelCall) -> None:
+    def open(self, call: Wanted) -> None:
         """Start it, now or when a session stands; it is told what becomes of it."""
 
-    def again(self, call: TunnelCall, error: Busy) -> None:
+    def again(self, call: Wanted, error: Busy) -> None:
         """Start it after a pause, or fail it where there were too many."""
 
 
-class TunnelCall:
+class TunnelCall(Wanted):
     """A call that asks for a tunnel; the session that takes it tells it what becomes of it (`hbone.ask`).
 
     Attributes:
-        key: which sessions may carry it.
-        network: from where one is dialled.
         block: the CONNECT's header block.
-        give_up_at: monotonic seconds until when a busy peer is asked again; 0 until it was busy.
     """
 
-    __slots__ = (
-        "_attempts",
-        "_stands",
-        "_tunnel",
-        "_tunnels",
-        "block",
-        "call",
-        "give_up_at",
-        "key",
-        "network",
-    )
+    __slots__ = ("_attempts", "_stands", "_tunnel", "_tunnels", "block", "call")
 
     def __init__(
         self, tunnels: Reopen, call: Call, way: tuple[PoolKey, PodNetwork, bytes], stands: Callable[[], bool]
     ) -> None:
         """`way` are `key`, `network`, `block`. `stands()` says whether what was decided is still true; where
         not, it decides anew, and the call has gone that way when it returns."""
+        key, network, block = way
+        super().__init__(key, network)
         self._tunnels = tunnels
         self._attempts = 0
-        self.give_up_at = 0.0
         self._stands = stands
         self._tunnel: OutgoingTunnel | None = None
         self.call = call
-        self.key, self.network, self.block = way
+        self.block = block
         call.carrier = self
+
+    @property
+    def live(self) -> bool:
+        """Whether it has not ended meanwhile."""
+        return self.call.live
 
     def still_wants(self) -> bool:
         """Whether it is to be started now, after a wait: it has not ended meanwhile, and still goes this
         way."""
         return self.call.live and self._stands()
 
-    def start(self, tunnel: OutgoingTunnel) -> None:
-        """A session has taken it."""
-        self._tunnel = tunnel
+    def begin(self, session: Session, answer_seconds: float) -> None:
+        """A session has room for it."""
+        held = self.call
+        app = held.hand_over()
+        try:
+            self._tunnel = session.open(self.block, app, held.counts, self, answer_seconds)
+        except BaseException:
+            held.opener = app
+            held.fail(ConnectionFailed("internal error"))
+            raise
         self._attempts += 1
+
+    def count_retry(self) -> int:
+        """It is tried again. Returns how often it was before."""
+        before = self.call.retries
+        self.call.retries = before + 1
+        return before
+
+    def fail(self, error: ConnectionFailed) -> None:
+        """There is no session for it."""
+        self.call.fail(error)
 
     def abort(self, error: ConnectionFailed) -> None:
         """End it now. Where it waits for a session, it is passed over when its turn comes."""

@@ -26,7 +26,6 @@ from ztunnel.identity.rotate import Certificates
 from ztunnel.kernel.sockets import Keepalive
 from ztunnel.model.identity import SpiffeId
 from ztunnel.model.workload import Workload
-from ztunnel.outbound.connect import TunnelCall
 from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.state.delta import Change
 from ztunnel.state.world import World
@@ -59,6 +58,44 @@ class Patience:
     keepalive: Keepalive | None = None
 
 
+class Wanted:
+    """Whoever wants a session.
+
+    Attributes:
+        key: which sessions will do.
+        network: from where one is dialled.
+        give_up_at: monotonic seconds until when a busy peer is asked again; 0 until it was busy.
+    """
+
+    __slots__ = ("give_up_at", "key", "network")
+
+    def __init__(self, key: PoolKey, network: PodNetwork) -> None:
+        self.key = key
+        self.network = network
+        self.give_up_at = 0.0
+
+    @property
+    def live(self) -> bool:
+        """Whether it has not ended meanwhile."""
+        raise NotImplementedError
+
+    def still_wants(self) -> bool:
+        """Whether it is to be started now, after a wait: it lives, and still goes this way."""
+        raise NotImplementedError
+
+    def begin(self, session: Session, answer_seconds: float) -> None:
+        """A session has room for it."""
+        raise NotImplementedError
+
+    def count_retry(self) -> int:
+        """It is tried again. Returns how often it was before."""
+        raise NotImplementedError
+
+    def fail(self, error: ConnectionFailed) -> None:
+        """There is none for it."""
+        raise NotImplementedError
+
+
 class Tunnels:
     """The sessions to other proxies. One for the node; a pod's sessions are its own, because its address is
     in the key, and they are dialled from its own namespace."""
@@ -72,13 +109,13 @@ class Tunnels:
         self._patience = patience
         self._ask = ask
         self._pool: Pool[Session] = Pool(ledger.limits.open_streams)
-        self._lines: dict[PoolKey, deque[TunnelCall]] = {}
+        self._lines: dict[PoolKey, deque[Wanted]] = {}
         certificates.on_change(self._renewed)
 
-    def open(self, call: TunnelCall) -> None:
+    def open(self, call: Wanted) -> None:
         """Start a call: on a session that has room, or when one has been dialled."""
         if self._ledger.held.refuses(call.network.cookie, call.key.destination.ip):
-            call.call.fail(Crowded(NOT_TAKEN))
+            call.fail(Crowded(NOT_TAKEN))
             return
         session = self._pool.take(call.key)
         if session is not None:
@@ -86,9 +123,7 @@ class Tunnels:
             return
         line = self._lines.setdefault(call.key, deque())
         if len(line) >= self._patience.line_calls:
-            call.call.fail(
-                Unreachable(f"too many connections wait for a session with {call.key.destination}")
-            )
+            call.fail(Unreachable(f"too many connections wait for a session with {call.key.destination}"))
             return
         line.append(call)
         closed = self._pool.closed(call.key)
@@ -97,17 +132,16 @@ class Tunnels:
         elif len(line) == 1:
             self._wait_for_room(call.key, closed)
 
-    def again(self, call: TunnelCall, error: Busy) -> None:
+    def again(self, call: Wanted, error: Busy) -> None:
         """The peer refused a call before it looked at it: try again, after a pause that grows, until the time
         for a session is over."""
         now = self._engine.now
         call.give_up_at = call.give_up_at or now + self._patience.session_seconds
         if now >= call.give_up_at:
-            call.call.fail(error)
+            call.fail(error)
             return
         self._ledger.retried += 1
-        pause = min(_FIRST_PAUSE_SECONDS * 2.0 ** min(call.call.retries, 10), _LONGEST_PAUSE_SECONDS)
-        call.call.retries += 1
+        pause = min(_FIRST_PAUSE_SECONDS * 2.0 ** min(call.count_retry(), 10), _LONGEST_PAUSE_SECONDS)
         self._engine.after(pause, partial(self._open_if_wanted, call))
 
     def count_retry(self) -> None:
@@ -159,20 +193,12 @@ class Tunnels:
         """A session that was dialled is over."""
         self._pool.drop(key, session)
 
-    def _open_if_wanted(self, call: TunnelCall) -> None:
+    def _open_if_wanted(self, call: Wanted) -> None:
         if call.still_wants():
             self.open(call)
 
-    def _start(self, session: Session, call: TunnelCall) -> None:
-        held = call.call
-        app = held.hand_over()
-        try:
-            tunnel = session.open(call.block, app, held.counts, call, self._patience.answer_seconds)
-        except BaseException:
-            held.opener = app
-            held.fail(ConnectionFailed("internal error"))
-            raise
-        call.start(tunnel)
+    def _start(self, session: Session, call: Wanted) -> None:
+        call.begin(session, self._patience.answer_seconds)
 
     def _dial_for(self, key: PoolKey) -> None:
         """Have one more session dialled, if those that are being dialled are too few for the line."""
@@ -212,7 +238,7 @@ class Tunnels:
         session.on_room = partial(self._serve_line, key, session)
         self._engine.after(self._patience.session_seconds, partial(self._no_room, key, line, line[0]))
 
-    def _no_room(self, key: PoolKey, line: deque[TunnelCall], first: TunnelCall) -> None:
+    def _no_room(self, key: PoolKey, line: deque[Wanted], first: Wanted) -> None:
         """A session was full when the line came to it. Where nobody of the line has been served since, nobody
         will be."""
         if self._lines.get(key) is line and line and line[0] is first:
@@ -221,13 +247,13 @@ class Tunnels:
     def _fail_line(self, key: PoolKey, error: ConnectionFailed) -> None:
         """Nobody is going to serve this line, except where an older session has room again."""
         for call in self._lines.pop(key, ()):
-            if not call.call.live:
+            if not call.live:
                 continue
             session = self._pool.take(key)
             if session is not None and call.still_wants():
                 self._start(session, call)
             elif session is None:
-                call.call.fail(error)
+                call.fail(error)
 
     def _renewed(self, identity: SpiffeId) -> None:
         """A certificate was replaced: new tunnels prove the new one, those that are open live on."""

@@ -32,7 +32,7 @@ from ztunnel.state.delta import Change
 from ztunnel.state.hold import Hold
 from ztunnel.state.lookup import service_at
 from ztunnel.telemetry.journey import Journey, direct_journey
-from ztunnel.telemetry.labels import Reporter
+from ztunnel.telemetry.labels import ENDS, Reporter
 
 POLL_SECONDS = 15.0
 _UNSEEN = 2
@@ -192,7 +192,7 @@ class Follower:
         denied = self._why(self._flows.policy(record.policy), source, called)
         wanted = record.destination.ip.version
         own = next((ip for ip in source.addresses if ip.version == wanted), source.addresses[0])
-        for reporter in Reporter:
+        for reporter in ENDS:
             journey = self._journey(reporter, record, source, called)
             self._flows.report.refuse(journey, Endpoint(own, 0), denied)
 
@@ -258,7 +258,7 @@ class Follower:
         way = self._ways.get(seen.way)
         if way is None:
             source, destination = world.by_ip(seen.source.ip), world.by_ip(seen.destination.ip)
-            journeys = (self._journey(reporter, seen, source, destination) for reporter in Reporter)
+            journeys = (self._journey(reporter, seen, source, destination) for reporter in ENDS)
             tried: tuple[Trial, ...] = ()
             if source and destination:
                 tried = trials(world, destination, Connection(seen.source, seen.destination, source.identity))

@@ -81,11 +81,13 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class ServicePort:
-    """A TCP port of a service; `target` is a pod's port by number or by name."""
+    """A TCP port of a service; `target` is a pod's port by number or by name. `app_protocol` is empty where
+    nothing is said."""
 
     name: str
     port: int
     target: int | str
+    app_protocol: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,13 +207,13 @@ def _service_port(place: Field) -> list[ServicePort]:
     if read_choice(place, "protocol", "TCP", "UDP", "SCTP") not in ("", "TCP"):
         return []
     if target is None:
-        return [ServicePort(place.text("name"), port, port)]
+        return [ServicePort(place.text("name"), port, port, place.text("appProtocol"))]
     if target.holds_number():
-        return [ServicePort(place.text("name"), port, read_port(target))]
+        return [ServicePort(place.text("name"), port, read_port(target), place.text("appProtocol"))]
     name = target.as_text()
     if name.isdigit():
         target.fault("a port's name has a letter in it; a number stands without quotes")
-    return [ServicePort(place.text("name"), port, name)]
+    return [ServicePort(place.text("name"), port, name, place.text("appProtocol"))]
 
 
 def _named_ports(spec: Field) -> dict[str, int]:

@@ -23,11 +23,16 @@ class Reporter(StrEnum):
 
     SOURCE = "source"
     DESTINATION = "destination"
+    WAYPOINT = "waypoint"
 
     @property
     def direction(self) -> Direction:
         """The direction as the access log calls it."""
         return Direction.OUTBOUND if self is Reporter.SOURCE else Direction.INBOUND
+
+
+ENDS = (Reporter.SOURCE, Reporter.DESTINATION)
+"""Of every connection; a waypoint is none."""
 
 
 class TcpLabels(NamedTuple):

@@ -15,7 +15,16 @@ from google.protobuf.wrappers_pb2 import BoolValue, StringValue, UInt32Value
 
 from ztunnel.errors import PeerError
 from ztunnel.model.address import IPAddress, parse_ip, parse_packed
-from ztunnel.model.service import IpFamilies, LoadBalancing, Port, Scope, Service, ServiceName, Waypoint
+from ztunnel.model.service import (
+    AppProtocol,
+    IpFamilies,
+    LoadBalancing,
+    Port,
+    Scope,
+    Service,
+    ServiceName,
+    Waypoint,
+)
 from ztunnel.model.workload import LeftTo, Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
 from ztunnel.xds.pb import workload_pb2 as pb
 
@@ -37,6 +46,9 @@ EXTERNAL: Final = "ztunnel.io/external-addresses"
 AFFINITY: Final = "ztunnel.io/session-affinity"
 """Another one of a service: a UInt32Value, for how many seconds after its last call a client keeps its
 endpoint. Istio's protocol has no place for it."""
+
+PROTOCOLS: Final = "ztunnel.io/protocols"
+"""What is spoken at a service's ports: a StringValue, `80=http 9000=grpc`. Istio's protocol has no place."""
 
 FORWARDING: Final = "ztunnel.io/forwarding"
 """Name of our extension of a workload that may forward: a StringValue, `allow`."""
@@ -170,6 +182,9 @@ def render_service(service: Service, network: str) -> pb.Service:
         made.extensions.add(name=EXTERNAL).config.Pack(StringValue(value=text))
     if service.affinity_seconds:
         made.extensions.add(name=AFFINITY).config.Pack(UInt32Value(value=service.affinity_seconds))
+    if service.protocols:
+        said = " ".join(f"{port}={protocol.value}" for port, protocol in service.protocols)
+        made.extensions.add(name=PROTOCOLS).config.Pack(StringValue(value=said))
     return made
 
 
@@ -199,6 +214,7 @@ def parse_service(untrusted: pb.Service, network: str) -> Service:
         external=_external(it.extensions),
         affinity_seconds=_affinity(it.extensions),
         canonical=it.canonical,
+        protocols=_protocols(it.extensions),
     )
 
 
@@ -306,6 +322,17 @@ def _external(untrusted: Iterable[pb.Extension]) -> tuple[IPAddress, ...]:
 def _affinity(untrusted: Iterable[pb.Extension]) -> int:
     value = UInt32Value()
     return value.value if _unpack(untrusted, AFFINITY, value) else 0
+
+
+def _protocols(untrusted: Iterable[pb.Extension]) -> tuple[tuple[int, AppProtocol], ...]:
+    value = StringValue()
+    if not _unpack(untrusted, PROTOCOLS, value):
+        return ()
+    try:
+        pairs = [each.partition("=") for each in value.value.split()]
+        return tuple((int(port), AppProtocol(protocol)) for port, _, protocol in pairs)
+    except ValueError as error:
+        raise PeerError(f"{PROTOCOLS} cannot be read: {value.value[:80]!r}") from error
 
 
 def _draining(untrusted: Iterable[pb.Extension]) -> bool:

@@ -17,7 +17,7 @@ from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.samples import Samples
 from ztunnel.model.address import Endpoint
 from ztunnel.state.lookup import HBONE_PORT
-from ztunnel.telemetry.labels import Reporter
+from ztunnel.telemetry.labels import ENDS, Reporter
 
 COUNT, AT_ONCE, ENDPOINTS = 10_000, 128, 4
 _MARKS = 3000
@@ -95,7 +95,7 @@ def _count(shop: Shop, findings: Findings, to: Endpoint) -> None:
     findings.note(f"one connection {local} - {to}, no proxy in it", found and not any(errors))
     caller.close("second")
     size = len(mark) * (_MARKS // 3 + _MARKS)
-    for reporter in Reporter:
+    for reporter in ENDS:
         counted = [
             shop.reaches(partial(_counted, shop, before, reporter, column), size) for column in _COLUMNS
         ]

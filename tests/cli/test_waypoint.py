@@ -1,0 +1,31 @@
+"""`ztunnel waypoint` where it cannot run: one sentence and an exit status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from ztunnel.cli.main import main
+
+
+def test_it_needs_a_folder(tmp_path: Path) -> None:
+    found = CliRunner().invoke(main, ["waypoint"])
+    assert found.exit_code == 2
+    assert "--manifests" in found.output
+
+
+def test_it_needs_to_be_told_which_pod_it_is(tmp_path: Path, monkeypatch) -> None:
+    for name in ("POD_NAME", "POD_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "manifests").mkdir()
+    words = ["waypoint", "--manifests", str(tmp_path / "manifests"), "--state-dir", str(tmp_path / "state")]
+    found = CliRunner().invoke(main, words)
+    assert found.exit_code == 1
+    assert "which pod is this? Set POD_NAME" in found.output
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    found = CliRunner().invoke(main, ["waypoint", "--manifests", str(tmp_path / "none")])
+    assert found.exit_code == 1
+    assert str(tmp_path / "none") in found.output

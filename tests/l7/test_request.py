@@ -1,0 +1,154 @@
+"""Requests: the same checks for both versions, and what is sent on of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ztunnel.l7 import reply
+from ztunnel.l7.reply import Refused
+from ztunnel.l7.request import passed_back, read_request, read_stream
+
+
+def one(*fields: tuple[bytes, bytes], method=b"GET", path=b"/", upgrade=b""):
+    return read_request(((b":method", method), (b":path", path), *fields), upgrade, lambda: b"id")
+
+
+def two(*fields: tuple[bytes, bytes], method=b"GET", path=b"/", authority=b"a", scheme=b"http"):
+    pseudo = (b":method", method), (b":scheme", scheme), (b":authority", authority), (b":path", path)
+    return read_stream((*pseudo, *fields), lambda: b"id")
+
+
+HOST = (b"host", b"a")
+
+
+def test_what_was_for_the_connection_stays_with_it() -> None:
+    found = one(
+        HOST,
+        (b"connection", b"keep-alive, x-mine"),
+        (b"keep-alive", b"5"),
+        (b"x-mine", b"1"),
+        (b"te", b"trailers, deflate"),
+        (b"proxy-connection", b"x"),
+        (b"transfer-encoding", b"chunked"),
+        (b"accept", b"*/*"),
+    )
+    assert found.fields == [
+        (b"accept", b"*/*"),
+        (b"te", b"trailers"),
+        (b"x-forwarded-proto", b"http"),
+        (b"x-request-id", b"id"),
+        (b"x-istio-source", b"waypoint"),
+    ]
+    assert found.authority == b"a"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"x-forwarded-client-cert",
+        b"x-envoy-retry-on",
+        b"x-envoy-original-path",
+        b"x-envoy-internal",
+        b"x-istio-source",
+    ],
+)
+def test_what_only_a_trusted_proxy_may_say_is_not_believed(name) -> None:
+    for found in (one(HOST, (name, b"evil")), two((name, b"evil"))):
+        assert (name, b"evil") not in found.fields
+
+
+def test_what_a_client_says_of_itself_stays() -> None:
+    found = two(
+        (b"x-request-id", b"mine"), (b"x-forwarded-proto", b"https"), (b"x-forwarded-for", b"1.2.3.4")
+    )
+    assert found.get(b"x-request-id") == b"mine"
+    assert found.get(b"x-forwarded-proto") == b"https"
+    assert found.get(b"x-forwarded-for") == b"1.2.3.4"
+    assert [name for name, _ in found.fields].count(b"x-request-id") == 1
+
+
+@pytest.mark.parametrize("name", [b"host", b"x-forwarded-for", b"Authorization", b"content-length"])
+def test_a_hop_must_not_be_made_to_remove_what_others_judge_by(name) -> None:
+    with pytest.raises(Refused) as refused:
+        one(HOST, (b"connection", name))
+    assert refused.value.reply.status == 400
+
+
+def test_a_target_with_an_authority_is_that_of_the_host() -> None:
+    found = one((b"host", b"A:80"), path=b"http://a:80/b?c")
+    assert (found.authority, found.path) == (b"A:80", b"/b?c")
+    assert one(HOST, path=b"http://a?c").path == b"/?c"
+    assert one(HOST, path=b"*", method=b"OPTIONS").path == b"*"
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: one(), reply.NO_HOST),
+        (lambda: one(HOST, HOST), reply.BAD_HOST),
+        (lambda: one((b"host", b"")), reply.BAD_HOST),
+        (lambda: one((b"host", b"u@a")), reply.BAD_HOST),
+        (lambda: one((b"host", b"a:b")), reply.BAD_HOST),
+        (lambda: one((b"host", b"[::1")), reply.BAD_HOST),
+        (lambda: one(HOST, path=b"http://b/"), reply.BAD_HOST),
+        (lambda: one(HOST, path=b"a/b"), reply.BAD_PATH),
+        (lambda: one(HOST, path=b"*"), reply.BAD_PATH),
+        (lambda: one(HOST, path=b"/%00"), reply.BAD_PATH),
+        (lambda: one(HOST, method=b"CONNECT", path=b"a:80"), reply.NO_ROUTE),
+        (lambda: one(HOST, upgrade=b"x"), reply.FORBIDDEN_UPGRADE),
+        (lambda: two(method=b"GET / HTTP/1.1"), reply.MALFORMED),
+        (lambda: two(scheme=b"HTTP"), reply.MALFORMED),
+        (lambda: two(authority=b"u@a"), reply.BAD_HOST),
+        (lambda: two(authority=b""), reply.NO_HOST),
+        (lambda: two((b"host", b"b")), reply.BAD_HOST),
+        (lambda: two(path=b"/a b"), reply.BAD_PATH),
+        (lambda: two(path=b"/a#b"), reply.BAD_PATH),
+        (lambda: two(path=b"a"), reply.BAD_PATH),
+        (lambda: two((b"content-length", b"1"), (b"content-length", b"1")), reply.MALFORMED),
+        (lambda: two((b"content-length", b"+1")), reply.MALFORMED),
+    ],
+)
+def test_what_two_could_read_otherwise_is_refused(make, expected) -> None:
+    with pytest.raises(Refused) as refused:
+        make()
+    assert refused.value.reply == expected
+
+
+def test_upgrades_are_websocket_and_h2c_is_passed_over() -> None:
+    assert one(HOST, upgrade=b"websocket").upgrade == b"websocket"
+    assert one(HOST, upgrade=b"h2c").upgrade == b""
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (b"application/grpc", True),
+        (b"application/grpc+proto", True),
+        (b"application/grpc;x", True),
+        (b"application/grpc-web", False),
+        (b"text/plain", False),
+    ],
+)
+def test_grpc_is_told_by_its_content(kind, expected) -> None:
+    assert two((b"content-type", kind)).is_grpc is expected
+
+
+def test_as_http2_it_has_its_pseudo_headers_first() -> None:
+    assert two().as_fields()[:4] == (
+        (b":method", b"GET"),
+        (b":scheme", b"http"),
+        (b":authority", b"a"),
+        (b":path", b"/"),
+    )
+
+
+def test_a_response_goes_back_without_what_was_for_the_connection() -> None:
+    fields = (
+        (b":status", b"200"), (b"connection", b"close, x-mine, :status"), (b"x-mine", b"1"),
+        (b"transfer-encoding", b"chunked"), (b"server", b"mine"),
+    )  # fmt: skip
+    assert passed_back(fields, 7) == (
+        (b":status", b"200"),
+        (b"server", b"mine"),
+        (b"x-envoy-upstream-service-time", b"7"),
+    )

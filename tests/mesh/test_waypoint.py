@@ -1,0 +1,367 @@
+"""Services behind a waypoint: HTTP/1.1, HTTP/2 and plain TCP pass through it, counted and logged."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+
+from tests.mesh.lab import (
+    SHOP,
+    TCP_FAMILIES,
+    Figures,
+    Mesh,
+    account,
+    is_refused,
+    parse_figures,
+    read_all,
+    read_exactly,
+    reset,
+    wait_until,
+)
+from ztunnel.demo import run, wait
+from ztunnel.demo.call import get
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
+
+GATEWAY = """apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: wp, namespace: shop, labels: {istio.io/waypoint-for: service}}
+spec:
+  gatewayClassName: istio-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+---
+"""
+
+
+def service(name: str, ports: str, labels: str = "istio.io/use-waypoint: wp") -> str:
+    return (
+        f"apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop, labels: {{{labels}}}}}\n"
+        f"spec: {{selector: {{app: server}}, ports: [{ports}]}}\n---\n"
+    )
+
+
+SERVER = """apiVersion: v1
+kind: Pod
+metadata: {name: server, namespace: shop, labels: {app: server}}
+spec:
+  nodeName: node-2
+  serviceAccountName: server
+  containers: [{name: main, command: [sleep, infinity]}]
+---
+"""
+MANIFESTS = (
+    SHOP
+    + GATEWAY
+    + SERVER
+    + service("web", "{name: http, port: 80, targetPort: 8081}")
+    + service("rows", "{name: tcp-rows, port: 5432, targetPort: 8081}")
+    + service("any", "{port: 90, targetPort: 8081}")
+    + service("direct", "{name: http, port: 80, targetPort: 8081}", labels="")
+)
+
+
+class Waypoint:
+    """The waypoint's pod."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.laboratory = mesh.laboratory
+        pods = self.laboratory.cluster().pods
+        self.pod = next(one for one in pods if one.name.startswith("wp-"))
+        names = self.laboratory.names
+        self.netns = names.netns(names.pod(self.pod.namespace, self.pod.name))
+        self.seen = len(self.lines())
+        self.before = self.figures()
+
+    def figures(self) -> Figures:
+        return parse_figures(get(self.netns, 15020, "/metrics")[1])
+
+    def lines(self) -> list[list[str]]:
+        """Lines of Envoy's form, cut into their words."""
+        log = self.laboratory.pod_log(self.pod.full_name)
+        return [shlex.split(line) for line in log.splitlines() if line.startswith("[")]
+
+    def line(self, count: int = 1) -> list[str]:
+        """The last of `count` lines that came since."""
+        found = wait_until(
+            lambda: lines if len(lines := self.lines()[self.seen :]) >= count else None, f"{count} lines"
+        )
+        assert len(found) == count, found
+        return found[-1]
+
+    def grows(self, name: str, by: float, **labels: str) -> None:
+        """A figure has grown by so much, or does so when the page is made anew."""
+
+        def grown() -> float:
+            return self.figures().total(name, **labels) - self.before.total(name, **labels)
+
+        wait_until(lambda: grown() >= by, f"{name} {labels} grows by {by}, not {grown()}")
+        assert grown() == by
+
+
+@pytest.fixture
+def waypoint(mesh: Mesh) -> Waypoint:
+    made = Waypoint(mesh)
+    for family in TCP_FAMILIES:  # the node proxies may not know yet that it is ready
+        wait_until(partial(answers, mesh, family), "the waypoint is known")
+    return made
+
+
+def answers(mesh: Mesh, family: type[IPv4Address] | type[IPv6Address]) -> bool:
+    return mesh.call("shop/caller", vip(mesh, "web", family), 80).error is None
+
+
+def vip(mesh: Mesh, name: str, family: type[IPv4Address] | type[IPv6Address]) -> str:
+    found = mesh.laboratory.service(f"shop/{name}").addresses
+    return str(next(ip for ip in found if isinstance(ip, family)))
+
+
+def server(mesh: Mesh):
+    return mesh.listen("shop/server", port=8081)
+
+
+def head_of(sock: socket.socket) -> bytes:
+    got = bytearray()
+    while b"\r\n\r\n" not in got:
+        part = sock.recv(1)
+        assert part, bytes(got)
+        got += part
+    return bytes(got)
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_requests_pass_through_and_are_counted_and_logged(mesh: Mesh, waypoint: Waypoint, family) -> None:
+    listener = server(mesh)
+    client = mesh.connect("shop/caller", vip(mesh, "web", family), 80)
+    body = b"x" * 1000
+    client.sendall(
+        b"POST /a/./b?c=d HTTP/1.1\r\nHost: web.shop\r\nUser-Agent: test\r\nX-Forwarded-Client-Cert: evil\r\n"
+        b"Connection: keep-alive, x-mine\r\nX-Mine: 1\r\nContent-Length: 1000\r\n\r\n" + body
+    )
+    there = listener.accept()
+    head = head_of(there)
+    assert head.startswith(b"POST /a/b?c=d HTTP/1.1\r\nhost: web.shop\r\n"), head
+    assert b"x-request-id: " in head
+    assert b"x-forwarded-proto: http\r\n" in head
+    assert b"evil" not in head
+    assert b"x-mine" not in head
+    assert read_exactly(there, 1000) == body
+    assert str(there.getpeername()[0]).removeprefix("::ffff:") in map(str, waypoint.pod.addresses)
+    there.sendall(b"HTTP/1.1 201 Made\r\nContent-Length: 5\r\nServer: mine\r\n\r\nhello")
+    answer = head_of(client)
+    assert answer.startswith(b"HTTP/1.1 201 "), answer
+    assert b"server: mine\r\n" in answer
+    assert b"x-envoy-upstream-service-time: " in answer
+    assert read_exactly(client, 5) == b"hello"
+    line = waypoint.line()
+    assert line[1:5] == ["POST /a/b?c=d HTTP/1.1", "201", "-", "via_upstream"], line
+    assert line[7:9] == ["1000", "5"], line
+    assert line[12] == "test", line
+    assert line[14] == "web.shop", line
+    labels = {
+        "reporter": "waypoint",
+        "source_workload": "caller",
+        "source_principal": account("shop/caller"),
+        "destination_workload": "server",
+        "destination_principal": account("shop/server"),
+        "destination_service": "web.shop.svc.cluster.local",
+        "response_code": "201",
+        "request_protocol": "http",
+        "response_flags": "-",
+        "connection_security_policy": "mutual_tls",
+    }
+    waypoint.grows("istio_requests_total", 1, **labels)
+    waypoint.grows("istio_request_bytes_sum", 1000, **labels)
+    waypoint.grows("istio_response_bytes_sum", 5, **labels)
+    waypoint.grows("istio_request_duration_milliseconds_count", 1, **labels)
+    # The connection goes on, to the server as well.
+    client.sendall(b"GET / HTTP/1.1\r\nHost: web.shop\r\n\r\n")
+    assert head_of(there).startswith(b"GET / HTTP/1.1\r\n")
+    there.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+    assert b"transfer-encoding: chunked" in head_of(client)
+    assert read_exactly(client, 13) == b"3\r\nabc\r\n0\r\n\r\n"
+    assert waypoint.line(2)[1:3] == ["GET / HTTP/1.1", "200"]
+
+
+def test_a_server_that_is_not_there_is_a_503(mesh: Mesh, waypoint: Waypoint) -> None:
+    client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+    client.sendall(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+    assert head_of(client).startswith(b"HTTP/1.1 503 ")
+    line = waypoint.line()
+    assert line[2:4] == ["503", "UF"], line
+    waypoint.grows("istio_requests_total", 1, response_code="503", response_flags="UF")
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_tcp_passes_as_it_is(mesh: Mesh, waypoint: Waypoint, family) -> None:
+    listener = server(mesh)
+    client = mesh.connect("shop/caller", vip(mesh, "rows", family), 5432)
+    there = listener.accept()
+    client.sendall(b"\x00\x01ping")
+    client.shutdown(socket.SHUT_WR)
+    assert read_all(there) == b"\x00\x01ping"
+    there.sendall(b"pong")
+    there.close()
+    assert read_all(client) == b"pong"
+    line = waypoint.line()
+    assert line[1:4] == ["- - -", "0", "-"], line
+    assert line[7:9] == ["6", "4"], line
+    labels = {"reporter": "waypoint", "destination_service": "rows.shop.svc.cluster.local"}
+    waypoint.grows("istio_tcp_received_bytes_total", 6, **labels)
+    waypoint.grows("istio_tcp_sent_bytes_total", 4, **labels)
+
+
+def test_a_port_that_nobody_names_is_found_out(mesh: Mesh, waypoint: Waypoint) -> None:
+    listener = server(mesh)
+    client = mesh.connect("shop/caller", vip(mesh, "any", IPv4Address), 90)
+    client.sendall(b"GET / HTTP/1.1\r\nHost: any\r\n\r\n")
+    assert b"x-request-id: " in head_of(listener.accept())
+    quiet = mesh.connect("shop/caller", vip(mesh, "any", IPv6Address), 90)
+    there = listener.accept()
+    there.sendall(b"220 ready\r\n")
+    assert read_exactly(quiet, 11) == b"220 ready\r\n"
+    quiet.sendall(b"HELO\r\n")
+    assert read_exactly(there, 6) == b"HELO\r\n"
+    waypoint.grows("ztunnel_waypoint_undetected_total", 1)
+
+
+def test_http2_with_prior_knowledge_passes_with_its_trailers(mesh: Mesh, waypoint: Waypoint) -> None:
+    listener = server(mesh)
+    client = mesh.connect("shop/caller", vip(mesh, "web", IPv6Address), 80)
+    near = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
+    near.initiate_connection()
+    fields = [
+        (b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"web"), (b":path", b"/a.B/C"),
+        (b"content-type", b"application/grpc"), (b"te", b"trailers"),
+    ]  # fmt: skip
+    near.send_headers(1, fields)
+    near.send_data(1, b"question", end_stream=True)
+    client.sendall(near.data_to_send())
+    there = listener.accept()
+    far = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
+    far.initiate_connection()
+    asked = exchange(there, far, h2.events.StreamEnded)
+    (request,) = [each for each in asked if isinstance(each, h2.events.RequestReceived)]
+    assert (b"te", b"trailers") in request.headers
+    far.send_headers(1, [(b":status", b"200"), (b"content-type", b"application/grpc")])
+    far.send_data(1, b"answer")
+    far.send_headers(1, [(b"grpc-status", b"5")], end_stream=True)
+    there.sendall(far.data_to_send())
+    told = exchange(client, near, h2.events.StreamEnded)
+    (trailers,) = [each for each in told if isinstance(each, h2.events.TrailersReceived)]
+    assert trailers.headers == [(b"grpc-status", b"5")]
+    line = waypoint.line()
+    assert line[1:3] == ["POST /a.B/C HTTP/2", "200"], line
+    labels = {"request_protocol": "grpc", "grpc_response_status": "5", "response_code": "200"}
+    waypoint.grows("istio_requests_total", 1, **labels)
+
+
+def exchange(sock: socket.socket, side: h2.connection.H2Connection, until: type) -> list[h2.events.Event]:
+    """Read, and answer what the protocol asks for, until that has happened."""
+    events: list[h2.events.Event] = []
+    while not any(isinstance(each, until) for each in events):
+        octets = sock.recv(1 << 16)
+        assert octets, events
+        events += side.receive_data(octets)
+        if told := side.data_to_send():
+            sock.sendall(told)
+    return events
+
+
+def test_bulk_passes_both_ways_at_once(mesh: Mesh, waypoint: Waypoint) -> None:
+    listener = server(mesh)
+    client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+    body = bytes(range(256)) * (32 << 10)
+    client.sendall(b"PUT /big HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n")
+    there = listener.accept()
+    head_of(there)
+    with ThreadPoolExecutor() as pool:
+        sent = pool.submit(client.sendall, b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+        got = pool.submit(dechunked, there)
+        assert got.result() == body
+        sent.result()
+        back = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+        sent = pool.submit(there.sendall, back + body)
+        head_of(client)
+        assert read_exactly(client, len(body)) == body
+        sent.result()
+    assert waypoint.line()[7:9] == [str(len(body))] * 2
+
+
+def dechunked(sock: socket.socket) -> bytes:
+    """A chunked body."""
+    got = bytearray()
+    with sock.makefile("rb") as file:
+        while size := int(file.readline(), 16):
+            got += file.read(size)
+            assert file.read(2) == b"\r\n"
+        assert file.readline() == b"\r\n"
+    return bytes(got)
+
+
+def test_what_two_could_read_otherwise_reaches_nobody(mesh: Mesh, waypoint: Waypoint) -> None:
+    listener = server(mesh)
+    for octets in (
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET / HTTP/1.1\nHost: a\n\n",
+        b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
+    ):
+        client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+        client.sendall(octets + b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
+        answer = read_all(client)
+        assert answer.startswith(b"HTTP/1.1 4"), answer
+        assert answer.count(b"HTTP/1.1 ") == 1
+    assert listener.nobody()
+
+
+def test_a_client_that_goes_is_logged_and_its_server_told(mesh: Mesh, waypoint: Waypoint) -> None:
+    listener = server(mesh)
+    client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+    client.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+    there = listener.accept()
+    head_of(there)
+    reset(client)
+    assert is_refused(there)
+    assert waypoint.line()[2:5] == ["0", "DC", "downstream_remote_disconnect"]
+
+
+def test_pods_are_reached_as_before_by_what_is_not_attached(mesh: Mesh, waypoint: Waypoint) -> None:
+    listener = server(mesh)
+    for address, port in (
+        (vip(mesh, "direct", IPv4Address), 80),
+        (mesh.address("shop/server"), 8081),
+        (mesh.address("shop/server", IPv6Address), 8081),
+    ):
+        client = mesh.connect("shop/caller", address, port)
+        there = listener.accept()
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert head_of(there) == b"GET / HTTP/1.1\r\n\r\n"
+    assert waypoint.lines()[waypoint.seen :] == []
+
+
+def test_nobody_gets_around_a_waypoint_that_is_not_there(mesh: Mesh, waypoint: Waypoint) -> None:
+    """Attached is refused while it is away, and served again when it is back."""
+    listener = server(mesh)
+    laboratory = mesh.laboratory
+    cgroup = laboratory.names.pod_cgroup(waypoint.pod.node.name, waypoint.pod.uid)
+    run.send(cgroup, signal.SIGKILL)
+    wait.until_gone(cgroup)
+    try:
+        for family in TCP_FAMILIES:
+            assert mesh.call("shop/caller", vip(mesh, "web", family), 80).refused
+            assert mesh.call("shop/caller", vip(mesh, "rows", family), 5432).refused
+        assert listener.nobody()
+    finally:
+        started = run.start_pod(laboratory.names, waypoint.pod)
+        laboratory._children += [each.process for each in started]
+    wait_until(partial(answers, mesh, IPv4Address), "it is back")

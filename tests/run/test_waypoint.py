@@ -1,0 +1,60 @@
+"""A waypoint from its start to its end, in this process."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from random import Random
+
+import pytest
+import trio
+
+from tests.builders import workload
+from tests.run.parts import ANYWHERE, SETTINGS, served_by
+from ztunnel.config import Settings
+from ztunnel.control.serve import Server
+from ztunnel.errors import ConfigError
+from ztunnel.run.reporting import Reporting
+from ztunnel.run.stop import Stop
+from ztunnel.run.waypoint import _new_id, run_waypoint
+from ztunnel.xds.snapshot import Snapshot, take
+
+WAYPOINT = Settings(
+    pod_name="wp-1", pod_namespace="shop", metrics_address=ANYWHERE, readiness_address=ANYWHERE,
+    admin_address=ANYWHERE, termination_deadline_seconds=1.0,
+)  # fmt: skip
+
+
+def test_ids_of_requests_are_uuids_of_version_4() -> None:
+    rng = Random(1)
+    made = [_new_id(rng).decode() for _ in range(100)]
+    assert len(set(made)) == 100
+    for each in made:
+        assert uuid.UUID(each).version == 4
+        assert uuid.UUID(each).variant == uuid.RFC_4122
+        assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", each)
+
+
+async def test_it_has_to_be_said_which_pod_it_is() -> None:
+    with pytest.raises(ConfigError, match="POD_NAME"):
+        await run_waypoint(SETTINGS, served_by(Server()), Reporting(SETTINGS), Stop())
+
+
+async def test_until_it_knows_itself_it_waits_and_can_be_ended(nursery) -> None:
+    server = Server()
+    await nursery.start(server.run)
+    server.publish(take([workload("somebody")], "", Snapshot()))
+    reporting, stop = Reporting(WAYPOINT, "waypoint"), Stop()
+    with trio.fail_after(4):
+        async with trio.open_nursery() as inner:
+
+            async def run() -> None:
+                with stop.starting:
+                    await run_waypoint(WAYPOINT, served_by(server), reporting, stop)
+
+            inner.start_soon(run)
+            while len(waits := reporting.readiness.pending(trio.current_time())) != 2:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            stop.ask()
+    assert "own pod" in waits
+    nursery.cancel_scope.cancel()

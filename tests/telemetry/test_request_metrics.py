@@ -1,0 +1,101 @@
+"""Metrics of requests: what prometheus_client's own counters and histograms would say."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+from tests.builders import service, workload
+from ztunnel.model.connection import Security
+from ztunnel.telemetry.figures import Figures
+from ztunnel.telemetry.labels import Reporter, tcp_labels
+from ztunnel.telemetry.request_metrics import BUCKETS, RequestLabels, RequestMetrics, request_labels
+
+REQUESTS = st.lists(
+    st.tuples(
+        st.sampled_from(["200", "503"]), st.floats(0, 1e7), st.integers(0, 1 << 24), st.integers(0, 1 << 24)
+    ),
+    max_size=20,
+)
+
+
+@given(REQUESTS)
+def test_it_counts_as_the_library_does(requests) -> None:
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    metrics = RequestMetrics()
+    ours.register(metrics)
+    names = RequestLabels._fields
+    total = Counter("istio_requests", "The total number of requests", names, registry=theirs)
+    histograms = [
+        Histogram(name, text, names, buckets=BUCKETS, registry=theirs)
+        for name, text in (
+            ("istio_request_duration_milliseconds", "How long requests took"),
+            ("istio_request_bytes", "Sizes of requests' bodies"),
+            ("istio_response_bytes", "Sizes of responses' bodies"),
+        )
+    ]
+    for code, *values in requests:
+        labels = RequestLabels("waypoint", response_code=code)
+        metrics.count(labels, *values)
+        total.labels(*labels).inc()
+        for histogram, value in zip(histograms, values, strict=True):
+            histogram.labels(*labels).observe(value)
+
+    def samples(registry: CollectorRegistry) -> dict:
+        return {
+            (
+                sample.name,
+                tuple(sorted({**sample.labels, "le": _bound(sample.labels.get("le"))}.items())),
+            ): sample.value
+            for family in registry.collect()
+            for sample in family.samples
+            if not sample.name.endswith("_created")
+        }
+
+    assert samples(ours) == samples(theirs)
+    assert generate_latest(ours) is not None
+
+
+def _bound(text: str | None) -> str:
+    return "" if text is None else str(float(text))
+
+
+def test_labels_are_istios_in_istios_order() -> None:
+    assert RequestLabels._fields[:3] == ("reporter", "source_workload", "source_canonical_service")
+    assert RequestLabels._fields[-5:] == (
+        "request_protocol", "response_code", "grpc_response_status", "response_flags",
+        "connection_security_policy",
+    )  # fmt: skip
+    tcp = tcp_labels(
+        Reporter.WAYPOINT, workload("a"), workload("b"), service("web"), None, None, Security.MUTUAL_TLS
+    )
+    found = request_labels(tcp, "grpc")
+    assert found.reporter == "waypoint"
+    assert found.request_protocol == "grpc"
+    assert found.source_workload == tcp.source_workload
+    assert found.destination_service == tcp.destination_service
+    assert found.connection_security_policy == "mutual_tls"
+
+
+def test_beyond_the_limit_all_names_are_unknown() -> None:
+    metrics = RequestMetrics(2)
+    for number in range(5):
+        metrics.count(RequestLabels("waypoint", f"w{number}", response_code="200"), 1.0, 0, 0)
+    found = [
+        (sample.labels["source_workload"], sample.value)
+        for family in metrics.collect()
+        for sample in family.samples
+        if sample.name == "istio_requests_total"
+    ]
+    assert found == [("w0", 1), ("w1", 1), ("unknown", 3)]
+
+
+def test_it_stands_in_the_register_with_the_others() -> None:
+    figures, metrics = Figures(), RequestMetrics()
+    figures.register(metrics)
+    assert list(metrics.collect()) == []
+    metrics.count(RequestLabels("waypoint"), 0.4, 0, 0)
+    assert {family.name for family in figures.others()} == {
+        "istio_requests", "istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes"
+    }  # fmt: skip

@@ -1,0 +1,223 @@
+"""A waypoint as its clients see it: what it stands for, what it does with it, what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.hbone.conftest import contexts, lab
+from tests.hbone.peers import Lab
+from tests.waypoint.mesh import CALLER, Mesh
+from ztunnel.errors import Unreachable
+from ztunnel.hbone.request import render_response
+from ztunnel.http2.frame import PREFACE
+from ztunnel.telemetry.request_metrics import RequestLabels
+
+__all__ = ["contexts", "lab"]
+GET = b"GET /x HTTP/1.1\r\nHost: web\r\n\r\n"
+
+
+def counted(mesh: Mesh) -> list[RequestLabels]:
+    return list(mesh.requests._series)
+
+
+def test_a_request_passes_and_is_reported(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    client, heard = mesh.open("10.1.0.1:80")
+    client.write(GET)
+    _server, asked = mesh.serve()
+    lab.go(until=lambda: b"\r\n\r\n" in asked.got)
+    assert asked.got.startswith(b"GET /x HTTP/1.1\r\nhost: web\r\n")
+    _server.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+    lab.go(until=lambda: heard.got.endswith(b"hi"))
+    lab.go(until=lambda: mesh.lines)
+    (line,) = mesh.lines
+    assert '"GET /x HTTP/1.1" 200 - via_upstream' in line
+    assert " inbound-vip|80|http|web.shop.svc.cluster.local " in line
+    assert " 10.1.0.1:80 10.0.0.2:41234 " in line
+    (labels,) = counted(mesh)
+    assert labels.reporter == "waypoint"
+    assert (labels.source_workload, labels.source_principal) == ("caller", str(CALLER.identity))
+    assert labels.destination_service == "web.shop.svc.cluster.local"
+    assert labels.destination_workload in ("server-1", "server-2")
+    assert (labels.response_code, labels.request_protocol) == ("200", "http")
+
+
+def test_tcp_passes_as_it_is_and_is_answered_when_the_server_stands(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    tunnel, answers = mesh.ask("10.1.0.1:5432")
+    mesh.asked()
+    assert answers.log == []
+    server, heard = mesh.serve()
+    lab.go(until=lambda: answers.log)
+    assert answers.log == ["established"]
+    tunnel.write(b"\x00\x01ping")
+    tunnel.finish()
+    lab.go(until=lambda: heard.words)
+    assert bytes(heard.got) == b"\x00\x01ping"
+    server.write(b"pong")
+    server.finish()
+    lab.go(until=lambda: mesh.lines)
+    assert '"- - -" 0 - - - "-" 6 4 ' in mesh.lines[0]
+    assert "inbound-vip|5432|tcp|web" in mesh.lines[0]
+    (row,) = mesh.metrics.rows(0.0)
+    assert (row.labels.reporter, row.received_bytes, row.sent_bytes, row.closed) == ("waypoint", 6, 4, 1)
+
+
+def test_tcp_to_a_server_that_is_not_there_is_refused_with_503(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    for ip in ("10.0.0.3", "10.0.0.4"):
+        mesh.tunnels.refuses[ip] = Unreachable("nobody is there")
+    _, answers = mesh.ask("10.1.0.1:5432")
+    lab.go(until=lambda: answers.log)
+    assert answers.log == [503]
+    assert " UF " in mesh.lines[0]
+    assert "nobody is there" in mesh.lines[0]
+
+
+@pytest.mark.parametrize(
+    "authority", ["10.0.0.3:80", "10.9.9.9:80", "127.0.0.1:15000", "10.1.0.1:81", "10.0.0.1:15008"]
+)
+def test_what_is_not_attached_is_refused_with_404(lab: Lab, authority: str) -> None:
+    mesh = Mesh(lab)
+    _, answers = mesh.ask(authority)
+    lab.go(until=lambda: answers.log)
+    assert answers.log == [404]
+    assert not mesh.tunnels.asked
+    assert authority in mesh.denied[0]
+
+
+@pytest.mark.parametrize("authority", ["web:80", "10.1.0.1", "10.1.0.1:0", "x" * 600])
+def test_what_is_no_address_is_refused_with_400(lab: Lab, authority: str) -> None:
+    mesh = Mesh(lab)
+    _, answers = mesh.ask(authority)
+    lab.go(until=lambda: answers.log)
+    assert answers.log == [400]
+
+
+def test_where_no_endpoint_answers_the_client_gets_a_503(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    for ip in ("10.0.0.3", "10.0.0.4"):
+        mesh.tunnels.refuses[ip] = Unreachable("nobody is there")
+    client, heard = mesh.open("10.1.0.1:80")
+    client.write(GET)
+    lab.go(until=lambda: b"\r\n\r\nupstream" in heard.got)
+    assert heard.got.startswith(b"HTTP/1.1 503 ")
+    assert " 503 UF " in mesh.lines[0]
+    (labels,) = counted(mesh)
+    assert (labels.response_code, labels.response_flags) == ("503", "UF")
+
+
+def test_one_endpoint_that_is_not_there_is_passed_over(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    mesh.tunnels.refuses["10.0.0.3"] = Unreachable("nobody is there")
+    for number in range(1, 8):
+        client, _heard = mesh.open("10.1.0.1:80")
+        client.write(GET)
+        assert mesh.asked(number)[0] == "10.0.0.4"
+
+
+def test_what_is_spoken_on_an_unnamed_port_is_found_out(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    client, _ = mesh.open("10.1.0.1:90")
+    client.write(GET[:5])
+    lab.go()
+    assert not mesh.tunnels.asked
+    client.write(GET[5:])
+    _, heard = mesh.serve()
+    lab.go(until=lambda: b"x-request-id: an-id" in heard.got)
+    other, _ = mesh.open("10.1.0.1:90")
+    other.write(b"\x16\x03\x01")
+    _, heard = mesh.serve(2)
+    lab.go(until=lambda: bytes(heard.got) == b"\x16\x03\x01")
+    assert mesh.parts.undetected == 0
+
+
+def test_a_client_that_says_nothing_hears_from_its_server_after_a_second(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    client, heard = mesh.open("10.1.0.1:90")
+    lab.go()
+    assert not mesh.tunnels.asked
+    lab.clock.move(1.1)
+    server, there = mesh.serve()
+    server.write(b"220 ready\r\n")
+    lab.go(until=lambda: heard.got)
+    client.write(b"HELO\r\n")
+    lab.go(until=lambda: there.got)
+    assert (bytes(heard.got), bytes(there.got)) == (b"220 ready\r\n", b"HELO\r\n")
+    assert mesh.parts.undetected == 1
+
+
+def test_http2_with_prior_knowledge_goes_on_as_http2(lab: Lab) -> None:
+    import h2.config
+    import h2.connection
+    import h2.events
+
+    mesh = Mesh(lab)
+    client, heard = mesh.open("10.1.0.1:80")
+    near = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
+    near.initiate_connection()
+    fields = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", b"/")]
+    near.send_headers(1, fields, end_stream=True)
+    near.send_headers(3, fields, end_stream=True)
+    client.write(near.data_to_send())
+    server, there = mesh.serve()
+    lab.go(until=lambda: len(there.got) > len(PREFACE))
+    assert there.got.startswith(PREFACE)
+    far = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
+    far.initiate_connection()
+    ended: list = []
+
+    def pump() -> bool:
+        for each in [event for event in far.receive_data(bytes(there.got)) if hasattr(event, "headers")]:
+            far.send_headers(each.stream_id, [(b":status", b"200")], end_stream=True)
+        there.got.clear()
+        server.write(far.data_to_send())
+        events = near.receive_data(bytes(heard.got))
+        heard.got.clear()
+        ended.extend(each for each in events if isinstance(each, h2.events.StreamEnded))
+        client.write(near.data_to_send())
+        return len(ended) >= 1
+
+    lab.go(until=pump)
+    lab.go(until=lambda: mesh.lines)
+    assert '"GET / HTTP/2" 200 - via_upstream' in mesh.lines[0]
+
+
+def test_a_stranger_at_the_address_of_a_workload_is_not_taken_for_it(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    stranger = CALLER.identity.__class__("cluster.local", "shop", "stranger")
+    mesh.acceptor._identity = stranger
+    client, _ = mesh.open("10.1.0.1:80")
+    client.write(GET)
+    server, asked = mesh.serve()
+    lab.go(until=lambda: asked.got)
+    server.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    lab.go(until=lambda: counted(mesh))
+    (labels,) = counted(mesh)
+    assert (labels.source_workload, labels.source_principal) == ("unknown", str(stranger))
+
+
+def test_a_client_that_gives_up_while_its_server_is_called(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    tunnel, answers = mesh.ask("10.1.0.1:5432")
+    _, server = mesh.asked()
+    tunnel.abort(Unreachable("given up"))
+    lab.go()
+    server.accept(render_response(200), Quiet())
+    lab.go(until=lambda: mesh.lines)
+    assert answers.log == []
+    assert not mesh.parts.common.live
+
+
+class Quiet:
+    def received(self, untrusted) -> None:
+        raise AssertionError("nobody has said anything")
+
+    def ended(self) -> None:
+        """Of no interest."""
+
+    def writable(self) -> None:
+        """Of no interest."""
+
+    def lost(self, error) -> None:
+        """It is to be expected."""

@@ -1,0 +1,83 @@
+"""What a waypoint stands for, and how it is treated."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from tests.builders import world_of
+from ztunnel.errors import NoDestination
+from ztunnel.model.address import Endpoint
+from ztunnel.model.service import AppProtocol, Port, Service, ServiceName, Waypoint
+from ztunnel.model.workload import Workload
+from ztunnel.waypoint.chain import Treatment, chain_of
+
+WP = ServiceName("shop", "wp.shop.svc.cluster.local")
+OURS, THEIRS = Waypoint(WP, None), Waypoint(ServiceName("shop", "other"), None)
+
+
+def service(name: str, ip: str, waypoint: Waypoint | None, **protocols: AppProtocol) -> Service:
+    return Service(
+        name, "shop", f"{name}.shop.svc.cluster.local", (ip_address(ip),),
+        tuple(Port(port, 8080) for port in (25, 80, 81, 90, 5432)), waypoint=waypoint,
+        protocols=tuple((int(key[1:]), value) for key, value in protocols.items()),
+    )  # fmt: skip
+
+
+def workload(name: str, ip: str, waypoint: Waypoint | None = None, services=()) -> Workload:
+    return Workload(
+        f"k//Pod/shop/{name}", name, "shop", addresses=(ip_address(ip),), waypoint=waypoint,
+        services={each: (Port(15008, 15008),) for each in services},
+    )  # fmt: skip
+
+
+ME = workload("wp-1", "10.0.0.1", services=[WP])
+WORLD = world_of(
+    ME,
+    workload("server", "10.0.0.2"),
+    workload("mine", "10.0.0.3", OURS),
+    workload("others", "fd00::4", THEIRS),
+    service("web", "10.1.0.1", OURS, p80=AppProtocol.HTTP, p81=AppProtocol.GRPC, p5432=AppProtocol.TCP),
+    service("their", "10.1.0.2", THEIRS),
+    service("free", "10.1.0.3", None),
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "treatment", "cluster"),
+    [
+        ("10.1.0.1:80", Treatment.HTTP, "inbound-vip|80|http|web.shop.svc.cluster.local"),
+        ("10.1.0.1:81", Treatment.HTTP, "inbound-vip|81|http|web.shop.svc.cluster.local"),
+        ("10.1.0.1:5432", Treatment.TCP, "inbound-vip|5432|http|web.shop.svc.cluster.local"),
+        ("10.1.0.1:90", Treatment.DETECT, "inbound-vip|90|http|web.shop.svc.cluster.local"),
+        ("10.1.0.1:25", Treatment.TCP, "inbound-vip|25|http|web.shop.svc.cluster.local"),
+        ("10.0.0.3:8080", Treatment.DETECT, "encap"),
+        ("10.0.0.3:3306", Treatment.TCP, "encap"),
+    ],
+)
+def test_a_port_is_treated_as_it_says(asked: str, treatment: Treatment, cluster: str) -> None:
+    ip, _, port = asked.rpartition(":")
+    found = chain_of(WORLD, ME, Endpoint(ip_address(ip), int(port)))
+    assert found.treatment is treatment
+    assert found.cluster("http") == cluster
+    assert str(found.destination) == asked
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("10.0.0.2", 80),  # a pod without a waypoint
+        ("fd00::4", 80),  # a pod of another waypoint
+        ("10.0.0.1", 15008),  # ourselves
+        ("10.1.0.2", 80),  # a service of another waypoint
+        ("10.1.0.3", 80),  # a service without one
+        ("10.1.0.1", 82),  # a port that it does not have
+        ("10.9.9.9", 80),  # nobody
+        ("127.0.0.1", 15000),
+        ("169.254.169.254", 80),
+    ],
+)
+def test_it_stands_for_nothing_else(asked: tuple[str, int]) -> None:
+    with pytest.raises(NoDestination):
+        chain_of(WORLD, ME, Endpoint(ip_address(asked[0]), asked[1]))

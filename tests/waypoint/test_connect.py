@@ -1,0 +1,137 @@
+"""Servers: who is called, what is kept, what is shared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.builders import world_of
+from tests.hbone.conftest import contexts, lab
+from tests.hbone.peers import Lab
+from tests.waypoint.mesh import CALLER, ME, SERVERS, SERVICE, WEB, Mesh
+from ztunnel.errors import HandshakeFailed, NoDestination
+from ztunnel.hbone.request import render_response
+from ztunnel.model.address import Endpoint, OriginalDestination
+from ztunnel.model.workload import TunnelProtocol
+from ztunnel.state.delta import Change
+
+__all__ = ["contexts", "lab"]
+VIP = OriginalDestination(SERVICE.addresses[0], 80)
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+def test_every_endpoint_is_chosen_and_another_than_the_one_to_be_avoided(lab: Lab) -> None:
+    here = Mesh(lab).here
+    found = {here.choose(VIP).endpoint for _ in range(50)}
+    assert found == {Endpoint(each.addresses[0], 8080) for each in SERVERS}
+    avoid = Endpoint(SERVERS[0].addresses[0], 8080)
+    assert {here.choose(VIP, avoid).endpoint for _ in range(50)} == found - {avoid}
+
+
+def test_what_is_known_of_an_endpoint_is_kept_until_the_world_changes(lab: Lab) -> None:
+    mesh = Mesh(lab, ME, CALLER, SERVERS[0], SERVICE)
+    first = mesh.here.choose(VIP)
+    assert mesh.here.choose(VIP) is first
+    assert first.key.source == ME.identity
+    assert first.key.destinations == {SERVERS[0].identity}
+    other = replace(SERVERS[0], service_account="another")
+    mesh.hold.publish(world_of(ME, CALLER, other, SERVICE), Change())
+    mesh.hold.world = world_of(ME, CALLER, other, SERVICE)
+    assert mesh.here.choose(VIP).key.destinations == {other.identity}
+
+
+def test_only_what_is_in_the_mesh_is_called(lab: Lab) -> None:
+    outside = replace(SERVERS[0], protocol=TunnelProtocol.NONE)
+    with pytest.raises(NoDestination, match="not in the mesh"):
+        Mesh(lab, ME, CALLER, outside, SERVICE).here.choose(VIP)
+    with pytest.raises(NoDestination, match="no healthy upstream"):
+        Mesh(lab, ME, CALLER, SERVICE).here.choose(VIP)
+    with pytest.raises(NoDestination, match="not in the mesh"):
+        Mesh(lab, CALLER, *SERVERS, SERVICE).here.choose(VIP)
+
+
+def one_server(lab: Lab) -> Mesh:
+    return Mesh(lab, ME, CALLER, SERVERS[0], SERVICE)
+
+
+def test_clients_share_spare_connections_one_after_the_other(lab: Lab) -> None:
+    mesh = one_server(lab)
+    first, heard = mesh.open("10.1.0.1:80")
+    first.write(GET)
+    server, _ = mesh.serve()
+    server.write(OK)
+    lab.go(until=lambda: heard.got)
+    second, heard = mesh.open("10.1.0.1:80")
+    second.write(GET)
+    lab.go()
+    server.write(OK)
+    lab.go(until=lambda: heard.got)
+    assert len(mesh.tunnels.asked) == 1
+
+
+def test_what_is_spare_for_long_is_closed(lab: Lab) -> None:
+    mesh = one_server(lab)
+    client, heard = mesh.open("10.1.0.1:80")
+    client.write(GET)
+    server, there = mesh.serve()
+    server.write(OK)
+    lab.go(until=lambda: heard.got)
+    mesh.servers.look(lab.clock() + 10, 60.0)
+    lab.go()
+    assert there.words == []
+    mesh.servers.look(lab.clock() + 61, 60.0)
+    lab.go(until=lambda: there.words)
+    assert there.words == ["lost"]
+    client.write(GET)
+    assert mesh.asked(2)[0] == "10.0.0.3"
+
+
+def test_a_spare_connection_that_has_gone_is_not_used(lab: Lab) -> None:
+    mesh = one_server(lab)
+    client, heard = mesh.open("10.1.0.1:80")
+    client.write(GET)
+    server, _ = mesh.serve()
+    server.write(OK)
+    lab.go(until=lambda: heard.got)
+    server.finish()
+    lab.go()
+    client.write(GET)
+    mesh.asked(2)
+
+
+def test_a_policy_that_refuses_is_not_asked_again(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    client, heard = mesh.open("10.1.0.1:80")
+    client.write(GET)
+    _, server = mesh.asked()
+    server.refuse(render_response(401))
+    lab.go(until=lambda: heard.got)
+    assert heard.got.startswith(b"HTTP/1.1 503 ")
+    assert b"http status: 401" in heard.got
+    assert len(mesh.tunnels.asked) == 1
+
+
+def test_an_endpoint_that_is_unavailable_is_passed_over(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    client, _ = mesh.open("10.1.0.1:80")
+    client.write(GET)
+    first, server = mesh.asked()
+    server.refuse(render_response(503))
+    second, _ = mesh.asked(2)
+    assert first != second
+
+
+def test_calls_that_nobody_waits_for_are_given_up(lab: Lab) -> None:
+    mesh = one_server(lab)
+    failures: list = []
+    calling = mesh.servers.tunnel(mesh.here.choose(VIP), failures.append, failures.append)
+    assert calling.live
+    mesh.asked()
+    calling.cancel()
+    assert not calling.live
+    assert not calling.still_wants()
+    calling.fail(HandshakeFailed("late"))
+    assert failures == []
+    assert WEB in SERVERS[0].services

@@ -1,0 +1,115 @@
+"""Where a message's body ends, and whether the connection goes on behind it (RFC 9112 section 6).
+
+The gate against request smuggling: exactly one way to frame a body, said exactly once. `Transfer-Encoding` is
+`chunked` and nothing else, `Content-Length` is one number in digits, both together are refused, as is either
+of them twice.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import NamedTuple
+
+from ztunnel.errors import PeerError
+from ztunnel.http1.head import BAD_REQUEST, NOT_IMPLEMENTED, Fields
+
+_DIGITS = re.compile(rb"[0-9]{1,18}")
+_NO_BODY = frozenset((b"204", b"304"))
+
+
+class Framing(Enum):
+    """How a body ends."""
+
+    NONE = "none"
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    CLOSE = "close"
+
+
+class Frame(NamedTuple):
+    """What a head says of what follows it.
+
+    Attributes:
+        length: of the body in bytes, where `framing` is LENGTH.
+        close: the connection ends behind the message.
+        upgrade: the protocol asked for or switched to, in lower case; empty for none.
+        expects: the client waits for 100 (Continue) before it sends the body.
+    """
+
+    framing: Framing
+    length: int = 0
+    close: bool = False
+    upgrade: bytes = b""
+    expects: bool = False
+
+    @property
+    def has_body(self) -> bool:
+        """Whether something follows the head."""
+        return self.framing is not Framing.NONE
+
+
+def frame_request(untrusted: Fields) -> Frame:
+    """The frame of a request.
+
+    Raises:
+        PeerError: it is framed in no way or in several; `reply` is the status to answer with.
+    """
+    length, chunked, options, upgrade, expects = _say(untrusted)
+    if expects and expects.lower() != b"100-continue":
+        raise PeerError("an expectation that is not 100-continue", 417)
+    framing = Framing.CHUNKED if chunked else (Framing.LENGTH if length > 0 else Framing.NONE)
+    wants = upgrade if b"upgrade" in options else b""
+    return Frame(framing, max(length, 0), b"close" in options, wants, bool(expects))
+
+
+def frame_response(untrusted: Fields, method: bytes, old: bool) -> Frame:
+    """The frame of a response to a request of `method`; `old`: it is of HTTP/1.0.
+
+    Raises:
+        PeerError: as of `frame_request`.
+    """
+    status = untrusted[0][1]
+    length, chunked, options, upgrade, _ = _say(untrusted)
+    if chunked and old:
+        raise PeerError("Transfer-Encoding in HTTP/1.0", BAD_REQUEST)
+    close = b"close" in options or (old and b"keep-alive" not in options)
+    if status == b"101":
+        return Frame(Framing.NONE, 0, False, upgrade)
+    if method == b"HEAD" or status in _NO_BODY or status.startswith(b"1"):
+        return Frame(Framing.NONE, 0, close)
+    if chunked:
+        return Frame(Framing.CHUNKED, 0, close)
+    if length >= 0:
+        return Frame(Framing.LENGTH if length else Framing.NONE, length, close)
+    return Frame(Framing.CLOSE, 0, True)
+
+
+def _say(untrusted: Fields) -> tuple[int, bool, frozenset[bytes], bytes, bytes]:
+    """Length (-1 for none), whether chunked, the connection's options, `upgrade` and `expect`."""
+    length, chunked, upgrade, expects = -1, False, b"", b""
+    options: frozenset[bytes] = frozenset()
+    for name, value in untrusted:
+        if name == b"content-length":
+            if length >= 0 or _DIGITS.fullmatch(value) is None:
+                raise PeerError("Content-Length twice, or not a number", BAD_REQUEST)
+            length = int(value)
+        elif name == b"transfer-encoding":
+            if chunked or value.lower() != b"chunked":
+                reply = BAD_REQUEST if chunked or b"chunked" in value.lower() else NOT_IMPLEMENTED
+                raise PeerError("a Transfer-Encoding that is not exactly chunked", reply)
+            chunked = True
+        elif name == b"connection":
+            options |= connection_options(value)
+        elif name == b"upgrade":
+            upgrade = value.lower()
+        elif name == b"expect":
+            expects = value
+    if chunked and length >= 0:
+        raise PeerError("Content-Length beside Transfer-Encoding", BAD_REQUEST)
+    return length, chunked, options, upgrade, expects
+
+
+def connection_options(value: bytes) -> frozenset[bytes]:
+    """The options of a `connection` field, in lower case."""
+    return frozenset(option.strip(b" \t") for option in value.lower().split(b",")) - {b""}

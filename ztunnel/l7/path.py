@@ -1,0 +1,52 @@
+r"""The path of a request in one spelling (Istio's pathNormalization BASE: RFC 3986, and `\` is `/`).
+
+What is judged is what is forwarded: a path that cannot be brought to one spelling is refused. Slashes are not
+merged, and `%2F` stays what it is, as in Istio.
+"""
+
+from __future__ import annotations
+
+import re
+
+_TARGET = re.compile(rb"[!-~]+")
+_ENCODED = re.compile(rb"%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_PLAIN = re.compile(rb"(?:/[0-9A-Za-z_~!$&'()*+,;=:@-][0-9A-Za-z._~!$&'()*+,;=:@-]*)*/?(?:\?[!-~]*)?")
+"""Paths of which there is nothing to bring to another spelling: most."""
+
+
+def normalize(untrusted: bytes) -> bytes | None:
+    """The request target `untrusted`, which begins with a slash, in one spelling; None for one that has none:
+    a fragment, a NUL, a percent sign without two digits. The query stays as it is."""
+    if b"#" not in untrusted and _PLAIN.fullmatch(untrusted):
+        return untrusted
+    if not _TARGET.fullmatch(untrusted) or b"#" in untrusted:
+        return None
+    path, mark, query = untrusted.partition(b"?")
+    if len(_ENCODED.findall(path)) != path.count(b"%") or b"%00" in path:
+        return None
+    path = _ENCODED.sub(_decoded, path.replace(b"\\", b"/"))
+    if not path.startswith(b"/"):
+        return None
+    return _without_dots(path) + mark + query
+
+
+def _decoded(found: re.Match[bytes]) -> bytes:
+    """An unreserved character as it is, any other in capital digits."""
+    octet = int(found[1], 16)
+    return bytes((octet,)) if octet in _UNRESERVED else b"%" + found[1].upper()
+
+
+def _without_dots(path: bytes) -> bytes:
+    """RFC 3986 section 5.2.4, empty segments kept."""
+    kept: list[bytes] = []
+    parts = path.split(b"/")[1:]
+    for part in parts:
+        if part == b"..":
+            if kept:
+                kept.pop()
+        elif part != b".":
+            kept.append(part)
+    if parts[-1] in (b".", b".."):
+        kept.append(b"")
+    return b"/" + b"/".join(kept)

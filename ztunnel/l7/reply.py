@@ -1,0 +1,120 @@
+"""Replies of our own: status, response flag, details and body, as Envoy gives them (its documentation:
+response_code_details, access log usage)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ztunnel.http1.head import Fields
+
+NO_FLAG = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply. `status` 0: there is nobody to reply to; `close`: the client's connection ends with it."""
+
+    status: int
+    flag: str
+    details: str
+    body: str = ""
+    close: bool = False
+
+    def because(self, reason: str) -> Reply:
+        """The same with a reason in its body and details, where it has a place for it."""
+        return replace(
+            self,
+            details=self.details.replace("{reason}", _token(reason)),
+            body=self.body.replace("{reason}", reason),
+        )
+
+
+_RESET = "upstream connect error or disconnect/reset before headers. reset reason: "
+
+NO_ROUTE = Reply(404, "NR", "route_not_found")
+NO_HEALTHY_UPSTREAM = Reply(503, "UH", "no_healthy_upstream", "no healthy upstream")
+CONNECT_FAILED = Reply(
+    503,
+    "UF",
+    "upstream_reset_before_response_started{connection_failure|{reason}}",
+    _RESET + "remote connection failure, transport failure reason: {reason}",
+)
+TERMINATED = Reply(
+    503,
+    "UC",
+    "upstream_reset_before_response_started{connection_termination}",
+    _RESET + "connection termination",
+)
+REMOTE_RESET = Reply(
+    503, "UR", "upstream_reset_before_response_started{remote_reset}", _RESET + "remote reset"
+)
+LOCAL_RESET = Reply(503, "LR", "upstream_reset_before_response_started{local_reset}", _RESET + "local reset")
+OVERFLOW = Reply(503, "UO", "upstream_reset_before_response_started{overflow}", _RESET + "overflow")
+UPSTREAM_PROTOCOL_ERROR = Reply(
+    502, "UPE", "upstream_reset_before_response_started{protocol_error}", _RESET + "protocol error"
+)
+CLIENT_GONE = Reply(0, "DC", "downstream_remote_disconnect")
+IDLE = Reply(408, "SI", "stream_idle_timeout", "stream timeout", close=True)
+SLOW_HEAD = Reply(408, NO_FLAG, "request_header_timeout", close=True)
+PROTOCOL_ERROR = Reply(400, "DPE", "http1.codec_error", "Bad Request", close=True)
+HEADERS_TOO_LARGE = Reply(
+    431, "DPE", "http1.headers_too_large", "Request Header Fields Too Large", close=True
+)
+TOO_OLD = Reply(426, "DPE", "low_version", "Upgrade Required", close=True)
+BAD_HOST = Reply(400, NO_FLAG, "invalid_authority")
+NO_HOST = Reply(400, NO_FLAG, "missing_host_header")
+BAD_PATH = Reply(400, NO_FLAG, "path_normalization_failed")
+FORBIDDEN_UPGRADE = Reply(403, NO_FLAG, "upgrade_failed")
+MALFORMED = Reply(400, "DPE", "http2.invalid_header_field")
+
+_OF_STATUS = {431: HEADERS_TOO_LARGE, 426: TOO_OLD}
+_GRPC = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+_GRPC_UNKNOWN = 2
+
+
+class Refused(Exception):
+    """A request is answered here; it goes nowhere."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.details)
+        self.reply = reply
+
+
+def of_codec(status: int) -> Reply:
+    """What a reader of HTTP/1 refuses with that status."""
+    return _OF_STATUS.get(status) or replace(PROTOCOL_ERROR, status=status or 400)
+
+
+def render(reply: Reply, grpc: bool) -> tuple[Fields, bytes]:
+    """The response. To a client of gRPC it is a 200 that says it in `grpc-status` (Envoy's
+    Utility::sendLocalReply, http-grpc-status-mapping.md of gRPC)."""
+    if grpc:
+        code = _GRPC.get(reply.status, _GRPC_UNKNOWN)
+        fields = [
+            (b":status", b"200"),
+            (b"content-type", b"application/grpc"),
+            (b"grpc-status", b"%d" % code),
+        ]
+        if reply.body:
+            fields.append((b"grpc-message", _percent(reply.body)))
+        return tuple(fields), b""
+    body = reply.body.encode()
+    fields = [(b":status", b"%d" % reply.status), (b"content-length", b"%d" % len(body))]
+    if body:
+        fields.append((b"content-type", b"text/plain"))
+    if reply.flag == "UO":
+        fields.append((b"x-envoy-overloaded", b"true"))
+    fields.append((b"server", b"istio-envoy"))
+    return tuple(fields), body
+
+
+def _percent(text: str) -> bytes:
+    """`grpc-message` (gRPC over HTTP/2, Responses): printable ASCII as it is, all else in percent."""
+    return b"".join(
+        bytes((each,)) if 32 <= each < 127 and each != 37 else b"%%%02X" % each for each in text.encode()
+    )
+
+
+def _token(text: str) -> str:
+    """Details hold no blanks (Envoy's StringUtil::replaceAllEmptySpace)."""
+    return "_".join(text.split())

@@ -1,0 +1,215 @@
+"""A request as it is judged and sent on: checked, in one spelling, without what was for one connection only.
+
+Both versions end here, so that a request of HTTP/2 can become one of HTTP/1.1 without meaning another one:
+what is checked is checked for both. Headers are those that Istio's waypoint sets (Envoy's
+ConnectionManagerUtility::mutateRequestHeaders with use_remote_address off, Istio's listener_waypoint.go).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from ztunnel.http1.framing import connection_options
+from ztunnel.http1.head import Fields
+from ztunnel.l7.path import normalize
+from ztunnel.l7.reply import BAD_HOST, BAD_PATH, FORBIDDEN_UPGRADE, MALFORMED, NO_HOST, NO_ROUTE, Refused
+
+_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
+_AUTHORITY = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_ABSOLUTE = re.compile(rb"https?://([^/?#]+)(/[!-~]*|\?[!-~]*)?", re.IGNORECASE)
+_DIGITS = re.compile(rb"[0-9]{1,18}")
+
+_HOP_BY_HOP = frozenset(
+    b"connection keep-alive proxy-connection transfer-encoding upgrade te http2-settings host expect".split()
+)
+_NEVER_NOMINATED = frozenset(
+    b"host content-length transfer-encoding x-forwarded-for x-forwarded-host x-forwarded-proto x-request-id "
+    b"authorization cookie".split()
+)
+"""A client that has a hop remove these wants the next one to see another request (Envoy's
+Utility::sanitizeConnectionHeader)."""
+
+_OURS = frozenset(
+    b"x-forwarded-client-cert x-envoy-internal x-envoy-retry-on x-envoy-retry-grpc-on x-envoy-max-retries "
+    b"x-envoy-upstream-rq-timeout-ms x-envoy-upstream-rq-per-try-timeout-ms x-envoy-expected-rq-timeout-ms "
+    b"x-envoy-upstream-alt-stat-name x-envoy-upstream-rq-timeout-alt-response "
+    b"x-envoy-hedge-on-per-try-timeout "
+    b"x-envoy-original-path x-envoy-original-url x-envoy-original-host x-envoy-force-trace x-envoy-ip-tags "
+    b"x-envoy-decorator-operation x-istio-source".split()
+)
+"""What only a proxy that is trusted may say: taken from whoever says it."""
+
+WEBSOCKET = b"websocket"
+
+NewId = Callable[[], bytes]
+
+
+class Request:
+    """One request.
+
+    Attributes:
+        fields: in order, without pseudo-header fields, `host`, and what was for the connection.
+        length: of the body in bytes, -1 where it is not said.
+        upgrade: the protocol that the client wants to switch to; empty for none.
+    """
+
+    __slots__ = ("authority", "fields", "length", "method", "path", "scheme", "upgrade")
+
+    def __init__(
+        self, method: bytes, authority: bytes, path: bytes, fields: list[tuple[bytes, bytes]]
+    ) -> None:
+        self.method = method
+        self.authority = authority
+        self.path = path
+        self.scheme = b"http"
+        self.fields = fields
+        self.length = -1
+        self.upgrade = b""
+
+    def get(self, name: bytes) -> bytes:
+        """The first field of that name; empty where there is none."""
+        for each, value in self.fields:
+            if each == name:
+                return value
+        return b""
+
+    @property
+    def is_grpc(self) -> bool:
+        """Whether it is a call of gRPC."""
+        kind = self.get(b"content-type")
+        return kind == b"application/grpc" or kind.startswith((b"application/grpc+", b"application/grpc;"))
+
+    def as_fields(self) -> Fields:
+        """As HTTP/2 has it."""
+        return (
+            (b":method", self.method),
+            (b":scheme", self.scheme),
+            (b":authority", self.authority),
+            (b":path", self.path),
+            *self.fields,
+        )
+
+
+def read_request(untrusted: Fields, upgrade: bytes, new_id: NewId) -> Request:
+    """A request of HTTP/1.1 whose head stands by itself (`http1`); `upgrade` as its frame says.
+
+    Raises:
+        Refused: it goes nowhere, and is answered so.
+    """
+    method, target, fields = untrusted[0][1], untrusted[1][1], untrusted[2:]
+    hosts = [value for name, value in fields if name == b"host"]
+    if not hosts:
+        raise Refused(NO_HOST)
+    if len(hosts) > 1:
+        raise Refused(BAD_HOST)
+    if method == b"CONNECT":
+        raise Refused(NO_ROUTE)
+    if not target.startswith((b"/", b"*")):
+        absolute = _ABSOLUTE.fullmatch(target)
+        if absolute is None:
+            raise Refused(BAD_PATH)
+        if absolute[1].lower() != hosts[0].lower():
+            raise Refused(BAD_HOST)
+        rest = absolute[2] or b"/"
+        target = rest if rest.startswith(b"/") else b"/" + rest
+    made = Request(method, hosts[0], target, _passed_on(fields))
+    if upgrade and upgrade != b"h2c":
+        if upgrade != WEBSOCKET:
+            raise Refused(FORBIDDEN_UPGRADE)
+        made.upgrade = upgrade
+    return _checked(made, new_id)
+
+
+def read_stream(untrusted: Fields, new_id: NewId) -> Request:
+    """A request of HTTP/2 that is well formed (`http2.validity`). Raises Refused."""
+    pseudo: dict[bytes, bytes] = {}
+    fields: list[tuple[bytes, bytes]] = []
+    for name, value in untrusted:
+        if name.startswith(b":"):
+            pseudo[name] = value
+        else:
+            fields.append((name, value))
+    method = pseudo[b":method"]
+    if method == b"CONNECT":
+        raise Refused(NO_ROUTE)
+    if not _METHOD.fullmatch(method) or pseudo[b":scheme"] not in (b"http", b"https"):
+        raise Refused(MALFORMED)
+    hosts = [value for name, value in fields if name == b"host"]
+    authority = pseudo.get(b":authority") or (hosts[0] if hosts else b"")
+    if not authority:
+        raise Refused(NO_HOST)
+    if any(host.lower() != authority.lower() for host in hosts):
+        raise Refused(BAD_HOST)
+    return _checked(Request(method, authority, pseudo[b":path"], _passed_on(fields)), new_id)
+
+
+def _passed_on(fields: list[tuple[bytes, bytes]] | Fields) -> list[tuple[bytes, bytes]]:
+    """Without what was for this connection (RFC 9110 section 7.6.1), and what only trusted proxies say."""
+    nominated: set[bytes] = set()
+    trailers = False
+    for name, value in fields:
+        if name == b"connection":
+            nominated |= connection_options(value)
+        elif name == b"te":
+            trailers = trailers or b"trailers" in [each.strip() for each in value.lower().split(b",")]
+    if not nominated.isdisjoint(_NEVER_NOMINATED):
+        raise Refused(MALFORMED)
+    kept = [
+        (name, value)
+        for name, value in fields
+        if name not in _HOP_BY_HOP and name not in nominated and name not in _OURS
+    ]
+    if trailers:
+        kept.append((b"te", b"trailers"))
+    return kept
+
+
+def _checked(made: Request, new_id: NewId) -> Request:
+    if not _AUTHORITY.fullmatch(made.authority):
+        raise Refused(BAD_HOST)
+    made.path = _path(made)
+    has_id = has_proto = False
+    for name, value in made.fields:
+        if name == b"content-length":
+            if made.length >= 0 or not _DIGITS.fullmatch(value):
+                raise Refused(MALFORMED)
+            made.length = int(value)
+        elif name == b"x-request-id":
+            has_id = True
+        elif name == b"x-forwarded-proto":
+            has_proto = True
+    if not has_proto:
+        made.fields.append((b"x-forwarded-proto", made.scheme))
+    if not has_id:
+        made.fields.append((b"x-request-id", new_id()))
+    made.fields.append((b"x-istio-source", b"waypoint"))
+    return made
+
+
+def _path(made: Request) -> bytes:
+    if made.path == b"*" and made.method == b"OPTIONS":
+        return made.path
+    path = normalize(made.path) if made.path.startswith(b"/") else None
+    if path is None:
+        raise Refused(BAD_PATH)
+    return path
+
+
+_HOP_BY_HOP_BACK = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade".split())
+
+
+def passed_back(untrusted: Fields, milliseconds: int) -> Fields:
+    """A response as it goes to the client: `:status`, then its fields without what was for the upstream
+    connection, and how long the upstream took."""
+    nominated: set[bytes] = set()
+    for name, value in untrusted:
+        if name == b"connection":
+            nominated |= connection_options(value)
+    kept = [
+        field
+        for field in untrusted
+        if field[0][:1] == b":" or not (field[0] in _HOP_BY_HOP_BACK or field[0] in nominated)
+    ]
+    kept.append((b"x-envoy-upstream-service-time", b"%d" % milliseconds))
+    return tuple(kept)

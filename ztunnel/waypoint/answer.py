@@ -1,0 +1,185 @@
+"""Answers who asks the waypoint for a tunnel: finds out what is called and how that is to be treated, and has
+the bytes in it seen to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from ztunnel.errors import ConnectionFailed, NoDestination, PeerError
+from ztunnel.flow.engine import Engine
+from ztunnel.flow.flow import Counts
+from ztunnel.flow.transport import Receiver
+from ztunnel.hbone.hold import TunnelStream
+from ztunnel.hbone.originate import OriginatedTunnel
+from ztunnel.hbone.request import BAD_REQUEST, parse_request, render_baggage, render_response
+from ztunnel.hbone.terminate import TerminatedTunnel
+from ztunnel.http2.standing import Standing
+from ztunnel.model.address import Endpoint, PeerAddress, parse_endpoint
+from ztunnel.model.connection import Direction
+from ztunnel.model.identity import SpiffeId
+from ztunnel.telemetry.metrics import Live
+from ztunnel.telemetry.report import Report
+from ztunnel.waypoint.chain import Chain, Treatment, chain_of
+from ztunnel.waypoint.connect import Calling, Here, Servers, Target
+from ztunnel.waypoint.detection import DETECT_SECONDS, Detector, Spoken
+from ztunnel.waypoint.downstream1 import Http1Server
+from ztunnel.waypoint.downstream2 import Http2Server
+from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.report import Caller, Reports, Telemetry, VersionReports
+from ztunnel.waypoint.tcp import Passage
+from ztunnel.waypoint.way import Common, HttpWay
+
+_OK, _NOT_FOUND, _UNAVAILABLE = 200, 404, 503
+
+
+@dataclass(slots=True)
+class Parts:
+    """What all sessions of a waypoint work with.
+
+    Attributes:
+        undetected: tunnels of which nobody could tell within a second what is spoken in them.
+    """
+
+    engine: Engine
+    here: Here
+    servers: Servers
+    common: Common
+    telemetry: Telemetry
+    report: Report
+    undetected: int = 0
+
+
+class WaypointAcceptor:
+    """Answers the requests of one session."""
+
+    def __init__(self, parts: Parts, ends: tuple[Endpoint, PeerAddress], identity: SpiffeId) -> None:
+        """`ends` are the waypoint's own address with port 15008, and the peer's, who proved `identity`."""
+        self._parts = parts
+        self._local, self._peer = ends
+        self._identity = identity
+        self._standing = Standing(parts.engine.now)
+
+    def requested(self, tunnel: TunnelStream) -> None:
+        """The peer asks for a tunnel."""
+        assert isinstance(tunnel, TerminatedTunnel)
+        parts = self._parts
+        untrusted, tunnel.headers = tunnel.headers, ()
+        here, world = parts.here.workload, parts.here.hold.world
+        try:
+            request = parse_request(untrusted)
+            asked = parse_endpoint(request.authority)
+            if here is None:
+                raise NoDestination("this waypoint is not in the mesh (yet)")
+            chain = chain_of(world, here, asked)
+        except PeerError as error:
+            self._refuse(tunnel, BAD_REQUEST, str(error))
+            return
+        except NoDestination as error:
+            self._refuse(tunnel, _NOT_FOUND, str(error))
+            return
+        workload = world.by_ip(self._peer.ip)
+        if workload is not None and workload.identity != self._identity:
+            workload = None
+        hinted = request.source.port if request.source else 0
+        caller = Caller(Endpoint(self._peer.ip, hinted), workload, self._identity)
+        reports = Reports(parts.telemetry, caller, chain, lambda: parts.engine.now)
+        one = _Tunnel(parts, tunnel, chain, reports, self._standing)
+        if chain.treatment is Treatment.TCP:
+            one.pass_on()
+        else:
+            tunnel.accept(render_response(_OK, render_baggage(here)), one.detect())
+
+    def _refuse(self, tunnel: TerminatedTunnel, status: int, reason: str) -> None:
+        tunnel.refuse(render_response(status))
+        self._parts.report.deny_early(Direction.INBOUND, self._peer, self._local, reason)
+
+
+class _Tunnel:
+    """One tunnel, from its request on."""
+
+    def __init__(
+        self, parts: Parts, tunnel: TerminatedTunnel, chain: Chain, reports: Reports, standing: Standing
+    ) -> None:
+        self._parts = parts
+        self._tunnel = tunnel
+        self._chain = chain
+        self._reports = reports
+        self._standing = standing
+        self._version = 1
+        self._began = parts.engine.now
+        self._counts = Counts()
+        self._live: Live | None = None
+        self._calling: Calling | None = None
+        self._detector: Detector | None = None
+        self._host = ""
+        self._tries = 0
+
+    # HTTP.
+
+    def detect(self) -> Receiver:
+        """The receiver that finds out what is spoken."""
+        declared = self._chain.treatment is Treatment.HTTP
+        detector = self._detector = Detector(self._tunnel, declared, self._found)
+        if not declared:
+            self._parts.engine.after(DETECT_SECONDS, self._silent)
+        return detector
+
+    def _silent(self) -> None:
+        if self._detector is not None and self._detector.silent():
+            self._parts.undetected += 1
+
+    def _found(self, what: Spoken) -> Receiver | None:
+        parts = self._parts
+        if what is Spoken.OTHER:
+            self._connect()
+            return None
+        self._version = 2 if what is Spoken.HTTP2 else 1
+        way = HttpWay(parts.common, self, VersionReports(self._reports, self._version))
+        if what is Spoken.HTTP2:
+            return Http2Server(way, self._tunnel, self._standing)
+        return Http1Server(way, self._tunnel, parts.engine.next_round)
+
+    def connect(self, exchange: Exchange) -> None:
+        """Find a server for it."""
+        self._parts.servers.connect(exchange, self._chain.destination, self._version)
+
+    # Everything else.
+
+    def pass_on(self) -> None:
+        """Connect a server first: the client is answered when that stands."""
+        self._connect()
+
+    def _connect(self) -> None:
+        parts = self._parts
+        self._tries += 1
+        try:
+            target = parts.here.choose(self._chain.destination)
+        except NoDestination as error:
+            self._failed(error)
+            return
+        self._host = str(target.endpoint)
+        self._calling = parts.servers.tunnel(target, partial(self._stands, target), self._failed)
+
+    def _stands(self, target: Target, server: OriginatedTunnel) -> None:
+        self._calling = None
+        client, here = self._tunnel, self._parts.here.workload
+        self._counts = client.counts
+        self._live = self._reports.opened(target.destination, self._counts)
+        passage = Passage(client, server, self._ended)
+        if self._detector is None:
+            client.accept(render_response(_OK, render_baggage(here) if here else ""), passage.client)
+        else:
+            self._detector.attach(passage.client)
+        server.attach(passage.server)
+
+    def _failed(self, error: ConnectionFailed) -> None:
+        self._calling = None
+        if self._detector is None:
+            self._tunnel.refuse(render_response(_UNAVAILABLE))
+        else:
+            self._tunnel.abort(error)
+        self._ended(error)
+
+    def _ended(self, error: ConnectionFailed | None) -> None:
+        self._reports.closed(self._live, self._counts, self._began, self._host, error)

@@ -1,0 +1,78 @@
+"""What a tunnel to a waypoint asks for, and how what is in it is treated (Istio's listener_waypoint.go: the
+filter chain that an original destination is matched with).
+
+A waypoint stands for what is attached to it and for nothing else: asked for any other address, it refuses, so
+that nobody calls around a policy in a waypoint's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ztunnel.errors import NoDestination
+from ztunnel.model.address import Endpoint, OriginalDestination
+from ztunnel.model.service import AppProtocol, Service
+from ztunnel.model.workload import Workload
+from ztunnel.state.lookup import is_waypoint, service_at
+from ztunnel.state.world import World
+
+SERVER_FIRST = frozenset((25, 53, 3306, 27017))
+"""SMTP, DNS, MySQL, MongoDB: the server speaks first, so nothing can be found out (Istio's
+pkg/config/protocol, well-known ports)."""
+
+
+class Treatment(Enum):
+    """How the bytes are treated; DETECT finds out by the first of them."""
+
+    TCP = "tcp"
+    HTTP = "http"
+    DETECT = "detect"
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """One destination and its treatment; `service` is None for a pod that was called by its own address."""
+
+    destination: OriginalDestination
+    service: Service | None
+    treatment: Treatment
+
+    def cluster(self, protocol: str) -> str:
+        """What Envoy at Istio's waypoint calls the upstreams of it."""
+        if self.service is None:
+            return "encap"
+        return f"inbound-vip|{self.destination.port}|{protocol}|{self.service.hostname}"
+
+
+def chain_of(world: World, waypoint: Workload, asked: Endpoint) -> Chain:
+    """The chain of an address that `waypoint` is asked for.
+
+    Raises:
+        NoDestination: the waypoint does not stand for it.
+    """
+    destination = OriginalDestination(asked.ip, asked.port)
+    workload = world.by_ip(asked.ip)
+    if workload is not None:
+        if workload.waypoint is None or not is_waypoint(world, waypoint, workload.waypoint):
+            name = f"{workload.namespace}/{workload.name}"
+            raise NoDestination(f"{asked}: this waypoint does not stand for {name}")
+        return Chain(destination, None, _detected(asked.port))
+    service = service_at(world, asked, waypoint.namespace)
+    if service is None:
+        raise NoDestination(f"{asked}: no service has this address")
+    if service.waypoint is None or not is_waypoint(world, waypoint, service.waypoint):
+        raise NoDestination(f"{asked}: this waypoint does not stand for {service.key}")
+    if not any(port.service == asked.port for port in service.ports):
+        raise NoDestination(f"{asked}: {service.key} has no port {asked.port}")
+    return Chain(destination, service, _treatment(service.protocol(asked.port), asked.port))
+
+
+def _treatment(protocol: AppProtocol | None, port: int) -> Treatment:
+    if protocol is None:
+        return _detected(port)
+    return Treatment.TCP if protocol in (AppProtocol.TCP, AppProtocol.TLS) else Treatment.HTTP
+
+
+def _detected(port: int) -> Treatment:
+    return Treatment.TCP if port in SERVER_FIRST else Treatment.DETECT

@@ -1,0 +1,337 @@
+"""Connects requests and connections with servers, over tunnels to the endpoints of what was called.
+
+An endpoint is chosen for each request. HTTP/1.1 takes a spare connection to it, or a new one; HTTP/2 shares
+one. Connections are kept by endpoint and identity, and never used for another one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from ztunnel.errors import Busy, ConnectionFailed, HandshakeFailed, NoDestination, Unreachable
+from ztunnel.flow.engine import Engine
+from ztunnel.hbone.carry import Session
+from ztunnel.hbone.originate import OriginatedTunnel
+from ztunnel.hbone.pool import PoolKey
+from ztunnel.hbone.request import RequestHead, new_traceparent, render_baggage
+from ztunnel.l7.reply import CONNECT_FAILED, NO_HEALTHY_UPSTREAM
+from ztunnel.model.address import Endpoint, IPAddress, OriginalDestination
+from ztunnel.model.workload import Workload
+from ztunnel.outbound.decision import Context, ToTunnel, decide
+from ztunnel.outbound.find import Tunnels, Wanted
+from ztunnel.redirect.enroll import PodNetwork
+from ztunnel.state.hold import Hold
+from ztunnel.state.world import World
+from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.upstream1 import Http1Client
+from ztunnel.waypoint.upstream2 import Http2Client
+
+_SPARES = 64
+"""Spare HTTP/1.1 connections to one endpoint; more are closed."""
+
+_UNAVAILABLE = 503
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one request or connection goes.
+
+    Attributes:
+        key: which sessions may carry it.
+        head: the CONNECT.
+        endpoint: the application's.
+    """
+
+    key: PoolKey
+    head: RequestHead
+    endpoint: Endpoint
+    destination: Workload
+
+
+class Here:
+    """The waypoint itself.
+
+    Attributes:
+        uid: of its workload.
+        network: where it dials from.
+    """
+
+    def __init__(self, uid: str, network: PodNetwork, hold: Hold, rng: Random) -> None:
+        self.uid = uid
+        self.network = network
+        self.hold = hold
+        self.rng = rng
+        self._world: World | None = None
+        self._targets: dict[tuple[Endpoint, int], Target] = {}
+
+    @property
+    def workload(self) -> Workload | None:
+        """As the world has it now."""
+        return self.hold.world.workload(self.uid)
+
+    def choose(self, destination: OriginalDestination, avoid: Endpoint | None = None) -> Target:
+        """An endpoint of what was called.
+
+        Raises:
+            NoDestination: there is none; the message says why.
+        """
+        world, source = self.hold.world, self.workload
+        if source is None:
+            raise NoDestination("this waypoint is not in the mesh (yet)")
+        outcome = decide(world, source, destination, Context(source.node, self.rng, avoid=avoid))
+        if not isinstance(outcome, ToTunnel):
+            reason = "is not in the mesh: a waypoint calls over HBONE only"
+            raise NoDestination(f"the endpoint {outcome.endpoint} {reason}")
+        if self._world is not world:
+            self._world = world
+            self._targets.clear()
+        key = outcome.target, id(outcome.destination)
+        target = self._targets.get(key)
+        if target is None:
+            target = self._targets[key] = _target(source, outcome)
+        return target
+
+    def block(self, target: Target) -> bytes:
+        """The header block of a CONNECT."""
+        return target.head.render(0, new_traceparent(self.rng))
+
+
+def _target(source: Workload, outcome: ToTunnel) -> Target:
+    own = _own_address(source, outcome.endpoint.ip)
+    host = outcome.service.hostname if outcome.service else ""
+    return Target(
+        PoolKey(source.identity, frozenset(outcome.identities), own, outcome.endpoint),
+        RequestHead(outcome.authority, render_baggage(source), own, host),
+        outcome.target,
+        outcome.destination,
+    )
+
+
+def _own_address(source: Workload, towards: IPAddress) -> IPAddress:
+    return next((ip for ip in source.addresses if ip.version == towards.version), source.addresses[0])
+
+
+class Calling(Wanted):
+    """A tunnel to an endpoint that is wanted. One of `stands` and `failed` is called, once."""
+
+    __slots__ = ("_block", "_failed", "_retries", "_stands", "_tunnel", "_tunnels", "_wanted")
+
+    def __init__(
+        self,
+        tunnels: Tunnels,
+        here: Here,
+        target: Target,
+        stands: Callable[[OriginatedTunnel], None],
+        failed: Callable[[ConnectionFailed], None],
+    ) -> None:
+        super().__init__(target.key, here.network)
+        self._tunnels = tunnels
+        self._block = here.block(target)
+        self._stands: Callable[[OriginatedTunnel], None] | None = stands
+        self._failed: Callable[[ConnectionFailed], None] | None = failed
+        self._tunnel: OriginatedTunnel | None = None
+        self._retries = 0
+
+    @property
+    def live(self) -> bool:
+        return self._stands is not None
+
+    def still_wants(self) -> bool:
+        return self._stands is not None
+
+    def count_retry(self) -> int:
+        self._retries += 1
+        return self._retries - 1
+
+    def begin(self, session: Session, answer_seconds: float) -> None:
+        self._tunnel = session.originate(self._block, self, answer_seconds)
+
+    def fail(self, error: ConnectionFailed) -> None:
+        failed, self._failed, self._stands = self._failed, None, None
+        if failed is not None:
+            failed(error)
+
+    def cancel(self) -> None:
+        """It is not wanted any more."""
+        self._failed = self._stands = None
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            tunnel.abort(Unreachable("it is not wanted any more"))
+
+    # What becomes of the tunnel.
+
+    def established(self) -> None:
+        stands, self._failed, self._stands = self._stands, None, None
+        tunnel, self._tunnel = self._tunnel, None
+        assert tunnel is not None
+        if stands is not None:
+            stands(tunnel)
+        else:
+            tunnel.abort(Unreachable("it is not wanted any more"))
+
+    def refused(self, status: int) -> None:
+        self._tunnel = None
+        error = HandshakeFailed(f"http status: {status}")
+        error.elsewhere = status == _UNAVAILABLE
+        self.fail(error)
+
+    def lost(self, error: ConnectionFailed) -> None:
+        self._tunnel = None
+        if isinstance(error, Busy) and self.live:
+            self._tunnels.again(self, error)
+        elif error.retryable and not self._retries and self.live:
+            self._retries += 1
+            self._tunnels.open(self)
+        else:
+            self.fail(error)
+
+
+Key = tuple[PoolKey, Endpoint]
+
+
+class Servers:
+    """The connections to servers, of all that is called through this waypoint."""
+
+    def __init__(self, engine: Engine, tunnels: Tunnels, here: Here) -> None:
+        self._engine = engine
+        self._tunnels = tunnels
+        self._here = here
+        self._spares: dict[Key, list[Http1Client]] = {}
+        self._keys: dict[Http1Client, Key] = {}
+        self._shared: dict[Key, list[Http2Client]] = {}
+        self._waiting: dict[Key, deque[Exchange]] = {}
+        self._opening: dict[Key, Calling] = {}
+
+    def tunnel(
+        self,
+        target: Target,
+        stands: Callable[[OriginatedTunnel], None],
+        failed: Callable[[ConnectionFailed], None],
+    ) -> Calling:
+        """A tunnel to an endpoint."""
+        calling = Calling(self._tunnels, self._here, target, stands, failed)
+        self._tunnels.open(calling)
+        return calling
+
+    def connect(self, exchange: Exchange, destination: OriginalDestination, version: int) -> None:
+        """Find a server for an exchange, that speaks this version of HTTP."""
+        try:
+            target = self._here.choose(destination, exchange.avoid)
+        except NoDestination as error:
+            exchange.failed(NO_HEALTHY_UPSTREAM, str(error))
+            return
+        exchange.avoid = target.endpoint
+        exchange.destination = target.destination
+        exchange.host = str(target.endpoint)
+        if version == 1:
+            self._connect1(exchange, target)
+        else:
+            self._connect2(exchange, target)
+
+    def look(self, now: float, idle_seconds: float) -> None:
+        """Close what has been spare for so long."""
+        for spares in tuple(self._spares.values()):
+            for spare in tuple(spares):
+                if now - spare.idle_since > idle_seconds:
+                    spare.close("idle")
+        for shared in tuple(self._shared.values()):
+            for each in tuple(shared):
+                if each.idle_since is not None and now - each.idle_since > idle_seconds:
+                    each.close()
+
+    # HTTP/1.1.
+
+    def _connect1(self, exchange: Exchange, target: Target) -> None:
+        key = target.key, target.endpoint
+        spares = self._spares.get(key)
+        if spares:
+            spares.pop().carry(exchange)
+            return
+
+        def stands(tunnel: OriginatedTunnel) -> None:
+            client = Http1Client(self, self._engine, tunnel, exchange.host)
+            self._keys[client] = key
+            tunnel.attach(client)
+            client.carry(exchange)
+
+        self.tunnel(target, stands, _fails(exchange))
+
+    def spare(self, connection: Http1Client) -> None:
+        """It can carry another request."""
+        spares = self._spares.setdefault(self._keys[connection], [])
+        if len(spares) < _SPARES:
+            spares.append(connection)
+        else:
+            connection.close("there are enough")
+
+    def gone(self, connection: Http1Client) -> None:
+        """It carries no more."""
+        key = self._keys.pop(connection, None)
+        spares = self._spares.get(key, []) if key is not None else []
+        if connection in spares:
+            spares.remove(connection)
+        if key is not None and not spares:
+            self._spares.pop(key, None)
+
+    # HTTP/2.
+
+    def _connect2(self, exchange: Exchange, target: Target) -> None:
+        key = target.key, target.endpoint
+        for client in self._shared.get(key, ()):
+            if client.can_take():
+                client.carry(exchange)
+                return
+        self._waiting.setdefault(key, deque()).append(exchange)
+        if key not in self._opening:
+            self._open2(key, target)
+
+    def _open2(self, key: Key, target: Target) -> None:
+        def stands(tunnel: OriginatedTunnel) -> None:
+            self._opening.pop(key, None)
+            client = Http2Client(self, self._engine, tunnel, key, str(target.endpoint))
+            self._shared.setdefault(key, []).append(client)
+            tunnel.attach(client)
+            self.room(client)
+            if self._waiting.get(key) and key not in self._opening:
+                self._open2(key, target)
+
+        def failed(error: ConnectionFailed) -> None:
+            self._opening.pop(key, None)
+            for exchange in self._waiting.pop(key, ()):
+                _fails(exchange)(error)
+
+        calling = Calling(self._tunnels, self._here, target, stands, failed)
+        self._opening[key] = calling
+        self._tunnels.open(calling)
+
+    def room(self, connection: Http2Client) -> None:
+        """It takes another request."""
+        waiting = self._waiting.get(connection.key)
+        while waiting and connection.can_take():
+            exchange = waiting.popleft()
+            if not exchange.over:
+                connection.carry(exchange)
+        if waiting is not None and not waiting:
+            self._waiting.pop(connection.key, None)
+
+    def left(self, connection: Http2Client) -> None:
+        """It takes no more."""
+        shared = self._shared.get(connection.key, [])
+        if connection in shared:
+            shared.remove(connection)
+        if shared:
+            return
+        self._shared.pop(connection.key, None)
+        if connection.key not in self._opening:
+            for exchange in self._waiting.pop(connection.key, ()):
+                _fails(exchange)(Unreachable("the server closed the connection"))
+
+
+def _fails(exchange: Exchange) -> Callable[[ConnectionFailed], None]:
+    def failed(error: ConnectionFailed) -> None:
+        exchange.failed(CONNECT_FAILED, str(error), unsent=error.elsewhere or error.retryable)
+
+    return failed

@@ -1,0 +1,205 @@
+"""A client's connection that speaks HTTP/2: each stream is an exchange."""
+
+from __future__ import annotations
+
+from ztunnel.errors import ConnectionFailed, Unreachable
+from ztunnel.flow.transport import Transport
+from ztunnel.http1.head import Fields
+from ztunnel.http2.fields import push_fields
+from ztunnel.http2.frame import MAX_STREAM_ID, Code, push_goaway
+from ztunnel.http2.limits import Role
+from ztunnel.http2.standing import Standing
+from ztunnel.http2.stream import Stream
+from ztunnel.l7.reply import IDLE, PROTOCOL_ERROR, Refused
+from ztunnel.l7.request import Request, read_stream
+from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.link2 import Http2Link, HttpStream
+from ztunnel.waypoint.way import HttpWay
+
+LINGER_SECONDS = 5.0
+"""For a client that has had its goodbye to close its side."""
+
+_NOTICE_SECONDS = 1.0
+_CONTINUE = push_fields([(b":status", b"100")])
+
+
+class ServerStream(HttpStream):
+    """One request: the client's end of its exchange."""
+
+    __slots__ = ("_left", "_server", "exchange", "headers")
+
+    def __init__(self, server: Http2Server, untrusted: Fields) -> None:
+        super().__init__(server)
+        self._server = server
+        self._left = -1
+        self.headers = untrusted
+        self.exchange: Exchange | None = None
+
+    def begin(self, way: HttpWay) -> None:
+        """The stream is open: look at what it asks for."""
+        untrusted, self.headers = self.headers, ()
+        try:
+            request = read_stream(untrusted, way.new_id)
+        except Refused as refused:
+            known = dict(untrusted)
+            told = Request(
+                known.get(b":method", b""), known.get(b":authority", b""), known.get(b":path", b""), []
+            )
+            self.exchange = Exchange(way, self, told)
+            self.exchange.reply(refused.reply)
+            return
+        if request.length > 0 and self.remote_closed:
+            self.exchange = Exchange(way, self, request)
+            self.exchange.reply(PROTOCOL_ERROR)
+            return
+        self._left = request.length
+        if any(name == b"expect" for name, _ in untrusted):
+            self._server.h2.inform(self, _CONTINUE)
+        exchange = self.exchange = Exchange(way, self, request)
+        exchange.start(self.remote_closed)
+
+    # What the peer does.
+
+    def on_data(self, payload: memoryview) -> None:
+        exchange, count = self.exchange, len(payload)
+        if self._left >= 0:
+            self._left -= count
+            if self._left < 0:
+                self._malformed()
+                return
+        if exchange is None or exchange.over:
+            self._server.h2.take(self, count)
+        else:
+            exchange.body(payload)
+
+    def on_trailers(self, untrusted: Fields) -> None:
+        self.headers = untrusted
+
+    def on_end(self) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if self._left > 0:
+            self._malformed()
+            return
+        trailers, self.headers = self.headers, ()
+        exchange.end(trailers)
+
+    def on_reset(self, code: int) -> None:
+        self.lost()
+
+    def lost(self) -> None:
+        self._drop()
+        if self.exchange is not None:
+            self.exchange.gone()
+
+    def drained(self) -> None:
+        if self.exchange is not None:
+            self.exchange.down_writable()
+
+    def _malformed(self) -> None:
+        """A body that is not as long as it said (RFC 9113 section 8.1.1)."""
+        exchange = self.exchange
+        self.give_up(Code.PROTOCOL_ERROR)
+        if exchange is not None:
+            exchange.reply(PROTOCOL_ERROR)
+
+    # What the exchange does.
+
+    def respond(self, fields: Fields, end: bool) -> None:
+        if self.closed:
+            return
+        if not end:
+            self._server.h2.answer(self, push_fields(fields))
+            return
+        self.answered = True
+        self._server.h2.trail(self, push_fields(fields))
+        self._rest_is_unwanted()
+
+    def inform(self, fields: Fields) -> None:
+        if not self.closed:
+            self._server.h2.inform(self, push_fields(fields))
+
+    def send(self, payload: memoryview) -> None:
+        self.put(payload)
+
+    def finish(self, trailers: Fields) -> None:
+        self.complete(trailers)
+
+    def reset(self) -> None:
+        self.give_up(Code.INTERNAL_ERROR)
+
+    def taken(self, count: int) -> None:
+        self._server.h2.take(self, count)
+
+    def _complete(self) -> None:
+        super()._complete()
+        self._rest_is_unwanted()
+
+    def _rest_is_unwanted(self) -> None:
+        """It was answered before all of it had come (RFC 9113 section 8.1)."""
+        if not self.remote_closed and not self.closed:
+            self._server.h2.reset(self, Code.NO_ERROR)
+
+
+class Http2Server(Http2Link):
+    """One connection."""
+
+    def __init__(self, way: HttpWay, transport: Transport, standing: Standing | None = None) -> None:
+        self._way = way
+        self._since = way.now
+        self._draining_since = 0.0
+        super().__init__(way.clock, transport, Role.SERVER, standing)
+        way.live.add(self)
+
+    def admits(self) -> bool:
+        return not self.over
+
+    def on_request(self, untrusted: Fields) -> Stream:
+        return ServerStream(self, untrusted)
+
+    def on_opened(self, stream: Stream) -> None:
+        assert isinstance(stream, ServerStream)
+        stream.started = True
+        self._since = self._way.now
+        stream.begin(self._way)
+
+    def look(self, now: float) -> None:
+        """Time has passed: whether something was waited for too long."""
+        if self.over:
+            if now - self._since > LINGER_SECONDS:
+                self._way.live.discard(self)
+                self._transport.abort(Unreachable("the client does not close"))
+            return
+        draining = self._draining_since and now - self._draining_since > _NOTICE_SECONDS
+        if draining:
+            self.push(push_goaway(self.h2.refuse_streams(), Code.NO_ERROR))
+        patience = self._way.patience.idle_seconds
+        for stream in list(self.h2.streams.values()):
+            exchange = stream.exchange if isinstance(stream, ServerStream) else None
+            if exchange is not None and now - exchange.active > patience:
+                if exchange.over:
+                    self.h2.reset(stream, Code.CANCEL)
+                else:
+                    exchange.reply(IDLE)
+                    self._since = now
+        if not self.h2.streams and (draining or now - self._since > patience):
+            self._end(Code.NO_ERROR, "idle")
+
+    def drain(self) -> None:
+        """Take no further request; end when those under way are answered. The client is told before the last
+        that is taken is named, so that none under way is lost (RFC 9113 section 6.8)."""
+        if not self._draining_since and not self.over:
+            self._draining_since = self._way.now
+            self.push(push_goaway(MAX_STREAM_ID, Code.NO_ERROR))
+
+    def ended(self) -> None:
+        super().ended()
+        self._way.live.discard(self)
+
+    def lost(self, error: ConnectionFailed | None) -> None:
+        super().lost(error)
+        self._way.live.discard(self)
+
+    def left(self, reason: str) -> None:
+        self._since = self._way.now

@@ -1,0 +1,364 @@
+"""One request and its response, on their way from a client's connection to a server's and back.
+
+```
+asked ── an upstream stands ──> forwarded ── response ──> answered ── both ways have ended ──> over
+  │ nothing can be reached         │ it is lost: again, or a reply of our own
+  └────────── a reply ─────────────┴────────── the client goes: cancelled ─────────────────────> over
+```
+
+Bodies pass through without being kept. What cannot leave on one side is not asked for on the other: bytes are
+told to their side as taken only while the other side has less than 64 KiB that waits.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ztunnel.flow.buffer import Backlog
+from ztunnel.flow.transport import HIGH_BYTES
+from ztunnel.http1.head import Fields
+from ztunnel.l7.reply import CLIENT_GONE, NO_FLAG, Reply, render
+from ztunnel.l7.request import Request, passed_back
+from ztunnel.model.address import Endpoint
+from ztunnel.model.workload import Workload
+
+_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+_MOST_TRIES = 3
+"""Istio's default: two retries of what was not sent."""
+
+
+class Downstream(Protocol):
+    """The client's end of an exchange."""
+
+    def respond(self, fields: Fields, end: bool) -> None:
+        """Send a response's head; with `end` nothing follows it."""
+
+    def inform(self, fields: Fields) -> None:
+        """Send a response that is only interim."""
+
+    def send(self, payload: memoryview) -> None:
+        """Send some of the response's body."""
+
+    def finish(self, trailers: Fields) -> None:
+        """The response is whole."""
+
+    def reset(self) -> None:
+        """The response cannot be completed: the client is to notice."""
+
+    def taken(self, count: int) -> None:
+        """Bytes of the request's body have left our hands."""
+
+    def unsent(self) -> int:
+        """Bytes that wait for the client."""
+
+
+class Upstream(Protocol):
+    """The server's end of an exchange: `host` is the server, for the log; `reused`, whether it has carried
+    another request before this one."""
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def reused(self) -> bool: ...
+
+    def ask(self, request: Request, end: bool) -> None:
+        """Send the request's head; with `end` nothing follows it."""
+
+    def send(self, payload: memoryview) -> None:
+        """Send some of the request's body."""
+
+    def finish(self, trailers: Fields) -> None:
+        """The request is whole."""
+
+    def cancel(self) -> None:
+        """Nobody waits for the response any more."""
+
+    def taken(self, count: int) -> None:
+        """Bytes of the response's body have left our hands."""
+
+    def unsent(self) -> int:
+        """Bytes that wait for the server."""
+
+
+class Way(Protocol):
+    """Where an exchange goes, and who hears of it."""
+
+    @property
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    def connect(self, exchange: Exchange) -> None:
+        """Find an upstream: `connected` or `failed` follows, perhaps before this returns."""
+
+    def ended(self, exchange: Exchange) -> None:
+        """It is over."""
+
+
+class Exchange:
+    """One of them.
+
+    Attributes:
+        request: as it is sent on.
+        received_bytes, sent_bytes: of the request's body, of the response's.
+        status: that the client got; 0 for none.
+        flag, details: what the log says of it.
+        failure: why the upstream could not be reached.
+        began, answered_at: monotonic seconds; 0: no response has come.
+        active: when something last moved.
+        tries: how often it was sent on.
+        host: the server's address.
+        avoid, destination: the endpoint that was tried last, and whose it is.
+    """
+
+    __slots__ = (
+        "_down",
+        "_early",
+        "_ended",
+        "_forwarded",
+        "_owed_down",
+        "_owed_up",
+        "_responded",
+        "_trailers",
+        "_up",
+        "_way",
+        "active",
+        "answered_at",
+        "avoid",
+        "began",
+        "destination",
+        "details",
+        "failure",
+        "flag",
+        "grpc_status",
+        "host",
+        "over",
+        "received_bytes",
+        "request",
+        "sent_bytes",
+        "status",
+        "tries",
+    )
+
+    def __init__(self, way: Way, down: Downstream, request: Request) -> None:
+        self._way = way
+        self._down = down
+        self._up: Upstream | None = None
+        self._early = Backlog()
+        self._trailers: Fields = ()
+        self._ended = False
+        self._forwarded = False
+        self._responded = False
+        self._owed_down = 0
+        self._owed_up = 0
+        self.request = request
+        self.over = False
+        self.began = self.active = way.now
+        self.answered_at = 0.0
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self.status = 0
+        self.flag = NO_FLAG
+        self.details = "via_upstream"
+        self.failure = ""
+        self.grpc_status = ""
+        self.host = ""
+        self.tries = 0
+        self.avoid: Endpoint | None = None
+        self.destination: Workload | None = None
+
+    # What the client does.
+
+    def start(self, end: bool) -> None:
+        """The request's head has come; with `end` that is all of it."""
+        self._ended = end
+        self._connect()
+
+    def body(self, payload: memoryview) -> None:
+        """Some of the request's body has come."""
+        count = len(payload)
+        self.received_bytes += count
+        self.active = self._way.now
+        up = self._up
+        if self.over:
+            self._down.taken(count)
+        elif up is None:
+            self._early.append(payload)
+        else:
+            up.send(payload)
+            self._forwarded = True
+            if up.unsent() > HIGH_BYTES:
+                self._owed_down += count
+            else:
+                self._down.taken(count)
+
+    def end(self, trailers: Fields) -> None:
+        """The request is whole."""
+        self._ended = True
+        self._trailers = trailers
+        if self._up is not None and not self.over:
+            self._up.finish(trailers)
+
+    def gone(self) -> None:
+        """The client has gone."""
+        self._cancel(CLIENT_GONE)
+
+    def down_writable(self) -> None:
+        """What waited for the client has left."""
+        owed, self._owed_up = self._owed_up, 0
+        if owed and self._up is not None:
+            self._up.taken(owed)
+
+    # What the server does.
+
+    def connected(self, up: Upstream) -> None:
+        """An upstream stands; it is the exchange's until the response is whole."""
+        if self.over:
+            up.cancel()
+            return
+        self._up = up
+        self.host = up.host
+        early = self._early
+        up.ask(self.request, self._ended and not early.held_bytes and not self._trailers)
+        while early.held_bytes and self._up is up:
+            with early.head() as head:
+                part = bytes(head)
+            early.drop(len(part))
+            self._forwarded = True
+            up.send(memoryview(part))
+            self._down.taken(len(part))
+        if self._up is up and self._ended and (self._forwarded or self._trailers):
+            up.finish(self._trailers)
+
+    def failed(self, reply: Reply, reason: str = "", unsent: bool = False) -> None:
+        """There is no upstream, or it was lost. `unsent`: the request cannot have had an effect there.
+
+        What was not answered is tried again where that is safe.
+        """
+        up, self._up = self._up, None
+        if self.over:
+            return
+        self.failure = reason
+        if self._responded:
+            self.flag, self.details = reply.flag, reply.details
+            self._complete()
+            self._down.reset()
+            return
+        again = unsent or (up is not None and up.reused and self.request.method in _IDEMPOTENT)
+        if again and not self._forwarded and self.tries < _MOST_TRIES:
+            self._connect()
+            return
+        self.reply(reply.because(reason) if reason else reply)
+
+    def informed(self, fields: Fields) -> None:
+        """An interim response."""
+        if not self.over:
+            self._down.inform(fields)
+
+    def responded(self, fields: Fields, end: bool) -> None:
+        """The response's head has come; with `end` that is all of it."""
+        if self.over:
+            return
+        now = self._way.now
+        self.answered_at = self.active = now
+        self._responded = True
+        self.status = int(fields[0][1])
+        self._note_grpc(fields)
+        self._down.respond(passed_back(fields, int((now - self.began) * 1000)), end)
+        if end:
+            self._answered()
+
+    def payload(self, payload: memoryview) -> None:
+        """Some of the response's body has come."""
+        up, count = self._up, len(payload)
+        if self.over or up is None:
+            return
+        self.sent_bytes += count
+        self.active = self._way.now
+        self._down.send(payload)
+        if self._down.unsent() > HIGH_BYTES:
+            self._owed_up += count
+        elif self._up is up:
+            up.taken(count)
+
+    def whole(self, trailers: Fields) -> None:
+        """The response is whole."""
+        if self.over:
+            return
+        self._note_grpc(trailers)
+        self._down.finish(trailers)
+        self._answered()
+
+    def up_writable(self) -> None:
+        """What waited for the server has left."""
+        owed, self._owed_down = self._owed_down, 0
+        if owed:
+            self._down.taken(owed)
+
+    # What we do.
+
+    def reply(self, reply: Reply) -> None:
+        """Answer it here."""
+        if self.over:
+            return
+        if self._responded or not reply.status:
+            self._cancel(reply)
+            self._down.reset()
+            return
+        self.status, self.flag, self.details = reply.status, reply.flag, reply.details
+        fields, body = render(reply, self.request.is_grpc)
+        up = self._let_go()
+        if up is not None:
+            up.cancel()
+        if self.request.method == b"HEAD":
+            body = b""
+        self._responded = True
+        self.sent_bytes = len(body)
+        self._down.respond(fields, not body)
+        if body:
+            self._down.send(memoryview(body))
+            self._down.finish(())
+        self._complete()
+
+    def _connect(self) -> None:
+        self.tries += 1
+        self._way.connect(self)
+
+    def _note_grpc(self, fields: Fields) -> None:
+        for name, value in fields:
+            if name == b"grpc-status":
+                self.grpc_status = value.decode("ascii", "replace")[:3]
+
+    def _answered(self) -> None:
+        """The response is whole. Where the request is not, nobody is interested in the rest of it."""
+        up = self._let_go()
+        if up is not None and not self._ended:
+            up.cancel()
+        self._complete()
+
+    def _cancel(self, reply: Reply) -> None:
+        if self.over:
+            return
+        self.flag, self.details = reply.flag, reply.details
+        up = self._let_go()
+        if up is not None:
+            up.cancel()
+        self._complete()
+
+    def _let_go(self) -> Upstream | None:
+        """The server is another's, or nobody's; what it has sent is ours to bring to an end."""
+        up, self._up = self._up, None
+        owed, self._owed_up = self._owed_up, 0
+        if up is not None and owed:
+            up.taken(owed)
+        return up
+
+    def _complete(self) -> None:
+        if self.over:
+            return
+        self.over = True
+        lost = self._early.clear() + self._owed_down
+        self._owed_down = 0
+        self._way.ended(self)
+        if lost:
+            self._down.taken(lost)

@@ -1,0 +1,183 @@
+"""What is said of requests and connections through one tunnel when they have ended: a line in the access log,
+and Istio's metrics with `reporter="waypoint"`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ztunnel.errors import ConnectionFailed, Flag
+from ztunnel.flow.flow import Counts
+from ztunnel.model.address import Endpoint
+from ztunnel.model.connection import Security
+from ztunnel.model.identity import SpiffeId
+from ztunnel.model.workload import Workload
+from ztunnel.telemetry.labels import Reporter, TcpLabels, tcp_labels
+from ztunnel.telemetry.metrics import Live, TcpMetrics
+from ztunnel.telemetry.request_log import RequestRecord, render_request, render_request_json
+from ztunnel.telemetry.request_metrics import RequestLabels, RequestMetrics, request_labels
+from ztunnel.waypoint.chain import Chain
+from ztunnel.waypoint.exchange import Exchange
+
+_LABELS_REMEMBERED = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """Where the waypoint reports to.
+
+    Attributes:
+        write: takes a line of the access log; None for no log.
+        now_ns: nanoseconds since the epoch.
+        as_json: how lines are written.
+    """
+
+    requests: RequestMetrics
+    connections: TcpMetrics
+    write: Callable[[str], None] | None
+    now_ns: Callable[[], int]
+    as_json: bool = False
+
+    def log(self, record: RequestRecord) -> None:
+        """Write the line."""
+        if self.write is not None:
+            self.write(render_request_json(record) if self.as_json else render_request(record))
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who opened a tunnel: `source` is its address, with the port that the tunnel says; `workload` whose it
+    is, `identity` what its certificate proved."""
+
+    source: Endpoint
+    workload: Workload | None
+    identity: SpiffeId
+
+
+class Reports:
+    """Of one tunnel."""
+
+    def __init__(self, telemetry: Telemetry, caller: Caller, chain: Chain, now: Callable[[], float]) -> None:
+        """`now` gives monotonic seconds."""
+        self._telemetry = telemetry
+        self._caller = caller
+        self._chain = chain
+        self._now = now
+        self._labels: dict[tuple[str, str, int, str, str], RequestLabels] = {}
+        self._base = RequestRecord(
+            0, downstream_local=str(chain.destination), downstream_remote=str(caller.source), route="default"
+        )
+
+    def ended(self, exchange: Exchange, version: int) -> None:
+        """An exchange is over."""
+        telemetry, request = self._telemetry, exchange.request
+        seconds = self._now() - exchange.began
+        labels = self._labels_of(exchange)
+        telemetry.requests.count(labels, seconds * 1000, exchange.received_bytes, exchange.sent_bytes)
+        if telemetry.write is None:
+            return
+        answered = exchange.answered_at
+        telemetry.log(
+            self._base._replace(
+                time_ns=telemetry.now_ns() - int(seconds * 1e9),
+                method=_text(request.method),
+                path=_text(request.path),
+                protocol="HTTP/2" if version == 2 else "HTTP/1.1",
+                status=exchange.status,
+                flag=exchange.flag,
+                details=exchange.details,
+                upstream_failure=exchange.failure,
+                received_bytes=exchange.received_bytes,
+                sent_bytes=exchange.sent_bytes,
+                duration_seconds=seconds,
+                upstream_milliseconds=int((answered - exchange.began) * 1000) if answered else -1,
+                forwarded_for=_text(request.get(b"x-forwarded-for")),
+                user_agent=_text(request.get(b"user-agent")),
+                request_id=_text(request.get(b"x-request-id")),
+                authority=_text(request.authority),
+                upstream_host=exchange.host,
+                upstream_cluster=self._chain.cluster("http"),
+            )
+        )
+
+    def opened(self, destination: Workload, counts: Counts) -> Live:
+        """A connection is passed through as it is."""
+        return self._telemetry.connections.opened(self.tcp_labels(destination), counts)
+
+    def closed(
+        self, live: Live | None, counts: Counts, began: float, host: str, error: ConnectionFailed | None
+    ) -> None:
+        """It has ended; `live` is None where it had not come so far."""
+        flag = error.flag if error else Flag.NONE
+        if live is not None:
+            self._telemetry.connections.closed(live, flag)
+        else:
+            self._telemetry.connections.failed(self.tcp_labels(None).flagged(flag))
+        seconds = self._now() - began
+        self._telemetry.log(
+            self._base._replace(
+                time_ns=self._telemetry.now_ns() - int(seconds * 1e9),
+                flag=_envoys(flag, live is not None),
+                upstream_failure=str(error) if error else "",
+                received_bytes=counts.up,
+                sent_bytes=counts.down,
+                duration_seconds=seconds,
+                upstream_host=host,
+                upstream_cluster=self._chain.cluster("tcp"),
+            )
+        )
+
+    def tcp_labels(self, destination: Workload | None) -> TcpLabels:
+        """Of a connection to that endpoint."""
+        caller = self._caller
+        return tcp_labels(
+            Reporter.WAYPOINT,
+            caller.workload,
+            destination,
+            self._chain.service,
+            caller.identity,
+            destination.identity if destination else None,
+            Security.MUTUAL_TLS,
+        )
+
+    def _labels_of(self, exchange: Exchange) -> RequestLabels:
+        destination = exchange.destination
+        grpc = exchange.request.is_grpc
+        key = (
+            destination.uid if destination else "",
+            "grpc" if grpc else "http",
+            exchange.status,
+            exchange.grpc_status if grpc else "",
+            exchange.flag,
+        )
+        labels = self._labels.get(key)
+        if labels is None:
+            if len(self._labels) >= _LABELS_REMEMBERED:
+                self._labels.clear()
+            labels = self._labels[key] = request_labels(self.tcp_labels(destination), key[1])._replace(
+                response_code=str(key[2]), grpc_response_status=key[3], response_flags=key[4]
+            )
+        return labels
+
+
+class VersionReports:
+    """The same, for exchanges of one version of HTTP."""
+
+    def __init__(self, reports: Reports, version: int) -> None:
+        self._reports = reports
+        self._version = version
+
+    def ended(self, exchange: Exchange) -> None:
+        """An exchange is over."""
+        self._reports.ended(exchange, self._version)
+
+
+def _envoys(flag: Flag, stood: bool) -> str:
+    """Envoy's flag of a connection: it could not be made, or was cut."""
+    if flag is Flag.NONE:
+        return "-"
+    return "UC" if stood else "UF"
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode("utf-8", "backslashreplace")

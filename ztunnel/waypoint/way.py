@@ -1,0 +1,95 @@
+"""What the connections of one waypoint have in common, and what those through one tunnel have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from ztunnel.waypoint.exchange import Exchange
+
+
+class Patience(NamedTuple):
+    """How long clients and servers may take.
+
+    Attributes:
+        head_seconds: for a request's head, from its first byte on.
+        idle_seconds: without a byte in either direction: of a request under way (Envoy's stream_idle_timeout,
+            5 min), and of a client's connection without one.
+        upstream_idle_seconds: of a server's connection without a request.
+    """
+
+    head_seconds: float = 10.0
+    idle_seconds: float = 300.0
+    upstream_idle_seconds: float = 60.0
+
+
+class Clock(Protocol):
+    """The engine, as far as it concerns this."""
+
+    now: float
+    number: int
+
+    def next_round(self, callback: Callable[[], None], /) -> None:
+        """Call back in the next round."""
+
+
+class Watched(Protocol):
+    """A connection that is looked after."""
+
+    def look(self, now: float) -> None:
+        """Time has passed."""
+
+    def drain(self) -> None:
+        """The waypoint is to end: take nothing new."""
+
+
+class Upstreams(Protocol):
+    """Whoever finds servers."""
+
+    def connect(self, exchange: Exchange) -> None:
+        """Find one for it: `connected` or `failed` follows."""
+
+
+class Reports(Protocol):
+    """Whoever is told of what is over."""
+
+    def ended(self, exchange: Exchange) -> None:
+        """An exchange is over."""
+
+
+class Common(NamedTuple):
+    """What all connections of a waypoint share.
+
+    Attributes:
+        clock: the engine.
+        live: the connections that are looked after.
+        new_id: makes an `x-request-id`.
+        patience: how long is waited.
+    """
+
+    clock: Clock
+    live: set[Watched]
+    new_id: Callable[[], bytes]
+    patience: Patience = Patience()
+
+
+class HttpWay:
+    """Where the requests through one tunnel go."""
+
+    def __init__(self, common: Common, upstreams: Upstreams, reports: Reports) -> None:
+        self.clock, self.live, self.new_id, self.patience = common
+        self._upstreams = upstreams
+        self._reports = reports
+
+    @property
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self.clock.now
+
+    def connect(self, exchange: Exchange) -> None:
+        """Find an upstream for it."""
+        self._upstreams.connect(exchange)
+
+    def ended(self, exchange: Exchange) -> None:
+        """It is over."""
+        self._reports.ended(exchange)
