@@ -33,13 +33,17 @@ class ControlPlane:
     def __init__(self) -> None:
         self.told: list[tuple[float, list[str]]] = []
         self.failure: Exception | None = None
+        self.machine = ""
         self.lines, self.readiness = Lines(), Readiness()
         log = Log(self.lines, Levels(), time.time_ns)  # type: ignore[arg-type]
         self.announcer = Announcer(log, self.readiness)
 
     def have(self, *pods: BuiltWorkload, place: str = "uid") -> None:
         held = {
-            one.uid: SimpleNamespace(place=Place("/x", 7, place and f"{place}-{one.name}")) for one in pods
+            one.uid: SimpleNamespace(
+                machine=self.machine, place=Place("/x", 7, place and f"{place}-{one.name}")
+            )
+            for one in pods
         }
         self.announcer.look(held, world_of(*pods))  # type: ignore[arg-type]
 
@@ -110,6 +114,9 @@ def test_a_pod_of_which_a_part_goes_past_the_mesh_is_not_shown_as_enrolled(plane
     assert plane.announcer.show(B.uid) == {}
     plane.have(A, B)
     assert plane.announcer.hidden == {}
+    plane.machine = "k6t-eth0"
+    plane.have(A)
+    assert "KubeVirt, interface k6t-eth0" in str(plane.announcer.show(A.uid)["hidden"])
 
 
 async def test_the_laboratory_s_pods_are_nobody_s(plane: ControlPlane, autojump_clock: object) -> None:

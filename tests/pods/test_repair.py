@@ -247,6 +247,22 @@ async def test_another_program_in_a_pods_namespace_is_named_once(
     bpf.close(other)
 
 
+async def test_a_virtual_machine_that_comes_behind_a_pod_is_said(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    """KubeVirt makes its bridge when the pod has started."""
+    node = made(nodes, kernel, A)
+    async with node.running():
+        assert "hidden" not in node.pods.dump()[A.uid]
+        shell(kernel.lab.names["a"], "ip link add k6t-eth0 type bridge")
+        await sweep()
+        assert "interface k6t-eth0" in str(node.pods.dump()[A.uid]["hidden"])
+        assert node.state == {"a": "Up"}
+        shell(kernel.lab.names["a"], "ip link del k6t-eth0")
+        await sweep()
+        assert "hidden" not in node.pods.dump()[A.uid]
+
+
 async def test_a_port_that_is_taken_at_once_keeps_the_pod_captured_and_is_said(
     kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
 ) -> None:

@@ -30,6 +30,12 @@ FORWARDS: Final = (
     "traffic is in the mesh"
 )
 
+MACHINE: Final = (
+    "a virtual machine is behind it (KubeVirt, interface {}): what that sends is only forwarded, judged by "
+    "policy "
+    "and not in the mesh"
+)
+
 Report = Callable[[Iterable[EnrolledPod]], Awaitable[None]]
 """Tells the control plane of these pods and no others. Raises RpcError, ConfigError."""
 
@@ -57,6 +63,8 @@ class Announcer:
             workload = world.workload(uid)
             if workload is not None and workload.forwards:
                 self.hidden[uid] = FORWARDS
+            elif workload is not None and each.machine:
+                self.hidden[uid] = MACHINE.format(each.machine)
             elif workload is not None and each.place.pod:
                 shown.add(EnrolledPod(workload.namespace, workload.name, each.place.pod))
         if shown != self._pods:

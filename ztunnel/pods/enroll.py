@@ -297,12 +297,21 @@ def _addresses(netns: NetworkNamespace, workload: Workload) -> tuple[IPAddress, 
     return found
 
 
+def machine_behind(netns: NetworkNamespace) -> str:
+    """The bridge by which KubeVirt connects a virtual machine to the world (`k6t-eth0`); empty where there is
+    none. What the machine sends is only forwarded by its pod. Raises OSError."""
+    return next((name for name in _interface_names(netns) if name.startswith("k6t-")), "")
+
+
+def _interface_names(netns: NetworkNamespace) -> list[str]:
+    with netns.entered():
+        return [name for _, name in socket.if_nameindex()]
+
+
 def _refuse_virtual_machines(netns: NetworkNamespace, workload: Workload) -> None:
     """Kata Containers hands what its machine sends past every socket of the namespace, by tc (its network
     model `tcfilter`); its taps are named so."""
-    with netns.entered():
-        names = [name for _, name in socket.if_nameindex()]
-    tap = next((name for name in names if name.endswith("_kata")), None)
+    tap = next((name for name in _interface_names(netns) if name.endswith("_kata")), None)
     if tap is not None:
         raise CannotEnroll(
             f"{_name(workload)}: {NO_SOCKETS}: it is a virtual machine (Kata Containers, interface {tap}), "

@@ -21,7 +21,7 @@ from ztunnel.kernel.netlink import NamespaceEvents
 from ztunnel.kernel.sockets import DUAL_STACK, Listening
 from ztunnel.model.identity import SpiffeId
 from ztunnel.outbound.accept import Outbound, OutboundAcceptor
-from ztunnel.pods.enroll import Enrolled, close, release, relisten, remind, withdraw
+from ztunnel.pods.enroll import Enrolled, close, machine_behind, release, relisten, remind, withdraw
 from ztunnel.pods.find import Finder
 from ztunnel.pods.kubelet import Place
 from ztunnel.pods.listen import CannotEnroll, lost_listeners
@@ -72,6 +72,7 @@ class Held:
         stale: whether something has changed in its namespace since `look`.
         trouble: what is not as it has to be and could not be repaired.
         others: programs of others in its namespace that make a difference to us.
+        machine: the interface to a virtual machine behind it; empty where none was seen.
         was_known: whether the kernel redirected or refused it before this process enrolled it.
     """
 
@@ -94,6 +95,7 @@ class Held:
         self.trouble = ""
         self.others: list[str] = []
         self.was_known = False
+        self.machine = ""
         self.enrolled = enrolled
         self.place = place
         self._find = find
@@ -198,6 +200,7 @@ class Held:
         finally:
             self._watch_again()
         made += self._relisten(listening)
+        self.machine = machine_behind(self.enrolled.network.netns)
         if self.enrolled.serving:
             made += remind(self._ways.redirection, self.enrolled)
             self.others = self._ways.redirection.neighbours(self.enrolled.network)
