@@ -12,15 +12,15 @@ from ztunnel.errors import NoCertificate
 from ztunnel.identity import csr
 from ztunnel.identity.sign import open_authority
 from ztunnel.model.identity import SpiffeId
-from ztunnel.model.workload import TunnelProtocol, Workload
+from ztunnel.model.workload import LeftTo, TunnelProtocol, Workload
 from ztunnel.xds.snapshot import Snapshot, take
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 WEB = SpiffeId("cluster.local", "shop", "web")
 
 
-def snapshot(node="n1", protocol=TunnelProtocol.HBONE, account="web"):
-    one = Workload("c//Pod/shop/web-0", "web-0", "shop", account, node=node, protocol=protocol)
+def snapshot(node="n1", protocol=TunnelProtocol.HBONE, account="web", **more):
+    one = Workload("c//Pod/shop/web-0", "web-0", "shop", account, node=node, protocol=protocol, **more)
     return take([one], "", Snapshot())
 
 
@@ -39,6 +39,10 @@ async def test_an_identity_of_the_node_is_signed():
     assert await create(snapshot()) == ["csr", f"{WEB} 60 {NOW}"]
 
 
+async def test_so_is_one_of_a_pod_that_may_not_be_istio_s_any_more():
+    assert await create(snapshot(native_tunnel=True, left_to=LeftTo.ISTIO))
+
+
 @pytest.mark.parametrize(
     "served",
     [
@@ -47,6 +51,7 @@ async def test_an_identity_of_the_node_is_signed():
         snapshot(node=""),
         snapshot(protocol=TunnelProtocol.NONE),
         snapshot(account="other"),
+        snapshot(native_tunnel=True),
     ],
 )
 async def test_other_identities_are_refused(served):

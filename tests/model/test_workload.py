@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.builders import BuiltWorkload, identity, workload
-from ztunnel.model.workload import SameNode, WorkloadKind
+from ztunnel.model.workload import LeftTo, SameNode, WorkloadKind
 
 
 def test_a_workload_has_the_identity_of_its_account() -> None:
@@ -27,6 +29,13 @@ def test_a_workload_has_the_identity_of_its_account() -> None:
 )
 def test_the_node_proxy_serves_who_is_in_the_mesh(pod: BuiltWorkload, enrolled: bool) -> None:
     assert pod.enrolled is enrolled
+
+
+def test_whether_a_pod_is_istio_s_its_node_proxy_finds_out() -> None:
+    annotated = replace(workload("a").native(), left_to=LeftTo.ISTIO)
+    assert (annotated.enrolled, annotated.may_be_enrolled) == (False, True)
+    assert workload("a").hbone().may_be_enrolled
+    assert not replace(workload("a"), left_to=LeftTo.SIDECAR).may_be_enrolled
 
 
 def test_words_are_istios() -> None:

@@ -77,7 +77,7 @@ class NodeCertificates:
             known = frozenset(
                 one.identity
                 for one in workloads
-                if isinstance(one, Workload) and one.node == self._node and one.enrolled
+                if isinstance(one, Workload) and one.node == self._node and one.may_be_enrolled
             )
             self._known = (snapshot, known)
         return known

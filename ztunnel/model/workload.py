@@ -108,3 +108,9 @@ class Workload:
     def enrolled(self) -> bool:
         """Whether the workload is in the mesh: its node proxy serves HBONE for it."""
         return self.protocol is TunnelProtocol.HBONE and not self.native_tunnel and not self.host_network
+
+    @property
+    def may_be_enrolled(self) -> bool:
+        """Whether its node proxy may enroll it: also a pod that is said to be Istio's, where that is true no
+        more."""
+        return self.enrolled or self.left_to is LeftTo.ISTIO

@@ -56,7 +56,7 @@ class LeftOut:
         """Those of these that are to be enrolled, by uid; who is left out is said. Of those that are said to
         be Istio's it has to be found out."""
         known = list(workloads)
-        enrolled = {each.uid: each for each in known if each.enrolled or each.left_to is LeftTo.ISTIO}
+        enrolled = {each.uid: each for each in known if each.may_be_enrolled}
         self.left = {each.uid: _SIDECAR for each in known if each.left_to is LeftTo.SIDECAR}
         detached = self.exceptions.read()
         named = {uid: name for uid in enrolled if (name := name_of(uid)) in detached}
