@@ -60,4 +60,7 @@ def test_a_node_takes_pods_once_its_proxy_is_ready(
     wait_until("the taint goes", lambda: not taints(cluster, node), 120)
     assert is_ready(cluster.get("pod", cluster.proxy_on(node), SYSTEM))
     wait_until("it runs", lambda: is_ready(apps.pod("new")), 60)
+    came = cluster.get("pod", cluster.proxy_on(node), SYSTEM)
+    times = {each["type"]: each["lastTransitionTime"] for each in came["status"]["conditions"]}
+    print("a proxy that comes to a node:", came["status"]["startTime"], times)
     mesh.wait()
