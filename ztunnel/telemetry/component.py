@@ -81,7 +81,7 @@ class PodFigures:
             registry=figures,
         )
         self._misses = Counter(
-            "ztunnel_pod_start_misses",
+            "ztunnel_pod_start_misses_total",
             "Pods of which a process called somebody before the pod was enrolled, though it was opted in",
             registry=figures,
         )
