@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.analyze.kubectl import Fake
+from ztunnel.analyze.findings import analyze
 from ztunnel.analyze.forward import NoCluster
 from ztunnel.analyze.load import load_cluster, load_mesh
 from ztunnel.control.settings import MeshSettings
@@ -104,6 +105,33 @@ END
     (pod,) = mesh.world.workloads.values()
     assert str(pod.addresses[0]) == "10.4.0.9"
     assert [(one.kind, one.file, one.line) for one in mesh.written] == [("Pod", "", 0)]
+
+
+def test_an_object_of_a_cluster_that_makes_no_sense_costs_only_itself(kubectl: Fake) -> None:
+    """With it every other policy of the cluster was left out: what one denies was said to be allowed."""
+    head = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy"}
+    good = {
+        **head,
+        "metadata": {"name": "good", "namespace": "shop"},
+        "spec": {"action": "DENY", "rules": [{}]},
+    }
+    rule = {"from": [{"source": {"ipBlocks": ["10.0.0.0/99"]}}]}
+    bad = {**head, "metadata": {"name": "bad", "namespace": "shop"}, "spec": {"rules": [rule]}}
+    policies = json.dumps({"apiVersion": "v1", "kind": "List", "items": [bad, good]})
+    kubectl(
+        f"""case "$*" in
+            *authorizationpolicies*) cat <<'END'
+{policies}
+END
+            ;;
+            *) echo '{{"apiVersion": "v1", "kind": "List", "items": []}}';;
+        esac"""
+    )
+    mesh = load_cluster(MeshSettings())
+    assert set(mesh.world.policies) == {"shop/good"}
+    [finding] = [one for one in analyze(mesh, "shop") if "bad" in one.what]
+    assert finding.what == "AuthorizationPolicy shop/bad"
+    assert finding.message.startswith("spec.rules[0].from[0].source.ipBlocks[0]: ")
 
 
 def test_a_cluster_that_does_not_answer_is_an_error(kubectl: Fake) -> None:

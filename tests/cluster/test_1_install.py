@@ -58,14 +58,29 @@ def test_the_proxy_has_exactly_what_it_asks_for(mesh: Mesh) -> None:
         assert "Read-only file system" in done
 
 
-def lacking(mesh: Mesh, apps: Apps, container: str, change: Object) -> str:
-    """What that container of the node proxy's pod says, changed like this, when it has ended."""
-    [node, *_] = mesh.cluster.nodes()
+def lacking(mesh: Mesh, apps: Apps, container: str, changes: dict[str, Object]) -> dict[str, str]:
+    """What that container of the node proxy's pod says, changed like each of these, when it has ended: by the
+    name of the change. All at once, each in a pod of its own."""
     template = mesh.cluster.get("daemonset", "ztunnel", SYSTEM)["spec"]["template"]["spec"]
     [one] = [
         each for each in [*template["initContainers"], *template["containers"]] if each["name"] == container
     ]
-    one = {**one, **change}
+    pods = {name: f"lacking-{container}-{number}" for number, name in enumerate(changes)}
+    mesh.cluster.apply(*(changed(mesh, apps, pods[name], one, changes[name]) for name in pods))
+
+    def over() -> bool:
+        phases = [each["status"].get("phase") for each in mesh.cluster.pods(apps.namespace)]
+        assert "Succeeded" not in phases
+        return phases == ["Failed"] * len(pods)
+
+    wait_until(f"{container} has ended", over, 120, 0.3)
+    return {name: mesh.cluster.call("-n", apps.namespace, "logs", pod) for name, pod in pods.items()}
+
+
+def changed(mesh: Mesh, apps: Apps, name: str, container: Object, change: Object) -> Object:
+    [node, *_] = mesh.cluster.nodes()
+    template = mesh.cluster.get("daemonset", "ztunnel", SYSTEM)["spec"]["template"]["spec"]
+    one = {**container, **change}
     one.pop("readinessProbe", None)
     # Of another name, since this must not touch the node's own.
     one["env"] = [each for each in one["env"] if each["name"] != "NODE_NAME"] + [
@@ -82,43 +97,38 @@ def lacking(mesh: Mesh, apps: Apps, container: str, change: Object) -> str:
     for each in spec["volumes"]:
         if "configMap" in each:
             each["configMap"]["optional"] = True
-    name = f"lacking-{container}"
-    mesh.cluster.call("-n", apps.namespace, "delete", "pod", name, "--ignore-not-found")
-    mesh.cluster.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name, "namespace": apps.namespace},
-            "spec": spec,
-        }
-    )
-    wait_until(
-        f"{name} has ended", lambda: apps.pod(name)["status"].get("phase") in ("Succeeded", "Failed"), 60, 0.3
-    )
-    assert apps.pod(name)["status"]["phase"] == "Failed"
-    return mesh.cluster.call("-n", apps.namespace, "logs", name)
+    meta = {"name": name, "namespace": apps.namespace}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
 
 
 @pytest.mark.parametrize("container", ["loader", "proxy"])
 def test_a_container_says_which_capability_it_lacks(mesh: Mesh, apps: Apps, container: str) -> None:
     wanted = {"loader": LOADER, "proxy": PROXY}[container]
+    changes: dict[str, Object] = {}
     for each in wanted:
         added = [one.name for one in wanted if one is not each]
-        context = {"readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"], "add": added}}
-        said = lacking(mesh, apps, container, {"securityContext": context})
-        assert f"lacks the capabilities {each.name}: with {each.name} it {wanted[each]}" in said
+        capabilities = {"drop": ["ALL"], "add": added}
+        changes[each.name] = {
+            "securityContext": {"readOnlyRootFilesystem": True, "capabilities": capabilities}
+        }
+    said = lacking(mesh, apps, container, changes)
+    for each in wanted:
+        assert f"lacks the capabilities {each.name}: with {each.name} it {wanted[each]}" in said[each.name], (
+            said[each.name]
+        )
 
 
 def test_a_container_says_which_mount_it_lacks(mesh: Mesh, apps: Apps) -> None:
     template = mesh.cluster.get("daemonset", "ztunnel", SYSTEM)["spec"]["template"]["spec"]
     [loader] = [each for each in template["initContainers"] if each["name"] == "loader"]
-    for name, sentence in (
-        ("cgroup", "mount the host's /sys/fs/cgroup at /sys/fs/cgroup (hostPath)"),
-        ("bpffs", "/sys/fs/bpf"),
-    ):
-        mounts = [each for each in loader["volumeMounts"] if each["name"] != name]
-        said = lacking(mesh, apps, "loader", {"volumeMounts": mounts})
-        assert sentence in said
+    sentences = {
+        "cgroup": "mount the host's /sys/fs/cgroup at /sys/fs/cgroup (hostPath)",
+        "bpffs": "/sys/fs/bpf",
+    }
+    mounts = {name: [each for each in loader["volumeMounts"] if each["name"] != name] for name in sentences}
+    said = lacking(mesh, apps, "loader", {name: {"volumeMounts": some} for name, some in mounts.items()})
+    for name, sentence in sentences.items():
+        assert sentence in said[name]
 
 
 def test_nobody_else_is_touched(mesh: Mesh) -> None:

@@ -7,7 +7,8 @@ between two Deployments can be explained before either runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
@@ -61,11 +62,35 @@ def load_cluster(settings: MeshSettings) -> Mesh:
             if _NO_SUCH_KIND in str(error):
                 continue
             raise
-        try:
-            manifests += (replace(one, file="", line=0) for one in parse_some(text, kind)[0])
-        except ConfigError as error:
-            faults += error.faults
+        found, wrong = _listed(text, kind)
+        manifests += (replace(one, file="", line=0) for one in found)
+        faults += wrong
     return _mesh(Given(tuple(manifests), (), tuple(faults)), settings)
+
+
+def _listed(text: str, kind: str) -> tuple[list[Manifest], list[Fault]]:
+    """The objects of a list in JSON; what is wrong with one costs only that one, and names it."""
+    try:
+        return list(parse_some(text, kind)[0]), []
+    except ConfigError as error:
+        faults = list(error.faults)
+    try:
+        items = json.loads(text)["items"]
+        named = [(f"{one['kind']} {_full_name(one['metadata'])}", json.dumps(one)) for one in items]
+    except (ValueError, KeyError, TypeError):
+        return [], faults
+    manifests: list[Manifest] = []
+    faults.clear()
+    for name, one in named:
+        try:
+            manifests += parse_some(one, kind)[0]
+        except ConfigError as error:
+            faults += (Fault("", 0, f"{name}: {each.field}", each.message) for each in error.faults)
+    return manifests, faults
+
+
+def _full_name(meta: Mapping[str, str]) -> str:
+    return f"{meta['namespace']}/{meta['name']}" if "namespace" in meta else meta["name"]
 
 
 def _mesh(given: Given, settings: MeshSettings) -> Mesh:
