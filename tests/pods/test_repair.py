@@ -15,7 +15,7 @@ from tests.kernel.test_attached import ALLOW
 from tests.pods.parts import FWMARK, A, Node, Open, Scratch, is_served, made, served
 from ztunnel.kernel import bpf
 from ztunnel.kernel.sockets import listen_in
-from ztunnel.pods.repair import SWEEP_SECONDS
+from ztunnel.pods.repair import SWEEP_SECONDS, TWO_MESHES
 from ztunnel.pods.serve import GRACE_SECONDS
 from ztunnel.pods.watch import LOOK_AGAIN_SECONDS, TRY_AGAIN_SECONDS
 from ztunnel.redirect.layout import QUEUES, PodFlag
@@ -261,6 +261,20 @@ async def test_a_virtual_machine_that_comes_behind_a_pod_is_said(
         shell(kernel.lab.names["a"], "ip link del k6t-eth0")
         await sweep()
         assert "hidden" not in node.pods.dump()[A.uid]
+
+
+async def test_rules_of_another_mesh_that_come_into_a_pod_are_said(
+    kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
+) -> None:
+    node = made(nodes, kernel, A)
+    async with node.running():
+        shell(kernel.lab.names["a"], "nft 'add table ip nat; add chain ip nat ISTIO_PRERT'")
+        await sweep()
+        assert TWO_MESHES in node.readiness.render(0.0)[1]
+        assert is_served(kernel, node)  # it is ours all the same
+        shell(kernel.lab.names["a"], "nft delete table ip nat")
+        await sweep()
+        assert TWO_MESHES not in node.readiness.render(0.0)[1]
 
 
 async def test_a_port_that_is_taken_at_once_keeps_the_pod_captured_and_is_said(

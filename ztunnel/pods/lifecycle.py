@@ -25,7 +25,7 @@ STARTS_SECONDS = 5.0
 _SHOWN = 20
 NO_NAMESPACE: Final = "its network namespace is not there yet"
 NO_ADDRESSES: Final = "its network namespace has no address"
-OTHER_MESH: Final = "another mesh has been in it"
+OTHER_MESH: Final = "another mesh is in it, or was"
 NO_SOCKETS: Final = "its traffic comes from no socket of its namespace"
 _CAUSES = (
     (NO_NAMESPACE, "no namespace"),

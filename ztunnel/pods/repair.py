@@ -4,15 +4,17 @@ have changed in their namespaces."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import trio
 
+from ztunnel.kernel.istio import has_rules
 from ztunnel.kernel.sockets import Listening
 from ztunnel.model.address import IPAddress
 from ztunnel.model.workload import Workload
 from ztunnel.pods.enroll import let_forward, readdress
 from ztunnel.pods.hold import Held, Ways
+from ztunnel.pods.lifecycle import OTHER_MESH
 from ztunnel.pods.listen import CannotEnroll
 from ztunnel.redirect.layout import ListenerKind
 from ztunnel.telemetry.export import Log
@@ -22,6 +24,13 @@ from ztunnel.telemetry.repairs import Repairs
 SWEEP_SECONDS = 5.0
 """How often everything in a pod's namespace is looked at, whether the kernel has told of a change or not: of
 sysctls it tells nothing."""
+
+
+TWO_MESHES: Final = (
+    f"{OTHER_MESH}: Istio's CNI agent has put its rules into the pod while it is in this one (chains "
+    f"ISTIO_...), "
+    "and plaintext from outside does not reach it: keep that agent off this node"
+)
 
 
 class Reports(NamedTuple):
@@ -88,6 +97,8 @@ class Upkeep:
                 self._readdress(uid, held)
             for text in set(held.others).difference(before):
                 self._log.warn("another program", pod=uid, reason=text)
+            if held.enrolled.serving and has_rules(held.enrolled.network.netns):
+                held.trouble = TWO_MESHES
         except (CannotEnroll, OSError) as error:
             held.trouble = f"it cannot be repaired: {error}"
 
