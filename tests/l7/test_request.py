@@ -114,9 +114,17 @@ def test_what_two_could_read_otherwise_is_refused(make, expected) -> None:
     assert refused.value.reply == expected
 
 
-def test_upgrades_are_websocket_and_h2c_is_passed_over() -> None:
+def test_upgrades_are_websocket_and_what_clients_offer_with_each_request_is_passed_over() -> None:
     assert one(HOST, upgrade=b"websocket").upgrade == b"websocket"
-    assert one(HOST, upgrade=b"h2c").upgrade == b""
+    for offered in (b"h2c", b"tls/1.2"):
+        options = (
+            (b"connection", b"Upgrade, HTTP2-Settings"),
+            (b"upgrade", offered),
+            (b"http2-settings", b"AA"),
+        )
+        found = one(HOST, *options, upgrade=offered)
+        assert found.upgrade == b""
+        assert not {b"connection", b"upgrade", b"http2-settings"} & {name for name, _ in found.fields}
 
 
 @pytest.mark.parametrize(

@@ -324,6 +324,90 @@ def test_what_two_could_read_otherwise_reaches_nobody(mesh: Mesh, waypoint: Wayp
     assert listener.nobody()
 
 
+def test_a_websocket_passes_both_ways(mesh: Mesh, waypoint: Waypoint) -> None:
+    listener = server(mesh)
+    client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+    client.sendall(
+        b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    )
+    there = listener.accept()
+    assert b"upgrade: websocket\r\n" in head_of(there)
+    there.sendall(
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x02hi"
+    )
+    assert b"upgrade: websocket\r\n" in head_of(client)
+    assert read_exactly(client, 4) == b"\x81\x02hi"
+    client.sendall(b"\x81\x82abcd")
+    assert read_exactly(there, 6) == b"\x81\x82abcd"
+    there.close()
+    assert read_all(client) == b""
+    assert waypoint.line()[2] == "101"
+
+
+@pytest.mark.parametrize("offered", [b"h2c", b"TLS/1.2"])
+def test_an_offer_to_upgrade_is_passed_over(mesh: Mesh, waypoint: Waypoint, offered: bytes) -> None:
+    """Java's and Apache's clients make one with each request (envoyproxy/envoy#7973, istio/istio#53239)."""
+    listener = server(mesh)
+    client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+    client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % offered)
+    there = listener.accept()
+    assert b"upgrade" not in head_of(there)
+    there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert head_of(client).startswith(b"HTTP/1.1 200 ")
+    assert waypoint.line()[2] == "200"
+
+
+def test_a_server_that_closes_as_the_next_request_comes_fails_no_get(mesh: Mesh, waypoint: Waypoint) -> None:
+    """The race of keep-alive (istio/istio#55138): asked again on another connection."""
+    listener = server(mesh)
+    client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+    get, ok = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    client.sendall(get)
+    first = listener.accept()
+    head_of(first)
+    first.sendall(ok)
+    head_of(client)
+    client.sendall(get)
+    head_of(first)
+    first.close()
+    second = listener.accept()
+    head_of(second)
+    second.sendall(ok)
+    assert head_of(client).startswith(b"HTTP/1.1 200 ")
+    client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+    head_of(second)
+    second.close()
+    assert head_of(client).startswith(b"HTTP/1.1 503 ")
+    assert waypoint.line(3)[2:4] == ["503", "UC"]
+
+
+def test_what_is_under_way_when_the_waypoint_is_to_end_comes_to_its_end(
+    mesh: Mesh, waypoint: Waypoint
+) -> None:
+    listener = server(mesh)
+    laboratory = mesh.laboratory
+    client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+    client.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+    there = listener.accept()
+    head_of(there)
+    there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none")
+    head_of(client)
+    assert read_exactly(client, 3) == b"one"  # the first bytes are out before the last are in
+    cgroup = laboratory.names.pod_cgroup(waypoint.pod.node.name, waypoint.pod.uid)
+    run.send(cgroup, signal.SIGTERM)
+    try:
+        wait_until(
+            lambda: mesh.call("shop/caller", vip(mesh, "web", IPv4Address), 80).refused, "it takes no more"
+        )
+        there.sendall(b"two")
+        assert read_exactly(client, 3) == b"two"
+        wait.until_gone(cgroup)
+    finally:
+        started = run.start_pod(laboratory.names, waypoint.pod)
+        laboratory._children += [each.process for each in started]
+    wait_until(partial(answers, mesh, IPv4Address), "it is back")
+
+
 def test_a_client_that_goes_is_logged_and_its_server_told(mesh: Mesh, waypoint: Waypoint) -> None:
     listener = server(mesh)
     client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)

@@ -41,6 +41,8 @@ _OURS = frozenset(
 """What only a proxy that is trusted may say: taken from whoever says it."""
 
 WEBSOCKET = b"websocket"
+"""The one protocol that is switched to. h2c and TLS are what Java's and Apache's clients offer with each
+request, and do without (envoyproxy/envoy#7973, istio/istio#53239): passed over. Any other is refused."""
 
 NewId = Callable[[], bytes]
 
@@ -114,7 +116,7 @@ def read_request(untrusted: Fields, upgrade: bytes, new_id: NewId) -> Request:
         rest = absolute[2] or b"/"
         target = rest if rest.startswith(b"/") else b"/" + rest
     made = Request(method, hosts[0], target, _passed_on(fields))
-    if upgrade and upgrade != b"h2c":
+    if upgrade and upgrade != b"h2c" and not upgrade.startswith(b"tls/"):
         if upgrade != WEBSOCKET:
             raise Refused(FORBIDDEN_UPGRADE)
         made.upgrade = upgrade
