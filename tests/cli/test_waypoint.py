@@ -9,10 +9,11 @@ from click.testing import CliRunner
 from ztunnel.cli.main import main
 
 
-def test_it_needs_a_folder(tmp_path: Path) -> None:
+def test_it_needs_a_folder_or_a_control_plane(monkeypatch) -> None:
+    monkeypatch.delenv("XDS_ADDRESS", raising=False)
     found = CliRunner().invoke(main, ["waypoint"])
     assert found.exit_code == 2
-    assert "--manifests" in found.output
+    assert "--manifests DIR, or --xds-address URL" in found.output
 
 
 def test_it_needs_to_be_told_which_pod_it_is(tmp_path: Path, monkeypatch) -> None:

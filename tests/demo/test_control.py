@@ -11,11 +11,17 @@ import pytest
 
 from tests.demo.conftest import TEXT
 from ztunnel.demo import command, control, run
-from ztunnel.demo.cluster import Node
+from ztunnel.demo.cluster import Node, cluster
 from ztunnel.demo.failure import LaboratoryFailed
+from ztunnel.demo.manifest import parse
 from ztunnel.demo.names import Names
 from ztunnel.demo.operate import Laboratory
+from ztunnel.demo.schedule import complete
 
+GATEWAY = (
+    "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: wp, namespace: shop}\n"
+    "spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n"
+)
 ONE, TWO = Node("node-1", 1), Node("node-2", 2)
 
 
@@ -50,6 +56,23 @@ def test_each_node_gets_a_token_once(names: Here) -> None:
     ]
     for file in (names.token("node-1"), names.control / "tokens"):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_waypoint_has_the_token_of_its_account_and_is_told_of_no_folder(names: Here) -> None:
+    (pod,) = cluster(complete({}, parse(GATEWAY, "x.yaml"), lambda: "uid")).pods
+    assert control.admit(names, [ONE], [pod])
+    assert not control.admit(names, [ONE], [pod])
+    token = names.account_token("shop", "wp").read_text()
+    line = f"{token},system:serviceaccount:shop:wp,shop.wp"
+    assert (names.control / "tokens").read_text().splitlines()[1] == line
+    told = control.waypoint_variables(names, pod, ONE)
+    assert told["XDS_ADDRESS"] == "https://10.10.0.11:15012"
+    assert told["AUTH_TOKEN"] == str(names.account_token("shop", "wp"))
+    (program,) = command.programs(pod)
+    words, environment = command.completed(names, program, {}, told)
+    assert "--manifests" not in words
+    assert environment["XDS_ADDRESS"] == told["XDS_ADDRESS"]
+    assert environment["POD_NAME"] == pod.name
 
 
 def test_a_node_proxy_is_told_of_it_and_not_of_the_folder(names: Here) -> None:

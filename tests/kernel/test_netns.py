@@ -203,3 +203,25 @@ def test_several_sysctls_are_read_at_once_and_those_that_are_not_there_left_out(
     names = ["net.ipv4.fwmark_reflect", "net.ipv4.none_such", "net.ipv4.ip_local_port_range"]
     found = elsewhere.read_sysctls(names)
     assert found == {"net.ipv4.fwmark_reflect": "1", names[2]: elsewhere.read_sysctl(names[2])}
+
+
+STAYS = """
+import os, socket
+os.setgid(65534); os.setuid(65534)
+from ztunnel.kernel import netns
+with netns.own() as namespace:
+    assert namespace.inode == os.stat("/proc/self/ns/net").st_ino
+    assert namespace.cookie
+    with namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as made:
+        made.bind(("127.0.0.1", 0))
+    assert namespace.ephemeral_ports()[0] > 0
+try:
+    netns.current()
+except PermissionError:
+    print("entering takes a right")
+"""
+
+
+def test_a_process_that_stays_where_it_is_needs_no_right_to_enter() -> None:
+    done = subprocess.run([sys.executable, "-c", STAYS], capture_output=True, text=True, timeout=30)
+    assert done.stdout == "entering takes a right\n", done.stderr

@@ -12,6 +12,7 @@ import trio
 
 from ztunnel.ca.authority_report import AuthorityReport
 from ztunnel.config import Settings, read_settings
+from ztunnel.control.connect import Upstream
 from ztunnel.control.report import ManifestReport
 from ztunnel.control.serve import Server
 from ztunnel.control.settings import mesh_settings
@@ -77,6 +78,29 @@ async def follow_authority(
     )
     await nursery.start(watch.run)
     return watch.authority
+
+
+def xds_upstream(settings: Settings) -> Upstream:
+    """Where the world comes from over the network."""
+    own = _cluster(settings)
+    return Upstream(
+        "XDS", settings.xds_address, settings.xds_root_ca, settings.xds_alternative, settings.auth_token,
+        own + settings.xds_headers,
+    )  # fmt: skip
+
+
+def ca_upstream(settings: Settings) -> Upstream:
+    """Who signs over the network."""
+    own = _cluster(settings)
+    return Upstream(
+        "CA", settings.ca_address, settings.ca_root_ca, settings.ca_alternative, settings.auth_token,
+        own + settings.ca_headers,
+    )  # fmt: skip
+
+
+def _cluster(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Of which cluster we are; nothing where it has no name (ztunnel src/identity/auth.rs)."""
+    return (("clusterid", settings.cluster),) if settings.cluster else ()
 
 
 def _mesh_config() -> str:

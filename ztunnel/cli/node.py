@@ -8,9 +8,15 @@ import click
 import trio
 
 from ztunnel.ca.authority import NodeCertificates
-from ztunnel.cli._compose import follow_authority, follow_folder, settings_of, ungrouped
+from ztunnel.cli._compose import (
+    ca_upstream,
+    follow_authority,
+    follow_folder,
+    settings_of,
+    ungrouped,
+    xds_upstream,
+)
 from ztunnel.config import PodSource, Settings
-from ztunnel.control.connect import Upstream
 from ztunnel.control.fetch import NetworkCertificates, NetworkReports, NetworkSessions
 from ztunnel.control.serve import Server
 from ztunnel.kernel.probe import require_root
@@ -44,7 +50,7 @@ def node(**flags: Any) -> None:
         raise click.UsageError("which node is this? Give --node NAME, or set NODE_NAME")
     if settings.manifests is None and not settings.xds_address:
         raise click.UsageError("no control plane: give --manifests DIR, or --xds-address URL")
-    for upstream in (_xds(settings), _ca(settings)):
+    for upstream in (xds_upstream(settings), ca_upstream(settings)):
         if upstream.address:
             upstream.check()
     require_root()
@@ -71,35 +77,14 @@ async def _run(settings: Settings) -> int:
 async def _control(nursery: trio.Nursery, settings: Settings, reporting: Reporting) -> ControlPlane:
     """A control plane that serves in `nursery`, once its folder has been read; or those of the network."""
     if settings.manifests is None:
-        xds = _xds(settings)
-        signer, reports = NetworkCertificates(_ca(settings)), NetworkReports(xds)
+        xds = xds_upstream(settings)
+        signer, reports = NetworkCertificates(ca_upstream(settings)), NetworkReports(xds)
         return ControlPlane(NetworkSessions(xds).open, signer, report=reports.send)
     server = Server()
     _, report = await follow_folder(nursery, settings, reporting, server)
     await nursery.start(server.run)
     if settings.ca_address:
-        return ControlPlane(server.session, NetworkCertificates(_ca(settings)), report.dump)
+        return ControlPlane(server.session, NetworkCertificates(ca_upstream(settings)), report.dump)
     authority = await follow_authority(nursery, settings, reporting)
     certificates = NodeCertificates(authority, server, settings.node, now)
     return ControlPlane(server.session, certificates, report.dump)
-
-
-def _xds(settings: Settings) -> Upstream:
-    own = _cluster(settings)
-    return Upstream(
-        "XDS", settings.xds_address, settings.xds_root_ca, settings.xds_alternative, settings.auth_token,
-        own + settings.xds_headers,
-    )  # fmt: skip
-
-
-def _ca(settings: Settings) -> Upstream:
-    own = _cluster(settings)
-    return Upstream(
-        "CA", settings.ca_address, settings.ca_root_ca, settings.ca_alternative, settings.auth_token,
-        own + settings.ca_headers,
-    )  # fmt: skip
-
-
-def _cluster(settings: Settings) -> tuple[tuple[str, str], ...]:
-    """Of which cluster we are; nothing where it has no name (ztunnel src/identity/auth.rs)."""
-    return (("clusterid", settings.cluster),) if settings.cluster else ()

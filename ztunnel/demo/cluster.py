@@ -42,6 +42,7 @@ class Pod:
     hostname: str = ""
     subdomain: str = ""
     owner: str = ""
+    account: str = "default"
     targets: tuple[int, ...] = ()
 
     @property
@@ -184,6 +185,7 @@ def _pod(manifest: Manifest, nodes: Mapping[str, Node]) -> Pod:
         ),
         hostname=manifest.pull("spec.hostname", str, ""),
         subdomain=manifest.pull("spec.subdomain", str, ""),
+        account=manifest.pull("spec.serviceAccountName", str, "default"),
         owner=f"{owner.kind.lower()}/{owner.name}" if (owner := owner_of(manifest)) else "",
     )
 

@@ -151,17 +151,23 @@ def node_command(names: Names, node: Node, inherited: Mapping[str, str]) -> list
     return [*program(inherited), "node", *words]
 
 
+def is_waypoint(pod: Pod) -> bool:
+    """Whether a waypoint of ours runs in it."""
+    return any(one.command[: len(WAYPOINT)] == WAYPOINT for one in pod.containers)
+
+
 def completed(
-    names: Names, each: Program, inherited: Mapping[str, str]
+    names: Names, each: Program, inherited: Mapping[str, str], variables: Mapping[str, str] | None = None
 ) -> tuple[list[str], Mapping[str, str]]:
     """The command line and environment of a pod's program. A waypoint is the `ztunnel` that node proxies are,
-    and is told what they are told."""
+    and is told what they are told: where the manifests are, or by `variables` where the control plane is."""
     if tuple(each.words[: len(WAYPOINT)]) != WAYPOINT:
         return each.words, each.environment
-    source = ["--manifests", str(names.manifests), "--state-dir", str(names.directory / "state")]
+    folder = ["--manifests", str(names.manifests), "--state-dir", str(names.directory / "state")]
     own = {name: value for name, value in each.environment.items() if name not in ("PATH", "PYTHONPATH")}
+    source = [] if variables else folder
     words = [*program(inherited), *WAYPOINT[1:], *source, *each.words[len(WAYPOINT) :]]
-    return words, {**node_environment(inherited), **own}
+    return words, {**node_environment(inherited), **own, **(variables or {})}
 
 
 def node_environment(inherited: Mapping[str, str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ztunnel.demo import allot, run
 from ztunnel.demo.call import get
-from ztunnel.demo.cluster import Node
+from ztunnel.demo.cluster import Node, Pod
 from ztunnel.demo.command import in_node, node_environment, program
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.names import Names
@@ -27,15 +27,19 @@ _PAUSE_SECONDS = 0.02
 _TAIL_LINES = 15
 
 
-def admit(names: Names, nodes: Iterable[Node]) -> bool:
-    """Give each node a token, if it has none; whether there are new ones, which a control plane that runs
-    does not know."""
-    fresh = [node.name for node in nodes if not names.token(node.name).exists()]
-    for node in fresh:
+def admit(names: Names, nodes: Iterable[Node], waypoints: Iterable[Pod] = ()) -> bool:
+    """Give each node and each waypoint's account a token, if it has none; whether there are new ones, which a
+    control plane that runs does not know."""
+    wanted = {names.token(node.name): f"system:node:{node.name},{node.name}" for node in nodes}
+    for pod in waypoints:
+        space, account = pod.namespace, pod.account
+        user = f"system:serviceaccount:{space}:{account},{space}.{account}"
+        wanted[names.account_token(space, account)] = user
+    fresh = {file: user for file, user in wanted.items() if not file.exists()}
+    for file, user in fresh.items():
         token = secrets.token_urlsafe(24)
-        file = names.token(node)
         file.parent.mkdir(parents=True, exist_ok=True)
-        for path, text in ((file, token), (names.control / "tokens", f"{token},system:node:{node},{node}\n")):
+        for path, text in ((file, token), (names.control / "tokens", f"{token},{user}\n")):
             with open(path, "a", opener=_private) as secret:
                 secret.write(text)
     return bool(fresh)
@@ -66,14 +70,19 @@ def address(first: Node) -> str:
 
 def node_variables(names: Names, node: str, first: Node) -> dict[str, str]:
     """What tells a node proxy of it."""
+    told = _variables(names, first)
+    return {**told, "AUTH_TOKEN": str(names.token(node)), "POD_NAME": f"ztunnel-{node}"}
+
+
+def waypoint_variables(names: Names, pod: Pod, first: Node) -> dict[str, str]:
+    """What tells a waypoint of it."""
+    token = names.account_token(pod.namespace, pod.account)
+    return {**_variables(names, first), "AUTH_TOKEN": str(token)}
+
+
+def _variables(names: Names, first: Node) -> dict[str, str]:
     root = str(names.control / "state" / "ca" / "root-cert.pem")
-    return {
-        "XDS_ADDRESS": address(first),
-        "XDS_ROOT_CA": root,
-        "CA_ROOT_CA": root,
-        "AUTH_TOKEN": str(names.token(node)),
-        "POD_NAME": f"ztunnel-{node}",
-    }
+    return {"XDS_ADDRESS": address(first), "XDS_ROOT_CA": root, "CA_ROOT_CA": root}
 
 
 def _private(path: str, flags: int) -> int:

@@ -110,6 +110,10 @@ class Names:
         """What a node proxy shows to it."""
         return self.node_directory(node) / "token"
 
+    def account_token(self, namespace: str, account: str) -> Path:
+        """What a waypoint of that service account shows to it."""
+        return self.control / "accounts" / f"{namespace}.{account}"
+
     def node_directory(self, node: str) -> Path:
         """A node proxy's run directory; its log is the file `log` in it."""
         return self.directory / "nodes" / node

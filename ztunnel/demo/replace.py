@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ztunnel.demo import build, control, run, wait
 from ztunnel.demo.assign import Objects
 from ztunnel.demo.cluster import Cluster, Difference, Node, Pod, difference, read_cluster
+from ztunnel.demo.command import is_waypoint
 from ztunnel.demo.destroy import destroy_node
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.manifest import Key
@@ -62,12 +63,22 @@ def start_proxy(names: Names, node: Node) -> subprocess.Popen[bytes]:
     return run.start_node(names, node, control.node_variables(names, node.name, first_node(names)))
 
 
-def start_control(names: Names, nodes: Sequence[Node], children: Children) -> None:
-    """Have a control plane run that knows these nodes, which are new, if it is to be over the network."""
-    if not nodes or not names.control.exists():
+def start_pod(names: Names, pod: Pod) -> list[run.Started]:
+    """Start a pod's programs; a waypoint with what it has to know of the laboratory's control plane."""
+    if not names.control.exists() or not is_waypoint(pod):
+        return run.start_pod(names, pod)
+    return run.start_pod(names, pod, control.waypoint_variables(names, pod, first_node(names)))
+
+
+def start_control(
+    names: Names, nodes: Sequence[Node], children: Children, waypoints: Sequence[Pod] = ()
+) -> None:
+    """Have a control plane run that knows these nodes and waypoints, which are new, if it is to be over the
+    network."""
+    if not (nodes or waypoints) or not names.control.exists():
         return
     runs = bool(run.processes(names.control_cgroup))
-    if control.admit(names, nodes) or not runs:
+    if control.admit(names, nodes, waypoints) or not runs:
         if runs:
             run.end(names.control_cgroup)
         children.append(control.start(names, first_node(names)))
@@ -108,10 +119,10 @@ def _start(
 ) -> list[run.Started]:
     nodes, pods = fresh
     if not names.plain.exists():
-        start_control(names, nodes, children)
+        start_control(names, nodes, children, [pod for pod in pods if is_waypoint(pod)])
         start_proxies(names, nodes, children)
         wait.until_known(names, [pod for pod in pods if asks_for_mesh(pod, objects)])
-    started = [each for pod in pods for each in run.start_pod(names, pod)]
+    started = [each for pod in pods for each in start_pod(names, pod)]
     children += [each.process for each in started]
     wait.until_listening(names, started)
     return started

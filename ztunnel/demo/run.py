@@ -29,13 +29,14 @@ class Started:
     stands_in: bool
 
 
-def start_pod(names: Names, pod: Pod) -> list[Started]:
-    """Run the programs of a pod, with their output in the pod's log, which begins anew."""
+def start_pod(names: Names, pod: Pod, variables: Mapping[str, str] | None = None) -> list[Started]:
+    """Run the programs of a pod, with their output in the pod's log, which begins anew. `variables`: those of
+    a control plane over the network, for a waypoint."""
     log = names.pod_log(pod.namespace, pod.name)
     log.unlink(missing_ok=True)
     started = []
     for each in command.programs(pod):
-        words, environment = command.completed(names, each, os.environ)
+        words, environment = command.completed(names, each, os.environ, variables)
         process = background(command.in_pod(names, pod, words), environment, log, "ab")
         started.append(Started(pod, process, each.stands_in))
     return started

@@ -118,7 +118,7 @@ async def run_waypoint(settings: Settings, plane: ControlPlane, reporting: Repor
             nursery.start_soon(follow, settings, reporting, knowledge)
             workload = await _own_workload(settings, knowledge)
             reporting.readiness.done(_OWN_POD)
-            with netns.current() as namespace:
+            with netns.own() as namespace:
                 waypoint = _build(settings, knowledge, reporting, workload, namespace)
                 stop.started()
                 await _run_parts(waypoint, listeners, stop)
