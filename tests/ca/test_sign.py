@@ -68,9 +68,15 @@ async def test_kubernetes_takes_no_less_than_ten_minutes(signer, cluster):
 @pytest.mark.parametrize(
     ("act", "said"),
     [
-        (lambda one: add(one, "Denied", "Policy", "not this account"), "denied (Policy: not this account)"),
+        (
+            lambda one: add(one, "Denied", "Policy", "not this account"),
+            "the request was denied (Policy: not this account)",
+        ),
         (lambda one: add(one, "Denied"), "the request was denied"),
-        (lambda one: (approve(one), add(one, "Failed", "Broken", "no key")), "failed (Broken: no key)"),
+        (
+            lambda one: (approve(one), add(one, "Failed", "Broken", "no key")),
+            "the request has failed (Broken: no key)",
+        ),
         (lambda one: None, "nobody has approved the request within 8 s"),
         (approve, "has not signed within 8 s what was approved"),
         (

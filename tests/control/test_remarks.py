@@ -1,5 +1,7 @@
 """Labels that decide nothing, fields that are not honoured and pods without an address are told."""
 
+from ipaddress import ip_network
+
 import pytest
 
 from ztunnel.control.remarks import remark
@@ -16,10 +18,14 @@ def pod(phase="", **labels):
     return Pod(meta("a", **labels), "n1", "default", False, {}, (), phase, True)
 
 
-def entry(resolution=Resolution.NONE, **more):
-    return ServiceEntry(meta("a"), ("a.example",), (), (), resolution, **more)
+def entry(resolution=Resolution.NONE, addresses=(), labels=None, **more):
+    return ServiceEntry(
+        Meta("a", "shop", labels or {}, {}), ("a.example",), addresses, (), resolution, **more
+    )
 
 
+NOBODY = "resolution STATIC without endpoints or a workloadSelector: nobody serves it"
+PAST = "without addresses calls go past its waypoint: node proxies know it by these alone"
 ENTRY = "ServiceEntry shop/a"
 AMBIENT = "it is there in every namespace, as in Istio's ambient mode"
 STAR = "node proxies cannot resolve a '*'"
@@ -40,6 +46,10 @@ MODE = {LABEL: "Ambient"}
         (pod("Pending"), []),
         (entry(), []),
         (entry(export_to=("*",)), []),
+        (entry(Resolution.STATIC), [f"{ENTRY}: {NOBODY}"]),
+        (entry(Resolution.STATIC, selector={"a": "b"}), []),
+        (entry(labels={"istio.io/use-waypoint": "wp"}), [f"{ENTRY}: {PAST}"]),
+        (entry(labels={"istio.io/use-waypoint": "wp"}, addresses=(ip_network("192.0.2.1"),)), []),
         (entry(export_to=(".",)), [f"{ENTRY}: exportTo is not honoured: {AMBIENT}"]),
         (entry(Resolution.DYNAMIC_DNS), [f"{ENTRY}: resolution DYNAMIC_DNS needs a waypoint: {STAR}"]),
     ],

@@ -149,6 +149,38 @@ def test_strange_labels_and_missing_addresses_are_warned_about():
     )
 
 
+ENTRY = """apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: %s, namespace: shop}
+spec: {hosts: [httpbin.org], addresses: [%s], resolution: DNS, ports: [{number: 80, name: http}]}
+"""
+
+
+def test_of_two_entries_with_one_host_the_other_takes_over_when_the_first_goes():
+    """istio/istio#51863: the one that had been there before was lost until istiod was restarted."""
+    first, second = ENTRY % ("http", "240.240.0.10"), ENTRY % ("http2", "240.240.0.11")
+    before, after = twice(documents(first, second), second)
+    (one,) = (one for one in before.addresses.values() if isinstance(one, Service))
+    assert [str(ip) for ip in one.addresses] == ["240.240.0.10"]
+    assert before.warnings == (
+        "ServiceEntry shop/http2: host httpbin.org is of the older ServiceEntry shop/http",
+    )
+    assert after.addresses == translated(second).addresses
+    (one,) = (one for one in after.addresses.values() if isinstance(one, Service))
+    assert [str(ip) for ip in one.addresses] == ["240.240.0.11"]
+
+
+def test_a_workload_with_nothing_but_a_network_is_sent_nothing():
+    """istio/istio#56531: it was an endpoint without an address, and calls to it were lost."""
+    text = """apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: remote, namespace: shop, labels: {app: web}}
+spec: {network: elsewhere}
+"""
+    translation = translated(documents(BASE, text))
+    assert [one.name for one in translation.addresses.values() if isinstance(one, Workload)] == ["a", "b"]
+
+
 def test_an_address_that_two_claim_is_warned_about():
     text = documents(NAMESPACE, pod("a", "10.0.0.1"), pod("b", "10.0.0.1"))
     assert translated(text).warnings == (f"10.0.0.1 is claimed by {A} and by {B}",)

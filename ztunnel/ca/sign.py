@@ -141,7 +141,7 @@ class KubernetesSigner:
             status = _mapping((await self._api.get(SIGNING_REQUESTS, name)).get("status"))
             for condition in _conditions(status):
                 if condition.get("type") in ("Denied", "Failed"):
-                    raise NoCertificate(f"{self._who}: the request was {_described(condition)}")
+                    raise NoCertificate(f"{self._who}: the request {_described(condition)}")
             if pem := status.get("certificate"):
                 return _decode(pem)
 
@@ -205,9 +205,10 @@ def _conditions(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _described(condition: Mapping[str, Any]) -> str:
-    """`denied (PolicyViolation: this account may not)`."""
+    """`was denied (PolicyViolation: this account may not)`."""
     why = ": ".join(str(condition[name])[:500] for name in ("reason", "message") if condition.get(name))
-    return f"{str(condition['type']).lower()} ({why})" if why else str(condition["type"]).lower()
+    what = "was denied" if condition["type"] == "Denied" else "has failed"
+    return f"{what} ({why})" if why else what
 
 
 def _decode(untrusted: object) -> str:

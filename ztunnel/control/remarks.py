@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ztunnel.control.document import Object
+from ztunnel.control.waypoint import USE
 from ztunnel.control.workload import DATAPLANE_MODE
 from ztunnel.state import kube
 from ztunnel.state.networking import Resolution, ServiceEntry
@@ -31,3 +32,7 @@ def _of_service_entry(one: ServiceEntry) -> Iterator[str]:
         yield f"{who}: exportTo is not honoured: it is there in every namespace, as in Istio's ambient mode"
     if one.resolution is Resolution.DYNAMIC_DNS:
         yield f"{who}: resolution DYNAMIC_DNS needs a waypoint: node proxies cannot resolve a '*'"
+    if one.resolution is Resolution.STATIC and not one.endpoints and not one.selector:
+        yield f"{who}: resolution STATIC without endpoints or a workloadSelector: nobody serves it"
+    if one.meta.labels.get(USE, "none") != "none" and not one.addresses and not one.allocated:
+        yield f"{who}: without addresses calls go past its waypoint: node proxies know it by these alone"
