@@ -80,8 +80,8 @@ def test_by_dns_the_hosts_are_the_endpoints_where_none_are_named():
     ],
 )
 def test_addresses_that_were_allocated_count_where_none_are_written(more, expected):
-    entry = replace(ENTRY, allocated={"a.example": (ip_address("240.240.0.1"),)}, **more)
-    services, _ = converted(entry)
+    standing = replace(HOSTS, allocated={"a.example": (ip_address("240.240.0.1"),)})
+    services, _ = converted(replace(ENTRY, **more), standing)
     assert [len(one.addresses) for one in services] == [expected, 0]
 
 

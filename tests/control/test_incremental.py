@@ -83,12 +83,14 @@ NODES = st.builds(
 TUNNEL = {"networking.istio.io/tunnel": "http"}
 INLINE = st.builds(
     lambda text, ports: EntryEndpoint(text, ip_address(text) if text[0] != "n" else None, ports, {}),
-    st.sampled_from(["10.0.0.1", "10.0.0.2", "192.0.2.1", "name.example"]), st.sampled_from([{}, {"web": 7}]),
+    st.sampled_from(["10.0.0.1", "10.0.0.2", "192.0.2.1", "198.51.100.1", "name.example"]),
+    st.sampled_from([{}, {"web": 7}]),
 )  # fmt: skip
 SERVICE_ENTRIES = st.builds(
     lambda meta, hosts, address, resolution, endpoints, selector: ServiceEntry(
         meta, hosts, tuple(map(ip_network, address)), (EntryPort("web", 80, 80),), resolution,
         endpoints=() if selector is not None else endpoints, selector=selector,
+        allocated={"x.example": tuple(map(ip_address, address[1:]))} if endpoints else None,
     ),
     metas(["e", "f"], labels=st.sampled_from([{}, TUNNEL, {"app": "a"}])),
     st.sampled_from([("x.example",), ("x.example", "y.example"), ("s.one.svc.cluster.local",)]),

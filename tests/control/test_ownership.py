@@ -7,10 +7,10 @@ import pytest
 
 from ztunnel.control.document import key_of
 from ztunnel.control.index import Index
-from ztunnel.control.ownership import Entries, has_tunnel, speaks_hbone
+from ztunnel.control.ownership import Entries
 from ztunnel.control.settings import MeshSettings
 from ztunnel.model.service import IpFamilies
-from ztunnel.state.kube import Pod, Service
+from ztunnel.state.kube import Namespace, Pod, Service
 from ztunnel.state.meta import Meta
 from ztunnel.state.networking import EntryEndpoint, Resolution, ServiceEntry, WorkloadEntry
 
@@ -194,22 +194,6 @@ def test_ranges_and_sockets_and_repetitions_are_said():
     assert "no IP address" in standing(socket).refused[0]
 
 
-@pytest.mark.parametrize(
-    ("labels", "annotations", "expected"),
-    [
-        ({}, {}, False),
-        (HBONE, {}, True),
-        ({"networking.istio.io/tunnel": "quic,http"}, {}, True),
-        ({"networking.istio.io/tunnel": "https"}, {}, False),
-        ({}, {"ambient.istio.io/redirection": "enabled"}, True),
-        ({}, {"ambient.istio.io/redirection": "disabled"}, False),
-    ],
-)
-def test_who_speaks_hbone(labels, annotations, expected):
-    assert speaks_hbone(workload("w", "x", "10.0.0.1", labels, annotations=annotations)) is expected
-    assert has_tunnel(labels) is (expected and bool(labels))
-
-
 def test_what_is_taken_out_leaves_nothing_behind():
     entries = entries_of()
     one = entry("e", "x", addresses=["192.0.2.1"], endpoints=["192.0.2.2"])
@@ -222,3 +206,42 @@ def test_what_is_taken_out_leaves_nothing_behind():
     entries.put(key_of(one), moved, None)
     assert list(entries.rivals(moved)) == list(entries.of("x")) == list(entries.namespaces) == []
     assert entries.standing(key_of(one)).hosts == ()
+
+
+def test_what_somebody_wrote_into_a_status_is_claimed_like_any_other_address():
+    stolen = replace(
+        entry("e", "x"), allocated={"a.example": (ip_address("10.96.0.1"), ip_address("240.0.0.1"))}
+    )
+    found = standing(stolen, service("s", "shop"))
+    assert found.allocated == {"a.example": (ip_address("240.0.0.1"),)}
+    assert found.refused == ("address 10.96.0.1 is that of Service shop/s",)
+    assert set(entries_of(stolen).at([ip_address("240.0.0.1")])) == {key_of(stolen)}
+
+
+WAYPOINT = {"istio.io/use-waypoint": "wp"}
+
+
+@pytest.mark.parametrize("labels", [HBONE, WAYPOINT])
+def test_a_workload_that_is_met_at_its_address_takes_none_of_another_namespaces_service(labels):
+    """Whoever is met there comes before the service, and past its waypoint."""
+    egress = entry("egress", "shop", addresses=["198.51.100.7"], created=OLD)
+    greedy = workload("w", "evil", "198.51.100.7", labels, NEW)
+    assert standing(greedy, egress).endpoints == ()
+    assert "older ServiceEntry shop/egress" in standing(greedy, egress).refused[0]
+    assert standing(egress, greedy).refused == ()
+    # Nor does a service take a workload's.
+    machine, late = (
+        workload("w", "shop", "198.51.100.7", labels, OLD),
+        replace(egress, meta=Meta("e", "evil", {}, {}, NEW)),
+    )
+    assert standing(late, machine).addresses == ()
+    assert standing(machine, late).refused == ()
+    # In one's own namespace both are one's own, and an endpoint in plaintext is met by nobody.
+    assert standing(workload("w", "shop", "198.51.100.7", labels, NEW), egress).refused == ()
+    assert standing(workload("w", "evil", "198.51.100.7", {}, NEW), egress).refused == ()
+
+
+def test_a_namespaces_waypoint_makes_its_plain_workloads_met():
+    space = Namespace(Meta("evil", "", WAYPOINT, {}))
+    egress = entry("egress", "shop", addresses=["198.51.100.7"], created=OLD)
+    assert standing(workload("w", "evil", "198.51.100.7", {}, NEW), egress, space).endpoints == ()

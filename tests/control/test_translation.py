@@ -178,7 +178,7 @@ metadata: {name: remote, namespace: shop, labels: {app: web}}
 spec: {network: elsewhere}
 """
     translation = translated(documents(BASE, text))
-    assert [one.name for one in translation.addresses.values() if isinstance(one, Workload)] == ["a", "b"]
+    assert {one.name for one in translation.addresses.values() if isinstance(one, Workload)} == {"a", "b"}
 
 
 def test_an_address_that_two_claim_is_warned_about():

@@ -196,15 +196,16 @@ def test_of_two_with_one_address_each_has_its_own_clients_and_the_older_all_othe
 def test_resolution_none_leaves_a_call_where_it_wants_to_go_and_names_it(
     mesh: Mesh, applied: lab.Callable[[str], None], family: Family
 ) -> None:
-    applied(entry("third/direct", "direct.example", {family: ADDRESSES[family]}, "resolution: NONE"))
-    listener = mesh.listen(MACHINE, port=443)
-    client, server = mesh.join_by("third/caller", listener, ADDRESSES[family], 443)
+    there = mesh.address("node-1", family)  # at that of the other node is a workload of the shop's
+    applied(entry("third/direct", "direct.example", {family: there}, "resolution: NONE"))
+    listener = mesh.listen("node-1", port=443)
+    client, server = mesh.join_by("third/caller", listener, there, 443)
     own = endpoint_of(client.getsockname())
     talk(client, server)
     line = mesh.line("node-1", src_addr=own)
     assert (line["dst.service"], line["dst.addr"]) == (
         "direct.example",
-        f"{bracketed(ADDRESSES[family])}:443",
+        f"{bracketed(there)}:443",
     )
 
 

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from ztunnel.control.claim import Entry, has_tunnel, labels_of, speaks_hbone
 from ztunnel.control.document import Key
-from ztunnel.control.ownership import Entry, Standing, has_tunnel, labels_of, speaks_hbone
+from ztunnel.control.ownership import Standing
 from ztunnel.control.service import EntryServices, load_balancing, service_name
 from ztunnel.control.waypoint import Traffic
 from ztunnel.control.workload import Surroundings, canonical_names, policies_for
@@ -82,7 +83,7 @@ def _services(entry: ServiceEntry, standing: Standing, around: Surroundings) -> 
     passthrough = entry.resolution is Resolution.NONE
     waypoint = _waypoint(entry.meta.labels, entry, around, Traffic.SERVICE)
     for host in standing.hosts:
-        addresses = standing.addresses or _allocated(entry, host)
+        addresses = standing.addresses or _allocated(entry, standing, host)
         yield Service(
             name=entry.meta.name,
             namespace=entry.meta.namespace,
@@ -99,15 +100,15 @@ def _services(entry: ServiceEntry, standing: Standing, around: Surroundings) -> 
         )
 
 
-def _allocated(entry: ServiceEntry, host: str) -> tuple[IPAddress, ...]:
-    """Addresses that somebody has allocated (istiod: ShouldV2AutoAllocateIP); those are nobody else's."""
-    if entry.addresses or entry.resolution is Resolution.NONE or not entry.allocated:
+def _allocated(entry: ServiceEntry, standing: Standing, host: str) -> tuple[IPAddress, ...]:
+    """Addresses that somebody has allocated (istiod: ShouldV2AutoAllocateIP)."""
+    if entry.addresses or entry.resolution is Resolution.NONE:
         return ()
     if entry.meta.labels.get(_ALLOCATE, "true") == "false":
         return ()
     if host.startswith("*.") and entry.resolution is not Resolution.DYNAMIC_DNS:
         return ()
-    return entry.allocated.get(host, ())
+    return standing.allocated.get(host, ())
 
 
 def _names(entry: ServiceEntry, standing: Standing) -> tuple[ServiceName, ...]:

@@ -7,14 +7,24 @@ ServiceEntry has a host; between namespaces each is there for its own namespace'
 all others: that one is canonical. The same order decides about virtual addresses, and about who is at the
 address of a workload that speaks HBONE, where no two namespaces can both be right.
 
-An entry in plaintext has its address for nobody but those who call its service: any number may share it."""
+An endpoint in plaintext has its address for nobody but those who call its service: any number may share it.
+One that stands behind a waypoint is met by whoever calls its address, as one that speaks HBONE."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from dataclasses import dataclass, field
+from typing import TypeVar
 
+from ztunnel.control.claim import (
+    Entry,
+    claimed,
+    endpoints_of,
+    single_addresses,
+    speaks_hbone,
+    uses_waypoint,
+    virtual_of,
+)
 from ztunnel.control.document import Key
 from ztunnel.control.index import Index
 from ztunnel.control.settings import MeshSettings
@@ -22,11 +32,6 @@ from ztunnel.model.address import IPAddress
 from ztunnel.state.meta import Meta
 from ztunnel.state.networking import EntryEndpoint, Resolution, ServiceEntry, WorkloadEntry
 
-TUNNEL: Final = "networking.istio.io/tunnel"
-"""Label of a WorkloadEntry (of a ServiceEntry: for its endpoints): `http`, they speak HBONE."""
-_REDIRECTION: Final = "ambient.istio.io/redirection"
-
-Entry = ServiceEntry | WorkloadEntry
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -34,14 +39,15 @@ V = TypeVar("V")
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What of an entry counts. `canonical` are those of `hosts` that it has for the whole mesh; `endpoints`
-    are a WorkloadEntry's own one, or a ServiceEntry's inline ones. `refused` says what does not count, and
-    why."""
+    are a WorkloadEntry's own one, or a ServiceEntry's inline ones; `allocated`, by host, are addresses out of
+    its status. `refused` says what does not count, and why."""
 
     hosts: tuple[str, ...] = ()
     canonical: frozenset[str] = frozenset()
     addresses: tuple[IPAddress, ...] = ()
     endpoints: tuple[EntryEndpoint, ...] = ()
     refused: tuple[str, ...] = ()
+    allocated: Mapping[str, tuple[IPAddress, ...]] = field(default_factory=dict)
 
 
 class Entries:
@@ -105,13 +111,18 @@ class Entries:
                 endpoints=self._endpoints((entry.endpoint,), entry, refused), refused=tuple(refused)
             )
         hosts = tuple(host for host in dict.fromkeys(entry.hosts) if self._has_host(host, entry, refused))
-        addresses = tuple(dict.fromkeys(self._addresses(entry, refused)))
+        addresses = self._addresses(single_addresses(entry), entry, refused)
+        allocated = {
+            host: self._addresses(found, entry, refused) for host, found in (entry.allocated or {}).items()
+        }
+        called = {host: addresses or allocated.get(host, ()) for host in hosts}
         return Standing(
             hosts,
-            frozenset(host for host in hosts if self._is_canonical(host, addresses, entry)),
+            frozenset(host for host in hosts if self._is_canonical(host, called[host], entry)),
             addresses,
             self._endpoints(entry.endpoints, entry, refused),
-            tuple(refused),
+            (*self._ranges(entry), *refused),
+            allocated,
         )
 
     # --- hosts
@@ -129,11 +140,11 @@ class Entries:
             if service is not None and service.kind != "ExternalName":
                 refused.append(f"host {host} is Service {mine}/{name}")
                 return False
-        for key, other in self._by_host[host].items():
-            if key.namespace == mine and _age(other.meta) < _age(entry.meta):
-                refused.append(f"host {host} is of the older ServiceEntry {mine}/{key.name}")
-                return False
-        return True
+        ours = [one.meta for key, one in self._by_host[host].items() if key.namespace == mine]
+        oldest = min(ours, key=_age)
+        if _age(oldest) < _age(entry.meta):
+            refused.append(f"host {host} is of the older ServiceEntry {mine}/{oldest.name}")
+        return not _age(oldest) < _age(entry.meta)
 
     def _namespace_of(self, host: str) -> str | None:
         """Of which namespace's services that is a name; empty: of several; None: of none."""
@@ -150,29 +161,31 @@ class Entries:
             rivals += [
                 one
                 for one in self._by_address.get(ip, {}).values()
-                if isinstance(one, ServiceEntry) and ip in _virtual(one)
+                if isinstance(one, ServiceEntry) and ip in virtual_of(one)
             ]
         mine = entry.meta
         return all(one.meta.namespace == mine.namespace or _age(mine) < _age(one.meta) for one in rivals)
 
     # --- addresses
 
-    def _addresses(self, entry: ServiceEntry, refused: list[str]) -> Iterator[IPAddress]:
-        refused += [
-            f"address {network} is a range: calls to it are left alone by node proxies"
-            for network in entry.addresses
-            if network.prefixlen < network.max_prefixlen
-        ]
-        for ip in _virtual(entry):
-            why = self._given(ip)
-            if not why and (pod := self._index.on_host(ip)):
-                why = f"is that of a node (of Pod {_name(pod.meta)}, which has its network)"
+    def _ranges(self, entry: ServiceEntry) -> Iterator[str]:
+        for network in entry.addresses:
+            if network.prefixlen < network.max_prefixlen:
+                yield f"address {network} is a range: calls to it are left alone by node proxies"
+
+    def _addresses(
+        self, wanted: Iterable[IPAddress], entry: ServiceEntry, refused: list[str]
+    ) -> tuple[IPAddress, ...]:
+        found = []
+        for ip in dict.fromkeys(wanted):
+            why = self._given(ip) or self._nodes(ip)
             if not why and entry.resolution is not Resolution.NONE:
                 why = _special(ip)
-            if why:
+            if why := why or self._held_by(ip, entry):
                 refused.append(f"address {ip} {why}")
             else:
-                yield ip
+                found.append(ip)
+        return tuple(found)
 
     def _endpoints(
         self, endpoints: Iterable[EntryEndpoint], entry: Entry, refused: list[str]
@@ -191,17 +204,41 @@ class Entries:
             return "" if one.name else "has no IP address, which node proxies need"
         if why := self._given(one.ip) or _special(one.ip):
             return why
-        if not speaks_hbone(entry):
+        if one.ip not in self._held(entry):
             return ""
-        if pod := self._index.on_host(one.ip):
-            return f"is the address of a node (of Pod {_name(pod.meta)}, which has its network)"
-        mine = entry.meta
-        for key, other in self._by_address.get(one.ip, {}).items():
-            if key.namespace == mine.namespace or one.ip not in _tunnelled(other):
+        return self._nodes(one.ip) or self._held_by(one.ip, entry, virtual=True)
+
+    def _held(self, entry: Entry) -> set[IPAddress]:
+        """The addresses at which whoever calls them meets the entry's workloads: those that speak HBONE, or
+        may stand behind a waypoint."""
+        around = self._index.namespaces.get(entry.meta.namespace)
+        inherited = around is not None and uses_waypoint(around.meta.labels)
+        return {
+            one.ip
+            for one in endpoints_of(entry)
+            if one.ip is not None
+            and (
+                speaks_hbone(entry)
+                or inherited
+                or uses_waypoint(entry.labels if isinstance(entry, WorkloadEntry) else one.labels)
+            )
+        }
+
+    def _held_by(self, ip: IPAddress, entry: Entry, *, virtual: bool = False) -> str:
+        """Which older entry of another namespace has that address: for a workload or, with `virtual`, also
+        for a service."""
+        found = []
+        for key, other in self._by_address.get(ip, {}).items():
+            if key.namespace == entry.meta.namespace or _age(entry.meta) < _age(other.meta):
                 continue
-            if _age(other.meta) < _age(mine):
-                return f"is that of the older {key}"
-        return ""
+            is_virtual = virtual and isinstance(other, ServiceEntry) and ip in virtual_of(other)
+            if is_virtual or ip in self._held(other):
+                found.append((_age(other.meta), key))
+        return f"is that of the older {min(found)[1]}" if found else ""
+
+    def _nodes(self, ip: IPAddress) -> str:
+        pod = self._index.on_host(ip)
+        return f"is that of a node (of Pod {_name(pod.meta)}, which has its network)" if pod else ""
 
     def _given(self, ip: IPAddress) -> str:
         """To whom Kubernetes has given an address, as a predicate."""
@@ -210,46 +247,6 @@ class Entries:
         if service := self._index.service_at(ip):
             return f"is that of Service {_name(service.meta)}"
         return ""
-
-
-def speaks_hbone(entry: Entry) -> bool:
-    """Whether the endpoints of an entry are reached by tunnels (istiod: setTunnelProtocol)."""
-    return entry.meta.annotations.get(_REDIRECTION) == "enabled" or has_tunnel(labels_of(entry))
-
-
-def has_tunnel(labels: Mapping[str, str]) -> bool:
-    """Whether a workload with these labels speaks HBONE by itself (istiod: model.SupportsTunnel)."""
-    return "http" in labels.get(TUNNEL, "").split(",")
-
-
-def labels_of(entry: Entry) -> Mapping[str, str]:
-    """Those by which its workloads are selected; inline endpoints have those of their ServiceEntry."""
-    return entry.labels if isinstance(entry, WorkloadEntry) else entry.meta.labels
-
-
-def claimed(entry: Entry) -> Iterator[IPAddress]:
-    """Every address that an entry names."""
-    if isinstance(entry, ServiceEntry):
-        yield from _virtual(entry)
-    for one in _endpoints(entry):
-        if one.ip is not None:
-            yield one.ip
-
-
-def _virtual(entry: ServiceEntry) -> tuple[IPAddress, ...]:
-    return tuple(
-        network.network_address for network in entry.addresses if network.prefixlen == network.max_prefixlen
-    )
-
-
-def _tunnelled(entry: Entry) -> tuple[IPAddress, ...]:
-    if not speaks_hbone(entry):
-        return ()
-    return tuple(one.ip for one in _endpoints(entry) if one.ip is not None)
-
-
-def _endpoints(entry: Entry) -> tuple[EntryEndpoint, ...]:
-    return (entry.endpoint,) if isinstance(entry, WorkloadEntry) else entry.endpoints
 
 
 def _special(ip: IPAddress) -> str:

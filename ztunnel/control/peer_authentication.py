@@ -39,6 +39,10 @@ class PeerModes:
     selecting: Mapping[str, tuple[PeerAuthentication, ...]]
     static_key: str
 
+    def of(self, namespace: str) -> tuple[object, ...]:
+        """What decides about the workloads of a namespace."""
+        return self.namespaces.get(namespace, self.root), self.selecting.get(namespace, ())
+
     def keys_for(self, namespace: str, labels: Mapping[str, str]) -> tuple[str, ...]:
         """The policies that a workload with these labels has to list, sorted."""
         mode = self.namespaces.get(namespace, self.root)

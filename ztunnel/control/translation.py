@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ztunnel.control.authorization import convert_authorization
+from ztunnel.control.claim import as_entry, labels_of
 from ztunnel.control.claims import Claims
 from ztunnel.control.conditions import Said, said_of
 from ztunnel.control.delta import Delta, Touched, Translation, arrange
@@ -23,8 +24,8 @@ from ztunnel.control.entry import (
 )
 from ztunnel.control.index import Index
 from ztunnel.control.inventory import Inventory
-from ztunnel.control.ownership import Entries, Entry, labels_of
-from ztunnel.control.peer_authentication import PeerModes, convert_peer_authentications
+from ztunnel.control.ownership import Entries
+from ztunnel.control.peer_authentication import convert_peer_authentications
 from ztunnel.control.remarks import remark
 from ztunnel.control.service import EntryServices, Joined, convert_service, group_services, service_name
 from ztunnel.control.settings import MeshSettings
@@ -128,6 +129,8 @@ class Translator:
             self._convert_policy(key, policy, touched, delta)
         else:
             self._remark(key, new)
+        if key.kind == kube.Namespace.__name__:
+            delta.unsettled.update(self._of_namespace(key.name))
         if key.kind == PeerAuthentication.__name__:
             self._peers.pop(key, None)
             if isinstance(new, PeerAuthentication):
@@ -138,7 +141,7 @@ class Translator:
         self.index.put(key, old, new)
         self.waypoints.put(key, old, new)
         if isinstance(one := new or old, ServiceEntry | WorkloadEntry):
-            self._entries.put(key, _as_entry(old), _as_entry(new))
+            self._entries.put(key, as_entry(old), as_entry(new))
             self._around.pop(one.meta.namespace, None)
         if new is None:
             del self._objects[key]
@@ -184,10 +187,17 @@ class Translator:
             else:
                 touched.entries.add(key)
 
+    def _of_namespace(self, namespace: str) -> Iterator[Key]:
+        """Its services and entries."""
+        for name in self.index.services.get(namespace, ()):
+            yield Key(kube.Service.__name__, namespace, name)
+        yield from (key for key, _ in self._entries.of(namespace))
+
     def _touch_namespace(self, namespace: str, touched: Touched) -> None:
         touched.pods.update(self.index.in_namespace(namespace))
         touched.services.update((namespace, name) for name in self.index.services.get(namespace, ()))
-        touched.entries.update(key for key, _ in self._entries.of(namespace))
+        for key, one in self._entries.of(namespace):
+            touched.entries.update((key, *self._entries.rivals(one)))
 
     def _touch_service(self, key: Key, one: kube.Service, touched: Touched) -> None:
         name = key.namespace, key.name
@@ -260,7 +270,7 @@ class Translator:
             self._put_policy(name, made.get(name), delta)
         self._peer_policies = made
         for namespace in self._namespaces():
-            if _modes_of(before, namespace) != _modes_of(self._modes, namespace):
+            if before.of(namespace) != self._modes.of(namespace):
                 touched.pods.update(self.index.in_namespace(namespace))
                 touched.entries.update(key for key, _ in self._entries.of(namespace))
         self._around.clear()
@@ -386,12 +396,3 @@ class Translator:
         self._remarks.pop(key, None)
         if new is not None and (texts := tuple(remark(new))):
             self._remarks[key] = texts
-
-
-def _as_entry(one: Object | None) -> Entry | None:
-    return one if isinstance(one, ServiceEntry | WorkloadEntry) else None
-
-
-def _modes_of(modes: PeerModes, namespace: str) -> tuple[object, ...]:
-    """What decides about the pods of a namespace."""
-    return modes.namespaces.get(namespace, modes.root), modes.selecting.get(namespace, ())

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from ztunnel.control.claim import has_tunnel
 from ztunnel.control.enrolment import is_foreign, kubelet_uid
-from ztunnel.control.ownership import has_tunnel
 from ztunnel.control.peer_authentication import PeerModes
 from ztunnel.control.service import EntryServices, NamespaceServices, service_name
 from ztunnel.control.settings import MeshSettings
