@@ -181,6 +181,8 @@ async def test_its_socket_is_roots_alone(tmp_path: Path) -> None:
         ((THERE,), False, False),
         ((THERE, failed(404)), False, True),
         ((THERE, THERE, GOING), False, True),
+        ((THERE, failed(404), THERE), False, False),  # an API server that has just started
+        ((THERE, failed(404), failed(500), failed(404), THERE), False, False),
         ((THERE, failed(404)), True, False),  # it does that itself
         ((THERE, failed(403)), False, False),  # a mistake in a Role frees nobody
         ((THERE, failed(500)), False, False),
@@ -254,7 +256,7 @@ async def test_what_it_keeps_ends_with_the_mesh(
     end = giver.listeners[7].hbone.getsockname()
     async with holding(tmp_path, THERE, failed(404)) as held:
         await leave(held, giver)
-        await trio.sleep(LOOK_SECONDS)
+        await trio.sleep(2 * LOOK_SECONDS)
         await until(lambda: held.log.about("uninstalled: pods leave the mesh"))
         assert held.kernel.steps == ["guard", "free"]
         with pytest.raises(ConnectionRefusedError):

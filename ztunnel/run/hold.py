@@ -46,6 +46,7 @@ LOOK_SECONDS = 2.0
 OWNER_SECONDS = 6.0
 """After SIGTERM, as long as a proxy asks."""
 
+_ANSWERS = 2
 _FREE_SECONDS = 30.0
 _ASK_SECONDS = 5.0
 
@@ -147,12 +148,16 @@ class Holder:
     # The DaemonSet.
 
     async def _watch_owner(self) -> None:
-        """Where no proxy is there to do it, see whether the mesh is uninstalled, until cancelled."""
+        """Where no proxy is there to do it, see whether the mesh is uninstalled, until cancelled. One answer
+        is not enough: nobody has told us to end."""
+        answers = 0
         while self._owner:
             await trio.sleep(LOOK_SECONDS)
             if not self._pins.is_dir() or self._kernel.is_used():
+                answers = 0
                 continue
-            if await self._owner.look() is Fate.GONE and not self._kernel.is_used():
+            answers = answers + 1 if await self._owner.look() is Fate.GONE else 0
+            if answers >= _ANSWERS and not self._kernel.is_used():
                 await self._free()
         await trio.sleep_forever()
 
