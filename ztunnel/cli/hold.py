@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
 import trio
 
-from ztunnel.cli._compose import settings_of, ungrouped
-from ztunnel.config import Settings
+from ztunnel.config import Settings, read_settings
 from ztunnel.kernel import capability, files
 from ztunnel.kernel.probe import require_root
 from ztunnel.run.hold import Holder, Pinned, Station
@@ -30,17 +30,19 @@ def hold(**flags: Any) -> None:
     (ZTUNNEL_HOLD_TIMEOUT), and are not refused. Where no proxy runs, be it that it starts and ends again and
     again, the API server is asked for their DaemonSet: when that is gone, the node's pods are let go.
     """
-    settings = settings_of(flags)
+    settings = read_settings(flags, os.environ)
     if not settings.node:
         raise click.UsageError("which node is this? Give --node NAME, or set NODE_NAME")
     require_root()
     capability.require(capability.HOLDER, "the holder")
     files.raise_limit()
-    with ungrouped():
-        trio.run(_run, settings)
+    refused = trio.run(_run, settings)
+    if refused:
+        raise click.ClickException(refused)
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings) -> str:
+    """Why it cannot; empty when it was told to end."""
     reporting, stop = Reporting(settings, "holder", ()), Stop()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reporting.writer.run)
@@ -49,5 +51,6 @@ async def _run(settings: Settings) -> None:
         owner = Owner(settings.daemon_set, log)
         pins = redirection_of(settings).pins
         station = Station(pins, settings.run_dir, Pinned(pins, settings.run_dir))
-        await Holder(station, owner, log, settings.hold_seconds).run(stop)
+        refused = await Holder(station, owner, log, settings.hold_seconds).run(stop)
         nursery.cancel_scope.cancel()
+    return refused

@@ -112,15 +112,19 @@ class Holder:
         self._seconds = seconds
         self._kept: Kept | None = None
 
-    async def run(self, stop: Stop, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, stop: Stop, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> str:
         """Until the end is asked for, and what was left here is taken or its time is up; or the DaemonSet is
-        gone, and the pods are let go. Started once proxies can leave something."""
+        gone, and the pods are let go. Started once proxies can leave something.
+
+        Returns:
+            Why they cannot; empty at the end.
+        """
         stop.started()  # whenever the end is asked for, the DaemonSet is asked for
         place = holder_of(self._run_dir, self._pins)
-        async with trio.open_nursery() as nursery:
-            with listening_at(place, self._log) as listener:
-                if listener is None:
-                    raise Unsupported(f"nothing can be left at {place}")
+        with listening_at(place, self._log) as listener:
+            if listener is None:
+                return f"nothing can be left at {place}"
+            async with trio.open_nursery() as nursery:
                 await self._owner.try_out()
                 nursery.start_soon(self._watch_owner)
                 nursery.start_soon(self._accept, nursery, listener)
@@ -128,6 +132,7 @@ class Holder:
                 await stop.asked.wait()
                 await self._end(stop)
                 nursery.cancel_scope.cancel()
+        return ""
 
     async def _end(self, stop: Stop) -> None:
         """Told to end: with the mesh, or to be replaced."""
