@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ztunnel.analyze.rollout import rollout_remarks
+from ztunnel.analyze.rollout import holder_remarks, rollout_remarks
 
 
 def pod(node: str, revision: str, made: int, ready: bool = True, **status: Any) -> dict[str, Any]:
@@ -71,3 +71,11 @@ def test_after_a_rollback_the_newest_is_the_version_before() -> None:
     first, *rest = rollout_remarks(there)
     assert "1 of 2 nodes" in first
     assert rest == ["n2: n2-a has not taken over: it is not ready yet; n2-b serves"]
+
+
+def test_holders_that_do_not_run_are_named() -> None:
+    crashes = pod("n2", "a", 1, ready=False, containerStatuses=[waits("holder", "CrashLoopBackOff")])
+    assert holder_remarks([pod("n1", "a", 1), crashes]) == [
+        "n2: no holder runs: n2-a: holder: CrashLoopBackOff"
+    ]
+    assert holder_remarks([]) == []

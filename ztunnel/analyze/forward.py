@@ -16,6 +16,7 @@ from typing import Any, Final
 NAMESPACE: Final = "ztunnel-system"
 NODE: Final = "app.kubernetes.io/component=node"
 CONTROL: Final = "app.kubernetes.io/component=control"
+HOLDER: Final = "app.kubernetes.io/component=holder"
 _FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ->")
 _SECONDS = 20.0
 

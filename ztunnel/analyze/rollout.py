@@ -39,6 +39,16 @@ def rollout_remarks(pods: Sequence[Pod]) -> list[str]:
     return found
 
 
+def holder_remarks(pods: Sequence[Pod]) -> list[str]:
+    """Of holders those that do not run: nobody keeps connections of their node between two proxies, nor lets
+    its pods go where no proxy can."""
+    return [
+        f"{pod.get('spec', {}).get('nodeName', '')}: no holder runs: {_name(pod)}: {_why(pod)}"
+        for pod in pods
+        if not _is_ready(pod)
+    ]
+
+
 def _made(pod: Pod) -> str:
     return str(pod["metadata"].get("creationTimestamp", ""))
 

@@ -11,9 +11,9 @@ import click
 
 from ztunnel.analyze.ask import READINESS_PORT, Place, ask
 from ztunnel.analyze.fetch import NoAnswer
-from ztunnel.analyze.forward import CONTROL, NAMESPACE, NODE, NoCluster, list_pods
+from ztunnel.analyze.forward import CONTROL, HOLDER, NAMESPACE, NODE, NoCluster, list_pods
 from ztunnel.analyze.nodes import NodeState, as_text, as_values, control_state, node_state
-from ztunnel.analyze.rollout import rollout_remarks
+from ztunnel.analyze.rollout import holder_remarks, rollout_remarks
 from ztunnel.cli.options import echo, formatted
 
 _AT_ONCE = 8
@@ -31,6 +31,7 @@ def status(system_namespace: str, form: str) -> None:
     try:
         controls = [control_state(pod) for pod in list_pods(system_namespace, CONTROL)]
         pods = list_pods(system_namespace, NODE)
+        holders = holder_remarks(list_pods(system_namespace, HOLDER))
     except NoCluster as error:
         raise click.ClickException(str(error)) from error
     if not pods:
@@ -45,11 +46,11 @@ def status(system_namespace: str, form: str) -> None:
     upgrade = rollout_remarks(pods)
     if form == "text":
         click.echo(as_text(nodes, controls))
-        for line in upgrade:
+        for line in (*upgrade, *holders):
             click.echo(line)
     else:
-        echo({**as_values(nodes, controls), "upgrade": upgrade}, form)
-    if upgrade or not all(one.good for one in nodes) or not all(one.ready for one in controls):
+        echo({**as_values(nodes, controls), "upgrade": upgrade, "holders": holders}, form)
+    if upgrade or holders or not all(one.good for one in nodes) or not all(one.ready for one in controls):
         raise SystemExit(1)
 
 
