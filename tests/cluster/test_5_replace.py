@@ -103,6 +103,26 @@ def test_replaced_one_after_the_other_no_new_connection_fails(
     assert min(each["seen"] for each in said.values()) > 500
 
 
+def test_a_daemon_set_that_is_replaced_by_force_frees_nobody(mesh: Mesh, talking: Apps) -> None:
+    """As by tools that delete what they cannot patch: it is gone for a moment, and its pods at once."""
+    cluster = mesh.cluster
+    daemon_set = cluster.get("daemonset", "ztunnel", SYSTEM)
+    kept = ("name", "namespace", "labels", "annotations")
+    daemon_set["metadata"] = {name: daemon_set["metadata"].get(name, {}) for name in kept}
+    daemon_set.pop("status")
+    with (
+        talking.running("a", STEADY, talking.addresses("b")[0], PORT, EVERY_SECONDS, 45) as across,
+        talking.running("a", HOLD, talking.addresses("c")[0], PORT) as direct,
+    ):
+        cluster.call("replace", "--force", "-f", "-", stdin=json.dumps(daemon_set), timeout=120)
+        mesh.wait()
+        said = across.end(90)
+        assert direct.end()["sent"] > 50
+    print({name: said[name] for name in ("seen", "failed", "slowest")})
+    assert said["errors"] == []
+    assert "pods leave the mesh" not in mesh.logs("holder")
+
+
 def test_an_upgrade_by_helm_and_its_rollback_fail_no_request(mesh: Mesh, talking: Apps) -> None:
     helm = mesh.cluster.call_helm
     words = ("upgrade", "ztunnel", CHART, "-n", SYSTEM, "--reuse-values", "--set")

@@ -23,16 +23,17 @@ async def seconds_until_gone(owner: Owner) -> float | None:
     ("answers", "seconds"),
     [
         ([THERE], None),
-        ([failed(404)], 0),
-        ([GOING], 0),
-        ([THERE, THERE, GOING], ASK_SECONDS),
+        ([failed(404)], ASK_SECONDS),
+        ([GOING], ASK_SECONDS),
+        ([THERE, failed(404), THERE], None),  # it was replaced
+        ([THERE, THERE, GOING], 2 * ASK_SECONDS),
         ([THERE, failed(403)], ASK_SECONDS),  # it was allowed: the role has been deleted
         ([THERE, failed(401)], ASK_SECONDS),
         ([THERE, failed(403), THERE, failed(403), THERE], None),
         ([failed(403)], None),  # it never was
         ([failed(0)], None),
         ([failed(500)], None),
-        ([THERE, failed(429), failed(404)], ASK_SECONDS),
+        ([THERE, failed(429), failed(404)], 2 * ASK_SECONDS),
         ([ConfigError(Fault("token", 0, "", "gone"))], None),
     ],
 )

@@ -33,7 +33,7 @@ from ztunnel.run.detach import Detachments
 from ztunnel.run.handover import Channel, close_all, holder_of, socket_of
 from ztunnel.run.incumbent import listening_at, serve_successors
 from ztunnel.run.kept import Kept
-from ztunnel.run.owner import Fate, Owner
+from ztunnel.run.owner import ANSWERS, Fate, Owner
 from ztunnel.run.remove import clean_up
 from ztunnel.run.stop import Stop
 from ztunnel.run.successor import Inherited, ask
@@ -46,7 +46,6 @@ LOOK_SECONDS = 2.0
 OWNER_SECONDS = 6.0
 """After SIGTERM, as long as a proxy asks."""
 
-_ANSWERS = 2
 _FREE_SECONDS = 30.0
 _ASK_SECONDS = 5.0
 
@@ -162,7 +161,7 @@ class Holder:
                 answers = 0
                 continue
             answers = answers + 1 if await self._owner.look() is Fate.GONE else 0
-            if answers >= _ANSWERS and not self._kernel.is_used():
+            if answers >= ANSWERS and not self._kernel.is_used():
                 await self._free()
         await trio.sleep_forever()
 

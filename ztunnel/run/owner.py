@@ -25,8 +25,9 @@ DAEMON_SETS = Resource("apps", "v1", "daemonsets", "DaemonSet", metadata_only=Tr
 ASK_SECONDS = 1.0
 """Between two questions. A namespace that is deleted takes some seconds to delete what is in it."""
 
-_PATIENCE = 2
-"""Refused so often where it was allowed before: the permission is gone, which no upgrade takes away."""
+ANSWERS = 2
+"""In a row: a DaemonSet that is replaced (`kubectl replace --force`) is not there for a moment, nor is
+anything in an API server that has just begun; and a permission that is gone is no mistake."""
 
 
 class Fate(Enum):
@@ -70,11 +71,12 @@ class Owner:
     async def gone(self) -> None:
         """Return when it is gone, or being deleted; never where it stays. While nobody answers, it stays.
         For a process that is told to end: then a permission that it had and has no more was uninstalled."""
-        refused = 0
+        answers = 0
         while self:
             fate = await self.look()
-            refused = refused + 1 if fate is Fate.FORBIDDEN and self._allowed else 0
-            if fate is Fate.GONE or refused >= _PATIENCE:
+            counts = fate is Fate.GONE or (fate is Fate.FORBIDDEN and self._allowed)
+            answers = answers + 1 if counts else 0
+            if answers >= ANSWERS:
                 return
             await trio.sleep(ASK_SECONDS)
         await trio.sleep_forever()
