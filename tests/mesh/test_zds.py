@@ -22,11 +22,13 @@ from tests.mesh import lab
 from tests.mesh.cni import PROBE_SOURCES, REDIRECT, TPROXY, CniAgent
 from tests.mesh.lab import Family, Mesh, account, endpoint_of, read_all, read_exactly, unique
 from tests.zds.agent import add, delete, keep, snapshot
+from tests.zds.query import query, read_answer
 from ztunnel.demo import command
 from ztunnel.demo.operate import Laboratory
 from ztunnel.demo.run import processes
 from ztunnel.kernel.capability import REDIRECTED
 from ztunnel.zds.message import Named
+from ztunnel.zds.question import Kind
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -411,6 +413,17 @@ def test_names_are_relayed_to_who_knows_them(mesh: Mesh, address: str, server: F
     knows.sendto(b"nobody", proxy)
     assert asks.recv(1000) == b"nobody"
     mesh.expect("node-1", 1, "ztunnel_dns_relayed_total")
+
+
+@pytest.mark.parametrize("family", lab.TCP_FAMILIES)
+def test_names_of_the_mesh_are_answered_and_lead_to_it(mesh: Mesh, family: Family) -> None:
+    asks = mesh.socket("shop/caller", socket.AF_INET, socket.SOCK_DGRAM)
+    asks.connect(("10.96.0.10", 53))
+    asks.send(query("called.shop.svc.cluster.local", Kind.A if family is IPv4Address else Kind.AAAA))
+    [address] = read_answer(asks.recv(1000))[3]
+    assert address == vip_of(mesh, "shop/called", family)
+    assert mesh.call("shop/caller", address, 80).answers()
+    mesh.expect("node-1", 1, "ztunnel_dns_answered_total")
 
 
 @pytest.mark.parametrize("family", lab.TCP_FAMILIES)

@@ -121,6 +121,19 @@ def test_a_query_that_the_rules_capture_is_answered_by_who_was_asked(
         assert (names.servers.relayed_total, names.servers.failed_total) == (1, 0)
 
 
+def test_what_is_known_here_is_answered_and_nobody_else_is_asked(pod: Pod, tmp_path: Path) -> None:
+    with desk(pod, tmp_path) as names:
+        names.relay.knows = lambda untrusted: b"me" if untrusted == b"who?" else None
+        server = names.server("10.78.0.2")
+        for address in CAPTURED:
+            application = names.application(pod, address)
+            application.send(b"who?")
+            assert names.got(application)[0] == b"me"
+        with pytest.raises(BlockingIOError):
+            server.recv(100)
+        assert (names.servers.answered_total, names.servers.relayed_total) == (2, 0)
+
+
 def test_many_ask_at_once_and_each_has_its_own_answer(pod: Pod, tmp_path: Path) -> None:
     with desk(pod, tmp_path) as names:
         server = names.server("10.78.0.2")

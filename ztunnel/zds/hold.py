@@ -32,6 +32,7 @@ from ztunnel.redirect.layout import Recalled
 from ztunnel.state.lookup import ILLEGAL_PORTS
 from ztunnel.zds.listen import listen_for_names, listen_redirected, relay_names
 from ztunnel.zds.message import Named
+from ztunnel.zds.names import answer_of_the_mesh
 from ztunnel.zds.relay import RELAY_PORT, NameRelay, NameServers
 
 _REMEMBERED: Final = 1024
@@ -92,7 +93,12 @@ class RedirectedPod:
                 self._by_tcp = listen_for_names(netns, pod, self._listening)
                 engine, shared = self._ways.outbound.engine, self._listening.shared
                 self._relay = relay_names(engine, netns, pod, self._names, shared)
+                self._relay.knows = self._answer
             undo.pop_all()
+
+    def _answer(self, untrusted: bytes) -> bytes | None:
+        """What the mesh says to a query of the pod."""
+        return answer_of_the_mesh(self._ways.outbound.hold.world, self.pod.namespace, untrusted)
 
     # Whose it is.
 

@@ -285,6 +285,11 @@ class AgentPods:
         names = self._inside.names
         if names is not None:
             figures.counter(
+                "ztunnel_dns_answered_total",
+                "Queries of pods for names that the mesh knows",
+                lambda: names.answered_total,
+            )
+            figures.counter(
                 "ztunnel_dns_relayed_total",
                 "Queries of pods for names that a name server has answered",
                 lambda: names.relayed_total,
