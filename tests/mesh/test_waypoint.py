@@ -42,10 +42,10 @@ spec:
 """
 
 
-def service(name: str, ports: str, labels: str = "istio.io/use-waypoint: wp") -> str:
+def service(name: str, ports: str, labels: str = "istio.io/use-waypoint: wp", app: str = "server") -> str:
     return (
         f"apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop, labels: {{{labels}}}}}\n"
-        f"spec: {{selector: {{app: server}}, ports: [{ports}]}}\n---\n"
+        f"spec: {{selector: {{app: {app}}}, ports: [{ports}]}}\n---\n"
     )
 
 
@@ -58,10 +58,24 @@ spec:
   containers: [{name: main, command: [sleep, infinity]}]
 ---
 """
+OUTSIDER = """apiVersion: v1
+kind: Pod
+metadata: {name: outsider, namespace: shop, labels: {app: outsider, istio.io/dataplane-mode: none}}
+spec:
+  nodeName: node-2
+  containers: [{name: main, command: [sleep, infinity]}]
+---
+"""
 MANIFESTS = (
     SHOP
     + GATEWAY
     + SERVER
+    + OUTSIDER
+    + service(
+        "outside",
+        "{name: http, port: 80, targetPort: 8081}, {name: tcp, port: 90, targetPort: 8081}",
+        app="outsider",
+    )
     + service("web", "{name: http, port: 80, targetPort: 8081}")
     + service("rows", "{name: tcp-rows, port: 5432, targetPort: 8081}")
     + service("any", "{port: 90, targetPort: 8081}")
@@ -431,6 +445,43 @@ def test_pods_are_reached_as_before_by_what_is_not_attached(mesh: Mesh, waypoint
         client.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert head_of(there) == b"GET / HTTP/1.1\r\n\r\n"
     assert waypoint.lines()[waypoint.seen :] == []
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_a_server_that_is_not_in_the_mesh_is_called_as_it_is(mesh: Mesh, waypoint: Waypoint, family) -> None:
+    listener = mesh.listen("shop/outsider", port=8081)
+    address = vip(mesh, "outside", family)
+    client = mesh.connect("shop/caller", address, 80)
+    body = bytes(range(256)) * 4096
+    there = None
+    for count in (1, 2):
+        client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body))
+        there = there or listener.accept()
+        head_of(there)
+        with ThreadPoolExecutor(1) as pool:
+            sent = pool.submit(client.sendall, body)
+            assert read_exactly(there, len(body)) == body
+            sent.result()
+        there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+        with ThreadPoolExecutor(1) as pool:
+            sent = pool.submit(there.sendall, body)
+            head_of(client)
+            assert read_exactly(client, len(body)) == body
+            sent.result()
+        line = waypoint.line(count)
+        assert line[2:4] == ["200", "-"], line
+        assert line[15].endswith(":8081"), line
+    labels = {"destination_workload": "outsider", "destination_principal": "unknown", "response_code": "200"}
+    waypoint.grows("istio_requests_total", 2, **labels)
+    passed = mesh.connect("shop/caller", address, 90)
+    passed.sendall(b"question")
+    passed.shutdown(socket.SHUT_WR)
+    there = listener.accept()
+    assert read_all(there) == b"question"
+    there.sendall(b"answer")
+    there.close()
+    assert read_all(passed) == b"answer"
+    waypoint.grows("istio_tcp_connections_closed_total", 1, destination_workload="outsider")
 
 
 def test_nobody_gets_around_a_waypoint_that_is_not_there(mesh: Mesh, waypoint: Waypoint) -> None:

@@ -93,7 +93,7 @@ class Mesh:
         self.here = Here(ME.uid, network, self.hold, Random(1))
         self.requests, self.metrics = RequestMetrics(), TcpMetrics()
         telemetry = Telemetry(self.requests, self.metrics, self.lines.append, lambda: 10**18)
-        self.servers = Servers(engine, self.tunnels, self.here)  # type: ignore[arg-type]
+        self.servers = Servers(engine, self.tunnels, self.here, lab.ledger.held)  # type: ignore[arg-type]
         report = Report(self.metrics, self.denied.append, lambda: 0.0, lambda: 10**18)
         common = Common(engine, set(), lambda: b"an-id")
         self.parts = Parts(engine, self.here, self.servers, common, telemetry, report)

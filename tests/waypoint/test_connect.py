@@ -42,10 +42,15 @@ def test_what_is_known_of_an_endpoint_is_kept_until_the_world_changes(lab: Lab) 
     assert mesh.here.choose(VIP).key.destinations == {other.identity}
 
 
-def test_only_what_is_in_the_mesh_is_called(lab: Lab) -> None:
+def test_what_is_not_in_the_mesh_is_called_without_a_tunnel(lab: Lab) -> None:
     outside = replace(SERVERS[0], protocol=TunnelProtocol.NONE)
-    with pytest.raises(NoDestination, match="not in the mesh"):
-        Mesh(lab, ME, CALLER, outside, SERVICE).here.choose(VIP)
+    target = Mesh(lab, ME, CALLER, outside, SERVICE).here.choose(VIP)
+    assert (target.key, target.head) == (None, None)
+    assert target.endpoint == Endpoint(SERVERS[0].addresses[0], 8080)
+    assert target.destination == outside
+
+
+def test_without_an_endpoint_or_a_workload_of_its_own_nothing_is_called(lab: Lab) -> None:
     with pytest.raises(NoDestination, match="no healthy upstream"):
         Mesh(lab, ME, CALLER, SERVICE).here.choose(VIP)
     with pytest.raises(NoDestination, match="not in the mesh"):
@@ -126,7 +131,7 @@ def test_an_endpoint_that_is_unavailable_is_passed_over(lab: Lab) -> None:
 def test_calls_that_nobody_waits_for_are_given_up(lab: Lab) -> None:
     mesh = one_server(lab)
     failures: list = []
-    calling = mesh.servers.tunnel(mesh.here.choose(VIP), failures.append, failures.append)
+    calling = mesh.servers.call(mesh.here.choose(VIP), failures.append, failures.append)
     assert calling.live
     mesh.asked()
     calling.cancel()

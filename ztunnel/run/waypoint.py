@@ -174,7 +174,7 @@ def _build(
     reporting.figures.register(requests)
     live: set[Watched] = set()
     telemetry = Telemetry(requests, reporting.metrics, write, time.time_ns, settings.log_format == "json")
-    servers = Servers(engine, tunnels, here)
+    servers = Servers(engine, tunnels, here, ledger.held, connect)
     parts = Parts(engine, here, servers, Common(engine, live, partial(_new_id, rng)), telemetry, report)
     inbound = Inbound(engine, hold, LiveConnections(), report, Turns(engine, PLAIN_RATE), held=ledger.held)
     handshakes = Handshakes(inbound, ledger, certificates, now, partial(_begin, parts))

@@ -11,7 +11,6 @@ from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.transport import Receiver
 from ztunnel.hbone.hold import TunnelStream
-from ztunnel.hbone.originate import OriginatedTunnel
 from ztunnel.hbone.request import BAD_REQUEST, parse_request, render_baggage, render_response
 from ztunnel.hbone.terminate import TerminatedTunnel
 from ztunnel.http2.standing import Standing
@@ -21,7 +20,7 @@ from ztunnel.model.identity import SpiffeId
 from ztunnel.telemetry.metrics import Live
 from ztunnel.telemetry.report import Report
 from ztunnel.waypoint.chain import Chain, Treatment, chain_of
-from ztunnel.waypoint.connect import Calling, Here, Servers, Target
+from ztunnel.waypoint.connect import Cancellable, Here, Servers, Stream, Target
 from ztunnel.waypoint.detection import DETECT_SECONDS, Detector, Spoken
 from ztunnel.waypoint.downstream1 import Http1Server
 from ztunnel.waypoint.downstream2 import Http2Server
@@ -110,7 +109,7 @@ class _Tunnel:
         self._began = parts.engine.now
         self._counts = Counts()
         self._live: Live | None = None
-        self._calling: Calling | None = None
+        self._calling: Cancellable | None = None
         self._detector: Detector | None = None
         self._host = ""
         self._tries = 0
@@ -159,9 +158,9 @@ class _Tunnel:
             self._failed(error)
             return
         self._host = str(target.endpoint)
-        self._calling = parts.servers.tunnel(target, partial(self._stands, target), self._failed)
+        self._calling = parts.servers.call(target, partial(self._stands, target), self._failed)
 
-    def _stands(self, target: Target, server: OriginatedTunnel) -> None:
+    def _stands(self, target: Target, server: Stream) -> None:
         self._calling = None
         client, here = self._tunnel, self._parts.here.workload
         self._counts = client.counts

@@ -1,4 +1,5 @@
-"""Connects requests and connections with servers, over tunnels to the endpoints of what was called.
+"""Connects requests and connections with servers: over tunnels to the endpoints of what was called, and as
+they are with those that are not in the mesh, as the node proxies do.
 
 An endpoint is chosen for each request. HTTP/1.1 takes a spare connection to it, or a new one; HTTP/2 shares
 one. Connections are kept by endpoint and identity, and never used for another one.
@@ -10,9 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import Protocol
 
 from ztunnel.errors import Busy, ConnectionFailed, HandshakeFailed, NoDestination, Unreachable
 from ztunnel.flow.engine import Engine
+from ztunnel.flow.held import HeldBytes
+from ztunnel.flow.transport import Receiver, Transport
 from ztunnel.hbone.carry import Session
 from ztunnel.hbone.originate import OriginatedTunnel
 from ztunnel.hbone.pool import PoolKey
@@ -25,6 +29,7 @@ from ztunnel.outbound.find import Tunnels, Wanted
 from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.state.hold import Hold
 from ztunnel.state.world import World
+from ztunnel.waypoint.dial import Dialling
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.upstream1 import Http1Client
 from ztunnel.waypoint.upstream2 import Http2Client
@@ -40,15 +45,16 @@ class Target:
     """Where one request or connection goes.
 
     Attributes:
-        key: which sessions may carry it.
+        key: which sessions may carry it; None: it is not in the mesh, and called as it is.
         head: the CONNECT.
         endpoint: the application's.
+        destination: whose that is, where it is known.
     """
 
-    key: PoolKey
-    head: RequestHead
+    key: PoolKey | None
+    head: RequestHead | None
     endpoint: Endpoint
-    destination: Workload
+    destination: Workload | None
 
 
 class Here:
@@ -83,8 +89,7 @@ class Here:
             raise NoDestination("this waypoint is not in the mesh (yet)")
         outcome = decide(world, source, destination, Context(source.node, self.rng, avoid=avoid))
         if not isinstance(outcome, ToTunnel):
-            reason = "is not in the mesh: a waypoint calls over HBONE only"
-            raise NoDestination(f"the endpoint {outcome.endpoint} {reason}")
+            return Target(None, None, outcome.endpoint, outcome.destination)
         if self._world is not world:
             self._world = world
             self._targets.clear()
@@ -96,6 +101,7 @@ class Here:
 
     def block(self, target: Target) -> bytes:
         """The header block of a CONNECT."""
+        assert target.head is not None
         return target.head.render(0, new_traceparent(self.rng))
 
 
@@ -114,23 +120,41 @@ def _own_address(source: Workload, towards: IPAddress) -> IPAddress:
     return next((ip for ip in source.addresses if ip.version == towards.version), source.addresses[0])
 
 
+class Stream(Transport, Protocol):
+    """A transport that somebody is attached to."""
+
+    def attach(self, receiver: Receiver) -> None:
+        """Give it what comes."""
+
+
+Stands = Callable[[Stream], None]
+
+
+class Cancellable(Protocol):
+    """What is under way."""
+
+    def cancel(self) -> None:
+        """It is not wanted any more."""
+
+
 class Calling(Wanted):
     """A tunnel to an endpoint that is wanted. One of `stands` and `failed` is called, once."""
 
-    __slots__ = ("_block", "_failed", "_retries", "_stands", "_tunnel", "_tunnels", "_wanted")
+    __slots__ = ("_block", "_failed", "_retries", "_stands", "_tunnel", "_tunnels")
 
     def __init__(
         self,
         tunnels: Tunnels,
         here: Here,
         target: Target,
-        stands: Callable[[OriginatedTunnel], None],
+        stands: Stands,
         failed: Callable[[ConnectionFailed], None],
     ) -> None:
+        assert target.key is not None
         super().__init__(target.key, here.network)
         self._tunnels = tunnels
         self._block = here.block(target)
-        self._stands: Callable[[OriginatedTunnel], None] | None = stands
+        self._stands: Stands | None = stands
         self._failed: Callable[[ConnectionFailed], None] | None = failed
         self._tunnel: OriginatedTunnel | None = None
         self._retries = 0
@@ -189,29 +213,44 @@ class Calling(Wanted):
             self.fail(error)
 
 
-Key = tuple[PoolKey, Endpoint]
+Key = tuple[PoolKey | None, Endpoint]
+
+
+class _Nothing:
+    """Stands for what is being begun."""
+
+    def cancel(self) -> None:
+        """There is nothing yet."""
+
+
+_NOTHING = _Nothing()
 
 
 class Servers:
     """The connections to servers, of all that is called through this waypoint."""
 
-    def __init__(self, engine: Engine, tunnels: Tunnels, here: Here) -> None:
+    def __init__(
+        self, engine: Engine, tunnels: Tunnels, here: Here, held: HeldBytes, connect_seconds: float = 10.0
+    ) -> None:
         self._engine = engine
         self._tunnels = tunnels
         self._here = here
+        self._held = held
+        self._connect_seconds = connect_seconds
         self._spares: dict[Key, list[Http1Client]] = {}
         self._keys: dict[Http1Client, Key] = {}
         self._shared: dict[Key, list[Http2Client]] = {}
         self._waiting: dict[Key, deque[Exchange]] = {}
-        self._opening: dict[Key, Calling] = {}
+        self._opening: dict[Key, Cancellable] = {}
 
-    def tunnel(
-        self,
-        target: Target,
-        stands: Callable[[OriginatedTunnel], None],
-        failed: Callable[[ConnectionFailed], None],
-    ) -> Calling:
-        """A tunnel to an endpoint."""
+    def call(self, target: Target, stands: Stands, failed: Callable[[ConnectionFailed], None]) -> Cancellable:
+        """A connection with an endpoint: one of `stands` and `failed` is called, perhaps at once."""
+        if target.head is None:
+            network, ip = self._here.network, target.endpoint.ip
+            share = self._held.share(network.cookie, ip)
+            dialling = Dialling(self._engine, share, stands, failed)
+            dialling.start(network.netns, target.endpoint, self._connect_seconds)
+            return dialling
         calling = Calling(self._tunnels, self._here, target, stands, failed)
         self._tunnels.open(calling)
         return calling
@@ -251,13 +290,13 @@ class Servers:
             spares.pop().carry(exchange)
             return
 
-        def stands(tunnel: OriginatedTunnel) -> None:
+        def stands(tunnel: Stream) -> None:
             client = Http1Client(self, self._engine, tunnel, exchange.host)
             self._keys[client] = key
             tunnel.attach(client)
             client.carry(exchange)
 
-        self.tunnel(target, stands, _fails(exchange))
+        self.call(target, stands, _fails(exchange))
 
     def spare(self, connection: Http1Client) -> None:
         """It can carry another request."""
@@ -289,7 +328,7 @@ class Servers:
             self._open2(key, target)
 
     def _open2(self, key: Key, target: Target) -> None:
-        def stands(tunnel: OriginatedTunnel) -> None:
+        def stands(tunnel: Stream) -> None:
             self._opening.pop(key, None)
             client = Http2Client(self, self._engine, tunnel, key, str(target.endpoint))
             self._shared.setdefault(key, []).append(client)
@@ -303,9 +342,10 @@ class Servers:
             for exchange in self._waiting.pop(key, ()):
                 _fails(exchange)(error)
 
-        calling = Calling(self._tunnels, self._here, target, stands, failed)
-        self._opening[key] = calling
-        self._tunnels.open(calling)
+        self._opening[key] = _NOTHING
+        calling = self.call(target, stands, failed)
+        if self._opening.get(key) is _NOTHING:
+            self._opening[key] = calling
 
     def room(self, connection: Http2Client) -> None:
         """It takes another request."""

@@ -11,7 +11,7 @@ from ztunnel.flow.flow import Counts
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Security
 from ztunnel.model.identity import SpiffeId
-from ztunnel.model.workload import Workload
+from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.telemetry.labels import Reporter, TcpLabels, tcp_labels
 from ztunnel.telemetry.metrics import Live, TcpMetrics
 from ztunnel.telemetry.request_log import RequestRecord, render_request, render_request_json
@@ -100,7 +100,7 @@ class Reports:
             )
         )
 
-    def opened(self, destination: Workload, counts: Counts) -> Live:
+    def opened(self, destination: Workload | None, counts: Counts) -> Live:
         """A connection is passed through as it is."""
         return self._telemetry.connections.opened(self.tcp_labels(destination), counts)
 
@@ -128,15 +128,16 @@ class Reports:
         )
 
     def tcp_labels(self, destination: Workload | None) -> TcpLabels:
-        """Of a connection to that endpoint."""
+        """Of a connection to that endpoint, whose identity is proved only in the mesh."""
         caller = self._caller
+        proved = destination is not None and destination.protocol is TunnelProtocol.HBONE
         return tcp_labels(
             Reporter.WAYPOINT,
             caller.workload,
             destination,
             self._chain.service,
             caller.identity,
-            destination.identity if destination else None,
+            destination.identity if destination is not None and proved else None,
             Security.MUTUAL_TLS,
         )
 
