@@ -67,7 +67,7 @@ DOWN_AT_FIRST = {"kube-status": ["3 down", "3 down"]}
 
 def test_all_is_run_and_the_cluster_taken_down_again(tmp_path: Path):
     run = Run(tmp_path, DOWN_AT_FIRST)
-    assert run.calls == [LINT, TEST, STATUS, STATUS, UP, BASE, CLUSTER, DOWN]
+    assert run.calls == [LINT, TEST, STATUS, BASE, STATUS, UP, CLUSTER, DOWN]
     assert run.status == 0
     assert run.text.endswith("=== 7 passed in 1.5s ===\n=== 7 passed in 1.5s ===\n")
     assert NO_CLUSTER not in run.text
@@ -75,7 +75,7 @@ def test_all_is_run_and_the_cluster_taken_down_again(tmp_path: Path):
 
 def test_a_cluster_that_is_up_is_taken_and_left(tmp_path: Path):
     run = Run(tmp_path, {})
-    assert run.calls == [LINT, TEST, STATUS, STATUS, BASE, CLUSTER]
+    assert run.calls == [LINT, TEST, STATUS, BASE, STATUS, CLUSTER]
     assert run.status == 0
 
 
@@ -85,7 +85,7 @@ def test_a_cluster_that_is_up_is_taken_and_left(tmp_path: Path):
         ({"make-lint": ["2 E501"]}, [LINT], 1),
         ({"make-test": [f"2 {FAILED}", f"2 {FAILED}"]}, [LINT, TEST, AGAIN], 2),
         ({"make-test": ["2 no compiler"]}, [LINT, TEST], 2),
-        ({"make-test": [f"2 {FAILED}"]}, [LINT, TEST, AGAIN, STATUS, STATUS, BASE, CLUSTER], 0),
+        ({"make-test": [f"2 {FAILED}"]}, [LINT, TEST, AGAIN, STATUS, BASE, STATUS, CLUSTER], 0),
     ],
     ids=["lint", "a test, twice", "no tests at all", "a test, once"],
 )
@@ -100,7 +100,7 @@ def test_what_fails_before_there_is_a_cluster(
 def test_a_test_of_the_cluster_that_fails_twice_fails_the_run(tmp_path: Path):
     run = Run(tmp_path, {**DOWN_AT_FIRST, "make-test-kube": [f"2 {FAILED}", f"2 {FAILED}"]})
     again = [DOWN, STATUS, f"{CLUSTER}--last-failed"]
-    assert run.calls == [LINT, TEST, STATUS, STATUS, UP, BASE, CLUSTER, *again, DOWN]
+    assert run.calls == [LINT, TEST, STATUS, BASE, STATUS, UP, CLUSTER, *again, DOWN]
     assert run.status == 2
     assert NO_CLUSTER not in run.text
     assert "=== 1 failed in 2.5s ===" in run.text.splitlines()[-2:]
@@ -130,12 +130,12 @@ def test_a_cluster_that_is_lost_between_the_two_fails_the_run(tmp_path: Path):
     [
         (
             {"kube-up": ["1 cgroup v1 is not here", "1 it still is not here"]},
-            [STATUS, STATUS, UP, DOWN, UP, DOWN],
+            [STATUS, BASE, STATUS, UP, DOWN, UP, DOWN],
             "it still is not here",
         ),
         (
             {"kube-build": ["1 cannot fetch buildah"]},
-            [STATUS, STATUS, UP, BASE, DOWN],
+            [STATUS, BASE, DOWN],
             "cannot fetch buildah",
         ),
     ],
@@ -154,7 +154,7 @@ def test_a_machine_that_cannot_have_a_cluster_is_said_loudly_and_fails_nothing(
 
 def test_a_cluster_that_comes_up_the_second_time_is_tested(tmp_path: Path):
     run = Run(tmp_path, {**DOWN_AT_FIRST, "kube-up": ["1 no"]})
-    assert run.calls[2:] == [STATUS, STATUS, UP, DOWN, UP, BASE, CLUSTER, DOWN]
+    assert run.calls[2:] == [STATUS, BASE, STATUS, UP, DOWN, UP, CLUSTER, DOWN]
     assert run.status == 0
 
 
