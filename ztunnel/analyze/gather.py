@@ -31,7 +31,7 @@ _KINDS: Final = (
     "namespaces", "nodes", "pods", "services", "endpointslices", "serviceaccounts", "networkpolicies",
     "authorizationpolicies.security.istio.io", "peerauthentications.security.istio.io",
     "serviceentries.networking.istio.io", "workloadentries.networking.istio.io",
-    "gateways.gateway.networking.k8s.io",
+    "gateways.gateway.networking.k8s.io", "gatewayclasses.gateway.networking.k8s.io",
 )  # fmt: skip
 """No Secrets and no ConfigMaps: nothing of those is needed."""
 

@@ -32,6 +32,7 @@ KINDS: Final = (
     "requestauthentications.security.istio.io", "serviceentries.networking.istio.io",
     "workloadentries.networking.istio.io", "envoyfilters.networking.istio.io",
     "sidecars.networking.istio.io", "wasmplugins.extensions.istio.io", "gateways.gateway.networking.k8s.io",
+    "gatewayclasses.gateway.networking.k8s.io", "referencegrants.gateway.networking.k8s.io",
 )  # fmt: skip
 """What is asked of a cluster: what the mesh is made of, and what is told of it."""
 

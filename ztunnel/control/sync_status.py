@@ -35,7 +35,7 @@ def dump(subscribers: Iterable[SubscriberStatus], now: float, wall: datetime) ->
             "cluster_id": _metadata(one.node, "CLUSTER_ID"),
             "proxy": _proxy(one.node),
             "proxy_type": one.node.id.partition("~")[0],
-            "istio_version": _metadata(one.node, "ISTIO_VERSION"),
+            "istio_version": _metadata(one.node, "ISTIO_VERSION") or _metadata(one.node, "ZTUNNEL_VERSION"),
             "node": _metadata(one.node, "NODE_NAME"),
             "identity": one.caller,
             "connected": at(one.connected_at),

@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from ztunnel import __version__
 from ztunnel.config import Settings
 from ztunnel.errors import ConfigError, NoCertificate, PeerError
 from ztunnel.identity.rotate import Certificates, CertificateSource
@@ -180,6 +181,7 @@ def subscriber_of(
             "INSTANCE_IPS": settings.instance_ip,
             "NODE_NAME": settings.node,
             "CLUSTER_ID": settings.cluster,
+            "ZTUNNEL_VERSION": __version__,
             **dict(settings.proxy_metadata),
         },
     )
