@@ -93,10 +93,15 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mesh, CniA
 
 
 def with_few_capabilities(program: Path) -> Path:
-    """The node proxy with what the chart gives it for such pods, and no more."""
+    """The node proxy with what the chart gives it for such pods, and no more; /proc/sys can only be read, as
+    in a container."""
     words = command.program(os.environ)
     wanted = ",".join(f"+{each.name.lower()}" for each in REDIRECTED)
-    program.write_text(f'#!/bin/sh\nexec setpriv --bounding-set=-all,{wanted} {shlex.join(words)} "$@"\n')
+    program.write_text(
+        '#!/bin/sh\n[ -n "$INSIDE" ] || INSIDE=1 exec unshare --mount "$0" "$@"\n'
+        "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys || exit 1\n"
+        f'exec setpriv --bounding-set=-all,{wanted} {shlex.join(words)} "$@"\n'
+    )
     program.chmod(0o755)
     return program
 

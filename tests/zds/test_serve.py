@@ -170,7 +170,7 @@ async def test_a_namespace_that_failed_is_not_tried_again_once_the_pod_has_anoth
             assert "no address" in served.take(add("u1", NAMED), fd)
         with namespace(second) as fd:
             assert served.take(add("u1", NAMED), fd) == ""
-        served.pods._retry()
+        await served.pods._retry()
         assert states(served) == {WEB.uid: "Up"}
         with second.open() as there:
             assert [each.network.cookie for each in served.pods._held.values()] == [there.cookie]
@@ -225,3 +225,30 @@ async def test_a_pod_that_comes_again_under_another_uid_keeps_what_is_open() -> 
             assert [each.identity for each in served.certificates.expiring()] == [WEB.identity]
             served.take(delete("u2"))
             assert len(served.outbound.calls) == 0
+
+
+async def test_a_listener_that_is_lost_is_made_again_while_others_have_their_turn() -> None:
+    with Pod() as pod, Pod() as other, Served(WEB) as served:
+        served.pods.connect()
+        with namespace(pod) as fd, namespace(other) as second:
+            served.take(add("u1", NAMED), fd)
+            served.take(add("u2", OTHER), second)
+        words = ["ip", "netns", "exec", pod.name, "ss", "-K", "-l", "sport", "=", ":15008"]
+        await trio.run_process(words, capture_stdout=True)
+        turns = 0
+        async with trio.open_nursery() as nursery:
+
+            async def others() -> None:
+                nonlocal turns
+                while True:
+                    await trio.lowlevel.checkpoint()
+                    turns += 1
+
+            nursery.start_soon(others)
+            await served.pods._look()
+            nursery.cancel_scope.cancel()
+        assert turns
+        assert served.log.about("listener hbone")
+        for uid in ("u1", "u2"):
+            served.take(delete(uid))
+        await served.pods._look()

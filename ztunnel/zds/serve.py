@@ -7,6 +7,7 @@ While there is no agent, all goes on as it was: ztunnel would not be ready then,
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple
@@ -99,8 +100,8 @@ class AgentPods:
                     now = trio.current_time()
                     if now >= retry_at:
                         retry_at = now + RETRY_SECONDS
-                        self._retry()
-                        self._look()
+                        await self._retry()
+                        await self._look()
                     self._match()
                     self._tell()
         finally:
@@ -214,15 +215,20 @@ class AgentPods:
                 self._figures.stopped()
             self._log.info("pod taken away", pod=str(held.pod), uid=uid)
 
-    def _retry(self) -> None:
+    async def _retry(self) -> None:
+        """Between two pods others have the thread, and the agent may have taken one away."""
         for uid in tuple(self._waiting):
-            try:
-                self._start(uid)
-            except (CannotEnroll, OSError):
-                continue
+            await trio.lowlevel.checkpoint()
+            if uid in self._waiting:
+                with suppress(CannotEnroll, OSError):  # it stays pending
+                    self._start(uid)
 
-    def _look(self) -> None:
-        for uid, held in self._held.items():
+    async def _look(self) -> None:
+        """As `_retry`."""
+        for uid, held in tuple(self._held.items()):
+            await trio.lowlevel.checkpoint()
+            if self._held.get(uid) is not held or self._stopping:
+                continue
             try:
                 for what in held.look():
                     self._repairs.repaired(what, uid)
