@@ -241,8 +241,8 @@ async def test_a_listener_that_is_lost_is_made_again_while_others_have_their_tur
             async def others() -> None:
                 nonlocal turns
                 while True:
-                    await trio.lowlevel.checkpoint()
                     turns += 1
+                    await trio.lowlevel.checkpoint()
 
             nursery.start_soon(others)
             await served.pods._look()
