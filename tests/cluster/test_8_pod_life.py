@@ -162,7 +162,7 @@ def evict(apps: Apps, name: str) -> None:
 CALLS = """
 import json, socket, sys, time
 seen = {one: [] for one in sys.argv[2:]}
-end = time.monotonic() + 4
+end = time.monotonic() + 2
 while time.monotonic() < end:
     for one in seen:
         try:
