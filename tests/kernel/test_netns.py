@@ -83,10 +83,10 @@ def test_where_descriptors_run_out_the_one_that_is_asked_for_is_made(
 ) -> None:
     make, left = netns._new_socket, iter(range(5))
 
-    def made(family: int, kind: int) -> socket.socket:
+    def made(family: int, kind: int, mark: int = 0) -> socket.socket:
         if next(left, None) is None:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return make(family, kind)
+        return make(family, kind, mark=mark)
 
     monkeypatch.setattr(netns.time, "monotonic", lambda: 5.0)
     monkeypatch.setattr(netns, "_new_socket", made)

@@ -38,6 +38,7 @@ def test_a_record_is_read(source, destination, asked, number, event, established
     ("kind", "port", "role"),
     [
         (layout.IntentKind.CAPTURED, 1, None),
+        (layout.IntentKind.ASTRAY, 1, None),
         (layout.IntentKind.DIRECT, 0, None),
         (layout.IntentKind.DIRECT, 1, records.RecordRole.CLIENT),
         (layout.IntentKind.SERVED, 1, records.RecordRole.SERVER),

@@ -47,6 +47,7 @@ class IntentKind(IntEnum):
     CAPTURED = 1
     DIRECT = 2
     SERVED = 3
+    ASTRAY = 4
 
 
 class AdmissionKind(IntEnum):

@@ -145,7 +145,7 @@ def pull_live_flow(socket: int, packed: bytes) -> LiveFlow | None:
     left."""
     (asked, asked_port, _, _, netns, _, _, since_ns, source, destination, source_port, destination_port,
      kind, established) = INTENT.unpack(packed)  # fmt: skip
-    if kind == IntentKind.CAPTURED or not source_port:
+    if kind not in (IntentKind.DIRECT, IntentKind.SERVED) or not source_port:
         return None
     return LiveFlow(
         socket=socket,
