@@ -9,9 +9,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.cluster.apps import HOLD, LOAD, PORT, STEADY, Apps
+from tests.cluster.apps import HOLD, LOAD, PORT, STEADY, Apps, namespace
 from tests.cluster.cluster import CHART, Cluster, wait_until
 from tests.cluster.conftest import SYSTEM, Mesh
+from tests.cluster.test_3_policy import answered, strict
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -154,18 +155,28 @@ def test_an_upgrade_by_helm_and_its_rollback_fail_no_request(mesh: Mesh, talking
 def test_killed_proxies_enforce_and_come_back(
     mesh: Mesh, cluster: Cluster, talking: Apps, nodes: tuple[str, str]
 ) -> None:
+    """Whoever proves no identity is answered at no moment; new calls wait for the next proxy, or are
+    refused."""
     across, beside = talking.addresses("b")[0], talking.addresses("c")[0]
     proxy = cluster.proxy_on(nodes[0])
-    with talking.running("a", HOLD, beside, PORT) as direct:
-        cluster.call("-n", SYSTEM, "exec", proxy, "--", "python3", "-c", KILL, check=False)
-        refused = wait_until("a call while it is away", lambda: "error" in talking.call("a", across), 20, 0)
-        assert refused
-        wait_until("it is back", lambda: "pod" in talking.call("a", across), 60)
-        assert direct.end()["sent"] > 20
-    [status] = [
-        one
-        for each in mesh.pods("node")
-        if each["metadata"]["name"] == proxy
-        for one in each["status"]["containerStatuses"]
-    ]
-    assert status["restartCount"] == 1
+
+    def restarts() -> int:
+        statuses = cluster.get("pod", proxy, SYSTEM)["status"]["containerStatuses"]
+        return int(statuses[0]["restartCount"])
+
+    with namespace(cluster, f"{talking.namespace}-out") as outside:
+        outside.start(outside.server("x", nodes[1]))
+        cluster.apply(strict(talking, "STRICT"))
+        wait_until("plaintext is refused", lambda: not answered(outside, "x", beside), 20)
+        before = restarts()
+        with (
+            talking.running("a", HOLD, beside, PORT) as direct,
+            outside.running("x", LOAD, beside, PORT, EVERY_SECONDS) as stranger,
+        ):
+            cluster.call("-n", SYSTEM, "exec", proxy, "--", "python3", "-c", KILL, check=False)
+            wait_until("it was started again", lambda: restarts() == before + 1, 60)
+            wait_until("it is back", lambda: answered(talking, "a", across), 60)
+            assert direct.end()["sent"] > 20
+            said = stranger.end()
+    print({name: said[name] for name in ("seen", "failed", "slowest")})
+    assert said["failed"] == said["seen"] > 0
