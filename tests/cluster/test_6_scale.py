@@ -4,6 +4,7 @@ nobody waits while a control plane that starts again says everything anew."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import time
@@ -117,7 +118,7 @@ class Round(NamedTuple):
 @pytest.fixture(scope="module")
 def many(mesh: Mesh, cluster: Cluster) -> Iterator[Crowd]:
     began = time.monotonic()
-    with crowd(cluster, "ztunnel-test-crowd") as made:
+    with crowd(cluster, f"ztunnel-test-{os.getpid()}-crowd") as made:
         print(
             f"{SERVICE_COUNT} services, {ENDPOINT_COUNT} endpoints, {POLICY_COUNT} policies "
             f"after {time.monotonic() - began:.1f} s"
@@ -130,7 +131,8 @@ def ways(many: Crowd, cluster: Cluster) -> Iterator[dict[str, Way]]:
     """Calls in the mesh, between nodes by both families and on one node; and, `outside`, what the machine
     does to calls that nobody looks at."""
     nodes = cluster.nodes()
-    with namespace(cluster, "ztunnel-test-scale") as apps, namespace(cluster, "ztunnel-test-out") as outside:
+    name = f"ztunnel-test-{os.getpid()}-scale"
+    with namespace(cluster, name) as apps, namespace(cluster, f"{name}-out") as outside:
         apps.label("ambient")
         apps.start(apps.server("a", nodes[0]), apps.server("b", nodes[-1]), apps.server("c", nodes[0]))
         outside.start(outside.server("out", nodes[0]), outside.server("far", nodes[-1]))
