@@ -113,6 +113,24 @@ async def test_one_that_is_refused_costs_the_others_nothing_and_is_said_until_it
         await it.until(lambda: told[1:] == [""])
 
 
+async def test_a_peer_authentication_has_a_condition_only_while_it_is_wrong(autojump_clock):
+    peers = RESOURCES["PeerAuthentication"]
+    async with writing((peers, named("default", spec={"mtls": {"mode": "STRICT"}}))) as it:
+        await trio.sleep(10)
+        assert it.patches == 0
+        ports = {"mtls": {"mode": "STRICT"}, "portLevelMtls": {"8080": {"mode": "DISABLE"}}}
+        it.server.put(peers, named("default", meta={"generation": 2}, spec=ports))
+        await it.until(lambda: it.conditions(peers, "default") == [INVALID])
+        (condition,) = it.server.objects[peers.path()]["shop", "default"]["status"]["conditions"]
+        assert condition["message"] == (
+            "spec.portLevelMtls: portLevelMtls needs a selector with matchLabels; "
+            "its last good version is in force"
+        )
+        old = it.server.objects[peers.path()]["shop", "default"]
+        it.server.put(peers, {**old, "spec": {}, "metadata": {**old["metadata"], "generation": 3}})
+        await it.until(lambda: it.conditions(peers, "default") == [])
+
+
 async def test_one_that_is_refused_and_then_removed_is_forgotten(autojump_clock):
     refused, told = answer(403, status(403, "Forbidden", "no")), []
     async with writing() as it:
