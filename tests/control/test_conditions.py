@@ -52,6 +52,14 @@ def policy(spec, faults=()):
             "{targetRefs: [{kind: Service, name: web}]}",
             Condition(
                 "WaypointAccepted", False, "AncestorNotBound",
+                "Service web: not bound; node proxies do not enforce policies with targetRefs, and "
+                "`ztunnel waypoint` refuses what they concern",
+            ),
+        ),
+        (
+            "{action: AUDIT, targetRefs: [{kind: Service, name: web}]}",
+            Condition(
+                "WaypointAccepted", False, "AncestorNotBound",
                 "Service web: not bound; node proxies do not enforce policies with targetRefs",
             ),
         ),

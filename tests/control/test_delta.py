@@ -1,6 +1,6 @@
 """What an update says of itself."""
 
-from ztunnel.control.delta import Delta, arrange
+from ztunnel.control.delta import Delta, Touched, arrange
 from ztunnel.control.document import Key
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
 
@@ -8,6 +8,14 @@ from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
 def test_a_delta_is_by_type_as_snapshots_take_it():
     delta = Delta({"a": None}, {"p": None})
     assert delta.by_type() == {ADDRESS: {"a": None}, AUTHORIZATION: {"p": None}}
+
+
+def test_each_kind_is_made_anew_among_its_own():
+    touched = Touched()
+    for kind in ("Service", "Pod", "ServiceEntry", "WorkloadEntry"):
+        touched.take(Key(kind, "a", "x"))
+    assert touched.services == touched.pods == {("a", "x")}
+    assert touched.entries == {Key("ServiceEntry", "a", "x"), Key("WorkloadEntry", "a", "x")}
 
 
 def test_remarks_about_policies_come_first():

@@ -66,7 +66,10 @@ MIRRORED = st.builds(
 )  # fmt: skip
 POLICIES = st.builds(
     AuthorizationPolicy, metas(["a", "b"]), st.sampled_from(["ALLOW", "DENY", "AUDIT"]), LABELS,
-    st.sampled_from([(), ("Gateway x",)]), st.sampled_from([(), (PolicyRule((), (), ()),)]),
+    st.sampled_from(
+        [(), ("Gateway g", "Service s"), ("Service s", "Service s"), ("ServiceEntry e",), ("Gateway h",),
+         ("GatewayClass ztunnel-waypoint",), ("GatewayClass istio-waypoint", "Service t")]
+    ), st.sampled_from([(), (PolicyRule((), (), ()),)]),
 )  # fmt: skip
 PEERS = st.builds(
     PeerAuthentication, metas(["a", "b"]), LABELS, st.sampled_from(list(Mode)),

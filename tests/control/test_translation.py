@@ -35,7 +35,7 @@ def in_istios_form(translation):
         "workloads": [MessageToDict(render_workload(one)) for one in addresses if isinstance(one, Workload)],
         # What is spoken at ports istiod tells waypoints only, and otherwise.
         "services": [
-            MessageToDict(render_service(replace(one, protocols=()), ""))
+            MessageToDict(render_service(replace(one, protocols=(), guards=()), ""))
             for one in addresses
             if isinstance(one, Service)
         ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -92,7 +93,24 @@ class Waypoint:
         self.pod = next(one for one in pods if one.name.startswith("wp-"))
         names = self.laboratory.names
         self.netns = names.netns(names.pod(self.pod.namespace, self.pod.name))
-        self.seen = len(self.lines())
+        self.seen = 0
+        self.before = self.figures()
+
+    def settle(self, mesh: Mesh) -> None:
+        """Count from here: what was before is over, and logged."""
+        mark = f"/{time.monotonic_ns()}"
+        client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+        client.sendall(b"GET %s HTTP/1.1\r\n\r\n" % mark.encode())
+        assert b" 400 " in head_of(client)
+        client.close()
+        wait_until(lambda: any(mark in line[1] for line in self.lines()), "the log is up to date")
+
+        def quiet() -> bool:
+            before, self.seen = self.seen, len(self.lines())
+            time.sleep(0.2)
+            return before == self.seen
+
+        wait_until(quiet, "no request is under way")
         self.before = self.figures()
 
     def figures(self) -> Figures:
@@ -126,6 +144,7 @@ def waypoint(mesh: Mesh) -> Waypoint:
     made = Waypoint(mesh)
     for family in TCP_FAMILIES:  # the node proxies may not know yet that it is ready
         wait_until(partial(answers, mesh, family), "the waypoint is known")
+    made.settle(mesh)
     return made
 
 
@@ -482,6 +501,64 @@ def test_a_server_that_is_not_in_the_mesh_is_called_as_it_is(mesh: Mesh, waypoin
     there.close()
     assert read_all(passed) == b"answer"
     waypoint.grows("istio_tcp_connections_closed_total", 1, destination_workload="outsider")
+
+
+POLICY = """apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: only-get, namespace: shop}
+spec:
+  targetRefs: [{kind: %s, group: "%s", name: %s}]
+  action: ALLOW
+  rules: [{to: [{operation: {methods: [GET]}}]}]
+"""
+
+
+@pytest.mark.parametrize(
+    "target", [("Service", "", "web"), ("Gateway", "gateway.networking.k8s.io", "wp")], ids=["web", "wp"]
+)
+def test_what_a_policy_concerns_is_refused_as_it_cannot_be_judged(
+    mesh: Mesh, waypoint: Waypoint, target
+) -> None:
+    listener = server(mesh)
+    address = vip(mesh, "web", IPv4Address)
+    client = mesh.connect("shop/caller", address, 80)
+    ask = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+    def status() -> bytes:
+        client.sendall(ask)
+        if not waits_for(client):
+            there = listener.accept()
+            head_of(there)
+            there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        head = head_of(client)
+        read_exactly(client, int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]))
+        return head.split()[1]
+
+    assert status() == b"200"
+    mesh.apply(POLICY % target)
+    try:
+        wait_until(lambda: status() == b"403", "it is refused")
+        expected = ["403", "-", "policy_not_enforced[shop/only-get]"]
+        wait_until(lambda: waypoint.lines()[-1][2:5] == expected, "it is logged")
+        other = mesh.call("shop/caller", vip(mesh, "rows", IPv4Address), 5432)
+        if target[0] == "Gateway":
+            assert other.refused
+        else:
+            listener.accept()  # it is another service
+    finally:
+        mesh.apply(POLICY % target, delete=True)
+    wait_until(lambda: status() == b"200", "it is served again")
+
+
+def waits_for(client: socket.socket) -> bool:
+    """Whether an answer of the waypoint's own is there within half a second."""
+    client.settimeout(0.5)
+    try:
+        return bool(client.recv(1, socket.MSG_PEEK))
+    except TimeoutError:
+        return False
+    finally:
+        client.settimeout(10)
 
 
 def test_nobody_gets_around_a_waypoint_that_is_not_there(mesh: Mesh, waypoint: Waypoint) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from tests.builders import world_of
 from tests.hbone.conftest import contexts, lab
 from tests.hbone.peers import Lab
-from tests.waypoint.mesh import CALLER, Mesh
+from tests.waypoint.mesh import CALLER, ME, SERVERS, SERVICE, WP, Mesh
 from ztunnel.errors import Unreachable
 from ztunnel.hbone.request import render_response
 from ztunnel.http2.frame import PREFACE
+from ztunnel.model.service import Service
+from ztunnel.state.delta import Change
 from ztunnel.telemetry.request_metrics import RequestLabels
 
 __all__ = ["contexts", "lab"]
@@ -72,6 +77,35 @@ def test_tcp_to_a_server_that_is_not_there_is_refused_with_503(lab: Lab) -> None
     assert answers.log == [503]
     assert " UF " in mesh.lines[0]
     assert "nobody is there" in mesh.lines[0]
+
+
+@pytest.mark.parametrize("guarded", ["what is called", "the waypoint"])
+def test_what_a_policy_concerns_is_refused_and_served_when_it_is_gone(lab: Lab, guarded: str) -> None:
+    own = Service("wp", "shop", WP.hostname)
+    service = replace(SERVICE, guards=("shop/p",)) if guarded == "what is called" else SERVICE
+    if guarded == "the waypoint":
+        own = replace(own, guards=("shop/p",))
+    mesh = Mesh(lab, ME, CALLER, *SERVERS, service, own)
+    client, heard = mesh.open("10.1.0.1:80")
+    client.write(GET)
+    lab.go(until=lambda: heard.got and mesh.lines)
+    assert heard.got.startswith(b"HTTP/1.1 403 ")
+    assert heard.got.endswith(b"RBAC: access denied")
+    assert " 403 - policy_not_enforced[shop/p] " in mesh.lines[-1]
+    _, answers = mesh.ask("10.1.0.1:5432")
+    lab.go(until=lambda: answers.log)
+    assert answers.log == [401]
+    other, cut = mesh.open("10.1.0.1:90")
+    other.write(b"\x16\x03\x01")
+    lab.go(until=lambda: cut.words)
+    assert cut.words == ["lost"]
+    assert not mesh.tunnels.asked
+    world = world_of(ME, CALLER, *SERVERS, SERVICE)
+    mesh.hold.publish(world, Change())
+    mesh.hold.world = world
+    client.write(GET)
+    _, server = mesh.serve()
+    lab.go(until=lambda: server.got)
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,7 @@ services = st.builds(
     external=st.lists(ips, max_size=2).map(tuple),
     affinity_seconds=st.integers(0, 86400),
     protocols=st.lists(st.tuples(st.integers(1, 65535), st.sampled_from(AppProtocol)), max_size=3).map(tuple),
+    guards=st.lists(st.from_regex(r"[a-z]{1,5}/[a-z.]{1,5}", fullmatch=True), max_size=3).map(tuple),
 )
 
 

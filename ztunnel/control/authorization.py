@@ -66,7 +66,7 @@ def convert_authorization(
         if action is Action.DENY or not unsupported:
             rules.append(_rule(written, namespace, settings))
     policy = Policy(
-        found.meta.name, namespace, _scope(found, settings), action, tuple(rules), _dry_run(found)
+        found.meta.name, namespace, _scope(found, settings), action, tuple(rules), is_dry_run(found)
     )
     return policy, tuple(f"{who}: {text}" for text in _warnings(found, policy, names, settings))
 
@@ -106,7 +106,8 @@ def _values(rule: PolicyRule, name: str) -> Iterator[str]:
             yield from condition.values + condition.not_values
 
 
-def _dry_run(found: AuthorizationPolicy) -> bool:
+def is_dry_run(found: AuthorizationPolicy) -> bool:
+    """Whether it is tried only."""
     return found.meta.annotations.get("istio.io/dry-run", "") in _TRUE
 
 

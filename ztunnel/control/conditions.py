@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ztunnel.control.authorization import convert_authorization
 from ztunnel.control.document import Key, Object
+from ztunnel.control.guard import is_guard
 from ztunnel.control.settings import ISTIO_WAYPOINT_CLASS, WAYPOINT_CLASS, MeshSettings
 from ztunnel.control.waypoint import (
     CONTROLLER,
@@ -196,6 +197,8 @@ def addresses_of(said: Said) -> list[Mapping[str, str]] | None:
 def _of_policy(one: AuthorizationPolicy, settings: MeshSettings) -> Condition:
     if one.targets:
         text = f"{', '.join(one.targets)}: not bound; node proxies do not enforce policies with targetRefs"
+        if is_guard(one, settings):
+            text += ", and `ztunnel waypoint` refuses what they concern"
         return Condition(_AT_WAYPOINT, False, "AncestorNotBound", _cut(text))
     policy, remarks = convert_authorization(one, settings)
     if not remarks:

@@ -10,6 +10,7 @@ from ztunnel.control.endpoint import Name
 from ztunnel.model.policy import Policy
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
+from ztunnel.state.kube import Pod
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
 
 _FIRST = "AuthorizationPolicy"
@@ -49,6 +50,15 @@ class Touched:
     entries: set[Key] = field(default_factory=set)
     gateways: set[Name] = field(default_factory=set)
     peers: bool = False
+
+    def take(self, key: Key) -> None:
+        """A service, pod or entry."""
+        if key.kind == Service.__name__:
+            self.services.add((key.namespace, key.name))
+        elif key.kind == Pod.__name__:
+            self.pods.add((key.namespace, key.name))
+        else:
+            self.entries.add(key)
 
 
 def arrange(remarks: Mapping[Key, tuple[str, ...]]) -> tuple[list[str], list[str]]:

@@ -22,6 +22,7 @@ from ztunnel.control.entry import (
     convert_workload_entry,
     entry_services,
 )
+from ztunnel.control.guard import Guards
 from ztunnel.control.index import Index
 from ztunnel.control.inventory import Inventory
 from ztunnel.control.ownership import Entries
@@ -67,6 +68,7 @@ class Translator:
         self._around: dict[str, Surroundings] = {}
         self._entries = Entries(self.index, settings)
         self.waypoints = Waypoints(self.index, settings)
+        self._guards = Guards(self.index, self.waypoints, settings)
         self._of_entries = EntryResources()
         self.refused: dict[Key, tuple[str, ...]] = {}
         self._remarks: dict[Key, tuple[str, ...]] = {}
@@ -176,16 +178,14 @@ class Translator:
     def _touch_bound(self, gateway: Name, touched: Touched, delta: Delta) -> None:
         """What names a Gateway, by itself or by its namespace, may have another waypoint."""
         delta.unsettled.add(Key(Gateway.__name__, *gateway))
+        for key in self._guards.serving(gateway):
+            touched.take(key)
         for key in self.waypoints.naming(gateway):
             delta.unsettled.add(key)
             if key.kind == kube.Namespace.__name__:
                 self._touch_namespace(key.name, touched)
-            elif key.kind == kube.Service.__name__:
-                touched.services.add((key.namespace, key.name))
-            elif key.kind == kube.Pod.__name__:
-                touched.pods.add((key.namespace, key.name))
             else:
-                touched.entries.add(key)
+                touched.take(key)
 
     def _of_namespace(self, namespace: str) -> Iterator[Key]:
         """Its services and entries."""
@@ -229,6 +229,8 @@ class Translator:
         self, key: Key, new: AuthorizationPolicy | None, touched: Touched, delta: Delta
     ) -> None:
         name = f"{key.namespace}/{key.name}"
+        for guarded in self._guards.put((key.namespace, key.name), new):
+            touched.take(guarded)
         policy, remarks = convert_authorization(new, self._settings) if new else (None, ())
         self._remarks.pop(key, None)
         if remarks:
@@ -295,7 +297,7 @@ class Translator:
                 self.refused[key] = standing.refused
             around, resources = self._surroundings(key.namespace), list[Workload | Service]()
             if isinstance(one, ServiceEntry):
-                resources += convert_service_entry(one, standing, around)
+                resources += self._guards.guarded(key, convert_service_entry(one, standing, around))
             elif one is not None and (workload := convert_workload_entry(one, standing, around)):
                 resources.append(workload)
             made[key] = {name_of(each): each for each in resources}
@@ -344,8 +346,8 @@ class Translator:
         if service is not None and service.kind != "ExternalName":
             made = convert_service(service, self.index.namespaces.get(name[0]), self._settings)
             bound = self.waypoints.bind(service.meta.labels, name[0], Traffic.SERVICE)
-            if bound.waypoint is not None:
-                made = replace(made, waypoint=bound.waypoint)
+            guards = self._guards.of(Key(kube.Service.__name__, *name), service.meta.labels)
+            made = replace(made, waypoint=bound.waypoint, guards=guards)
         resource = str(service_name(name, self._settings))
         if made is not None or resource not in self._of_entries:
             self._put(resource, made, delta)

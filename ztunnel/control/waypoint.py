@@ -104,6 +104,15 @@ class Waypoints:
             if not found:
                 del self._naming[gateway]
 
+    def of_class(self, name: str) -> Iterable[Name]:
+        """The Gateways of that class."""
+        return self._of_class.get(name, ())
+
+    def class_of(self, gateway: Name) -> str:
+        """The class of a Gateway; empty where there is none of that name."""
+        found = self._gateways.get(gateway)
+        return found.class_name if found is not None else ""
+
     def naming(self, gateway: Name) -> Iterable[Key]:
         """The namespaces, services, pods and entries whose own label names that Gateway."""
         return self._naming.get(gateway, ())

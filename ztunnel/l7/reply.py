@@ -64,6 +64,7 @@ TOO_OLD = Reply(426, "DPE", "low_version", "Upgrade Required", close=True)
 BAD_HOST = Reply(400, NO_FLAG, "invalid_authority")
 NO_HOST = Reply(400, NO_FLAG, "missing_host_header")
 BAD_PATH = Reply(400, NO_FLAG, "path_normalization_failed")
+NOT_ENFORCED = Reply(403, NO_FLAG, "policy_not_enforced[{reason}]", "RBAC: access denied")
 FORBIDDEN_UPGRADE = Reply(403, NO_FLAG, "upgrade_failed")
 MALFORMED = Reply(400, "DPE", "http2.invalid_header_field")
 

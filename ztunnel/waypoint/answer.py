@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from ztunnel.errors import ConnectionFailed, NoDestination, PeerError
+from ztunnel.errors import ConnectionFailed, Denied, NoDestination, PeerError
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.transport import Receiver
@@ -14,12 +14,13 @@ from ztunnel.hbone.hold import TunnelStream
 from ztunnel.hbone.request import BAD_REQUEST, parse_request, render_baggage, render_response
 from ztunnel.hbone.terminate import TerminatedTunnel
 from ztunnel.http2.standing import Standing
+from ztunnel.l7.reply import NOT_ENFORCED
 from ztunnel.model.address import Endpoint, PeerAddress, parse_endpoint
 from ztunnel.model.connection import Direction
 from ztunnel.model.identity import SpiffeId
 from ztunnel.telemetry.metrics import Live
 from ztunnel.telemetry.report import Report
-from ztunnel.waypoint.chain import Chain, Treatment, chain_of
+from ztunnel.waypoint.chain import Chain, Treatment, chain_of, guards_of
 from ztunnel.waypoint.connect import Cancellable, Here, Servers, Stream, Target
 from ztunnel.waypoint.detection import DETECT_SECONDS, Detector, Spoken
 from ztunnel.waypoint.downstream1 import Http1Server
@@ -29,7 +30,7 @@ from ztunnel.waypoint.report import Caller, Reports, Telemetry, VersionReports
 from ztunnel.waypoint.tcp import Passage
 from ztunnel.waypoint.way import Common, HttpWay
 
-_OK, _NOT_FOUND, _UNAVAILABLE = 200, 404, 503
+_OK, _DENIED, _NOT_FOUND, _UNAVAILABLE = 200, 401, 404, 503
 
 
 @dataclass(slots=True)
@@ -140,8 +141,17 @@ class _Tunnel:
         return Http1Server(way, self._tunnel, parts.engine.next_round)
 
     def connect(self, exchange: Exchange) -> None:
-        """Find a server for it."""
+        """Find a server for it, unless a policy says anything about it: none can be enforced yet."""
+        guards = self._guards()
+        if guards:
+            exchange.failed(NOT_ENFORCED, " ".join(guards))
+            return
         self._parts.servers.connect(exchange, self._chain.destination, self._version)
+
+    def _guards(self) -> tuple[str, ...]:
+        """The policies that are in the way."""
+        world, here = self._parts.here.hold.world, self._parts.here.workload
+        return guards_of(world, here, self._chain) if here is not None else ()
 
     # Everything else.
 
@@ -152,6 +162,9 @@ class _Tunnel:
     def _connect(self) -> None:
         parts = self._parts
         self._tries += 1
+        if guards := self._guards():
+            self._failed(Denied(f"this waypoint does not enforce policies yet: {', '.join(guards)}"))
+            return
         try:
             target = parts.here.choose(self._chain.destination)
         except NoDestination as error:
@@ -175,7 +188,8 @@ class _Tunnel:
     def _failed(self, error: ConnectionFailed) -> None:
         self._calling = None
         if self._detector is None:
-            self._tunnel.refuse(render_response(_UNAVAILABLE))
+            status = _DENIED if isinstance(error, Denied) else _UNAVAILABLE
+            self._tunnel.refuse(render_response(status))
         else:
             self._tunnel.abort(error)
         self._ended(error)

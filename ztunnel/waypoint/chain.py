@@ -68,6 +68,16 @@ def chain_of(world: World, waypoint: Workload, asked: Endpoint) -> Chain:
     return Chain(destination, service, _treatment(service.protocol(asked.port), asked.port))
 
 
+def guards_of(world: World, waypoint: Workload, chain: Chain) -> tuple[str, ...]:
+    """The authorization policies that `waypoint` has to enforce on that chain: those of what is called, and
+    its own."""
+    names = list(waypoint.services)
+    if chain.service is not None:
+        names.append(chain.service.key)
+    found = (world.service(name) for name in names)
+    return tuple(dict.fromkeys(guard for one in found if one is not None for guard in one.guards))
+
+
 def _treatment(protocol: AppProtocol | None, port: int) -> Treatment:
     if protocol is None:
         return _detected(port)

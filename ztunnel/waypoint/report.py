@@ -175,7 +175,7 @@ class VersionReports:
 
 def _envoys(flag: Flag, stood: bool) -> str:
     """Envoy's flag of a connection: it could not be made, or was cut."""
-    if flag is Flag.NONE:
+    if flag in (Flag.NONE, Flag.DENY):
         return "-"
     return "UC" if stood else "UF"
 

@@ -50,6 +50,10 @@ endpoint. Istio's protocol has no place for it."""
 PROTOCOLS: Final = "ztunnel.io/protocols"
 """What is spoken at a service's ports: a StringValue, `80=http 9000=grpc`. Istio's protocol has no place."""
 
+GUARDS: Final = "ztunnel.io/guards"
+"""The policies that a service's waypoint is to enforce: a StringValue, `shop/only-get shop/other`. To Istio's
+waypoints istiod gives the policies themselves."""
+
 FORWARDING: Final = "ztunnel.io/forwarding"
 """Name of our extension of a workload that may forward: a StringValue, `allow`."""
 
@@ -185,6 +189,8 @@ def render_service(service: Service, network: str) -> pb.Service:
     if service.protocols:
         said = " ".join(f"{port}={protocol.value}" for port, protocol in service.protocols)
         made.extensions.add(name=PROTOCOLS).config.Pack(StringValue(value=said))
+    if service.guards:
+        made.extensions.add(name=GUARDS).config.Pack(StringValue(value=" ".join(service.guards)))
     return made
 
 
@@ -215,6 +221,7 @@ def parse_service(untrusted: pb.Service, network: str) -> Service:
         affinity_seconds=_affinity(it.extensions),
         canonical=it.canonical,
         protocols=_protocols(it.extensions),
+        guards=_guards(it.extensions),
     )
 
 
@@ -333,6 +340,11 @@ def _protocols(untrusted: Iterable[pb.Extension]) -> tuple[tuple[int, AppProtoco
         return tuple((int(port), AppProtocol(protocol)) for port, _, protocol in pairs)
     except ValueError as error:
         raise PeerError(f"{PROTOCOLS} cannot be read: {value.value[:80]!r}") from error
+
+
+def _guards(untrusted: Iterable[pb.Extension]) -> tuple[str, ...]:
+    value = StringValue()
+    return tuple(value.value.split()) if _unpack(untrusted, GUARDS, value) else ()
 
 
 def _draining(untrusted: Iterable[pb.Extension]) -> bool:

@@ -1,0 +1,111 @@
+"""Which AuthorizationPolicies are for the waypoint of a service, by what their `targetRefs` name.
+
+Those of a Gateway are on the services by which it is called: its waypoint finds them at itself. `ztunnel
+waypoint` has no HTTP rules yet: it refuses what such a policy concerns rather than pass it on unjudged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Final
+
+from ztunnel.control.authorization import is_dry_run
+from ztunnel.control.document import Key
+from ztunnel.control.endpoint import Name
+from ztunnel.control.index import Index
+from ztunnel.control.settings import ISTIO_WAYPOINT_CLASS, WAYPOINT_CLASS, MeshSettings
+from ztunnel.control.waypoint import GATEWAY_NAME, Waypoints
+from ztunnel.model import service as model
+from ztunnel.model.workload import Workload
+from ztunnel.state.gateway import Gateway, GatewayClass
+from ztunnel.state.istio import AuthorizationPolicy
+from ztunnel.state.kube import Service
+from ztunnel.state.networking import ServiceEntry
+
+
+class Guards:
+    """The policies with targets. Kept up to date by `put`."""
+
+    def __init__(self, index: Index, waypoints: Waypoints, settings: MeshSettings) -> None:
+        self._index = index
+        self._waypoints = waypoints
+        self._settings = settings
+        self._policies: dict[Key, dict[str, None]] = {}
+        self._targets: dict[Name, tuple[Key, ...]] = {}
+
+    def put(self, name: Name, new: AuthorizationPolicy | None) -> set[Key]:
+        """The policy of that name is now `new`; the services and entries that this may concern."""
+        targets = tuple(dict.fromkeys(_targets(new, self._settings))) if new is not None else ()
+        before = self._targets.pop(name, ())
+        text = f"{name[0]}/{name[1]}"
+        for target in before:
+            found = self._policies[target]
+            del found[text]
+            if not found:
+                del self._policies[target]
+        if targets:
+            self._targets[name] = targets
+        for target in targets:
+            self._policies.setdefault(target, {})[text] = None
+        return {key for target in set(before) ^ set(targets) for key in self._at(target)}
+
+    def _at(self, target: Key) -> Iterator[Key]:
+        if target.kind == GatewayClass.__name__:
+            for gateway in self._waypoints.of_class(target.name):
+                yield from self.serving(gateway)
+        elif target.kind == Gateway.__name__:
+            yield from self.serving((target.namespace, target.name))
+        else:
+            yield target
+
+    def serving(self, gateway: Name) -> Iterator[Key]:
+        """The services that a Gateway may be called by."""
+        for name, service in self._index.services.get(gateway[0], {}).items():
+            if gateway[1] in _gateways(name, service.meta.labels):
+                yield Key(Service.__name__, gateway[0], name)
+
+    def of(self, key: Key, labels: Mapping[str, str]) -> tuple[str, ...]:
+        """The policies, `namespace/name`, for the waypoint of a service or entry with these labels, or for
+        the waypoint that it is."""
+        if not self._policies:
+            return ()
+        found = dict(self._policies.get(key, {}))
+        if key.kind == Service.__name__:
+            for name in _gateways(key.name, labels):
+                of_class = self._waypoints.class_of((key.namespace, name))
+                if of_class in (WAYPOINT_CLASS, ISTIO_WAYPOINT_CLASS):
+                    found |= self._policies.get(Key(Gateway.__name__, key.namespace, name), {})
+                    found |= self._policies.get(Key(GatewayClass.__name__, "", of_class), {})
+        return tuple(sorted(found))
+
+    def guarded(
+        self, key: Key, resources: Iterable[model.Service | Workload]
+    ) -> Iterator[model.Service | Workload]:
+        """What an entry gives, its services with their policies."""
+        found = self.of(key, {})
+        for one in resources:
+            yield replace(one, guards=found) if found and isinstance(one, model.Service) else one
+
+
+def _gateways(name: str, labels: Mapping[str, str]) -> set[str]:
+    return {name, labels.get(GATEWAY_NAME, name)}
+
+
+def is_guard(policy: AuthorizationPolicy, settings: MeshSettings) -> bool:
+    """Whether it concerns anything that a waypoint stands before."""
+    return any(_targets(policy, settings))
+
+
+_KINDS: Final = (Service.__name__, ServiceEntry.__name__, Gateway.__name__)
+
+
+def _targets(policy: AuthorizationPolicy, settings: MeshSettings) -> Iterator[Key]:
+    """What it concerns. AUDIT decides nothing, nor does a policy that is tried only; those of a GatewayClass
+    are in the root namespace."""
+    if policy.action == "AUDIT" or is_dry_run(policy):
+        return
+    for kind, _, name in (target.partition(" ") for target in policy.targets):
+        if kind in _KINDS:
+            yield Key(kind, policy.meta.namespace, name)
+        elif kind == GatewayClass.__name__ and policy.meta.namespace == settings.root_namespace:
+            yield Key(kind, "", name)
