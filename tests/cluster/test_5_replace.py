@@ -166,12 +166,16 @@ def test_killed_proxies_enforce_and_come_back(
 
     with namespace(cluster, f"{talking.namespace}-out") as outside:
         outside.start(outside.server("x", nodes[1]))
-        cluster.apply(strict(talking, "STRICT"))
-        wait_until("plaintext is refused", lambda: not answered(outside, "x", beside), 20)
+        # Of pod a alone: what c takes is to stay a direct flow.
+        only_a = strict(talking, "STRICT")
+        only_a["spec"]["selector"] = {"matchLabels": {"app": "a"}}
+        cluster.apply(only_a)
+        own = talking.addresses("a")[0]
+        wait_until("plaintext is refused", lambda: not answered(outside, "x", own), 20)
         before = restarts()
         with (
             talking.running("a", HOLD, beside, PORT) as direct,
-            outside.running("x", LOAD, beside, PORT, EVERY_SECONDS) as stranger,
+            outside.running("x", LOAD, own, PORT, EVERY_SECONDS) as stranger,
         ):
             cluster.call("-n", SYSTEM, "exec", proxy, "--", "python3", "-c", KILL, check=False)
             wait_until("it was started again", lambda: restarts() == before + 1, 60)
