@@ -172,6 +172,8 @@ def test_killed_proxies_enforce_and_come_back(
         cluster.apply(only_a)
         own = talking.addresses("a")[0]
         wait_until("plaintext is refused", lambda: not answered(outside, "x", own), 20)
+        # The proxy carries the first call after a change of policy itself, and the kernel the next ones.
+        wait_until("the verdict about c is known", lambda: answered(talking, "a", beside), 20)
         before = restarts()
         with (
             talking.running("a", HOLD, beside, PORT) as direct,
