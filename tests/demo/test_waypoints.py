@@ -58,6 +58,28 @@ def test_gateways_of_others_are_left_alone() -> None:
     assert objects[KEY].pull("status.addresses", list, []) == []
 
 
+def test_what_somebody_else_runs_for_it_is_left_alone() -> None:
+    by_hand = (GATEWAY % "istio-waypoint").replace(
+        "listeners:", "addresses: [{type: Hostname, value: wp.shop.svc.cluster.local}], listeners:"
+    )
+    objects = applied(by_hand)
+    assert not cluster(objects).pods
+    assert Key("", "Service", "shop", "wp") not in objects
+
+
+def test_an_object_of_somebody_else_s_with_its_name_stays_what_it_is() -> None:
+    service = (
+        "apiVersion: v1\nkind: Service\nmetadata: {name: wp, namespace: shop}\n"
+        "spec: {ports: [{name: mesh, port: 15008}]}\n---\n"
+    )
+    objects = applied(service + GATEWAY % "istio-waypoint")
+    kept = objects[Key("", "Service", "shop", "wp")]
+    assert kept.pull("spec.selector", dict, {}) == {}
+    assert kept.pull("metadata.labels", dict, {}) == {}
+    gone = remove(objects, [KEY], lambda: "uid")
+    assert Key("", "Service", "shop", "wp") in gone
+
+
 def test_it_runs_as_the_node_proxies_do_and_knows_what_they_know(monkeypatch) -> None:
     names = Names("lab", Path("/cgroup2"))
     each = Program(["ztunnel", "waypoint", "--log-level", "debug"], {"POD_NAME": "wp-1", "PATH": "/x"})

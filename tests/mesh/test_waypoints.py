@@ -25,6 +25,7 @@ def gateway(kind: str = "ztunnel-waypoint", traffic: str = "all") -> str:
         "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n"
         f"metadata: {{name: wp, namespace: shop, labels: {{istio.io/waypoint-for: {traffic}}}}}\n"
         f"spec: {{gatewayClassName: {kind}, "
+        "addresses: [{type: Hostname, value: wp.shop.svc.cluster.local}], "
         "listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n---\n"
     )
 

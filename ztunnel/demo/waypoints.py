@@ -20,7 +20,8 @@ COMMAND: Final = ("ztunnel", "waypoint")
 
 
 def follow_gateways(after: Objects) -> None:
-    """Bring what is made of Gateways to what those ask for now."""
+    """Bring what is made of Gateways to what those ask for now. Somebody else's object of such a name stays
+    what it is."""
     wanted: Objects = {}
     for gateway in _waypoints(after):
         for made in (_service(gateway), _deployment(gateway)):
@@ -28,9 +29,7 @@ def follow_gateways(after: Objects) -> None:
     for key in [key for key, one in after.items() if _is_ours(one) and key not in wanted]:
         del after[key]
     for key, made in wanted.items():
-        before = after.get(key)
-        if before is None or not _is_ours(before):
-            after[key] = made
+        after.setdefault(key, made)
 
 
 def give_addresses(after: Objects) -> None:
@@ -48,7 +47,18 @@ def give_addresses(after: Objects) -> None:
 
 def _waypoints(objects: Objects) -> list[Manifest]:
     gateways = [one for key, one in objects.items() if (key.group, key.kind) == (_GROUP, "Gateway")]
-    return [one for one in gateways if one.pull("spec.gatewayClassName", str, "") in _CLASSES]
+    return [
+        one
+        for one in gateways
+        if one.pull("spec.gatewayClassName", str, "") in _CLASSES and not _is_deployed_by_hand(one)
+    ]
+
+
+def _is_deployed_by_hand(gateway: Manifest) -> bool:
+    """Whether it names the service of what somebody else runs for it (istio/istio
+    pilot/pkg/config/kube/gateway: IsManaged)."""
+    addresses = gateway.pull("spec.addresses", list, [])
+    return any(isinstance(one, dict) and one.get("type") == "Hostname" for one in addresses)
 
 
 def _is_ours(one: Manifest) -> bool:
