@@ -39,11 +39,11 @@ def test_a_node_takes_pods_once_its_proxy_is_ready(
     node = nodes[1]
     apps.label("ambient")
     proxy = cluster.proxy_on(node)
-    # As a node that is new: tainted, and without a proxy that could be ready.
+    # As a node that is new: without a proxy, whose readiness takes the taint off, and then tainted.
     change = {"spec": {"template": {"spec": {"nodeSelector": {"ztunnel.io/none": "yes"}}}}}
-    cluster.call("taint", "node", node, f"{TAINT}:NoSchedule", "--overwrite")
     cluster.call("-n", SYSTEM, "patch", "daemonset", "ztunnel", "-p", json.dumps(change))
     wait_until("no proxy", lambda: proxy not in [each["metadata"]["name"] for each in mesh.pods("node")], 90)
+    cluster.call("taint", "node", node, f"{TAINT}:NoSchedule", "--overwrite")
     server = apps.server("new", node)
     server["spec"]["nodeSelector"] = {"kubernetes.io/hostname": server["spec"].pop("nodeName")}
     cluster.apply(server)
