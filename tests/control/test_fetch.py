@@ -15,6 +15,7 @@ from tests.control.network import control_plane
 from tests.control.standing import now, standing
 from tests.control.test_serve import snapshot
 from tests.rpc.conftest import Pair, grpcio_server, make_pair
+from ztunnel import __version__
 from ztunnel.config import read_settings
 from ztunnel.control.connect import Upstream
 from ztunnel.control.fetch import (
@@ -82,7 +83,7 @@ class Discovery:
 
 
 async def test_what_a_node_says_to_istiod(istiod: Pair) -> None:
-    """Field by field as Istio's ztunnel does."""
+    """Field by field as Istio's ztunnel does, and its version, for proxy-status."""
     environment = {
         "INSTANCE_IP": "10.0.0.9",
         "POD_NAME": "ztunnel-x",
@@ -115,6 +116,7 @@ async def test_what_a_node_says_to_istiod(istiod: Pair) -> None:
             "NODE_NAME": "n1",
             "CLUSTER_ID": "K",
             "LIST": [1],
+            "ZTUNNEL_VERSION": __version__,
         }
         assert not request.node.cluster
         assert not request.resource_names_subscribe
