@@ -55,7 +55,6 @@ def break_proxies(mesh: Mesh, change: Object) -> None:
         ("crashes", leave_by_helm),
         ("is not there", leave_by_daemon_set),
         ("crashes", leave_by_namespace),
-        ("runs", leave_by_namespace),
     ],
 )
 def test_pods_are_freed_also_where_no_proxy_can_do_it(
