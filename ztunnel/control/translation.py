@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from ztunnel.control.authorization import convert_authorization
+from ztunnel.control.attachments import Attachments
 from ztunnel.control.claim import as_entry, labels_of
 from ztunnel.control.claims import Claims
 from ztunnel.control.conditions import Said, said_of
 from ztunnel.control.delta import Delta, Touched, Translation, arrange
 from ztunnel.control.document import Key, Object
-from ztunnel.control.endpoint import Attached, Name, attach, endpoint_workloads
+from ztunnel.control.endpoint import Name
 from ztunnel.control.entry import (
     EntryResources,
     convert_service_entry,
@@ -25,14 +25,13 @@ from ztunnel.control.entry import (
 from ztunnel.control.guard import Guards
 from ztunnel.control.index import Index
 from ztunnel.control.inventory import Inventory
+from ztunnel.control.node_policies import NodePolicies
 from ztunnel.control.ownership import Entries
-from ztunnel.control.peer_authentication import convert_peer_authentications
 from ztunnel.control.remarks import remark
-from ztunnel.control.service import EntryServices, Joined, convert_service, group_services, service_name
+from ztunnel.control.service import EntryServices, convert_service, group_services, service_name
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.waypoint import Traffic, Waypoints
 from ztunnel.control.workload import Surroundings, convert_pod, workload_uid
-from ztunnel.model.policy import Policy, PolicyScope
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 from ztunnel.state import kube
@@ -58,13 +57,8 @@ class Translator:
         self._settings = settings
         self._objects: dict[Key, Object] = {}
         self.index = Index()
-        self._peers: dict[Key, PeerAuthentication] = {}
-        self._modes, _, _ = convert_peer_authentications((), settings)
-        self._peer_policies: dict[str, Policy] = {}
-        self._selecting: dict[str, dict[str, tuple[Policy, Mapping[str, str]]]] = {}
-        self._attached: dict[Name, tuple[dict[Name, Joined], dict[str, Workload]]] = {}
-        self._joined: dict[str, dict[str, dict[Name, Joined]]] = {}
-        self._endpoints: dict[str, dict[Name, Workload]] = {}
+        self._node_policies = NodePolicies(settings)
+        self._attachments = Attachments(self.index, settings)
         self._around: dict[str, Surroundings] = {}
         self._entries = Entries(self.index, settings)
         self.waypoints = Waypoints(self.index, settings)
@@ -72,10 +66,9 @@ class Translator:
         self._of_entries = EntryResources()
         self.refused: dict[Key, tuple[str, ...]] = {}
         self._remarks: dict[Key, tuple[str, ...]] = {}
-        self._peer_remarks: tuple[str, ...] = ()
         self._claims = Claims()
         self.addresses: dict[str, Workload | Service] = {}
-        self.policies: dict[str, Policy] = {}
+        self.policies = self._node_policies.in_force
 
     def said(self, key: Key) -> Said:
         """What there is to say of an object beside the others."""
@@ -91,7 +84,7 @@ class Translator:
         first, later = arrange(self._remarks)
         return (
             *first,
-            *self._peer_remarks,
+            *self._node_policies.remarks,
             *([f"not read: {names}"] if names else ()),
             *later,
             *(f"{key}: {text}" for key in sorted(self.refused) for text in self.refused[key]),
@@ -134,9 +127,7 @@ class Translator:
         if key.kind == kube.Namespace.__name__:
             delta.unsettled.update(self._of_namespace(key.name))
         if key.kind == PeerAuthentication.__name__:
-            self._peers.pop(key, None)
-            if isinstance(new, PeerAuthentication):
-                self._peers[key] = new
+            self._node_policies.put_peer(key, new if isinstance(new, PeerAuthentication) else None)
             touched.peers = True
 
     def _keep(self, key: Key, old: Object | None, new: Object | None) -> None:
@@ -228,51 +219,28 @@ class Translator:
     def _convert_policy(
         self, key: Key, new: AuthorizationPolicy | None, touched: Touched, delta: Delta
     ) -> None:
-        name = f"{key.namespace}/{key.name}"
         for guarded in self._guards.put((key.namespace, key.name), new):
             touched.take(guarded)
-        policy, remarks = convert_authorization(new, self._settings) if new else (None, ())
+        remarks, before, now = self._node_policies.put(key, new, delta)
         self._remarks.pop(key, None)
         if remarks:
             self._remarks[key] = remarks
-        self._put_policy(name, policy, delta)
-        here = self._selecting.setdefault(key.namespace, {})
-        old_selector = here.pop(key.name)[1] if key.name in here else None
-        selector = None
-        if new is not None and policy is not None and policy.scope is PolicyScope.WORKLOAD_SELECTOR:
-            selector = new.selector
-            here[key.name] = policy, selector
-        if old_selector is None and selector is None:
+        if before is None and now is None:
             return
         everywhere = key.namespace == self._settings.root_namespace
         if everywhere:
             self._around.clear()
         self._around.pop(key.namespace, None)
-        if old_selector != selector:
+        if before != now:
             for namespace in self._namespaces() if everywhere else (key.namespace,):
-                for each in (old_selector, selector):
+                for each in (before, now):
                     if each is not None:
                         self._touch_selected(namespace, each, touched)
 
-    def _put_policy(self, name: str, policy: Policy | None, delta: Delta) -> None:
-        if self.policies.get(name) == policy:
-            return
-        delta.policies[name] = policy
-        if policy is None:
-            del self.policies[name]
-        else:
-            self.policies[name] = policy
-
     def _convert_peers(self, touched: Touched, delta: Delta) -> None:
-        before = self._modes
-        found = (self._peers[key] for key in sorted(self._peers))
-        self._modes, policies, self._peer_remarks = convert_peer_authentications(found, self._settings)
-        made = {policy.key: policy for policy in policies}
-        for name in self._peer_policies.keys() | made.keys():
-            self._put_policy(name, made.get(name), delta)
-        self._peer_policies = made
+        before = self._node_policies.convert_peers(delta)
         for namespace in self._namespaces():
-            if before.of(namespace) != self._modes.of(namespace):
+            if before.of(namespace) != self._node_policies.modes.of(namespace):
                 touched.pods.update(self.index.in_namespace(namespace))
                 touched.entries.update(key for key, _ in self._entries.of(namespace))
         self._around.clear()
@@ -305,41 +273,10 @@ class Translator:
             self._put(name, new, delta)
 
     def _attach(self, name: Name, touched: Touched, delta: Delta) -> None:
-        service = self.index.service(name)
-        attached, others = Attached(), dict[str, Workload]()
-        if service is not None and service.kind != "ExternalName":
-            attached = attach(service, self.index.slices(service), self.index)
-            others = {one.uid: one for one in endpoint_workloads(service, attached, self._settings)}
-        before_pods, before_others = self._attached.pop(name, ({}, {}))
-        joined = {pod: (service, ports) for pod, ports in attached.pods.items() if service is not None}
-        if joined or others:
-            self._attached[name] = joined, others
-        for pod in before_pods.keys() | joined.keys():
-            if before_pods.get(pod) != joined.get(pod):
-                self._join(pod, name, joined.get(pod))
-                touched.pods.add(pod)
-        for uid in before_others.keys() | others.keys():
-            self._put_endpoint(uid, name, others.get(uid), delta)
-
-    def _join(self, pod: Name, service: Name, joined: Joined | None) -> None:
-        of_namespace = self._joined.setdefault(pod[0], {})
-        of_pod = of_namespace.setdefault(pod[1], {})
-        of_pod.pop(service, None)
-        if joined is not None:
-            of_pod[service] = joined
-        if not of_pod:
-            del of_namespace[pod[1]]
-
-    def _put_endpoint(self, uid: str, service: Name, workload: Workload | None, delta: Delta) -> None:
-        """An endpoint that is no pod. Where slices of several services have made one of the same name, that
-        of the first counts."""
-        claimants = self._endpoints.setdefault(uid, {})
-        claimants.pop(service, None)
-        if workload is not None:
-            claimants[service] = workload
-        if not claimants:
-            del self._endpoints[uid]
-        self._put(uid, claimants[min(claimants)] if claimants else None, delta)
+        pods, endpoints = self._attachments.attach(name)
+        touched.pods.update(pods)
+        for uid, workload in endpoints:
+            self._put(uid, workload, delta)
 
     def _convert_service(self, name: Name, delta: Delta) -> None:
         service, made = self.index.service(name), None
@@ -376,14 +313,13 @@ class Translator:
         found = self._around.get(namespace)
         if found is None:
             services = self.index.services.get(namespace, {})
-            joined = self._joined.setdefault(namespace, {})
-            reach = dict.fromkeys((self._settings.root_namespace, namespace))
+            joined = self._attachments.joined(namespace)
             found = self._around[namespace] = Surroundings(
                 self._settings,
                 self.index.namespaces.get(namespace),
                 group_services((services[name] for name in sorted(services)), joined),
-                tuple(one for each in reach for one in self._selecting.get(each, {}).values()),
-                self._modes,
+                tuple(self._node_policies.selecting(namespace)),
+                self._node_policies.modes,
                 tuple(self._entry_services(namespace)),
                 self.waypoints,
             )
