@@ -1,0 +1,85 @@
+"""The routes of a service: what Istio's VirtualService and the Gateway API's HTTPRoute and GRPCRoute come to.
+
+```
+Routes of a service ── Rule ── Match        which requests, of which ports (route_match)
+                       │
+                       ├────── Action       sent on, redirected, answered   (route_action)
+                       └────── timeouts, Retry, Fault, Mirror, Cors         (route_policy)
+```
+
+The first rule that is for a request decides about it. Where a port of the service has rules and none is for
+it, there is no route: 404. A port that has none is served as if there were no routes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ztunnel.model.route_action import NO_EDITS, Action, Edits, Forward, Rewrite
+from ztunnel.model.route_match import Match
+from ztunnel.model.route_policy import Cors, Fault, Mirror, Retry
+from ztunnel.model.service import ServiceName
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSource:
+    """The object that a rule comes from. Prints as `HTTPRoute shop/reviews`."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of an object, in the place that its object's own precedence gives it.
+
+    Attributes:
+        name: of the rule (ROUTE_NAME of the log); empty where its object gives it none.
+        source: where it comes from.
+        action: what becomes of requests that it is for.
+        matches: any of them will do; none: it is for all requests of all ports.
+        edits: of headers; those of the response hold for one of our own, too.
+        rewrite: of what is sent on.
+        timeout_seconds: for the response to be whole, over all tries, once the request is; 0: none.
+        try_timeout_seconds: the same, of each try; 0: none.
+        retry: None: there is no other try.
+    """
+
+    name: str
+    source: RouteSource
+    action: Action
+    matches: tuple[Match, ...] = ()
+    edits: Edits = NO_EDITS
+    rewrite: Rewrite | None = None
+    timeout_seconds: float = 0.0
+    try_timeout_seconds: float = 0.0
+    retry: Retry | None = None
+    fault: Fault | None = None
+    mirrors: tuple[Mirror, ...] = ()
+    cors: Cors | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout_seconds < 0 or self.try_timeout_seconds < 0:
+            raise ValueError("a timeout is not negative")
+        if not isinstance(self.action, Forward) and (self.rewrite or self.retry or self.mirrors):
+            raise ValueError("only what is sent on is rewritten, tried again and mirrored")
+
+    def is_at(self, port: int) -> bool:
+        """Whether it is one for requests to that port of its service."""
+        return not self.matches or any(match.is_at(port) for match in self.matches)
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The rules of one service, in the order in which they are asked."""
+
+    service: ServiceName
+    rules: tuple[Rule, ...]
+
+    def at(self, port: int) -> tuple[Rule, ...]:
+        """Those that can be for a request to that port."""
+        return tuple(rule for rule in self.rules if rule.is_at(port))
