@@ -34,10 +34,17 @@ def stopped(mesh: Mesh, node: str) -> Iterator[None]:
 
 
 _TRACE = """
-import ctypes, os, sys
+import ctypes, os, select, sys
 libc, pid = ctypes.CDLL(None, use_errno=True), int(sys.argv[1])
-assert libc.ptrace(16, pid, 0, 0) == 0, os.strerror(ctypes.get_errno())  # PTRACE_ATTACH: this thread alone
-os.waitpid(pid, 0x40000000)  # __WALL
+while True:
+    # PTRACE_ATTACH: this thread alone.
+    assert libc.ptrace(16, pid, 0, 0) == 0, os.strerror(ctypes.get_errno())
+    os.waitpid(pid, 0x40000000)  # __WALL
+    with open(f"/proc/{pid}/syscall") as where:
+        if not where.read().startswith("-1 "):  # it waits: not with the interpreter's lock, which all need
+            break
+    assert libc.ptrace(17, pid, 0, 0) == 0  # PTRACE_DETACH
+    select.select((), (), (), 0.01)
 print("held", flush=True)
 sys.stdin.read()
 """
