@@ -24,6 +24,7 @@ def read(place, depth=2):
     """Everything that can be asked of a field."""
     return [
         place.path, place.is_null(), place.is_mapping(), place.as_text("d"), place.as_number(),
+        place.as_decimal(),
         place.holds_number(), place.text("name", "d"), place.flag("name"), place.only(["name"]),
         [(name, read(below, depth - 1)) for name, below in place.pairs()] if depth else 0,
         [read(below, depth - 1) for below in place.each("spec")] if depth else 0,

@@ -159,6 +159,20 @@ def test_other_numbers_are_faults(value):
     assert message.startswith("must be a decimal number, is ")
 
 
+@pytest.mark.parametrize(
+    ("value", "number"), [("0", 0), ("-3", -3), ("0.1", 0.1), (".5", 0.5), ("2.", 2), ("1.0e-3", 0.001)]
+)
+def test_numbers_with_a_fraction_are_read(value, number):
+    assert read(f"a: {value}\n")[0].sub("a").as_decimal() == number
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "'0.5'", "1_0.5", "true", "0x10", "9" * 5000, "1.0e+999"])
+def test_what_is_no_number_with_a_fraction_is_a_fault(value):
+    ((line, field, message),) = faults_of(f"a: {value}\n", lambda root: root.sub("a").as_decimal())
+    assert (line, field) == (1, "a")
+    assert message.startswith("must be a decimal number, is ")
+
+
 @pytest.mark.parametrize(("value", "flag"), [("true", True), ("false", False), ("True", True)])
 def test_booleans_are_read(value, flag):
     assert read(f"a: {value}\n")[0].flag("a") is flag

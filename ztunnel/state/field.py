@@ -15,6 +15,7 @@ from typing import Final
 
 _PLAIN: Final = pattern(r"[A-Za-z0-9_-]+")
 _INTEGER: Final = pattern(r"-?(0|[1-9][0-9]{0,17})")
+_DECIMAL: Final = pattern(r"-?[0-9]{1,18}(\.[0-9]{0,18})?([eE][-+]?[0-9]{1,2})?|-?\.[0-9]{1,18}")
 
 
 class Kind(StrEnum):
@@ -135,6 +136,13 @@ class Field(ABC):
         """This as a decimal integer."""
         if self.kind is Kind.INTEGER and _INTEGER.fullmatch(text := self._scalar()):
             return int(text)
+        self._wrong("a decimal number")
+        return None
+
+    def as_decimal(self) -> float | None:
+        """This as a number that may have a fraction; neither infinite nor none at all."""
+        if self.kind in (Kind.INTEGER, Kind.NUMBER) and _DECIMAL.fullmatch(text := self._scalar()):
+            return float(text)
         self._wrong("a decimal number")
         return None
 
