@@ -20,10 +20,10 @@ BPF_SOURCES = $(shell find bpf -name '*.[ch]')
 
 export PYTHON COMPILE
 
-.PHONY: help demo test test-kube test-long bench bench-ports bench-control lint clean install lock
+.PHONY: help demo test test-kube test-long bench bench-ports bench-control bench-routes lint clean install lock
 
 help:
-	@echo "make demo | test | test-kube | test-long | bench | bench-ports | bench-control | lint | clean"
+	@echo "make demo | test | test-kube | test-long | bench | bench-ports | bench-control | bench-routes | lint | clean"
 
 demo:
 	@.ci/as-root demo
@@ -70,6 +70,11 @@ bench-control:
 	@.ci/install run
 	@.ci/install dev
 	@$(DEV)/python -m bench.control --seconds $(CONTROL_SECONDS)
+
+# How long a waypoint's decision takes with a thousand routes.
+bench-routes:
+	@.ci/install dev
+	@$(DEV)/python -m bench.routes
 
 lint:
 	@.ci/install dev
