@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from ztunnel.errors import PeerError
-from ztunnel.http1.framing import Frame, Framing, connection_options, frame_request, frame_response
+from ztunnel.http1.framing import (
+    Frame,
+    Framing,
+    connection_options,
+    frame_request,
+    frame_response,
+    push_chunk,
+    push_last_chunk,
+)
 
 GET = (b":method", b"GET")
 LENGTH, CHUNKED = (b"content-length", b"5"), (b"transfer-encoding", b"chunked")
@@ -96,3 +104,16 @@ def test_chunks_are_not_of_http_1_0() -> None:
 
 def test_options_of_a_connection_are_a_list() -> None:
     assert connection_options(b" Close ,, TE,\tx-A ") == {b"close", b"te", b"x-a"}
+
+
+@pytest.mark.parametrize("size", [1, 4095, 4096, 70_000])
+def test_a_chunk_is_its_size_and_its_bytes_and_large_ones_are_not_copied(size: int) -> None:
+    payload = memoryview(bytes(size))
+    parts = push_chunk(payload)
+    assert b"".join(parts) == b"%x\r\n%b\r\n" % (size, bytes(size))
+    assert any(part is payload for part in parts) == (size >= 4096)
+
+
+def test_the_last_chunk_has_the_trailers() -> None:
+    assert push_last_chunk(()) == b"0\r\n\r\n"
+    assert push_last_chunk(((b"a", b"b"),)) == b"0\r\na: b\r\n\r\n"

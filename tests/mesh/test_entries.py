@@ -6,17 +6,13 @@ The machine outside is the second node, on which nothing is that Kubernetes know
 from __future__ import annotations
 
 import socket
-import ssl
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 
 import pytest
 
 from tests.mesh import lab
 from tests.mesh.lab import TCP_FAMILIES, Family, Mesh, account, endpoint_of, read_all
-from tests.mesh.peers import Paper, authority, issue
-from tests.mesh.test_impostor import tunnel_end
+from tests.mesh.peers import authority, issue
+from tests.mesh.test_impostor import tunnels_at
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -106,33 +102,10 @@ def bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-@contextmanager
-def tunnel_at_machine(mesh: Mesh, paper: Paper, got: list[bytes]) -> Iterator[None]:
-    """Serves 15008 there, one connection after the other."""
-    listener, over = mesh.listen(MACHINE, port=15008), threading.Event()
-    listener.sock.settimeout(0.05)
-    answer = tunnel_end(paper, got)
-
-    def serve() -> None:
-        while not over.is_set():
-            with suppress(TimeoutError, ssl.SSLError, ConnectionError):
-                sock, _ = listener.sock.accept()
-                with sock:
-                    answer(sock, over)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
 @pytest.mark.parametrize("family", TCP_FAMILIES)
 def test_a_workload_that_speaks_hbone_is_called_by_a_tunnel(mesh: Mesh, family: Family) -> None:
     got: list[bytes] = []
-    with tunnel_at_machine(mesh, issue(authority(mesh), account("shop/vm")), got):
+    with tunnels_at(mesh, MACHINE, issue(authority(mesh), account("shop/vm")), got):
         call = mesh.call("shop/caller", VM[family], 443)
         assert call.answers(b"for the account of the machine")
         lab.reset(call.sock)
@@ -149,7 +122,7 @@ def test_a_workload_that_speaks_hbone_is_called_by_a_tunnel(mesh: Mesh, family: 
 
 def test_whoever_proves_another_account_there_gets_nothing(mesh: Mesh) -> None:
     got: list[bytes] = []
-    with tunnel_at_machine(mesh, issue(authority(mesh), account("third/vm")), got):
+    with tunnels_at(mesh, MACHINE, issue(authority(mesh), account("third/vm")), got):
         call = mesh.call("shop/caller", VM[lab.IPv4Address], 443)
         assert not call.answers(b"secret")
     assert not any(b"secret" in octets for octets in got)

@@ -7,7 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import h2.config
@@ -97,6 +97,29 @@ def tunnel_end(paper: Paper, got: list[bytes]) -> Answer:
                 tls.sendall(http.data_to_send())
 
     return answer
+
+
+@contextmanager
+def tunnels_at(mesh: Mesh, pod: str, paper: Paper, got: list[bytes]) -> Iterator[None]:
+    """`tunnel_end` on port 15008 of a pod that is in no mesh, one connection after the other."""
+    listener, over = mesh.listen(pod, port=15008), threading.Event()
+    listener.sock.settimeout(0.05)
+    answer = tunnel_end(paper, got)
+
+    def serve() -> None:
+        while not over.is_set():
+            with suppress(TimeoutError, ssl.SSLError, ConnectionError):
+                sock, _ = listener.sock.accept()
+                with sock:
+                    answer(sock, over)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def read_until(tls: ssl.SSLSocket, over: threading.Event) -> bytes:

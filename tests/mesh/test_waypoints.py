@@ -3,17 +3,15 @@ ours serves, which answers for what is behind it."""
 
 from __future__ import annotations
 
-import ssl
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import pytest
 
 from tests.mesh import lab
 from tests.mesh.lab import TCP_FAMILIES, Family, Mesh, account
 from tests.mesh.peers import authority, issue
-from tests.mesh.test_impostor import tunnel_end
+from tests.mesh.test_impostor import tunnels_at
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -67,24 +65,10 @@ def _served(module_mesh: Mesh) -> None:
 @contextmanager
 def waypoint(mesh: Mesh, got: list[bytes], identity: str = "shop/wp") -> Iterator[None]:
     """Serves tunnels there, one connection after the other, and echoes what comes through them."""
-    listener, over = mesh.listen("shop/wp", port=15008), threading.Event()
-    listener.sock.settimeout(0.05)
-    answer = tunnel_end(issue(authority(mesh), account(identity)), got)
-
-    def serve() -> None:
-        while not over.is_set():
-            with suppress(TimeoutError, ssl.SSLError, ConnectionError):
-                sock, _ = listener.sock.accept()
-                with sock:
-                    answer(sock, over)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
     try:
-        yield
+        with tunnels_at(mesh, "shop/wp", issue(authority(mesh), account(identity)), got):
+            yield
     finally:
-        over.set()
-        thread.join()
         lab.wait_until(lambda: mesh.grown("node-1", "ztunnel_hbone_sessions") <= 0, "no session")
 
 

@@ -117,19 +117,6 @@ def mesh(parts: tuple[Mesh, CniAgent]) -> Iterator[Mesh]:
 
 
 @pytest.fixture
-def applied(mesh: Mesh) -> Iterator[Callable[[str], None]]:
-    """Apply manifests for the length of a test."""
-    texts: list[str] = []
-
-    def apply(text: str) -> None:
-        texts.append(text)
-        mesh.apply(text)
-
-    yield apply
-    mesh.take_back(texts[::-1])
-
-
-@pytest.fixture
 def agent(parts: tuple[Mesh, CniAgent]) -> CniAgent:
     return parts[1]
 

@@ -317,6 +317,17 @@ def test_a_switch_of_protocols_passes_bytes_both_ways() -> None:
     assert wire.took == wire.given
 
 
+def test_what_comes_right_behind_a_switch_stays_behind_what_came_before_it() -> None:
+    rig = Rig()
+    wire, _ = serve(rig)
+    wire.send(head(b"Connection: Upgrade", b"Upgrade: websocket") + b"early")
+    rig.server.respond(status=b"101")
+    wire.send(b"more")
+    rig.clock.rounds()
+    assert bytes(rig.server.body) == b"earlymore"
+    assert wire.took == wire.given
+
+
 def test_a_switch_that_is_refused_leaves_what_came_early_a_request() -> None:
     rig = Rig()
     wire, _ = serve(rig)

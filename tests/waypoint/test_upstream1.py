@@ -26,11 +26,14 @@ class Pool:
         self.wire.receiver = self.connection
         self.spares = 0
         self.over = 0
+        self.next: Exchange | None = None
         self.rig = Rig()
         self.rig.waits = True
 
     def spare(self, connection: Http1Client) -> None:
         self.spares += 1
+        if self.next is not None:
+            self.connection.carry(self.next)
 
     def gone(self, connection: Http1Client) -> None:
         self.over += 1
@@ -161,6 +164,18 @@ def test_more_than_an_answer_is_no_answer_to_somebody_else() -> None:
     pool.wire.send(b"HTTP/1.1 200 OK\r\n\r\n")
     assert pool.wire.aborted is not None
     assert pool.over == 1
+
+
+def test_a_request_that_waits_for_the_connection_does_not_get_what_nobody_asked_for() -> None:
+    for octets in (OK + OK, OK.replace(b"3\r\n\r\nabc", b"0\r\n\r\n") + OK):
+        pool = Pool()
+        pool.ask()
+        client = Client()
+        pool.next = Exchange(pool.rig.way, client, Request(b"GET", b"a", b"/next", []))
+        pool.next.start(True)
+        pool.wire.send(octets)
+        assert client.said == []
+        assert (pool.spares, pool.over) == (0, 1)
 
 
 @pytest.mark.parametrize(("begun", "status"), [(b"", 503), (b"HTTP/1.1 200 OK\r\nContent-Le", 503)])

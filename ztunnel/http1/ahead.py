@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 _PIECE_BYTES = 16 * 1024
 _COMPACT_BYTES = 64 * 1024
 
@@ -34,6 +36,16 @@ class Ahead:
     def put_back(self, count: int) -> None:
         """The last `count` bytes that were taken out are the next again."""
         self._at -= count
+
+    def read(self, read: Callable[[memoryview], int]) -> None:
+        """Have `read` take what it takes, piece by piece, until it leaves some of one. It returns how many
+        bytes it took; all of them, where it wants no more and has cleared this."""
+        while len(self):
+            piece = self.take()
+            rest = len(piece) - read(memoryview(piece))
+            if rest:
+                self.put_back(rest)
+                return
 
     def clear(self) -> int:
         """Forget everything. Returns how many bytes that were."""

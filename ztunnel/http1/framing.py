@@ -18,6 +18,10 @@ _DIGITS = re.compile(rb"[0-9]{1,18}")
 _NO_BODY = frozenset((b"204", b"304"))
 
 
+_JOINED_BYTES = 4096
+"""A chunk that is smaller is copied into one piece with its size."""
+
+
 class Framing(Enum):
     """How a body ends."""
 
@@ -113,3 +117,16 @@ def _say(untrusted: Fields) -> tuple[int, bool, frozenset[bytes], bytes, bytes]:
 def connection_options(value: bytes) -> frozenset[bytes]:
     """The options of a `connection` field, in lower case."""
     return frozenset(option.strip(b" \t") for option in value.lower().split(b",")) - {b""}
+
+
+def push_chunk(payload: memoryview) -> tuple[bytes | memoryview, ...]:
+    """A chunk of a body, in the pieces that it is written in; it is not empty (RFC 9112 section 7.1)."""
+    size = len(payload)
+    if size < _JOINED_BYTES:
+        return (b"%x\r\n%b\r\n" % (size, bytes(payload)),)
+    return b"%x\r\n" % size, payload, b"\r\n"
+
+
+def push_last_chunk(trailers: Fields) -> bytes:
+    """The end of a chunked body."""
+    return b"0\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % field for field in trailers])

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from ztunnel.errors import ConnectionFailed, PeerError, Unreachable
 from ztunnel.flow.transport import Transport
 from ztunnel.http1.ahead import Ahead
-from ztunnel.http1.framing import Frame
+from ztunnel.http1.framing import Frame, push_chunk, push_last_chunk
 from ztunnel.http1.head import Fields, push_response_head
 from ztunnel.http1.reader import RequestReader, State
 from ztunnel.l7.reply import IDLE, SLOW_HEAD, Refused, Reply, of_codec
@@ -32,8 +32,6 @@ LINGER_SECONDS = 5.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SWITCHING = b"101"
 _NO_BODY = frozenset((b"204", b"304"))
-_JOINED_BYTES = 4096
-"""A chunk that is smaller is copied into one piece with its size."""
 
 
 class Http1Server:
@@ -70,15 +68,11 @@ class Http1Server:
     def received(self, untrusted: memoryview) -> None:
         if self._over:
             self._transport.taken(len(untrusted))
-        elif self._switched and self._exchange is not None:
-            self._exchange.body(untrusted)
-        elif len(self._ahead) or self._reader.state is State.END:
+        elif len(self._ahead):
             self._ahead.append(untrusted)
         else:
             taken = self._read(untrusted)
-            if self._is_over():
-                self._transport.taken(len(untrusted) - taken)
-            elif taken < len(untrusted):
+            if taken < len(untrusted):
                 self._ahead.append(untrusted[taken:])
 
     def ended(self) -> None:
@@ -130,8 +124,13 @@ class Http1Server:
     # Reading.
 
     def _read(self, untrusted: memoryview) -> int:
-        """Returns how much was read; the rest waits."""
-        begun, size = self._reader.begun, len(untrusted)
+        """Returns how much was read; the rest waits. Once it is over, nothing does."""
+        size = len(untrusted)
+        if self._switched:
+            if self._exchange is not None:
+                self._exchange.body(untrusted)
+            return size
+        begun = self._reader.begun
         self._reading, self._body_bytes = True, 0
         try:
             taken = self._reader.read(untrusted)
@@ -141,6 +140,9 @@ class Http1Server:
             return size
         finally:
             self._reading = False
+        if self._over:
+            self._transport.taken(size - self._body_bytes)
+            return size
         self._transport.taken(taken - self._body_bytes)
         if not begun and self._exchange is None:
             self._since = self._way.now
@@ -150,21 +152,8 @@ class Http1Server:
 
     def _read_on(self) -> None:
         """Read what has come ahead."""
-        while len(self._ahead) and not self._over:
-            if self._switched:
-                if self._exchange is not None:
-                    self._exchange.body(memoryview(self._ahead.take()))
-                continue
-            if self._reader.state is State.END:
-                return
-            part = self._ahead.take()
-            rest = len(part) - self._read(memoryview(part))
-            if self._is_over():
-                self._transport.taken(rest)
-            elif rest:
-                self._ahead.put_back(rest)
-                return
-        if self._peer_ended and not self._over:
+        self._ahead.read(self._read)
+        if self._peer_ended and not len(self._ahead) and not self._over:
             self.ended()
 
     def _end_of_input(self) -> None:
@@ -243,24 +232,19 @@ class Http1Server:
         self._transport.write(push_response_head(int(fields[0][1]), list(fields[1:])))
 
     def send(self, payload: memoryview) -> None:
-        size = len(payload)
-        if self._bodyless or not size:
+        if self._bodyless or not len(payload):
             return
         if not self._chunked:
             self._transport.write(payload)
-        elif size < _JOINED_BYTES:
-            self._transport.write(b"%x\r\n%b\r\n" % (size, bytes(payload)))
         else:
-            self._transport.write(b"%x\r\n" % size)
-            self._transport.write(payload)
-            self._transport.write(b"\r\n")
+            for part in push_chunk(payload):
+                self._transport.write(part)
 
     def finish(self, trailers: Fields) -> None:
         if self._switched:
             self._closing = True
         elif self._chunked:
-            lines = [b"%b: %b\r\n" % field for field in trailers]
-            self._transport.write(b"0\r\n%b\r\n" % b"".join(lines))
+            self._transport.write(push_last_chunk(trailers))
         self._answered()
 
     def reset(self) -> None:
@@ -326,10 +310,6 @@ class Http1Server:
         lost = self._ahead.clear()
         if lost:
             self._transport.taken(lost)
-
-    def _is_over(self) -> bool:
-        """Asked anew, after something was done that may have ended it."""
-        return self._over
 
     def _leave(self) -> None:
         if not self._over:

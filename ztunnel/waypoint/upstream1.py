@@ -7,7 +7,7 @@ from typing import Protocol
 from ztunnel.errors import ConnectionFailed, PeerError, Unreachable
 from ztunnel.flow.transport import Transport
 from ztunnel.http1.ahead import Ahead
-from ztunnel.http1.framing import Frame
+from ztunnel.http1.framing import Frame, push_chunk, push_last_chunk
 from ztunnel.http1.head import Fields, push_request_head
 from ztunnel.http1.reader import ResponseReader, State
 from ztunnel.l7.reply import TERMINATED, UPSTREAM_PROTOCOL_ERROR, Reply
@@ -16,7 +16,6 @@ from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.way import Clock
 
 _WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
-_JOINED_BYTES = 4096
 
 
 class Owner(Protocol):
@@ -51,6 +50,7 @@ class Http1Client:
         self._sent = False
         self._chunked = False
         self._switched = False
+        self._whole = False
         self._upgrade = False
         self._over = False
         self._peer_ended = False
@@ -83,25 +83,20 @@ class Http1Client:
         self._transport.write(push_request_head(request.method, request.path, fields))
 
     def send(self, payload: memoryview) -> None:
-        size = len(payload)
-        if not size:
+        if not len(payload):
             return
         if not self._chunked:
             self._transport.write(payload)
-        elif size < _JOINED_BYTES:
-            self._transport.write(b"%x\r\n%b\r\n" % (size, bytes(payload)))
         else:
-            self._transport.write(b"%x\r\n" % size)
-            self._transport.write(payload)
-            self._transport.write(b"\r\n")
+            for part in push_chunk(payload):
+                self._transport.write(part)
 
     def finish(self, trailers: Fields) -> None:
         self._sent = True
         if self._switched:
             self._transport.finish()
         elif self._chunked:
-            lines = [b"%b: %b\r\n" % field for field in trailers]
-            self._transport.write(b"0\r\n%b\r\n" % b"".join(lines))
+            self._transport.write(push_last_chunk(trailers))
 
     def cancel(self) -> None:
         self._exchange = None
@@ -124,14 +119,12 @@ class Http1Client:
     def received(self, untrusted: memoryview) -> None:
         if self._over:
             return
-        if self._switched and self._exchange is not None:
-            self._exchange.payload(untrusted)
-        elif self._exchange is None:
-            self.close("the server sent what nobody had asked for")
-        elif len(self._ahead):
+        if len(self._ahead):
             self._ahead.append(untrusted)
         else:
-            self._read(untrusted)
+            taken = self._read(untrusted)
+            if taken < len(untrusted):
+                self._ahead.append(untrusted[taken:])
 
     def ended(self) -> None:
         if self._over:
@@ -152,7 +145,9 @@ class Http1Client:
         except PeerError:
             self._fail(TERMINATED)
         else:
-            if self._exchange is exchange:
+            if self._whole:
+                self._settle(False)
+            elif self._exchange is exchange:
                 self._fail(TERMINATED)
 
     def writable(self) -> None:
@@ -164,33 +159,35 @@ class Http1Client:
 
     # Reading.
 
-    def _read(self, untrusted: memoryview) -> None:
+    def _read(self, untrusted: memoryview) -> int:
+        """Returns how much was read; the rest waits. Once it is over, nothing does."""
+        size = len(untrusted)
+        if self._exchange is None:
+            self.close("the server sent what nobody had asked for")
+            return size
+        if self._switched:
+            self._exchange.payload(untrusted)
+            return size
         self._body_bytes = 0
         try:
             taken = self._reader.read(untrusted)
         except PeerError as error:
             self._fail(UPSTREAM_PROTOCOL_ERROR, str(error))
-            return
+            return size
         if self._over:
-            return
+            return size
         self._transport.taken(taken - self._body_bytes)
-        rest = untrusted[taken:]
-        if not len(rest):
-            return
-        if self._switched and self._exchange is not None:
-            self._exchange.payload(rest)
-        elif self._exchange is None or self._reader.state is State.END:
-            self._fail(UPSTREAM_PROTOCOL_ERROR, "more than a response")
-        else:
-            self._ahead.append(rest)
+        if self._whole:
+            self._settle(taken < size or len(self._ahead) > 0)
+        elif taken < size and self._reader.state is State.END:
+            return taken + self._read(untrusted[taken:])  # switched
+        elif taken < size:
             self._clock.next_round(self._read_on)
+            return taken
+        return size
 
     def _read_on(self) -> None:
-        rest = bytearray()
-        while len(self._ahead):
-            rest += self._ahead.take()
-        if rest and not self._over:
-            self._read(memoryview(bytes(rest)))
+        self._ahead.read(self._read)
         if self._peer_ended and not len(self._ahead):
             self.ended()
 
@@ -225,11 +222,17 @@ class Http1Client:
         if self._switched:
             return
         exchange, frame, self._exchange = self._exchange, self._frame, None
+        self._whole = True
         if exchange is not None and frame is not None and frame.has_body:
             exchange.whole(trailers)
+
+    def _settle(self, more: bool) -> None:
+        """The response is whole. With `more` behind it nobody else's request goes this way: what nobody had
+        asked for would be taken for the answer."""
+        frame, self._whole = self._frame, False
         if self._over:
             return
-        if not self._sent or frame is None or frame.close or self._upgrade:
+        if more or not self._sent or frame is None or frame.close or self._upgrade:
             self.close("the connection ends with the response")
             return
         self.reused = True
