@@ -25,6 +25,7 @@ from tests.http2.recording import (
 from ztunnel.errors import PeerError
 from ztunnel.http2.fields import Fields, push_fields
 from ztunnel.http2.frame import (
+    DEFAULT_FRAME_BYTES,
     END_HEADERS,
     END_STREAM,
     MAX_STREAM_ID,
@@ -35,6 +36,7 @@ from ztunnel.http2.frame import (
     Setting,
     push_frame,
     push_goaway,
+    push_headers,
     push_ping,
     push_reset,
     push_settings,
@@ -124,6 +126,21 @@ def test_a_header_block_must_not_be_interrupted(interruption: bytes) -> None:
     with pytest.raises(PeerError) as error:
         host.receive(interruption)
     assert error.value.reply == Code.PROTOCOL_ERROR
+
+
+def test_a_request_above_the_limit_costs_the_connection_or_its_stream_as_the_limits_say() -> None:
+    block = push_fields([*CONNECT, (b"x", b"y" * 20_000)])
+    large = push_headers(1, block, False, DEFAULT_FRAME_BYTES)
+    with pytest.raises(PeerError) as error:
+        server().receive(large)
+    assert error.value.reply == Code.ENHANCE_YOUR_CALM
+    host = server(limits=Limits(skipped_header_bytes=8 * 1024))
+    host.receive(large + headers(3))
+    assert host.events == [("request", CONNECT), ("opened", 1), ("request", CONNECT), ("opened", 3)]
+    assert [stream.oversized for stream in host.h2.streams.values()] == [True, False]
+    with pytest.raises(PeerError) as error:
+        host.receive(push_headers(5, block + block, False, DEFAULT_FRAME_BYTES))
+    assert error.value.reply == Code.ENHANCE_YOUR_CALM
 
 
 @pytest.mark.parametrize("stream_id", [0, 2])

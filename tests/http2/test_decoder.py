@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ztunnel.errors import PeerError
-from ztunnel.http2.decoder import MAX_FIELDS, FieldReader
+from ztunnel.http2.decoder import FIELD_OVERHEAD_BYTES, MAX_FIELDS, FieldReader
 from ztunnel.http2.fields import push_fields
 from ztunnel.http2.frame import Code
 
@@ -108,3 +108,66 @@ def test_a_bomb_of_references_to_the_table_costs_little(value: bytes) -> None:
         FieldReader(LIMIT_BYTES).read(entry + b"\xbe" * 12_000)
     assert error.value.reply == Code.ENHANCE_YOUR_CALM
     assert time.thread_time() - begun < 0.005
+
+
+def size_of(fields: list[tuple[bytes, bytes]]) -> int:
+    return sum(len(name) + len(value) + FIELD_OVERHEAD_BYTES for name, value in fields)
+
+
+VALUES = st.one_of(
+    st.binary(max_size=300),
+    st.integers(0, 20_000).map(lambda count: b"a" * count),  # 5 bits each
+    st.integers(0, 5000).map(lambda count: b"\xff" * count),  # 26 bits each
+)
+LARGE = st.lists(st.tuples(NAMES, VALUES), max_size=6)
+
+
+@given(st.lists(LARGE, max_size=5), st.booleans())
+def test_what_is_stepped_over_leaves_the_table_as_it_has_to_be(
+    blocks: list[list[tuple[bytes, bytes]]], huffman: bool
+) -> None:
+    encoder, reader, limit = hpack.Encoder(), FieldReader(40_000, skips=True), 40_000
+    for fields in blocks:
+        got = reader.read(encoder.encode(fields, huffman=huffman))
+        assert got == tuple(fields)[: len(got)]
+        assert reader.oversized == (len(got) < len(fields))
+        assert reader.oversized == (size_of(fields) > limit)
+
+
+def test_a_block_that_is_too_large_for_its_number_of_fields_is_told_so() -> None:
+    reader = FieldReader(LIMIT_BYTES, skips=True)
+    fields = [(b"x%d" % number, b"y") for number in range(1000)]
+    encoder = hpack.Encoder()
+    assert reader.read(encoder.encode(fields)) == tuple(fields[:MAX_FIELDS])
+    assert reader.oversized
+    assert reader.read(encoder.encode(fields[-10:])) == tuple(fields[-10:])
+    assert not reader.oversized
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        hpack.Encoder().encode([(b"x", b"")]) + b"\xbe" * 30_000,
+        hpack.Encoder().encode([(b"x-big", b"v" * 4000)]) + b"\xbe" * 30_000,
+        # Entries of the table, each with another value of as much Huffman code as may still fit.
+        b"".join(hpack.Encoder().encode([(b"%d" % number, b"\xff" * 4000)]) for number in range(18)),
+        push_fields([(b"x", b"v" * 1000)] * 200),
+        b"\x00\x01x\x00" * 40_000,
+    ],
+    ids=["references", "large references", "Huffman", "literals", "fields"],
+)
+def test_stepping_over_has_its_price_and_its_end(block: bytes) -> None:
+    reader = FieldReader(LIMIT_BYTES, skips=True)
+    begun = time.thread_time()
+    try:
+        reader.read(block)
+        assert reader.oversized
+    except PeerError as error:
+        assert error.reply == Code.ENHANCE_YOUR_CALM  # noqa: PT017
+    assert time.thread_time() - begun < 0.05
+
+
+def test_a_string_that_is_cut_off_is_no_large_one() -> None:
+    with pytest.raises(PeerError) as error:
+        FieldReader(100, skips=True).read(b"\x00\x01x\x7f\xff\xff\x03" + b"y" * 500)
+    assert error.value.reply == Code.COMPRESSION_ERROR

@@ -174,6 +174,70 @@ def test_what_is_malformed_is_reset_and_heard_by_nobody(headers) -> None:
     assert not rig.ended_
 
 
+@pytest.mark.parametrize(
+    ("more", "end"),
+    [
+        ([(b"cookie", b"a" * 61 * 1024)], True),
+        ([(b"cookie", b"a" * 61 * 1024)], False),
+        ([(b"cookie", b"\xff" * 50 * 1024)], True),
+        ([(b"x", b"a" * 4000)] * 20, True),
+        ([(b"x%d" % number, b"a") for number in range(200)], True),
+        ([(b"x", b"a")] * 900, True),
+    ],
+    ids=["one", "one with a body", "long code", "many large", "many", "the same again"],
+)
+def test_a_head_that_is_too_large_is_answered_431_and_the_others_go_on(more, end: bool) -> None:
+    rig = Rig(echoes)
+    client = Client(rig)
+    client.h2.send_headers(1, POST)
+    client.h2.send_headers(3, [*POST, (b"a", b"b"), *more], end_stream=end)
+    client.h2.send_headers(5, [*GET, (b"a", b"b"), (b"c", b"d")], end_stream=True)
+    client.flush()
+    client.h2.send_data(1, b"abc", end_stream=True)
+    client.h2.send_headers(7, [*GET, (b"c", b"d")], end_stream=True)
+    client.flush()
+    status = {
+        each.stream_id: dict(each.headers)[b":status"] for each in client.of(h2.events.ResponseReceived)
+    }
+    assert status == {1: b"200", 3: b"431", 5: b"200", 7: b"200"}
+    assert bool(client.of(h2.events.StreamReset)) is not end
+    assert [each.request.get(b"c") for each in rig.servers] == [b"", b"d", b"d"]
+    (refused,) = [each for each in rig.ended_ if each.status == 431]
+    assert (refused.flag, refused.details) == ("DPE", "http2.too_many_headers")
+    assert (refused.request.method, refused.request.path) == (b"POST", b"/x")
+    assert not rig.live - {client.server}
+
+
+@pytest.mark.parametrize(
+    "more", [[(b"x", b"a" * 60_000)] * 8, [(b"x", b"a")] * 2000], ids=["bytes", "fields"]
+)
+def test_a_head_that_nobody_sends_ends_the_connection(more) -> None:
+    rig = Rig(echoes)
+    client = Client(rig)
+    client.h2.send_headers(1, POST)
+    client.h2.send_headers(3, [*GET, *more], end_stream=True)
+    client.flush()
+    assert client.wire.aborted is not None
+    assert len(rig.servers) == 1
+    assert rig.server.cancelled
+
+
+def test_trailers_that_are_too_large_cost_their_stream() -> None:
+    rig = Rig(echoes)
+    client = Client(rig)
+    client.h2.send_headers(1, POST)
+    client.h2.send_headers(3, POST)
+    client.h2.send_headers(1, [(b"x", b"a" * 61 * 1024)], end_stream=True)
+    client.h2.send_data(3, b"abc", end_stream=True)
+    client.flush()
+    (reset,) = client.of(h2.events.StreamReset)
+    assert (reset.stream_id, reset.error_code) == (1, h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+    assert client.body(3) == b"POST /x abc"
+    assert [each.flag for each in rig.ended_] == ["DPE", "-"]
+    assert rig.servers[0].cancelled
+    assert not rig.servers[0].whole
+
+
 @pytest.mark.parametrize(("length", "sent"), [(b"3", b"abcd"), (b"3", b"ab"), (b"3", b"")])
 def test_a_body_that_is_not_as_long_as_it_says_is_none(length: bytes, sent: bytes) -> None:
     rig = Rig(echoes)

@@ -238,6 +238,20 @@ def test_what_is_given_up_is_reset_and_idle_ones_are_closed() -> None:
     assert peer.gone == 1
 
 
+def test_a_response_that_is_too_large_costs_its_exchange_and_the_others_go_on() -> None:
+    peer = Peer()
+    exchange, client = peer.ask()
+    _, other = peer.ask()
+    peer.flush()
+    peer.h2.send_headers(1, [(b":status", b"200"), (b"x", b"y" * 61 * 1024)])
+    peer.h2.send_headers(3, [(b":status", b"200"), (b"x", b"z")], end_stream=True)
+    peer.flush()
+    assert client.said[0] == ("head", 502, False)
+    assert (exchange.flag, exchange.failure) == ("UPE", "the server broke the rules of HTTP/2")
+    assert other.said == [("head", 200, True)]
+    assert not peer.connection.over
+
+
 @given(st.binary(min_size=1, max_size=300))
 def test_garbage_fails_its_exchanges_only(garbage: bytes) -> None:
     peer = Peer()

@@ -55,7 +55,15 @@ class H2Connection(Streams):
         settled: whether the peer's settings have come.
     """
 
-    __slots__ = ("_fields", "_fields_limit", "_refusing", "frame_bytes", "open_streams", "settled")
+    __slots__ = (
+        "_block_limit",
+        "_fields",
+        "_fields_limit",
+        "_refusing",
+        "frame_bytes",
+        "open_streams",
+        "settled",
+    )
 
     def __init__(
         self, host: Host, role: Role, limits: Limits, now: float, standing: Standing | None = None
@@ -67,9 +75,10 @@ class H2Connection(Streams):
         self.open_streams = limits.open_streams
         client = role is Role.CLIENT
         self._fields_limit = limits.response_header_bytes if client else limits.request_header_bytes
-        self._fields = FieldReader(self._fields_limit)
+        self._block_limit = self._fields_limit + limits.skipped_header_bytes
+        self._fields = FieldReader(self._fields_limit, limits.skipped_header_bytes > 0)
         self._refusing = False
-        headers = self._fields_limit + EXTRA_BYTES
+        headers = self._block_limit + EXTRA_BYTES
         self._methods = {
             Frame.HEADERS: (headers, self._on_headers),
             Frame.PRIORITY: (5, self._on_priority),
@@ -191,7 +200,7 @@ class H2Connection(Streams):
         if block is None or block.stream_id != stream_id:
             raise PeerError("a continuation of nothing", Code.PROTOCOL_ERROR)
         self.budget.spend(Glitch.CONTINUATION, self.now)
-        block.add(payload, self._limits.continuations, self._fields_limit)
+        block.add(payload, self._limits.continuations, self._block_limit)
         if flags & END_HEADERS:
             self._block = None
             self._on_block(block)
@@ -211,6 +220,8 @@ class H2Connection(Streams):
                 self._stray(None, block.stream_id, HEADERS_BYTES)
         elif stream.remote_closed:
             self._stream_error(stream, Code.STREAM_CLOSED)
+        elif self._fields.oversized:
+            self._stream_error(stream, Code.ENHANCE_YOUR_CALM)
         elif self.role is Role.CLIENT and not stream.answered:
             self._on_answer(stream, block, fields)
         else:
@@ -226,13 +237,16 @@ class H2Connection(Streams):
             self.standing.churn.take(UNSTARTED_POINTS, self.now)
             self._refuse(block, Code.REFUSED_STREAM)
             return
+        oversized = self._fields.oversized
         try:
-            check_request(fields)
+            if not oversized:
+                check_request(fields)
         except PeerError:
             self.budget.spend(Glitch.OUR_RESET, self.now)
             self._refuse(block, Code.PROTOCOL_ERROR)
             return
         stream = self._host.on_request(fields)
+        stream.oversized = oversized
         stream.stream_id = block.stream_id
         self._adopt(stream)
         if block.end_stream:

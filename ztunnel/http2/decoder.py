@@ -4,6 +4,10 @@ The `hpack` library decodes a block completely before it can be asked how much t
 references to one entry cost 9.4 ms of the thread that all pods share. Here a block ends at its first field
 too many. Of the library we use the static table and the Huffman code; its decoder is what the tests compare
 this one with.
+
+A block above the limits ends the connection, or, where the reader skips, is only `oversized`: the rest of it
+is read for the sake of the dynamic table alone, which the blocks after it depend on. Strings that cannot
+enter that table are stepped over; what is left to decode, and the number of fields, has its limit, too.
 """
 
 from __future__ import annotations
@@ -31,14 +35,42 @@ _STATES: Final[list[tuple[int, int, int]]] = list(HUFFMAN_TABLE)
 _COMPLETE, _EMIT, _FAIL = int(HUFFMAN_COMPLETE), int(HUFFMAN_EMIT_SYMBOL), int(HUFFMAN_FAIL)
 _MAX_SHIFT = 21
 
+_SKIPPED_FIELDS = 1024
+"""A block with more fields is no client's mistake."""
+
+_LONGEST_CODE_BITS = 30
+_NO_ENTRY = bytes(TABLE_BYTES + 1)
+"""Stands for a string that does not fit into the table, whatever it says: entering it empties that (RFC 7541
+section 4.4)."""
+
 
 class FieldReader:
-    """Decodes one peer's header blocks, in the order in which they come."""
+    """Decodes one peer's header blocks, in the order in which they come.
 
-    __slots__ = ("_at", "_block", "_limit_bytes", "_table", "_table_bytes", "_table_limit_bytes")
+    Attributes:
+        oversized: the last block was above the limits, and `read` has returned its beginning.
+    """
 
-    def __init__(self, limit_bytes: int) -> None:
+    __slots__ = (
+        "_at",
+        "_block",
+        "_left_bytes",
+        "_limit_bytes",
+        "_skips",
+        "_spare_bytes",
+        "_table",
+        "_table_bytes",
+        "_table_limit_bytes",
+        "oversized",
+    )
+
+    def __init__(self, limit_bytes: int, skips: bool = False) -> None:
+        """`skips`: a block above the limits does not end the connection."""
         self._limit_bytes = limit_bytes
+        self._skips = skips
+        self._left_bytes = limit_bytes
+        self._spare_bytes = 0
+        self.oversized = False
         self._block = b""
         self._at = 0
         # The dynamic table, its newest entry last.
@@ -50,24 +82,34 @@ class FieldReader:
         """Decode one block.
 
         Raises:
-            PeerError: not HPACK, or more than the limits allow: the connection cannot go on, since the
-                dynamic table is out of step.
+            PeerError: not HPACK, or more than is decoded or stepped over: the connection cannot go on, since
+                the dynamic table is out of step.
         """
         self._block, self._at = untrusted, 0
+        self._left_bytes = self._spare_bytes = self._limit_bytes
+        self.oversized = False
         fields: list[tuple[bytes, bytes]] = []
-        left_bytes = self._limit_bytes
+        count = 0
         try:
             while self._at < len(untrusted):
-                field = self._field(untrusted[self._at], not fields)
+                field = self._field(untrusted[self._at], not count)
                 if field is None:
                     continue
-                fields.append(field)
-                left_bytes -= len(field[0]) + len(field[1]) + FIELD_OVERHEAD_BYTES
-                if left_bytes < 0 or len(fields) > MAX_FIELDS:
-                    raise PeerError("a header list above the limit", Code.ENHANCE_YOUR_CALM)
+                count += 1
+                self._left_bytes -= len(field[0]) + len(field[1]) + FIELD_OVERHEAD_BYTES
+                if self._left_bytes < 0 or count > MAX_FIELDS:
+                    self._exceed(count)
+                if not self.oversized:
+                    fields.append(field)
         except IndexError as error:
             raise _wrong("a block that is cut off, or an entry that is not there") from error
         return tuple(fields)
+
+    def _exceed(self, count: int = 0) -> None:
+        """The block is above the limits."""
+        if not self._skips or count > _SKIPPED_FIELDS:
+            raise PeerError("a header list above the limit", Code.ENHANCE_YOUR_CALM)
+        self.oversized = True
 
     def _field(self, first: int, may_resize: bool) -> tuple[bytes, bytes] | None:
         """The next field (RFC 7541 section 6); None for a change of the table's size."""
@@ -82,8 +124,8 @@ class FieldReader:
             return None
         indexed = first & 0x40
         index = self._integer(0x3F if indexed else 0x0F)
-        name = self._entry(index)[0] if index else self._string()
-        field = name, self._string()
+        name = self._entry(index)[0] if index else self._string(indexed)
+        field = name, self._string(indexed)
         if indexed:
             self._evict(len(name) + len(field[1]) + FIELD_OVERHEAD_BYTES, field)
         return field
@@ -128,15 +170,25 @@ class FieldReader:
         self._at = at
         return value
 
-    def _string(self) -> bytes:
-        """A string (RFC 7541 section 5.2)."""
+    def _string(self, indexed: int) -> bytes:
+        """A string (RFC 7541 section 5.2); `indexed`: it is to enter the table."""
         is_huffman = self._block[self._at] & 0x80
         length = self._integer(0x7F)
         start = self._at
         stop = start + length
-        if stop > len(self._block) or length > self._limit_bytes:
-            raise _wrong("a string that is cut off, or above the limit")
+        if stop > len(self._block):
+            raise _wrong("a string that is cut off")
         self._at = stop
+        if length > self._left_bytes:
+            self._exceed()
+        if self.oversized:
+            if not indexed:
+                return b""
+            if length * 8 > TABLE_BYTES * (_LONGEST_CODE_BITS if is_huffman else 8):
+                return _NO_ENTRY
+            self._spare_bytes -= length
+            if self._spare_bytes < 0:
+                raise PeerError("a header list far above the limit", Code.ENHANCE_YOUR_CALM)
         octets = self._block[start:stop]
         return _huffman(octets) if is_huffman else octets
 

@@ -16,7 +16,11 @@ class Role(Enum):
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Limits of every session. Those on the wire are ztunnel's (src/proxy/h2.rs, src/config.rs), but for
-    `request_header_bytes`, where it takes 64 KiB: decoding so much Huffman code takes 6 ms."""
+    `request_header_bytes`, where it takes 64 KiB: decoding so much Huffman code takes 6 ms.
+
+    Attributes:
+        skipped_header_bytes: a head above its limit by so much costs only its stream; 0: the connection.
+    """
 
     open_streams: int = 100
     accept_streams: int = 200
@@ -25,6 +29,7 @@ class Limits:
     frame_bytes: int = 1024 * 1024
     response_header_bytes: int = 16 * 1024
     request_header_bytes: int = 16 * 1024
+    skipped_header_bytes: int = 0
     continuations: int = 64
     settings_seconds: float = 10.0
     ping_seconds: float = 10.0

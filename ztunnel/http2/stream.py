@@ -23,6 +23,7 @@ class Stream:
         closed: the stream is over; no `on_` method is called any more.
         opened_at: monotonic seconds.
         started: whether anything has been done for it.
+        oversized: its request is only the beginning of one that is larger than is taken, and was not checked.
     """
 
     __slots__ = (
@@ -30,6 +31,7 @@ class Stream:
         "closed",
         "local_closed",
         "opened_at",
+        "oversized",
         "remote_closed",
         "send_window",
         "started",
@@ -47,6 +49,7 @@ class Stream:
         self.closed = False
         self.opened_at = 0.0
         self.started = False
+        self.oversized = False
 
     def on_answer(self, untrusted: Fields, end: bool) -> None:
         """The response to our request; with `end`, nothing will follow it."""
@@ -66,6 +69,10 @@ class Stream:
 
     def on_reset(self, code: int) -> None:
         """The peer reset the stream."""
+
+    def on_error(self, code: int) -> None:
+        """We have reset the stream, because the peer broke the rules on it."""
+        self.on_reset(code)
 
     def on_window(self) -> None:
         """The peer takes bytes again, where it took none before."""

@@ -241,7 +241,7 @@ class Streams(FrameReader):
         CVE-2025-8671)."""
         self.budget.spend(Glitch.OUR_RESET, self.now)
         self.reset(stream, code)
-        stream.on_reset(code)
+        stream.on_error(code)
 
     def _on_reset(self, flags: int, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:

@@ -66,6 +66,7 @@ NO_HOST = Reply(400, NO_FLAG, "missing_host_header")
 BAD_PATH = Reply(400, NO_FLAG, "path_normalization_failed")
 NOT_ENFORCED = Reply(403, NO_FLAG, "policy_not_enforced[{reason}]", "RBAC: access denied")
 FORBIDDEN_UPGRADE = Reply(403, NO_FLAG, "upgrade_failed")
+FIELDS_TOO_LARGE = Reply(431, "DPE", "http2.too_many_headers", "Request Header Fields Too Large")
 MALFORMED = Reply(400, "DPE", "http2.invalid_header_field")
 
 _OF_STATUS = {431: HEADERS_TOO_LARGE, 426: TOO_OLD}

@@ -10,7 +10,7 @@ from ztunnel.http2.frame import MAX_STREAM_ID, Code, push_goaway
 from ztunnel.http2.limits import Role
 from ztunnel.http2.standing import Standing
 from ztunnel.http2.stream import Stream
-from ztunnel.l7.reply import IDLE, PROTOCOL_ERROR, Refused
+from ztunnel.l7.reply import FIELDS_TOO_LARGE, IDLE, MALFORMED, PROTOCOL_ERROR, Refused, Reply
 from ztunnel.l7.request import Request, read_stream
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.link2 import Http2Link, HttpStream
@@ -38,15 +38,13 @@ class ServerStream(HttpStream):
     def begin(self, way: HttpWay) -> None:
         """The stream is open: look at what it asks for."""
         untrusted, self.headers = self.headers, ()
+        if self.oversized:
+            self._refuse(way, untrusted, FIELDS_TOO_LARGE)
+            return
         try:
             request = read_stream(untrusted, way.new_id)
         except Refused as refused:
-            known = dict(untrusted)
-            told = Request(
-                known.get(b":method", b""), known.get(b":authority", b""), known.get(b":path", b""), []
-            )
-            self.exchange = Exchange(way, self, told)
-            self.exchange.reply(refused.reply)
+            self._refuse(way, untrusted, refused.reply)
             return
         if request.length > 0 and self.remote_closed:
             self.exchange = Exchange(way, self, request)
@@ -57,6 +55,14 @@ class ServerStream(HttpStream):
             self._server.h2.inform(self, _CONTINUE)
         exchange = self.exchange = Exchange(way, self, request)
         exchange.start(self.remote_closed)
+
+    def _refuse(self, way: HttpWay, untrusted: Fields, reply: Reply) -> None:
+        """It goes nowhere; what is known of it is logged."""
+        known = dict(untrusted)
+        said = [field for field in untrusted if not field[0].startswith(b":")]
+        method, host = known.get(b":method", b""), known.get(b":authority", b"")
+        self.exchange = Exchange(way, self, Request(method, host, known.get(b":path", b""), said))
+        self.exchange.reply(reply)
 
     # What the peer does.
 
@@ -87,6 +93,11 @@ class ServerStream(HttpStream):
 
     def on_reset(self, code: int) -> None:
         self.lost()
+
+    def on_error(self, code: int) -> None:
+        self._drop()
+        if self.exchange is not None:
+            self.exchange.reply(MALFORMED)
 
     def lost(self) -> None:
         self._drop()

@@ -9,7 +9,7 @@ from ztunnel.http1.head import Fields
 from ztunnel.http2.fields import push_fields
 from ztunnel.http2.frame import Code
 from ztunnel.http2.limits import Role
-from ztunnel.l7.reply import REMOTE_RESET, TERMINATED
+from ztunnel.l7.reply import REMOTE_RESET, TERMINATED, UPSTREAM_PROTOCOL_ERROR, Reply
 from ztunnel.l7.request import Request
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.link2 import Http2Link, HttpStream
@@ -91,11 +91,17 @@ class ClientStream(HttpStream):
             self._done()
 
     def on_reset(self, code: int) -> None:
+        self._fail(REMOTE_RESET, "", code == Code.REFUSED_STREAM)
+
+    def on_error(self, code: int) -> None:
+        self._fail(UPSTREAM_PROTOCOL_ERROR, "the server broke the rules of HTTP/2")
+
+    def _fail(self, reply: Reply, reason: str, unsent: bool = False) -> None:
         exchange, self._exchange = self._exchange, None
         self._drop()
         self._client.freed()
         if exchange is not None:
-            exchange.failed(REMOTE_RESET, unsent=code == Code.REFUSED_STREAM)
+            exchange.failed(reply, reason, unsent)
 
     def lost(self) -> None:
         self._drop()
