@@ -16,6 +16,7 @@ from ztunnel.http2.frame import (
     END_STREAM,
     HEADER,
     PREFACE,
+    SETTINGS_ACK,
     Frame,
     push_frame,
     push_goaway,
@@ -31,7 +32,7 @@ from ztunnel.http2.stream import Stream
 CONNECT: Fields = ((b":method", b"CONNECT"), (b":authority", b"10.0.0.1:80"))
 OK: Fields = ((b":status", b"200"),)
 CONNECT_BLOCK, OK_BLOCK = push_fields(CONNECT), push_fields(OK)
-HELLO = PREFACE + push_settings({})
+HELLO = PREFACE + push_settings({}) + SETTINGS_ACK
 
 Event = tuple[Any, ...]
 

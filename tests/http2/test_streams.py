@@ -13,15 +13,19 @@ from tests.http2.recording import (
     FrameSeen,
     Pair,
     RecordedStream,
+    RecordingHost,
     client,
     data,
     headers,
+    pull_frames,
     server,
 )
 from ztunnel.errors import PeerError
 from ztunnel.http2.frame import (
     DEFAULT_WINDOW,
     MAX_WINDOW,
+    PREFACE,
+    SETTINGS_ACK,
     Code,
     Frame,
     Setting,
@@ -29,9 +33,37 @@ from ztunnel.http2.frame import (
     push_settings,
     push_window_update,
 )
-from ztunnel.http2.limits import Limits
+from ztunnel.http2.limits import Limits, Role
 
 SMALL = Limits(stream_window_bytes=1000, session_window_bytes=100_000, open_streams=50, accept_streams=50)
+
+
+def test_until_our_settings_are_acknowledged_a_peer_may_send_what_the_protocol_says() -> None:
+    host = RecordingHost(Role.SERVER, Limits(session_window_bytes=1 << 20, frame_bytes=1 << 16), takes=False)
+    host.h2.start()
+    host.receive(PREFACE + push_settings({}) + headers(1) + headers(3) + data(1, bytes(20_000)))
+    share = host.h2._stream_window_bytes
+    first, third = host.h2.streams[1], host.h2.streams[3]
+    assert share < 20_000 < first.window.left_bytes + 20_000 == 65_535
+    host.h2.take(first, 20_000)
+    host.pushed.clear()
+    host.receive(SETTINGS_ACK)
+    # From now on the peer reckons with what it was told: it has overdrawn, and is told what was taken.
+    (update,) = pull_frames(bytes(host.pushed))
+    assert (update.kind, update.stream_id, update.payload) == (
+        Frame.WINDOW_UPDATE,
+        1,
+        (20_000).to_bytes(4, "big"),
+    )
+    assert (first.window.left_bytes, third.window.left_bytes) == (share, share)
+    host.receive(headers(5) + data(5, bytes(share)))
+    assert ("data", 5, bytes(share)) in host.events
+    spare = host.h2._spare_bytes
+    for stream in (first, third):
+        host.h2.reset(stream, Code.CANCEL)
+    assert host.h2._spare_bytes == spare == (1 << 20) - 200 * share
+    host.receive(data(5, b"x"))
+    assert host.events[-1] == ("reset", 5, Code.FLOW_CONTROL_ERROR)
 
 
 def test_bytes_that_were_taken_are_told_at_half_of_the_streams_window() -> None:

@@ -26,6 +26,20 @@ def test_the_peer_is_told_sooner_when_it_has_little_left() -> None:
     assert window.take(1) == 1
 
 
+def test_a_window_that_shrinks_may_be_overdrawn() -> None:
+    window = ReceiveWindow(100)
+    window.left_bytes -= 60
+    assert window.shrink(90) == 0
+    assert (window.left_bytes, window.size_bytes) == (-50, 10)
+    assert window.take(60) == 60
+    assert window.left_bytes == 10
+    window = ReceiveWindow(100)
+    window.left_bytes -= 40
+    assert window.take(40) == 0
+    assert window.shrink(90) == 40
+    assert window.left_bytes == 10
+
+
 @given(st.lists(st.integers(0, 30)))
 def test_the_peer_may_never_send_more_than_the_window(counts: list[int]) -> None:
     window, held = ReceiveWindow(100), 0

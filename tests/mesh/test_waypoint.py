@@ -78,6 +78,7 @@ MANIFESTS = (
         app="outsider",
     )
     + service("web", "{name: http, port: 80, targetPort: 8081}")
+    + service("newer", "{name: http2, port: 80, targetPort: 8081}")
     + service("rows", "{name: tcp-rows, port: 5432, targetPort: 8081}")
     + service("any", "{port: 90, targetPort: 8081}")
     + service("direct", "{name: http, port: 80, targetPort: 8081}", labels="")
@@ -295,6 +296,52 @@ def test_http2_with_prior_knowledge_passes_with_its_trailers(mesh: Mesh, waypoin
     assert line[1:3] == ["POST /a.B/C HTTP/2", "200"], line
     labels = {"request_protocol": "grpc", "grpc_response_status": "5", "response_code": "200"}
     waypoint.grows("istio_requests_total", 1, **labels)
+
+
+def test_a_client_of_http1_is_served_by_a_server_of_http2(mesh: Mesh, waypoint: Waypoint) -> None:
+    listener = server(mesh)
+    client = mesh.connect("shop/caller", vip(mesh, "newer", IPv4Address), 80)
+    client.sendall(
+        b"PUT /x HTTP/1.1\r\nHost: newer\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    )
+    there = listener.accept()
+    far = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
+    far.initiate_connection()
+    asked = exchange(there, far, h2.events.StreamEnded)
+    assert b"".join(each.data for each in asked if isinstance(each, h2.events.DataReceived)) == b"abc"
+    far.send_headers(1, [(b":status", b"200")])
+    far.send_data(1, b"answer")
+    far.send_headers(1, [(b"x-sum", b"5")], end_stream=True)
+    there.sendall(far.data_to_send())
+    assert b"transfer-encoding: chunked" in head_of(client)
+    assert read_exactly(client, 27) == b"6\r\nanswer\r\n0\r\nx-sum: 5\r\n\r\n"
+    line = waypoint.line()
+    assert line[1:3] == ["PUT /x HTTP/1.1", "200"], line
+    assert line[7:9] == ["3", "6"], line
+
+
+def test_a_client_of_http2_is_served_by_a_server_of_http1(mesh: Mesh, waypoint: Waypoint) -> None:
+    listener = server(mesh)
+    client = mesh.connect("shop/caller", vip(mesh, "web", IPv6Address), 80)
+    near = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
+    near.initiate_connection()
+    fields = [(b":method", b"PUT"), (b":scheme", b"http"), (b":authority", b"web"), (b":path", b"/x")]
+    near.send_headers(1, [*fields, (b"cookie", b"a=1"), (b"cookie", b"b=2")])
+    near.send_data(1, bytes(50_000), end_stream=True)  # before it has read any settings
+    client.sendall(near.data_to_send())
+    there = listener.accept()
+    head = head_of(there)
+    assert head.startswith(b"PUT /x HTTP/1.1\r\nhost: web\r\n"), head
+    assert b"\r\ncookie: a=1; b=2\r\n" in head
+    assert dechunked(there) == bytes(50_000)
+    there.sendall(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nanswer\r\n0\r\nx-sum: 5\r\n\r\n"
+    )
+    told = exchange(client, near, h2.events.StreamEnded)
+    assert b"".join(each.data for each in told if isinstance(each, h2.events.DataReceived)) == b"answer"
+    (trailers,) = [each for each in told if isinstance(each, h2.events.TrailersReceived)]
+    assert trailers.headers == [(b"x-sum", b"5")]
+    assert waypoint.line()[1:3] == ["PUT /x HTTP/2", "200"]
 
 
 def exchange(sock: socket.socket, side: h2.connection.H2Connection, until: type) -> list[h2.events.Event]:

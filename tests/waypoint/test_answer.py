@@ -13,7 +13,7 @@ from tests.waypoint.mesh import CALLER, ME, SERVERS, SERVICE, WP, Mesh
 from ztunnel.errors import Unreachable
 from ztunnel.hbone.request import render_response
 from ztunnel.http2.frame import PREFACE
-from ztunnel.model.service import Service
+from ztunnel.model.service import AppProtocol, Service
 from ztunnel.state.delta import Change
 from ztunnel.telemetry.request_metrics import RequestLabels
 
@@ -187,7 +187,7 @@ def test_http2_with_prior_knowledge_goes_on_as_http2(lab: Lab) -> None:
     import h2.events
 
     mesh = Mesh(lab)
-    client, heard = mesh.open("10.1.0.1:80")
+    client, heard = mesh.open("10.1.0.1:90")
     near = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
     near.initiate_connection()
     fields = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", b"/")]
@@ -215,6 +215,47 @@ def test_http2_with_prior_knowledge_goes_on_as_http2(lab: Lab) -> None:
     lab.go(until=pump)
     lab.go(until=lambda: mesh.lines)
     assert '"GET / HTTP/2" 200 - via_upstream' in mesh.lines[0]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "first", "begins"),
+    [
+        (AppProtocol.HTTP2, GET, PREFACE),
+        (AppProtocol.GRPC, GET, PREFACE),
+        (AppProtocol.HTTP, b"", b"GET / HTTP/1.1\r\nhost: a\r\n"),
+        (AppProtocol.HTTP, b"application/grpc", PREFACE),
+        (AppProtocol.HTTP, GET, b"GET /x HTTP/1.1\r\n"),
+    ],
+)
+def test_the_port_says_in_which_version_the_server_is_asked(lab: Lab, protocol, first, begins) -> None:
+    import h2.config
+    import h2.connection
+
+    service = replace(SERVICE, protocols=((80, protocol),))
+    mesh = Mesh(lab, ME, CALLER, *SERVERS, service)
+    client, _ = mesh.open("10.1.0.1:80")
+    if first == GET:
+        client.write(GET)
+    else:
+        near = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
+        near.initiate_connection()
+        fields = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", b"/")]
+        near.send_headers(1, [*fields, (b"content-type", first)] if first else fields, end_stream=True)
+        client.write(near.data_to_send())
+    _, there = mesh.serve()
+    lab.go(until=lambda: len(there.got) >= len(begins))
+    assert there.got.startswith(begins)
+
+
+def test_what_cannot_be_switched_to_in_http2_is_refused(lab: Lab) -> None:
+    mesh = Mesh(lab, ME, CALLER, *SERVERS, replace(SERVICE, protocols=((80, AppProtocol.GRPC),)))
+    client, heard = mesh.open("10.1.0.1:80")
+    client.write(GET[:-2] + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    lab.go(until=lambda: heard.got)
+    assert heard.got.startswith(b"HTTP/1.1 403 ")
+    lab.go(until=lambda: mesh.lines)
+    assert " 403 - upgrade_failed - " in mesh.lines[0]
+    assert not mesh.tunnels.asked
 
 
 def test_a_stranger_at_the_address_of_a_workload_is_not_taken_for_it(lab: Lab) -> None:

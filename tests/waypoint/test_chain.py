@@ -8,10 +8,10 @@ import pytest
 
 from tests.builders import world_of
 from ztunnel.errors import NoDestination
-from ztunnel.model.address import Endpoint
+from ztunnel.model.address import Endpoint, OriginalDestination
 from ztunnel.model.service import AppProtocol, Port, Service, ServiceName, Waypoint
 from ztunnel.model.workload import Workload
-from ztunnel.waypoint.chain import Treatment, chain_of
+from ztunnel.waypoint.chain import Chain, Treatment, chain_of
 
 WP = ServiceName("shop", "wp.shop.svc.cluster.local")
 OURS, THEIRS = Waypoint(WP, None), Waypoint(ServiceName("shop", "other"), None)
@@ -81,3 +81,24 @@ def test_a_port_is_treated_as_it_says(asked: str, treatment: Treatment, cluster:
 def test_it_stands_for_nothing_else(asked: tuple[str, int]) -> None:
     with pytest.raises(NoDestination):
         chain_of(WORLD, ME, Endpoint(ip_address(asked[0]), asked[1]))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "asked", "grpc", "version"),
+    [
+        (AppProtocol.HTTP, 1, False, 1),
+        (AppProtocol.HTTP, 2, False, 1),
+        (AppProtocol.HTTP, 2, True, 2),
+        (AppProtocol.HTTP, 1, True, 1),
+        (AppProtocol.HTTP2, 1, False, 2),
+        (AppProtocol.GRPC, 1, False, 2),
+        (AppProtocol.GRPC, 2, True, 2),
+        (None, 1, False, 1),
+        (None, 2, False, 2),
+    ],
+)
+def test_the_version_is_the_ports_and_else_the_clients(
+    protocol, asked: int, grpc: bool, version: int
+) -> None:
+    destination = OriginalDestination(ip_address("10.1.0.1"), 80)
+    assert Chain(destination, None, Treatment.HTTP, protocol).version(asked, grpc) == version

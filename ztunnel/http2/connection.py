@@ -256,7 +256,7 @@ class H2Connection(Streams):
     def _refuse(self, block: HeaderBlock, code: Code) -> None:
         """Give a stream up before anybody has heard of it."""
         self._host.push(push_reset(block.stream_id, code))
-        self._remember_reset(block.stream_id, 0 if block.end_stream else self._stream_window_bytes)
+        self._remember_reset(block.stream_id, 0 if block.end_stream else self._promised_bytes)
 
     def _on_trailers(self, stream: Stream, block: HeaderBlock, fields: Fields) -> None:
         try:
@@ -336,6 +336,7 @@ class H2Connection(Streams):
         if flags & ACK:
             if payload:
                 raise PeerError("SETTINGS of a wrong size", Code.FRAME_SIZE_ERROR)
+            self._acknowledged()
             return
         if self.settled:
             self.budget.spend(Glitch.SETTINGS, self.now)

@@ -13,6 +13,9 @@ adopted ── END_STREAM sent ──> local_closed ──┐
 The connection's window is never promised twice. Each stream begins with a small share of it, one for each
 that there may be; what is left over lets the windows of those grow whose applications read as fast as bytes
 come. So slow readers hold their shares and no more, however many they are, and the others go on.
+
+Until the peer has acknowledged our settings it may know of no other share than the protocol's 65,535 bytes,
+and send so many on each stream (RFC 9113 section 6.9.3): Go's client does not wait.
 """
 
 from __future__ import annotations
@@ -61,6 +64,7 @@ class Streams(FrameReader):
         "_limits",
         "_next_id",
         "_peer_id",
+        "_promised_bytes",
         "_reset",
         "_spare_bytes",
         "_stream_window_bytes",
@@ -79,6 +83,8 @@ class Streams(FrameReader):
         self._window = ReceiveWindow(limits.session_window_bytes)
         most = limits.open_streams if role is Role.CLIENT else limits.accept_streams
         self._stream_window_bytes = limits.first_window_bytes(most)
+        # What the peer believes that it may send on a new stream.
+        self._promised_bytes = max(self._stream_window_bytes, DEFAULT_WINDOW)
         # What the windows of streams may grow by, all together.
         self._spare_bytes = limits.session_window_bytes - most * self._stream_window_bytes
         # Ids: ours are odd as the client; as the server we have none.
@@ -140,9 +146,22 @@ class Streams(FrameReader):
 
     def _adopt(self, stream: Stream) -> None:
         stream.send_window = self._initial_send_window
-        stream.window = ReceiveWindow(self._stream_window_bytes)
+        stream.window = ReceiveWindow(self._promised_bytes)
+        self._spare_bytes -= self._promised_bytes - self._stream_window_bytes
         stream.opened_at = self.now
         self.streams[stream.stream_id] = stream
+
+    def _acknowledged(self) -> None:
+        """The peer has read our settings: from here on it keeps to the window that they say."""
+        excess = self._promised_bytes - self._stream_window_bytes
+        self._promised_bytes = self._stream_window_bytes
+        if not excess:
+            return
+        for stream in self.streams.values():
+            self._spare_bytes += excess
+            increment = stream.window.shrink(excess)
+            if increment and not stream.remote_closed:
+                self._host.push(push_window_update(stream.stream_id, increment))
 
     def _close_local(self, stream: Stream) -> None:
         stream.local_closed = True

@@ -34,6 +34,14 @@ class ReceiveWindow:
         self._half = self.size_bytes // 2
         self.left_bytes += count
 
+    def shrink(self, count: int) -> int:
+        """The peer has learnt that the window is smaller by `count` bytes; it may have sent more before.
+        Returns the increment to send, 0 for none yet."""
+        self.size_bytes -= count
+        self._half = self.size_bytes // 2
+        self.left_bytes -= count
+        return self.take(0) if self.taken_bytes else 0
+
     def tell(self) -> int:
         """The increment to send now: all that was passed on and not told of."""
         taken, self.taken_bytes = self.taken_bytes, 0

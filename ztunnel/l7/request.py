@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from ztunnel.http1.framing import connection_options
 from ztunnel.http1.head import Fields
+from ztunnel.l7.field import OURS, can_stand_in_a_line
 from ztunnel.l7.path import normalize
 from ztunnel.l7.reply import BAD_HOST, BAD_PATH, FORBIDDEN_UPGRADE, MALFORMED, NO_HOST, NO_ROUTE, Refused
 
@@ -29,16 +30,6 @@ _NEVER_NOMINATED = frozenset(
 )
 """A client that has a hop remove these wants the next one to see another request (Envoy's
 Utility::sanitizeConnectionHeader)."""
-
-_OURS = frozenset(
-    b"x-forwarded-client-cert x-envoy-internal x-envoy-retry-on x-envoy-retry-grpc-on x-envoy-max-retries "
-    b"x-envoy-upstream-rq-timeout-ms x-envoy-upstream-rq-per-try-timeout-ms x-envoy-expected-rq-timeout-ms "
-    b"x-envoy-upstream-alt-stat-name x-envoy-upstream-rq-timeout-alt-response "
-    b"x-envoy-hedge-on-per-try-timeout "
-    b"x-envoy-original-path x-envoy-original-url x-envoy-original-host x-envoy-force-trace x-envoy-ip-tags "
-    b"x-envoy-decorator-operation x-istio-source".split()
-)
-"""What only a proxy that is trusted may say: taken from whoever says it."""
 
 WEBSOCKET = b"websocket"
 """The one protocol that is switched to. h2c and TLS are what Java's and Apache's clients offer with each
@@ -127,11 +118,18 @@ def read_stream(untrusted: Fields, new_id: NewId) -> Request:
     """A request of HTTP/2 that is well formed (`http2.validity`). Raises Refused."""
     pseudo: dict[bytes, bytes] = {}
     fields: list[tuple[bytes, bytes]] = []
+    crumbs: list[bytes] = []
     for name, value in untrusted:
         if name.startswith(b":"):
             pseudo[name] = value
+        elif not can_stand_in_a_line(name, value):
+            raise Refused(MALFORMED)
+        elif name == b"cookie":
+            crumbs.append(value)
         else:
             fields.append((name, value))
+    if crumbs:
+        fields.append((b"cookie", b"; ".join(crumbs)))  # HTTP/1.1 has one (RFC 9113 section 8.2.3)
     method = pseudo[b":method"]
     if method == b"CONNECT":
         raise Refused(NO_ROUTE)
@@ -160,7 +158,7 @@ def _passed_on(fields: list[tuple[bytes, bytes]] | Fields) -> list[tuple[bytes, 
     kept = [
         (name, value)
         for name, value in fields
-        if name not in _HOP_BY_HOP and name not in nominated and name not in _OURS
+        if name not in _HOP_BY_HOP and name not in nominated and name not in OURS
     ]
     if trailers:
         kept.append((b"te", b"trailers"))
@@ -196,22 +194,3 @@ def _path(made: Request) -> bytes:
     if path is None:
         raise Refused(BAD_PATH)
     return path
-
-
-_HOP_BY_HOP_BACK = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade".split())
-
-
-def passed_back(untrusted: Fields, milliseconds: int) -> Fields:
-    """A response as it goes to the client: `:status`, then its fields without what was for the upstream
-    connection, and how long the upstream took."""
-    nominated: set[bytes] = set()
-    for name, value in untrusted:
-        if name == b"connection":
-            nominated |= connection_options(value)
-    kept = [
-        field
-        for field in untrusted
-        if field[0][:1] == b":" or not (field[0] in _HOP_BY_HOP_BACK or field[0] in nominated)
-    ]
-    kept.append((b"x-envoy-upstream-service-time", b"%d" % milliseconds))
-    return tuple(kept)

@@ -14,7 +14,7 @@ from ztunnel.hbone.hold import TunnelStream
 from ztunnel.hbone.request import BAD_REQUEST, parse_request, render_baggage, render_response
 from ztunnel.hbone.terminate import TerminatedTunnel
 from ztunnel.http2.standing import Standing
-from ztunnel.l7.reply import NOT_ENFORCED
+from ztunnel.l7.reply import FORBIDDEN_UPGRADE, NOT_ENFORCED
 from ztunnel.model.address import Endpoint, PeerAddress, parse_endpoint
 from ztunnel.model.connection import Direction
 from ztunnel.model.identity import SpiffeId
@@ -146,7 +146,12 @@ class _Tunnel:
         if guards:
             exchange.failed(NOT_ENFORCED, " ".join(guards))
             return
-        self._parts.servers.connect(exchange, self._chain.destination, self._version)
+        request = exchange.request
+        version = self._chain.version(self._version, request.is_grpc)
+        if request.upgrade and version == 2:
+            exchange.failed(FORBIDDEN_UPGRADE, "the server's port speaks HTTP/2")
+            return
+        self._parts.servers.connect(exchange, self._chain.destination, version)
 
     def _guards(self) -> tuple[str, ...]:
         """The policies that are in the way."""

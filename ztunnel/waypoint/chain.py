@@ -32,17 +32,29 @@ class Treatment(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One destination and its treatment; `service` is None for a pod that was called by its own address."""
+    """One destination and its treatment; `service` is None for a pod that was called by its own address,
+    `protocol` where nothing is declared."""
 
     destination: OriginalDestination
     service: Service | None
     treatment: Treatment
+    protocol: AppProtocol | None = None
 
     def cluster(self, protocol: str) -> str:
         """What Envoy at Istio's waypoint calls the upstreams of it."""
         if self.service is None:
             return "encap"
         return f"inbound-vip|{self.destination.port}|{protocol}|{self.service.hostname}"
+
+    def version(self, asked: int, grpc: bool) -> int:
+        """The version of HTTP that the server is asked in, where the client asked in version `asked`: what
+        the port says (Istio's setUpstreamProtocol), and the client's where it says nothing.
+
+        A port called `http` is HTTP/1.1. `grpc`: not for a call of gRPC, which there is in HTTP/2 only.
+        """
+        if self.protocol in (AppProtocol.HTTP2, AppProtocol.GRPC):
+            return 2
+        return 1 if self.protocol is AppProtocol.HTTP and not grpc else asked
 
 
 def chain_of(world: World, waypoint: Workload, asked: Endpoint) -> Chain:
@@ -65,7 +77,8 @@ def chain_of(world: World, waypoint: Workload, asked: Endpoint) -> Chain:
         raise NoDestination(f"{asked}: this waypoint does not stand for {service.key}")
     if not any(port.service == asked.port for port in service.ports):
         raise NoDestination(f"{asked}: {service.key} has no port {asked.port}")
-    return Chain(destination, service, _treatment(service.protocol(asked.port), asked.port))
+    protocol = service.protocol(asked.port)
+    return Chain(destination, service, _treatment(protocol, asked.port), protocol)
 
 
 def guards_of(world: World, waypoint: Workload, chain: Chain) -> tuple[str, ...]:

@@ -17,8 +17,10 @@ from typing import Protocol
 from ztunnel.flow.buffer import Backlog
 from ztunnel.flow.transport import HIGH_BYTES
 from ztunnel.http1.head import Fields
+from ztunnel.l7.field import passed_trailers
 from ztunnel.l7.reply import CLIENT_GONE, NO_FLAG, Reply, render
-from ztunnel.l7.request import Request, passed_back
+from ztunnel.l7.request import Request
+from ztunnel.l7.response import interim_passed_back, passed_back
 from ztunnel.model.address import Endpoint
 from ztunnel.model.workload import Workload
 
@@ -195,9 +197,9 @@ class Exchange:
     def end(self, trailers: Fields) -> None:
         """The request is whole."""
         self._ended = True
-        self._trailers = trailers
+        self._trailers = passed_trailers(trailers)
         if self._up is not None and not self.over:
-            self._up.finish(trailers)
+            self._up.finish(self._trailers)
 
     def gone(self) -> None:
         """The client has gone."""
@@ -253,7 +255,7 @@ class Exchange:
     def informed(self, fields: Fields) -> None:
         """An interim response."""
         if not self.over:
-            self._down.inform(fields)
+            self._down.inform(interim_passed_back(fields))
 
     def responded(self, fields: Fields, end: bool) -> None:
         """The response's head has come; with `end` that is all of it."""
@@ -286,7 +288,7 @@ class Exchange:
         if self.over:
             return
         self._note_grpc(trailers)
-        self._down.finish(trailers)
+        self._down.finish(passed_trailers(trailers))
         self._answered()
 
     def up_writable(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from ztunnel.errors import PeerError
 from ztunnel.flow.transport import Transport
 from ztunnel.http1.head import Fields
 from ztunnel.http2.fields import push_fields
@@ -11,6 +12,7 @@ from ztunnel.http2.frame import Code
 from ztunnel.http2.limits import Role
 from ztunnel.l7.reply import REMOTE_RESET, TERMINATED, UPSTREAM_PROTOCOL_ERROR, Reply
 from ztunnel.l7.request import Request
+from ztunnel.l7.response import check_interim, check_response
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.link2 import Http2Link, HttpStream
 from ztunnel.waypoint.way import Clock
@@ -29,13 +31,14 @@ class Owner(Protocol):
 class ClientStream(HttpStream):
     """One request: the server's end of its exchange."""
 
-    __slots__ = ("_client", "_exchange", "_trailing", "host", "reused")
+    __slots__ = ("_client", "_exchange", "_left", "_trailing", "host", "reused")
 
     def __init__(self, client: Http2Client, exchange: Exchange) -> None:
         super().__init__(client)
         self._client = client
         self._exchange: Exchange | None = exchange
         self._trailing: Fields = ()
+        self._left = -1
         self.host = client.host
         self.reused = client.reused
 
@@ -62,12 +65,24 @@ class ClientStream(HttpStream):
     # What the peer does.
 
     def on_informational(self, untrusted: Fields) -> None:
-        if self._exchange is not None and untrusted[0][1] != b"100":
+        if self._exchange is None:
+            return
+        try:
+            check_interim(untrusted)
+        except PeerError as error:
+            self._break(str(error))
+            return
+        if untrusted[0][1] != b"100":  # we have said so ourselves
             self._exchange.informed(untrusted)
 
     def on_answer(self, untrusted: Fields, end: bool) -> None:
         exchange = self._exchange
         if exchange is None:
+            return
+        try:
+            self._left = check_response(untrusted, exchange.request.method, end)
+        except PeerError as error:
+            self._break(str(error))
             return
         if end:
             self._exchange = None
@@ -76,15 +91,27 @@ class ClientStream(HttpStream):
             self._done()
 
     def on_data(self, payload: memoryview) -> None:
+        count = len(payload)
         if self._exchange is None:
-            self._client.h2.take(self, len(payload))
-        else:
-            self._exchange.payload(payload)
+            self._client.h2.take(self, count)
+            return
+        if not self.answered:
+            self._break("a body before its response")
+            return
+        if self._left >= 0:
+            self._left -= count
+            if self._left < 0:
+                self._break("a response that is longer than it says")
+                return
+        self._exchange.payload(payload)
 
     def on_trailers(self, untrusted: Fields) -> None:
         self._trailing = untrusted
 
     def on_end(self) -> None:
+        if self._exchange is not None and (self._left > 0 or not self.answered):
+            self._break("a response that is shorter than it says")
+            return
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.whole(self._trailing)
@@ -95,6 +122,11 @@ class ClientStream(HttpStream):
 
     def on_error(self, code: int) -> None:
         self._fail(UPSTREAM_PROTOCOL_ERROR, "the server broke the rules of HTTP/2")
+
+    def _break(self, reason: str) -> None:
+        """What the server says is not to be passed on."""
+        self._client.h2.reset(self, Code.PROTOCOL_ERROR)
+        self._fail(UPSTREAM_PROTOCOL_ERROR, reason)
 
     def _fail(self, reply: Reply, reason: str, unsent: bool = False) -> None:
         exchange, self._exchange = self._exchange, None

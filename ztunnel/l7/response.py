@@ -1,0 +1,81 @@
+"""A response as it goes back to the client, whichever version its server speaks.
+
+What HTTP/2 frames by itself, HTTP/1.1 frames by fields: a response whose fields say another length than it
+has, or that is no response at all, would make a client of HTTP/1.1 take the rest of it for the next one.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ztunnel.errors import PeerError
+from ztunnel.http1.framing import connection_options
+from ztunnel.http1.head import Fields
+from ztunnel.l7.field import can_stand_in_a_line
+
+_STATUS = re.compile(rb"[1-9][0-9][0-9]")
+_DIGITS = re.compile(rb"[0-9]{1,18}")
+_NO_BODY = frozenset((b"204", b"304"))
+_HOP_BY_HOP = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade".split())
+
+
+def check_response(untrusted: Fields, method: bytes, end: bool) -> int:
+    """The length of the body of a response of HTTP/2 to a request of `method`, -1 where it is not said; with
+    `end` nothing follows.
+
+    Raises:
+        PeerError: it is malformed (RFC 9113 section 8.1.1), or could not be written as HTTP/1.1.
+    """
+    length = -1
+    status = untrusted[0][1]
+    if not _STATUS.fullmatch(status) or status.startswith(b"1"):
+        raise PeerError("a response without a final status")
+    for name, value in untrusted[1:]:
+        if not can_stand_in_a_line(name, value):
+            raise PeerError("a response with a field that HTTP/1.1 has not")
+        if name == b"content-length":
+            if length >= 0 or not _DIGITS.fullmatch(value):
+                raise PeerError("Content-Length twice, or not a number")
+            length = int(value)
+    if method == b"HEAD" or status in _NO_BODY:
+        return 0
+    if end and length > 0:
+        raise PeerError("a response that is not as long as it says")
+    return length
+
+
+def check_interim(untrusted: Fields) -> None:
+    """Raises PeerError where an interim response of HTTP/2 is none: there is nothing to switch to (RFC 9113
+    section 8.6)."""
+    status = untrusted[0][1]
+    if not _STATUS.fullmatch(status) or status == b"101":
+        raise PeerError("an interim response that is none")
+    if not all(can_stand_in_a_line(name, value) for name, value in untrusted[1:]):
+        raise PeerError("an interim response with a field that HTTP/1.1 has not")
+
+
+def passed_back(untrusted: Fields, milliseconds: int) -> Fields:
+    """A response as it goes to the client: `:status`, then its fields without what was for the upstream
+    connection, and how long the upstream took."""
+    kept = _without_hops(untrusted)
+    if untrusted[0][1] == b"204":
+        kept = [field for field in kept if field[0] != b"content-length"]  # RFC 9110 section 8.6
+    kept.append((b"x-envoy-upstream-service-time", b"%d" % milliseconds))
+    return tuple(kept)
+
+
+def interim_passed_back(untrusted: Fields) -> Fields:
+    """The same of an interim response, which has no body."""
+    return tuple(field for field in _without_hops(untrusted) if field[0] != b"content-length")
+
+
+def _without_hops(untrusted: Fields) -> list[tuple[bytes, bytes]]:
+    nominated: set[bytes] = set()
+    for name, value in untrusted:
+        if name == b"connection":
+            nominated |= connection_options(value)
+    return [
+        field
+        for field in untrusted
+        if field[0][:1] == b":" or not (field[0] in _HOP_BY_HOP or field[0] in nominated)
+    ]
