@@ -15,7 +15,7 @@ from ztunnel.control.entry import (
 from ztunnel.control.ownership import Standing
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.workload import Surroundings
-from ztunnel.model.service import LoadBalancing, Port, Service
+from ztunnel.model.service import AppProtocol, LoadBalancing, Port, Service
 from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.state.meta import Meta
 from ztunnel.state.networking import EntryEndpoint, EntryPort, Resolution, ServiceEntry, WorkloadEntry
@@ -42,6 +42,23 @@ def test_each_host_is_a_service_and_each_endpoint_serves_all_of_them():
     assert [str(name) for name in workload.services] == ["shop/a.example", "shop/b.example"]
     assert set(workload.services.values()) == {(Port(443, 9443), Port(80, 80))}
     assert workload.uid == "Kubernetes/networking.istio.io/ServiceEntry/shop/e/192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "expected"),
+    [
+        ("https", AppProtocol.TLS),
+        ("http", AppProtocol.HTTP),
+        ("grpc", AppProtocol.GRPC),
+        ("mysql", AppProtocol.TCP),
+        ("", None),
+        ("auto", None),
+    ],
+)
+def test_what_is_spoken_at_a_port_is_said_by_its_protocol(protocol, expected):
+    ports = (EntryPort("tcp", 443, 8443, protocol),)
+    services, _ = converted(replace(ENTRY, ports=ports))
+    assert {one.protocol(443) for one in services} == {expected}
 
 
 def test_of_an_entry_without_a_host_of_its_own_nothing_is_made():

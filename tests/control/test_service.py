@@ -111,6 +111,7 @@ def test_the_nearest_distribution_counts(field, own, inherited, expected):
         ("", "", None),
         ("tcp", "http", AppProtocol.HTTP),
         ("", "kubernetes.io/h2c", AppProtocol.HTTP2),
+        ("", "HTTP_PROXY", AppProtocol.TCP),
         ("http", "example.com/x", None),
     ],
 )

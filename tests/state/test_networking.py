@@ -38,7 +38,7 @@ def test_a_service_entry_is_read():
     assert faults == []
     assert entry.hosts == ("api.example.com", "*.example.org")
     assert entry.addresses == (ip_network("192.0.2.1"), ip_network("2001:db8::/64"), ip_network("192.0.2.2"))
-    assert entry.ports == (EntryPort("tls", 443, 8443),)
+    assert entry.ports == (EntryPort("tls", 443, 8443, "https"),)
     assert (entry.resolution, entry.external, entry.selector) == (Resolution.STATIC, False, None)
     assert (entry.subject_alt_names, entry.export_to) == (("spiffe://a/ns/b/sa/c",), (".",))
     (endpoint,) = entry.endpoints

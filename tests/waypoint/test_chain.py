@@ -25,10 +25,10 @@ def service(name: str, ip: str, waypoint: Waypoint | None, **protocols: AppProto
     )  # fmt: skip
 
 
-def workload(name: str, ip: str, waypoint: Waypoint | None = None, services=()) -> Workload:
+def workload(name: str, ip: str, waypoint: Waypoint | None = None, services=(), port=15008) -> Workload:
     return Workload(
         f"k//Pod/shop/{name}", name, "shop", addresses=(ip_address(ip),), waypoint=waypoint,
-        services={each: (Port(15008, 15008),) for each in services},
+        services={each: (Port(80, port),) for each in services},
     )  # fmt: skip
 
 
@@ -37,6 +37,15 @@ WORLD = world_of(
     ME,
     workload("server", "10.0.0.2"),
     workload("mine", "10.0.0.3", OURS),
+    workload("db", "10.0.0.5", OURS, [ServiceName("shop", "db.shop.svc.cluster.local")], 9000),
+    workload(
+        "both",
+        "10.0.0.6",
+        OURS,
+        [ServiceName("shop", f"{name}.shop.svc.cluster.local") for name in ("db", "their")],
+        9000,
+    ),
+    service("db", "10.1.0.4", None, p80=AppProtocol.GRPC, p81=AppProtocol.TLS),
     workload("others", "fd00::4", THEIRS),
     service("web", "10.1.0.1", OURS, p80=AppProtocol.HTTP, p81=AppProtocol.GRPC, p5432=AppProtocol.TCP),
     service("their", "10.1.0.2", THEIRS),
@@ -54,6 +63,9 @@ WORLD = world_of(
         ("10.1.0.1:25", Treatment.TCP, "inbound-vip|25|http|web.shop.svc.cluster.local"),
         ("10.0.0.3:8080", Treatment.DETECT, "encap"),
         ("10.0.0.3:3306", Treatment.TCP, "encap"),
+        ("10.0.0.5:9000", Treatment.HTTP, "encap"),  # as its service's port 80 says
+        ("10.0.0.5:9001", Treatment.DETECT, "encap"),
+        ("10.0.0.6:9000", Treatment.DETECT, "encap"),  # two services, of which one says nothing
     ],
 )
 def test_a_port_is_treated_as_it_says(asked: str, treatment: Treatment, cluster: str) -> None:

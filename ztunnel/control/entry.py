@@ -16,7 +16,7 @@ from typing import Final
 from ztunnel.control.claim import Entry, has_tunnel, labels_of, speaks_hbone
 from ztunnel.control.document import Key
 from ztunnel.control.ownership import Standing
-from ztunnel.control.service import EntryServices, load_balancing, service_name
+from ztunnel.control.service import EntryServices, app_protocol, load_balancing, service_name
 from ztunnel.control.waypoint import Traffic
 from ztunnel.control.workload import Surroundings, canonical_names, policies_for
 from ztunnel.model.address import IPAddress
@@ -90,6 +90,9 @@ def _services(entry: ServiceEntry, standing: Standing, around: Surroundings) -> 
             hostname=host,
             addresses=addresses,
             ports=tuple(Port(port.port, port.target) for port in entry.ports),
+            protocols=tuple(
+                (port.port, said) for port in entry.ports if (said := app_protocol(port.protocol)) is not None
+            ),
             subject_alt_names=entry.subject_alt_names,
             load_balancing=LoadBalancing.PASSTHROUGH if passthrough else mode,
             routing_preference=() if passthrough else preference,

@@ -29,7 +29,8 @@ _PROTOCOLS = {
     "http2": AppProtocol.HTTP2, "kubernetes.io/h2c": AppProtocol.HTTP2,
     "grpc": AppProtocol.GRPC, "grpc-web": AppProtocol.HTTP,
     "https": AppProtocol.TLS, "kubernetes.io/wss": AppProtocol.TLS, "tls": AppProtocol.TLS,
-    "tcp": AppProtocol.TCP, "mongo": AppProtocol.TCP, "mysql": AppProtocol.TCP, "redis": AppProtocol.TCP,
+    "tcp": AppProtocol.TCP, "http_proxy": AppProtocol.TCP,
+    "mongo": AppProtocol.TCP, "mysql": AppProtocol.TCP, "redis": AppProtocol.TCP,
 }  # fmt: skip
 
 
@@ -133,7 +134,13 @@ def convert_service(
 
 def _protocol(port: kube.ServicePort) -> AppProtocol | None:
     """By `appProtocol`, else by the first word of the port's name (Istio pkg/config/kube ConvertProtocol)."""
-    return _PROTOCOLS.get((port.app_protocol or port.name.partition("-")[0]).lower())
+    return app_protocol(port.app_protocol or port.name.partition("-")[0])
+
+
+def app_protocol(name: str) -> AppProtocol | None:
+    """What that name of a protocol means; None: to be found out. A port of an HTTP proxy is passed through:
+    what is asked of it is CONNECT."""
+    return _PROTOCOLS.get(name.lower())
 
 
 def load_balancing(

@@ -85,11 +85,13 @@ class WorkloadEntry:
 
 @dataclass(frozen=True, slots=True)
 class EntryPort:
-    """A TCP port of a ServiceEntry; `target` is that of its endpoints."""
+    """A TCP port of a ServiceEntry; `target` is that of its endpoints, `protocol` is in small letters, or
+    empty."""
 
     name: str
     port: int
     target: int
+    protocol: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,7 @@ def _ports(spec: Field) -> Iterator[EntryPort]:
         names.add(name)
         own = read_port(target) if target is not None and target.as_number() != 0 else 0
         if protocol != "udp":
-            yield EntryPort(name, port, own or port)
+            yield EntryPort(name, port, own or port, protocol)
 
 
 def _selector(spec: Field) -> Mapping[str, str] | None:

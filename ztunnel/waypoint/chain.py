@@ -14,7 +14,7 @@ from ztunnel.errors import NoDestination
 from ztunnel.model.address import Endpoint, OriginalDestination
 from ztunnel.model.service import AppProtocol, Service
 from ztunnel.model.workload import Workload
-from ztunnel.state.lookup import is_waypoint, service_at
+from ztunnel.state.lookup import is_waypoint, service_at, target_port
 from ztunnel.state.world import World
 
 SERVER_FIRST = frozenset((25, 53, 3306, 27017))
@@ -69,7 +69,8 @@ def chain_of(world: World, waypoint: Workload, asked: Endpoint) -> Chain:
         if workload.waypoint is None or not is_waypoint(world, waypoint, workload.waypoint):
             name = f"{workload.namespace}/{workload.name}"
             raise NoDestination(f"{asked}: this waypoint does not stand for {name}")
-        return Chain(destination, None, _detected(asked.port))
+        protocol = _declared(world, workload, asked.port)
+        return Chain(destination, None, _treatment(protocol, asked.port), protocol)
     service = service_at(world, asked, waypoint.namespace)
     if service is None:
         raise NoDestination(f"{asked}: no service has this address")
@@ -79,6 +80,18 @@ def chain_of(world: World, waypoint: Workload, asked: Endpoint) -> Chain:
         raise NoDestination(f"{asked}: {service.key} has no port {asked.port}")
     protocol = service.protocol(asked.port)
     return Chain(destination, service, _treatment(protocol, asked.port), protocol)
+
+
+def _declared(world: World, workload: Workload, port: int) -> AppProtocol | None:
+    """What the services of a pod say of one of its ports; None where they say nothing, or not the same."""
+    said = {
+        service.protocol(each.service)
+        for name in workload.services
+        if (service := world.service(name)) is not None
+        for each in service.ports
+        if target_port(service, workload, each.service) == port
+    }
+    return said.pop() if len(said) == 1 else None
 
 
 def guards_of(world: World, waypoint: Workload, chain: Chain) -> tuple[str, ...]:
