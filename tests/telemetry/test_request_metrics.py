@@ -99,3 +99,16 @@ def test_it_stands_in_the_register_with_the_others() -> None:
     assert {family.name for family in figures.others()} == {
         "istio_requests", "istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes"
     }  # fmt: skip
+
+
+def test_only_calls_of_grpc_have_messages() -> None:
+    registry, metrics = CollectorRegistry(), RequestMetrics()
+    registry.register(metrics)
+    metrics.count(RequestLabels(), 1.0, 2, 3)
+    assert b"messages" not in generate_latest(registry)
+    labels = RequestLabels(request_protocol="grpc")
+    metrics.count(labels, 1.0, 2, 3, (4, 5))
+    metrics.count(labels, 1.0, 2, 3, (1, 1))
+    for name, value in (("istio_request_messages_total", 5), ("istio_response_messages_total", 6)):
+        assert registry.get_sample_value(name, labels._asdict()) == value
+        assert registry.get_sample_value(name, RequestLabels()._asdict()) is None

@@ -7,6 +7,7 @@ from tests.waypoint.rig import Rig
 from tests.waypoint.test_exchange import begin
 from ztunnel.errors import Unreachable
 from ztunnel.flow.flow import Counts
+from ztunnel.l7.reply import CONNECT_FAILED
 from ztunnel.model.address import Endpoint, OriginalDestination
 from ztunnel.telemetry.metrics import TcpMetrics
 from ztunnel.telemetry.request_metrics import RequestMetrics
@@ -37,6 +38,27 @@ def test_a_call_of_grpc_says_its_status_and_another_does_not() -> None:
         assert (labels.request_protocol, labels.grpc_response_status) == expected
         assert labels.destination_workload == "server-1"
         assert '"POST / HTTP/2" 200 - via_upstream' in lines[0]
+
+
+def test_messages_of_grpc_are_counted_and_our_own_answers_have_a_status_of_grpc() -> None:
+    reports, telemetry, lines = made()
+    rig = Rig()
+    exchange, _ = begin(rig, b"POST", end=False, fields=[(b"content-type", b"application/grpc")])
+    for part in (b"\0\0\0\0\1x\0", b"\0\0\0\2yz"):
+        exchange.body(memoryview(part))
+    exchange.end(())
+    rig.server.respond()
+    rig.server.say(b"\0\0\0\0\0" * 3)
+    rig.server.end(((b"grpc-status", b"0"),))
+    reports.ended(exchange, 2)
+    refused, client = begin(Rig(), b"POST", fields=[(b"content-type", b"application/grpc")])
+    refused.failed(CONNECT_FAILED, "no route")
+    reports.ended(refused, 2)
+    assert client.said[0] == ("head", 200, True)
+    assert '" 200 UF upstream_reset_before' in lines[1]
+    first, second = telemetry.requests._series.items()
+    assert (first[0].grpc_response_status, first[1].messages) == ("0", [2, 3])
+    assert (second[0].response_code, second[0].grpc_response_status) == ("200", "14")
 
 
 def test_without_a_log_it_only_counts() -> None:

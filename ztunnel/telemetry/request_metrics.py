@@ -1,7 +1,8 @@
 """Istio's metrics of requests over plain ints: a request costs one look-up and four additions.
 
 `istio_requests_total` counts, `istio_request_duration_milliseconds`, `istio_request_bytes` and
-`istio_response_bytes` are histograms with the buckets of Istio's Envoy. Beyond `series_limit` label sets,
+`istio_response_bytes` are histograms with the buckets of Istio's Envoy; `istio_request_messages_total` and
+`istio_response_messages_total` count the messages of calls of gRPC. Beyond `series_limit` label sets,
 everything new goes to one whose names are all `unknown`.
 """
 
@@ -29,6 +30,14 @@ _HISTOGRAMS = (
     ("istio_request_bytes", "Sizes of requests' bodies"),
     ("istio_response_bytes", "Sizes of responses' bodies"),
 )
+
+
+_MESSAGES = (
+    ("istio_request_messages_total", "Messages of requests of gRPC"),
+    ("istio_response_messages_total", "Messages of responses of gRPC"),
+)
+
+_GRPC = "grpc"
 
 
 class RequestLabels(NamedTuple):
@@ -61,6 +70,9 @@ class RequestLabels(NamedTuple):
     connection_security_policy: str = Security.UNKNOWN.value
 
 
+_PROTOCOL = RequestLabels._fields.index("request_protocol")
+
+
 def request_labels(tcp: TcpLabels, protocol: str) -> RequestLabels:
     """The labels of a way's requests, without what differs between them, out of those of its connections."""
     known = tcp._asdict()
@@ -71,12 +83,13 @@ def request_labels(tcp: TcpLabels, protocol: str) -> RequestLabels:
 class _Series:
     """Counts and sums of one label set; for each histogram a count a bucket, the last for what is above."""
 
-    __slots__ = ("count", "counts", "sums")
+    __slots__ = ("count", "counts", "messages", "sums")
 
     def __init__(self) -> None:
         self.count = 0
         self.counts = [[0] * (len(BUCKETS) + 1) for _ in _HISTOGRAMS]
         self.sums = [0.0] * len(_HISTOGRAMS)
+        self.messages = [0] * len(_MESSAGES)
 
 
 class RequestMetrics(Collector):
@@ -86,8 +99,15 @@ class RequestMetrics(Collector):
         self._limit = series_limit
         self._series: dict[RequestLabels, _Series] = {}
 
-    def count(self, labels: RequestLabels, milliseconds: float, received_bytes: int, sent_bytes: int) -> None:
-        """A request has ended."""
+    def count(
+        self,
+        labels: RequestLabels,
+        milliseconds: float,
+        received_bytes: int,
+        sent_bytes: int,
+        messages: tuple[int, int] | None = None,
+    ) -> None:
+        """A request has ended; `messages` are those of a call of gRPC, of its request and of its response."""
         series = self._series.get(labels)
         if series is None:
             series = self._new(labels)
@@ -95,10 +115,14 @@ class RequestMetrics(Collector):
         for index, value in enumerate((milliseconds, float(received_bytes), float(sent_bytes))):
             series.counts[index][bisect_left(BUCKETS, value)] += 1
             series.sums[index] += value
+        if messages is not None:
+            series.messages[0] += messages[0]
+            series.messages[1] += messages[1]
 
     def describe(self) -> list[Metric]:
         """For the registry, which gives a name only once."""
-        return [_requests(), *(HistogramMetricFamily(*each) for each in _HISTOGRAMS)]
+        messages = [_messages(*each) for each in _MESSAGES]
+        return [_requests(), *messages, *(HistogramMetricFamily(*each) for each in _HISTOGRAMS)]
 
     def collect(self) -> Iterator[Metric]:
         """What was counted, cumulative as the exposition formats have it."""
@@ -109,6 +133,12 @@ class RequestMetrics(Collector):
         for texts, series in found:
             requests.add_metric(texts, series.count)
         yield requests
+        grpc = [(texts, series) for texts, series in found if texts[_PROTOCOL] == _GRPC]
+        for index, each in enumerate(_MESSAGES if grpc else ()):
+            counted = _messages(*each)
+            for texts, series in grpc:
+                counted.add_metric(texts, series.messages[index])
+            yield counted
         for index, (name, help_text) in enumerate(_HISTOGRAMS):
             family = HistogramMetricFamily(name, help_text, labels=RequestLabels._fields)
             for texts, series in found:
@@ -127,6 +157,10 @@ class RequestMetrics(Collector):
 def _requests() -> CounterMetricFamily:
     name = "istio_requests_total"
     return CounterMetricFamily(name, "The total number of requests", labels=RequestLabels._fields)
+
+
+def _messages(name: str, help_text: str) -> CounterMetricFamily:
+    return CounterMetricFamily(name, help_text, labels=RequestLabels._fields)
 
 
 def _texts(labels: RequestLabels) -> list[str]:

@@ -18,6 +18,7 @@ from ztunnel.flow.buffer import Backlog
 from ztunnel.flow.transport import HIGH_BYTES
 from ztunnel.http1.head import Fields
 from ztunnel.l7.field import passed_trailers
+from ztunnel.l7.grpc import MessageCounter
 from ztunnel.l7.reply import CLIENT_GONE, NO_FLAG, Reply, render
 from ztunnel.l7.request import Request
 from ztunnel.l7.response import interim_passed_back, passed_back
@@ -103,6 +104,7 @@ class Exchange:
     Attributes:
         request: as it is sent on.
         received_bytes, sent_bytes: of the request's body, of the response's.
+        received_messages, sent_messages: in these; None where it is no call of gRPC.
         status: that the client got; 0 for none.
         flag, details: what the log says of it.
         failure: why the upstream could not be reached.
@@ -136,8 +138,10 @@ class Exchange:
         "host",
         "over",
         "received_bytes",
+        "received_messages",
         "request",
         "sent_bytes",
+        "sent_messages",
         "status",
         "tries",
     )
@@ -159,6 +163,8 @@ class Exchange:
         self.answered_at = 0.0
         self.received_bytes = 0
         self.sent_bytes = 0
+        self.received_messages = MessageCounter() if request.is_grpc else None
+        self.sent_messages = MessageCounter() if request.is_grpc else None
         self.status = 0
         self.flag = NO_FLAG
         self.details = "via_upstream"
@@ -180,6 +186,8 @@ class Exchange:
         """Some of the request's body has come."""
         count = len(payload)
         self.received_bytes += count
+        if self.received_messages is not None:
+            self.received_messages.feed(payload)
         self.active = self._way.now
         up = self._up
         if self.over:
@@ -276,6 +284,8 @@ class Exchange:
         if self.over or up is None:
             return
         self.sent_bytes += count
+        if self.sent_messages is not None:
+            self.sent_messages.feed(payload)
         self.active = self._way.now
         self._down.send(payload)
         if self._down.unsent() > HIGH_BYTES:
@@ -307,8 +317,9 @@ class Exchange:
             self._cancel(reply)
             self._down.reset()
             return
-        self.status, self.flag, self.details = reply.status, reply.flag, reply.details
         fields, body = render(reply, self.request.is_grpc)
+        self.status, self.flag, self.details = int(fields[0][1]), reply.flag, reply.details
+        self._note_grpc(fields)
         up = self._let_go()
         if up is not None:
             up.cancel()

@@ -73,7 +73,11 @@ class Reports:
         telemetry, request = self._telemetry, exchange.request
         seconds = self._now() - exchange.began
         labels = self._labels_of(exchange)
-        telemetry.requests.count(labels, seconds * 1000, exchange.received_bytes, exchange.sent_bytes)
+        received, sent = exchange.received_messages, exchange.sent_messages
+        messages = (received.count, sent.count) if received is not None and sent is not None else None
+        telemetry.requests.count(
+            labels, seconds * 1000, exchange.received_bytes, exchange.sent_bytes, messages
+        )
         if telemetry.write is None:
             return
         answered = exchange.answered_at
