@@ -19,12 +19,23 @@ class Answering(ports.Pods):
             return [0.001] * 5, self._failed
         return [self._quiet.pop(0)], 0
 
+    def _stand_back(self, pod):
+        """There are no processes."""
+
 
 @pytest.mark.parametrize(
     ("quiet", "failed", "reached"), [([1.0, 2.0], 0, True), ([1.0, 2.1], 0, False), ([1.0, 1.0], 1, False)]
 )
 def test_a_goal_is_reached_where_all_are_answered_and_nobody_else_feels_it(quiet, failed, reached) -> None:
     assert ports.measure(Answering(quiet, failed), 20, 1000, 1) is reached
+
+
+def test_the_usual_p99_is_that_of_most_windows() -> None:
+    calm, disturbed = [1.0] * 1000, [1.0] * 900 + [9.0] * 100
+    assert ports.usual_p99(calm + disturbed + calm, 100) == 1
+    assert ports.usual_p99(disturbed + calm + disturbed, 100) == 9
+    assert ports.usual_p99(calm + calm + [9.0] * 500, 100) == 1  # a window that is not whole
+    assert ports.usual_p99([2.0, 3.0], 100) == 3  # there is no other
 
 
 def test_pods_stand_apart() -> None:
