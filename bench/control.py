@@ -32,7 +32,7 @@ from ztunnel.control.answer import PATH
 from ztunnel.control.served import SERVED
 from ztunnel.rpc.call import open_channel
 from ztunnel.xds.pb import discovery_pb2
-from ztunnel.xds.snapshot import TYPES
+from ztunnel.xds.resource import NODE_TYPES
 
 SUBSCRIBERS = 50
 CHANGES = 20
@@ -66,12 +66,12 @@ async def subscribe(port: int, pushes: Pushes) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
-    waiting = set(TYPES)
+    waiting = set(NODE_TYPES)
     async with (
         open_channel("127.0.0.1", port, lambda: context) as channel,
         channel.stream(PATH, {"authorization": f"Bearer {TOKEN}"}) as call,
     ):
-        for type_url in TYPES:
+        for type_url in NODE_TYPES:
             await call.send(discovery_pb2.DeltaDiscoveryRequest(type_url=type_url).SerializeToString())
         while (message := await call.receive()) is not None:
             response = discovery_pb2.DeltaDiscoveryResponse.FromString(message)

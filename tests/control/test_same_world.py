@@ -22,7 +22,7 @@ from ztunnel.control.translation import translate
 from ztunnel.kube.connect import open_api
 from ztunnel.kube.failure import ApiFailure
 from ztunnel.kube.resource import NAMESPACES, Resource
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_TYPES
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.in.yaml"))
 SETTINGS = MeshSettings()
@@ -32,7 +32,8 @@ KUBECONFIG = os.environ.get("KUBECONFIG", "")
 
 def world_of(texts):
     translation = translate(gather(texts, Inventory()), SETTINGS)
-    return dict(translation.addresses), dict(translation.policies)
+    http = {name: dict(held) for name, held in translation.http.items() if held}
+    return dict(translation.addresses), dict(translation.policies), http
 
 
 async def first_world(api):
@@ -43,7 +44,8 @@ async def first_world(api):
             await nursery.start(watch.run)
         nursery.cancel_scope.cancel()
     origins = published[-1].origins
-    return (dict(origins[ADDRESS]), dict(origins[AUTHORIZATION])), watch
+    http = {url: dict(origins[url]) for url in HTTP_TYPES if origins[url]}
+    return (dict(origins[ADDRESS]), dict(origins[AUTHORIZATION]), http), watch
 
 
 def in_kubernetes_form(time):

@@ -10,7 +10,7 @@ import trio.testing
 from ztunnel.control.serve import Server
 from ztunnel.model.workload import Workload
 from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest
-from ztunnel.xds.resource import ADDRESS
+from ztunnel.xds.resource import ADDRESS, TYPES
 from ztunnel.xds.snapshot import Snapshot, take
 
 
@@ -73,7 +73,7 @@ async def test_a_session_that_does_not_answer_costs_one_response(server):
 async def test_a_session_that_answers_without_reading_is_ended(server):
     requests, _ = await subscribed(server)
     await trio.testing.wait_all_tasks_blocked()
-    for nonce in range(1, 5):
+    for nonce in range(1, 2 * len(TYPES) + 1):
         server.publish(snapshot(f"x{nonce}"))
         await requests.send(DeltaDiscoveryRequest(type_url=ADDRESS, response_nonce=str(nonce)))
         await trio.testing.wait_all_tasks_blocked()

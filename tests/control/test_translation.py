@@ -19,10 +19,13 @@ from ztunnel.control.translation import Translator, translate
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 from ztunnel.xds.address import render_service, render_workload
+from ztunnel.xds.pb import http_policy_pb2
 from ztunnel.xds.policy import render_policy
+from ztunnel.xds.resource import HTTP_POLICY, HTTP_TYPES, render
 
 GOLDEN = Path(__file__).parent / "golden"
 SETTINGS = MeshSettings()
+OF_WAYPOINTS = {HTTP_POLICY: http_policy_pb2.AuthorizationPolicy}
 
 
 def translated(text, settings=SETTINGS):
@@ -40,6 +43,12 @@ def in_istios_form(translation):
             if isinstance(one, Service)
         ],
         "policies": [MessageToDict(render_policy(one)) for _, one in sorted(translation.policies.items())],
+        # Of our own; in their JSON form all the same.
+        "http": [
+            MessageToDict(OF_WAYPOINTS[url].FromString(render(one, "").resource.value))
+            for url in HTTP_TYPES
+            for _, one in sorted(translation.http.get(url, {}).items())
+        ],
         "warnings": list(translation.warnings),
     }
     return json.loads(json.dumps({name: values for name, values in out.items() if values}))

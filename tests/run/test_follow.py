@@ -17,7 +17,7 @@ from ztunnel.control.serve import Server
 from ztunnel.errors import PeerError
 from ztunnel.run.follow import ControlPlane, Knowledge, follow
 from ztunnel.run.reporting import Reporting
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_TYPES, TYPES
 from ztunnel.xds.snapshot import Snapshot, take
 
 
@@ -94,6 +94,31 @@ async def test_a_control_plane_that_misbehaves_or_is_too_busy_is_asked_again(aut
         assert parts.figure("istio_xds_connection_terminations_total") == {("Error",): 3}
         assert "was not asked for" in parts.said("xDS stream ended")[0]
         assert "too many streams wait for the control plane" in parts.said("xDS stream ended")[1]
+
+
+async def test_a_waypoint_of_an_istiod_is_served_and_says_what_it_does_not_get(autojump_clock):
+    planes, reporting = Planes(), Reporting(SETTINGS)
+    knowledge = Knowledge(SETTINGS, planes.plane, TYPES)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follow, SETTINGS, reporting, knowledge)
+        await wait_all_tasks_blocked()
+        requests, _ = planes.streams[-1]
+        asked = [requests.receive_nowait().type_url for _ in TYPES]
+        assert asked == [*HTTP_TYPES, AUTHORIZATION, ADDRESS]
+        for url in (AUTHORIZATION, ADDRESS):
+            assert not knowledge.received.is_set()
+            await planes.answer(url)
+        assert knowledge.received.is_set()
+        [said] = [line for line in _details(reporting) if line.startswith("HTTP rules: ")]
+        assert "does not serve ztunnel.http.AuthorizationPolicy" in said
+        for url in HTTP_TYPES:
+            await planes.answer(url)
+        assert not [line for line in _details(reporting) if line.startswith("HTTP rules: ")]
+        nursery.cancel_scope.cancel()
+
+
+def _details(reporting: Reporting) -> list[str]:
+    return reporting.readiness.render(trio.current_time())[1].splitlines()
 
 
 @asynccontextmanager

@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import ip, large_mesh, policy, service, workload, world_of
+from ztunnel.model.http_policy import HttpAction, HttpPolicy
 from ztunnel.model.policy import Policy
 from ztunnel.model.service import Service
 from ztunnel.model.workload import SameNode, Workload
 from ztunnel.state.delta import Change, apply, merge
 from ztunnel.state.world import World
 
-Item = Workload | Service | Policy
+Item = Workload | Service | Policy | HttpPolicy
 
 _SERVICES = [service(name, namespace) for name in "xy" for namespace in ("n", "m")]
 _workloads = st.builds(
@@ -43,7 +44,10 @@ _policies = st.builds(
     st.sampled_from(["everywhere", "selecting", "deny"]),
     st.booleans(),
 )
-_items = st.lists(_workloads | _services | _policies, max_size=6)
+_http_policies = st.builds(
+    HttpPolicy, st.sampled_from("pq"), st.sampled_from("nm"), st.sampled_from(HttpAction)
+)
+_items = st.lists(_workloads | _services | _policies | _http_policies, max_size=6)
 _deltas = st.lists(st.tuples(_items, _items), max_size=6)
 
 
@@ -51,30 +55,37 @@ def _key(item: Item) -> str:
     return item.uid if isinstance(item, Workload) else str(item.key)
 
 
-def _removals(items: Sequence[Item]) -> tuple[list[str], list[str]]:
-    addresses = [_key(item) for item in items if not isinstance(item, Policy)]
-    return addresses, [_key(item) for item in items if isinstance(item, Policy)]
+def _removals(items: Sequence[Item]) -> tuple[list[str], list[str], dict[type, list[str]]]:
+    addresses = [_key(item) for item in items if isinstance(item, Workload | Service)]
+    http = [_key(item) for item in items if isinstance(item, HttpPolicy)]
+    return addresses, [_key(item) for item in items if isinstance(item, Policy)], {HttpPolicy: http}
+
+
+def _name(item: Item) -> tuple[str, str]:
+    """A policy of waypoints may have the name of one of node proxies."""
+    kind = "address" if isinstance(item, Workload | Service) else type(item).__name__
+    return kind, _key(item)
 
 
 @given(_deltas)
 @settings(max_examples=150, deadline=None)
 def test_any_history_gives_the_world_of_what_is_left(deltas: list[tuple[list[Item], list[Item]]]) -> None:
     world = World()
-    left: dict[tuple[bool, str], Item] = {}
+    left: dict[tuple[str, str], Item] = {}
     for upserts, removed in deltas:
         before = world
         world, change = apply(world, upserts, *_removals(removed))
         assert bool(change) == (world != before)
         for item in removed:
-            left.pop((isinstance(item, Policy), _key(item)), None)
-        left.update({(isinstance(item, Policy), _key(item)): item for item in upserts})
+            left.pop(_name(item), None)
+        left.update({_name(item): item for item in upserts})
     assert world == apply(World(), reversed(list(left.values())))[0]
 
 
 @given(_items, st.randoms(use_true_random=False))
 @settings(max_examples=100, deadline=None)
 def test_any_order_of_deltas_gives_the_same_world(items: list[Item], rng) -> None:  # type: ignore[no-untyped-def]
-    unique = list({(isinstance(item, Policy), _key(item)): item for item in items}.values())
+    unique = list({_name(item): item for item in items}.values())
     shuffled = rng.sample(unique, len(unique))
     one_by_one = World()
     for item in shuffled:
@@ -164,6 +175,18 @@ def test_a_policy_touches_those_whom_it_concerns() -> None:
         for before, sent, removed in ((World(), [rule], []), (world_of(rule), [], [rule.key])):
             _, change = apply(before, sent, (), removed)
             assert {each.name for each in (a, other, picked) if change.touches(each)} == expected
+
+
+def test_a_policy_of_waypoints_touches_no_verdict_of_a_node_proxy() -> None:
+    rule = HttpPolicy("p", "default", HttpAction.DENY)
+    world, change = apply(World(), [rule])
+    assert (change.http, change.policies) == ({("HttpPolicy", "default/p")}, frozenset())
+    assert not world.policies
+    assert not change.touches(workload("a").selected_by("default/p"))
+    assert dict(world.http_policies) == {"default/p": rule}
+    gone, change = apply(world, (), (), (), {HttpPolicy: ["default/p", "unknown/q"]})
+    assert (gone, change.http) == (World(), {("HttpPolicy", "default/p")})
+    assert merge([change, Change()]).http == change.http
 
 
 def test_a_policy_that_moves_between_scopes_touches_both() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from ipaddress import IPv6Network
 
 from tests.builders import large_mesh, policy, service, strict, workload, world_of
+from ztunnel.model.http_policy import Attribute, HttpAction, HttpPolicy, Term, TextKind, TextMatch
 from ztunnel.model.service import LoadBalancing, Scope
 from ztunnel.model.workload import SameNode
-from ztunnel.state.dump import dump_world
+from ztunnel.state.delta import apply
+from ztunnel.state.dump import dump_http, dump_world
 
 WEB = service("web", "shop").at("172.30.0.1", "fd30::1").port(80, 8080).port(90, 0)
 POD = (
@@ -70,6 +73,33 @@ def test_a_policy_is_shown_with_the_fields_that_it_has() -> None:
     assert shown["rules"] == [[[{"principals": [suffix, prefix], "notSourceIps": ["10.0.0.0/8"]}]]]
     (shown,) = dump_world(world_of(strict(), policy("q").when(destination_ports=[80])))["policies"][:1]
     assert shown["rules"] == [[[{"destinationPorts": [80]}]]]
+
+
+def test_a_policy_of_waypoints_is_shown_as_it_was_written() -> None:
+    match = (
+        Term(Attribute.PATH, (TextMatch(TextKind.PREFIX, "/a"), TextMatch(TextKind.PRESENCE))),
+        Term(Attribute.HEADER, (), (TextMatch(TextKind.EXACT, "b"),), ("x-a",)),
+        Term(Attribute.DESTINATION_PORT, (80,)),
+        Term(Attribute.REMOTE_IP, (IPv6Network("fd00::/8"),)),
+    )
+    rule = HttpPolicy("p", "shop", HttpAction.CUSTOM, (((match,),),), provider="asks")
+    world, _ = apply(world_of(), [rule])
+    shown = dump_http(world)
+    assert json.loads(json.dumps(shown)) == shown
+    (policy,) = shown["httpPolicies"]
+    assert (policy["name"], policy["action"], policy["provider"]) == ("p", "Custom", "asks")
+    assert policy["rules"] == [
+        [
+            [
+                {
+                    "paths": {"values": [{"Prefix": "/a"}, {"Presence": {}}]},
+                    "request.headers[x-a]": {"notValues": [{"Exact": "b"}]},
+                    "destination.port": {"values": [80]},
+                    "remote.ip": {"values": ["fd00::/8"]},
+                }
+            ]
+        ]
+    ]
 
 
 def test_everything_is_sorted_and_can_be_written() -> None:

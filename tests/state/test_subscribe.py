@@ -7,13 +7,14 @@ import pytest
 import trio
 
 from ztunnel.errors import PeerError
+from ztunnel.model.http_policy import HttpAction, HttpPolicy
 from ztunnel.model.policy import Action, Policy, PolicyScope
 from ztunnel.model.workload import Workload
 from ztunnel.state.hold import Hold
 from ztunnel.state.subscribe import subscribe
 from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource
 from ztunnel.xds.publisher import Publisher
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, TYPES
 from ztunnel.xds.snapshot import Snapshot, take
 from ztunnel.xds.subscriber import Subscriber, describe_node
 
@@ -92,6 +93,18 @@ async def test_the_world_is_what_was_published(hold, subscriber, nursery):
     assert hold.world.workload(pod("b").uid) == pod("b")
     assert "ns/p" not in hold.world.policies
     assert stream.publisher.settled
+
+
+@pytest.mark.parametrize("waypoint", [True, False])
+async def test_a_waypoint_is_sent_what_node_proxies_are_not(hold, nursery, waypoint):
+    subscriber = Subscriber(describe_node("id", {}), "", *([TYPES] if waypoint else []))
+    rule = HttpPolicy("p", "ns", HttpAction.DENY)
+    stream = Stream(hold, subscriber, take([pod("a"), policy("p"), rule], "", Snapshot()))
+    nursery.start_soon(stream.run)
+    await stream.serve()
+    assert dict(hold.world.http_policies) == ({"ns/p": rule} if waypoint else {})
+    await stream.publish(pod("a"), policy("p"))
+    assert (dict(hold.world.http_policies), set(hold.world.policies)) == ({}, {"ns/p"})
 
 
 async def test_a_change_is_in_force_before_it_is_acknowledged(hold, nursery):

@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 
 from ztunnel.errors import PeerError
+from ztunnel.model.http_policy import HttpAction, HttpPolicy
 from ztunnel.model.policy import Action, Policy, PolicyScope
+from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest, Node, Status
 from ztunnel.xds.publisher import Publisher, TypeStatus
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_POLICY, TYPES
 from ztunnel.xds.snapshot import Snapshot, take
 
 
@@ -46,7 +48,7 @@ def named(responses):
 def started(*resources):
     """A publisher whose subscriber has everything and has said so."""
     publisher = Publisher(snapshot(*resources))
-    for type_url in (AUTHORIZATION, ADDRESS):
+    for type_url in TYPES:
         for response in publisher.receive(ask(type_url)):
             publisher.receive(ack(response))
     assert publisher.settled
@@ -132,6 +134,34 @@ def test_a_policy_is_removed_only_after_the_workloads_have_let_go_of_it():
     responses = publisher.publish(snapshot(pod("a")))
     assert named(responses) == [(["a"], [])]
     assert named(publisher.receive(ack(responses[0]))) == [([], ["p"])]
+
+
+def web(*guards):
+    return Service("web", "ns", "web.ns.svc", guards=guards)
+
+
+def http_policy(name):
+    return HttpPolicy(name, "ns", HttpAction.DENY)
+
+
+def test_policies_of_waypoints_come_before_the_services_that_name_them_and_go_after():
+    publisher = started(web())
+    responses = publisher.publish(snapshot(web("ns/p"), http_policy("p")))
+    assert [one.type_url for one in responses] == [HTTP_POLICY, ADDRESS]
+    for response in responses:
+        publisher.receive(ack(response))
+    (response,) = publisher.publish(snapshot(web()))
+    assert named([response]) == [(["web.ns.svc"], [])]
+    assert named(publisher.receive(ack(response))) == [([], ["p"])]
+
+
+def test_addresses_wait_for_the_slowest_of_what_they_refer_to():
+    publisher = started(web(), pod("a"))
+    (first,) = publisher.publish(snapshot(web(), pod("a"), http_policy("p")))
+    both = snapshot(web("ns/q"), pod("a", "ns/r"), http_policy("p"), http_policy("q"), policy("r"))
+    (second,) = publisher.publish(both)
+    assert (second.type_url, publisher.receive(ack(second))) == (AUTHORIZATION, [])
+    assert [one.type_url for one in publisher.receive(ack(first))] == [HTTP_POLICY, ADDRESS]
 
 
 def test_names_asked_for_are_answered_also_when_nothing_bears_them():

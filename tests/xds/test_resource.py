@@ -7,15 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ztunnel.errors import PeerError
+from ztunnel.model.http_policy import HttpAction, HttpPolicy
 from ztunnel.model.policy import Action, Policy, PolicyScope
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.workload import Workload
 from ztunnel.xds.pb import discovery_pb2, workload_pb2
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, name_of, parse, render, type_of
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_POLICY, TYPES, name_of, parse, render, type_of
 
 WORKLOAD = Workload("Kubernetes//Pod/shop/web-0", "web-0", "shop", addresses=(IPv4Address("10.0.0.1"),))
 SERVICE = Service("web", "shop", "web.shop.svc.cluster.local", (IPv6Address("fd00::1"),))
 POLICY = Policy("allow", "shop", PolicyScope.NAMESPACE, Action.ALLOW)
+HTTP = HttpPolicy("allow", "shop", HttpAction.ALLOW)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,7 @@ POLICY = Policy("allow", "shop", PolicyScope.NAMESPACE, Action.ALLOW)
         (WORKLOAD, ADDRESS, "Kubernetes//Pod/shop/web-0"),
         (SERVICE, ADDRESS, "shop/web.shop.svc.cluster.local"),
         (POLICY, AUTHORIZATION, "shop/allow"),
+        (HTTP, HTTP_POLICY, "shop/allow"),
     ],
 )
 def test_each_kind_travels_under_its_type_and_name(resource, type_url, name):
@@ -77,7 +80,7 @@ def test_bytes_that_are_no_message_are_refused():
         parse(ADDRESS, sent, "")
 
 
-@given(st.sampled_from([ADDRESS, AUTHORIZATION]), st.binary(max_size=200))
+@given(st.sampled_from(TYPES), st.binary(max_size=200))
 def test_garbage_is_refused_or_is_a_resource(type_url, garbage):
     sent = discovery_pb2.Resource(name="x")
     sent.resource.type_url, sent.resource.value = type_url, garbage

@@ -5,12 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ztunnel.errors import PeerError
+from ztunnel.model.http_policy import HttpAction, HttpPolicy
 from ztunnel.model.policy import Action, Policy, PolicyScope
 from ztunnel.model.workload import Workload
 from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryResponse, Resource
 from ztunnel.xds.publisher import Publisher
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, name_of, render
-from ztunnel.xds.snapshot import TYPES, Snapshot, take
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_POLICY, NODE_TYPES, TYPES, name_of, render
+from ztunnel.xds.snapshot import Snapshot, take
 from ztunnel.xds.subscriber import Subscriber, describe_node
 
 NODE = describe_node("ztunnel~1.1.1.1~z.istio-system~istio-system.svc.cluster.local", {"NODE_NAME": "n1"})
@@ -94,6 +95,17 @@ def test_it_is_complete_when_each_type_has_come_once():
     assert subscriber.complete
 
 
+def test_istiod_never_answers_for_types_of_ours_and_its_world_is_complete_all_the_same():
+    subscriber = Subscriber(NODE, "", TYPES)
+    assert [one.type_url for one in subscriber.connect()] == [HTTP_POLICY, AUTHORIZATION, ADDRESS]
+    subscriber.receive(response())
+    subscriber.receive(response(type_url=AUTHORIZATION))
+    assert subscriber.complete
+    assert subscriber.unanswered == (HTTP_POLICY,)
+    subscriber.receive(response(type_url=HTTP_POLICY))
+    assert subscriber.unanswered == ()
+
+
 def test_a_type_that_was_not_asked_for_ends_the_stream():
     with pytest.raises(PeerError, match="not asked for"):
         Subscriber(NODE, "").receive(response(type_url="type.googleapis.com/other"))
@@ -106,7 +118,10 @@ pods = st.dictionaries(names, st.booleans(), max_size=6).map(
 policies = st.dictionaries(names, st.sampled_from(Action), max_size=6).map(
     lambda it: [Policy(name, "ns", PolicyScope.NAMESPACE, action) for name, action in it.items()]
 )
-contents = st.tuples(pods, policies).map(lambda it: [*it[0], *it[1]])
+http_policies = st.dictionaries(names, st.sampled_from(HttpAction), max_size=6).map(
+    lambda it: [HttpPolicy(name, "ns", action) for name, action in it.items()]
+)
+contents = st.tuples(pods, policies, http_policies).map(lambda it: [*it[0], *it[1], *it[2]])
 # Each step: a snapshot, how many messages are carried before the next, whether the stream breaks after it.
 steps = st.lists(st.tuples(contents, st.integers(0, 4), st.booleans()), max_size=8)
 
@@ -138,10 +153,11 @@ class Wire:
 
 
 @settings(deadline=None)
-@given(steps)
-def test_any_sequence_of_snapshots_leaves_the_subscriber_with_the_last(sequence):
+@given(steps, st.sampled_from([NODE_TYPES, TYPES]))
+def test_any_sequence_of_snapshots_leaves_the_subscriber_with_the_last(sequence, types):
+    """Of the types that it asks for: a node proxy is sent nothing that is for waypoints."""
     snapshot = Snapshot()
-    wire = Wire(snapshot, Subscriber(NODE, ""))
+    wire = Wire(snapshot, Subscriber(NODE, "", types))
     for resources, messages, breaks in sequence:
         snapshot = take(resources, "", snapshot)
         wire.responses += wire.publisher.publish(snapshot)
@@ -150,10 +166,10 @@ def test_any_sequence_of_snapshots_leaves_the_subscriber_with_the_last(sequence)
         if breaks:
             wire.restart(snapshot)
     wire.carry(1000)
-    expected = {(url, name): one for url in TYPES for name, one in snapshot.origins[url].items()}
+    expected = {(url, name): one for url in types for name, one in snapshot.origins[url].items()}
     assert wire.state == expected
     assert wire.publisher.settled
-    for url in TYPES:
+    for url in types:
         assert wire.subscriber.accepted(url) == {
             name: one.version for name, one in snapshot.resources[url].items()
         }

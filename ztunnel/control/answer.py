@@ -20,7 +20,7 @@ from ztunnel.rpc.answer import Peer, ServerCall
 from ztunnel.rpc.status import Code, RpcError
 from ztunnel.xds.encoding import encode
 from ztunnel.xds.pb import discovery_pb2
-from ztunnel.xds.snapshot import TYPES
+from ztunnel.xds.resource import TYPES
 
 PATH: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 

@@ -11,19 +11,39 @@ from ztunnel.model.policy import Policy
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 from ztunnel.state.kube import Pod
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HttpResource, Resource, type_of
 
 _FIRST = "AuthorizationPolicy"
 
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """Resources by their names in xDS, addresses (workloads and services) apart from policies; and what the
-    operator should know."""
+    """Resources by their names in xDS, addresses (workloads and services) apart from policies; those of
+    waypoints by type URL and name; and what the operator should know."""
 
     addresses: Mapping[str, Workload | Service] = field(default_factory=dict)
     policies: Mapping[str, Policy] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    http: Mapping[str, Mapping[str, HttpResource]] = field(default_factory=dict)
+
+
+class HttpResources:
+    """What waypoints are sent, by type URL and name; kept up to date."""
+
+    def __init__(self) -> None:
+        self.in_force: dict[str, dict[str, HttpResource]] = {}
+
+    def put(self, type_url: str, name: str, new: HttpResource | None, delta: Delta) -> None:
+        """The resource of that name is now `new`."""
+        held = self.in_force.setdefault(type_url, {})
+        if held.get(name) == new:
+            return
+        delta.http.setdefault(type_url, {})[name] = new
+        if new is None:
+            del held[name]
+        else:
+            assert type_of(new) == type_url
+            held[name] = new
 
 
 @dataclass(slots=True)
@@ -34,10 +54,11 @@ class Delta:
     addresses: dict[str, Workload | Service | None] = field(default_factory=dict)
     policies: dict[str, Policy | None] = field(default_factory=dict)
     unsettled: set[Key] = field(default_factory=set)
+    http: dict[str, dict[str, HttpResource | None]] = field(default_factory=dict)
 
-    def by_type(self) -> Mapping[str, Mapping[str, Workload | Service | Policy | None]]:
+    def by_type(self) -> Mapping[str, Mapping[str, Resource | None]]:
         """As `xds.snapshot.advance` takes it."""
-        return {ADDRESS: self.addresses, AUTHORIZATION: self.policies}
+        return {ADDRESS: self.addresses, AUTHORIZATION: self.policies, **self.http}
 
 
 @dataclass(slots=True)

@@ -12,10 +12,14 @@ from typing import Final, Protocol
 from prometheus_client import Histogram
 
 from ztunnel.telemetry.figures import Figures, Tally
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_TYPES
 
-_TYPES: Final = {ADDRESS: "wds", AUTHORIZATION: "wads"}
-"""istiod's `type` labels (pkg/model/xds.go)."""
+_TYPES: Final = {
+    ADDRESS: "wds",
+    AUTHORIZATION: "wads",
+    **{url: url.rpartition("/")[2] for url in HTTP_TYPES},
+}
+"""istiod's `type` labels (pkg/model/xds.go), and those of our own."""
 
 _PUSH_SECONDS: Final = (0.01, 0.1, 1, 3, 5, 10, 20, 30)
 _CONVERGENCE_SECONDS: Final = (0.1, 0.5, 1, 3, 5, 10, 20, 30)

@@ -15,7 +15,8 @@ from ztunnel.control.sync_status import SubscriberStatus
 from ztunnel.errors import PeerError
 from ztunnel.xds.pb import discovery_pb2
 from ztunnel.xds.publisher import Publisher
-from ztunnel.xds.snapshot import TYPES, Snapshot
+from ztunnel.xds.resource import TYPES
+from ztunnel.xds.snapshot import Snapshot
 
 Requests = trio.MemorySendChannel[discovery_pb2.DeltaDiscoveryRequest]
 Responses = trio.MemoryReceiveChannel[discovery_pb2.DeltaDiscoveryResponse]

@@ -13,7 +13,7 @@ from ztunnel.control.attachments import Attachments
 from ztunnel.control.claim import as_entry, labels_of
 from ztunnel.control.claims import Claims
 from ztunnel.control.conditions import Said, said_of
-from ztunnel.control.delta import Delta, Touched, Translation, arrange
+from ztunnel.control.delta import Delta, HttpResources, Touched, Translation, arrange
 from ztunnel.control.document import Key, Object
 from ztunnel.control.endpoint import Name
 from ztunnel.control.entry import (
@@ -23,6 +23,7 @@ from ztunnel.control.entry import (
     entry_services,
 )
 from ztunnel.control.guard import Guards
+from ztunnel.control.http_authorization import convert_http_authorization
 from ztunnel.control.index import Index
 from ztunnel.control.inventory import Inventory
 from ztunnel.control.node_policies import NodePolicies
@@ -39,7 +40,7 @@ from ztunnel.state.endpoints import Endpoints, EndpointSlice
 from ztunnel.state.gateway import Gateway
 from ztunnel.state.istio import AuthorizationPolicy, PeerAuthentication
 from ztunnel.state.networking import ServiceEntry, WorkloadEntry
-from ztunnel.xds.resource import name_of
+from ztunnel.xds.resource import HTTP_POLICY, name_of
 
 
 def translate(inventory: Inventory, settings: MeshSettings) -> Translation:
@@ -50,8 +51,8 @@ def translate(inventory: Inventory, settings: MeshSettings) -> Translation:
 
 
 class Translator:
-    """Holds the objects and what they mean. `index`, `addresses` and `policies` are kept up to date in
-    place, as is `refused`: what of an entry does not count, and why."""
+    """Holds the objects and what they mean. `index`, `addresses`, `policies` and `http`, what waypoints are
+    sent, are kept up to date in place, as is `refused`: what of an entry does not count, and why."""
 
     def __init__(self, settings: MeshSettings) -> None:
         self._settings = settings
@@ -69,6 +70,7 @@ class Translator:
         self._claims = Claims()
         self.addresses: dict[str, Workload | Service] = {}
         self.policies = self._node_policies.in_force
+        self.http = HttpResources()
 
     def said(self, key: Key) -> Said:
         """What there is to say of an object beside the others."""
@@ -76,7 +78,8 @@ class Translator:
 
     def translation(self, unknown: Iterable[str] = ()) -> Translation:
         """All of it, as it is now. `unknown` are kinds that were not read."""
-        return Translation(dict(self.addresses), dict(self.policies), self.warnings(unknown))
+        http = {url: dict(held) for url, held in self.http.in_force.items()}
+        return Translation(dict(self.addresses), dict(self.policies), self.warnings(unknown), http)
 
     def warnings(self, unknown: Iterable[str] = ()) -> tuple[str, ...]:
         """What the operator should know, in an order that does not depend on that of the changes."""
@@ -222,6 +225,11 @@ class Translator:
         for guarded in self._guards.put((key.namespace, key.name), new):
             touched.take(guarded)
         remarks, before, now = self._node_policies.put(key, new, delta)
+        made = None
+        if new is not None and new.targets:
+            made, more = convert_http_authorization(new, self._settings)
+            remarks += more
+        self.http.put(HTTP_POLICY, f"{key.namespace}/{key.name}", made, delta)
         self._remarks.pop(key, None)
         if remarks:
             self._remarks[key] = remarks

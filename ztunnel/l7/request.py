@@ -8,7 +8,8 @@ ConnectionManagerUtility::mutateRequestHeaders with use_remote_address off, Isti
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from ztunnel.http1.framing import connection_options
 from ztunnel.http1.head import Fields
@@ -35,6 +36,8 @@ WEBSOCKET = b"websocket"
 """The one protocol that is switched to. h2c and TLS are what Java's and Apache's clients offer with each
 request, and do without (envoyproxy/envoy#7973, istio/istio#53239): passed over. Any other is refused."""
 
+NO_CLAIMS: Final[Mapping[str, Any]] = {}
+
 NewId = Callable[[], bytes]
 
 
@@ -45,9 +48,11 @@ class Request:
         fields: in order, without pseudo-header fields, `host`, and what was for the connection.
         length: of the body in bytes, -1 where it is not said.
         upgrade: the protocol that the client wants to switch to; empty for none.
+        claims: of the token that was verified, as JSON has them, those that are lists by blanks (`scope`) as
+            lists; empty: there is none. Only who has verified a token sets them.
     """
 
-    __slots__ = ("authority", "fields", "length", "method", "path", "scheme", "upgrade")
+    __slots__ = ("authority", "claims", "fields", "length", "method", "path", "scheme", "upgrade")
 
     def __init__(
         self, method: bytes, authority: bytes, path: bytes, fields: list[tuple[bytes, bytes]]
@@ -59,6 +64,7 @@ class Request:
         self.fields = fields
         self.length = -1
         self.upgrade = b""
+        self.claims: Mapping[str, Any] = NO_CLAIMS
 
     def get(self, name: bytes) -> bytes:
         """The first field of that name; empty where there is none."""

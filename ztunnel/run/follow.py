@@ -24,8 +24,7 @@ from ztunnel.state.subscribe import subscribe
 from ztunnel.state.world import World
 from ztunnel.telemetry.component import XdsFigures
 from ztunnel.xds.pb import discovery_pb2
-from ztunnel.xds.resource import Resource
-from ztunnel.xds.snapshot import TYPES
+from ztunnel.xds.resource import NODE_TYPES, Resource
 from ztunnel.xds.subscriber import Subscriber, Update, describe_node
 
 _RETRY_SECONDS = (0.01, 15.0)
@@ -33,6 +32,7 @@ _SHOWN_REASONS = 20
 """Of 100,000 resources that cannot be used, each would be a line."""
 
 _STREAM, _REJECTED, _NAMES = "control plane", "resources rejected", "names"
+_NOT_SERVED = "HTTP rules"
 _CERTIFICATES_SECONDS = 10.0
 """For the certificates of all pods: whoever has none by then gets none from the predecessor either."""
 
@@ -64,11 +64,13 @@ class Knowledge:
 
     Attributes:
         plane: where it comes from.
+        types: what is subscribed to.
         received: set once the world has come whole.
     """
 
-    def __init__(self, settings: Settings, plane: ControlPlane) -> None:
+    def __init__(self, settings: Settings, plane: ControlPlane, types: Sequence[str] = NODE_TYPES) -> None:
         self.plane = plane
+        self.types = types
         self.hold = Hold(World(settings.network))
         rng = Random(SystemRandom().getrandbits(256))  # for the times of renewal, never for keys
         self.certificates = Certificates(plane.certificates, now, rng, settings.secret_ttl_seconds)
@@ -115,9 +117,13 @@ class _CountedSubscriber(Subscriber):
     """Counts what it is sent, and knows what names mean."""
 
     def __init__(
-        self, node: discovery_pb2.Node, network: str, figures: XdsFigures, complete: Complete
+        self,
+        described: tuple[discovery_pb2.Node, str],
+        types: Sequence[str],
+        figures: XdsFigures,
+        complete: Complete,
     ) -> None:
-        super().__init__(node, network)
+        super().__init__(*described, types)
         self._figures = figures
         self._complete = complete
 
@@ -136,8 +142,8 @@ class _CountedSubscriber(Subscriber):
 
 async def _follow_world(settings: Settings, reporting: Reporting, knowledge: Knowledge, names: Names) -> None:
     figures = XdsFigures(reporting.figures)
-    subscriber = subscriber_of(settings, figures, names.complete)
-    missing = dict.fromkeys(TYPES)
+    subscriber = subscriber_of(settings, figures, names.complete, knowledge.types)
+    missing = [each for each in knowledge.types if each in subscriber.required]
     least, most = _RETRY_SECONDS
     rng = Random(settings.node)
     pause = least
@@ -145,13 +151,14 @@ async def _follow_world(settings: Settings, reporting: Reporting, knowledge: Kno
     def observe(update: Update) -> None:
         nonlocal pause
         pause = least  # it answers: the next stream need not wait
-        missing.pop(update.type_url, None)
-        _tell_world(reporting, subscriber, update, tuple(missing))
+        if update.type_url in missing:
+            missing.remove(update.type_url)
+        _tell_world(reporting, subscriber, update, missing)
         if subscriber.complete and not knowledge.received.is_set():
             reporting.readiness.done(STATE)
             knowledge.received.set()
 
-    reporting.readiness.detail(STATE, _waits_for(tuple(missing)))
+    reporting.readiness.detail(STATE, _waits_for(missing))
     while True:
         reason, error = "Complete", "the control plane has closed it"
         try:
@@ -169,7 +176,10 @@ async def _follow_world(settings: Settings, reporting: Reporting, knowledge: Kno
 
 
 def subscriber_of(
-    settings: Settings, figures: XdsFigures, complete: Complete = lambda one: one
+    settings: Settings,
+    figures: XdsFigures,
+    complete: Complete = lambda one: one,
+    types: Sequence[str] = NODE_TYPES,
 ) -> Subscriber:
     """Who we are, to a control plane; `complete` adds to each resource what this node knows besides."""
     name, namespace = settings.pod_name or settings.node, settings.pod_namespace
@@ -185,12 +195,10 @@ def subscriber_of(
             **dict(settings.proxy_metadata),
         },
     )
-    return _CountedSubscriber(described, settings.network, figures, complete)
+    return _CountedSubscriber((described, settings.network), types, figures, complete)
 
 
-def _tell_world(
-    reporting: Reporting, subscriber: Subscriber, update: Update, missing: tuple[str, ...]
-) -> None:
+def _tell_world(reporting: Reporting, subscriber: Subscriber, update: Update, missing: Sequence[str]) -> None:
     for reason in update.rejected[:_SHOWN_REASONS]:
         reporting.log.warn("resource rejected", reason=reason)
     rejected = subscriber.rejected
@@ -198,8 +206,17 @@ def _tell_world(
     reporting.readiness.detail(_REJECTED, "\n".join((*rejected[:_SHOWN_REASONS], *more)))
     reporting.readiness.detail(STATE, _waits_for(missing))
     reporting.readiness.detail(_STREAM, "")
+    reporting.readiness.detail(_NOT_SERVED, _not_served(subscriber))
 
 
-def _waits_for(missing: tuple[str, ...]) -> str:
+def _not_served(subscriber: Subscriber) -> str:
+    """What another control plane than ours does not have."""
+    if not subscriber.complete or not subscriber.unanswered:
+        return ""
+    names = ", ".join(url.rpartition("/")[2] for url in subscriber.unanswered)
+    return f"the control plane does not serve {names}: what they say is not enforced here"
+
+
+def _waits_for(missing: Sequence[str]) -> str:
     """By the short names of types: `Address`, `Authorization`."""
     return f"waits for {', '.join(url.rpartition('.')[2] for url in missing)}" if missing else ""

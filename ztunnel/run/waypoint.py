@@ -51,7 +51,7 @@ from ztunnel.run.keep import set_up_process
 from ztunnel.run.pages import Listeners, listen, serve_public
 from ztunnel.run.reporting import Reporting, now
 from ztunnel.run.stop import Stop
-from ztunnel.state.dump import dump_world
+from ztunnel.state.dump import dump_http, dump_world
 from ztunnel.state.lookup import HBONE_PORT
 from ztunnel.telemetry.report import Report
 from ztunnel.telemetry.request_metrics import RequestMetrics
@@ -60,6 +60,7 @@ from ztunnel.waypoint.answer import Parts, WaypointAcceptor
 from ztunnel.waypoint.connect import Here, Servers
 from ztunnel.waypoint.report import Telemetry
 from ztunnel.waypoint.way import Common, Watched
+from ztunnel.xds.resource import TYPES
 
 _BACKLOG = 4096
 _LOOK_SECONDS = 1.0
@@ -112,7 +113,7 @@ async def run_waypoint(settings: Settings, plane: ControlPlane, reporting: Repor
             nursery.start_soon(serve_public, reporting, listeners)
             who = f"{settings.pod_namespace}/{settings.pod_name}"
             reporting.log.info("starting", version=__version__, waypoint=who, cluster=settings.cluster)
-            knowledge = Knowledge(settings, plane)
+            knowledge = Knowledge(settings, plane, TYPES)
             for each in (_OWN_POD, _CERTIFICATE):
                 reporting.readiness.pend(each)
             nursery.start_soon(follow, settings, reporting, knowledge)
@@ -286,6 +287,7 @@ async def _serve_admin(waypoint: _Waypoint, listeners: Listeners, stop: Stop) ->
 def _dump(waypoint: _Waypoint) -> dict[str, Any]:
     return {
         **dump_world(waypoint.knowledge.hold.world),
+        **dump_http(waypoint.knowledge.hold.world),
         "manifests": waypoint.knowledge.plane.dump(),
         "version": {"version": __version__, "pid": os.getpid(), "compiled": compiled_modules()},
         "config": dump_settings(waypoint.settings),

@@ -8,22 +8,30 @@ comparison and is no change.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from immutables import Map
 
 from ztunnel.model.address import IPAddress
+from ztunnel.model.http_policy import HttpPolicy
 from ztunnel.model.policy import Policy, PolicyScope
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.state.world import EVERYWHERE, Served, World, serve
+from ztunnel.xds.resource import HttpResource
 
 _K = TypeVar("_K", bound=Hashable)
 _T = TypeVar("_T")
 _Pairs = list[tuple[_T | None, _T | None]]
+
+_HELD: Final[Mapping[type[Any], str]] = {HttpPolicy: "http_policies"}
+"""Where a world holds each kind of what only waypoints have, by its `key`."""
+
+_Wanted = dict[type[Any], dict[str, Any]]
+_NONE: Final[Mapping[type[Any], Iterable[str]]] = {}
 
 # What a verdict or a decision about a workload may rest on. Not health, capacity, locality and the names that
 # telemetry shows: who serves what is asked again for each connection.
@@ -47,6 +55,7 @@ class Change:
         policies: keys of the policies that came, went or changed.
         namespaces: those whose own policies are among them.
         everywhere: whether a policy for the whole mesh is among them.
+        http: resources of waypoints that came, went or changed, by the name of their class and their key.
     """
 
     workloads: frozenset[str] = frozenset()
@@ -57,9 +66,10 @@ class Change:
     policies: frozenset[str] = frozenset()
     namespaces: frozenset[str] = frozenset()
     everywhere: bool = False
+    http: frozenset[tuple[str, str]] = frozenset()
 
     def __bool__(self) -> bool:
-        return bool(self.workloads or self.services or self.policies)
+        return bool(self.workloads or self.services or self.policies or self.http)
 
     def touches(self, workload: Workload) -> bool:
         """Whether a verdict about connections from or to `workload` may be another one now."""
@@ -81,14 +91,16 @@ def merge(changes: Sequence[Change]) -> Change:
         policies=frozenset().union(*(one.policies for one in changes)),
         namespaces=frozenset().union(*(one.namespaces for one in changes)),
         everywhere=any(one.everywhere for one in changes),
+        http=frozenset().union(*(one.http for one in changes)),
     )
 
 
 def apply(
     world: World,
-    upserts: Iterable[Workload | Service | Policy],
+    upserts: Iterable[Workload | Service | Policy | HttpResource],
     removals: Iterable[str] = (),
     removed_policies: Iterable[str] = (),
+    removed_http: Mapping[type[Any], Iterable[str]] = _NONE,
 ) -> tuple[World, Change]:
     """The world after a delta.
 
@@ -98,23 +110,22 @@ def apply(
         removals: keys of the Address type: a workload's uid holds more than one "/", a service's
             `namespace/hostname` one. Unknown keys are ignored. A key that is upserted too is not removed.
         removed_policies: keys of the Authorization type, `namespace/name`.
+        removed_http: keys of resources of waypoints, by their class.
     """
     workloads: dict[str, Workload | None] = {}
     services: dict[ServiceName, Service | None] = {}
     policies: dict[str, Policy | None] = dict.fromkeys(removed_policies)
-    for key in removals:
-        if key.count("/") > 1:
-            workloads[key] = None
-        else:
-            namespace, _, hostname = key.partition("/")
-            services[ServiceName(namespace, hostname)] = None
+    http: _Wanted = {kind: dict.fromkeys(keys) for kind, keys in removed_http.items()}
+    _take_out(removals, workloads, services)
     for item in upserts:
         if isinstance(item, Workload):
             workloads[item.uid] = item
         elif isinstance(item, Service):
             services[item.key] = item
-        else:
+        elif isinstance(item, Policy):
             policies[item.key] = item
+        else:
+            http.setdefault(type(item), {})[item.key] = item
     moved = _differing(world.workloads, workloads)
     ruled = _differing(world.policies, policies)
     world, touched = _serve(world, moved, services)
@@ -123,7 +134,50 @@ def apply(
         world = _move(world, moved)
     if ruled:
         world = _rule(world, ruled)
+    if http:
+        world, held = _hold_all(world, http)
+        change = replace(change, http=held)
     return world, change
+
+
+def _take_out(
+    removals: Iterable[str],
+    workloads: dict[str, Workload | None],
+    services: dict[ServiceName, Service | None],
+) -> None:
+    """Names of the Address type are those of both."""
+    for key in removals:
+        if key.count("/") > 1:
+            workloads[key] = None
+        else:
+            namespace, _, hostname = key.partition("/")
+            services[ServiceName(namespace, hostname)] = None
+
+
+def _hold_all(world: World, http: _Wanted) -> tuple[World, frozenset[tuple[str, str]]]:
+    """Resources of waypoints; also which of them really change."""
+    changed: frozenset[tuple[str, str]] = frozenset()
+    for kind, wanted in http.items():
+        world, of_kind = _hold(world, kind, wanted)
+        changed |= of_kind
+    return world, changed
+
+
+def _hold(world: World, kind: type[Any], wanted: dict[str, Any]) -> tuple[World, frozenset[tuple[str, str]]]:
+    """Those of one kind."""
+    name = _HELD[kind]
+    held: Map[str, Any] = getattr(world, name)
+    changed = {key: new for key, new in wanted.items() if held.get(key) != new}
+    if not changed:
+        return world, frozenset()
+    made = held.mutate()
+    for key, new in changed.items():
+        if new is None:
+            del made[key]
+        else:
+            made[key] = new
+    found: dict[str, Any] = {name: made.finish()}
+    return replace(world, **found), frozenset((kind.__name__, key) for key in changed)
 
 
 def _differing(current: Map[str, _T], wanted: dict[str, _T | None]) -> _Pairs[_T]:

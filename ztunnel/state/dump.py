@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ztunnel.model.address import IPAddress
+from ztunnel.model.http_policy import HttpMatch, HttpPolicy, TextKind, TextMatch, Value
 from ztunnel.model.policy import Match, MatchKind, Policy, ServiceAccountMatch, StringMatch
 from ztunnel.model.service import IpFamilies, LoadBalancing, Service, Waypoint
 from ztunnel.model.workload import Workload
@@ -26,6 +27,38 @@ def dump_world(world: World) -> dict[str, Any]:
         ],
         "policies": [_policy(world.policies[key]) for key in sorted(world.policies)],
     }
+
+
+def dump_http(world: World) -> dict[str, Any]:
+    """What only waypoints have: `httpPolicies`."""
+    return {"httpPolicies": [_http_policy(world.http_policies[key]) for key in sorted(world.http_policies)]}
+
+
+def _http_policy(policy: HttpPolicy) -> dict[str, Any]:
+    return {
+        "name": policy.name,
+        "namespace": policy.namespace,
+        "action": policy.action.name.capitalize(),
+        "dryRun": policy.dry_run,
+        **({"provider": policy.provider} if policy.provider else {}),
+        "rules": [[[_http_match(match) for match in clause] for clause in rule] for rule in policy.rules],
+    }
+
+
+def _http_match(match: HttpMatch) -> dict[str, Any]:
+    """By attribute, as AuthorizationPolicy writes it, what it is compared with."""
+    shown: dict[str, Any] = {}
+    for term in match:
+        name = term.attribute.value + "".join(f"[{each}]" for each in term.argument)
+        values = {"values": term.values, "notValues": term.not_values}
+        shown[name] = {key: [_http_value(one) for one in found] for key, found in values.items() if found}
+    return shown
+
+
+def _http_value(value: Value) -> Any:
+    if isinstance(value, TextMatch):
+        return {value.kind.value.capitalize(): {} if value.kind is TextKind.PRESENCE else value.text}
+    return value if isinstance(value, int) else str(value)
 
 
 def _workload(workload: Workload) -> dict[str, Any]:

@@ -83,13 +83,14 @@ class PolicyRule:
 @dataclass(frozen=True, slots=True)
 class AuthorizationPolicy:
     """An AuthorizationPolicy. An empty selector selects everything, as none does; `targets` are for
-    waypoints."""
+    waypoints. `provider` is who is to be asked, of CUSTOM."""
 
     meta: Meta
     action: str
     selector: Mapping[str, str]
     targets: tuple[str, ...]
     rules: tuple[PolicyRule, ...]
+    provider: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,7 @@ def read_authorization_policy(root: Field) -> AuthorizationPolicy:
         read_selector(spec),
         tuple(map(_target, targets)),
         tuple(map(_rule, rules)),
+        provider.text("name") if (provider := spec.sub("provider")) is not None else "",
     )
 
 

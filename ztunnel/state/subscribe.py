@@ -12,7 +12,7 @@ from ztunnel.state.delta import Change, apply, merge
 from ztunnel.state.hold import Hold
 from ztunnel.state.world import World
 from ztunnel.xds.pb import discovery_pb2
-from ztunnel.xds.resource import AUTHORIZATION, Resource
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, KINDS, Resource
 from ztunnel.xds.subscriber import Subscriber, Update
 
 _READ_AT_ONCE: Final = 100
@@ -99,10 +99,12 @@ async def _prepare(
 ) -> tuple[World, Change]:
     """The world after a response, which nobody sees before it is whole."""
     removals = set(response.removed_resources) - {one.name for one in response.resources}
-    policies = removals if response.type_url == AUTHORIZATION else ()
-    addresses = () if response.type_url == AUTHORIZATION else removals
+    url = response.type_url
+    policies = removals if url == AUTHORIZATION else ()
+    addresses = removals if url == ADDRESS else ()
+    http = {KINDS[url]: removals} if url in KINDS else {}
     upserts = [one for one in read if not isinstance(one, PeerError)]
-    world, change = apply(world, upserts[:_APPLIED_AT_ONCE], addresses, policies)
+    world, change = apply(world, upserts[:_APPLIED_AT_ONCE], addresses, policies, http)
     changes = [change]
     for begin in range(_APPLIED_AT_ONCE, len(upserts), _APPLIED_AT_ONCE):
         await trio.lowlevel.checkpoint()

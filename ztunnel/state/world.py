@@ -15,6 +15,7 @@ from immutables import Map
 
 from ztunnel.errors import PeerError
 from ztunnel.model.address import IPAddress
+from ztunnel.model.http_policy import HttpPolicy
 from ztunnel.model.identity import SpiffeId, parse_spiffe_id
 from ztunnel.model.policy import Policy
 from ztunnel.model.service import Service, ServiceName
@@ -69,6 +70,7 @@ class World:
     The maps are for `delta`; readers use the methods. `addresses` holds workloads of our network only, and
     none with the host's network, whose address is not theirs alone; of several at one address the first is to
     be preferred. `hostnames` and `virtual` hold services in order of their keys, canonical ones first.
+    `http_policies` are those of waypoints, by `namespace/name`; node proxies are sent none.
     """
 
     network: str = ""
@@ -80,6 +82,7 @@ class World:
     hostnames: Map[str, tuple[Service, ...]] = field(default_factory=Map)
     policies: Map[str, Policy] = field(default_factory=Map)
     scoped: Map[str, tuple[Policy, ...]] = field(default_factory=Map)
+    http_policies: Map[str, HttpPolicy] = field(default_factory=Map)
 
     def workload(self, uid: str) -> Workload | None:
         """The workload of that uid."""

@@ -8,8 +8,9 @@ A response is not cut into parts: a subscriber that had half of the first one wo
 strangers. But it is made in pieces: what takes long yields None in between, so that others have the thread,
 and until it is at its end the publisher is told nothing else.
 
-Order within the stream, so that nothing refers to what is not there: new and changed policies go before
-addresses (workloads list policies by key), and removed policies wait until the addresses are answered for.
+Order within the stream, so that nothing refers to what is not there: what is new and changed of all other
+types goes before addresses (workloads and services name policies by key), and what is removed of them waits
+until the addresses are answered for.
 
     unsubscribed --request--> settled --differs--> awaiting --ACK or NACK--> settled
 """
@@ -24,9 +25,11 @@ from typing import Final
 
 from ztunnel.errors import PeerError
 from ztunnel.xds.pb import discovery_pb2
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
-from ztunnel.xds.snapshot import TYPES, Snapshot
+from ztunnel.xds.resource import ADDRESS, TYPES
+from ztunnel.xds.snapshot import Snapshot
 
+_REFERRED: Final = tuple(url for url in TYPES if url != ADDRESS)
+"""Types that addresses refer to."""
 _EVERYTHING = "*"
 _AT_ONCE: Final = 1000
 """Names looked at, or resources put into a response, at a time: some milliseconds."""
@@ -175,16 +178,19 @@ class Publisher:
 
     def work(self) -> Steps:
         """Send what can be sent now; nothing else may be told to the publisher until that is at its end."""
-        policies, addresses = self._topics.get(AUTHORIZATION), self._topics.get(ADDRESS)
+        addresses = self._topics.get(ADDRESS)
         of_addresses = yield from self._difference(ADDRESS)
-        of_policies = yield from self._difference(AUTHORIZATION)
-        owes_policies = bool(of_policies.upserts)
-        if policies is not None and not policies.awaited:
-            if addresses is not None and (addresses.awaited or of_addresses):
-                of_policies.removals.clear()  # until the addresses are answered for
-            yield from self._respond(AUTHORIZATION, policies, of_policies)
-            owes_policies = False
-        if addresses is not None and not addresses.awaited and not owes_policies:
+        owes = False
+        for url in _REFERRED:
+            topic = self._topics.get(url)
+            found = yield from self._difference(url)
+            if topic is not None and not topic.awaited:
+                if addresses is not None and (addresses.awaited or of_addresses):
+                    found.removals.clear()  # until the addresses are answered for
+                yield from self._respond(url, topic, found)
+            elif found.upserts:
+                owes = True
+        if addresses is not None and not addresses.awaited and not owes:
             yield from self._respond(ADDRESS, addresses, of_addresses)
 
     def _difference(self, url: str) -> Generator[None, None, _Difference]:

@@ -1,26 +1,64 @@
 """Workloads, services and policies as xDS resources, both ways; a resource's version is a hash of its
-content."""
+content.
+
+Beside Istio's two types there are those of our own, that only waypoints subscribe to: `HTTP_TYPES`. One more
+is a line in `_OWN`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any as Anything
 from typing import Final
 
 from google.protobuf.any_pb2 import Any
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from ztunnel.errors import PeerError
+from ztunnel.model.http_policy import HttpPolicy
 from ztunnel.model.policy import Policy
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 from ztunnel.xds.address import parse_service, parse_workload, render_service, render_workload
-from ztunnel.xds.pb import authorization_pb2, discovery_pb2, workload_pb2
+from ztunnel.xds.http_policy import parse_http_policy, render_http_policy
+from ztunnel.xds.pb import authorization_pb2, discovery_pb2, http_policy_pb2, workload_pb2
 from ztunnel.xds.policy import parse_policy, render_policy
 
 ADDRESS: Final = "type.googleapis.com/istio.workload.Address"
 AUTHORIZATION: Final = "type.googleapis.com/istio.security.Authorization"
+HTTP_POLICY: Final = "type.googleapis.com/ztunnel.http.AuthorizationPolicy"
 
-Resource = Workload | Service | Policy
+HttpResource = HttpPolicy
+"""Resources of our own. Each has a `key`, its name."""
+
+Resource = Workload | Service | Policy | HttpResource
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    """A type of our own: what it is here, and on the wire."""
+
+    kind: type[Anything]
+    message: type[Message]
+    render: Callable[[Anything], Message]
+    parse: Callable[[Anything], HttpResource]
+
+
+_OWN: Final[Mapping[str, _Codec]] = {
+    HTTP_POLICY: _Codec(
+        HttpPolicy, http_policy_pb2.AuthorizationPolicy, render_http_policy, parse_http_policy
+    ),
+}
+
+HTTP_TYPES: Final = tuple(_OWN)
+NODE_TYPES: Final = (AUTHORIZATION, ADDRESS)
+"""Policies first: a workload that refers to a policy not received yet is refused."""
+
+TYPES: Final = (*HTTP_TYPES, *NODE_TYPES)
+
+KINDS: Final[Mapping[str, type[Anything]]] = {type_url: codec.kind for type_url, codec in _OWN.items()}
+"""What resources of our own types are here."""
 
 
 def name_of(resource: Resource) -> str:
@@ -30,25 +68,32 @@ def name_of(resource: Resource) -> str:
 
 def type_of(resource: Resource) -> str:
     """The type URL under which the resource travels."""
-    return AUTHORIZATION if isinstance(resource, Policy) else ADDRESS
+    if isinstance(resource, Workload | Service):
+        return ADDRESS
+    if isinstance(resource, Policy):
+        return AUTHORIZATION
+    return next(type_url for type_url, kind in KINDS.items() if isinstance(resource, kind))
 
 
 def render(resource: Resource, network: str) -> discovery_pb2.Resource:
     """The resource as it is sent; equal resources give equal versions, in every process. A service's
     addresses are of `network`."""
-    message: workload_pb2.Address | authorization_pb2.Authorization
-    if isinstance(resource, Policy):
-        message = render_policy(resource)
-    elif isinstance(resource, Workload):
-        message = workload_pb2.Address(workload=render_workload(resource))
-    else:
-        message = workload_pb2.Address(service=render_service(resource, network))
-    value = message.SerializeToString(deterministic=True)
+    value = _message(resource, network).SerializeToString(deterministic=True)
     return discovery_pb2.Resource(
         name=name_of(resource),
         version=blake2b(value, digest_size=8).hexdigest(),
         resource=Any(type_url=type_of(resource), value=value),
     )
+
+
+def _message(resource: Resource, network: str) -> Message:
+    if isinstance(resource, Workload):
+        return workload_pb2.Address(workload=render_workload(resource))
+    if isinstance(resource, Service):
+        return workload_pb2.Address(service=render_service(resource, network))
+    if isinstance(resource, Policy):
+        return render_policy(resource)
+    return _OWN[type_of(resource)].render(resource)
 
 
 def parse(type_url: str, untrusted: discovery_pb2.Resource, network: str) -> Resource:
@@ -72,6 +117,10 @@ def _decode(type_url: str, untrusted: bytes, network: str) -> Resource:
     try:
         if type_url == AUTHORIZATION:
             return parse_policy(authorization_pb2.Authorization.FromString(untrusted))
+        if (own := _OWN.get(type_url)) is not None:
+            message = own.message()
+            message.ParseFromString(untrusted)
+            return own.parse(message)
         address = workload_pb2.Address.FromString(untrusted)
     except DecodeError as error:
         raise PeerError("cannot be decoded") from error

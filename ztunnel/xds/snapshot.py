@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from immutables import Map, MapMutation
 
 from ztunnel.xds.pb import discovery_pb2
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, Resource, name_of, render, type_of
+from ztunnel.xds.resource import TYPES, Resource, name_of, render, type_of
 
 V = TypeVar("V")
-
-TYPES: Final = (AUTHORIZATION, ADDRESS)
-"""Policies first: a workload that refers to a policy not received yet is refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from ztunnel.errors import PeerError
 from ztunnel.xds.pb import discovery_pb2
-from ztunnel.xds.resource import Resource, parse
-from ztunnel.xds.snapshot import TYPES
+from ztunnel.xds.resource import HTTP_TYPES, NODE_TYPES, Resource, parse
 
 _MAX_REASONS: Final = 20
 """Refused resources named in one answer; a line for each of 100,000 would not fit any message."""
@@ -44,7 +43,7 @@ class Subscriber:
     """Everything of the types in `types`, in that order. One object for a process, one `connect` for each
     stream."""
 
-    def __init__(self, node: discovery_pb2.Node, network: str, types: Sequence[str] = TYPES) -> None:
+    def __init__(self, node: discovery_pb2.Node, network: str, types: Sequence[str] = NODE_TYPES) -> None:
         self._node = node
         self._network = network
         self._types = tuple(types)
@@ -54,8 +53,19 @@ class Subscriber:
 
     @property
     def complete(self) -> bool:
-        """Whether each type has been received once: only then does an unknown address mean a stranger."""
-        return self._answered == set(self._types)
+        """Whether each type has been received once: only then does an unknown address mean a stranger. Types
+        of our own do not count: istiod never answers for them, and ours does before it sends addresses."""
+        return self._answered >= self.required
+
+    @property
+    def required(self) -> set[str]:
+        """The types that every control plane has."""
+        return set(self._types) - set(HTTP_TYPES)
+
+    @property
+    def unanswered(self) -> tuple[str, ...]:
+        """The types of which nothing has come."""
+        return tuple(type_url for type_url in self._types if type_url not in self._answered)
 
     @property
     def rejected(self) -> tuple[str, ...]:
