@@ -119,7 +119,7 @@ def _parse_value(attribute: Attribute, untrusted: pb.Value) -> Value:
         return _parse_block(untrusted.block)
     if kind == "presence":
         return TextMatch(TextKind.PRESENCE)
-    if kind not in _TEXTS:
+    if kind is None or kind not in _TEXTS:
         raise PeerError(f"{attribute}: a comparison of a kind that is not known here")
     return TextMatch(_TEXTS[kind], getattr(untrusted, kind))
 
