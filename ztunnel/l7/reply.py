@@ -12,13 +12,15 @@ NO_FLAG = "-"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One reply. `status` 0: there is nobody to reply to; `close`: the client's connection ends with it."""
+    """One reply. `status` 0: there is nobody to reply to; `close`: the client's connection ends with it;
+    `fields`: headers beyond the usual."""
 
     status: int
     flag: str
     details: str
     body: str = ""
     close: bool = False
+    fields: Fields = ()
 
     def because(self, reason: str) -> Reply:
         """The same with a reason in its body and details, where it has a place for it."""
@@ -99,7 +101,7 @@ def render(reply: Reply, grpc: bool) -> tuple[Fields, bytes]:
         ]
         if reply.body:
             fields.append((b"grpc-message", _percent(reply.body)))
-        return tuple(fields), b""
+        return (*fields, *reply.fields), b""
     body = reply.body.encode()
     fields = [(b":status", b"%d" % reply.status), (b"content-length", b"%d" % len(body))]
     if body:
@@ -107,7 +109,7 @@ def render(reply: Reply, grpc: bool) -> tuple[Fields, bytes]:
     if reply.flag == "UO":
         fields.append((b"x-envoy-overloaded", b"true"))
     fields.append((b"server", b"istio-envoy"))
-    return tuple(fields), body
+    return (*fields, *reply.fields), body
 
 
 def _percent(text: str) -> bytes:

@@ -131,14 +131,11 @@ def read_authorization_policy(root: Field) -> AuthorizationPolicy:
         rules = []
     if action == "DENY" and not rules:
         spec.fault("DENY without rules never matches; an empty rule `{}` matches everything")
-    targets = spec.each("targetRefs") + [place for place in [spec.sub("targetRef")] if place]
-    if targets and spec.sub("selector") is not None:
-        spec.fault("selector and targetRefs exclude each other")
     return AuthorizationPolicy(
         meta,
         action,
         read_selector(spec),
-        tuple(map(_target, targets)),
+        read_targets(spec),
         tuple(map(_rule, rules)),
         provider.text("name") if (provider := spec.sub("provider")) is not None else "",
     )
@@ -170,6 +167,14 @@ def read_selector(spec: Field) -> dict[str, str]:
         return {}
     selector.only(["matchLabels"])
     return read_labels(selector, "matchLabels")
+
+
+def read_targets(spec: Field) -> tuple[str, ...]:
+    """`targetRefs`, and `targetRef`, each as `Kind name`; they exclude a selector."""
+    targets = spec.each("targetRefs") + [place for place in [spec.sub("targetRef")] if place]
+    if targets and spec.sub("selector") is not None:
+        spec.fault("selector and targetRefs exclude each other")
+    return tuple(map(_target, targets))
 
 
 def _action(spec: Field) -> str:
