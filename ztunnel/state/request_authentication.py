@@ -30,8 +30,9 @@ _COOKIE = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
 _PREFIX = re.compile(r"[ -~]{0,128}")
 _NOT_TOLD: Final = frozenset(
     (
-        "host", "connection", "content-length", "content-type", "transfer-encoding", "upgrade", "te", "trailer",
-        "keep-alive", "proxy-connection", "expect", "x-forwarded-for", "x-forwarded-proto", "x-request-id",
+        "host", "connection", "content-length", "content-type", "transfer-encoding", "upgrade", "te",
+        "trailer", "keep-alive", "proxy-connection", "expect", "x-forwarded-for", "x-forwarded-proto",
+        "x-request-id",
     )
 )  # fmt: skip
 """Headers that are not a token's to say: they decide where a request begins and ends, and where it goes."""
@@ -71,7 +72,7 @@ def _rule(place: Field, remarks: list[str]) -> JwtRule:
     if url and keys:
         place.fault("jwks and jwksUri exclude each other")
     return JwtRule(
-        issuer=_issuer(place, told=bool(url or keys)),
+        issuer=_issuer(place, told=any(place.sub(name) for name in ("jwks", "jwksUri", "jwks_uri"))),
         audiences=tuple(_texts(place, "audiences", bool, "must not be empty")),
         keys=keys,
         keys_url=url,
@@ -89,10 +90,10 @@ def _rule(place: Field, remarks: list[str]) -> JwtRule:
 def _issuer(place: Field, *, told: bool) -> str:
     """Without keys that are told, it is by the issuer that they are found."""
     issuer = place.text("issuer")
-    if issuer or told:
-        return issuer
-    place.fault("issuer is needed where neither jwks nor jwksUri is given")
-    return ""
+    if not told and (reason := wrong_url(issuer)):
+        below = place.sub("issuer")
+        (below or place).fault(f"issuer {reason}; that is needed where neither jwks nor jwksUri is given")
+    return issuer
 
 
 def _url(place: Field, name: str) -> str:

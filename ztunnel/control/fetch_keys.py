@@ -1,0 +1,214 @@
+"""Fetches the keys of issuers, and keeps them fresh, so that waypoints need no way out of the mesh.
+
+What is asked for is what somebody wrote into an object: only by http and https, no larger and no longer than
+is allowed, over a few redirects at most, and never at an address that `reach` does not admit. HTTP is h11's;
+a client that resolves names itself could not be told whom not to connect to."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+import h11
+import trio
+
+from ztunnel.control.key_schedule import KeySchedule
+from ztunnel.control.key_source import KeySource, keys_url_of
+from ztunnel.control.reach import Reach
+from ztunnel.l7.jwks import MAX_BYTES, KeySet, parse_keys
+from ztunnel.model.address import IPAddress
+from ztunnel.state.request_authentication import wrong_url
+
+_REDIRECTS: Final = 3
+_AT_ONCE: Final = 8
+_MOST_SECONDS: Final = 60.0
+_NEVER: Final = 3600.0
+_REDIRECTING: Final = frozenset((301, 302, 303, 307, 308))
+_READ_BYTES: Final = 65_536
+
+
+class Unfetched(Exception):
+    """Why keys could not be had."""
+
+
+class KeyClient:
+    """Asks for keys."""
+
+    def __init__(self, reach: Reach, roots: str = "") -> None:
+        """`roots` is a file with certificates that are trusted beside the system's; OSError and SSLError are
+        raised where it is none."""
+        self._reach = reach
+        self._context = ssl.create_default_context()
+        if roots:
+            self._context.load_verify_locations(roots)
+
+    async def fetch(self, source: KeySource) -> KeySet:
+        """The keys that are there.
+
+        Raises:
+            Unfetched: says why. The deadline is the caller's.
+        """
+        try:
+            url = source.url
+            if source.discovers:
+                url = keys_url_of(await self._get(url))
+            return parse_keys(await self._get(url))
+        except ValueError as error:
+            raise Unfetched(f"what came {error}") from error
+
+    async def _get(self, url: str) -> bytes:
+        for _ in range(_REDIRECTS + 1):
+            there, body = await self._ask(urlsplit(url))
+            if not there:
+                return body
+            there = urljoin(url, there)
+            if reason := wrong_url(there):
+                raise Unfetched(f"redirected to what {reason}")
+            if url.startswith("https:") and not there.startswith("https:"):
+                raise Unfetched("redirected from https to http")
+            url = there
+        raise Unfetched(f"more than {_REDIRECTS} redirects")
+
+    async def _ask(self, url: SplitResult) -> tuple[str, bytes]:
+        """Where it is said to be instead, or what is there."""
+        host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+        try:
+            async with await self._connect(host, port) as connected:
+                stream: trio.abc.Stream = connected
+                if url.scheme == "https":
+                    stream = trio.SSLStream(
+                        connected, self._context, server_hostname=host, https_compatible=True
+                    )
+                return await _exchange(stream, url)
+        except (trio.BrokenResourceError, h11.RemoteProtocolError, OSError) as error:
+            raise Unfetched(_deepest(error)) from error
+
+    async def _connect(self, host: str, port: int) -> trio.SocketStream:
+        """At the addresses of that host, one after the other, until one answers. Raises OSError."""
+        failure: OSError | None = None
+        for address in await self._resolve(host, port):
+            try:
+                return await trio.open_tcp_stream(str(address), port)
+            except OSError as error:
+                failure = error
+        assert failure is not None
+        raise failure
+
+    async def _resolve(self, host: str, port: int) -> list[IPAddress]:
+        try:
+            found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise Unfetched(f"{host} cannot be resolved: {error}") from error
+        addresses = list(dict.fromkeys(ip_address(str(one[4][0]).partition("%")[0]) for one in found))
+        refused = [str(one) for one in addresses if not self._reach.admits(one)]
+        if refused:
+            raise Unfetched(f"{host} is {', '.join(refused)}, which may not be asked (ZTUNNEL_JWKS_ALLOWED)")
+        return addresses
+
+
+async def _exchange(stream: trio.abc.Stream, url: SplitResult) -> tuple[str, bytes]:
+    """Where it is said to be instead, or the body of the answer."""
+    connection = h11.Connection(h11.CLIENT)
+    target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    headers = [("host", url.netloc), ("accept", "application/json"), ("accept-encoding", "identity")]
+    headers += [("user-agent", "ztunnel-control"), ("connection", "close")]
+    asked = connection.send(h11.Request(method="GET", target=target, headers=headers))
+    await stream.send_all(asked or b"")
+    connection.send(h11.EndOfMessage())
+    body = bytearray()
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await stream.receive_some(_READ_BYTES))
+        elif isinstance(event, h11.Response):
+            if there := _elsewhere(event, url):
+                return there, b""
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > MAX_BYTES:
+                raise Unfetched(f"larger than {MAX_BYTES // 1024} KiB")
+        elif isinstance(event, h11.EndOfMessage):
+            return "", bytes(body)
+        elif not isinstance(event, h11.InformationalResponse):
+            raise Unfetched("closed before it had answered")
+
+
+def _elsewhere(response: h11.Response, url: SplitResult) -> str:
+    """Where a redirect leads to; empty for an answer that has a body which is wanted."""
+    found = {bytes(name): bytes(value).decode("latin-1") for name, value in response.headers}
+    if response.status_code in _REDIRECTING:
+        return found.get(b"location") or url.geturl()
+    if response.status_code != 200:
+        raise Unfetched(f"answered with status {response.status_code}")
+    if found.get(b"content-encoding", "identity") != "identity":
+        raise Unfetched("answered in an encoding that was not asked for")
+    return ""
+
+
+def _deepest(error: BaseException) -> str:
+    """The text of what is at the bottom of it."""
+    text, below = type(error).__name__, [error]
+    while below:
+        one = below.pop()
+        text = str(one) or text
+        if isinstance(one, BaseExceptionGroup):
+            below.append(one.exceptions[0])
+        elif one.__cause__ is not None:
+            below.append(one.__cause__)
+    return text
+
+
+def _ignore(_source: KeySource) -> None:
+    """Nobody is told at first."""
+
+
+class KeyFetcher:
+    """Has all that is due fetched.
+
+    Attributes:
+        on_change: called whenever a source has other keys.
+        observe: called after each fetch.
+    """
+
+    def __init__(self, schedule: KeySchedule, client: KeyClient) -> None:
+        self._schedule = schedule
+        self._client = client
+        self._woken = trio.Event()
+        self._places = trio.CapacityLimiter(_AT_ONCE)
+        self.on_change: Callable[[KeySource], None] = _ignore
+        self.observe: Callable[[], None] = lambda: None
+
+    def wake(self) -> None:
+        """Look at the schedule again."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Fetch until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._woken = trio.Event()
+                for source, seconds in self._schedule.take_due(trio.current_time()).items():
+                    nursery.start_soon(self._fetch, source, seconds)
+                pause = min(_NEVER, max(0.0, self._schedule.next_at - trio.current_time()))
+                with trio.move_on_after(pause):
+                    await self._woken.wait()
+
+    async def _fetch(self, source: KeySource, seconds: float) -> None:
+        changed = False
+        try:
+            async with self._places:
+                with trio.fail_after(min(seconds, _MOST_SECONDS)):
+                    keys = await self._client.fetch(source)
+        except Unfetched as error:
+            self._schedule.fail(source, str(error), trio.current_time())
+        except trio.TooSlowError:
+            self._schedule.fail(source, f"no answer within {seconds:g} s", trio.current_time())
+        else:
+            changed = self._schedule.succeed(source, keys, trio.current_time())
+        self.wake()
+        if changed:
+            self.on_change(source)
+        self.observe()
