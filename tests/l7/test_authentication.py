@@ -70,9 +70,9 @@ def others(**more: Any) -> bytes:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_good_token_says_who_it_is(algorithm: str) -> None:
     found = judge(ONE, bearer(token(algorithm=algorithm, kid=algorithm)))
-    assert (found.wrong, found.claims.principal, found.until) == (
+    assert (found.wrong, found.claims["sub"], found.until) == (
         None,
-        f"{ISSUER}/alice",
+        "alice",
         NOW + 600 + SKEW_SECONDS,
     )
 
@@ -241,7 +241,7 @@ def test_tokens_in_several_places(asked: Request, outcome: str | Wrong) -> None:
     if isinstance(outcome, Wrong):
         assert found.wrong is outcome
     else:
-        assert (found.wrong, "".join(found.claims.find(("sub",)))) == (None, outcome)
+        assert (found.wrong, found.claims.get("sub", "")) == (None, outcome)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from math import inf
 from typing import Any, Final, NamedTuple
 
-from ztunnel.l7.claims import NOBODY, Claims
+from ztunnel.l7.claims import NOBODY, Claims, claims_of
 from ztunnel.l7.credentials import Place, places_of, take_out, tokens_at
 from ztunnel.l7.jwks import NO_KEYS, KeySet, parse_keys
 from ztunnel.l7.proofs import Proofs
@@ -125,7 +125,7 @@ class Authentication:
             if isinstance(token, Check):
                 return token
             places = tuple(dict.fromkeys(place for place, _ in at))
-            claims = Claims(token.payload, rule.rule.space_delimited)
+            claims = claims_of(token.payload, rule.rule.space_delimited)
             return Outcome(claims, None, token.expires + SKEW_SECONDS, rule, token, places)
         return Outcome(wrong=worst)
 
