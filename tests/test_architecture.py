@@ -22,7 +22,7 @@ def words(text: str) -> set[str]:
 VERBS = words("""
     accept annotate announce answer ask attach authenticate build call capture carry certify check
     classify compute connect defer dial distribute drain drive elect enforce enroll exempt expire export
-    fetch find follow forget forward gather hold join keep linger link listen load measure observe
+    fetch fetch_keys find follow forget forward gather hold join keep linger link listen load measure observe
     originate oversee patch prepare probe recall refuse relay renew repair replace resolve rotate run secure
     serve sign splice spoof subscribe teach terminate untaint watch
 """)

@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
-from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 from ztunnel.control.key_source import KeySource
 from ztunnel.l7.jwks import KeySet
@@ -25,6 +24,12 @@ RETRY_SECONDS: Final = (1.0, 60.0)
 ASKED_SECONDS: Final = 60.0
 """Between two times that keys are fetched early, because tokens name keys that are not among them."""
 _JITTER: Final = 0.1
+
+
+class Rng(Protocol):
+    """The part of `random.Random` that is needed."""
+
+    def uniform(self, a: float, b: float, /) -> float: ...
 
 
 @dataclass(slots=True)
@@ -45,7 +50,7 @@ class KeySchedule:
         fetched, failed: how often that was so.
     """
 
-    def __init__(self, rng: Random) -> None:
+    def __init__(self, rng: Rng) -> None:
         self._rng = rng
         self._sources: dict[KeySource, _Standing] = {}
         self.fetched = 0
