@@ -167,6 +167,7 @@ class Settings:
     log_format: str = _setting("LOG_FORMAT", values.one_of("plain", "json"), "plain")
     log_level: str = _setting("LOG_LEVEL RUST_LOG", values.levels, "info")
     access_log: bool = _setting("ZTUNNEL_ACCESS_LOG", values.flag, True)
+    access_log_format: str = _setting("ZTUNNEL_ACCESS_LOG_FORMAT", values.text, "", "accessLogFormat")
     manifests: Path | None = _setting("ZTUNNEL_MANIFESTS", values.maybe_path, None)
     root_ca_dir: Path | None = _setting("ROOT_CA_DIR", values.maybe_path, None)
     state_dir: Path = _setting("ZTUNNEL_STATE_DIR", values.path, Path("/var/lib/ztunnel"))

@@ -10,15 +10,16 @@ from ztunnel.flow.flow import Counts
 from ztunnel.l7.reply import CONNECT_FAILED
 from ztunnel.model.address import Endpoint, OriginalDestination
 from ztunnel.telemetry.metrics import TcpMetrics
+from ztunnel.telemetry.request_log import render_request, render_request_json
 from ztunnel.telemetry.request_metrics import RequestMetrics
 from ztunnel.waypoint.chain import Chain, Treatment
 from ztunnel.waypoint.report import Caller, Reports, Telemetry, VersionReports
 
 
-def made(write=True, as_json=False):
+def made(write=True, render=render_request):
     lines: list[str] = []
     telemetry = Telemetry(
-        RequestMetrics(), TcpMetrics(), lines.append if write else None, lambda: 10**18, as_json
+        RequestMetrics(), TcpMetrics(), lines.append if write else None, lambda: 10**18, render
     )
     caller = Caller(Endpoint(CALLER.addresses[0], 41234), CALLER, CALLER.identity)
     chain = Chain(OriginalDestination(SERVICE.addresses[0], 80), SERVICE, Treatment.HTTP)
@@ -92,7 +93,7 @@ def test_connections_have_envoys_flags() -> None:
 
 
 def test_as_json() -> None:
-    reports, _, lines = made(as_json=True)
+    reports, _, lines = made(render=render_request_json)
     exchange, _ = begin(Rig())
     exchange.gone()
     reports.ended(exchange, 1)

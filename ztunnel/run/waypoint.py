@@ -53,7 +53,9 @@ from ztunnel.run.reporting import Reporting, now
 from ztunnel.run.stop import Stop
 from ztunnel.state.dump import dump_http, dump_world
 from ztunnel.state.lookup import HBONE_PORT
+from ztunnel.telemetry.log_format import parse_format
 from ztunnel.telemetry.report import Report
+from ztunnel.telemetry.request_log import RequestRecord, render_request, render_request_json
 from ztunnel.telemetry.request_metrics import RequestMetrics
 from ztunnel.telemetry.serve import Admin, serve_admin
 from ztunnel.waypoint.answer import Parts, WaypointAcceptor
@@ -174,7 +176,7 @@ def _build(
     requests = RequestMetrics(settings.metrics_series_limit)
     reporting.figures.register(requests)
     live: set[Watched] = set()
-    telemetry = Telemetry(requests, reporting.metrics, write, time.time_ns, settings.log_format == "json")
+    telemetry = Telemetry(requests, reporting.metrics, write, time.time_ns, _line(settings))
     servers = Servers(engine, tunnels, here, ledger.held, connect)
     parts = Parts(engine, here, servers, Common(engine, live, partial(_new_id, rng)), telemetry, report)
     inbound = Inbound(engine, hold, LiveConnections(), report, Turns(engine, PLAIN_RATE), held=ledger.held)
@@ -184,6 +186,16 @@ def _build(
     )
     _register_figures(waypoint)
     return waypoint
+
+
+def _line(settings: Settings) -> Callable[[RequestRecord], str]:
+    """What makes a line of the access log."""
+    if not settings.access_log_format:
+        return render_request_json if settings.log_format == "json" else render_request
+    try:
+        return parse_format(settings.access_log_format)
+    except ValueError as error:
+        raise ConfigError(Fault("settings", 0, "ZTUNNEL_ACCESS_LOG_FORMAT", str(error))) from error
 
 
 def _begin(

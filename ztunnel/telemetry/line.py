@@ -51,6 +51,13 @@ def quote(text: str) -> str:
     return f'"{_escape(text)}"'
 
 
+def escaped(text: str) -> str:
+    """As `quote`, without the quotes: for a place that has some."""
+    if len(text) > _LONGEST:
+        text = text[:_LONGEST] + "..."
+    return text if text.isprintable() and '"' not in text and "\\" not in text else _escape(text)
+
+
 def bare(text: str) -> str:
     """As it is, if it is made of letters, digits and the punctuation of addresses; in quotes otherwise."""
     return text if _BARE.fullmatch(text) and len(text) <= _LONGEST else quote(text)

@@ -13,12 +13,16 @@ from ztunnel.telemetry.line import bare, quote, timestamp
 
 _NOTHING = "-"
 
+Fields = tuple[tuple[bytes, bytes], ...]
+"""Fields of HTTP, names in lower case."""
+
 
 class RequestRecord(NamedTuple):
     """One request that ended, or one connection through a waypoint, of which there is no request.
 
     Empty texts, and a negative `upstream_milliseconds`, are what is not known: `-` in the line. `time_ns` is
-    when it began, nanoseconds since the epoch.
+    when it began, nanoseconds since the epoch. From `request` on it is what formats of an operator ask for
+    (`log_format`): fields, how often it was sent on, the client's identity.
     """
 
     time_ns: int
@@ -45,6 +49,12 @@ class RequestRecord(NamedTuple):
     downstream_remote: str = ""
     server_name: str = ""
     route: str = ""
+    request: Fields = ()
+    response: Fields = ()
+    trailers: Fields = ()
+    attempts: int = 0
+    peer: str = ""
+    grpc_status: str = ""
 
 
 def render_request(record: RequestRecord) -> str:
@@ -53,7 +63,7 @@ def render_request(record: RequestRecord) -> str:
     request = _quoted(f"{it.method or _NOTHING} {it.path or _NOTHING} {it.protocol or _NOTHING}")
     upstream_took = it.upstream_milliseconds
     return (
-        f"[{_start(it.time_ns)}] {request} {it.status} {_bare(it.flag)} {_bare(it.details)} "
+        f"[{start_time(it.time_ns)}] {request} {it.status} {_bare(it.flag)} {_bare(it.details)} "
         f"{_bare(it.termination)} {_quoted(it.upstream_failure)} {it.received_bytes} {it.sent_bytes} "
         f"{int(it.duration_seconds * 1000)} {upstream_took if upstream_took >= 0 else _NOTHING} "
         f"{_quoted(it.forwarded_for)} {_quoted(it.user_agent)} {_quoted(it.request_id)} "
@@ -67,7 +77,7 @@ def render_request_json(record: RequestRecord) -> str:
     """The same as a JSON object, with Istio's keys; what is not known is null."""
     it = record
     entry = {
-        "start_time": _start(it.time_ns),
+        "start_time": start_time(it.time_ns),
         "route_name": it.route or None,
         "method": it.method or None,
         "path": it.path or None,
@@ -95,7 +105,7 @@ def render_request_json(record: RequestRecord) -> str:
     return json.dumps(entry, separators=(",", ":")).replace("\x7f", "\\u007f")
 
 
-def _start(time_ns: int) -> str:
+def start_time(time_ns: int) -> str:
     """Envoy's %START_TIME%, in milliseconds."""
     return timestamp(time_ns)[:-4] + "Z"
 

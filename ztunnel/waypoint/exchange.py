@@ -108,6 +108,7 @@ class Exchange:
         status: that the client got; 0 for none.
         flag, details: what the log says of it.
         failure: why the upstream could not be reached.
+        response, trailers: what came back, as it goes to the client.
         began, answered_at: monotonic seconds; 0: no response has come.
         active: when something last moved.
         tries: how often it was sent on.
@@ -140,9 +141,11 @@ class Exchange:
         "received_bytes",
         "received_messages",
         "request",
+        "response",
         "sent_bytes",
         "sent_messages",
         "status",
+        "trailers",
         "tries",
     )
 
@@ -169,6 +172,8 @@ class Exchange:
         self.flag = NO_FLAG
         self.details = "via_upstream"
         self.failure = ""
+        self.response: Fields = ()
+        self.trailers: Fields = ()
         self.grpc_status = ""
         self.host = ""
         self.tries = 0
@@ -274,7 +279,8 @@ class Exchange:
         self._responded = True
         self.status = int(fields[0][1])
         self._note_grpc(fields)
-        self._down.respond(passed_back(fields, int((now - self.began) * 1000)), end)
+        self.response = passed_back(fields, int((now - self.began) * 1000))
+        self._down.respond(self.response, end)
         if end:
             self._answered()
 
@@ -298,7 +304,8 @@ class Exchange:
         if self.over:
             return
         self._note_grpc(trailers)
-        self._down.finish(passed_trailers(trailers))
+        self.trailers = passed_trailers(trailers)
+        self._down.finish(self.trailers)
         self._answered()
 
     def up_writable(self) -> None:
@@ -326,6 +333,7 @@ class Exchange:
         if self.request.method == b"HEAD":
             body = b""
         self._responded = True
+        self.response = fields
         self.sent_bytes = len(body)
         self._down.respond(fields, not body)
         if body:

@@ -14,7 +14,7 @@ from ztunnel.model.identity import SpiffeId
 from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.telemetry.labels import Reporter, TcpLabels, tcp_labels
 from ztunnel.telemetry.metrics import Live, TcpMetrics
-from ztunnel.telemetry.request_log import RequestRecord, render_request, render_request_json
+from ztunnel.telemetry.request_log import RequestRecord, render_request
 from ztunnel.telemetry.request_metrics import RequestLabels, RequestMetrics, request_labels
 from ztunnel.waypoint.chain import Chain
 from ztunnel.waypoint.exchange import Exchange
@@ -28,20 +28,20 @@ class Telemetry:
 
     Attributes:
         write: takes a line of the access log; None for no log.
+        render: makes a line of a record.
         now_ns: nanoseconds since the epoch.
-        as_json: how lines are written.
     """
 
     requests: RequestMetrics
     connections: TcpMetrics
     write: Callable[[str], None] | None
     now_ns: Callable[[], int]
-    as_json: bool = False
+    render: Callable[[RequestRecord], str] = render_request
 
     def log(self, record: RequestRecord) -> None:
         """Write the line."""
         if self.write is not None:
-            self.write(render_request_json(record) if self.as_json else render_request(record))
+            self.write(self.render(record))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,11 @@ class Reports:
         self._now = now
         self._labels: dict[tuple[str, str, int, str, str], RequestLabels] = {}
         self._base = RequestRecord(
-            0, downstream_local=str(chain.destination), downstream_remote=str(caller.source), route="default"
+            0,
+            downstream_local=str(chain.destination),
+            downstream_remote=str(caller.source),
+            route="default",
+            peer=str(caller.identity),
         )
 
     def ended(self, exchange: Exchange, version: int) -> None:
@@ -101,6 +105,11 @@ class Reports:
                 authority=_text(request.authority),
                 upstream_host=exchange.host,
                 upstream_cluster=self._chain.cluster("http"),
+                request=tuple(request.fields),
+                response=exchange.response,
+                trailers=exchange.trailers,
+                attempts=exchange.tries,
+                grpc_status=exchange.grpc_status,
             )
         )
 
