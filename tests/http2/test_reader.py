@@ -18,7 +18,8 @@ from tests.http2.recording import (
     split,
 )
 from ztunnel.errors import PeerError
-from ztunnel.http2.frame import HEADER, PREFACE, Code, Frame, push_frame
+from ztunnel.http2.fields import push_fields
+from ztunnel.http2.frame import END_HEADERS, HEADER, PREFACE, Code, Frame, push_frame, push_ping
 from ztunnel.http2.limits import Limits, Role
 from ztunnel.http2.standing import WORK_PER_ROUND
 
@@ -169,3 +170,27 @@ def test_padding_must_have_a_length_and_fit() -> None:
     host.receive(headers(1))
     with pytest.raises(PeerError):
         host.receive(push_frame(Frame.DATA, 8, 1, b"\x05abc"))
+
+
+def test_since_when_something_is_not_whole_is_known() -> None:
+    host = server()
+
+    def receive(now: float, octets: bytes) -> float:
+        host.now = now
+        host.receive(octets)
+        return host.h2.unfinished_since
+
+    assert receive(100.0, headers(1)) == 0
+    assert receive(101.0, push_ping(bytes(8))[:5]) == 101.0
+    assert receive(102.0, push_ping(bytes(8))[5:9]) == 101.0
+    assert receive(103.0, push_ping(bytes(8))[9:]) == 0
+    assert receive(104.0, data(1, b"abc")[:10]) == 0  # payload is passed on as it comes
+    assert receive(105.0, data(1, b"abc")[10:] + data(1, b"x")[:4]) == 105.0
+    assert receive(106.0, data(1, b"x")[4:] + data(1, b"x")[:4]) == 106.0
+    assert receive(107.0, data(1, b"x")[4:]) == 0
+    assert receive(108.0, push_frame(Frame.HEADERS, 0, 3, push_fields(CONNECT)[:3])) == 108.0
+    for number in range(5):
+        part = push_frame(Frame.CONTINUATION, 0, 3, push_fields(CONNECT)[3 + number : 4 + number])
+        assert receive(109.0 + number, part[:4]) == 108.0
+        assert receive(109.5 + number, part[4:]) == 108.0
+    assert receive(120.0, push_frame(Frame.CONTINUATION, END_HEADERS, 3, push_fields(CONNECT)[8:])) == 0

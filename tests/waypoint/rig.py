@@ -172,7 +172,9 @@ class Rig:
         self.waits = False
         self.waiting: list[Exchange] = []
         self.reused = False
-        self.way = HttpWay(Common(self.clock, self.live, lambda: b"an-id"), self, self)
+        self.refusals: list[str] = []
+        common = Common(self.clock, self.live, lambda: b"an-id", refused=self.refusals.append)
+        self.way = HttpWay(common, self, self)
 
     def connect(self, exchange: Exchange) -> None:
         if not self.reachable:

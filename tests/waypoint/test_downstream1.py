@@ -199,6 +199,7 @@ def test_limits_have_their_status(octets: bytes, status: bytes, size: int) -> No
     assert wire.said().startswith(b"HTTP/1.1 " + status)
     assert wire.finished
     assert not [each for each in rig.servers if each.whole]
+    assert rig.refusals == [each.details for each in rig.ended_] != []
 
 
 def test_many_small_requests_cost_their_sender_its_next_turn() -> None:

@@ -172,6 +172,7 @@ def test_what_is_malformed_is_reset_and_heard_by_nobody(headers) -> None:
     assert reset.error_code == h2.errors.ErrorCodes.PROTOCOL_ERROR
     assert not rig.servers
     assert not rig.ended_
+    assert rig.refusals == ["http2.invalid_header_field"]
 
 
 @pytest.mark.parametrize(
@@ -384,6 +385,28 @@ def test_silent_streams_get_408_and_idle_connections_are_closed() -> None:
     client.server.look(rig.clock.now + 3 * patience + LINGER_SECONDS + 1)
     assert client.wire.aborted is not None
     assert not rig.live
+
+
+@pytest.mark.parametrize("cut", [5, 9, 20])
+def test_a_head_or_a_frame_that_does_not_end_ends_the_connection(cut: int) -> None:
+    rig = Rig(echoes)
+    client = Client(rig)
+    client.h2.send_headers(1, POST)
+    client.flush()
+    client.h2.send_headers(3, [*GET, (b"x", b"a" * 40_000)], end_stream=True)
+    octets = client.h2.data_to_send()
+    client.wire.send(octets[:cut])
+    for number in range(4):
+        client.server.look(rig.clock.now)
+        assert not client.wire.over
+        rig.clock.now += rig.way.patience.head_seconds / 4
+        client.wire.send(octets[cut + number : cut + number + 1])
+    client.server.look(rig.clock.now)
+    assert not client.wire.over
+    client.server.look(rig.clock.now + 0.1)
+    assert client.wire.aborted is not None
+    assert rig.refusals == ["request_header_timeout", "http2.codec_error"]
+    assert rig.server.cancelled
 
 
 def test_a_drain_loses_no_stream_under_way() -> None:

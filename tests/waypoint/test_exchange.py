@@ -187,3 +187,15 @@ def test_an_answer_to_half_a_request_ends_its_server() -> None:
     assert rig.server.cancelled
     exchange.body(memoryview(b"late"))
     assert client.took == 4
+
+
+def test_interim_responses_have_an_end() -> None:
+    rig = Rig()
+    exchange, client = begin(rig)
+    for _ in range(101):
+        assert not exchange.over
+        exchange.informed(((b":status", b"103"),))
+    assert client.said.count(("interim", 103)) == 100
+    assert client.said[100] == ("head", 502, False)
+    assert (exchange.flag, exchange.failure) == ("UPE", "interim responses without end")
+    assert rig.server.cancelled

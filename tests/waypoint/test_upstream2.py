@@ -252,6 +252,25 @@ def test_a_response_that_is_too_large_costs_its_exchange_and_the_others_go_on() 
     assert not peer.connection.over
 
 
+@pytest.mark.parametrize(
+    ("octets", "reason"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "the server speaks HTTP/1.1, and its port says HTTP/2"),
+        (b"\x15\x03\x03\x00\x02\x02\x28" + bytes(9), "a frame above our limit"),
+    ],
+)
+def test_a_server_that_does_not_speak_http2_is_told_from_one_that_is_gone(octets: bytes, reason: str) -> None:
+    peer = Peer()
+    peer.connection = Http2Client(peer, peer.clock, peer.wire, "key", "10.0.0.9:80")
+    peer.wire.receiver = peer.connection
+    exchange, client = peer.ask()
+    peer.wire.send(octets)
+    assert client.said[0] == ("head", 502, False)
+    assert (exchange.flag, exchange.failure) == ("UPE", reason)
+    assert peer.gone == 1
+    assert peer.wire.took == peer.wire.given
+
+
 @given(st.binary(min_size=1, max_size=300))
 def test_garbage_fails_its_exchanges_only(garbage: bytes) -> None:
     peer = Peer()

@@ -53,6 +53,7 @@ class H2Connection(Streams):
         frame_bytes: the largest frame that the peer takes.
         open_streams: how many streams we may have open.
         settled: whether the peer's settings have come.
+        malformed: requests that were reset because they are none (RFC 9113 section 8.1.1).
     """
 
     __slots__ = (
@@ -61,6 +62,7 @@ class H2Connection(Streams):
         "_fields_limit",
         "_refusing",
         "frame_bytes",
+        "malformed",
         "open_streams",
         "settled",
     )
@@ -71,6 +73,7 @@ class H2Connection(Streams):
         """`standing` is the peer's where it has other sessions."""
         super().__init__(host, role, limits, now, standing or Standing(now))
         self.settled = False
+        self.malformed = 0
         self.frame_bytes = DEFAULT_FRAME_BYTES
         self.open_streams = limits.open_streams
         client = role is Role.CLIENT
@@ -242,6 +245,7 @@ class H2Connection(Streams):
             if not oversized:
                 check_request(fields)
         except PeerError:
+            self.malformed += 1
             self.budget.spend(Glitch.OUR_RESET, self.now)
             self._refuse(block, Code.PROTOCOL_ERROR)
             return

@@ -39,6 +39,7 @@ class FrameReader:
         streams: the open streams by id.
         budget: what the session may still do without carrying anything.
         standing: what the peer may still do, on all its sessions.
+        unfinished_since: monotonic seconds; when a frame or a header block began that is not whole; 0: none.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class FrameReader:
         "now",
         "standing",
         "streams",
+        "unfinished_since",
     )
 
     def __init__(self, frame_limit_bytes: int, expect_preface: bool, now: float, standing: Standing) -> None:
@@ -71,6 +73,7 @@ class FrameReader:
         self._target: Stream | None = None
         self._ends = False
         self._block: HeaderBlock | None = None
+        self.unfinished_since = 0.0
 
     def _begin_data(self, stream: Stream | None, stream_id: int, length: int, flags: int) -> Stream | None:
         """Account for a DATA frame. Returns who gets its payload, None for nobody."""
@@ -104,12 +107,12 @@ class FrameReader:
         """
         self.now = now
         view, at = self._resume(untrusted)
-        end = len(view)
+        first, end = at, len(view)
         unpack = HEADER.unpack_from
         streams, standing = self.streams, self.standing
         while end - at >= HEADER_BYTES:
             if standing.work_left <= 0:
-                self._partial = bytes(view[at:])
+                self._keep(view, at, at > first)
                 return True
             standing.work_left -= 1
             head, flags, stream_id = unpack(view, at)
@@ -134,9 +137,17 @@ class FrameReader:
             if flags & END_STREAM and target is not None:
                 self._end_remote(target)
             at = stop
-        if at < end:
-            self._partial = bytes(view[at:])
+        if at < end or self._block is not None or self.unfinished_since:
+            self._keep(view, at, at > first)
         return False
+
+    def _keep(self, view: memoryview, at: int, progress: bool) -> None:
+        """What is not whole waits. A header block is not since its first frame, whatever comes of it."""
+        self._partial = bytes(view[at:])
+        if self._block is None and (progress or not self._partial):
+            self.unfinished_since = 0.0
+        if (self._partial or self._block is not None) and not self.unfinished_since:
+            self.unfinished_since = self.now
 
     def _pass_on(  # noqa: PLR0913 (where the frame is, and what it is)
         self, target: Stream, stream_id: int, flags: int, view: memoryview, at: int, stop: int

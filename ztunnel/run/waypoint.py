@@ -53,6 +53,7 @@ from ztunnel.run.reporting import Reporting, now
 from ztunnel.run.stop import Stop
 from ztunnel.state.dump import dump_http, dump_world
 from ztunnel.state.lookup import HBONE_PORT
+from ztunnel.telemetry.figures import Tally
 from ztunnel.telemetry.log_format import parse_format
 from ztunnel.telemetry.report import Report
 from ztunnel.telemetry.request_log import RequestRecord, render_request, render_request_json
@@ -178,7 +179,15 @@ def _build(
     live: set[Watched] = set()
     telemetry = Telemetry(requests, reporting.metrics, write, time.time_ns, _line(settings))
     servers = Servers(engine, tunnels, here, ledger.held, connect)
-    parts = Parts(engine, here, servers, Common(engine, live, partial(_new_id, rng)), telemetry, report)
+    refusals = Tally(1)
+    reporting.figures.counter(
+        "ztunnel_waypoint_refusals_total",
+        "Requests and connections of clients that were refused for how they were written, or how slowly",
+        refusals.samples,
+        ("reason",),
+    )
+    common = Common(engine, live, partial(_new_id, rng), refused=refusals.add)
+    parts = Parts(engine, here, servers, common, telemetry, report)
     inbound = Inbound(engine, hold, LiveConnections(), report, Turns(engine, PLAIN_RATE), held=ledger.held)
     handshakes = Handshakes(inbound, ledger, certificates, now, partial(_begin, parts))
     waypoint = _Waypoint(

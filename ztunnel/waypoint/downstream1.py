@@ -108,6 +108,7 @@ class Http1Server:
         elif exchange is not None:
             if now - max(exchange.active, self._since) > patience.idle_seconds:
                 self._closing = True
+                self._way.refused(IDLE.details)
                 exchange.reply(IDLE)
         elif self._reader.begun:
             if quiet > patience.head_seconds:
@@ -178,6 +179,7 @@ class Http1Server:
             request = read_request(untrusted, frame.upgrade, self._way.new_id)
         except Refused as refused:
             self._closing = True
+            self._way.refused(refused.reply.details)
             host = next((value for name, value in untrusted if name == b"host"), b"")
             told = Request(untrusted[0][1], host, untrusted[1][1], list(untrusted[2:]))
             self._begin(told).reply(refused.reply)
@@ -277,6 +279,7 @@ class Http1Server:
 
     def _refuse(self, reply: Reply) -> None:
         """Nothing more of the connection is believed."""
+        self._way.refused(reply.details)
         self._reader.stop()
         self._drop_ahead()
         self._closing = True

@@ -10,7 +10,7 @@ from ztunnel.http2.frame import MAX_STREAM_ID, Code, push_goaway
 from ztunnel.http2.limits import Role
 from ztunnel.http2.standing import Standing
 from ztunnel.http2.stream import Stream
-from ztunnel.l7.reply import FIELDS_TOO_LARGE, IDLE, MALFORMED, PROTOCOL_ERROR, Refused, Reply
+from ztunnel.l7.reply import FIELDS_TOO_LARGE, IDLE, MALFORMED, SLOW_HEAD, Refused, Reply
 from ztunnel.l7.request import Request, read_stream
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.link2 import Http2Link, HttpStream
@@ -47,8 +47,7 @@ class ServerStream(HttpStream):
             self._refuse(way, untrusted, refused.reply)
             return
         if request.length > 0 and self.remote_closed:
-            self.exchange = Exchange(way, self, request)
-            self.exchange.reply(PROTOCOL_ERROR)
+            self._refuse(way, untrusted, MALFORMED)
             return
         self._left = request.length
         if any(name == b"expect" for name, _ in untrusted):
@@ -58,6 +57,7 @@ class ServerStream(HttpStream):
 
     def _refuse(self, way: HttpWay, untrusted: Fields, reply: Reply) -> None:
         """It goes nowhere; what is known of it is logged."""
+        way.refused(reply.details)
         known = dict(untrusted)
         said = [field for field in untrusted if not field[0].startswith(b":")]
         method, host = known.get(b":method", b""), known.get(b":authority", b"")
@@ -92,14 +92,15 @@ class ServerStream(HttpStream):
         exchange.end(trailers)
 
     def on_reset(self, code: int) -> None:
-        self.lost()
+        self.lost("the client has reset it", False)
 
     def on_error(self, code: int) -> None:
         self._drop()
+        self._server.refused(MALFORMED.details)
         if self.exchange is not None:
             self.exchange.reply(MALFORMED)
 
-    def lost(self) -> None:
+    def lost(self, reason: str, broken: bool) -> None:
         self._drop()
         if self.exchange is not None:
             self.exchange.gone()
@@ -111,9 +112,10 @@ class ServerStream(HttpStream):
     def _malformed(self) -> None:
         """A body that is not as long as it said (RFC 9113 section 8.1.1)."""
         exchange = self.exchange
+        self._server.refused(MALFORMED.details)
         self.give_up(Code.PROTOCOL_ERROR)
         if exchange is not None:
-            exchange.reply(PROTOCOL_ERROR)
+            exchange.reply(MALFORMED)
 
     # What the exchange does.
 
@@ -175,12 +177,27 @@ class Http2Server(Http2Link):
         self._since = self._way.now
         stream.begin(self._way)
 
+    def received(self, untrusted: memoryview) -> None:
+        before = self.h2.malformed
+        super().received(untrusted)
+        for _ in range(self.h2.malformed - before):
+            self.refused(MALFORMED.details)
+
+    def refused(self, reason: str) -> None:
+        """Something was, for how it was written."""
+        self._way.refused(reason)
+
     def look(self, now: float) -> None:
         """Time has passed: whether something was waited for too long."""
         if self.over:
             if now - self._since > LINGER_SECONDS:
                 self._way.live.discard(self)
                 self._transport.abort(Unreachable("the client does not close"))
+            return
+        unfinished = self.h2.unfinished_since
+        if unfinished and now - unfinished > self._way.patience.head_seconds:
+            self.refused(SLOW_HEAD.details)
+            self._end(Code.ENHANCE_YOUR_CALM, "a frame or a header block that does not end")
             return
         draining = self._draining_since and now - self._draining_since > _NOTICE_SECONDS
         if draining:
@@ -192,6 +209,7 @@ class Http2Server(Http2Link):
                 if exchange.over:
                     self.h2.reset(stream, Code.CANCEL)
                 else:
+                    self.refused(IDLE.details)
                     exchange.reply(IDLE)
                     self._since = now
         if not self.h2.streams and (draining or now - self._since > patience):

@@ -19,7 +19,7 @@ from ztunnel.flow.transport import HIGH_BYTES
 from ztunnel.http1.head import Fields
 from ztunnel.l7.field import passed_trailers
 from ztunnel.l7.grpc import MessageCounter
-from ztunnel.l7.reply import CLIENT_GONE, NO_FLAG, Reply, render
+from ztunnel.l7.reply import CLIENT_GONE, NO_FLAG, UPSTREAM_PROTOCOL_ERROR, Reply, render
 from ztunnel.l7.request import Request
 from ztunnel.l7.response import interim_passed_back, passed_back
 from ztunnel.model.address import Endpoint
@@ -28,6 +28,10 @@ from ztunnel.model.workload import Workload
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 _MOST_TRIES = 3
 """Istio's default: two retries of what was not sent."""
+
+
+_MOST_INTERIMS = 100
+"""Of one exchange: a server that says 102 (Processing) every few seconds needs some."""
 
 
 class Downstream(Protocol):
@@ -121,6 +125,7 @@ class Exchange:
         "_early",
         "_ended",
         "_forwarded",
+        "_interims",
         "_owed_down",
         "_owed_up",
         "_responded",
@@ -158,6 +163,7 @@ class Exchange:
         self._ended = False
         self._forwarded = False
         self._responded = False
+        self._interims = 0
         self._owed_down = 0
         self._owed_up = 0
         self.request = request
@@ -267,8 +273,16 @@ class Exchange:
 
     def informed(self, fields: Fields) -> None:
         """An interim response."""
-        if not self.over:
-            self._down.inform(interim_passed_back(fields))
+        if self.over:
+            return
+        self._interims += 1
+        up = self._up
+        if self._interims > _MOST_INTERIMS and up is not None:
+            up.cancel()
+            self.failed(UPSTREAM_PROTOCOL_ERROR, "interim responses without end")
+            return
+        self.active = self._way.now
+        self._down.inform(interim_passed_back(fields))
 
     def responded(self, fields: Fields, end: bool) -> None:
         """The response's head has come; with `end` that is all of it."""

@@ -93,8 +93,8 @@ class HttpStream(Stream):
     def drained(self) -> None:
         """Nothing waits any more."""
 
-    def lost(self) -> None:
-        """The connection has gone."""
+    def lost(self, reason: str, broken: bool) -> None:
+        """The connection has gone; `broken`: because the peer broke the rules."""
 
     def _complete(self) -> None:
         self._finishing = False
@@ -204,11 +204,16 @@ class Http2Link:
             return
         self._transport.write(push_goaway(self.h2.refuse_streams(), code))
         self._transport.finish()
-        self._leave(reason)
+        if code != Code.NO_ERROR:
+            self.refused("http2.codec_error")
+        self._leave(reason, code != Code.NO_ERROR)
         if code != Code.NO_ERROR:
             self._transport.abort(Unreachable(reason))
 
-    def _leave(self, reason: str) -> None:
+    def refused(self, reason: str) -> None:
+        """The connection ends because of what the peer does."""
+
+    def _leave(self, reason: str, broken: bool = False) -> None:
         """It is over: every stream is told."""
         if self.over:
             return
@@ -219,7 +224,7 @@ class Http2Link:
         for stream in streams:
             stream.closed = True
             if isinstance(stream, HttpStream):
-                stream.lost()
+                stream.lost(reason, broken)
         self.left(reason)
 
     def left(self, reason: str) -> None:

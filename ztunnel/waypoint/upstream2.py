@@ -17,6 +17,8 @@ from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.link2 import Http2Link, HttpStream
 from ztunnel.waypoint.way import Clock
 
+_HTTP1 = b"HTTP/1."
+
 
 class Owner(Protocol):
     """Whose connection it is."""
@@ -135,11 +137,11 @@ class ClientStream(HttpStream):
         if exchange is not None:
             exchange.failed(reply, reason, unsent)
 
-    def lost(self) -> None:
+    def lost(self, reason: str, broken: bool) -> None:
         self._drop()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.failed(TERMINATED)
+            exchange.failed(UPSTREAM_PROTOCOL_ERROR if broken else TERMINATED, reason)
 
     def drained(self) -> None:
         if self._exchange is not None:
@@ -169,6 +171,13 @@ class Http2Client(Http2Link):
         self.reused = False
         self.idle_since: float | None = clock.now
         super().__init__(clock, transport, Role.CLIENT)
+
+    def received(self, untrusted: memoryview) -> None:
+        if not self.h2.settled and not self.over and bytes(untrusted[: len(_HTTP1)]) == _HTTP1:
+            self._transport.taken(len(untrusted))
+            self._end(Code.PROTOCOL_ERROR, "the server speaks HTTP/1.1, and its port says HTTP/2")
+            return
+        super().received(untrusted)
 
     def can_take(self) -> bool:
         """Whether it takes one more request now."""

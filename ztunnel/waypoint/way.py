@@ -57,6 +57,10 @@ class Reports(Protocol):
         """An exchange is over."""
 
 
+def _nobody(reason: str) -> None:
+    """Who is told where nobody counts."""
+
+
 class Common(NamedTuple):
     """What all connections of a waypoint share.
 
@@ -65,19 +69,22 @@ class Common(NamedTuple):
         live: the connections that are looked after.
         new_id: makes an `x-request-id`.
         patience: how long is waited.
+        refused: is told why a request or a connection was refused for how it was written, or how slowly, in
+            Envoy's words (its response_code_details).
     """
 
     clock: Clock
     live: set[Watched]
     new_id: Callable[[], bytes]
     patience: Patience = Patience()
+    refused: Callable[[str], None] = _nobody
 
 
 class HttpWay:
     """Where the requests through one tunnel go."""
 
     def __init__(self, common: Common, upstreams: Upstreams, reports: Reports) -> None:
-        self.clock, self.live, self.new_id, self.patience = common
+        self.clock, self.live, self.new_id, self.patience, self.refused = common
         self._upstreams = upstreams
         self._reports = reports
 
