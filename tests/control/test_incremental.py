@@ -9,14 +9,20 @@ from hypothesis import strategies as st
 from ztunnel.control.document import key_of
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.translation import Translator
+from ztunnel.model.route_match import Match, TextKind, TextMatch
 from ztunnel.model.service import IpFamilies
 from ztunnel.model.workload import Workload
+from ztunnel.state.destination_rule import DestinationRule, Subset
 from ztunnel.state.endpoints import Endpoints, EndpointSlice, SliceEndpoint
-from ztunnel.state.gateway import Gateway, GatewayClass, LabelSelector, Listener
+from ztunnel.state.gateway import Gateway, GatewayClass, LabelSelector, Listener, ReferenceGrant
+from ztunnel.state.http_route import GRPCRoute, HTTPRoute, RouteRule
 from ztunnel.state.istio import AuthorizationPolicy, Mode, PeerAuthentication, PolicyRule
 from ztunnel.state.kube import Namespace, Node, Pod, Service, ServicePort
 from ztunnel.state.meta import Meta
 from ztunnel.state.networking import EntryEndpoint, EntryPort, Resolution, ServiceEntry, WorkloadEntry
+from ztunnel.state.route_filter import Backend, Reference
+from ztunnel.state.virtual_match import RequestMatch, Sources
+from ztunnel.state.virtual_service import RequestRule, Target, VirtualService, WeightedTarget
 
 IP = ip_address("10.0.0.1")
 SETTINGS = MeshSettings(root_namespace="root")
@@ -145,19 +151,97 @@ def using_entry(one, labels):
     return replace(using(one, labels), labels={**one.labels, **labels})
 
 
+HOSTS = st.sampled_from(["s", "t", "s.one.svc.cluster.local", "x.example", "y.example", "nowhere"])
+PATHS = st.sampled_from(["/", "/a", "/a/b"])
+PARENTS = st.lists(
+    st.builds(
+        Reference, st.just(""), st.just("Service"), st.sampled_from(["", "one"]), st.sampled_from(["s", "t"]),
+        st.sampled_from([0, 80, 81]),
+    )
+    | st.just(Reference("networking.istio.io", "ServiceEntry", "", "e")),
+    max_size=2,
+).map(tuple)  # fmt: skip
+BACKENDS = st.lists(
+    st.builds(
+        Backend,
+        st.sampled_from(
+            [
+                Reference("", "Service", "", "s", 80), Reference("", "Service", "two", "s", 80),
+                Reference("", "Service", "", "t", 81),
+                Reference("networking.istio.io", "ServiceEntry", "", "e", 80),
+                Reference("networking.istio.io", "Hostname", "", "y.example", 80),
+                Reference("", "Pod", "", "p", 1),
+            ]
+        ),
+        st.integers(0, 2),
+    ),
+    max_size=2,
+).map(tuple)  # fmt: skip
+ROUTES = st.builds(
+    lambda kind, meta, parents, path, backends: kind(
+        meta, parents, (RouteRule("", (Match(path=TextMatch(TextKind.SEGMENTS, path)),), backends=backends),)
+    ),
+    st.sampled_from([HTTPRoute, GRPCRoute]), metas(["r", "q"]), PARENTS, PATHS, BACKENDS,
+)  # fmt: skip
+TARGETS = st.lists(
+    st.builds(
+        WeightedTarget, st.builds(Target, HOSTS, st.sampled_from(["", "v1", "v2"]), st.sampled_from([0, 80])),
+        st.integers(1, 2),
+    ),
+    min_size=1, max_size=2,
+).map(tuple)  # fmt: skip
+REQUEST_RULES = st.builds(
+    lambda path, to, delegate: RequestRule(
+        "n",
+        (RequestMatch(Match(path=TextMatch(TextKind.PREFIX, path)), Sources({})),),
+        () if delegate else to,
+        delegate=delegate,
+    ),
+    PATHS, TARGETS, st.sampled_from([None, None, ("", "v"), ("two", "v")]),
+)  # fmt: skip
+VIRTUAL_SERVICES = st.builds(
+    lambda meta, hosts, rules, export_to: VirtualService(
+        meta, hosts, (), tuple(one for one in rules if hosts or not one.delegate), (), (), export_to
+    ),
+    metas(["v", "w"]),
+    st.lists(st.one_of(HOSTS, st.sampled_from(["*", "*.example"])), max_size=2, unique=True).map(tuple),
+    st.lists(REQUEST_RULES, min_size=1, max_size=2), st.sampled_from([(), (".",), ("one",)]),
+)  # fmt: skip
+RULES = st.builds(
+    lambda meta, host, labels, export_to: DestinationRule(
+        meta, host, (Subset("v1", labels),), export_to=export_to
+    ),
+    metas(["d", "f"]), st.one_of(HOSTS, st.sampled_from(["*", "*.svc.cluster.local"])), LABELS,
+    st.sampled_from([(), (".",), ("two",)]),
+)  # fmt: skip
+GRANTS = st.builds(
+    lambda meta, kind, space, name: ReferenceGrant(
+        meta, (("gateway.networking.k8s.io", kind, space),), (("", "Service", name),)
+    ),
+    metas(["g"]), st.sampled_from(["HTTPRoute", "GRPCRoute"]), SPACES, st.sampled_from(["", "s"]),
+)  # fmt: skip
+ROUTING = st.one_of(ROUTES, VIRTUAL_SERVICES, RULES, GRANTS)
 OBJECTS = st.one_of(
     GATEWAYS, CLASSES, SERVING,
     st.builds(using, st.one_of(PODS, SERVICES, SERVICE_ENTRIES, NAMESPACES), USING),
     st.builds(using_entry, WORKLOAD_ENTRIES, USING),
     PODS, SERVICES, SLICES, MIRRORED, POLICIES, PEERS, NAMESPACES, NODES, SERVICE_ENTRIES, WORKLOAD_ENTRIES,
+    ROUTING,
 )  # fmt: skip
-BATCHES = st.lists(st.lists(st.tuples(OBJECTS, st.integers(0, 4)), min_size=1, max_size=4), max_size=8)
+
+
+def batches_of(objects):
+    return st.lists(st.lists(st.tuples(objects, st.integers(0, 4)), min_size=1, max_size=4), max_size=8)
+
+
+BATCHES = batches_of(OBJECTS)
 
 
 def state(translator):
     return (
         dict(translator.addresses),
         dict(translator.policies),
+        dict(translator.routes),
         translator.warnings(),
         dict(translator.refused),
     )
@@ -174,13 +258,25 @@ def inherited(objects):
 @settings(max_examples=40)
 @given(BATCHES)
 def test_any_way_to_a_set_of_objects_gives_its_translation(batches):
+    gives_the_translation_of_all_at_once(batches)
+
+
+@settings(max_examples=40)
+@given(batches_of(st.one_of(ROUTING, ROUTING, SERVICES, st.builds(using, SERVICES, USING), GATEWAYS,
+                            SERVING, SERVICE_ENTRIES)))  # fmt: skip
+def test_any_way_to_a_set_of_routes_gives_its_translation(batches):
+    gives_the_translation_of_all_at_once(batches)
+
+
+def gives_the_translation_of_all_at_once(batches):
     translator, objects = Translator(SETTINGS), {}
-    addresses, policies, said = {}, {}, {}
+    addresses, policies, routes, said = {}, {}, {}, {}
     for batch in batches:
         changes = {key_of(one): None if gone == 0 else one for one, gone in batch}
         objects |= changes
         delta = translator.update(changes)
-        for held, changed in ((addresses, delta.addresses), (policies, delta.policies)):
+        pairs = (addresses, delta.addresses), (policies, delta.policies), (routes, delta.routes)
+        for held, changed in pairs:
             for name, new in changed.items():
                 assert held.get(name) != new, "told without a change"
                 held.pop(name) if new is None else held.update({name: new})
@@ -192,7 +288,7 @@ def test_any_way_to_a_set_of_objects_gives_its_translation(batches):
     scratch = Translator(SETTINGS)
     scratch.update(there)
     assert state(translator) == state(scratch)
-    assert (addresses, policies) == (scratch.addresses, scratch.policies)
+    assert (addresses, policies, routes) == (scratch.addresses, scratch.policies, scratch.routes)
     backwards = Translator(SETTINGS)
     for key, one in reversed(there.items()):
         backwards.update({key: one})

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ztunnel.control.document import Key
 from ztunnel.control.endpoint import Name
 from ztunnel.model.policy import Policy
+from ztunnel.model.route import Routes
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 from ztunnel.state.kube import Pod
@@ -18,12 +19,13 @@ _FIRST = "AuthorizationPolicy"
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """Resources by their names in xDS, addresses (workloads and services) apart from policies; those of
-    waypoints by type URL and name; and what the operator should know."""
+    """Resources by their names in xDS: addresses (workloads and services), policies, routes by services;
+    those of waypoints by type URL and name; and what the operator should know."""
 
     addresses: Mapping[str, Workload | Service] = field(default_factory=dict)
     policies: Mapping[str, Policy] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    routes: Mapping[str, Routes] = field(default_factory=dict)
     http: Mapping[str, Mapping[str, HttpResource]] = field(default_factory=dict)
 
 
@@ -53,6 +55,7 @@ class Delta:
 
     addresses: dict[str, Workload | Service | None] = field(default_factory=dict)
     policies: dict[str, Policy | None] = field(default_factory=dict)
+    routes: dict[str, Routes | None] = field(default_factory=dict)
     unsettled: set[Key] = field(default_factory=set)
     http: dict[str, dict[str, HttpResource | None]] = field(default_factory=dict)
 

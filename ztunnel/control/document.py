@@ -12,7 +12,16 @@ from difflib import get_close_matches
 from typing import Final, NamedTuple
 
 from ztunnel.errors import Fault
-from ztunnel.state import endpoints, gateway, istio, kube, networking
+from ztunnel.state import (
+    destination_rule,
+    endpoints,
+    gateway,
+    http_route,
+    istio,
+    kube,
+    networking,
+    virtual_service,
+)
 from ztunnel.state.field import Field
 from ztunnel.state.listing import Listing
 from ztunnel.state.manifest import MAX_READS, Chunk, Notes, TooLarge, YamlField, compose, cut
@@ -33,6 +42,10 @@ Object = (
     | gateway.Gateway
     | gateway.GatewayClass
     | gateway.ReferenceGrant
+    | http_route.HTTPRoute
+    | http_route.GRPCRoute
+    | virtual_service.VirtualService
+    | destination_rule.DestinationRule
 )
 
 
@@ -88,6 +101,16 @@ KINDS: Final[Mapping[tuple[str, str], Kind]] = {
     ),
     ("gateway.networking.k8s.io", "ReferenceGrant"): Kind(
         ("v1", "v1beta1"), ("spec", "status"), gateway.read_reference_grant
+    ),
+    ("gateway.networking.k8s.io", "HTTPRoute"): Kind(
+        ("v1", "v1beta1"), ("spec", "status"), http_route.read_http_route
+    ),
+    ("gateway.networking.k8s.io", "GRPCRoute"): Kind(("v1",), ("spec", "status"), http_route.read_grpc_route),
+    ("networking.istio.io", "VirtualService"): Kind(
+        ("v1", "v1beta1", "v1alpha3"), ("spec", "status"), virtual_service.read_virtual_service
+    ),
+    ("networking.istio.io", "DestinationRule"): Kind(
+        ("v1", "v1beta1", "v1alpha3"), ("spec", "status"), destination_rule.read_destination_rule
     ),
 }
 

@@ -29,6 +29,7 @@ from ztunnel.control.inventory import Inventory
 from ztunnel.control.node_policies import NodePolicies
 from ztunnel.control.ownership import Entries
 from ztunnel.control.remarks import remark
+from ztunnel.control.routing import ServiceRoutes
 from ztunnel.control.service import EntryServices, convert_service, group_services, service_name
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.waypoint import Traffic, Waypoints
@@ -51,8 +52,9 @@ def translate(inventory: Inventory, settings: MeshSettings) -> Translation:
 
 
 class Translator:
-    """Holds the objects and what they mean. `index`, `addresses`, `policies` and `http`, what waypoints are
-    sent, are kept up to date in place, as is `refused`: what of an entry does not count, and why."""
+    """Holds the objects and what they mean. `index`, `addresses`, `policies`, `routes` and `http`, what
+    waypoints are sent, are kept up to date in place, as is `refused`: what of an entry does not count, and
+    why."""
 
     def __init__(self, settings: MeshSettings) -> None:
         self._settings = settings
@@ -68,6 +70,8 @@ class Translator:
         self.refused: dict[Key, tuple[str, ...]] = {}
         self._remarks: dict[Key, tuple[str, ...]] = {}
         self._claims = Claims()
+        self._routes = ServiceRoutes(settings)
+        self.routes = self._routes.routes
         self.addresses: dict[str, Workload | Service] = {}
         self.policies = self._node_policies.in_force
         self.http = HttpResources()
@@ -79,7 +83,8 @@ class Translator:
     def translation(self, unknown: Iterable[str] = ()) -> Translation:
         """All of it, as it is now. `unknown` are kinds that were not read."""
         http = {url: dict(held) for url, held in self.http.in_force.items()}
-        return Translation(dict(self.addresses), dict(self.policies), self.warnings(unknown), http)
+        warnings = self.warnings(unknown)
+        return Translation(dict(self.addresses), dict(self.policies), warnings, dict(self.routes), http)
 
     def warnings(self, unknown: Iterable[str] = ()) -> tuple[str, ...]:
         """What the operator should know, in an order that does not depend on that of the changes."""
@@ -93,6 +98,7 @@ class Translator:
             *(f"{key}: {text}" for key in sorted(self.refused) for text in self.refused[key]),
             *self.waypoints.problems(),
             *self._claims.texts(),
+            *self._routes.texts(),
         )
 
     def update(self, changes: Mapping[Key, Object | None]) -> Delta:
@@ -114,6 +120,8 @@ class Translator:
             self._convert_service(name, delta)
         for name in touched.pods:
             self._convert_pod(name, delta)
+        delta.routes, unsettled = self._routes.update()
+        delta.unsettled |= unsettled
         return delta
 
     def _take_over(
@@ -136,6 +144,7 @@ class Translator:
     def _keep(self, key: Key, old: Object | None, new: Object | None) -> None:
         self.index.put(key, old, new)
         self.waypoints.put(key, old, new)
+        self._routes.put(key, old, new)
         if isinstance(one := new or old, ServiceEntry | WorkloadEntry):
             self._entries.put(key, as_entry(old), as_entry(new))
             self._around.pop(one.meta.namespace, None)
@@ -312,6 +321,10 @@ class Translator:
             return
         delta.addresses[name] = new
         self._claims.put(name, old, new)
+        if isinstance(old, Service) or isinstance(new, Service):
+            self._routes.put_service(
+                old if isinstance(old, Service) else None, new if isinstance(new, Service) else None
+            )
         if new is None:
             del self.addresses[name]
         else:

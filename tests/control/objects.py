@@ -1,0 +1,44 @@
+"""Objects that route, out of short texts."""
+
+from ztunnel.control.inventory import Inventory, gather
+from ztunnel.control.registry import Registry, View
+from ztunnel.control.settings import MeshSettings
+from ztunnel.model.service import Port, Service, ServiceName, Waypoint
+
+
+def manifest(kind, name, spec, namespace="shop", created=""):
+    """One of networking.istio.io or of the Gateway API."""
+    group = "gateway.networking.k8s.io" if kind in ("HTTPRoute", "GRPCRoute", "ReferenceGrant") else (
+        "networking.istio.io"
+    )  # fmt: skip
+    date = f', creationTimestamp: "{created}"' if created else ""
+    return (
+        f"apiVersion: {group}/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}{date}}}\n"
+        f"spec: {spec}\n"
+    )
+
+
+def read(*texts):
+    """The objects of manifests, by their keys."""
+    inventory = gather({"x.yaml": "---\n".join(texts)}, Inventory())
+    assert inventory.faults == ()
+    return inventory.objects
+
+
+def service(name, *ports, namespace="shop", waypoint=""):
+    """A Service, with a waypoint of a namespace."""
+    where = Waypoint(ServiceName(waypoint, f"w.{waypoint}.svc.cluster.local"), None) if waypoint else None
+    return Service(
+        name, namespace, f"{name}.{namespace}.svc.cluster.local",
+        ports=tuple(Port(port, port) for port in ports or (80,)), waypoint=where,
+    )  # fmt: skip
+
+
+def view(*services, objects=()):
+    """What a conversion sees of these."""
+    registry = Registry(MeshSettings())
+    for one in services:
+        list(registry.put_service(None, one))
+    for key, one in dict(objects).items():
+        list(registry.put(key, None, one))
+    return View(registry)

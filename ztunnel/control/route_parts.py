@@ -1,0 +1,52 @@
+"""What becomes of one object that routes, before it is joined with others of the same service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ztunnel.model.route import Rule
+
+
+class Why(StrEnum):
+    """Kinds of problems. The values are reasons of the Gateway API's conditions, or Istio's names of what its
+    analyzers find (pkg/config/analysis/msg/messages.yaml)."""
+
+    BACKEND_NOT_FOUND = "BackendNotFound"
+    INVALID_KIND = "InvalidKind"
+    NOT_PERMITTED = "RefNotPermitted"
+    UNSUPPORTED = "UnsupportedValue"
+    INCOMPATIBLE = "IncompatibleFilters"
+    NOT_FOUND = "ReferencedResourceNotFound"
+    PORT_REQUIRED = "VirtualServiceDestinationPortSelectorRequired"
+    UNREACHABLE = "VirtualServiceUnreachableRule"
+    INEFFECTIVE = "VirtualServiceIneffectiveMatch"
+    CONFLICT = "ConflictingMeshGatewayVirtualServiceHosts"
+    REMARK = "Remark"
+
+
+UNRESOLVED = frozenset((Why.BACKEND_NOT_FOUND, Why.INVALID_KIND, Why.NOT_PERMITTED))
+"""Those of references of the Gateway API."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something about an object that is not as it may be meant. `field` is where, as faults name it."""
+
+    why: Why
+    field: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """Its rules, in its own order, without the ports of what it is attached to."""
+
+    rules: tuple[Rule, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+NOTHING = Converted()
