@@ -1,4 +1,4 @@
-"""A cluster by its KUBECONFIG, spoken to with kubectl; or the one that ../shared/kube brings up."""
+"""A cluster by its KUBECONFIG, or the one that ../shared/kube brings up."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import yaml
+from tests.cluster.api import KINDS, Api, ApiError
+from tests.cluster.api import Object as Object
 
 ROOT = Path(__file__).parents[2]
 KIT = ROOT.parent / "shared" / "kube" / "kube"
 KIT_CONFIG = Path(os.environ.get("MESHKUBE_STATE", "/var/lib/meshkube"), "kubeconfig")
 CHART = ROOT / "deploy" / "charts" / "ztunnel"
 T = TypeVar("T")
-Object = dict[str, Any]
 
 
 class ClusterError(Exception):
@@ -55,6 +56,7 @@ class Cluster:
     Attributes:
         image: repository and tag, which the nodes have; the loader's repository ends with -loader.
         kit: whether it is the one of ../shared/kube, where images are built and nodes can be entered.
+        leaving: namespaces that are being deleted, whose pods nobody has waited for.
     """
 
     config: Path
@@ -63,6 +65,11 @@ class Cluster:
     image: tuple[str, str]
     kit: bool
     took: dict[str, float] = field(default_factory=dict)
+    leaving: list[str] = field(default_factory=list)
+
+    @cached_property
+    def api(self) -> Api:
+        return Api(self.config)
 
     def call(self, *words: object, stdin: str | None = None, timeout: float = 60, check: bool = True) -> str:
         """kubectl."""
@@ -81,6 +88,11 @@ class Cluster:
 
     def get(self, kind: str, name: str = "", namespace: str = "", selector: str = "") -> Object:
         """One object, or a list."""
+        if kind in KINDS:
+            try:
+                return self.api.get(kind, name, namespace, selector)
+            except ApiError as error:
+                raise ClusterError(str(error)) from error
         words = [kind, *([name] if name else []), "-o", "json"]
         words += ["-n", namespace] if namespace else []
         words += ["-l", selector] if selector else []
@@ -88,7 +100,11 @@ class Cluster:
         return found
 
     def apply(self, *objects: Object) -> None:
-        self.call("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
+        for each in objects:
+            try:
+                self.api.apply(each)
+            except ApiError as error:
+                raise ClusterError(str(error)) from error
 
     def nodes(self) -> list[str]:
         """Those that pods run on, by name."""
@@ -115,7 +131,23 @@ class Cluster:
 
     def scrape(self, pod: str, port: int, path: str = "/metrics", namespace: str = "ztunnel-system") -> str:
         """A page of a pod of ours, through the API server."""
-        return self.call("get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{path}")
+        try:
+            return self.api.text(f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{path}")
+        except ApiError as error:
+            raise ClusterError(str(error)) from error
+
+    def logs(self, pod: Object, tail: int = -1) -> str:
+        """Of all its containers, as far as they have begun; each with its last `tail` lines."""
+        meta, spec = pod["metadata"], pod["spec"]
+        limit = {"tailLines": str(tail)} if tail >= 0 else {}
+        found = []
+        for each in [*spec.get("initContainers", []), *spec["containers"]]:
+            path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/log"
+            try:
+                found.append(self.api.text(path, container=each["name"], **limit))
+            except ApiError as error:
+                found.append(f"{each['name']}: {error}")
+        return "\n".join(found)
 
 
 def is_ready(pod: Object) -> bool:
@@ -149,18 +181,29 @@ def open_cluster() -> Iterator[Cluster]:
     was_up = is_up()
     if not was_up:
         run(KIT, "up", "--dual-stack", timeout=300)
-    made = Cluster(KIT_CONFIG, [str(KIT), "kubectl"], [str(KIT), "helm"], (repository, tag), True)
+    made = Cluster(KIT_CONFIG, kit_kubectl(), [str(KIT), "helm"], (repository, tag), True)
     made.took["cluster"] = time.monotonic() - began
     try:
         if not image:
             made.image = ("localhost/ztunnel-test/ztunnel", "test")
             began = time.monotonic()
-            provision(made.image, True, "images")
+            with subprocess.Popen([KIT, "crds"], stdout=subprocess.DEVNULL) as definitions:
+                provision(made.image, True, "images")
             made.took["images"] = time.monotonic() - began
+            if definitions.returncode:
+                raise ClusterError(f"{KIT} crds: exit {definitions.returncode}")
         yield made
+        for each in made.leaving:
+            wait_until(f"no pod is left in {each}", lambda each=each: not made.pods(each), 120, 0.2)
     finally:
         if not was_up:
             run(KIT, "down", timeout=120)
+
+
+def kit_kubectl() -> list[str]:
+    """Its own, without what the kit does around it for those who have set nothing up."""
+    own = KIT_CONFIG.parent / "cache" / "bin" / "kubectl"
+    return [str(own)] if own.exists() else [str(KIT), "kubectl"]
 
 
 def is_up() -> bool:
@@ -169,9 +212,12 @@ def is_up() -> bool:
     return subprocess.run([KIT, "status"], capture_output=True, timeout=60).returncode == 0
 
 
-def provision(cluster_image: tuple[str, str], kit: bool, *words: str, config: Path | None = None) -> str:
-    """`deploy/provision`, as whoever sets up a machine calls it."""
+def provision(
+    cluster_image: tuple[str, str], kit: bool, *words: str, config: Path | None = None, flags: str = ""
+) -> str:
+    """`deploy/provision`, as whoever sets up a machine calls it; `flags` are more words for helm."""
     env = {**os.environ, "IMAGE": ":".join(cluster_image), "CLUSTER": "kube" if kit else "other"}
+    env["HELM_FLAGS"] = f"{os.environ.get('HELM_FLAGS', '')} {flags}".strip()
     env.setdefault("PIP_CERT", "/etc/ssl/certs/ca-certificates.crt")
     if config:
         env["KUBECONFIG"] = str(config)

@@ -8,12 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.apps import Apps
-from tests.cluster.cluster import CHART, Cluster, is_ready, wait_until
-from tests.cluster.conftest import SYSTEM, Mesh
+from tests.cluster.cluster import Cluster, is_ready, wait_until
+from tests.cluster.conftest import SYSTEM, TAINT, Mesh
 
 pytestmark = pytest.mark.timeout(300)
-
-TAINT = "ztunnel.io/not-ready"
 
 
 def taints(cluster: Cluster, node: str) -> list[str]:
@@ -21,20 +19,15 @@ def taints(cluster: Cluster, node: str) -> list[str]:
 
 
 @pytest.fixture
-def untainting(mesh: Mesh, cluster: Cluster) -> Iterator[None]:
-    """The control plane may take the taint off."""
-    words = ("upgrade", "ztunnel", CHART, "-n", SYSTEM, "--reuse-values", "--set")
-    cluster.call_helm(*words, f"control.nodeTaint={TAINT}")
-    mesh.wait()
+def untainted(cluster: Cluster) -> Iterator[None]:
+    """No node keeps it."""
     yield
     for node in cluster.nodes():
         cluster.call("taint", "node", node, f"{TAINT}-", check=False)
-    cluster.call_helm(*words, "control.nodeTaint=")
-    mesh.wait()
 
 
 def test_a_node_takes_pods_once_its_proxy_is_ready(
-    mesh: Mesh, cluster: Cluster, apps: Apps, nodes: tuple[str, str], untainting: None
+    mesh: Mesh, cluster: Cluster, apps: Apps, nodes: tuple[str, str], untainted: None
 ) -> None:
     node = nodes[1]
     apps.label("ambient")

@@ -19,6 +19,9 @@ GONE_SECONDS = 60
 """What carries open connections may take its time."""
 
 
+HOLD = "holder.env.ZTUNNEL_HOLD_TIMEOUT=3s"
+"""What is called while no proxy runs is refused after that, where a minute is the default."""
+
 BROKEN = {
     "crashes": {"args": ["node", "--no-such-flag"]},
     "is not there": {"image": "localhost/ztunnel-test/none:none"},
@@ -66,7 +69,7 @@ def test_pods_are_freed_also_where_no_proxy_can_do_it(
     proxy: str,
     leave: Callable[[Mesh], None],
 ) -> None:
-    mesh.install()
+    mesh.install(HOLD)
     apps.label("ambient")
     apps.start(apps.server("a", nodes[0]), apps.server("b", nodes[1]))
     address = apps.addresses("b")[0]
