@@ -126,6 +126,8 @@ class Settings:
         kubeconfig: of a control plane outside the cluster that it is for.
         node_taint: the key of a taint that is taken off nodes whose proxy is ready; empty: none is.
         adopt: take over what an istiod has written: status, and the ConfigMap of the roots.
+        waypoint: what waypoints are made of (`control/deployment.py: read_template`, JSON); empty: none are
+            made for Gateways.
         show_enrolment: write on pods that they are in the mesh.
         token_file: of a control plane over a folder: who may call (`ca/token.py`).
         signer_name, signer_root: of a control plane: a signer of the Kubernetes CSR API that signs for
@@ -208,6 +210,7 @@ class Settings:
     token_file: Path | None = _setting("ZTUNNEL_TOKEN_FILE", values.maybe_path, None)
     kubeconfig: str = _setting("KUBECONFIG", values.text, "")
     adopt: bool = _setting("ZTUNNEL_ADOPT", values.flag, False)
+    waypoint: str = _setting("ZTUNNEL_WAYPOINT", values.text, "")
     show_enrolment: bool = _setting("ZTUNNEL_SHOW_ENROLMENT", values.flag, True)
     node_taint: str = _setting("ZTUNNEL_NODE_TAINT", values.label_key, "")
     signer_name: str = _setting("ZTUNNEL_SIGNER_NAME", values.signer, "")

@@ -6,8 +6,8 @@ import yaml
 from ztunnel.control.conditions import (
     Condition,
     Said,
-    addresses_of,
-    concerns,
+    Standing,
+    gateway_status,
     is_our_class,
     is_waypoint,
     merge,
@@ -21,7 +21,7 @@ from ztunnel.control.settings import MeshSettings
 from ztunnel.control.waypoint import CONTROLLER, Binding, GatewayState, Waypoints
 from ztunnel.errors import Fault
 from ztunnel.model.service import IpFamilies, ServiceName, Waypoint
-from ztunnel.state.gateway import Gateway, GatewayClass
+from ztunnel.state.gateway import Gateway, GatewayClass, Listener
 from ztunnel.state.kube import Service
 from ztunnel.state.meta import Meta
 
@@ -103,7 +103,6 @@ def test_a_service_is_not_bound_to_a_waypoint_that_is_not_there(labels, name):
     found = wanted(service, (), MeshSettings(), said)
     texts = [("WaypointIsNotReady", f'waypoint "{name}" is not ready')] if name else []
     assert [(one.reason, one.message) for one in found] == texts
-    assert concerns(value) == ("use-waypoint" in labels)
 
 
 KEY = Key("Service", "shop", "web")
@@ -133,6 +132,11 @@ def test_what_is_bound_and_what_is_refused_is_said():
             [],
         ),
         (
+            GatewayState("", ServiceName("shop", "wp.x"), ready=False),
+            [("Accepted", True, "Accepted"), ("Programmed", False, "Pending")],
+            [],
+        ),
+        (
             GatewayState("", None),
             [("Accepted", True, "Accepted"), ("Programmed", False, "AddressNotAssigned")],
             [],
@@ -145,10 +149,25 @@ def test_what_is_bound_and_what_is_refused_is_said():
     ],
 )
 def test_a_gateway_of_ours_says_how_it_is(state, expected, addresses):
-    said = Said(gateway=state)
-    found = wanted(Gateway(WEB, "ztunnel-waypoint", ()), (), MeshSettings(), said)
+    one = Gateway(WEB, "ztunnel-waypoint", (Listener(15008, "HBONE", name="mesh"),))
+    said = Said(gateway=state, one=one)
+    found = wanted(one, (), MeshSettings(), said)
     assert [(one.type, one.met, one.reason) for one in found] == expected
-    assert addresses_of(said) == addresses
+    status = gateway_status(said, Standing("7", 3, (), False), "2026-11-29T14:00:00Z")
+    assert status.get("addresses") == addresses
+    for listener in status.get("listeners", ()):
+        assert listener["name"] == "mesh"
+        assert [(one["type"], one["status"]) for one in listener["conditions"]] == [
+            (kind, str(met)) for kind, met, _ in expected
+        ]
+
+
+def test_the_address_of_a_gateway_stays_when_its_service_goes():
+    """What is attached to it is refused from then on, and not let through without its rules."""
+    one = Gateway(WEB, "ztunnel-waypoint", (), addresses=(("Hostname", "wp.x"),))
+    for state in (GatewayState("", None), GatewayState("bad", ServiceName("shop", "wp.x"))):
+        found = gateway_status(Said(gateway=state, one=one), Standing("7", 3, (), False), "")
+        assert found["addresses"] == [{"type": "Hostname", "value": "wp.x"}]
 
 
 def test_our_class_is_accepted_and_no_other_one_is_spoken_of():
@@ -233,4 +252,3 @@ def test_conditions_that_somebody_else_writes_are_known(entry, foreign):
 )
 def test_nonsense_is_no_status(value):
     assert read_standing(value).conditions == ()
-    assert not concerns(value)

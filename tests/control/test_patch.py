@@ -183,6 +183,27 @@ async def test_a_gateway_of_ours_gets_its_address_and_others_are_left_alone(auto
         assert it.conditions(GATEWAYS, "other") == []
 
 
+async def test_what_inherits_its_waypoint_says_so_and_says_when_that_is_gone(autojump_clock):
+    """A control plane that starts later knows from that alone that nobody may be called around it."""
+    space = (
+        RESOURCES["Namespace"],
+        {"metadata": {"name": "shop", "labels": {"istio.io/use-waypoint": "wp"}}},
+    )
+    web = (SERVICES, named("web", spec={}))
+    bound, gone = "istio.io/WaypointBound", ("istio.io/WaypointBound", "False", "WaypointMissing")
+    async with writing(gateway("wp", "ztunnel-waypoint"), SERVING, space, web) as it:
+        await it.until(lambda: it.conditions(SERVICES, "web") == [(bound, "True", "WaypointAccepted")])
+        for resource, name in ((GATEWAYS, "wp"), (SERVICES, "wp")):
+            it.server.remove(resource, name, "shop")
+        await it.until(lambda: it.conditions(SERVICES, "web") == [gone])
+        left = it.server.objects[SERVICES.path()]["shop", "web"]
+    async with writing(space, (SERVICES, left)) as it:
+        await trio.sleep(60)
+        assert it.conditions(SERVICES, "web") == [gone]
+        it.server.put(space[0], {"metadata": {"name": "shop"}})
+        await it.until(lambda: it.conditions(SERVICES, "web") == [])
+
+
 async def test_beside_an_istiod_gateways_of_our_class_are_seen_to(autojump_clock):
     async with writing(
         gateway("wp", "ztunnel-waypoint"), gateway("other", "istio-waypoint"), GOOD, ISTIOD

@@ -6,6 +6,7 @@ import yaml
 
 from ztunnel.cli._cluster import LEASE
 from ztunnel.control.conditions import MANAGER
+from ztunnel.control.deploy import WRITTEN
 from ztunnel.control.recall import NAME
 from ztunnel.control.served import SERVED
 from ztunnel.control.waypoint import CONTROLLER
@@ -58,6 +59,14 @@ def test_enrolment_may_be_written_on_pods_and_nothing_else_of_them():
     assert allowed("ClusterRole", "patch", PODS.group, f"{PODS.plural}/status")
     for verb in ("patch", "update", "create", "delete"):
         assert not allowed("ClusterRole", verb, PODS.group, PODS.plural), verb
+
+
+def test_waypoints_may_be_made_and_not_deleted():
+    for resource in WRITTEN:
+        for verb in ("get", "list", "watch", "create", "patch"):
+            assert allowed("ClusterRole", verb, resource.group, resource.plural), (verb, resource)
+        assert not allowed("ClusterRole", "delete", resource.group, resource.plural)
+    assert allowed("ClusterRole", "get", PODS.group, PODS.plural)
 
 
 def test_last_good_versions_may_be_kept():

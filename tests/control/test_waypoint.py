@@ -9,7 +9,7 @@ from ztunnel.control.index import Index
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.waypoint import Binding, Traffic, Waypoints
 from ztunnel.model.service import IpFamilies, ServiceName, Waypoint
-from ztunnel.state.gateway import Gateway, GatewayClass, LabelSelector, Listener
+from ztunnel.state.gateway import Gateway, GatewayClass, Infrastructure, LabelSelector, Listener
 from ztunnel.state.kube import Namespace, Pod, Service, ServicePort
 from ztunnel.state.meta import Meta
 
@@ -190,3 +190,75 @@ def test_what_is_named_and_does_not_serve_is_told_once():
     )  # for services, and the pod names it
     for_workloads = gateway(labels={"istio.io/waypoint-for": "workload"})
     assert list(waypoints_of(pod, space, for_workloads).problems()) == []
+
+
+ATTACHES = MeshSettings(attach_ready=True)
+
+
+def pod(ready=True, labels=None, deleting=False):
+    meta = Meta("wp-1", "shop", labels or {"app": "wp"}, {}, deleting=deleting)
+    return Pod(meta, "n1", "wp", False, {}, (), "Running", ready)
+
+
+@pytest.mark.parametrize(
+    ("pods", "addresses", "attached"),
+    [
+        ((), (), False),
+        ((pod(ready=False),), (), False),
+        ((pod(deleting=True),), (), False),
+        ((pod(labels={"app": "other"}),), (), False),
+        ((pod(),), (), True),
+        ((), (("Hostname", HOST),), True),  # it was ready once
+    ],
+)
+def test_in_a_cluster_calls_go_as_before_until_a_pod_of_it_was_ready(pods, addresses, attached):
+    ours = gateway(kind="ztunnel-waypoint", addresses=addresses)
+    served = replace(service("wp"), selector={"app": "wp"})
+    found = bind(ours, served, *pods, settings=ATTACHES)
+    assert found.waypoint == (AT if attached else None)
+    assert found.reason == ("" if attached else "WaypointIsNotReady")
+
+
+def test_one_that_was_ready_and_has_lost_its_service_is_called_all_the_same():
+    """There is nobody at that name: the call is refused."""
+    ours = gateway(kind="ztunnel-waypoint", addresses=(("Hostname", HOST),))
+    assert bind(ours, settings=ATTACHES).waypoint == AT
+    bad = replace(ours, listeners=(Listener(80, "HTTP"),))
+    assert bind(bad, service("wp"), settings=ATTACHES).waypoint == AT
+
+
+def test_what_was_attached_to_a_gateway_that_is_gone_is_refused_and_nothing_else_is():
+    for bound, waypoint, reason in (("shop/wp", AT, "WaypointMissing"), ("", None, "WaypointIsNotReady"),
+                                    ("shop/other", None, "WaypointIsNotReady")):  # fmt: skip
+        found = waypoints_of(settings=ATTACHES).bind(USE, "shop", Traffic.SERVICE, bound)
+        assert (found.waypoint, found.reason) == (waypoint, reason)
+    assert waypoints_of(settings=ATTACHES).bind({}, "shop", Traffic.SERVICE, "shop/wp") == Binding()
+
+
+def test_pods_touch_a_gateway_until_one_of_them_was_ready():
+    key = Key("Pod", "shop", "wp-1")
+    for addresses, touched in (((), [("shop", "wp")]), ((("Hostname", HOST),), [])):
+        waypoints = waypoints_of(
+            gateway(kind="ztunnel-waypoint", addresses=addresses), gateway("theirs", addresses=()),
+            settings=ATTACHES,
+        )  # fmt: skip
+        assert list(waypoints.touched_by(key, pod())) == touched
+
+
+def test_pods_are_made_for_gateways_of_ours_that_ask_for_them():
+    ours = gateway(kind="ztunnel-waypoint", addresses=())
+    others = (
+        replace(ours, meta=replace(ours.meta, name="by-hand"), by_hand=True),
+        replace(ours, meta=replace(ours.meta, name="deleting", deleting=True)),
+        replace(ours, meta=replace(ours.meta, name="wrong"), listeners=()),
+        replace(ours, meta=replace(ours.meta, name="x" * 64)),
+        replace(
+            ours,
+            meta=replace(ours.meta, name="more"),
+            infrastructure=Infrastructure(parameters="ConfigMap x"),
+        ),
+        gateway("theirs"),
+    )
+    waypoints = waypoints_of(ours, *others)
+    assert list(waypoints.deployed()) == [("shop", "wp")]
+    assert waypoints.state(("shop", "more")).reason == "InvalidParameters"

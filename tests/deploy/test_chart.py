@@ -23,6 +23,7 @@ from tests.deploy.chart import (
 )
 from ztunnel import __version__
 from ztunnel.config import Settings
+from ztunnel.control.deployment import read_template
 from ztunnel.kernel.capability import HOLDER, LOADER, PROXY, REDIRECTED
 
 pytestmark = pytest.mark.timeout(60)
@@ -186,13 +187,32 @@ def test_roles_have_no_wildcards_and_change_only_what_is_ours():
         assert not {"delete", "deletecollection", "impersonate", "escalate", "bind"} & set(rule["verbs"]), (
             rule
         )
-    cluster = list(rules([of_kind(render(), "ClusterRole")]))
-    for rule in cluster:
+    without = list(rules([of_kind(render(settings=["waypoint.enabled=false"]), "ClusterRole")]))
+    for rule in without:
         if "secrets" in rule["resources"]:
             pytest.fail(f"secrets of all namespaces: {rule}")
         changes = {"patch", "update"} & set(rule["verbs"])
         own = rule.get("resourceNames") or all(name.endswith("/status") for name in rule["resources"])
         assert not changes or own, rule
+    # Waypoints for Gateways are four kinds, and nothing else of all namespaces is written.
+    more = [rule for rule in rules([of_kind(render(), "ClusterRole")]) if rule not in without]
+    kinds = {name for rule in more for name in rule["resources"]}
+    assert kinds == {"services", "serviceaccounts", "deployments", "poddisruptionbudgets"}
+
+
+def test_waypoints_are_made_of_the_values_of_the_chart():
+    settings = [
+        "waypoint.replicas=2", "waypoint.env.ZTUNNEL_CONNECT_TIMEOUT=3s", "waypoint.tolerations[0].key=x",
+        "image.pullSecrets[0]=key", "monitoring.annotations=false",
+    ]  # fmt: skip
+    pod = of_kind(render(settings=settings), "Deployment")["spec"]["template"]["spec"]
+    template = read_template(variables(pod["containers"][0])["ZTUNNEL_WAYPOINT"])
+    assert template.control == "https://ztunnel-control.ztunnel-system.svc:15012"
+    assert (template.replicas, template.pull_secrets, template.scraped) == (2, ("key",), False)
+    assert template.env["ZTUNNEL_CONNECT_TIMEOUT"] == "3s"
+    assert template.placement == {"tolerations": [{"key": "x"}]}
+    none = of_kind(render(settings=["waypoint.enabled=false"]), "Deployment")["spec"]["template"]["spec"]
+    assert "ZTUNNEL_WAYPOINT" not in variables(none["containers"][0])
 
 
 def test_nodes_are_changed_only_where_their_taint_is_to_go():

@@ -3,6 +3,7 @@
 import pytest
 
 from ztunnel.state.gateway import (
+    Infrastructure,
     LabelSelector,
     Listener,
     Requirement,
@@ -35,9 +36,30 @@ status: {addresses: [{type: Hostname, value: wp.shop.svc.cluster.local}, {value:
     )
     assert faults == []
     selector = LabelSelector({"a": "b"}, (Requirement("c", "In", ("d",)),))
-    assert gateway.listeners == (Listener(15008, "HBONE", "Selector", selector), Listener(80, "HTTP"))
+    assert gateway.listeners == (
+        Listener(15008, "HBONE", "Selector", selector, name="mesh"),
+        Listener(80, "HTTP", name="other"),
+    )
     assert gateway.addresses == (("Hostname", "wp.shop.svc.cluster.local"), ("IPAddress", "10.96.0.9"))
     assert (gateway.class_name, gateway.meta.full_name) == ("istio-waypoint", ("shop", "a"))
+
+
+def test_what_is_said_of_the_objects_made_for_it_is_read():
+    gateway, faults = read(
+        read_gateway,
+        """
+spec:
+  gatewayClassName: ztunnel-waypoint
+  addresses: [{type: Hostname, value: own.example}]
+  infrastructure:
+    labels: {a: b}
+    annotations: {c: "1"}
+    parametersRef: {group: "", kind: ConfigMap, name: more}
+""",
+    )
+    assert faults == []
+    assert gateway.infrastructure == Infrastructure({"a": "b"}, {"c": "1"}, "ConfigMap more")
+    assert gateway.by_hand
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random, SystemRandom
 from typing import Final
@@ -14,15 +14,17 @@ from ztunnel.ca.authenticate import TokenReviews
 from ztunnel.ca.authority_report import AuthorityReport
 from ztunnel.ca.distribute import RootDistribution
 from ztunnel.ca.keep import KeptAuthority
-from ztunnel.ca.root_maps import RootMaps
+from ztunnel.ca.root_maps import OWN, SHARED, RootMaps
 from ztunnel.config import Settings
 from ztunnel.control.annotate import Annotator
+from ztunnel.control.deploy import Deployer, Wanted
+from ztunnel.control.deployment import read_template
 from ztunnel.control.follow import ClusterWatch
 from ztunnel.control.patch import StatusWriter
 from ztunnel.control.recall import LastGood
 from ztunnel.control.report import ManifestReport
 from ztunnel.control.serve import Server
-from ztunnel.control.settings import mesh_settings
+from ztunnel.control.settings import MeshSettings, mesh_settings
 from ztunnel.control.untaint import Untainting
 from ztunnel.kube.call import Api
 from ztunnel.kube.elect import Election
@@ -58,7 +60,8 @@ class Cluster:
         self._api = api
         self._troubles: tuple[str, ...] = ()
         chance = Random(SystemRandom().getrandbits(64))
-        mesh, log = mesh_settings(settings), reporting.log.scoped("kube")
+        mesh = replace(mesh_settings(settings), attach_ready=True)
+        log = reporting.log.scoped("kube")
         self._report = ManifestReport(_QuietLog(log), reporting.readiness, settings.root_namespace)
         self._report.register(reporting.figures)
         self.watch = ClusterWatch(api, mesh, server.publish, self._observe, chance)
@@ -73,6 +76,7 @@ class Cluster:
         self.watch.memory = self._status.memory = LastGood(api, settings.pod_namespace)
         self._status.memory.tell = self._teller("last good versions")
         self._untainting = self._untaint(settings) if settings.node_taint else None
+        self._deployer = self._deploy(settings, mesh) if settings.waypoint else None
         self._authorities = AuthorityReport(reporting.log.scoped("ca"), reporting.readiness, now)
         self._authorities.register(reporting.figures)
         where = settings.pod_namespace, settings.trust_domain
@@ -111,6 +115,14 @@ class Cluster:
         made.register(self._reporting.figures)
         return made
 
+    def _deploy(self, settings: Settings, mesh: MeshSettings) -> Deployer:
+        own = settings.pod_namespace, settings.pod_name
+        wanted = Wanted(self.watch.waypoints.deployed, lambda: OWN if self._beside_istiod() else SHARED, own)
+        template, tell = read_template(settings.waypoint), self._teller("waypoints")
+        made = Deployer(self._api, template, mesh, wanted, tell)
+        made.register(self._reporting.figures)
+        return made
+
     async def follow(self, nursery: trio.Nursery, done: Callable[[str], None]) -> None:
         """Run all of it in `nursery`; returns when the objects have been read and there is an authority.
         `done` is told which of `manifests` and `certificate authority` is there."""
@@ -131,6 +143,8 @@ class Cluster:
             nursery.start_soon(self._status.run)
             if self._untainting is not None:
                 nursery.start_soon(self._untainting.run)
+            if self._deployer is not None:
+                nursery.start_soon(self._deployer.run)
 
     def _leaves_pods_alone(self) -> bool:
         """An istiod's proxies would take the pods for theirs."""
@@ -143,6 +157,8 @@ class Cluster:
         self.annotator.wake()
         if self._untainting is not None:
             self._untainting.wake()
+        if self._deployer is not None:
+            self._deployer.wake()
         self._report.observe(self.watch)
         troubles = self.watch.troubles
         for one in troubles:

@@ -16,7 +16,6 @@ from ztunnel.control.waypoint import (
     CONTROLLER,
     GATEWAY_NAME,
     HBONE_PORT,
-    USE,
     Binding,
     GatewayState,
     Traffic,
@@ -37,6 +36,7 @@ _GATEWAY: Final = ("Accepted", "Programmed")
 """Of a Gateway or GatewayClass of ours."""
 _KEYS: Final = {f'k:{{"type":"{name}"}}' for name in _OURS}
 _MOST_MESSAGE: Final = 1024
+ATTACHED: Final = "Successfully attached to waypoint "
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ class Said:
     binding: Binding = field(default_factory=Binding)
     gateway: GatewayState | None = None
     is_class: bool = False
+    one: Gateway | None = None
 
 
 _NOTHING: Final = Said()
@@ -66,12 +67,13 @@ _NOTHING: Final = Said()
 def said_of(key: Key, one: Object | None, waypoints: Waypoints, refused: tuple[str, ...]) -> Said:
     """What there is to say of an object; `refused` is what of it does not count."""
     if isinstance(one, Gateway):
-        return Said(gateway=waypoints.state((key.namespace, key.name)))
+        return Said(gateway=waypoints.state((key.namespace, key.name)), one=one)
     if isinstance(one, GatewayClass):
         return Said(is_class=one.controller == CONTROLLER)
     binding = Binding()
     if isinstance(one, Service | ServiceEntry):
-        binding = waypoints.bind(one.meta.labels, key.namespace, Traffic.SERVICE)
+        bound = one.bound if isinstance(one, Service) else ""
+        binding = waypoints.bind(one.meta.labels, key.namespace, Traffic.SERVICE, bound)
     elif isinstance(one, WorkloadEntry):
         binding = waypoints.bind(one.labels, key.namespace, Traffic.WORKLOAD)
     return Said(refused, binding)
@@ -112,13 +114,6 @@ def _writes_conditions(entry: object) -> bool:
     return not keys or bool(_KEYS & set(keys))
 
 
-def concerns(value: Mapping[str, Any]) -> bool:
-    """Whether anything may have to be written about a service: it names a waypoint, or has a condition about
-    one."""
-    labels = _mapping(_mapping(value.get("metadata")).get("labels"))
-    return USE in labels or any(one.get("type") == _BOUND for one in read_standing(value).conditions)
-
-
 def is_waypoint(value: Mapping[str, Any]) -> bool:
     """Whether a Gateway may be one of ours."""
     name = _mapping(value.get("spec")).get("gatewayClassName")
@@ -151,10 +146,10 @@ def _of_claims(said: Said) -> Iterator[Condition]:
     if said.refused:
         yield Condition(_ACCEPTED, False, "Conflicted", _cut("; ".join(said.refused)))
     binding = said.binding
-    if binding.waypoint is not None:
-        yield Condition(_BOUND, True, "WaypointAccepted", f"Successfully attached to waypoint {binding.name}")
-    elif binding.reason:
+    if binding.reason:
         yield Condition(_BOUND, False, binding.reason, binding.message)
+    elif binding.waypoint is not None:
+        yield Condition(_BOUND, True, "WaypointAccepted", f"{ATTACHED}{binding.name}")
 
 
 def _of_gateway(said: Said) -> Iterator[Condition]:
@@ -167,31 +162,56 @@ def _of_gateway(said: Said) -> Iterator[Condition]:
     yield Condition(
         accepted,
         not state.invalid,
-        "ListenersNotValid" if state.invalid else "Accepted",
+        state.reason if state.invalid else "Accepted",
         state.invalid or "Resource accepted",
     )
     if state.invalid:
         yield Condition(programmed, False, "Invalid", state.invalid)
     elif state.service is None:
-        yield Condition(
-            programmed,
-            False,
-            "AddressNotAssigned",
-            f"no Service of its namespace has port {HBONE_PORT} and its name, or the label "
-            f"{GATEWAY_NAME} with it: ztunnel runs no waypoints by itself",
-        )
+        text = f"no Service with port {HBONE_PORT} has its name, or the label {GATEWAY_NAME} with it"
+        yield Condition(programmed, False, "AddressNotAssigned", text)
+    elif not state.ready:
+        text = "no pod of it has been ready yet: calls go as without it until then"
+        yield Condition(programmed, False, "Pending", text)
     else:
         text = f"Resource programmed, assigned to service(s) {state.service.hostname}:{HBONE_PORT}"
         yield Condition(programmed, True, "Programmed", text)
 
 
-def addresses_of(said: Said) -> list[Mapping[str, str]] | None:
-    """`status.addresses` of a Gateway of ours; None of anything else."""
-    if said.gateway is None:
-        return None
-    if said.gateway.invalid or said.gateway.service is None:
-        return []
-    return [{"type": "Hostname", "value": said.gateway.service.hostname}]
+def gateway_status(said: Said, standing: Standing, stamp: str) -> dict[str, object]:
+    """What of a Gateway's status is beside its conditions: where it is called, and of each listener the same
+    as of the Gateway; nothing for other objects. Addresses stay once they are there: from then on whatever
+    names it is called by it, or not at all."""
+    state, gateway = said.gateway, said.one
+    if state is None or gateway is None:
+        return {}
+    addresses = [{"type": kind, "value": value} for kind, value in gateway.addresses]
+    if not state.invalid and state.service is not None and state.ready:
+        addresses = [{"type": "Hostname", "value": state.service.hostname}]
+    conditions = [
+        {
+            "type": one.type,
+            "status": "True" if one.met else "False",
+            "reason": one.reason if one.type == _GATEWAY[0] and not state.invalid else _of_listener(one),
+            "message": one.message,
+            "observedGeneration": standing.generation,
+            "lastTransitionTime": stamp,
+        }
+        for one in _of_gateway(said)
+    ]
+    listeners = [
+        {"name": one.name, "supportedKinds": [], "attachedRoutes": 0, "conditions": conditions}
+        for one in gateway.listeners
+        if one.name
+    ]
+    return {"addresses": addresses, "listeners": listeners}
+
+
+def _of_listener(one: Condition) -> str:
+    """A reason in the words of listeners."""
+    if one.met:
+        return one.reason
+    return "UnsupportedProtocol" if one.type == _GATEWAY[0] else "Pending"
 
 
 def _of_policy(one: AuthorizationPolicy, settings: MeshSettings) -> Condition:

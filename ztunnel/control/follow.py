@@ -23,6 +23,7 @@ from ztunnel.control.recall import LastGood
 from ztunnel.control.served import SERVED, Served
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.translation import Translator
+from ztunnel.control.waypoint import Waypoints
 from ztunnel.errors import Fault
 from ztunnel.kube import informer
 from ztunnel.kube.call import Api
@@ -109,6 +110,11 @@ class ClusterWatch:
     def pods(self) -> Index:
         """The pods by name and by node, as they are now."""
         return self._translator.index
+
+    @property
+    def waypoints(self) -> Waypoints:
+        """The Gateways, as they are now."""
+        return self._translator.waypoints
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Final
 import trio
 
 from ztunnel.control.collection import Collection
-from ztunnel.control.conditions import MANAGER, addresses_of, merge
+from ztunnel.control.conditions import MANAGER, gateway_status, merge
 from ztunnel.control.document import Key
 from ztunnel.control.recall import LastGood
 from ztunnel.control.served import SERVED
@@ -91,7 +91,10 @@ class StatusWriter:
             now = trio.current_time()
             due = [key for key in unsettled if key not in self._failing or self._failing[key][0] <= now]
             if due:
-                await self._settle(min(due))
+                for key in sorted(due):
+                    if key in unsettled:
+                        await self._settle(key)
+                    await trio.lowlevel.checkpoint()  # nothing is to be written about most of them
             else:
                 again_at = min((self._failing[key][0] for key in unsettled), default=math.inf)
                 with trio.move_on_at(again_at):
@@ -119,8 +122,7 @@ class StatusWriter:
             return
         request = Request("patch", _RESOURCES[key.kind], key.namespace, key.name, "status")
         status: dict[str, object] = {"conditions": conditions}
-        if (addresses := addresses_of(self._collection.said(key))) is not None:
-            status["addresses"] = addresses
+        status |= gateway_status(self._collection.said(key), standing, stamp)
         value = {"metadata": {"resourceVersion": standing.version}, "status": status}
         try:
             await self._api.patch(request, value, MERGE, {"fieldManager": MANAGER})

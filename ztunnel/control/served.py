@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ztunnel.control.conditions import concerns, is_our_class, is_waypoint
+from ztunnel.control.conditions import is_our_class, is_waypoint
 from ztunnel.control.document import KINDS, Kind
 from ztunnel.kube.resource import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Resource
 
@@ -64,7 +64,7 @@ SERVED: Final = (
     Served((NAMESPACES,)),
     Served((NODES,)),
     Served((PODS,), {"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}),
-    Served((SERVICES,), has_status=concerns),
+    Served((SERVICES,), has_status=lambda _: True),  # whether it has a waypoint may be its namespace's
     Served((ENDPOINT_SLICES,)),
     _istio("security", "authorizationpolicies", "AuthorizationPolicy", has_status=True),
     _istio("security", "peerauthentications", "PeerAuthentication", has_status=True),

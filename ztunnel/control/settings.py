@@ -14,7 +14,9 @@ ISTIO_WAYPOINT_CLASS: Final = "istio-waypoint"
 @dataclass(frozen=True, slots=True)
 class MeshSettings:
     """Istio's meshConfig.rootNamespace, trustDomain, trustDomainAliases; CLUSTER_ID,
-    CLUSTER_DOMAIN, NETWORK. `waypoint_classes` are those of Gateways of ours."""
+    CLUSTER_DOMAIN, NETWORK. `waypoint_classes` are those of Gateways of ours; `attach_ready`: nothing is
+    attached to one of them before a pod of it was ready once, which the status of the Gateway says from then
+    on."""
 
     root_namespace: str = "istio-system"
     trust_domain: str = "cluster.local"
@@ -23,6 +25,7 @@ class MeshSettings:
     network: str = ""
     trust_domain_aliases: tuple[str, ...] = ()
     waypoint_classes: tuple[str, ...] = (WAYPOINT_CLASS,)
+    attach_ready: bool = False
 
 
 def mesh_settings(settings: Settings) -> MeshSettings:

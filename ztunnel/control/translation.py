@@ -299,7 +299,7 @@ class Translator:
         service, made = self.index.service(name), None
         if service is not None and service.kind != "ExternalName":
             made = convert_service(service, self.index.namespaces.get(name[0]), self._settings)
-            bound = self.waypoints.bind(service.meta.labels, name[0], Traffic.SERVICE)
+            bound = self.waypoints.bind(service.meta.labels, name[0], Traffic.SERVICE, service.bound)
             guards = self._guards.of(Key(kube.Service.__name__, *name), service.meta.labels)
             made = replace(made, waypoint=bound.waypoint, guards=guards)
         resource = str(service_name(name, self._settings))

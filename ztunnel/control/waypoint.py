@@ -5,9 +5,14 @@ The label `istio.io/use-waypoint` of an object, else of its namespace, names a G
 controller has given it an address, its listener admits the object's namespace, and it is for that traffic; an
 object whose own label names one that does not has none, and says so.
 
-A Gateway of our own class (of Istio's as well, where an istiod is to be taken over) is served by whatever
-its operator runs: it gets the name of the Service that is called as it is, or has the label
-`gateway.networking.k8s.io/gateway-name`, and takes tunnels on 15008."""
+A Gateway of our own class (of Istio's as well, where an istiod is to be taken over) is served by the
+Service that is called as it is, or has the label `gateway.networking.k8s.io/gateway-name`, and takes tunnels
+on 15008.
+
+In a cluster what names such a Gateway is attached to it when a pod of it was ready once: until then calls go
+as before. From then on they go by the waypoint or nowhere, be it that its pods, its Service or the Gateway
+itself are gone. That it was so is remembered where everybody can see it: by the addresses in the Gateway's
+status, and by the condition of each service."""
 
 from __future__ import annotations
 
@@ -33,11 +38,15 @@ USE: Final = "istio.io/use-waypoint"
 _USE_NAMESPACE: Final = "istio.io/use-waypoint-namespace"
 _FOR: Final = "istio.io/waypoint-for"
 GATEWAY_NAME: Final = "gateway.networking.k8s.io/gateway-name"
-_MANAGED: Final = "gateway.istio.io/managed"
+MANAGED: Final = "gateway.istio.io/managed"
 _NO_SERVICES: Final = ("istio.io-mesh-controller", "istio.io-eastwest-controller")
 HBONE_PORT: Final = 15008
 CONTROLLER: Final = "ztunnel.io/waypoint-controller"
 """Of our own GatewayClass."""
+
+MISSING: Final = "WaypointMissing"
+"""The reason of whatever was attached to a waypoint that is gone."""
+_MOST_NAME: Final = 63
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -63,10 +72,13 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class GatewayState:
-    """Of a Gateway of ours: what is wrong with its listeners, if anything, and the service that serves it."""
+    """Of a Gateway of ours: what is wrong with it, if anything, with its reason; the service that serves it;
+    and whether it serves, or has ever done so."""
 
     invalid: str
     service: ServiceName | None
+    ready: bool = True
+    reason: str = "ListenersNotValid"
 
 
 class Waypoints:
@@ -113,6 +125,16 @@ class Waypoints:
         found = self._gateways.get(gateway)
         return found.class_name if found is not None else ""
 
+    def deployed(self) -> dict[Name, Gateway]:
+        """The Gateways of ours that ask for pods: without those that are wrong, that somebody runs pods for
+        by hand, or that are being deleted."""
+        return {
+            name: one
+            for kind in self._settings.waypoint_classes
+            for name in sorted(self._of_class.get(kind, ()))
+            if not (one := self._gateways[name]).by_hand and not one.meta.deleting and not any(_fault_of(one))
+        }
+
     def naming(self, gateway: Name) -> Iterable[Key]:
         """The namespaces, services, pods and entries whose own label names that Gateway."""
         return self._naming.get(gateway, ())
@@ -127,6 +149,10 @@ class Waypoints:
             for name in {key.name, one.meta.labels.get(GATEWAY_NAME, key.name)}:
                 if (key.namespace, name) in self._gateways:
                     yield key.namespace, name
+        elif isinstance(one, kube.Pod) and self._settings.attach_ready:
+            for there, gateway in self._gateways.items():
+                if there[0] == key.namespace and not gateway.addresses and self.state(there) is not None:
+                    yield there
 
     def problems(self) -> Iterator[str]:
         """A line for each object whose own label names a waypoint that does not serve it, in order."""
@@ -145,9 +171,10 @@ class Waypoints:
 
     # --- whose waypoint
 
-    def bind(self, labels: Mapping[str, str], namespace: str, traffic: Traffic) -> Binding:
-        """The waypoint of an object with these labels in that namespace."""
-        if traffic is Traffic.SERVICE and labels.get(_MANAGED) in _NO_SERVICES:
+    def bind(self, labels: Mapping[str, str], namespace: str, traffic: Traffic, bound: str = "") -> Binding:
+        """The waypoint of an object with these labels in that namespace. `bound` is the one,
+        `namespace/name`, that it has been attached to."""
+        if traffic is Traffic.SERVICE and labels.get(MANAGED) in _NO_SERVICES:
             return Binding()
         if GATEWAY_NAME in labels:
             return Binding()  # a waypoint itself
@@ -160,7 +187,7 @@ class Waypoints:
         text, gateway = f"{name[0]}/{name[1]}", self._gateways.get(name)
         waypoint = self.waypoint(name)
         if gateway is None or waypoint is None:
-            return Binding(text, None, "WaypointIsNotReady", f'waypoint "{text}" is not ready')
+            return self._missing(name, attached=bound == text)
         if not _admits(gateway, namespace, inherited):
             message = f'we are not permitted to attach to waypoint "{text}" (missing allowedRoutes?)'
             return Binding(text, None, "AttachmentDenied", message)
@@ -174,13 +201,24 @@ class Waypoints:
             return Binding(text, None, "UnsupportedTrafficType", message)
         return Binding(text, waypoint)
 
+    def _missing(self, name: Name, *, attached: bool) -> Binding:
+        """One that is not ready: calls go as before, but those of what was attached to it."""
+        text = f"{name[0]}/{name[1]}"
+        if not attached:
+            return Binding(text, None, "WaypointIsNotReady", f'waypoint "{text}" is not ready')
+        message = f'waypoint "{text}" is gone: calls are refused until it is back, or {USE} names another'
+        host = service_name((name[0], name[1]), self._settings)
+        return Binding(text, Waypoint(host, None, HBONE_PORT), MISSING, message)
+
     def waypoint(self, name: Name) -> Waypoint | None:
         """Where a Gateway is, if it is anywhere: by a name rather than by an address."""
         gateway = self._gateways.get(name)
         if gateway is None:
             return None
-        if (state := self.state(name)) is not None:
-            return Waypoint(state.service, None, HBONE_PORT) if state.service and not state.invalid else None
+        state = self.state(name)
+        if state is not None and state.service is not None:
+            serves = gateway.addresses or (state.ready and not state.invalid)
+            return Waypoint(state.service, None, HBONE_PORT) if serves else None
         for kind, value in gateway.addresses:
             if kind == "Hostname" and value:
                 return Waypoint(ServiceName(name[0], value), None, HBONE_PORT)
@@ -197,11 +235,23 @@ class Waypoints:
         gateway = self._gateways.get(name)
         if gateway is None or gateway.class_name not in self._settings.waypoint_classes:
             return None
-        only = [(one.port, one.protocol) for one in gateway.listeners] == [(HBONE_PORT, "HBONE")]
-        invalid = "" if only else 'Expected a single listener on port 15008 with protocol "HBONE"'
-        return GatewayState(invalid, self._service_of(name))
+        reason, invalid = _fault_of(gateway)
+        service = self._service_of(name)
+        ready = service is not None and (bool(gateway.addresses) or self._is_served(service))
+        host = service_name(service.meta.full_name, self._settings) if service is not None else None
+        return GatewayState(invalid, host, ready, reason)
 
-    def _service_of(self, name: Name) -> ServiceName | None:
+    def _is_served(self, service: kube.Service) -> bool:
+        """Whether a pod of it is ready, where that counts."""
+        if not self._settings.attach_ready or not service.selector:
+            return True
+        pods = self._index.pods.get(service.meta.namespace, {}).values()
+        return any(
+            pod.ready and service.selector.items() <= pod.meta.labels.items() and not pod.meta.deleting
+            for pod in pods
+        )
+
+    def _service_of(self, name: Name) -> kube.Service | None:
         services = self._index.services.get(name[0], {})
         labelled = sorted(
             one.meta.name for one in services.values() if one.meta.labels.get(GATEWAY_NAME) == name[1]
@@ -209,7 +259,7 @@ class Waypoints:
         for each in (*labelled, name[1]):
             found = services.get(each)
             if found is not None and any(port.port == HBONE_PORT for port in found.ports):
-                return service_name(found.meta.full_name, self._settings)
+                return found
         return None
 
     def _traffic(self, gateway: Gateway) -> str:
@@ -217,6 +267,18 @@ class Waypoints:
         of_class = self._classes.get(gateway.class_name)
         wanted = [gateway.meta.labels.get(_FOR), of_class.meta.labels.get(_FOR) if of_class else None]
         return next((one for one in wanted if one is not None), "service")
+
+
+def _fault_of(gateway: Gateway) -> tuple[str, str]:
+    """Reason and text of what is wrong with one of ours; both empty where nothing is."""
+    if [(one.port, one.protocol) for one in gateway.listeners] != [(HBONE_PORT, "HBONE")]:
+        return "ListenersNotValid", f'Expected a single listener on port {HBONE_PORT} with protocol "HBONE"'
+    if gateway.infrastructure.parameters:
+        text = f"spec.infrastructure.parametersRef: {gateway.infrastructure.parameters} is not read here"
+        return "InvalidParameters", f"{text}; labels and annotations of spec.infrastructure are"
+    if len(gateway.meta.name) > _MOST_NAME:
+        return "Invalid", f"metadata.name: a Service cannot have a name of more than {_MOST_NAME} letters"
+    return "", ""
 
 
 def _named(key: Key, one: Object) -> Name | None:

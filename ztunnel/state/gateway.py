@@ -6,7 +6,7 @@ what is not known here is left alone (Gateway API v1, apis/v1/gateway_types.go).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ztunnel.state.field import Field
 from ztunnel.state.meta import Meta, read_choice, read_labels, read_meta, read_port
@@ -57,16 +57,30 @@ class Listener:
     protocol: str
     admits: str = "Same"
     namespaces: LabelSelector | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Infrastructure:
+    """What a Gateway says of the objects that are made for it. `parameters` names an object with more."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    parameters: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A Gateway. `addresses` are those of its status, by type and value: where its controller has it."""
+    """A Gateway. `addresses` are those of its status, by type and value: where its controller has it.
+    `by_hand`: it names the service of what somebody runs for it (istio/istio
+    pilot/pkg/config/kube/gateway: IsManaged)."""
 
     meta: Meta
     class_name: str
     listeners: tuple[Listener, ...]
     addresses: tuple[tuple[str, str], ...] = ()
+    by_hand: bool = False
+    infrastructure: Infrastructure = field(default_factory=Infrastructure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +119,8 @@ def read_gateway(root: Field) -> Gateway:
             (one.text("type", "IPAddress"), one.text("value"))
             for one in (status.each("addresses") if status else ())
         ),
+        any(one.text("type") == "Hostname" for one in spec.each("addresses")),
+        _infrastructure(spec.sub("infrastructure")),
     )
 
 
@@ -130,6 +146,17 @@ def read_reference_grant(root: Field) -> ReferenceGrant:
     )
 
 
+def _infrastructure(place: Field | None) -> Infrastructure:
+    if place is None:
+        return Infrastructure()
+    below, annotations = place.sub("parametersRef"), place.sub("annotations")
+    return Infrastructure(
+        read_labels(place, "labels"),
+        {name: one.as_text() for name, one in annotations.pairs()} if annotations is not None else {},
+        f"{below.text('kind')} {below.text('name')}" if below is not None else "",
+    )
+
+
 def _listener(place: Field) -> Listener:
     number, routes = place.sub("port"), place.sub("allowedRoutes")
     below = routes.sub("namespaces") if routes else None
@@ -142,6 +169,7 @@ def _listener(place: Field) -> Listener:
         place.text("protocol"),
         admits,
         _selector(chosen) if chosen is not None else None,
+        place.text("name"),
     )
 
 

@@ -6,8 +6,10 @@ strictly."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from ztunnel.model.address import IPAddress
 from ztunnel.model.service import IpFamilies
@@ -37,6 +39,11 @@ loadBalancerClass loadBalancerIP"""
 )
 
 _AFFINITY_SECONDS, _MOST_AFFINITY_SECONDS = 10800, 86400
+
+
+_NAME = "[a-z0-9-]+/[a-z0-9][a-z0-9.-]*(?<![.-])"
+_ATTACHED: Final = re.compile(f'(?:Successfully attached to waypoint |waypoint "(?=[^"]*" is gone))({_NAME})')
+"""What the control plane says of a service that is attached, or was when its waypoint went."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +100,8 @@ class ServicePort:
 @dataclass(frozen=True, slots=True)
 class Service:
     """A service; `addresses` are its cluster IPs, none for a headless one, `external` others that it has at
-    its ports. `affinity_seconds`: so long a client keeps its endpoint; 0: it does not."""
+    its ports. `affinity_seconds`: so long a client keeps its endpoint; 0: it does not. `bound`: the waypoint,
+    `namespace/name`, that it has been attached to, by its status."""
 
     meta: Meta
     kind: str
@@ -106,6 +114,7 @@ class Service:
     ip_families: IpFamilies
     external: tuple[IPAddress, ...] = ()
     affinity_seconds: int = 0
+    bound: str = ""
 
 
 def read_namespace(root: Field) -> Namespace:
@@ -166,7 +175,18 @@ def read_service(root: Field) -> Service:
         (IpFamilies.AUTOMATIC, single, IpFamilies.DUAL)[min(len(families), 2)],
         tuple(ip for ip in _external(root, spec) if not families or f"IPv{ip.version}" in families),
         _affinity(spec),
+        _bound(root),
     )
+
+
+def _bound(root: Field) -> str:
+    """The waypoint of the condition that says so; what reads otherwise says nothing."""
+    status = root.sub("status")
+    for one in status.each("conditions") if status else ():
+        if one.text("type") == "istio.io/WaypointBound":
+            found = _ATTACHED.match(one.text("message"))
+            return found[1] if found else ""
+    return ""
 
 
 def _affinity(spec: Field) -> int:

@@ -55,6 +55,32 @@ prometheus.io/path: /metrics
 {{- end }}
 {{- end -}}
 
+{{/* As ztunnel/control/deployment.py reads it. The image is the control plane's own. */}}
+{{- define "ztunnel.waypoint" -}}
+{{- $own := .Values.waypoint -}}
+{{- $placement := dict -}}
+{{- range $name := list "nodeSelector" "affinity" "tolerations" -}}
+{{- with index $own $name }}{{ $_ := set $placement $name . }}{{ end -}}
+{{- end -}}
+{{- $env := dict "LOG_LEVEL" $own.logLevel -}}
+{{- range $name, $value := $own.env }}{{ $_ := set $env $name (toString $value) }}{{ end -}}
+{{- dict
+    "control" (include "ztunnel.xdsAddress" .)
+    "authority" (include "ztunnel.caAddress" .)
+    "pullPolicy" .Values.image.pullPolicy
+    "pullSecrets" .Values.image.pullSecrets
+    "replicas" (int $own.replicas)
+    "graceSeconds" (int $own.terminationGracePeriodSeconds)
+    "scraped" .Values.monitoring.annotations
+    "priorityClass" $own.priorityClassName
+    "env" $env
+    "resources" $own.resources
+    "podLabels" $own.podLabels
+    "podAnnotations" $own.podAnnotations
+    "placement" $placement
+  | toJson -}}
+{{- end -}}
+
 {{- define "ztunnel.holder.selector" -}}
 app.kubernetes.io/name: ztunnel
 app.kubernetes.io/component: holder
