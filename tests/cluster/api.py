@@ -17,6 +17,7 @@ KINDS: Final = {
     "configmap": ("v1", "configmaps"),
     "daemonset": ("apps/v1", "daemonsets"),
     "deployment": ("apps/v1", "deployments"),
+    "deployments": ("apps/v1", "deployments"),
     "endpointslices": ("discovery.k8s.io/v1", "endpointslices"),
     "gateway": ("gateway.networking.k8s.io/v1", "gateways"),
     "namespace": ("v1", "namespaces"),

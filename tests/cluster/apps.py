@@ -35,8 +35,11 @@ while not select.select([sys.stdin], [], [], 0)[0]:
     connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
         connection.request("GET", "/who")
-        connection.getresponse().read()
-    except OSError as error:
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != 200:
+            errors.append([time.time(), f"status {answer.status}"])
+    except (OSError, http.client.HTTPException) as error:
         errors.append([time.time(), f"{type(error).__name__}: {error}"])
     connection.close()
     seen += 1

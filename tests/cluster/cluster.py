@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -105,6 +106,12 @@ class Cluster:
                 self.api.apply(each)
             except ApiError as error:
                 raise ClusterError(str(error)) from error
+
+    def ztunnel(self, *words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """The program of this checkout, as an operator runs it."""
+        env = {**os.environ, "KUBECONFIG": str(self.config)}
+        argv = [sys.executable, "-m", "ztunnel", *words]
+        return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=timeout)
 
     def nodes(self) -> list[str]:
         """Those that pods run on, by name."""

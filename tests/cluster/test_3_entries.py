@@ -83,17 +83,22 @@ def test_an_entry_is_called_at_the_pods_that_it_selects_and_takes_nothing_of_oth
             assert apps.call("a", address, 80).get("pod") == "b"
 
 
-def test_a_gateway_of_ours_and_whoever_names_it_say_how_they_are(
-    mesh: Mesh, cluster: Cluster, apps: Apps
+def test_a_gateway_that_is_served_by_hand_and_whoever_names_it_say_how_they_are(
+    mesh: Mesh, cluster: Cluster, apps: Apps, nodes: tuple[str, str]
 ) -> None:
     if "gatewayclasses" not in cluster.call("api-resources", "--api-group=gateway.networking.k8s.io"):
         pytest.fail("the cluster lacks the CustomResourceDefinitions of the Gateway API")
     listener = {"name": "mesh", "port": 15008, "protocol": "HBONE"}
+    host = f"wp.{apps.namespace}.svc.cluster.local"
     gateway = {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "Gateway",
         "metadata": {"name": "wp", "namespace": apps.namespace},
-        "spec": {"gatewayClassName": "ztunnel-waypoint", "listeners": [listener]},
+        "spec": {
+            "gatewayClassName": "ztunnel-waypoint",
+            "addresses": [{"type": "Hostname", "value": host}],
+            "listeners": [listener],
+        },
     }
     web, waypoint = apps.service("web", "web"), apps.service("wp", "wp")
     web["metadata"]["labels"] = {"istio.io/use-waypoint": "wp"}
@@ -112,11 +117,18 @@ def test_a_gateway_of_ours_and_whoever_names_it_say_how_they_are(
     )
     cluster.apply(waypoint)
     wait_until(
+        "it waits for a pod", lambda: of("gateway", "wp", "Programmed") == ("False", "Pending"), SECONDS
+    )
+    apps.start(apps.server("wp", nodes[0]))
+    wait_until(
         "it is programmed", lambda: of("gateway", "wp", "Programmed") == ("True", "Programmed"), SECONDS
     )
     wait_until("it is bound", lambda: of("service", "web", bound) == ("True", "WaypointAccepted"), SECONDS)
     [address] = cluster.get("gateway", "wp", apps.namespace)["status"]["addresses"]
-    assert address["value"] == f"wp.{apps.namespace}.svc.cluster.local"
+    assert address["value"] == host
+    assert "wp" not in [
+        each["metadata"]["name"] for each in cluster.get("deployments", namespace=apps.namespace)["items"]
+    ]
 
 
 def proxy_status(cluster: Cluster, tools: Path) -> subprocess.CompletedProcess[str]:

@@ -176,6 +176,8 @@ class FakeServer(httpx2.AsyncBaseTransport):
                 continue
             if request.method == "POST":
                 return self._write(resource, json.loads(request.content), create=True)
+            if not found[2]:
+                return self._list_inside(path, found[1])
             key = found[1] or "", found[2]
             old = self.objects[path].get(key)
             applied = request.headers.get("content-type") == APPLY
@@ -199,6 +201,12 @@ class FakeServer(httpx2.AsyncBaseTransport):
                 new = merged(old, new)
             return self._write(resource, new, create=False)
         return None
+
+    def _list_inside(self, path, namespace):
+        """Of one namespace, whole."""
+        items = [value for key, value in sorted(self.objects[path].items()) if key[0] == namespace]
+        meta = {"resourceVersion": str(self.version)}
+        return answer(200, {"kind": "List", "metadata": meta, "items": items})
 
     def _write(self, resource, value, *, create):
         meta = value["metadata"]

@@ -1,4 +1,4 @@
-"""Run a waypoint: the HTTP half of the mesh, for what is attached to it by istio.io/use-waypoint."""
+"""Run a waypoint, the HTTP half of the mesh; or see to those of a cluster (apply, list, status, delete)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ztunnel.cli._compose import (
     ungrouped,
     xds_upstream,
 )
+from ztunnel.cli._waypoints import apply, delete, generate, list_, status
 from ztunnel.config import Settings
 from ztunnel.control.fetch import NetworkCertificates, NetworkSessions
 from ztunnel.control.serve import Server
@@ -25,14 +26,21 @@ from ztunnel.run.stop import Stop
 from ztunnel.run.waypoint import run_waypoint
 
 
-@click.command()
+@click.group(invoke_without_command=True)
+@click.pass_context
 @click.option("--manifests", metavar="DIR", help="Folder of Kubernetes and Istio manifests.")
 @click.option("--xds-address", metavar="URL", help="Control plane, https://HOST:PORT (XDS_ADDRESS).")
 @click.option("--ca-address", metavar="URL", help="Who signs; the control plane by default (CA_ADDRESS).")
 @click.option("--state-dir", metavar="DIR", help="Files that survive a restart: the key of our own CA.")
 @click.option("--log-level", metavar="LEVELS", help="error, warn, info, debug, trace; or scope:level,...")
-def waypoint(**flags: Any) -> None:
-    """Run a waypoint until SIGTERM. POD_NAME and POD_NAMESPACE say which pod it is."""
+def waypoint(context: click.Context, /, **flags: Any) -> None:
+    """Run a waypoint until SIGTERM, for what is attached to it by istio.io/use-waypoint.
+
+    POD_NAME and POD_NAMESPACE say which pod it is. With a command, see to the waypoints that the control
+    plane of a cluster (KUBECONFIG) runs.
+    """
+    if context.invoked_subcommand is not None:
+        return
     settings = settings_of(flags)
     if settings.manifests is None and not settings.xds_address:
         raise click.UsageError("no control plane: give --manifests DIR, or --xds-address URL")
@@ -42,6 +50,10 @@ def waypoint(**flags: Any) -> None:
     with ungrouped():
         exit_code = trio.run(_run, settings)
     raise SystemExit(exit_code)
+
+
+for _command in (apply, delete, generate, list_, status):
+    waypoint.add_command(_command)
 
 
 async def _run(settings: Settings) -> int:

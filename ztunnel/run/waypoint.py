@@ -68,6 +68,8 @@ from ztunnel.xds.resource import TYPES
 _BACKLOG = 4096
 _LOOK_SECONDS = 1.0
 _WAIT_SECONDS = 0.05
+_NOTICE_SECONDS = 3.0
+"""For the endpoints of our service to be without us, and every node proxy to know."""
 _OWN_POD, _CERTIFICATE, _DRAINING = "own pod", "certificate", "draining"
 _STREAMS = 100
 """Tunnels of one session (Istio's waypoint: max_concurrent_streams of connect_terminate)."""
@@ -233,6 +235,7 @@ async def _run_parts(waypoint: _Waypoint, listeners: Listeners, stop: Stop) -> N
             nursery.start_soon(_look_after, waypoint)
             acceptor = await _listen(waypoint)
             await stop.asked.wait()
+            await _give_notice(waypoint, stop)
             acceptor.close()
             await _drain(waypoint, stop)
             nursery.cancel_scope.cancel()
@@ -281,9 +284,15 @@ def _look(parts: Parts, clock: Callable[[], float]) -> None:
     parts.servers.look(at, parts.common.patience.upstream_idle_seconds)
 
 
+async def _give_notice(waypoint: _Waypoint, stop: Stop) -> None:
+    """Go on as before until every node has heard that we leave: who has not is refused otherwise."""
+    waypoint.reporting.readiness.pend(_DRAINING)
+    with trio.move_on_after(min(_NOTICE_SECONDS, waypoint.settings.termination_deadline_seconds / 2)):
+        await stop.urged.wait()
+
+
 async def _drain(waypoint: _Waypoint, stop: Stop) -> None:
     """Take nothing new, let what is under way end, and end the rest."""
-    waypoint.reporting.readiness.pend(_DRAINING)
     waypoint.pod.serving = False
     waypoint.handshakes.drain(waypoint.pod.uid)
     for each in tuple(waypoint.parts.common.live):
