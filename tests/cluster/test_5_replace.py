@@ -104,23 +104,37 @@ def test_replaced_one_after_the_other_no_new_connection_fails(
     assert min(each["seen"] for each in said.values()) > 500
 
 
-def test_a_daemon_set_that_is_replaced_by_force_frees_nobody(mesh: Mesh, talking: Apps) -> None:
-    """As by tools that delete what they cannot patch: it is gone for a moment, and its pods at once."""
+def test_a_daemon_set_that_is_replaced_by_force_frees_nobody(
+    mesh: Mesh, talking: Apps, nodes: tuple[str, str]
+) -> None:
+    """As by tools that delete what they cannot patch: it is gone for a moment, and its pods at once. A pod
+    that was let go would answer whoever proves no identity."""
     cluster = mesh.cluster
+    before = {each["metadata"]["name"] for each in mesh.pods("node")}
+    only_a = strict(talking, "STRICT")
+    only_a["spec"]["selector"] = {"matchLabels": {"app": "a"}}
+    cluster.apply(only_a)
     daemon_set = cluster.get("daemonset", "ztunnel", SYSTEM)
     kept = ("name", "namespace", "labels", "annotations")
     daemon_set["metadata"] = {name: daemon_set["metadata"].get(name, {}) for name in kept}
     daemon_set.pop("status")
-    with (
-        talking.running("a", STEADY, talking.addresses("b")[0], PORT, EVERY_SECONDS, 45) as across,
-        talking.running("a", HOLD, talking.addresses("c")[0], PORT) as direct,
-    ):
-        cluster.call("replace", "--force", "-f", "-", stdin=json.dumps(daemon_set), timeout=120)
-        mesh.wait()
-        said = across.end(90)
-        assert direct.end()["sent"] > 50
-    print({name: said[name] for name in ("seen", "failed", "slowest")})
+    with namespace(cluster, f"{talking.namespace}-out") as outside:
+        outside.start(outside.server("x", nodes[1]))
+        own = talking.addresses("a")[0]
+        wait_until("plaintext is refused", lambda: not answered(outside, "x", own), 20)
+        with (
+            talking.running("a", STEADY, talking.addresses("b")[0], PORT, EVERY_SECONDS, 45) as across,
+            talking.running("a", HOLD, talking.addresses("c")[0], PORT) as direct,
+            outside.running("x", LOAD, own, PORT, EVERY_SECONDS) as stranger,
+        ):
+            cluster.call("replace", "--force", "-f", "-", stdin=json.dumps(daemon_set), timeout=120)
+            mesh.wait()
+            said, refused = across.end(90), stranger.end()
+            assert direct.end()["sent"] > 50
+    print({name: (said[name], refused[name]) for name in ("seen", "failed", "slowest")})
+    assert not before & {each["metadata"]["name"] for each in mesh.pods("node")}
     assert said["errors"] == []
+    assert refused["failed"] == refused["seen"] > 50
     assert "pods leave the mesh" not in mesh.logs("holder")
 
 

@@ -1,5 +1,6 @@
 """Whose the endpoints of slices are: of pods by their addresses, and of nobody known."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -121,16 +122,35 @@ def test_a_pod_serves_by_a_slice_as_the_slice_says(conditions, other_ready, publ
 def test_an_endpoint_of_its_own_is_a_workload_once_and_keeps_its_conditions():
     one = slice_of(
         "a",
-        endpoint("203.0.113.1", ready=False, draining=True),
         endpoint("203.0.113.1"),
-        endpoint("203.0.113.2"),
+        endpoint("203.0.113.1", ready=False, draining=True),
+        endpoint("203.0.113.2", ready=False, draining=True),
     )
     first, second = endpoint_workloads(service("a"), attach([one], service("a"), []), MeshSettings())
     assert first.uid == "Kubernetes/discovery.k8s.io/EndpointSlice/shop/a-1/203.0.113.1"
-    assert (first.healthy, first.draining, second.healthy, second.draining) == (False, True, True, False)
+    assert (first.healthy, first.draining, second.healthy, second.draining) == (True, False, False, True)
     assert first.host_network
     assert not first.enrolled
 
 
 def test_where_there_are_no_slices_nothing_is_attached():
     assert attach([], service("a"), [WEB]) == Attached()
+
+
+@pytest.mark.parametrize("address", ["203.0.113.1", "2001:db8::1"])
+def test_an_address_and_port_that_two_slices_have_counts_once_by_the_one_in_which_it_is_ready(address):
+    """As with kube-proxy: a second entry would get the address twice its share of calls."""
+    first, second = (replace(slice_of("db", endpoint(address)), meta=meta(f"db-{one}")) for one in "12")
+    more = replace(second, ports={"http": 8888, "raw": 9}, endpoints=(endpoint(address, ready=False),))
+    unready = replace(first, endpoints=(endpoint(address, ready=False),))
+    for slices, expected in (
+        ((first, second), {"db-1": (True, [8888])}),
+        ((unready, second), {"db-2": (True, [8888])}),
+        ((first, more), {"db-1": (True, [8888]), "db-2": (False, [9])}),
+    ):
+        found = endpoint_workloads(service("db"), attach(slices, service("db"), []), MeshSettings())
+        ports = {
+            one.name: (one.healthy, [each.target for [some] in [one.services.values()] for each in some])
+            for one in found
+        }
+        assert ports == expected

@@ -72,14 +72,19 @@ def endpoint_workloads(
     service: kube.Service, attached: Attached, settings: MeshSettings
 ) -> Iterator[Workload]:
     """A workload for each endpoint that is no pod. Nothing is known of it, so its address is not taken for
-    its own."""
+    its own. An address and port that several slices have counts once, as with kube-proxy: by one in which it
+    is ready."""
     seen: set[str] = set()
-    for one, endpoint in attached.others:
+    taken: set[tuple[IPAddress, Port]] = set()
+    for one, endpoint in sorted(attached.others, key=lambda each: not each[1].ready):
         place = f"{one.meta.namespace}/{one.meta.name}/{endpoint.addresses[0]}"
         uid = f"{settings.cluster}/discovery.k8s.io/EndpointSlice/{place}"
-        if uid in seen:
+        all_ports = slice_ports(one, service)
+        ports = tuple(port for port in all_ports if (endpoint.addresses[0], port) not in taken)
+        if uid in seen or (all_ports and not ports):
             continue
         seen.add(uid)
+        taken.update((endpoint.addresses[0], port) for port in ports)
         yield Workload(
             uid=uid,
             name=one.meta.name,
@@ -89,7 +94,7 @@ def endpoint_workloads(
             protocol=TunnelProtocol.NONE,
             network=settings.network,
             cluster=settings.cluster,
-            services={service_name(service.meta.full_name, settings): slice_ports(one, service)},
+            services={service_name(service.meta.full_name, settings): ports},
             healthy=endpoint.ready,
             draining=endpoint.draining,
             host_network=True,
