@@ -96,7 +96,7 @@ def test_one_is_applied_listed_and_deleted(run: Run, server: FakeServer) -> None
     made = gateways(server)["shop", "waypoint"]
     assert made["spec"]["gatewayClassName"] == "ztunnel-waypoint"
     assert made["metadata"]["labels"] == {"istio.io/waypoint-for": "all"}
-    assert run("status", "-n", "shop").exit_code == 1
+    assert run("status", "--namespace", "shop").exit_code == 1
     programme(server, "waypoint")
     found = run("status", "waypoint", "-n", "shop", "-o", "json")
     assert (found.exit_code, json.loads(found.output)[0]["programmed"]) == (0, "True")

@@ -97,7 +97,7 @@ def loaded(shop: Apps) -> Iterator[dict[str, Running]]:
         }
 
 
-def test_attached_replaced_and_detached_under_load_no_request_fails(shop: Apps) -> None:
+def test_attached_replaced_and_detached_under_load_no_request_fails(mesh: Mesh, shop: Apps) -> None:
     cluster, marks = shop.cluster, {}
     with loaded(shop) as load:
         apply(shop, "--enroll-namespace", "--wait")
@@ -106,7 +106,10 @@ def test_attached_replaced_and_detached_under_load_no_request_fails(shop: Apps) 
         marks["attached"] = requests(shop)
         annotate(shop, replicas="2")
         wait_until("there are two", lambda: ready(shop, 2), START_SECONDS)
-        before = {each["metadata"]["name"] for each in pods(shop)}
+        before, revision = names(shop), generation(shop)
+        cluster.call("-n", SYSTEM, "rollout", "restart", "deployment/ztunnel-control")
+        mesh.wait()
+        assert (names(shop), generation(shop)) == (before, revision), "another control plane changes nothing"
         cluster.call("-n", shop.namespace, "delete", "pod", min(before), "--wait=false")
         wait_until("there are two again", lambda: ready(shop, 2), START_SECONDS)
         template = {"metadata": {"annotations": {"again": "yes"}}}
@@ -123,6 +126,10 @@ def test_attached_replaced_and_detached_under_load_no_request_fails(shop: Apps) 
     print(marks, {address: (each["seen"], each["failed"], each["slowest"]) for address, each in said.items()})
     assert {address: each["errors"] for address, each in said.items() if each["failed"]} == {}
     assert min(each["seen"] for each in said.values()) > 200
+
+
+def generation(shop: Apps) -> int:
+    return int(shop.cluster.get("deployment", NAME, shop.namespace)["metadata"]["generation"])
 
 
 def names(shop: Apps) -> set[str]:

@@ -79,7 +79,7 @@ async def test_what_somebody_changes_or_deletes_is_put_right(autojump_clock: obj
             cluster.server.remove(DEPLOYMENTS, "wp", "shop")
         else:
             found = cluster.found(DEPLOYMENTS)
-            cluster.server.put(DEPLOYMENTS, {**found, "spec": {**found["spec"], "replicas": 9}})
+            cluster.server.put(DEPLOYMENTS, {**found, "spec": {**found["spec"], "strategy": {}}})
         await trio.sleep(10)
         assert cluster.found(DEPLOYMENTS)["spec"] == wanted
 
@@ -189,3 +189,34 @@ async def test_the_image_is_the_control_planes_own_where_none_is_named(autojump_
         assert cluster.told[-1] == ""
         [container] = cluster.found(DEPLOYMENTS)["spec"]["template"]["spec"]["containers"]
         assert container["image"] == "own:7"
+
+
+async def test_what_no_longer_says_whose_it_is_is_the_gateways_again(autojump_clock: object) -> None:
+    """Kong/gateway-operator issue 26: it would not go with its Gateway."""
+    cluster = Cluster()
+    async with cluster.deploying() as deployer:
+        await trio.sleep(30)
+        found = cluster.found(SERVICES)
+        cluster.server.put(SERVICES, {**found, "metadata": {**found["metadata"], "ownerReferences": []}})
+        await trio.sleep(10)
+        assert cluster.found(SERVICES)["metadata"]["ownerReferences"]
+        assert deployer.troubles == {}
+
+
+async def test_a_gateway_that_is_made_anew_waits_until_what_its_namesake_had_is_gone(
+    autojump_clock: object,
+) -> None:
+    cluster = Cluster()
+    async with cluster.deploying() as deployer:
+        await trio.sleep(30)
+        old = cluster.gateways[NAME]
+        cluster.gateways[NAME] = replace(old, meta=replace(old.meta, uid="u-9"))
+        deployer.wake()
+        await trio.sleep(3)
+        assert cluster.found(SERVICES)["metadata"]["ownerReferences"][0]["uid"] == "u-1"
+        for resource in WRITTEN:
+            cluster.server.remove(resource, "wp", "shop")
+        await trio.sleep(5)
+        for resource in WRITTEN:
+            assert cluster.found(resource)["metadata"]["ownerReferences"][0]["uid"] == "u-9"
+        assert deployer.troubles == {}

@@ -116,6 +116,8 @@ def test_how_many_pods_the_gateway_says_or_the_chart(said, replicas):
     spec = parts(one, replace(TEMPLATE, replicas=2))["Deployment"]["spec"]
     assert spec.get("replicas") == replicas
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    if not said:
+        assert "replicas" not in parts(one)["Deployment"]["spec"], "one is Kubernetes' own default"
 
 
 def test_names_account_and_kind_of_service_may_be_others():

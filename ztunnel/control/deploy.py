@@ -18,12 +18,20 @@ import trio
 from ztunnel.control.conditions import MANAGER
 from ztunnel.control.deployment import MANAGED_BY_US, Part, Template, render
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.waypoint import MANAGED
+from ztunnel.control.waypoint import GATEWAY_NAME, MANAGED
 from ztunnel.kube import informer
 from ztunnel.kube.call import APPLY, Api
 from ztunnel.kube.failure import ApiFailure, Request
 from ztunnel.kube.informer import Informer
-from ztunnel.kube.resource import DEPLOYMENTS, DISRUPTION_BUDGETS, PODS, SERVICE_ACCOUNTS, SERVICES, Resource
+from ztunnel.kube.resource import (
+    DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
+    GATEWAYS,
+    PODS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    Resource,
+)
 from ztunnel.kube.watch import Watcher
 from ztunnel.state.gateway import Gateway
 from ztunnel.telemetry.figures import Figures
@@ -41,7 +49,12 @@ Name = tuple[str, str]
 
 
 class NotOurs(Exception):
-    """An object of that name is somebody else's."""
+    """An object of that name is somebody else's; `leaves`: it was made for an earlier Gateway of the name,
+    and Kubernetes will remove it."""
+
+    def __init__(self, text: str, *, leaves: bool) -> None:
+        super().__init__(text)
+        self.leaves = leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +161,7 @@ class Deployer:
             for part in render(gateway, self._template, self._settings, roots):
                 await self._apply(part, gateway)
         except NotOurs as error:
-            self._failed(name, str(error), _REFUSED_SECONDS)
+            self._failed(name, str(error), _REPAIR_SECONDS if error.leaves else _REFUSED_SECONDS)
         except ApiFailure as failure:
             refused = failure.code in (400, 403, 422)
             seconds = _REFUSED_SECONDS if refused else _RETRY_SECONDS
@@ -168,8 +181,11 @@ class Deployer:
                 raise
             found = None
         if found is not None and not _is_owned(found, gateway):
-            self.applied[kind, "foreign"] += 1
-            raise NotOurs(f"{kind} {namespace}/{part.name} is not this Gateway's: it is left as it is")
+            leaves = _is_made(found, gateway)
+            if not leaves:
+                self.applied[kind, "foreign"] += 1
+            text = f"{kind} {namespace}/{part.name} is not this Gateway's: it is left as it is"
+            raise NotOurs(text, leaves=leaves)
         request = Request("patch", part.resource, namespace, part.name)
         try:
             await self._api.patch(request, part.value, APPLY, _FORCED)
@@ -232,6 +248,14 @@ def _mark(value: Mapping[str, Any]) -> object:
 
 
 def _is_owned(value: Mapping[str, Any], gateway: Gateway) -> bool:
-    meta = value.get("metadata") or {}
-    owners = meta.get("ownerReferences") or ()
-    return any(one.get("uid") == gateway.meta.uid and one.get("kind") == "Gateway" for one in owners)
+    """Whether it is the Gateway's, also where somebody has taken away that it says so."""
+    owners = (value.get("metadata") or {}).get("ownerReferences") or ()
+    if not owners:
+        return _is_made(value, gateway)
+    return any(one.get("uid") == gateway.meta.uid and one.get("kind") == GATEWAYS.kind for one in owners)
+
+
+def _is_made(value: Mapping[str, Any], gateway: Gateway) -> bool:
+    """Whether it was made here, for a Gateway of that name."""
+    labels = (value.get("metadata") or {}).get("labels") or {}
+    return labels.get(MANAGED) == MANAGED_BY_US and labels.get(GATEWAY_NAME) == gateway.meta.name

@@ -227,11 +227,13 @@ def _deployment(gateway: Gateway, template: Template, settings: MeshSettings, ro
 
 
 def _replicas(gateway: Gateway, template: Template) -> int | None:
-    """How many pods; None where something else, as a HorizontalPodAutoscaler, is to say so (`auto`)."""
+    """How many pods; None where it is left to others, as to a HorizontalPodAutoscaler: by `auto`, or where
+    nobody asks for more than the one that Kubernetes makes by itself. What is applied is ours, and would be
+    set back again and again (envoyproxy/gateway issue 5751)."""
     said = gateway.meta.annotations.get(_REPLICAS, "")
-    if said == "auto":
-        return None
-    return int(said) if said.isascii() and said.isdigit() else template.replicas
+    if said.isascii() and said.isdigit():
+        return int(said)
+    return template.replicas if template.replicas != 1 and said != "auto" else None
 
 
 def _pod_labels(gateway: Gateway, template: Template, settings: MeshSettings) -> dict[str, str]:
