@@ -114,10 +114,44 @@ def test_what_a_policy_concerns_is_refused_and_served_when_it_is_gone(lab: Lab, 
 def test_what_is_not_attached_is_refused_with_404(lab: Lab, authority: str) -> None:
     mesh = Mesh(lab)
     _, answers = mesh.ask(authority)
-    lab.go(until=lambda: answers.log)
+    lab.go()
+    for _ in range(30):  # it might be attached in a moment
+        lab.clock.move(0.05)
+        lab.go()
     assert answers.log == [404]
     assert not mesh.tunnels.asked
     assert authority in mesh.denied[0]
+    assert mesh.parts.waiting == 0
+
+
+def test_a_call_for_what_is_attached_a_moment_later_waits_for_that(lab: Lab) -> None:
+    mesh = Mesh(lab, ME, CALLER, *SERVERS, replace(SERVICE, waypoint=None))
+    tunnel, answers = mesh.ask("10.1.0.1:80")
+    other, refused = mesh.ask("10.1.0.1:80")
+    lab.go()
+    assert (answers.log, mesh.parts.waiting) == ([], 2)
+    other.abort(Unreachable("it goes"))
+    world = world_of(ME, CALLER, *SERVERS, SERVICE)
+    mesh.hold.publish(world, Change())
+    mesh.hold.world = world
+    lab.clock.move(0.1)
+    lab.go(until=lambda: answers.log)
+    assert (answers.log, refused.log, mesh.parts.waiting) == (["established"], [], 0)
+    assert not tunnel.closed
+
+
+def test_a_call_for_what_was_detached_a_moment_ago_is_served(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    mesh.open("10.1.0.1:80")
+    world = world_of(ME, CALLER, *SERVERS, replace(SERVICE, waypoint=None))
+    mesh.hold.publish(world, Change())
+    mesh.hold.world = world
+    client, heard = mesh.open("10.1.0.1:80")
+    client.write(GET)
+    server, asked = mesh.serve()
+    lab.go(until=lambda: b"\r\n\r\n" in asked.got)
+    server.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+    lab.go(until=lambda: heard.got.endswith(b"hi"))
 
 
 @pytest.mark.parametrize("authority", ["web:80", "10.1.0.1", "10.1.0.1:0", "x" * 600])

@@ -3,7 +3,7 @@ the bytes in it seen to."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from ztunnel.errors import ConnectionFailed, Denied, NoDestination, PeerError
@@ -20,7 +20,8 @@ from ztunnel.model.connection import Direction
 from ztunnel.model.identity import SpiffeId
 from ztunnel.telemetry.metrics import Live
 from ztunnel.telemetry.report import Report
-from ztunnel.waypoint.chain import Chain, Treatment, chain_of, guards_of
+from ztunnel.waypoint.attachment import WAIT_SECONDS, Attachments, may_come
+from ztunnel.waypoint.chain import Chain, Treatment, guards_of
 from ztunnel.waypoint.connect import Cancellable, Here, Servers, Stream, Target
 from ztunnel.waypoint.detection import DETECT_SECONDS, Detector, Spoken
 from ztunnel.waypoint.downstream1 import Http1Server
@@ -31,6 +32,9 @@ from ztunnel.waypoint.tcp import Passage
 from ztunnel.waypoint.way import Common, HttpWay
 
 _OK, _DENIED, _NOT_FOUND, _UNAVAILABLE = 200, 401, 404, 503
+_LOOK_SECONDS = 0.05
+_MOST_WAITING = 1000
+"""Tunnels that wait to hear that what they are for is attached; more are refused at once."""
 
 
 @dataclass(slots=True)
@@ -39,6 +43,7 @@ class Parts:
 
     Attributes:
         undetected: tunnels of which nobody could tell within a second what is spoken in them.
+        waiting: tunnels that wait for what they are for to be attached.
     """
 
     engine: Engine
@@ -48,6 +53,8 @@ class Parts:
     telemetry: Telemetry
     report: Report
     undetected: int = 0
+    waiting: int = 0
+    attachments: Attachments = field(default_factory=Attachments)
 
 
 class WaypointAcceptor:
@@ -63,25 +70,36 @@ class WaypointAcceptor:
     def requested(self, tunnel: TunnelStream) -> None:
         """The peer asks for a tunnel."""
         assert isinstance(tunnel, TerminatedTunnel)
-        parts = self._parts
         untrusted, tunnel.headers = tunnel.headers, ()
-        here, world = parts.here.workload, parts.here.hold.world
         try:
             request = parse_request(untrusted)
             asked = parse_endpoint(request.authority)
-            if here is None:
-                raise NoDestination("this waypoint is not in the mesh (yet)")
-            chain = chain_of(world, here, asked)
         except PeerError as error:
             self._refuse(tunnel, BAD_REQUEST, str(error))
             return
+        hinted = request.source.port if request.source else 0
+        self._answer(tunnel, asked, hinted, self._parts.engine.now + WAIT_SECONDS)
+
+    def _answer(self, tunnel: TerminatedTunnel, asked: Endpoint, hinted: int, until: float) -> None:
+        """Accept or refuse it; or look again until `until`, where it is for something that may be attached in
+        a moment. `hinted` is the caller's port, as the peer has it."""
+        parts = self._parts
+        here, world, now = parts.here.workload, parts.here.hold.world, parts.engine.now
+        try:
+            if here is None:
+                raise NoDestination("this waypoint is not in the mesh (yet)")
+            chain = parts.attachments.chain(world, here, asked, now)
         except NoDestination as error:
+            waits = now < until and parts.waiting < _MOST_WAITING
+            if waits and here is not None and may_come(world, here, asked):
+                parts.waiting += 1
+                parts.engine.after(_LOOK_SECONDS, partial(self._again, tunnel, asked, hinted, until))
+                return
             self._refuse(tunnel, _NOT_FOUND, str(error))
             return
         workload = world.by_ip(self._peer.ip)
         if workload is not None and workload.identity != self._identity:
             workload = None
-        hinted = request.source.port if request.source else 0
         caller = Caller(Endpoint(self._peer.ip, hinted), workload, self._identity)
         reports = Reports(parts.telemetry, caller, chain, lambda: parts.engine.now)
         one = _Tunnel(parts, tunnel, chain, reports, self._standing)
@@ -89,6 +107,11 @@ class WaypointAcceptor:
             one.pass_on()
         else:
             tunnel.accept(render_response(_OK, render_baggage(here)), one.detect())
+
+    def _again(self, tunnel: TerminatedTunnel, asked: Endpoint, hinted: int, until: float) -> None:
+        self._parts.waiting -= 1
+        if not tunnel.closed:
+            self._answer(tunnel, asked, hinted, until)
 
     def _refuse(self, tunnel: TerminatedTunnel, status: int, reason: str) -> None:
         tunnel.refuse(render_response(status))

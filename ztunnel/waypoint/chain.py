@@ -57,16 +57,17 @@ class Chain:
         return 1 if self.protocol is AppProtocol.HTTP and not grpc else asked
 
 
-def chain_of(world: World, waypoint: Workload, asked: Endpoint) -> Chain:
-    """The chain of an address that `waypoint` is asked for.
+def chain_of(world: World, waypoint: Workload, asked: Endpoint, *, attached: bool = True) -> Chain:
+    """The chain of an address that `waypoint` is asked for; with `attached` False whether or not the waypoint
+    stands for it.
 
     Raises:
-        NoDestination: the waypoint does not stand for it.
+        NoDestination: the waypoint does not stand for it, or it is nobody's.
     """
     destination = OriginalDestination(asked.ip, asked.port)
     workload = world.by_ip(asked.ip)
     if workload is not None:
-        if workload.waypoint is None or not is_waypoint(world, waypoint, workload.waypoint):
+        if attached and (workload.waypoint is None or not is_waypoint(world, waypoint, workload.waypoint)):
             name = f"{workload.namespace}/{workload.name}"
             raise NoDestination(f"{asked}: this waypoint does not stand for {name}")
         protocol = _declared(world, workload, asked.port)
@@ -74,7 +75,7 @@ def chain_of(world: World, waypoint: Workload, asked: Endpoint) -> Chain:
     service = service_at(world, asked, waypoint.namespace)
     if service is None:
         raise NoDestination(f"{asked}: no service has this address")
-    if service.waypoint is None or not is_waypoint(world, waypoint, service.waypoint):
+    if attached and (service.waypoint is None or not is_waypoint(world, waypoint, service.waypoint)):
         raise NoDestination(f"{asked}: this waypoint does not stand for {service.key}")
     if not any(port.service == asked.port for port in service.ports):
         raise NoDestination(f"{asked}: {service.key} has no port {asked.port}")
