@@ -122,13 +122,13 @@ def test_a_pod_serves_by_a_slice_as_the_slice_says(conditions, other_ready, publ
 def test_an_endpoint_of_its_own_is_a_workload_once_and_keeps_its_conditions():
     one = slice_of(
         "a",
-        endpoint("203.0.113.1"),
         endpoint("203.0.113.1", ready=False, draining=True),
-        endpoint("203.0.113.2", ready=False, draining=True),
+        endpoint("203.0.113.1"),
+        endpoint("203.0.113.2"),
     )
-    first, second = endpoint_workloads(service("a"), attach([one], service("a"), []), MeshSettings())
+    second, first = endpoint_workloads(service("a"), attach([one], service("a"), []), MeshSettings())
     assert first.uid == "Kubernetes/discovery.k8s.io/EndpointSlice/shop/a-1/203.0.113.1"
-    assert (first.healthy, first.draining, second.healthy, second.draining) == (True, False, False, True)
+    assert (first.healthy, first.draining, second.healthy, second.draining) == (False, True, True, False)
     assert first.host_network
     assert not first.enrolled
 

@@ -204,6 +204,25 @@ async def test_what_inherits_its_waypoint_says_so_and_says_when_that_is_gone(aut
         await it.until(lambda: it.conditions(SERVICES, "web") == [])
 
 
+async def test_a_service_with_policies_for_its_waypoint_says_that_it_is_refused_until_that_is_ready(
+    autojump_clock,
+):
+    said = "calls are refused, as there are policies that it has to enforce"
+    policy = (POLICIES, named("p", spec={"targetRefs": [{"kind": "Service", "group": "", "name": "web"}]}))
+
+    def message(it):
+        [one] = it.server.objects[SERVICES.path()]["shop", "web"]["status"]["conditions"]
+        return one["message"]
+
+    async with writing(WAYPOINT) as it:
+        await it.until(lambda: it.conditions(SERVICES, "web"))
+        assert said not in message(it)
+        it.server.put(*policy)
+        await it.until(lambda: said in message(it))
+        it.server.remove(POLICIES, "p", "shop")
+        await it.until(lambda: said not in message(it))
+
+
 async def test_beside_an_istiod_gateways_of_our_class_are_seen_to(autojump_clock):
     async with writing(
         gateway("wp", "ztunnel-waypoint"), gateway("other", "istio-waypoint"), GOOD, ISTIOD

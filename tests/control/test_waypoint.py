@@ -235,6 +235,20 @@ def test_what_was_attached_to_a_gateway_that_is_gone_is_refused_and_nothing_else
     assert waypoints_of(settings=ATTACHES).bind({}, "shop", Traffic.SERVICE, "shop/wp") == Binding()
 
 
+def test_what_has_policies_for_its_waypoint_is_refused_until_that_is_ready():
+    ours = gateway(kind="ztunnel-waypoint", addresses=())
+    for guarded, waypoint in ((True, AT), (False, None)):
+        for objects in ((), (ours,), (ours, service("wp"))):
+            if len(objects) == 2:
+                objects = (ours, replace(service("wp"), selector={"app": "wp"}))
+            made = waypoints_of(*objects, settings=ATTACHES)
+            found = made.bind(USE, "shop", Traffic.SERVICE, guarded=guarded)
+            assert (found.waypoint, found.reason) == (waypoint, "WaypointIsNotReady")
+            assert ("calls are refused" in found.message) is guarded
+    ready = waypoints_of(ours, service("wp"), settings=ATTACHES)
+    assert ready.bind(USE, "shop", Traffic.SERVICE, guarded=True) == Binding("shop/wp", AT)
+
+
 def test_pods_touch_a_gateway_until_one_of_them_was_ready():
     key = Key("Pod", "shop", "wp-1")
     for addresses, touched in (((), [("shop", "wp")]), ((("Hostname", HOST),), [])):

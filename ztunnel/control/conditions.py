@@ -64,8 +64,11 @@ class Said:
 _NOTHING: Final = Said()
 
 
-def said_of(key: Key, one: Object | None, waypoints: Waypoints, refused: tuple[str, ...]) -> Said:
-    """What there is to say of an object; `refused` is what of it does not count."""
+def said_of(
+    key: Key, one: Object | None, waypoints: Waypoints, refused: tuple[str, ...], *, guarded: bool = False
+) -> Said:
+    """What there is to say of an object; `refused` is what of it does not count, `guarded` whether there are
+    policies that only its waypoint can enforce."""
     if isinstance(one, Gateway):
         return Said(gateway=waypoints.state((key.namespace, key.name)), one=one)
     if isinstance(one, GatewayClass):
@@ -73,7 +76,7 @@ def said_of(key: Key, one: Object | None, waypoints: Waypoints, refused: tuple[s
     binding = Binding()
     if isinstance(one, Service | ServiceEntry):
         bound = one.bound if isinstance(one, Service) else ""
-        binding = waypoints.bind(one.meta.labels, key.namespace, Traffic.SERVICE, bound)
+        binding = waypoints.bind(one.meta.labels, key.namespace, Traffic.SERVICE, bound, guarded=guarded)
     elif isinstance(one, WorkloadEntry):
         binding = waypoints.bind(one.labels, key.namespace, Traffic.WORKLOAD)
     return Said(refused, binding)

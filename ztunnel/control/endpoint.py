@@ -72,18 +72,18 @@ def endpoint_workloads(
     service: kube.Service, attached: Attached, settings: MeshSettings
 ) -> Iterator[Workload]:
     """A workload for each endpoint that is no pod. Nothing is known of it, so its address is not taken for
-    its own. An address and port that several slices have counts once, as with kube-proxy: by one in which it
-    is ready."""
-    seen: set[str] = set()
-    taken: set[tuple[IPAddress, Port]] = set()
-    for one, endpoint in sorted(attached.others, key=lambda each: not each[1].ready):
+    its own. Of one slice the first of an address counts. An address and port that several slices have counts
+    once, as with kube-proxy: by one in which it is ready."""
+    firsts: dict[str, tuple[EndpointSlice, SliceEndpoint]] = {}
+    for one, endpoint in attached.others:
         place = f"{one.meta.namespace}/{one.meta.name}/{endpoint.addresses[0]}"
-        uid = f"{settings.cluster}/discovery.k8s.io/EndpointSlice/{place}"
+        firsts.setdefault(f"{settings.cluster}/discovery.k8s.io/EndpointSlice/{place}", (one, endpoint))
+    taken: set[tuple[IPAddress, Port]] = set()
+    for uid, (one, endpoint) in sorted(firsts.items(), key=lambda each: not each[1][1].ready):
         all_ports = slice_ports(one, service)
         ports = tuple(port for port in all_ports if (endpoint.addresses[0], port) not in taken)
-        if uid in seen or (all_ports and not ports):
+        if all_ports and not ports:
             continue
-        seen.add(uid)
         taken.update((endpoint.addresses[0], port) for port in ports)
         yield Workload(
             uid=uid,

@@ -78,7 +78,9 @@ class Translator:
 
     def said(self, key: Key) -> Said:
         """What there is to say of an object beside the others."""
-        return said_of(key, self._objects.get(key), self.waypoints, self.refused.get(key, ()))
+        one, refused = self._objects.get(key), self.refused.get(key, ())
+        guarded = isinstance(one, kube.Service) and bool(self._guards.of(key, one.meta.labels))
+        return said_of(key, one, self.waypoints, refused, guarded=guarded)
 
     def translation(self, unknown: Iterable[str] = ()) -> Translation:
         """All of it, as it is now. `unknown` are kinds that were not read."""
@@ -233,6 +235,7 @@ class Translator:
     ) -> None:
         for guarded in self._guards.put((key.namespace, key.name), new):
             touched.take(guarded)
+            delta.unsettled.add(guarded)
         remarks, before, now = self._node_policies.put(key, new, delta)
         made = None
         if new is not None and new.targets:
@@ -299,8 +302,9 @@ class Translator:
         service, made = self.index.service(name), None
         if service is not None and service.kind != "ExternalName":
             made = convert_service(service, self.index.namespaces.get(name[0]), self._settings)
-            bound = self.waypoints.bind(service.meta.labels, name[0], Traffic.SERVICE, service.bound)
-            guards = self._guards.of(Key(kube.Service.__name__, *name), service.meta.labels)
+            labels, kind = service.meta.labels, kube.Service.__name__
+            guards = self._guards.of(Key(kind, *name), labels)
+            bound = self.waypoints.bind(labels, name[0], Traffic.SERVICE, service.bound, guarded=bool(guards))
             made = replace(made, waypoint=bound.waypoint, guards=guards)
         resource = str(service_name(name, self._settings))
         if made is not None or resource not in self._of_entries:

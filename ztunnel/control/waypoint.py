@@ -171,9 +171,18 @@ class Waypoints:
 
     # --- whose waypoint
 
-    def bind(self, labels: Mapping[str, str], namespace: str, traffic: Traffic, bound: str = "") -> Binding:
+    def bind(
+        self,
+        labels: Mapping[str, str],
+        namespace: str,
+        traffic: Traffic,
+        bound: str = "",
+        *,
+        guarded: bool = False,
+    ) -> Binding:
         """The waypoint of an object with these labels in that namespace. `bound` is the one,
-        `namespace/name`, that it has been attached to."""
+        `namespace/name`, that it has been attached to; `guarded`: there are policies that only its waypoint
+        can enforce."""
         if traffic is Traffic.SERVICE and labels.get(MANAGED) in _NO_SERVICES:
             return Binding()
         if GATEWAY_NAME in labels:
@@ -187,7 +196,7 @@ class Waypoints:
         text, gateway = f"{name[0]}/{name[1]}", self._gateways.get(name)
         waypoint = self.waypoint(name)
         if gateway is None or waypoint is None:
-            return self._missing(name, attached=bound == text)
+            return self._missing(name, attached=bound == text, guarded=guarded)
         if not _admits(gateway, namespace, inherited):
             message = f'we are not permitted to attach to waypoint "{text}" (missing allowedRoutes?)'
             return Binding(text, None, "AttachmentDenied", message)
@@ -201,14 +210,18 @@ class Waypoints:
             return Binding(text, None, "UnsupportedTrafficType", message)
         return Binding(text, waypoint)
 
-    def _missing(self, name: Name, *, attached: bool) -> Binding:
-        """One that is not ready: calls go as before, but those of what was attached to it."""
+    def _missing(self, name: Name, *, attached: bool, guarded: bool) -> Binding:
+        """One that is not ready: calls go as before, but those of what was attached to it, or has policies
+        that would not be enforced then."""
         text = f"{name[0]}/{name[1]}"
-        if not attached:
-            return Binding(text, None, "WaypointIsNotReady", f'waypoint "{text}" is not ready')
-        message = f'waypoint "{text}" is gone: calls are refused until it is back, or {USE} names another'
-        host = service_name((name[0], name[1]), self._settings)
-        return Binding(text, Waypoint(host, None, HBONE_PORT), MISSING, message)
+        nobody = Waypoint(service_name((name[0], name[1]), self._settings), None, HBONE_PORT)
+        if attached:
+            message = f'waypoint "{text}" is gone: calls are refused until it is back, or {USE} names another'
+            return Binding(text, nobody, MISSING, message)
+        message = f'waypoint "{text}" is not ready'
+        if guarded:
+            message += ": calls are refused, as there are policies that it has to enforce"
+        return Binding(text, nobody if guarded else None, "WaypointIsNotReady", message)
 
     def waypoint(self, name: Name) -> Waypoint | None:
         """Where a Gateway is, if it is anywhere: by a name rather than by an address."""
