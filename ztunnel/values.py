@@ -20,6 +20,7 @@ _Word = TypeVar("_Word", bound=StrEnum)
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 _SIZE = re.compile(r"(\d+)(Ki|Mi|Gi|)")
 _URL = re.compile(r"https?://([a-zA-Z0-9._-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
+_COLLECTOR = re.compile(_URL.pattern + r"(/[!-~]*)?")
 _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?")
 _ACCOUNT = re.compile(r"[a-z0-9.-]+/[a-z0-9.-]+")
 _LEVEL = re.compile(r"([\w:.*-]+[=:])?(trace|debug|info|warn|error|off)", re.ASCII)
@@ -187,6 +188,23 @@ def address(raw: str) -> str:
     if url and not _URL.fullmatch(url):
         raise ValueError("https://<host>:<port>, or nothing for none")
     return url
+
+
+def collector(raw: str) -> str:
+    """Where spans are sent to by OTLP/HTTP, or nothing; a URL without a path gets the usual one."""
+    if raw and not _COLLECTOR.fullmatch(raw):
+        raise ValueError("http://<host>:<port>[/<path>], or nothing for none")
+    return raw + "/v1/traces" if _URL.fullmatch(raw) else raw
+
+
+def percentage(raw: str) -> float:
+    try:
+        value = float(raw)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise ValueError("a number from 0 to 100")
+    return value
 
 
 def listen(raw: str) -> Endpoint:

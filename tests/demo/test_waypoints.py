@@ -52,6 +52,14 @@ def test_it_stays_what_it_is_and_goes_with_its_gateway() -> None:
     assert not [key for key in gone if key.kind in ("Service", "Deployment")]
 
 
+def test_its_gateway_says_whether_servers_are_told_who_calls() -> None:
+    said = "annotations: {ambient.istio.io/xfcc-include-client-identity: %s}"
+    for value, told in (("'true'", "true"), ("'false'", None)):
+        text = (GATEWAY % "istio-waypoint").replace("namespace: shop}", f"namespace: shop, {said % value}}}")
+        (pod,) = cluster(applied(text)).pods
+        assert pod.containers[0].environment.get("ZTUNNEL_XFCC") == told
+
+
 def test_gateways_of_others_are_left_alone() -> None:
     objects = applied(GATEWAY % "nginx")
     assert not cluster(objects).pods

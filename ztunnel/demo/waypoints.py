@@ -14,6 +14,7 @@ _CLASSES: Final = ("istio-waypoint", "ztunnel-waypoint")
 
 _NAME: Final = f"{_GROUP}/gateway-name"
 _MANAGED: Final = "gateway.istio.io/managed"
+_XFCC: Final = "ambient.istio.io/xfcc-include-client-identity"
 _US: Final = "istio.io-mesh-controller"
 COMMAND: Final = ("ztunnel", "waypoint")
 """What runs in its pod; the laboratory adds where the manifests are."""
@@ -83,6 +84,12 @@ def _service(gateway: Manifest) -> Manifest:
 
 def _deployment(gateway: Manifest) -> Manifest:
     labels = _labels(gateway)
+    identity = gateway.pull("metadata.annotations", dict, {}).get(_XFCC) == "true"
+    container = {
+        "name": "istio-proxy",
+        "command": list(COMMAND),
+        "env": [{"name": "ZTUNNEL_XFCC", "value": "true"}] if identity else [],
+    }
     probe = {"httpGet": {"path": "/healthz/ready", "port": 15021}, "periodSeconds": 1, "failureThreshold": 20}
     pod = {
         "metadata": {
@@ -95,7 +102,7 @@ def _deployment(gateway: Manifest) -> Manifest:
         },
         "spec": {
             "serviceAccountName": gateway.key.name,
-            "containers": [{"name": "istio-proxy", "command": list(COMMAND), "readinessProbe": probe}],
+            "containers": [{**container, "readinessProbe": probe}],
         },
     }
     spec = {"replicas": 1, "selector": {"matchLabels": {_NAME: gateway.key.name}}, "template": pod}

@@ -16,6 +16,7 @@ from ztunnel.http1.head import Fields
 from ztunnel.l7.field import OURS, can_stand_in_a_line
 from ztunnel.l7.path import normalize
 from ztunnel.l7.reply import BAD_HOST, BAD_PATH, FORBIDDEN_UPGRADE, MALFORMED, NO_HOST, NO_ROUTE, Refused
+from ztunnel.l7.trace import Context
 
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
 _AUTHORITY = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -50,9 +51,10 @@ class Request:
         upgrade: the protocol that the client wants to switch to; empty for none.
         claims: of the token that was verified, as JSON has them, those that are lists by blanks (`scope`) as
             lists; empty: there is none. Only who has verified a token sets them.
+        trace: the span that it is, where spans are made.
     """
 
-    __slots__ = ("authority", "claims", "fields", "length", "method", "path", "scheme", "upgrade")
+    __slots__ = ("authority", "claims", "fields", "length", "method", "path", "scheme", "trace", "upgrade")
 
     def __init__(
         self, method: bytes, authority: bytes, path: bytes, fields: list[tuple[bytes, bytes]]
@@ -65,6 +67,7 @@ class Request:
         self.length = -1
         self.upgrade = b""
         self.claims: Mapping[str, Any] = NO_CLAIMS
+        self.trace: Context | None = None
 
     def get(self, name: bytes) -> bytes:
         """The first field of that name; empty where there is none."""

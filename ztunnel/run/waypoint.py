@@ -37,6 +37,7 @@ from ztunnel.inbound.accept import PLAIN_RATE, Inbound, LocalPod
 from ztunnel.inbound.serve import Handshakes, Serving
 from ztunnel.kernel import netns
 from ztunnel.kernel.sockets import Listening, listen_in
+from ztunnel.l7.trace import enter
 from ztunnel.model.address import Endpoint, PeerAddress
 from ztunnel.model.identity import SpiffeId
 from ztunnel.model.workload import Workload
@@ -50,17 +51,17 @@ from ztunnel.run.follow import ControlPlane, Knowledge, follow
 from ztunnel.run.keep import set_up_process
 from ztunnel.run.pages import Listeners, listen, serve_public
 from ztunnel.run.reporting import Reporting, now
+from ztunnel.run.request_telemetry import exporter_of, line_of
 from ztunnel.run.stop import Stop
 from ztunnel.state.dump import dump_http, dump_world
 from ztunnel.state.lookup import HBONE_PORT
 from ztunnel.telemetry.figures import Tally
-from ztunnel.telemetry.log_format import parse_format
 from ztunnel.telemetry.report import Report
-from ztunnel.telemetry.request_log import RequestRecord, render_request, render_request_json
 from ztunnel.telemetry.request_metrics import RequestMetrics
 from ztunnel.telemetry.serve import Admin, serve_admin
 from ztunnel.waypoint.answer import Parts, WaypointAcceptor
 from ztunnel.waypoint.connect import Here, Servers
+from ztunnel.waypoint.export import SpanExporter
 from ztunnel.waypoint.report import Telemetry
 from ztunnel.waypoint.way import Common, Watched
 from ztunnel.xds.resource import TYPES
@@ -98,6 +99,7 @@ class _Waypoint:
     handshakes: Handshakes
     dialler: Dialler
     tunnels: Tunnels
+    exporter: SpanExporter | None
 
 
 async def run_waypoint(settings: Settings, plane: ControlPlane, reporting: Reporting, stop: Stop) -> None:
@@ -179,7 +181,9 @@ def _build(
     requests = RequestMetrics(settings.metrics_series_limit)
     reporting.figures.register(requests)
     live: set[Watched] = set()
-    telemetry = Telemetry(requests, reporting.metrics, write, time.time_ns, _line(settings))
+    exporter = exporter_of(settings, reporting, workload)
+    span = exporter.put if exporter else None
+    telemetry = Telemetry(requests, reporting.metrics, write, time.time_ns, line_of(settings), span)
     servers = Servers(engine, tunnels, here, ledger.held, connect)
     refusals = Tally(1)
     reporting.figures.counter(
@@ -189,24 +193,16 @@ def _build(
         ("reason",),
     )
     common = Common(engine, live, partial(_new_id, rng), refused=refusals.add)
-    parts = Parts(engine, here, servers, common, telemetry, report)
+    if exporter is not None:
+        common = common._replace(enter=partial(enter, sampling=settings.tracing_percent / 100, rng=rng))
+    parts = Parts(engine, here, servers, common, telemetry, report, tells_identity=settings.tells_identity)
     inbound = Inbound(engine, hold, LiveConnections(), report, Turns(engine, PLAIN_RATE), held=ledger.held)
     handshakes = Handshakes(inbound, ledger, certificates, now, partial(_begin, parts))
     waypoint = _Waypoint(
-        settings, reporting, knowledge, engine, ledger, pod, parts, handshakes, dialler, tunnels
+        settings, reporting, knowledge, engine, ledger, pod, parts, handshakes, dialler, tunnels, exporter
     )
     _register_figures(waypoint)
     return waypoint
-
-
-def _line(settings: Settings) -> Callable[[RequestRecord], str]:
-    """What makes a line of the access log."""
-    if not settings.access_log_format:
-        return render_request_json if settings.log_format == "json" else render_request
-    try:
-        return parse_format(settings.access_log_format)
-    except ValueError as error:
-        raise ConfigError(Fault("settings", 0, "ZTUNNEL_ACCESS_LOG_FORMAT", str(error))) from error
 
 
 def _begin(
@@ -233,6 +229,8 @@ async def _run_parts(waypoint: _Waypoint, listeners: Listeners, stop: Stop) -> N
             nursery.start_soon(waypoint.dialler.run, contain, waypoint.tunnels)
             nursery.start_soon(waypoint.handshakes.run, contain)
             nursery.start_soon(_look_after, waypoint)
+            if waypoint.exporter is not None:
+                nursery.start_soon(waypoint.exporter.run)
             acceptor = await _listen(waypoint)
             await stop.asked.wait()
             await _give_notice(waypoint, stop)

@@ -44,6 +44,7 @@ class Parts:
     Attributes:
         undetected: tunnels of which nobody could tell within a second what is spoken in them.
         waiting: tunnels that wait for what they are for to be attached.
+        tells_identity: whether servers are told who calls, in `x-forwarded-client-cert`.
     """
 
     engine: Engine
@@ -55,6 +56,7 @@ class Parts:
     undetected: int = 0
     waiting: int = 0
     attachments: Attachments = field(default_factory=Attachments)
+    tells_identity: bool = False
 
 
 class WaypointAcceptor:
@@ -158,10 +160,18 @@ class _Tunnel:
             self._connect()
             return None
         self._version = 2 if what is Spoken.HTTP2 else 1
-        way = HttpWay(parts.common, self, VersionReports(self._reports, self._version))
+        reports = VersionReports(self._reports, self._version)
+        way = HttpWay(parts.common, self, reports, self._forwarded())
         if what is Spoken.HTTP2:
             return Http2Server(way, self._tunnel, self._standing)
         return Http1Server(way, self._tunnel, parts.engine.next_round)
+
+    def _forwarded(self) -> bytes:
+        """What servers are told of who calls (Envoy's x-forwarded-client-cert; Istio's synthesis of it)."""
+        here = self._parts.here.workload
+        if not self._parts.tells_identity or here is None:
+            return b""
+        return f"By={here.identity};URI={self._reports.identity}".encode()
 
     def connect(self, exchange: Exchange) -> None:
         """Find a server for it, unless a policy says anything about it: none can be enforced yet."""

@@ -176,7 +176,7 @@ class Http1Server:
         self._method, self._has_body = untrusted[0][1], frame.has_body
         self._closing = self._closing or frame.close
         try:
-            request = read_request(untrusted, frame.upgrade, self._way.new_id)
+            request = self._way.admit(read_request(untrusted, frame.upgrade, self._way.new_id))
         except Refused as refused:
             self._closing = True
             self._way.refused(refused.reply.details)

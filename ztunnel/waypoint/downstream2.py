@@ -42,7 +42,7 @@ class ServerStream(HttpStream):
             self._refuse(way, untrusted, FIELDS_TOO_LARGE)
             return
         try:
-            request = read_stream(untrusted, way.new_id)
+            request = way.admit(read_stream(untrusted, way.new_id))
         except Refused as refused:
             self._refuse(way, untrusted, refused.reply)
             return

@@ -16,8 +16,10 @@ from ztunnel.telemetry.labels import Reporter, TcpLabels, tcp_labels
 from ztunnel.telemetry.metrics import Live, TcpMetrics
 from ztunnel.telemetry.request_log import RequestRecord, render_request
 from ztunnel.telemetry.request_metrics import RequestLabels, RequestMetrics, request_labels
+from ztunnel.telemetry.span import Span
 from ztunnel.waypoint.chain import Chain
 from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.tracing import span_of
 
 _LABELS_REMEMBERED = 256
 
@@ -29,6 +31,7 @@ class Telemetry:
     Attributes:
         write: takes a line of the access log; None for no log.
         render: makes a line of a record.
+        span: takes a span that is to be reported; None: nobody makes any.
         now_ns: nanoseconds since the epoch.
     """
 
@@ -37,6 +40,7 @@ class Telemetry:
     write: Callable[[str], None] | None
     now_ns: Callable[[], int]
     render: Callable[[RequestRecord], str] = render_request
+    span: Callable[[Span], None] | None = None
 
     def log(self, record: RequestRecord) -> None:
         """Write the line."""
@@ -72,6 +76,11 @@ class Reports:
             peer=str(caller.identity),
         )
 
+    @property
+    def identity(self) -> SpiffeId:
+        """Who calls."""
+        return self._caller.identity
+
     def ended(self, exchange: Exchange, version: int) -> None:
         """An exchange is over."""
         telemetry, request = self._telemetry, exchange.request
@@ -82,35 +91,41 @@ class Reports:
         telemetry.requests.count(
             labels, seconds * 1000, exchange.received_bytes, exchange.sent_bytes, messages
         )
-        if telemetry.write is None:
+        trace, span = request.trace, telemetry.span
+        traced = trace is not None and trace.sampled and span is not None
+        if telemetry.write is None and not traced:
             return
-        answered = exchange.answered_at
-        telemetry.log(
-            self._base._replace(
-                time_ns=telemetry.now_ns() - int(seconds * 1e9),
-                method=_text(request.method),
-                path=_text(request.path),
-                protocol="HTTP/2" if version == 2 else "HTTP/1.1",
-                status=exchange.status,
-                flag=exchange.flag,
-                details=exchange.details,
-                upstream_failure=exchange.failure,
-                received_bytes=exchange.received_bytes,
-                sent_bytes=exchange.sent_bytes,
-                duration_seconds=seconds,
-                upstream_milliseconds=int((answered - exchange.began) * 1000) if answered else -1,
-                forwarded_for=_text(request.get(b"x-forwarded-for")),
-                user_agent=_text(request.get(b"user-agent")),
-                request_id=_text(request.get(b"x-request-id")),
-                authority=_text(request.authority),
-                upstream_host=exchange.host,
-                upstream_cluster=self._chain.cluster("http"),
-                request=tuple(request.fields),
-                response=exchange.response,
-                trailers=exchange.trailers,
-                attempts=exchange.tries,
-                grpc_status=exchange.grpc_status,
-            )
+        record = self._record(exchange, version, seconds)
+        if trace is not None and span is not None and traced:
+            span(span_of(record, trace, labels))
+        telemetry.log(record)
+
+    def _record(self, exchange: Exchange, version: int, seconds: float) -> RequestRecord:
+        request, answered = exchange.request, exchange.answered_at
+        return self._base._replace(
+            time_ns=self._telemetry.now_ns() - int(seconds * 1e9),
+            method=_text(request.method),
+            path=_text(request.path),
+            protocol="HTTP/2" if version == 2 else "HTTP/1.1",
+            status=exchange.status,
+            flag=exchange.flag,
+            details=exchange.details,
+            upstream_failure=exchange.failure,
+            received_bytes=exchange.received_bytes,
+            sent_bytes=exchange.sent_bytes,
+            duration_seconds=seconds,
+            upstream_milliseconds=int((answered - exchange.began) * 1000) if answered else -1,
+            forwarded_for=_text(request.get(b"x-forwarded-for")),
+            user_agent=_text(request.get(b"user-agent")),
+            request_id=_text(request.get(b"x-request-id")),
+            authority=_text(request.authority),
+            upstream_host=exchange.host,
+            upstream_cluster=self._chain.cluster("http"),
+            request=tuple(request.fields),
+            response=exchange.response,
+            trailers=exchange.trailers,
+            attempts=exchange.tries,
+            grpc_status=exchange.grpc_status,
         )
 
     def opened(self, destination: Workload | None, counts: Counts) -> Live:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from ztunnel.l7.request import Request
+from ztunnel.l7.trace import Context
 from ztunnel.waypoint.exchange import Exchange
 
 
@@ -71,6 +73,7 @@ class Common(NamedTuple):
         patience: how long is waited.
         refused: is told why a request or a connection was refused for how it was written, or how slowly, in
             Envoy's words (its response_code_details).
+        enter: begins a request's span, and writes that into its headers; None: nobody makes spans.
     """
 
     clock: Clock
@@ -78,13 +81,18 @@ class Common(NamedTuple):
     new_id: Callable[[], bytes]
     patience: Patience = Patience()
     refused: Callable[[str], None] = _nobody
+    enter: Callable[[list[tuple[bytes, bytes]]], Context] | None = None
 
 
 class HttpWay:
     """Where the requests through one tunnel go."""
 
-    def __init__(self, common: Common, upstreams: Upstreams, reports: Reports) -> None:
-        self.clock, self.live, self.new_id, self.patience, self.refused = common
+    def __init__(
+        self, common: Common, upstreams: Upstreams, reports: Reports, forwarded: bytes = b""
+    ) -> None:
+        """`forwarded` is what servers are told of who calls (`x-forwarded-client-cert`); empty: nothing."""
+        self.clock, self.live, self.new_id, self.patience, self.refused, self._enter = common
+        self._forwarded = forwarded
         self._upstreams = upstreams
         self._reports = reports
 
@@ -92,6 +100,14 @@ class HttpWay:
     def now(self) -> float:
         """Monotonic seconds."""
         return self.clock.now
+
+    def admit(self, request: Request) -> Request:
+        """A request goes on: add what the waypoint says of it."""
+        if self._forwarded:
+            request.fields.append((b"x-forwarded-client-cert", self._forwarded))
+        if self._enter is not None:
+            request.trace = self._enter(request.fields)
+        return request
 
     def connect(self, exchange: Exchange) -> None:
         """Find an upstream for it."""

@@ -1,0 +1,94 @@
+"""Spans on their way to a collector: in batches, and lost where it does not take them."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import trio
+
+from tests.telemetry.test_span import ONE
+from ztunnel.waypoint.export import SpanExporter
+
+
+class Collector:
+    """A collector on a port of this machine, that answers with `status`."""
+
+    def __init__(self) -> None:
+        self.got: list[dict] = []
+        self.status = 200
+
+    async def serve(self, host: str, task_status=trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as nursery:
+            serve = partial(trio.serve_tcp, self._answer, 0, host=host)
+            (listener,) = await nursery.start(serve)
+            task_status.started(listener.socket.getsockname()[1])
+
+    async def _answer(self, stream: trio.SocketStream) -> None:
+        octets = b""
+        while part := await stream.receive_some():
+            octets += part
+            head, end, body = octets.partition(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0) if end else 1
+            if not end or len(body) < length:
+                continue
+            assert head.startswith(b"POST /v1/traces HTTP/1.1\r\n")
+            self.got.append(json.loads(body[:length]))
+            octets = body[length:]
+            await stream.send_all(b"HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\n{}" % self.status)
+
+    @property
+    def spans(self) -> int:
+        return sum(len(each["resourceSpans"][0]["scopeSpans"][0]["spans"]) for each in self.got)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    with trio.fail_after(4):
+        while not holds():  # noqa: ASYNC110 (a count of the exporter's)
+            await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize(("host", "url"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+async def test_spans_are_sent_in_batches_and_what_is_not_taken_is_told_once(host: str, url: str) -> None:
+    collector, told = Collector(), list[str]()
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(collector.serve, host)
+        endpoint = f"http://{url}:{port}/v1/traces"
+        exporter = SpanExporter(endpoint, {"service.name": "wp"}, "1", told.append)
+        nursery.start_soon(exporter.run)
+        for _ in range(300):
+            exporter.put(ONE)
+        await until(lambda: exporter.sent == 300)
+        assert (len(collector.got), collector.spans) == (2, 300)
+        collector.status = 503
+        exporter.put(ONE)
+        await until(lambda: exporter.dropped == 1)
+        assert len(told) == 1
+        assert "answers 503" in told[0]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_collector_that_is_away_costs_nothing_but_its_spans() -> None:
+    told = list[str]()
+    with socket.socket() as nobody:  # bound, and not listening
+        nobody.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{nobody.getsockname()[1]}/v1/traces"
+        await lose(SpanExporter(endpoint, {}, "1", told.append))
+    assert len(told) == 1
+
+
+async def lose(exporter: SpanExporter) -> None:
+    for _ in range(5000):
+        exporter.put(ONE)
+    assert exporter.dropped == 5000 - 4096
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(exporter.run)
+        await until(lambda: exporter.dropped == 5000 - 4096 + 256)
+        nursery.cancel_scope.cancel()
+    assert exporter.sent == 0
+
+
+pytestmark = pytest.mark.timeout(10)
