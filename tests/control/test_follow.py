@@ -204,3 +204,25 @@ async def test_figures_tell_events_objects_and_failures(autojump_clock):
         assert read["ztunnel_kube_events_total"]["Pod", "add"] == 1
         assert sum(read["ztunnel_kube_failures_total"].values()) == 1
         assert sum(read["ztunnel_kube_stale"].values()) == 0
+
+
+async def test_figures_tell_what_names_a_waypoint_that_does_not_serve_it(autojump_clock):
+    server, figures = cluster(), Figures()
+    labels = {"istio.io/use-waypoint": "wp"}
+    server.put(RESOURCES["Service"], named("web", spec={}, meta={"labels": labels}))
+
+    def unbound():
+        return next(
+            sum(dict(one.samples).values())
+            for one in figures.families()
+            if one.name == "ztunnel_control_waypoints_not_bound"
+        )
+
+    async with followed(server) as it:
+        it.watch.register(figures)
+        assert unbound() == 1
+        listener = {"name": "mesh", "port": 15008, "protocol": "HBONE"}
+        spec = {"gatewayClassName": "ztunnel-waypoint", "listeners": [listener]}
+        server.put(RESOURCES["Gateway"], named("wp", spec=spec))
+        server.put(RESOURCES["Service"], named("wp", spec={"ports": [{"port": 15008}]}))
+        await it.until(lambda: unbound() == 0)

@@ -144,6 +144,12 @@ class ClusterWatch:
             lambda: [((one.resource.kind,), float(bool(one.trouble))) for one in self._informers], ["kind"],
         )  # fmt: skip
 
+        figures.gauge(
+            "ztunnel_control_waypoints_not_bound",
+            "Namespaces, services, pods and entries whose label names a waypoint that does not serve them",
+            lambda: float(sum(1 for _ in self.waypoints.problems())),
+        )
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow until cancelled. Started when the first snapshot was published."""
         if self.memory is not None:
