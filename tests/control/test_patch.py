@@ -193,6 +193,7 @@ async def test_what_inherits_its_waypoint_says_so_and_says_when_that_is_gone(aut
     bound, gone = "istio.io/WaypointBound", ("istio.io/WaypointBound", "False", "WaypointMissing")
     async with writing(gateway("wp", "ztunnel-waypoint"), SERVING, space, web) as it:
         await it.until(lambda: it.conditions(SERVICES, "web") == [(bound, "True", "WaypointAccepted")])
+        await trio.sleep(60)
         for resource, name in ((GATEWAYS, "wp"), (SERVICES, "wp")):
             it.server.remove(resource, name, "shop")
         await it.until(lambda: it.conditions(SERVICES, "web") == [gone])

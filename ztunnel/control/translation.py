@@ -189,6 +189,7 @@ class Translator:
             delta.unsettled.add(key)
             if key.kind == kube.Namespace.__name__:
                 self._touch_namespace(key.name, touched)
+                delta.unsettled.update(self._of_namespace(key.name))
             else:
                 touched.take(key)
 
