@@ -54,11 +54,12 @@ class Denied(ConnectionFailed):
     flag = Flag.DENY
     side = Side.SOURCE
 
-    def __init__(self, message: str, policy: str = "") -> None:
+    def __init__(self, message: str, policy: str = "", details: str = "") -> None:
         """`policy` is the key (`namespace/name`) of the one that denied, "none allowed" where no ALLOW policy
-        matched; empty where it was no policy."""
+        matched; empty where it was no policy. `details` are Envoy's, of a waypoint."""
         super().__init__(message)
         self.policy = policy
+        self.details = details
 
 
 class Unreachable(ConnectionFailed):

@@ -82,9 +82,9 @@ def test_those_of_a_class_are_in_the_root_namespace():
     assert {one.name for one in found if getattr(one, "guards", ()) == ("istio-system/p",)} == {"wp", "door"}
 
 
-def test_what_decides_nothing_guards_nothing():
+def test_every_action_is_the_waypoints_also_what_decides_nothing():
     target = "{kind: Service, name: web}"
-    assert guarded(policy(target, "action: AUDIT")) == set()
-    assert guarded(policy(target, annotations='istio.io/dry-run: "true"')) == set()
+    assert guarded(policy(target, "action: AUDIT")) == {"web"}
+    assert guarded(policy(target, annotations='istio.io/dry-run: "true"')) == {"web"}
     assert guarded(policy(target, "action: CUSTOM, provider: {name: x}, rules: [{}]")) == {"web"}
     assert guarded(policy(target, "rules: []")) == {"web"}

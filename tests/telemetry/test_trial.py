@@ -69,3 +69,11 @@ def test_of_very_many_kinds_only_some_are_logged() -> None:
     said.now += 61.0
     said.trials.count((Trial("default/new", True, ""),), JOURNEY, CALL.source)
     assert len(said.lines) == 1001
+
+
+def test_a_request_at_a_waypoint_is_called_that() -> None:
+    said = Said()
+    trials = Trials(Figures(), said.say, lambda: said.now, "request")
+    trials.note((REFUSED,), "who", "what")
+    assert said.lines[0]["message"] == "dry-run: request would be refused"
+    assert (said.lines[0]["src"], said.lines[0]["dst"]) == ("who", "what")

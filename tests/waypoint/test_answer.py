@@ -6,15 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from tests.builders import world_of
 from tests.hbone.conftest import contexts, lab
+from tests.hbone.inner import Listener
 from tests.hbone.peers import Lab
 from tests.waypoint.mesh import CALLER, ME, SERVERS, SERVICE, WP, Mesh
 from ztunnel.errors import Unreachable
 from ztunnel.hbone.request import render_response
 from ztunnel.http2.frame import PREFACE
+from ztunnel.model.http_policy import Attribute, HttpAction, HttpPolicy, Term, TextKind, TextMatch
 from ztunnel.model.service import AppProtocol, Service
-from ztunnel.state.delta import Change
+from ztunnel.state.delta import apply
 from ztunnel.telemetry.request_metrics import RequestLabels
 
 __all__ = ["contexts", "lab"]
@@ -79,10 +80,29 @@ def test_tcp_to_a_server_that_is_not_there_is_refused_with_503(lab: Lab) -> None
     assert "nobody is there" in mesh.lines[0]
 
 
+def change(mesh: Mesh, *items) -> None:
+    """The world is another one now."""
+    world, what = apply(mesh.hold.world, items)
+    mesh.hold.publish(world, what)
+    mesh.parts.rejudge()
+
+
+GUARDED = replace(SERVICE, guards=("shop/p",))
+
+
+def policy(action: HttpAction, *paths: str) -> HttpPolicy:
+    term = Term(Attribute.PATH, tuple(TextMatch(TextKind.EXACT, path) for path in paths))
+    return HttpPolicy("p", "shop", action, ((((term,),),),))
+
+
+REFUSED = "rbac_access_denied_matched_policy[ns[shop]-policy[p]-rule[0]]"
+NONE_ALLOWED = "rbac_access_denied_matched_policy[none]"
+
+
 @pytest.mark.parametrize("guarded", ["what is called", "the waypoint"])
-def test_what_a_policy_concerns_is_refused_and_served_when_it_is_gone(lab: Lab, guarded: str) -> None:
+def test_what_a_policy_concerns_that_has_not_come_is_refused_until_it_has(lab: Lab, guarded: str) -> None:
     own = Service("wp", "shop", WP.hostname)
-    service = replace(SERVICE, guards=("shop/p",)) if guarded == "what is called" else SERVICE
+    service = GUARDED if guarded == "what is called" else SERVICE
     if guarded == "the waypoint":
         own = replace(own, guards=("shop/p",))
     mesh = Mesh(lab, ME, CALLER, *SERVERS, service, own)
@@ -100,12 +120,158 @@ def test_what_a_policy_concerns_is_refused_and_served_when_it_is_gone(lab: Lab, 
     lab.go(until=lambda: cut.words)
     assert cut.words == ["lost"]
     assert not mesh.tunnels.asked
-    world = world_of(ME, CALLER, *SERVERS, SERVICE)
-    mesh.hold.publish(world, Change())
-    mesh.hold.world = world
+    change(mesh, HttpPolicy("p", "shop", HttpAction.ALLOW, ((),)))
     client.write(GET)
     _, server = mesh.serve()
     lab.go(until=lambda: server.got)
+
+
+@pytest.mark.parametrize(
+    ("action", "path", "details"),
+    [
+        (HttpAction.ALLOW, b"/x", ""),
+        (HttpAction.ALLOW, b"/y", NONE_ALLOWED),
+        (HttpAction.DENY, b"/x", REFUSED),
+        (HttpAction.DENY, b"/y", ""),
+    ],
+)
+def test_each_request_is_judged(lab: Lab, action: HttpAction, path: bytes, details: str) -> None:
+    mesh = Mesh(lab, ME, CALLER, *SERVERS, GUARDED, policy(action, "/x"))
+    client, heard = mesh.open("10.1.0.1:80")
+    client.write(GET.replace(b"/x", path))
+    if not details:
+        mesh.serve()
+        return
+    lab.go(until=lambda: mesh.lines and heard.got.endswith(b"denied"))
+    assert heard.got.startswith(b"HTTP/1.1 403 ")
+    assert f" 403 - {details} " in mesh.lines[0]
+    assert not mesh.tunnels.asked
+    (labels,) = counted(mesh)
+    assert (labels.response_code, labels.response_flags) == ("403", "-")
+    refuses = "shop/p" if details is REFUSED else "none allowed"
+    assert dict(mesh.metrics._denials.samples()) == {("waypoint", refuses): 1}
+    # The connection is the client's to use again.
+    client.write(GET.replace(b"/x", b"/y" if action is HttpAction.DENY else b"/x"))
+    mesh.serve()
+
+
+def test_what_custom_matches_is_refused_as_nobody_is_asked(lab: Lab) -> None:
+    mesh = Mesh(lab, ME, CALLER, *SERVERS, GUARDED, replace(policy(HttpAction.CUSTOM, "/x"), provider="who"))
+    client, _ = mesh.open("10.1.0.1:80")
+    client.write(GET)
+    lab.go(until=lambda: mesh.lines)
+    assert f" 403 UAEX {REFUSED} " in mesh.lines[0]
+    assert "provider 'who' is not asked" in mesh.lines[0]
+
+
+def test_a_request_under_way_is_ended_when_a_policy_refuses_it_now(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    client, heard = mesh.open("10.1.0.1:80")
+    client.write(GET)
+    _, asked = mesh.serve()
+    lab.go(until=lambda: asked.got)
+    change(mesh, GUARDED, policy(HttpAction.ALLOW, "/x"))  # which lets it go on
+    assert not mesh.lines
+    change(mesh, policy(HttpAction.DENY, "/y"))
+    assert not mesh.lines
+    change(mesh, policy(HttpAction.DENY, "/x"))
+    lab.go(until=lambda: mesh.lines and b"denied" in heard.got)
+    assert heard.got.startswith(b"HTTP/1.1 403 ")
+    assert f" 403 - {REFUSED} " in mesh.lines[0]
+    assert '"a change of policy"' in mesh.lines[0]
+    lab.go(until=lambda: asked.words)
+    assert not mesh.parts.guarded
+
+
+def test_a_response_under_way_is_cut_when_a_policy_refuses_it_now(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    client, heard = mesh.open("10.1.0.1:80")
+    client.write(GET)
+    server, asked = mesh.serve()
+    lab.go(until=lambda: asked.got)
+    server.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi")
+    lab.go(until=lambda: heard.got.endswith(b"hi"))
+    change(mesh, GUARDED, policy(HttpAction.DENY, "/x"))
+    lab.go(until=lambda: heard.words and mesh.lines)
+    assert heard.words == ["lost"]
+    assert f" 200 - {REFUSED} " in mesh.lines[0]
+
+
+def test_a_websocket_is_ended_when_a_policy_refuses_it_now(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    client, heard = mesh.open("10.1.0.1:80")
+    client.write(GET[:-2] + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    server, asked = mesh.serve()
+    lab.go(until=lambda: asked.got)
+    server.write(b"HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhi")
+    lab.go(until=lambda: heard.got.endswith(b"hi"))
+    change(mesh, GUARDED, policy(HttpAction.ALLOW, "/x"))
+    client.write(b"still there")
+    lab.go(until=lambda: asked.got.endswith(b"still there"))
+    change(mesh, policy(HttpAction.ALLOW, "/y"))
+    lab.go(until=lambda: heard.words and asked.words and mesh.lines)
+    assert heard.words == ["lost"]
+    assert f" 101 - {NONE_ALLOWED} " in mesh.lines[0]
+
+
+def test_a_connection_that_is_no_http_is_judged_by_what_it_is(lab: Lab) -> None:
+    """A rule about a path never lets it through, and refuses it."""
+    for action, refuses in ((HttpAction.ALLOW, "none allowed"), (HttpAction.DENY, "explicitly denied by")):
+        mesh = Mesh(lab, ME, CALLER, *SERVERS, GUARDED, policy(action, "/x"))
+        _, answers = mesh.ask("10.1.0.1:5432")
+        lab.go(until=lambda answers=answers: answers.log)
+        assert answers.log == [401]
+        details = NONE_ALLOWED if action is HttpAction.ALLOW else REFUSED
+        assert f" 0 - - {details} " in mesh.lines[0]
+        assert refuses in mesh.lines[0]
+        assert "DENY" in {row.labels.response_flags for row in mesh.metrics.rows(0.0)}
+
+
+def test_a_connection_that_is_no_http_is_ended_when_a_policy_refuses_it_now(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    tunnel, answers = mesh.ask("10.1.0.1:5432")
+    _server, asked = mesh.serve()
+    lab.go(until=lambda: answers.log)
+    heard = Listener()
+    heard.tunnel = tunnel
+    tunnel.attach(heard)
+    tunnel.write(b"ping")
+    lab.go(until=lambda: asked.got == b"ping")
+    change(mesh, GUARDED, HttpPolicy("p", "shop", HttpAction.ALLOW, ((),)))
+    tunnel.write(b"ping")
+    lab.go(until=lambda: asked.got == b"pingping")
+    change(mesh, HttpPolicy("p", "shop", HttpAction.DENY, ((),)))
+    lab.go(until=lambda: heard.words and asked.words and mesh.lines)
+    assert heard.words == ["lost"]
+    assert f" 0 - - {REFUSED} " in mesh.lines[0]
+    assert "connection closed due to policy change: explicitly denied by: shop/p" in mesh.lines[0]
+    assert not mesh.parts.guarded
+
+
+def test_a_connection_that_is_being_made_is_refused_when_a_policy_refuses_it_now(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    _, answers = mesh.ask("10.1.0.1:5432")
+    mesh.asked()
+    change(mesh, GUARDED, HttpPolicy("p", "shop", HttpAction.DENY, ((),)))
+    lab.go(until=lambda: answers.log)
+    assert answers.log == [401]
+    assert not mesh.parts.guarded
+
+
+def test_what_is_tried_and_audited_is_told(lab: Lab) -> None:
+    told = []
+    tried = replace(policy(HttpAction.DENY, "/x"), dry_run=True)
+    audited = replace(policy(HttpAction.AUDIT, "/x"), name="q")
+    service = replace(SERVICE, guards=("shop/p", "shop/q"))
+    mesh = Mesh(lab, ME, CALLER, *SERVERS, service, tried, audited)
+    mesh.parts.note = lambda *what: told.append(what)
+    client, _ = mesh.open("10.1.0.1:80")
+    client.write(GET)
+    mesh.serve()
+    ((decision, who, called),) = told
+    assert [(one.policy, one.refuses) for one in decision.tried] == [("shop/p", True)]
+    assert decision.audited == ("shop/q",)
+    assert (who, called) == (str(CALLER.identity), str(SERVICE.key))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.waypoint.rig import Rig, Server
-from ztunnel.l7.reply import CONNECT_FAILED, IDLE, REMOTE_RESET, TERMINATED
+from ztunnel.l7.reply import CONNECT_FAILED, IDLE, REMOTE_RESET, TERMINATED, Reply
 from ztunnel.l7.request import Request
 from ztunnel.waypoint.exchange import Exchange
 
@@ -199,3 +199,28 @@ def test_interim_responses_have_an_end() -> None:
     assert client.said[100] == ("head", 502, False)
     assert (exchange.flag, exchange.failure) == ("UPE", "interim responses without end")
     assert rig.server.cancelled
+
+
+@pytest.mark.parametrize("grpc", [True, False])
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_is_revoked_is_told_why_as_far_as_its_protocol_can(grpc: bool, begun: bool) -> None:
+    rig = Rig()
+    fields = [(b"content-type", b"application/grpc")] if grpc else []
+    exchange, client = begin(rig, b"POST", fields=fields)
+    if begun:
+        rig.server.respond()
+    exchange.revoke(Reply(403, "-", "details", "RBAC: access denied"))
+    denied = ((b"grpc-status", b"7"), (b"grpc-message", b"RBAC: access denied"))
+    assert (
+        client.said
+        == {
+            (True, True): [("head", 200, False), ("end", denied)],
+            (True, False): [("head", 200, True)],
+            (False, True): [("head", 200, False), ("reset",)],
+            (False, False): [("head", 403, False), ("body", b"RBAC: access denied"), ("end", ())],
+        }[grpc, begun]
+    )
+    assert (exchange.over, exchange.details, rig.server.cancelled) == (True, "details", True)
+    assert exchange.grpc_status == ("7" if grpc else "")
+    exchange.revoke(Reply(403, "-", "again"))
+    assert exchange.details == "details"

@@ -13,7 +13,7 @@ from ztunnel.telemetry.metrics import TcpMetrics
 from ztunnel.telemetry.request_log import render_request, render_request_json
 from ztunnel.telemetry.request_metrics import RequestMetrics
 from ztunnel.waypoint.chain import Chain, Treatment
-from ztunnel.waypoint.report import Caller, Reports, Telemetry, VersionReports
+from ztunnel.waypoint.report import Caller, Reports, Telemetry
 
 
 def made(write=True, render=render_request):
@@ -34,7 +34,7 @@ def test_a_call_of_grpc_says_its_status_and_another_does_not() -> None:
         exchange.destination = SERVERS[0]
         rig.server.respond()
         rig.server.end(((b"grpc-status", b"5"),))
-        VersionReports(reports, 2).ended(exchange)
+        reports.ended(exchange, 2)
         (labels,) = telemetry.requests._series
         assert (labels.request_protocol, labels.grpc_response_status) == expected
         assert labels.destination_workload == "server-1"

@@ -1,7 +1,7 @@
 """Which AuthorizationPolicies are for the waypoint of a service, by what their `targetRefs` name.
 
-Those of a Gateway are on the services by which it is called: its waypoint finds them at itself. `ztunnel
-waypoint` has no HTTP rules yet: it refuses what such a policy concerns rather than pass it on unjudged."""
+Those of a Gateway are on the services by which it is called: its waypoint finds them at itself. Where a
+service names one that its waypoint has not received (yet), the waypoint refuses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from ztunnel.control.authorization import is_dry_run
 from ztunnel.control.document import Key
 from ztunnel.control.endpoint import Name
 from ztunnel.control.index import Index
@@ -100,10 +99,7 @@ _KINDS: Final = (Service.__name__, ServiceEntry.__name__, Gateway.__name__)
 
 
 def _targets(policy: AuthorizationPolicy, settings: MeshSettings) -> Iterator[Key]:
-    """What it concerns. AUDIT decides nothing, nor does a policy that is tried only; those of a GatewayClass
-    are in the root namespace."""
-    if policy.action == "AUDIT" or is_dry_run(policy):
-        return
+    """What it concerns; those of a GatewayClass are in the root namespace."""
     for kind, _, name in (target.partition(" ") for target in policy.targets):
         if kind in _KINDS:
             yield Key(kind, policy.meta.namespace, name)

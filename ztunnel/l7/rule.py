@@ -19,11 +19,11 @@ Clause = list[Match]
 @dataclass(frozen=True, slots=True)
 class Tried:
     """What a policy under trial (`istio.io/dry-run`) would do. `policy` is its key; `refuses`: were it in
-    force, the request would be refused; `details` name the rule that matches, as those of a refusal do."""
+    force, the request would be refused; `why` names the rule that matches, as the details of a refusal do."""
 
     policy: str
     refuses: bool
-    details: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ from ztunnel.run.dump import dump_settings
 from ztunnel.run.follow import ControlPlane, Knowledge, follow
 from ztunnel.run.keep import set_up_process
 from ztunnel.run.pages import Listeners, listen, serve_public
+from ztunnel.run.policies import follow_policies
 from ztunnel.run.reporting import Reporting, now
 from ztunnel.run.request_telemetry import exporter_of, line_of
 from ztunnel.run.stop import Stop
@@ -196,6 +197,7 @@ def _build(
     if exporter is not None:
         common = common._replace(enter=partial(enter, sampling=settings.tracing_percent / 100, rng=rng))
     parts = Parts(engine, here, servers, common, telemetry, report, tells_identity=settings.tells_identity)
+    follow_policies(parts, reporting)
     inbound = Inbound(engine, hold, LiveConnections(), report, Turns(engine, PLAIN_RATE), held=ledger.held)
     handshakes = Handshakes(inbound, ledger, certificates, now, partial(_begin, parts))
     waypoint = _Waypoint(

@@ -1,5 +1,5 @@
-"""What policies under trial (`istio.io/dry-run`) would have done: counted for each connection, and logged for
-the first of its kind in a minute."""
+"""What policies under trial (`istio.io/dry-run`) would have done: counted for each connection or request, and
+logged for the first of its kind in a minute."""
 
 from __future__ import annotations
 
@@ -37,7 +37,11 @@ class Write(Protocol):
 class Trials:
     """The trials of one process."""
 
-    def __init__(self, figures: Figures, write: Write, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, figures: Figures, write: Write, clock: Callable[[], float], what: str = "connection"
+    ) -> None:
+        """`what` is judged."""
+        self._what = what
         self._tally: Tally = figures.tally(
             "ztunnel_policy_dry_run_total",
             "What policies under trial would have made of connections that were admitted.",
@@ -49,15 +53,18 @@ class Trials:
 
     def count(self, tried: Iterable[Tried], journey: Journey, source: Endpoint) -> None:
         """One connection was admitted."""
+        workload = journey.destination_workload
+        called = f"{workload.namespace}/{workload.name}" if workload else str(journey.destination)
+        self.note(tried, str(journey.source_identity or source.ip), called)
+
+    def note(self, tried: Iterable[Tried], who: str, called: str) -> None:
+        """What `who` asked of `called` was admitted."""
         for trial in tried:
             self._tally.add(trial.policy, "denied" if trial.refuses else "allowed")
             if trial.refuses:
-                self._say(trial, journey, source)
+                self._say(trial, who, called)
 
-    def _say(self, trial: Tried, journey: Journey, source: Endpoint) -> None:
-        workload = journey.destination_workload
-        called = f"{workload.namespace}/{workload.name}" if workload else str(journey.destination)
-        who = str(journey.source_identity or source.ip)
+    def _say(self, trial: Tried, who: str, called: str) -> None:
         kind, now = (trial.policy, who, called), self._clock()
         if len(self._quiet) >= _REMEMBERED:
             self._quiet = {each: until for each, until in self._quiet.items() if until > now}
@@ -65,7 +72,7 @@ class Trials:
             return
         self._quiet[kind] = now + _QUIET_SECONDS
         self._write(
-            "dry-run: connection would be refused",
+            f"dry-run: {self._what} would be refused",
             policy=trial.policy,
             why=trial.why,
             src=who,

@@ -3,6 +3,7 @@ the bytes in it seen to."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,22 +15,31 @@ from ztunnel.hbone.hold import TunnelStream
 from ztunnel.hbone.request import BAD_REQUEST, parse_request, render_baggage, render_response
 from ztunnel.hbone.terminate import TerminatedTunnel
 from ztunnel.http2.standing import Standing
-from ztunnel.l7.reply import FORBIDDEN_UPGRADE, NOT_ENFORCED
+from ztunnel.l7.authorization import Authorizations
+from ztunnel.l7.reply import FORBIDDEN_UPGRADE
+from ztunnel.l7.rule import Decision
 from ztunnel.model.address import Endpoint, PeerAddress, parse_endpoint
-from ztunnel.model.connection import Direction
+from ztunnel.model.connection import Connection, Direction
 from ztunnel.model.identity import SpiffeId
+from ztunnel.model.workload import Workload
+from ztunnel.state.world import World
+from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.metrics import Live
 from ztunnel.telemetry.report import Report
 from ztunnel.waypoint.attachment import WAIT_SECONDS, Attachments, may_come
-from ztunnel.waypoint.chain import Chain, Treatment, guards_of
+from ztunnel.waypoint.chain import Chain, Treatment
 from ztunnel.waypoint.connect import Cancellable, Here, Servers, Stream, Target
 from ztunnel.waypoint.detection import DETECT_SECONDS, Detector, Spoken
 from ztunnel.waypoint.downstream1 import Http1Server
 from ztunnel.waypoint.downstream2 import Http2Server
 from ztunnel.waypoint.exchange import Exchange
-from ztunnel.waypoint.report import Caller, Reports, Telemetry, VersionReports
+from ztunnel.waypoint.guard import NO_POLICY, Guard, denied, refusal
+from ztunnel.waypoint.report import Caller, Reports, Telemetry
 from ztunnel.waypoint.tcp import Passage
 from ztunnel.waypoint.way import Common, HttpWay
+
+Note = Callable[[Decision, str, str], None]
+"""Of what policies say beside a decision, with who called, and what."""
 
 _OK, _DENIED, _NOT_FOUND, _UNAVAILABLE = 200, 401, 404, 503
 _LOOK_SECONDS = 0.05
@@ -45,6 +55,10 @@ class Parts:
         undetected: tunnels of which nobody could tell within a second what is spoken in them.
         waiting: tunnels that wait for what they are for to be attached.
         tells_identity: whether servers are told who calls, in `x-forwarded-client-cert`.
+        authorizations: what policies say, compiled.
+        guarded: the tunnels with something under way, to be judged again when policies change.
+        hops: proxies before this one whose X-Forwarded-For is believed.
+        note: is told what policies under trial, and AUDIT's, make of what was admitted.
     """
 
     engine: Engine
@@ -57,6 +71,19 @@ class Parts:
     waiting: int = 0
     attachments: Attachments = field(default_factory=Attachments)
     tells_identity: bool = False
+    authorizations: Authorizations = field(default_factory=Authorizations)
+    guarded: set[_Tunnel] = field(default_factory=set)
+    hops: int = 0
+    note: Note | None = None
+
+    def current(self) -> tuple[World, Workload | None]:
+        """The world of the moment, and the waypoint in it."""
+        return self.here.hold.world, self.here.workload
+
+    def rejudge(self) -> None:
+        """Policies have changed: end what is under way and may not go on."""
+        for tunnel in tuple(self.guarded):
+            tunnel.rejudge()
 
 
 class WaypointAcceptor:
@@ -104,7 +131,7 @@ class WaypointAcceptor:
             workload = None
         caller = Caller(Endpoint(self._peer.ip, hinted), workload, self._identity)
         reports = Reports(parts.telemetry, caller, chain, lambda: parts.engine.now)
-        one = _Tunnel(parts, tunnel, chain, reports, self._standing)
+        one = _Tunnel(parts, tunnel, (chain, caller), reports, self._standing)
         if chain.treatment is Treatment.TCP:
             one.pass_on()
         else:
@@ -124,11 +151,20 @@ class _Tunnel:
     """One tunnel, from its request on."""
 
     def __init__(
-        self, parts: Parts, tunnel: TerminatedTunnel, chain: Chain, reports: Reports, standing: Standing
+        self,
+        parts: Parts,
+        tunnel: TerminatedTunnel,
+        asked: tuple[Chain, Caller],
+        reports: Reports,
+        standing: Standing,
     ) -> None:
         self._parts = parts
         self._tunnel = tunnel
-        self._chain = chain
+        self._chain, self._caller = asked
+        calls = Connection(self._caller.source, self._chain.destination, self._caller.identity)
+        self._guard = Guard(parts.authorizations, parts.current, self._chain, calls, parts.hops)
+        self._exchanges: set[Exchange] = set()
+        self._passage: Passage | None = None
         self._reports = reports
         self._standing = standing
         self._version = 1
@@ -139,6 +175,7 @@ class _Tunnel:
         self._detector: Detector | None = None
         self._host = ""
         self._tries = 0
+        self._is_over = False
 
     # HTTP.
 
@@ -160,8 +197,7 @@ class _Tunnel:
             self._connect()
             return None
         self._version = 2 if what is Spoken.HTTP2 else 1
-        reports = VersionReports(self._reports, self._version)
-        way = HttpWay(parts.common, self, reports, self._forwarded())
+        way = HttpWay(parts.common, self, self, self._forwarded())
         if what is Spoken.HTTP2:
             return Http2Server(way, self._tunnel, self._standing)
         return Http1Server(way, self._tunnel, parts.engine.next_round)
@@ -174,22 +210,69 @@ class _Tunnel:
         return f"By={here.identity};URI={self._reports.identity}".encode()
 
     def connect(self, exchange: Exchange) -> None:
-        """Find a server for it, unless a policy says anything about it: none can be enforced yet."""
-        guards = self._guards()
-        if guards:
-            exchange.failed(NOT_ENFORCED, " ".join(guards))
-            return
+        """Find a server for it, if policies let it through."""
         request = exchange.request
+        decision = self._guard.judge(request)
+        if not decision.allowed:
+            self._denies(decision.policy)
+            exchange.failed(refusal(decision), decision.reason)
+            return
+        self._note(decision)
+        self._exchanges.add(exchange)
+        self._parts.guarded.add(self)
         version = self._chain.version(self._version, request.is_grpc)
         if request.upgrade and version == 2:
             exchange.failed(FORBIDDEN_UPGRADE, "the server's port speaks HTTP/2")
             return
         self._parts.servers.connect(exchange, self._chain.destination, version)
 
-    def _guards(self) -> tuple[str, ...]:
-        """The policies that are in the way."""
-        world, here = self._parts.here.hold.world, self._parts.here.workload
-        return guards_of(world, here, self._chain) if here is not None else ()
+    def ended(self, exchange: Exchange) -> None:
+        """It is over."""
+        self._exchanges.discard(exchange)
+        self._over()
+        self._reports.ended(exchange, self._version)
+
+    # Policies.
+
+    def rejudge(self) -> None:
+        """End what may not go on by the policies of now."""
+        if not self._guard.changed():
+            return
+        for exchange in tuple(self._exchanges):
+            decision = self._guard.judge(exchange.request)
+            if not decision.allowed:
+                self._denies(decision.policy)
+                exchange.failure = decision.reason or "a change of policy"
+                exchange.revoke(refusal(decision))
+        if self._calling is not None or self._passage is not None:
+            decision = self._guard.judge_connection()
+            if not decision.allowed:
+                self._denies(decision.policy)
+                self._end(denied(decision, "policy change"))
+
+    def _end(self, error: ConnectionFailed) -> None:
+        """End a connection that is passed on, or is to be."""
+        calling, passage = self._calling, self._passage
+        if calling is not None:
+            calling.cancel()
+            self._failed(error)
+        elif passage is not None:
+            passage.abort(error)
+
+    def _denies(self, policy: str) -> None:
+        self._parts.telemetry.connections.denied(Reporter.WAYPOINT, policy or NO_POLICY)
+
+    def _note(self, decision: Decision) -> None:
+        note = self._parts.note
+        if note is not None and (decision.tried or decision.audited):
+            chain = self._chain
+            called = str(chain.service.key if chain.service is not None else chain.destination)
+            note(decision, str(self._caller.identity), called)
+
+    def _over(self) -> None:
+        """Nothing of the tunnel is to be judged again, unless something goes on."""
+        if not self._exchanges and self._calling is None and self._passage is None:
+            self._parts.guarded.discard(self)
 
     # Everything else.
 
@@ -200,23 +283,30 @@ class _Tunnel:
     def _connect(self) -> None:
         parts = self._parts
         self._tries += 1
-        if guards := self._guards():
-            self._failed(Denied(f"this waypoint does not enforce policies yet: {', '.join(guards)}"))
+        decision = self._guard.judge_connection()
+        if not decision.allowed:
+            self._denies(decision.policy)
+            self._failed(denied(decision))
             return
+        self._note(decision)
         try:
             target = parts.here.choose(self._chain.destination)
         except NoDestination as error:
             self._failed(error)
             return
         self._host = str(target.endpoint)
-        self._calling = parts.servers.call(target, partial(self._stands, target), self._failed)
+        calling = parts.servers.call(target, partial(self._stands, target), self._failed)
+        if self._passage is None and not self._is_over:
+            self._calling = calling
+            parts.guarded.add(self)
 
     def _stands(self, target: Target, server: Stream) -> None:
         self._calling = None
         client, here = self._tunnel, self._parts.here.workload
         self._counts = client.counts
         self._live = self._reports.opened(target.destination, self._counts)
-        passage = Passage(client, server, self._ended)
+        passage = self._passage = Passage(client, server, self._ended)
+        self._parts.guarded.add(self)
         if self._detector is None:
             client.accept(render_response(_OK, render_baggage(here) if here else ""), passage.client)
         else:
@@ -233,4 +323,6 @@ class _Tunnel:
         self._ended(error)
 
     def _ended(self, error: ConnectionFailed | None) -> None:
+        self._is_over, self._calling, self._passage = True, None, None
+        self._over()
         self._reports.closed(self._live, self._counts, self._began, self._host, error)

@@ -355,6 +355,17 @@ class Exchange:
             self._down.finish(())
         self._complete()
 
+    def revoke(self, reply: Reply) -> None:
+        """Answer it here; a call of gRPC whose response has begun is told in its trailers why it ends."""
+        if self.over or not self._responded or not self.request.is_grpc:
+            self.reply(reply)
+            return
+        fields, _ = render(reply, grpc=True)
+        trailers = tuple(field for field in fields if field[0].startswith(b"grpc-"))
+        self._note_grpc(trailers)
+        self._down.finish(trailers)
+        self._cancel(reply)
+
     def _connect(self) -> None:
         self.tries += 1
         self._way.connect(self)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ztunnel.errors import ConnectionFailed, Flag
+from ztunnel.errors import ConnectionFailed, Denied, Flag
 from ztunnel.flow.flow import Counts
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Security
@@ -146,6 +146,7 @@ class Reports:
             self._base._replace(
                 time_ns=self._telemetry.now_ns() - int(seconds * 1e9),
                 flag=_envoys(flag, live is not None),
+                termination=error.details if isinstance(error, Denied) else "",
                 upstream_failure=str(error) if error else "",
                 received_bytes=counts.up,
                 sent_bytes=counts.down,
@@ -187,18 +188,6 @@ class Reports:
                 response_code=str(key[2]), grpc_response_status=key[3], response_flags=key[4]
             )
         return labels
-
-
-class VersionReports:
-    """The same, for exchanges of one version of HTTP."""
-
-    def __init__(self, reports: Reports, version: int) -> None:
-        self._reports = reports
-        self._version = version
-
-    def ended(self, exchange: Exchange) -> None:
-        """An exchange is over."""
-        self._reports.ended(exchange, self._version)
 
 
 def _envoys(flag: Flag, stood: bool) -> str:
