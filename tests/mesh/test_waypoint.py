@@ -550,51 +550,124 @@ def test_a_server_that_is_not_in_the_mesh_is_called_as_it_is(mesh: Mesh, waypoin
     waypoint.grows("istio_tcp_connections_closed_total", 1, destination_workload="outsider")
 
 
-POLICY = """apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: only-get, namespace: shop}
-spec:
-  targetRefs: [{kind: %s, group: "%s", name: %s}]
-  action: ALLOW
-  rules: [{to: [{operation: {methods: [GET]}}]}]
-"""
+def policy(rules: str, target: str = "Service", action: str = "ALLOW", name: str = "web") -> str:
+    group = "gateway.networking.k8s.io" if target.startswith("Gateway") else ""
+    namespace = "istio-system" if target == "GatewayClass" else "shop"
+    return (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+        f"metadata: {{name: p, namespace: {namespace}}}\n"
+        f'spec: {{targetRefs: [{{kind: {target}, group: "{group}", name: {name}}}], '
+        f"action: {action}, rules: [{rules}]}}\n---\n"
+    )
+
+
+ONLY_GET = "{to: [{operation: {methods: [GET]}}]}"
+OF_CALLER = "{from: [{source: {principals: [cluster.local/ns/shop/sa/caller]}}]}"
+OF_ANOTHER = "{from: [{source: {principals: [cluster.local/ns/shop/sa/another]}}]}"
+FORGED = (
+    b"X-Forwarded-Client-Cert: URI=spiffe://cluster.local/ns/shop/sa/another\r\n"
+    b"X-Envoy-Peer-Metadata: another\r\nForwarded: for=another\r\n"
+)
+
+
+class Asker:
+    """A client that asks again and again, and the server."""
+
+    def __init__(self, mesh: Mesh, family=IPv4Address) -> None:
+        self.listener = server(mesh)
+        self.client = mesh.connect("shop/caller", vip(mesh, "web", family), 80)
+
+    def status(self, method: bytes = b"GET", fields: bytes = b"") -> bytes:
+        self.client.sendall(b"%b /x HTTP/1.1\r\nHost: a\r\n%b\r\n" % (method, fields))
+        if not waits_for(self.client):
+            there = self.listener.accept()
+            head_of(there)
+            there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        head = head_of(self.client)
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
+        assert read_exactly(self.client, length) in (b"", b"RBAC: access denied")
+        return head.split()[1]
 
 
 @pytest.mark.parametrize(
-    "target", [("Service", "", "web"), ("Gateway", "gateway.networking.k8s.io", "wp")], ids=["web", "wp"]
+    ("target", "name", "family"),
+    [
+        ("Service", "web", IPv4Address),
+        ("Gateway", "wp", IPv6Address),
+        ("GatewayClass", "istio-waypoint", IPv4Address),
+    ],
 )
-def test_what_a_policy_concerns_is_refused_as_it_cannot_be_judged(
-    mesh: Mesh, waypoint: Waypoint, target
+def test_requests_are_judged_by_policies_of_what_is_called(
+    mesh: Mesh, waypoint: Waypoint, target: str, name: str, family
 ) -> None:
-    listener = server(mesh)
-    address = vip(mesh, "web", IPv4Address)
-    client = mesh.connect("shop/caller", address, 80)
-    ask = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-
-    def status() -> bytes:
-        client.sendall(ask)
-        if not waits_for(client):
-            there = listener.accept()
-            head_of(there)
-            there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        head = head_of(client)
-        read_exactly(client, int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]))
-        return head.split()[1]
-
-    assert status() == b"200"
-    mesh.apply(POLICY % target)
+    asker = Asker(mesh, family)
+    assert asker.status(b"DELETE") == b"200"
+    mesh.apply(policy(ONLY_GET, target, name=name))
     try:
-        wait_until(lambda: status() == b"403", "it is refused")
-        expected = ["403", "-", "policy_not_enforced[shop/only-get]"]
-        wait_until(lambda: waypoint.lines()[-1][2:5] == expected, "it is logged")
-        other = mesh.call("shop/caller", vip(mesh, "rows", IPv4Address), 5432)
-        if target[0] == "Gateway":
-            assert other.refused
-        else:
-            listener.accept()  # it is another service
+        wait_until(lambda: asker.status(b"DELETE") == b"403", "it is refused")
+        assert asker.status(b"GET") == b"200"
+        waypoint.settle(mesh)
+        assert asker.status(b"DELETE") == b"403"
+        line = waypoint.line()
+        assert line[1:5] == [
+            "DELETE /x HTTP/1.1", "403", "-", "rbac_access_denied_matched_policy[none]",
+        ]  # fmt: skip
+        labels = {"reporter": "waypoint", "response_code": "403", "response_flags": "-"}
+        waypoint.grows("istio_requests_total", 1, source_principal=account("shop/caller"), **labels)
+        waypoint.grows("ztunnel_policy_denials_total", 1, reporter="waypoint", policy="none allowed")
+        other = mesh.call("shop/caller", vip(mesh, "rows", family), 5432)
+        assert other.refused is (target != "Service")  # which is another one
     finally:
-        mesh.apply(POLICY % target, delete=True)
-    wait_until(lambda: status() == b"200", "it is served again")
+        mesh.apply(policy(ONLY_GET, target, name=name), delete=True)
+    wait_until(lambda: asker.status(b"DELETE") == b"200", "it is served again")
+
+
+def test_who_calls_is_who_has_proved_it(mesh: Mesh, waypoint: Waypoint) -> None:
+    asker = Asker(mesh)
+    mesh.apply(policy(OF_ANOTHER))
+    try:
+        wait_until(lambda: asker.status() == b"403", "it is refused")
+        assert asker.status(fields=FORGED) == b"403"
+        mesh.apply(policy(OF_CALLER))
+        wait_until(lambda: asker.status() == b"200", "it is served")
+        mesh.apply(policy(OF_CALLER, action="DENY"))
+        wait_until(lambda: asker.status() == b"403", "it is refused")
+        expected = ["403", "-", "rbac_access_denied_matched_policy[ns[shop]-policy[p]-rule[0]]"]
+        wait_until(lambda: waypoint.lines()[-1][2:5] == expected, "the log names it")
+    finally:
+        mesh.apply(policy(OF_CALLER), delete=True)
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_what_is_under_way_is_ended_by_a_change_that_refuses_it(
+    mesh: Mesh, waypoint: Waypoint, family
+) -> None:
+    """A websocket, a request without an answer, and a connection that is no HTTP; others go on."""
+    listener = server(mesh)
+    opened = []
+    for name, port in (("web", 80), ("web", 80), ("rows", 5432), ("newer", 80)):
+        opened.append(mesh.connect("shop/caller", vip(mesh, name, family), port))
+    socket_, waiting, rows, other = opened
+    socket_.sendall(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    there = listener.accept()
+    head_of(there)
+    there.sendall(b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    head_of(socket_)
+    waiting.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+    head_of(listener.accept())
+    try:
+        mesh.apply(policy(OF_CALLER) + policy(OF_CALLER, name="rows").replace("name: p,", "name: q,"))
+        socket_.sendall(b"on")
+        assert read_exactly(there, 2) == b"on"
+        rows.sendall(b"on")
+        mesh.apply(policy(OF_ANOTHER) + policy(OF_ANOTHER, name="rows").replace("name: p,", "name: q,"))
+        assert is_refused(socket_)
+        assert is_refused(there)
+        assert head_of(waiting).startswith(b"HTTP/1.1 403 ")
+        assert is_refused(rows)
+        other.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    finally:
+        mesh.apply(policy(OF_CALLER) + policy(OF_CALLER).replace("name: p,", "name: q,"), delete=True)
 
 
 def waits_for(client: socket.socket) -> bool:
