@@ -7,6 +7,7 @@ from ztunnel.control.conditions import (
     Condition,
     Said,
     Standing,
+    at_waypoint,
     gateway_status,
     is_our_class,
     is_waypoint,
@@ -17,6 +18,7 @@ from ztunnel.control.conditions import (
 )
 from ztunnel.control.document import KINDS, Key, read_value
 from ztunnel.control.index import Index
+from ztunnel.control.policy_targets import Target
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.waypoint import CONTROLLER, Binding, GatewayState, Waypoints
 from ztunnel.errors import Fault
@@ -48,25 +50,46 @@ def policy(spec, faults=()):
                 "ZtunnelAccepted", False, "UnsupportedValue", "node proxies do not support the AUDIT action"
             ),
         ),
-        (
-            "{targetRefs: [{kind: Service, name: web}]}",
-            Condition(
-                "WaypointAccepted", False, "AncestorNotBound",
-                "Service web: not bound; node proxies do not enforce policies with targetRefs, and "
-                "`ztunnel waypoint` refuses what they concern",
-            ),
-        ),
-        (
-            "{action: AUDIT, targetRefs: [{kind: Service, name: web}]}",
-            Condition(
-                "WaypointAccepted", False, "AncestorNotBound",
-                "Service web: not bound; node proxies do not enforce policies with targetRefs",
-            ),
-        ),
     ],
 )  # fmt: skip
 def test_a_policy_is_accepted_or_not_with_the_reason(spec, expected):
     assert policy(spec) == (expected,)
+
+
+BOUND = Target("shop/wp")
+LOST = Target("", "TargetNotFound", "Service shop/x was not found")
+UNBOUND = Target("", "AncestorNotBound", "Service shop/y is not bound to a waypoint")
+
+
+@pytest.mark.parametrize(
+    ("targets", "met", "reason", "message"),
+    [
+        ([BOUND], True, "Accepted", "bound to shop/wp"),
+        ([BOUND, BOUND, Target("a/b")], True, "Accepted", "bound to shop/wp, a/b"),
+        ([LOST], False, "TargetNotFound", LOST.message),
+        ([UNBOUND, LOST], False, "AncestorNotBound", f"{UNBOUND.message}; {LOST.message}"),
+        ([LOST, BOUND], True, "PartiallyInvalid", f"bound to shop/wp; {LOST.message}"),
+        ([], False, "AncestorNotBound", "not bound"),
+    ],
+)
+def test_a_policy_with_targets_is_bound_or_not(targets, met, reason, message):
+    found = at_waypoint(targets)
+    assert found == Condition("WaypointAccepted", met, reason, message)
+
+
+def test_what_of_a_policy_a_waypoint_enforces_otherwise_is_said():
+    text = (
+        "spec: {action: CUSTOM, provider: {name: x}, rules: [{}], targetRefs: [{kind: Service, name: web}]}"
+    )
+    value = read_value(
+        yaml.safe_load(f"{META}\n{text}"), KINDS["security.istio.io", "AuthorizationPolicy"], strict=True
+    )
+    (found,) = wanted(value.object, (), MeshSettings(), Said(targets=(BOUND,)))
+    assert (found.met, found.reason) == (True, "PartiallyInvalid")
+    assert found.message == (
+        "bound to shop/wp; waypoints do not ask external authorizers (provider 'x'): what the policy matches "
+        "is refused"
+    )
 
 
 def test_attributes_of_http_are_named():

@@ -88,3 +88,22 @@ def test_every_action_is_the_waypoints_also_what_decides_nothing():
     assert guarded(policy(target, annotations='istio.io/dry-run: "true"')) == {"web"}
     assert guarded(policy(target, "action: CUSTOM, provider: {name: x}, rules: [{}]")) == {"web"}
     assert guarded(policy(target, "rules: []")) == {"web"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "annotations", "decides"),
+    [
+        ("rules: [{}]", "", True),
+        ("action: CUSTOM, provider: {name: x}, rules: [{}]", "", True),
+        ("action: AUDIT", "", False),
+        ("rules: [{}]", 'istio.io/dry-run: "true"', False),
+    ],
+)
+def test_a_service_waits_for_its_waypoint_where_a_policy_decides(spec, annotations, decides):
+    used = ALL.replace(
+        "name: web, namespace: shop, labels: {",
+        "name: web, namespace: shop, labels: {istio.io/use-waypoint: gone",
+    )
+    found = translated(used + policy("{kind: Service, name: web}", spec, annotations=annotations)).addresses
+    (web,) = [one for one in found.values() if getattr(one, "name", "") == "web"]
+    assert (web.waypoint is not None, web.guards) == (decides, ("shop/p",))

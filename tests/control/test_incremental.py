@@ -23,6 +23,7 @@ from ztunnel.state.networking import EntryEndpoint, EntryPort, Resolution, Servi
 from ztunnel.state.route_filter import Backend, Reference
 from ztunnel.state.virtual_match import RequestMatch, Sources
 from ztunnel.state.virtual_service import RequestRule, Target, VirtualService, WeightedTarget
+from ztunnel.xds.resource import HTTP_POLICY
 
 IP = ip_address("10.0.0.1")
 SETTINGS = MeshSettings(root_namespace="root")
@@ -242,6 +243,7 @@ def state(translator):
         dict(translator.addresses),
         dict(translator.policies),
         dict(translator.routes),
+        {url: dict(held) for url, held in translator.http.in_force.items() if held},
         translator.warnings(),
         dict(translator.refused),
     )
@@ -270,13 +272,13 @@ def test_any_way_to_a_set_of_routes_gives_its_translation(batches):
 
 def gives_the_translation_of_all_at_once(batches):
     translator, objects = Translator(SETTINGS), {}
-    addresses, policies, routes, said = {}, {}, {}, {}
+    addresses, policies, routes, http, said = {}, {}, {}, {}, {}
     for batch in batches:
         changes = {key_of(one): None if gone == 0 else one for one, gone in batch}
         objects |= changes
         delta = translator.update(changes)
         pairs = (addresses, delta.addresses), (policies, delta.policies), (routes, delta.routes)
-        for held, changed in pairs:
+        for held, changed in (*pairs, (http, delta.http.get(HTTP_POLICY, {}))):
             for name, new in changed.items():
                 assert held.get(name) != new, "told without a change"
                 held.pop(name) if new is None else held.update({name: new})
@@ -289,6 +291,7 @@ def gives_the_translation_of_all_at_once(batches):
     scratch.update(there)
     assert state(translator) == state(scratch)
     assert (addresses, policies, routes) == (scratch.addresses, scratch.policies, scratch.routes)
+    assert http == scratch.http.in_force.get(HTTP_POLICY, {})
     backwards = Translator(SETTINGS)
     for key, one in reversed(there.items()):
         backwards.update({key: one})

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.builders import world_of
 from tests.hbone.conftest import contexts, lab
 from tests.hbone.inner import Listener
 from tests.hbone.peers import Lab
@@ -15,7 +16,7 @@ from ztunnel.hbone.request import render_response
 from ztunnel.http2.frame import PREFACE
 from ztunnel.model.http_policy import Attribute, HttpAction, HttpPolicy, Term, TextKind, TextMatch
 from ztunnel.model.service import AppProtocol, Service
-from ztunnel.state.delta import apply
+from ztunnel.state.delta import Change, apply
 from ztunnel.telemetry.request_metrics import RequestLabels
 
 __all__ = ["contexts", "lab"]

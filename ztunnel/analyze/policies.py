@@ -22,7 +22,7 @@ from ztunnel.state import kube
 _SECURITY = "security.istio.io"
 _NAMED = 5
 _WAYPOINT = "is not ready: HTTP rules"
-_HTTP_MARKS = ("HTTP attributes", "enforced by a waypoint", "do not support the")
+_HTTP_MARKS = ("HTTP attributes", "nobody enforces it", "do not support the")
 
 
 def policy_findings(mesh: Mesh) -> Iterator[Finding]:

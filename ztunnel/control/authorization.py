@@ -51,9 +51,7 @@ def convert_authorization(
     """The policy for node proxies, or None where it is not for them; and what the operator should know."""
     who = f"AuthorizationPolicy {found.meta.namespace}/{found.meta.name}"
     if found.targets:
-        return None, (
-            f"{who}: targets {', '.join(found.targets)}: enforced by a waypoint, not by node proxies",
-        )
+        return None, ()
     if found.action in ("AUDIT", "CUSTOM"):
         return None, (f"{who}: node proxies do not support the {found.action} action",)
     action = Action[found.action]

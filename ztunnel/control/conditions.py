@@ -4,13 +4,14 @@ ZtunnelAccepted, WaypointAccepted, WaypointBound)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ztunnel.control.authorization import convert_authorization
 from ztunnel.control.document import Key, Object
-from ztunnel.control.guard import is_guard
+from ztunnel.control.http_authorization import convert_http_authorization
+from ztunnel.control.policy_targets import Target
 from ztunnel.control.settings import ISTIO_WAYPOINT_CLASS, WAYPOINT_CLASS, MeshSettings
 from ztunnel.control.waypoint import (
     CONTROLLER,
@@ -52,13 +53,14 @@ class Condition:
 @dataclass(frozen=True, slots=True)
 class Said:
     """What the translation says of an object beside the others: what of it is somebody else's, what its own
-    waypoint is, and how a Gateway of ours is."""
+    waypoint is, how a Gateway of ours is, and what becomes of a policy's targets."""
 
     refused: tuple[str, ...] = ()
     binding: Binding = field(default_factory=Binding)
     gateway: GatewayState | None = None
     is_class: bool = False
     one: Gateway | None = None
+    targets: tuple[Target, ...] = ()
 
 
 _NOTHING: Final = Said()
@@ -140,7 +142,7 @@ def wanted(
         texts = "; ".join(f"{fault.field}: {fault.message}" for fault in faults[:5])
         return (Condition(_ACCEPTED, False, "Invalid", _cut(f"{texts}; {instead}")),)
     if isinstance(one, AuthorizationPolicy):
-        return (_of_policy(one, settings),)
+        return (_of_policy(one, settings, said.targets),)
     return tuple(_of_claims(said))
 
 
@@ -217,18 +219,29 @@ def _of_listener(one: Condition) -> str:
     return "UnsupportedProtocol" if one.type == _GATEWAY[0] else "Pending"
 
 
-def _of_policy(one: AuthorizationPolicy, settings: MeshSettings) -> Condition:
+def _of_policy(one: AuthorizationPolicy, settings: MeshSettings, targets: tuple[Target, ...]) -> Condition:
     if one.targets:
-        text = f"{', '.join(one.targets)}: not bound; node proxies do not enforce policies with targetRefs"
-        if is_guard(one, settings):
-            text += ", and `ztunnel waypoint` refuses what they concern"
-        return Condition(_AT_WAYPOINT, False, "AncestorNotBound", _cut(text))
+        _, remarks = convert_http_authorization(one, settings)
+        return at_waypoint(targets, [remark.partition(": ")[2] for remark in remarks])
     policy, remarks = convert_authorization(one, settings)
     if not remarks:
         return Condition(_ACCEPTED, True, "Accepted", "attached to ztunnel")
     texts = (remark.partition(": ")[2] for remark in remarks)
     # What is enforced in part is accepted, as istiod has it (istio/istio#52929).
     return Condition(_ACCEPTED, policy is not None, "UnsupportedValue", _cut("; ".join(texts)))
+
+
+def at_waypoint(targets: Sequence[Target], remarks: Iterable[str] = ()) -> Condition:
+    """Of a policy with these targets; `remarks` is what of it is enforced otherwise than it is written."""
+    bound = ", ".join(dict.fromkeys(one.bound for one in targets if one.bound))
+    unbound = [one for one in targets if not one.bound]
+    texts = [*([f"bound to {bound}"] if bound else []), *(one.message for one in unbound), *remarks]
+    if not bound:
+        reason = unbound[0].reason if unbound else "AncestorNotBound"
+        return Condition(_AT_WAYPOINT, False, reason, _cut("; ".join(texts) or "not bound"))
+    whole = len(texts) == 1
+    reason = "Accepted" if whole else "PartiallyInvalid"
+    return Condition(_AT_WAYPOINT, True, reason, _cut("; ".join(texts)))
 
 
 def merge(standing: Standing, conditions: Iterable[Condition], stamp: str) -> list[Mapping[str, Any]] | None:

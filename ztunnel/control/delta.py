@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ztunnel.control.document import Key
@@ -74,6 +74,12 @@ class Touched:
     entries: set[Key] = field(default_factory=set)
     gateways: set[Name] = field(default_factory=set)
     peers: bool = False
+
+    def targets(self) -> Iterator[Key]:
+        """What policies may have as targets, of it."""
+        yield from (Key(Service.__name__, *name) for name in self.services)
+        yield from (Key("Gateway", *name) for name in self.gateways)
+        yield from self.entries
 
     def take(self, key: Key) -> None:
         """A service, pod or entry."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
+from ztunnel.control.authorization import is_dry_run
 from ztunnel.control.document import Key
 from ztunnel.control.endpoint import Name
 from ztunnel.control.index import Index
@@ -31,12 +32,16 @@ class Guards:
         self._settings = settings
         self._policies: dict[Key, dict[str, None]] = {}
         self._targets: dict[Name, tuple[Key, ...]] = {}
+        self._telling: set[str] = set()
 
     def put(self, name: Name, new: AuthorizationPolicy | None) -> set[Key]:
         """The policy of that name is now `new`; the services and entries that this may concern."""
         targets = tuple(dict.fromkeys(_targets(new, self._settings))) if new is not None else ()
         before = self._targets.pop(name, ())
         text = f"{name[0]}/{name[1]}"
+        self._telling.discard(text)
+        if new is not None and (new.action == "AUDIT" or is_dry_run(new)):
+            self._telling.add(text)
         for target in before:
             found = self._policies[target]
             del found[text]
@@ -46,7 +51,7 @@ class Guards:
             self._targets[name] = targets
         for target in targets:
             self._policies.setdefault(target, {})[text] = None
-        return {key for target in set(before) ^ set(targets) for key in self._at(target)}
+        return {key for target in {*before, *targets} for key in self._at(target)}
 
     def _at(self, target: Key) -> Iterator[Key]:
         if target.kind == GatewayClass.__name__:
@@ -77,6 +82,15 @@ class Guards:
                     found |= self._policies.get(Key(GatewayClass.__name__, "", of_class), {})
         return tuple(sorted(found))
 
+    def decide(self, names: Iterable[str]) -> bool:
+        """Whether any of these policies decides about requests: AUDIT and those under trial only tell."""
+        return any(name not in self._telling for name in names)
+
+    def about(self, keys: Iterable[Key]) -> Iterator[Key]:
+        """The policies that have one of these as a target."""
+        for name in {name for key in keys for name in self._policies.get(key, ())}:
+            yield Key(AuthorizationPolicy.__name__, *name.split("/"))
+
     def guarded(
         self, key: Key, resources: Iterable[model.Service | Workload]
     ) -> Iterator[model.Service | Workload]:
@@ -88,11 +102,6 @@ class Guards:
 
 def _gateways(name: str, labels: Mapping[str, str]) -> set[str]:
     return {name, labels.get(GATEWAY_NAME, name)}
-
-
-def is_guard(policy: AuthorizationPolicy, settings: MeshSettings) -> bool:
-    """Whether it concerns anything that a waypoint stands before."""
-    return any(_targets(policy, settings))
 
 
 _KINDS: Final = (Service.__name__, ServiceEntry.__name__, Gateway.__name__)

@@ -28,6 +28,7 @@ from ztunnel.control.index import Index
 from ztunnel.control.inventory import Inventory
 from ztunnel.control.node_policies import NodePolicies
 from ztunnel.control.ownership import Entries
+from ztunnel.control.policy_targets import PolicyTargets
 from ztunnel.control.remarks import remark
 from ztunnel.control.routing import ServiceRoutes
 from ztunnel.control.service import EntryServices, convert_service, group_services, service_name
@@ -66,6 +67,7 @@ class Translator:
         self._entries = Entries(self.index, settings)
         self.waypoints = Waypoints(self.index, settings)
         self._guards = Guards(self.index, self.waypoints, settings)
+        self._targets = PolicyTargets(self.index, self.waypoints, self._entries, settings)
         self._of_entries = EntryResources()
         self.refused: dict[Key, tuple[str, ...]] = {}
         self._remarks: dict[Key, tuple[str, ...]] = {}
@@ -79,8 +81,11 @@ class Translator:
     def said(self, key: Key) -> Said:
         """What there is to say of an object beside the others."""
         one, refused = self._objects.get(key), self.refused.get(key, ())
-        guarded = isinstance(one, kube.Service) and bool(self._guards.of(key, one.meta.labels))
-        return said_of(key, one, self.waypoints, refused, guarded=guarded)
+        guarded = isinstance(one, kube.Service) and self._guards.decide(self._guards.of(key, one.meta.labels))
+        said = said_of(key, one, self.waypoints, refused, guarded=guarded)
+        if isinstance(one, AuthorizationPolicy) and one.targets:
+            said = replace(said, targets=tuple(self._targets.of(key.kind, one.meta, one.targets)))
+        return said
 
     def translation(self, unknown: Iterable[str] = ()) -> Translation:
         """All of it, as it is now. `unknown` are kinds that were not read."""
@@ -99,6 +104,7 @@ class Translator:
             *later,
             *(f"{key}: {text}" for key in sorted(self.refused) for text in self.refused[key]),
             *self.waypoints.problems(),
+            *self._targets.texts(),
             *self._claims.texts(),
             *self._routes.texts(),
         )
@@ -124,6 +130,7 @@ class Translator:
             self._convert_pod(name, delta)
         delta.routes, unsettled = self._routes.update()
         delta.unsettled |= unsettled
+        delta.unsettled.update(self._guards.about(touched.targets()))
         return delta
 
     def _take_over(
@@ -242,6 +249,7 @@ class Translator:
         if new is not None and new.targets:
             made, more = convert_http_authorization(new, self._settings)
             remarks += more
+        self._targets.put(key, new.meta if new is not None else None, new.targets if new is not None else ())
         self.http.put(HTTP_POLICY, f"{key.namespace}/{key.name}", made, delta)
         self._remarks.pop(key, None)
         if remarks:
@@ -305,7 +313,8 @@ class Translator:
             made = convert_service(service, self.index.namespaces.get(name[0]), self._settings)
             labels, kind = service.meta.labels, kube.Service.__name__
             guards = self._guards.of(Key(kind, *name), labels)
-            bound = self.waypoints.bind(labels, name[0], Traffic.SERVICE, service.bound, guarded=bool(guards))
+            decided = self._guards.decide(guards)
+            bound = self.waypoints.bind(labels, name[0], Traffic.SERVICE, service.bound, guarded=decided)
             made = replace(made, waypoint=bound.waypoint, guards=guards)
         resource = str(service_name(name, self._settings))
         if made is not None or resource not in self._of_entries:
