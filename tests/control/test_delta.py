@@ -2,12 +2,12 @@
 
 from ztunnel.control.delta import Delta, Touched, arrange
 from ztunnel.control.document import Key
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, ROUTES
 
 
 def test_a_delta_is_by_type_as_snapshots_take_it():
-    delta = Delta({"a": None}, {"p": None})
-    assert delta.by_type() == {ADDRESS: {"a": None}, AUTHORIZATION: {"p": None}}
+    delta = Delta({"a": None}, {"p": None}, {"n/s": None})
+    assert delta.by_type() == {ADDRESS: {"a": None}, AUTHORIZATION: {"p": None}, ROUTES: {"n/s": None}}
 
 
 def test_each_kind_is_made_anew_among_its_own():

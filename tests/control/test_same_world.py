@@ -22,7 +22,7 @@ from ztunnel.control.translation import translate
 from ztunnel.kube.connect import open_api
 from ztunnel.kube.failure import ApiFailure
 from ztunnel.kube.resource import NAMESPACES, Resource
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_TYPES
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_TYPES, ROUTES
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.in.yaml"))
 SETTINGS = MeshSettings()
@@ -32,7 +32,8 @@ KUBECONFIG = os.environ.get("KUBECONFIG", "")
 
 def world_of(texts):
     translation = translate(gather(texts, Inventory()), SETTINGS)
-    http = {name: dict(held) for name, held in translation.http.items() if held}
+    held = {**translation.http, ROUTES: translation.routes}
+    http = {name: dict(ones) for name, ones in held.items() if ones}
     return dict(translation.addresses), dict(translation.policies), http
 
 

@@ -21,7 +21,7 @@ from ztunnel.model.workload import Workload
 from ztunnel.xds.address import render_service, render_workload
 from ztunnel.xds.pb import http_policy_pb2
 from ztunnel.xds.policy import render_policy
-from ztunnel.xds.resource import HTTP_POLICY, HTTP_TYPES, render
+from ztunnel.xds.resource import HTTP_POLICY, render
 
 GOLDEN = Path(__file__).parent / "golden"
 SETTINGS = MeshSettings()
@@ -46,7 +46,7 @@ def in_istios_form(translation):
         # Of our own; in their JSON form all the same.
         "http": [
             MessageToDict(OF_WAYPOINTS[url].FromString(render(one, "").resource.value))
-            for url in HTTP_TYPES
+            for url in OF_WAYPOINTS
             for _, one in sorted(translation.http.get(url, {}).items())
         ],
         "warnings": list(translation.warnings),

@@ -11,13 +11,17 @@ from hypothesis import strategies as st
 
 from tests.builders import ip, large_mesh, policy, service, workload, world_of
 from ztunnel.model.http_policy import HttpAction, HttpPolicy
+from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.policy import Policy
-from ztunnel.model.service import Service
+from ztunnel.model.route import Routes, RouteSource, Rule
+from ztunnel.model.route_action import DirectResponse
+from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.workload import SameNode, Workload
 from ztunnel.state.delta import Change, apply, merge
 from ztunnel.state.world import World
 
-Item = Workload | Service | Policy | HttpPolicy
+Item = Workload | Service | Policy | HttpPolicy | WorkloadLabels | Routes
+_HTTP = (HttpPolicy, WorkloadLabels, Routes)
 
 _SERVICES = [service(name, namespace) for name in "xy" for namespace in ("n", "m")]
 _workloads = st.builds(
@@ -47,7 +51,17 @@ _policies = st.builds(
 _http_policies = st.builds(
     HttpPolicy, st.sampled_from("pq"), st.sampled_from("nm"), st.sampled_from(HttpAction)
 )
-_items = st.lists(_workloads | _services | _policies | _http_policies, max_size=6)
+_labels = st.builds(
+    WorkloadLabels, st.sampled_from("pq"), st.frozensets(st.sampled_from([("a", "1"), ("b", "2")]))
+)
+_route = Rule("r", RouteSource("HTTPRoute", "n", "r"), DirectResponse(200))
+_routes = st.builds(
+    Routes,
+    st.builds(ServiceName, st.sampled_from("nm"), st.sampled_from("pq")),
+    st.sampled_from([(), (_route,)]),
+)
+_http = _http_policies | _labels | _routes
+_items = st.lists(_workloads | _services | _policies | _http, max_size=6)
 _deltas = st.lists(st.tuples(_items, _items), max_size=6)
 
 
@@ -57,8 +71,8 @@ def _key(item: Item) -> str:
 
 def _removals(items: Sequence[Item]) -> tuple[list[str], list[str], dict[type, list[str]]]:
     addresses = [_key(item) for item in items if isinstance(item, Workload | Service)]
-    http = [_key(item) for item in items if isinstance(item, HttpPolicy)]
-    return addresses, [_key(item) for item in items if isinstance(item, Policy)], {HttpPolicy: http}
+    http = {kind: [_key(item) for item in items if isinstance(item, kind)] for kind in _HTTP}
+    return addresses, [_key(item) for item in items if isinstance(item, Policy)], http
 
 
 def _name(item: Item) -> tuple[str, str]:

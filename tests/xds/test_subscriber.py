@@ -10,7 +10,7 @@ from ztunnel.model.policy import Action, Policy, PolicyScope
 from ztunnel.model.workload import Workload
 from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryResponse, Resource
 from ztunnel.xds.publisher import Publisher
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_POLICY, NODE_TYPES, TYPES, name_of, render
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_TYPES, NODE_TYPES, TYPES, name_of, render
 from ztunnel.xds.snapshot import Snapshot, take
 from ztunnel.xds.subscriber import Subscriber, describe_node
 
@@ -97,12 +97,13 @@ def test_it_is_complete_when_each_type_has_come_once():
 
 def test_istiod_never_answers_for_types_of_ours_and_its_world_is_complete_all_the_same():
     subscriber = Subscriber(NODE, "", TYPES)
-    assert [one.type_url for one in subscriber.connect()] == [HTTP_POLICY, AUTHORIZATION, ADDRESS]
+    assert [one.type_url for one in subscriber.connect()] == [*HTTP_TYPES, AUTHORIZATION, ADDRESS]
     subscriber.receive(response())
     subscriber.receive(response(type_url=AUTHORIZATION))
     assert subscriber.complete
-    assert subscriber.unanswered == (HTTP_POLICY,)
-    subscriber.receive(response(type_url=HTTP_POLICY))
+    assert subscriber.unanswered == HTTP_TYPES
+    for url in HTTP_TYPES:
+        subscriber.receive(response(type_url=url))
     assert subscriber.unanswered == ()
 
 

@@ -12,7 +12,7 @@ from ztunnel.model.route import Routes
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 from ztunnel.state.kube import Pod
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HttpResource, Resource, type_of
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, ROUTES, HttpResource, Resource, type_of
 
 _FIRST = "AuthorizationPolicy"
 
@@ -61,7 +61,7 @@ class Delta:
 
     def by_type(self) -> Mapping[str, Mapping[str, Resource | None]]:
         """As `xds.snapshot.advance` takes it."""
-        return {ADDRESS: self.addresses, AUTHORIZATION: self.policies, **self.http}
+        return {ADDRESS: self.addresses, AUTHORIZATION: self.policies, ROUTES: self.routes, **self.http}
 
 
 @dataclass(slots=True)

@@ -26,6 +26,7 @@ from ztunnel.control.guard import Guards
 from ztunnel.control.http_authorization import convert_http_authorization
 from ztunnel.control.index import Index
 from ztunnel.control.inventory import Inventory
+from ztunnel.control.labels import entry_labels, labels_for
 from ztunnel.control.node_policies import NodePolicies
 from ztunnel.control.ownership import Entries
 from ztunnel.control.policy_targets import PolicyTargets
@@ -35,6 +36,7 @@ from ztunnel.control.service import EntryServices, convert_service, group_servic
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.waypoint import Traffic, Waypoints
 from ztunnel.control.workload import Surroundings, convert_pod, workload_uid
+from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 from ztunnel.state import kube
@@ -42,7 +44,7 @@ from ztunnel.state.endpoints import Endpoints, EndpointSlice
 from ztunnel.state.gateway import Gateway
 from ztunnel.state.istio import AuthorizationPolicy, PeerAuthentication
 from ztunnel.state.networking import ServiceEntry, WorkloadEntry
-from ztunnel.xds.resource import HTTP_POLICY, name_of
+from ztunnel.xds.resource import HTTP_POLICY, LABELS, name_of
 
 
 def translate(inventory: Inventory, settings: MeshSettings) -> Translation:
@@ -285,7 +287,7 @@ class Translator:
             self._around.pop(key.namespace, None)
             if isinstance(one, ServiceEntry) and one.selector:
                 self._touch_selected(key.namespace, one.selector, touched)
-        made = {}
+        made, labels = {}, dict[str, WorkloadLabels | None]()
         for key in touched.entries:
             one, standing = self._entries.get(key), self._entries.standing(key)
             if standing.refused != self.refused.pop(key, ()):
@@ -298,8 +300,10 @@ class Translator:
             elif one is not None and (workload := convert_workload_entry(one, standing, around)):
                 resources.append(workload)
             made[key] = {name_of(each): each for each in resources}
+            labels |= entry_labels(one, made[key])
         for name, new in self._of_entries.replace(made):
             self._put(name, new, delta)
+            self.http.put(LABELS, name, labels.get(name), delta)
 
     def _attach(self, name: Name, touched: Touched, delta: Delta) -> None:
         pods, endpoints = self._attachments.attach(name)
@@ -327,7 +331,10 @@ class Translator:
             bound = self.waypoints.bind(pod.meta.labels, name[0], Traffic.WORKLOAD)
             if made is not None and bound.waypoint is not None:
                 made = replace(made, waypoint=bound.waypoint)
-        self._put(workload_uid(name, self._settings), made, delta)
+        uid = workload_uid(name, self._settings)
+        self._put(uid, made, delta)
+        labels = labels_for(uid, pod.meta.labels) if pod is not None and made is not None else None
+        self.http.put(LABELS, uid, labels, delta)
 
     def _put(self, name: str, new: Workload | Service | None, delta: Delta) -> None:
         old = self.addresses.get(name)

@@ -42,7 +42,7 @@ class Rule:
         source: where it comes from.
         action: what becomes of requests that it is for.
         matches: any of them will do; none: it is for all requests of all ports.
-        edits: of headers; those of the response hold for one of our own, too.
+        edits: of headers; those of the response hold for redirects and direct responses, too.
         rewrite: of what is sent on.
         timeout_seconds: for the response to be whole, over all tries, once the request is; 0: none.
         try_timeout_seconds: the same, of each try; 0: none.
@@ -79,6 +79,11 @@ class Routes:
 
     service: ServiceName
     rules: tuple[Rule, ...]
+
+    @property
+    def key(self) -> str:
+        """The service's `namespace/hostname`."""
+        return str(self.service)
 
     def at(self, port: int) -> tuple[Rule, ...]:
         """Those that can be for a request to that port."""

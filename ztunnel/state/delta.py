@@ -17,7 +17,9 @@ from immutables import Map
 
 from ztunnel.model.address import IPAddress
 from ztunnel.model.http_policy import HttpPolicy
+from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.policy import Policy, PolicyScope
+from ztunnel.model.route import Routes
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.state.world import EVERYWHERE, Served, World, serve
@@ -27,7 +29,11 @@ _K = TypeVar("_K", bound=Hashable)
 _T = TypeVar("_T")
 _Pairs = list[tuple[_T | None, _T | None]]
 
-_HELD: Final[Mapping[type[Any], str]] = {HttpPolicy: "http_policies"}
+_HELD: Final[Mapping[type[Any], str]] = {
+    HttpPolicy: "http_policies",
+    WorkloadLabels: "labels",
+    Routes: "routes",
+}
 """Where a world holds each kind of what only waypoints have, by its `key`."""
 
 _Wanted = dict[type[Any], dict[str, Any]]

@@ -17,7 +17,9 @@ from ztunnel.errors import PeerError
 from ztunnel.model.address import IPAddress
 from ztunnel.model.http_policy import HttpPolicy
 from ztunnel.model.identity import SpiffeId, parse_spiffe_id
+from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.policy import Policy
+from ztunnel.model.route import Routes
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.workload import Workload
 
@@ -70,7 +72,8 @@ class World:
     The maps are for `delta`; readers use the methods. `addresses` holds workloads of our network only, and
     none with the host's network, whose address is not theirs alone; of several at one address the first is to
     be preferred. `hostnames` and `virtual` hold services in order of their keys, canonical ones first.
-    `http_policies` are those of waypoints, by `namespace/name`; node proxies are sent none.
+    What node proxies are sent none of: `http_policies` are those of waypoints, by `namespace/name`,
+    `labels` those of workloads, by uid, `routes` those of services, by `namespace/hostname`.
     """
 
     network: str = ""
@@ -83,6 +86,8 @@ class World:
     policies: Map[str, Policy] = field(default_factory=Map)
     scoped: Map[str, tuple[Policy, ...]] = field(default_factory=Map)
     http_policies: Map[str, HttpPolicy] = field(default_factory=Map)
+    labels: Map[str, WorkloadLabels] = field(default_factory=Map)
+    routes: Map[str, Routes] = field(default_factory=Map)
 
     def workload(self, uid: str) -> Workload | None:
         """The workload of that uid."""

@@ -17,19 +17,32 @@ from google.protobuf.message import DecodeError, Message
 
 from ztunnel.errors import PeerError
 from ztunnel.model.http_policy import HttpPolicy
+from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.policy import Policy
+from ztunnel.model.route import Routes
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 from ztunnel.xds.address import parse_service, parse_workload, render_service, render_workload
 from ztunnel.xds.http_policy import parse_http_policy, render_http_policy
-from ztunnel.xds.pb import authorization_pb2, discovery_pb2, http_policy_pb2, workload_pb2
+from ztunnel.xds.labels import parse_labels, render_labels
+from ztunnel.xds.pb import (
+    authorization_pb2,
+    discovery_pb2,
+    http_policy_pb2,
+    labels_pb2,
+    routes_pb2,
+    workload_pb2,
+)
 from ztunnel.xds.policy import parse_policy, render_policy
+from ztunnel.xds.routes import parse_routes, render_routes
 
 ADDRESS: Final = "type.googleapis.com/istio.workload.Address"
 AUTHORIZATION: Final = "type.googleapis.com/istio.security.Authorization"
 HTTP_POLICY: Final = "type.googleapis.com/ztunnel.http.AuthorizationPolicy"
+LABELS: Final = "type.googleapis.com/ztunnel.http.WorkloadLabels"
+ROUTES: Final = "type.googleapis.com/ztunnel.http.Routes"
 
-HttpResource = HttpPolicy
+HttpResource = HttpPolicy | WorkloadLabels | Routes
 """Resources of our own. Each has a `key`, its name."""
 
 Resource = Workload | Service | Policy | HttpResource
@@ -49,6 +62,8 @@ _OWN: Final[Mapping[str, _Codec]] = {
     HTTP_POLICY: _Codec(
         HttpPolicy, http_policy_pb2.AuthorizationPolicy, render_http_policy, parse_http_policy
     ),
+    LABELS: _Codec(WorkloadLabels, labels_pb2.WorkloadLabels, render_labels, parse_labels),
+    ROUTES: _Codec(Routes, routes_pb2.Routes, render_routes, parse_routes),
 }
 
 HTTP_TYPES: Final = tuple(_OWN)
