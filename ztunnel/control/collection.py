@@ -12,15 +12,26 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from ztunnel.control.change import Change
-from ztunnel.control.conditions import Condition, Said, Standing, read_standing, wanted
+from ztunnel.control.condition import Condition
+from ztunnel.control.conditions import (
+    Said,
+    Standing,
+    gateway_status,
+    merge,
+    read_standing,
+    status_of_route,
+    wanted,
+)
 from ztunnel.control.document import Key, Object, read_value
 from ztunnel.control.inventory import POLICIES, FaultyPolicy, Inventory
 from ztunnel.control.served import Served, trim
 from ztunnel.control.settings import MeshSettings
 from ztunnel.errors import Fault
 from ztunnel.kube import informer
+from ztunnel.state.http_route import GRPCRoute, HTTPRoute
 from ztunnel.state.kube import Service
 
+ROUTES: Final = (HTTPRoute.__name__, GRPCRoute.__name__)
 _KEPT: Final = ("apiVersion", "kind", "metadata", "spec")
 """What is kept of a policy's last good version."""
 
@@ -113,7 +124,21 @@ class Collection:
     def conditions(self, key: Key, settings: MeshSettings) -> tuple[Condition, ...]:
         """Those that the status of this object should have."""
         faulty = self._faulty.get(key)
-        return wanted(self._objects.get(key), faulty.faults if faulty else (), settings, self.said(key))
+        faults = faulty.faults if faulty else ()
+        return wanted(self._objects.get(key), faults, settings, self.said(key), key.kind)
+
+    def status(self, key: Key, settings: MeshSettings, stamp: str) -> Mapping[str, Any] | None:
+        """What of an object's status is to be written; None where all is. `stamp`: the time, as Kubernetes
+        writes it."""
+        standing, said = self.standings[key], self.said(key)
+        if key.kind in ROUTES:
+            faulty = self._faulty.get(key)
+            known = said.routing if key in self._objects else None
+            return status_of_route(standing, known, faulty.faults if faulty else (), stamp)
+        conditions = merge(standing, self.conditions(key, settings), stamp)
+        if conditions is None:
+            return None
+        return {"conditions": conditions, **gateway_status(said, standing, stamp)}
 
     @property
     def istiod(self) -> Key | None:

@@ -9,9 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ztunnel.control.authorization import convert_authorization
+from ztunnel.control.condition import Condition, cut
 from ztunnel.control.document import Key, Object
 from ztunnel.control.http_authorization import convert_http_authorization
 from ztunnel.control.policy_targets import Target
+from ztunnel.control.route_status import (
+    RoutingSaid,
+    merge_parents,
+    of_faults,
+    of_virtual_service,
+    wanted_parents,
+    with_faults,
+    written_parents,
+)
 from ztunnel.control.settings import ISTIO_WAYPOINT_CLASS, WAYPOINT_CLASS, MeshSettings
 from ztunnel.control.waypoint import (
     CONTROLLER,
@@ -23,10 +33,13 @@ from ztunnel.control.waypoint import (
     Waypoints,
 )
 from ztunnel.errors import Fault
+from ztunnel.state.destination_rule import DestinationRule
 from ztunnel.state.gateway import Gateway, GatewayClass
 from ztunnel.state.istio import AuthorizationPolicy
 from ztunnel.state.kube import Service
 from ztunnel.state.networking import ServiceEntry, WorkloadEntry
+from ztunnel.state.route_filter import Reference
+from ztunnel.state.virtual_service import VirtualService
 
 MANAGER: Final = "ztunnel-control"
 """The field manager of what we write."""
@@ -36,24 +49,14 @@ _OURS: Final = frozenset((_ACCEPTED, _AT_WAYPOINT, _BOUND))
 _GATEWAY: Final = ("Accepted", "Programmed")
 """Of a Gateway or GatewayClass of ours."""
 _KEYS: Final = {f'k:{{"type":"{name}"}}' for name in _OURS}
-_MOST_MESSAGE: Final = 1024
 ATTACHED: Final = "Successfully attached to waypoint "
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One condition, without when it began."""
-
-    type: str
-    met: bool
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
     """What the translation says of an object beside the others: what of it is somebody else's, what its own
-    waypoint is, how a Gateway of ours is, and what becomes of a policy's targets."""
+    waypoint is, how a Gateway of ours is, and what becomes of a policy's targets or of an object that
+    routes."""
 
     refused: tuple[str, ...] = ()
     binding: Binding = field(default_factory=Binding)
@@ -61,6 +64,7 @@ class Said:
     is_class: bool = False
     one: Gateway | None = None
     targets: tuple[Target, ...] = ()
+    routing: RoutingSaid | None = None
 
 
 _NOTHING: Final = Said()
@@ -86,12 +90,15 @@ def said_of(
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The status of an object as the API has it. `foreign`: somebody else has written conditions."""
+    """The status of an object as the API has it. `foreign`: somebody else has written conditions. `parents`
+    are those of a route's status, `references` what it wants to be attached to."""
 
     version: str
     generation: int
     conditions: tuple[Mapping[str, Any], ...]
     foreign: bool
+    parents: tuple[Mapping[str, Any], ...] = ()
+    references: tuple[Reference, ...] = ()
 
 
 def read_standing(value: Mapping[str, Any]) -> Standing:
@@ -105,6 +112,8 @@ def read_standing(value: Mapping[str, Any]) -> Standing:
         generation if isinstance(generation, int) else 0,
         tuple(conditions),
         any(_writes_conditions(entry) for entry in managed) if isinstance(managed, list) else False,
+        tuple(written_parents(value)),
+        wanted_parents(value),
     )
 
 
@@ -131,16 +140,22 @@ def is_our_class(value: Mapping[str, Any]) -> bool:
 
 
 def wanted(
-    one: Object | None, faults: tuple[Fault, ...], settings: MeshSettings, said: Said = _NOTHING
+    one: Object | None,
+    faults: tuple[Fault, ...],
+    settings: MeshSettings,
+    said: Said = _NOTHING,
+    kind: str = "",
 ) -> tuple[Condition, ...]:
-    """The conditions of an object in force, None where it never was good; `faults` are those of what is
-    written now."""
+    """The conditions of an object of that kind in force, None where it never was good; `faults` are those of
+    what is written now."""
     if isinstance(one, Gateway | GatewayClass):
         return tuple(_of_gateway(said))
     if faults:
-        instead = "its last good version is in force" if one is not None else "it is not in force"
-        texts = "; ".join(f"{fault.field}: {fault.message}" for fault in faults[:5])
-        return (Condition(_ACCEPTED, False, "Invalid", _cut(f"{texts}; {instead}")),)
+        of_waypoint = kind in (VirtualService.__name__, DestinationRule.__name__)
+        name = _AT_WAYPOINT if of_waypoint else _ACCEPTED
+        return (Condition(name, False, "Invalid", of_faults(faults, in_force=one is not None)),)
+    if said.routing is not None:
+        return (of_virtual_service(_AT_WAYPOINT, said.routing),)
     if isinstance(one, AuthorizationPolicy):
         return (_of_policy(one, settings, said.targets),)
     return tuple(_of_claims(said))
@@ -149,7 +164,7 @@ def wanted(
 def _of_claims(said: Said) -> Iterator[Condition]:
     """Of a service or an entry."""
     if said.refused:
-        yield Condition(_ACCEPTED, False, "Conflicted", _cut("; ".join(said.refused)))
+        yield Condition(_ACCEPTED, False, "Conflicted", cut("; ".join(said.refused)))
     binding = said.binding
     if binding.reason:
         yield Condition(_BOUND, False, binding.reason, binding.message)
@@ -228,7 +243,16 @@ def _of_policy(one: AuthorizationPolicy, settings: MeshSettings, targets: tuple[
         return Condition(_ACCEPTED, True, "Accepted", "attached to ztunnel")
     texts = (remark.partition(": ")[2] for remark in remarks)
     # What is enforced in part is accepted, as istiod has it (istio/istio#52929).
-    return Condition(_ACCEPTED, policy is not None, "UnsupportedValue", _cut("; ".join(texts)))
+    return Condition(_ACCEPTED, policy is not None, "UnsupportedValue", cut("; ".join(texts)))
+
+
+def status_of_route(
+    standing: Standing, said: RoutingSaid | None, faults: tuple[Fault, ...], stamp: str
+) -> Mapping[str, Any] | None:
+    """The status of a route; None where all is written already. `said` is None where it never was good."""
+    parents = with_faults(said, standing.references, faults)
+    merged = merge_parents(standing.parents, parents, standing.generation, stamp)
+    return None if merged is None else {"parents": merged}
 
 
 def at_waypoint(targets: Sequence[Target], remarks: Iterable[str] = ()) -> Condition:
@@ -238,10 +262,10 @@ def at_waypoint(targets: Sequence[Target], remarks: Iterable[str] = ()) -> Condi
     texts = [*([f"bound to {bound}"] if bound else []), *(one.message for one in unbound), *remarks]
     if not bound:
         reason = unbound[0].reason if unbound else "AncestorNotBound"
-        return Condition(_AT_WAYPOINT, False, reason, _cut("; ".join(texts) or "not bound"))
+        return Condition(_AT_WAYPOINT, False, reason, cut("; ".join(texts) or "not bound"))
     whole = len(texts) == 1
     reason = "Accepted" if whole else "PartiallyInvalid"
-    return Condition(_AT_WAYPOINT, True, reason, _cut("; ".join(texts)))
+    return Condition(_AT_WAYPOINT, True, reason, cut("; ".join(texts)))
 
 
 def merge(standing: Standing, conditions: Iterable[Condition], stamp: str) -> list[Mapping[str, Any]] | None:
@@ -275,10 +299,6 @@ def _comparable(one: Mapping[str, Any]) -> tuple[object, ...]:
         *(one.get(name) for name in ("type", "status", "reason", "message")),
         str(one.get("observedGeneration")),
     )
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _MOST_MESSAGE else f"{text[:_MOST_MESSAGE]}..."
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from typing import Final
 import trio
 
 from ztunnel.control.collection import Collection
-from ztunnel.control.conditions import MANAGER, gateway_status, merge
+from ztunnel.control.conditions import MANAGER
 from ztunnel.control.document import Key
 from ztunnel.control.recall import LastGood
 from ztunnel.control.served import SERVED
@@ -117,12 +117,10 @@ class StatusWriter:
         if standing is None or (standing.foreign and not self._adopt):
             return
         stamp = self._wall().strftime("%Y-%m-%dT%H:%M:%SZ")
-        conditions = merge(standing, self._collection.conditions(key, self._settings), stamp)
-        if conditions is None:
+        status = self._collection.status(key, self._settings, stamp)
+        if status is None:
             return
         request = Request("patch", _RESOURCES[key.kind], key.namespace, key.name, "status")
-        status: dict[str, object] = {"conditions": conditions}
-        status |= gateway_status(self._collection.said(key), standing, stamp)
         value = {"metadata": {"resourceVersion": standing.version}, "status": status}
         try:
             await self._api.patch(request, value, MERGE, {"fieldManager": MANAGER})

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ztunnel.control.conditions import is_our_class, is_waypoint
 from ztunnel.control.document import KINDS, Kind
+from ztunnel.control.route_status import is_attached
 from ztunnel.kube.resource import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Resource
 
 
@@ -73,6 +74,10 @@ SERVED: Final = (
     _gateway_api("gateways", "Gateway", is_waypoint),
     _gateway_api("gatewayclasses", "GatewayClass", is_our_class),
     _gateway_api("referencegrants", "ReferenceGrant"),
+    _gateway_api("httproutes", "HTTPRoute", is_attached),
+    _gateway_api("grpcroutes", "GRPCRoute", is_attached),
+    _istio("networking", "virtualservices", "VirtualService", has_status=True),
+    _istio("networking", "destinationrules", "DestinationRule", has_status=True),
 )
 
 

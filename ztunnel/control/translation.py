@@ -31,7 +31,8 @@ from ztunnel.control.node_policies import NodePolicies
 from ztunnel.control.ownership import Entries
 from ztunnel.control.policy_targets import PolicyTargets
 from ztunnel.control.remarks import remark
-from ztunnel.control.routing import ServiceRoutes
+from ztunnel.control.route_status import said_of_routing
+from ztunnel.control.routing import Routing, ServiceRoutes
 from ztunnel.control.service import EntryServices, convert_service, group_services, service_name
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.waypoint import Traffic, Waypoints
@@ -83,6 +84,8 @@ class Translator:
     def said(self, key: Key) -> Said:
         """What there is to say of an object beside the others."""
         one, refused = self._objects.get(key), self.refused.get(key, ())
+        if isinstance(one, Routing):
+            return Said(routing=said_of_routing(key, one, self._routes))
         guarded = isinstance(one, kube.Service) and self._guards.decide(self._guards.of(key, one.meta.labels))
         said = said_of(key, one, self.waypoints, refused, guarded=guarded)
         if isinstance(one, AuthorizationPolicy) and one.targets:

@@ -11,6 +11,7 @@ from typing import Final
 from ztunnel.model.route_action import Field as Header
 from ztunnel.model.route_action import HeaderEdits
 from ztunnel.state.field import Field
+from ztunnel.state.pattern import read_format
 
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")
 """RFC 9110 section 5.6.2."""
@@ -51,15 +52,6 @@ def _pairs(parent: Field, name: str, *, authority: bool) -> tuple[tuple[Header, 
         else:
             found[read_header_name(place, key)] = value
     return tuple(sorted(found.items())), host
-
-
-def read_format(place: Field) -> str:
-    """A value with Envoy's operators, `%%` for a percent sign."""
-    text = read_header_value(place)
-    if text.count("%") % 2:
-        place.fault("a percent sign is written %%, an operator %NAME%")
-        return ""
-    return text
 
 
 def read_header_value(place: Field) -> str:

@@ -23,7 +23,7 @@ from ztunnel.model.route_policy import MILLION, Abort, Cors, Delay, Fault
 from ztunnel.state.duration import read_duration
 from ztunnel.state.field import Field
 from ztunnel.state.meta import read_choice, read_port
-from ztunnel.state.pattern import read_pattern
+from ztunnel.state.pattern import read_pattern, read_substitute
 from ztunnel.state.virtual_match import read_text_match
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
@@ -101,11 +101,11 @@ def read_rewrite(place: Field) -> Rewrite | None:
     path = PathEdit(PathEditKind.MATCHED, uri) if uri else None
     if below is not None:
         below.only(["match", "rewrite"])
-        pattern = below.sub("match")
+        pattern, by = below.sub("match"), below.sub("rewrite")
         text = read_pattern(pattern) if pattern is not None else ""
         if not text:
             below.fault("match is missing")
-        path = PathEdit(PathEditKind.REGEX, below.text("rewrite"), text or ".")
+        path = PathEdit(PathEditKind.REGEX, read_substitute(by, text) if by is not None else "", text or ".")
     if path is None and not authority:
         place.fault("says nothing: it needs a uri, a uriRegexRewrite or an authority")
         return None
