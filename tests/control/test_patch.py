@@ -283,3 +283,65 @@ async def test_a_version_that_is_not_the_newest_any_more_is_not_overwritten(auto
         it.server.faults.clear()
         it.server.put(*WAYPOINT)
         await it.until(lambda: it.conditions(SERVICES, "web"))
+
+
+async def test_a_route_has_its_status_below_each_parent_beside_those_of_other_controllers(autojump_clock):
+    """kubernetes-sigs/gateway-api: a controller writes the parents that are its own, and leaves the rest."""
+    routes = RESOURCES["HTTPRoute"]
+    gateway = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}
+    parent = {"group": "", "kind": "Service", "name": "web", "port": 80}
+    others = {"controllerName": "example.com/x", "parentRef": gateway, "conditions": []}
+    route = named(
+        "web",
+        spec={
+            "parentRefs": [gateway, parent],
+            "rules": [{"backendRefs": [{"name": "web", "port": 80, "weight": 1}]}],
+        },
+        status={"parents": [others]},
+    )
+    edge = named("edge", spec={"parentRefs": [gateway], "rules": []})
+    service = {"clusterIP": "10.96.0.9", "ports": [{"name": "http", "port": 80}]}
+
+    def parents():
+        found = it.server.objects[routes.path()]["shop", "web"]["status"]["parents"]
+        return [
+            (one["parentRef"], [(each["type"], each["status"], each["reason"]) for each in one["conditions"]])
+            for one in found
+        ]
+
+    async with writing((routes, route), (routes, edge)) as it:
+        missing = [("Accepted", "False", "NoMatchingParent"), ("ResolvedRefs", "False", "BackendNotFound")]
+        await it.until(lambda: parents() == [(gateway, []), (parent, missing)])
+        it.server.put(SERVICES, named("web", spec=service))
+        there = [("Accepted", "True", "Accepted"), ("ResolvedRefs", "True", "ResolvedRefs")]
+        await it.until(lambda: parents() == [(gateway, []), (parent, there)])
+        before = it.patches
+        await trio.sleep(7200)
+        assert it.patches == before == 2
+        old = it.server.objects[routes.path()]["shop", "web"]
+        meta = {**old["metadata"], "generation": 2}
+        it.server.put(routes, {**old, "metadata": meta, "spec": {**route["spec"], "parentRefs": [gateway]}})
+        await it.until(lambda: parents() == [(gateway, [])])
+        assert "status" not in it.server.objects[routes.path()]["shop", "edge"]
+
+
+async def test_a_virtual_service_says_whether_it_is_in_force(autojump_clock):
+    services, rules = RESOURCES["VirtualService"], RESOURCES["DestinationRule"]
+    spec = {"hosts": ["web"], "http": [{"route": [{"destination": {"host": "web", "subset": "v1"}}]}]}
+    web = named("web", spec={"clusterIP": "10.96.0.9", "ports": [{"name": "http", "port": 80}]})
+    async with writing((services, named("web", spec=spec)), (SERVICES, web)) as it:
+        partly = ("WaypointAccepted", "True", "PartiallyInvalid")
+        await it.until(lambda: it.conditions(services, "web") == [partly])
+        subsets = [{"name": "v1", "labels": {"v": "1"}}]
+        it.server.put(rules, named("web", spec={"host": "web", "subsets": subsets}))
+        await it.until(lambda: it.conditions(services, "web") == [("WaypointAccepted", "True", "Accepted")])
+        invalid = ("WaypointAccepted", "False", "Invalid")
+        it.server.put(rules, named("web", meta={"generation": 2}, spec={"host": "web", "subset": []}))
+        await it.until(lambda: it.conditions(rules, "web") == [invalid])
+        assert it.conditions(services, "web") == [("WaypointAccepted", "True", "Accepted")]
+        wrong = {"hosts": ["web"], "http": [{"match": [{"uri": {"regex": "("}}], "redirect": {"uri": "/"}}]}
+        it.server.put(services, named("web", meta={"generation": 2}, spec=wrong))
+        await it.until(lambda: it.conditions(services, "web") == [invalid])
+        condition = it.server.objects[services.path()]["shop", "web"]["status"]["conditions"][0]
+        assert condition["message"].startswith("spec.http[0].match[0].uri.regex: not a regular expression")
+        assert condition["message"].endswith("; its last good version is in force")

@@ -31,7 +31,10 @@ _KINDS: Final = (
     "namespaces", "nodes", "pods", "services", "endpointslices", "serviceaccounts", "networkpolicies",
     "authorizationpolicies.security.istio.io", "peerauthentications.security.istio.io",
     "serviceentries.networking.istio.io", "workloadentries.networking.istio.io",
+    "virtualservices.networking.istio.io", "destinationrules.networking.istio.io",
     "gateways.gateway.networking.k8s.io", "gatewayclasses.gateway.networking.k8s.io",
+    "httproutes.gateway.networking.k8s.io", "grpcroutes.gateway.networking.k8s.io",
+    "referencegrants.gateway.networking.k8s.io",
 )  # fmt: skip
 """No Secrets and no ConfigMaps: nothing of those is needed."""
 

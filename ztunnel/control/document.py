@@ -114,7 +114,7 @@ KINDS: Final[Mapping[tuple[str, str], Kind]] = {
     ),
 }
 
-_OTHER_KINDS: Final = frozenset(("RequestAuthentication",))
+_OTHER_KINDS: Final = frozenset(("RequestAuthentication", "TCPRoute", "TLSRoute", "UDPRoute"))
 """Not read, and no slips of those that are."""
 
 
