@@ -188,3 +188,10 @@ def test_a_template_that_makes_no_sense_says_where(text, said):
         read_template(text)
     assert said in str(caught.value)
     assert "ZTUNNEL_WAYPOINT" in str(caught.value)
+
+
+@pytest.mark.parametrize(("said", "told"), [("true", ["true"]), ("false", []), (None, [])])
+def test_the_gateway_says_whether_servers_are_told_who_calls(said, told):
+    one = gateway(**{"ambient.istio.io_xfcc-include-client-identity": said} if said else {})
+    (container,) = pod(one=one)["spec"]["containers"]
+    assert [each["value"] for each in container["env"] if each["name"] == "ZTUNNEL_XFCC"] == told

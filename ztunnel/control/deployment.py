@@ -29,6 +29,7 @@ MANAGED_BY_US: Final = "ztunnel.io-waypoint-controller"
 _ACCOUNT: Final = "gateway.istio.io/service-account"
 _NAME: Final = "gateway.istio.io/name-override"
 _SERVICE_TYPE: Final = "networking.istio.io/service-type"
+_XFCC: Final = "ambient.istio.io/xfcc-include-client-identity"
 _REPLICAS: Final = "ztunnel.io/replicas"
 READINESS_PORT: Final = 15021
 _METRICS_PORT: Final = 15020
@@ -205,7 +206,7 @@ def _deployment(gateway: Gateway, template: Template, settings: MeshSettings, ro
             "runAsGroup": _USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(template, settings)],
+        "containers": [_container(gateway, template, settings)],
         "volumes": _volumes(roots),
     }
     spec["nodeSelector"] = {"kubernetes.io/os": "linux", **template.placement.get("nodeSelector", {})}
@@ -253,13 +254,15 @@ def _pod_labels(gateway: Gateway, template: Template, settings: MeshSettings) ->
     return made
 
 
-def _container(template: Template, settings: MeshSettings) -> Value:
+def _container(gateway: Gateway, template: Template, settings: MeshSettings) -> Value:
+    tells = gateway.meta.annotations.get(_XFCC) == "true"
+    told = [{"name": "ZTUNNEL_XFCC", "value": "true"}] if tells else []
     return {
         "name": "waypoint",
         "image": template.image,
         "imagePullPolicy": template.pull_policy,
         "args": ["waypoint"],
-        "env": list(_env(template, settings)),
+        "env": [*_env(template, settings), *told],
         "ports": [
             {"name": "mesh", "containerPort": HBONE_PORT, "protocol": "TCP"},
             {"name": "metrics", "containerPort": _METRICS_PORT, "protocol": "TCP"},
