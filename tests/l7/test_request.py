@@ -118,7 +118,10 @@ def test_what_two_could_read_otherwise_is_refused(make, expected) -> None:
 
 
 def test_upgrades_are_websocket_and_what_clients_offer_with_each_request_is_passed_over() -> None:
-    assert one(HOST, upgrade=b"websocket").upgrade == b"websocket"
+    for said in (b"websocket", b"websocket,websocket", b"websocket, h2c"):
+        assert one(HOST, upgrade=said).upgrade == b"websocket"
+    with pytest.raises(Refused):
+        one(HOST, upgrade=b"websocket,x")
     for offered in (b"h2c", b"tls/1.2"):
         options = (
             (b"connection", b"Upgrade, HTTP2-Settings"),

@@ -127,6 +127,7 @@ def test_a_response_that_is_cut_off_is_reset() -> None:
     exchange.failed(REMOTE_RESET)
     assert client.said == [("head", 200, False), ("reset",)]
     assert exchange.flag == "UR"
+    assert exchange.details == "upstream_reset_after_response_started{remote_reset}"
     assert rig.ended_ == [exchange]
 
 

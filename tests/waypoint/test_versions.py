@@ -7,7 +7,15 @@ import pytest
 from tests.waypoint.test_downstream1 import ALL, GET
 from tests.waypoint.versions import Asked, Between, Client2, Told
 from ztunnel.http2.fields import push_fields
-from ztunnel.http2.frame import DEFAULT_FRAME_BYTES, END_STREAM, Frame, push_frame, push_headers
+from ztunnel.http2.frame import (
+    DEFAULT_FRAME_BYTES,
+    END_STREAM,
+    Code,
+    Frame,
+    push_frame,
+    push_headers,
+    push_reset,
+)
 
 PAIRS = [(1, 1), (1, 2), (2, 1), (2, 2)]
 every_pair = pytest.mark.parametrize(("down", "up"), PAIRS, ids=[f"{one} to {two}" for one, two in PAIRS])
@@ -289,6 +297,51 @@ def test_a_server_that_is_lost_in_the_middle_is_noticed_by_the_client(up: int) -
         (told,) = mesh.client.told
         assert (bytes(told.body), told.whole, told.reset) == (b"abc", False, True)
         assert mesh.ended_[0].flag == "UC"
+
+
+@pytest.mark.parametrize("down", [1, 2])
+def test_an_old_server_ends_its_answer_by_closing(down: int) -> None:
+    """linkerd/linkerd#1978: a response of HTTP/1.0 without a length."""
+    mesh = Between(down, 1, Told(raw=b"HTTP/1.0 200 OK\r\nServer: SimpleHTTP\r\n\r\nhello"))
+    mesh.ask()
+    receiver = mesh.servers[0].wire.receiver
+    assert receiver is not None
+    receiver.ended()
+    mesh.run()
+    (told,) = mesh.client.told
+    assert (bytes(told.body), told.whole) == (b"hello", True)
+    assert mesh.ended_[0].flag == "-"
+    assert mesh.servers[0].wire.over
+
+
+@pytest.mark.parametrize("down", [1, 2])
+def test_an_answer_before_the_request_is_whole_is_not_lost_with_a_reset_behind_it(down: int) -> None:
+    """envoyproxy/envoy#38206, linkerd/linkerd2#15199: a server of gRPC that has said no resets the rest."""
+    mesh = Between(down, 2)
+    if down == 1:
+        mesh.client.wire.send(
+            b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + bytes(50_000)
+        )
+    else:
+        assert isinstance(mesh.client, Client2)
+        mesh.client.h2.send_headers(1, PSEUDO)
+        mesh.client.h2.send_data(1, bytes(8000))
+        mesh.client.pump()
+    (server,) = mesh.servers
+    server.pump()
+    trailers = head((b"grpc-status", b"8"), end=True)
+    reset = push_reset(1, Code.NO_ERROR)
+    server.wire.send(head(OK) + body(b"too much", end=False) + trailers + reset)
+    if down == 1:
+        said = mesh.client.wire.said()
+        assert said.startswith(b"HTTP/1.1 200 ")
+        assert said.endswith(b"8\r\ntoo much\r\n0\r\ngrpc-status: 8\r\n\r\n")
+        assert b"connection: close\r\n" in said
+    else:
+        mesh.client.pump()
+        (got,) = mesh.client.told
+        assert (bytes(got.body), got.trailers) == (b"too much", [(b"grpc-status", b"8")])
+    assert [each.flag for each in mesh.ended_] == ["-"]
 
 
 def test_hop_by_hop_fields_of_an_interim_response_stay_with_their_hop() -> None:

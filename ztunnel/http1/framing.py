@@ -37,7 +37,7 @@ class Frame(NamedTuple):
     Attributes:
         length: of the body in bytes, where `framing` is LENGTH.
         close: the connection ends behind the message.
-        upgrade: the protocol asked for or switched to, in lower case; empty for none.
+        upgrade: the protocols asked for or switched to, in lower case, with commas; empty for none.
         expects: the client waits for 100 (Continue) before it sends the body.
     """
 
@@ -106,7 +106,7 @@ def _say(untrusted: Fields) -> tuple[int, bool, frozenset[bytes], bytes, bytes]:
         elif name == b"connection":
             options |= connection_options(value)
         elif name == b"upgrade":
-            upgrade = value.lower()
+            upgrade = upgrade + b"," + value.lower() if upgrade else value.lower()
         elif name == b"expect":
             expects = value
     if chunked and length >= 0:

@@ -35,7 +35,8 @@ Utility::sanitizeConnectionHeader)."""
 
 WEBSOCKET = b"websocket"
 """The one protocol that is switched to. h2c and TLS are what Java's and Apache's clients offer with each
-request, and do without (envoyproxy/envoy#7973, istio/istio#53239): passed over. Any other is refused."""
+request, and do without (envoyproxy/envoy#7973, istio/istio#53239): passed over. Any other is refused. It may
+be offered twice, as by a gateway before us (istio/istio#29427)."""
 
 NO_CLAIMS: Final[Mapping[str, Any]] = {}
 
@@ -116,10 +117,12 @@ def read_request(untrusted: Fields, upgrade: bytes, new_id: NewId) -> Request:
         rest = absolute[2] or b"/"
         target = rest if rest.startswith(b"/") else b"/" + rest
     made = Request(method, hosts[0], target, _passed_on(fields))
-    if upgrade and upgrade != b"h2c" and not upgrade.startswith(b"tls/"):
-        if upgrade != WEBSOCKET:
+    offered = {each.strip(b" \t") for each in upgrade.split(b",")}
+    wanted = {each for each in offered if each not in (b"", b"h2c") and not each.startswith(b"tls/")}
+    if wanted:
+        if wanted != {WEBSOCKET}:
             raise Refused(FORBIDDEN_UPGRADE)
-        made.upgrade = upgrade
+        made.upgrade = WEBSOCKET
     return _checked(made, new_id)
 
 

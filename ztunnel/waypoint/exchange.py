@@ -31,6 +31,7 @@ _MOST_TRIES = 3
 """Istio's default: two retries of what was not sent."""
 
 
+_BEFORE, _AFTER = "before_response_started", "after_response_started"
 _MOST_INTERIMS = 100
 """Of one exchange: a server that says 102 (Processing) every few seconds needs some."""
 
@@ -208,7 +209,7 @@ class Exchange:
             return
         self.failure = reason
         if self._responded:
-            self.flag, self.details = reply.flag, reply.details
+            self.flag, self.details = reply.flag, reply.because(reason).details.replace(_BEFORE, _AFTER)
             self._complete()
             self._down.reset()
             return

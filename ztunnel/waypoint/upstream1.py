@@ -11,7 +11,7 @@ from ztunnel.http1.framing import Frame, push_chunk, push_last_chunk
 from ztunnel.http1.head import Fields, push_request_head
 from ztunnel.http1.reader import ResponseReader, State
 from ztunnel.l7.reply import TERMINATED, UPSTREAM_PROTOCOL_ERROR, Reply
-from ztunnel.l7.request import Request
+from ztunnel.l7.request import WEBSOCKET, Request
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.way import Clock
 
@@ -199,7 +199,7 @@ class Http1Client:
         if exchange is None:
             return
         if status == b"101":
-            if not self._upgrade:
+            if not self._upgrade or frame.upgrade not in (b"", WEBSOCKET):
                 raise PeerError("a switch that nobody asked for")
             self._switched = True
             exchange.responded(untrusted, False)
