@@ -16,25 +16,26 @@ DEV := .venv-dev/bin
 UV := .build/uv/bin/uv
 KERNEL_PACKAGES := python3-bpfcc iproute2 nftables
 LOAD_PACKAGES := wrk nginx-light curl
+BENCH_PACKAGES := $(LOAD_PACKAGES) nghttp2-client
 BPF_SOURCES = $(shell find bpf -name '*.[ch]')
 
 export PYTHON COMPILE
 
-.PHONY: help demo test test-kube test-long bench bench-ports bench-control bench-routes lint clean install lock
+.PHONY: help demo test test-kube test-long bench bench-waypoint bench-ports bench-control bench-routes lint clean install lock
 
 help:
-	@echo "make demo | test | test-kube | test-long | bench | bench-ports | bench-control | bench-routes | lint | clean"
+	@echo "make demo | test | test-kube | test-long | bench | bench-waypoint | bench-ports | bench-control | bench-routes | lint | clean"
 
 demo:
 	@.ci/as-root demo
 	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
 	@$(BIN)/ztunnel demo run $(if $(KEEP),--keep)
 
-test test-long bench bench-ports bench-control: export ZTUNNEL_PROGRAM = $(CURDIR)/$(BIN)/ztunnel
+test test-long bench bench-waypoint bench-ports bench-control: export ZTUNNEL_PROGRAM = $(CURDIR)/$(BIN)/ztunnel
 
 test:
 	@.ci/as-root test
-	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
+	@.ci/install run $(KERNEL_PACKAGES) $(BENCH_PACKAGES)
 	@.ci/install dev
 	@$(DEV)/python -m tests.leftovers $(DEV)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST)
 
@@ -54,9 +55,17 @@ test-long:
 
 bench:
 	@.ci/as-root bench
-	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
+	@.ci/install run $(KERNEL_PACKAGES) $(BENCH_PACKAGES)
 	@.ci/install dev
 	@$(DEV)/python -m tests.leftovers $(DEV)/python -m bench --seconds $(BENCH_SECONDS)
+	@$(DEV)/python -m tests.leftovers $(DEV)/python -m bench.waypoint --seconds $(BENCH_SECONDS)
+
+# Only our waypoint beside an Envoy in its place; QUICK=1: one sample of a second each.
+bench-waypoint:
+	@.ci/as-root bench-waypoint
+	@.ci/install run $(KERNEL_PACKAGES) $(BENCH_PACKAGES)
+	@.ci/install dev
+	@$(DEV)/python -m tests.leftovers $(DEV)/python -m bench.waypoint --seconds $(BENCH_SECONDS) $(if $(QUICK),--quick)
 
 # Many new connections a second from one pod, for PORTS_SECONDS, and what an unrelated pair of pods feels.
 bench-ports:
@@ -85,7 +94,7 @@ lint:
 	@$(if $(BPF_SOURCES),$(DEV)/clang-format --dry-run -Werror $(BPF_SOURCES))
 
 install:
-	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
+	@.ci/install run $(KERNEL_PACKAGES) $(BENCH_PACKAGES)
 	@.ci/install dev
 
 clean:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.cells import CELLS, OURS, Cell
 from bench.contestants import Contestant, contestants
 from bench.figures import Result, Sample, Unmeasured
+from bench.machine import machine
 from bench.measure import measure, warm_up
 from bench.prepare import ground
 from bench.table import document, render
@@ -71,16 +70,6 @@ def compete(
                 samples[runner.name].append(measure(laboratory, runner, cell, options.seconds))
         results.append(Result(cell, samples))
     return results
-
-
-def machine() -> dict[str, object]:
-    """What the figures were taken on."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "cpus": os.cpu_count(),
-    }
 
 
 if __name__ == "__main__":

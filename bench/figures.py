@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -28,9 +29,27 @@ def parse_wrk(cell: Cell, printed: str) -> Sample:
     if measured["errors"] or not measured["requests"]:
         raise Unmeasured(f"{cell.name}: {measured['errors']} errors in {measured['requests']} requests")
     rate = measured["requests"] / (measured["duration"] / 1e6)
-    if cell.load is Load.REQUESTS:
+    if cell.load in (Load.REQUESTS, Load.BODIES):
         return rate, measured["p50"] / 1e6, measured["p99"] / 1e6
     return (rate,)
+
+
+def parse_h2load(cell: Cell, printed: str, log: str) -> Sample:
+    """The figures of a run of h2load for a time, and of its log, which has the microseconds of each request.
+
+    Raises:
+        Unmeasured: there is no result in it, or a request failed.
+    """
+    rate = re.search(r"^finished in .*?, ([\d.]+) req/s", printed, re.MULTILINE)
+    failed = re.search(r" (\d+) failed, (\d+) errored, (\d+) timeout", printed)
+    others = re.search(r"^status codes: \d+ 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", printed, re.MULTILINE)
+    if rate is None or failed is None or others is None:
+        raise Unmeasured(printed.strip() or "nothing was printed")
+    errors = sum(map(int, (*failed.groups(), *others.groups())))
+    seconds = sorted(int(line.split()[2]) / 1e6 for line in log.splitlines())
+    if errors or not seconds:
+        raise Unmeasured(f"{cell.name}: {errors} errors in {len(seconds)} requests")
+    return float(rate[1]), seconds[len(seconds) // 2], seconds[len(seconds) * 99 // 100]
 
 
 def parse_bulk(printed: str) -> Sample:

@@ -39,12 +39,13 @@ def _lines(result: Result, contestants: Sequence[str], rivals: Sequence[str]) ->
 
 def _said(result: Result, place: int, goal: Goal) -> str:
     verdict = "met" if is_met(result, place, goal) else "MISSED"
-    return f"{goal.at_least:.1f} of {goal.rival}: {verdict}"
+    return f"{goal.bound:.1f} of {goal.rival}: {verdict}"
 
 
 def is_met(result: Result, place: int, goal: Goal) -> bool:
     """Whether our median reaches the goal."""
-    return result.ratio(OURS, goal.rival, place) >= goal.at_least
+    ratio = result.ratio(OURS, goal.rival, place)
+    return ratio >= goal.bound if result.cell.figures[place].more_is_better else ratio <= goal.bound
 
 
 def _number(value: float, figure: Figure) -> str:
@@ -80,7 +81,7 @@ def document(results: Sequence[Result]) -> list[dict[str, Any]]:
                 if OURS in result.samples and rival != OURS
             },
             "goals": {
-                goal.rival: {"at_least": goal.at_least, "met": is_met(result, place, goal)}
+                goal.rival: {"bound": goal.bound, "met": is_met(result, place, goal)}
                 for goal in goals(result.cell, figure)
                 if {OURS, goal.rival} <= result.samples.keys()
             },

@@ -48,4 +48,12 @@ def test_the_document_holds_every_sample_and_can_be_written() -> None:
     ]
     assert entries[3]["samples"][BARE] == [1e9]
     assert entries[3]["ratio"] == {BARE: 0.8, ENVOY: 1.6}
-    assert entries[3]["goals"] == {BARE: {"at_least": 0.9, "met": False}}
+    assert entries[3]["goals"] == {BARE: {"bound": 0.9, "met": False}}
+
+
+def test_where_less_is_better_a_goal_is_met_from_above() -> None:
+    cell = Cell(Route.WAYPOINT, Load.REQUESTS, 1)
+    result = Result(cell, {OURS: [(9e3, 1e-4, 2e-4, 5e-5)], ENVOY: [(1e4, 2e-4, 3e-4, 5e-5)]})
+    lines = render([result]).splitlines()
+    assert lines[3].endswith("0.90  1.0 of Envoy: MISSED")
+    assert lines[4].endswith("0.50  1.0 of Envoy: met")

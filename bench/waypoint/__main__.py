@@ -1,0 +1,81 @@
+"""python -m bench.waypoint: our waypoint and an Envoy in its place, in turns, and the table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.cells import WAYPOINT_CELLS, Cell
+from bench.figures import Result, Sample, Unmeasured
+from bench.machine import machine
+from bench.table import document, render
+from bench.waypoint.ground import Contestant, ground
+from bench.waypoint.loads import Meter, measure, warm_up
+from ztunnel.demo.failure import LaboratoryFailed
+from ztunnel.demo.operate import Laboratory
+from ztunnel.errors import Unsupported
+
+ROUNDS = 3
+
+
+def main() -> int:
+    """Exit status 1, with the reason, if something could not be measured."""
+    options = parse_options()
+    cells = [cell for cell in WAYPOINT_CELLS if options.only in cell.name]
+    try:
+        with ground(f"benchwp{os.getpid()}") as (laboratory, contestants):
+            results = compete(laboratory, contestants, cells, options)
+    except (Unmeasured, LaboratoryFailed, Unsupported) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(render(results))
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(machine() | {"results": document(results)}, indent=2) + "\n")
+    print(f"\nmedian of {options.rounds}, {options.seconds} s each, between the same node proxies of ours;")
+    print(f"`/ Envoy`: our waypoint's divided by Envoy's; every sample: {options.json}")
+    return 0
+
+
+def parse_options() -> argparse.Namespace:
+    """Of the command line."""
+    parser = argparse.ArgumentParser(prog="bench.waypoint", description=__doc__)
+    parser.add_argument("--seconds", type=int, default=3, help="how long a sample takes")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="samples of each in each cell")
+    parser.add_argument("--quick", action="store_true", help="one sample of a second each")
+    parser.add_argument("--only", default="", metavar="TEXT", help="cells with TEXT in their name")
+    parser.add_argument("--json", type=Path, default=Path(".build/bench-waypoint.json"), metavar="FILE")
+    options = parser.parse_args()
+    if options.quick:
+        options.seconds = options.rounds = 1
+    return options
+
+
+def compete(
+    laboratory: Laboratory,
+    contestants: Sequence[Contestant],
+    cells: Sequence[Cell],
+    options: argparse.Namespace,
+) -> list[Result]:
+    """All samples. The two take turns within a cell, each round another one first."""
+    meters = {}
+    for one in contestants:
+        warm_up(laboratory, one, Meter(laboratory, one))
+        meters[one.name] = Meter(laboratory, one)
+    results = []
+    for cell in cells:
+        samples: dict[str, list[Sample]] = {one.name: [] for one in contestants}
+        print(f"{cell.route}: {cell.name} ...", file=sys.stderr)
+        for round_number in range(options.rounds):
+            first = round_number % len(contestants)
+            for one in (*contestants[first:], *contestants[:first]):
+                samples[one.name].append(measure(laboratory, one, meters[one.name], cell, options.seconds))
+        results.append(Result(cell, samples))
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(main())
