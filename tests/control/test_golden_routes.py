@@ -15,6 +15,7 @@ from ztunnel.control.inventory import Inventory, gather
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.translation import translate
 from ztunnel.l7.router import Router
+from ztunnel.xds.routes import parse_routes, render_routes
 
 GOLDEN = Path(__file__).parent / "golden_routes"
 SERVICES = (GOLDEN / "services.yaml").read_text()
@@ -24,6 +25,7 @@ def translated(text):
     inventory = gather({"services.yaml": SERVICES, "x.yaml": text}, Inventory())
     translation = translate(inventory, MeshSettings())
     for routes in translation.routes.values():
+        assert parse_routes(render_routes(routes)) == routes
         assert [Router(routes, port).empty for port in (80, 9080, 9090) if routes.at(port)].count(True) == 0
     out = {"routes": routes_as_plain(translation.routes), "warnings": list(translation.warnings)}
     if inventory.faults:

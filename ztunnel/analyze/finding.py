@@ -39,6 +39,14 @@ NO_MATCH: Final = Code("IST0127", "NoMatchingWorkloadsFound", Level.WARNING)
 NO_ADDRESSES: Final = Code("IST0134", "ServiceEntryAddressesRequired", Level.WARNING)
 INEFFECTIVE: Final = Code("IST0167", "IneffectivePolicy", Level.WARNING)
 REMARK: Final = Code("ZT0100", "Remark", Level.WARNING)
+CONFLICT: Final = Code("IST0109", "ConflictingMeshGatewayVirtualServiceHosts", Level.WARNING)
+PORT_REQUIRED: Final = Code("IST0112", "VirtualServiceDestinationPortSelectorRequired", Level.WARNING)
+NO_ROOTS: Final = Code("IST0128", "NoServerCertificateVerificationDestinationLevel", Level.WARNING)
+NO_ROOTS_AT_PORT: Final = Code("IST0129", "NoServerCertificateVerificationPortLevel", Level.WARNING)
+UNREACHABLE: Final = Code("IST0130", "VirtualServiceUnreachableRule", Level.WARNING)
+INEFFECTIVE_MATCH: Final = Code("IST0131", "VirtualServiceIneffectiveMatch", Level.INFO)
+ROUTE_REFUSED: Final = Code("ZT0107", "RouteRefusesRequests", Level.ERROR)
+NO_WAYPOINT: Final = Code("ZT0108", "RouteWithoutWaypoint", Level.WARNING)
 STRICT_OUTSIDE: Final = Code("ZT0101", "StrictOutsideMesh", Level.WARNING)
 STRICT_CLIENTS: Final = Code("ZT0102", "StrictRefusesClients", Level.INFO)
 NETWORK_POLICY: Final = Code("ZT0103", "NetworkPolicyBlocksHbone", Level.WARNING)
@@ -48,7 +56,8 @@ SIDECAR: Final = Code("ZT0106", "PodHasSidecar", Level.INFO)
 
 CODES: Final = (
     SCHEMA, MISSING, PORT_NAME, NO_MATCH, NO_ADDRESSES, INEFFECTIVE, REMARK, STRICT_OUTSIDE, STRICT_CLIENTS,
-    NETWORK_POLICY, LABELS, NOT_IN_AMBIENT, SIDECAR,
+    NETWORK_POLICY, LABELS, NOT_IN_AMBIENT, SIDECAR, CONFLICT, PORT_REQUIRED, NO_ROOTS, NO_ROOTS_AT_PORT,
+    UNREACHABLE, INEFFECTIVE_MATCH, ROUTE_REFUSED, NO_WAYPOINT,
 )  # fmt: skip
 
 

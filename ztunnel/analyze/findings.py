@@ -10,6 +10,7 @@ from ztunnel.analyze.mesh import Mesh
 from ztunnel.analyze.network_policies import network_policy_findings
 from ztunnel.analyze.objects import object_findings
 from ztunnel.analyze.policies import policy_findings
+from ztunnel.analyze.routes import route_findings
 
 _SYSTEM: Final = ("kube-system", "kube-public", "kube-node-lease", "local-path-storage")
 
@@ -23,7 +24,13 @@ def analyze(mesh: Mesh, namespace: str = "", suppressions: Iterable[Suppression]
             Kubernetes itself, which nobody has written.
         suppressions: what is not to be shown.
     """
-    every = [*_faults(mesh), *policy_findings(mesh), *network_policy_findings(mesh), *object_findings(mesh)]
+    every = [
+        *_faults(mesh),
+        *policy_findings(mesh),
+        *network_policy_findings(mesh),
+        *object_findings(mesh),
+        *route_findings(mesh),
+    ]
     shown = [one for one in every if _is_in(one, namespace)]
     return without(shown, suppressions)
 

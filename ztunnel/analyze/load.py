@@ -106,7 +106,16 @@ def _mesh(given: Given, settings: MeshSettings) -> Mesh:
     world, _ = apply(World(settings.network), resources)
     written = tuple(sorted(_written(one) for one in given.manifests))
     found = tuple(sorted({*given.faults, *faults, *inventory.faults}))
-    return Mesh(written, inventory, world, settings, found, translation.warnings)
+    return Mesh(
+        written,
+        inventory,
+        world,
+        settings,
+        found,
+        translation.warnings,
+        translation.routes,
+        translation.problems,
+    )
 
 
 def _completed(given: Iterable[Manifest]) -> tuple[tuple[Manifest, ...], tuple[Fault, ...]]:

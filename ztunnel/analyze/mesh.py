@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ztunnel.control.document import Key
 from ztunnel.control.inventory import Inventory
+from ztunnel.control.route_parts import Problem
 from ztunnel.control.settings import MeshSettings
 from ztunnel.errors import Fault
+from ztunnel.model.route import Routes
 from ztunnel.state.world import World
 
 
@@ -51,7 +54,8 @@ class Written:
 class Mesh:
     """All objects, what the readers of the control plane make of them, and the world that node proxies get.
 
-    `faults` are what those readers refuse, `warnings` what they remark.
+    `faults` are what those readers refuse, `warnings` what they remark; `routes` are those of services, by
+    their names, `problems` what is doubtful in the objects that they come from.
     """
 
     written: tuple[Written, ...]
@@ -60,7 +64,14 @@ class Mesh:
     settings: MeshSettings
     faults: tuple[Fault, ...] = ()
     warnings: tuple[str, ...] = ()
+    routes: Mapping[str, Routes] = field(default_factory=dict)
+    problems: Mapping[Key, tuple[Problem, ...]] = field(default_factory=dict)
 
     def of(self, group: str, kind: str) -> Iterator[Written]:
         """The objects of a kind."""
         return (one for one in self.written if one.kind == kind and one.group == group)
+
+
+def is_route(kind: str) -> bool:
+    """Whether objects of that kind have `problems`, and no other remarks."""
+    return kind in ("VirtualService", "HTTPRoute", "GRPCRoute")

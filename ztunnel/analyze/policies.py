@@ -14,7 +14,7 @@ from ztunnel.analyze.finding import (
     Code,
     Finding,
 )
-from ztunnel.analyze.mesh import Mesh, Written
+from ztunnel.analyze.mesh import Mesh, Written, is_route
 from ztunnel.control.inventory import of_kind
 from ztunnel.model.workload import Workload
 from ztunnel.state import kube
@@ -120,7 +120,7 @@ def _remarks(mesh: Mesh) -> Iterator[Finding]:
     for text in mesh.warnings:
         who, _, message = text.partition(": ")
         one = by_name.get(who)
-        if _WAYPOINT in message:
+        if _WAYPOINT in message or is_route(who.partition(" ")[0]):
             continue
         code = INEFFECTIVE if any(mark in message for mark in _HTTP_MARKS) else REMARK
         if one is not None:

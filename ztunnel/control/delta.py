@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ztunnel.control.document import Key
 from ztunnel.control.endpoint import Name
+from ztunnel.control.route_parts import Problem
 from ztunnel.model.policy import Policy
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service
@@ -20,13 +21,15 @@ _FIRST = "AuthorizationPolicy"
 @dataclass(frozen=True, slots=True)
 class Translation:
     """Resources by their names in xDS: addresses (workloads and services), policies, routes by services;
-    those of waypoints by type URL and name; and what the operator should know."""
+    those of waypoints by type URL and name; and what the operator should know. `problems` are those of
+    objects that route."""
 
     addresses: Mapping[str, Workload | Service] = field(default_factory=dict)
     policies: Mapping[str, Policy] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     routes: Mapping[str, Routes] = field(default_factory=dict)
     http: Mapping[str, Mapping[str, HttpResource]] = field(default_factory=dict)
+    problems: Mapping[Key, tuple[Problem, ...]] = field(default_factory=dict)
 
 
 class HttpResources:

@@ -18,7 +18,7 @@ from ztunnel.control.gateway_route import ENTRY, SERVICE, Route, convert_route
 from ztunnel.control.hosts import covering, covers, is_exported, whole_name
 from ztunnel.control.precedence import Source, ordered
 from ztunnel.control.registry import Asked, Registry, View
-from ztunnel.control.route_parts import NOTHING, Converted, Why
+from ztunnel.control.route_parts import NOTHING, Converted, Problem, Why
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.virtual_service import convert_virtual_service, is_of_mesh
 from ztunnel.model.route import Routes
@@ -118,6 +118,10 @@ class ServiceRoutes:
     def converted(self, key: Key) -> Converted:
         """What became of an object."""
         return self._converted.get(key, NOTHING)
+
+    def problems(self) -> dict[Key, tuple[Problem, ...]]:
+        """What is doubtful in objects, by those that it is in."""
+        return {key: one.problems for key, one in self._converted.items() if one.problems}
 
     def texts(self) -> Iterator[str]:
         """What the operator should know, in order of the objects."""

@@ -96,7 +96,8 @@ class Translator:
         """All of it, as it is now. `unknown` are kinds that were not read."""
         http = {url: dict(held) for url, held in self.http.in_force.items()}
         warnings = self.warnings(unknown)
-        return Translation(dict(self.addresses), dict(self.policies), warnings, dict(self.routes), http)
+        routes, problems = dict(self.routes), self._routes.problems()
+        return Translation(dict(self.addresses), dict(self.policies), warnings, routes, http, problems)
 
     def warnings(self, unknown: Iterable[str] = ()) -> tuple[str, ...]:
         """What the operator should know, in an order that does not depend on that of the changes."""
