@@ -16,12 +16,14 @@ from ztunnel.model.policy import Policy
 from ztunnel.model.route import Routes, RouteSource, Rule
 from ztunnel.model.route_action import DirectResponse
 from ztunnel.model.service import Service, ServiceName
+from ztunnel.model.service_traffic import ClientTraffic, ServiceTraffic
+from ztunnel.model.traffic import UNSAID
 from ztunnel.model.workload import SameNode, Workload
 from ztunnel.state.delta import Change, apply, merge
 from ztunnel.state.world import World
 
-Item = Workload | Service | Policy | HttpPolicy | WorkloadLabels | Routes
-_HTTP = (HttpPolicy, WorkloadLabels, Routes)
+Item = Workload | Service | Policy | HttpPolicy | WorkloadLabels | Routes | ServiceTraffic
+_HTTP = (HttpPolicy, WorkloadLabels, Routes, ServiceTraffic)
 
 _SERVICES = [service(name, namespace) for name in "xy" for namespace in ("n", "m")]
 _workloads = st.builds(
@@ -60,7 +62,12 @@ _routes = st.builds(
     st.builds(ServiceName, st.sampled_from("nm"), st.sampled_from("pq")),
     st.sampled_from([(), (_route,)]),
 )
-_http = _http_policies | _labels | _routes
+_traffic = st.builds(
+    ServiceTraffic,
+    st.builds(ServiceName, st.sampled_from("nm"), st.sampled_from("pq")),
+    st.sampled_from([(), (ClientTraffic("", UNSAID),)]),
+)
+_http = _http_policies | _labels | _routes | _traffic
 _items = st.lists(_workloads | _services | _policies | _http, max_size=6)
 _deltas = st.lists(st.tuples(_items, _items), max_size=6)
 

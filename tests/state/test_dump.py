@@ -7,7 +7,9 @@ from ipaddress import IPv6Network
 
 from tests.builders import large_mesh, policy, service, strict, workload, world_of
 from ztunnel.model.http_policy import Attribute, HttpAction, HttpPolicy, Term, TextKind, TextMatch
-from ztunnel.model.service import LoadBalancing, Scope
+from ztunnel.model.service import LoadBalancing, Scope, ServiceName
+from ztunnel.model.service_traffic import ClientTraffic, ServiceTraffic
+from ztunnel.model.traffic import Balance, Balancing, Outlier, PortTraffic, Traffic
 from ztunnel.model.workload import SameNode
 from ztunnel.state.delta import apply
 from ztunnel.state.dump import dump_http, dump_world
@@ -100,6 +102,20 @@ def test_a_policy_of_waypoints_is_shown_as_it_was_written() -> None:
             ]
         ]
     ]
+
+
+def test_traffic_policies_are_shown_as_far_as_they_say_anything() -> None:
+    traffic = PortTraffic(Traffic(Balancing(Balance.RANDOM)), ((80, Traffic(outlier=Outlier(2))),))
+    name = ServiceName("shop", "web.shop.svc.cluster.local")
+    world, _ = apply(world_of(), [ServiceTraffic(name, (ClientTraffic("", traffic),))])
+    shown = dump_http(world)
+    assert json.loads(json.dumps(shown)) == shown
+    (one,) = shown["trafficPolicies"]
+    assert one["service"] == str(name)
+    (client,) = one["clients"]
+    assert client["traffic"]["common"] == {"balancing": {"simple": "random"}}
+    ((port, policies),) = client["traffic"]["ports"]
+    assert (port, policies["outlier"]["serverErrors"]) == (80, 2)
 
 
 def test_everything_is_sorted_and_can_be_written() -> None:

@@ -129,6 +129,13 @@ class Registry:
                     )
         return Chosen()
 
+    def callers(self, host: str) -> set[str]:
+        """The namespaces for whose callers rules for a host may count that do not count for all: those of the
+        rules, and those that they name in `exportTo`."""
+        rules = [rule for pattern in covering(host) for rule in self._rules.get(pattern, {}).items()]
+        named = {each for _, rule in rules for each in rule.export_to}
+        return (named | {key.namespace for key, _ in rules}) - {"*", "."}
+
     def delegate(self, name: Name) -> VirtualService | None:
         """The VirtualService of that name, if others may delegate to it."""
         return self._delegates.get(name)

@@ -34,6 +34,7 @@ from ztunnel.control.remarks import remark
 from ztunnel.control.route_status import said_of_routing
 from ztunnel.control.routing import Routing, ServiceRoutes
 from ztunnel.control.service import EntryServices, convert_service, group_services, service_name
+from ztunnel.control.service_traffic import ServiceTraffics
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.waypoint import Traffic, Waypoints
 from ztunnel.control.workload import Surroundings, convert_pod, workload_uid
@@ -45,7 +46,7 @@ from ztunnel.state.endpoints import Endpoints, EndpointSlice
 from ztunnel.state.gateway import Gateway
 from ztunnel.state.istio import AuthorizationPolicy, PeerAuthentication
 from ztunnel.state.networking import ServiceEntry, WorkloadEntry
-from ztunnel.xds.resource import HTTP_POLICY, LABELS, name_of
+from ztunnel.xds.resource import HTTP_POLICY, LABELS, TRAFFIC, name_of
 
 
 def translate(inventory: Inventory, settings: MeshSettings) -> Translation:
@@ -77,6 +78,7 @@ class Translator:
         self._claims = Claims()
         self._routes = ServiceRoutes(settings)
         self.routes = self._routes.routes
+        self._traffic = ServiceTraffics(self._routes.registry)
         self.addresses: dict[str, Workload | Service] = {}
         self.policies = self._node_policies.in_force
         self.http = HttpResources()
@@ -136,6 +138,8 @@ class Translator:
             self._convert_pod(name, delta)
         delta.routes, unsettled = self._routes.update()
         delta.unsettled |= unsettled
+        for resource, traffic in self._traffic.update():
+            self.http.put(TRAFFIC, resource, traffic, delta)
         delta.unsettled.update(self._guards.about(touched.targets()))
         return delta
 
@@ -160,6 +164,7 @@ class Translator:
         self.index.put(key, old, new)
         self.waypoints.put(key, old, new)
         self._routes.put(key, old, new)
+        self._traffic.put(key, old, new)
         if isinstance(one := new or old, ServiceEntry | WorkloadEntry):
             self._entries.put(key, as_entry(old), as_entry(new))
             self._around.pop(one.meta.namespace, None)
@@ -347,9 +352,9 @@ class Translator:
         delta.addresses[name] = new
         self._claims.put(name, old, new)
         if isinstance(old, Service) or isinstance(new, Service):
-            self._routes.put_service(
-                old if isinstance(old, Service) else None, new if isinstance(new, Service) else None
-            )
+            before, now = (one if isinstance(one, Service) else None for one in (old, new))
+            self._routes.put_service(before, now)
+            self._traffic.put_service(before, now)
         if new is None:
             del self.addresses[name]
         else:

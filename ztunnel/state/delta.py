@@ -21,6 +21,7 @@ from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.policy import Policy, PolicyScope
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service, ServiceName
+from ztunnel.model.service_traffic import ServiceTraffic
 from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.state.world import EVERYWHERE, Served, World, serve
 from ztunnel.xds.resource import HttpResource
@@ -33,6 +34,7 @@ _HELD: Final[Mapping[type[Any], str]] = {
     HttpPolicy: "http_policies",
     WorkloadLabels: "labels",
     Routes: "routes",
+    ServiceTraffic: "traffic",
 }
 """Where a world holds each kind of what only waypoints have, by its `key`."""
 

@@ -10,6 +10,7 @@ from ztunnel.model.address import IPAddress
 from ztunnel.model.http_policy import HttpMatch, HttpPolicy, TextKind, TextMatch, Value
 from ztunnel.model.policy import Match, MatchKind, Policy, ServiceAccountMatch, StringMatch
 from ztunnel.model.service import IpFamilies, LoadBalancing, Service, Waypoint
+from ztunnel.model.service_traffic import ServiceTraffic
 from ztunnel.model.workload import Workload
 from ztunnel.state.world import World
 
@@ -30,8 +31,22 @@ def dump_world(world: World) -> dict[str, Any]:
 
 
 def dump_http(world: World) -> dict[str, Any]:
-    """What only waypoints have: `httpPolicies`."""
-    return {"httpPolicies": [_http_policy(world.http_policies[key]) for key in sorted(world.http_policies)]}
+    """What only waypoints have: `httpPolicies`, and `trafficPolicies` of services."""
+    return {
+        "httpPolicies": [_http_policy(world.http_policies[key]) for key in sorted(world.http_policies)],
+        "trafficPolicies": [_traffic(world.traffic[key]) for key in sorted(world.traffic)],
+    }
+
+
+def _traffic(traffic: ServiceTraffic) -> dict[str, Any]:
+    return {"service": traffic.key, "clients": [_said(asdict(one)) for one in traffic.clients]}
+
+
+def _said(value: Any) -> Any:
+    """Without what is not said."""
+    if isinstance(value, dict):
+        return {_camel(name): _said(one) for name, one in value.items() if one not in (None, "", ())}
+    return [_said(one) for one in value] if isinstance(value, tuple) else value
 
 
 def _http_policy(policy: HttpPolicy) -> dict[str, Any]:

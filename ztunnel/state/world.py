@@ -21,6 +21,7 @@ from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.policy import Policy
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service, ServiceName
+from ztunnel.model.service_traffic import ServiceTraffic
 from ztunnel.model.workload import Workload
 
 EVERYWHERE = "*"
@@ -73,7 +74,8 @@ class World:
     none with the host's network, whose address is not theirs alone; of several at one address the first is to
     be preferred. `hostnames` and `virtual` hold services in order of their keys, canonical ones first.
     What node proxies are sent none of: `http_policies` are those of waypoints, by `namespace/name`,
-    `labels` those of workloads, by uid, `routes` those of services, by `namespace/hostname`.
+    `labels` those of workloads, by uid, `routes` those of services, and `traffic` their policies, by
+    `namespace/hostname`.
     """
 
     network: str = ""
@@ -88,6 +90,7 @@ class World:
     http_policies: Map[str, HttpPolicy] = field(default_factory=Map)
     labels: Map[str, WorkloadLabels] = field(default_factory=Map)
     routes: Map[str, Routes] = field(default_factory=Map)
+    traffic: Map[str, ServiceTraffic] = field(default_factory=Map)
 
     def workload(self, uid: str) -> Workload | None:
         """The workload of that uid."""

@@ -21,6 +21,7 @@ from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.policy import Policy
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service
+from ztunnel.model.service_traffic import ServiceTraffic
 from ztunnel.model.workload import Workload
 from ztunnel.xds.address import parse_service, parse_workload, render_service, render_workload
 from ztunnel.xds.http_policy import parse_http_policy, render_http_policy
@@ -31,18 +32,21 @@ from ztunnel.xds.pb import (
     http_policy_pb2,
     labels_pb2,
     routes_pb2,
+    traffic_pb2,
     workload_pb2,
 )
 from ztunnel.xds.policy import parse_policy, render_policy
 from ztunnel.xds.routes import parse_routes, render_routes
+from ztunnel.xds.traffic import parse_traffic, render_traffic
 
 ADDRESS: Final = "type.googleapis.com/istio.workload.Address"
 AUTHORIZATION: Final = "type.googleapis.com/istio.security.Authorization"
 HTTP_POLICY: Final = "type.googleapis.com/ztunnel.http.AuthorizationPolicy"
 LABELS: Final = "type.googleapis.com/ztunnel.http.WorkloadLabels"
 ROUTES: Final = "type.googleapis.com/ztunnel.http.Routes"
+TRAFFIC: Final = "type.googleapis.com/ztunnel.http.ServiceTraffic"
 
-HttpResource = HttpPolicy | WorkloadLabels | Routes
+HttpResource = HttpPolicy | WorkloadLabels | Routes | ServiceTraffic
 """Resources of our own. Each has a `key`, its name."""
 
 Resource = Workload | Service | Policy | HttpResource
@@ -64,6 +68,7 @@ _OWN: Final[Mapping[str, _Codec]] = {
     ),
     LABELS: _Codec(WorkloadLabels, labels_pb2.WorkloadLabels, render_labels, parse_labels),
     ROUTES: _Codec(Routes, routes_pb2.Routes, render_routes, parse_routes),
+    TRAFFIC: _Codec(ServiceTraffic, traffic_pb2.ServiceTraffic, render_traffic, parse_traffic),
 }
 
 HTTP_TYPES: Final = tuple(_OWN)

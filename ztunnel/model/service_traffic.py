@@ -1,0 +1,54 @@
+"""The traffic policies of a service, as they hold for callers of each namespace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ztunnel.model.service import ServiceName
+from ztunnel.model.traffic import NO_TRAFFIC, PortTraffic, Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class SubsetTraffic:
+    """Those of one subset, with what it has from its service."""
+
+    name: str
+    traffic: PortTraffic
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTraffic:
+    """Those that hold for callers of one namespace; empty: of any that has none of its own."""
+
+    namespace: str
+    traffic: PortTraffic
+    subsets: tuple[SubsetTraffic, ...] = ()
+
+    def at(self, port: int, subset: str) -> Traffic:
+        """What holds for a port of the service, or of a subset."""
+        found = next((one.traffic for one in self.subsets if one.name == subset), self.traffic)
+        return found.at(port)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceTraffic:
+    """Those of one service."""
+
+    service: ServiceName
+    clients: tuple[ClientTraffic, ...]
+
+    @property
+    def key(self) -> str:
+        """The service's `namespace/hostname`."""
+        return str(self.service)
+
+    def at(self, namespace: str, port: int, subset: str = "") -> Traffic:
+        """What holds for a caller of that namespace."""
+        found = None
+        for one in self.clients:
+            if one.namespace == namespace:
+                found = one
+                break
+            if not one.namespace:
+                found = one
+        return found.at(port, subset) if found is not None else NO_TRAFFIC
