@@ -179,3 +179,33 @@ def test_blocks_are_addresses_or_ranges(text, network):
 def test_other_blocks_are_refused(text):
     with pytest.raises(ValueError, match=r".*"):
         parse_block(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "good"),
+    [
+        ("/a", True),
+        ("/a*", True),
+        ("*/a", True),
+        ("*", True),
+        ("/{*}", True),
+        ("/{**}", True),
+        ("/a/{*}/b/{**}", True),
+        ("/a/{**}/b/", True),
+        ("/{**}/{*}", False),
+        ("/{**}/{**}", False),
+        ("/{*}.txt", False),
+        ("/a{**}", False),
+        ("/{*}/b*", False),
+        ("/*/b/{*}", False),
+        ("/{id}", False),
+        ("/a}", False),
+        ("", False),
+    ],
+)
+def test_templates_of_paths_are_those_that_istio_takes(path, good):
+    for name in ("paths", "notPaths"):
+        _, faults = read(
+            read_authorization_policy, f"{{rules: [{{to: [{{operation: {{{name}: ['{path}']}}}}]}}]}}"
+        )
+        assert (faults == []) is good

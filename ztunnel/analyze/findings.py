@@ -11,6 +11,7 @@ from ztunnel.analyze.network_policies import network_policy_findings
 from ztunnel.analyze.objects import object_findings
 from ztunnel.analyze.policies import policy_findings
 from ztunnel.analyze.routes import route_findings
+from ztunnel.analyze.seen import seen_findings
 
 _SYSTEM: Final = ("kube-system", "kube-public", "kube-node-lease", "local-path-storage")
 
@@ -27,6 +28,7 @@ def analyze(mesh: Mesh, namespace: str = "", suppressions: Iterable[Suppression]
     every = [
         *_faults(mesh),
         *policy_findings(mesh),
+        *seen_findings(mesh),
         *network_policy_findings(mesh),
         *object_findings(mesh),
         *route_findings(mesh),

@@ -44,6 +44,7 @@ _KEYS = re.compile(
     r"|experimental\.envoy\.filters\..+"
 )
 _ACCOUNT = re.compile(r"([a-z0-9.-]+/)?[a-z0-9.-]+")
+_LITERAL = re.compile(r"[a-zA-Z0-9._~%!$&'()+,;:@=-]+")
 _MAX_RULES = 512
 _NO_TEXT = "\0"
 _MAPPED = IPv6Network("::ffff:0:0/96")
@@ -255,6 +256,11 @@ def _values(parent: Field, name: str, meaning: str) -> tuple[str, ...]:
         return tuple(
             _checked(places, _is_account, "a service account is written [namespace/]name, without wildcards")
         )
+    if meaning in ("paths", "notPaths"):
+        message = (
+            "a template has {*} or {**} alone between slashes, {**} last of these, and nothing else of { } *"
+        )
+        return tuple(_checked(places, _is_path, message))
     return tuple(_checked(places, bool, "must not be empty"))
 
 
@@ -276,6 +282,20 @@ def _is_block(text: str) -> bool:
 
 def _is_port(text: str) -> bool:
     return len(text) <= 5 and text.isascii() and text.isdigit() and 0 < int(text) < 65536
+
+
+def _is_path(text: str) -> bool:
+    """A path, or a template of one (istio/istio pkg/config/security: CheckValidPathTemplate)."""
+    parts = text.strip("/").split("/")
+    is_template, last = "{*}" in text or "{**}" in text, False
+    for part in parts:
+        if part in ("{*}", "{**}"):
+            if last:
+                return False
+            last = part == "{**}"
+        elif "{" in part or "}" in part or (is_template and not _LITERAL.fullmatch(part)):
+            return False
+    return bool(text)
 
 
 def _is_account(text: str) -> bool:
