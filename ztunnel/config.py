@@ -173,6 +173,7 @@ class Settings:
     tracing_endpoint: str = _setting("ZTUNNEL_TRACING_ENDPOINT", values.collector, "")
     tracing_percent: float = _setting("ZTUNNEL_TRACING_SAMPLING", values.percentage, 1.0)
     tells_identity: bool = _setting("ZTUNNEL_XFCC", values.flag, False)
+    trusted_proxies: int = _setting("ZTUNNEL_TRUSTED_PROXIES", values.number(0, 100), 0)
     manifests: Path | None = _setting("ZTUNNEL_MANIFESTS", values.maybe_path, None)
     root_ca_dir: Path | None = _setting("ROOT_CA_DIR", values.maybe_path, None)
     state_dir: Path = _setting("ZTUNNEL_STATE_DIR", values.path, Path("/var/lib/ztunnel"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 
@@ -83,6 +84,15 @@ def test_who_calls_is_who_has_proved_it() -> None:
     it = Guarded(policy("p", HttpAction.ALLOW, text(Attribute.PRINCIPAL, other)), service=("shop/p",))
     claim = f"By=x;URI=spiffe://{other}".encode()
     assert not it.asks((b"x-forwarded-client-cert", claim), (b"forwarded", b"for=10.0.0.9")).allowed
+
+
+def test_so_many_proxies_are_believed_as_the_waypoint_is_told() -> None:
+    rule = Term(Attribute.REMOTE_IP, (ip_network("192.0.2.1"),))
+    it = Guarded(policy("p", HttpAction.ALLOW, rule), service=("shop/p",))
+    chain = [(b"x-forwarded-for", b"192.0.2.1, 198.51.100.1")]
+    for hops, allowed in ((0, False), (1, True), (2, False)):
+        request = Request(b"GET", b"web", b"/", list(chain))
+        assert it.of("10.1.0.1:80", hops).judge(request).allowed is allowed
 
 
 def test_the_port_is_the_services_as_it_was_called() -> None:

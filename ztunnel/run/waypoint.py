@@ -197,6 +197,7 @@ def _build(
     if exporter is not None:
         common = common._replace(enter=partial(enter, sampling=settings.tracing_percent / 100, rng=rng))
     parts = Parts(engine, here, servers, common, telemetry, report, tells_identity=settings.tells_identity)
+    parts.hops = settings.trusted_proxies
     follow_policies(parts, reporting)
     inbound = Inbound(engine, hold, LiveConnections(), report, Turns(engine, PLAIN_RATE), held=ledger.held)
     handshakes = Handshakes(inbound, ledger, certificates, now, partial(_begin, parts))
