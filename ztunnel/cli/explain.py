@@ -17,6 +17,7 @@ from ztunnel.config import Settings
 from ztunnel.explain.explanation import explain_call
 from ztunnel.explain.names import Unknown, find_call
 from ztunnel.explain.text import as_text, as_values
+from ztunnel.explain.waypoint import HttpCall
 from ztunnel.model.workload import SameNode
 
 _SOURCE = click.Path(exists=True, allow_dash=True, path_type=Path)
@@ -27,6 +28,9 @@ _SOURCE = click.Path(exists=True, allow_dash=True, path_type=Path)
 @click.argument("destination", metavar="TO[:PORT]")
 @click.option("-f", "--filename", "sources", multiple=True, type=_SOURCE, help="A file, a directory, or -.")
 @click.option("--cluster", is_flag=True, help="The objects of the cluster that kubectl reaches.")
+@click.option("--method", metavar="METHOD", help="What is asked of a waypoint: GET.")
+@click.option("--path", metavar="PATH", help="And of which path: /.")
+@click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="And with which headers.")
 @placed()
 @click.option("--same-node", type=click.Choice([*SameNode]), help="As the node proxies have it (auto).")
 @formatted
@@ -40,10 +44,10 @@ def explain(source: str, destination: str, form: str, place: Place, **options: A
     The exit status is 0 where the call is allowed, 1 where it is refused, 2 where it cannot be told.
     """
     if place.admin or place.pod or place.node:
-        values = _asked(place, source, destination)
+        values = _asked(place, source, destination, _http(options))
     else:
         mesh = find_mesh(options["sources"], options["cluster"], place.laboratory)
-        values = _worked_out(source, destination, options["same_node"], *mesh)
+        values = _worked_out((source, destination), options["same_node"], _http(options), *mesh)
     if form == "text":
         click.echo(values["text"])
     else:
@@ -53,23 +57,35 @@ def explain(source: str, destination: str, form: str, place: Place, **options: A
         raise SystemExit(1)
 
 
+def _http(options: dict[str, Any]) -> HttpCall:
+    headers = []
+    for text in options["headers"]:
+        name, colon, value = text.partition(":")
+        if not colon or not name:
+            raise click.UsageError(f"{text!r} is not NAME:VALUE")
+        headers.append((name, value.strip()))
+    return HttpCall(options["method"] or "GET", options["path"] or "/", tuple(headers))
+
+
 def _worked_out(
-    source: str, destination: str, same_node: str | None, mesh: Mesh, settings: Settings
+    ends: tuple[str, str], same_node: str | None, http: HttpCall, mesh: Mesh, settings: Settings
 ) -> dict[str, Any]:
     for fault in mesh.faults:
         click.echo(f"Warning: {fault}", err=True)
     try:
-        call = find_call(mesh.world, source, destination)
-    except Unknown as error:
+        call = find_call(mesh.world, *ends)
+        mode = SameNode(same_node) if same_node else settings.same_node
+        explanation = explain_call(mesh.world, call, mode, http)
+    except (Unknown, ValueError) as error:
         raise click.UsageError(str(error)) from error
-    mode = SameNode(same_node) if same_node else settings.same_node
-    explanation = explain_call(mesh.world, call, mode)
     values: dict[str, Any] = json.loads(json.dumps(as_values(explanation)))
     return {**values, "text": as_text(explanation)}
 
 
-def _asked(place: Place, source: str, destination: str) -> dict[str, Any]:
-    """What a running node proxy answers."""
+def _asked(place: Place, source: str, destination: str, http: HttpCall) -> dict[str, Any]:
+    """What a running node proxy answers; of a waypoint it knows only that it decides."""
+    if http != HttpCall():
+        raise click.UsageError("a node proxy knows no HTTP rules: use -f or --cluster with --method, --path")
     query = urlencode({"from": source, "to": destination})
     try:
         found: dict[str, Any] = json.loads(ask(place, f"/explain?{query}"))

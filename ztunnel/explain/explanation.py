@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from ztunnel.authz.direct import connection_between
 from ztunnel.authz.explanation import Tried, trace
 from ztunnel.authz.verdict import judge
 from ztunnel.errors import ConnectionFailed
 from ztunnel.explain.names import Call
+from ztunnel.explain.waypoint import HttpCall, judge_at_waypoint
 from ztunnel.inbound.decision import judge_plain
 from ztunnel.model.address import Endpoint, IPAddress, OriginalDestination
 from ztunnel.model.connection import Connection
@@ -24,7 +25,7 @@ from ztunnel.model.workload import LeftTo, SameNode, Workload
 from ztunnel.outbound.decision import Context, Outcome, ToDirect, ToTunnel, decide
 from ztunnel.state.balancer import Choice, shares
 from ztunnel.state.lookup import address_of, service_at, target_port
-from ztunnel.state.world import World
+from ztunnel.state.world import World, serve
 
 MOST_PATHS: Final = 16
 """Endpoints explained of a service; of more, how many there are."""
@@ -54,6 +55,7 @@ class Path:
         allowed: whether it gets there.
         reason: why, or why not.
         tried: the policies that were looked at, in order; empty where none is.
+        onward: of a waypoint that lets it through, the ways from there.
     """
 
     to: str
@@ -63,6 +65,15 @@ class Path:
     allowed: bool
     reason: str
     tried: tuple[Tried, ...] = ()
+    onward: tuple[Path, ...] = ()
+
+    @property
+    def refusal(self) -> str:
+        """Why it is refused, here or on each way from here; empty: it is not."""
+        if not self.allowed:
+            return self.reason
+        refused = [path for path in self.onward if path.refusal]
+        return f"behind {self.to}, {refused[0].refusal}" if refused and refused == [*self.onward] else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +89,17 @@ class Explanation:
     @property
     def allowed(self) -> bool:
         """Whether every way is allowed."""
-        return all(path.allowed for path in self.paths)
+        return not any(path.refusal for path in self.paths)
 
     @property
     def verdict(self) -> str:
         """One sentence."""
-        refused = [path for path in self.paths if not path.allowed]
+        refused = [path.refusal for path in self.paths if path.refusal]
         if not refused:
             return f"allowed: {self.paths[0].reason}"
         if len(refused) == len(self.paths):
-            return f"refused: {refused[0].reason}"
-        return f"refused by {len(refused)} of {len(self.paths)} endpoints: {refused[0].reason}"
+            return f"refused: {refused[0]}"
+        return f"refused by {len(refused)} of {len(self.paths)} endpoints: {refused[0]}"
 
 
 class _First:
@@ -99,17 +110,24 @@ class _First:
         return 0.0
 
 
-def explain_call(world: World, call: Call, same_node: SameNode = SameNode.AUTO) -> Explanation:
+def explain_call(
+    world: World, call: Call, same_node: SameNode = SameNode.AUTO, http: HttpCall | None = None
+) -> Explanation:
     """Explain one call.
 
     Args:
         world: what is known.
         call: who calls whom.
         same_node: the mesh-wide mode for pods of one node.
+        http: what is asked of a waypoint, `GET /` where nothing is said.
+
+    Raises:
+        ValueError: the path of `http` is none.
     """
     source = call.source
     if isinstance(source, Workload) and source.enrolled:
-        paths, more = _from_mesh(world, source, call.destination, same_node)
+        asked = _Asked(call.destination, http or HttpCall())
+        paths, more = _from_mesh(world, source, asked, same_node)
     else:
         paths, more = _from_outside(world, source, call.destination)
     return Explanation(_describe_source(source), _describe(world, call), tuple(paths), more)
@@ -118,34 +136,68 @@ def explain_call(world: World, call: Call, same_node: SameNode = SameNode.AUTO) 
 # From a pod of the mesh.
 
 
+class _Asked(NamedTuple):
+    """What is called, and what is asked of it."""
+
+    called: Endpoint
+    http: HttpCall
+
+
 def _from_mesh(
-    world: World, source: Workload, called: Endpoint, same_node: SameNode
+    world: World, source: Workload, asked: _Asked, same_node: SameNode, *, direct: bool = True
 ) -> tuple[list[Path], int]:
+    """The ways from a pod; a waypoint makes no `direct` flows."""
+    called = asked.called
     service = service_at(world, called, source.namespace)
     picks: list[Endpoint | None] = [None]
     if service is not None and world.by_ip(called.ip) is None:
-        picks = [endpoint for endpoint, _ in shares(world.served[service.key], called, source)] or [None]
-    context = Context(source.node, _First(), same_node, direct_available=True)
-    paths = [_decided(world, source, called, context, pick) for pick in picks[:MOST_PATHS]]
+        served = world.served[service.key]
+        if not direct:  # nothing stands before them any more
+            served = serve(replace(service, waypoint=None), served.endpoints, served.most)
+        picks = [endpoint for endpoint, _ in shares(served, called, source)] or [None]
+    context = Context(source.node, _First(), same_node, direct_available=direct)
+    first = _decided(world, source, asked, context, picks[0])
+    if first.way is Way.WAYPOINT:
+        return [first], 0  # which chooses among the endpoints
+    paths = [first, *(_decided(world, source, asked, context, pick) for pick in picks[1:MOST_PATHS])]
     return paths, max(len(picks) - MOST_PATHS, 0)
 
 
-def _decided(
-    world: World, source: Workload, called: Endpoint, context: Context, pick: Endpoint | None
-) -> Path:
+def _decided(world: World, source: Workload, asked: _Asked, context: Context, pick: Endpoint | None) -> Path:
+    called = asked.called
     wanted = OriginalDestination(called.ip, called.port)
     chosen = Context(context.node, context.rng, context.same_node, context.direct_available, pick)
     try:
         outcome = decide(world, source, wanted, chosen)
     except ConnectionFailed as error:
         return Path("", str(called), "", Way.NOWHERE, False, str(error))
+    if isinstance(outcome, ToTunnel) and outcome.waypoint:
+        return _at_waypoint(world, source, outcome, asked)
     return _judged(world, source, outcome)
 
 
+def _at_waypoint(world: World, source: Workload, outcome: ToTunnel, asked: _Asked) -> Path:
+    waypoint, called = outcome.destination, asked.called
+    own = next((ip for ip in source.addresses if ip.version == outcome.endpoint.ip.version), called.ip)
+    connection = Connection(Endpoint(own, 0), called, source.identity)
+    service = service_at(world, called, waypoint.namespace) if world.by_ip(called.ip) is None else None
+    found = judge_at_waypoint(world, waypoint, service, connection, asked.http)
+    if found.unknown:
+        names = ", ".join(found.unknown)
+        reason = f"the waypoint decides by {names}, which only waypoints and control planes know"
+        return _path(waypoint, outcome.endpoint, Way.WAYPOINT, reason, found.tried)
+    decision = found.decision
+    if not decision.allowed:
+        why = decision.reason or decision.details
+        path = _path(waypoint, outcome.endpoint, Way.WAYPOINT, f"{found.what}: {why}", found.tried)
+        return replace(path, allowed=False)
+    reason = f"{found.what}: {_why(decision.policy or None, found.tried)}"
+    onward, _ = _from_mesh(world, waypoint, asked, SameNode.AUTO, direct=False)
+    path = _path(waypoint, outcome.endpoint, Way.WAYPOINT, reason, found.tried)
+    return replace(path, onward=tuple(onward))
+
+
 def _judged(world: World, source: Workload, outcome: Outcome) -> Path:
-    if isinstance(outcome, ToTunnel) and outcome.waypoint:
-        reason = "the waypoint applies the policies of what it stands for, and calls it"
-        return _path(outcome.destination, outcome.endpoint, Way.WAYPOINT, reason)
     if isinstance(outcome, ToTunnel):
         return _at_destination(world, source, outcome.destination, outcome.target, Way.HBONE)
     if isinstance(outcome, ToDirect):

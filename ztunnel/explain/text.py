@@ -30,7 +30,7 @@ def _path(path: Path) -> list[str]:
     who = f"{path.to} at {path.endpoint}{where}" if path.to else path.endpoint
     way = "" if path.way is Way.NOWHERE else f", {_WAYS[path.way]}"
     lines = [f"{'allowed' if path.allowed else 'refused'}  {who}{way}", f"         {path.reason}"]
-    return lines + _policies(path.tried)
+    return [*lines, *_policies(path.tried), *(f"  {line}" for one in path.onward for line in _path(one))]
 
 
 _WAYS = {

@@ -100,3 +100,13 @@ def is_waypoint(world: World, workload: Workload, waypoint: Waypoint) -> bool:
         return True
     services = world.services_at(waypoint.address) if waypoint.address is not None else ()
     return any(service.key in workload.services for service in services)
+
+
+def guards_of(world: World, waypoint: Workload, service: Service | None) -> tuple[str, ...]:
+    """The authorization policies that `waypoint` has to enforce where `service` is called, or a pod by its
+    own address: those of the service, and its own."""
+    names = list(waypoint.services)
+    if service is not None:
+        names.append(service.key)
+    found = (world.service(name) for name in names)
+    return tuple(dict.fromkeys(guard for one in found if one is not None for guard in one.guards))

@@ -17,8 +17,9 @@ from ztunnel.l7.request import Request
 from ztunnel.l7.rule import Decision
 from ztunnel.model.connection import Connection
 from ztunnel.model.workload import Workload
+from ztunnel.state.lookup import guards_of
 from ztunnel.state.world import World
-from ztunnel.waypoint.chain import Chain, guards_of
+from ztunnel.waypoint.chain import Chain
 
 NO_POLICY: Final = "none allowed"
 """Stands for a policy where none allowed."""
@@ -76,7 +77,7 @@ class Guard:
 
     def _find(self) -> Authorization:
         world, here = self._current()
-        names = guards_of(world, here, self._chain) if here is not None else ()
+        names = guards_of(world, here, self._chain.service) if here is not None else ()
         return self._authorizations.of(world.http_policies, names)
 
 

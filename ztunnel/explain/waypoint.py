@@ -1,0 +1,83 @@
+"""What a waypoint makes of a request, by the code that it decides with (`l7/authorization.py`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ztunnel.authz.explanation import Tried
+from ztunnel.l7.attributes import Attributes
+from ztunnel.l7.authorization import Authorization
+from ztunnel.l7.path import normalize
+from ztunnel.l7.reasons import explain_policy
+from ztunnel.l7.request import Request
+from ztunnel.l7.rule import Decision
+from ztunnel.model.connection import Connection
+from ztunnel.model.http_policy import HttpAction
+from ztunnel.model.service import AppProtocol, Service
+from ztunnel.model.workload import Workload
+from ztunnel.state.lookup import guards_of
+from ztunnel.state.world import World
+
+_ORDER: Final = (HttpAction.CUSTOM, HttpAction.DENY, HttpAction.ALLOW, HttpAction.AUDIT)
+_NO_HTTP: Final = (AppProtocol.TCP, AppProtocol.TLS)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCall:
+    """The request of a call. `headers` are names and values."""
+
+    method: str = "GET"
+    path: str = "/"
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class AtWaypoint:
+    """`what` was judged; `unknown` are policies that count and are not known here."""
+
+    decision: Decision
+    what: str
+    tried: tuple[Tried, ...]
+    unknown: tuple[str, ...]
+
+
+def judge_at_waypoint(
+    world: World, waypoint: Workload, service: Service | None, connection: Connection, http: HttpCall
+) -> AtWaypoint:
+    """What `waypoint` decides about a call of `connection`, which is HTTP where its port does not say
+    otherwise.
+
+    Raises:
+        ValueError: the path has no meaning.
+    """
+    names = guards_of(world, waypoint, service)
+    protocol = service.protocol(connection.destination.port) if service is not None else None
+    attributes = None if protocol in _NO_HTTP else _attributes(http, service, connection)
+    authorization = Authorization(world.http_policies, names)
+    decision = authorization.judge(connection, http=attributes is not None).decide(attributes)
+    known = [policy for name in names if (policy := world.http_policies.get(name)) is not None]
+    ordered = sorted(known, key=lambda one: (one.dry_run, _ORDER.index(one.action), one.key))
+    tried = []
+    for policy in ordered:
+        hit, why = explain_policy(policy, connection, attributes)
+        decides = policy.key == decision.policy
+        tried.append(Tried(policy.key, policy.action.name, "WAYPOINT", hit, decides, why, policy.dry_run))
+    unknown = tuple(name for name in names if name not in world.http_policies)
+    what = "the connection" if attributes is None else str(http)
+    return AtWaypoint(decision, what, tuple(tried), unknown)
+
+
+def _attributes(http: HttpCall, service: Service | None, connection: Connection) -> Attributes:
+    path = normalize(http.path.encode())
+    if path is None:
+        raise ValueError(f"{http.path!r} is no path: a waypoint answers 400")
+    host = service.hostname if service is not None else str(connection.destination)
+    named = {name.lower(): value for name, value in http.headers}
+    host = named.pop("host", host)
+    fields = [(name.encode(), value.encode()) for name, value in named.items()]
+    request = Request(http.method.encode(), host.encode(), path, fields)
+    return Attributes(request, connection.source.ip)
