@@ -41,6 +41,8 @@ def header(name, text, negated=False):
         (match(path=exact("/a")), match(path=prefix("/a")), None),
         (match(path=TextMatch(TextKind.REGEX, "a")), match(path=TextMatch(TextKind.REGEX, "a")), None),
         (match(path=prefix("/a")), match(method=exact("GET")), match(path=prefix("/a"), method=exact("GET"))),
+        (match(path=TextMatch(TextKind.REGEX, "a")), match(method=exact("GET")),
+         match(path=TextMatch(TextKind.REGEX, "a"), method=exact("GET"))),
         (match(path=prefix("/a")), match(True, path=prefix("/a")), None),
         (match(ports=(80,)), match(ports=(81,)), None),
         (match(ports=(80,)), match(name="l"), match(name="l", ports=(80,))),

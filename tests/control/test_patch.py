@@ -310,10 +310,18 @@ async def test_a_route_has_its_status_below_each_parent_beside_those_of_other_co
         ]
 
     async with writing((routes, route), (routes, edge)) as it:
-        missing = [("Accepted", "False", "NoMatchingParent"), ("ResolvedRefs", "False", "BackendNotFound")]
+        missing = [
+            ("Accepted", "False", "NoMatchingParent"),
+            ("ResolvedWaypoints", "False", "NoMatchingParent"),
+            ("ResolvedRefs", "False", "BackendNotFound"),
+        ]
         await it.until(lambda: parents() == [(gateway, []), (parent, missing)])
         it.server.put(SERVICES, named("web", spec=service))
-        there = [("Accepted", "True", "Accepted"), ("ResolvedRefs", "True", "ResolvedRefs")]
+        there = [
+            ("Accepted", "True", "Accepted"),
+            ("ResolvedWaypoints", "False", "MissingUseWaypointLabel"),
+            ("ResolvedRefs", "True", "ResolvedRefs"),
+        ]
         await it.until(lambda: parents() == [(gateway, []), (parent, there)])
         before = it.patches
         await trio.sleep(7200)

@@ -1,5 +1,8 @@
 """The status of routes says below each parent whether it takes the route, and what cannot be resolved."""
 
+from dataclasses import replace
+from ipaddress import ip_address
+
 import pytest
 import yaml
 
@@ -22,12 +25,13 @@ from ztunnel.state.route_filter import Reference
 
 OURS, THEIRS = "ztunnel.io/waypoint-controller", "example.com/controller"
 STAMP, LATER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+VIP = ip_address("10.96.0.1")
 BACKEND = "backendRefs: [{name: web, port: 80}]"
 
 
-def said(parents, rules=f"[{{{BACKEND}}}]", *, waypoint="shop", namespace="shop"):
+def said(parents, rules=f"[{{{BACKEND}}}]", *, waypoint="shop", namespace="shop", addresses=(VIP,)):
     routes = ServiceRoutes(MeshSettings())
-    routes.put_service(None, service("web", waypoint=waypoint))
+    routes.put_service(None, replace(service("web", waypoint=waypoint), addresses=addresses))
     spec = f"{{parentRefs: [{parents}], rules: {rules}}}"
     ((key, one),) = read(manifest("HTTPRoute", "r", spec, namespace)).items()
     routes.put(key, None, one)
@@ -45,7 +49,9 @@ RESOLVED = ("ResolvedRefs", True, "ResolvedRefs", "All references resolved")
 
 
 def test_a_route_that_is_right_is_accepted_and_resolved():
-    assert conditions(WEB) == [("Accepted", True, "Accepted", "Route was valid"), RESOLVED]
+    waypoints = ("ResolvedWaypoints", True, "ResolvedWaypoints", "All waypoints resolved")
+    assert conditions(WEB) == [("Accepted", True, "Accepted", "Route was valid"), waypoints, RESOLVED]
+    assert conditions(WEB, addresses=(ip_address("fd00::1"),))[0][1]
 
 
 @pytest.mark.parametrize(
@@ -66,9 +72,21 @@ def test_a_parent_that_does_not_take_it_says_why(parent, more, reason, message):
 
 
 def test_a_service_without_a_waypoint_is_said_to_have_none():
-    (accepted, _) = conditions(WEB, waypoint="")
+    """istio/istio#55381: a route was accepted, and nobody acted on it."""
+    accepted, waypoints, _ = conditions(WEB, waypoint="")
     assert accepted[:3] == ("Accepted", True, "Accepted")
-    assert accepted[3] == "Route was valid; Service shop/web has no waypoint, so it has no effect yet"
+    assert waypoints == (
+        "ResolvedWaypoints", False, "MissingUseWaypointLabel",
+        "web.shop.svc.cluster.local has no waypoint that is ready (istio.io/use-waypoint): no effect there",
+    )  # fmt: skip
+    assert conditions(WEB.replace("web", "x"))[1][2:] == ("NoMatchingParent", "parent not found")
+
+
+def test_a_headless_service_takes_no_route():
+    """kumahq/kuma#18073, GEP-1426: it was accepted, and the calls of its pods went past it."""
+    accepted = conditions(WEB, addresses=())[0]
+    assert accepted[:3] == ("Accepted", False, "UnsupportedValue")
+    assert accepted[3] == "Service shop/web has no address: calls go to its pods, past any waypoint of it"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +98,7 @@ def test_a_service_without_a_waypoint_is_said_to_have_none():
     ],
 )
 def test_what_cannot_be_resolved_has_the_standard_reason(backend, reason):
-    accepted, resolved = conditions(WEB, f"[{{backendRefs: [{backend}]}}]")
+    accepted, _, resolved = conditions(WEB, f"[{{backendRefs: [{backend}]}}]")
     assert accepted[:2] == ("Accepted", True)
     assert resolved[:3] == ("ResolvedRefs", False, reason)
     assert resolved[3].startswith("rules[0].backendRefs[0]: ")
@@ -88,9 +106,9 @@ def test_what_cannot_be_resolved_has_the_standard_reason(backend, reason):
 
 def test_a_filter_that_is_not_known_makes_a_route_invalid_as_a_whole_or_in_part():
     foreign = f"{{filters: [{{type: ExtensionRef}}], {BACKEND}}}"
-    (accepted, _) = conditions(WEB, f"[{foreign}]")
+    accepted, *_ = conditions(WEB, f"[{foreign}]")
     assert accepted[:3] == ("Accepted", False, "UnsupportedValue")
-    accepted, partly, _ = conditions(WEB, f"[{foreign}, {{{BACKEND}}}]")
+    accepted, partly, *_ = conditions(WEB, f"[{foreign}, {{{BACKEND}}}]")
     assert accepted[:3] == ("Accepted", True, "Accepted")
     assert partly[:3] == ("PartiallyInvalid", True, "UnsupportedValue")
 
@@ -118,6 +136,8 @@ def test_a_virtual_service_says_what_of_it_is_doubtful():
     )
     quiet, loud = Problem(Why.INEFFECTIVE, "a", "b"), Problem(Why.NOT_FOUND, "http[0].route", "no such host")
     assert of_virtual_service("W", RoutingSaid(problems=(quiet,))).reason == "Accepted"
+    nowhere = of_virtual_service("W", RoutingSaid(nowhere="nobody"))
+    assert (nowhere.met, nowhere.reason, nowhere.message) == (False, "AncestorNotBound", "hosts: nobody")
     found = of_virtual_service("W", RoutingSaid(problems=(quiet, loud)))
     assert (found.met, found.reason, found.message) == (
         True,
@@ -158,7 +178,7 @@ def test_a_status_is_written_once_and_what_others_say_stays():
     }  # fmt: skip
     assert written[1]["controllerName"] == OURS
     assert [(one["type"], one["status"], one["lastTransitionTime"]) for one in written[1]["conditions"]] == [
-        ("Accepted", "True", STAMP), ("ResolvedRefs", "True", STAMP),
+        ("Accepted", "True", STAMP), ("ResolvedWaypoints", "True", STAMP), ("ResolvedRefs", "True", STAMP),
     ]  # fmt: skip
     assert merge_parents(tuple(written), parents, 3, LATER) is None
     again = merge_parents(tuple(written), parents, 4, LATER)
@@ -171,7 +191,7 @@ def test_a_condition_that_turns_has_a_new_time_and_what_is_ours_no_more_goes():
     worse = said(WEB, "[{backendRefs: [{name: x, port: 80}]}]").parents
     turned = merge_parents(tuple(written), worse, 1, LATER)
     assert [(one["status"], one["lastTransitionTime"]) for one in turned[0]["conditions"]] == [
-        ("True", STAMP), ("False", LATER),
+        ("True", STAMP), ("True", STAMP), ("False", LATER),
     ]  # fmt: skip
     assert merge_parents(tuple(turned), (), 1, LATER) == []
     assert merge_parents((), (), 1, LATER) is None

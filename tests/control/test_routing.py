@@ -6,6 +6,7 @@ import pytest
 
 from tests.control.objects import manifest, read, service
 from ztunnel.control.document import Key
+from ztunnel.control.route_parts import Why
 from ztunnel.control.routing import ServiceRoutes
 from ztunnel.control.settings import MeshSettings
 from ztunnel.state.route_filter import Reference
@@ -147,6 +148,40 @@ def test_wild_hosts_are_those_of_services_that_come_later_too():
     assert sorted(mesh.routes.routes) == ["shop/db.shop.svc.cluster.local", WEB]
     mesh.apply(virtual("v", "db"))
     assert list(mesh.routes.routes) == ["shop/db.shop.svc.cluster.local"]
+
+
+@pytest.mark.parametrize("kind", ["HTTPRoute", "GRPCRoute"])
+def test_a_mirrors_backend_that_comes_is_found(kind):
+    """envoyproxy/gateway#8541: of a GRPCRoute mirrors were not among what it depends on."""
+    mesh = Mesh(service("web"))
+    mirror = "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: late, port: 80}}}]"
+    mesh.apply(manifest(kind, "r", f"{{{PARENT % ''}, rules: [{{{TO}, {mirror}}}]}}"))
+    assert mesh.routes.routes[WEB].rules[0].mirrors[0].destination.refusal is not None
+    mesh.serve(service("late"))
+    assert mesh.routes.routes[WEB].rules[0].mirrors[0].destination.refusal is None
+
+
+@pytest.mark.parametrize(
+    ("namespace", "hosts", "nowhere"),
+    [
+        ("shop", "web", ""),
+        ("edge", "web.shop.svc.cluster.local", ""),
+        ("shop", "nobody", "none of them is that of a service"),
+        ("istio-system", "web.shop.svc.cluster.local",
+         "their services are of other namespaces: it counts only in theirs, or in their waypoints'"),
+    ],
+)  # fmt: skip
+def test_a_virtual_service_that_is_for_no_service_says_why(namespace, hosts, nowhere):
+    """istio/istio#58747: one of the root namespace is for that one's services, and nobody said so."""
+    mesh = Mesh(service("web", waypoint="edge"))
+    mesh.apply(virtual("v", hosts, namespace))
+    found = mesh.routes.problems()
+    hidden = Mesh(service("web", waypoint="edge"))
+    hidden.apply(virtual("v", more=", exportTo: ['.']"))
+    assert "not exported" in str(hidden.routes.problems())
+    assert [str(one) for problems in found.values() for one in problems if one.why is Why.NOWHERE] == (
+        [f"hosts: {nowhere}"] if nowhere else []
+    )
 
 
 def test_a_delegate_changes_the_one_that_names_it():

@@ -115,6 +115,17 @@ def test_names_in_a_delegate_are_of_its_own_namespace():
     assert isinstance(found.rules[0].action, Forward)
 
 
+def test_headers_of_a_root_that_its_delegate_overrides_are_said():
+    """istio/istio#60812, #48604: the root's are lost without a word where the delegate has any."""
+    below = f"{{http: [{{{TO}, headers: {{request: {{set: {{a: b}}}}}}}}, {{{TO}}}]}}"
+    delegate = manifest("VirtualService", "d", below)
+    found, _ = convert("{delegate: {name: d}, headers: {request: {set: {c: d}}}}", delegate)
+    assert [rule.edits.request.set for rule in found.rules] == [(("a", "b"),), (("c", "d"),)]
+    assert [str(one) for one in found.problems] == [
+        "http[0].headers: headers of http[0] of shop/d count, and these do not"
+    ]
+
+
 def test_more_attempts_than_there_can_be_are_said():
     found, _ = convert(f"{{{TO}, retries: {{attempts: 99}}}}")
     assert found.rules[0].retry.attempts == 10

@@ -125,7 +125,6 @@ RULE = "hosts: [a]\n  http:\n  - "
         (f"{RULE}{{route: [{{destination: {{host: a, port: 80}}}}]}}",
          ["spec.http[0].route[0].destination.port"]),
         (f"{RULE}{{delegate: {{namespace: a}}}}", ["spec.http[0].delegate"]),
-        (f"{RULE}{{delegate: {{name: a}}, match: [{{headers: {{x: {{regex: a}}}}}}]}}", ["spec.http[0]"]),
         (f"{RULE}{{redirect: {{uri: /}}, timeout: 5}}", ["spec.http[0].timeout"]),
         (f"{RULE}{{redirect: {{uri: /}}, timeouts: 5s}}", ["spec.http[0].timeouts"]),
         (f"{RULE}{{route: [{{destination: {{host: a}}}}], mirror: {{host: m}}, "
@@ -133,13 +132,18 @@ RULE = "hosts: [a]\n  http:\n  - "
         (f"{RULE}{{route: [{{destination: {{host: a}}}}], mirrors: [{{percentage: {{value: 1}}}}]}}",
          ["spec.http[0].mirrors[0]"]),
         ("http: [{delegate: {name: a}}]", ["spec.http[0]"]),
-        ("http: [{match: [{uri: {regex: a}}], redirect: {uri: /}}]", ["spec.http[0]"]),
         ("hosts: [a]\n  tls: [{route: [{destination: {host: a}}]}]", ["spec.tls[0]"]),
         ("hosts: [a]\n  tcp: [{match: [{port: 1}]}]", ["spec.tcp[0]"]),
     ],
 )  # fmt: skip
 def test_what_is_wrong_has_a_fault(text, fields):
     assert service(f"  {text}")[1] == fields
+
+
+def test_regular_expressions_stand_beside_delegates():
+    """istio/istio#47148: what both compare by one is a conflict, and nothing else is."""
+    assert rule("{delegate: {name: a}, match: [{headers: {cookie: {regex: '^.*dev=flo.*$'}}}]}").delegate
+    assert service("  http: [{match: [{uri: {regex: a}}], redirect: {uri: /}}]")[1] == []
 
 
 def test_without_a_spec_it_has_a_fault():

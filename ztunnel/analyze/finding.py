@@ -46,7 +46,7 @@ NO_ROOTS_AT_PORT: Final = Code("IST0129", "NoServerCertificateVerificationPortLe
 UNREACHABLE: Final = Code("IST0130", "VirtualServiceUnreachableRule", Level.WARNING)
 INEFFECTIVE_MATCH: Final = Code("IST0131", "VirtualServiceIneffectiveMatch", Level.INFO)
 ROUTE_REFUSED: Final = Code("ZT0107", "RouteRefusesRequests", Level.ERROR)
-NO_WAYPOINT: Final = Code("ZT0108", "RouteWithoutWaypoint", Level.WARNING)
+WITHOUT_EFFECT: Final = Code("ZT0108", "RouteWithoutEffect", Level.WARNING)
 STRICT_OUTSIDE: Final = Code("ZT0101", "StrictOutsideMesh", Level.WARNING)
 STRICT_CLIENTS: Final = Code("ZT0102", "StrictRefusesClients", Level.INFO)
 NETWORK_POLICY: Final = Code("ZT0103", "NetworkPolicyBlocksHbone", Level.WARNING)
@@ -58,7 +58,7 @@ SIDECAR: Final = Code("ZT0106", "PodHasSidecar", Level.INFO)
 CODES: Final = (
     SCHEMA, MISSING, PORT_NAME, NO_MATCH, NO_ADDRESSES, INEFFECTIVE, REMARK, STRICT_OUTSIDE, STRICT_CLIENTS,
     NETWORK_POLICY, LABELS, NOT_IN_AMBIENT, SIDECAR, CONFLICT, PORT_REQUIRED, NO_ROOTS, NO_ROOTS_AT_PORT,
-    UNREACHABLE, INEFFECTIVE_MATCH, ROUTE_REFUSED, NO_WAYPOINT, SEES_WAYPOINT,
+    UNREACHABLE, INEFFECTIVE_MATCH, ROUTE_REFUSED, WITHOUT_EFFECT, SEES_WAYPOINT,
 )  # fmt: skip
 
 

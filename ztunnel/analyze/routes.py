@@ -13,11 +13,11 @@ from ztunnel.analyze.finding import (
     NO_MATCH,
     NO_ROOTS,
     NO_ROOTS_AT_PORT,
-    NO_WAYPOINT,
     PORT_REQUIRED,
     REMARK,
     ROUTE_REFUSED,
     UNREACHABLE,
+    WITHOUT_EFFECT,
     Code,
     Finding,
 )
@@ -44,6 +44,7 @@ _CODES: Final = {
     Why.PORT_REQUIRED: PORT_REQUIRED,
     Why.UNREACHABLE: UNREACHABLE,
     Why.INEFFECTIVE: INEFFECTIVE_MATCH,
+    Why.NOWHERE: WITHOUT_EFFECT,
     Why.REMARK: REMARK,
 }
 
@@ -70,7 +71,7 @@ def _of_services(mesh: Mesh, by_key: dict[tuple[str, str, str], Written]) -> Ite
         if service is not None and service.waypoint is None and not _names_waypoint(service, by_key):
             for one in sources:
                 text = f"{service.hostname} has no waypoint ({USE}): its rules are not acted on"
-                yield found(NO_WAYPOINT, one, text)
+                yield found(WITHOUT_EFFECT, one, text)
         kinds = {one.kind for one in sources}
         if len(sources) > 1 and "VirtualService" in kinds:
             for one in sources:

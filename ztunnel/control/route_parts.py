@@ -22,6 +22,7 @@ class Why(StrEnum):
     UNREACHABLE = "VirtualServiceUnreachableRule"
     INEFFECTIVE = "VirtualServiceIneffectiveMatch"
     CONFLICT = "ConflictingMeshGatewayVirtualServiceHosts"
+    NOWHERE = "RouteWithoutEffect"
     REMARK = "Remark"
 
 

@@ -12,10 +12,9 @@ from ztunnel.control.condition import Condition, cut
 from ztunnel.control.document import Key
 from ztunnel.control.gateway_route import ENTRY, SERVICE, Route
 from ztunnel.control.route_parts import UNRESOLVED, Converted, Problem, Why
-from ztunnel.control.routing import Routing, ServiceRoutes
+from ztunnel.control.routing import Routing, ServiceRoutes, caller_of
 from ztunnel.control.waypoint import CONTROLLER
 from ztunnel.errors import Fault
-from ztunnel.model.service import Service
 from ztunnel.state.route_filter import Reference, read_parents
 from ztunnel.state.value import ValueField
 from ztunnel.state.virtual_service import VirtualService
@@ -33,10 +32,12 @@ class ParentSaid:
 
 @dataclass(frozen=True, slots=True)
 class RoutingSaid:
-    """What there is to say of an object that routes: below each parent, or of a VirtualService as a whole."""
+    """What there is to say of an object that routes: below each parent, or of a VirtualService as a whole.
+    `nowhere`: why that is for no service, if it is."""
 
     parents: tuple[ParentSaid, ...] = ()
     problems: tuple[Problem, ...] = ()
+    nowhere: str = ""
 
 
 def is_attached(value: Mapping[str, Any]) -> bool:
@@ -62,7 +63,7 @@ def said_of_routing(key: Key, one: Routing, routes: ServiceRoutes) -> RoutingSai
     """What there is to say of an object that is in force."""
     converted = routes.converted(key)
     if isinstance(one, VirtualService):
-        return RoutingSaid(problems=converted.problems)
+        return RoutingSaid(problems=converted.problems, nowhere=routes.nowhere(one))
     return RoutingSaid(
         tuple(
             ParentSaid(reference, tuple(_conditions(one, converted, reference, routes)))
@@ -86,6 +87,8 @@ def of_faults(faults: tuple[Fault, ...], *, in_force: bool) -> str:
 def of_virtual_service(kind: str, said: RoutingSaid) -> Condition:
     """The condition of a VirtualService that is in force."""
     told = [one for one in said.problems if one.why is not Why.INEFFECTIVE]
+    if said.nowhere:
+        return Condition(kind, False, "AncestorNotBound", f"hosts: {said.nowhere}")
     if not told:
         return Condition(
             kind, True, "Accepted", "in force at the waypoints of its hosts, where they have any"
@@ -118,6 +121,7 @@ def _conditions(
         yield Condition("Accepted", True, "Accepted", message)
         if wrong:
             yield Condition("PartiallyInvalid", True, str(wrong[0].why), _texts(wrong))
+    yield _waypoints(one, reference, routes)
     missing = [problem for problem in converted.problems if problem.why in UNRESOLVED]
     if missing:
         yield Condition("ResolvedRefs", False, str(missing[0].why), _texts(missing))
@@ -134,19 +138,25 @@ def _not_matching(one: Route, reference: Reference, routes: ServiceRoutes) -> tu
         return "NoMatchingParent", "sectionName has no meaning here: use port"
     if reference.port and all(port.service != reference.port for each in services for port in each.ports):
         return "NoMatchingParent", f"{_named(reference, one)} has no port {reference.port}"
-    if all(one.meta.namespace not in (each.namespace, _caller(each)) for each in services):
+    if all(one.meta.namespace not in (each.namespace, caller_of(each)) for each in services):
         text = "a route of another namespace than the service's counts only in that of its waypoint"
         return "UnsupportedValue", text
-    if all(each.waypoint is None for each in services):
-        return "", f"Route was valid; {_named(reference, one)} has no waypoint, so it has no effect yet"
+    if not any(each.addresses for each in services):
+        text = f"{_named(reference, one)} has no address: calls go to its pods, past any waypoint of it"
+        return "UnsupportedValue", text
     return "", "Route was valid"
 
 
-def _caller(service: Service) -> str:
-    waypoint = service.waypoint
-    if waypoint is None or waypoint.service is None:
-        return service.namespace
-    return waypoint.service.namespace
+def _waypoints(one: Route, reference: Reference, routes: ServiceRoutes) -> Condition:
+    """Whether there is anybody who acts on the route (istio/istio#55381)."""
+    services = routes.parent(reference, one.meta.namespace)
+    if not services:
+        return Condition("ResolvedWaypoints", False, "NoMatchingParent", "parent not found")
+    without = [each.hostname for each in services if each.waypoint is None]
+    if without:
+        text = f"{', '.join(without)} has no waypoint that is ready (istio.io/use-waypoint): no effect there"
+        return Condition("ResolvedWaypoints", False, "MissingUseWaypointLabel", cut(text))
+    return Condition("ResolvedWaypoints", True, "ResolvedWaypoints", "All waypoints resolved")
 
 
 def _named(reference: Reference, one: Route) -> str:

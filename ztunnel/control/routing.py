@@ -121,14 +121,38 @@ class ServiceRoutes:
 
     def problems(self) -> dict[Key, tuple[Problem, ...]]:
         """What is doubtful in objects, by those that it is in."""
-        return {key: one.problems for key, one in self._converted.items() if one.problems}
+        found = {key: one.problems for key, one in self._converted.items() if one.problems}
+        for key, one in self._objects.items():
+            if isinstance(one, VirtualService) and (text := self.nowhere(one)):
+                found[key] = (*found.get(key, ()), Problem(Why.NOWHERE, "hosts", text))
+        return found
+
+    def nowhere(self, one: VirtualService) -> str:
+        """Why a VirtualService of the mesh is for no service, if it is."""
+        if one.is_delegate or not is_of_mesh(one):
+            return ""
+        services = self.services_of(one)
+        if not services:
+            return "none of them is that of a service"
+        own = one.meta.namespace
+        near = [each for each in services if own in (each.namespace, caller_of(each))]
+        if near and not any(is_exported(one.export_to, own, caller_of(each)) for each in near):
+            return "it is not exported (exportTo) to the namespace of their waypoints"
+        if not near:
+            return "their services are of other namespaces: it counts only in theirs, or in their waypoints'"
+        return ""
 
     def texts(self) -> Iterator[str]:
         """What the operator should know, in order of the objects."""
-        for key in sorted(self._converted):
-            for problem in self._converted[key].problems:
+        for key, problems in sorted(self.problems().items()):
+            for problem in problems:
                 if problem.why is not Why.INEFFECTIVE:
                     yield f"{key}: {problem}"
+
+    def services_of(self, one: Routing) -> tuple[Service, ...]:
+        """The services that an object is attached to."""
+        names = {name for parent in self._parents(one) for name in self._below(parent)}
+        return tuple(self._services[name] for name in sorted(names) if name in self._services)
 
     def parent(self, reference: Reference, own: str) -> tuple[Service, ...]:
         """The services that a parentRef of an object of the namespace `own` means."""
@@ -173,8 +197,7 @@ class ServiceRoutes:
         return Routes(name, rules) if rules else None
 
     def _sources(self, service: Service, keys: Iterable[Key]) -> Iterator[Source]:
-        waypoint = service.waypoint.service if service.waypoint is not None else None
-        caller = waypoint.namespace if waypoint is not None else service.namespace
+        caller = caller_of(service)
         for key in keys:
             one, converted = self._objects[key], self.converted(key)
             if key.namespace not in (service.namespace, caller) or not converted.rules:
@@ -228,6 +251,12 @@ class ServiceRoutes:
             yield from (name for name in self._services if covers(parent.name, name.hostname))
         else:
             yield from self.registry.named(parent.name)
+
+
+def caller_of(service: Service) -> str:
+    """The namespace that calls of a service come from: that of its waypoint."""
+    waypoint = service.waypoint.service if service.waypoint is not None else None
+    return waypoint.namespace if waypoint is not None else service.namespace
 
 
 def _parent(reference: Reference, own: str) -> _Parent:

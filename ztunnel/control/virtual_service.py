@@ -80,6 +80,9 @@ def _expanded(rule: RequestRule, it: _Conversion) -> Iterator[tuple[str, Request
     for number, below in enumerate(delegate.http):
         found = merged(rule, below)
         if found is not None:
+            if rule.edits is not None and below.edits is not None:
+                text = f"headers of http[{number}] of {name[0]}/{name[1]} count, and these do not"
+                it.note(Why.REMARK, text, ".headers")
             yield name[0], found
         else:
             text = f"http[{number}] of {name[0]}/{name[1]} has matches that are none of this rule: left out"

@@ -203,15 +203,6 @@ def _check(place: Field, found: RequestRule, *, both: bool, delegate: bool) -> N
         place.fault("the authority is set twice: by headers, and by the rewrite")
     if len(found.targets) > 1 and not any(each.weight for each in found.targets):
         place.fault("of several destinations one needs a weight")
-    compared = [text for one in found.matches for text in _texts_of(one)]
-    if (delegate or found.delegate) and "regex" in compared:
-        place.fault("regular expressions cannot be compared with those of a delegate: they match nothing")
-
-
-def _texts_of(one: RequestMatch) -> list[str]:
-    it = one.match
-    single = [each for each in (it.path, it.method, it.scheme, it.authority) if each is not None]
-    return [each.kind for each in (*single, *(field.match for field in (*it.headers, *it.query)))]
 
 
 def _headers(place: Field) -> tuple[Edits | None, str]:
