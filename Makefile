@@ -37,7 +37,7 @@ test:
 	@.ci/as-root test
 	@.ci/install run $(KERNEL_PACKAGES) $(BENCH_PACKAGES)
 	@.ci/install dev
-	@$(DEV)/python -m tests.leftovers $(DEV)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST)
+	@$(DEV)/python -m tests.leftovers $(DEV)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 # On a cluster: that of KUBECONFIG, whose nodes have the image ZTUNNEL_IMAGE=repository:tag; else on the one that
 # ../shared/kube brings up, with an image of this checkout.

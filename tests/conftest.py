@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -33,13 +34,22 @@ def tree_of(item: pytest.Item) -> str | None:
     return next((tree for tree in TREES if path.startswith(f"{tree}/")), None)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give tests of the machine their time limit, and put the files first that may take longest where several
+    workers share them: none is left with one when the others are done."""
+    limits: Counter[Path] = Counter()
     for item in items:
         needs_root = item.get_closest_marker("root") is not None
-        if (needs_root or tree_of(item)) and item.get_closest_marker("timeout") is None:
+        limit = item.get_closest_marker("timeout")
+        if limit is None and (needs_root or tree_of(item)):
             item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+            limit = item.get_closest_marker("timeout")
         if needs_root and os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs root"))
+        limits[item.path] += int(limit.args[0]) if limit is not None else 1
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: (-limits[item.path], item.path))
 
 
 # --- nothing left behind -------------------------------------------------------------
