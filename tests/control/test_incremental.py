@@ -11,6 +11,7 @@ from ztunnel.control.settings import MeshSettings
 from ztunnel.control.translation import Translator
 from ztunnel.model.route_match import Match, TextKind, TextMatch
 from ztunnel.model.service import IpFamilies
+from ztunnel.model.traffic import UNSAID, Balance, Balancing, PortTraffic, Traffic
 from ztunnel.model.workload import Workload
 from ztunnel.state.destination_rule import DestinationRule, Subset
 from ztunnel.state.endpoints import Endpoints, EndpointSlice, SliceEndpoint
@@ -23,7 +24,6 @@ from ztunnel.state.networking import EntryEndpoint, EntryPort, Resolution, Servi
 from ztunnel.state.route_filter import Backend, Reference
 from ztunnel.state.virtual_match import RequestMatch, Sources
 from ztunnel.state.virtual_service import RequestRule, Target, VirtualService, WeightedTarget
-from ztunnel.xds.resource import HTTP_POLICY
 
 IP = ip_address("10.0.0.1")
 SETTINGS = MeshSettings(root_namespace="root")
@@ -208,11 +208,12 @@ VIRTUAL_SERVICES = st.builds(
     st.lists(st.one_of(HOSTS, st.sampled_from(["*", "*.example"])), max_size=2, unique=True).map(tuple),
     st.lists(REQUEST_RULES, min_size=1, max_size=2), st.sampled_from([(), (".",), ("one",)]),
 )  # fmt: skip
+TRAFFIC = st.sampled_from([UNSAID, PortTraffic(Traffic(Balancing(Balance.RANDOM)))])
 RULES = st.builds(
-    lambda meta, host, labels, export_to: DestinationRule(
-        meta, host, (Subset("v1", labels),), export_to=export_to
+    lambda meta, host, labels, traffic, export_to: DestinationRule(
+        meta, host, (Subset("v1", labels, traffic),), traffic, export_to
     ),
-    metas(["d", "f"]), st.one_of(HOSTS, st.sampled_from(["*", "*.svc.cluster.local"])), LABELS,
+    metas(["d", "f"]), st.one_of(HOSTS, st.sampled_from(["*", "*.svc.cluster.local"])), LABELS, TRAFFIC,
     st.sampled_from([(), (".",), ("two",)]),
 )  # fmt: skip
 GRANTS = st.builds(
@@ -278,7 +279,7 @@ def gives_the_translation_of_all_at_once(batches):
         objects |= changes
         delta = translator.update(changes)
         pairs = (addresses, delta.addresses), (policies, delta.policies), (routes, delta.routes)
-        for held, changed in (*pairs, (http, delta.http.get(HTTP_POLICY, {}))):
+        for held, changed in (*pairs, *((http.setdefault(url, {}), one) for url, one in delta.http.items())):
             for name, new in changed.items():
                 assert held.get(name) != new, "told without a change"
                 held.pop(name) if new is None else held.update({name: new})
@@ -291,7 +292,7 @@ def gives_the_translation_of_all_at_once(batches):
     scratch.update(there)
     assert state(translator) == state(scratch)
     assert (addresses, policies, routes) == (scratch.addresses, scratch.policies, scratch.routes)
-    assert http == scratch.http.in_force.get(HTTP_POLICY, {})
+    assert {url: held for url, held in http.items() if held} == state(scratch)[3]
     backwards = Translator(SETTINGS)
     for key, one in reversed(there.items()):
         backwards.update({key: one})
