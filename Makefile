@@ -21,15 +21,21 @@ BPF_SOURCES = $(shell find bpf -name '*.[ch]')
 
 export PYTHON COMPILE
 
-.PHONY: help demo test test-kube test-long bench bench-waypoint bench-ports bench-control bench-routes lint clean install lock
+.PHONY: help demo bookinfo test test-kube test-long bench bench-waypoint bench-ports bench-control bench-routes lint clean install lock
 
 help:
-	@echo "make demo | test | test-kube | test-long | bench | bench-waypoint | bench-ports | bench-control | bench-routes | lint | clean"
+	@echo "make demo | bookinfo | test | test-kube | test-long | bench | bench-waypoint | bench-ports | bench-control | bench-routes | lint | clean"
 
 demo:
 	@.ci/as-root demo
 	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
 	@$(BIN)/ztunnel demo run $(if $(KEEP),--keep)
+
+# The well-known example behind a waypoint, step by step.
+bookinfo:
+	@.ci/as-root bookinfo
+	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)
+	@$(BIN)/ztunnel demo bookinfo $(if $(KEEP),--keep)
 
 test test-long bench bench-waypoint bench-ports bench-control: export ZTUNNEL_PROGRAM = $(CURDIR)/$(BIN)/ztunnel
 

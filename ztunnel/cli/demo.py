@@ -101,6 +101,30 @@ def run(keep: bool, only: str, name: str) -> None:
 
 
 @demo.command()
+@click.option("--keep", is_flag=True, help="Do not remove the laboratory afterwards.")
+@click.option("--only", default="", metavar="N,N", help="Numbers of the steps to walk; all without it.")
+@_named
+def bookinfo(keep: bool, only: str, name: str) -> None:
+    """Walk through what a waypoint does with Bookinfo, and show it as a table.
+
+    Four services behind a waypoint: traffic is shifted, routed by user, delayed, copied, tried again.
+    The exit status is 0 only if every step does what it says.
+    """
+    from ztunnel.demo.bookinfo.catalog import STEPS
+    from ztunnel.demo.bookinfo.walk import walk
+    from ztunnel.demo.claims.claim import parse_numbers, select
+
+    holds = walk(Laboratory(name), select(STEPS, parse_numbers(only)), keep=keep)
+    if keep:
+        click.echo("\nIt is still up, with the manifests of the last step.")
+        call = "curl -s http://productpage:9080/productpage"
+        click.echo(f"Look at its page: ztunnel demo exec{_option(name)} deploy/client -- {call}")
+        click.echo(f"Remove it: ztunnel demo down{_option(name)}")
+    if not holds:
+        raise SystemExit(1)
+
+
+@demo.command()
 @_named
 def down(name: str) -> None:
     """Remove the laboratory, whatever is left of it."""

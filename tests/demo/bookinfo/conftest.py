@@ -5,10 +5,18 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPResponse
+from typing import cast
 
 import pytest
 
+from ztunnel.demo.bookinfo.place import Bookinfo
 from ztunnel.demo.bookinfo.service import Answer, Request, Server, json_answer
+from ztunnel.demo.bookinfo.visit import Visit
+from ztunnel.demo.claims.claim import Claim
+from ztunnel.demo.claims.perform import measure
+from ztunnel.demo.claims.table import complaints
+from ztunnel.demo.failure import LaboratoryFailed
+from ztunnel.demo.samples import Sample, Samples
 
 
 @dataclass
@@ -72,3 +80,59 @@ def start() -> Iterator[Callable[[Callable[[Request], Answer]], Client]]:
 @pytest.fixture
 def recorder() -> Recorder:
     return Recorder()
+
+
+@dataclass
+class Staged:
+    """Stands in for Bookinfo in a laboratory: what is seen there is written down before.
+
+    `scene` gives what is seen in the place of each look, called with its arguments and what was applied last.
+    """
+
+    scene: Callable[..., list[Visit]]
+    metrics: Callable[[], float] = lambda: 0.0
+    copies: Callable[[], int] = lambda: 0
+    applied: tuple[str, ...] = ()
+    looks: list[dict[str, object]] = field(default_factory=list)
+
+    def apply(self, *files: str) -> None:
+        self.applied = files
+
+    def look(self, count: int, **options: object) -> tuple[Visit, ...]:
+        self.looks.append({"count": count, **options})
+        return tuple(self.scene(count, applied=self.applied, **options))
+
+    def samples(self) -> Samples:
+        labels = {
+            "response_flags": "UO",
+            "destination_app": "reviews",
+            "destination_workload_namespace": "bookinfo",
+        }
+        return Samples((Sample("istio_requests_total", labels, self.metrics()),))
+
+    def asked(self, workload: str) -> int:
+        assert workload == "reviews-v3"
+        return self.copies()
+
+    def until(self, what: str, holds: Callable[[], bool], seconds: float = 0.0) -> None:
+        if not holds():
+            raise LaboratoryFailed(f"not within {seconds:.0f} s: {what}")
+
+
+def walked(step: Claim[Bookinfo], place: Staged) -> list[str]:
+    """What speaks against a step in that place; nothing if it holds."""
+    outcome = measure(step, cast(Bookinfo, place))
+    assert outcome.found or outcome.error
+    return complaints(outcome)
+
+
+def seen(version: str, count: int = 1, **fields: object) -> list[Visit]:
+    """Visits that were answered by a version."""
+    colors = {"v2": "black", "v3": "red"}
+    known = {
+        "status": 200,
+        "seconds": 0.01,
+        "pod": f"reviews-{version}-a-b",
+        "color": colors.get(version, ""),
+    }
+    return [Visit(**{**known, **fields}) for _ in range(count)]

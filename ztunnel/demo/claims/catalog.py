@@ -18,8 +18,9 @@ from ztunnel.demo.claims import (
     speed,
 )
 from ztunnel.demo.claims.claim import Claim
+from ztunnel.demo.claims.shop import Shop
 
-CLAIMS: tuple[Claim, ...] = (
+CLAIMS: tuple[Claim[Shop], ...] = (
     secrecy.CLAIM,
     direct.CLAIM,
     addresses.CLAIM,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
-from ztunnel.demo.claims.shop import Shop
 from ztunnel.errors import ConfigError, Fault
+
+Place = TypeVar("Place")
+"""What is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,28 +33,28 @@ class Findings:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Generic[Place]):
     """What the mesh promises.
 
     Attributes:
         number: as users name it.
         title: the promise, in one sentence.
         how: how it is checked.
-        measure: measures it on a shop, and leaves the shop as it was. What it notes down decides; an error
-            on the way is a failure.
+        measure: measures it in a place, and leaves that as it was. What it notes down decides; an error on
+            the way is a failure.
     """
 
     number: int
     title: str
     how: str
-    measure: Callable[[Shop, Findings], None]
+    measure: Callable[[Place, Findings], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A claim that was measured. `error` is what kept it from being measured to its end, else empty."""
 
-    claim: Claim
+    claim: Claim[Any]
     found: tuple[Finding, ...]
     seconds: float
     error: str = ""
@@ -62,7 +65,7 @@ class Outcome:
         return bool(self.found) and not self.error and all(each.holds for each in self.found)
 
 
-def select(claims: Sequence[Claim], only: Collection[int]) -> tuple[Claim, ...]:
+def select(claims: Sequence[Claim[Place]], only: Collection[int]) -> tuple[Claim[Place], ...]:
     """The claims of these numbers, all where there are none, in their own order.
 
     Raises:

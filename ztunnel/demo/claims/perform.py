@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from ztunnel.demo.claims.claim import Claim, Findings, Outcome
+from ztunnel.demo.claims.claim import Claim, Findings, Outcome, Place
 from ztunnel.demo.claims.shop import Shop
 from ztunnel.demo.claims.table import progress, summary, table
 from ztunnel.demo.failure import LaboratoryFailed
@@ -23,7 +23,7 @@ TTL_SECONDS = 8
 _WIDTH = 132  # of the table where no terminal says how wide it is
 
 
-def perform(laboratory: Laboratory, claims: Sequence[Claim], *, keep: bool) -> bool:
+def perform(laboratory: Laboratory, claims: Sequence[Claim[Shop]], *, keep: bool) -> bool:
     """Show that the claims hold, or which do not; whether all do.
 
     The laboratory is taken down at the end, whatever happens; with `keep` it stays, whatever was found.
@@ -53,11 +53,11 @@ def perform(laboratory: Laboratory, claims: Sequence[Claim], *, keep: bool) -> b
     return all(outcome.holds for outcome in outcomes)
 
 
-def measure(claim: Claim, shop: Shop) -> Outcome:
+def measure(claim: Claim[Place], place: Place) -> Outcome:
     """Measure one claim. What keeps it from being measured is part of the outcome."""
     begun, findings, error = time.monotonic(), Findings(), ""
     try:
-        claim.measure(shop, findings)
+        claim.measure(place, findings)
     except (LaboratoryFailed, ConfigError, OSError, subprocess.SubprocessError) as failure:
         error = str(failure)
     return Outcome(claim, tuple(findings.found), time.monotonic() - begun, error)

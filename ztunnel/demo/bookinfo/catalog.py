@@ -1,0 +1,9 @@
+"""All steps of the walk, in order."""
+
+from __future__ import annotations
+
+from ztunnel.demo.bookinfo import spread
+from ztunnel.demo.bookinfo.place import Bookinfo
+from ztunnel.demo.claims.claim import Claim
+
+STEPS: tuple[Claim[Bookinfo], ...] = (spread.STEP,)
