@@ -31,6 +31,7 @@ GOAL = 2.0
 """The unrelated pair's p99 under load, divided by its quiet one, is at most this."""
 
 _PORT = "8080"
+_MOST_LINES = 10
 _GRACE_SECONDS = 60.0
 _POD = (
     "{{apiVersion: v1, kind: Pod, metadata: {{name: {}, namespace: ports, labels: {{app: {}}}}}, "
@@ -96,7 +97,17 @@ class Pods:
         names = [f"peer-{number}" for number in range(peers)]
         for name in names:
             self._stand_back(f"ports/{name}")
-        return self.run("client", seconds, [str(rate), str(seconds)], names)
+        answered, failed = self.run("client", seconds, [str(rate), str(seconds)], names)
+        if failed:
+            self._say_why()
+        return answered, failed
+
+    def _say_why(self) -> None:
+        """What the node proxies have logged of connections that failed."""
+        for node in ("node-1", "node-2"):
+            lines = self._laboratory.node_log(node).splitlines()
+            for line in [each for each in lines if " error=" in each][-_MOST_LINES:]:
+                print(f"  {node}: {line}", file=sys.stderr)
 
     def _stand_back(self, pod: str) -> None:
         """Let the processes of a pod run when nothing else does."""

@@ -22,6 +22,9 @@ class Answering(ports.Pods):
     def _stand_back(self, pod):
         """There are no processes."""
 
+    def _say_why(self):
+        """Nor logs."""
+
 
 @pytest.mark.parametrize(
     ("quiet", "failed", "reached"), [([1.0, 2.0], 0, True), ([1.0, 2.1], 0, False), ([1.0, 1.0], 1, False)]
