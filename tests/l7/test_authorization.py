@@ -405,6 +405,22 @@ def test_without_a_token_nothing_is_claimed(rule, expected):
     assert matches(rule, asked("GET web /", "authorization: Bearer x.y.z")) is expected
 
 
+@pytest.mark.parametrize(
+    ("claims", "path", "allowed"),
+    [
+        ({}, "/test/x", True),
+        ({}, "/other", False),
+        ({"iss": "i"}, "/other", True),
+        ({"iss": "i"}, "/test/x", True),
+    ],
+)
+def test_only_certain_paths_are_open_to_who_has_no_token(claims, path, allowed):
+    """A DENY of what is not named, for who has no issuer (istio/istio#29567)."""
+    who = "when: [{key: 'request.auth.claims[iss]', notValues: ['*']}]"
+    spec = f"{{action: DENY, rules: [{{{who}, to: [{{operation: {{notPaths: ['/test/*']}}}}]}}]}}"
+    assert decide(spec, asked(f"GET web {path}", claims=claims)).allowed is allowed
+
+
 def test_a_token_without_a_subject_has_no_principal():
     for claims in ({"iss": "i"}, {"sub": "s"}, {"iss": ["i"], "sub": "s"}):
         assert not matches(source("requestPrincipals: ['*']"), asked(claims=claims))

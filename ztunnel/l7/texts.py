@@ -90,7 +90,7 @@ class Blocks:
 
     def __init__(self, values: Iterable[Value]) -> None:
         self._networks: list[IPNetwork] = [
-            value for value in values if not isinstance(value, int | TextMatch)
+            value for value in values if not isinstance(value, int) and not isinstance(value, TextMatch)
         ]
 
     def match(self, ip: IPAddress | None) -> bool:
