@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,6 +135,10 @@ class Settings:
             certificates.
         trusted_accounts: `namespace/name`: service accounts of node proxies, which may have certificates
             for the pods on their node; a token file's nodes are of the first.
+        jwks_blocked: addresses that a control plane does not ask for the keys of issuers, beside its own
+            machine's, those of links, and where clouds have their metadata.
+        jwks_allowed: of all these, those that it asks all the same.
+        jwks_root_ca: a file with roots that it trusts beside the system's when it asks.
         serving_names: DNS names and addresses of a control plane's certificate.
     """
 
@@ -222,6 +226,13 @@ class Settings:
     trusted_accounts: tuple[str, ...] = _setting(
         "CA_TRUSTED_NODE_ACCOUNTS", values.accounts, ("ztunnel-system/ztunnel", "istio-system/ztunnel")
     )
+    jwks_blocked: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        "BLOCKED_CIDRS_IN_JWKS_URIS", values.networks, ()
+    )
+    jwks_allowed: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        "ZTUNNEL_JWKS_ALLOWED", values.networks, ()
+    )
+    jwks_root_ca: Path | None = _setting("ZTUNNEL_JWKS_ROOT_CA", values.maybe_path, None)
     serving_names: tuple[str, ...] = _setting("ZTUNNEL_SERVING_NAMES", values.hosts, _SERVED_AS)
     metrics_series_limit: int = _setting("ZTUNNEL_METRICS_SERIES_LIMIT", values.number(100, 10**6), 20_000)
     buffer_limit_bytes: int = _setting("ZTUNNEL_BUFFER_LIMIT", values.bytes_from(1 << 20, 1 << 40), 64 << 20)

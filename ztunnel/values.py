@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TypeVar
 
@@ -68,6 +69,14 @@ def accounts(raw: str) -> tuple[str, ...]:
     if not found or not all(_ACCOUNT.fullmatch(one) for one in found):
         raise ValueError("<namespace>/<service account>, with commas")
     return found
+
+
+def networks(raw: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Addresses and CIDRs with commas between them."""
+    try:
+        return tuple(ip_network(part.strip()) for part in raw.split(",") if part.strip())
+    except ValueError as error:
+        raise ValueError("addresses and CIDRs such as 10.0.0.0/8, with commas") from error
 
 
 def flag(raw: str) -> bool:

@@ -24,6 +24,12 @@ spec: {selector: {matchLabels: {app: web}}}
 """
 
 
+TARGETED = (
+    "targetRefs: [{kind: Service, name: web}], "
+    "jwtRules: [{issuer: 'https://issuer.example', jwksUri: 'https://issuer.example/keys'}]"
+)
+
+
 def test_a_selector_that_matches_nothing_is_found() -> None:
     assert codes(AMBIENT, WEB, POLICY % "web") == []
     assert codes(AMBIENT, WEB, POLICY % "wep") == [("IST0127", "AuthorizationPolicy shop/p")]
@@ -58,14 +64,17 @@ def test_a_permissive_policy_is_no_finding() -> None:
     assert codes(OUTSIDE, (STRICT % "bank").replace("STRICT", "PERMISSIVE")) == []
 
 
-def test_jwts_need_a_waypoint() -> None:
+def test_jwts_need_a_waypoint_and_are_for_what_it_stands_before() -> None:
     assert codes(AMBIENT, WEB, REQUEST) == [("IST0167", "RequestAuthentication shop/jwt")]
+    request = REQUEST.replace("selector: {matchLabels: {app: web}}", TARGETED)
+    assert codes(AMBIENT, WEB, request) == [("IST0167", "RequestAuthentication shop/jwt")]
     gateway = (
         "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: way, namespace: shop}\n"
         "spec: {gatewayClassName: istio-waypoint}\n"
     )
     labelled = AMBIENT.replace("ambient}", "ambient, istio.io/use-waypoint: way}")
-    assert codes(labelled, gateway, WEB, REQUEST) == []
+    assert codes(labelled, gateway, WEB, REQUEST) == [("IST0167", "RequestAuthentication shop/jwt")]
+    assert codes(labelled, gateway, WEB, request) == []
 
 
 def test_http_rules_at_l4_are_ineffective() -> None:

@@ -89,7 +89,6 @@ def test_a_kind_or_group_that_looks_like_a_slip_is_a_fault(version, kind, messag
         ("v1", "PodTemplate"),
         ("v1", "PersistentVolume"),
         ("apps/v1", "Deployment"),
-        ("security.istio.io/v1", "RequestAuthentication"),
         ("gateway.networking.k8s.io/v1alpha2", "TCPRoute"),
         ("gateway.networking.k8s.io/v1", "TLSRoute"),
         ("gateway.networking.k8s.io/v1alpha2", "UDPRoute"),

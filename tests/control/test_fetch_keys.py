@@ -16,11 +16,11 @@ from cryptography import x509
 
 from tests.identity.builders import NOW, PEM, Authority, Leaf, pem_of
 from tests.l7.issuers import jwk, jwks
-from ztunnel.control.fetch_keys import KeyClient, KeyFetcher, Unfetched
-from ztunnel.control.key_schedule import KeySchedule
+from ztunnel.control.fetch_keys import KeyClient, Keys, Unfetched
 from ztunnel.control.key_source import KeySource
 from ztunnel.control.reach import Reach
 from ztunnel.l7.jwks import MAX_BYTES
+from ztunnel.telemetry.figures import Figures
 
 HERE = Reach((ip_network("127.0.0.1/32"), ip_network("::1/128")))
 KEYS = jwks(jwk("ES256"))
@@ -247,48 +247,66 @@ async def test_one_address_of_a_name_is_enough() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def changes_of(schedule: KeySchedule, until: Callable[[], bool]) -> list[KeySource]:
-    """Which sources have other keys, while a fetcher runs until something is so."""
-    told: list[KeySource] = []
-    woken = trio.Event()
+@asynccontextmanager
+async def fetching(reach: Reach = HERE) -> AsyncIterator[tuple[Keys, Callable[[Callable[[], bool]], object]]]:
+    """Keys that are fetched, and how to wait until something is so after a fetch."""
+    keys = Keys(KeyClient(reach), Random(1))
+    told = trio.Event()
 
     def observe() -> None:
-        if until():
-            woken.set()
+        nonlocal told
+        told.set()
+        told = trio.Event()
 
-    fetcher = KeyFetcher(schedule, KeyClient(HERE))
-    fetcher.on_change, fetcher.observe = told.append, observe
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(fetcher.run)
+    async def until(is_so: Callable[[], bool]) -> None:
         with trio.fail_after(5):
-            await woken.wait()
+            while not is_so():
+                await told.wait()
+
+    keys.observe = observe
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keys.run)
+        yield keys, until
         nursery.cancel_scope.cancel()
-    return told
 
 
-async def test_a_fetcher_tells_of_other_keys_and_tries_again() -> None:
-    async with web({"/bad": answer("x"), "/good": answer(), "/silent": b""}) as it:
+async def test_other_keys_are_told_once_and_what_fails_is_tried_again() -> None:
+    async with (
+        web({"/bad": answer("x"), "/good": answer(), "/silent": b""}) as it,
+        fetching() as (keys, until),
+    ):
         good, bad, silent = (
             KeySource(f"http://localhost:{it.port}/{name}") for name in ("good", "bad", "silent")
         )
-        schedule = KeySchedule(Random(1))
-        schedule.want({good: 5.0, bad: 5.0, silent: 0.1}, trio.current_time())
-        assert await changes_of(schedule, lambda: schedule.failed >= 3) == [good]
-        assert "/bad" in it.asked[3:] or "/silent" in it.asked[3:]
-    assert (bool(schedule.text(good)), schedule.missing) == (True, 2)
-    assert any("no answer within 0.1 s" in text for text in schedule.remarks)
+        keys.want({good: 5.0, bad: 5.0, silent: 0.1})
+        await until(lambda: len(keys.remarks) == 2 and bool(keys.text(good)) and it.asked.count("/bad") > 1)
+        assert (keys.take_changed(), keys.take_changed()) == ({good}, set())
+        assert (keys.text(bad), keys.text(silent)) == ("", "")
+        assert any("no answer within 0.1 s" in text for text in keys.remarks)
 
 
 async def test_what_comes_to_be_wanted_is_fetched_at_once() -> None:
-    async with web({"/": answer()}) as it:
-        schedule, told = KeySchedule(Random(1)), trio.Event()
-        fetcher = KeyFetcher(schedule, KeyClient(HERE))
-        fetcher.on_change = lambda _: told.set()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(fetcher.run)
-            await trio.testing.wait_all_tasks_blocked()
-            schedule.want({KeySource(f"http://localhost:{it.port}/"): 5.0}, trio.current_time())
-            fetcher.wake()
-            with trio.fail_after(5):
-                await told.wait()
-            nursery.cancel_scope.cancel()
+    async with web({"/": answer()}) as it, fetching() as (keys, until):
+        await trio.testing.wait_all_tasks_blocked()
+        source = KeySource(f"http://localhost:{it.port}/")
+        keys.want({source: 5.0})
+        await until(lambda: bool(keys.text(source)))
+
+
+async def test_figures_say_how_it_goes() -> None:
+    figures = Figures()
+    async with web({"/": answer(), "/bad": answer("x")}) as it, fetching() as (keys, until):
+        keys.register(figures)
+        keys.want({KeySource(f"http://localhost:{it.port}/{name}"): 5.0 for name in ("", "bad")})
+        await until(lambda: len(keys.take_changed() | {None}) > 1 and bool(keys.remarks))
+    found = {
+        sample.name + str(sample.labels): sample.value for one in figures.collect() for sample in one.samples
+    }
+    assert found["ztunnel_control_key_fetches_total{'outcome': 'fetched'}"] == 1
+    assert found["ztunnel_control_issuers_without_keys{}"] == 1
+
+
+async def test_without_a_client_nothing_is_fetched() -> None:
+    keys = Keys()
+    keys.want({KeySource("http://localhost:1/"): 1.0})
+    assert (keys.text(KeySource("http://localhost:1/")), keys.take_changed(), keys.remarks) == ("", set(), ())

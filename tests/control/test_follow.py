@@ -9,11 +9,14 @@ import httpx2
 import trio
 
 from tests.kube.fake import FakeServer, answer, status
+from tests.l7.issuers import jwk, jwks
+from ztunnel.control.fetch_keys import Keys, Unfetched
 from ztunnel.control.follow import LONGEST_SECONDS, QUIET_SECONDS, ClusterWatch
 from ztunnel.control.served import SERVED
 from ztunnel.control.settings import MeshSettings
+from ztunnel.l7.jwks import parse_keys
 from ztunnel.telemetry.figures import Figures
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, JWT_POLICY
 
 RESOURCES = {served.kind: served.candidates[0] for served in SERVED}
 UID = "Kubernetes//Pod/shop/{}"
@@ -34,10 +37,10 @@ class Followed:
     def workloads(self):
         return {name.rpartition("/")[2]: one for name, one in self.published[-1].origins[ADDRESS].items()}
 
-    async def until(self, condition):
-        with trio.fail_after(1000):
+    async def until(self, condition, step=0.01):
+        with trio.fail_after(100_000 * step):
             while not condition():  # noqa: ASYNC110
-                await trio.sleep(0.01)
+                await trio.sleep(step)
 
 
 def cluster(*absent):
@@ -54,12 +57,15 @@ def cluster(*absent):
 
 
 @asynccontextmanager
-async def followed(server, started=True):
+async def followed(server, started=True, keys=None):
     published, observed = [], []
     async with server.api() as api, trio.open_nursery() as nursery:
         watch = ClusterWatch(
             api, MeshSettings(), published.append, lambda: observed.append(watch.troubles), Random(1)
         )
+        if keys is not None:
+            watch.keys = keys
+            nursery.start_soon(keys.run)
         if started:
             with trio.fail_after(60):
                 await nursery.start(watch.run)
@@ -226,3 +232,45 @@ async def test_figures_tell_what_names_a_waypoint_that_does_not_serve_it(autojum
         server.put(RESOURCES["Gateway"], named("wp", spec=spec))
         server.put(RESOURCES["Service"], named("wp", spec={"ports": [{"port": 15008}]}))
         await it.until(lambda: unbound() == 0)
+
+
+class Issuer:
+    """Gives keys; while it is away it does not."""
+
+    def __init__(self):
+        self.kid, self.away, self.asked = "k1", False, 0
+
+    async def fetch(self, source):
+        self.asked += 1
+        await trio.sleep(1)
+        if self.away:
+            raise Unfetched("refused")
+        return parse_keys(jwks(jwk("EdDSA", self.kid)).encode())
+
+
+async def test_keys_of_issuers_are_fetched_and_published_when_they_are_others(autojump_clock):
+    issuer = Issuer()
+    rule = {"issuer": "https://i.example", "jwksUri": "https://i.example/keys"}
+    server = cluster()
+    server.put(
+        RESOURCES["RequestAuthentication"],
+        named("p", spec={"targetRefs": [{"kind": "Service", "name": "web"}], "jwtRules": [rule]}),
+    )
+    async with followed(server, keys=Keys(issuer, Random(1))) as it:
+
+        def keys():
+            (found,) = it.published[-1].origins[JWT_POLICY]["shop/p"].rules
+            return found.keys
+
+        assert keys() == ""  # nobody waits for an issuer
+        await it.until(lambda: "k1" in keys(), 10)
+        issuer.kid = "k2"
+        await it.until(lambda: "k2" in keys(), 10)
+        issuer.away, before = True, issuer.asked
+        await it.until(lambda: issuer.asked > before + 2, 10)
+        assert "k2" in keys()
+        assert any("the last ones stay in force" in text for text in it.watch.warnings)
+        published = len(it.published)
+        issuer.away = False
+        await it.until(lambda: not it.watch.warnings, 10)
+        assert len(it.published) == published

@@ -19,13 +19,16 @@ from ztunnel.control.translation import Translator, translate
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 from ztunnel.xds.address import render_service, render_workload
-from ztunnel.xds.pb import http_policy_pb2
+from ztunnel.xds.pb import http_policy_pb2, jwt_policy_pb2
 from ztunnel.xds.policy import render_policy
-from ztunnel.xds.resource import HTTP_POLICY, render
+from ztunnel.xds.resource import HTTP_POLICY, JWT_POLICY, render
 
 GOLDEN = Path(__file__).parent / "golden"
 SETTINGS = MeshSettings()
-OF_WAYPOINTS = {HTTP_POLICY: http_policy_pb2.AuthorizationPolicy}
+OF_WAYPOINTS = {
+    HTTP_POLICY: http_policy_pb2.AuthorizationPolicy,
+    JWT_POLICY: jwt_policy_pb2.RequestAuthentication,
+}
 
 
 def translated(text, settings=SETTINGS):
@@ -38,7 +41,7 @@ def in_istios_form(translation):
         "workloads": [MessageToDict(render_workload(one)) for one in addresses if isinstance(one, Workload)],
         # What is spoken at ports istiod tells waypoints only, and otherwise.
         "services": [
-            MessageToDict(render_service(replace(one, protocols=(), guards=()), ""))
+            MessageToDict(render_service(replace(one, protocols=(), guards=(), jwt_policies=()), ""))
             for one in addresses
             if isinstance(one, Service)
         ],

@@ -2,13 +2,16 @@
 
 import os
 from pathlib import Path
+from random import Random
 
 import pytest
 import trio
 
+from tests.control.test_follow import Issuer
+from ztunnel.control.fetch_keys import Keys
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.watch import FolderWatch
-from ztunnel.xds.resource import ADDRESS
+from ztunnel.xds.resource import ADDRESS, JWT_POLICY
 from ztunnel.xds.snapshot import Snapshot
 
 
@@ -261,4 +264,33 @@ async def test_it_polls_until_cancelled(tmp_path, autojump_clock):
         begun = trio.current_time()
         await published.wait()
         assert trio.current_time() - begun <= 1.0
+        nursery.cancel_scope.cancel()
+
+
+async def test_keys_of_issuers_are_fetched_and_published_when_they_are_others(tmp_path, autojump_clock):
+    (tmp_path / "a.yaml").write_text(
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n"
+        "metadata: {name: p, namespace: shop}\n"
+        "spec: {targetRefs: [{kind: Service, name: web}], jwtRules: [{issuer: 'https://i.example'}]}\n"
+    )
+    issuer, published = Issuer(), []
+    watch = FolderWatch(tmp_path, MeshSettings(), published.append)
+    watch.keys = Keys(issuer, Random(1))
+
+    def keys():
+        return published[-1].origins[JWT_POLICY]["shop/p"].rules[0].keys
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.keys.run)
+        await nursery.start(watch.run)
+        assert keys() == ""
+        with trio.fail_after(10_000):
+            for kid in ("k1", "k2"):
+                issuer.kid = kid
+                while kid not in keys():  # noqa: ASYNC110
+                    await trio.sleep(1)
+            issuer.away = True
+            while not watch.warnings:  # noqa: ASYNC110
+                await trio.sleep(1)
+        assert "k2" in keys()
         nursery.cancel_scope.cancel()

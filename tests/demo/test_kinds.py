@@ -13,7 +13,7 @@ from ztunnel.demo.kinds import Standing, is_read, standing, why_left_out
         ("v1", "ReplicationController", Standing.WORKLOAD),
         ("v1", "ConfigMap", Standing.LEFT_OUT),
         ("batch/v1", "CronJob", Standing.LEFT_OUT),
-        ("security.istio.io/v1", "RequestAuthentication", Standing.LEFT_OUT),
+        ("security.istio.io/v1", "RequestAuthentication", Standing.READ),
         ("networking.k8s.io/v1", "Ingress", Standing.LEFT_OUT),
         # Other groups have kinds of the same names.
         ("serving.knative.dev/v1", "Service", Standing.LEFT_OUT),

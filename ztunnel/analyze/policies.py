@@ -22,7 +22,7 @@ from ztunnel.state import kube
 _SECURITY = "security.istio.io"
 _NAMED = 5
 _WAYPOINT = "is not ready: HTTP rules"
-_HTTP_MARKS = ("HTTP attributes", "nobody enforces it", "do not support the")
+_HTTP_MARKS = ("HTTP attributes", "nobody enforces it", "do not support the", "it does nothing")
 
 
 def policy_findings(mesh: Mesh) -> Iterator[Finding]:
@@ -32,7 +32,7 @@ def policy_findings(mesh: Mesh) -> Iterator[Finding]:
             yield from _selectors(mesh, one)
     yield from _strict(mesh)
     for one in mesh.of(_SECURITY, "RequestAuthentication"):
-        if not _has_waypoint(mesh, one.namespace):
+        if one.get("spec.targetRefs") is not None and not _has_waypoint(mesh, one.namespace):
             message = "JWTs are judged by waypoints, and nothing in its namespace has one: it does nothing"
             yield found(INEFFECTIVE, one, message)
     yield from _remarks(mesh)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random, SystemRandom
 
 import click
 import trio
@@ -13,6 +14,8 @@ import trio
 from ztunnel.ca.authority_report import AuthorityReport
 from ztunnel.config import Settings, read_settings
 from ztunnel.control.connect import Upstream
+from ztunnel.control.fetch_keys import KeyClient, Keys
+from ztunnel.control.reach import Reach
 from ztunnel.control.report import ManifestReport
 from ztunnel.control.serve import Server
 from ztunnel.control.settings import mesh_settings
@@ -43,9 +46,10 @@ def ungrouped() -> Iterator[None]:
 
 
 async def follow_folder(
-    nursery: trio.Nursery, settings: Settings, reporting: Reporting, server: Server
+    nursery: trio.Nursery, settings: Settings, reporting: Reporting, server: Server, keys: Keys | None = None
 ) -> tuple[FolderWatch, ManifestReport]:
-    """A folder of manifests, which `server` serves from now on; started when it has been read.
+    """A folder of manifests, which `server` serves from now on, with the keys of issuers that `keys` has;
+    started when it has been read.
 
     Raises:
         ConfigError: nothing of it can be read, and nothing was remembered.
@@ -57,10 +61,25 @@ async def follow_folder(
     watch = FolderWatch(
         settings.manifests, mesh_settings(settings), server.publish, lambda: report.observe(watch), memory
     )
+    watch.keys = keys or watch.keys
     await nursery.start(watch.run)
     if not watch.inventory.objects and watch.faults:
         raise ConfigError(*watch.faults)
     return watch, report
+
+
+def fetch_keys(nursery: trio.Nursery, settings: Settings, reporting: Reporting) -> Keys:
+    """The keys of issuers, fetched in `nursery`. Raises ConfigError: ZTUNNEL_JWKS_ROOT_CA is of no use."""
+    reach = Reach(settings.jwks_allowed, settings.jwks_blocked)
+    file = str(settings.jwks_root_ca or "")
+    try:
+        client = KeyClient(reach, file)
+    except OSError as error:  # an SSLError is one
+        raise ConfigError(Fault("settings", 0, "ZTUNNEL_JWKS_ROOT_CA", f"{file}: {error}")) from error
+    keys = Keys(client, Random(SystemRandom().getrandbits(64)))
+    keys.register(reporting.figures)
+    nursery.start_soon(keys.run)
+    return keys
 
 
 async def follow_authority(

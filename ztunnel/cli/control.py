@@ -26,7 +26,7 @@ from ztunnel.ca.secure import ServingTls
 from ztunnel.ca.sign import KubernetesSigner, roots_of
 from ztunnel.ca.token import read_static_tokens
 from ztunnel.cli._cluster import Cluster
-from ztunnel.cli._compose import follow_authority, follow_folder, settings_of, ungrouped
+from ztunnel.cli._compose import fetch_keys, follow_authority, follow_folder, settings_of, ungrouped
 from ztunnel.cli._pages import SYNC, sync_page
 from ztunnel.config import Settings
 from ztunnel.control.annotate import Annotator, EnrolmentService
@@ -169,13 +169,14 @@ class _Source(NamedTuple):
 async def _follow(nursery: trio.Nursery, settings: Settings, reporting: Reporting, source: _Source) -> _Mesh:
     """Everything of the source, once it has been read."""
     server = source.server
+    keys = fetch_keys(nursery, settings, reporting)
     if source.api is not None:
-        cluster = Cluster(source.api, settings, reporting, server)
+        cluster = Cluster(source.api, settings, reporting, (server, keys))
         await cluster.follow(nursery, reporting.readiness.done)
         return _Mesh(cluster.authority, cluster.tokens, cluster.watch.pods, cluster.annotator)
     assert settings.token_file is not None
     callers = _read_tokens(settings.token_file, settings)
-    watch, _ = await follow_folder(nursery, settings, reporting, server)
+    watch, _ = await follow_folder(nursery, settings, reporting, server, keys)
     reporting.readiness.done(_SOURCE)
     authority = await follow_authority(nursery, settings, reporting)
     reporting.readiness.done(_AUTHORITY)

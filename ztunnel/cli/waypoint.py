@@ -10,6 +10,7 @@ import trio
 from ztunnel.ca.authority import OwnCertificates
 from ztunnel.cli._compose import (
     ca_upstream,
+    fetch_keys,
     follow_authority,
     follow_folder,
     settings_of,
@@ -76,7 +77,8 @@ async def _control(nursery: trio.Nursery, settings: Settings, reporting: Reporti
         signer = NetworkCertificates(ca_upstream(settings))
         return ControlPlane(NetworkSessions(xds_upstream(settings)).open, signer)
     server = Server()
-    _, report = await follow_folder(nursery, settings, reporting, server)
+    keys = fetch_keys(nursery, settings, reporting)
+    _, report = await follow_folder(nursery, settings, reporting, server, keys)
     await nursery.start(server.run)
     if settings.ca_address:
         return ControlPlane(server.session, NetworkCertificates(ca_upstream(settings)), report.dump)

@@ -20,6 +20,7 @@ from ztunnel.state import (
     istio,
     kube,
     networking,
+    request_authentication,
     virtual_service,
 )
 from ztunnel.state.field import Field
@@ -37,6 +38,7 @@ Object = (
     | endpoints.Endpoints
     | istio.AuthorizationPolicy
     | istio.PeerAuthentication
+    | request_authentication.RequestAuthentication
     | networking.ServiceEntry
     | networking.WorkloadEntry
     | gateway.Gateway
@@ -87,6 +89,9 @@ KINDS: Final[Mapping[tuple[str, str], Kind]] = {
     ("security.istio.io", "PeerAuthentication"): Kind(
         ("v1", "v1beta1"), ("spec", "status"), istio.read_peer_authentication
     ),
+    ("security.istio.io", "RequestAuthentication"): Kind(
+        ("v1", "v1beta1"), ("spec", "status"), request_authentication.read_request_authentication
+    ),
     ("networking.istio.io", "ServiceEntry"): Kind(
         ("v1", "v1beta1", "v1alpha3"), ("spec", "status"), networking.read_service_entry
     ),
@@ -114,7 +119,7 @@ KINDS: Final[Mapping[tuple[str, str], Kind]] = {
     ),
 }
 
-_OTHER_KINDS: Final = frozenset(("RequestAuthentication", "TCPRoute", "TLSRoute", "UDPRoute"))
+_OTHER_KINDS: Final = frozenset(("TCPRoute", "TLSRoute", "UDPRoute"))
 """Not read, and no slips of those that are."""
 
 
@@ -318,7 +323,7 @@ def _not_ours(group: str, number: str, name: str) -> str:
     if kind := KINDS.get((group, name)):
         return f"{name} is read in the versions {', '.join(kind.versions)} of {group or 'the core group'}"
     kinds = {one.lower(): one for its_group, one in KINDS if its_group == group}
-    if name not in _OTHER_KINDS and (guess := get_close_matches(name.lower(), kinds, n=1, cutoff=0.8)):
+    if guess := get_close_matches(name.lower(), kinds, n=1, cutoff=0.8):
         return f"unknown kind {name}; did you mean {kinds[guess[0]]}?"
     groups = [its_group for its_group, one in KINDS if one == name and its_group]
     if guess := get_close_matches(group, groups, n=1, cutoff=0.8):
@@ -340,6 +345,7 @@ def _readable_key(found: Object, wrong: tuple[str, ...]) -> Key | None:
 
 
 def _scope(found: Object, wrong: tuple[str, ...]) -> Mapping[str, str] | None:
-    if not isinstance(found, istio.AuthorizationPolicy | istio.PeerAuthentication):
+    policies = istio.AuthorizationPolicy | istio.PeerAuthentication
+    if not isinstance(found, policies | request_authentication.RequestAuthentication):
         return None
     return None if any(one.startswith("spec.selector") for one in wrong) else found.selector

@@ -7,20 +7,22 @@ a client that resolves names itself could not be told whom not to connect to."""
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
-from typing import Final
+from random import Random
+from typing import Final, Protocol
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import h11
 import trio
 
-from ztunnel.control.key_schedule import KeySchedule
+from ztunnel.control.key_schedule import KeySchedule, Rng
 from ztunnel.control.key_source import KeySource, keys_url_of
 from ztunnel.control.reach import Reach
 from ztunnel.l7.jwks import MAX_BYTES, KeySet, parse_keys
 from ztunnel.model.address import IPAddress
 from ztunnel.state.request_authentication import wrong_url
+from ztunnel.telemetry.figures import Figures
 
 _REDIRECTS: Final = 3
 _AT_ONCE: Final = 8
@@ -34,8 +36,15 @@ class Unfetched(Exception):
     """Why keys could not be had."""
 
 
+class Client(Protocol):
+    """Whoever gets keys."""
+
+    async def fetch(self, source: KeySource) -> KeySet:
+        """The keys that are there. Raises Unfetched."""
+
+
 class KeyClient:
-    """Asks for keys."""
+    """Asks for keys over the network."""
 
     def __init__(self, reach: Reach, roots: str = "") -> None:
         """`roots` is a file with certificates that are trusted beside the system's; OSError and SSLError are
@@ -161,29 +170,53 @@ def _deepest(error: BaseException) -> str:
     return text
 
 
-def _ignore(_source: KeySource) -> None:
-    """Nobody is told at first."""
-
-
-class KeyFetcher:
-    """Has all that is due fetched.
+class Keys:
+    """The keys of all issuers that are asked for, fetched by `run`. Without a client none is.
 
     Attributes:
-        on_change: called whenever a source has other keys.
-        observe: called after each fetch.
+        observe: called after each fetch; nobody at first.
     """
 
-    def __init__(self, schedule: KeySchedule, client: KeyClient) -> None:
-        self._schedule = schedule
+    def __init__(self, client: Client | None = None, rng: Rng | None = None) -> None:
         self._client = client
+        self._schedule = KeySchedule(rng or Random())
+        self._changed: set[KeySource] = set()
         self._woken = trio.Event()
         self._places = trio.CapacityLimiter(_AT_ONCE)
-        self.on_change: Callable[[KeySource], None] = _ignore
         self.observe: Callable[[], None] = lambda: None
 
-    def wake(self) -> None:
-        """Look at the schedule again."""
-        self._woken.set()
+    def want(self, sources: Mapping[KeySource, float]) -> None:
+        """From now on these are wanted, with the seconds that each may take."""
+        if self._client is not None:
+            self._schedule.want(sources, trio.current_time())
+            self._woken.set()
+
+    def text(self, source: KeySource) -> str:
+        """The keys in force, as they are served; empty where there are none."""
+        return self._schedule.text(source)
+
+    def take_changed(self) -> set[KeySource]:
+        """The sources that have had other keys since this was asked last."""
+        changed, self._changed = self._changed, set()
+        return changed
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the operator should know."""
+        return self._schedule.remarks
+
+    def register(self, figures: Figures) -> None:
+        """Bring the figures to the register."""
+        schedule = self._schedule
+        figures.counter(
+            "ztunnel_control_key_fetches_total", "Times that keys of issuers were asked for",
+            lambda: [(("fetched",), schedule.fetched), (("failed",), schedule.failed)], ["outcome"],
+        )  # fmt: skip
+        figures.gauge(
+            "ztunnel_control_issuers_without_keys",
+            "Issuers whose keys could not be fetched yet: none of their tokens is valid",
+            lambda: schedule.missing,
+        )
 
     async def run(self) -> None:
         """Fetch until cancelled."""
@@ -197,7 +230,7 @@ class KeyFetcher:
                     await self._woken.wait()
 
     async def _fetch(self, source: KeySource, seconds: float) -> None:
-        changed = False
+        assert self._client is not None
         try:
             async with self._places:
                 with trio.fail_after(min(seconds, _MOST_SECONDS)):
@@ -207,8 +240,7 @@ class KeyFetcher:
         except trio.TooSlowError:
             self._schedule.fail(source, f"no answer within {seconds:g} s", trio.current_time())
         else:
-            changed = self._schedule.succeed(source, keys, trio.current_time())
-        self.wake()
-        if changed:
-            self.on_change(source)
+            if self._schedule.succeed(source, keys, trio.current_time()):
+                self._changed.add(source)
+        self._woken.set()
         self.observe()

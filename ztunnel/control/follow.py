@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Final
 
@@ -17,8 +17,10 @@ import trio
 
 from ztunnel.control.change import Change
 from ztunnel.control.collection import Collection
+from ztunnel.control.fetch_keys import Keys
 from ztunnel.control.index import Index
 from ztunnel.control.inventory import Inventory
+from ztunnel.control.key_source import KeySource
 from ztunnel.control.recall import LastGood
 from ztunnel.control.served import SERVED, Served
 from ztunnel.control.settings import MeshSettings
@@ -55,6 +57,7 @@ class ClusterWatch:
         change: what the last taking over changed.
         unsettled: called whenever the status of objects may be due to be written; nobody at first.
         memory: where last good versions are kept over restarts; nowhere at first.
+        keys: those of issuers; nobody fetches them at first.
     """
 
     def __init__(
@@ -75,7 +78,8 @@ class ClusterWatch:
         self.memory: LastGood | None = None
         self._events: Counter[tuple[str, str]] = Counter()
         self.collection = Collection(lambda kind, event: self._events.update([(kind, event)]))
-        self._translator = Translator(settings)
+        self.keys = Keys()
+        self._translator = Translator(settings, lambda source: self.keys.text(source))
         self.collection.said = self._translator.said
         self._snapshot = Snapshot()
         self._woken = trio.Event()
@@ -152,6 +156,7 @@ class ClusterWatch:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow until cancelled. Started when the first snapshot was published."""
+        self.keys.observe = self._note_keys
         if self.memory is not None:
             self.collection.recall(await self.memory.recall())
         async with trio.open_nursery() as nursery:
@@ -167,6 +172,8 @@ class ClusterWatch:
                 first = not self.loaded
                 if first or self.collection.changed:
                     self._take_over()
+                if changed := self.keys.take_changed():
+                    self._renew(changed)
                 if first:
                     task_status.started()
 
@@ -182,7 +189,9 @@ class ClusterWatch:
         delta = self._translator.update(batch.objects)
         changed_at, self._first_change_at = self._first_change_at, math.inf
         self._snapshot = advance(self._snapshot, delta.by_type(), self._settings.network, changed_at)
-        self.warnings, self.change = self._translator.warnings(), batch.change
+        self.keys.want(self._translator.key_sources)
+        self.warnings = self._translator.warnings() + self.keys.remarks
+        self.change = batch.change
         self.loaded = True
         self._publish(self._snapshot)
         if unsettled := (delta.unsettled | batch.objects.keys()) & self.collection.standings.keys():
@@ -190,6 +199,20 @@ class ClusterWatch:
             self.unsettled()
         self._observe()
         self.change = Change()
+
+    def _renew(self, changed: Iterable[KeySource]) -> None:
+        """Keys of issuers are others now."""
+        changes = self._translator.renew(changed).by_type()
+        self._snapshot = advance(self._snapshot, changes, self._settings.network, trio.current_time())
+        self._publish(self._snapshot)
+
+    def _note_keys(self) -> None:
+        """Keys were fetched, or could not be."""
+        warnings = self._translator.warnings() + self.keys.remarks
+        if self.loaded and warnings != self.warnings:
+            self.warnings = warnings
+            self._observe()
+        self._wake()
 
     def _report(self) -> None:
         """Say what is wrong, where that has changed."""

@@ -21,10 +21,13 @@ from ztunnel.state.gateway import Gateway, GatewayClass
 from ztunnel.state.istio import AuthorizationPolicy
 from ztunnel.state.kube import Service
 from ztunnel.state.networking import ServiceEntry
+from ztunnel.state.request_authentication import RequestAuthentication
+
+Targeted = AuthorizationPolicy | RequestAuthentication
 
 
 class Guards:
-    """The policies with targets. Kept up to date by `put`."""
+    """The policies with targets, of one kind. Kept up to date by `put`."""
 
     def __init__(self, index: Index, waypoints: Waypoints, settings: MeshSettings) -> None:
         self._index = index
@@ -34,7 +37,7 @@ class Guards:
         self._targets: dict[Name, tuple[Key, ...]] = {}
         self._telling: set[str] = set()
 
-    def put(self, name: Name, new: AuthorizationPolicy | None) -> set[Key]:
+    def put(self, name: Name, new: Targeted | None) -> set[Key]:
         """The policy of that name is now `new`; the services and entries that this may concern."""
         targets = tuple(dict.fromkeys(_targets(new, self._settings))) if new is not None else ()
         before = self._targets.pop(name, ())
@@ -107,7 +110,7 @@ def _gateways(name: str, labels: Mapping[str, str]) -> set[str]:
 _KINDS: Final = (Service.__name__, ServiceEntry.__name__, Gateway.__name__)
 
 
-def _targets(policy: AuthorizationPolicy, settings: MeshSettings) -> Iterator[Key]:
+def _targets(policy: Targeted, settings: MeshSettings) -> Iterator[Key]:
     """What it concerns; those of a GatewayClass are in the root namespace."""
     for kind, _, name in (target.partition(" ") for target in policy.targets):
         if kind in _KINDS:

@@ -31,13 +31,18 @@ from ztunnel.errors import Fault
 from ztunnel.state import istio
 from ztunnel.state.listing import cut_list
 from ztunnel.state.manifest import Chunk, cut
+from ztunnel.state.request_authentication import RequestAuthentication
 
 T = TypeVar("T", bound=Object)
 
 LONG = 16_384
 """Characters from which on a list is cut into its items."""
 
-POLICIES = (istio.AuthorizationPolicy.__name__, istio.PeerAuthentication.__name__)
+POLICIES = (
+    istio.AuthorizationPolicy.__name__,
+    istio.PeerAuthentication.__name__,
+    RequestAuthentication.__name__,
+)
 
 
 class Place(NamedTuple):

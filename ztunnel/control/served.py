@@ -69,6 +69,7 @@ SERVED: Final = (
     Served((ENDPOINT_SLICES,)),
     _istio("security", "authorizationpolicies", "AuthorizationPolicy", has_status=True),
     _istio("security", "peerauthentications", "PeerAuthentication", has_status=True),
+    _istio("security", "requestauthentications", "RequestAuthentication", has_status=True),
     _istio("networking", "serviceentries", "ServiceEntry", has_status=True),
     _istio("networking", "workloadentries", "WorkloadEntry", has_status=True),
     _gateway_api("gateways", "Gateway", is_waypoint),

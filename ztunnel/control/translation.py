@@ -26,6 +26,8 @@ from ztunnel.control.guard import Guards
 from ztunnel.control.http_authorization import convert_http_authorization
 from ztunnel.control.index import Index
 from ztunnel.control.inventory import Inventory
+from ztunnel.control.jwt_policies import JwtPolicies, KeysOf, no_keys
+from ztunnel.control.key_source import KeySource
 from ztunnel.control.labels import entry_labels, labels_for
 from ztunnel.control.node_policies import NodePolicies
 from ztunnel.control.ownership import Entries
@@ -46,6 +48,7 @@ from ztunnel.state.endpoints import Endpoints, EndpointSlice
 from ztunnel.state.gateway import Gateway
 from ztunnel.state.istio import AuthorizationPolicy, PeerAuthentication
 from ztunnel.state.networking import ServiceEntry, WorkloadEntry
+from ztunnel.state.request_authentication import RequestAuthentication
 from ztunnel.xds.resource import HTTP_POLICY, LABELS, TRAFFIC, name_of
 
 
@@ -61,7 +64,8 @@ class Translator:
     waypoints are sent, are kept up to date in place, as is `refused`: what of an entry does not count, and
     why."""
 
-    def __init__(self, settings: MeshSettings) -> None:
+    def __init__(self, settings: MeshSettings, keys_of: KeysOf = no_keys) -> None:
+        """`keys_of` gives the keys of issuers that are fetched; `renew` is told when they are others."""
         self._settings = settings
         self._objects: dict[Key, Object] = {}
         self.index = Index()
@@ -82,6 +86,8 @@ class Translator:
         self.addresses: dict[str, Workload | Service] = {}
         self.policies = self._node_policies.in_force
         self.http = HttpResources()
+        jwt_guards = Guards(self.index, self.waypoints, settings)
+        self._jwt_policies = JwtPolicies(jwt_guards, self.http, keys_of)
 
     def said(self, key: Key) -> Said:
         """What there is to say of an object beside the others."""
@@ -143,6 +149,17 @@ class Translator:
         delta.unsettled.update(self._guards.about(touched.targets()))
         return delta
 
+    @property
+    def key_sources(self) -> dict[KeySource, float]:
+        """Where keys of issuers are to be fetched, with the seconds that each may take."""
+        return self._jwt_policies.sources
+
+    def renew(self, sources: Iterable[KeySource]) -> Delta:
+        """The keys of these are others now; what that changes."""
+        delta = Delta()
+        self._jwt_policies.renew(sources, delta)
+        return delta
+
     def _take_over(
         self, key: Key, old: Object | None, new: Object | None, touched: Touched, delta: Delta
     ) -> None:
@@ -152,6 +169,12 @@ class Translator:
         if key.kind == AuthorizationPolicy.__name__:
             policy = new if isinstance(new, AuthorizationPolicy) else None
             self._convert_policy(key, policy, touched, delta)
+        elif key.kind == RequestAuthentication.__name__:
+            found = new if isinstance(new, RequestAuthentication) else None
+            guarded, remarks = self._jwt_policies.put(key, found, delta)
+            for each in guarded:
+                touched.take(each)
+            self._note(key, remarks)
         else:
             self._remark(key, new)
         if key.kind == kube.Namespace.__name__:
@@ -262,9 +285,7 @@ class Translator:
             remarks += more
         self._targets.put(key, new.meta if new is not None else None, new.targets if new is not None else ())
         self.http.put(HTTP_POLICY, f"{key.namespace}/{key.name}", made, delta)
-        self._remarks.pop(key, None)
-        if remarks:
-            self._remarks[key] = remarks
+        self._note(key, remarks)
         if before is None and now is None:
             return
         everywhere = key.namespace == self._settings.root_namespace
@@ -305,7 +326,8 @@ class Translator:
                 self.refused[key] = standing.refused
             around, resources = self._surroundings(key.namespace), list[Workload | Service]()
             if isinstance(one, ServiceEntry):
-                resources += self._guards.guarded(key, convert_service_entry(one, standing, around))
+                found = self._guards.guarded(key, convert_service_entry(one, standing, around))
+                resources += self._jwt_policies.guarded(key, found)
             elif one is not None and (workload := convert_workload_entry(one, standing, around)):
                 resources.append(workload)
             made[key] = {name_of(each): each for each in resources}
@@ -328,7 +350,8 @@ class Translator:
             guards = self._guards.of(Key(kind, *name), labels)
             decided = self._guards.decide(guards)
             bound = self.waypoints.bind(labels, name[0], Traffic.SERVICE, service.bound, guarded=decided)
-            made = replace(made, waypoint=bound.waypoint, guards=guards)
+            tokens = self._jwt_policies.of(Key(kind, *name), labels)
+            made = replace(made, waypoint=bound.waypoint, guards=guards, jwt_policies=tokens)
         resource = str(service_name(name, self._settings))
         if made is not None or resource not in self._of_entries:
             self._put(resource, made, delta)
@@ -382,6 +405,9 @@ class Translator:
                 yield found
 
     def _remark(self, key: Key, new: Object | None) -> None:
+        self._note(key, () if new is None else remark(new))
+
+    def _note(self, key: Key, remarks: Iterable[str]) -> None:
         self._remarks.pop(key, None)
-        if new is not None and (texts := tuple(remark(new))):
+        if texts := tuple(remarks):
             self._remarks[key] = texts

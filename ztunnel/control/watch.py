@@ -18,6 +18,7 @@ import trio
 
 from ztunnel.control.change import Change, difference
 from ztunnel.control.delta import Translation
+from ztunnel.control.fetch_keys import Keys
 from ztunnel.control.inventory import Inventory, gather
 from ztunnel.control.load import Files, Seen, Stamp, look, read_all, recall, remember
 from ztunnel.control.settings import MeshSettings
@@ -47,6 +48,7 @@ class FolderWatch:
         inventory: the objects in force.
         translation: what they mean to node proxies.
         change: what the last taking over changed.
+        keys: those of issuers; nobody fetches them at first.
     """
 
     def __init__(
@@ -72,7 +74,8 @@ class FolderWatch:
         self._files: Files = {}
         self._snapshot = Snapshot()
         self._polled_at = 0.0
-        self._translator = Translator(settings)
+        self.keys = Keys()
+        self._translator = Translator(settings, lambda source: self.keys.text(source))
         self.inventory = Inventory()
         self.translation = Translation()
         self.change = Change()
@@ -106,8 +109,9 @@ class FolderWatch:
             self.faults = tuple(sorted({*self.inventory.faults, *self._moving()}))
         if snapshot is not None:
             self.loaded = True
-            self.warnings = self.translation.warnings + self._forgetful
             self._publish(snapshot)
+            self.keys.want(self._translator.key_sources)
+        self.warnings = self.translation.warnings + self._forgetful + self.keys.remarks
         if self.change or before != (self.faults, self.warnings):
             self._observe()
 
@@ -120,7 +124,7 @@ class FolderWatch:
         seen, self._seen = self._seen, stamps
         if stamps == self._taken and patient:
             self._restless.clear()
-            return None
+            return self._renew()
         wanted: Mapping[str, Seen] = stamps
         if patient:
             settled = {name: self._settled(name, seen) for name in stamps.keys() | self._files.keys()}
@@ -129,7 +133,7 @@ class FolderWatch:
         self._taken = {name: stamp for name, (stamp, _) in files.items()}
         self._count_restless(files)
         if files == self._files and self.loaded:
-            return None
+            return self._renew()
         self._files = files
         return self._translate()
 
@@ -168,6 +172,15 @@ class FolderWatch:
             network, changes = self._settings.network, delta.by_type()
             self._snapshot = advance(self._snapshot, changes, network, self._polled_at)
         self._remember()
+        return self._snapshot
+
+    def _renew(self) -> Snapshot | None:
+        """A snapshot with other keys of issuers; None where there are none."""
+        changed = self.keys.take_changed()
+        if not changed:
+            return None
+        changes = self._translator.renew(changed).by_type()
+        self._snapshot = advance(self._snapshot, changes, self._settings.network, self._polled_at)
         return self._snapshot
 
     def _remember(self) -> None:

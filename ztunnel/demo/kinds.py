@@ -30,7 +30,7 @@ _LEFT_OUT: Final[Mapping[str, str]] = {
     "apps": "ControllerRevision",
     "batch": "CronJob",
     "discovery.k8s.io": "",
-    "security.istio.io": "RequestAuthentication",
+    "security.istio.io": "",
 }
 
 

@@ -50,3 +50,17 @@ class JwtRule:
     forward: bool = False
     timeout_seconds: float = 5.0
     space_delimited: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JwtPolicy:
+    """A RequestAuthentication, as waypoints have it."""
+
+    name: str
+    namespace: str
+    rules: tuple[JwtRule, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`: how services name it."""
+        return f"{self.namespace}/{self.name}"

@@ -82,7 +82,8 @@ class Service:
     `affinity_seconds`: so long after its last call a client keeps its endpoint; 0: it does not. One that is
     not `canonical` is a name or an address of its own namespace's clients only, where another one has it for
     the mesh. `protocols` are by service port, of those that say something. `guards` are the authorization
-    policies, `namespace/name`, that the service's waypoint is to enforce, or the waypoint that it is."""
+    policies, `namespace/name`, that the service's waypoint is to enforce, or the waypoint that it is, and
+    `jwt_policies` those of tokens."""
 
     name: str
     namespace: str
@@ -100,6 +101,7 @@ class Service:
     canonical: bool = True
     protocols: tuple[tuple[int, AppProtocol], ...] = ()
     guards: tuple[str, ...] = ()
+    jwt_policies: tuple[str, ...] = ()
 
     def protocol(self, port: int) -> AppProtocol | None:
         """What is spoken at a port of the service; None: it does not say."""

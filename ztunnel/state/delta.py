@@ -17,6 +17,7 @@ from immutables import Map
 
 from ztunnel.model.address import IPAddress
 from ztunnel.model.http_policy import HttpPolicy
+from ztunnel.model.jwt import JwtPolicy
 from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.policy import Policy, PolicyScope
 from ztunnel.model.route import Routes
@@ -32,6 +33,7 @@ _Pairs = list[tuple[_T | None, _T | None]]
 
 _HELD: Final[Mapping[type[Any], str]] = {
     HttpPolicy: "http_policies",
+    JwtPolicy: "jwt_policies",
     WorkloadLabels: "labels",
     Routes: "routes",
     ServiceTraffic: "traffic",

@@ -3,11 +3,13 @@ istioctl reads it (istioctl/pkg/writer/ztunnel/configdump/api.go)."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any
 
 from ztunnel.model.address import IPAddress
 from ztunnel.model.http_policy import HttpMatch, HttpPolicy, TextKind, TextMatch, Value
+from ztunnel.model.jwt import JwtPolicy
 from ztunnel.model.policy import Match, MatchKind, Policy, ServiceAccountMatch, StringMatch
 from ztunnel.model.service import IpFamilies, LoadBalancing, Service, Waypoint
 from ztunnel.model.service_traffic import ServiceTraffic
@@ -31,9 +33,10 @@ def dump_world(world: World) -> dict[str, Any]:
 
 
 def dump_http(world: World) -> dict[str, Any]:
-    """What only waypoints have: `httpPolicies`, and `trafficPolicies` of services."""
+    """What only waypoints have: `httpPolicies`, `jwtPolicies`, and `trafficPolicies` of services."""
     return {
         "httpPolicies": [_http_policy(world.http_policies[key]) for key in sorted(world.http_policies)],
+        "jwtPolicies": [_jwt_policy(world.jwt_policies[key]) for key in sorted(world.jwt_policies)],
         "trafficPolicies": [_traffic(world.traffic[key]) for key in sorted(world.traffic)],
     }
 
@@ -47,6 +50,22 @@ def _said(value: Any) -> Any:
     if isinstance(value, dict):
         return {_camel(name): _said(one) for name, one in value.items() if one not in (None, "", ())}
     return [_said(one) for one in value] if isinstance(value, tuple) else value
+
+
+def _jwt_policy(policy: JwtPolicy) -> dict[str, Any]:
+    """Of keys, which there are."""
+    return {
+        "name": policy.name,
+        "namespace": policy.namespace,
+        "rules": [{**asdict(rule), "keys": _key_ids(rule.keys)} for rule in policy.rules],
+    }
+
+
+def _key_ids(keys: str) -> list[str]:
+    try:
+        return [f"{one.get('kty')} {one.get('kid', '')}" for one in json.loads(keys)["keys"]]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return []
 
 
 def _http_policy(policy: HttpPolicy) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ztunnel.errors import PeerError
 from ztunnel.model.address import IPAddress
 from ztunnel.model.http_policy import HttpPolicy
 from ztunnel.model.identity import SpiffeId, parse_spiffe_id
+from ztunnel.model.jwt import JwtPolicy
 from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.policy import Policy
 from ztunnel.model.route import Routes
@@ -73,8 +74,9 @@ class World:
     The maps are for `delta`; readers use the methods. `addresses` holds workloads of our network only, and
     none with the host's network, whose address is not theirs alone; of several at one address the first is to
     be preferred. `hostnames` and `virtual` hold services in order of their keys, canonical ones first.
-    What node proxies are sent none of: `http_policies` are those of waypoints, by `namespace/name`,
-    `labels` those of workloads, by uid, `routes` those of services, and `traffic` their policies, by
+    What node proxies are sent none of: `http_policies` and `jwt_policies` are those of waypoints, by
+    `namespace/name`, `labels` those of workloads, by uid, `routes` those of services, and `traffic` their
+    policies, by
     `namespace/hostname`.
     """
 
@@ -88,6 +90,7 @@ class World:
     policies: Map[str, Policy] = field(default_factory=Map)
     scoped: Map[str, tuple[Policy, ...]] = field(default_factory=Map)
     http_policies: Map[str, HttpPolicy] = field(default_factory=Map)
+    jwt_policies: Map[str, JwtPolicy] = field(default_factory=Map)
     labels: Map[str, WorkloadLabels] = field(default_factory=Map)
     routes: Map[str, Routes] = field(default_factory=Map)
     traffic: Map[str, ServiceTraffic] = field(default_factory=Map)

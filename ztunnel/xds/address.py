@@ -54,6 +54,9 @@ GUARDS: Final = "ztunnel.io/guards"
 """The policies that a service's waypoint is to enforce: a StringValue, `shop/only-get shop/other`. To Istio's
 waypoints istiod gives the policies themselves."""
 
+JWT_POLICIES: Final = "ztunnel.io/jwt-policies"
+"""The same of RequestAuthentications."""
+
 FORWARDING: Final = "ztunnel.io/forwarding"
 """Name of our extension of a workload that may forward: a StringValue, `allow`."""
 
@@ -191,6 +194,8 @@ def render_service(service: Service, network: str) -> pb.Service:
         made.extensions.add(name=PROTOCOLS).config.Pack(StringValue(value=said))
     if service.guards:
         made.extensions.add(name=GUARDS).config.Pack(StringValue(value=" ".join(service.guards)))
+    if service.jwt_policies:
+        made.extensions.add(name=JWT_POLICIES).config.Pack(StringValue(value=" ".join(service.jwt_policies)))
     return made
 
 
@@ -221,7 +226,8 @@ def parse_service(untrusted: pb.Service, network: str) -> Service:
         affinity_seconds=_affinity(it.extensions),
         canonical=it.canonical,
         protocols=_protocols(it.extensions),
-        guards=_guards(it.extensions),
+        guards=_names(it.extensions, GUARDS),
+        jwt_policies=_names(it.extensions, JWT_POLICIES),
     )
 
 
@@ -342,9 +348,9 @@ def _protocols(untrusted: Iterable[pb.Extension]) -> tuple[tuple[int, AppProtoco
         raise PeerError(f"{PROTOCOLS} cannot be read: {value.value[:80]!r}") from error
 
 
-def _guards(untrusted: Iterable[pb.Extension]) -> tuple[str, ...]:
+def _names(untrusted: Iterable[pb.Extension], extension: str) -> tuple[str, ...]:
     value = StringValue()
-    return tuple(value.value.split()) if _unpack(untrusted, GUARDS, value) else ()
+    return tuple(value.value.split()) if _unpack(untrusted, extension, value) else ()
 
 
 def _draining(untrusted: Iterable[pb.Extension]) -> bool:

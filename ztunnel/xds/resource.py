@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError, Message
 
 from ztunnel.errors import PeerError
 from ztunnel.model.http_policy import HttpPolicy
+from ztunnel.model.jwt import JwtPolicy
 from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.policy import Policy
 from ztunnel.model.route import Routes
@@ -25,11 +26,13 @@ from ztunnel.model.service_traffic import ServiceTraffic
 from ztunnel.model.workload import Workload
 from ztunnel.xds.address import parse_service, parse_workload, render_service, render_workload
 from ztunnel.xds.http_policy import parse_http_policy, render_http_policy
+from ztunnel.xds.jwt_policy import parse_jwt_policy, render_jwt_policy
 from ztunnel.xds.labels import parse_labels, render_labels
 from ztunnel.xds.pb import (
     authorization_pb2,
     discovery_pb2,
     http_policy_pb2,
+    jwt_policy_pb2,
     labels_pb2,
     routes_pb2,
     traffic_pb2,
@@ -46,7 +49,9 @@ LABELS: Final = "type.googleapis.com/ztunnel.http.WorkloadLabels"
 ROUTES: Final = "type.googleapis.com/ztunnel.http.Routes"
 TRAFFIC: Final = "type.googleapis.com/ztunnel.http.ServiceTraffic"
 
-HttpResource = HttpPolicy | WorkloadLabels | Routes | ServiceTraffic
+JWT_POLICY: Final = "type.googleapis.com/ztunnel.http.RequestAuthentication"
+
+HttpResource = HttpPolicy | JwtPolicy | WorkloadLabels | Routes | ServiceTraffic
 """Resources of our own. Each has a `key`, its name."""
 
 Resource = Workload | Service | Policy | HttpResource
@@ -66,6 +71,7 @@ _OWN: Final[Mapping[str, _Codec]] = {
     HTTP_POLICY: _Codec(
         HttpPolicy, http_policy_pb2.AuthorizationPolicy, render_http_policy, parse_http_policy
     ),
+    JWT_POLICY: _Codec(JwtPolicy, jwt_policy_pb2.RequestAuthentication, render_jwt_policy, parse_jwt_policy),
     LABELS: _Codec(WorkloadLabels, labels_pb2.WorkloadLabels, render_labels, parse_labels),
     ROUTES: _Codec(Routes, routes_pb2.Routes, render_routes, parse_routes),
     TRAFFIC: _Codec(ServiceTraffic, traffic_pb2.ServiceTraffic, render_traffic, parse_traffic),

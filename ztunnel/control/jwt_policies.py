@@ -1,0 +1,108 @@
+"""What waypoints are told of RequestAuthentications, with the keys of the moment: for which services each is,
+and what it says.
+
+Only those with `targetRefs` are for waypoints, as in Istio's ambient mode; a node proxy sees no token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from ztunnel.control.delta import Delta, HttpResources
+from ztunnel.control.document import Key
+from ztunnel.control.guard import Guards
+from ztunnel.control.key_source import KeySource, source_of
+from ztunnel.model import service as model
+from ztunnel.model.jwt import JwtPolicy, JwtRule
+from ztunnel.model.workload import Workload
+from ztunnel.state.request_authentication import RequestAuthentication
+from ztunnel.xds.resource import JWT_POLICY
+
+KeysOf = Callable[[KeySource], str]
+"""The keys in force of a source, as a JWKS; empty where there are none."""
+
+
+def no_keys(_source: KeySource) -> str:
+    """Of whoever fetches none."""
+    return ""
+
+
+class JwtPolicies:
+    """All of them. Kept up to date by `put` and `renew`."""
+
+    def __init__(self, guards: Guards, http: HttpResources, keys_of: KeysOf) -> None:
+        """`guards` and `http` are kept up to date, too; the first are of these policies alone."""
+        self._guards = guards
+        self._http = http
+        self._keys_of = keys_of
+        self._objects: dict[Key, RequestAuthentication] = {}
+        self._using: dict[KeySource, set[Key]] = {}
+
+    @property
+    def sources(self) -> dict[KeySource, float]:
+        """Where keys are to be fetched, with the seconds that each may take."""
+        found: dict[KeySource, float] = {}
+        for source, keys in self._using.items():
+            rules = (rule for key in keys for rule in self._objects[key].rules)
+            found[source] = max(rule.timeout_seconds for rule in rules if source_of(rule) == source)
+        return found
+
+    def put(self, key: Key, new: RequestAuthentication | None, delta: Delta) -> tuple[set[Key], list[str]]:
+        """The object of that key is now `new`: the services and entries that this may concern, and what the
+        operator should know."""
+        for source in _sources(self._objects.pop(key, None)):
+            self._using[source].discard(key)
+            if not self._using[source]:
+                del self._using[source]
+        if new is not None and new.targets:
+            self._objects[key] = new
+            for source in _sources(new):
+                self._using.setdefault(source, set()).add(key)
+        self._convert(key, delta)
+        return self._guards.put((key.namespace, key.name), new), list(_remarks(new))
+
+    def renew(self, sources: Iterable[KeySource], delta: Delta) -> None:
+        """The keys of these are others now."""
+        for key in sorted({key for source in sources for key in self._using.get(source, ())}):
+            self._convert(key, delta)
+
+    def of(self, key: Key, labels: Mapping[str, str]) -> tuple[str, ...]:
+        """Those, `namespace/name`, for a service with these labels, or for the waypoint that it is."""
+        return self._guards.of(key, labels)
+
+    def guarded(
+        self, key: Key, resources: Iterable[model.Service | Workload]
+    ) -> Iterator[model.Service | Workload]:
+        """What an entry gives, its services with those that are for them."""
+        found = self._guards.of(key, {})
+        for one in resources:
+            yield replace(one, jwt_policies=found) if found and isinstance(one, model.Service) else one
+
+    def _convert(self, key: Key, delta: Delta) -> None:
+        found, made = self._objects.get(key), None
+        if found is not None:
+            made = JwtPolicy(key.name, key.namespace, tuple(map(self._keyed, found.rules)))
+        self._http.put(JWT_POLICY, f"{key.namespace}/{key.name}", made, delta)
+
+    def _keyed(self, rule: JwtRule) -> JwtRule:
+        source = source_of(rule)
+        return rule if source is None else replace(rule, keys=self._keys_of(source))
+
+
+def _sources(found: RequestAuthentication | None) -> set[KeySource]:
+    sources = map(source_of, found.rules) if found is not None else ()
+    return {source for source in sources if source is not None}
+
+
+def _remarks(found: RequestAuthentication | None) -> Iterator[str]:
+    if found is None:
+        return
+    who = f"RequestAuthentication {found.meta.namespace}/{found.meta.name}"
+    if not found.targets:
+        yield (
+            f"{who}: without targetRefs it does nothing: node proxies see no tokens, and a waypoint takes up "
+            "those with targetRefs alone"
+        )
+    elif not found.rules:
+        yield f"{who}: without jwtRules it does nothing"
+    yield from (f"{who}: {text}" for text in found.remarks)
