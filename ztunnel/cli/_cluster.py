@@ -19,7 +19,6 @@ from ztunnel.config import Settings
 from ztunnel.control.annotate import Annotator
 from ztunnel.control.deploy import Deployer, Wanted
 from ztunnel.control.deployment import read_template
-from ztunnel.control.fetch_keys import Keys
 from ztunnel.control.follow import ClusterWatch
 from ztunnel.control.patch import StatusWriter
 from ztunnel.control.recall import LastGood
@@ -55,11 +54,7 @@ class _QuietLog:
 class Cluster:
     """The parts, built; `follow` runs them."""
 
-    def __init__(
-        self, api: Api, settings: Settings, reporting: Reporting, serving: tuple[Server, Keys]
-    ) -> None:
-        """`serving` are what node proxies and waypoints are told by, and the keys of issuers."""
-        server, keys = serving
+    def __init__(self, api: Api, settings: Settings, reporting: Reporting, server: Server) -> None:
         self._settings = settings
         self._reporting = reporting
         self._api = api
@@ -70,7 +65,6 @@ class Cluster:
         self._report = ManifestReport(_QuietLog(log), reporting.readiness, settings.root_namespace)
         self._report.register(reporting.figures)
         self.watch = ClusterWatch(api, mesh, server.publish, self._observe, chance)
-        self.watch.keys = keys
         self.watch.register(reporting.figures)
         self._status = StatusWriter(api, self.watch.collection, mesh, now, adopt=settings.adopt)
         self._status.tell = self._teller("status of objects")

@@ -171,7 +171,8 @@ async def _follow(nursery: trio.Nursery, settings: Settings, reporting: Reportin
     server = source.server
     keys = fetch_keys(nursery, settings, reporting)
     if source.api is not None:
-        cluster = Cluster(source.api, settings, reporting, (server, keys))
+        cluster = Cluster(source.api, settings, reporting, server)
+        cluster.watch.keys = keys
         await cluster.follow(nursery, reporting.readiness.done)
         return _Mesh(cluster.authority, cluster.tokens, cluster.watch.pods, cluster.annotator)
     assert settings.token_file is not None

@@ -43,7 +43,7 @@ class Guards:
         before = self._targets.pop(name, ())
         text = f"{name[0]}/{name[1]}"
         self._telling.discard(text)
-        if new is not None and (new.action == "AUDIT" or is_dry_run(new)):
+        if isinstance(new, AuthorizationPolicy) and (new.action == "AUDIT" or is_dry_run(new)):
             self._telling.add(text)
         for target in before:
             found = self._policies[target]
