@@ -94,7 +94,7 @@ def test_policies_of_both_kinds_are_kept_apart() -> None:
 def test_keys_that_stand_in_it_are_nobodys_to_fetch() -> None:
     mesh = Mesh()
     mesh.write(ALL + authentication(WEB, "{issuer: i, jwks: '%s'}" % KEYS))  # noqa: UP031
-    assert mesh.translator.key_sources == {}
+    assert mesh.translator.jwt_policies.sources == {}
     assert json.loads(mesh.sent().rules[0].keys) == json.loads(KEYS)
 
 
@@ -102,11 +102,11 @@ def test_keys_are_wanted_where_they_are_told_to_be_and_at_the_issuer() -> None:
     mesh = Mesh()
     others = authentication(WEB, f"{BY_URL % '9s'}, {BY_ISSUER}", name="q")
     mesh.write(ALL + authentication(WEB, BY_URL % "2s") + others)
-    assert mesh.translator.key_sources == {TOLD: 9.0, FOUND: 5.0}
+    assert mesh.translator.jwt_policies.sources == {TOLD: 9.0, FOUND: 5.0}
     mesh.write(ALL + authentication(WEB, BY_URL % "2s"))
-    assert mesh.translator.key_sources == {TOLD: 2.0}
+    assert mesh.translator.jwt_policies.sources == {TOLD: 2.0}
     mesh.write(ALL)
-    assert mesh.translator.key_sources == {}
+    assert mesh.translator.jwt_policies.sources == {}
 
 
 def test_without_targets_it_is_for_nobody_and_fetches_nothing() -> None:
@@ -114,7 +114,7 @@ def test_without_targets_it_is_for_nobody_and_fetches_nothing() -> None:
     mesh = Mesh()
     text = authentication("", BY_URL % "1s").replace("targetRefs: [], ", "")
     assert mesh.write(ALL + text) == set()
-    assert mesh.translator.key_sources == {}
+    assert mesh.translator.jwt_policies.sources == {}
     assert "RequestAuthentication shop/p: without targetRefs it does nothing" in "".join(
         mesh.translator.warnings()
     )
@@ -126,12 +126,12 @@ def test_other_keys_are_told_to_those_that_use_them_and_to_nobody_else() -> None
     mesh.write(ALL + authentication(WEB, rules) + authentication(WEB, BY_ISSUER, name="q"))
     assert [rule.keys for rule in mesh.sent().rules] == ["", ""]
     mesh.keys[TOLD] = KEYS
-    assert set(mesh.translator.renew([TOLD]).http[JWT_POLICY]) == {"shop/p"}
+    assert set(mesh.translator.jwt_policies.renew([TOLD]).http[JWT_POLICY]) == {"shop/p"}
     assert [rule.keys for rule in mesh.sent().rules] == [KEYS, ""]
-    assert mesh.translator.renew([TOLD]).http == {}
+    assert mesh.translator.jwt_policies.renew([TOLD]).http == {}
     mesh.keys[FOUND] = KEYS
-    assert set(mesh.translator.renew([FOUND]).http[JWT_POLICY]) == {"shop/p", "shop/q"}
-    assert mesh.translator.renew([KeySource("https://nobody.example/")]).http == {}
+    assert set(mesh.translator.jwt_policies.renew([FOUND]).http[JWT_POLICY]) == {"shop/p", "shop/q"}
+    assert mesh.translator.jwt_policies.renew([KeySource("https://nobody.example/")]).http == {}
 
 
 def test_what_is_written_anew_has_the_keys_that_are_there() -> None:

@@ -189,7 +189,7 @@ class ClusterWatch:
         delta = self._translator.update(batch.objects)
         changed_at, self._first_change_at = self._first_change_at, math.inf
         self._snapshot = advance(self._snapshot, delta.by_type(), self._settings.network, changed_at)
-        self.keys.want(self._translator.key_sources)
+        self.keys.want(self._translator.jwt_policies.sources)
         self.warnings = self._translator.warnings() + self.keys.remarks
         self.change = batch.change
         self.loaded = True
@@ -202,7 +202,7 @@ class ClusterWatch:
 
     def _renew(self, changed: Iterable[KeySource]) -> None:
         """Keys of issuers are others now."""
-        changes = self._translator.renew(changed).by_type()
+        changes = self._translator.jwt_policies.renew(changed).by_type()
         self._snapshot = advance(self._snapshot, changes, self._settings.network, trio.current_time())
         self._publish(self._snapshot)
 

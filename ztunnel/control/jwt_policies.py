@@ -61,10 +61,12 @@ class JwtPolicies:
         self._convert(key, delta)
         return self._guards.put((key.namespace, key.name), new), list(_remarks(new))
 
-    def renew(self, sources: Iterable[KeySource], delta: Delta) -> None:
-        """The keys of these are others now."""
+    def renew(self, sources: Iterable[KeySource]) -> Delta:
+        """The keys of these are others now; what that changes."""
+        delta = Delta()
         for key in sorted({key for source in sources for key in self._using.get(source, ())}):
             self._convert(key, delta)
+        return delta
 
     def of(self, key: Key, labels: Mapping[str, str]) -> tuple[str, ...]:
         """Those, `namespace/name`, for a service with these labels, or for the waypoint that it is."""

@@ -27,7 +27,6 @@ from ztunnel.control.http_authorization import convert_http_authorization
 from ztunnel.control.index import Index
 from ztunnel.control.inventory import Inventory
 from ztunnel.control.jwt_policies import JwtPolicies, KeysOf, no_keys
-from ztunnel.control.key_source import KeySource
 from ztunnel.control.labels import entry_labels, labels_for
 from ztunnel.control.node_policies import NodePolicies
 from ztunnel.control.ownership import Entries
@@ -65,7 +64,7 @@ class Translator:
     why."""
 
     def __init__(self, settings: MeshSettings, keys_of: KeysOf = no_keys) -> None:
-        """`keys_of` gives the keys of issuers that are fetched; `renew` is told when they are others."""
+        """`keys_of` gives the keys of issuers that are fetched."""
         self._settings = settings
         self._objects: dict[Key, Object] = {}
         self.index = Index()
@@ -87,14 +86,17 @@ class Translator:
         self.policies = self._node_policies.in_force
         self.http = HttpResources()
         jwt_guards = Guards(self.index, self.waypoints, settings)
-        self._jwt_policies = JwtPolicies(jwt_guards, self.http, keys_of)
+        self.jwt_policies = JwtPolicies(jwt_guards, self.http, keys_of)
 
     def said(self, key: Key) -> Said:
         """What there is to say of an object beside the others."""
         one, refused = self._objects.get(key), self.refused.get(key, ())
         if isinstance(one, Routing):
             return Said(routing=said_of_routing(key, one, self._routes))
-        guarded = isinstance(one, kube.Service) and self._guards.decide(self._guards.of(key, one.meta.labels))
+        guarded = isinstance(one, kube.Service) and (
+            self._guards.decide(self._guards.of(key, one.meta.labels))
+            or bool(self.jwt_policies.of(key, one.meta.labels))
+        )
         said = said_of(key, one, self.waypoints, refused, guarded=guarded)
         if isinstance(one, AuthorizationPolicy) and one.targets:
             said = replace(said, targets=tuple(self._targets.of(key.kind, one.meta, one.targets)))
@@ -149,17 +151,6 @@ class Translator:
         delta.unsettled.update(self._guards.about(touched.targets()))
         return delta
 
-    @property
-    def key_sources(self) -> dict[KeySource, float]:
-        """Where keys of issuers are to be fetched, with the seconds that each may take."""
-        return self._jwt_policies.sources
-
-    def renew(self, sources: Iterable[KeySource]) -> Delta:
-        """The keys of these are others now; what that changes."""
-        delta = Delta()
-        self._jwt_policies.renew(sources, delta)
-        return delta
-
     def _take_over(
         self, key: Key, old: Object | None, new: Object | None, touched: Touched, delta: Delta
     ) -> None:
@@ -171,9 +162,10 @@ class Translator:
             self._convert_policy(key, policy, touched, delta)
         elif key.kind == RequestAuthentication.__name__:
             found = new if isinstance(new, RequestAuthentication) else None
-            guarded, remarks = self._jwt_policies.put(key, found, delta)
+            guarded, remarks = self.jwt_policies.put(key, found, delta)
             for each in guarded:
                 touched.take(each)
+                delta.unsettled.add(each)
             self._note(key, remarks)
         else:
             self._remark(key, new)
@@ -327,7 +319,7 @@ class Translator:
             around, resources = self._surroundings(key.namespace), list[Workload | Service]()
             if isinstance(one, ServiceEntry):
                 found = self._guards.guarded(key, convert_service_entry(one, standing, around))
-                resources += self._jwt_policies.guarded(key, found)
+                resources += self.jwt_policies.guarded(key, found)
             elif one is not None and (workload := convert_workload_entry(one, standing, around)):
                 resources.append(workload)
             made[key] = {name_of(each): each for each in resources}
@@ -348,9 +340,9 @@ class Translator:
             made = convert_service(service, self.index.namespaces.get(name[0]), self._settings)
             labels, kind = service.meta.labels, kube.Service.__name__
             guards = self._guards.of(Key(kind, *name), labels)
-            decided = self._guards.decide(guards)
-            bound = self.waypoints.bind(labels, name[0], Traffic.SERVICE, service.bound, guarded=decided)
-            tokens = self._jwt_policies.of(Key(kind, *name), labels)
+            tokens = self.jwt_policies.of(Key(kind, *name), labels)
+            guarded = self._guards.decide(guards) or bool(tokens)
+            bound = self.waypoints.bind(labels, name[0], Traffic.SERVICE, service.bound, guarded=guarded)
             made = replace(made, waypoint=bound.waypoint, guards=guards, jwt_policies=tokens)
         resource = str(service_name(name, self._settings))
         if made is not None or resource not in self._of_entries:

@@ -110,7 +110,7 @@ class FolderWatch:
         if snapshot is not None:
             self.loaded = True
             self._publish(snapshot)
-            self.keys.want(self._translator.key_sources)
+            self.keys.want(self._translator.jwt_policies.sources)
         self.warnings = self.translation.warnings + self._forgetful + self.keys.remarks
         if self.change or before != (self.faults, self.warnings):
             self._observe()
@@ -179,7 +179,7 @@ class FolderWatch:
         changed = self.keys.take_changed()
         if not changed:
             return None
-        changes = self._translator.renew(changed).by_type()
+        changes = self._translator.jwt_policies.renew(changed).by_type()
         self._snapshot = advance(self._snapshot, changes, self._settings.network, self._polled_at)
         return self._snapshot
 
