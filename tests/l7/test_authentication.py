@@ -22,7 +22,7 @@ from tests.l7.issuers import (
     signature,
     token,
 )
-from ztunnel.l7.authentication import Authentication, Check, Outcome, refusal
+from ztunnel.l7.authentication import Authentication, Check, Outcome, Rule, refusal
 from ztunnel.l7.claims import NOBODY
 from ztunnel.l7.jwks import parse_keys
 from ztunnel.l7.proofs import Proofs
@@ -34,6 +34,10 @@ from ztunnel.model.jwt import ClaimHeader, JwtRule, TokenHeader
 KEYS = parse_keys(jwks(*(jwk(each, each) for each in ALGORITHMS), jwk("ES256")).encode()).text
 OTHER = "https://other.example"
 OTHER_KEYS = parse_keys(jwks(jwk("ES256", "other")).encode()).text
+
+
+def authenticated(rules: list[JwtRule]) -> Authentication:
+    return Authentication(map(Rule, rules))
 
 
 def rule(issuer: str = ISSUER, keys: str = KEYS, **more: Any) -> JwtRule:
@@ -56,11 +60,11 @@ def judge(it: Authentication, asked: Request, now: float = NOW, known: Proofs | 
     return found
 
 
-ONE = Authentication([rule()])
-FOR_US = Authentication([rule(audiences=("https://us.example/", "us"))])
-ANY = Authentication([rule("")])
-TWO = Authentication([rule(OTHER, OTHER_KEYS), rule()])
-KEYLESS = Authentication([rule(keys="")])
+ONE = authenticated([rule()])
+FOR_US = authenticated([rule(audiences=("https://us.example/", "us"))])
+ANY = authenticated([rule("")])
+TWO = authenticated([rule(OTHER, OTHER_KEYS), rule()])
+KEYLESS = authenticated([rule(keys="")])
 
 
 def others(**more: Any) -> bytes:
@@ -78,7 +82,7 @@ def test_a_good_token_says_who_it_is(algorithm: str) -> None:
 
 
 def test_without_a_token_a_request_passes_as_nobody() -> None:
-    for it in (Authentication([]), ONE, TWO, KEYLESS):
+    for it in (authenticated([]), ONE, TWO, KEYLESS):
         for asked in (request(), request((b"authorization", b"Basic YTpi"))):
             assert judge(it, asked) == Outcome(NOBODY, None, inf)
 
@@ -198,7 +202,7 @@ def test_known_attacks_do_not_pass(name: str, text: bytes) -> None:
 
 def test_the_same_token_from_another_rule_with_the_same_issuer() -> None:
     """Of two RequestAuthentications for one issuer with different keys both count."""
-    it = Authentication([rule(keys=OTHER_KEYS), rule()])
+    it = authenticated([rule(keys=OTHER_KEYS), rule()])
     assert judge(it, bearer(token())).wrong is None
     assert judge(it, bearer(token(kid="other"))).wrong is None
     assert judge(it, bearer(token(kid="third"))).wrong is Wrong.NO_KEY
@@ -278,12 +282,12 @@ def test_a_signature_is_not_checked_where_the_token_says_enough() -> None:
 def test_keys_that_have_changed_prove_anew() -> None:
     known, asked = Proofs(), bearer(token())
     assert judge(ONE, asked, NOW, known).wrong is None
-    assert judge(Authentication([rule(keys=OTHER_KEYS)]), asked, NOW, known).wrong is Wrong.NO_KEY
+    assert judge(authenticated([rule(keys=OTHER_KEYS)]), asked, NOW, known).wrong is Wrong.NO_KEY
     assert judge(ONE, asked, NOW, known).wrong is None
 
 
 def test_keys_that_make_no_sense_prove_nothing() -> None:
-    assert judge(Authentication([rule(keys="{")]), bearer(token())).wrong is Wrong.NO_KEYS
+    assert judge(authenticated([rule(keys="{")]), bearer(token())).wrong is Wrong.NO_KEYS
 
 
 # What is sent on.
@@ -311,7 +315,7 @@ def sent_on(it: Authentication, asked: Request) -> Request:
 
 
 def test_an_application_is_told_claims_and_not_the_token() -> None:
-    asked = sent_on(Authentication([TELLS]), bearer(token(CLAIMS), (b"accept", b"*/*")))
+    asked = sent_on(authenticated([TELLS]), bearer(token(CLAIMS), (b"accept", b"*/*")))
     assert asked.fields == [
         (b"accept", b"*/*"),
         (b"x-payload", part(CLAIMS)),
@@ -325,7 +329,7 @@ def test_an_application_is_told_claims_and_not_the_token() -> None:
 @pytest.mark.parametrize("name", [b"x-user", b"x-payload", b"x_user", b"x-evil", b"x-other"])
 def test_nobody_else_writes_what_a_token_says(name: bytes) -> None:
     """With a token, without one, in a preflight request, and where another rule has let it pass."""
-    it = Authentication([TELLS, rule(OTHER, OTHER_KEYS, claim_headers=(ClaimHeader("x-other", "sub"),))])
+    it = authenticated([TELLS, rule(OTHER, OTHER_KEYS, claim_headers=(ClaimHeader("x-other", "sub"),))])
     preflight = (b"origin", b"a"), (b"access-control-request-method", b"GET")
     for asked in (
         request((name, b"root")),
@@ -339,7 +343,7 @@ def test_nobody_else_writes_what_a_token_says(name: bytes) -> None:
 def test_a_token_is_passed_on_where_the_rule_says_so() -> None:
     text = token()
     assert (
-        sent_on(Authentication([rule(forward=True)]), bearer(text)).get(b"authorization") == b"Bearer " + text
+        sent_on(authenticated([rule(forward=True)]), bearer(text)).get(b"authorization") == b"Bearer " + text
     )
     assert sent_on(ONE, bearer(text)).get(b"authorization") == b""
 
@@ -398,3 +402,9 @@ def test_tokens_of_pss_with_the_kid_of_another_algorithm() -> None:
     message = part({"alg": "PS256", "kid": "RS256"}) + b"." + part(claims())
     made = message + b"." + b64(signature("PS256", key_of("RS256", "RS256"), message))
     assert judge(ONE, bearer(made)).wrong is None
+
+
+def test_nobody_passes_while_a_policy_is_not_there() -> None:
+    it = Authentication(map(Rule, [rule()]), missing=True)
+    for asked in (request(), bearer(token())):
+        assert judge(it, asked).wrong is Wrong.NOT_RECEIVED

@@ -98,16 +98,20 @@ class Rule:
 
 
 class Authentication:
-    """All rules that concern a request; none at all is one, too."""
+    """All rules that concern a request; none at all is one, too. `missing`: there are others, which are not
+    known: nobody passes."""
 
-    def __init__(self, rules: Iterable[JwtRule]) -> None:
-        self.rules = tuple(Rule(one) for one in sorted(rules, key=_issuer))
+    def __init__(self, rules: Iterable[Rule], *, missing: bool = False) -> None:
+        self.rules = tuple(sorted(rules, key=_issuer))
+        self._missing = missing
         told = {one.rule.payload_header for one in self.rules}
         told.update(each.header for one in self.rules for each in one.rule.claim_headers)
         self._told = frozenset(_alike(name.encode()) for name in told if name)
 
     def judge(self, request: Request, known: Proofs, now: float) -> Outcome | Check:
         """`now` are seconds since the epoch. The request stays as it is (`edit`)."""
+        if self._missing:
+            return Outcome(wrong=Wrong.NOT_RECEIVED)
         if not self.rules or _is_preflight(request):
             return Outcome()
         parsed: Parsed = {}
@@ -193,8 +197,8 @@ def _keys(text: str) -> KeySet:
         return NO_KEYS
 
 
-def _issuer(rule: JwtRule) -> str:
-    return rule.issuer
+def _issuer(rule: Rule) -> str:
+    return rule.rule.issuer
 
 
 def _plain(audience: str) -> str:

@@ -49,6 +49,7 @@ class Wrong(StrEnum):
     NO_KEY = "Jwks doesn't have key to match kid or alg from Jwt"
     NO_KEYS = "Jwks doesn't have any valid public key"
     UNPROVED = "Jwt verification fails"
+    NOT_RECEIVED = "RequestAuthentication is not known here yet"
 
 
 class BadToken(Exception):

@@ -25,6 +25,37 @@ def follow_policies(parts: Parts, reporting: Reporting) -> None:
     )
     parts.note = partial(_note, trials, audits)
     parts.here.hold.subscribe(partial(_changed, parts))
+    _count_tokens(parts, reporting)
+
+
+def _count_tokens(parts: Parts, reporting: Reporting) -> None:
+    figures, authenticator = reporting.figures, parts.authenticator
+    refused = figures.tally(
+        "ztunnel_waypoint_tokens_refused_total", "Requests that were refused for their token", ["reason"]
+    )
+    authenticator.refused = refused.add
+    proofs = authenticator.proofs
+    figures.counter(
+        "ztunnel_waypoint_signatures_total",
+        "Signatures of tokens, by what came of them; remembered: it was known already",
+        lambda: [
+            (("proved",), proofs.proved),
+            (("refuted",), proofs.refuted),
+            (("remembered",), proofs.remembered),
+        ],
+        ["outcome"],
+    )
+    figures.gauge("ztunnel_waypoint_tokens", "Tokens that are known to be good", lambda: float(len(proofs)))
+    figures.gauge(
+        "ztunnel_waypoint_tokens_waiting",
+        "Requests that wait for their token's signature to be checked",
+        lambda: authenticator.waiting,
+    )
+    figures.counter(
+        "ztunnel_waypoint_tokens_turned_away_total",
+        "Requests that were answered 503 because too many waited for a signature",
+        lambda: authenticator.turned_away,
+    )
 
 
 def _note(trials: Trials, audits: Tally, decision: Decision, who: str, called: str) -> None:

@@ -282,6 +282,7 @@ def _look(parts: Parts, clock: Callable[[], float]) -> None:
     at = clock()
     for each in tuple(parts.common.live):
         each.look(at)
+    parts.expire()
     parts.servers.look(at, parts.common.patience.upstream_idle_seconds)
 
 

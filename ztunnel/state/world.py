@@ -76,8 +76,7 @@ class World:
     be preferred. `hostnames` and `virtual` hold services in order of their keys, canonical ones first.
     What node proxies are sent none of: `http_policies` and `jwt_policies` are those of waypoints, by
     `namespace/name`, `labels` those of workloads, by uid, `routes` those of services, and `traffic` their
-    policies, by
-    `namespace/hostname`.
+    policies, by `namespace/hostname`.
     """
 
     network: str = ""

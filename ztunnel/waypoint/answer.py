@@ -3,6 +3,7 @@ the bytes in it seen to."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +16,7 @@ from ztunnel.hbone.hold import TunnelStream
 from ztunnel.hbone.request import BAD_REQUEST, parse_request, render_baggage, render_response
 from ztunnel.hbone.terminate import TerminatedTunnel
 from ztunnel.http2.standing import Standing
+from ztunnel.l7.authentication import Authentication
 from ztunnel.l7.authorization import Authorizations
 from ztunnel.l7.reply import FORBIDDEN_UPGRADE
 from ztunnel.l7.rule import Decision
@@ -27,7 +29,8 @@ from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.metrics import Live
 from ztunnel.telemetry.report import Report
 from ztunnel.waypoint.attachment import WAIT_SECONDS, Attachments, may_come
-from ztunnel.waypoint.chain import Chain, Treatment
+from ztunnel.waypoint.authenticate import Authenticator, Source
+from ztunnel.waypoint.chain import Chain, Treatment, jwt_policies_of
 from ztunnel.waypoint.connect import Cancellable, Here, Servers, Stream, Target
 from ztunnel.waypoint.detection import DETECT_SECONDS, Detector, Spoken
 from ztunnel.waypoint.downstream1 import Http1Server
@@ -47,6 +50,11 @@ _MOST_WAITING = 1000
 """Tunnels that wait to hear that what they are for is attached; more are refused at once."""
 
 
+def _wall() -> float:
+    """Seconds since the epoch."""
+    return time.time_ns() / 1e9
+
+
 @dataclass(slots=True)
 class Parts:
     """What all sessions of a waypoint work with.
@@ -59,6 +67,7 @@ class Parts:
         guarded: the tunnels with something under way, to be judged again when policies change.
         hops: proxies before this one whose X-Forwarded-For is believed.
         note: is told what policies under trial, and AUDIT's, make of what was admitted.
+        authenticator: finds out who requests speak for.
     """
 
     engine: Engine
@@ -75,6 +84,10 @@ class Parts:
     guarded: set[_Tunnel] = field(default_factory=set)
     hops: int = 0
     note: Note | None = None
+    authenticator: Authenticator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.authenticator = Authenticator(self.engine, _wall)
 
     def current(self) -> tuple[World, Workload | None]:
         """The world of the moment, and the waypoint in it."""
@@ -84,6 +97,11 @@ class Parts:
         """Policies have changed: end what is under way and may not go on."""
         for tunnel in tuple(self.guarded):
             tunnel.rejudge()
+
+    def expire(self) -> None:
+        """Time has passed: end what goes on by a token that has expired."""
+        for tunnel in tuple(self.guarded):
+            tunnel.expire()
 
 
 class WaypointAcceptor:
@@ -164,6 +182,8 @@ class _Tunnel:
         calls = Connection(self._caller.source, self._chain.destination, self._caller.identity)
         self._guard = Guard(parts.authorizations, parts.current, self._chain, calls, parts.hops)
         self._exchanges: set[Exchange] = set()
+        self._source = Source(self._caller.identity, self._caller.source.ip)
+        self._last_rules = self._rules()
         self._passage: Passage | None = None
         self._reports = reports
         self._standing = standing
@@ -210,7 +230,14 @@ class _Tunnel:
         return f"By={here.identity};URI={self._reports.identity}".encode()
 
     def connect(self, exchange: Exchange) -> None:
-        """Find a server for it, if policies let it through."""
+        """Find a server for it, if its token is good and policies let it through."""
+        if exchange.tries == 1:
+            self._parts.authenticator.admit(exchange, self._rules, self._source, self._authorize)
+        else:
+            self._authorize(exchange)
+
+    def _authorize(self, exchange: Exchange) -> None:
+        """It is known who the request speaks for."""
         request = exchange.request
         decision = self._guard.judge(request)
         if not decision.allowed:
@@ -236,19 +263,40 @@ class _Tunnel:
 
     def rejudge(self) -> None:
         """End what may not go on by the policies of now."""
+        rules = self._rules()
+        others, self._last_rules = rules is not self._last_rules, rules
+        if others:
+            for exchange in tuple(self._exchanges):
+                again = self._parts.authenticator.judge_again
+                again(exchange, self._rules, self._source, self._judge_again)
         if not self._guard.changed():
             return
-        for exchange in tuple(self._exchanges):
-            decision = self._guard.judge(exchange.request)
-            if not decision.allowed:
-                self._denies(decision.policy)
-                exchange.failure = decision.reason or "a change of policy"
-                exchange.revoke(refusal(decision))
+        if not others:
+            for exchange in tuple(self._exchanges):
+                self._judge_again(exchange)
         if self._calling is not None or self._passage is not None:
             decision = self._guard.judge_connection()
             if not decision.allowed:
                 self._denies(decision.policy)
                 self._end(denied(decision, "policy change"))
+
+    def _judge_again(self, exchange: Exchange) -> None:
+        decision = self._guard.judge(exchange.request)
+        if not decision.allowed:
+            self._denies(decision.policy)
+            exchange.failure = decision.reason or "a change of policy"
+            exchange.revoke(refusal(decision))
+
+    def expire(self) -> None:
+        """End what goes on by a token that has expired."""
+        for exchange in tuple(self._exchanges):
+            self._parts.authenticator.expire(exchange)
+
+    def _rules(self) -> Authentication:
+        """Those about tokens, of the moment."""
+        world, here = self._parts.current()
+        names = jwt_policies_of(world, here, self._chain) if here is not None else ()
+        return self._parts.authenticator.rules.of(world.jwt_policies, names)
 
     def _end(self, error: ConnectionFailed) -> None:
         """End a connection that is passed on, or is to be."""

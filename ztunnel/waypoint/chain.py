@@ -95,6 +95,15 @@ def _declared(world: World, workload: Workload, port: int) -> AppProtocol | None
     return said.pop() if len(said) == 1 else None
 
 
+def jwt_policies_of(world: World, waypoint: Workload, chain: Chain) -> tuple[str, ...]:
+    """The RequestAuthentications of that chain: those of what is called, and its own."""
+    names = list(waypoint.services)
+    if chain.service is not None:
+        names.append(chain.service.key)
+    found = (world.service(name) for name in names)
+    return tuple(dict.fromkeys(each for one in found if one is not None for each in one.jwt_policies))
+
+
 def _treatment(protocol: AppProtocol | None, port: int) -> Treatment:
     if protocol is None:
         return _detected(port)

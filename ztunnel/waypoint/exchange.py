@@ -12,6 +12,7 @@ told to their side as taken only while the other side has less than 64 KiB that 
 
 from __future__ import annotations
 
+from math import inf
 from typing import Protocol
 
 from ztunnel.flow.buffer import Backlog
@@ -64,6 +65,8 @@ class Exchange:
         began, answered_at: monotonic seconds; 0: no response has come.
         active: when something last moved.
         tries: how often it was sent on.
+        asked: the request as the client has sent it, where there are rules about tokens and it has passed.
+        until: when its token expires, in monotonic seconds.
         host: the server's address.
         avoid, destination: the endpoint that was tried last, and whose it is.
     """
@@ -82,6 +85,7 @@ class Exchange:
         "_way",
         "active",
         "answered_at",
+        "asked",
         "avoid",
         "began",
         "destination",
@@ -100,6 +104,7 @@ class Exchange:
         "status",
         "trailers",
         "tries",
+        "until",
     )
 
     def __init__(self, way: Way, down: Downstream, request: Request) -> None:
@@ -131,6 +136,8 @@ class Exchange:
         self.grpc_status = ""
         self.host = ""
         self.tries = 0
+        self.asked: Request | None = None
+        self.until = inf
         self.avoid: Endpoint | None = None
         self.destination: Workload | None = None
 
