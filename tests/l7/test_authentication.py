@@ -208,7 +208,7 @@ def test_the_same_token_from_another_rule_with_the_same_issuer() -> None:
     assert judge(it, bearer(token(kid="third"))).wrong is Wrong.NO_KEY
 
 
-PLACES = Authentication(
+PLACES = authenticated(
     [
         rule(headers=(TokenHeader("x-jwt"), TokenHeader("x-b", "B "))),
         rule(OTHER, OTHER_KEYS, params=("t",), cookies=("session",)),

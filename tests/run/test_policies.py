@@ -56,3 +56,18 @@ def test_trials_and_audits_are_counted(lab: Lab) -> None:
     found = {family.name: dict(family.samples) for family in reporting.figures.families()}
     assert found["ztunnel_policy_dry_run_total"] == {("shop/p", "denied"): 1}
     assert found["ztunnel_policy_audits_total"] == {("shop/q",): 1, ("shop/r",): 1}
+
+
+def test_tokens_are_counted(lab: Lab) -> None:
+    mesh, reporting = Mesh(lab), Reporting(SETTINGS)
+    follow_policies(mesh.parts, reporting)
+    authenticator = mesh.parts.authenticator
+    assert authenticator.refused is not None
+    authenticator.refused("Jwt is expired")
+    authenticator.proofs.remembered = 3
+    authenticator.turned_away = 2
+    found = {family.name: dict(family.samples) for family in reporting.figures.families()}
+    assert found["ztunnel_waypoint_tokens_refused_total"] == {("Jwt is expired",): 1}
+    assert found["ztunnel_waypoint_signatures_total"] == {("proved",): 0, ("refuted",): 0, ("remembered",): 3}
+    assert found["ztunnel_waypoint_tokens_turned_away_total"] == {(): 2}
+    assert found["ztunnel_waypoint_tokens"] == found["ztunnel_waypoint_tokens_waiting"] == {(): 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -11,7 +12,7 @@ from ztunnel.errors import NoDestination
 from ztunnel.model.address import Endpoint, OriginalDestination
 from ztunnel.model.service import AppProtocol, Port, Service, ServiceName, Waypoint
 from ztunnel.model.workload import Workload
-from ztunnel.waypoint.chain import Chain, Treatment, chain_of
+from ztunnel.waypoint.chain import Chain, Treatment, chain_of, jwt_policies_of
 
 WP = ServiceName("shop", "wp.shop.svc.cluster.local")
 OURS, THEIRS = Waypoint(WP, None), Waypoint(ServiceName("shop", "other"), None)
@@ -114,3 +115,12 @@ def test_the_version_is_the_ports_and_else_the_clients(
 ) -> None:
     destination = OriginalDestination(ip_address("10.1.0.1"), 80)
     assert Chain(destination, None, Treatment.HTTP, protocol).version(asked, grpc) == version
+
+
+def test_rules_about_tokens_are_those_of_what_is_called_and_of_the_waypoint() -> None:
+    own = Service("wp", "shop", WP.hostname, jwt_policies=("shop/own", "shop/both"))
+    called = replace(service("web", "10.1.0.1", OURS), jwt_policies=("shop/both", "shop/web"))
+    world = world_of(ME, own, called)
+    chain = chain_of(world, ME, Endpoint(ip_address("10.1.0.1"), 80))
+    assert jwt_policies_of(world, ME, chain) == ("shop/own", "shop/both", "shop/web")
+    assert jwt_policies_of(world_of(ME), ME, chain) == ()

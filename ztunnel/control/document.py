@@ -323,7 +323,7 @@ def _not_ours(group: str, number: str, name: str) -> str:
     if kind := KINDS.get((group, name)):
         return f"{name} is read in the versions {', '.join(kind.versions)} of {group or 'the core group'}"
     kinds = {one.lower(): one for its_group, one in KINDS if its_group == group}
-    if guess := get_close_matches(name.lower(), kinds, n=1, cutoff=0.8):
+    if name not in _OTHER_KINDS and (guess := get_close_matches(name.lower(), kinds, n=1, cutoff=0.8)):
         return f"unknown kind {name}; did you mean {kinds[guess[0]]}?"
     groups = [its_group for its_group, one in KINDS if one == name and its_group]
     if guess := get_close_matches(group, groups, n=1, cutoff=0.8):
