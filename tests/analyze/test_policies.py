@@ -30,6 +30,25 @@ TARGETED = (
 )
 
 
+SERVED = """
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+"""
+GATEWAY = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: way, namespace: shop}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: way, namespace: shop}
+spec: {ports: [{name: tls-hbone, port: 15008}]}
+"""
+
+
 def test_a_selector_that_matches_nothing_is_found() -> None:
     assert codes(AMBIENT, WEB, POLICY % "web") == []
     assert codes(AMBIENT, WEB, POLICY % "wep") == [("IST0127", "AuthorizationPolicy shop/p")]
@@ -67,14 +86,13 @@ def test_a_permissive_policy_is_no_finding() -> None:
 def test_jwts_need_a_waypoint_and_are_for_what_it_stands_before() -> None:
     assert codes(AMBIENT, WEB, REQUEST) == [("IST0167", "RequestAuthentication shop/jwt")]
     request = REQUEST.replace("selector: {matchLabels: {app: web}}", TARGETED)
-    assert codes(AMBIENT, WEB, request) == [("IST0167", "RequestAuthentication shop/jwt")]
-    gateway = (
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: way, namespace: shop}\n"
-        "spec: {gatewayClassName: istio-waypoint}\n"
-    )
+    (found,) = findings(AMBIENT, WEB, SERVED, request)
+    assert (found.code, found.what) == ("IST0167", "RequestAuthentication shop/jwt")
+    assert "shop/web is not bound to a waypoint" in found.message
     labelled = AMBIENT.replace("ambient}", "ambient, istio.io/use-waypoint: way}")
-    assert codes(labelled, gateway, WEB, REQUEST) == [("IST0167", "RequestAuthentication shop/jwt")]
-    assert codes(labelled, gateway, WEB, request) == []
+    (found,) = findings(labelled, GATEWAY, WEB, SERVED, REQUEST)
+    assert "without targetRefs it does nothing" in found.message
+    assert findings(labelled, GATEWAY, WEB, SERVED, request) == []
 
 
 def test_http_rules_at_l4_are_ineffective() -> None:

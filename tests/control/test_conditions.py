@@ -16,7 +16,7 @@ from ztunnel.control.conditions import (
     said_of,
     wanted,
 )
-from ztunnel.control.document import KINDS, Key, read_value
+from ztunnel.control.document import KINDS, Key, parse, read_value
 from ztunnel.control.index import Index
 from ztunnel.control.policy_targets import Target
 from ztunnel.control.settings import MeshSettings
@@ -275,3 +275,35 @@ def test_conditions_that_somebody_else_writes_are_known(entry, foreign):
 )
 def test_nonsense_is_no_status(value):
     assert read_standing(value).conditions == ()
+
+
+@pytest.mark.parametrize(
+    ("spec", "met", "reason", "message"),
+    [
+        (
+            "{targetRefs: [{kind: Service, name: web}], jwtRules: [{issuer: 'https://i'}]}",
+            True,
+            "Accepted",
+            "",
+        ),
+        ("{targetRefs: [{kind: Service, name: web}]}", True, "PartiallyInvalid", "without jwtRules"),
+        ("{jwtRules: [{issuer: 'https://i'}]}", False, "UnsupportedValue", "without targetRefs"),
+    ],
+)
+def test_a_request_authentication_is_bound_or_not(spec, met, reason, message):
+    text = (
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: p, namespace: shop}\n"
+        f"spec: {spec}\n"
+    )
+    (one,) = parse(text).objects
+    targets = (BOUND,) if one.targets else ()
+    (found,) = wanted(one, (), MeshSettings(), Said(targets=targets))
+    assert (found.type, found.met, found.reason) == ("WaypointAccepted", met, reason)
+    assert message in found.message
+
+
+def test_a_request_authentication_that_is_wrong_says_so_where_waypoints_do():
+    faults = (Fault("", 0, "spec.jwtRules[0].jwks", "has no [keys]"),)
+    (found,) = wanted(None, faults, MeshSettings(), kind="RequestAuthentication")
+    assert (found.type, found.met, found.reason) == ("WaypointAccepted", False, "Invalid")
+    assert "spec.jwtRules[0].jwks: has no [keys]" in found.message

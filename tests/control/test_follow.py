@@ -266,11 +266,3 @@ async def test_keys_of_issuers_are_fetched_and_published_when_they_are_others(au
         await it.until(lambda: "k1" in keys(), 10)
         issuer.kid = "k2"
         await it.until(lambda: "k2" in keys(), 10)
-        issuer.away, before = True, issuer.asked
-        await it.until(lambda: issuer.asked > before + 2, 10)
-        assert "k2" in keys()
-        assert any("the last ones stay in force" in text for text in it.watch.warnings)
-        published = len(it.published)
-        issuer.away = False
-        await it.until(lambda: not it.watch.warnings, 10)
-        assert len(it.published) == published

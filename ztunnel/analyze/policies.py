@@ -31,10 +31,6 @@ def policy_findings(mesh: Mesh) -> Iterator[Finding]:
         for one in mesh.of(_SECURITY, kind):
             yield from _selectors(mesh, one)
     yield from _strict(mesh)
-    for one in mesh.of(_SECURITY, "RequestAuthentication"):
-        if one.get("spec.targetRefs") is not None and not _has_waypoint(mesh, one.namespace):
-            message = "JWTs are judged by waypoints, and nothing in its namespace has one: it does nothing"
-            yield found(INEFFECTIVE, one, message)
     yield from _remarks(mesh)
 
 

@@ -13,6 +13,7 @@ from ztunnel.control.condition import Condition, cut
 from ztunnel.control.document import Key, Object
 from ztunnel.control.http_authorization import convert_http_authorization
 from ztunnel.control.policy_targets import Target
+from ztunnel.control.remarks import remark
 from ztunnel.control.route_status import (
     RoutingSaid,
     merge_parents,
@@ -38,6 +39,7 @@ from ztunnel.state.gateway import Gateway, GatewayClass
 from ztunnel.state.istio import AuthorizationPolicy
 from ztunnel.state.kube import Service
 from ztunnel.state.networking import ServiceEntry, WorkloadEntry
+from ztunnel.state.request_authentication import RequestAuthentication
 from ztunnel.state.route_filter import Reference
 from ztunnel.state.virtual_service import VirtualService
 
@@ -49,6 +51,9 @@ _OURS: Final = frozenset((_ACCEPTED, _AT_WAYPOINT, _BOUND))
 _GATEWAY: Final = ("Accepted", "Programmed")
 """Of a Gateway or GatewayClass of ours."""
 _KEYS: Final = {f'k:{{"type":"{name}"}}' for name in _OURS}
+_OF_WAYPOINTS: Final = frozenset(
+    one.__name__ for one in (VirtualService, DestinationRule, RequestAuthentication)
+)
 ATTACHED: Final = "Successfully attached to waypoint "
 
 
@@ -151,13 +156,18 @@ def wanted(
     if isinstance(one, Gateway | GatewayClass):
         return tuple(_of_gateway(said))
     if faults:
-        of_waypoint = kind in (VirtualService.__name__, DestinationRule.__name__)
+        of_waypoint = kind in _OF_WAYPOINTS
         name = _AT_WAYPOINT if of_waypoint else _ACCEPTED
         return (Condition(name, False, "Invalid", of_faults(faults, in_force=one is not None)),)
     if said.routing is not None:
         return (of_virtual_service(_AT_WAYPOINT, said.routing),)
     if isinstance(one, AuthorizationPolicy):
         return (_of_policy(one, settings, said.targets),)
+    if isinstance(one, RequestAuthentication):
+        remarks = [text.partition(": ")[2] for text in remark(one)]
+        if not one.targets:
+            return (Condition(_AT_WAYPOINT, False, "UnsupportedValue", cut("; ".join(remarks))),)
+        return (at_waypoint(said.targets, remarks),)
     return tuple(_of_claims(said))
 
 

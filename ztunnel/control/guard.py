@@ -29,7 +29,14 @@ Targeted = AuthorizationPolicy | RequestAuthentication
 class Guards:
     """The policies with targets, of one kind. Kept up to date by `put`."""
 
-    def __init__(self, index: Index, waypoints: Waypoints, settings: MeshSettings) -> None:
+    def __init__(
+        self,
+        index: Index,
+        waypoints: Waypoints,
+        settings: MeshSettings,
+        kind: str = AuthorizationPolicy.__name__,
+    ) -> None:
+        self._kind = kind
         self._index = index
         self._waypoints = waypoints
         self._settings = settings
@@ -92,7 +99,7 @@ class Guards:
     def about(self, keys: Iterable[Key]) -> Iterator[Key]:
         """The policies that have one of these as a target."""
         for name in {name for key in keys for name in self._policies.get(key, ())}:
-            yield Key(AuthorizationPolicy.__name__, *name.split("/"))
+            yield Key(self._kind, *name.split("/"))
 
     def guarded(
         self, key: Key, resources: Iterable[model.Service | Workload]

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from ztunnel.control.delta import Delta, HttpResources
-from ztunnel.control.document import Key
+from ztunnel.control.delta import Delta, HttpResources, Touched
+from ztunnel.control.document import Key, Object
 from ztunnel.control.guard import Guards
 from ztunnel.control.key_source import KeySource, source_of
+from ztunnel.control.policy_targets import PolicyTargets
 from ztunnel.model import service as model
 from ztunnel.model.jwt import JwtPolicy, JwtRule
 from ztunnel.model.workload import Workload
@@ -30,9 +31,10 @@ def no_keys(_source: KeySource) -> str:
 class JwtPolicies:
     """All of them. Kept up to date by `put` and `renew`."""
 
-    def __init__(self, guards: Guards, http: HttpResources, keys_of: KeysOf) -> None:
-        """`guards` and `http` are kept up to date, too; the first are of these policies alone."""
+    def __init__(self, guards: Guards, targets: PolicyTargets, http: HttpResources, keys_of: KeysOf) -> None:
+        """All but `keys_of` is kept up to date, too; `guards` are of these policies alone."""
         self._guards = guards
+        self._targets = targets
         self._http = http
         self._keys_of = keys_of
         self._objects: dict[Key, RequestAuthentication] = {}
@@ -47,19 +49,26 @@ class JwtPolicies:
             found[source] = max(rule.timeout_seconds for rule in rules if source_of(rule) == source)
         return found
 
-    def put(self, key: Key, new: RequestAuthentication | None, delta: Delta) -> tuple[set[Key], list[str]]:
-        """The object of that key is now `new`: the services and entries that this may concern, and what the
-        operator should know."""
+    def put(self, key: Key, new: Object | None, touched: Touched, delta: Delta) -> None:
+        """The object of that key is now `new`; of another kind it is none of ours."""
+        if key.kind != RequestAuthentication.__name__:
+            return
         for source in _sources(self._objects.pop(key, None)):
             self._using[source].discard(key)
             if not self._using[source]:
                 del self._using[source]
-        if new is not None and new.targets:
-            self._objects[key] = new
-            for source in _sources(new):
+        found = new if isinstance(new, RequestAuthentication) else None
+        if found is not None and found.targets:
+            self._objects[key] = found
+            for source in _sources(found):
                 self._using.setdefault(source, set()).add(key)
         self._convert(key, delta)
-        return self._guards.put((key.namespace, key.name), new), list(_remarks(new))
+        self._targets.put(
+            key, found.meta if found is not None else None, found.targets if found is not None else ()
+        )
+        for each in self._guards.put((key.namespace, key.name), found):
+            touched.take(each)
+            delta.unsettled.add(each)
 
     def renew(self, sources: Iterable[KeySource]) -> Delta:
         """The keys of these are others now; what that changes."""
@@ -71,6 +80,10 @@ class JwtPolicies:
     def of(self, key: Key, labels: Mapping[str, str]) -> tuple[str, ...]:
         """Those, `namespace/name`, for a service with these labels, or for the waypoint that it is."""
         return self._guards.of(key, labels)
+
+    def about(self, keys: Iterable[Key]) -> Iterator[Key]:
+        """Those that have one of these as a target."""
+        return self._guards.about(keys)
 
     def guarded(
         self, key: Key, resources: Iterable[model.Service | Workload]
@@ -94,17 +107,3 @@ class JwtPolicies:
 def _sources(found: RequestAuthentication | None) -> set[KeySource]:
     sources = map(source_of, found.rules) if found is not None else ()
     return {source for source in sources if source is not None}
-
-
-def _remarks(found: RequestAuthentication | None) -> Iterator[str]:
-    if found is None:
-        return
-    who = f"RequestAuthentication {found.meta.namespace}/{found.meta.name}"
-    if not found.targets:
-        yield (
-            f"{who}: without targetRefs it does nothing: node proxies see no tokens, and a waypoint takes up "
-            "those with targetRefs alone"
-        )
-    elif not found.rules:
-        yield f"{who}: without jwtRules it does nothing"
-    yield from (f"{who}: {text}" for text in found.remarks)

@@ -9,12 +9,15 @@ from ztunnel.control.waypoint import USE
 from ztunnel.control.workload import DATAPLANE_MODE
 from ztunnel.state import kube
 from ztunnel.state.networking import Resolution, ServiceEntry
+from ztunnel.state.request_authentication import RequestAuthentication
 
 
 def remark(one: Object) -> Iterator[str]:
     """A line for each thing about an object that does not mean what it may be meant to."""
     if isinstance(one, ServiceEntry):
         yield from _of_service_entry(one)
+    if isinstance(one, RequestAuthentication):
+        yield from _of_request_authentication(one)
     if not isinstance(one, kube.Namespace | kube.Pod):
         return
     who = f"{type(one).__name__} {one.meta.namespace}/{one.meta.name}".replace(" /", " ")
@@ -24,6 +27,18 @@ def remark(one: Object) -> Iterator[str]:
         yield f"{who}: {DATAPLANE_MODE}={mode} is neither ambient nor none: it decides nothing"
     if isinstance(one, kube.Pod) and not one.addresses and one.phase in ("", "Running"):
         yield f"{who}: has no address (status.podIPs): it is not in the mesh yet"
+
+
+def _of_request_authentication(one: RequestAuthentication) -> Iterator[str]:
+    who = f"RequestAuthentication {one.meta.namespace}/{one.meta.name}"
+    if not one.targets:
+        yield (
+            f"{who}: without targetRefs it does nothing: node proxies see no tokens, and a waypoint takes up "
+            "those with targetRefs alone"
+        )
+    elif not one.rules:
+        yield f"{who}: without jwtRules it does nothing"
+    yield from (f"{who}: {text}" for text in one.remarks)
 
 
 def _of_service_entry(one: ServiceEntry) -> Iterator[str]:

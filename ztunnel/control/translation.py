@@ -64,7 +64,6 @@ class Translator:
     why."""
 
     def __init__(self, settings: MeshSettings, keys_of: KeysOf = no_keys) -> None:
-        """`keys_of` gives the keys of issuers that are fetched."""
         self._settings = settings
         self._objects: dict[Key, Object] = {}
         self.index = Index()
@@ -85,22 +84,23 @@ class Translator:
         self.addresses: dict[str, Workload | Service] = {}
         self.policies = self._node_policies.in_force
         self.http = HttpResources()
-        jwt_guards = Guards(self.index, self.waypoints, settings)
-        self.jwt_policies = JwtPolicies(jwt_guards, self.http, keys_of)
+        guards = Guards(self.index, self.waypoints, settings, RequestAuthentication.__name__)
+        self.jwt_policies = JwtPolicies(guards, self._targets, self.http, keys_of)
 
     def said(self, key: Key) -> Said:
         """What there is to say of an object beside the others."""
         one, refused = self._objects.get(key), self.refused.get(key, ())
         if isinstance(one, Routing):
             return Said(routing=said_of_routing(key, one, self._routes))
-        guarded = isinstance(one, kube.Service) and (
-            self._guards.decide(self._guards.of(key, one.meta.labels))
-            or bool(self.jwt_policies.of(key, one.meta.labels))
-        )
+        guarded = isinstance(one, kube.Service) and self._is_guarded(key, one.meta.labels)
         said = said_of(key, one, self.waypoints, refused, guarded=guarded)
-        if isinstance(one, AuthorizationPolicy) and one.targets:
+        if isinstance(one, AuthorizationPolicy | RequestAuthentication) and one.targets:
             said = replace(said, targets=tuple(self._targets.of(key.kind, one.meta, one.targets)))
         return said
+
+    def _is_guarded(self, key: Key, labels: Mapping[str, str]) -> bool:
+        """Whether there are policies about a service that only its waypoint enforces."""
+        return self._guards.decide(self._guards.of(key, labels)) or bool(self.jwt_policies.of(key, labels))
 
     def translation(self, unknown: Iterable[str] = ()) -> Translation:
         """All of it, as it is now. `unknown` are kinds that were not read."""
@@ -149,6 +149,7 @@ class Translator:
         for resource, traffic in self._traffic.update():
             self.http.put(TRAFFIC, resource, traffic, delta)
         delta.unsettled.update(self._guards.about(touched.targets()))
+        delta.unsettled.update(self.jwt_policies.about(touched.targets()))
         return delta
 
     def _take_over(
@@ -160,14 +161,8 @@ class Translator:
         if key.kind == AuthorizationPolicy.__name__:
             policy = new if isinstance(new, AuthorizationPolicy) else None
             self._convert_policy(key, policy, touched, delta)
-        elif key.kind == RequestAuthentication.__name__:
-            found = new if isinstance(new, RequestAuthentication) else None
-            guarded, remarks = self.jwt_policies.put(key, found, delta)
-            for each in guarded:
-                touched.take(each)
-                delta.unsettled.add(each)
-            self._note(key, remarks)
         else:
+            self.jwt_policies.put(key, new, touched, delta)
             self._remark(key, new)
         if key.kind == kube.Namespace.__name__:
             delta.unsettled.update(self._of_namespace(key.name))
@@ -277,7 +272,9 @@ class Translator:
             remarks += more
         self._targets.put(key, new.meta if new is not None else None, new.targets if new is not None else ())
         self.http.put(HTTP_POLICY, f"{key.namespace}/{key.name}", made, delta)
-        self._note(key, remarks)
+        self._remarks.pop(key, None)
+        if remarks:
+            self._remarks[key] = remarks
         if before is None and now is None:
             return
         everywhere = key.namespace == self._settings.root_namespace
@@ -339,10 +336,10 @@ class Translator:
         if service is not None and service.kind != "ExternalName":
             made = convert_service(service, self.index.namespaces.get(name[0]), self._settings)
             labels, kind = service.meta.labels, kube.Service.__name__
-            guards = self._guards.of(Key(kind, *name), labels)
-            tokens = self.jwt_policies.of(Key(kind, *name), labels)
-            guarded = self._guards.decide(guards) or bool(tokens)
+            at = Key(kind, *name)
+            guarded = self._is_guarded(at, labels)
             bound = self.waypoints.bind(labels, name[0], Traffic.SERVICE, service.bound, guarded=guarded)
+            guards, tokens = self._guards.of(at, labels), self.jwt_policies.of(at, labels)
             made = replace(made, waypoint=bound.waypoint, guards=guards, jwt_policies=tokens)
         resource = str(service_name(name, self._settings))
         if made is not None or resource not in self._of_entries:
@@ -397,9 +394,6 @@ class Translator:
                 yield found
 
     def _remark(self, key: Key, new: Object | None) -> None:
-        self._note(key, () if new is None else remark(new))
-
-    def _note(self, key: Key, remarks: Iterable[str]) -> None:
         self._remarks.pop(key, None)
-        if texts := tuple(remarks):
+        if new is not None and (texts := tuple(remark(new))):
             self._remarks[key] = texts
