@@ -277,23 +277,22 @@ def test_nonsense_is_no_status(value):
     assert read_standing(value).conditions == ()
 
 
+BY_DISCOVERY = "jwtRules: [{issuer: 'https://i'}]"
+TO_WEB = "targetRefs: [{kind: Service, name: web}]"
+
+
 @pytest.mark.parametrize(
     ("spec", "met", "reason", "message"),
     [
-        (
-            "{targetRefs: [{kind: Service, name: web}], jwtRules: [{issuer: 'https://i'}]}",
-            True,
-            "Accepted",
-            "",
-        ),
-        ("{targetRefs: [{kind: Service, name: web}]}", True, "PartiallyInvalid", "without jwtRules"),
-        ("{jwtRules: [{issuer: 'https://i'}]}", False, "UnsupportedValue", "without targetRefs"),
+        (f"{TO_WEB}, {BY_DISCOVERY}", True, "Accepted", ""),
+        (TO_WEB, True, "PartiallyInvalid", "without jwtRules"),
+        (BY_DISCOVERY, False, "UnsupportedValue", "without targetRefs"),
     ],
 )
 def test_a_request_authentication_is_bound_or_not(spec, met, reason, message):
     text = (
-        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: p, namespace: shop}\n"
-        f"spec: {spec}\n"
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n"
+        f"metadata: {{name: p, namespace: shop}}\nspec: {{{spec}}}\n"
     )
     (one,) = parse(text).objects
     targets = (BOUND,) if one.targets else ()
