@@ -33,6 +33,7 @@ _SERVED_AS = (
 )
 
 _WINDOW = values.bytes_from(65535, 2**31 - 1)
+_SPELLING = values.one_of("BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES")
 _CLIENTS = values.one_of("kubelet", "node", "all")
 
 
@@ -177,6 +178,7 @@ class Settings:
     tracing_endpoint: str = _setting("ZTUNNEL_TRACING_ENDPOINT", values.collector, "")
     tracing_percent: float = _setting("ZTUNNEL_TRACING_SAMPLING", values.percentage, 1.0)
     tells_identity: bool = _setting("ZTUNNEL_XFCC", values.flag, False)
+    path_normalization: str = _setting("ZTUNNEL_PATH_NORMALIZATION", _SPELLING, "BASE")
     trusted_proxies: int = _setting("ZTUNNEL_TRUSTED_PROXIES", values.number(0, 100), 0)
     manifests: Path | None = _setting("ZTUNNEL_MANIFESTS", values.maybe_path, None)
     root_ca_dir: Path | None = _setting("ROOT_CA_DIR", values.maybe_path, None)

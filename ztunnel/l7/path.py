@@ -1,16 +1,20 @@
 r"""The path of a request in one spelling (Istio's pathNormalization BASE: RFC 3986, and `\` is `/`).
 
 What is judged is what is forwarded: a path that cannot be brought to one spelling is refused. Slashes are not
-merged, and `%2F` stays what it is, as in Istio.
+merged, and `%2F` stays what it is, as in Istio; both can be asked for (its MERGE_SLASHES and
+DECODE_AND_MERGE_SLASHES), where servers do so.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
+from typing import Final
 
 _TARGET = re.compile(rb"[!-~]+")
 _ENCODED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_SLASHES = re.compile(rb"/{2,}")
 _PLAIN = re.compile(rb"(?:/[0-9A-Za-z_~!$&'()*+,;=:@-][0-9A-Za-z._~!$&'()*+,;=:@-]*)*/?(?:\?[!-~]*)?")
 """Paths of which there is nothing to bring to another spelling: most."""
 
@@ -29,6 +33,34 @@ def normalize(untrusted: bytes) -> bytes | None:
     if not path.startswith(b"/"):
         return None
     return _without_dots(path) + mark + query
+
+
+def merge_slashes(path: bytes) -> bytes:
+    """A path in one spelling, with one slash wherever there are several."""
+    if b"//" not in path:
+        return path
+    path, mark, query = path.partition(b"?")
+    return _SLASHES.sub(b"/", path) + mark + query
+
+
+def decode_and_merge_slashes(path: bytes) -> bytes:
+    """A path in one spelling, with `%2F` and `%5C` as the slashes that they stand for, merged."""
+    if b"%2F" in path or b"%5C" in path:
+        path, mark, query = path.partition(b"?")
+        decoded = normalize(path.replace(b"%2F", b"/").replace(b"%5C", b"/"))
+        assert decoded is not None  # it was in one spelling, and has got nothing but slashes
+        path = decoded + mark + query
+    return merge_slashes(path)
+
+
+Respell = Callable[[bytes], bytes]
+
+SPELLINGS: Final[Mapping[str, Respell | None]] = {
+    "BASE": None,
+    "MERGE_SLASHES": merge_slashes,
+    "DECODE_AND_MERGE_SLASHES": decode_and_merge_slashes,
+}
+"""What is done with a path beyond `normalize`, by Istio's names."""
 
 
 def _decoded(found: re.Match[bytes]) -> bytes:

@@ -37,6 +37,7 @@ from ztunnel.inbound.accept import PLAIN_RATE, Inbound, LocalPod
 from ztunnel.inbound.serve import Handshakes, Serving
 from ztunnel.kernel import netns
 from ztunnel.kernel.sockets import Listening, listen_in
+from ztunnel.l7.path import SPELLINGS
 from ztunnel.l7.trace import enter
 from ztunnel.model.address import Endpoint, PeerAddress
 from ztunnel.model.identity import SpiffeId
@@ -193,7 +194,8 @@ def _build(
         refusals.samples,
         ("reason",),
     )
-    common = Common(engine, live, partial(_new_id, rng), refused=refusals.add)
+    respell = SPELLINGS[settings.path_normalization]
+    common = Common(engine, live, partial(_new_id, rng), refused=refusals.add, respell=respell)
     if exporter is not None:
         common = common._replace(enter=partial(enter, sampling=settings.tracing_percent / 100, rng=rng))
     parts = Parts(engine, here, servers, common, telemetry, report, tells_identity=settings.tells_identity)

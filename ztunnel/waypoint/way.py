@@ -74,6 +74,7 @@ class Common(NamedTuple):
         refused: is told why a request or a connection was refused for how it was written, or how slowly, in
             Envoy's words (its response_code_details).
         enter: begins a request's span, and writes that into its headers; None: nobody makes spans.
+        respell: what is done with a path beyond bringing it to one spelling; None: nothing.
     """
 
     clock: Clock
@@ -82,6 +83,7 @@ class Common(NamedTuple):
     patience: Patience = Patience()
     refused: Callable[[str], None] = _nobody
     enter: Callable[[list[tuple[bytes, bytes]]], Context] | None = None
+    respell: Callable[[bytes], bytes] | None = None
 
 
 class HttpWay:
@@ -91,7 +93,8 @@ class HttpWay:
         self, common: Common, upstreams: Upstreams, reports: Reports, forwarded: bytes = b""
     ) -> None:
         """`forwarded` is what servers are told of who calls (`x-forwarded-client-cert`); empty: nothing."""
-        self.clock, self.live, self.new_id, self.patience, self.refused, self._enter = common
+        self.clock, self.live, self.new_id, self.patience, self.refused = common[:5]
+        self._enter, self._respell = common.enter, common.respell
         self._forwarded = forwarded
         self._upstreams = upstreams
         self._reports = reports
@@ -103,6 +106,8 @@ class HttpWay:
 
     def admit(self, request: Request) -> Request:
         """A request goes on: add what the waypoint says of it."""
+        if self._respell is not None:
+            request.path = self._respell(request.path)
         if self._forwarded:
             request.fields.append((b"x-forwarded-client-cert", self._forwarded))
         if self._enter is not None:
