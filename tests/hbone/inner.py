@@ -17,12 +17,14 @@ class Listener:
     def __init__(self, takes: bool = True) -> None:
         self.takes = takes
         self.got = bytearray()
+        self.parts: list[int] = []
         self.words: list[str] = []
         self.error: ConnectionFailed | None = None
         self.tunnel: Any = None
 
     def received(self, untrusted: memoryview) -> None:
         self.got += untrusted
+        self.parts.append(len(untrusted))
         if self.takes:
             self.tunnel.taken(len(untrusted))
 

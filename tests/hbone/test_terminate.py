@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from random import Random
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
 from tests.hbone.inner import Listener, Pair
 from tests.hbone.peers import CONNECT, OK_BLOCK, Lab
-from ztunnel.errors import ConnectionFailed
+from ztunnel.errors import ConnectionFailed, Unreachable
 from ztunnel.hbone.request import render_response
 from ztunnel.hbone.terminate import TerminatedTunnel
 
@@ -135,3 +140,49 @@ def test_where_too_much_is_held_it_gives_way(lab: Lab) -> None:
     assert "lost" in here.words + there.words
     assert lab.ledger.held.gave_way_total >= 1
     assert lab.ledger.buffered_bytes <= 100_000
+
+
+def test_what_is_written_in_one_round_is_one_frame_as_long_as_it_may_be(lab: Lab) -> None:
+    pair = Pair(lab)
+    near, _, _, there = pair.join()
+    other, _, _, others = pair.join()
+    near.write(b"a head, ")
+    near.write(b"a body, ")
+    near.write(b"an end")
+    other.write(b"of somebody else")
+    other.write(b", too")
+    near.write(b"; more")
+    lab.go()
+    assert (bytes(there.got), there.parts) == (b"a head, a body, an end; more", [22, 6])
+    assert (bytes(others.got), others.parts) == (b"of somebody else, too", [21])
+    near.write(b"the next round")
+    lab.go()
+    assert there.parts[2:] == [14]
+
+
+@given(
+    sizes=some.lists(some.integers(1, 40_000), min_size=1, max_size=30),
+    turns=some.randoms(use_true_random=False),
+)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_however_tunnels_take_turns_each_gets_its_own(lab: Lab, sizes: list[int], turns: Random) -> None:
+    pair = Pair(lab)
+    ways = [pair.join() for _ in range(2)]
+    sent = [bytearray(), bytearray()]
+    for number, size in enumerate(sizes):
+        which = turns.randrange(2)
+        part = bytes((number % 251 + 1,)) * size
+        ways[which][0].write(part)
+        sent[which] += part
+        if not turns.randrange(5):
+            lab.go()
+    lab.go(
+        until=lambda: all(
+            len(way[3].got) == len(all_of_it) for way, all_of_it in zip(ways, sent, strict=True)
+        )
+    )
+    for way, all_of_it in zip(ways, sent, strict=True):
+        assert way[3].got == all_of_it
+        way[0].abort(Unreachable("enough"))
+    lab.go()
+    assert lab.ledger.buffered_bytes == 0

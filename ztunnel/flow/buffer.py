@@ -10,14 +10,22 @@ _PIECE_BYTES = 64 * 1024
 
 
 class Block:
-    """A reused stretch of memory. `at` is how many bytes from its start are in use."""
+    """A reused stretch of memory.
 
-    __slots__ = ("at", "memory", "view")
+    Attributes:
+        at: how many bytes from its start are in use.
+        frame_at, frame_end, frame_stream: the last DATA frame that may grow: where it begins and ends, and on
+            which stream it is. It may only while nothing follows it (`frame_end` is `at`); -1: there is none.
+    """
+
+    __slots__ = ("at", "frame_at", "frame_end", "frame_stream", "memory", "view")
 
     def __init__(self, size_bytes: int = BLOCK_BYTES) -> None:
         self.memory = bytearray(size_bytes)
         self.view = memoryview(self.memory)
         self.at = 0
+        self.frame_at = self.frame_end = -1
+        self.frame_stream = 0
 
 
 class Blocks:
@@ -37,6 +45,7 @@ class Blocks:
     def give(self, block: Block) -> None:
         """Take a block back; more than `keep` spare ones go to the garbage."""
         block.at = 0
+        block.frame_end = -1
         if len(self._spare) < self._keep:
             self._spare.append(block)
 

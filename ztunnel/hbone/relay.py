@@ -201,7 +201,7 @@ class Pipe:
         block = self.block
         if block is None or not block.at or not self.open:
             return
-        view, block.at = block.view[: block.at], 0
+        view, block.at, block.frame_end = block.view[: block.at], 0, -1
         try:
             for start in range(0, len(view), SLICE_BYTES):
                 self._encrypt(view[start : start + SLICE_BYTES])

@@ -183,16 +183,25 @@ class InnerTunnel(TunnelStream):
             if block.at > GATHER_BYTES:
                 pipe.write_out()
                 continue
-            count = min(size - done, session.read_bytes, self.send_window, h2.send_window)
+            at, start, known = block.at, block.at + HEADER_BYTES, 0
+            if block.frame_end == at and block.frame_stream == self.stream_id:
+                # What was written before in this round is the last that is there: one frame for all of it.
+                known = at - block.frame_at - HEADER_BYTES
+                if known < session.read_bytes:
+                    at, start = block.frame_at, block.at
+                else:
+                    known = 0
+            count = min(size - done, session.read_bytes - known, self.send_window, h2.send_window)
             if count <= 0:
                 break
-            start = block.at + HEADER_BYTES
             block.view[start : start + count] = view[done : done + count]
-            _PACK_INTO(block.memory, block.at, count << 8, 0, self.stream_id)
-            block.at = start + count
+            _PACK_INTO(block.memory, at, known + count << 8, 0, self.stream_id)
+            block.at = block.frame_end = start + count
+            if not known:
+                block.frame_at, block.frame_stream = at, self.stream_id
+                h2.budget.updates += UPDATES_PER_FRAME
             self.send_window -= count
             h2.send_window -= count
-            h2.budget.updates += UPDATES_PER_FRAME
             done += count
         if self._opener:
             self.counts.up += done
