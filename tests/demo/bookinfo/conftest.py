@@ -16,6 +16,7 @@ from ztunnel.demo.claims.claim import Claim
 from ztunnel.demo.claims.perform import measure
 from ztunnel.demo.claims.table import complaints
 from ztunnel.demo.failure import LaboratoryFailed
+from ztunnel.demo.manifest import Manifest
 from ztunnel.demo.samples import Sample, Samples
 
 
@@ -94,9 +95,17 @@ class Staged:
     copies: Callable[[], int] = lambda: 0
     applied: tuple[str, ...] = ()
     looks: list[dict[str, object]] = field(default_factory=list)
+    manifests: list[Manifest] = field(default_factory=list)
+    deleted: list[Manifest] = field(default_factory=list)
 
     def apply(self, *files: str) -> None:
         self.applied = files
+
+    def change(self, manifests: list[Manifest], *, delete: bool = False) -> None:
+        if delete:
+            self.deleted = manifests
+        else:
+            self.manifests = manifests
 
     def look(self, count: int, **options: object) -> tuple[Visit, ...]:
         self.looks.append({"count": count, **options})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ztunnel.demo.bookinfo import spread
+from ztunnel.demo.bookinfo import spread, token
 from ztunnel.demo.bookinfo.place import Bookinfo
 from ztunnel.demo.claims.claim import Claim
 
-STEPS: tuple[Claim[Bookinfo], ...] = (spread.STEP,)
+STEPS: tuple[Claim[Bookinfo], ...] = (spread.STEP, token.STEP)

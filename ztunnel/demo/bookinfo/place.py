@@ -20,6 +20,7 @@ from ztunnel.demo.operate import Laboratory
 from ztunnel.demo.samples import Samples, parse_samples
 
 NAMESPACE = "bookinfo"
+SERVICES = {"productpage", "details", "reviews", "ratings"}
 PAGE = "/productpage"
 CLIENT = "deployment/client"
 BASE = ("networking/destination-rule-all", "networking/virtual-service-all-v1")
@@ -53,6 +54,17 @@ class Bookinfo:
     def waypoint(self) -> Pod:
         """The pod in which the waypoint runs."""
         return next(pod for pod in self.laboratory.cluster().pods if is_waypoint(pod))
+
+    def wait_for_waypoint(self) -> None:
+        """Until every node sends what calls the services to the waypoint: before it was ready once they are
+        called without."""
+        nodes = [node.name for node in self.laboratory.cluster().nodes]
+        self.until("every node sends calls to the waypoint", lambda: all(map(self._sends_to_waypoint, nodes)))
+
+    def _sends_to_waypoint(self, node: str) -> bool:
+        known = json.loads(self.laboratory.node_get(node, "/config_dump"))["services"]
+        bound = {each["name"] for each in known if each["namespace"] == NAMESPACE and "waypoint" in each}
+        return bound >= SERVICES
 
     def apply(self, *files: str, delete: bool = False) -> None:
         """Apply manifests of the folder, named without `.yaml`; the waypoint has them in force then."""

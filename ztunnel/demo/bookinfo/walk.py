@@ -30,6 +30,7 @@ def walk(laboratory: Laboratory, steps: Sequence[Claim[Bookinfo]], *, keep: bool
     try:
         console.print(f"Bookinfo, {len(plan.pods)} pods, is up after {time.monotonic() - begun:.1f} s.\n")
         place = Bookinfo(laboratory)
+        place.wait_for_waypoint()
         for step in steps:
             with console.status(f"{step.number} {step.title}"):
                 outcomes.append(measure(step, place))
