@@ -25,7 +25,8 @@ def parameter(kind: TextKind, value: str = "", negated: bool = False) -> Match:
 
 def asked(path: bytes = b"/", *fields: tuple[bytes, bytes], method: bytes = b"GET") -> Asked:
     request = Request(method, b"Reviews:9080", path, list(fields))
-    return Asked(request, {"group": ["admin", "dev"], "sub": "jason", "realm": {"roles": ["a"]}, "n": 1})
+    request.claims = {"group": ["admin", "dev"], "sub": "jason", "realm": {"roles": ["a"]}, "n": 1}
+    return Asked(request)
 
 
 @pytest.mark.parametrize(

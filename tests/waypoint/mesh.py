@@ -22,7 +22,8 @@ from ztunnel.telemetry.metrics import TcpMetrics
 from ztunnel.telemetry.report import Report
 from ztunnel.telemetry.request_metrics import RequestMetrics
 from ztunnel.waypoint.answer import Parts, WaypointAcceptor
-from ztunnel.waypoint.connect import Here, Servers
+from ztunnel.waypoint.connect import Servers
+from ztunnel.waypoint.find import Here
 from ztunnel.waypoint.report import Telemetry
 from ztunnel.waypoint.way import Common
 

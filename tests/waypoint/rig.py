@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 
 from ztunnel.errors import ConnectionFailed
+from ztunnel.flow.timers import Timer, Timers
 from ztunnel.flow.transport import Receiver
 from ztunnel.http1.head import Fields
+from ztunnel.l7.plan import Plan, without_routes
 from ztunnel.l7.reply import NO_HEALTHY_UPSTREAM
 from ztunnel.l7.request import Request
+from ztunnel.l7.retry import Budget
 from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.shadow import Shadows
+from ztunnel.waypoint.sides import Copy
 from ztunnel.waypoint.way import Common, HttpWay, Watched
 
 
@@ -21,9 +27,22 @@ class Clock:
         self.now = 100.0
         self.number = 0
         self.later: list[Callable[[], None]] = []
+        self.timers = Timers()
 
     def next_round(self, callback: Callable[[], None]) -> None:
         self.later.append(callback)
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        return self.timers.add(self.now + seconds, callback)
+
+    def sleep(self, seconds: float) -> None:
+        """So much time passes, from timer to timer."""
+        until = self.now + seconds
+        while self.timers.next_at <= until:
+            self.now = max(self.now, self.timers.next_at)
+            for callback in self.timers.due(self.now):
+                callback()
+        self.now = until
 
     def rounds(self) -> None:
         """As many as something is to be called in."""
@@ -173,12 +192,28 @@ class Rig:
         self.waiting: list[Exchange] = []
         self.reused = False
         self.refusals: list[str] = []
-        common = Common(self.clock, self.live, lambda: b"an-id", refused=self.refusals.append)
+        self.plan: Plan | None = None
+        self.budget = Budget()
+        self.shadows = Shadows(self.clock)
+        common = Common(
+            self.clock,
+            self.live,
+            lambda: b"an-id",
+            refused=self.refusals.append,
+            rng=Random(1),
+            budget=self.budget,
+        )
         self.way = HttpWay(common, self, self)
+
+    def begin(self, exchange: Exchange) -> None:
+        exchange.proceed(self.plan or without_routes(exchange.request))
+
+    def copies(self, exchange: Exchange, end: bool) -> list[Copy]:
+        return self.shadows.begin(exchange, end, self.connect)
 
     def connect(self, exchange: Exchange) -> None:
         if not self.reachable:
-            exchange.failed(NO_HEALTHY_UPSTREAM, "nobody")
+            exchange.unreachable(NO_HEALTHY_UPSTREAM, "nobody")
         elif self.waits:
             self.waiting.append(exchange)
         else:

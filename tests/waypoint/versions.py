@@ -11,9 +11,11 @@ import h2.events
 import h11
 
 from tests.waypoint.rig import Clock, Wire
+from ztunnel.l7.plan import without_routes
 from ztunnel.waypoint.downstream1 import Http1Server
 from ztunnel.waypoint.downstream2 import Http2Server
 from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.sides import Copy
 from ztunnel.waypoint.upstream1 import Http1Client
 from ztunnel.waypoint.upstream2 import Http2Client
 from ztunnel.waypoint.way import Common, HttpWay, Watched
@@ -295,6 +297,12 @@ class Between:
         self.ended_: list[Exchange] = []
         self.way = HttpWay(Common(self.clock, self.live, lambda: b"an-id"), self, self)
         self.client: Client1 | Client2 = Client1(self) if down == 1 else Client2(self)
+
+    def begin(self, exchange: Exchange) -> None:
+        exchange.proceed(without_routes(exchange.request))
+
+    def copies(self, exchange: Exchange, end: bool) -> list[Copy]:
+        return []
 
     def connect(self, exchange: Exchange) -> None:
         if self.up == 2:

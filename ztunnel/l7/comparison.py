@@ -83,7 +83,7 @@ class Claim:
         self._text = Text(claim.match)
         self._negated = claim.negated
 
-    def meets(self, claims: Claims | None) -> bool:
+    def meets(self, claims: Claims) -> bool:
         """Whether these have one that is."""
         value: object = claims
         for name in self._path:
@@ -99,7 +99,7 @@ class Asked:
     Attributes:
         method, scheme, path: the path is without its query.
         authority: in small letters.
-        claims: of the token that was checked; None: there was none.
+        claims: of the token that was verified.
     """
 
     __slots__ = (
@@ -114,11 +114,11 @@ class Asked:
         "scheme",
     )
 
-    def __init__(self, request: Request, claims: Claims | None = None) -> None:
+    def __init__(self, request: Request) -> None:
         self._request = request
         self._headers: dict[bytes, bytes] | None = None
         self._values: dict[bytes, bytes] | None = None
-        self.claims = claims
+        self.claims: Claims = request.claims
         self.method = request.method
         self.scheme = request.scheme
         self.authority = request.authority.lower()

@@ -13,7 +13,8 @@ NO_FLAG = "-"
 @dataclass(frozen=True, slots=True)
 class Reply:
     """One reply. `status` 0: there is nobody to reply to; `close`: the client's connection ends with it;
-    `fields`: headers beyond the usual."""
+    `fields`: headers beyond the usual; `payload`: a body that is no text; `grpc_status`: for a client of
+    gRPC, where it is not the one that the status stands for."""
 
     status: int
     flag: str
@@ -21,6 +22,8 @@ class Reply:
     body: str = ""
     close: bool = False
     fields: Fields = ()
+    payload: bytes = b""
+    grpc_status: int | None = None
 
     def because(self, reason: str) -> Reply:
         """The same with a reason in its body and details, where it has a place for it."""
@@ -34,6 +37,14 @@ class Reply:
 _RESET = "upstream connect error or disconnect/reset before headers. reset reason: "
 
 NO_ROUTE = Reply(404, "NR", "route_not_found")
+NO_CLUSTER = Reply(503, "NC", "cluster_not_found")
+BROKEN_ROUTES = Reply(503, "NC", "route_not_compiled")
+TIMEOUT = Reply(504, "UT", "upstream_response_timeout", "upstream request timeout")
+TRY_TIMEOUT = Reply(504, "UT", "upstream_per_try_timeout", "upstream request timeout")
+FAULT = Reply(503, "FI", "fault_filter_abort", "fault filter abort")
+DIRECT = Reply(200, NO_FLAG, "direct_response")
+PREFLIGHT = Reply(200, NO_FLAG, "cors_response")
+BAD_REWRITE = Reply(500, NO_FLAG, "path_rewrite_failed")
 NO_HEALTHY_UPSTREAM = Reply(503, "UH", "no_healthy_upstream", "no healthy upstream")
 CONNECT_FAILED = Reply(
     503,
@@ -92,7 +103,9 @@ def render(reply: Reply, grpc: bool) -> tuple[Fields, bytes]:
     """The response. To a client of gRPC it is a 200 that says it in `grpc-status` (Envoy's
     Utility::sendLocalReply, http-grpc-status-mapping.md of gRPC)."""
     if grpc:
-        code = _GRPC.get(reply.status, _GRPC_UNKNOWN)
+        code = reply.grpc_status
+        if code is None:
+            code = _GRPC.get(reply.status, _GRPC_UNKNOWN)
         fields = [
             (b":status", b"200"),
             (b"content-type", b"application/grpc"),
@@ -101,7 +114,7 @@ def render(reply: Reply, grpc: bool) -> tuple[Fields, bytes]:
         if reply.body:
             fields.append((b"grpc-message", _percent(reply.body)))
         return (*fields, *reply.fields), b""
-    body = reply.body.encode()
+    body = reply.payload or reply.body.encode()
     fields = [(b":status", b"%d" % reply.status), (b"content-length", b"%d" % len(body))]
     if body:
         fields.append((b"content-type", b"text/plain"))

@@ -77,6 +77,13 @@ class Request:
                 return value
         return b""
 
+    def copy(self) -> Request:
+        """The same, whose fields can be changed by themselves."""
+        made = Request(self.method, self.authority, self.path, list(self.fields))
+        made.scheme, made.length, made.upgrade = self.scheme, self.length, self.upgrade
+        made.claims, made.trace = self.claims, self.trace
+        return made
+
     @property
     def is_grpc(self) -> bool:
         """Whether it is a call of gRPC."""

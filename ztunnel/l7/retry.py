@@ -19,6 +19,10 @@ _GRPC = {
 }
 
 
+_UNSEEN = frozenset((RetryOn.RESET_BEFORE_REQUEST, RetryOn.CONNECT_FAILURE))
+"""Failures of requests that no server has seen."""
+
+
 class Loss(Enum):
     """How a try was lost without a response: the server could not be reached, refused the request unread
     (HTTP/2 REFUSED_STREAM), cut it off, or took too long for one try."""
@@ -39,14 +43,23 @@ class Retries:
 
     Attributes:
         left: how many there are.
+        held: whether they take a place of the budget.
+        replays: whether a request may be tried again that a server has seen, so that its body is needed.
     """
 
-    __slots__ = ("_retry", "_waits", "left")
+    __slots__ = ("_retry", "_waits", "held", "left", "replays")
 
     def __init__(self, retry: Retry | None) -> None:
         self._retry = retry
         self._waits = 0
         self.left = retry.attempts if retry is not None else 0
+        self.held = False
+        self.replays = retry is not None and not retry.on <= _UNSEEN
+
+    @property
+    def any(self) -> bool:
+        """Whether there were some at first."""
+        return self._retry is not None
 
     @property
     def elsewhere(self) -> bool:

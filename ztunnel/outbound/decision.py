@@ -149,6 +149,31 @@ def decide(world: World, source: Workload, destination: OriginalDestination, con
     return _to_pod(world, source, upstream, service, context)
 
 
+def decide_among(
+    world: World, source: Workload, served: Served, asked: Endpoint, context: Context
+) -> Outcome:
+    """Decide about one connection to a service, and to those endpoints of it that `served` has: as `decide`
+    does from case 2 on. `asked` is an address of the service, and its port; with no address of its own it
+    is one of the family that is wanted.
+
+    Raises:
+        NoDestination: there is nowhere to send it; the message says why.
+    """
+    service = served.service
+    assert service is not None
+    if service.waypoint and not is_waypoint(world, source, service.waypoint):
+        if asked.ip not in service.addresses or served is not world.served.get(service.key):
+            raise NoDestination(
+                f"{service.key} is behind another waypoint, which chooses its endpoints itself"
+            )
+        found = _find_waypoint(world, source, service.waypoint, asked.ip, context)
+        return _to_waypoint(found, OriginalDestination(asked.ip, asked.port), service)
+    if service.load_balancing is LoadBalancing.PASSTHROUGH:
+        raise NoDestination(f"{service.key} has no endpoints but the addresses that are called")
+    upstream = _upstream(world, served, source, asked, context)
+    return _to_pod(world, source, upstream, service, context)
+
+
 def _plainly(destination: OriginalDestination) -> Endpoint:
     return Endpoint(destination.ip, destination.port)
 

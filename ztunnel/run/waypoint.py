@@ -38,6 +38,7 @@ from ztunnel.inbound.serve import Handshakes, Serving
 from ztunnel.kernel import netns
 from ztunnel.kernel.sockets import Listening, listen_in
 from ztunnel.l7.path import SPELLINGS
+from ztunnel.l7.retry import Budget
 from ztunnel.l7.trace import enter
 from ztunnel.model.address import Endpoint, PeerAddress
 from ztunnel.model.identity import SpiffeId
@@ -62,8 +63,9 @@ from ztunnel.telemetry.report import Report
 from ztunnel.telemetry.request_metrics import RequestMetrics
 from ztunnel.telemetry.serve import Admin, serve_admin
 from ztunnel.waypoint.answer import Parts, WaypointAcceptor
-from ztunnel.waypoint.connect import Here, Servers
+from ztunnel.waypoint.connect import Servers
 from ztunnel.waypoint.export import SpanExporter
+from ztunnel.waypoint.find import Here
 from ztunnel.waypoint.report import Telemetry
 from ztunnel.waypoint.way import Common, Watched
 from ztunnel.xds.resource import TYPES
@@ -194,8 +196,15 @@ def _build(
         refusals.samples,
         ("reason",),
     )
-    respell = SPELLINGS[settings.path_normalization]
-    common = Common(engine, live, partial(_new_id, rng), refused=refusals.add, respell=respell)
+    common = Common(
+        engine,
+        live,
+        partial(_new_id, rng),
+        refused=refusals.add,
+        respell=SPELLINGS[settings.path_normalization],
+        rng=rng,
+        budget=Budget(),
+    )
     if exporter is not None:
         common = common._replace(enter=partial(enter, sampling=settings.tracing_percent / 100, rng=rng))
     parts = Parts(engine, here, servers, common, telemetry, report, tells_identity=settings.tells_identity)

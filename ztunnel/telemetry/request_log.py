@@ -63,7 +63,7 @@ def render_request(record: RequestRecord) -> str:
     request = _quoted(f"{it.method or _NOTHING} {it.path or _NOTHING} {it.protocol or _NOTHING}")
     upstream_took = it.upstream_milliseconds
     return (
-        f"[{start_time(it.time_ns)}] {request} {it.status} {_bare(it.flag)} {_bare(it.details)} "
+        f"[{start_time(it.time_ns)}] {request} {it.status} {it.flag or _NOTHING} {_bare(it.details)} "
         f"{_bare(it.termination)} {_quoted(it.upstream_failure)} {it.received_bytes} {it.sent_bytes} "
         f"{int(it.duration_seconds * 1000)} {upstream_took if upstream_took >= 0 else _NOTHING} "
         f"{_quoted(it.forwarded_for)} {_quoted(it.user_agent)} {_quoted(it.request_id)} "

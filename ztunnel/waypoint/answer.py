@@ -18,7 +18,7 @@ from ztunnel.hbone.terminate import TerminatedTunnel
 from ztunnel.http2.standing import Standing
 from ztunnel.l7.authentication import Authentication
 from ztunnel.l7.authorization import Authorizations
-from ztunnel.l7.reply import FORBIDDEN_UPGRADE
+from ztunnel.l7.plan import NO_FACTS
 from ztunnel.l7.rule import Decision
 from ztunnel.model.address import Endpoint, PeerAddress, parse_endpoint
 from ztunnel.model.connection import Connection, Direction
@@ -31,13 +31,17 @@ from ztunnel.telemetry.report import Report
 from ztunnel.waypoint.attachment import WAIT_SECONDS, Attachments, may_come
 from ztunnel.waypoint.authenticate import Authenticator, Source
 from ztunnel.waypoint.chain import Chain, Treatment, jwt_policies_of
-from ztunnel.waypoint.connect import Cancellable, Here, Servers, Stream, Target
+from ztunnel.waypoint.connect import Cancellable, Servers, Stream
 from ztunnel.waypoint.detection import DETECT_SECONDS, Detector, Spoken
 from ztunnel.waypoint.downstream1 import Http1Server
 from ztunnel.waypoint.downstream2 import Http2Server
 from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.find import Here, Target
 from ztunnel.waypoint.guard import NO_POLICY, Guard, denied, refusal
 from ztunnel.waypoint.report import Caller, Reports, Telemetry
+from ztunnel.waypoint.routing import Routers, Routing, Unserved, version_for
+from ztunnel.waypoint.shadow import Shadows
+from ztunnel.waypoint.sides import Copy
 from ztunnel.waypoint.tcp import Passage
 from ztunnel.waypoint.way import Common, HttpWay
 
@@ -68,6 +72,8 @@ class Parts:
         hops: proxies before this one whose X-Forwarded-For is believed.
         note: is told what policies under trial, and AUDIT's, make of what was admitted.
         authenticator: finds out who requests speak for.
+        routers: the routes of services, compiled.
+        shadows: the copies of requests that are under way.
     """
 
     engine: Engine
@@ -85,9 +91,12 @@ class Parts:
     hops: int = 0
     note: Note | None = None
     authenticator: Authenticator = field(init=False)
+    routers: Routers = field(default_factory=Routers)
+    shadows: Shadows = field(init=False)
 
     def __post_init__(self) -> None:
         self.authenticator = Authenticator(self.engine, _wall)
+        self.shadows = Shadows(self.engine)
 
     def current(self) -> tuple[World, Workload | None]:
         """The world of the moment, and the waypoint in it."""
@@ -186,6 +195,7 @@ class _Tunnel:
         self._last_rules = self._rules()
         self._passage: Passage | None = None
         self._reports = reports
+        self._routing = self._route(parts)
         self._standing = standing
         self._version = 1
         self._began = parts.engine.now
@@ -196,6 +206,13 @@ class _Tunnel:
         self._host = ""
         self._tries = 0
         self._is_over = False
+
+    def _route(self, parts: Parts) -> Routing:
+        chain, caller = self._chain, self._caller
+        facts = NO_FACTS._replace(
+            remote=str(caller.source), local=str(chain.destination), principal=str(caller.identity)
+        )
+        return Routing(parts.routers, chain.service, chain.destination.port, facts, parts.common.rng)
 
     # HTTP.
 
@@ -229,29 +246,36 @@ class _Tunnel:
             return b""
         return f"By={here.identity};URI={self._reports.identity}".encode()
 
-    def connect(self, exchange: Exchange) -> None:
-        """Find a server for it, if its token is good and policies let it through."""
-        if exchange.tries == 1:
-            self._parts.authenticator.admit(exchange, self._rules, self._source, self._authorize)
-        else:
-            self._authorize(exchange)
+    def begin(self, exchange: Exchange) -> None:
+        """Say what becomes of it, if its token is good and policies let it through."""
+        self._parts.authenticator.admit(exchange, self._rules, self._source, self._authorize)
 
     def _authorize(self, exchange: Exchange) -> None:
         """It is known who the request speaks for."""
-        request = exchange.request
-        decision = self._guard.judge(request)
+        decision = self._guard.judge(exchange.admitted)
         if not decision.allowed:
             self._denies(decision.policy)
-            exchange.failed(refusal(decision), decision.reason)
+            exchange.failure = decision.reason
+            exchange.reply(refusal(decision))
             return
         self._note(decision)
         self._exchanges.add(exchange)
         self._parts.guarded.add(self)
-        version = self._chain.version(self._version, request.is_grpc)
-        if request.upgrade and version == 2:
-            exchange.failed(FORBIDDEN_UPGRADE, "the server's port speaks HTTP/2")
+        self._routing.begin(self._parts.here.hold.world, exchange)
+
+    def connect(self, exchange: Exchange) -> None:
+        """Find a server for it."""
+        world, chain = self._parts.here.hold.world, self._chain
+        try:
+            version = version_for(world, chain, exchange, self._version)
+        except Unserved as error:
+            exchange.unreachable(error.reply, str(error))
             return
-        self._parts.servers.connect(exchange, self._chain.destination, version)
+        self._parts.servers.connect(exchange, chain.destination, version)
+
+    def copies(self, exchange: Exchange, end: bool) -> list[Copy]:
+        """Send the copies that its plan has."""
+        return self._parts.shadows.begin(exchange, end, self.connect)
 
     def ended(self, exchange: Exchange) -> None:
         """It is over."""
@@ -281,7 +305,7 @@ class _Tunnel:
                 self._end(denied(decision, "policy change"))
 
     def _judge_again(self, exchange: Exchange) -> None:
-        decision = self._guard.judge(exchange.request)
+        decision = self._guard.judge(exchange.admitted)
         if not decision.allowed:
             self._denies(decision.policy)
             exchange.failure = decision.reason or "a change of policy"

@@ -158,7 +158,7 @@ class Authenticator:
 
     def _judge(self, one: _Waiting) -> Outcome | Check:
         exchange = one.exchange
-        asked = exchange.asked if one.again else exchange.request
+        asked = exchange.asked if one.again else exchange.admitted
         assert asked is not None
         return one.find().judge(asked, self.proofs, self._wall())
 
@@ -171,7 +171,7 @@ class Authenticator:
         if found.wrong is not None:
             self._refuse(exchange, found.wrong, again=one.again)
             return True
-        rules, request = one.find(), exchange.request
+        rules, request = one.find(), exchange.admitted
         if not one.again:
             if rules.rules:
                 exchange.asked = Request(
@@ -186,7 +186,7 @@ class Authenticator:
     def _refuse(self, exchange: Exchange, wrong: Wrong, *, again: bool) -> None:
         if self.refused is not None:
             self.refused(wrong.value)
-        reply = refusal(exchange.asked or exchange.request, wrong)
+        reply = refusal(exchange.asked or exchange.admitted, wrong)
         if again:
             exchange.failure = wrong.value
             exchange.revoke(reply)

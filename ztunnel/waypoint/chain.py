@@ -52,9 +52,14 @@ class Chain:
 
         A port called `http` is HTTP/1.1. `grpc`: not for a call of gRPC, which there is in HTTP/2 only.
         """
-        if self.protocol in (AppProtocol.HTTP2, AppProtocol.GRPC):
-            return 2
-        return 1 if self.protocol is AppProtocol.HTTP and not grpc else asked
+        return http_version(self.protocol, asked, grpc)
+
+
+def http_version(protocol: AppProtocol | None, asked: int, grpc: bool) -> int:
+    """The same for any port, by what it speaks."""
+    if protocol in (AppProtocol.HTTP2, AppProtocol.GRPC):
+        return 2
+    return 1 if protocol is AppProtocol.HTTP and not grpc else asked
 
 
 def chain_of(world: World, waypoint: Workload, asked: Endpoint, *, attached: bool = True) -> Chain:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from random import Random
 from typing import Protocol
 
 from ztunnel.errors import Busy, ConnectionFailed, HandshakeFailed, NoDestination, Unreachable
@@ -20,17 +18,12 @@ from ztunnel.flow.transport import Receiver, Transport
 from ztunnel.hbone.carry import Session
 from ztunnel.hbone.originate import OriginatedTunnel
 from ztunnel.hbone.pool import PoolKey
-from ztunnel.hbone.request import RequestHead, new_traceparent, render_baggage
 from ztunnel.l7.reply import CONNECT_FAILED, NO_HEALTHY_UPSTREAM
-from ztunnel.model.address import Endpoint, IPAddress, OriginalDestination
-from ztunnel.model.workload import Workload
-from ztunnel.outbound.decision import Context, ToTunnel, decide
+from ztunnel.model.address import Endpoint, OriginalDestination
 from ztunnel.outbound.find import Tunnels, Wanted
-from ztunnel.redirect.enroll import PodNetwork
-from ztunnel.state.hold import Hold
-from ztunnel.state.world import World
 from ztunnel.waypoint.dial import Dialling
 from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.find import Here, Target
 from ztunnel.waypoint.upstream1 import Http1Client
 from ztunnel.waypoint.upstream2 import Http2Client
 
@@ -38,86 +31,6 @@ _SPARES = 64
 """Spare HTTP/1.1 connections to one endpoint; more are closed."""
 
 _UNAVAILABLE = 503
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where one request or connection goes.
-
-    Attributes:
-        key: which sessions may carry it; None: it is not in the mesh, and called as it is.
-        head: the CONNECT.
-        endpoint: the application's.
-        destination: whose that is, where it is known.
-    """
-
-    key: PoolKey | None
-    head: RequestHead | None
-    endpoint: Endpoint
-    destination: Workload | None
-
-
-class Here:
-    """The waypoint itself.
-
-    Attributes:
-        uid: of its workload.
-        network: where it dials from.
-    """
-
-    def __init__(self, uid: str, network: PodNetwork, hold: Hold, rng: Random) -> None:
-        self.uid = uid
-        self.network = network
-        self.hold = hold
-        self.rng = rng
-        self._world: World | None = None
-        self._targets: dict[tuple[Endpoint, int], Target] = {}
-
-    @property
-    def workload(self) -> Workload | None:
-        """As the world has it now."""
-        return self.hold.world.workload(self.uid)
-
-    def choose(self, destination: OriginalDestination, avoid: Endpoint | None = None) -> Target:
-        """An endpoint of what was called.
-
-        Raises:
-            NoDestination: there is none; the message says why.
-        """
-        world, source = self.hold.world, self.workload
-        if source is None:
-            raise NoDestination("this waypoint is not in the mesh (yet)")
-        outcome = decide(world, source, destination, Context(source.node, self.rng, avoid=avoid))
-        if not isinstance(outcome, ToTunnel):
-            return Target(None, None, outcome.endpoint, outcome.destination)
-        if self._world is not world:
-            self._world = world
-            self._targets.clear()
-        key = outcome.target, id(outcome.destination)
-        target = self._targets.get(key)
-        if target is None:
-            target = self._targets[key] = _target(source, outcome)
-        return target
-
-    def block(self, target: Target) -> bytes:
-        """The header block of a CONNECT."""
-        assert target.head is not None
-        return target.head.render(0, new_traceparent(self.rng))
-
-
-def _target(source: Workload, outcome: ToTunnel) -> Target:
-    own = _own_address(source, outcome.endpoint.ip)
-    host = outcome.service.hostname if outcome.service else ""
-    return Target(
-        PoolKey(source.identity, frozenset(outcome.identities), own, outcome.endpoint),
-        RequestHead(outcome.authority, render_baggage(source), own, host),
-        outcome.target,
-        outcome.destination,
-    )
-
-
-def _own_address(source: Workload, towards: IPAddress) -> IPAddress:
-    return next((ip for ip in source.addresses if ip.version == towards.version), source.addresses[0])
 
 
 class Stream(Transport, Protocol):
@@ -257,10 +170,15 @@ class Servers:
 
     def connect(self, exchange: Exchange, destination: OriginalDestination, version: int) -> None:
         """Find a server for an exchange, that speaks this version of HTTP."""
+        sought = exchange.plan.destination if exchange.plan is not None else None
+        avoid = exchange.avoid if exchange.attempts.retries.elsewhere else None
         try:
-            target = self._here.choose(destination, exchange.avoid)
+            if sought is None:
+                target = self._here.choose(destination, avoid)
+            else:
+                target = self._here.choose_of(sought, destination, avoid)
         except NoDestination as error:
-            exchange.failed(NO_HEALTHY_UPSTREAM, str(error))
+            exchange.unreachable(NO_HEALTHY_UPSTREAM, str(error))
             return
         exchange.avoid = target.endpoint
         exchange.destination = target.destination
@@ -372,6 +290,6 @@ class Servers:
 
 def _fails(exchange: Exchange) -> Callable[[ConnectionFailed], None]:
     def failed(error: ConnectionFailed) -> None:
-        exchange.failed(CONNECT_FAILED, str(error), unsent=error.elsewhere or error.retryable)
+        exchange.unreachable(CONNECT_FAILED, str(error), unsent=error.elsewhere or error.retryable)
 
     return failed

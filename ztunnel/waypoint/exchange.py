@@ -1,183 +1,135 @@
 """One request and its response, on their way from a client's connection to a server's and back.
 
 ```
-asked ── an upstream stands ──> forwarded ── response ──> answered ── both ways have ended ──> over
-  │ nothing can be reached         │ it is lost: again, or a reply of our own
-  └────────── a reply ─────────────┴────────── the client goes: cancelled ─────────────────────> over
+asked ── planned ── an upstream stands ──> forwarded ── response ──> answered ── both have ended ──> over
+            │         │ none can be reached   │ it is lost, or a failure: again (a wait), or a reply of our
+            own └─────────┴──── a reply ──────────┴──────── the client goes: cancelled ────────────────────>
+            over
 ```
 
-Bodies pass through without being kept. What cannot leave on one side is not asked for on the other: bytes are
-told to their side as taken only while the other side has less than 64 KiB that waits.
+Bodies pass through; what of a request is kept for another try is bounded (`kept`). What cannot leave on one
+side is not asked for on the other: bytes are told to their side as taken only while the other side has less
+than 64 KiB that waits.
 """
 
 from __future__ import annotations
 
-from math import inf
+from functools import partial
 from typing import Protocol
 
-from ztunnel.flow.buffer import Backlog
 from ztunnel.flow.transport import HIGH_BYTES
 from ztunnel.http1.head import Fields
+from ztunnel.l7 import reply as replies
 from ztunnel.l7.field import passed_trailers
-from ztunnel.l7.grpc import MessageCounter
-from ztunnel.l7.reply import CLIENT_GONE, NO_FLAG, UPSTREAM_PROTOCOL_ERROR, Reply, render
+from ztunnel.l7.flags import joined
+from ztunnel.l7.plan import Plan
+from ztunnel.l7.reply import Reply
 from ztunnel.l7.request import Request
 from ztunnel.l7.response import interim_passed_back, passed_back
 from ztunnel.model.address import Endpoint
-from ztunnel.model.workload import Workload
-from ztunnel.waypoint.sides import Downstream, Upstream
-
-_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
-_MOST_TRIES = 3
-"""Istio's default: two retries of what was not sent."""
-
-
-_BEFORE, _AFTER = "before_response_started", "after_response_started"
-_MOST_INTERIMS = 100
-"""Of one exchange: a server that says 102 (Processing) every few seconds needs some."""
+from ztunnel.waypoint.attempts import IDEMPOTENT, Attempts, Time
+from ztunnel.waypoint.copies import Copies
+from ztunnel.waypoint.kept import KeptBody
+from ztunnel.waypoint.observed import Observed
+from ztunnel.waypoint.sides import Copy, Downstream, Upstream
 
 
-class Way(Protocol):
+class Way(Time, Protocol):
     """Where an exchange goes, and who hears of it."""
 
     @property
     def now(self) -> float:
         """Monotonic seconds."""
 
+    def begin(self, exchange: Exchange) -> None:
+        """Say what becomes of it: `proceed` or `reply` follows."""
+
     def connect(self, exchange: Exchange) -> None:
-        """Find an upstream: `connected` or `failed` follows, perhaps before this returns."""
+        """Find an upstream: `connected` or `unreachable` follows, perhaps before this returns."""
+
+    def copies(self, exchange: Exchange, end: bool) -> list[Copy]:
+        """Send the copies that its plan has; with `end` nothing follows the request's head."""
 
     def ended(self, exchange: Exchange) -> None:
         """It is over."""
 
 
-class Exchange:
+class Exchange(Observed):
     """One of them.
 
     Attributes:
-        request: as it is sent on.
-        received_bytes, sent_bytes: of the request's body, of the response's.
-        received_messages, sent_messages: in these; None where it is no call of gRPC.
-        status: that the client got; 0 for none.
-        flag, details: what the log says of it.
-        failure: why the upstream could not be reached.
-        response, trailers: what came back, as it goes to the client.
-        began, answered_at: monotonic seconds; 0: no response has come.
+        plan: what was decided of it; None: nothing yet.
+        attempts: how often and how long it is tried.
         active: when something last moved.
-        tries: how often it was sent on.
-        asked: the request as the client has sent it, where there are rules about tokens and it has passed.
-        until: when its token expires, in monotonic seconds.
-        host: the server's address.
-        avoid, destination: the endpoint that was tried last, and whose it is.
+        avoid: the endpoint that was tried last.
     """
 
     __slots__ = (
-        "_down",
-        "_early",
-        "_ended",
-        "_forwarded",
-        "_interims",
-        "_owed_down",
-        "_owed_up",
-        "_responded",
-        "_trailers",
-        "_up",
-        "_way",
-        "active",
-        "answered_at",
-        "asked",
-        "avoid",
-        "began",
-        "destination",
-        "details",
-        "failure",
-        "flag",
-        "grpc_status",
-        "host",
-        "over",
-        "received_bytes",
-        "received_messages",
-        "request",
-        "response",
-        "sent_bytes",
-        "sent_messages",
-        "status",
-        "trailers",
-        "tries",
-        "until",
-    )
+        "_body", "_copies", "_down", "_ended", "_owed_down", "_owed_up", "_pending", "_responded",
+        "_trailers", "_up", "_wanted", "_way", "active", "attempts", "avoid", "plan",
+    )  # fmt: skip
 
     def __init__(self, way: Way, down: Downstream, request: Request) -> None:
+        super().__init__(request, way.now)
         self._way = way
         self._down = down
         self._up: Upstream | None = None
-        self._early = Backlog()
+        self._body = KeptBody()
+        self._copies = Copies()
         self._trailers: Fields = ()
         self._ended = False
-        self._forwarded = False
         self._responded = False
-        self._interims = 0
+        self._wanted = False
+        self._pending = 0
         self._owed_down = 0
         self._owed_up = 0
-        self.request = request
-        self.over = False
-        self.began = self.active = way.now
-        self.answered_at = 0.0
-        self.received_bytes = 0
-        self.sent_bytes = 0
-        self.received_messages = MessageCounter() if request.is_grpc else None
-        self.sent_messages = MessageCounter() if request.is_grpc else None
-        self.status = 0
-        self.flag = NO_FLAG
-        self.details = "via_upstream"
-        self.failure = ""
-        self.response: Fields = ()
-        self.trailers: Fields = ()
-        self.grpc_status = ""
-        self.host = ""
-        self.tries = 0
-        self.asked: Request | None = None
-        self.until = inf
+        self.plan: Plan | None = None
+        self.attempts = Attempts(way)
+        self.active = self.began
         self.avoid: Endpoint | None = None
-        self.destination: Workload | None = None
 
     # What the client does.
 
     def start(self, end: bool) -> None:
         """The request's head has come; with `end` that is all of it."""
         self._ended = end
-        self._connect()
+        self._way.begin(self)
 
     def body(self, payload: memoryview) -> None:
         """Some of the request's body has come."""
         count = len(payload)
-        self.received_bytes += count
-        if self.received_messages is not None:
-            self.received_messages.feed(payload)
+        self.note_received(payload)
         self.active = self._way.now
         up = self._up
         if self.over:
             self._down.taken(count)
-        elif up is None:
-            self._early.append(payload)
+            return
+        self._copies.body(payload)
+        if up is None:
+            self._body.wait(payload)
+            return
+        up.send(payload)
+        self._body.sent(payload)
+        if up.unsent() > HIGH_BYTES:
+            self._owed_down += count
         else:
-            up.send(payload)
-            self._forwarded = True
-            if up.unsent() > HIGH_BYTES:
-                self._owed_down += count
-            else:
-                self._down.taken(count)
+            self._down.taken(count)
 
     def end(self, trailers: Fields) -> None:
         """The request is whole."""
         self._ended = True
         self._trailers = passed_trailers(trailers)
-        if self._up is not None and not self.over:
+        if self.over:
+            return
+        self._copies.end(self._trailers)
+        if self._up is not None:
             self._up.finish(self._trailers)
+        if self._up is not None or self._wanted:
+            self.attempts.begin(partial(self.reply, replies.TIMEOUT), self._try_over)
 
     def gone(self) -> None:
         """The client has gone."""
-        self._cancel(CLIENT_GONE)
+        self._cancel(replies.CLIENT_GONE)
 
     def down_writable(self) -> None:
         """What waited for the client has left."""
@@ -185,82 +137,142 @@ class Exchange:
         if owed and self._up is not None:
             self._up.taken(owed)
 
+    # What was decided.
+
+    def proceed(self, plan: Plan) -> None:
+        """This becomes of it."""
+        self.plan = plan
+        if self.over:
+            return
+        if plan.request is not None:
+            self.request = plan.request
+        if plan.delay_seconds:
+            self.attempts.delay(plan.delay_seconds, partial(self._go, plan))
+        else:
+            self._go(plan)
+
+    def _go(self, plan: Plan) -> None:
+        if self.over:
+            return
+        self.active = self._way.now
+        if plan.reply is not None:
+            self.reply(plan.reply)
+            return
+        body = self._body
+        if self.attempts.allow(plan):
+            body.keep()
+        if plan.mirrors:
+            copies = self._way.copies(self, self._ended and not body.waits)
+            self._copies.begin(copies, body.waiting(), self._ended, self._trailers)
+        self._connect()
+
     # What the server does.
 
     def connected(self, up: Upstream) -> None:
         """An upstream stands; it is the exchange's until the response is whole."""
-        if self.over:
+        self._pending -= 1
+        if self.over or not self._wanted:
             up.cancel()
             return
+        self._wanted = False
         self._up = up
         self.host = up.host
-        early = self._early
-        up.ask(self.request, self._ended and not early.held_bytes and not self._trailers)
-        while early.held_bytes and self._up is up:
-            with early.head() as head:
-                part = bytes(head)
-            early.drop(len(part))
-            self._forwarded = True
+        body = self._body
+        whole = self._ended and not body.waits and not self._trailers
+        up.ask(self.request, whole)
+        while body.waits and self._up is up:
+            part, untold = body.next()
             up.send(memoryview(part))
-            self._down.taken(len(part))
-        if self._up is up and self._ended and (self._forwarded or self._trailers):
+            if untold:
+                self._down.taken(untold)
+        if self._up is up and self._ended and not whole:
             up.finish(self._trailers)
 
-    def failed(self, reply: Reply, reason: str = "", unsent: bool = False) -> None:
-        """There is no upstream, or it was lost. `unsent`: the request cannot have had an effect there.
+    def unreachable(self, reply: Reply, reason: str = "", unsent: bool = False) -> None:
+        """There is no upstream. `unsent`: another one may be tried at once."""
+        self._pending -= 1
+        if self.over or not self._wanted or self._pending > 0:
+            return
+        self._wanted = False
+        self._lost(reply, reason, unsent)
 
-        What was not answered is tried again where that is safe.
-        """
+    def failed(self, reply: Reply, reason: str = "", unsent: bool = False) -> None:
+        """The upstream was lost. `unsent`: the request cannot have had an effect there. What was not answered
+        is tried again where that is safe, or its rule says so."""
         up, self._up = self._up, None
         if self.over:
             return
+        if up is None:
+            self.unreachable(reply, reason, unsent)
+            return
+        self._lost(reply, reason, unsent, stale=up.reused and self.request.method in IDEMPOTENT)
+
+    def _lost(self, reply: Reply, reason: str, unsent: bool, stale: bool = False) -> None:
+        """A try has come to nothing, or the response to no end."""
         self.failure = reason
-        if self._responded:
-            self.flag, self.details = reply.flag, reply.because(reason).details.replace(_BEFORE, _AFTER)
-            self._complete()
-            self._down.reset()
-            return
-        again = unsent or (up is not None and up.reused and self.request.method in _IDEMPOTENT)
-        if again and not self._forwarded and self.tries < _MOST_TRIES:
-            self._connect()
-            return
-        self.reply(reply.because(reason) if reason else reply)
+        self.attempts.end_try()
+        reply = reply.because(reason) if reason else reply
+        if self._body.whole and not self._responded:
+            wait = self.attempts.after_loss(reply, unsent, stale)
+            if wait >= 0:
+                self._try_again(wait)
+                return
+        self.reply(reply)
 
     def informed(self, fields: Fields) -> None:
         """An interim response."""
         if self.over:
             return
-        self._interims += 1
         up = self._up
-        if self._interims > _MOST_INTERIMS and up is not None:
+        if not self.note_interim() and up is not None:
             up.cancel()
-            self.failed(UPSTREAM_PROTOCOL_ERROR, "interim responses without end")
+            self.failed(replies.UPSTREAM_PROTOCOL_ERROR, "interim responses without end")
             return
         self.active = self._way.now
         self._down.inform(interim_passed_back(fields))
 
     def responded(self, fields: Fields, end: bool) -> None:
         """The response's head has come; with `end` that is all of it."""
-        if self.over:
+        if self.over or self._is_tried_again(fields, end):
             return
+        self.attempts.end_try()
+        self._body.forget()
         now = self._way.now
         self.answered_at = self.active = now
         self._responded = True
         self.status = int(fields[0][1])
-        self._note_grpc(fields)
-        self.response = passed_back(fields, int((now - self.began) * 1000))
-        self._down.respond(self.response, end)
+        if self.attempts.flags:
+            self.flag = joined(self.attempts.flags)
+        self.note_grpc(fields)
+        passed = passed_back(fields, int((now - self.began) * 1000))
+        if self.plan is not None:
+            passed = self.plan.edit(passed, self.host)
+        self.response = passed
+        self._down.respond(passed, end)
         if end:
             self._answered()
+
+    def _is_tried_again(self, fields: Fields, end: bool) -> bool:
+        """Whether the response is a failure, and another one is asked for."""
+        up = self._up
+        if up is None or not self._body.whole:
+            return False
+        wait = self.attempts.after_response(fields)
+        if wait < 0:
+            return False
+        self._up = None
+        self.attempts.end_try()
+        if not end:
+            up.cancel()
+        self._try_again(wait)
+        return True
 
     def payload(self, payload: memoryview) -> None:
         """Some of the response's body has come."""
         up, count = self._up, len(payload)
         if self.over or up is None:
             return
-        self.sent_bytes += count
-        if self.sent_messages is not None:
-            self.sent_messages.feed(payload)
+        self.note_sent(payload)
         self.active = self._way.now
         self._down.send(payload)
         if self._down.unsent() > HIGH_BYTES:
@@ -272,7 +284,7 @@ class Exchange:
         """The response is whole."""
         if self.over:
             return
-        self._note_grpc(trailers)
+        self.note_grpc(trailers)
         self.trailers = passed_trailers(trailers)
         self._down.finish(self.trailers)
         self._answered()
@@ -293,9 +305,12 @@ class Exchange:
             self._cancel(reply)
             self._down.reset()
             return
-        fields, body = render(reply, self.request.is_grpc)
-        self.status, self.flag, self.details = int(fields[0][1]), reply.flag, reply.details
-        self._note_grpc(fields)
+        fields, body = replies.render(reply, self.request.is_grpc)
+        self.status = int(fields[0][1])
+        self.note_end(reply, self.attempts.flags)
+        self.note_grpc(fields)
+        if self.plan is not None:
+            fields = self.plan.edit(fields)
         up = self._let_go()
         if up is not None:
             up.cancel()
@@ -315,20 +330,37 @@ class Exchange:
         if self.over or not self._responded or not self.request.is_grpc:
             self.reply(reply)
             return
-        fields, _ = render(reply, grpc=True)
+        fields, _ = replies.render(reply, grpc=True)
         trailers = tuple(field for field in fields if field[0].startswith(b"grpc-"))
-        self._note_grpc(trailers)
+        self.note_grpc(trailers)
         self._down.finish(trailers)
         self._cancel(reply)
 
     def _connect(self) -> None:
-        self.tries += 1
+        if self.over:
+            return
+        self.attempts.count += 1
+        self._wanted = True
+        self._pending += 1
+        if self._ended:
+            self.attempts.begin(partial(self.reply, replies.TIMEOUT), self._try_over)
         self._way.connect(self)
 
-    def _note_grpc(self, fields: Fields) -> None:
-        for name, value in fields:
-            if name == b"grpc-status":
-                self.grpc_status = value.decode("ascii", "replace")[:3]
+    def _try_again(self, wait: float) -> None:
+        self._body.rewind()
+        if wait:
+            self.attempts.wait(wait, self._connect)
+        else:
+            self._connect()
+
+    def _try_over(self) -> None:
+        if self.over or self._responded:
+            return
+        up, self._up = self._up, None
+        self._wanted = False
+        if up is not None:
+            up.cancel()
+        self._lost(replies.TRY_TIMEOUT, "", unsent=False)
 
     def _answered(self) -> None:
         """The response is whole. Where the request is not, nobody is interested in the rest of it."""
@@ -340,7 +372,7 @@ class Exchange:
     def _cancel(self, reply: Reply) -> None:
         if self.over:
             return
-        self.flag, self.details = reply.flag, reply.details
+        self.note_end(reply, self.attempts.flags)
         up = self._let_go()
         if up is not None:
             up.cancel()
@@ -358,7 +390,9 @@ class Exchange:
         if self.over:
             return
         self.over = True
-        lost = self._early.clear() + self._owed_down
+        self.attempts.end()
+        self._copies.leave(self._ended)
+        lost = self._body.clear() + self._owed_down
         self._owed_down = 0
         self._way.ended(self)
         if lost:

@@ -11,6 +11,7 @@ from ztunnel.flow.flow import Counts
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Security
 from ztunnel.model.identity import SpiffeId
+from ztunnel.model.service import Service
 from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.telemetry.labels import Reporter, TcpLabels, tcp_labels
 from ztunnel.telemetry.metrics import Live, TcpMetrics
@@ -67,12 +68,11 @@ class Reports:
         self._caller = caller
         self._chain = chain
         self._now = now
-        self._labels: dict[tuple[str, str, int, str, str], RequestLabels] = {}
+        self._labels: dict[tuple[str, str, int, str, str, str], RequestLabels] = {}
         self._base = RequestRecord(
             0,
             downstream_local=str(chain.destination),
             downstream_remote=str(caller.source),
-            route="default",
             peer=str(caller.identity),
         )
 
@@ -105,7 +105,7 @@ class Reports:
         return self._base._replace(
             time_ns=self._telemetry.now_ns() - int(seconds * 1e9),
             method=_text(request.method),
-            path=_text(request.path),
+            path=_text(request.get(b"x-envoy-original-path") or request.path),
             protocol="HTTP/2" if version == 2 else "HTTP/1.1",
             status=exchange.status,
             flag=exchange.flag,
@@ -120,11 +120,12 @@ class Reports:
             request_id=_text(request.get(b"x-request-id")),
             authority=_text(request.authority),
             upstream_host=exchange.host,
-            upstream_cluster=self._chain.cluster("http"),
+            upstream_cluster=self._chain.cluster("http") if exchange.cluster is None else exchange.cluster,
+            route=exchange.plan.name if exchange.plan is not None else "",
             request=tuple(request.fields),
             response=exchange.response,
             trailers=exchange.trailers,
-            attempts=exchange.tries,
+            attempts=exchange.attempts.count,
             grpc_status=exchange.grpc_status,
         )
 
@@ -156,15 +157,16 @@ class Reports:
             )
         )
 
-    def tcp_labels(self, destination: Workload | None) -> TcpLabels:
-        """Of a connection to that endpoint, whose identity is proved only in the mesh."""
+    def tcp_labels(self, destination: Workload | None, service: Service | None = None) -> TcpLabels:
+        """Of a connection to that endpoint, whose identity is proved only in the mesh; `service`: where that
+        is another one than was called."""
         caller = self._caller
         proved = destination is not None and destination.protocol is TunnelProtocol.HBONE
         return tcp_labels(
             Reporter.WAYPOINT,
             caller.workload,
             destination,
-            self._chain.service,
+            self._chain.service if service is None else service,
             caller.identity,
             destination.identity if destination is not None and proved else None,
             Security.MUTUAL_TLS,
@@ -179,12 +181,14 @@ class Reports:
             exchange.status,
             exchange.grpc_status if grpc else "",
             exchange.flag,
+            str(exchange.service.key) if exchange.service is not None else "",
         )
         labels = self._labels.get(key)
         if labels is None:
             if len(self._labels) >= _LABELS_REMEMBERED:
                 self._labels.clear()
-            labels = self._labels[key] = request_labels(self.tcp_labels(destination), key[1])._replace(
+            tcp = self.tcp_labels(destination, exchange.service)
+            labels = self._labels[key] = request_labels(tcp, key[1])._replace(
                 response_code=str(key[2]), grpc_response_status=key[3], response_flags=key[4]
             )
         return labels

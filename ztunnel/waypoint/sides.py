@@ -60,3 +60,16 @@ class Upstream(Protocol):
 
     def unsent(self) -> int:
         """Bytes that wait for the server."""
+
+
+class Copy(Protocol):
+    """A copy of the request that is sent somewhere else as well."""
+
+    def body(self, payload: memoryview) -> None:
+        """Some of the request's body has come."""
+
+    def end(self, trailers: Fields) -> None:
+        """The request is whole."""
+
+    def give_up(self) -> None:
+        """It will not be."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from ztunnel.l7.chance import Rng
 from ztunnel.l7.request import Request
+from ztunnel.l7.retry import Budget, Retries
 from ztunnel.l7.trace import Context
+from ztunnel.waypoint.deadlines import Timer
 from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.sides import Copy
 
 
 class Patience(NamedTuple):
@@ -34,6 +38,9 @@ class Clock(Protocol):
     def next_round(self, callback: Callable[[], None], /) -> None:
         """Call back in the next round."""
 
+    def after(self, seconds: float, callback: Callable[[], None], /) -> Timer:
+        """Call back once in so many seconds."""
+
 
 class Watched(Protocol):
     """A connection that is looked after."""
@@ -46,10 +53,16 @@ class Watched(Protocol):
 
 
 class Upstreams(Protocol):
-    """Whoever finds servers."""
+    """Whoever decides about requests and finds servers."""
+
+    def begin(self, exchange: Exchange) -> None:
+        """Say what becomes of it: `proceed` or `reply` follows."""
 
     def connect(self, exchange: Exchange) -> None:
-        """Find one for it: `connected` or `failed` follows."""
+        """Find a server for it: `connected` or `unreachable` follows."""
+
+    def copies(self, exchange: Exchange, end: bool) -> list[Copy]:
+        """Send the copies that its plan has; with `end` nothing follows the request's head."""
 
 
 class Reports(Protocol):
@@ -57,6 +70,14 @@ class Reports(Protocol):
 
     def ended(self, exchange: Exchange) -> None:
         """An exchange is over."""
+
+
+class _Even:
+    """What is drawn where nothing is to be by chance."""
+
+    def random(self) -> float:
+        """The middle."""
+        return 0.5
 
 
 def _nobody(reason: str) -> None:
@@ -75,6 +96,8 @@ class Common(NamedTuple):
             Envoy's words (its response_code_details).
         enter: begins a request's span, and writes that into its headers; None: nobody makes spans.
         respell: what is done with a path beyond bringing it to one spelling; None: nothing.
+        rng: for shares of requests, and for waits.
+        budget: what the retries of all requests have in common; None: they have no limit.
     """
 
     clock: Clock
@@ -84,6 +107,8 @@ class Common(NamedTuple):
     refused: Callable[[str], None] = _nobody
     enter: Callable[[list[tuple[bytes, bytes]]], Context] | None = None
     respell: Callable[[bytes], bytes] | None = None
+    rng: Rng = _Even()
+    budget: Budget | None = None
 
 
 class HttpWay:
@@ -95,6 +120,7 @@ class HttpWay:
         """`forwarded` is what servers are told of who calls (`x-forwarded-client-cert`); empty: nothing."""
         self.clock, self.live, self.new_id, self.patience, self.refused = common[:5]
         self._enter, self._respell = common.enter, common.respell
+        self._rng, self._budget = common.rng, common.budget
         self._forwarded = forwarded
         self._upstreams = upstreams
         self._reports = reports
@@ -114,10 +140,35 @@ class HttpWay:
             request.trace = self._enter(request.fields)
         return request
 
+    def begin(self, exchange: Exchange) -> None:
+        """Say what becomes of it."""
+        self._upstreams.begin(exchange)
+
     def connect(self, exchange: Exchange) -> None:
         """Find an upstream for it."""
         self._upstreams.connect(exchange)
 
+    def copies(self, exchange: Exchange, end: bool) -> list[Copy]:
+        """Send its copies."""
+        return self._upstreams.copies(exchange, end)
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call back in so many seconds."""
+        return self.clock.after(seconds, callback)
+
+    def wait_of(self, retries: Retries, at_once: bool) -> float:
+        """Take a retry; those that wait hold a place of the budget until their request is over."""
+        if at_once:
+            retries.next_wait(self._rng)
+            return 0.0
+        if self._budget is not None and not retries.held:
+            if not self._budget.take():
+                return -1.0
+            retries.held = True
+        return retries.next_wait(self._rng)
+
     def ended(self, exchange: Exchange) -> None:
         """It is over."""
+        if exchange.attempts.retries.held and self._budget is not None:
+            self._budget.give()
         self._reports.ended(exchange)

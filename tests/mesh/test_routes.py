@@ -1,0 +1,298 @@
+"""Requests go where VirtualServices and HTTPRoutes send them: by real objects, through a real waypoint."""
+
+from __future__ import annotations
+
+import socket
+import time
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+
+from tests.mesh.lab import SHOP, TCP_FAMILIES, Listener, Mesh, is_refused, read_exactly, wait_until
+from tests.mesh.test_waypoint import GATEWAY, Waypoint, head_of, service, vip
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
+
+
+def server_pod(name: str, labels: str) -> str:
+    return (
+        f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{{labels}}}}}\n"
+        "spec:\n  nodeName: node-2\n  containers: [{name: main, command: [sleep, infinity]}]\n---\n"
+    )
+
+
+VIRTUAL_SERVICE = """apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web, namespace: shop}
+spec:
+  host: web
+  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: shop}
+spec:
+  hosts: [web]
+  http:
+  - name: jason
+    match: [{name: user, headers: {end-user: {exact: jason}}}]
+    route: [{destination: {host: web, subset: v2}, headers: {request: {set: {x-subset: v2}}}}]
+  - name: rewritten
+    match: [{uri: {prefix: /old/}}]
+    rewrite: {uri: /new/, authority: inner.shop}
+    headers: {response: {set: {x-by: "%ROUTE_NAME%"}, remove: [server]}}
+    route: [{destination: {host: web, subset: v1}}]
+  - name: faulty
+    match: [{uri: {exact: /fault}}]
+    fault:
+      delay: {percentage: {value: 100}, fixedDelay: 0.3s}
+      abort: {percentage: {value: 100}, httpStatus: 555}
+    route: [{destination: {host: web}}]
+  - name: slow
+    match: [{uri: {exact: /slow}}]
+    timeout: 0.3s
+    route: [{destination: {host: web, subset: v1}}]
+  - name: again
+    match: [{uri: {exact: /again}}]
+    retries: {attempts: 2, retryOn: 5xx}
+    route: [{destination: {host: web}}]
+  - name: mirrored
+    match: [{uri: {exact: /mirrored}}]
+    route: [{destination: {host: web, subset: v1}}]
+    mirrors: [{destination: {host: web, subset: v2}, percentage: {value: 100}}]
+  - name: teapot
+    match: [{uri: {exact: /teapot}}]
+    directResponse: {status: 418, body: {string: short and stout}}
+  - name: unknown
+    match: [{uri: {exact: /unknown}}]
+    route: [{destination: {host: web, subset: v9}}]
+---
+"""
+HTTP_ROUTE = """apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: api, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: api, port: 80}]
+  rules:
+  - matches: [{path: {type: PathPrefix, value: /moved}}]
+    filters: [{type: RequestRedirect, requestRedirect: {scheme: https, path: {type: ReplacePrefixMatch,
+      replacePrefixMatch: /here}}}]
+  - matches: [{path: {type: PathPrefix, value: /web}}]
+    filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}]
+    backendRefs: [{name: web, port: 80}]
+  - matches: [{path: {type: Exact, value: /broken}}]
+    backendRefs: [{name: nobody, port: 80}]
+---
+"""
+MANIFESTS = (
+    SHOP
+    + GATEWAY
+    + server_pod("one", "app: server, version: v1")
+    + server_pod("two", "app: server, version: v2")
+    + service("web", "{name: http, port: 80, targetPort: 8081}")
+    + service(
+        "api", "{name: http, port: 80, targetPort: 8081}, {name: http-other, port: 90, targetPort: 8081}"
+    )
+    + VIRTUAL_SERVICE
+    + HTTP_ROUTE
+)
+
+
+class Client:
+    """A client's connection that says one request after the other."""
+
+    def __init__(self, mesh: Mesh, name: str = "web", port: int = 80, family: type = IPv4Address) -> None:
+        self.sock = mesh.connect("shop/caller", vip(mesh, name, family), port)
+        self.name = name
+
+    def ask(self, path: str, *fields: str, method: str = "GET") -> None:
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {self.name}", *fields, "", ""]
+        self.sock.sendall("\r\n".join(lines).encode())
+
+    def answer(self) -> tuple[int, dict[str, str], bytes]:
+        head = head_of(self.sock).decode().split("\r\n")
+        fields = dict(line.split(": ", 1) for line in head[1:] if line)
+        return int(head[0].split()[1]), fields, read_exactly(self.sock, int(fields.get("content-length", 0)))
+
+
+def serve(sock: socket.socket, status: str = "200 OK", *fields: str, body: str = "") -> str:
+    """Read one request's head, and answer."""
+    head = head_of(sock).decode()
+    answer = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *fields, "", body]
+    sock.sendall("\r\n".join(answer).encode())
+    return head
+
+
+class Servers:
+    """Both versions of the server."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.v1 = mesh.listen("shop/one", port=8081)
+        self.v2 = mesh.listen("shop/two", port=8081)
+
+    def either(self) -> tuple[socket.socket, Listener]:
+        """A connection that either of them accepts, and the other one."""
+        for listener in (self.v1, self.v2):
+            listener.sock.setblocking(False)
+
+        def accepted() -> tuple[socket.socket, Listener] | None:
+            for one, other in ((self.v1, self.v2), (self.v2, self.v1)):
+                try:
+                    sock = one.accept()
+                except BlockingIOError:
+                    continue
+                sock.settimeout(10)
+                return sock, other
+            return None
+
+        found = wait_until(accepted, "one of the servers is called")
+        for listener in (self.v1, self.v2):
+            listener.sock.settimeout(10)
+        return found
+
+
+@pytest.fixture
+def servers(mesh: Mesh) -> Servers:
+    return Servers(mesh)
+
+
+@pytest.fixture
+def waypoint(mesh: Mesh) -> Waypoint:
+    made = Waypoint(mesh)
+
+    def teapot() -> bool:
+        call = mesh.call("shop/caller", vip(mesh, "web", IPv4Address), 80)
+        return call.error is None
+
+    wait_until(teapot, "the waypoint is known")
+    made.settle(mesh)
+    return made
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_a_header_chooses_the_subset(mesh: Mesh, waypoint: Waypoint, servers: Servers, family: type) -> None:
+    client = Client(mesh, family=family)
+    client.ask("/reviews", "end-user: jason")
+    assert "\r\nx-subset: v2\r\n" in serve(servers.v2.accept())
+    assert client.answer()[0] == 200
+    line = waypoint.line()
+    assert line[1:5] == ["GET /reviews HTTP/1.1", "200", "-", "via_upstream"], line
+    assert line[-1] == "jason.user", line
+    assert "inbound-vip|80|http/v2|web.shop.svc.cluster.local" in line
+    waypoint.grows("istio_requests_total", 1, destination_workload="two", response_code="200")
+
+
+def test_a_rewritten_request_is_another_one_for_its_server(
+    mesh: Mesh, waypoint: Waypoint, servers: Servers
+) -> None:
+    client = Client(mesh)
+    client.ask("/old/a?b=c")
+    head = serve(servers.v1.accept(), "200 OK", "Server: hidden")
+    assert head.startswith("GET /new/a?b=c HTTP/1.1\r\nhost: inner.shop\r\n"), head
+    assert "\r\nx-envoy-original-path: /old/a?b=c\r\n" in head
+    _, fields, _ = client.answer()
+    assert fields["x-by"] == "rewritten"
+    assert "server" not in fields
+    assert waypoint.line()[1] == "GET /old/a?b=c HTTP/1.1"
+
+
+def test_faults_time_and_answers_of_ours(mesh: Mesh, waypoint: Waypoint, servers: Servers) -> None:
+    client = Client(mesh)
+    began = time.monotonic()
+    client.ask("/fault")
+    assert client.answer()[::2] == (555, b"fault filter abort")
+    assert time.monotonic() - began >= 0.3
+    assert waypoint.line(1)[2:5] == ["555", "DI,FI", "fault_filter_abort"]
+    client.ask("/teapot")
+    assert client.answer()[::2] == (418, b"short and stout")
+    assert waypoint.line(2)[2:5] == ["418", "-", "direct_response"]
+    client.ask("/none")
+    assert client.answer()[0] == 404
+    assert waypoint.line(3)[2:5] == ["404", "NR", "route_not_found"]
+    client.ask("/unknown")
+    assert client.answer()[0] == 503
+    assert waypoint.line(4)[2:5] == ["503", "NC", "cluster_not_found"]
+    client.ask("/slow")
+    slow = servers.v1.accept()
+    head_of(slow)
+    assert client.answer()[::2] == (504, b"upstream request timeout")
+    assert waypoint.line(5)[2:5] == ["504", "UT", "upstream_response_timeout"]
+    assert is_refused(slow)  # its server hears that nobody waits any more
+
+
+def test_a_failure_is_tried_again_at_another_endpoint(
+    mesh: Mesh, waypoint: Waypoint, servers: Servers
+) -> None:
+    client = Client(mesh)
+    client.ask("/again", "Content-Length: 3", method="POST")
+    client.sock.sendall(b"abc")
+    first, other = servers.either()
+    assert head_of(first).startswith(b"POST /again HTTP/1.1\r\n")
+    assert read_exactly(first, 3) == b"abc"
+    first.sendall(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")
+    second = other.accept()
+    assert head_of(second).startswith(b"POST /again HTTP/1.1\r\n")
+    assert read_exactly(second, 3) == b"abc"
+    second.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert client.answer()[0] == 200
+    assert waypoint.line()[2:4] == ["200", "-"]
+
+
+def test_a_mirror_sees_what_its_server_sees_and_is_not_heard(
+    mesh: Mesh, waypoint: Waypoint, servers: Servers
+) -> None:
+    client = Client(mesh)
+    client.ask("/mirrored")
+    assert "\r\nhost: web-shadow\r\n" in serve(servers.v2.accept(), "500 No", body="nobody hears it")
+    assert "\r\nhost: web\r\n" in serve(servers.v1.accept(), body="hello")
+    assert client.answer()[::2] == (200, b"hello")
+    assert waypoint.line()[2:4] == ["200", "-"]
+    waypoint.grows("istio_requests_total", 1, response_code="200")
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_an_http_route_redirects_rewrites_and_refuses(
+    mesh: Mesh, waypoint: Waypoint, servers: Servers, family: type
+) -> None:
+    client = Client(mesh, "api", family=family)
+    client.ask("/moved/a?b=c")
+    status, fields, _ = client.answer()
+    assert (status, fields["location"]) == (302, "https://api/here/a?b=c")
+    client.ask("/broken")
+    assert client.answer()[0] == 500
+    assert waypoint.line(2)[3:5] == ["NC", "cluster_not_found"]
+    client.ask("/nothing")
+    assert client.answer()[0] == 404
+    client.ask("/web/a")
+    sock, _ = servers.either()
+    assert serve(sock).startswith("GET /a HTTP/1.1\r\n")
+    assert client.answer()[0] == 200
+    web = {"destination_service": "web.shop.svc.cluster.local", "response_code": "200"}
+    waypoint.grows("istio_requests_total", 1, **web)
+
+
+def test_a_port_that_no_route_is_for_is_served_as_before(
+    mesh: Mesh, waypoint: Waypoint, servers: Servers
+) -> None:
+    client = Client(mesh, "api", 90, IPv6Address)
+    client.ask("/anything")
+    sock, _ = servers.either()
+    serve(sock)
+    assert client.answer()[0] == 200
+    assert waypoint.line()[-1] == "default"
+
+
+def test_a_change_of_routes_holds_for_the_next_request_of_a_connection(
+    mesh: Mesh, waypoint: Waypoint, servers: Servers
+) -> None:
+    client = Client(mesh)
+    client.ask("/teapot")
+    assert client.answer()[0] == 418
+    mesh.apply(VIRTUAL_SERVICE.replace("status: 418", "status: 419"))
+
+    def status() -> bool:
+        client.ask("/teapot")
+        return client.answer()[0] == 419
+
+    wait_until(status, "the new route counts")
+    mesh.apply(VIRTUAL_SERVICE)

@@ -1,0 +1,128 @@
+"""How often and how long one request is tried: what its plan allows, counted and timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ztunnel.http1.head import Fields
+from ztunnel.l7.flags import DELAYED, OVERFLOW, RETRIES_OVER
+from ztunnel.l7.plan import Plan
+from ztunnel.l7.reply import Reply
+from ztunnel.l7.retry import Loss, Retries
+from ztunnel.waypoint.deadlines import Deadlines, Timer
+
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+"""What may be sent twice (RFC 9110 section 9.2.2)."""
+
+NONE = -1.0
+"""There is no other try."""
+
+
+_LOSSES = {
+    "UF": Loss.CONNECT,
+    "UC": Loss.RESET,
+    "UR": Loss.RESET,
+    "LR": Loss.RESET,
+    "UPE": Loss.RESET,
+    "UT": Loss.TRY_TIMEOUT,
+}
+"""By the flags of the replies. Where nobody serves, nobody is asked again."""
+
+
+class Time(Protocol):
+    """What an exchange's way knows of time and of the other exchanges."""
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call back in so many seconds."""
+
+    def wait_of(self, retries: Retries, at_once: bool) -> float:
+        """Take a retry; how many seconds are waited before it. Negative: there is no room for it."""
+
+
+class Attempts:
+    """Those of one request.
+
+    Attributes:
+        count: how often it was sent on.
+        flags: of the log, that are not those of its end.
+        retries: what may be tried again.
+    """
+
+    __slots__ = ("_deadlines", "_plan", "_time", "count", "flags", "retries")
+
+    def __init__(self, time: Time) -> None:
+        self._time = time
+        self._plan: Plan | None = None
+        self._deadlines: Deadlines | None = None
+        self.retries = Retries(None)
+        self.count = 0
+        self.flags: list[str] = []
+
+    def allow(self, plan: Plan) -> bool:
+        """What there may be. Returns whether the request's body may be needed more than once."""
+        self._plan = plan
+        self.retries = Retries(plan.retry)
+        return self.retries.replays
+
+    def after_loss(self, reply: Reply, unsent: bool, stale: bool) -> float:
+        """Seconds before the next try, where this one was lost and would be answered so; NONE: it is not
+        tried again. `unsent`: no server has seen it; `stale`: the server has closed an old connection, as it
+        may at any time."""
+        loss = _LOSSES.get(reply.flag)
+        if loss is Loss.RESET and unsent:
+            loss = Loss.REFUSED
+        if loss is None or not ((self.retries.any and stale) or self.retries.after_loss(loss, unsent)):
+            return NONE
+        return self._next(unsent or stale)
+
+    def after_response(self, fields: Fields) -> float:
+        """The same, where a response has come that may be a failure."""
+        return self._next(False) if self.retries.after_response(fields) else NONE
+
+    def _next(self, at_once: bool) -> float:
+        if not self.retries.left:
+            self.flags.append(RETRIES_OVER)
+            return NONE
+        wait = self._time.wait_of(self.retries, at_once)
+        if wait < 0:
+            self.flags.append(OVERFLOW)
+            return NONE
+        return wait
+
+    # Time.
+
+    def wait(self, seconds: float, then: Callable[[], None]) -> None:
+        """Do something later."""
+        self._timers().wait(seconds, then)
+
+    def delay(self, seconds: float, then: Callable[[], None]) -> None:
+        """The same, for a delay that a rule wants."""
+        self.flags.append(DELAYED)
+        self.wait(seconds, then)
+
+    def begin(self, over: Callable[[], None], try_over: Callable[[], None]) -> None:
+        """A request that is whole is tried: from now on there is so long for all tries, and for this one."""
+        plan = self._plan
+        if plan is None:
+            return
+        if plan.timeout_seconds:
+            self._timers().begin(plan.timeout_seconds, over)
+        if plan.try_timeout_seconds:
+            self._timers().begin_try(plan.try_timeout_seconds, try_over)
+
+    def end_try(self) -> None:
+        """It has been answered, or lost."""
+        if self._deadlines is not None:
+            self._deadlines.end_try()
+
+    def end(self) -> None:
+        """Nothing is waited for any more."""
+        if self._deadlines is not None:
+            self._deadlines.end()
+
+    def _timers(self) -> Deadlines:
+        made = self._deadlines
+        if made is None:
+            made = self._deadlines = Deadlines(self._time.after)
+        return made

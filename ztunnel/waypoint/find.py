@@ -1,0 +1,163 @@
+"""Finds the endpoint for a request or a connection: of what was called, or of what a route means.
+
+An endpoint is chosen for each try, by the world of the moment, as the node proxies choose theirs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from ztunnel.errors import NoDestination
+from ztunnel.hbone.pool import PoolKey
+from ztunnel.hbone.request import RequestHead, new_traceparent, render_baggage
+from ztunnel.model.address import Endpoint, IPAddress, OriginalDestination
+from ztunnel.model.labels import Label
+from ztunnel.model.route_action import Destination
+from ztunnel.model.service import Service, ServiceName
+from ztunnel.model.workload import Workload
+from ztunnel.outbound.decision import Context, Outcome, ToTunnel, decide, decide_among
+from ztunnel.redirect.enroll import PodNetwork
+from ztunnel.state.hold import Hold
+from ztunnel.state.world import Served, World, serve
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one request or connection goes.
+
+    Attributes:
+        key: which sessions may carry it; None: it is not in the mesh, and called as it is.
+        head: the CONNECT.
+        endpoint: the application's.
+        destination: whose that is, where it is known.
+    """
+
+    key: PoolKey | None
+    head: RequestHead | None
+    endpoint: Endpoint
+    destination: Workload | None
+
+
+class Here:
+    """The waypoint itself.
+
+    Attributes:
+        uid: of its workload.
+        network: where it dials from.
+    """
+
+    def __init__(self, uid: str, network: PodNetwork, hold: Hold, rng: Random) -> None:
+        self.uid = uid
+        self.network = network
+        self.hold = hold
+        self.rng = rng
+        self._world: World | None = None
+        self._targets: dict[tuple[Endpoint, int], Target] = {}
+        self._subsets: dict[tuple[ServiceName, tuple[Label, ...]], Served] = {}
+
+    @property
+    def workload(self) -> Workload | None:
+        """As the world has it now."""
+        return self.hold.world.workload(self.uid)
+
+    def choose(self, destination: OriginalDestination, avoid: Endpoint | None = None) -> Target:
+        """An endpoint of what was called.
+
+        Raises:
+            NoDestination: there is none; the message says why.
+        """
+        world, source = self.hold.world, self.workload
+        if source is None:
+            raise NoDestination("this waypoint is not in the mesh (yet)")
+        return self._of(world, source, decide(world, source, destination, self._context(source, avoid)))
+
+    def choose_of(
+        self, sought: Destination, called: OriginalDestination, avoid: Endpoint | None = None
+    ) -> Target:
+        """An endpoint of a destination of a route; where that says no port it is the one that was called.
+
+        Raises:
+            NoDestination: there is none; the message says why.
+        """
+        world, source = self.hold.world, self.workload
+        if source is None:
+            raise NoDestination("this waypoint is not in the mesh (yet)")
+        self._follow(world)
+        served = self._served(world, sought)
+        ip = _address(served.service, called.ip)
+        asked = Endpoint(ip, sought.port or called.port)
+        return self._of(
+            world, source, decide_among(world, source, served, asked, self._context(source, avoid))
+        )
+
+    def _context(self, source: Workload, avoid: Endpoint | None) -> Context:
+        return Context(source.node, self.rng, avoid=avoid)
+
+    def _follow(self, world: World) -> None:
+        """What was worked out is of another world no more."""
+        if self._world is not world:
+            self._world = world
+            self._targets.clear()
+            self._subsets.clear()
+
+    def _served(self, world: World, sought: Destination) -> Served:
+        """The service with the endpoints that a route means."""
+        served = world.served.get(sought.service)
+        if served is None or served.service is None:
+            raise NoDestination(f"{sought.service} is not known")
+        if not sought.labels:
+            return served
+        key = sought.service, sought.labels
+        subset = self._subsets.get(key)
+        if subset is None:
+            subset = self._subsets[key] = subset_of(world, served, sought.labels)
+        return subset
+
+    def _of(self, world: World, source: Workload, outcome: Outcome) -> Target:
+        if not isinstance(outcome, ToTunnel):
+            return Target(None, None, outcome.endpoint, outcome.destination)
+        self._follow(world)
+        key = outcome.target, id(outcome.destination)
+        target = self._targets.get(key)
+        if target is None:
+            target = self._targets[key] = _target(source, outcome)
+        return target
+
+    def block(self, target: Target) -> bytes:
+        """The header block of a CONNECT."""
+        assert target.head is not None
+        return target.head.render(0, new_traceparent(self.rng))
+
+
+def subset_of(world: World, served: Served, labels: tuple[Label, ...]) -> Served:
+    """A service with those of its endpoints that have all these labels."""
+    wanted = frozenset(labels)
+    endpoints = tuple(
+        each
+        for each in served.endpoints
+        if (found := world.labels.get(each.uid)) is not None and wanted <= found.labels
+    )
+    return serve(served.service, endpoints, served.most)
+
+
+def _address(service: Service | None, called: IPAddress) -> IPAddress:
+    """An address of the service, of the family that was called if it has one of it."""
+    addresses = service.addresses if service is not None else ()
+    alike = (ip for ip in addresses if ip.version == called.version)
+    return next(alike, addresses[0] if addresses else called)
+
+
+def _target(source: Workload, outcome: ToTunnel) -> Target:
+    own = _own_address(source, outcome.endpoint.ip)
+    host = outcome.service.hostname if outcome.service else ""
+    return Target(
+        PoolKey(source.identity, frozenset(outcome.identities), own, outcome.endpoint),
+        RequestHead(outcome.authority, render_baggage(source), own, host),
+        outcome.target,
+        outcome.destination,
+    )
+
+
+def _own_address(source: Workload, towards: IPAddress) -> IPAddress:
+    return next((ip for ip in source.addresses if ip.version == towards.version), source.addresses[0])

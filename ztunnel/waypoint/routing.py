@@ -1,0 +1,116 @@
+"""Which plan the requests through one tunnel have: by the routes of the service that it leads to."""
+
+from __future__ import annotations
+
+from ztunnel.l7.chance import Rng
+from ztunnel.l7.comparison import Asked
+from ztunnel.l7.plan import plan, without_routes
+from ztunnel.l7.reply import BROKEN_ROUTES, FORBIDDEN_UPGRADE, NO_CLUSTER, Reply
+from ztunnel.l7.router import Router
+from ztunnel.l7.substitution import Facts
+from ztunnel.model.route import Routes
+from ztunnel.model.route_action import Destination
+from ztunnel.model.service import Service
+from ztunnel.state.world import World
+from ztunnel.waypoint.chain import Chain, http_version
+from ztunnel.waypoint.exchange import Exchange
+
+_MOST_KEPT = 4096
+"""Ports whose routes are kept compiled; then it starts afresh."""
+
+
+class Routers:
+    """Compiled routes, of all services that are called through a waypoint: each port's once, for as long as
+    the routes stay what they are.
+
+    Attributes:
+        broken: why the routes of a service cannot be compiled, which a control plane of ours does not serve.
+    """
+
+    def __init__(self) -> None:
+        self.broken: dict[str, str] = {}
+        self._kept: dict[tuple[str, int], tuple[Routes, Router | None]] = {}
+
+    def of(self, routes: Routes, port: int) -> Router | None:
+        """Those of one port; None: they cannot be compiled."""
+        key = routes.key, port
+        kept = self._kept.get(key)
+        if kept is not None and kept[0] is routes:
+            return kept[1]
+        if len(self._kept) >= _MOST_KEPT:
+            self._kept.clear()
+            self.broken.clear()
+        router: Router | None = None
+        try:
+            router = Router(routes, port)
+            self.broken.pop(routes.key, None)
+        except ValueError as error:
+            self.broken[routes.key] = str(error)
+        self._kept[key] = routes, router
+        return router
+
+
+class Routing:
+    """That of one tunnel."""
+
+    def __init__(self, routers: Routers, service: Service | None, port: int, facts: Facts, rng: Rng) -> None:
+        """`service` and `port` were called; `facts` is what is known of all requests in the tunnel."""
+        self._routers = routers
+        self._name = str(service.key) if service is not None else ""
+        self._port = port
+        self._facts = facts
+        self._rng = rng
+
+    def begin(self, world: World, exchange: Exchange) -> None:
+        """Say what becomes of an exchange."""
+        request = exchange.request
+        routes = world.routes.get(self._name) if self._name else None
+        if routes is None:
+            exchange.proceed(without_routes(request))
+            return
+        router = self._routers.of(routes, self._port)
+        if router is None:
+            exchange.reply(BROKEN_ROUTES)
+        elif router.empty:
+            exchange.proceed(without_routes(request))
+        else:
+            made = plan(router.decide(Asked(request)), request, self._facts, self._port, self._rng)
+            if made.destination is not None:
+                exchange.service = world.service(made.destination.service)
+                exchange.cluster = cluster_of(made.destination, self._port)
+            exchange.proceed(made)
+
+
+def cluster_of(destination: Destination, called: int) -> str:
+    """What Envoy at Istio's waypoint calls the upstreams of it."""
+    subset = f"http/{destination.subset}" if destination.subset else "http"
+    return f"inbound-vip|{destination.port or called}|{subset}|{destination.service.hostname}"
+
+
+class Unserved(Exception):
+    """A request can be sent nowhere; it is answered so, for the reason that the message says."""
+
+    def __init__(self, reply: Reply, reason: str) -> None:
+        super().__init__(reason)
+        self.reply = reply
+
+
+def version_for(world: World, chain: Chain, exchange: Exchange, asked: int) -> int:
+    """The version of HTTP that its server is asked in, where the client asked in version `asked`: what the
+    port says that it is sent to.
+
+    Raises:
+        Unserved: there is no such port, or it cannot be asked for this.
+    """
+    request, protocol = exchange.request, chain.protocol
+    destination = exchange.plan.destination if exchange.plan is not None else None
+    if destination is not None:
+        port = destination.port or chain.destination.port
+        service = world.service(destination.service)
+        if service is None or all(each.service != port for each in service.ports):
+            raise Unserved(NO_CLUSTER, f"{destination.service} has no port {port}, or is not known")
+        protocol = service.protocol(port)
+    version = http_version(protocol, asked, request.is_grpc)
+    if request.upgrade and version == 2:
+        raise Unserved(FORBIDDEN_UPGRADE, "the server's port speaks HTTP/2")
+    return version
