@@ -9,6 +9,7 @@ from ztunnel.demo.claims import (
     direct,
     faulty,
     forwarded,
+    http_rules,
     identity,
     label,
     plaintext,
@@ -34,4 +35,5 @@ CLAIMS: tuple[Claim[Shop], ...] = (
     faulty.CLAIM,
     ports.CLAIM,
     forwarded.CLAIM,
+    http_rules.CLAIM,
 )
