@@ -188,6 +188,14 @@ def test_the_sni_of_a_connection():
         assert not found.judge(connection(), http, "example").decide(asked()).allowed
 
 
+@pytest.mark.parametrize("text", [SUFFIX, "notValues: [web]"])
+def test_a_server_name_that_nobody_has_read_lets_nothing_through(text):
+    """It may be any; TLS that passes through is not looked into."""
+    for action in ("ALLOW", "DENY"):
+        found = authorization(f"{{action: {action}, rules: [{when('connection.sni', text)}]}}")
+        assert not found.judge(connection(), http=False, sni=None).decide(None).allowed
+
+
 METHODS = [
     ("methods: [GET]", "GET web /", True),
     ("methods: [get]", "GET web /", False),

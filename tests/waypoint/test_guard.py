@@ -16,7 +16,7 @@ from ztunnel.l7.rule import Decision
 from ztunnel.model.address import Endpoint, parse_endpoint
 from ztunnel.model.connection import Connection
 from ztunnel.model.http_policy import Attribute, HttpAction, HttpPolicy, Term, TextKind, TextMatch
-from ztunnel.model.service import Service
+from ztunnel.model.service import AppProtocol, Service
 from ztunnel.state.delta import apply
 from ztunnel.state.world import World
 from ztunnel.waypoint.chain import chain_of
@@ -99,6 +99,14 @@ def test_the_port_is_the_services_as_it_was_called() -> None:
     for port, allowed in ((80, True), (8080, False)):
         rule = policy("p", HttpAction.ALLOW, Term(Attribute.DESTINATION_PORT, (port,)))
         assert Guarded(rule, service=("shop/p",)).asks().allowed is allowed
+
+
+def test_the_name_in_tls_is_not_known_but_where_there_is_none() -> None:
+    for protocol, allowed in ((AppProtocol.TCP, True), (AppProtocol.TLS, False), (None, False)):
+        it = Guarded(policy("p", HttpAction.DENY, text(Attribute.SNI, "web")), service=("shop/p",))
+        protocols = ((80, protocol),) if protocol else ()
+        it.world, _ = apply(it.world, [replace(SERVICE, guards=("shop/p",), protocols=protocols)])
+        assert it.of("10.1.0.1:80").judge_connection().allowed is allowed
 
 
 def test_a_change_is_one_only_where_other_policies_count() -> None:

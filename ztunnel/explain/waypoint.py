@@ -58,12 +58,13 @@ def judge_at_waypoint(
     protocol = service.protocol(connection.destination.port) if service is not None else None
     attributes = None if protocol in _NO_HTTP else _attributes(http, service, connection)
     authorization = Authorization(world.http_policies, names)
-    decision = authorization.judge(connection, http=attributes is not None).decide(attributes)
+    sni = None if attributes is None and protocol is not AppProtocol.TCP else ""
+    decision = authorization.judge(connection, http=attributes is not None, sni=sni).decide(attributes)
     known = [policy for name in names if (policy := world.http_policies.get(name)) is not None]
     ordered = sorted(known, key=lambda one: (one.dry_run, _ORDER.index(one.action), one.key))
     tried = []
     for policy in ordered:
-        hit, why = explain_policy(policy, connection, attributes)
+        hit, why = explain_policy(policy, connection, attributes, sni)
         decides = policy.key == decision.policy
         tried.append(Tried(policy.key, policy.action.name, "WAYPOINT", hit, decides, why, policy.dry_run))
     unknown = tuple(name for name in names if name not in world.http_policies)

@@ -104,8 +104,9 @@ class Authorization:
     def _all(self) -> list[_Indexed]:
         return [*self._rules.values(), *(rules for _, rules in self._tried + self._audits)]
 
-    def judge(self, connection: Connection, http: bool = True, sni: str = "") -> Judge:
-        """Who decides about that connection, if it is no HTTP, and else about its requests."""
+    def judge(self, connection: Connection, http: bool = True, sni: str | None = "") -> Judge:
+        """Who decides about that connection, if it is no HTTP, and else about its requests. `sni` None: it
+        may be TLS in which nobody has looked for a name."""
         source = connection.source.ip if self._by_source else None
         key = connection.identity, source, connection.destination, sni, http
         judge = self._judges.get(key)
@@ -115,7 +116,7 @@ class Authorization:
             judge = self._judges[key] = self._make(connection, http, sni)
         return judge
 
-    def _make(self, connection: Connection, http: bool, sni: str) -> Judge:
+    def _make(self, connection: Connection, http: bool, sni: str | None) -> Judge:
         def left(rules: _Indexed) -> _Left:
             return _Left(rules.left(connection, sni, http))
 
@@ -204,7 +205,7 @@ class _Indexed:
                 for caller in rule.callers:
                     self._of_caller.setdefault(caller, []).append((number, rule))
 
-    def left(self, connection: Connection, sni: str, http: bool) -> list[Rest]:
+    def left(self, connection: Connection, sni: str | None, http: bool) -> list[Rest]:
         """What that connection leaves of them, in order."""
         found = dict(self._of_anybody)
         for caller in caller_keys(connection):

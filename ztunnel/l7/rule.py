@@ -79,7 +79,7 @@ class CompiledRule:
         only_http = not any(term.of_connection for term in terms)
         self._whole = Rest(self, [clause for clause in self.clauses if clause]) if only_http else None
 
-    def rest(self, connection: Connection, sni: str, http: bool) -> Rest | None:
+    def rest(self, connection: Connection, sni: str | None, http: bool) -> Rest | None:
         """What is left to be decided by requests; None: none of the connection matches.
 
         Without HTTP an ALLOW rule that needs it does not match, and what needs it counts as met in any other
@@ -192,7 +192,7 @@ def _begins(match: Match, found: set[str]) -> bool:
     return False
 
 
-def _left(clause: Clause, connection: Connection, sni: str, http: bool) -> Clause | None:
+def _left(clause: Clause, connection: Connection, sni: str | None, http: bool) -> Clause | None:
     """The matches that may still hold, each with what of it needs a request; empty: one holds in any case;
     None: none can."""
     left: Clause = []

@@ -67,8 +67,9 @@ class CompiledTerm:
             self.values = Texts(values, fold) if values else None
             self._not_values = Texts(others, fold) if others else None
 
-    def holds_of_connection(self, connection: Connection, sni: str) -> bool:
-        """Whether it holds; it is `of_connection`."""
+    def holds_of_connection(self, connection: Connection, sni: str | None) -> bool:
+        """Whether it holds; it is `of_connection`. `sni` None: there may be one, that nobody has read; then
+        it is what lets nothing through."""
         attribute = self.attribute
         if attribute in _TEXTS_OF_IDENTITY:
             return self._text(_of_identity(attribute, connection))
@@ -79,7 +80,7 @@ class CompiledTerm:
         if attribute is Attribute.DESTINATION_PORT:
             port = connection.destination.port
             return (not self._ports or port in self._ports) and port not in self._not_ports
-        return self._text(sni)
+        return self._text(sni) if sni is not None else self._lenient
 
     def holds_of_request(self, asked: Attributes) -> bool:
         """Whether it holds; it is not `of_connection`."""

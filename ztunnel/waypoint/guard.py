@@ -16,6 +16,7 @@ from ztunnel.l7.reply import NO_FLAG, Reply
 from ztunnel.l7.request import Request
 from ztunnel.l7.rule import Decision
 from ztunnel.model.connection import Connection
+from ztunnel.model.service import AppProtocol
 from ztunnel.model.workload import Workload
 from ztunnel.state.lookup import guards_of
 from ztunnel.state.world import World
@@ -69,7 +70,8 @@ class Guard:
     def judge_connection(self) -> Decision:
         """Whether the tunnel may be passed on, which is no HTTP."""
         self._last = authorization = self._find()
-        return authorization.judge(self._connection, http=False).decide(None)
+        sni = "" if self._chain.protocol is AppProtocol.TCP else None
+        return authorization.judge(self._connection, http=False, sni=sni).decide(None)
 
     def changed(self) -> bool:
         """Whether other policies count than when it was asked last."""
