@@ -15,6 +15,7 @@ import h2.connection
 import h2.events
 import pytest
 
+from tests.l7.issuers import ISSUER, claims, jwk, jwks, key_of, token
 from tests.mesh.lab import (
     SHOP,
     TCP_FAMILIES,
@@ -708,6 +709,143 @@ def test_what_is_under_way_is_ended_by_a_change_that_refuses_it(
         assert is_refused(rows)
     finally:
         mesh.apply(both, delete=True)
+
+
+ISSUER_RULE = (
+    f"{{issuer: '{ISSUER}', %s, outputClaimToHeaders: [{{header: x-user, claim: sub}}], "
+    "outputPayloadToHeader: x-payload}"
+)
+ROLE_ADMIN = "{key: 'request.auth.claims[realm][roles]', values: [admin]}"
+OF_ALICE = f"{{from: [{{source: {{requestPrincipals: ['{ISSUER}/alice']}}}}], when: [{ROLE_ADMIN}]}}"
+
+
+def authentication(rule: str, name: str = "web") -> str:
+    return (
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n"
+        "metadata: {name: jwt, namespace: shop}\n"
+        f'spec: {{targetRefs: [{{kind: Service, group: "", name: {name}}}], jwtRules: [{rule}]}}\n---\n'
+    )
+
+
+def signed(**more: object) -> bytes:
+    """A token that is good for ten minutes, unless something else is said."""
+    return token(claims(iat=None, **{"exp": int(time.time()) + 600, **more}), "EdDSA")  # type: ignore[arg-type]
+
+
+def bearing(text: bytes, more: bytes = b"") -> bytes:
+    return b"Authorization: Bearer " + text + b"\r\n" + more
+
+
+class TokenAsker(Asker):
+    """The same; `head` is what the server was asked last, `body` what the client was told."""
+
+    head = body = b""
+
+    def status(self, method: bytes = b"GET", fields: bytes = b"") -> bytes:
+        self.client.sendall(b"%b /x HTTP/1.1\r\nHost: a\r\n%b\r\n" % (method, fields))
+        if not waits_for(self.client):
+            there = self.listener.accept()
+            self.head = head_of(there)
+            there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        head = self.answer = head_of(self.client)
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
+        self.body = read_exactly(self.client, length)
+        return head.split()[1]
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_tokens_are_proved_and_policies_judge_by_them(mesh: Mesh, waypoint: Waypoint, family) -> None:
+    asker = TokenAsker(mesh, family)
+    rules = authentication(ISSUER_RULE % f"jwks: '{jwks(jwk('EdDSA'))}'")
+    mesh.apply(rules)
+    try:
+        expired = bearing(signed(exp=1))
+        wait_until(lambda: asker.status(fields=expired) == b"401", "tokens are looked at")
+        assert asker.body == b"Jwt is expired"
+        assert b'www-authenticate: Bearer realm="http://a/x", error="invalid_token"\r\n' in asker.answer
+        waypoint.settle(mesh)
+        assert asker.status(fields=expired) == b"401"
+        line = waypoint.line()
+        assert line[1:5] == ["GET /x HTTP/1.1", "401", "-", "jwt_authn_access_denied{Jwt_is_expired}"], line
+        waypoint.grows("istio_requests_total", 1, response_code="401", response_flags="-")
+        waypoint.grows("ztunnel_waypoint_tokens_refused_total", 1, reason="Jwt is expired")
+        stranger = token(claims(exp=int(time.time()) + 600), "EdDSA", key=key_of("EdDSA", "stranger"))
+        assert asker.status(fields=bearing(stranger)) == b"401"
+        assert asker.body == b"Jwt verification fails"
+        text = signed(realm={"roles": ["user", "admin"]})
+        assert asker.status(fields=bearing(text, b"X-User: root\r\nX_User: root\r\n")) == b"200"
+        assert b"\r\nx-user: alice\r\n" in asker.head
+        assert b"\r\nx-payload: " + text.split(b".")[1] + b"\r\n" in asker.head
+        assert b"root" not in asker.head
+        assert b"authorization" not in asker.head.lower()
+        assert asker.status(fields=b"X-User: root\r\n") == b"200"  # nobody is asked for a token yet
+        assert b"root" not in asker.head
+        mesh.apply(policy(OF_ALICE))
+        wait_until(lambda: asker.status() == b"403", "a token is asked for")
+        assert asker.body == b"RBAC: access denied"
+        assert asker.status(fields=bearing(text)) == b"200"
+        assert asker.status(fields=bearing(signed(realm={"roles": ["user"]}))) == b"403"
+        assert asker.status(fields=bearing(signed(sub="bob", realm={"roles": ["admin"]}))) == b"403"
+        assert asker.status(fields=expired) == b"401"
+    finally:
+        mesh.apply(rules + policy(OF_ALICE), delete=True)
+    wait_until(lambda: asker.status(fields=expired) == b"200", "tokens are nobody's business again")
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_keys_are_fetched_where_the_rule_says_and_not_at_our_own_machine(
+    mesh: Mesh, waypoint: Waypoint, family
+) -> None:
+    issuer, asker = mesh.listen("shop/outsider"), TokenAsker(mesh, family)
+    own = authentication(ISSUER_RULE % "jwksUri: 'http://127.0.0.1:15000/config_dump'")
+    mesh.apply(own)
+    try:
+        wait_until(lambda: asker.status(fields=bearing(signed())) == b"401", "tokens are looked at")
+        assert asker.body == b"Jwks doesn't have any valid public key"
+        waypoint.grows("ztunnel_control_issuers_without_keys", 1)
+        said = "127.0.0.1 is 127.0.0.1, which may not be asked (ZTUNNEL_JWKS_ALLOWED)"
+        wait_until(lambda: said in waypoint.laboratory.pod_log(waypoint.pod.full_name), "the log says it")
+        address = mesh.address("shop/outsider", family)
+        host = f"[{address}]" if ":" in address else address
+        mesh.apply(authentication(ISSUER_RULE % f"jwksUri: 'http://{host}:{issuer.port}/keys'"))
+        there = issuer.accept()
+        head = head_of(there)
+        assert head.startswith(b"GET /keys HTTP/1.1\r\nhost: " + f"{host}:{issuer.port}".encode()), head
+        keys = jwks(jwk("EdDSA")).encode()
+        there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(keys), keys))
+        wait_until(lambda: asker.status(fields=bearing(signed())) == b"200", "the keys are there")
+        assert b"\r\nx-user: alice\r\n" in asker.head
+    finally:
+        mesh.apply(own, delete=True)
+
+
+def test_a_websocket_ends_when_its_token_expires(mesh: Mesh, waypoint: Waypoint) -> None:
+    rules = authentication(ISSUER_RULE % f"jwks: '{jwks(jwk('EdDSA'))}'")
+    mesh.apply(rules)
+    asker = TokenAsker(mesh, IPv6Address)
+    try:
+        wait_until(lambda: asker.status(fields=bearing(b"x.y.z")) == b"401", "tokens are looked at")
+        waypoint.settle(mesh)
+        client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+        skew, left = 60, 2
+        text = signed(exp=time.time() - skew + left)
+        client.sendall(
+            b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            + bearing(text)
+            + b"\r\n"
+        )
+        there = asker.listener.accept()
+        head_of(there)
+        there.sendall(b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        head_of(client)
+        client.sendall(b"on")
+        assert read_exactly(there, 2) == b"on"
+        assert is_refused(client)
+        assert is_refused(there)
+        line = waypoint.line()
+        assert line[1:5] == ["GET /ws HTTP/1.1", "101", "-", "jwt_authn_access_denied{Jwt_is_expired}"], line
+    finally:
+        mesh.apply(rules, delete=True)
 
 
 def waits_for(client: socket.socket) -> bool:
