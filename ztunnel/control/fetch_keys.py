@@ -6,7 +6,6 @@ a client that resolves names itself could not be told whom not to connect to."""
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from random import Random
@@ -15,6 +14,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 import h11
 import trio
+from httpx2 import create_ssl_context
 
 from ztunnel.control.key_schedule import KeySchedule, Rng
 from ztunnel.control.key_source import KeySource, keys_url_of
@@ -50,7 +50,7 @@ class KeyClient:
         """`roots` is a file with certificates that are trusted beside the system's; OSError and SSLError are
         raised where it is none."""
         self._reach = reach
-        self._context = ssl.create_default_context()
+        self._context = create_ssl_context()
         if roots:
             self._context.load_verify_locations(roots)
 
