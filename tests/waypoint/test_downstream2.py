@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import h2.config
 import h2.connection
@@ -25,7 +26,7 @@ POST = [(b":method", b"POST"), *GET[1:]]
 class Client:
     """A client on a wire."""
 
-    def __init__(self, rig: Rig, validate: bool = True) -> None:
+    def __init__(self, rig: Rig, validate: bool = True, huffman: bool = True) -> None:
         self.rig = rig
         self.wire = Wire()
         self.server = Http2Server(rig.way, self.wire)
@@ -35,6 +36,8 @@ class Client:
             normalize_outbound_headers=validate,
         )  # fmt: skip
         self.h2 = h2.connection.H2Connection(config)
+        if not huffman:  # of large texts it takes the library seconds
+            self.h2.encoder.encode = partial(self.h2.encoder.encode, huffman=False)
         self.h2.initiate_connection()
         self.events: list[h2.events.Event] = []
 
@@ -180,16 +183,15 @@ def test_what_is_malformed_is_reset_and_heard_by_nobody(headers) -> None:
     [
         ([(b"cookie", b"a" * 61 * 1024)], True),
         ([(b"cookie", b"a" * 61 * 1024)], False),
-        ([(b"cookie", b"\xff" * 50 * 1024)], True),
         ([(b"x", b"a" * 4000)] * 20, True),
         ([(b"x%d" % number, b"a") for number in range(200)], True),
         ([(b"x", b"a")] * 900, True),
     ],
-    ids=["one", "one with a body", "long code", "many large", "many", "the same again"],
+    ids=["one", "one with a body", "many large", "many", "the same again"],
 )
 def test_a_head_that_is_too_large_is_answered_431_and_the_others_go_on(more, end: bool) -> None:
     rig = Rig(echoes)
-    client = Client(rig)
+    client = Client(rig, huffman=False)
     client.h2.send_headers(1, POST)
     client.h2.send_headers(3, [*POST, (b"a", b"b"), *more], end_stream=end)
     client.h2.send_headers(5, [*GET, (b"a", b"b"), (b"c", b"d")], end_stream=True)
@@ -210,11 +212,11 @@ def test_a_head_that_is_too_large_is_answered_431_and_the_others_go_on(more, end
 
 
 @pytest.mark.parametrize(
-    "more", [[(b"x", b"a" * 60_000)] * 8, [(b"x", b"a")] * 2000], ids=["bytes", "fields"]
+    "more", [[(b"x", b"a" * 60_000)] * 5, [(b"x", b"a")] * 2000], ids=["bytes", "fields"]
 )
 def test_a_head_that_nobody_sends_ends_the_connection(more) -> None:
     rig = Rig(echoes)
-    client = Client(rig)
+    client = Client(rig, huffman=False)
     client.h2.send_headers(1, POST)
     client.h2.send_headers(3, [*GET, *more], end_stream=True)
     client.flush()
@@ -225,7 +227,7 @@ def test_a_head_that_nobody_sends_ends_the_connection(more) -> None:
 
 def test_trailers_that_are_too_large_cost_their_stream() -> None:
     rig = Rig(echoes)
-    client = Client(rig)
+    client = Client(rig, huffman=False)
     client.h2.send_headers(1, POST)
     client.h2.send_headers(3, POST)
     client.h2.send_headers(1, [(b"x", b"a" * 61 * 1024)], end_stream=True)
