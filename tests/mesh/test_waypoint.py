@@ -36,7 +36,11 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
 GATEWAY = """apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
-metadata: {name: wp, namespace: shop, labels: {istio.io/waypoint-for: service}}
+metadata:
+  name: wp
+  namespace: shop
+  labels: {istio.io/waypoint-for: service}
+  annotations: {ambient.istio.io/xfcc-include-client-identity: "true"}
 spec:
   gatewayClassName: istio-waypoint
   listeners: [{name: mesh, port: 15008, protocol: HBONE}]
@@ -187,6 +191,8 @@ def test_requests_pass_through_and_are_counted_and_logged(mesh: Mesh, waypoint: 
     assert b"x-request-id: " in head
     assert b"x-forwarded-proto: http\r\n" in head
     assert b"evil" not in head
+    told = f"By={account('shop/wp')};URI={account('shop/caller')}"
+    assert f"x-forwarded-client-cert: {told}\r\n".encode() in head
     assert b"x-mine" not in head
     assert read_exactly(there, 1000) == body
     assert str(there.getpeername()[0]).removeprefix("::ffff:") in map(str, waypoint.pod.addresses)
