@@ -334,7 +334,8 @@ def test_a_client_of_http2_is_served_by_a_server_of_http1(mesh: Mesh, waypoint: 
     near.initiate_connection()
     fields = [(b":method", b"PUT"), (b":scheme", b"http"), (b":authority", b"web"), (b":path", b"/x")]
     near.send_headers(1, [*fields, (b"cookie", b"a=1"), (b"cookie", b"b=2")])
-    near.send_data(1, bytes(50_000), end_stream=True)  # before it has read any settings
+    for number in range(5):  # before it has read any settings
+        near.send_data(1, bytes(10_000), end_stream=number == 4)
     client.sendall(near.data_to_send())
     there = listener.accept()
     head = head_of(there)
