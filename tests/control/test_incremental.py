@@ -254,7 +254,8 @@ def inherited(objects):
     """Those whose waypoint, if any, is their namespace's: that is said of the namespace alone."""
     return {
         key for key, one in objects.items()
-        if one is not None and "istio.io/use-waypoint" not in getattr(one, "labels", one.meta.labels)
+        if one is not None and not isinstance(one, AuthorizationPolicy)
+        and "istio.io/use-waypoint" not in getattr(one, "labels", one.meta.labels)
     }  # fmt: skip
 
 

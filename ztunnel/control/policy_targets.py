@@ -3,8 +3,7 @@ and texts are istiod's (istio/istio pilot/pkg/serviceregistry/ambient)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ztunnel.control.document import Key
@@ -30,7 +29,7 @@ class Target(NamedTuple):
 
 
 class PolicyTargets:
-    """Looks targets up in the objects of a mesh."""
+    """Looks targets up in the objects of a mesh; `texts` are of the time of the last `renew`."""
 
     def __init__(self, index: Index, waypoints: Waypoints, entries: Entries, settings: MeshSettings) -> None:
         self._index = index
@@ -38,19 +37,36 @@ class PolicyTargets:
         self._entries = entries
         self._settings = settings
         self._policies: dict[Key, tuple[Meta, Sequence[str]]] = {}
+        self._due: set[Key] = set()
+        self._texts: dict[Key, tuple[str, ...]] = {}
 
     def put(self, key: Key, meta: Meta | None, targets: Sequence[str]) -> None:
         """The policy of that key has these targets; None: there is none."""
         self._policies.pop(key, None)
+        self._due.add(key)
         if meta is not None and targets:
             self._policies[key] = meta, targets
 
+    def renew(self, *about: Iterable[Key]) -> set[Key]:
+        """Something that these policies have as a target is another one now. Gives them back."""
+        keys = {key for each in about for key in each}
+        due, self._due = self._due | keys, set()
+        for key in due:
+            self._texts.pop(key, None)
+            if key in self._policies and (texts := tuple(self._unbound(key))):
+                self._texts[key] = texts
+        return keys
+
     def texts(self) -> Iterator[str]:
         """A line for each target that is not bound, in order."""
-        for key, (meta, targets) in sorted(self._policies.items(), key=itemgetter(0)):
-            for target in self.of(key.kind, meta, targets):
-                if not target.bound:
-                    yield f"{key.kind} {key.namespace}/{key.name}: {target.message}: nobody enforces it"
+        for key in sorted(self._texts):
+            yield from self._texts[key]
+
+    def _unbound(self, key: Key) -> Iterator[str]:
+        meta, targets = self._policies[key]
+        for target in self.of(key.kind, meta, targets):
+            if not target.bound:
+                yield f"{key.kind} {key.namespace}/{key.name}: {target.message}: nobody enforces it"
 
     def of(self, kind: str, meta: Meta, targets: Sequence[str]) -> Iterator[Target]:
         """What becomes of the targets of a policy of that kind, `Kind name` each, in order."""

@@ -148,8 +148,9 @@ class Translator:
         delta.unsettled |= unsettled
         for resource, traffic in self._traffic.update():
             self.http.put(TRAFFIC, resource, traffic, delta)
-        delta.unsettled.update(self._guards.about(touched.targets()))
-        delta.unsettled.update(self.jwt_policies.about(touched.targets()))
+        delta.unsettled |= self._targets.renew(
+            self._guards.about(touched.targets()), self.jwt_policies.about(touched.targets())
+        )
         return delta
 
     def _take_over(
