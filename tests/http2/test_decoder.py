@@ -178,3 +178,47 @@ def test_a_string_that_is_cut_off_is_no_large_one() -> None:
     with pytest.raises(PeerError) as error:
         FieldReader(100, skips=True).read(b"\x00\x01x\x7f\xff\xff\x03" + b"y" * 500)
     assert error.value.reply == Code.COMPRESSION_ERROR
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=40), st.integers(0, 400))
+def test_blocks_that_come_again_mean_what_the_table_says_now(
+    turns: list[tuple[int, bool]], size: int
+) -> None:
+    """The same bytes mean other fields once an entry has been added, or the table has been resized."""
+    encoder, reader = hpack.Encoder(), FieldReader(LIMIT_BYTES)
+    for which, resize in turns:
+        if resize:
+            encoder.header_table_size = 4096 - encoder.header_table_size + size
+        fields = [(b":method", b"GET"), (b"x-which", b"%d" % which), (b"same", b"s" * 40)]
+        assert reader.read(encoder.encode(fields)) == tuple(fields)
+
+
+def test_what_is_remembered_is_little_and_is_not_what_a_peer_likes() -> None:
+    reader = FieldReader(LIMIT_BYTES)
+    for number in range(1000):
+        fields = [(b"number", b"%d" % number), (b"x", b"y" * (number % 700))]
+        assert reader.read(push_fields(fields)) == tuple(fields)
+        assert len(reader._known) <= 16
+        assert all(len(block) <= 512 for block in reader._known)
+
+
+def test_many_references_to_a_long_entry_are_not_remembered() -> None:
+    encoder, reader = hpack.Encoder(), FieldReader(LIMIT_BYTES)
+    long = (b"x", b"v" * 1000)
+    reader.read(encoder.encode([long]))
+    block = encoder.encode([long, long, long])
+    assert len(block) == 3
+    assert reader.read(block) == (long, long, long)
+    assert not reader._known
+
+
+def test_a_block_that_is_oversized_is_so_again() -> None:
+    reader = FieldReader(100, skips=True)
+    block = push_fields([(b"a", b"b" * 80)])
+    small = push_fields([(b"a", b"b")])
+    assert [reader.read(one) and reader.oversized for one in (small, small)] == [False, False]
+    for _ in range(2):
+        reader.read(block)
+        assert reader.oversized
+    reader.read(small)
+    assert not reader.oversized

@@ -8,6 +8,9 @@ this one with.
 A block above the limits ends the connection, or, where the reader skips, is only `oversized`: the rest of it
 is read for the sake of the dynamic table alone, which the blocks after it depend on. Strings that cannot
 enter that table are stepped over; what is left to decode, and the number of fields, has its limit, too.
+
+A peer that has entered its fields into the table says the same with the same few bytes, again and again:
+small blocks that change nothing of the table are remembered until it changes.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ _SKIPPED_FIELDS = 1024
 """A block with more fields is no client's mistake."""
 
 _LONGEST_CODE_BITS = 30
+_REMEMBERED, _REMEMBERED_BYTES, _REMEMBERED_SIZE = 16, 512, 2048
+"""So many blocks of one peer, each of so many bytes at most, encoded and decoded: 40 KiB."""
 _NO_ENTRY = bytes(TABLE_BYTES + 1)
 """Stands for a string that does not fit into the table, whatever it says: entering it empties that (RFC 7541
 section 4.4)."""
@@ -54,6 +59,8 @@ class FieldReader:
     __slots__ = (
         "_at",
         "_block",
+        "_changes",
+        "_known",
         "_left_bytes",
         "_limit_bytes",
         "_skips",
@@ -71,11 +78,13 @@ class FieldReader:
         self._left_bytes = limit_bytes
         self._spare_bytes = 0
         self.oversized = False
+        self._known: dict[bytes, Fields] = {}
         self._block = b""
         self._at = 0
         # The dynamic table, its newest entry last.
         self._table: list[tuple[bytes, bytes]] = []
         self._table_bytes = 0
+        self._changes = 0
         self._table_limit_bytes = TABLE_BYTES
 
     def read(self, untrusted: bytes) -> Fields:
@@ -85,9 +94,13 @@ class FieldReader:
             PeerError: not HPACK, or more than is decoded or stepped over: the connection cannot go on, since
                 the dynamic table is out of step.
         """
+        self.oversized = False
+        known = self._known.get(untrusted)
+        if known is not None:
+            return known
         self._block, self._at = untrusted, 0
         self._left_bytes = self._spare_bytes = self._limit_bytes
-        self.oversized = False
+        changes = self._changes
         fields: list[tuple[bytes, bytes]] = []
         count = 0
         try:
@@ -103,7 +116,16 @@ class FieldReader:
                     fields.append(field)
         except IndexError as error:
             raise _wrong("a block that is cut off, or an entry that is not there") from error
-        return tuple(fields)
+        found = tuple(fields)
+        if changes == self._changes and len(untrusted) <= _REMEMBERED_BYTES and not self.oversized:
+            self._remember(untrusted, found)
+        return found
+
+    def _remember(self, untrusted: bytes, fields: Fields) -> None:
+        if self._limit_bytes - self._left_bytes <= _REMEMBERED_SIZE:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[untrusted] = fields
 
     def _exceed(self, count: int = 0) -> None:
         """The block is above the limits."""
@@ -142,6 +164,8 @@ class FieldReader:
 
     def _evict(self, size: int, field: tuple[bytes, bytes] | None = None) -> None:
         """Make room for an entry, and enter it where it fits at all (RFC 7541 section 4.4)."""
+        self._changes += 1
+        self._known.clear()
         table = self._table
         while table and self._table_bytes + size > self._table_limit_bytes:
             name, value = table[0]
