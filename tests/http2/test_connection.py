@@ -476,6 +476,15 @@ def test_a_connect_weighs_more_than_a_message() -> None:
     assert sum(event[0] == "opened" for event in host.events) <= WORK_PER_ROUND // HEADERS_WORK
 
 
+def test_what_a_request_weighs_is_a_limit_of_the_connection() -> None:
+    host = server(Limits(request_work=8))
+    host.h2.standing.enter(-5)
+    octets = b"".join(headers(stream_id) for stream_id in range(1, 200, 2))
+    assert host.h2.receive(memoryview(octets), host.now)
+    opened = sum(event[0] == "opened" for event in host.events)
+    assert WORK_PER_ROUND // HEADERS_WORK < opened <= WORK_PER_ROUND // 8
+
+
 def test_streams_that_live_and_end_are_no_flood() -> None:
     host = server()
     for stream_id in range(1, 20_001, 2):

@@ -6,7 +6,10 @@ import json
 from ipaddress import IPv6Network
 
 from tests.builders import large_mesh, policy, service, strict, workload, world_of
+from ztunnel.model import route_match
 from ztunnel.model.http_policy import Attribute, HttpAction, HttpPolicy, Term, TextKind, TextMatch
+from ztunnel.model.route import Routes, RouteSource, Rule
+from ztunnel.model.route_action import Destination, Forward
 from ztunnel.model.service import LoadBalancing, Scope, ServiceName
 from ztunnel.model.service_traffic import ClientTraffic, ServiceTraffic
 from ztunnel.model.traffic import Balance, Balancing, Outlier, PortTraffic, Traffic
@@ -116,6 +119,22 @@ def test_traffic_policies_are_shown_as_far_as_they_say_anything() -> None:
     assert client["traffic"]["common"] == {"balancing": {"simple": "random"}}
     ((port, policies),) = client["traffic"]["ports"]
     assert (port, policies["outlier"]["serverErrors"]) == (80, 2)
+
+
+def test_routes_are_shown_with_what_they_come_from() -> None:
+    name = ServiceName("shop", "web.shop.svc.cluster.local")
+    match = route_match.Match(path=route_match.TextMatch(route_match.TextKind.PREFIX, "/a"))
+    forward = Forward((Destination(name, subset="v2", weight=9),))
+    rule = Rule("first", RouteSource("VirtualService", "shop", "web"), forward, (match,), timeout_seconds=0.5)
+    world, _ = apply(world_of(), [Routes(name, (rule,))])
+    shown = dump_http(world)
+    assert json.loads(json.dumps(shown)) == shown
+    (one,) = shown["routes"]
+    assert one["service"] == str(name)
+    (first,) = one["rules"]
+    assert (first["name"], first["source"]) == ("first", "VirtualService shop/web")
+    assert "v2" in json.dumps(first["action"])
+    assert first["timeoutSeconds"] == 0.5
 
 
 def test_everything_is_sorted_and_can_be_written() -> None:

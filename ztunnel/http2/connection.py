@@ -37,7 +37,7 @@ from ztunnel.http2.frame import (
 from ztunnel.http2.host import Host, Nobody
 from ztunnel.http2.limits import Limits, Role
 from ztunnel.http2.settings import pull_settings
-from ztunnel.http2.standing import HEADERS_WORK, LARGE_BLOCK, UNSTARTED_POINTS, Standing
+from ztunnel.http2.standing import LARGE_BLOCK, UNSTARTED_POINTS, Standing
 from ztunnel.http2.stream import Stream
 from ztunnel.http2.streams import HEADERS_BYTES, Streams
 from ztunnel.http2.validity import check_request, check_response, check_trailers
@@ -60,6 +60,7 @@ class H2Connection(Streams):
         "_block_limit",
         "_fields",
         "_fields_limit",
+        "_headers_work",
         "_refusing",
         "frame_bytes",
         "malformed",
@@ -78,6 +79,7 @@ class H2Connection(Streams):
         self.open_streams = limits.open_streams
         client = role is Role.CLIENT
         self._fields_limit = limits.response_header_bytes if client else limits.request_header_bytes
+        self._headers_work = limits.response_work if client else limits.request_work
         self._block_limit = self._fields_limit + limits.skipped_header_bytes
         self._fields = FieldReader(self._fields_limit, limits.skipped_header_bytes > 0)
         self._refusing = False
@@ -210,7 +212,7 @@ class H2Connection(Streams):
 
     def _on_block(self, block: HeaderBlock) -> None:
         """A whole header block. It is decoded whatever comes of it: the decoder's state depends on it."""
-        self.standing.work_left -= HEADERS_WORK
+        self.standing.work_left -= self._headers_work
         fields = self._fields.read(bytes(block.octets))
         size = (len(fields) + len(block.octets) // 64) // LARGE_BLOCK
         if size:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from ztunnel.http2.standing import HEADERS_WORK
+
 
 class Role(Enum):
     """Which end of a session we are: CLIENT opens streams, SERVER answers."""
@@ -19,6 +21,8 @@ class Limits:
     `request_header_bytes`, where it takes 64 KiB: decoding so much Huffman code takes 6 ms.
 
     Attributes:
+        request_work, response_work: what a header block weighs in what is done for a peer in one round
+            (`standing.WORK_PER_ROUND`).
         skipped_header_bytes: a head above its limit by so much costs only its stream; 0: the connection.
     """
 
@@ -30,6 +34,8 @@ class Limits:
     response_header_bytes: int = 16 * 1024
     request_header_bytes: int = 16 * 1024
     skipped_header_bytes: int = 0
+    request_work: int = HEADERS_WORK
+    response_work: int = HEADERS_WORK
     continuations: int = 64
     settings_seconds: float = 10.0
     ping_seconds: float = 10.0

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from enum import Enum
 from typing import Any
 
 from ztunnel.model.address import IPAddress
 from ztunnel.model.http_policy import HttpMatch, HttpPolicy, TextKind, TextMatch, Value
 from ztunnel.model.jwt import JwtPolicy
 from ztunnel.model.policy import Match, MatchKind, Policy, ServiceAccountMatch, StringMatch
+from ztunnel.model.route import Routes
 from ztunnel.model.service import IpFamilies, LoadBalancing, Service, Waypoint
 from ztunnel.model.service_traffic import ServiceTraffic
 from ztunnel.model.workload import Workload
@@ -33,12 +35,32 @@ def dump_world(world: World) -> dict[str, Any]:
 
 
 def dump_http(world: World) -> dict[str, Any]:
-    """What only waypoints have: `httpPolicies`, `jwtPolicies`, and `trafficPolicies` of services."""
+    """What only waypoints have: `httpPolicies`, `jwtPolicies`; of services `routes`, `trafficPolicies`."""
     return {
         "httpPolicies": [_http_policy(world.http_policies[key]) for key in sorted(world.http_policies)],
         "jwtPolicies": [_jwt_policy(world.jwt_policies[key]) for key in sorted(world.jwt_policies)],
+        "routes": [_routes(world.routes[key]) for key in sorted(world.routes)],
         "trafficPolicies": [_traffic(world.traffic[key]) for key in sorted(world.traffic)],
     }
+
+
+def _routes(routes: Routes) -> dict[str, Any]:
+    """Its rules in their order, each with the object that it comes from."""
+    rules = [{**_said(_plain(asdict(rule))), "source": str(rule.source)} for rule in routes.rules]
+    return {"service": routes.key, "rules": rules}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it; lists stay tuples."""
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_plain(one) for one in value)
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _traffic(traffic: ServiceTraffic) -> dict[str, Any]:

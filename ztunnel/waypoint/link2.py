@@ -26,9 +26,12 @@ LIMITS = Limits(
     request_header_bytes=60 * 1024,
     response_header_bytes=60 * 1024,
     skipped_header_bytes=180 * 1024,
+    request_work=8,
+    response_work=4,
 )
 """Of the HTTP/2 within tunnels: Istio's waypoint takes 100 streams and heads of 60 KiB. A larger one is
-answered: cookies grow without anybody's wish, but not above 240 KiB."""
+answered: cookies grow without anybody's wish, but not above 240 KiB. A request costs some 50 us and
+no connection of its own: those of a peer in one round are a millisecond's work at most."""
 
 _CONTROL_BYTES = 1024 * 1024
 """A peer that reads nothing, and has so much to read, has only asked for it."""

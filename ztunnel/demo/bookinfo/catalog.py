@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from ztunnel.demo.bookinfo import spread, token
+from ztunnel.demo.bookinfo import fault, mirror, patience, person, shift, spread, token
 from ztunnel.demo.bookinfo.place import Bookinfo
 from ztunnel.demo.claims.claim import Claim
 
-STEPS: tuple[Claim[Bookinfo], ...] = (spread.STEP, token.STEP)
+STEPS: tuple[Claim[Bookinfo], ...] = (
+    spread.STEP,
+    token.STEP,
+    shift.STEP,
+    person.STEP,
+    fault.DELAY,
+    fault.ABORT,
+    mirror.STEP,
+    patience.TIMEOUT,
+    patience.RETRY,
+)

@@ -28,6 +28,7 @@ BASE = ("networking/destination-rule-all", "networking/virtual-service-all-v1")
 JASON = "networking/virtual-service-reviews-test-v2"
 PATIENCE_SECONDS = 10.0
 _PAUSE_SECONDS = 0.05
+_SETTLE_SECONDS = 0.3
 
 
 def folder() -> Path:
@@ -75,7 +76,14 @@ class Bookinfo:
         before = self._known()
         said = self.laboratory.apply_all(manifests, delete=delete)
         if not all(line.endswith(" unchanged") for line in said):
-            self.until("the waypoint has the change in force", lambda: self._known() != before)
+            self.until("the waypoint has taken something over", lambda: self._known() != before)
+            self.until("the waypoint has taken all of it over", self._is_settled)
+
+    def _is_settled(self) -> bool:
+        """Each object is a file, and the last of them may come a moment later."""
+        known = self._known()
+        time.sleep(_SETTLE_SECONDS)
+        return self._known() == known
 
     def look(
         self, count: int, *, user: str = "", path: str = PAGE, parallel: int = 4, headers: Sequence[str] = ()
