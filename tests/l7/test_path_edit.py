@@ -52,6 +52,8 @@ def test_what_matched_is_replaced(
         ("/foo", "/", b"/foo/", b"/"),
         ("/foo", "/", b"/foo", b"/"),
         ("/", "/xyz", b"/bar", b"/xyz/bar"),
+        ("/service", "/api/service/", b"/service/version", b"/api/service/version"),
+        ("/api/foo", "/", b"/api/foo/bar", b"/bar"),
     ],
 )
 def test_segments_are_replaced_as_the_gateway_api_says(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ztunnel.l7.comparison import Asked, Conditions
 from ztunnel.l7.request import Request
-from ztunnel.l7.router import Router
+from ztunnel.l7.router import Router, decide_about
 from ztunnel.model.route import Routes, RouteSource, Rule
 from ztunnel.model.route_action import DirectResponse
 from ztunnel.model.route_match import FieldMatch, Match, TextKind, TextMatch
+from ztunnel.model.route_policy import Cors
 from ztunnel.model.service import ServiceName
 
 SOURCE = RouteSource("VirtualService", "shop", "reviews")
@@ -100,6 +102,28 @@ def test_a_port_without_rules_is_served_without_routes() -> None:
     routes = Routes(REVIEWS, (rule("a", Match(ports=(80,))),))
     assert not Router(routes, 80).empty
     assert Router(routes, 81).empty
+
+
+GET_ONLY = Match(method=TextMatch(TextKind.EXACT, "GET"))
+PREFLIGHT = ("access-control-request-method", "GET")
+
+
+@pytest.mark.parametrize(
+    ("cors", "fields", "method", "expected"),
+    [
+        (Cors(()), [PREFLIGHT], "OPTIONS", "a"),
+        (None, [PREFLIGHT], "OPTIONS", None),
+        (Cors(()), [], "OPTIONS", None),
+        (Cors(()), [("access-control-request-method", "PUT")], "OPTIONS", None),
+        (Cors(()), [PREFLIGHT], "POST", None),
+    ],
+)
+def test_a_preflight_is_one_for_the_rule_of_the_request_that_it_asks_for(
+    cors: Cors | None, fields: list[tuple[str, str]], method: str, expected: str | None
+) -> None:
+    one = Rule("a", SOURCE, DirectResponse(200), (GET_ONLY,), cors=cors)
+    found = decide_about(Router(Routes(REVIEWS, (one,)), 80), request("/", *fields, method=method))
+    assert (found.name if found is not None else None) == expected
 
 
 def test_many_lengths_of_beginnings_are_all_found() -> None:

@@ -17,7 +17,7 @@ from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.route_action import Destination
 from ztunnel.model.service import LoadBalancing, Port, Service, ServiceName, Waypoint
 from ztunnel.state.delta import apply
-from ztunnel.waypoint.find import subset_of
+from ztunnel.state.lookup import subset_of
 
 __all__ = ["contexts", "lab"]
 VIP = OriginalDestination(SERVICE.addresses[0], 80)

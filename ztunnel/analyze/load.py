@@ -103,7 +103,9 @@ def _mesh(given: Given, settings: MeshSettings) -> Mesh:
     inventory = gather({one.key.file_name: render(one) for one in manifests}, Inventory())
     translation = translate(inventory, settings)
     http = (one for held in translation.http.values() for one in held.values())
-    resources = chain(translation.addresses.values(), translation.policies.values(), http)
+    resources = chain(
+        translation.addresses.values(), translation.policies.values(), translation.routes.values(), http
+    )
     world, _ = apply(World(settings.network), resources)
     written = tuple(sorted(_written(one) for one in given.manifests))
     found = tuple(sorted({*given.faults, *faults, *inventory.faults}))

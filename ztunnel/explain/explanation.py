@@ -16,15 +16,16 @@ from ztunnel.authz.explanation import Tried, trace
 from ztunnel.authz.verdict import judge
 from ztunnel.errors import ConnectionFailed
 from ztunnel.explain.names import Call
+from ztunnel.explain.route import Share, route_at
 from ztunnel.explain.waypoint import HttpCall, judge_at_waypoint
 from ztunnel.inbound.decision import judge_plain
 from ztunnel.model.address import Endpoint, IPAddress, OriginalDestination
 from ztunnel.model.connection import Connection
 from ztunnel.model.service import Service
 from ztunnel.model.workload import LeftTo, SameNode, Workload
-from ztunnel.outbound.decision import Context, Outcome, ToDirect, ToTunnel, decide
+from ztunnel.outbound.decision import Context, Outcome, ToDirect, ToTunnel, decide, decide_among
 from ztunnel.state.balancer import Choice, shares
-from ztunnel.state.lookup import address_of, service_at, target_port
+from ztunnel.state.lookup import address_of, address_towards, service_at, subset_of, target_port
 from ztunnel.state.world import World, serve
 
 MOST_PATHS: Final = 16
@@ -192,9 +193,36 @@ def _at_waypoint(world: World, source: Workload, outcome: ToTunnel, asked: _Aske
         path = _path(waypoint, outcome.endpoint, Way.WAYPOINT, f"{found.what}: {why}", found.tried)
         return replace(path, allowed=False)
     reason = f"{found.what}: {_why(decision.policy or None, found.tried)}"
-    onward, _ = _from_mesh(world, waypoint, asked, SameNode.AUTO, direct=False)
+    routed = route_at(world, service, called.port, found.request) if found.request is not None else None
+    if routed is None:
+        onward, _ = _from_mesh(world, waypoint, asked, SameNode.AUTO, direct=False)
+    else:
+        reason += f"; {routed.why}"
+        onward = [path for share in routed.shares for path in _of_share(world, waypoint, called, share)]
     path = _path(waypoint, outcome.endpoint, Way.WAYPOINT, reason, found.tried)
     return replace(path, onward=tuple(onward))
+
+
+def _of_share(world: World, waypoint: Workload, called: Endpoint, share: Share) -> Iterator[Path]:
+    """The ways to a destination of a rule."""
+    sought = share.destination
+    served = world.served.get(sought.service)
+    if served is None or served.service is None:
+        yield Path("", str(sought.service), "", Way.NOWHERE, False, f"{sought.service} is not known: 503")
+        return
+    subset = subset_of(world, served, sought.labels)
+    asked = Endpoint(address_towards(served.service, called.ip), sought.port or called.port)
+    own = serve(replace(served.service, waypoint=None), subset.endpoints, subset.most)
+    picks: list[Endpoint | None] = [endpoint for endpoint, _ in shares(own, asked, waypoint)]
+    for pick in picks[:MOST_PATHS] or [None]:
+        context = Context(waypoint.node, _First(), pick=pick)
+        try:
+            outcome = decide_among(world, waypoint, subset, asked, context)
+        except ConnectionFailed as error:
+            yield Path("", str(asked), "", Way.NOWHERE, False, f"{share}: {error}")
+            return
+        path = _judged(world, waypoint, outcome)
+        yield replace(path, reason=f"{share}; {path.reason}")
 
 
 def _judged(world: World, source: Workload, outcome: Outcome) -> Path:

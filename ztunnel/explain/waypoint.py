@@ -37,12 +37,14 @@ class HttpCall:
 
 @dataclass(frozen=True, slots=True)
 class AtWaypoint:
-    """`what` was judged; `unknown` are policies that count and are not known here."""
+    """`what` was judged; `unknown` are policies that count and are not known here; `request`: if it is
+    one."""
 
     decision: Decision
     what: str
     tried: tuple[Tried, ...]
     unknown: tuple[str, ...]
+    request: Request | None = None
 
 
 def judge_at_waypoint(
@@ -69,10 +71,20 @@ def judge_at_waypoint(
         tried.append(Tried(policy.key, policy.action.name, "WAYPOINT", hit, decides, why, policy.dry_run))
     unknown = tuple(name for name in names if name not in world.http_policies)
     what = "the connection" if attributes is None else str(http)
-    return AtWaypoint(decision, what, tuple(tried), unknown)
+    request = None if attributes is None else request_of(http, service, connection)
+    return AtWaypoint(decision, what, tuple(tried), unknown, request)
 
 
 def _attributes(http: HttpCall, service: Service | None, connection: Connection) -> Attributes:
+    return Attributes(request_of(http, service, connection), connection.source.ip)
+
+
+def request_of(http: HttpCall, service: Service | None, connection: Connection) -> Request:
+    """The request as a waypoint has it.
+
+    Raises:
+        ValueError: the path has no meaning.
+    """
     path = normalize(http.path.encode())
     if path is None:
         raise ValueError(f"{http.path!r} is no path: a waypoint answers 400")
@@ -80,5 +92,4 @@ def _attributes(http: HttpCall, service: Service | None, connection: Connection)
     named = {name.lower(): value for name, value in http.headers}
     host = named.pop("host", host)
     fields = [(name.encode(), value.encode()) for name, value in named.items()]
-    request = Request(http.method.encode(), host.encode(), path, fields)
-    return Attributes(request, connection.source.ip)
+    return Request(http.method.encode(), host.encode(), path, fields)

@@ -20,6 +20,7 @@ from collections import Counter
 from ztunnel.l7.alternation import Alternation
 from ztunnel.l7.comparison import Asked, lowered
 from ztunnel.l7.regex import regex
+from ztunnel.l7.request import Request
 from ztunnel.l7.route import Route, routes_of
 from ztunnel.model.route import Routes
 from ztunnel.model.route_match import FieldMatch, Match, TextKind
@@ -136,6 +137,19 @@ class Router:
         if len(found) == 1:
             return found[0]
         return sorted([number for each in found for number in each])
+
+
+def decide_about(router: Router, request: Request) -> Route | None:
+    """The route of a request. A preflight that no rule is for is one for the rule that its page's request
+    would be for, where that shares its responses: whoever lists methods in a rule seldom thinks of
+    OPTIONS."""
+    asked = Asked(request)
+    found = router.decide(asked)
+    if found is not None or request.method != b"OPTIONS":
+        return found
+    asked.method = request.get(b"access-control-request-method")
+    meant = router.decide(asked) if asked.method else None
+    return meant if meant is not None and meant.cors is not None else None
 
 
 def _look_up(under: _Under, text: bytes | None, found: list[list[int]]) -> None:

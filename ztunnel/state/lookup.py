@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv4Address
 
 from ztunnel.model.address import Endpoint, IPAddress
+from ztunnel.model.labels import Label
 from ztunnel.model.service import IpFamilies, Service, Waypoint
 from ztunnel.model.workload import TunnelProtocol, Workload
-from ztunnel.state.world import World
+from ztunnel.state.world import Served, World, serve
 
 OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT = 15001, 15006, 15008
 ILLEGAL_PORTS = frozenset({OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT})
@@ -110,3 +112,23 @@ def guards_of(world: World, waypoint: Workload, service: Service | None) -> tupl
         names.append(service.key)
     found = (world.service(name) for name in names)
     return tuple(dict.fromkeys(guard for one in found if one is not None for guard in one.guards))
+
+
+def subset_of(world: World, served: Served, labels: Iterable[Label]) -> Served:
+    """A service with those of its endpoints that have all these labels."""
+    wanted = frozenset(labels)
+    if not wanted:
+        return served
+    endpoints = tuple(
+        each
+        for each in served.endpoints
+        if (found := world.labels.get(each.uid)) is not None and wanted <= found.labels
+    )
+    return serve(served.service, endpoints, served.most)
+
+
+def address_towards(service: Service | None, called: IPAddress) -> IPAddress:
+    """An address of the service, of the family that was called if it has one of it."""
+    addresses = service.addresses if service is not None else ()
+    alike = (ip for ip in addresses if ip.version == called.version)
+    return next(alike, addresses[0] if addresses else called)

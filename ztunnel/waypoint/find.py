@@ -14,12 +14,13 @@ from ztunnel.hbone.request import RequestHead, new_traceparent, render_baggage
 from ztunnel.model.address import Endpoint, IPAddress, OriginalDestination
 from ztunnel.model.labels import Label
 from ztunnel.model.route_action import Destination
-from ztunnel.model.service import Service, ServiceName
+from ztunnel.model.service import ServiceName
 from ztunnel.model.workload import Workload
 from ztunnel.outbound.decision import Context, Outcome, ToTunnel, decide, decide_among
 from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.state.hold import Hold
-from ztunnel.state.world import Served, World, serve
+from ztunnel.state.lookup import address_towards, subset_of
+from ztunnel.state.world import Served, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class Here:
             raise NoDestination("this waypoint is not in the mesh (yet)")
         self._follow(world)
         served = self._served(world, sought)
-        ip = _address(served.service, called.ip)
+        ip = address_towards(served.service, called.ip)
         asked = Endpoint(ip, sought.port or called.port)
         return self._of(
             world, source, decide_among(world, source, served, asked, self._context(source, avoid))
@@ -128,24 +129,6 @@ class Here:
         """The header block of a CONNECT."""
         assert target.head is not None
         return target.head.render(0, new_traceparent(self.rng))
-
-
-def subset_of(world: World, served: Served, labels: tuple[Label, ...]) -> Served:
-    """A service with those of its endpoints that have all these labels."""
-    wanted = frozenset(labels)
-    endpoints = tuple(
-        each
-        for each in served.endpoints
-        if (found := world.labels.get(each.uid)) is not None and wanted <= found.labels
-    )
-    return serve(served.service, endpoints, served.most)
-
-
-def _address(service: Service | None, called: IPAddress) -> IPAddress:
-    """An address of the service, of the family that was called if it has one of it."""
-    addresses = service.addresses if service is not None else ()
-    alike = (ip for ip in addresses if ip.version == called.version)
-    return next(alike, addresses[0] if addresses else called)
 
 
 def _target(source: Workload, outcome: ToTunnel) -> Target:

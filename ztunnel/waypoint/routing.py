@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from ztunnel.l7.chance import Rng
-from ztunnel.l7.comparison import Asked
 from ztunnel.l7.plan import plan, without_routes
 from ztunnel.l7.reply import BROKEN_ROUTES, FORBIDDEN_UPGRADE, NO_CLUSTER, Reply
-from ztunnel.l7.router import Router
+from ztunnel.l7.router import Router, decide_about
 from ztunnel.l7.substitution import Facts
 from ztunnel.model.route import Routes
 from ztunnel.model.route_action import Destination
@@ -74,7 +73,7 @@ class Routing:
         elif router.empty:
             exchange.proceed(without_routes(request))
         else:
-            made = plan(router.decide(Asked(request)), request, self._facts, self._port, self._rng)
+            made = plan(decide_about(router, request), request, self._facts, self._port, self._rng)
             if made.destination is not None:
                 exchange.service = world.service(made.destination.service)
                 exchange.cluster = cluster_of(made.destination, self._port)
