@@ -3,6 +3,7 @@ it is by default."""
 
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from ztunnel.model.route_policy import ISTIO_RETRY, Retry
@@ -11,7 +12,7 @@ from ztunnel.model.service import ServiceName
 
 def plain(value: Any) -> Any:
     """As YAML has it."""
-    if isinstance(value, ServiceName):
+    if isinstance(value, ServiceName | IPv4Network | IPv6Network):
         return str(value)
     if isinstance(value, Retry) and value == ISTIO_RETRY:
         return "istio"
@@ -37,12 +38,14 @@ _UNION = ("Forward", "Redirect", "DirectResponse")
 
 
 def routes_as_plain(routes: Any) -> Any:
-    """By service, with where each rule comes from as text."""
+    """By service, with where each rule comes from as text; those for connections are marked so."""
     return {
-        name: [
-            {"rule": f"{rule.source}{f' ({rule.name})' if rule.name else ''}"}
-            | {key: one for key, one in plain(rule).items() if key not in ("name", "source")}
-            for rule in found.rules
-        ]
+        name: [_rule("rule", rule) for rule in found.rules]
+        + [_rule("connections", rule) for rule in found.connections]
         for name, found in sorted(routes.items())
     }
+
+
+def _rule(kind: str, rule: Any) -> Any:
+    said = {key: one for key, one in plain(rule).items() if key not in ("name", "source")}
+    return {kind: f"{rule.source}{f' ({rule.name})' if rule.name else ''}", **said}

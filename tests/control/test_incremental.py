@@ -13,6 +13,7 @@ from ztunnel.model.route_match import Match, TextKind, TextMatch
 from ztunnel.model.service import IpFamilies
 from ztunnel.model.traffic import UNSAID, Balance, Balancing, PortTraffic, Traffic
 from ztunnel.model.workload import Workload
+from ztunnel.state.connection_route import BackendRule, TCPRoute, TLSRoute
 from ztunnel.state.destination_rule import DestinationRule, Subset
 from ztunnel.state.endpoints import Endpoints, EndpointSlice, SliceEndpoint
 from ztunnel.state.gateway import Gateway, GatewayClass, LabelSelector, Listener, ReferenceGrant
@@ -23,7 +24,7 @@ from ztunnel.state.meta import Meta
 from ztunnel.state.networking import EntryEndpoint, EntryPort, Resolution, ServiceEntry, WorkloadEntry
 from ztunnel.state.route_filter import Backend, Reference
 from ztunnel.state.virtual_match import RequestMatch, Sources
-from ztunnel.state.virtual_service import RequestRule, Target, VirtualService, WeightedTarget
+from ztunnel.state.virtual_service import ConnectionRule, RequestRule, Target, VirtualService, WeightedTarget
 
 IP = ip_address("10.0.0.1")
 SETTINGS = MeshSettings(root_namespace="root")
@@ -184,6 +185,10 @@ ROUTES = st.builds(
     ),
     st.sampled_from([HTTPRoute, GRPCRoute]), metas(["r", "q"]), PARENTS, PATHS, BACKENDS,
 )  # fmt: skip
+CONNECTION_ROUTES = st.builds(
+    lambda kind, meta, parents, backends: kind(meta, parents, (BackendRule("", backends),)),
+    st.sampled_from([TCPRoute, TLSRoute]), metas(["r", "q"]), PARENTS, BACKENDS,
+)  # fmt: skip
 TARGETS = st.lists(
     st.builds(
         WeightedTarget, st.builds(Target, HOSTS, st.sampled_from(["", "v1", "v2"]), st.sampled_from([0, 80])),
@@ -202,7 +207,8 @@ REQUEST_RULES = st.builds(
 )  # fmt: skip
 VIRTUAL_SERVICES = st.builds(
     lambda meta, hosts, rules, export_to: VirtualService(
-        meta, hosts, (), tuple(one for one in rules if hosts or not one.delegate), (), (), export_to
+        meta, hosts, (), tuple(one for one in rules if hosts or not one.delegate),
+        tuple(ConnectionRule((), one.targets) for one in rules if hosts and one.targets), (), export_to,
     ),
     metas(["v", "w"]),
     st.lists(st.one_of(HOSTS, st.sampled_from(["*", "*.example"])), max_size=2, unique=True).map(tuple),
@@ -222,7 +228,7 @@ GRANTS = st.builds(
     ),
     metas(["g"]), st.sampled_from(["HTTPRoute", "GRPCRoute"]), SPACES, st.sampled_from(["", "s"]),
 )  # fmt: skip
-ROUTING = st.one_of(ROUTES, VIRTUAL_SERVICES, RULES, GRANTS)
+ROUTING = st.one_of(ROUTES, CONNECTION_ROUTES, VIRTUAL_SERVICES, RULES, GRANTS)
 OBJECTS = st.one_of(
     GATEWAYS, CLASSES, SERVING,
     st.builds(using, st.one_of(PODS, SERVICES, SERVICE_ENTRIES, NAMESPACES), USING),

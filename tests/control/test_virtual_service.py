@@ -99,10 +99,20 @@ def test_one_for_gateways_only_has_no_rules_here():
     assert is_of_mesh(one)
 
 
-def test_rules_for_connections_are_said_not_to_be_acted_on():
-    (one,) = read(manifest("VirtualService", "v", f"{{hosts: [web], tcp: [{{{TO}}}]}}")).values()
+def test_rules_for_connections_are_for_ports_subnets_and_the_services_that_their_sni_names():
+    tcp = f"{{match: [{{port: 80, destinationSubnets: [10.0.0.0/8]}}, {{sourceLabels: {{a: b}}}}], {TO}}}"
+    tls = f"{{match: [{{sniHosts: ['*.shop.svc.cluster.local']}}], {TO}}}"
+    (one,) = read(manifest("VirtualService", "v", f"{{hosts: [web], tcp: [{tcp}], tls: [{tls}]}}")).values()
     found = convert_virtual_service(one, view(*SERVICES))
-    assert (found.rules, [each.field for each in found.problems]) == ((), ["tcp"])
+    first, second = found.connections
+    assert (first.hosts, first.is_for("web.shop.svc.cluster.local"), first.is_for("x.org")) == (
+        ("*.shop.svc.cluster.local",), True, False,
+    )  # fmt: skip
+    assert second.is_for("x.org")
+    assert [str(each) for each in second.rule.subnets] == ["10.0.0.0/8"]
+    assert second.rule.ports == (80,)
+    assert [each.field for each in found.problems] == ["tcp[0].match"]
+    assert found.rules == ()
 
 
 def test_names_in_a_delegate_are_of_its_own_namespace():

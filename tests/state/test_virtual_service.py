@@ -134,6 +134,8 @@ RULE = "hosts: [a]\n  http:\n  - "
         ("http: [{delegate: {name: a}}]", ["spec.http[0]"]),
         ("hosts: [a]\n  tls: [{route: [{destination: {host: a}}]}]", ["spec.tls[0]"]),
         ("hosts: [a]\n  tcp: [{match: [{port: 1}]}]", ["spec.tcp[0]"]),
+        ("hosts: [a]\n  tcp: [{route: [{destination: {host: a}}, {destination: {host: b}}]}]",
+         ["spec.tcp[0]"]),
     ],
 )  # fmt: skip
 def test_what_is_wrong_has_a_fault(text, fields):

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 
 from ztunnel.errors import PeerError
 from ztunnel.model.route_match import TextKind, TextMatch
 from ztunnel.model.route_policy import Abort, RetryOn
 from ztunnel.xds.pb import routes_pb2 as pb
-from ztunnel.xds.record import LISTED, OPTIONAL, PAIRS, PLAIN, EnumOf, Many, Maybe, OneOf, Record, SetOf
+from ztunnel.xds.record import (
+    LISTED,
+    NETWORKS,
+    OPTIONAL,
+    PAIRS,
+    PLAIN,
+    EnumOf,
+    Many,
+    Maybe,
+    OneOf,
+    Record,
+    SetOf,
+)
 
 TEXT = Record(TextMatch, pb.RouteText, kind=EnumOf(TextKind), text=PLAIN, ignore_case=PLAIN)
 ABORT = Record(Abort, pb.Abort, per_million=PLAIN, status=PLAIN, grpc_status=OPTIONAL)
@@ -31,6 +45,9 @@ def test_lists_pairs_sets_and_records() -> None:
     match = pb.RouteMatch()
     LISTED.put(match, "ports", (80, 81))
     assert LISTED.get(match, "ports") == (80, 81)
+    rule, networks = pb.ConnectionRule(), (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+    NETWORKS.put(rule, "subnets", networks)
+    assert NETWORKS.get(rule, "subnets") == networks
     Maybe(TEXT).put(match, "path", None)
     assert Maybe(TEXT).get(match, "path") is None
     Maybe(TEXT).put(match, "path", A)

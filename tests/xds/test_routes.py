@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ztunnel.errors import PeerError
-from ztunnel.model.route import Routes, RouteSource, Rule
+from ztunnel.model.route import ConnectionRule, Routes, RouteSource, Rule
 from ztunnel.model.route_action import (
     Destination,
     DirectResponse,
@@ -154,6 +156,14 @@ def with_rule(**said: object) -> pb.Routes:
     return pb.Routes(service=SERVICE, rules=[rule])
 
 
+def with_connection(**said: object) -> pb.Routes:
+    source = pb.RouteSource(kind="TCPRoute", namespace="shop", name="db")
+    rule = pb.ConnectionRule(name="c", source=source)
+    rule.MergeFrom(pb.ConnectionRule(**said))  # type: ignore[arg-type]
+    return pb.Routes(service=SERVICE, connections=[rule])
+
+
+ANYWHERE = pb.Forward(destinations=[pb.Destination(service=SERVICE, weight=1)])
 DIRECT = pb.DirectResponse(status=200)
 
 
@@ -168,11 +178,24 @@ DIRECT = pb.DirectResponse(status=200)
         (with_rule(direct_response=DIRECT, timeout_seconds=-1), "not negative"),
         (with_rule(direct_response=DIRECT, matches=[pb.RouteMatch(path=pb.RouteText(kind="x"))]), "'x'"),
         (with_rule(direct_response=DIRECT, mirrors=[pb.Mirror()]), "only what is sent on"),
+        (with_connection(forward=pb.Forward()), "rule 'c' of TCPRoute shop/db: .*has a destination"),
+        (with_connection(forward=ANYWHERE, subnets=["10.0.0.1/8"]), "host bits"),
+        (with_connection(forward=ANYWHERE, ports=[70000]), "not ports"),
     ],
 )
 def test_what_makes_no_sense_is_refused(untrusted: pb.Routes, why: str) -> None:
     with pytest.raises(PeerError, match=why):
         parse_routes(untrusted)
+
+
+@pytest.mark.parametrize("subnets", [(), ("10.0.0.0/8", "fd00::/8")])
+def test_rules_for_connections_survive(subnets: tuple[str, ...]) -> None:
+    service = ServiceName("shop", "db.shop.svc.cluster.local")
+    to = Forward((Destination(service, 5432, "v1", (("v", "1"),), 9), Destination(service, weight=1)))
+    source = RouteSource("VirtualService", "shop", "db")
+    rule = ConnectionRule("r", source, to, (5432, 5433), tuple(map(ip_network, subnets)))
+    routes = Routes(service, (), (rule, ConnectionRule("", source, to)))
+    assert parse_routes(pb.Routes.FromString(render_routes(routes).SerializeToString())) == routes
 
 
 @given(st.binary(max_size=60))

@@ -34,6 +34,7 @@ _KINDS: Final = (
     "virtualservices.networking.istio.io", "destinationrules.networking.istio.io",
     "gateways.gateway.networking.k8s.io", "gatewayclasses.gateway.networking.k8s.io",
     "httproutes.gateway.networking.k8s.io", "grpcroutes.gateway.networking.k8s.io",
+    "tcproutes.gateway.networking.k8s.io", "tlsroutes.gateway.networking.k8s.io",
     "referencegrants.gateway.networking.k8s.io",
 )  # fmt: skip
 """No Secrets and no ConfigMaps: nothing of those is needed."""

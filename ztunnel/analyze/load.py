@@ -34,6 +34,7 @@ KINDS: Final = (
     "sidecars.networking.istio.io", "wasmplugins.extensions.istio.io", "gateways.gateway.networking.k8s.io",
     "gatewayclasses.gateway.networking.k8s.io", "referencegrants.gateway.networking.k8s.io",
     "httproutes.gateway.networking.k8s.io", "grpcroutes.gateway.networking.k8s.io",
+    "tcproutes.gateway.networking.k8s.io", "tlsroutes.gateway.networking.k8s.io",
     "virtualservices.networking.istio.io", "destinationrules.networking.istio.io",
 )  # fmt: skip
 """What is asked of a cluster: what the mesh is made of, and what is told of it."""

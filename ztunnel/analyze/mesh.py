@@ -74,4 +74,4 @@ class Mesh:
 
 def is_route(kind: str) -> bool:
     """Whether objects of that kind have `problems`, and no other remarks."""
-    return kind in ("VirtualService", "HTTPRoute", "GRPCRoute")
+    return kind in ("VirtualService", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute")

@@ -28,10 +28,11 @@ from ztunnel.control.served import Served, trim
 from ztunnel.control.settings import MeshSettings
 from ztunnel.errors import Fault
 from ztunnel.kube import informer
+from ztunnel.state.connection_route import TCPRoute, TLSRoute
 from ztunnel.state.http_route import GRPCRoute, HTTPRoute
 from ztunnel.state.kube import Service
 
-ROUTES: Final = (HTTPRoute.__name__, GRPCRoute.__name__)
+ROUTES: Final = tuple(kind.__name__ for kind in (HTTPRoute, GRPCRoute, TCPRoute, TLSRoute))
 _KEPT: Final = ("apiVersion", "kind", "metadata", "spec")
 """What is kept of a policy's last good version."""
 

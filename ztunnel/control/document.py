@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from ztunnel.errors import Fault
 from ztunnel.state import (
+    connection_route,
     destination_rule,
     endpoints,
     gateway,
@@ -46,6 +47,8 @@ Object = (
     | gateway.ReferenceGrant
     | http_route.HTTPRoute
     | http_route.GRPCRoute
+    | connection_route.TCPRoute
+    | connection_route.TLSRoute
     | virtual_service.VirtualService
     | destination_rule.DestinationRule
 )
@@ -111,6 +114,12 @@ KINDS: Final[Mapping[tuple[str, str], Kind]] = {
         ("v1", "v1beta1"), ("spec", "status"), http_route.read_http_route
     ),
     ("gateway.networking.k8s.io", "GRPCRoute"): Kind(("v1",), ("spec", "status"), http_route.read_grpc_route),
+    ("gateway.networking.k8s.io", "TCPRoute"): Kind(
+        ("v1", "v1alpha2"), ("spec", "status"), connection_route.read_tcp_route
+    ),
+    ("gateway.networking.k8s.io", "TLSRoute"): Kind(
+        ("v1", "v1alpha3", "v1alpha2"), ("spec", "status"), connection_route.read_tls_route
+    ),
     ("networking.istio.io", "VirtualService"): Kind(
         ("v1", "v1beta1", "v1alpha3"), ("spec", "status"), virtual_service.read_virtual_service
     ),
@@ -119,7 +128,7 @@ KINDS: Final[Mapping[tuple[str, str], Kind]] = {
     ),
 }
 
-_OTHER_KINDS: Final = frozenset(("TCPRoute", "TLSRoute", "UDPRoute"))
+_OTHER_KINDS: Final = frozenset(("UDPRoute",))
 """Not read, and no slips of those that are."""
 
 

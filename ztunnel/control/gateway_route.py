@@ -1,5 +1,5 @@
-"""HTTPRoute and GRPCRoute as rules of the routing model (apis/v1; istio/istio pilot/pkg/config/kube/gateway
-conversion.go).
+"""HTTPRoute, GRPCRoute, TCPRoute and TLSRoute as rules of the routing model (apis/v1; istio/istio
+pilot/pkg/config/kube/gateway conversion.go).
 
 What cannot be done for a request is answered with 500 for just the share of it that it concerns: a backend
 that is not there or may not be referred to, a rule with a filter that is not known."""
@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ztunnel.control.registry import View
-from ztunnel.control.route_parts import Converted, Problem, Why
-from ztunnel.model.route import RouteSource, Rule
+from ztunnel.control.route_parts import Converted, NamedRule, Problem, Why
+from ztunnel.model.route import ConnectionRule, RouteSource, Rule
 from ztunnel.model.route_action import Action, Destination, Forward, Refusal
 from ztunnel.model.route_policy import Mirror
 from ztunnel.model.service import Service, ServiceName
+from ztunnel.state.connection_route import TCPRoute, TLSRoute
 from ztunnel.state.http_route import GRPCRoute, HTTPRoute, RouteRule
 from ztunnel.state.route_filter import Backend, Filters, Reference
 
@@ -23,7 +24,7 @@ SERVICE: Final = ("", "Service")
 ENTRY: Final = ("networking.istio.io", "ServiceEntry")
 HOSTNAME: Final = ("networking.istio.io", "Hostname")
 
-Route = HTTPRoute | GRPCRoute
+Route = HTTPRoute | GRPCRoute | TCPRoute | TLSRoute
 
 
 @dataclass(slots=True)
@@ -42,12 +43,25 @@ class _Conversion:
 def convert_route(one: Route, view: View) -> Converted:
     """Its rules, whose matches are not at any port yet."""
     it = _Conversion(view, type(one).__name__, one.meta.namespace)
+    if isinstance(one, TCPRoute | TLSRoute):
+        return _connections(one, it)
     rules = []
     for number, written in enumerate(one.rules):
         it.field = f"rules[{number}]"
         name = written.name or f"{one.meta.namespace}.{one.meta.name}.{number}"
         rules.append(_rule(written, name, RouteSource(it.kind, one.meta.namespace, one.meta.name), it))
     return Converted(tuple(rules), tuple(it.problems))
+
+
+def _connections(one: TCPRoute | TLSRoute, it: _Conversion) -> Converted:
+    """Rules have no matches: the first is for everything."""
+    rules = []
+    for number, written in enumerate(one.rules):
+        it.field = f"rules[{number}]"
+        source = RouteSource(it.kind, one.meta.namespace, one.meta.name)
+        name = written.name or f"{one.meta.namespace}.{one.meta.name}.{number}"
+        rules.append(NamedRule(ConnectionRule(name, source, _forward(written.backends, it))))
+    return Converted((), tuple(it.problems), tuple(rules))
 
 
 def _rule(rule: RouteRule, name: str, source: RouteSource, it: _Conversion) -> Rule:
@@ -88,11 +102,13 @@ def _action(rule: RouteRule, it: _Conversion) -> Action:
         return _refused(f"filters that are not known: {names}", it)
     if rule.filters.redirect is not None:
         return rule.filters.redirect
-    backends = [one for one in rule.backends if one.weight]
-    found = [_destination(one, f".backendRefs[{rule.backends.index(one)}]", it) for one in backends]
-    for one in rule.backends:  # those of weight 0 get nothing, and have to be right all the same
-        if not one.weight:
-            _destination(one, f".backendRefs[{rule.backends.index(one)}]", it)
+    return _forward(rule.backends, it)
+
+
+def _forward(backends: tuple[Backend, ...], it: _Conversion) -> Forward:
+    """To each its share; those of weight 0 get nothing, and have to be right all the same."""
+    made = [_destination(one, f".backendRefs[{number}]", it) for number, one in enumerate(backends)]
+    found = [to for one, to in zip(backends, made, strict=True) if one.weight]
     return Forward(tuple(found)) if found else _refused("the rule has no backend", it)
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from ztunnel.control.route_parts import NamedRule
 from ztunnel.control.unreachable import is_catch_all
-from ztunnel.model.route import Rule
+from ztunnel.model.route import ConnectionRule, Rule
 from ztunnel.model.route_match import Match, TextKind
 from ztunnel.state.meta import Meta
 
@@ -30,6 +31,7 @@ class Source:
     ports: tuple[int, ...] = ()
     first: bool = False
     sorted: bool = False
+    connections: tuple[NamedRule, ...] = ()
 
     @property
     def age(self) -> tuple[str, str, str]:
@@ -44,6 +46,18 @@ def ordered(sources: Iterable[Source]) -> tuple[Rule, ...]:
     others = [one for one in every if not one.sorted]
     rules = [*_by_match(by_match), *(rule for one in others for rule in _until_all(one.rules))]
     return tuple(_all_last(rules) if len(every) > 1 else _joined(rules))
+
+
+def connections(sources: Iterable[Source], host: str) -> tuple[ConnectionRule, ...]:
+    """The rules for connections to the service with that host: those of TCPRoutes and TLSRoutes, then of
+    VirtualServices, each kind the oldest first."""
+    every = sorted(sources, key=lambda one: (not one.sorted, not one.first, *one.age))
+    return tuple(
+        replace(each.rule, ports=one.ports) if one.ports else each.rule
+        for one in every
+        for each in one.connections
+        if each.is_for(host)
+    )
 
 
 def _by_match(sources: list[Source]) -> list[Rule]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ztunnel.model.route import Rule
+from ztunnel.control.hosts import covers
+from ztunnel.model.route import ConnectionRule, Rule
 
 
 class Why(StrEnum):
@@ -43,11 +44,29 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedRule:
+    """A rule for connections, and for which services it is: those with one of these hosts, which its SNI
+    names and which may begin with `*`; none: for all."""
+
+    rule: ConnectionRule
+    hosts: tuple[str, ...] = ()
+
+    def is_for(self, host: str) -> bool:
+        """Whether it is one for the service with that host. The name that a client says is not looked at: it
+        is the service's (istio/istio pilot/pkg/networking/core/listener_waypoint.go)."""
+        return not self.hosts or any(covers(each, host) for each in self.hosts)
+
+
+@dataclass(frozen=True, slots=True)
 class Converted:
     """Its rules, in its own order, without the ports of what it is attached to."""
 
     rules: tuple[Rule, ...] = ()
     problems: tuple[Problem, ...] = ()
+    connections: tuple[NamedRule, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.rules or self.connections)
 
 
 NOTHING = Converted()

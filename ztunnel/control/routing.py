@@ -11,19 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from ztunnel.control.document import Key, Object
 from ztunnel.control.gateway_route import ENTRY, SERVICE, Route, convert_route
 from ztunnel.control.hosts import covering, covers, is_exported, whole_name
-from ztunnel.control.precedence import Source, ordered
+from ztunnel.control.precedence import Source, connections, ordered
 from ztunnel.control.registry import Asked, Registry, View
 from ztunnel.control.route_parts import NOTHING, Converted, Problem, Why
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.virtual_service import convert_virtual_service, is_of_mesh
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service, ServiceName
-from ztunnel.state.http_route import GRPCRoute, HTTPRoute
 from ztunnel.state.route_filter import Reference
 from ztunnel.state.virtual_service import VirtualService
 
@@ -31,7 +30,6 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 Routing = Route | VirtualService
-KINDS: Final = tuple(kind.__name__ for kind in (HTTPRoute, GRPCRoute, VirtualService))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +55,7 @@ class ServiceRoutes:
         self._services: dict[ServiceName, Service] = {}
         self._objects: dict[Key, Routing] = {}
         self._converted: dict[Key, Converted] = {}
+        self._problems: dict[Key, tuple[Problem, ...]] = {}
         self._asked: dict[Key, set[Asked]] = {}
         self._asking: dict[Asked, set[Key]] = {}
         self._attached: dict[_Parent, set[Key]] = {}
@@ -102,6 +101,8 @@ class ServiceRoutes:
         for key in due:
             if self._convert(key):
                 unsettled.add(key)
+        for key in due | unsettled:
+            self._judge(key)
         dirty, self._dirty = self._dirty, set()
         changed: dict[str, Routes | None] = {}
         for name in dirty:
@@ -121,11 +122,16 @@ class ServiceRoutes:
 
     def problems(self) -> dict[Key, tuple[Problem, ...]]:
         """What is doubtful in objects, by those that it is in."""
-        found = {key: one.problems for key, one in self._converted.items() if one.problems}
-        for key, one in self._objects.items():
-            if isinstance(one, VirtualService) and (text := self.nowhere(one)):
-                found[key] = (*found.get(key, ()), Problem(Why.NOWHERE, "hosts", text))
-        return found
+        return dict(self._problems)
+
+    def _judge(self, key: Key) -> None:
+        """Find out what is doubtful in one."""
+        one, found = self._objects.get(key), self.converted(key).problems
+        if isinstance(one, VirtualService) and (text := self.nowhere(one)):
+            found = (*found, Problem(Why.NOWHERE, "hosts", text))
+        self._problems.pop(key, None)
+        if found:
+            self._problems[key] = found
 
     def nowhere(self, one: VirtualService) -> str:
         """Why a VirtualService of the mesh is for no service, if it is."""
@@ -144,7 +150,7 @@ class ServiceRoutes:
 
     def texts(self) -> Iterator[str]:
         """What the operator should know, in order of the objects."""
-        for key, problems in sorted(self.problems().items()):
+        for key, problems in sorted(self._problems.items()):
             for problem in problems:
                 if problem.why is not Why.INEFFECTIVE:
                     yield f"{key}: {problem}"
@@ -193,22 +199,23 @@ class ServiceRoutes:
         keys = {key for parent in self._parents_of(service) for key in self._attached.get(parent, ())}
         if not keys:
             return None
-        rules = ordered(self._sources(service, sorted(keys)))
-        return Routes(name, rules) if rules else None
+        sources = list(self._sources(service, sorted(keys)))
+        rules, others = ordered(sources), connections(sources, service.hostname)
+        return Routes(name, rules, others) if rules or others else None
 
     def _sources(self, service: Service, keys: Iterable[Key]) -> Iterator[Source]:
         caller = caller_of(service)
         for key in keys:
             one, converted = self._objects[key], self.converted(key)
-            if key.namespace not in (service.namespace, caller) or not converted.rules:
+            if key.namespace not in (service.namespace, caller) or not converted:
                 continue
             if not isinstance(one, VirtualService):
                 ports = self._ports(one, service)
                 first = key.namespace == caller != service.namespace
                 if ports is not None:
-                    yield Source(one.meta, converted.rules, ports, first, sorted=True)
+                    yield Source(one.meta, converted.rules, ports, first, True, converted.connections)
             elif is_exported(one.export_to, key.namespace, caller):
-                yield Source(one.meta, converted.rules)
+                yield Source(one.meta, converted.rules, connections=converted.connections)
 
     def _ports(self, route: Route, service: Service) -> tuple[int, ...] | None:
         """At which ports of the service a route is; none: at all; None: at no one."""

@@ -77,6 +77,8 @@ SERVED: Final = (
     _gateway_api("referencegrants", "ReferenceGrant"),
     _gateway_api("httproutes", "HTTPRoute", is_attached),
     _gateway_api("grpcroutes", "GRPCRoute", is_attached),
+    _gateway_api("tcproutes", "TCPRoute", is_attached),
+    _gateway_api("tlsroutes", "TLSRoute", is_attached),
     _istio("networking", "virtualservices", "VirtualService", has_status=True),
     _istio("networking", "destinationrules", "DestinationRule", has_status=True),
 )

@@ -13,13 +13,13 @@ from typing import Final
 from ztunnel.control.delegation import merged
 from ztunnel.control.hosts import is_exported, whole_name
 from ztunnel.control.registry import View
-from ztunnel.control.route_parts import Converted, Problem, Why
+from ztunnel.control.route_parts import Converted, NamedRule, Problem, Why
 from ztunnel.control.unreachable import unreachable
-from ztunnel.model.route import RouteSource, Rule
+from ztunnel.model.route import ConnectionRule, RouteSource, Rule
 from ztunnel.model.route_action import NO_EDITS, Action, Destination, Forward, Refusal, Rewrite
 from ztunnel.model.route_policy import ISTIO_RETRY, Mirror
 from ztunnel.model.service import Service, ServiceName
-from ztunnel.state.virtual_match import RequestMatch
+from ztunnel.state.virtual_match import ConnectionMatch, Sources
 from ztunnel.state.virtual_service import MESH, RequestRule, Target, VirtualService, WeightedTarget
 
 KIND: Final = VirtualService.__name__
@@ -45,7 +45,7 @@ def is_of_mesh(one: VirtualService) -> bool:
 
 
 def convert_virtual_service(one: VirtualService, view: View) -> Converted:
-    """Its rules for HTTP. One that others delegate to has none of its own."""
+    """Its rules. One that others delegate to has none of its own."""
     it = _Conversion(view, one.meta.namespace)
     if one.is_delegate or not is_of_mesh(one):
         return Converted()
@@ -58,12 +58,22 @@ def convert_virtual_service(one: VirtualService, view: View) -> Converted:
             if converted is not None:
                 rules.append(converted)
         it.namespace = one.meta.namespace
-    for name, others in (("tcp", one.tcp), ("tls", one.tls)):
-        if others:
-            it.problems.append(
-                Problem(Why.REMARK, name, "rules for connections are not acted on by waypoints")
-            )
-    return Converted(tuple(rules), (*it.problems, *unreachable(one)))
+    connections = (*_connections(one, "tls", it), *_connections(one, "tcp", it))
+    return Converted(tuple(rules), (*it.problems, *unreachable(one)), connections)
+
+
+def _connections(of: VirtualService, kind: str, it: _Conversion) -> Iterator[NamedRule]:
+    """The rules of `tls`, of which a waypoint asks first, or of `tcp`; one for each match."""
+    source = RouteSource(KIND, of.meta.namespace, of.meta.name)
+    for number, rule in enumerate(of.tls if kind == "tls" else of.tcp):
+        it.field = f"{kind}[{number}]"
+        known = [match for match in rule.matches if _is_known(match.sources, it)]
+        if rule.matches and not known:
+            continue
+        forward = Forward(tuple(_destination(one, it) for one in _weighted(rule.targets)))
+        for match in known or [ConnectionMatch(Sources({}))]:
+            ports = (match.port,) if match.port else ()
+            yield NamedRule(ConnectionRule("", source, forward, ports, match.subnets), match.hosts)
 
 
 def _expanded(rule: RequestRule, it: _Conversion) -> Iterator[tuple[str, RequestRule]]:
@@ -91,7 +101,7 @@ def _expanded(rule: RequestRule, it: _Conversion) -> Iterator[tuple[str, Request
 
 def _rule(rule: RequestRule, of: VirtualService, it: _Conversion) -> Rule | None:
     """None where it is for nobody who can be known here."""
-    matches = tuple(one.match for one in rule.matches if _is_known(one, it))
+    matches = tuple(one.match for one in rule.matches if _is_known(one.sources, it))
     if rule.matches and not matches:
         return None
     source = RouteSource(KIND, of.meta.namespace, of.meta.name)
@@ -118,8 +128,7 @@ def _rule(rule: RequestRule, of: VirtualService, it: _Conversion) -> Rule | None
     )
 
 
-def _is_known(one: RequestMatch, it: _Conversion) -> bool:
-    sources = one.sources
+def _is_known(sources: Sources, it: _Conversion) -> bool:
     if sources.gateways and MESH not in sources.gateways:
         return False
     asked = [
@@ -144,10 +153,12 @@ def _rewrite(rule: RequestRule) -> Rewrite | None:
 def _action(rule: RequestRule, it: _Conversion) -> Action:
     if rule.response is not None:
         return rule.response
-    targets = rule.targets
-    if len(targets) > 1:
-        targets = tuple(one for one in targets if one.weight)
-    return Forward(tuple(_destination(one, it) for one in targets))
+    return Forward(tuple(_destination(one, it) for one in _weighted(rule.targets)))
+
+
+def _weighted(targets: tuple[WeightedTarget, ...]) -> tuple[WeightedTarget, ...]:
+    """Those that get anything: one that is alone does whatever its weight."""
+    return tuple(one for one in targets if one.weight) if len(targets) > 1 else targets
 
 
 def _destination(one: WeightedTarget, it: _Conversion) -> Destination:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ztunnel.model.address import IPAddress, IPNetwork
 from ztunnel.model.route_action import NO_EDITS, Action, Edits, Forward, Rewrite
 from ztunnel.model.route_match import Match
 from ztunnel.model.route_policy import Cors, Fault, Mirror, Retry
@@ -74,16 +75,51 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionRule:
+    """One for connections to ports that speak no HTTP: VirtualService's `tcp` and `tls`, TCPRoute, TLSRoute.
+
+    Attributes:
+        name: of the rule; empty where its object gives it none.
+        source: where it comes from.
+        forward: where connections are sent, by weight; a destination with a refusal ends them.
+        ports: of the service, at which it is one at all; none: at all of them.
+        subnets: in one of which the address is that was called; none: any will do.
+    """
+
+    name: str
+    source: RouteSource
+    forward: Forward
+    ports: tuple[int, ...] = ()
+    subnets: tuple[IPNetwork, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(not 0 < port < 65536 for port in self.ports):
+            raise ValueError(f"not ports: {self.ports}")
+
+    def is_for(self, ip: IPAddress, port: int) -> bool:
+        """Whether it is one for connections to that address and port of its service."""
+        if self.ports and port not in self.ports:
+            return False
+        return not self.subnets or any(ip in each for each in self.subnets)
+
+
+@dataclass(frozen=True, slots=True)
 class Routes:
-    """The rules of one service, in the order in which they are asked."""
+    """The rules of one service, those for requests and those for connections, in the order in which they are
+    asked."""
 
     service: ServiceName
     rules: tuple[Rule, ...]
+    connections: tuple[ConnectionRule, ...] = ()
 
     @property
     def key(self) -> str:
         """The service's `namespace/hostname`."""
         return str(self.service)
+
+    def connection(self, ip: IPAddress, port: int) -> ConnectionRule | None:
+        """The rule for a connection that speaks no HTTP; None: it goes where it would without routes."""
+        return next((rule for rule in self.connections if rule.is_for(ip, port)), None)
 
     def at(self, port: int) -> tuple[Rule, ...]:
         """Those that can be for a request to that port."""

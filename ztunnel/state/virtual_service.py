@@ -278,4 +278,6 @@ def _connection_rule(place: Field, *, tls: bool) -> ConnectionRule:
         place.fault("match is missing: rules for TLS are by SNI")
     if not targets:
         place.fault("route is missing")
+    elif len(targets) > 1 and not any(each.weight for each in targets):
+        place.fault("of several destinations one needs a weight")
     return ConnectionRule(matches, targets)

@@ -32,6 +32,7 @@ from ztunnel.waypoint.attachment import WAIT_SECONDS, Attachments, may_come
 from ztunnel.waypoint.authenticate import Authenticator, Source
 from ztunnel.waypoint.chain import Chain, Treatment, jwt_policies_of
 from ztunnel.waypoint.connect import Cancellable, Servers, Stream
+from ztunnel.waypoint.connections import choose
 from ztunnel.waypoint.detection import DETECT_SECONDS, Detector, Spoken
 from ztunnel.waypoint.downstream1 import Http1Server
 from ztunnel.waypoint.downstream2 import Http2Server
@@ -346,8 +347,6 @@ class _Tunnel:
         if not self._exchanges and self._calling is None and self._passage is None:
             self._parts.guarded.discard(self)
 
-    # Everything else.
-
     def pass_on(self) -> None:
         """Connect a server first: the client is answered when that stands."""
         self._connect()
@@ -362,7 +361,7 @@ class _Tunnel:
             return
         self._note(decision)
         try:
-            target = parts.here.choose(self._chain.destination)
+            target = choose(parts.here, self._chain)
         except NoDestination as error:
             self._failed(error)
             return

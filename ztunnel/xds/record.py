@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from ipaddress import ip_network
 from typing import Any, Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -99,6 +100,18 @@ class Listed:
     def get(self, untrusted: Any, name: str) -> Any:
         """Read them."""
         return tuple(getattr(untrusted, name))
+
+
+class Networks:
+    """Several networks, as a tuple; in the message they are CIDRs."""
+
+    def put(self, message: Any, name: str, value: Any) -> None:
+        """Write them."""
+        getattr(message, name).extend(map(str, value))
+
+    def get(self, untrusted: Any, name: str) -> Any:
+        """Read them. Raises ValueError: one is none."""
+        return tuple(map(ip_network, getattr(untrusted, name)))
 
 
 class Pairs:
@@ -196,4 +209,5 @@ class OneOf:
 PLAIN = Plain()
 OPTIONAL = Optional()
 LISTED = Listed()
+NETWORKS = Networks()
 PAIRS = Pairs()

@@ -6,10 +6,10 @@ force.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 from ztunnel.errors import PeerError
-from ztunnel.model.route import Routes, RouteSource, Rule
+from ztunnel.model.route import ConnectionRule, Routes, RouteSource, Rule
 from ztunnel.model.route_action import (
     Destination,
     DirectResponse,
@@ -27,7 +27,21 @@ from ztunnel.model.route_match import ClaimMatch, FieldMatch, Match, TextKind, T
 from ztunnel.model.route_policy import Abort, Cors, Delay, Fault, Mirror, Retry, RetryOn
 from ztunnel.model.service import ServiceName
 from ztunnel.xds.pb import routes_pb2 as pb
-from ztunnel.xds.record import LISTED, OPTIONAL, PAIRS, PLAIN, EnumOf, Many, Maybe, OneOf, Record, SetOf
+from ztunnel.xds.record import (
+    LISTED,
+    NETWORKS,
+    OPTIONAL,
+    PAIRS,
+    PLAIN,
+    EnumOf,
+    Many,
+    Maybe,
+    OneOf,
+    Record,
+    SetOf,
+)
+
+T = TypeVar("T")
 
 _NAME: Final = Record(ServiceName, pb.ServiceName, namespace=PLAIN, hostname=PLAIN)
 _SOURCE: Final = Record(RouteSource, pb.RouteSource, kind=PLAIN, namespace=PLAIN, name=PLAIN)
@@ -125,7 +139,16 @@ _RULE: Final = Record(
     mirrors=Many(_MIRROR),
     cors=Maybe(_CORS),
 )
-_ROUTES: Final = Record(Routes, pb.Routes, service=_NAME, rules=Many(_RULE))
+_CONNECTION: Final = Record(
+    ConnectionRule,
+    pb.ConnectionRule,
+    name=PLAIN,
+    source=_SOURCE,
+    forward=_FORWARD,
+    ports=LISTED,
+    subnets=NETWORKS,
+)
+_ROUTES: Final = Record(Routes, pb.Routes, service=_NAME, rules=Many(_RULE), connections=Many(_CONNECTION))
 
 
 def render_routes(routes: Routes) -> pb.Routes:
@@ -142,12 +165,16 @@ def parse_routes(untrusted: pb.Routes) -> Routes:
     """
     if not untrusted.service.namespace or not untrusted.service.hostname:
         raise PeerError("routes are those of a service, with a namespace and a hostname")
-    return Routes(_NAME.parse(untrusted.service), tuple(map(_parse_rule, untrusted.rules)))
+    return Routes(
+        _NAME.parse(untrusted.service),
+        tuple(_parse_rule(_RULE, each) for each in untrusted.rules),
+        tuple(_parse_rule(_CONNECTION, each) for each in untrusted.connections),
+    )
 
 
-def _parse_rule(untrusted: pb.RouteRule) -> Rule:
+def _parse_rule(record: Record[T], untrusted: pb.RouteRule | pb.ConnectionRule) -> T:
     try:
-        return _RULE.parse(untrusted)
+        return record.parse(untrusted)
     except PeerError as error:
         source = f"{untrusted.source.kind} {untrusted.source.namespace}/{untrusted.source.name}"
         raise PeerError(f"rule {untrusted.name[:80]!r} of {source[:200]}: {error}") from error

@@ -24,25 +24,68 @@ class Routes(_message.Message):
 
     SERVICE_FIELD_NUMBER: _builtins.int
     RULES_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def service(self) -> Global___ServiceName: ...
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteRule]:
         """The first that is for a request decides."""
 
+    @_builtins.property
+    def connections(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConnectionRule]:
+        """For connections to ports that speak no HTTP."""
+
     def __init__(
         self,
         *,
         service: Global___ServiceName | None = ...,
         rules: _abc.Iterable[Global___RouteRule] | None = ...,
+        connections: _abc.Iterable[Global___ConnectionRule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["service", b"service"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections", "rules", b"rules", "service", b"service"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Routes: _TypeAlias = Routes  # noqa: Y015
+
+@_typing.final
+class ConnectionRule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    FORWARD_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
+    SUBNETS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def source(self) -> Global___RouteSource: ...
+    @_builtins.property
+    def forward(self) -> Global___Forward: ...
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def subnets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """CIDRs."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        source: Global___RouteSource | None = ...,
+        forward: Global___Forward | None = ...,
+        ports: _abc.Iterable[_builtins.int] | None = ...,
+        subnets: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["forward", b"forward", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forward", b"forward", "name", b"name", "ports", b"ports", "source", b"source", "subnets", b"subnets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectionRule: _TypeAlias = ConnectionRule  # noqa: Y015
 
 @_typing.final
 class ServiceName(_message.Message):
