@@ -89,12 +89,6 @@ def test_a_kind_or_group_that_looks_like_a_slip_is_a_fault(version, kind, messag
         ("v1", "PodTemplate"),
         ("v1", "PersistentVolume"),
         ("apps/v1", "Deployment"),
-<<<<<<< HEAD
-        ("gateway.networking.k8s.io/v1alpha2", "TCPRoute"),
-        ("gateway.networking.k8s.io/v1", "TLSRoute"),
-=======
-        ("security.istio.io/v1", "RequestAuthentication"),
->>>>>>> a7e97bf (TCPRoute, TLSRoute and VirtualService's tcp and tls become rules for connections of a service)
         ("gateway.networking.k8s.io/v1alpha2", "UDPRoute"),
         ("gateway.networking.k8s.io/v1", "BackendTLSPolicy"),
         ("networking.istio.io/v1", "Sidecar"),

@@ -84,6 +84,23 @@ spec:
     backendRefs: [{name: nobody, port: 80}]
 ---
 """
+CONNECTIONS = """apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: rows, namespace: shop}
+spec:
+  hosts: [rows]
+  tcp:
+  - match: [{port: 5432, destinationSubnets: [0.0.0.0/0, "::/0"]}]
+    route: [{destination: {host: web, subset: v2, port: {number: 80}}}]
+---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: TCPRoute
+metadata: {name: rows, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: rows, port: 5433}]
+  rules: [{backendRefs: [{name: nobody, port: 80}]}]
+---
+"""
 MANIFESTS = (
     SHOP
     + GATEWAY
@@ -93,8 +110,14 @@ MANIFESTS = (
     + service(
         "api", "{name: http, port: 80, targetPort: 8081}, {name: http-other, port: 90, targetPort: 8081}"
     )
+    + service(
+        "rows",
+        "{name: tcp, port: 5432, targetPort: 9}, {name: tcp-b, port: 5433, targetPort: 8081}, "
+        "{name: tcp-c, port: 5434, targetPort: 8081}",
+    )
     + VIRTUAL_SERVICE
     + HTTP_ROUTE
+    + CONNECTIONS
 )
 
 
@@ -280,6 +303,24 @@ def test_a_port_that_no_route_is_for_is_served_as_before(
     serve(sock)
     assert client.answer()[0] == 200
     assert waypoint.line()[-1] == "default"
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_connections_that_are_no_http_go_where_their_rules_say(
+    mesh: Mesh, waypoint: Waypoint, servers: Servers, family: type
+) -> None:
+    client = mesh.connect("shop/caller", vip(mesh, "rows", family), 5432)
+    there = servers.v2.accept()
+    there.sendall(b"from v2")
+    assert read_exactly(client, 7) == b"from v2"
+    assert servers.v1.nobody()
+    client.close()
+    refused = mesh.call("shop/caller", vip(mesh, "rows", family), 5433)
+    assert isinstance(refused.error, ConnectionRefusedError)
+    plain = mesh.connect("shop/caller", vip(mesh, "rows", family), 5434)
+    sock, _ = servers.either()
+    sock.sendall(b"as before")
+    assert read_exactly(plain, 9) == b"as before"
 
 
 def test_a_change_of_routes_holds_for_the_next_request_of_a_connection(

@@ -32,12 +32,11 @@ from ztunnel.waypoint.attachment import WAIT_SECONDS, Attachments, may_come
 from ztunnel.waypoint.authenticate import Authenticator, Source
 from ztunnel.waypoint.chain import Chain, Treatment, jwt_policies_of
 from ztunnel.waypoint.connect import Cancellable, Servers, Stream
-from ztunnel.waypoint.connections import choose
 from ztunnel.waypoint.detection import DETECT_SECONDS, Detector, Spoken
 from ztunnel.waypoint.downstream1 import Http1Server
 from ztunnel.waypoint.downstream2 import Http2Server
 from ztunnel.waypoint.exchange import Exchange
-from ztunnel.waypoint.find import Here, Target
+from ztunnel.waypoint.find import Here, Target, choose_for
 from ztunnel.waypoint.guard import NO_POLICY, Guard, denied, refusal
 from ztunnel.waypoint.report import Caller, Reports, Telemetry
 from ztunnel.waypoint.routing import Routers, Routing, Unserved, version_for
@@ -361,7 +360,7 @@ class _Tunnel:
             return
         self._note(decision)
         try:
-            target = choose(parts.here, self._chain)
+            target = choose_for(parts.here, self._chain)
         except NoDestination as error:
             self._failed(error)
             return

@@ -5,15 +5,19 @@ An endpoint is chosen for each try, by the world of the moment, as the node prox
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
 from random import Random
 
 from ztunnel.errors import NoDestination
 from ztunnel.hbone.pool import PoolKey
 from ztunnel.hbone.request import RequestHead, new_traceparent, render_baggage
+from ztunnel.l7.chance import Rng
 from ztunnel.model.address import Endpoint, IPAddress, OriginalDestination
 from ztunnel.model.labels import Label
-from ztunnel.model.route_action import Destination
+from ztunnel.model.route import ConnectionRule
+from ztunnel.model.route_action import Destination, Forward
 from ztunnel.model.service import ServiceName
 from ztunnel.model.workload import Workload
 from ztunnel.outbound.decision import Context, Outcome, ToTunnel, decide, decide_among
@@ -21,6 +25,7 @@ from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.state.hold import Hold
 from ztunnel.state.lookup import address_towards, subset_of
 from ztunnel.state.world import Served, World
+from ztunnel.waypoint.chain import Chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,3 +149,37 @@ def _target(source: Workload, outcome: ToTunnel) -> Target:
 
 def _own_address(source: Workload, towards: IPAddress) -> IPAddress:
     return next((ip for ip in source.addresses if ip.version == towards.version), source.addresses[0])
+
+
+def choose_for(here: Here, chain: Chain) -> Target:
+    """An endpoint for a connection that speaks no HTTP: by a rule for connections of the service that was
+    called, or of that itself.
+
+    Raises:
+        NoDestination: there is none, or its share of the connections has none; the message says why.
+    """
+    rule = rule_of(here, chain)
+    if rule is None:
+        return here.choose(chain.destination)
+    chosen = drawn(rule.forward, here.rng)
+    if chosen.refusal is not None:
+        raise NoDestination(f"{rule.source}: {chosen.refusal.reason}")
+    return here.choose_of(chosen, chain.destination)
+
+
+def rule_of(here: Here, chain: Chain) -> ConnectionRule | None:
+    """The rule that is for what was called, if there is one."""
+    if chain.service is None:
+        return None
+    routes = here.hold.world.routes.get(str(chain.service.key))
+    if routes is None:
+        return None
+    return routes.connection(chain.destination.ip, chain.destination.port)
+
+
+def drawn(forward: Forward, rng: Rng) -> Destination:
+    """One of the destinations, each by its weight; one that is alone whatever that is."""
+    if len(forward.destinations) == 1:
+        return forward.destinations[0]
+    shares = list(accumulate(each.weight for each in forward.destinations))
+    return forward.destinations[bisect_right(shares, int(rng.random() * shares[-1]))]
