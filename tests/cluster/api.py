@@ -48,6 +48,9 @@ class Api:
         self._client = Client(found, ConnectionParams(timeout=httpx2.Timeout(30.0)))
         self._resources: dict[str, dict[str, tuple[str, bool]]] = {}
 
+    def close(self) -> None:
+        self._client.close()
+
     def text(self, path: str, **params: str) -> str:
         """What a GET is answered with. Raises ApiError."""
         return self._ask("GET", path, params).text

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -71,6 +72,15 @@ class Cluster:
     @cached_property
     def api(self) -> Api:
         return Api(self.config)
+
+    def close(self) -> None:
+        """Nothing more is asked."""
+        self.api.close()
+
+    def wait_until_left(self) -> None:
+        """Until there is no pod in namespaces that are being deleted."""
+        for each in self.leaving:
+            wait_until(f"no pod is left in {each}", lambda each=each: not self.pods(each), 120, 0.2)
 
     def call(self, *words: object, stdin: str | None = None, timeout: float = 60, check: bool = True) -> str:
         """kubectl."""
@@ -180,7 +190,9 @@ def open_cluster() -> Iterator[Cluster]:
             [tool] if tool else [str(KIT), name]
             for tool, name in zip(tools, ("kubectl", "helm"), strict=True)
         )
-        yield Cluster(Path(given), kubectl, helm, (repository, tag), False)
+        with closing(Cluster(Path(given), kubectl, helm, (repository, tag), False)) as made:
+            yield made
+            made.wait_until_left()
         return
     if not KIT.exists():
         raise ClusterError("NO CLUSTER: neither KUBECONFIG nor ../shared/kube is here")
@@ -200,9 +212,9 @@ def open_cluster() -> Iterator[Cluster]:
             if definitions.returncode:
                 raise ClusterError(f"{KIT} crds: exit {definitions.returncode}")
         yield made
-        for each in made.leaving:
-            wait_until(f"no pod is left in {each}", lambda each=each: not made.pods(each), 120, 0.2)
+        made.wait_until_left()
     finally:
+        made.close()
         if not was_up:
             run(KIT, "down", timeout=120)
 

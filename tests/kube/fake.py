@@ -241,7 +241,9 @@ class FakeServer(httpx2.AsyncBaseTransport):
         if end < len(items):
             meta["continue"] = token = f"{path}:{version}:{end}"
             self.snapshots[token] = version, end, items
-        return answer(200, {"kind": "List", "metadata": meta, "items": items[start:end]})
+        # An empty list of metadata alone comes as null.
+        page = items[start:end] or (None if self.served[path].metadata_only else [])
+        return answer(200, {"kind": "List", "metadata": meta, "items": page})
 
     def _watch(self, path, params):
         since = int(params.get("resourceVersion") or 0)

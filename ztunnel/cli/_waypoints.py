@@ -147,7 +147,7 @@ async def _list(api: Api, namespace: str) -> list[Value]:
     params = {"limit": "500"}
     while True:
         page = await api.list(GATEWAYS, namespace, params)
-        found += page["items"]
+        found += page.get("items") or ()
         if not (remains := (page.get("metadata") or {}).get("continue")):
             return found
         params["continue"] = remains
@@ -230,5 +230,6 @@ async def _users(api: Api, name: str, namespace: str) -> list[str]:
     objects: list[Value] = []
     for resource in (NAMESPACES, SERVICES, PODS):
         found = await api.list(resource, "", {"labelSelector": f"{USE}={name}"})
-        objects += [{**one, "kind": resource.kind} for one in found["items"]]
+        # Of metadata alone an empty list comes as null.
+        objects += [{**one, "kind": resource.kind} for one in found.get("items") or ()]
     return list(users(name, namespace, objects))
