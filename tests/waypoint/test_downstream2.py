@@ -203,6 +203,8 @@ def test_a_head_that_is_too_large_is_answered_431_and_the_others_go_on(more, end
         each.stream_id: dict(each.headers)[b":status"] for each in client.of(h2.events.ResponseReceived)
     }
     assert status == {1: b"200", 3: b"431", 5: b"200", 7: b"200"}
+    client.server.look(rig.clock.now + 1)
+    client.flush()
     assert bool(client.of(h2.events.StreamReset)) is not end
     assert [each.request.get(b"c") for each in rig.servers] == [b"", b"d", b"d"]
     (refused,) = [each for each in rig.ended_ if each.status == 431]
@@ -322,17 +324,33 @@ def test_a_response_that_breaks_off_is_reset() -> None:
     assert client.of(h2.events.StreamReset)
 
 
-def test_an_answer_before_the_request_is_whole_tells_the_client_to_stop() -> None:
+def test_an_answer_before_the_request_is_whole_tells_the_client_to_stop_when_it_has_read_it() -> None:
     rig = Rig()
     client = Client(rig)
     client.h2.send_headers(1, POST)
+    client.h2.send_headers(3, POST)
     client.flush()
     rig.server.respond(status=b"413", end=True)
+    rig.servers[0].respond(status=b"413", end=True)
     client.flush()
-    assert client.of(h2.events.ResponseReceived)
-    (reset,) = client.of(h2.events.StreamReset)
-    assert reset.error_code == h2.errors.ErrorCodes.NO_ERROR
+    assert len(client.of(h2.events.ResponseReceived)) == 2
     assert rig.server.cancelled
+    # It may send what it was allowed before, and no more; others are not held up by that.
+    room = client.h2.local_flow_control_window(1)
+    client.h2.send_data(1, bytes(room))
+    client.flush()
+    assert client.h2.local_flow_control_window(1) == 0
+    assert client.h2.outbound_flow_control_window >= 512 * 1024
+    client.h2.end_stream(3)
+    client.server.look(rig.clock.now + 0.4)
+    client.flush()
+    assert not client.of(h2.events.StreamReset)
+    client.server.look(rig.clock.now + 0.6)
+    client.flush()
+    (reset,) = client.of(h2.events.StreamReset)
+    assert (reset.stream_id, reset.error_code) == (1, h2.errors.ErrorCodes.NO_ERROR)
+    assert not client.server.h2.streams
+    assert not client.server.unwanted
 
 
 def test_the_hundred_and_first_stream_is_refused_and_the_others_go_on() -> None:

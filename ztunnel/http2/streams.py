@@ -135,6 +135,10 @@ class Streams(FrameReader):
                     increment += self._grow(window)
                 self._host.push(push_window_update(stream.stream_id, increment))
 
+    def discard(self, count: int) -> None:
+        """`count` bytes of a stream on which the peer is to send no more; the others may send as many."""
+        self._discard(count)
+
     def _grow(self, window: ReceiveWindow) -> int:
         """Half of a window has been read: let it be twice as large, where there is so much to spare."""
         growth = min(

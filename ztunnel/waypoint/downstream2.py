@@ -20,6 +20,9 @@ LINGER_SECONDS = 5.0
 """For a client that has had its goodbye to close its side."""
 
 _NOTICE_SECONDS = 1.0
+_ANSWER_SECONDS = 0.5
+"""For a client to read an answer that came before it had said all."""
+
 _CONTINUE = push_fields([(b":status", b"100")])
 
 
@@ -74,7 +77,7 @@ class ServerStream(HttpStream):
                 self._malformed()
                 return
         if exchange is None or exchange.over:
-            self._server.h2.take(self, count)
+            self.taken(count)
         else:
             exchange.body(payload)
 
@@ -143,25 +146,34 @@ class ServerStream(HttpStream):
         self.give_up(Code.INTERNAL_ERROR)
 
     def taken(self, count: int) -> None:
-        self._server.h2.take(self, count)
+        if self.local_closed:
+            self._server.h2.discard(count)
+        else:
+            self._server.h2.take(self, count)
 
     def _complete(self) -> None:
         super()._complete()
         self._rest_is_unwanted()
 
     def _rest_is_unwanted(self) -> None:
-        """It was answered before all of it had come (RFC 9113 section 8.1)."""
+        """It was answered before all of it had come: the client may send what the window still allows, and
+        is told to stop in a moment (RFC 9113 section 8.1). At once, curl 7 does not read the answer."""
         if not self.remote_closed and not self.closed:
-            self._server.h2.reset(self, Code.NO_ERROR)
+            self._server.unwanted[self] = self._server.now
 
 
 class Http2Server(Http2Link):
-    """One connection."""
+    """One connection.
+
+    Attributes:
+        unwanted: streams that were answered before all of them had come, since when (monotonic seconds).
+    """
 
     def __init__(self, way: HttpWay, transport: Transport, standing: Standing | None = None) -> None:
         self._way = way
         self._since = way.now
         self._draining_since = 0.0
+        self.unwanted: dict[ServerStream, float] = {}
         super().__init__(way.clock, transport, Role.SERVER, standing)
         way.live.add(self)
 
@@ -183,6 +195,11 @@ class Http2Server(Http2Link):
         for _ in range(self.h2.malformed - before):
             self.refused(MALFORMED.details)
 
+    @property
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._way.now
+
     def refused(self, reason: str) -> None:
         """Something was, for how it was written."""
         self._way.refused(reason)
@@ -202,6 +219,16 @@ class Http2Server(Http2Link):
         draining = self._draining_since and now - self._draining_since > _NOTICE_SECONDS
         if draining:
             self.push(push_goaway(self.h2.refuse_streams(), Code.NO_ERROR))
+        self._look_at_streams(now)
+        idle = now - self._since > self._way.patience.idle_seconds
+        if not self.h2.streams and (draining or idle):
+            self._end(Code.NO_ERROR, "idle")
+
+    def _look_at_streams(self, now: float) -> None:
+        for each, since in tuple(self.unwanted.items()):
+            if each.closed or now - since > _ANSWER_SECONDS:
+                del self.unwanted[each]
+                self.h2.reset(each, Code.NO_ERROR)
         patience = self._way.patience.idle_seconds
         for stream in list(self.h2.streams.values()):
             exchange = stream.exchange if isinstance(stream, ServerStream) else None
@@ -212,8 +239,6 @@ class Http2Server(Http2Link):
                     self.refused(IDLE.details)
                     exchange.reply(IDLE)
                     self._since = now
-        if not self.h2.streams and (draining or now - self._since > patience):
-            self._end(Code.NO_ERROR, "idle")
 
     def drain(self) -> None:
         """Take no further request; end when those under way are answered. The client is told before the last
