@@ -117,6 +117,13 @@ class HandshakeFailed(ConnectionFailed):
     flag = Flag.H2_HANDSHAKE_FAILURE
 
 
+class Overflow(ConnectionFailed):
+    """A service has as many connections as its DestinationRule lets it have at once."""
+
+    flag = Flag.CONNECT
+    side = Side.US
+
+
 class NoDestination(ConnectionFailed):
     """The world knows nowhere to send this: no healthy endpoint, unknown waypoint, a call to ourselves."""
 

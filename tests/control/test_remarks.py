@@ -5,6 +5,8 @@ from ipaddress import ip_network
 import pytest
 
 from ztunnel.control.remarks import remark
+from ztunnel.model.traffic import UNSAID, Balance, Balancing, ClientTls, PortTraffic, TlsMode, Traffic
+from ztunnel.state.destination_rule import DestinationRule, Subset
 from ztunnel.state.kube import Namespace, Node, Pod
 from ztunnel.state.meta import Meta
 from ztunnel.state.networking import Resolution, ServiceEntry
@@ -56,3 +58,33 @@ MODE = {LABEL: "Ambient"}
 )
 def test_what_does_not_mean_what_it_may_be_meant_to_is_told(one, expected):
     assert list(remark(one)) == expected
+
+
+RULE = "DestinationRule shop/a"
+
+
+def rule(traffic=UNSAID, **more):
+    subsets = more.pop("subsets", ())
+    return DestinationRule(Meta("a", "shop", {}, {}), "web", subsets, traffic, **more)
+
+
+SECRET = PortTraffic(Traffic(tls=ClientTls(TlsMode.SIMPLE, credential="s")))
+READS = "waypoints read no Secrets: connections that need it are refused; mount it, and give paths of files"
+FOR_NOBODY = "a rule that has one is not for waypoints: it counts for nobody"
+PASSES = "calls of a service's own address go to its endpoints, as LEAST_REQUEST"
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (rule(), []),
+        (rule(unread=("tunnel",)), ["trafficPolicy.tunnel is not acted on"]),
+        (rule(selector={"a": "b"}), [f"workloadSelector: {FOR_NOBODY}"]),
+        (rule(SECRET), [f"tls.credentialName 's': {READS}"]),
+        (rule(subsets=(Subset("v1", {}, SECRET),)), [f"tls.credentialName 's': {READS}"]),
+        (rule(PortTraffic(ports=((80, SECRET.common),))), [f"tls.credentialName 's': {READS}"]),
+        (rule(PortTraffic(Traffic(Balancing(Balance.PASSTHROUGH)))), [f"PASSTHROUGH: {PASSES}"]),
+    ],
+)
+def test_what_of_a_destination_rule_is_not_acted_on(one, expected):
+    assert list(remark(one)) == [f"{RULE}: {text}" for text in expected]

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.l7.hosts import endpoint, workload
+from ztunnel.l7.circuit import Circuit
 from ztunnel.l7.cluster import Cluster, Member
 from ztunnel.l7.host import hash_of
 from ztunnel.model.traffic import Balance, Balancing, ConsistentHash, Outlier, Pool, Traffic
@@ -23,7 +24,7 @@ def member(number, **more):
 
 
 def cluster(members, traffic=None):
-    made = Cluster(Random(1))
+    made = Cluster(Random(1), Circuit())
     made.configure(traffic or Traffic(), 0.0)
     made.replace(members, 0.0)
     return made
@@ -42,7 +43,7 @@ def eject(made, number, now=0.0):
 
 def test_without_endpoints_there_is_none():
     assert cluster([]).pick(None, None, 0.0) is None
-    assert Cluster(Random(1)).pick(None, None, 0.0) is None
+    assert Cluster(Random(1), Circuit()).pick(None, None, 0.0) is None
 
 
 def test_whoever_is_ejected_is_not_chosen_and_comes_back():

@@ -12,7 +12,8 @@ from ztunnel.hbone.carry import Session
 from ztunnel.hbone.originate import OriginatedTunnel
 from ztunnel.hbone.request import RequestHead
 from ztunnel.hbone.terminate import TerminatedTunnel
-from ztunnel.model.address import Endpoint, PeerAddress
+from ztunnel.model.address import Endpoint, OriginalDestination, PeerAddress
+from ztunnel.model.route_action import Destination
 from ztunnel.model.service import AppProtocol, Port, Service, ServiceName, Waypoint
 from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.outbound.find import Wanted
@@ -22,8 +23,11 @@ from ztunnel.telemetry.metrics import TcpMetrics
 from ztunnel.telemetry.report import Report
 from ztunnel.telemetry.request_metrics import RequestMetrics
 from ztunnel.waypoint.answer import Parts, WaypointAcceptor
+from ztunnel.waypoint.clusters import WHOLE, Subset
 from ztunnel.waypoint.connect import Servers
-from ztunnel.waypoint.find import Here
+from ztunnel.waypoint.find import Here, Target
+from ztunnel.waypoint.pick import Caller as Picker
+from ztunnel.waypoint.pick import Pick
 from ztunnel.waypoint.report import Telemetry
 from ztunnel.waypoint.way import Common
 
@@ -91,7 +95,7 @@ class Mesh:
         self.lines: list[str] = []
         self.denied: list[str] = []
         network = PodNetwork(1, None, ME.addresses[0], None, ME.addresses)  # type: ignore[arg-type]
-        self.here = Here(ME.uid, network, self.hold, Random(1))
+        self.here = Here(ME.uid, network, self.hold, Random(1), lab.clock)
         self.requests, self.metrics = RequestMetrics(), TcpMetrics()
         telemetry = Telemetry(self.requests, self.metrics, self.lines.append, lambda: 10**18)
         self.servers = Servers(engine, self.tunnels, self.here, lab.ledger.held)  # type: ignore[arg-type]
@@ -105,6 +109,21 @@ class Mesh:
         self.server = Session(
             engine, far, lab.ledger, lambda *end: None, self.acceptor.requested, incoming=TerminatedTunnel
         )
+
+    def pick(self, avoid: Endpoint | None = None, subset: Subset = WHOLE) -> Pick:
+        """A choice of an endpoint."""
+        caller = Picker(CALLER.addresses[0])
+        return Pick(self.here.clusters, self.hold.world, caller, avoid, subset)
+
+    def choose(self, destination: OriginalDestination, avoid: Endpoint | None = None) -> Target:
+        """An endpoint of what was called."""
+        return self.here.choose(destination, self.pick(avoid))
+
+    def choose_of(
+        self, sought: Destination, called: OriginalDestination, avoid: Endpoint | None = None
+    ) -> Target:
+        """An endpoint of what a route means."""
+        return self.here.choose_of(sought, called, self.pick(avoid, Subset(sought.subset, sought.labels)))
 
     def ask(self, authority: str) -> tuple[OriginatedTunnel, Answers]:
         """A client asks for a tunnel."""

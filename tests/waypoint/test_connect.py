@@ -15,6 +15,7 @@ from ztunnel.hbone.request import render_response
 from ztunnel.model.address import Endpoint, OriginalDestination
 from ztunnel.model.workload import TunnelProtocol
 from ztunnel.state.delta import Change
+from ztunnel.waypoint.spot import spot_of
 
 __all__ = ["contexts", "lab"]
 VIP = OriginalDestination(SERVICE.addresses[0], 80)
@@ -23,28 +24,28 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 def test_every_endpoint_is_chosen_and_another_than_the_one_to_be_avoided(lab: Lab) -> None:
-    here = Mesh(lab).here
-    found = {here.choose(VIP).endpoint for _ in range(50)}
+    mesh = Mesh(lab)
+    found = {mesh.choose(VIP).endpoint for _ in range(50)}
     assert found == {Endpoint(each.addresses[0], 8080) for each in SERVERS}
     avoid = Endpoint(SERVERS[0].addresses[0], 8080)
-    assert {here.choose(VIP, avoid).endpoint for _ in range(50)} == found - {avoid}
+    assert {mesh.choose(VIP, avoid).endpoint for _ in range(50)} == found - {avoid}
 
 
 def test_what_is_known_of_an_endpoint_is_kept_until_the_world_changes(lab: Lab) -> None:
     mesh = Mesh(lab, ME, CALLER, SERVERS[0], SERVICE)
-    first = mesh.here.choose(VIP)
-    assert mesh.here.choose(VIP) is first
+    first = mesh.choose(VIP)
+    assert mesh.choose(VIP) is first
     assert first.key.source == ME.identity
     assert first.key.destinations == {SERVERS[0].identity}
     other = replace(SERVERS[0], service_account="another")
     mesh.hold.publish(world_of(ME, CALLER, other, SERVICE), Change())
     mesh.hold.world = world_of(ME, CALLER, other, SERVICE)
-    assert mesh.here.choose(VIP).key.destinations == {other.identity}
+    assert mesh.choose(VIP).key.destinations == {other.identity}
 
 
 def test_what_is_not_in_the_mesh_is_called_without_a_tunnel(lab: Lab) -> None:
     outside = replace(SERVERS[0], protocol=TunnelProtocol.NONE)
-    target = Mesh(lab, ME, CALLER, outside, SERVICE).here.choose(VIP)
+    target = Mesh(lab, ME, CALLER, outside, SERVICE).choose(VIP)
     assert (target.key, target.head) == (None, None)
     assert target.endpoint == Endpoint(SERVERS[0].addresses[0], 8080)
     assert target.destination == outside
@@ -52,9 +53,9 @@ def test_what_is_not_in_the_mesh_is_called_without_a_tunnel(lab: Lab) -> None:
 
 def test_without_an_endpoint_or_a_workload_of_its_own_nothing_is_called(lab: Lab) -> None:
     with pytest.raises(NoDestination, match="no healthy upstream"):
-        Mesh(lab, ME, CALLER, SERVICE).here.choose(VIP)
+        Mesh(lab, ME, CALLER, SERVICE).choose(VIP)
     with pytest.raises(NoDestination, match="not in the mesh"):
-        Mesh(lab, CALLER, *SERVERS, SERVICE).here.choose(VIP)
+        Mesh(lab, CALLER, *SERVERS, SERVICE).choose(VIP)
 
 
 def one_server(lab: Lab) -> Mesh:
@@ -131,7 +132,7 @@ def test_an_endpoint_that_is_unavailable_is_passed_over(lab: Lab) -> None:
 def test_calls_that_nobody_waits_for_are_given_up(lab: Lab) -> None:
     mesh = one_server(lab)
     failures: list = []
-    calling = mesh.servers.call(mesh.here.choose(VIP), failures.append, failures.append)
+    calling = mesh.servers.call(spot_of(mesh.choose(VIP), None), failures.append, failures.append)
     assert calling.live
     mesh.asked()
     calling.cancel()

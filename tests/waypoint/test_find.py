@@ -50,35 +50,35 @@ def at(ip: str) -> Endpoint:
 
 
 def test_a_subset_is_the_endpoints_with_its_labels(lab: Lab) -> None:
-    here = mesh_of(lab).here
+    mesh = mesh_of(lab)
     for labels, ip in ((V1, "10.0.0.3"), (V2, "10.0.0.4")):
-        found = {here.choose_of(Destination(WEB, labels=labels), VIP).endpoint for _ in range(20)}
+        found = {mesh.choose_of(Destination(WEB, labels=labels), VIP).endpoint for _ in range(20)}
         assert found == {at(ip)}
     both = Destination(WEB, labels=(("app", "web"),))
-    assert {here.choose_of(both, VIP).endpoint for _ in range(50)} == {at("10.0.0.3"), at("10.0.0.4")}
+    assert {mesh.choose_of(both, VIP).endpoint for _ in range(50)} == {at("10.0.0.3"), at("10.0.0.4")}
     with pytest.raises(NoDestination, match="no healthy upstream"):
-        here.choose_of(Destination(WEB, labels=(*V1, ("zone", "a"))), VIP)
+        mesh.choose_of(Destination(WEB, labels=(*V1, ("zone", "a"))), VIP)
 
 
 def test_a_subset_follows_the_labels(lab: Lab) -> None:
     mesh = mesh_of(lab)
     v3 = Destination(WEB, labels=(("version", "v3"),))
     with pytest.raises(NoDestination):
-        mesh.here.choose_of(v3, VIP)
+        mesh.choose_of(v3, VIP)
     relabelled = WorkloadLabels(SERVERS[0].uid, frozenset({("version", "v3")}))
-    mesh.hold.world = apply(mesh.hold.world, [relabelled])[0]
-    assert mesh.here.choose_of(v3, VIP).endpoint == at("10.0.0.3")
+    mesh.hold.publish(*apply(mesh.hold.world, [relabelled]))
+    assert mesh.choose_of(v3, VIP).endpoint == at("10.0.0.3")
 
 
 def test_one_that_failed_is_avoided_within_the_subset(lab: Lab) -> None:
-    here, both = mesh_of(lab).here, Destination(WEB, labels=(("app", "web"),))
-    assert {here.choose_of(both, VIP, at("10.0.0.3")).endpoint for _ in range(30)} == {at("10.0.0.4")}
+    mesh, both = mesh_of(lab), Destination(WEB, labels=(("app", "web"),))
+    assert {mesh.choose_of(both, VIP, at("10.0.0.3")).endpoint for _ in range(30)} == {at("10.0.0.4")}
 
 
 @pytest.mark.parametrize("addresses", [(ip_address("10.1.0.2"),), (), (ip_address("fd00::2"),)])
 def test_another_service_is_reached_with_and_without_an_address(lab: Lab, addresses: tuple) -> None:
-    here = mesh_of(lab, other(addresses=addresses)).here
-    target = here.choose_of(Destination(OTHER, 90), VIP)
+    mesh = mesh_of(lab, other(addresses=addresses))
+    target = mesh.choose_of(Destination(OTHER, 90), VIP)
     assert (target.endpoint, target.destination) == (at("10.0.0.5"), ELSEWHERE)
     assert target.key is not None
     assert target.key.destinations == {ELSEWHERE.identity}
@@ -88,24 +88,24 @@ def test_a_service_behind_another_waypoint_is_called_through_that(lab: Lab) -> N
     wp2 = ServiceName("shop", "wp2.shop.svc.cluster.local")
     second = workload("wp2", "10.0.0.9", wp2, (Port(15008, 15008),), native_tunnel=True)
     waypoint = Service("wp2", "shop", wp2.hostname, (ip_address("10.1.0.9"),))
-    here = mesh_of(lab, other(waypoint=Waypoint(wp2, None)), second, waypoint).here
-    target = here.choose_of(Destination(OTHER, 90), VIP)
+    mesh = mesh_of(lab, other(waypoint=Waypoint(wp2, None)), second, waypoint)
+    target = mesh.choose_of(Destination(OTHER, 90), VIP)
     assert target.destination == second
     assert target.endpoint == Endpoint(ip_address("10.1.0.2"), 90)  # what it is asked for
     assert target.key is not None
     assert target.key.destination == Endpoint(ip_address("10.0.0.9"), 15008)
     with pytest.raises(NoDestination, match="chooses its endpoints itself"):
-        here.choose_of(Destination(OTHER, 90, labels=V1), VIP)
+        mesh.choose_of(Destination(OTHER, 90, labels=V1), VIP)
 
 
 def test_what_has_no_endpoints_is_not_called(lab: Lab) -> None:
     with pytest.raises(NoDestination, match="is not known"):
-        mesh_of(lab).here.choose_of(Destination(ServiceName("shop", "nobody")), VIP)
+        mesh_of(lab).choose_of(Destination(ServiceName("shop", "nobody")), VIP)
     passing = other(load_balancing=LoadBalancing.PASSTHROUGH)
     with pytest.raises(NoDestination, match="the addresses that are called"):
-        mesh_of(lab, passing).here.choose_of(Destination(OTHER, 90), VIP)
+        mesh_of(lab, passing).choose_of(Destination(OTHER, 90), VIP)
     with pytest.raises(NoDestination, match="not in the mesh"):
-        Mesh(lab, CALLER, *SERVERS, SERVICE).here.choose_of(Destination(WEB), VIP)
+        Mesh(lab, CALLER, *SERVERS, SERVICE).choose_of(Destination(WEB), VIP)
 
 
 def test_a_subset_is_a_service_of_its_own(lab: Lab) -> None:
@@ -130,7 +130,7 @@ def rule(
 
 def ends(mesh: Mesh, service: Service | None = SERVICE) -> set[str]:
     chain = Chain(VIP, service, Treatment.TCP)
-    return {str(choose_for(mesh.here, chain).endpoint.ip) for _ in range(60)}
+    return {str(choose_for(mesh.here, chain, CALLER.addresses[0])[0].endpoint.ip) for _ in range(60)}
 
 
 ALL = {"10.0.0.3", "10.0.0.4"}

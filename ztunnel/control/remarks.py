@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from ztunnel.control.document import Object
 from ztunnel.control.waypoint import USE
 from ztunnel.control.workload import DATAPLANE_MODE
+from ztunnel.model.traffic import Balance, PortTraffic, Traffic
 from ztunnel.state import kube
+from ztunnel.state.destination_rule import DestinationRule
 from ztunnel.state.networking import Resolution, ServiceEntry
 from ztunnel.state.request_authentication import RequestAuthentication
 
@@ -18,6 +20,8 @@ def remark(one: Object) -> Iterator[str]:
         yield from _of_service_entry(one)
     if isinstance(one, RequestAuthentication):
         yield from _of_request_authentication(one)
+    if isinstance(one, DestinationRule):
+        yield from _of_destination_rule(one)
     if not isinstance(one, kube.Namespace | kube.Pod):
         return
     who = f"{type(one).__name__} {one.meta.namespace}/{one.meta.name}".replace(" /", " ")
@@ -39,6 +43,30 @@ def _of_request_authentication(one: RequestAuthentication) -> Iterator[str]:
     elif not one.rules:
         yield f"{who}: without jwtRules it does nothing"
     yield from (f"{who}: {text}" for text in one.remarks)
+
+
+def _of_destination_rule(one: DestinationRule) -> Iterator[str]:
+    who = f"DestinationRule {one.meta.namespace}/{one.meta.name}"
+    for name in one.unread:
+        yield f"{who}: trafficPolicy.{name} is not acted on"
+    if one.selector:
+        yield f"{who}: workloadSelector: a rule that has one is not for waypoints: it counts for nobody"
+    policies = [
+        each for part in (one.traffic, *(each.traffic for each in one.subsets)) for each in _all(part)
+    ]
+    names = {each.tls.credential for each in policies if each.tls is not None and each.tls.credential}
+    for name in sorted(names):
+        yield (
+            f"{who}: tls.credentialName {name!r}: waypoints read no Secrets: connections that need it are "
+            "refused; mount it, and give paths of files"
+        )
+    if any(each.balancing is not None and each.balancing.simple is Balance.PASSTHROUGH for each in policies):
+        yield f"{who}: PASSTHROUGH: calls of a service's own address go to its endpoints, as LEAST_REQUEST"
+
+
+def _all(traffic: PortTraffic) -> Iterator[Traffic]:
+    yield traffic.common
+    yield from (each for _, each in traffic.ports)
 
 
 def _of_service_entry(one: ServiceEntry) -> Iterator[str]:

@@ -16,7 +16,7 @@ from ztunnel.l7.warmup import share_of
 from ztunnel.model.traffic import Balance, Balancing, Warmup
 
 _DRAWS = 5
-"""So often another one is drawn than the one that is to be avoided (Istio's
+"""So often it is drawn again where it is the one that is to be avoided (Istio's
 host_selection_retry_max_attempts)."""
 
 _PLACES = 4096
@@ -39,18 +39,23 @@ class Chooser(Protocol):
 class Drawn:
     """Those that can be drawn again, which is all but hashes."""
 
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        self._hosts = hosts
+
     def choose(self, key: int | None, now: float, rng: Rng) -> Host:
         """One of them."""
         raise NotImplementedError
 
     def other(self, key: int | None, avoid: Host, now: float, rng: Rng) -> Host:
-        """Drawn until it is another one, five times."""
-        found = avoid
+        """Drawn until it is another one, a few times; then any."""
         for _ in range(_DRAWS):
             found = self.choose(key, now, rng)
             if found is not avoid:
-                break
-        return found
+                return found
+        count = len(self._hosts)
+        at = int(rng.random() * count)
+        found = self._hosts[at]
+        return self._hosts[(at + 1) % count] if found is avoid else found
 
     def go_on(self) -> bool:
         """Nothing is prepared."""
@@ -60,9 +65,6 @@ class Drawn:
 class AtRandom(Drawn):
     """RANDOM: all alike, whatever their weights."""
 
-    def __init__(self, hosts: Sequence[Host]) -> None:
-        self._hosts = hosts
-
     def choose(self, key: int | None, now: float, rng: Rng) -> Host:
         """One of them."""
         return self._hosts[int(rng.random() * len(self._hosts))]
@@ -70,9 +72,6 @@ class AtRandom(Drawn):
 
 class LeastOfTwo(Drawn):
     """LEAST_REQUEST of equals: of two at random the one with less under way."""
-
-    def __init__(self, hosts: Sequence[Host]) -> None:
-        self._hosts = hosts
 
     def choose(self, key: int | None, now: float, rng: Rng) -> Host:
         """One of them."""
@@ -87,7 +86,7 @@ class InTurn(Drawn):
     same endpoint."""
 
     def __init__(self, hosts: Sequence[Host], rng: Rng) -> None:
-        self._hosts = hosts
+        super().__init__(hosts)
         self._next = int(rng.random() * len(hosts))
 
     def choose(self, key: int | None, now: float, rng: Rng) -> Host:
@@ -103,11 +102,11 @@ class Schedule(Drawn):
     def __init__(
         self, hosts: Sequence[Host], by_load: bool, warmup: Warmup | None, now: float, rng: Rng
     ) -> None:
+        super().__init__(hosts)
         self._by_load = by_load
         self._warmup = warmup
         turns = [(rng.random() / self._share(host, now), number) for number, host in enumerate(hosts)]
         heapify(turns)
-        self._hosts = hosts
         self._turns = turns
 
     def _share(self, host: Host, now: float) -> float:

@@ -61,7 +61,8 @@ class Cluster:
         outliers: None: nobody is ejected.
     """
 
-    def __init__(self, rng: Rng) -> None:
+    def __init__(self, rng: Rng, circuit: Circuit) -> None:
+        """`circuit` may be another one's, too: that of the addresses of the other family."""
         self._rng = rng
         self._members: tuple[Member, ...] = ()
         self._groups: list[list[_Group]] = []
@@ -70,7 +71,7 @@ class Cluster:
         self._filling: list[Chooser] = []
         self._stale = True
         self.traffic = NO_TRAFFIC
-        self.circuit = Circuit()
+        self.circuit = circuit
         self.hosts: dict[Endpoint, Host] = {}
         self.outliers: Outliers | None = None
 

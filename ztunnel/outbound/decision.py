@@ -21,6 +21,7 @@ the mesh's addresses.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
@@ -52,6 +53,7 @@ class Context:
         pick: the endpoint that the kernel's slot table has chosen for this call, if it did; honoured while it
             is one that the balancer could choose.
         avoid: an endpoint that has just been tried in vain; chosen only where there is no other.
+        choose: who chooses among the endpoints of a service in the place of the balancer of connections.
     """
 
     node: str
@@ -60,6 +62,7 @@ class Context:
     direct_available: bool = False
     pick: Endpoint | None = None
     avoid: Endpoint | None = None
+    choose: Callable[[Served, Endpoint, Workload], Choice | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,11 @@ def _plainly(destination: OriginalDestination) -> Endpoint:
 
 
 def _upstream(world: World, served: Served, source: Workload, asked: Endpoint, context: Context) -> Choice:
+    if context.choose is not None:
+        chosen = context.choose(served, asked, source)
+        if chosen is None:
+            raise NoDestination(f"no healthy upstream: {asked} ({why_none(served, asked, source)})")
+        return chosen
     choice = honour(world, served, asked, source, context.pick) if context.pick else None
     choice = choice or choose(served, asked, source, context.rng)
     for _ in range(_CHOICES):

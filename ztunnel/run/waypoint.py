@@ -181,7 +181,7 @@ def _build(
     dialler = Dialler(engine, ledger, certificates, now, patience)
     tunnels = Tunnels(engine, ledger, certificates, patience, dialler.ask)
     hold.subscribe(tunnels.changed)
-    here = Here(workload.uid, pod.network, hold, rng)
+    here = Here(workload.uid, pod.network, hold, rng, engine.clock)
     requests = RequestMetrics(settings.metrics_series_limit)
     reporting.figures.register(requests)
     live: set[Watched] = set()
@@ -252,6 +252,7 @@ async def _run_parts(waypoint: _Waypoint, listeners: Listeners, stop: Stop) -> N
             await _drain(waypoint, stop)
             nursery.cancel_scope.cancel()
     finally:
+        waypoint.parts.servers.close()
         engine.close()
 
 
@@ -352,6 +353,19 @@ def _register_figures(waypoint: _Waypoint) -> None:
         "ztunnel_waypoint_undetected_total",
         "Connections to unnamed ports of which nobody could tell within a second what is spoken on them",
         lambda: parts.undetected,
+    )
+    clusters = parts.here.clusters
+    figures.counter(
+        "ztunnel_waypoint_ejections_total",
+        "Endpoints that were not chosen for a while because they failed (outlierDetection)",
+        clusters.all_ejections,
+    )
+    figures.gauge("ztunnel_waypoint_ejected", "Endpoints of which that is so now", clusters.ejected)
+    figures.counter(
+        "ztunnel_waypoint_overflows_total",
+        "How often a limit of a DestinationRule (connectionPool) was in the way of a connection or request",
+        clusters.all_overflows,
+        ("limit",),
     )
     figures.gauge(
         "ztunnel_waypoint_connections", "Clients' connections that speak HTTP", lambda: len(parts.common.live)

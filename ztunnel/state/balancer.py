@@ -85,6 +85,25 @@ def choose(served: Served, asked: Endpoint, source: Workload, rng: Rng) -> Choic
     return found.choices[bisect_right(found.cumulative, point, 0, len(found.choices) - 1)]
 
 
+def usable(served: Served, asked: Endpoint, source: Workload) -> list[tuple[int, Choice]]:
+    """All that may be chosen, as who balances by other rules needs them: each with its level, 0 for those
+    that share the most of the service's scopes with the source. Those that terminate only where there is no
+    other, and then all alike."""
+    service = served.service
+    if service is None:
+        return []
+    strict = service.load_balancing is LoadBalancing.STRICT and asked.ip not in service.external
+    scopes = len(service.routing_preference)
+    ranks = service.load_balancing is LoadBalancing.FAILOVER
+    for draining in (False, True):
+        found = _ranked(service, served.endpoints, asked, source, draining)
+        if strict:
+            found = [each for each in found if each[0] == scopes]
+        if found:
+            return [(scopes - rank if ranks and not draining else 0, choice) for rank, choice in found]
+    return []
+
+
 def honour(world: World, served: Served, asked: Endpoint, source: Workload, pick: Endpoint) -> Choice | None:
     """The endpoint that the kernel's slot table has picked, if `choose` could choose it too."""
     if _draws(served) and served.service:

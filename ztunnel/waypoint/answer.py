@@ -1,5 +1,4 @@
-"""Answers who asks the waypoint for a tunnel: finds out what is called and how that is to be treated, and has
-the bytes in it seen to."""
+"""Answers who asks a waypoint for a tunnel: finds out what is called, and has the bytes in it seen to."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from ztunnel.errors import ConnectionFailed, Denied, NoDestination, PeerError
+from ztunnel.errors import ConnectionFailed, Denied, NoDestination, Overflow, PeerError
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.transport import Receiver
@@ -31,17 +30,18 @@ from ztunnel.telemetry.report import Report
 from ztunnel.waypoint.attachment import WAIT_SECONDS, Attachments, may_come
 from ztunnel.waypoint.authenticate import Authenticator, Source
 from ztunnel.waypoint.chain import Chain, Treatment, jwt_policies_of
-from ztunnel.waypoint.connect import Cancellable, Servers, Stream
+from ztunnel.waypoint.connect import Call, Servers
 from ztunnel.waypoint.detection import DETECT_SECONDS, Detector, Spoken
 from ztunnel.waypoint.downstream1 import Http1Server
 from ztunnel.waypoint.downstream2 import Http2Server
 from ztunnel.waypoint.exchange import Exchange
-from ztunnel.waypoint.find import Here, Target, choose_for
+from ztunnel.waypoint.find import Here
 from ztunnel.waypoint.guard import NO_POLICY, Guard, denied, refusal
 from ztunnel.waypoint.report import Caller, Reports, Telemetry
 from ztunnel.waypoint.routing import Routers, Routing, Unserved, version_for
 from ztunnel.waypoint.shadow import Shadows
 from ztunnel.waypoint.sides import Copy
+from ztunnel.waypoint.spot import Cancellable, Stream, Target, Terms
 from ztunnel.waypoint.tcp import Passage
 from ztunnel.waypoint.way import Common, HttpWay
 
@@ -72,8 +72,7 @@ class Parts:
         hops: proxies before this one whose X-Forwarded-For is believed.
         note: is told what policies under trial, and AUDIT's, make of what was admitted.
         authenticator: finds out who requests speak for.
-        routers: the routes of services, compiled.
-        shadows: the copies of requests that are under way.
+        routers, shadows: the routes of services, compiled, and copies of requests that are under way.
     """
 
     engine: Engine
@@ -204,7 +203,7 @@ class _Tunnel:
         self._calling: Cancellable | None = None
         self._detector: Detector | None = None
         self._host = ""
-        self._tries = 0
+        self._call: Call | None = None
         self._is_over = False
 
     def _route(self, parts: Parts) -> Routing:
@@ -265,13 +264,13 @@ class _Tunnel:
 
     def connect(self, exchange: Exchange) -> None:
         """Find a server for it."""
-        world, chain = self._parts.here.hold.world, self._chain
         try:
-            version = version_for(world, chain, exchange, self._version)
+            version = version_for(self._parts.here.hold.world, self._chain, exchange, self._version)
         except Unserved as error:
             exchange.unreachable(error.reply, str(error))
             return
-        self._parts.servers.connect(exchange, chain.destination, version)
+        terms = Terms(self._caller.source.ip, version, self._version)
+        self._parts.servers.connect(exchange, self._chain.destination, terms)
 
     def copies(self, exchange: Exchange, end: bool) -> list[Copy]:
         """Send the copies that its plan has."""
@@ -352,7 +351,6 @@ class _Tunnel:
 
     def _connect(self) -> None:
         parts = self._parts
-        self._tries += 1
         decision = self._guard.judge_connection()
         if not decision.allowed:
             self._denies(decision.policy)
@@ -360,12 +358,12 @@ class _Tunnel:
             return
         self._note(decision)
         try:
-            target = choose_for(parts.here, self._chain)
-        except NoDestination as error:
+            call = self._call = parts.servers.pick(self._chain, self._caller.source.ip)
+        except (NoDestination, Overflow) as error:
             self._failed(error)
             return
-        self._host = str(target.endpoint)
-        calling = parts.servers.call(target, partial(self._stands, target), self._failed)
+        self._host = call.host
+        calling = call.start(partial(self._stands, call.target), self._failed)
         if self._passage is None and not self._is_over:
             self._calling = calling
             parts.guarded.add(self)
@@ -394,5 +392,7 @@ class _Tunnel:
 
     def _ended(self, error: ConnectionFailed | None) -> None:
         self._is_over, self._calling, self._passage = True, None, None
+        if self._call is not None:
+            self._call.end()
         self._over()
         self._reports.closed(self._live, self._counts, self._began, self._host, error)

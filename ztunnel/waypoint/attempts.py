@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ztunnel.http1.head import Fields
+from ztunnel.l7.circuit import Circuit, Limit
 from ztunnel.l7.flags import DELAYED, OVERFLOW, RETRIES_OVER
 from ztunnel.l7.plan import Plan
 from ztunnel.l7.reply import Reply
 from ztunnel.l7.retry import Loss, Retries
+from ztunnel.waypoint.asking import Asking
 from ztunnel.waypoint.deadlines import Deadlines, Timer
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
@@ -47,15 +49,18 @@ class Attempts:
         count: how often it was sent on.
         flags: of the log, that are not those of its end.
         retries: what may be tried again.
+        asking: the endpoint that is asked, or was asked last; None: nobody counts.
     """
 
-    __slots__ = ("_deadlines", "_plan", "_time", "count", "flags", "retries")
+    __slots__ = ("_deadlines", "_plan", "_retrying", "_time", "asking", "count", "flags", "retries")
 
     def __init__(self, time: Time) -> None:
         self._time = time
         self._plan: Plan | None = None
         self._deadlines: Deadlines | None = None
         self.retries = Retries(None)
+        self.asking: Asking | None = None
+        self._retrying: Circuit | None = None
         self.count = 0
         self.flags: list[str] = []
 
@@ -84,11 +89,22 @@ class Attempts:
         if not self.retries.left:
             self.flags.append(RETRIES_OVER)
             return NONE
-        wait = self._time.wait_of(self.retries, at_once)
+        wait = self._time.wait_of(self.retries, at_once) if self._may_retry() else NONE
         if wait < 0:
             self.flags.append(OVERFLOW)
             return NONE
         return wait
+
+    def _may_retry(self) -> bool:
+        """Whether the cluster that was asked lets there be one more retry at once (maxRetries, retryBudget);
+        one of a request is held until it is over."""
+        if self._retrying is not None or self.asking is None:
+            return True
+        circuit = self.asking.circuit
+        if not circuit.take(Limit.RETRIES):
+            return False
+        self._retrying = circuit
+        return True
 
     # Time.
 
@@ -111,15 +127,49 @@ class Attempts:
         if plan.try_timeout_seconds:
             self._timers().begin_try(plan.try_timeout_seconds, try_over)
 
-    def end_try(self) -> None:
-        """It has been answered, or lost."""
+    # The endpoint that is asked.
+
+    def ask(self, asking: Asking | None) -> None:
+        """This one is asked now; None: nobody counts what becomes of that."""
+        if self.asking is not None:
+            self.asking.end()
+        self.asking = asking
+
+    def responded(self, fields: Fields, grpc: bool, end: bool) -> None:
+        """It has answered with these fields; with `end` that is all."""
         if self._deadlines is not None:
             self._deadlines.end_try()
+        if self.asking is not None:
+            self.asking.responded(fields, grpc, end)
+
+    def stick(self, fields: Fields) -> Fields:
+        """The fields of its response, with the cookie by which the client will find it again."""
+        if self.asking is None or not self.asking.cookie:
+            return fields
+        return (*fields, (b"set-cookie", self.asking.cookie))
+
+    def whole(self, trailers: Fields) -> None:
+        """Its response is whole."""
+        if self.asking is not None:
+            self.asking.ended(trailers)
+
+    def end_try(self, flag: str = "") -> None:
+        """The try has come to nothing, or is given up; `flag`: of what the client would be told."""
+        if self._deadlines is not None:
+            self._deadlines.end_try()
+        if self.asking is not None:
+            self.asking.lost(flag)
+            self.asking.end()
 
     def end(self) -> None:
         """Nothing is waited for any more."""
         if self._deadlines is not None:
             self._deadlines.end()
+        if self.asking is not None:
+            self.asking.end()
+        if self._retrying is not None:
+            self._retrying.give(Limit.RETRIES)
+            self._retrying = None
 
     def _timers(self) -> Deadlines:
         made = self._deadlines

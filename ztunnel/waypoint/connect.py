@@ -7,47 +7,51 @@ one. Connections are kept by endpoint and identity, and never used for another o
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from functools import partial
 
-from ztunnel.errors import Busy, ConnectionFailed, HandshakeFailed, NoDestination, Unreachable
+from ztunnel.errors import (
+    Busy,
+    ConnectionFailed,
+    HandshakeFailed,
+    NoDestination,
+    Overflow,
+    TlsFailed,
+    Unreachable,
+)
+from ztunnel.flow.compute import Computers
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.held import HeldBytes
-from ztunnel.flow.transport import Receiver, Transport
 from ztunnel.hbone.carry import Session
 from ztunnel.hbone.originate import OriginatedTunnel
-from ztunnel.hbone.pool import PoolKey
-from ztunnel.l7.reply import CONNECT_FAILED, NO_HEALTHY_UPSTREAM
-from ztunnel.model.address import Endpoint, OriginalDestination
+from ztunnel.l7.cluster import Cluster
+from ztunnel.l7.reply import NO_HEALTHY_UPSTREAM
+from ztunnel.model.address import IPAddress, OriginalDestination
 from ztunnel.outbound.find import Tunnels, Wanted
+from ztunnel.waypoint.asking import Asking
+from ztunnel.waypoint.chain import Chain
+from ztunnel.waypoint.clusters import WHOLE, Subset
 from ztunnel.waypoint.dial import Dialling
 from ztunnel.waypoint.exchange import Exchange
-from ztunnel.waypoint.find import Here, Target
-from ztunnel.waypoint.upstream1 import Http1Client
-from ztunnel.waypoint.upstream2 import Http2Client
-
-_SPARES = 64
-"""Spare HTTP/1.1 connections to one endpoint; more are closed."""
+from ztunnel.waypoint.find import Here, choose_for
+from ztunnel.waypoint.pick import Caller, Pick
+from ztunnel.waypoint.pool1 import Http1Pools
+from ztunnel.waypoint.pool2 import Http2Pools
+from ztunnel.waypoint.secure import Contexts, Securing
+from ztunnel.waypoint.spot import (
+    NOTHING,
+    Both,
+    Cancellable,
+    Failed,
+    Spot,
+    Stands,
+    Stream,
+    Target,
+    Terms,
+    limits_of,
+    spot_of,
+)
 
 _UNAVAILABLE = 503
-
-
-class Stream(Transport, Protocol):
-    """A transport that somebody is attached to."""
-
-    def attach(self, receiver: Receiver) -> None:
-        """Give it what comes."""
-
-
-Stands = Callable[[Stream], None]
-
-
-class Cancellable(Protocol):
-    """What is under way."""
-
-    def cancel(self) -> None:
-        """It is not wanted any more."""
 
 
 class Calling(Wanted):
@@ -61,14 +65,14 @@ class Calling(Wanted):
         here: Here,
         target: Target,
         stands: Stands,
-        failed: Callable[[ConnectionFailed], None],
+        failed: Failed,
     ) -> None:
         assert target.key is not None
         super().__init__(target.key, here.network)
         self._tunnels = tunnels
         self._block = here.block(target)
         self._stands: Stands | None = stands
-        self._failed: Callable[[ConnectionFailed], None] | None = failed
+        self._failed: Failed | None = failed
         self._tunnel: OriginatedTunnel | None = None
         self._retries = 0
 
@@ -90,6 +94,14 @@ class Calling(Wanted):
         failed, self._failed, self._stands = self._failed, None, None
         if failed is not None:
             failed(error)
+
+    def too_slow(self) -> None:
+        """There has been time enough."""
+        if self.live:
+            failed = self._failed
+            self.cancel()
+            if failed is not None:
+                failed(Unreachable("connection timed out"))
 
     def cancel(self) -> None:
         """It is not wanted any more."""
@@ -126,17 +138,40 @@ class Calling(Wanted):
             self.fail(error)
 
 
-Key = tuple[PoolKey | None, Endpoint]
+class Call:
+    """A connection that is passed on, and counts until its end.
 
+    Attributes:
+        target: where it goes.
+        host: the same, for the log.
+    """
 
-class _Nothing:
-    """Stands for what is being begun."""
+    def __init__(self, servers: Servers, spot: Spot, asking: Asking | None) -> None:
+        self._servers = servers
+        self._spot = spot
+        self._asking = asking
+        self.target = spot.target
+        self.host = str(spot.target.endpoint)
 
-    def cancel(self) -> None:
-        """There is nothing yet."""
+    def start(self, stands: Stands, failed: Failed) -> Cancellable:
+        """Connect: one of the two is called, perhaps at once."""
 
+        def stood(stream: Stream) -> None:
+            if self._asking is not None:
+                self._asking.connected()
+            stands(stream)
 
-_NOTHING = _Nothing()
+        def lost(error: ConnectionFailed) -> None:
+            if self._asking is not None:
+                self._asking.lost("UF")
+            failed(error)
+
+        return self._servers.call(self._spot, stood, lost)
+
+    def end(self) -> None:
+        """It is over, or given up."""
+        if self._asking is not None:
+            self._asking.end()
 
 
 class Servers:
@@ -150,146 +185,101 @@ class Servers:
         self._here = here
         self._held = held
         self._connect_seconds = connect_seconds
-        self._spares: dict[Key, list[Http1Client]] = {}
-        self._keys: dict[Http1Client, Key] = {}
-        self._shared: dict[Key, list[Http2Client]] = {}
-        self._waiting: dict[Key, deque[Exchange]] = {}
-        self._opening: dict[Key, Cancellable] = {}
+        self._pools1 = Http1Pools(engine, self.call)
+        self._pools2 = Http2Pools(engine, self.call)
+        self._preparing: set[Cluster] = set()
+        self._computers = Computers(engine, 1)
+        self._contexts = Contexts()
 
-    def call(self, target: Target, stands: Stands, failed: Callable[[ConnectionFailed], None]) -> Cancellable:
+    def call(self, spot: Spot, stands: Stands, failed: Failed) -> Cancellable:
         """A connection with an endpoint: one of `stands` and `failed` is called, perhaps at once."""
+        limits = spot.limits
+        seconds = limits.connect_seconds or self._connect_seconds
+        if spot.bare:
+            failed(TlsFailed("DestinationRule tls: ISTIO_MUTUAL, and the endpoint is not in the mesh"))
+            return NOTHING
+        if spot.key.tls is None:
+            return self._reach(spot, seconds, stands, failed)
+        policy = spot.key.tls, spot.key.tls.sni or spot.name.removeprefix("*."), spot.protocol
+        securing = Securing(self._engine, self._computers, self._contexts, policy, (stands, failed))
+        reaching = self._reach(spot, seconds, partial(securing.start, seconds=seconds), failed)
+        return Both(reaching, securing)
+
+    def _reach(self, spot: Spot, seconds: float, stands: Stands, failed: Failed) -> Cancellable:
+        """The connection itself, or the tunnel."""
+        target, limits = spot.target, spot.limits
         if target.head is None:
             network, ip = self._here.network, target.endpoint.ip
             share = self._held.share(network.cookie, ip)
             dialling = Dialling(self._engine, share, stands, failed)
-            dialling.start(network.netns, target.endpoint, self._connect_seconds)
+            dialling.start(network.netns, target.endpoint, seconds, limits.keep_alive)
             return dialling
         calling = Calling(self._tunnels, self._here, target, stands, failed)
+        if limits.connect_seconds:
+            self._engine.after(seconds, calling.too_slow)
         self._tunnels.open(calling)
         return calling
 
-    def connect(self, exchange: Exchange, destination: OriginalDestination, version: int) -> None:
-        """Find a server for an exchange, that speaks this version of HTTP."""
+    def pick(self, chain: Chain, caller: IPAddress) -> Call:
+        """An endpoint for a connection of that caller.
+
+        Raises:
+            NoDestination: there is none; the message says why.
+            Overflow: its service has as many as it may.
+        """
+        target, found = choose_for(self._here, chain, caller)
+        spot = spot_of(target, found.cluster)
+        asking = found.asking(self._engine)
+        if asking is not None and not asking.connect():
+            asking.end()
+            raise Overflow(
+                f"{chain.destination}: its service has as many connections as it may (maxConnections)"
+            )
+        return Call(self, spot, asking)
+
+    def connect(self, exchange: Exchange, destination: OriginalDestination, terms: Terms) -> None:
+        """Find a server for an exchange."""
         sought = exchange.plan.destination if exchange.plan is not None else None
         avoid = exchange.avoid if exchange.attempts.retries.elsewhere else None
+        subset = Subset(sought.subset, sought.labels) if sought is not None else WHOLE
+        caller = Caller(terms.caller, exchange.request)
+        pick = Pick(self._here.clusters, self._here.hold.world, caller, avoid, subset)
         try:
             if sought is None:
-                target = self._here.choose(destination, avoid)
+                target = self._here.choose(destination, pick)
             else:
-                target = self._here.choose_of(sought, destination, avoid)
+                target = self._here.choose_of(sought, destination, pick)
         except NoDestination as error:
             exchange.unreachable(NO_HEALTHY_UPSTREAM, str(error))
             return
         exchange.avoid = target.endpoint
         exchange.destination = target.destination
         exchange.host = str(target.endpoint)
-        if version == 1:
-            self._connect1(exchange, target)
+        exchange.attempts.ask(pick.asking(self._engine))
+        if pick.cluster is not None and pick.cluster.unready:
+            self._prepare_later(pick.cluster)
+        if terms.version_of(limits_of(pick.cluster), bool(exchange.request.upgrade)) == 1:
+            self._pools1.connect(exchange, spot_of(target, pick.cluster, "http/1.1"))
         else:
-            self._connect2(exchange, target)
+            self._pools2.connect(exchange, spot_of(target, pick.cluster, "h2"))
+
+    def close(self) -> None:
+        """Nothing more is connected."""
+        self._computers.close()
+
+    def _prepare_later(self, cluster: Cluster) -> None:
+        if not self._preparing:
+            self._engine.next_round(self._prepare)
+        self._preparing.add(cluster)
+
+    def _prepare(self) -> None:
+        """A part of what takes long (Maglev's tables), so that nobody waits for it."""
+        self._preparing = {cluster for cluster in self._preparing if cluster.go_on()}
+        if self._preparing:
+            self._engine.next_round(self._prepare)
 
     def look(self, now: float, idle_seconds: float) -> None:
-        """Close what has been spare for so long."""
-        for spares in tuple(self._spares.values()):
-            for spare in tuple(spares):
-                if now - spare.idle_since > idle_seconds:
-                    spare.close("idle")
-        for shared in tuple(self._shared.values()):
-            for each in tuple(shared):
-                if each.idle_since is not None and now - each.idle_since > idle_seconds:
-                    each.close()
-
-    # HTTP/1.1.
-
-    def _connect1(self, exchange: Exchange, target: Target) -> None:
-        key = target.key, target.endpoint
-        spares = self._spares.get(key)
-        if spares:
-            spares.pop().carry(exchange)
-            return
-
-        def stands(tunnel: Stream) -> None:
-            client = Http1Client(self, self._engine, tunnel, exchange.host)
-            self._keys[client] = key
-            tunnel.attach(client)
-            client.carry(exchange)
-
-        self.call(target, stands, _fails(exchange))
-
-    def spare(self, connection: Http1Client) -> None:
-        """It can carry another request."""
-        spares = self._spares.setdefault(self._keys[connection], [])
-        if len(spares) < _SPARES:
-            spares.append(connection)
-        else:
-            connection.close("there are enough")
-
-    def gone(self, connection: Http1Client) -> None:
-        """It carries no more."""
-        key = self._keys.pop(connection, None)
-        spares = self._spares.get(key, []) if key is not None else []
-        if connection in spares:
-            spares.remove(connection)
-        if key is not None and not spares:
-            self._spares.pop(key, None)
-
-    # HTTP/2.
-
-    def _connect2(self, exchange: Exchange, target: Target) -> None:
-        key = target.key, target.endpoint
-        for client in self._shared.get(key, ()):
-            if client.can_take():
-                client.carry(exchange)
-                return
-        self._waiting.setdefault(key, deque()).append(exchange)
-        if key not in self._opening:
-            self._open2(key, target)
-
-    def _open2(self, key: Key, target: Target) -> None:
-        def stands(tunnel: Stream) -> None:
-            self._opening.pop(key, None)
-            client = Http2Client(self, self._engine, tunnel, key, str(target.endpoint))
-            self._shared.setdefault(key, []).append(client)
-            tunnel.attach(client)
-            self.room(client)
-            if self._waiting.get(key) and key not in self._opening:
-                self._open2(key, target)
-
-        def failed(error: ConnectionFailed) -> None:
-            self._opening.pop(key, None)
-            for exchange in self._waiting.pop(key, ()):
-                _fails(exchange)(error)
-
-        self._opening[key] = _NOTHING
-        calling = self.call(target, stands, failed)
-        if self._opening.get(key) is _NOTHING:
-            self._opening[key] = calling
-
-    def room(self, connection: Http2Client) -> None:
-        """It takes another request."""
-        waiting = self._waiting.get(connection.key)
-        while waiting and connection.can_take():
-            exchange = waiting.popleft()
-            if not exchange.over:
-                connection.carry(exchange)
-        if waiting is not None and not waiting:
-            self._waiting.pop(connection.key, None)
-
-    def left(self, connection: Http2Client) -> None:
-        """It takes no more."""
-        shared = self._shared.get(connection.key, [])
-        if connection in shared:
-            shared.remove(connection)
-        if shared:
-            return
-        self._shared.pop(connection.key, None)
-        if connection.key not in self._opening:
-            for exchange in self._waiting.pop(connection.key, ()):
-                _fails(exchange)(Unreachable("the server closed the connection"))
-
-
-def _fails(exchange: Exchange) -> Callable[[ConnectionFailed], None]:
-    def failed(error: ConnectionFailed) -> None:
-        exchange.unreachable(CONNECT_FAILED, str(error), unsent=error.elsewhere or error.retryable)
-
-    return failed
+        """Close what has been spare for so long, and see who is to be asked again."""
+        self._here.clusters.look(now)
+        self._pools1.look(now, idle_seconds)
+        self._pools2.look(now, idle_seconds)

@@ -20,7 +20,9 @@ from ztunnel.flow.linger import close_with_reset
 from ztunnel.flow.transport import HIGH_BYTES, Receiver
 from ztunnel.kernel.dial import dial_socket
 from ztunnel.kernel.netns import NetworkNamespace
+from ztunnel.kernel.sockets import Keepalive
 from ztunnel.model.address import Endpoint, ip_text
+from ztunnel.model.traffic import KeepAlive
 
 
 class PlainStream:
@@ -239,10 +241,17 @@ class Dialling:
         self._sock: socket.socket | None = None
         self._connecting: Connecting | None = None
 
-    def start(self, namespace: NetworkNamespace, endpoint: Endpoint, seconds: float) -> None:
-        """Connect."""
+    def start(
+        self,
+        namespace: NetworkNamespace,
+        endpoint: Endpoint,
+        seconds: float,
+        alive: KeepAlive | None = None,
+    ) -> None:
+        """Connect, in at most so many seconds; `alive`: how the kernel is to ask whether the server is still
+        there, by its defaults of tcp(7) where that says nothing."""
         try:
-            sock = self._sock = dial_socket(namespace, endpoint.ip)
+            sock = self._sock = dial_socket(namespace, endpoint.ip, _keepalive(alive))
             address = ip_text(endpoint.ip), endpoint.port
             self._connecting = connect(self._engine, sock, address, seconds, self._connected)
         except OSError as error:
@@ -267,3 +276,13 @@ class Dialling:
             sock.close()
         if error is not None and self._wanted:
             self._failed(Unreachable(f"connection failed: {error.strerror or error}"))
+
+
+def _keepalive(alive: KeepAlive | None) -> Keepalive | None:
+    if alive is None:
+        return None
+    return Keepalive(
+        max(int(alive.after_seconds), 1) if alive.after_seconds else 7200,
+        max(int(alive.every_seconds), 1) if alive.every_seconds else 75,
+        alive.probes or 9,
+    )

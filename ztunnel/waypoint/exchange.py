@@ -1,10 +1,9 @@
 """One request and its response, on their way from a client's connection to a server's and back.
 
 ```
-asked ── planned ── an upstream stands ──> forwarded ── response ──> answered ── both have ended ──> over
-            │         │ none can be reached   │ it is lost, or a failure: again (a wait), or a reply of our
-            own └─────────┴──── a reply ──────────┴──────── the client goes: cancelled ────────────────────>
-            over
+asked ── planned ── an upstream stands ──> forwarded ── response ──> answered ── both have ended ─> over
+            │         │ none can be reached   │ it is lost, or a failure: again, or a reply of our own
+            └─────────┴──── a reply ──────────┴──────── the client goes: cancelled ───────────────> over
 ```
 
 Bodies pass through; what of a request is kept for another try is bounded (`kept`). What cannot leave on one
@@ -210,7 +209,7 @@ class Exchange(Observed):
     def _lost(self, reply: Reply, reason: str, unsent: bool, stale: bool = False) -> None:
         """A try has come to nothing, or the response to no end."""
         self.failure = reason
-        self.attempts.end_try()
+        self.attempts.end_try(reply.flag)
         reply = reply.because(reason) if reason else reply
         if self._body.whole and not self._responded:
             wait = self.attempts.after_loss(reply, unsent, stale)
@@ -233,9 +232,11 @@ class Exchange(Observed):
 
     def responded(self, fields: Fields, end: bool) -> None:
         """The response's head has come; with `end` that is all of it."""
-        if self.over or self._is_tried_again(fields, end):
+        if self.over:
             return
-        self.attempts.end_try()
+        self.attempts.responded(fields, self.request.is_grpc, end)
+        if self._is_tried_again(fields, end):
+            return
         self._body.forget()
         now = self._way.now
         self.answered_at = self.active = now
@@ -244,7 +245,7 @@ class Exchange(Observed):
         if self.attempts.flags:
             self.flag = joined(self.attempts.flags)
         self.note_grpc(fields)
-        passed = passed_back(fields, int((now - self.began) * 1000))
+        passed = self.attempts.stick(passed_back(fields, int((now - self.began) * 1000)))
         if self.plan is not None:
             passed = self.plan.edit(passed, self.host)
         self.response = passed
@@ -255,10 +256,7 @@ class Exchange(Observed):
     def _is_tried_again(self, fields: Fields, end: bool) -> bool:
         """Whether the response is a failure, and another one is asked for."""
         up = self._up
-        if up is None or not self._body.whole:
-            return False
-        wait = self.attempts.after_response(fields)
-        if wait < 0:
+        if up is None or not self._body.whole or (wait := self.attempts.after_response(fields)) < 0:
             return False
         self._up = None
         self.attempts.end_try()
@@ -285,6 +283,7 @@ class Exchange(Observed):
         if self.over:
             return
         self.note_grpc(trailers)
+        self.attempts.whole(trailers)
         self.trailers = passed_trailers(trailers)
         self._down.finish(self.trailers)
         self._answered()
@@ -307,6 +306,7 @@ class Exchange(Observed):
             return
         fields, body = replies.render(reply, self.request.is_grpc)
         self.status = int(fields[0][1])
+        self.attempts.end_try(reply.flag)
         self.note_end(reply, self.attempts.flags)
         self.note_grpc(fields)
         if self.plan is not None:

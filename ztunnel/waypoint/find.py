@@ -6,7 +6,7 @@ An endpoint is chosen for each try, by the world of the moment, as the node prox
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import accumulate
 from random import Random
 
@@ -15,34 +15,18 @@ from ztunnel.hbone.pool import PoolKey
 from ztunnel.hbone.request import RequestHead, new_traceparent, render_baggage
 from ztunnel.l7.chance import Rng
 from ztunnel.model.address import Endpoint, IPAddress, OriginalDestination
-from ztunnel.model.labels import Label
 from ztunnel.model.route import ConnectionRule
 from ztunnel.model.route_action import Destination, Forward
-from ztunnel.model.service import ServiceName
 from ztunnel.model.workload import Workload
 from ztunnel.outbound.decision import Context, Outcome, ToTunnel, decide, decide_among
 from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.state.hold import Hold
-from ztunnel.state.lookup import address_towards, subset_of
+from ztunnel.state.lookup import address_towards
 from ztunnel.state.world import Served, World
 from ztunnel.waypoint.chain import Chain
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where one request or connection goes.
-
-    Attributes:
-        key: which sessions may carry it; None: it is not in the mesh, and called as it is.
-        head: the CONNECT.
-        endpoint: the application's.
-        destination: whose that is, where it is known.
-    """
-
-    key: PoolKey | None
-    head: RequestHead | None
-    endpoint: Endpoint
-    destination: Workload | None
+from ztunnel.waypoint.clusters import WHOLE, Clusters, Subset
+from ztunnel.waypoint.pick import Caller, Pick
+from ztunnel.waypoint.spot import Target
 
 
 class Here:
@@ -51,24 +35,33 @@ class Here:
     Attributes:
         uid: of its workload.
         network: where it dials from.
+        clusters: the endpoints of all that is called.
     """
 
-    def __init__(self, uid: str, network: PodNetwork, hold: Hold, rng: Random) -> None:
+    def __init__(
+        self, uid: str, network: PodNetwork, hold: Hold, rng: Random, now: Callable[[], float]
+    ) -> None:
+        """`now` gives monotonic seconds."""
         self.uid = uid
         self.network = network
         self.hold = hold
         self.rng = rng
+        self.clusters = Clusters(rng, now)
+        hold.subscribe(self.clusters.changed)
         self._world: World | None = None
-        self._targets: dict[tuple[Endpoint, int], Target] = {}
-        self._subsets: dict[tuple[ServiceName, tuple[Label, ...]], Served] = {}
+        self._targets: dict[tuple[Endpoint, int, int], Target] = {}
 
     @property
     def workload(self) -> Workload | None:
         """As the world has it now."""
         return self.hold.world.workload(self.uid)
 
-    def choose(self, destination: OriginalDestination, avoid: Endpoint | None = None) -> Target:
-        """An endpoint of what was called.
+    def pick(self, caller: IPAddress, subset: Subset = WHOLE) -> Pick:
+        """The choice of an endpoint for a connection of that caller."""
+        return Pick(self.clusters, self.hold.world, Caller(caller), subset=subset)
+
+    def choose(self, destination: OriginalDestination, pick: Pick) -> Target:
+        """An endpoint of what was called, which `pick` chooses where that is a service.
 
         Raises:
             NoDestination: there is none; the message says why.
@@ -76,11 +69,9 @@ class Here:
         world, source = self.hold.world, self.workload
         if source is None:
             raise NoDestination("this waypoint is not in the mesh (yet)")
-        return self._of(world, source, decide(world, source, destination, self._context(source, avoid)))
+        return self._of(world, source, decide(world, source, destination, self._context(source, pick)))
 
-    def choose_of(
-        self, sought: Destination, called: OriginalDestination, avoid: Endpoint | None = None
-    ) -> Target:
+    def choose_of(self, sought: Destination, called: OriginalDestination, pick: Pick) -> Target:
         """An endpoint of a destination of a route; where that says no port it is the one that was called.
 
         Raises:
@@ -94,37 +85,30 @@ class Here:
         ip = address_towards(served.service, called.ip)
         asked = Endpoint(ip, sought.port or called.port)
         return self._of(
-            world, source, decide_among(world, source, served, asked, self._context(source, avoid))
+            world, source, decide_among(world, source, served, asked, self._context(source, pick))
         )
 
-    def _context(self, source: Workload, avoid: Endpoint | None) -> Context:
-        return Context(source.node, self.rng, avoid=avoid)
+    def _context(self, source: Workload, pick: Pick) -> Context:
+        return Context(source.node, self.rng, choose=pick.choose)
 
     def _follow(self, world: World) -> None:
         """What was worked out is of another world no more."""
         if self._world is not world:
             self._world = world
             self._targets.clear()
-            self._subsets.clear()
 
     def _served(self, world: World, sought: Destination) -> Served:
-        """The service with the endpoints that a route means."""
+        """The service that a route means; of a subset without endpoints: `pick` knows which they are."""
         served = world.served.get(sought.service)
         if served is None or served.service is None:
             raise NoDestination(f"{sought.service} is not known")
-        if not sought.labels:
-            return served
-        key = sought.service, sought.labels
-        subset = self._subsets.get(key)
-        if subset is None:
-            subset = self._subsets[key] = subset_of(world, served, sought.labels)
-        return subset
+        return Served(served.service) if sought.labels else served
 
     def _of(self, world: World, source: Workload, outcome: Outcome) -> Target:
         if not isinstance(outcome, ToTunnel):
-            return Target(None, None, outcome.endpoint, outcome.destination)
+            return Target(None, None, outcome.endpoint, outcome.destination, outcome.service)
         self._follow(world)
-        key = outcome.target, id(outcome.destination)
+        key = outcome.target, id(outcome.destination), id(outcome.service)
         target = self._targets.get(key)
         if target is None:
             target = self._targets[key] = _target(source, outcome)
@@ -144,6 +128,7 @@ def _target(source: Workload, outcome: ToTunnel) -> Target:
         RequestHead(outcome.authority, render_baggage(source), own, host),
         outcome.target,
         outcome.destination,
+        outcome.service,
     )
 
 
@@ -151,20 +136,22 @@ def _own_address(source: Workload, towards: IPAddress) -> IPAddress:
     return next((ip for ip in source.addresses if ip.version == towards.version), source.addresses[0])
 
 
-def choose_for(here: Here, chain: Chain) -> Target:
-    """An endpoint for a connection that speaks no HTTP: by a rule for connections of the service that was
-    called, or of that itself.
+def choose_for(here: Here, chain: Chain, caller: IPAddress) -> tuple[Target, Pick]:
+    """An endpoint for a connection of that caller that speaks no HTTP, and its choice: by a rule for
+    connections of the service that was called, or of that itself.
 
     Raises:
         NoDestination: there is none, or its share of the connections has none; the message says why.
     """
     rule = rule_of(here, chain)
     if rule is None:
-        return here.choose(chain.destination)
+        pick = here.pick(caller)
+        return here.choose(chain.destination, pick), pick
     chosen = drawn(rule.forward, here.rng)
     if chosen.refusal is not None:
         raise NoDestination(f"{rule.source}: {chosen.refusal.reason}")
-    return here.choose_of(chosen, chain.destination)
+    pick = here.pick(caller, Subset(chosen.subset, chosen.labels))
+    return here.choose_of(chosen, chain.destination, pick), pick
 
 
 def rule_of(here: Here, chain: Chain) -> ConnectionRule | None:

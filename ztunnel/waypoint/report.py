@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ztunnel.errors import ConnectionFailed, Denied, Flag
+from ztunnel.errors import ConnectionFailed, Denied, Flag, NoDestination, Overflow
 from ztunnel.flow.flow import Counts
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Security
@@ -146,7 +146,7 @@ class Reports:
         self._telemetry.log(
             self._base._replace(
                 time_ns=self._telemetry.now_ns() - int(seconds * 1e9),
-                flag=_envoys(flag, live is not None),
+                flag=_envoys(error, live is not None),
                 termination=error.details if isinstance(error, Denied) else "",
                 upstream_failure=str(error) if error else "",
                 received_bytes=counts.up,
@@ -194,10 +194,14 @@ class Reports:
         return labels
 
 
-def _envoys(flag: Flag, stood: bool) -> str:
+def _envoys(error: ConnectionFailed | None, stood: bool) -> str:
     """Envoy's flag of a connection: it could not be made, or was cut."""
-    if flag in (Flag.NONE, Flag.DENY):
+    if error is None or error.flag in (Flag.NONE, Flag.DENY):
         return "-"
+    if isinstance(error, Overflow):
+        return "UO"
+    if isinstance(error, NoDestination):
+        return "UH"
     return "UC" if stood else "UF"
 
 

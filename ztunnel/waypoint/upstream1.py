@@ -35,6 +35,8 @@ class Http1Client:
         host: the server, as the log has it.
         reused: whether it has carried a request before the one that it carries.
         idle_since: monotonic seconds; when it became spare.
+        born: monotonic seconds.
+        carried: how many requests it has had.
     """
 
     def __init__(self, owner: Owner, clock: Clock, transport: Transport, host: str) -> None:
@@ -56,10 +58,12 @@ class Http1Client:
         self._peer_ended = False
         self.host = host
         self.reused = False
-        self.idle_since = clock.now
+        self.idle_since = self.born = clock.now
+        self.carried = 0
 
     def carry(self, exchange: Exchange) -> None:
         """Carry this one."""
+        self.carried += 1
         self._exchange = exchange
         exchange.connected(self)
 

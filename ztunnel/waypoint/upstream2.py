@@ -162,6 +162,8 @@ class Http2Client(Http2Link):
         host: the server, as the log has it.
         reused: whether it has carried a request before.
         idle_since: monotonic seconds since it has no request; None while it has some.
+        born: monotonic seconds.
+        carried: how many requests it has had.
     """
 
     def __init__(self, owner: Owner, clock: Clock, transport: Transport, key: object, host: str) -> None:
@@ -170,6 +172,8 @@ class Http2Client(Http2Link):
         self.host = host
         self.reused = False
         self.idle_since: float | None = clock.now
+        self.born = clock.now
+        self.carried = 0
         super().__init__(clock, transport, Role.CLIENT)
 
     def received(self, untrusted: memoryview) -> None:
@@ -179,12 +183,18 @@ class Http2Client(Http2Link):
             return
         super().received(untrusted)
 
+    @property
+    def under_way(self) -> int:
+        """Requests that it has."""
+        return len(self.h2.streams)
+
     def can_take(self) -> bool:
         """Whether it takes one more request now."""
         return not self.over and self.h2.can_open
 
     def carry(self, exchange: Exchange) -> None:
         """Carry this one as well."""
+        self.carried += 1
         self.idle_since = None
         exchange.connected(ClientStream(self, exchange))
         self.reused = True

@@ -1,0 +1,102 @@
+"""Picks an endpoint of a service for one try."""
+
+from __future__ import annotations
+
+from ztunnel.l7.chance import Rng
+from ztunnel.l7.cluster import Cluster
+from ztunnel.l7.hash_key import NO_KEY, HashKey, hash_key
+from ztunnel.l7.host import Host
+from ztunnel.l7.request import Request
+from ztunnel.model.address import Endpoint, IPAddress
+from ztunnel.model.traffic import Balance, Balancing, ConsistentHash
+from ztunnel.model.workload import Workload
+from ztunnel.state.balancer import Choice
+from ztunnel.state.world import Served, World
+from ztunnel.waypoint.asking import Asking, Clock
+from ztunnel.waypoint.clusters import WHOLE, Clusters, Subset
+
+_BY_ADDRESS = ConsistentHash(source_ip=True)
+
+
+class Caller:
+    """Who asks, and what: `request` is None for a connection that is passed on."""
+
+    __slots__ = ("request", "source")
+
+    def __init__(self, source: IPAddress, request: Request | None = None) -> None:
+        self.source = source
+        self.request = request
+
+
+class Pick:
+    """The choice for one try.
+
+    Attributes:
+        cluster: that was chosen from; None: it is no service that was called.
+        host: that was chosen.
+        key: of the request, by which it was.
+    """
+
+    __slots__ = ("_avoid", "_caller", "_clusters", "_rng", "_subset", "_world", "cluster", "host", "key")
+
+    def __init__(
+        self,
+        clusters: Clusters,
+        world: World,
+        caller: Caller,
+        avoid: Endpoint | None = None,
+        subset: Subset = WHOLE,
+    ) -> None:
+        self._clusters = clusters
+        self._rng: Rng = clusters.rng
+        self._world = world
+        self._caller = caller
+        self._avoid = avoid
+        self._subset = subset
+        self.cluster: Cluster | None = None
+        self.host: Host | None = None
+        self.key: HashKey = NO_KEY
+
+    def choose(self, served: Served, asked: Endpoint, source: Workload) -> Choice | None:
+        """An endpoint of a service; None: there is none that may be chosen."""
+        if served.service is None:
+            return None
+        whole = self._world.served.get(served.service.key, served)
+        cluster, choices = self._clusters.find(self._world, whole, asked, source, self._subset)
+        self.cluster = cluster
+        balancing = cluster.traffic.balancing
+        if balancing is not None and balancing.by_hash is not None:
+            self.key = self._hash(balancing.by_hash)
+        host = _called(cluster, asked, balancing)
+        if host is None:
+            host = cluster.pick(self.key.key, self._avoid, self._clusters.now())
+        if host is None:
+            return None
+        self.host = host
+        return choices.get(host.endpoint)
+
+    def _hash(self, by: ConsistentHash) -> HashKey:
+        """A connection has no request, so that it is hashed by its client's address or not at all."""
+        caller = self._caller
+        if caller.request is not None:
+            return hash_key(by, caller.request, caller.source, self._rng)
+        if by.source_ip:
+            return hash_key(_BY_ADDRESS, _NOTHING, caller.source, self._rng)
+        return NO_KEY
+
+    def asking(self, clock: Clock) -> Asking | None:
+        """The try that follows; None: nobody counts."""
+        if self.cluster is None or self.host is None:
+            return None
+        return Asking(self.cluster, self.host, clock, self.key.cookie)
+
+
+def _called(cluster: Cluster, asked: Endpoint, balancing: Balancing | None) -> Host | None:
+    """With PASSTHROUGH the endpoint that was called by its own address, unless it is ejected."""
+    if balancing is None or balancing.simple is not Balance.PASSTHROUGH:
+        return None
+    host = cluster.hosts.get(asked)
+    return host if host is not None and host.available else None
+
+
+_NOTHING = Request(b"", b"", b"", [])

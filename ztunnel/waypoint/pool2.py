@@ -1,0 +1,131 @@
+"""Connections of HTTP/2 with servers: each is shared by as many requests as it takes."""
+
+from __future__ import annotations
+
+from ztunnel.errors import ConnectionFailed, Unreachable
+from ztunnel.l7.circuit import Limit
+from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.line import Line, begin
+from ztunnel.waypoint.pool1 import Call
+from ztunnel.waypoint.spot import Key, Spot, Stream
+from ztunnel.waypoint.upstream2 import Http2Client
+from ztunnel.waypoint.way import Clock
+
+
+class _Lane:
+    """Those with one endpoint; one at a time is being made."""
+
+    __slots__ = ("clients", "line", "opening", "spot")
+
+    def __init__(self, spot: Spot) -> None:
+        cluster = spot.key.cluster
+        self.spot = spot
+        self.line = Line(cluster.circuit if cluster is not None else None)
+        self.clients: list[Http2Client] = []
+        self.opening = False
+
+
+class Http2Pools:
+    """Those of all endpoints."""
+
+    def __init__(self, clock: Clock, call: Call) -> None:
+        """`call` makes a connection: one of what it is given is called, once, perhaps at once."""
+        self._clock = clock
+        self._call = call
+        self._lanes: dict[Key, _Lane] = {}
+
+    def connect(self, exchange: Exchange, spot: Spot) -> None:
+        """Find a connection for it: one with room, or a new one."""
+        lane = self._lanes.get(spot.key)
+        if lane is None:
+            lane = self._lanes[spot.key] = _Lane(spot)
+        lane.spot = spot
+        for client in lane.clients:
+            if self._takes(client, lane):
+                if begin(exchange):
+                    client.carry(exchange)
+                return
+        if lane.line.join(exchange):
+            self._open(lane)
+
+    def _takes(self, client: Http2Client, lane: _Lane) -> bool:
+        limits = lane.spot.limits
+        if limits.requests_per_connection and client.carried >= limits.requests_per_connection:
+            return False
+        if limits.streams_per_connection and client.under_way >= limits.streams_per_connection:
+            return False
+        if limits.connection_seconds and self._clock.now - client.born > limits.connection_seconds:
+            return False
+        return client.can_take()
+
+    def _open(self, lane: _Lane) -> None:
+        if lane.opening or not lane.line:
+            return
+        cluster = lane.spot.key.cluster
+        if cluster is not None:
+            if not lane.clients:
+                cluster.circuit.force(Limit.CONNECTIONS)
+            elif not cluster.circuit.take(Limit.CONNECTIONS):
+                return
+        lane.opening = True
+
+        def stands(stream: Stream) -> None:
+            lane.opening = False
+            client = Http2Client(self, self._clock, stream, lane, str(lane.spot.key.endpoint))
+            lane.clients.append(client)
+            stream.attach(client)
+            self.room(client)
+            self._open(lane)
+
+        def failed(error: ConnectionFailed) -> None:
+            lane.opening = False
+            self._give(lane)
+            lane.line.fail(error, only_first=False)
+            self._forget(lane)
+
+        self._call(lane.spot, stands, failed)
+
+    def room(self, connection: Http2Client) -> None:
+        """It may take another request."""
+        lane: _Lane = connection.key
+        while lane.line and self._takes(connection, lane):
+            exchange = lane.line.next()
+            if exchange is not None and begin(exchange):
+                connection.carry(exchange)
+        if not connection.under_way and not connection.over and connection.carried:
+            limits = lane.spot.limits
+            if limits.requests_per_connection and connection.carried >= limits.requests_per_connection:
+                connection.close()
+        self._open(lane)
+
+    def left(self, connection: Http2Client) -> None:
+        """It takes no more."""
+        lane: _Lane = connection.key
+        if connection not in lane.clients:
+            return
+        lane.clients.remove(connection)
+        self._give(lane)
+        if not lane.clients and not lane.opening:
+            lane.line.fail(Unreachable("the server closed the connection"), only_first=False)
+        self._forget(lane)
+
+    def _give(self, lane: _Lane) -> None:
+        cluster = lane.spot.key.cluster
+        if cluster is not None:
+            cluster.circuit.give(Limit.CONNECTIONS)
+
+    def _forget(self, lane: _Lane) -> None:
+        empty = not lane.clients and not lane.opening and not lane.line
+        if empty and self._lanes.get(lane.spot.key) is lane:
+            del self._lanes[lane.spot.key]
+
+    def look(self, now: float, idle_seconds: float) -> None:
+        """Close what has been idle for so long, unless its cluster says another time."""
+        for lane in tuple(self._lanes.values()):
+            limits = lane.spot.limits
+            idle = limits.http_idle_seconds or limits.idle_seconds or idle_seconds
+            for each in tuple(lane.clients):
+                old = limits.connection_seconds and now - each.born > limits.connection_seconds
+                if each.idle_since is not None and (old or now - each.idle_since > idle):
+                    each.close()
+            lane.line.tidy()

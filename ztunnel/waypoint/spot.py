@@ -1,0 +1,147 @@
+"""Where connections for requests are kept: with which endpoint, of which cluster, under which limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from ztunnel.errors import ConnectionFailed
+from ztunnel.flow.transport import Receiver, Transport
+from ztunnel.hbone.pool import PoolKey
+from ztunnel.hbone.request import RequestHead
+from ztunnel.l7.cluster import Cluster
+from ztunnel.model.address import Endpoint, IPAddress
+from ztunnel.model.service import Service
+from ztunnel.model.traffic import ClientTls, Pool, TlsMode, Upgrade
+from ztunnel.model.workload import Workload
+
+NO_LIMITS = Pool()
+_ORIGINATED = (TlsMode.SIMPLE, TlsMode.MUTUAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one request or connection goes.
+
+    Attributes:
+        key: which sessions may carry it; None: it is not in the mesh, and called as it is.
+        head: the CONNECT.
+        endpoint: the application's.
+        destination: whose that is, where it is known.
+        service: that was called; None: an address.
+    """
+
+    key: PoolKey | None
+    head: RequestHead | None
+    endpoint: Endpoint
+    destination: Workload | None
+    service: Service | None = None
+
+
+class Stream(Transport, Protocol):
+    """A transport that somebody is attached to."""
+
+    def attach(self, receiver: Receiver) -> None:
+        """Give it what comes."""
+
+
+Stands = Callable[[Stream], None]
+Failed = Callable[[ConnectionFailed], None]
+
+
+class Cancellable(Protocol):
+    """What is under way."""
+
+    def cancel(self) -> None:
+        """It is not wanted any more."""
+
+
+class Key(NamedTuple):
+    """Connections of one key are for each other's requests, those of others never are."""
+
+    pool: PoolKey | None
+    endpoint: Endpoint
+    cluster: Cluster | None
+    tls: ClientTls | None = None
+
+
+class Spot(NamedTuple):
+    """One endpoint, as it is called. `name`: of the service; `protocol`: by the name that TLS has for it
+    (ALPN), empty: none."""
+
+    key: Key
+    target: Target
+    name: str = ""
+    protocol: str = ""
+
+    @property
+    def bare(self) -> bool:
+        """Whether its cluster asks for the mesh's own TLS, and it is not in the mesh."""
+        cluster = self.key.cluster
+        tls = cluster.traffic.tls if cluster is not None else None
+        return tls is not None and tls.mode is TlsMode.ISTIO_MUTUAL and self.target.head is None
+
+    @property
+    def limits(self) -> Pool:
+        """Of its cluster."""
+        return limits_of(self.key.cluster)
+
+
+class _Nothing:
+    """Stands for what is over already."""
+
+    def cancel(self) -> None:
+        """There is nothing."""
+
+
+NOTHING = _Nothing()
+
+
+class Both:
+    """Two things that are under way for one end."""
+
+    def __init__(self, one: Cancellable, other: Cancellable) -> None:
+        self._both = one, other
+
+    def cancel(self) -> None:
+        """They are not wanted any more."""
+        for each in self._both:
+            each.cancel()
+
+
+def limits_of(cluster: Cluster | None) -> Pool:
+    """Those of a cluster."""
+    pool = cluster.traffic.pool if cluster is not None else None
+    return pool if pool is not None else NO_LIMITS
+
+
+class Terms(NamedTuple):
+    """How a request is sent.
+
+    Attributes:
+        caller: who sends it.
+        version: of HTTP, as the server's port says.
+        asked: in which the client asks.
+    """
+
+    caller: IPAddress
+    version: int
+    asked: int
+
+    def version_of(self, limits: Pool, switches: bool) -> int:
+        """The version in which a cluster with these limits is asked (istio/istio shouldH2Upgrade);
+        `switches`: by a request that wants another protocol."""
+        if limits.client_protocol:
+            return self.asked
+        return 2 if limits.upgrade is Upgrade.ALWAYS and not switches else self.version
+
+
+def spot_of(target: Target, cluster: Cluster | None, protocol: str = "") -> Spot:
+    """That of a target."""
+    tls = cluster.traffic.tls if cluster is not None else None
+    key = Key(
+        target.key, target.endpoint, cluster, tls if tls is not None and tls.mode in _ORIGINATED else None
+    )
+    name = target.service.hostname if target.service is not None else ""
+    return Spot(key, target, name, protocol)
