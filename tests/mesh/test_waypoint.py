@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
+from threading import Event
 
 import h2.config
 import h2.connection
@@ -646,6 +647,45 @@ def test_who_calls_is_who_has_proved_it(mesh: Mesh, waypoint: Waypoint) -> None:
         wait_until(lambda: waypoint.lines()[-1][2:5] == expected, "the log names it")
     finally:
         mesh.apply(policy(OF_CALLER), delete=True)
+
+
+def test_policies_come_and_go_without_refusing_what_they_allow(mesh: Mesh, waypoint: Waypoint) -> None:
+    """They arrive before what names them, and go after it: no request meets half of a change."""
+    listener = server(mesh)
+    client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+    client.sendall(b"GET /0 HTTP/1.1\r\nHost: a\r\n\r\n")
+    there = listener.accept()
+    stop, statuses = Event(), []
+
+    def serve() -> None:
+        while True:
+            head_of(there)
+            there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    def ask() -> None:
+        while not stop.is_set():
+            statuses.append(head_of(client).split()[1])
+            client.sendall(b"GET /n HTTP/1.1\r\nHost: a\r\n\r\n")
+        statuses.append(head_of(client).split()[1])
+
+    with ThreadPoolExecutor(2) as pool:
+        served, asked = pool.submit(serve), pool.submit(ask)
+        try:
+            for text, gone in (
+                (policy(OF_CALLER), False),
+                (policy(OF_CALLER, "Gateway", name="wp"), False),
+                (policy(OF_CALLER), True),
+            ):
+                mesh.apply(text, delete=gone)
+                before = len(statuses)
+                wait_until(lambda at=before: len(statuses) > at + 20, "requests pass")
+        finally:
+            stop.set()
+            asked.result()
+            there.shutdown(socket.SHUT_RDWR)
+            assert served.exception() is not None
+    assert set(statuses) == {b"200"}
+    assert len(statuses) > 60
 
 
 @pytest.mark.parametrize("family", TCP_FAMILIES)
