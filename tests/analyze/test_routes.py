@@ -96,7 +96,7 @@ def test_several_objects_for_one_service_are_named_to_each_other() -> None:
         ("IST0109", "VirtualService shop/v"), ("IST0109", "VirtualService shop/w"),
         ("IST0109", "HTTPRoute shop/r"),
     }  # fmt: skip
-    assert any("HTTPRoute shop/r, VirtualService shop/w as well" in text for _, _, text in found)
+    assert any("has rules of HTTPRoute shop/r, VirtualService shop/w, too" in text for _, _, text in found)
     assert told(backend) == []
 
 

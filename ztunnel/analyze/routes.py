@@ -77,7 +77,7 @@ def _of_services(mesh: Mesh, by_key: dict[tuple[str, str, str], Written]) -> Ite
             for one in sources:
                 others = named([str(each) for each in sources if each is not one])
                 how = "HTTPRoutes first, then the oldest VirtualService, what takes every request last"
-                text = f"{others} as well has rules for {routes.service.hostname}: they are joined, {how}"
+                text = f"{routes.service.hostname} has rules of {others}, too: they are joined, {how}"
                 yield found(CONFLICT, one, text)
 
 
