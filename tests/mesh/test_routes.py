@@ -6,10 +6,13 @@ import socket
 import time
 from ipaddress import IPv4Address, IPv6Address
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 
 from tests.mesh.lab import SHOP, TCP_FAMILIES, Listener, Mesh, is_refused, read_exactly, wait_until
-from tests.mesh.test_waypoint import GATEWAY, Waypoint, head_of, service, vip
+from tests.mesh.test_waypoint import GATEWAY, Waypoint, exchange, head_of, service, vip
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
@@ -60,6 +63,14 @@ spec:
     match: [{uri: {exact: /mirrored}}]
     route: [{destination: {host: web, subset: v1}}]
     mirrors: [{destination: {host: web, subset: v2}, percentage: {value: 100}}]
+  - name: shared
+    match: [{uri: {exact: /shared}, method: {exact: GET}}]
+    corsPolicy: {allowOrigins: [{exact: "https://a.b"}], allowMethods: [GET], maxAge: 60s}
+    route: [{destination: {host: web, subset: v1}}]
+  - name: socket
+    match: [{uri: {exact: /socket}}]
+    timeout: 0.2s
+    route: [{destination: {host: web, subset: v1}}]
   - name: teapot
     match: [{uri: {exact: /teapot}}]
     directResponse: {status: 418, body: {string: short and stout}}
@@ -101,6 +112,16 @@ spec:
   rules: [{backendRefs: [{name: nobody, port: 80}]}]
 ---
 """
+GRPC_ROUTE = """apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: calls, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: calls}]
+  rules:
+  - matches: [{method: {service: shop.Cart, method: Add}}]
+    backendRefs: [{name: calls, port: 80}]
+---
+"""
 MANIFESTS = (
     SHOP
     + GATEWAY
@@ -118,6 +139,8 @@ MANIFESTS = (
     + VIRTUAL_SERVICE
     + HTTP_ROUTE
     + CONNECTIONS
+    + service("calls", "{name: grpc, port: 80, targetPort: 8081}")
+    + GRPC_ROUTE
 )
 
 
@@ -337,3 +360,59 @@ def test_a_change_of_routes_holds_for_the_next_request_of_a_connection(
 
     wait_until(status, "the new route counts")
     mesh.apply(VIRTUAL_SERVICE)
+
+
+def test_a_page_of_another_origin_may_read_it(mesh: Mesh, waypoint: Waypoint, servers: Servers) -> None:
+    client = Client(mesh)
+    client.ask("/shared", "Origin: https://a.b", "Access-Control-Request-Method: GET", method="OPTIONS")
+    status, fields, _ = client.answer()
+    assert (status, fields["access-control-allow-origin"]) == (200, "https://a.b")
+    assert (fields["access-control-allow-methods"], fields["access-control-max-age"]) == ("GET", "60")
+    assert waypoint.line(1)[4] == "cors_response"
+    client.ask("/shared", "Origin: https://a.b")
+    there = servers.v1.accept()
+    serve(there, "200 OK", "Access-Control-Allow-Origin: *")
+    assert client.answer()[1]["access-control-allow-origin"] == "https://a.b"
+    client.ask("/shared", "Origin: https://evil")
+    serve(there, "200 OK", "X-Mine: 1")
+    assert "access-control-allow-origin" not in client.answer()[1]
+
+
+def test_a_websocket_outlives_the_time_of_its_rule(mesh: Mesh, waypoint: Waypoint, servers: Servers) -> None:
+    client = Client(mesh)
+    client.ask("/socket", "Connection: upgrade", "Upgrade: websocket")
+    there = servers.v1.accept()
+    assert b"upgrade: websocket" in head_of(there).lower()
+    there.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    assert head_of(client.sock).startswith(b"HTTP/1.1 101 ")
+    client.sock.sendall(b"ping")
+    assert read_exactly(there, 4) == b"ping"
+    quiet_until = time.monotonic() + 0.5  # more than twice the time of the rule
+    wait_until(lambda: time.monotonic() > quiet_until, "time passes")
+    there.sendall(b"pong")
+    assert read_exactly(client.sock, 4) == b"pong"
+
+
+def test_calls_of_grpc_are_known_by_their_methods(mesh: Mesh, waypoint: Waypoint, servers: Servers) -> None:
+    sock = mesh.connect("shop/caller", vip(mesh, "calls", IPv6Address), 80)
+    near = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
+    near.initiate_connection()
+    for stream, path in ((1, b"/shop.Cart/Remove"), (3, b"/shop.Cart/Add")):
+        fields = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"calls"), (b":path", path)]
+        near.send_headers(stream, [*fields, (b"content-type", b"application/grpc"), (b"te", b"trailers")])
+        near.send_data(stream, b"question", end_stream=True)
+    sock.sendall(near.data_to_send())
+    there, _ = servers.either()
+    far = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
+    far.initiate_connection()
+    asked = exchange(there, far, h2.events.StreamEnded)
+    (request,) = [each for each in asked if isinstance(each, h2.events.RequestReceived)]
+    assert (b":path", b"/shop.Cart/Add") in request.headers
+    far.send_headers(request.stream_id, [(b":status", b"200"), (b"grpc-status", b"0")], end_stream=True)
+    there.sendall(far.data_to_send())
+    told: dict[int, bytes] = {}
+    while len(told) < 2:
+        for each in exchange(sock, near, h2.events.StreamEnded):
+            if isinstance(each, h2.events.ResponseReceived):
+                told[each.stream_id] = dict(each.headers)[b"grpc-status"]
+    assert told == {1: b"12", 3: b"0"}

@@ -191,6 +191,22 @@ def test_a_connection_that_fails_late_fails_nothing_while_another_is_made() -> N
     assert heads(client) == [200]
 
 
+def test_a_websocket_has_no_time_and_no_copies() -> None:
+    rig, plan = Rig(), Plan("r")
+    plan.timeout_seconds, plan.mirrors = 1, [COPY]
+    rig.plan = plan
+    client, request = Client(), Request(b"GET", b"a", b"/", [])
+    request.upgrade = b"websocket"
+    exchange = Exchange(rig.way, client, request)
+    exchange.start(False)
+    rig.server.respond(status=b"101")
+    exchange.body(memoryview(b"hello"))
+    exchange.end(())
+    rig.clock.sleep(60)
+    assert not exchange.over
+    assert len(rig.servers) == 1
+
+
 # Retries.
 
 

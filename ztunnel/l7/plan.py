@@ -102,9 +102,17 @@ class Plan:
 
 def without_routes(request: Request) -> Plan:
     """The plan for a request where there are none."""
+    seconds = grpc_timeout(request, 0.0)
+    if not seconds:
+        return _WITHOUT_ROUTES
     made = Plan("default", DEFAULT)
-    made.timeout_seconds = grpc_timeout(request, 0.0)
+    made.timeout_seconds = seconds
     return made
+
+
+_WITHOUT_ROUTES = Plan("default", DEFAULT)
+NO_PLAN = Plan("")
+"""Nothing was decided yet."""
 
 
 def plan(route: Route | None, request: Request, facts: Facts, port: int, rng: Rng) -> Plan:

@@ -370,3 +370,18 @@ def _register_figures(waypoint: _Waypoint) -> None:
     figures.gauge(
         "ztunnel_waypoint_connections", "Clients' connections that speak HTTP", lambda: len(parts.common.live)
     )
+    shadows, budget, broken = parts.shadows, parts.common.budget, parts.routers.broken
+    figures.gauge("ztunnel_waypoint_mirrors", "Mirrored requests under way", lambda: shadows.live)
+    figures.counter(
+        "ztunnel_waypoint_mirrors_dropped_total",
+        "Mirrored requests that were not sent, as too many were under way",
+        lambda: shadows.dropped,
+    )
+    figures.counter(
+        "ztunnel_waypoint_retries_refused_total",
+        "Requests that were not tried again, as too many others were",
+        lambda: budget.refused if budget is not None else 0,
+    )
+    figures.gauge(
+        "ztunnel_waypoint_broken_routes", "Services whose routes cannot be compiled", lambda: len(broken)
+    )

@@ -21,6 +21,7 @@ NONE = -1.0
 """There is no other try."""
 
 
+_NO_RETRIES = Retries(None)
 _LOSSES = {
     "UF": Loss.CONNECT,
     "UC": Loss.RESET,
@@ -58,7 +59,7 @@ class Attempts:
         self._time = time
         self._plan: Plan | None = None
         self._deadlines: Deadlines | None = None
-        self.retries = Retries(None)
+        self.retries = _NO_RETRIES
         self.asking: Asking | None = None
         self._retrying: Circuit | None = None
         self.count = 0
@@ -67,7 +68,8 @@ class Attempts:
     def allow(self, plan: Plan) -> bool:
         """What there may be. Returns whether the request's body may be needed more than once."""
         self._plan = plan
-        self.retries = Retries(plan.retry)
+        if plan.retry is not None:
+            self.retries = Retries(plan.retry)
         return self.retries.replays
 
     def after_loss(self, reply: Reply, unsent: bool, stale: bool) -> float:
@@ -116,6 +118,12 @@ class Attempts:
         """The same, for a delay that a rule wants."""
         self.flags.append(DELAYED)
         self.wait(seconds, then)
+
+    @property
+    def timed(self) -> bool:
+        """Whether there is a time for them."""
+        plan = self._plan
+        return plan is not None and (plan.timeout_seconds > 0 or plan.try_timeout_seconds > 0)
 
     def begin(self, over: Callable[[], None], try_over: Callable[[], None]) -> None:
         """A request that is whole is tried: from now on there is so long for all tries, and for this one."""

@@ -239,7 +239,7 @@ class Servers:
 
     def connect(self, exchange: Exchange, destination: OriginalDestination, terms: Terms) -> None:
         """Find a server for an exchange."""
-        sought = exchange.plan.destination if exchange.plan is not None else None
+        sought = exchange.plan.destination
         avoid = exchange.avoid if exchange.attempts.retries.elsewhere else None
         subset = Subset(sought.subset, sought.labels) if sought is not None else WHOLE
         caller = Caller(terms.caller, exchange.request)

@@ -21,7 +21,7 @@ from ztunnel.http1.head import Fields
 from ztunnel.l7 import reply as replies
 from ztunnel.l7.field import passed_trailers
 from ztunnel.l7.flags import joined
-from ztunnel.l7.plan import Plan
+from ztunnel.l7.plan import NO_PLAN, Plan
 from ztunnel.l7.reply import Reply
 from ztunnel.l7.request import Request
 from ztunnel.l7.response import interim_passed_back, passed_back
@@ -57,7 +57,7 @@ class Exchange(Observed):
     """One of them.
 
     Attributes:
-        plan: what was decided of it; None: nothing yet.
+        plan: what was decided of it.
         attempts: how often and how long it is tried.
         active: when something last moved.
         avoid: the endpoint that was tried last.
@@ -82,7 +82,7 @@ class Exchange(Observed):
         self._pending = 0
         self._owed_down = 0
         self._owed_up = 0
-        self.plan: Plan | None = None
+        self.plan = NO_PLAN
         self.attempts = Attempts(way)
         self.active = self.began
         self.avoid: Endpoint | None = None
@@ -123,8 +123,7 @@ class Exchange(Observed):
         self._copies.end(self._trailers)
         if self._up is not None:
             self._up.finish(self._trailers)
-        if self._up is not None or self._wanted:
-            self.attempts.begin(partial(self.reply, replies.TIMEOUT), self._try_over)
+        self._begin_time()
 
     def gone(self) -> None:
         """The client has gone."""
@@ -160,7 +159,7 @@ class Exchange(Observed):
         body = self._body
         if self.attempts.allow(plan):
             body.keep()
-        if plan.mirrors:
+        if plan.mirrors and not self.request.upgrade:
             copies = self._way.copies(self, self._ended and not body.waits)
             self._copies.begin(copies, body.waiting(), self._ended, self._trailers)
         self._connect()
@@ -246,10 +245,8 @@ class Exchange(Observed):
             self.flag = joined(self.attempts.flags)
         self.note_grpc(fields)
         passed = self.attempts.stick(passed_back(fields, int((now - self.began) * 1000)))
-        if self.plan is not None:
-            passed = self.plan.edit(passed, self.host)
-        self.response = passed
-        self._down.respond(passed, end)
+        self.response = self.plan.edit(passed, self.host)
+        self._down.respond(self.response, end)
         if end:
             self._answered()
 
@@ -309,8 +306,7 @@ class Exchange(Observed):
         self.attempts.end_try(reply.flag)
         self.note_end(reply, self.attempts.flags)
         self.note_grpc(fields)
-        if self.plan is not None:
-            fields = self.plan.edit(fields)
+        fields = self.plan.edit(fields)
         up = self._let_go()
         if up is not None:
             up.cancel()
@@ -342,8 +338,7 @@ class Exchange(Observed):
         self.attempts.count += 1
         self._wanted = True
         self._pending += 1
-        if self._ended:
-            self.attempts.begin(partial(self.reply, replies.TIMEOUT), self._try_over)
+        self._begin_time()
         self._way.connect(self)
 
     def _try_again(self, wait: float) -> None:
@@ -352,6 +347,12 @@ class Exchange(Observed):
             self.attempts.wait(wait, self._connect)
         else:
             self._connect()
+
+    def _begin_time(self) -> None:
+        """Once the request is whole. Where protocols were switched it has no end, nor its response."""
+        tried = self._up is not None or self._wanted
+        if self._ended and tried and self.attempts.timed and not self.switched:
+            self.attempts.begin(partial(self.reply, replies.TIMEOUT), self._try_over)
 
     def _try_over(self) -> None:
         if self.over or self._responded:

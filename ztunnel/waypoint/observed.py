@@ -54,8 +54,9 @@ class Observed:
         self.answered_at = 0.0
         self.received_bytes = 0
         self.sent_bytes = 0
-        self.received_messages = MessageCounter() if request.is_grpc else None
-        self.sent_messages = MessageCounter() if request.is_grpc else None
+        grpc = request.is_grpc
+        self.received_messages = MessageCounter() if grpc else None
+        self.sent_messages = MessageCounter() if grpc else None
         self.status = 0
         self.flag = NO_FLAG
         self.details = "via_upstream"
@@ -67,6 +68,11 @@ class Observed:
         self.destination: Workload | None = None
         self.cluster: str | None = None
         self.service: Service | None = None
+
+    @property
+    def switched(self) -> bool:
+        """Whether it is no HTTP any more."""
+        return self.status == 101
 
     def note_received(self, payload: memoryview) -> None:
         """Some of the request's body has come."""

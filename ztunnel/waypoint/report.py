@@ -121,7 +121,7 @@ class Reports:
             authority=_text(request.authority),
             upstream_host=exchange.host,
             upstream_cluster=self._chain.cluster("http") if exchange.cluster is None else exchange.cluster,
-            route=exchange.plan.name if exchange.plan is not None else "",
+            route=exchange.plan.name,
             request=tuple(request.fields),
             response=exchange.response,
             trailers=exchange.trailers,

@@ -102,7 +102,7 @@ def version_for(world: World, chain: Chain, exchange: Exchange, asked: int) -> i
         Unserved: there is no such port, or it cannot be asked for this.
     """
     request, protocol = exchange.request, chain.protocol
-    destination = exchange.plan.destination if exchange.plan is not None else None
+    destination = exchange.plan.destination
     if destination is not None:
         port = destination.port or chain.destination.port
         service = world.service(destination.service)

@@ -125,12 +125,11 @@ class Shadows:
         """Send the copies of a request; `connect` finds a server for each."""
         made: list[Copy] = []
         plan = exchange.plan
-        for destination in plan.mirrors if plan is not None else ():
+        for destination in plan.mirrors:
             if self.live >= MOST:
                 self.dropped += 1
                 continue
             self.live += 1
-            assert plan is not None
             shadow = Shadow(_ShadowWay(self, plan_of(plan, destination), connect), exchange.request)
             made.append(shadow)
             shadow.start(end)
