@@ -9,8 +9,9 @@ A block above the limits ends the connection, or, where the reader skips, is onl
 is read for the sake of the dynamic table alone, which the blocks after it depend on. Strings that cannot
 enter that table are stepped over; what is left to decode, and the number of fields, has its limit, too.
 
-A peer that has entered its fields into the table says the same with the same few bytes, again and again:
-small blocks that change nothing of the table are remembered until it changes.
+A peer says the same again and again. One that has entered its fields into the table does so with the same few
+bytes: remembered until the table changes. One that makes no use of the table does so with the same literals
+(nginx, which enters them each time for nothing): remembered with what they enter.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _SKIPPED_FIELDS = 1024
 
 _LONGEST_CODE_BITS = 30
 _REMEMBERED, _REMEMBERED_BYTES, _REMEMBERED_SIZE = 16, 512, 2048
-"""So many blocks of one peer, each of so many bytes at most, encoded and decoded: 40 KiB."""
+"""So many blocks of one peer in either way, each of so many bytes at most, encoded and decoded: 80 KiB."""
 _NO_ENTRY = bytes(TABLE_BYTES + 1)
 """Stands for a string that does not fit into the table, whatever it says: entering it empties that (RFC 7541
 section 4.4)."""
@@ -59,10 +60,13 @@ class FieldReader:
     __slots__ = (
         "_at",
         "_block",
-        "_changes",
+        "_entered",
         "_known",
         "_left_bytes",
         "_limit_bytes",
+        "_literal",
+        "_refers",
+        "_resized",
         "_skips",
         "_spare_bytes",
         "_table",
@@ -79,12 +83,16 @@ class FieldReader:
         self._spare_bytes = 0
         self.oversized = False
         self._known: dict[bytes, Fields] = {}
+        self._literal: dict[bytes, tuple[Fields, Fields]] = {}
+        # Of the block that is read: what enters the table, whether it refers to that, and resizes it.
+        self._entered: list[tuple[bytes, bytes]] = []
+        self._refers = False
+        self._resized = False
         self._block = b""
         self._at = 0
         # The dynamic table, its newest entry last.
         self._table: list[tuple[bytes, bytes]] = []
         self._table_bytes = 0
-        self._changes = 0
         self._table_limit_bytes = TABLE_BYTES
 
     def read(self, untrusted: bytes) -> Fields:
@@ -98,9 +106,15 @@ class FieldReader:
         known = self._known.get(untrusted)
         if known is not None:
             return known
+        literal = self._literal.get(untrusted)
+        if literal is not None:
+            for entry in literal[1]:
+                self._evict(len(entry[0]) + len(entry[1]) + FIELD_OVERHEAD_BYTES, entry)
+            return literal[0]
         self._block, self._at = untrusted, 0
         self._left_bytes = self._spare_bytes = self._limit_bytes
-        changes = self._changes
+        self._entered.clear()
+        self._refers = self._resized = False
         fields: list[tuple[bytes, bytes]] = []
         count = 0
         try:
@@ -117,12 +131,18 @@ class FieldReader:
         except IndexError as error:
             raise _wrong("a block that is cut off, or an entry that is not there") from error
         found = tuple(fields)
-        if changes == self._changes and len(untrusted) <= _REMEMBERED_BYTES and not self.oversized:
+        if len(untrusted) <= _REMEMBERED_BYTES and not self.oversized and not self._resized:
             self._remember(untrusted, found)
         return found
 
     def _remember(self, untrusted: bytes, fields: Fields) -> None:
-        if self._limit_bytes - self._left_bytes <= _REMEMBERED_SIZE:
+        if self._limit_bytes - self._left_bytes > _REMEMBERED_SIZE:
+            return
+        if not self._refers:
+            if len(self._literal) >= _REMEMBERED:
+                self._literal.clear()
+            self._literal[untrusted] = fields, tuple(self._entered)
+        elif not self._entered:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             self._known[untrusted] = fields
@@ -142,6 +162,7 @@ class FieldReader:
             if size > TABLE_BYTES or not may_resize:
                 raise _wrong("a table above its limit, or resized behind a field")
             self._table_limit_bytes = size
+            self._resized = True
             self._evict(0)
             return None
         indexed = first & 0x40
@@ -149,6 +170,7 @@ class FieldReader:
         name = self._entry(index)[0] if index else self._string(indexed)
         field = name, self._string(indexed)
         if indexed:
+            self._entered.append(field)
             self._evict(len(name) + len(field[1]) + FIELD_OVERHEAD_BYTES, field)
         return field
 
@@ -157,6 +179,7 @@ class FieldReader:
             if not index:
                 raise _wrong("an entry of number 0")
             return _STATIC[index - 1]
+        self._refers = True
         back = index - len(_STATIC)
         if back > len(self._table):
             raise _wrong("an entry that is not there")
@@ -164,7 +187,6 @@ class FieldReader:
 
     def _evict(self, size: int, field: tuple[bytes, bytes] | None = None) -> None:
         """Make room for an entry, and enter it where it fits at all (RFC 7541 section 4.4)."""
-        self._changes += 1
         self._known.clear()
         table = self._table
         while table and self._table_bytes + size > self._table_limit_bytes:

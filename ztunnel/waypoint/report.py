@@ -102,8 +102,12 @@ class Reports:
 
     def _record(self, exchange: Exchange, version: int, seconds: float) -> RequestRecord:
         request, answered = exchange.request, exchange.answered_at
-        return self._base._replace(
+        base = self._base
+        return RequestRecord(  # not by `_replace`, which takes twice as long
             time_ns=self._telemetry.now_ns() - int(seconds * 1e9),
+            downstream_local=base.downstream_local,
+            downstream_remote=base.downstream_remote,
+            peer=base.peer,
             method=_text(request.method),
             path=_text(request.get(b"x-envoy-original-path") or request.path),
             protocol="HTTP/2" if version == 2 else "HTTP/1.1",
