@@ -655,6 +655,16 @@ def test_what_has_not_changed_is_compiled_once():
     assert decide_by(authorizations.of(first, ("shop/p0",)))
 
 
+def test_what_is_kept_of_policies_that_are_gone_is_bounded():
+    authorizations, found = Authorizations(), policies("rules: [{}]")
+    for number in range(5000):
+        authorizations.of(found, ("shop/p0", f"shop/gone{number}"))
+        assert len(authorizations._made) <= 4096
+    again = dict(found)
+    authorizations.of(again, ("shop/p0",))
+    assert set(authorizations._made) == {("shop/p0",)}
+
+
 def decide_by(authorization):
     return authorization.judge(connection()).decide(asked()).allowed
 

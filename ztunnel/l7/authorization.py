@@ -21,6 +21,9 @@ from ztunnel.model.http_policy import HttpAction, HttpPolicy
 _REMEMBERED: Final = 512
 """Kinds of connections of which it is kept what they leave of the rules."""
 
+_DESTINATIONS: Final = 4096
+"""Sets of policies that are kept compiled; those of services that are gone are among them."""
+
 ADMITTED: Final = Decision(True)
 _NONE_ALLOWED: Final = Decision(False, details=matched("none"))
 _ACTIONS: Final = (HttpAction.CUSTOM, HttpAction.DENY, HttpAction.ALLOW)
@@ -50,6 +53,8 @@ class Authorizations:
             self._change(policies)
         made = self._made.get(names)
         if made is None:
+            if len(self._made) >= _DESTINATIONS:
+                self._made.clear()
             made = self._made[names] = Authorization(policies, names, self._compile)
         return made
 
@@ -58,7 +63,7 @@ class Authorizations:
         self._made = {
             names: made
             for names, made in self._made.items()
-            if all(policies.get(name) is before.get(name) for name in names)
+            if all(policies.get(name) is before.get(name) is not None for name in names)
         }
         for key in [key for key, (policy, _) in self._compiled.items() if policies.get(key) is not policy]:
             del self._compiled[key]
