@@ -91,4 +91,16 @@ async def lose(exporter: SpanExporter) -> None:
     assert exporter.sent == 0
 
 
+async def test_what_is_left_is_sent_at_the_end() -> None:
+    collector = Collector()
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(collector.serve, "::1")
+        exporter = SpanExporter(f"http://[::1]:{port}/v1/traces", {}, "1", lambda why: None)
+        for _ in range(300):
+            exporter.put(ONE)
+        await exporter.flush()
+        assert (exporter.sent, collector.spans) == (300, 300)
+        nursery.cancel_scope.cancel()
+
+
 pytestmark = pytest.mark.timeout(10)

@@ -73,6 +73,7 @@ from ztunnel.xds.resource import TYPES
 _BACKLOG = 4096
 _LOOK_SECONDS = 1.0
 _WAIT_SECONDS = 0.05
+_GOODBYE_SECONDS = 1.0
 _NOTICE_SECONDS = 3.0
 """For the endpoints of our service to be without us, and every node proxy to know."""
 _OWN_POD, _CERTIFICATE, _DRAINING = "own pod", "certificate", "draining"
@@ -251,6 +252,9 @@ async def _run_parts(waypoint: _Waypoint, listeners: Listeners, stop: Stop) -> N
             acceptor.close()
             await _drain(waypoint, stop)
             nursery.cancel_scope.cancel()
+        if waypoint.exporter is not None:
+            with trio.move_on_after(_GOODBYE_SECONDS):
+                await waypoint.exporter.flush()
     finally:
         waypoint.parts.servers.close()
         engine.close()

@@ -58,11 +58,20 @@ class SpanExporter:
             pause = _FLUSH_SECONDS
             while True:
                 await trio.sleep(pause)
-                while self._queue:
-                    if not await self._send(client):
-                        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-                        break
-                    pause = _FLUSH_SECONDS
+                pause = (
+                    _FLUSH_SECONDS if await self._empty(client) else min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                )
+
+    async def flush(self) -> None:
+        """Send what is left, once; for the end of the process, within the caller's deadline."""
+        async with httpx2.AsyncClient(timeout=_TIMEOUT, trust_env=False) as client:
+            await self._empty(client)
+
+    async def _empty(self, client: httpx2.AsyncClient) -> bool:
+        while self._queue:
+            if not await self._send(client):
+                return False
+        return True
 
     async def _send(self, client: httpx2.AsyncClient) -> bool:
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH_SPANS))]
