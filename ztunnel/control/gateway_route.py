@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
+from ztunnel.control.checked_rule import checked
 from ztunnel.control.registry import View
 from ztunnel.control.route_parts import Converted, NamedRule, Problem, Why
 from ztunnel.model.route import ConnectionRule, RouteSource, Rule
@@ -49,7 +51,10 @@ def convert_route(one: Route, view: View) -> Converted:
     for number, written in enumerate(one.rules):
         it.field = f"rules[{number}]"
         name = written.name or f"{one.meta.namespace}.{one.meta.name}.{number}"
-        rules.append(_rule(written, name, RouteSource(it.kind, one.meta.namespace, one.meta.name), it))
+        source = RouteSource(it.kind, one.meta.namespace, one.meta.name)
+        made = checked(_rule(written, name, source, it), 500, partial(it.note, Why.UNSUPPORTED, ""))
+        if made is not None:
+            rules.append(made)
     return Converted(tuple(rules), tuple(it.problems))
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
+from ztunnel.control.checked_rule import checked
 from ztunnel.control.delegation import merged
 from ztunnel.control.hosts import is_exported, whole_name
 from ztunnel.control.registry import View
@@ -55,6 +57,8 @@ def convert_virtual_service(one: VirtualService, view: View) -> Converted:
         for namespace, rule in _expanded(written, it):
             it.namespace = namespace
             converted = _rule(rule, one, it)
+            if converted is not None:
+                converted = checked(converted, 503, partial(it.note, Why.UNSUPPORTED))
             if converted is not None:
                 rules.append(converted)
         it.namespace = one.meta.namespace
