@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ztunnel.demo.bookinfo import fault, mirror, patience, person, shift, spread, token
+from ztunnel.demo.bookinfo import circuit, fault, mirror, patience, person, shift, spread, token
 from ztunnel.demo.bookinfo.place import Bookinfo
 from ztunnel.demo.claims.claim import Claim
 
@@ -16,4 +16,5 @@ STEPS: tuple[Claim[Bookinfo], ...] = (
     mirror.STEP,
     patience.TIMEOUT,
     patience.RETRY,
+    circuit.STEP,
 )
