@@ -1,10 +1,17 @@
-"""Requests go where VirtualServices and HTTPRoutes send them: by real objects, through a real waypoint."""
+"""Requests go where VirtualServices and HTTPRoutes send them, and to the endpoints that DestinationRules
+leave: by real objects, through a real waypoint."""
 
 from __future__ import annotations
 
+import json
+import select
 import socket
+import ssl
+import threading
 import time
+from contextlib import closing, suppress
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 import h2.config
 import h2.connection
@@ -13,6 +20,8 @@ import pytest
 
 from tests.mesh.lab import SHOP, TCP_FAMILIES, Listener, Mesh, is_refused, read_exactly, wait_until
 from tests.mesh.test_waypoint import GATEWAY, Waypoint, exchange, head_of, service, vip
+from tests.waypoint.tls_server import Authority
+from ztunnel.demo.call import get
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
@@ -136,12 +145,58 @@ MANIFESTS = (
         "{name: tcp, port: 5432, targetPort: 9}, {name: tcp-b, port: 5433, targetPort: 8081}, "
         "{name: tcp-c, port: 5434, targetPort: 8081}",
     )
+    + server_pod("alone", "app: alone")
+    + service("weak", "{name: http, port: 80, targetPort: 8082}")
+    + service("narrow", "{name: http, port: 80, targetPort: 8081}", app="alone")
+    + service("sealed", "{name: http, port: 80, targetPort: 8443}", app="alone")
     + VIRTUAL_SERVICE
     + HTTP_ROUTE
     + CONNECTIONS
     + service("calls", "{name: grpc, port: 80, targetPort: 8081}")
     + GRPC_ROUTE
 )
+
+
+def destination_rule(host: str, traffic: str) -> str:
+    return (
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n"
+        f"metadata: {{name: {host}-traffic, namespace: shop}}\n"
+        f"spec: {{host: {host}, trafficPolicy: {{{traffic}}}}}\n---\n"
+    )
+
+
+class Answering:
+    """A server that answers every request of every connection with `status`, and counts them, until it is
+    closed."""
+
+    def __init__(self, listener: Listener, status: str) -> None:
+        self.status = status
+        self.count = 0
+        self._sockets = [listener.sock]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                sock = self._sockets[0].accept()[0]
+                self._sockets.append(sock)
+                self._threads.append(threading.Thread(target=self._answer, args=[sock]))
+                self._threads[-1].start()
+
+    def _answer(self, sock: socket.socket) -> None:
+        with sock, suppress(OSError, AssertionError):
+            while True:
+                head_of(sock)
+                self.count += 1
+                sock.sendall(f"HTTP/1.1 {self.status}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    def close(self) -> None:
+        for sock in self._sockets:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
 
 
 class Client:
@@ -416,3 +471,95 @@ def test_calls_of_grpc_are_known_by_their_methods(mesh: Mesh, waypoint: Waypoint
             if isinstance(each, h2.events.ResponseReceived):
                 told[each.stream_id] = dict(each.headers)[b"grpc-status"]
     assert told == {1: b"12", 3: b"0"}
+
+
+def test_an_endpoint_that_fails_is_left_out_for_a_while(mesh: Mesh, waypoint: Waypoint) -> None:
+    outliers = "consecutive5xxErrors: 2, interval: 0.3s, baseEjectionTime: 2s, maxEjectionPercent: 100"
+    mesh.apply(destination_rule("weak", f"outlierDetection: {{{outliers}}}"))
+    client = Client(mesh, "weak")
+
+    def status() -> int:
+        client.ask("/")
+        return client.answer()[0]
+
+    with (
+        closing(Answering(mesh.listen("shop/one", port=8082), "503 Weak")) as weak,
+        closing(Answering(mesh.listen("shop/two", port=8082), "200 OK")) as well,
+    ):
+        wait_until(lambda: knows_traffic(waypoint, "weak"), "the waypoint knows of it")
+        wait_until(lambda: status() == 503, "it fails once")
+        wait_until(lambda: status() == 503, "and once more")
+        before = weak.count
+        assert [status() for _ in range(20)] == [200] * 20
+        assert weak.count == before
+        weak.status = "200 OK"
+        wait_until(lambda: status() == 200 and weak.count > before, "it is asked again")
+        assert well.count
+    waypoint.grows("ztunnel_waypoint_ejections_total", 1)
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_more_than_may_wait_for_a_connection_are_refused_at_once(
+    mesh: Mesh, waypoint: Waypoint, family: type
+) -> None:
+    limits = "connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}}"
+    mesh.apply(destination_rule("narrow", limits))
+    listener = mesh.listen("shop/alone", port=8081)
+    clients = [Client(mesh, "narrow", family=family) for _ in range(3)]
+    wait_until(lambda: knows_traffic(waypoint, "narrow"), "the waypoint knows of the limits")
+    clients[0].ask("/first")
+    there = listener.accept()
+    head_of(there)
+    clients[1].ask("/second")
+    clients[2].ask("/third")
+    (first,) = wait_until(lambda: [one for one in clients[1:] if readable(one.sock)], "one is refused")
+    status, fields, body = first.answer()
+    assert (status, fields["x-envoy-overloaded"]) == (503, "true")
+    assert b"reset reason: overflow" in body
+    there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert clients[0].answer()[0] == 200
+    serve(there)  # who waited comes on the same connection
+    (other,) = (one for one in clients[1:] if one is not first)
+    assert other.answer()[0] == 200
+    assert listener.nobody()
+    flags = sorted(line[3] for line in waypoint.lines() if line[1].split()[1] in ("/second", "/third"))[-2:]
+    assert "UO" in flags
+    waypoint.grows("ztunnel_waypoint_overflows_total", 1, limit="pending")
+
+
+def knows_traffic(waypoint: Waypoint, host: str) -> bool:
+    """Whether the waypoint has been sent policies for that host."""
+    dump = json.loads(get(waypoint.netns, 15000, "/config_dump")[1])
+    return any(host in each["service"] for each in dump["trafficPolicies"])
+
+
+def readable(sock: socket.socket) -> bool:
+    return bool(select.select([sock], [], [], 0)[0])
+
+
+def test_a_server_of_tls_is_talked_to_where_it_is_proved(
+    mesh: Mesh, waypoint: Waypoint, tmp_path: Path
+) -> None:
+    authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
+    tls = f"tls: {{mode: SIMPLE, sni: a.example, caCertificates: {authority.roots}}}"
+    mesh.apply(destination_rule("sealed", tls))
+    listener = mesh.listen("shop/alone", port=8443)
+    client = Client(mesh, "sealed")
+    wait_until(lambda: knows_traffic(waypoint, "sealed"), "the waypoint knows of it")
+    client.ask("/sealed")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("server", "a.example"))
+    with context.wrap_socket(listener.accept(), server_side=True) as there:
+        assert "GET /sealed HTTP/1.1" in serve(there, body="secret")
+        assert client.answer()[::2] == (200, b"secret")
+    client.ask("/stranger")
+    other = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    other.load_cert_chain(*stranger.issue("other", "a.example"))
+    for _ in range(3):  # Istio's two retries of what was not sent
+        with suppress(OSError), other.wrap_socket(listener.accept(), server_side=True):
+            pass
+        if readable(client.sock):
+            break
+    status, _, body = client.answer()
+    assert status == 503
+    assert b"certificate was refused" in body
