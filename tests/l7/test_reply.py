@@ -38,6 +38,19 @@ def test_what_a_message_says_stays_on_its_line() -> None:
     assert message.endswith(b"a%0D%0Ab: 100%25")
 
 
+@pytest.mark.parametrize("status", [204, 304])
+def test_what_has_no_body_has_no_length(status) -> None:
+    fields, body = reply.render(reply.Reply(status, "-", "direct_response", "text"), grpc=False)
+    assert (dict(fields).get(b"content-length"), body) == (None, b"")
+
+
+def test_a_reply_has_its_own_fields_body_and_status_of_grpc() -> None:
+    said = reply.Reply(200, "FI", "x", fields=((b"location", b"/a"),), payload=b"\xff", grpc_status=0)
+    fields, body = reply.render(said, grpc=False)
+    assert (dict(fields)[b"location"], body) == (b"/a", b"\xff")
+    assert dict(reply.render(said, grpc=True)[0])[b"grpc-status"] == b"0"
+
+
 def test_overflow_says_so_in_a_field() -> None:
     assert (b"x-envoy-overloaded", b"true") in reply.render(reply.OVERFLOW, grpc=False)[0]
 
