@@ -12,6 +12,7 @@ from random import Random
 
 import pytest
 import trio
+import trio.testing
 from cryptography import x509
 
 from tests.identity.builders import NOW, PEM, Authority, Leaf, pem_of
@@ -19,7 +20,7 @@ from tests.l7.issuers import jwk, jwks
 from ztunnel.control.fetch_keys import KeyClient, Keys, Unfetched
 from ztunnel.control.key_source import KeySource
 from ztunnel.control.reach import Reach
-from ztunnel.l7.jwks import MAX_BYTES
+from ztunnel.l7.jwks import MAX_BYTES, KeySet, parse_keys
 from ztunnel.telemetry.figures import Figures
 
 HERE = Reach((ip_network("127.0.0.1/32"), ip_network("::1/128")))
@@ -304,6 +305,35 @@ async def test_figures_say_how_it_goes() -> None:
     }
     assert found["ztunnel_control_key_fetches_total{'outcome': 'fetched'}"] == 1
     assert found["ztunnel_control_issuers_without_keys{}"] == 1
+
+
+class Rotating:
+    """An issuer with another key each time."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    async def fetch(self, source: KeySource) -> KeySet:
+        self.at.append(trio.current_time())
+        return parse_keys(jwks(jwk("EdDSA", f"k{len(self.at)}")).encode())
+
+
+async def test_keys_that_are_missed_are_looked_for_within_a_minute(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    client = Rotating()
+    keys, source = Keys(client, Random(1)), KeySource("https://issuer.example/keys")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keys.run)
+        keys.want({source: 5.0})
+        await trio.sleep(1)
+        began = client.at[0]
+        for _ in range(100):
+            keys.ask([source, KeySource("https://nobody.example")])
+            await trio.sleep(1.5)
+        assert [round(at - began) for at in client.at] == [0, 60, 120]
+        assert "k3" in keys.text(source)
+        nursery.cancel_scope.cancel()
 
 
 async def test_without_a_client_nothing_is_fetched() -> None:

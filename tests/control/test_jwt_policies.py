@@ -109,6 +109,16 @@ def test_keys_are_wanted_where_they_are_told_to_be_and_at_the_issuer() -> None:
     assert mesh.translator.jwt_policies.sources == {}
 
 
+def test_of_what_is_named_it_is_known_where_its_keys_are() -> None:
+    mesh = Mesh()
+    both = authentication(WEB, f"{BY_URL % '9s'}, {BY_ISSUER}", name="q")
+    mesh.write(ALL + authentication(WEB, BY_URL % "2s") + both)
+    policies = mesh.translator.jwt_policies
+    assert policies.sources_of(["shop/p", "shop/nowhere", "p"]) == {TOLD}
+    assert policies.sources_of(["shop/q"]) == {TOLD, FOUND}
+    assert policies.sources_of([]) == set()
+
+
 def test_without_targets_it_is_for_nobody_and_fetches_nothing() -> None:
     """Who may write one could have us ask anybody."""
     mesh = Mesh()

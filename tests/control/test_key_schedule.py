@@ -80,11 +80,13 @@ def test_an_unknown_key_has_them_fetched_early_but_not_often() -> None:
     it.take_due(0.0)
     assert not it.ask(A, 0.0)  # they are under way
     it.succeed(A, FIRST, 1.0)
-    assert not it.ask(A, ASKED_SECONDS - 1)
-    assert it.ask(A, ASKED_SECONDS)
+    assert it.ask(A, 2.0)
+    assert not it.ask(A, 3.0)  # it is heard already
+    assert it.take_due(ASKED_SECONDS - 1) == {}
     assert it.take_due(ASKED_SECONDS) == {A: 5.0}
     it.succeed(A, FIRST, ASKED_SECONDS)
-    assert not it.ask(A, ASKED_SECONDS + 1)
+    assert it.ask(A, 3 * ASKED_SECONDS)
+    assert it.take_due(3 * ASKED_SECONDS) == {A: 5.0}
     assert not it.ask(B, 1e9)
 
 

@@ -8,10 +8,12 @@ import trio
 import trio.testing
 
 from ztunnel.control.serve import Server
+from ztunnel.model.jwt import JwtPolicy, JwtRule
 from ztunnel.model.workload import Workload
 from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest
-from ztunnel.xds.resource import ADDRESS, TYPES
+from ztunnel.xds.resource import ADDRESS, JWT_POLICY, TYPES
 from ztunnel.xds.snapshot import Snapshot, take
+from ztunnel.xds.subscriber import ask_again
 
 
 def snapshot(*names):
@@ -222,3 +224,28 @@ async def test_what_is_published_while_a_response_is_made_comes_after_it(server)
     assert len(first.resources) == 3_000
     await requests.send(ack(first))
     assert named(await responses.receive()) == (["new"], 2_999)
+
+
+async def test_a_wish_for_newer_keys_is_told_and_what_there_is_is_sent_again(nursery):
+    policy = JwtPolicy("p", "shop", (JwtRule("i"),))
+    server = Server(take([policy, Workload("c//Pod/ns/a", "a", "ns")], "", Snapshot()))
+    asked = []
+    server.asked = lambda names: asked.extend(names)
+    await nursery.start(server.run)
+    requests, responses = server.open_session()
+    await requests.send(DeltaDiscoveryRequest(type_url=JWT_POLICY))
+    first = await responses.receive()
+    await requests.send(ack(first))
+    await trio.testing.wait_all_tasks_blocked()
+    assert asked == []
+    await requests.send(ask_again(JWT_POLICY, ["shop/p", "shop/q"]))
+    again = await responses.receive()
+    assert asked == ["shop/p", "shop/q"]
+    assert list(again.resources) == list(first.resources)
+    await requests.send(ack(again))
+    await requests.send(ask_again(ADDRESS, ["x"]))
+    await responses.receive()
+    assert asked == ["shop/p", "shop/q"]
+    server.publish(take([JwtPolicy("n", "shop", (JwtRule("i"),))], "", server.snapshot))
+    new = await responses.receive()
+    assert [one.name for one in new.resources] == ["shop/n"]  # it goes on to get everything

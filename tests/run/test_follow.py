@@ -17,7 +17,7 @@ from ztunnel.control.serve import Server
 from ztunnel.errors import PeerError
 from ztunnel.run.follow import ControlPlane, Knowledge, follow
 from ztunnel.run.reporting import Reporting
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_TYPES, TYPES
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_TYPES, JWT_POLICY, TYPES
 from ztunnel.xds.snapshot import Snapshot, take
 
 
@@ -163,3 +163,22 @@ async def test_a_certificate_that_cannot_be_had_keeps_nobody_waiting() -> None:
             await knowledge.prepare()
         assert knowledge.certificates.current(HERE.identity) is None
         knowledge.prepared()
+
+
+async def test_the_control_plane_is_asked_for_newer_ones_where_there_is_one(autojump_clock):
+    planes = Planes()
+    knowledge = Knowledge(SETTINGS, planes.plane, TYPES)
+    knowledge.ask(JWT_POLICY, ["shop/p"])  # nobody is there yet
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follow, SETTINGS, Reporting(SETTINGS), knowledge)
+        await wait_all_tasks_blocked()
+        requests, _ = planes.streams[-1]
+        for _ in TYPES:
+            requests.receive_nowait()
+        knowledge.ask(JWT_POLICY, ())
+        knowledge.ask(JWT_POLICY, ["shop/p"])
+        asked = requests.receive_nowait()
+        assert (asked.type_url, list(asked.resource_names_subscribe)) == (JWT_POLICY, ["shop/p"])
+        await planes.end()
+        knowledge.ask(JWT_POLICY, ["shop/p"])
+        nursery.cancel_scope.cancel()

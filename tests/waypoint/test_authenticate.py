@@ -20,7 +20,13 @@ from ztunnel.l7.request import Request
 from ztunnel.l7.token import SKEW_SECONDS
 from ztunnel.model.http_policy import Attribute, HttpAction, HttpPolicy, Term, TextKind, TextMatch
 from ztunnel.model.jwt import ClaimHeader, JwtPolicy, JwtRule
-from ztunnel.waypoint.authenticate import WAITING, WAITING_OF_ONE, Authenticator, Source
+from ztunnel.waypoint.authenticate import (
+    MISSED_SECONDS,
+    WAITING,
+    WAITING_OF_ONE,
+    Authenticator,
+    Source,
+)
 from ztunnel.waypoint.exchange import Exchange
 
 __all__ = ["contexts", "lab"]
@@ -391,3 +397,28 @@ def test_a_websocket_ends_when_its_key_is_none_any_more(lab: Lab, mesh: Mesh) ->
     change(mesh, replace(POLICY, rules=(replace(RULE, keys=jwks(jwk("EdDSA", "k2"))),)))
     lab.go(until=ended)
     assert "jwt_authn_access_denied{Jwks_doesn't_have_key_to_match_kid_or_alg" in mesh.lines[0]
+
+
+def test_a_key_that_is_not_there_is_told_once_a_minute() -> None:
+    bench = Bench()
+    bench.rules = Authentication([Rule(replace(RULE, issuer="other"), "shop/o"), Rule(RULE, "shop/p")])
+
+    def refused(kid: str) -> str | None:
+        text = token(claims(jti=str(next(NUMBERS))), "EdDSA", kid=kid)
+        exchange = bench.ask(text)
+        bench.round()
+        return exchange.details
+
+    assert refused("new") == "jwt_authn_access_denied{Jwks_doesn't_have_key_to_match_kid_or_alg_from_Jwt}"
+    assert bench.it.take_missed() == ("shop/p",)
+    assert bench.it.take_missed() == ()
+    bench.rig.clock.now += MISSED_SECONDS - 1
+    refused("newer")
+    assert bench.it.take_missed() == ()
+    bench.rig.clock.now += 1
+    refused("newest")
+    assert bench.it.take_missed() == ("shop/p",)
+    bench.rig.clock.now += MISSED_SECONDS
+    bench.ask(bad())
+    bench.round()
+    assert bench.it.take_missed() == ()

@@ -62,6 +62,7 @@ async def follow_folder(
         settings.manifests, mesh_settings(settings), server.publish, lambda: report.observe(watch), memory
     )
     watch.keys = keys or watch.keys
+    server.asked = watch.ask_keys
     await nursery.start(watch.run)
     if not watch.inventory.objects and watch.faults:
         raise ConfigError(*watch.faults)

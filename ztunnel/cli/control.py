@@ -173,6 +173,7 @@ async def _follow(nursery: trio.Nursery, settings: Settings, reporting: Reportin
     if source.api is not None:
         cluster = Cluster(source.api, settings, reporting, server)
         cluster.watch.keys = keys
+        server.asked = cluster.watch.ask_keys
         await cluster.follow(nursery, reporting.readiness.done)
         return _Mesh(cluster.authority, cluster.tokens, cluster.watch.pods, cluster.annotator)
     assert settings.token_file is not None

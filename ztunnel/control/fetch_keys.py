@@ -6,7 +6,7 @@ a client that resolves names itself could not be told whom not to connect to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from random import Random
 from typing import Final, Protocol
@@ -194,6 +194,12 @@ class Keys:
     def text(self, source: KeySource) -> str:
         """The keys in force, as they are served; empty where there are none."""
         return self._schedule.text(source)
+
+    def ask(self, sources: Iterable[KeySource]) -> None:
+        """Tokens name keys that are not among these: see soon whether they are now."""
+        for source in sources:
+            if self._schedule.ask(source, trio.current_time()):
+                self._woken.set()
 
     def take_changed(self) -> set[KeySource]:
         """The sources that have had other keys since this was asked last."""

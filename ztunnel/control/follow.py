@@ -200,6 +200,11 @@ class ClusterWatch:
         self._observe()
         self.change = Change()
 
+    def ask_keys(self, names: Iterable[str]) -> None:
+        """Tokens name keys that RequestAuthentications of these names, `namespace/name`, do not have: see
+        soon whether they are there now."""
+        self.keys.ask(self._translator.jwt_policies.sources_of(names))
+
     def _renew(self, changed: Iterable[KeySource]) -> None:
         """Keys of issuers are others now."""
         changes = self._translator.jwt_policies.renew(changed).by_type()

@@ -49,6 +49,15 @@ class JwtPolicies:
             found[source] = max(rule.timeout_seconds for rule in rules if source_of(rule) == source)
         return found
 
+    def sources_of(self, names: Iterable[str]) -> set[KeySource]:
+        """Those of the objects of these names, `namespace/name`."""
+        wanted = frozenset(names)
+        return {
+            source
+            for source, keys in self._using.items()
+            if any(f"{key.namespace}/{key.name}" in wanted for key in keys)
+        }
+
     def put(self, key: Key, new: Object | None, touched: Touched, delta: Delta) -> None:
         """The object of that key is now `new`; of another kind it is none of ours."""
         if key.kind != RequestAuthentication.__name__:

@@ -101,13 +101,15 @@ class KeySchedule:
         standing.reason, standing.under_way = reason, False
 
     def ask(self, source: KeySource, now: float) -> bool:
-        """A token names a key that is not there: fetch them early, once a minute at most. Whether that is
-        done."""
+        """A token names a key that is not there: fetch them early, once a minute at most. Whether they are
+        due sooner now."""
         standing = self._sources.get(source)
-        if standing is None or standing.failures or now - standing.began < ASKED_SECONDS:
+        if standing is None or standing.failures or standing.under_way:
             return False
-        standing.due = min(standing.due, now)
-        return True
+        due = max(now, standing.began + ASKED_SECONDS)
+        sooner = due < standing.due
+        standing.due = min(due, standing.due)
+        return sooner
 
     def text(self, source: KeySource) -> str:
         """The keys in force, as they are served; empty where there are none."""

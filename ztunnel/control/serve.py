@@ -4,7 +4,7 @@ later."""
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
@@ -15,7 +15,7 @@ from ztunnel.control.sync_status import SubscriberStatus
 from ztunnel.errors import PeerError
 from ztunnel.xds.pb import discovery_pb2
 from ztunnel.xds.publisher import Publisher
-from ztunnel.xds.resource import TYPES
+from ztunnel.xds.resource import JWT_POLICY, TYPES
 from ztunnel.xds.snapshot import Snapshot
 
 Requests = trio.MemorySendChannel[discovery_pb2.DeltaDiscoveryRequest]
@@ -30,7 +30,7 @@ _WAITING: Final = 64
 """Sessions opened and not yet taken up. When full, `open_session` raises trio.WouldBlock."""
 
 
-def _ignore(_seconds: float) -> None:
+def _ignore(_what: object) -> None:
     """The default observer."""
 
 
@@ -42,7 +42,7 @@ class _Session:
         snapshot: Snapshot,
         requests: trio.MemoryReceiveChannel[discovery_pb2.DeltaDiscoveryRequest],
         responses: trio.MemorySendChannel[discovery_pb2.DeltaDiscoveryResponse],
-        acknowledged: Callable[[float], None],
+        server: Server,
     ) -> None:
         self.publisher = Publisher(snapshot)
         self._published: list[tuple[Snapshot, float]] = []
@@ -54,7 +54,7 @@ class _Session:
         self._requests = requests
         self._responses = responses
         self._convergence = Convergence()
-        self._acknowledged = acknowledged
+        self._server = server
 
     @property
     def settled(self) -> bool:
@@ -104,6 +104,8 @@ class _Session:
             self.publisher.advance(snapshot)
         if request is not None:
             self._measure(request)
+            if request.type_url == JWT_POLICY and request.resource_names_subscribe:
+                self._server.asked(request.resource_names_subscribe)
             for _ in self.publisher.take(request):
                 await trio.lowlevel.checkpoint()
         responses = []
@@ -117,7 +119,7 @@ class _Session:
     def _measure(self, untrusted: discovery_pb2.DeltaDiscoveryRequest) -> None:
         since = self._convergence.answered(untrusted.type_url, untrusted.response_nonce)
         if since is not None and not untrusted.HasField("error_detail"):
-            self._acknowledged(trio.current_time() - since)
+            self._server.acknowledged(trio.current_time() - since)
 
     def _send(self, responses: list[discovery_pb2.DeltaDiscoveryResponse]) -> None:
         try:
@@ -139,12 +141,15 @@ class Server:
             it was published, where nobody said.
         acknowledged: called whenever a subscriber has taken changes, with the seconds since the first of
             them was known; nobody at first.
+        asked: called with the names of RequestAuthentications that a subscriber would like to have newer, as
+            tokens name keys that are not there; nobody at first.
     """
 
     def __init__(self, snapshot: Snapshot | None = None) -> None:
         self.snapshot = snapshot or Snapshot()
         self.changed_at = -math.inf
         self.acknowledged: Callable[[float], None] = _ignore
+        self.asked: Callable[[Iterable[str]], None] = _ignore
         self._sessions: set[_Session] = set()
         self._opened, self._openings = trio.open_memory_channel[_Session](_WAITING)
 
@@ -193,13 +198,10 @@ class Server:
         responses, receive_response = trio.open_memory_channel[discovery_pb2.DeltaDiscoveryResponse](
             _RESPONSES
         )
-        session = _Session(self.snapshot, requests, responses, self._acknowledge)
+        session = _Session(self.snapshot, requests, responses, self)
         session.caller = caller
         self._opened.send_nowait(session)
         return send_request, receive_response
-
-    def _acknowledge(self, seconds: float) -> None:
-        self.acknowledged(seconds)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[tuple[Requests, Responses]]:

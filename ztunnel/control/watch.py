@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -173,6 +173,11 @@ class FolderWatch:
             self._snapshot = advance(self._snapshot, changes, network, self._polled_at)
         self._remember()
         return self._snapshot
+
+    def ask_keys(self, names: Iterable[str]) -> None:
+        """Tokens name keys that RequestAuthentications of these names, `namespace/name`, do not have: see
+        soon whether they are there now."""
+        self.keys.ask(self._translator.jwt_policies.sources_of(names))
 
     def _renew(self) -> Snapshot | None:
         """A snapshot with other keys of issuers; None where there are none."""

@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
         claims: of its token; NOBODY where it passes without one.
         wrong: why it is refused; None where it passes.
         until: seconds since the epoch at which it would no longer pass.
-        rule: that has let it pass.
+        rule: that has let it pass, or that has refused it.
         token: that it has passed with.
         places: where that stood.
     """
@@ -61,12 +61,13 @@ class Outcome(NamedTuple):
 
 
 class Rule:
-    """One rule, made ready."""
+    """One rule, made ready; `policy` is the name of the one that it stands in."""
 
-    __slots__ = ("_audiences", "keys", "places", "rule")
+    __slots__ = ("_audiences", "keys", "places", "policy", "rule")
 
-    def __init__(self, rule: JwtRule) -> None:
+    def __init__(self, rule: JwtRule, policy: str = "") -> None:
         self.rule = rule
+        self.policy = policy
         self.keys = _keys(rule.keys)
         self.places = places_of(rule)
         self._audiences = frozenset(map(_plain, rule.audiences))
@@ -116,6 +117,7 @@ class Authentication:
             return Outcome()
         parsed: Parsed = {}
         worst: Wrong | None = None
+        refused_by: Rule | None = None
         for rule in self.rules:
             at = [(place, each) for place in rule.places for each in tokens_at(request, place)]
             if not at:
@@ -124,14 +126,14 @@ class Authentication:
                 token = rule.prove([each for _, each in at], known, parsed, now)
             except BadToken as error:
                 if worst is None or worst is Wrong.UNKNOWN_ISSUER:
-                    worst = error.wrong
+                    worst, refused_by = error.wrong, rule
                 continue
             if isinstance(token, Check):
                 return token
             places = tuple(dict.fromkeys(place for place, _ in at))
             claims = claims_of(token.payload, rule.rule.space_delimited)
             return Outcome(claims, None, token.expires + SKEW_SECONDS, rule, token, places)
-        return Outcome(wrong=worst)
+        return Outcome(wrong=worst, rule=refused_by)
 
     def edit(self, request: Request, outcome: Outcome) -> None:
         """Make of a request that passes the one that the application gets: without headers that only we may

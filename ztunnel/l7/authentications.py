@@ -53,7 +53,7 @@ class Authentications:
     def _rules_of(self, policy: JwtPolicy) -> list[Rule]:
         known = self._rules.get(policy.key)
         if known is None:
-            made = [Rule(self._keyed(rule)) for rule in policy.rules]
+            made = [Rule(self._keyed(rule), policy.key) for rule in policy.rules]
             known = self._rules[policy.key] = policy, made
         return known[1]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from random import Random, SystemRandom
@@ -25,7 +25,7 @@ from ztunnel.state.world import World
 from ztunnel.telemetry.component import XdsFigures
 from ztunnel.xds.pb import discovery_pb2
 from ztunnel.xds.resource import NODE_TYPES, Resource
-from ztunnel.xds.subscriber import Subscriber, Update, describe_node
+from ztunnel.xds.subscriber import Subscriber, Update, ask_again, describe_node
 
 _RETRY_SECONDS = (0.01, 15.0)
 _SHOWN_REASONS = 20
@@ -75,8 +75,21 @@ class Knowledge:
         rng = Random(SystemRandom().getrandbits(256))  # for the times of renewal, never for keys
         self.certificates = Certificates(plane.certificates, now, rng, settings.secret_ttl_seconds)
         self.received = trio.Event()
+        self._requests: trio.MemorySendChannel[discovery_pb2.DeltaDiscoveryRequest] | None = None
         self._node = settings.node
         self._wanted: set[SpiffeId] = set()
+
+    def ask(self, type_url: str, names: Collection[str]) -> None:
+        """Have the control plane look for newer ones of these. Where it cannot be asked now, nobody is."""
+        if names and self._requests is not None:
+            with suppress(trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
+                self._requests.send_nowait(ask_again(type_url, names))
+
+    async def subscribe(self, subscriber: Subscriber, observe: Callable[[Update], None]) -> None:
+        """Over one stream, until that ends. Raises as `open_session` and `subscribe`."""
+        async with self.plane.open_session() as (requests, responses):
+            self._requests = requests
+            await subscribe(requests, responses, self.hold, subscriber, observe)
 
     async def prepare(self) -> None:
         """Return when all is there to serve this node's pods: the world, and a certificate of each, as far as
@@ -162,8 +175,7 @@ async def _follow_world(settings: Settings, reporting: Reporting, knowledge: Kno
     while True:
         reason, error = "Complete", "the control plane has closed it"
         try:
-            async with knowledge.plane.open_session() as ends:
-                await subscribe(*ends, knowledge.hold, subscriber, observe)
+            await knowledge.subscribe(subscriber, observe)
         except (RpcError, ConfigError) as failure:
             reason, error = "ConnectionError", str(failure)
         except (PeerError, trio.WouldBlock) as failure:

@@ -68,7 +68,7 @@ from ztunnel.waypoint.export import SpanExporter
 from ztunnel.waypoint.find import Here
 from ztunnel.waypoint.report import Telemetry
 from ztunnel.waypoint.way import Common, Watched
-from ztunnel.xds.resource import TYPES
+from ztunnel.xds.resource import JWT_POLICY, TYPES
 
 _BACKLOG = 4096
 _LOOK_SECONDS = 1.0
@@ -290,6 +290,7 @@ async def _look_after(waypoint: _Waypoint) -> None:
     while True:
         await trio.sleep(_LOOK_SECONDS)
         waypoint.engine.post(partial(_look, parts, clock))
+        waypoint.knowledge.ask(JWT_POLICY, parts.authenticator.take_missed())
         waypoint.parts.report.flush()
         waypoint.tunnels.retire_idle(waypoint.settings.pool_release_seconds)
 

@@ -33,6 +33,9 @@ WAITING_OF_ONE: Final = 256
 WAITING: Final = 4096
 """Requests that may wait for a signature, of one caller and of all."""
 
+MISSED_SECONDS: Final = 60.0
+"""Between two times that it is said of one policy that a key is missing."""
+
 Find = Callable[[], Authentication]
 """The rules of the moment."""
 Then = Callable[[Exchange], None]
@@ -87,11 +90,23 @@ class Authenticator:
         self.proofs = Proofs()
         self.refused: Callable[[str], None] | None = None
         self.turned_away = 0
+        self._missed: set[str] = set()
+        self._said: dict[str, float] = {}
 
     @property
     def waiting(self) -> int:
         """Requests that wait for a signature."""
         return len(self._queue)
+
+    def take_missed(self) -> tuple[str, ...]:
+        """The policies of which tokens have named keys that are not there, so that newer ones may be asked
+        for. Of one policy that is said once a minute."""
+        now = self._clock.clock()
+        self._said = {name: at for name, at in self._said.items() if now - at < MISSED_SECONDS}
+        found = tuple(sorted(self._missed - self._said.keys()))
+        self._missed.clear()
+        self._said.update(dict.fromkeys(found, now))
+        return found
 
     def admit(self, exchange: Exchange, find: Find, source: Source, then: Then) -> None:
         """Find out who the request speaks for; where it may go on, `then` is called, perhaps before this
@@ -169,6 +184,8 @@ class Authenticator:
             return False
         exchange = one.exchange
         if found.wrong is not None:
+            if found.wrong is Wrong.NO_KEY and found.rule is not None:
+                self._missed.add(found.rule.policy)
             self._refuse(exchange, found.wrong, again=one.again)
             return True
         rules, request = one.find(), exchange.admitted

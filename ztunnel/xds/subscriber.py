@@ -6,7 +6,7 @@ same response count all the same; of a refused one the version before, if there 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,6 +37,12 @@ def describe_node(node_id: str, metadata: Mapping[str, Any]) -> discovery_pb2.No
     described = Struct()
     described.update(dict(metadata))
     return discovery_pb2.Node(id=node_id, metadata=described)
+
+
+def ask_again(type_url: str, names: Iterable[str]) -> discovery_pb2.DeltaDiscoveryRequest:
+    """A request to be sent these once more, for whoever has a stream; a control plane may take it for the
+    wish that it looks for something newer."""
+    return discovery_pb2.DeltaDiscoveryRequest(type_url=type_url, resource_names_subscribe=names)
 
 
 class Subscriber:
