@@ -47,6 +47,7 @@ def test_a_key_that_names_its_algorithm_has_no_other() -> None:
         (jwk("RS256", alg=7), "its [alg] is no string"),
         (jwk("RS256", kid=7), "its [kid] is no string"),
         (jwk("RS256", kty="XX"), "its [kty] 'XX' is none of RSA, EC, OKP"),
+        (jwk("RS256", kty="AKP", alg="ML-DSA-44"), "its [kty] 'AKP' is none of RSA, EC, OKP"),
         (jwk("RS256", kty=None), "its [kty] '' is none of RSA, EC, OKP"),
         (jwk("RS256", "small", bits=1024), "RSA of 1024 bits; 2048 to 8192 are accepted"),
         (jwk("RS256", n="AQ" * 2000), "RSA of 23993 bits; 2048 to 8192 are accepted"),
