@@ -46,8 +46,8 @@ class Written:
 
 
 @asynccontextmanager
-async def writing(*objects, adopt=False):
-    server = FakeServer(*RESOURCES.values())
+async def writing(*objects, adopt=False, resources=RESOURCES):
+    server = FakeServer(*resources.values())
     for resource, value in objects:
         server.put(resource, value)
     async with server.api() as api, trio.open_nursery() as nursery:
@@ -353,3 +353,16 @@ async def test_a_virtual_service_says_whether_it_is_in_force(autojump_clock):
         condition = it.server.objects[services.path()]["shop", "web"]["status"]["conditions"][0]
         assert condition["message"].startswith("spec.http[0].match[0].uri.regex: not a regular expression")
         assert condition["message"].endswith("; its last good version is in force")
+
+
+async def test_a_status_is_written_in_the_version_that_is_served(autojump_clock):
+    """Older Gateway APIs have TCPRoutes in v1alpha2 only: a patch of v1 was answered 404, as if it were
+    gone."""
+    older = next(one for one in SERVED if one.kind == "TCPRoute").candidates[-1]
+    assert older.version == "v1alpha2"
+    parent = {"group": "", "kind": "Service", "name": "db"}
+    route = named("db", spec={"parentRefs": [parent], "rules": []})
+    async with writing((older, route), resources={**RESOURCES, "TCPRoute": older}) as it:
+        await it.until(lambda: it.patches == 1)
+        (written,) = it.server.objects[older.path()]["shop", "db"]["status"]["parents"]
+        assert written["parentRef"] == parent

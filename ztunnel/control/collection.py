@@ -28,6 +28,7 @@ from ztunnel.control.served import Served, trim
 from ztunnel.control.settings import MeshSettings
 from ztunnel.errors import Fault
 from ztunnel.kube import informer
+from ztunnel.kube.resource import Resource
 from ztunnel.state.connection_route import TCPRoute, TLSRoute
 from ztunnel.state.http_route import GRPCRoute, HTTPRoute
 from ztunnel.state.kube import Service
@@ -58,6 +59,7 @@ class Collection:
         standings: the status of those into which conditions are written.
         unsettled: of these, those whose status may not be what it should be; whoever writes it empties it.
         said: what there is to say of an object beside the others; the translation's.
+        resources: in which version each kind is served.
     """
 
     def __init__(self, count: Callable[[str, str], None] = lambda _kind, _event: None) -> None:
@@ -69,6 +71,7 @@ class Collection:
         self.faults: tuple[Fault, ...] = ()
         self.standings: dict[Key, Standing] = {}
         self.unsettled: set[Key] = set()
+        self.resources: dict[str, Resource] = {}
         self.said: Callable[[Key], Said] = lambda _: Said()
         self._good: dict[Key, Mapping[str, Any]] = {}
         self._recalled: Mapping[str, Mapping[str, Any]] = {}

@@ -95,7 +95,10 @@ class ClusterWatch:
         self.troubles: tuple[str, ...] = ()
 
     def _watcher(self, served: Served, rng: Random) -> Watcher:
+        source = Informer(served.candidates, rng, served.selectors)
+
         def take(changes: Sequence[informer.Change]) -> None:
+            self.collection.resources[served.kind] = source.resource
             faults = self.collection.faults
             self.collection.take(served, changes)
             if self.collection.unsettled or self.collection.faults is not faults:
@@ -105,7 +108,7 @@ class ClusterWatch:
                 self._first_change_at = min(self._first_change_at, self._changed_at)
             self._wake()
 
-        return Watcher(self._api, Informer(served.candidates, rng, served.selectors), take, self._wake)
+        return Watcher(self._api, source, take, self._wake)
 
     def _wake(self) -> None:
         self._woken.set()

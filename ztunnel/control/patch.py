@@ -16,7 +16,6 @@ from ztunnel.control.collection import Collection
 from ztunnel.control.conditions import MANAGER
 from ztunnel.control.document import Key
 from ztunnel.control.recall import LastGood
-from ztunnel.control.served import SERVED
 from ztunnel.control.settings import MeshSettings
 from ztunnel.kube.call import MERGE, Api
 from ztunnel.kube.failure import ApiFailure, Request
@@ -32,7 +31,6 @@ _REFUSED: Final = (400, 403, 413, 422)
 """Not the server's state, but this request: invalid, not allowed, too large."""
 _OUR_OWN: Final = ("Gateway", "GatewayClass")
 """Of these only those of our class are seen to: an istiod has nothing to do with them."""
-_RESOURCES: Final = {served.kind: served.candidates[0] for served in SERVED}
 
 
 class StatusWriter:
@@ -120,7 +118,8 @@ class StatusWriter:
         status = self._collection.status(key, self._settings, stamp)
         if status is None:
             return
-        request = Request("patch", _RESOURCES[key.kind], key.namespace, key.name, "status")
+        resource = self._collection.resources[key.kind]
+        request = Request("patch", resource, key.namespace, key.name, "status")
         value = {"metadata": {"resourceVersion": standing.version}, "status": status}
         try:
             await self._api.patch(request, value, MERGE, {"fieldManager": MANAGER})
