@@ -55,6 +55,7 @@ from ztunnel.run.pages import Listeners, listen, serve_public
 from ztunnel.run.policies import follow_policies
 from ztunnel.run.reporting import Reporting, now
 from ztunnel.run.request_telemetry import exporter_of, line_of
+from ztunnel.run.routes import RouteCompiler
 from ztunnel.run.stop import Stop
 from ztunnel.state.dump import dump_http, dump_world
 from ztunnel.state.lookup import HBONE_PORT
@@ -244,6 +245,7 @@ async def _run_parts(waypoint: _Waypoint, listeners: Listeners, stop: Stop) -> N
             nursery.start_soon(waypoint.dialler.run, contain, waypoint.tunnels)
             nursery.start_soon(waypoint.handshakes.run, contain)
             nursery.start_soon(_look_after, waypoint)
+            nursery.start_soon(RouteCompiler(waypoint.parts.routers, waypoint.parts.here).run, contain)
             if waypoint.exporter is not None:
                 nursery.start_soon(waypoint.exporter.run)
             acceptor = await _listen(waypoint)

@@ -15,7 +15,7 @@ from ztunnel.waypoint.chain import Chain, http_version
 from ztunnel.waypoint.exchange import Exchange
 
 _MOST_KEPT = 4096
-"""Ports whose routes are kept compiled; then it starts afresh."""
+"""Services whose routes are kept compiled; then it starts afresh."""
 
 
 class Routers:
@@ -24,29 +24,48 @@ class Routers:
 
     Attributes:
         broken: why the routes of a service cannot be compiled, which a control plane of ours does not serve.
+        behind: somebody compiles routes that have changed (`keep`), and until then those from before count: a
+            thousand rules take longer than the engine may stand still.
     """
 
     def __init__(self) -> None:
         self.broken: dict[str, str] = {}
-        self._kept: dict[tuple[str, int], tuple[Routes, Router | None]] = {}
+        self.behind = False
+        self._kept: dict[str, dict[int, tuple[Routes, Router | None]]] = {}
 
     def of(self, routes: Routes, port: int) -> Router | None:
         """Those of one port; None: they cannot be compiled."""
-        key = routes.key, port
-        kept = self._kept.get(key)
-        if kept is not None and kept[0] is routes:
+        kept = self._kept.get(routes.key, _NONE).get(port)
+        if kept is not None and (kept[0] is routes or self.behind):
             return kept[1]
-        if len(self._kept) >= _MOST_KEPT:
+        router, why = compiled(routes, port)
+        self.keep(routes, port, router, why)
+        return router
+
+    def ports(self, key: str) -> list[int]:
+        """Those of a service at which routes were asked for."""
+        return list(self._kept.get(key, _NONE))
+
+    def keep(self, routes: Routes, port: int, router: Router | None, why: str) -> None:
+        """These are what counts from now on; `why` there is none."""
+        if routes.key not in self._kept and len(self._kept) >= _MOST_KEPT:
             self._kept.clear()
             self.broken.clear()
-        router: Router | None = None
-        try:
-            router = Router(routes, port)
-            self.broken.pop(routes.key, None)
-        except ValueError as error:
-            self.broken[routes.key] = str(error)
-        self._kept[key] = routes, router
-        return router
+        self._kept.setdefault(routes.key, {})[port] = routes, router
+        self.broken.pop(routes.key, None)
+        if router is None:
+            self.broken[routes.key] = why
+
+
+_NONE: dict[int, tuple[Routes, Router | None]] = {}
+
+
+def compiled(routes: Routes, port: int) -> tuple[Router | None, str]:
+    """The routes of a port; None, and why: they cannot be compiled."""
+    try:
+        return Router(routes, port), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 class Routing:

@@ -1,0 +1,64 @@
+"""Compiles routes that have changed, in a thread: meanwhile the engine goes on by those from before."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from ztunnel.model.route import Routes
+from ztunnel.state.delta import Change
+from ztunnel.state.lookup import is_waypoint
+from ztunnel.state.world import World
+from ztunnel.waypoint.find import Here
+from ztunnel.waypoint.routing import Routers, compiled
+
+Contain = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
+
+
+class RouteCompiler:
+    """That of a waypoint: it compiles what is attached to it, and what was asked for before."""
+
+    def __init__(self, routers: Routers, here: Here) -> None:
+        self._routers = routers
+        self._here = here
+        self._changed: dict[str, None] = {}
+        self._wanted = trio.Event()
+        here.hold.subscribe(self._note)
+
+    async def run(self, contain: Contain) -> None:
+        """Compile without end; `contain` keeps a bug in one from the others."""
+        self._routers.behind = True
+        try:
+            while True:
+                await self._wanted.wait()
+                self._wanted = trio.Event()
+                while self._changed:
+                    key = next(iter(self._changed))
+                    del self._changed[key]
+                    await self._compile_all(key, contain)
+        finally:
+            self._routers.behind = False
+
+    def _note(self, _before: World, _world: World, change: Change) -> None:
+        for kind, key in change.http:
+            if kind == Routes.__name__:
+                self._changed[key] = None
+                self._wanted.set()
+
+    async def _compile_all(self, key: str, contain: Contain) -> None:
+        world, waypoint = self._here.hold.world, self._here.workload
+        routes = world.routes.get(key)
+        if routes is None or waypoint is None:
+            return
+        ports = set(self._routers.ports(key))
+        service = world.service(routes.service)
+        if service is not None and service.waypoint and is_waypoint(world, waypoint, service.waypoint):
+            ports |= {port.service for port in service.ports}
+        for port in sorted(ports):
+            await contain(partial(self._compile, routes, port))
+
+    async def _compile(self, routes: Routes, port: int) -> None:
+        router, why = await trio.to_thread.run_sync(compiled, routes, port)
+        self._routers.keep(routes, port, router, why)
