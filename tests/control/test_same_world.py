@@ -81,7 +81,7 @@ async def everything(api):
         for candidate in served.candidates:
             resource = Resource(candidate.group, candidate.version, candidate.plural, candidate.kind)
             with suppress(ApiFailure):  # not installed
-                found = (await api.list(resource))["items"]
+                found = (await api.list(resource)).get("items") or ()
                 items += [{"apiVersion": resource.api_version, "kind": resource.kind, **one} for one in found]
                 break
     return yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": items})

@@ -32,7 +32,7 @@ def list_pods(namespace: str, selector: str) -> list[dict[str, Any]]:
         found: dict[str, Any] = json.loads(kubectl(words))
     except ValueError as error:
         raise NoCluster(f"kubectl {' '.join(words)}: {error}") from error
-    return list(found.get("items", ()))
+    return list(found.get("items") or ())
 
 
 def node_pods(namespace: str = NAMESPACE) -> dict[str, str]:

@@ -44,7 +44,7 @@ def uninstall(namespace: str, purge_crds: bool, timeout_seconds: int) -> None:
 
 def _unmark() -> None:
     """Take off pods what said that they are in the mesh; an istiod would believe it."""
-    pods = json.loads(kubectl(["get", "pods", "--all-namespaces", "-o", "json"])).get("items", ())
+    pods = json.loads(kubectl(["get", "pods", "--all-namespaces", "-o", "json"])).get("items") or ()
     names: dict[str, list[str]] = {}
     for meta in (one["metadata"] for one in pods):
         if OURS in meta.get("annotations", {}):
