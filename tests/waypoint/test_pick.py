@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
+import pytest
+
 from tests.builders import world_of
 from tests.waypoint.mesh import CALLER, ME, SERVERS, SERVICE, WEB
-from tests.waypoint.rig import Clock
+from tests.waypoint.rig import Clock, Rig
 from ztunnel.l7.request import Request
 from ztunnel.model.address import Endpoint
 from ztunnel.model.service import Port
@@ -22,6 +24,8 @@ from ztunnel.model.traffic import (
     Traffic,
 )
 from ztunnel.state.delta import apply
+from ztunnel.waypoint.asking import Asking
+from ztunnel.waypoint.attempts import Attempts
 from ztunnel.waypoint.clusters import Clusters
 from ztunnel.waypoint.pick import Caller, Pick
 
@@ -100,3 +104,23 @@ def test_without_endpoints_nobody_is_asked():
     assert choice is None
     assert made.asking(Clock()) is None
     assert Pick(picks.clusters, picks.world, Caller(SOURCE)).asking(Clock()) is None
+
+
+COOKIE = b's="0011223344556677"; HttpOnly'
+STICKS = [
+    (((b":status", b"200"),), True),
+    (((b":status", b"200"), (b"set-cookie", b"other=1")), True),
+    (((b":status", b"200"), (b"set-cookie", b"s=the servers own")), False),
+]
+
+
+@pytest.mark.parametrize(("fields", "sticks"), STICKS)
+def test_a_cookie_of_the_servers_own_is_not_written_over(fields, sticks):
+    made = Attempts(Rig().way)
+    assert made.stick(fields) == fields
+    picks = Picks()
+    picked, _ = picks.pick()
+    made.ask(Asking(picked.cluster, picked.host, Clock(), COOKIE))
+    assert made.stick(fields) == ((*fields, (b"set-cookie", COOKIE)) if sticks else fields)
+    made.end()
+    assert picked.host.active == 0

@@ -151,10 +151,13 @@ class Attempts:
             self.asking.responded(fields, grpc, end)
 
     def stick(self, fields: Fields) -> Fields:
-        """The fields of its response, with the cookie by which the client will find it again."""
-        if self.asking is None or not self.asking.cookie:
+        """The fields of its response, with the cookie by which the client will find it again; one of the
+        server's own with that name is left to be."""
+        cookie = self.asking.cookie if self.asking is not None else b""
+        name = cookie.partition(b"=")[0] + b"="
+        if not cookie or any(each == b"set-cookie" and value.startswith(name) for each, value in fields):
             return fields
-        return (*fields, (b"set-cookie", self.asking.cookie))
+        return (*fields, (b"set-cookie", cookie))
 
     def whole(self, trailers: Fields) -> None:
         """Its response is whole."""

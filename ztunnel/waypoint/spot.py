@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from ztunnel.errors import ConnectionFailed
@@ -139,9 +139,11 @@ class Terms(NamedTuple):
 
 def spot_of(target: Target, cluster: Cluster | None, protocol: str = "") -> Spot:
     """That of a target."""
+    service = target.service
     tls = cluster.traffic.tls if cluster is not None else None
-    key = Key(
-        target.key, target.endpoint, cluster, tls if tls is not None and tls.mode in _ORIGINATED else None
-    )
-    name = target.service.hostname if target.service is not None else ""
-    return Spot(key, target, name, protocol)
+    if tls is not None and tls.mode not in _ORIGINATED:
+        tls = None
+    elif tls is not None and not tls.subject_alt_names and service is not None and target.head is None:
+        tls = replace(tls, subject_alt_names=service.subject_alt_names)  # of its ServiceEntry
+    name = service.hostname if service is not None else ""
+    return Spot(Key(target.key, target.endpoint, cluster, tls), target, name, protocol)
