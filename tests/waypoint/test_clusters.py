@@ -20,6 +20,7 @@ from ztunnel.model.traffic import Balance, Balancing, Localities, Outlier, Pool,
 from ztunnel.state.delta import apply
 from ztunnel.state.hold import Hold
 from ztunnel.waypoint.clusters import WHOLE, Clusters, Subset
+from ztunnel.waypoint.pick import Caller, Pick
 
 VIP = SERVICE.addresses[0]
 ASKED = Endpoint(VIP, 80)
@@ -171,3 +172,26 @@ def test_figures_count_what_was_forgotten_too():
 def test_who_is_not_ready_is_no_endpoint(healthy):
     mesh = Mesh(replace(SERVERS[0], healthy=healthy))
     assert mesh.endpoints() == ({"10.0.0.3", "10.0.0.4"} if healthy else {"10.0.0.4"})
+
+
+def test_what_takes_long_is_not_done_again_at_once_but_nobody_who_has_gone_is_called():
+    mesh, pace = Mesh(), 0.0
+
+    def now() -> float:
+        mesh.clock.now += pace
+        return mesh.clock.now
+
+    mesh.clusters.now = now
+    mesh.find()
+    pace = 0.01  # it takes ten milliseconds
+    mesh.change(workload("third", "10.0.0.5", WEB, PORTS))
+    assert len(mesh.find().hosts) == 3
+    mesh.change(workload("fourth", "10.0.0.6", WEB, PORTS))
+    assert len(mesh.find().hosts) == 3
+    mesh.change(removals=[each.uid for each in SERVERS] + ["k//Pod/shop/third"])
+    pick = Pick(mesh.clusters, mesh.hold.world, Caller(ME.addresses[0]))
+    choice = pick.choose(mesh.hold.world.served[WEB], ASKED, mesh.hold.world.workload(ME.uid))
+    assert choice.workload.name == "fourth"
+    mesh.change(workload("fifth", "10.0.0.7", WEB, PORTS))
+    mesh.clock.now += 1.0
+    assert len(mesh.find().hosts) == 2

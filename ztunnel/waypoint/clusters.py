@@ -28,6 +28,9 @@ from ztunnel.waypoint.members import decides_places, members_of
 _UNUSED_SECONDS = 3600.0
 """What nobody asks for so long is forgotten, unless something is under way."""
 
+_REST = 20.0
+"""So much longer than it takes is waited before a cluster is brought up to date once more."""
+
 _LABELS = "WorkloadLabels"
 
 
@@ -54,6 +57,7 @@ class _Kept:
     source: Workload | None = None
     said: ServiceTraffic | None = None
     used_at: float = 0.0
+    due: float = 0.0
 
 
 class Clusters:
@@ -79,7 +83,8 @@ class Clusters:
     def find(
         self, world: World, served: Served, asked: Endpoint, source: Workload, subset: Subset = WHOLE
     ) -> tuple[Cluster, dict[Endpoint, Choice]]:
-        """The cluster for a call, and what its endpoints are.
+        """The cluster for a call, and what its endpoints are; where thousands of them change all the time,
+        what they were a moment ago (`renew`).
 
         Args:
             world: of the moment.
@@ -103,7 +108,7 @@ class Clusters:
                 kept.served = None
             kept.said, kept.source = said, source
             kept.cluster.configure(traffic, now)
-        if kept.served is not served:
+        if kept.served is not served and (kept.served is None or now >= kept.due):
             found = usable(served, asked, source)
             if subset.labels:
                 found = _of_subset(world, found, subset.labels)
@@ -111,7 +116,16 @@ class Clusters:
             kept.choices = {choice.endpoint: choice for _, choice in reversed(found)}
             found = [each for each in found if kept.choices[each[1].endpoint] is each[1]]
             kept.cluster.replace(members_of(world, source, service, found, kept.cluster.traffic), now)
+            kept.due = now + _REST * (self.now() - now)
         return kept.cluster, kept.choices
+
+    def renew(self, served: Served, asked: Endpoint, subset: Subset) -> bool:
+        """What was chosen is not there any more, or nothing was: whether `find` has another answer now."""
+        kept = self._kept.get((served.service.key, asked, subset)) if served.service is not None else None
+        if kept is None or kept.served is served:
+            return False
+        kept.served = None
+        return True
 
     def changed(self, before: World, world: World, change: Change) -> None:
         """The world is another one: forget what is there no more, and see to labels that are others."""

@@ -62,7 +62,15 @@ class Pick:
         if served.service is None:
             return None
         whole = self._world.served.get(served.service.key, served)
-        cluster, choices = self._clusters.find(self._world, whole, asked, source, self._subset)
+        choice = self._choose(whole, asked, source)
+        there = choice is not None and self._world.workload(choice.workload.uid) is choice.workload
+        if not there and self._clusters.renew(whole, asked, self._subset):
+            choice = self._choose(whole, asked, source)
+        return choice
+
+    def _choose(self, served: Served, asked: Endpoint, source: Workload) -> Choice | None:
+        cluster, choices = self._clusters.find(self._world, served, asked, source, self._subset)
+        self.host = None
         self.cluster = cluster
         balancing = cluster.traffic.balancing
         if balancing is not None and balancing.by_hash is not None:
