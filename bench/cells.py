@@ -24,6 +24,7 @@ class Load(StrEnum):
     CALLS = "calls"  # unary calls of gRPC, over one connection
     BODIES = "bodies"  # answers of 1 MiB over connections that stay
     IDLE = "idle"  # connections that have asked once, and stand
+    RULED = "ruled"  # small requests where there are 1,000 routes, policies, and a token with each
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ FIGURES = {
     Load.CALLS: (RATE, P50, P99),
     Load.BODIES: (SPEED,),
     Load.IDLE: (MEMORY,),
+    Load.RULED: (RATE, P50, P99),
 }
 
 
@@ -81,6 +83,8 @@ class Cell:
                 return "1 MiB bodies"
             case Load.IDLE:
                 return f"{self.parallel} idle"
+            case Load.RULED:
+                return "1,000 routes, policies, tokens"
 
     @property
     def figures(self) -> tuple[Figure, ...]:
@@ -105,6 +109,7 @@ WAYPOINT_CELLS = (
     Cell(Route.WAYPOINT, Load.STREAMS, 64),
     Cell(Route.WAYPOINT, Load.CALLS, 64),
     Cell(Route.WAYPOINT, Load.BODIES, 4),
+    Cell(Route.WAYPOINT, Load.RULED, 64),
 )
 
 
@@ -124,6 +129,7 @@ _WAYPOINT_GOALS = {
     (Load.CALLS, RATE.name, 0): 0.5,
     (Load.BODIES, SPEED.name, 0): 0.9,
     (Load.IDLE, MEMORY.name, 0): 1.0,
+    (Load.RULED, RATE.name, 0): 1.0,
 }
 """By load, figure, and the number of connections where only that one counts."""
 

@@ -29,7 +29,7 @@ def parse_wrk(cell: Cell, printed: str) -> Sample:
     if measured["errors"] or not measured["requests"]:
         raise Unmeasured(f"{cell.name}: {measured['errors']} errors in {measured['requests']} requests")
     rate = measured["requests"] / (measured["duration"] / 1e6)
-    if cell.load in (Load.REQUESTS, Load.BODIES):
+    if cell.load in (Load.REQUESTS, Load.BODIES, Load.RULED):
         return rate, measured["p50"] / 1e6, measured["p99"] / 1e6
     return (rate,)
 

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cells import WAYPOINT_CELLS, Cell
+from bench.cells import WAYPOINT_CELLS, Cell, Load
 from bench.figures import Result, Sample, Unmeasured
 from bench.machine import machine
 from bench.table import document, render
 from bench.waypoint.ground import Contestant, ground
 from bench.waypoint.loads import Meter, measure, warm_up
+from bench.waypoint.rules import new_rules
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.operate import Laboratory
 from ztunnel.errors import Unsupported
@@ -26,9 +27,13 @@ def main() -> int:
     """Exit status 1, with the reason, if something could not be measured."""
     options = parse_options()
     cells = [cell for cell in WAYPOINT_CELLS if options.only in cell.name]
+    results: list[Result] = []
     try:
-        with ground(f"benchwp{os.getpid()}") as (laboratory, contestants):
-            results = compete(laboratory, contestants, cells, options)
+        for rules in (None, new_rules()):
+            chosen = [cell for cell in cells if (cell.load is Load.RULED) == (rules is not None)]
+            if chosen:
+                with ground(f"benchwp{os.getpid()}", rules=rules) as (laboratory, contestants):
+                    results += compete(laboratory, contestants, chosen, options)
     except (Unmeasured, LaboratoryFailed, Unsupported) as error:
         print(error, file=sys.stderr)
         return 1

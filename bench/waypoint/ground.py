@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 from bench.cells import ENVOY, OURS
 from bench.prepare import CERTIFICATE_SECONDS, start_envoy, widen_ports
+from bench.waypoint.rules import Rules
 from ztunnel.demo.cluster import Cluster, Pod
 from ztunnel.demo.operate import Laboratory
 from ztunnel.identity import csr
@@ -25,20 +26,25 @@ NAMESPACES = {OURS: "ours", ENVOY: "envoy"}
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A waypoint: `client` calls `host`, its service, and `waypoint` is the pod in which it runs."""
+    """A waypoint: `client` calls `host`, its service, with these header fields; `waypoint` is the pod in
+    which it runs."""
 
     name: str
     client: str
     host: str
     waypoint: Pod
+    headers: tuple[str, ...] = ()
 
 
 @contextmanager
-def ground(name: str, *, ours: bool = True) -> Iterator[tuple[Laboratory, tuple[Contestant, ...]]]:
+def ground(
+    name: str, *, ours: bool = True, rules: Rules | None = None
+) -> Iterator[tuple[Laboratory, tuple[Contestant, ...]]]:
     """A laboratory and who is measured in it, ours first; all gone at the end.
 
     Args:
         ours: without, only the Envoy stands.
+        rules: what both have to follow; without, they pass on everything.
     """
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="ztunnel-bench-")))
@@ -49,12 +55,15 @@ def ground(name: str, *, ours: bool = True) -> Iterator[tuple[Laboratory, tuple[
         node = "node-2"
         if ours:
             node = _waypoint_pod(laboratory.cluster(), OURS).node.name
+        if rules is not None and ours:
+            laboratory.apply(rules.manifests(NAMESPACES[OURS]))
         laboratory.apply(_text("foreign.yaml", namespace=NAMESPACES[ENVOY], node=node))
         cluster = laboratory.cluster()
         for pod in cluster.pods:
             widen_ports(laboratory, pod.full_name)
-        _start(stack, laboratory, cluster, directory)
-        yield laboratory, tuple(_contestant(cluster, each) for each in names)
+        _start(stack, laboratory, directory, rules)
+        headers = (rules.header(),) if rules is not None else ()
+        yield laboratory, tuple(_contestant(cluster, each, headers) for each in names)
 
 
 def manifests(name: str, directory: Path) -> str:
@@ -64,20 +73,21 @@ def manifests(name: str, directory: Path) -> str:
     return text + (_text("gateway.yaml", namespace=namespace) if name == OURS else "")
 
 
-def envoy(directory: Path, waypoint: str, server: str) -> str:
+def envoy(directory: Path, waypoint: str, server: str, rules: Rules | None = None) -> str:
     """The configuration of the Envoy, given the addresses of its pod and of the server's.
 
     `directory` holds ca.pem, wp.pem and wp.key.
     """
     known = {"directory": directory, "waypoint": waypoint, "server": server}
-    return _text("envoy.yaml", **known, namespace=NAMESPACES[ENVOY])
+    routes, filters = (rules.routes(), rules.filters()) if rules is not None else ("", "")
+    return _text("envoy.yaml", **known, namespace=NAMESPACES[ENVOY], routes=routes, filters=filters)
 
 
 def _text(file: str, **known: object) -> str:
     return Template((HERE / file).read_text()).substitute(known)
 
 
-def _start(stack: ExitStack, laboratory: Laboratory, cluster: Cluster, directory: Path) -> None:
+def _start(stack: ExitStack, laboratory: Laboratory, directory: Path, rules: Rules | None) -> None:
     """The Envoy, with a certificate of the laboratory's own authority."""
     [key] = laboratory.names.directory.rglob("root-key.pem")
     identity = SpiffeId("cluster.local", NAMESPACES[ENVOY], "wp")
@@ -86,17 +96,18 @@ def _start(stack: ExitStack, laboratory: Laboratory, cluster: Cluster, directory
     leaf, roots = authority.sign(request.csr_pem, identity, CERTIFICATE_SECONDS, datetime.now(UTC))
     for file, text in (("wp.key", request.key_pem), ("wp.pem", leaf), ("ca.pem", roots)):
         (directory / file).write_text(text)
+    cluster = laboratory.cluster()
     pod = _waypoint_pod(cluster, ENVOY)
     server = next(one for one in cluster.pods if one.full_name == f"{NAMESPACES[ENVOY]}/server")
-    text = envoy(directory, str(pod.address(IPv4Address)), str(server.address(IPv4Address)))
+    text = envoy(directory, str(pod.address(IPv4Address)), str(server.address(IPv4Address)), rules)
     start_envoy(stack, laboratory, pod.full_name, directory / "envoy.yaml", text)
 
 
-def _contestant(cluster: Cluster, name: str) -> Contestant:
+def _contestant(cluster: Cluster, name: str, headers: tuple[str, ...]) -> Contestant:
     namespace = NAMESPACES[name]
     service = next(one for one in cluster.services if (one.namespace, one.name) == (namespace, "server"))
     host = next(ip for ip in service.addresses if isinstance(ip, IPv4Address))
-    return Contestant(name, f"{namespace}/client", str(host), _waypoint_pod(cluster, name))
+    return Contestant(name, f"{namespace}/client", str(host), _waypoint_pod(cluster, name), headers)
 
 
 def _waypoint_pod(cluster: Cluster, name: str) -> Pod:

@@ -14,11 +14,18 @@ from bench.cells import Cell, Load, Route
 from bench.figures import Sample, Unmeasured, parse_h2load, parse_wrk
 from bench.measure import GRACE_SECONDS, PATIENCE_SECONDS, SCRIPT, run_in
 from bench.waypoint.ground import Contestant
+from bench.waypoint.rules import ASKED, path
 from ztunnel.demo import run
 from ztunnel.demo.operate import Laboratory
 
 MIB = 1 << 20
-_PATHS = {Load.REQUESTS: ":80/", Load.BODIES: ":80/mib", Load.STREAMS: ":81/", Load.CALLS: ":81/grpc/Say"}
+_PATHS = {
+    Load.REQUESTS: ":80/",
+    Load.BODIES: ":80/mib",
+    Load.RULED: f":80{path(ASKED)}",
+    Load.STREAMS: ":81/",
+    Load.CALLS: ":81/grpc/Say",
+}
 
 
 class Meter:
@@ -68,13 +75,16 @@ def measure(laboratory: Laboratory, contestant: Contestant, meter: Meter, cell: 
 def _load(laboratory: Laboratory, contestant: Contestant, cell: Cell, seconds: int) -> tuple[float, Sample]:
     """How many requests there were, and the figures."""
     url = f"http://{contestant.host}{_PATHS[cell.load]}"
-    if cell.load in (Load.REQUESTS, Load.BODIES):
-        words = ["wrk", "-t1", f"-c{cell.parallel}", f"-d{seconds}s", "--latency", "-s", str(SCRIPT), url]
+    fields = [word for header in contestant.headers for word in ("-H", header)]
+    if cell.load in (Load.REQUESTS, Load.BODIES, Load.RULED):
+        words = ["wrk", "-t1", f"-c{cell.parallel}", f"-d{seconds}s", "--latency", "-s", str(SCRIPT)]
+        words += [*fields, url]
         rate, *times = parse_wrk(cell, run_in(laboratory, contestant.client, words, seconds))
         return rate * seconds, (rate * MIB,) if cell.load is Load.BODIES else (rate, *times)
     with TemporaryDirectory(prefix="ztunnel-bench-") as directory:
         log, message = Path(directory, "log"), Path(directory, "message")
-        words = ["h2load", "-c1", f"-m{cell.parallel}", "-D", str(seconds), f"--log-file={log}", url]
+        words = ["h2load", "-c1", f"-m{cell.parallel}", "-D", str(seconds), f"--log-file={log}"]
+        words += [*fields, url]
         if cell.load is Load.CALLS:
             message.write_bytes(b"\0\0\0\0\x1b" + bytes(27))
             words += ["-d", str(message), "-H", "content-type: application/grpc", "-H", "te: trailers"]
