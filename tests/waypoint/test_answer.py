@@ -337,9 +337,9 @@ def test_where_no_endpoint_answers_the_client_gets_a_503(lab: Lab) -> None:
     client.write(GET)
     lab.go(until=lambda: b"\r\n\r\nupstream" in heard.got)
     assert heard.got.startswith(b"HTTP/1.1 503 ")
-    assert " 503 UF,URX " in mesh.lines[0]
+    assert " 503 URX,UF " in mesh.lines[0]
     (labels,) = counted(mesh)
-    assert (labels.response_code, labels.response_flags) == ("503", "UF,URX")
+    assert (labels.response_code, labels.response_flags) == ("503", "URX,UF")
 
 
 def test_one_endpoint_that_is_not_there_is_passed_over(lab: Lab) -> None:

@@ -20,7 +20,7 @@ def test_bytes_messages_and_ends_are_noted() -> None:
     one.note_grpc(((b"grpc-status", b"13"),))
     assert one.grpc_status == "13"
     one.note_end(TERMINATED, ["URX", "DI"])
-    assert (one.flag, one.details) == ("UC,DI,URX", TERMINATED.details)
+    assert (one.flag, one.details) == ("URX,DI,UC", TERMINATED.details)
 
 
 def test_interim_responses_have_a_limit() -> None:

@@ -152,7 +152,7 @@ def test_each_try_has_its_time_and_the_last_one_is_504() -> None:
     assert len(rig.servers) == 3
     assert all(server.cancelled for server in rig.servers)
     assert heads(client) == [504]
-    assert (exchange.flag, exchange.details) == ("UT,URX", "upstream_per_try_timeout")
+    assert (exchange.flag, exchange.details) == ("URX,UT", "upstream_per_try_timeout")
     assert exchange.attempts.count == 3
 
 
@@ -289,7 +289,7 @@ def test_retries_of_all_requests_have_one_limit() -> None:
     begun = [begin(rig, Plan("r", retry(RetryOn.RESET))) for _ in range(2)]
     for exchange, _ in begun:
         exchange.failed(TERMINATED)
-    assert [exchange.flag for exchange, _ in begun] == ["-", "UC,UO"]
+    assert [exchange.flag for exchange, _ in begun] == ["-", "UO,UC"]
     assert rig.budget.refused == 1
 
 

@@ -99,6 +99,6 @@ class Observed:
 
     def note_end(self, reply: Reply, flags: list[str]) -> None:
         """It ends with a reply of ours, or as that says; `flags` are those from before."""
-        self.flag, self.details = joined((reply.flag, *flags)), reply.details
+        self.flag, self.details = joined((*flags, reply.flag)), reply.details
         if self.answered_at:
             self.details = self.details.replace(_BEFORE, _AFTER)
