@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from tests.l7.issuers import claims, jwk, jwks, key_of, token
-from ztunnel.l7 import proofs
 from ztunnel.l7.jwks import NO_KEYS, parse_keys
 from ztunnel.l7.proofs import MAX_PROVED, MAX_PROVED_BYTES, MAX_REFUTED, MAX_TRIED, Proofs, prove
 from ztunnel.l7.token import MAX_BYTES, Token, Wrong
@@ -100,9 +99,8 @@ def test_the_least_recently_used_is_forgotten_first() -> None:
     assert len(known) == count
 
 
-def test_the_number_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proofs, "MAX_PROVED", 2)
-    known, made = Proofs(), [numbered(n) for n in range(3)]
+def test_the_number_is_bounded_too() -> None:
+    known, made = Proofs(most=2), [numbered(n) for n in range(3)]
     for each in made:
         known.check(KEYS, each)
     assert [known.find(KEYS, each.text) for each in made] == [None, made[1], made[2]]

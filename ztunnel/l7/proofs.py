@@ -31,7 +31,9 @@ class Proofs:
         remembered: checks that were not needed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_PROVED) -> None:
+        """`most` good ones are kept."""
+        self._most = most
         self._proved: OrderedDict[_Id, Token] = OrderedDict()
         self._refuted: OrderedDict[_Id, Wrong] = OrderedDict()
         self._bytes = 0
@@ -64,7 +66,7 @@ class Proofs:
             if known not in self._proved:
                 self._bytes += len(untrusted.text)
             self._proved[known] = untrusted
-            while len(self._proved) > MAX_PROVED or self._bytes > MAX_PROVED_BYTES:
+            while len(self._proved) > self._most or self._bytes > MAX_PROVED_BYTES:
                 self._bytes -= len(self._proved.popitem(last=False)[0][1])
         else:
             self.refuted += 1
