@@ -122,6 +122,24 @@ def test_rules_for_a_service_without_a_waypoint_do_nothing() -> None:
 
 
 @pytest.mark.parametrize(
+    ("ports", "effect"),
+    [
+        ("[{port: 80, name: http}]", True),
+        ("[{port: 80, name: tcp-web}]", False),
+        ("[{port: 80, name: https}]", False),
+        ("[{port: 80, name: web}]", True),
+        ("[{port: 80, name: web, appProtocol: tcp}]", False),
+        ("[{port: 80, name: tcp-web}, {port: 81, name: http}]", True),
+    ],
+)
+def test_rules_for_requests_do_nothing_where_no_port_speaks_http(ports: str, effect: bool) -> None:
+    text = SERVICE.replace("[{port: 80, name: http}]", ports)
+    to = "route: [{destination: {host: web, port: {number: 80}}}]"
+    found = told(virtual(f"{{{to}}}"), base=(NAMESPACE, GATEWAY, WEB, text))
+    assert [one[:2] for one in found] == ([] if effect else [("ZT0108", V)])
+
+
+@pytest.mark.parametrize(
     ("spec", "codes"),
     [
         ("host: web, subsets: [{name: v1, labels: {version: v1}}]", []),

@@ -28,7 +28,7 @@ from ztunnel.control.hosts import covers, whole_name
 from ztunnel.control.route_parts import Why
 from ztunnel.control.waypoint import USE
 from ztunnel.model.route import Routes
-from ztunnel.model.service import Service
+from ztunnel.model.service import AppProtocol, Service
 from ztunnel.model.traffic import ClientTls, TlsMode
 from ztunnel.state.destination_rule import DestinationRule
 from ztunnel.state.kube import Pod
@@ -72,6 +72,9 @@ def _of_services(mesh: Mesh, by_key: dict[tuple[str, str, str], Written]) -> Ite
             for one in sources:
                 text = f"{service.hostname} has no waypoint ({USE}): its rules are not acted on"
                 yield found(WITHOUT_EFFECT, one, text)
+        elif service is not None and (text := _not_spoken(service, routes)):
+            for one in sources:
+                yield found(WITHOUT_EFFECT, one, text)
         kinds = {one.kind for one in sources}
         if len(sources) > 1 and "VirtualService" in kinds:
             for one in sources:
@@ -79,6 +82,15 @@ def _of_services(mesh: Mesh, by_key: dict[tuple[str, str, str], Written]) -> Ite
                 how = "HTTPRoutes first, then the oldest VirtualService, what takes every request last"
                 text = f"{routes.service.hostname} has rules of {others}, too: they are joined, {how}"
                 yield found(CONFLICT, one, text)
+
+
+def _not_spoken(service: Service, routes: Routes) -> str:
+    """Whether no port speaks what the rules are for: requests, which TCP and TLS have none of."""
+    asked = [port.service for port in service.ports if routes.at(port.service)]
+    if not asked or any(service.protocol(port) not in (AppProtocol.TCP, AppProtocol.TLS) for port in asked):
+        return ""
+    named = ", ".join(map(str, asked))
+    return f"by their names the ports {named} of {service.hostname} speak no HTTP: no request is found there"
 
 
 def _names_waypoint(service: Service, by_key: dict[tuple[str, str, str], Written]) -> bool:
