@@ -11,6 +11,7 @@ from ztunnel.errors import (
     Crowded,
     Denied,
     Drained,
+    Expired,
     Fault,
     Flag,
     GaveUp,
@@ -43,6 +44,7 @@ LEAVES = [
     (NoCertificate, Flag.TLS_FAILURE, Side.US, True),
     (GaveUp, Flag.CONNECT, Side.SOURCE, False),
     (Drained, Flag.NONE, Side.US, False),
+    (Expired, Flag.NONE, Side.US, False),
     (HandedOver, Flag.NONE, Side.US, False),
 ]
 

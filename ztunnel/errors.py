@@ -158,6 +158,13 @@ class Drained(ConnectionFailed):
     side = Side.US
 
 
+class Expired(ConnectionFailed):
+    """It was idle for too long, or is as old as it may become, as its DestinationRule says."""
+
+    flag = Flag.NONE
+    side = Side.US
+
+
 class HandedOver(ConnectionFailed):
     """A successor of this process makes this call, or accounts for this flow: here it ends without a word."""
 

@@ -8,13 +8,17 @@ import pytest
 
 from tests.builders import world_of
 from tests.hbone.conftest import contexts, lab
+from tests.hbone.inner import Listener
 from tests.hbone.peers import Lab
 from tests.waypoint.mesh import CALLER, ME, SERVERS, SERVICE, WEB, Mesh
-from ztunnel.errors import HandshakeFailed, NoDestination
+from ztunnel.errors import HandshakeFailed, NoDestination, Unreachable
 from ztunnel.hbone.request import render_response
+from ztunnel.l7.circuit import Limit
 from ztunnel.model.address import Endpoint, OriginalDestination
+from ztunnel.model.service_traffic import ClientTraffic, ServiceTraffic
+from ztunnel.model.traffic import Pool, PortTraffic, Traffic
 from ztunnel.model.workload import TunnelProtocol
-from ztunnel.state.delta import Change
+from ztunnel.state.delta import Change, apply
 from ztunnel.waypoint.spot import spot_of
 
 __all__ = ["contexts", "lab"]
@@ -141,3 +145,88 @@ def test_calls_that_nobody_waits_for_are_given_up(lab: Lab) -> None:
     calling.fail(HandshakeFailed("late"))
     assert failures == []
     assert WEB in SERVERS[0].services
+
+
+def limited(lab: Lab, **limits) -> Mesh:
+    """A mesh whose connections are limited so."""
+    mesh = one_server(lab)
+    traffic = ServiceTraffic(WEB, (ClientTraffic("", PortTraffic(Traffic(pool=Pool(**limits)))),))
+    mesh.hold.publish(*apply(mesh.hold.world, [traffic]))
+    return mesh
+
+
+def passed(lab: Lab, mesh: Mesh, count: int = 1):
+    """A connection that is passed on: the client's tunnel, and the server's with what it hears."""
+    tunnel, answers = mesh.ask("10.1.0.1:5432")
+    server, heard = mesh.serve(count)
+    lab.go(until=lambda: answers.log)
+    listener = Listener()
+    listener.tunnel = tunnel
+    tunnel.attach(listener)
+    return tunnel, server, heard
+
+
+def used(mesh: Mesh) -> int:
+    (circuit,) = mesh.here.clusters._circuits.values()
+    return circuit.used[Limit.CONNECTIONS]
+
+
+def test_a_connection_more_than_there_may_be_is_refused(lab: Lab) -> None:
+    mesh = limited(lab, connections=1)
+    tunnel, _, _ = passed(lab, mesh)
+    assert used(mesh) == 1
+    _, answers = mesh.ask("10.1.0.1:5432")
+    lab.go(until=lambda: answers.log)
+    assert answers.log == [503]
+    assert " UO " in mesh.lines[-1]
+    tunnel.abort(Unreachable("enough"))
+    lab.go(until=lambda: used(mesh) == 0)
+    passed(lab, mesh, 2)
+
+
+def test_a_connection_that_cannot_be_made_is_given_back(lab: Lab) -> None:
+    mesh = limited(lab, connections=1)
+    mesh.tunnels.refuses["10.0.0.3"] = Unreachable("nobody is there")
+    _, answers = mesh.ask("10.1.0.1:5432")
+    lab.go(until=lambda: answers.log)
+    assert answers.log == [503]
+    assert used(mesh) == 0
+
+
+def test_what_is_idle_for_too_long_is_cut_and_what_moves_is_not(lab: Lab) -> None:
+    mesh = limited(lab, idle_seconds=10.0)
+    tunnel, _, heard = passed(lab, mesh)
+    for _ in range(3):
+        lab.clock.move(9.0)
+        tunnel.write(b"x")
+        lab.go()
+    assert bytes(heard.got) == b"xxx"
+    assert heard.words == []
+    for _ in range(2):
+        lab.clock.move(10.1)
+        lab.go()
+    lab.go(until=lambda: heard.words)
+    assert "idleTimeout" in mesh.lines[-1]
+    assert used(mesh) == 0
+
+
+def test_what_is_too_old_is_cut_though_it_moves(lab: Lab) -> None:
+    mesh = limited(lab, connection_seconds=10.0)
+    tunnel, _, heard = passed(lab, mesh)
+    lab.clock.move(9.0)
+    tunnel.write(b"x")
+    lab.go()
+    assert heard.words == []
+    lab.clock.move(2.0)
+    lab.go(until=lambda: heard.words)
+    assert "maxConnectionDuration" in mesh.lines[-1]
+
+
+def test_a_connect_has_the_time_that_its_rule_gives(lab: Lab) -> None:
+    mesh = limited(lab, connect_seconds=2.0)
+    _, answers = mesh.ask("10.1.0.1:5432")
+    mesh.asked()
+    lab.clock.move(2.5)
+    lab.go(until=lambda: answers.log)
+    assert answers.log == [503]
+    assert "connection timed out" in mesh.lines[-1]

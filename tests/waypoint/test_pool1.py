@@ -117,7 +117,7 @@ def test_where_none_can_be_made_all_that_wait_are_told():
     while len(rig.calls) > 1 or rig.clock.later:  # tried again, on connections that fail as well
         rig.clock.rounds()
         rig.calls.pop().fail()
-    assert [exchange.flag[:2] for exchange in asked] == ["UF"] * 3
+    assert all("UF" in exchange.flag.split(",") for exchange in asked)
     assert rig.idle
     assert rig.used(Limit.CONNECTIONS) == 0
 

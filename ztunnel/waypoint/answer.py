@@ -374,6 +374,8 @@ class _Tunnel:
         self._counts = client.counts
         self._live = self._reports.opened(target.destination, self._counts)
         passage = self._passage = Passage(client, server, self._ended)
+        if self._call is not None:
+            self._call.watch(passage)
         self._parts.guarded.add(self)
         if self._detector is None:
             client.accept(render_response(_OK, render_baggage(here) if here else ""), passage.client)

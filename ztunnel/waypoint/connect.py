@@ -12,6 +12,7 @@ from functools import partial
 from ztunnel.errors import (
     Busy,
     ConnectionFailed,
+    Expired,
     HandshakeFailed,
     NoDestination,
     Overflow,
@@ -30,6 +31,7 @@ from ztunnel.outbound.find import Tunnels, Wanted
 from ztunnel.waypoint.asking import Asking
 from ztunnel.waypoint.chain import Chain
 from ztunnel.waypoint.clusters import WHOLE, Subset
+from ztunnel.waypoint.deadlines import Timer
 from ztunnel.waypoint.dial import Dialling
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.find import Here, choose_for
@@ -50,6 +52,7 @@ from ztunnel.waypoint.spot import (
     limits_of,
     spot_of,
 )
+from ztunnel.waypoint.tcp import Passage
 
 _UNAVAILABLE = 503
 
@@ -150,6 +153,8 @@ class Call:
         self._servers = servers
         self._spot = spot
         self._asking = asking
+        self._age: Timer | None = None
+        self._idle: Timer | None = None
         self.target = spot.target
         self.host = str(spot.target.endpoint)
 
@@ -168,10 +173,35 @@ class Call:
 
         return self._servers.call(self._spot, stood, lost)
 
+    def watch(self, passage: Passage) -> None:
+        """It carries this: cut what is idle for too long (tcp.idleTimeout, after once to twice that time), or
+        as old as it may become (maxConnectionDuration)."""
+        limits, after = self._spot.limits, self._servers.engine.after
+        if limits.connection_seconds:
+            why = "it is as old as it may become (maxConnectionDuration)"
+            self._age = after(limits.connection_seconds, partial(_cut, passage, why))
+        if limits.idle_seconds:
+            self._idle = after(limits.idle_seconds, partial(self._look, passage, 0))
+
+    def _look(self, passage: Passage, moves: int) -> None:
+        if passage.moves == moves:
+            _cut(passage, "nothing has moved for as long as it may be idle (idleTimeout)")
+        elif not passage.is_over:
+            look = partial(self._look, passage, passage.moves)
+            self._idle = self._servers.engine.after(self._spot.limits.idle_seconds, look)
+
     def end(self) -> None:
         """It is over, or given up."""
         if self._asking is not None:
             self._asking.end()
+        for timer in (self._age, self._idle):
+            if timer is not None:
+                timer.cancel()
+
+
+def _cut(passage: Passage, why: str) -> None:
+    if not passage.is_over:
+        passage.abort(Expired(why))
 
 
 class Servers:
@@ -180,7 +210,7 @@ class Servers:
     def __init__(
         self, engine: Engine, tunnels: Tunnels, here: Here, held: HeldBytes, connect_seconds: float = 10.0
     ) -> None:
-        self._engine = engine
+        self.engine = engine
         self._tunnels = tunnels
         self._here = here
         self._held = held
@@ -201,7 +231,7 @@ class Servers:
         if spot.key.tls is None:
             return self._reach(spot, seconds, stands, failed)
         policy = spot.key.tls, spot.key.tls.sni or spot.name.removeprefix("*."), spot.protocol
-        securing = Securing(self._engine, self._computers, self._contexts, policy, (stands, failed))
+        securing = Securing(self.engine, self._computers, self._contexts, policy, (stands, failed))
         reaching = self._reach(spot, seconds, partial(securing.start, seconds=seconds), failed)
         return Both(reaching, securing)
 
@@ -211,12 +241,12 @@ class Servers:
         if target.head is None:
             network, ip = self._here.network, target.endpoint.ip
             share = self._held.share(network.cookie, ip)
-            dialling = Dialling(self._engine, share, stands, failed)
+            dialling = Dialling(self.engine, share, stands, failed)
             dialling.start(network.netns, target.endpoint, seconds, limits.keep_alive)
             return dialling
         calling = Calling(self._tunnels, self._here, target, stands, failed)
         if limits.connect_seconds:
-            self._engine.after(seconds, calling.too_slow)
+            self.engine.after(seconds, calling.too_slow)
         self._tunnels.open(calling)
         return calling
 
@@ -229,7 +259,7 @@ class Servers:
         """
         target, found = choose_for(self._here, chain, caller)
         spot = spot_of(target, found.cluster)
-        asking = found.asking(self._engine)
+        asking = found.asking(self.engine)
         if asking is not None and not asking.connect():
             asking.end()
             raise Overflow(
@@ -255,7 +285,7 @@ class Servers:
         exchange.avoid = target.endpoint
         exchange.destination = target.destination
         exchange.host = str(target.endpoint)
-        exchange.attempts.ask(pick.asking(self._engine))
+        exchange.attempts.ask(pick.asking(self.engine))
         if pick.cluster is not None and pick.cluster.unready:
             self._prepare_later(pick.cluster)
         if terms.version_of(limits_of(pick.cluster), bool(exchange.request.upgrade)) == 1:
@@ -269,14 +299,14 @@ class Servers:
 
     def _prepare_later(self, cluster: Cluster) -> None:
         if not self._preparing:
-            self._engine.next_round(self._prepare)
+            self.engine.next_round(self._prepare)
         self._preparing.add(cluster)
 
     def _prepare(self) -> None:
         """A part of what takes long (Maglev's tables), so that nobody waits for it."""
         self._preparing = {cluster for cluster in self._preparing if cluster.go_on()}
         if self._preparing:
-            self._engine.next_round(self._prepare)
+            self.engine.next_round(self._prepare)
 
     def look(self, now: float, idle_seconds: float) -> None:
         """Close what has been spare for so long, and see who is to be asked again."""

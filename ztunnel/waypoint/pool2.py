@@ -72,6 +72,7 @@ class Http2Pools:
         def stands(stream: Stream) -> None:
             lane.opening = False
             client = Http2Client(self, self._clock, stream, lane, str(lane.spot.key.endpoint))
+            client.secure = lane.spot.key.tls is not None
             lane.clients.append(client)
             stream.attach(client)
             self.room(client)

@@ -11,7 +11,8 @@ OnEnd = Callable[[ConnectionFailed | None], None]
 
 
 class Passage:
-    """Two streams, joined; `client` and `server` are the receivers to be attached to them."""
+    """Two streams, joined; `client` and `server` are the receivers to be attached to them, `moves` how often
+    something came of either."""
 
     def __init__(self, client: Transport, server: Transport, on_end: OnEnd) -> None:
         """`on_end` is called once, when both ways have ended."""
@@ -19,6 +20,12 @@ class Passage:
         self.server = _Side(self, server)
         self.client.other, self.server.other = self.server, self.client
         self._on_end: OnEnd | None = on_end
+        self.moves = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether both ways have ended."""
+        return self._on_end is None
 
     def abort(self, error: ConnectionFailed) -> None:
         """End it now, both ways."""
@@ -46,6 +53,7 @@ class _Side:
 
     def received(self, untrusted: memoryview) -> None:
         to, count = self.other.transport, len(untrusted)
+        self._passage.moves += 1
         to.write(untrusted)
         if to.unsent_bytes > HIGH_BYTES:
             self._owed += count

@@ -47,7 +47,10 @@ class ClientStream(HttpStream):
     # What the exchange does.
 
     def ask(self, request: Request, end: bool) -> None:
-        self._client.h2.open(self, push_fields(request.as_fields()), end)
+        fields = request.as_fields()
+        if self._client.secure:
+            fields = (fields[0], (b":scheme", b"https"), *fields[2:])
+        self._client.h2.open(self, push_fields(fields), end)
 
     def send(self, payload: memoryview) -> None:
         self.put(payload)
@@ -164,6 +167,7 @@ class Http2Client(Http2Link):
         idle_since: monotonic seconds since it has no request; None while it has some.
         born: monotonic seconds.
         carried: how many requests it has had.
+        secure: whether it is over TLS of the server's own.
     """
 
     def __init__(self, owner: Owner, clock: Clock, transport: Transport, key: object, host: str) -> None:
@@ -174,6 +178,7 @@ class Http2Client(Http2Link):
         self.idle_since: float | None = clock.now
         self.born = clock.now
         self.carried = 0
+        self.secure = False
         super().__init__(clock, transport, Role.CLIENT)
 
     def received(self, untrusted: memoryview) -> None:
