@@ -25,8 +25,9 @@ SYSTEM = "ztunnel-system"
 TAINT = "ztunnel.io/not-ready"
 """Of new nodes, which the control plane takes off."""
 READY_SECONDS = 60
-GRACE = 10
-"""Of the node proxies here: what lives on in a replaced one has five seconds less to end."""
+GRACE = 12
+"""Of the node proxies here: what lives on in a replaced one has five seconds less to end, in which it leaves
+its listeners to the next one. Of ten seconds it would have one."""
 
 
 @dataclass
