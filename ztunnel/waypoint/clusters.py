@@ -31,6 +31,7 @@ _UNUSED_SECONDS = 3600.0
 _REST = 20.0
 """So much longer than it takes is waited before a cluster is brought up to date once more."""
 
+_OUTDATED = Served(None)
 _LABELS = "WorkloadLabels"
 
 
@@ -133,9 +134,12 @@ class Clusters:
         for key in [key for key in self._kept if key[0] in gone] if gone else ():
             self._forget(key)
         relabelled = {uid for kind, uid in change.http if kind == _LABELS}
-        for (_, _, subset), kept in self._kept.items() if relabelled else ():
-            if _needs_labels(kept, subset) and not relabelled.isdisjoint(_uids(kept)):
-                kept.served = None
+        found = [world.workload(uid) or before.workload(uid) for uid in relabelled]
+        names = {name for one in found if one is not None for name in one.services}
+        for (name, _, subset), kept in self._kept.items() if relabelled else ():
+            own = kept.source is not None and kept.source.uid in relabelled
+            if _needs_labels(kept, subset) and (own or name in names):
+                kept.served = _OUTDATED
 
     def look(self, now: float) -> None:
         """Time has passed."""
@@ -194,9 +198,3 @@ def _needs_labels(kept: _Kept, subset: Subset) -> bool:
     balancing = kept.cluster.traffic.balancing
     localities = balancing.localities if balancing is not None else None
     return bool(subset.labels) or (localities is not None and bool(localities.priorities))
-
-
-def _uids(kept: _Kept) -> set[str]:
-    """Whose labels decide: those of all endpoints of the service, and the waypoint's own."""
-    found = {each.uid for each in kept.served.endpoints} if kept.served is not None else set()
-    return found | {kept.source.uid} if kept.source is not None else found
