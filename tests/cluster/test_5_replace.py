@@ -122,9 +122,12 @@ def test_a_daemon_set_that_is_replaced_by_force_frees_nobody(
         outside.start(outside.server("x", nodes[1]))
         own = talking.addresses("a")[0]
         wait_until("plaintext is refused", lambda: not answered(outside, "x", own), 20)
+        # The proxy carries the first call after a change of policy itself, and the kernel the next ones.
+        beside = talking.addresses("c")[0]
+        wait_until("the verdict about c is known", lambda: answered(talking, "a", beside), 20)
         with (
             talking.running("a", STEADY, talking.addresses("b")[0], PORT, EVERY_SECONDS, 45) as across,
-            talking.running("a", HOLD, talking.addresses("c")[0], PORT) as direct,
+            talking.running("a", HOLD, beside, PORT) as direct,
             outside.running("x", LOAD, own, PORT, EVERY_SECONDS) as stranger,
         ):
             cluster.call("replace", "--force", "-f", "-", stdin=json.dumps(daemon_set), timeout=120)
