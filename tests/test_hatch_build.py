@@ -46,6 +46,46 @@ def test_no_bound_of_a_slice_does_anything(file: str) -> None:
     assert not [ast.unparse(bound) for bound in bounds if acts(bound)]
 
 
+def taken_for_empty(function: ast.FunctionDef) -> list[str]:
+    """Attributes that a function sets to `()` or None and reads again after it has called something."""
+    seen: list[tuple[int, str, str]] = []
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            kind = "emptied" if ast.unparse(node.value) in ("()", "None") else "filled"
+            seen += [(node.lineno, kind, ast.unparse(each)) for each in targets]
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            seen.append((node.lineno, "read", ast.unparse(node)))
+    calls = [node.lineno for node in ast.walk(function) if isinstance(node, ast.Call)]
+    empty: dict[str, int] = {}
+    found = []
+    for line, kind, name in sorted(seen):
+        if kind == "emptied" and name.startswith("self."):
+            empty[name] = line
+        elif kind == "filled":
+            empty.pop(name, None)
+        elif name in empty and any(empty[name] <= call <= line for call in calls):
+            found.append(f"{function.name}: {name}, line {line}")
+    return found
+
+
+@pytest.mark.parametrize("file", CHOSEN)
+def test_nothing_is_taken_for_empty_that_others_may_have_filled(file: str) -> None:
+    """mypyc believes that an attribute is still the `()` or None that the same function has set it to,
+    whatever it has called since, and raises TypeError where it is not."""
+    nodes = ast.walk(ast.parse((ROOT / file).read_text()))
+    assert not [each for node in nodes if isinstance(node, ast.FunctionDef) for each in taken_for_empty(node)]
+
+
+def test_what_is_taken_for_empty_is_found() -> None:
+    source = (
+        "def f(self):\n self.a: T = ()\n self.b = ()\n self.g()\n self.b = (1,)\n return self.a or self.b"
+    )
+    [function] = ast.parse(source).body
+    assert isinstance(function, ast.FunctionDef)
+    assert taken_for_empty(function) == ["f: self.a, line 6"]
+
+
 @pytest.mark.parametrize("kind", ["include", "exclude"])
 def test_every_pattern_matches_something(kind: str) -> None:
     assert not [pattern for pattern in configuration()[kind] if not any(ROOT.glob(pattern))]

@@ -52,8 +52,12 @@ class Meter:
 
 
 def _resident_bytes(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+    """0 of one that has ended: a probe's, say."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0)
 
 
 def measure(laboratory: Laboratory, contestant: Contestant, meter: Meter, cell: Cell, seconds: int) -> Sample:

@@ -26,7 +26,7 @@ def test_an_envoy_is_called_on_loopback() -> None:
 def test_ours_tunnels_between_nodes_only_and_envoy_always() -> None:
     assert OF[OURS].tunnelled == {Route.TWO_NODES}
     assert OF[BARE].tunnelled == frozenset()
-    assert OF[ENVOY].tunnelled == {Route.TWO_NODES, Route.SAME_NODE}
+    assert OF[ENVOY].tunnelled == {*Route}
 
 
 def test_each_has_pods_of_its_own() -> None:

@@ -35,35 +35,18 @@ class Texts:
 
     def __init__(self, values: Iterable[Value], fold: bool = False) -> None:
         """With `fold` all are in lower case, as what is compared has to be."""
-        exact: list[str] = []
-        self.prefixes: tuple[str, ...] = ()
-        self.suffixes: tuple[str, ...] = ()
-        self.wildcards: tuple[tuple[str, ...], ...] = ()
-        self.templates: tuple[re.Pattern[str], ...] = ()
-        self.present = False
+        found: dict[TextKind, list[str]] = {kind: [] for kind in TextKind}
         for value in values:
-            if not isinstance(value, TextMatch):
-                continue
-            text = value.text.lower() if fold else value.text
-            if value.kind is TextKind.EXACT:
-                exact.append(text)
-            else:
-                self._add(value.kind, text)
-        self.exact = frozenset(exact)
+            if isinstance(value, TextMatch):
+                found[value.kind].append(value.text.lower() if fold else value.text)
+        self.exact = frozenset(found[TextKind.EXACT])
+        self.prefixes = tuple(found[TextKind.PREFIX])
+        self.suffixes = tuple(found[TextKind.SUFFIX])
+        self.wildcards = tuple([tuple(text.split("*")) for text in found[TextKind.WILDCARD]])
+        self.templates = tuple(map(compile_template, found[TextKind.TEMPLATE]))
+        self.present = bool(found[TextKind.PRESENCE])
         self.anchored = not (self.suffixes or self.present or self.wildcards or self.templates)
         self.only_exact = self.anchored and not self.prefixes
-
-    def _add(self, kind: TextKind, text: str) -> None:
-        if kind is TextKind.PREFIX:
-            self.prefixes += (text,)
-        elif kind is TextKind.SUFFIX:
-            self.suffixes += (text,)
-        elif kind is TextKind.WILDCARD:
-            self.wildcards += (tuple(text.split("*")),)
-        elif kind is TextKind.TEMPLATE:
-            self.templates += (compile_template(text),)
-        else:
-            self.present = True
 
     def match(self, text: str) -> bool:
         """Whether any of them does."""
