@@ -104,13 +104,17 @@ def test_replaced_one_after_the_other_no_new_connection_fails(
     assert min(each["seen"] for each in said.values()) > 500
 
 
+def names_of_proxies(mesh: Mesh) -> set[str]:
+    return {each["metadata"]["name"] for each in mesh.pods("node")}
+
+
 def test_a_daemon_set_that_is_replaced_by_force_frees_nobody(
     mesh: Mesh, talking: Apps, nodes: tuple[str, str]
 ) -> None:
     """As by tools that delete what they cannot patch: it is gone for a moment, and its pods at once. A pod
     that was let go would answer whoever proves no identity."""
     cluster = mesh.cluster
-    before = {each["metadata"]["name"] for each in mesh.pods("node")}
+    before = names_of_proxies(mesh)
     only_a = strict(talking, "STRICT")
     only_a["spec"]["selector"] = {"matchLabels": {"app": "a"}}
     cluster.apply(only_a)
@@ -132,10 +136,11 @@ def test_a_daemon_set_that_is_replaced_by_force_frees_nobody(
         ):
             cluster.call("replace", "--force", "-f", "-", stdin=json.dumps(daemon_set), timeout=120)
             mesh.wait()
+            # The new one's pods may be ready before the last of the old ones has gone.
+            wait_until("the pods of before are gone", lambda: not before & names_of_proxies(mesh), 60)
             said, refused = across.end(90), stranger.end()
             assert direct.end()["sent"] > 50
     print({name: (said[name], refused[name]) for name in ("seen", "failed", "slowest")})
-    assert not before & {each["metadata"]["name"] for each in mesh.pods("node")}
     assert said["errors"] == []
     assert refused["failed"] == refused["seen"] > 50
     assert "pods leave the mesh" not in mesh.logs("holder")
