@@ -49,7 +49,7 @@ def test_a_call_between_nodes_is_told_signed_and_counted(mesh: Mesh, family: lab
     line = mesh.line("node-2", direction="inbound", src_workload="caller")
     assert line["src.identity"] == lab.account("shop/caller")
     mesh.expect("node-2", 1, "istio_tcp_connections_closed_total", connection_security_policy="mutual_tls")
-    assert subscribers(mesh) == 2
+    wait_until(lambda: subscribers(mesh) == 2, "both nodes are counted")
     assert mesh.grown("node-1", "ztunnel_certificates_failed_total") == 0
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ztunnel.demo import run
 from ztunnel.demo.claims.claim import Claim, Findings
@@ -81,6 +82,13 @@ def _standing(shop: Shop) -> Iterator[Pod]:
             shop.until("no node sends calls to the waypoint", lambda: _sent(shop) == {False})
     finally:
         laboratory.apply(_GATEWAY, delete=True)
+        # Claims that wait for a change of the nodes' worlds are not to take this one for theirs.
+        shop.until("no node knows the waypoint", lambda: not any(map(_knows, map(shop.dump, shop.nodes))))
+
+
+def _knows(dump: dict[str, Any]) -> bool:
+    """Whether a node has the waypoint's pod in its world."""
+    return any(workload["name"].startswith(f"{_NAME}-") for workload in dump["workloads"])
 
 
 def _sent(shop: Shop) -> set[bool]:
