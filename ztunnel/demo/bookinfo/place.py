@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ztunnel.demo.attached import is_attached
 from ztunnel.demo.bookinfo.visit import Visit, parse
 from ztunnel.demo.call import get
 from ztunnel.demo.cluster import Pod
@@ -20,6 +21,7 @@ from ztunnel.demo.operate import Laboratory
 from ztunnel.demo.samples import Samples, parse_samples
 
 NAMESPACE = "bookinfo"
+WAYPOINT = "waypoint"
 SERVICES = {"productpage", "details", "reviews", "ratings"}
 PAGE = "/productpage"
 CLIENT = "deployment/client"
@@ -57,15 +59,13 @@ class Bookinfo:
         return next(pod for pod in self.laboratory.cluster().pods if is_waypoint(pod))
 
     def wait_for_waypoint(self) -> None:
-        """Until every node sends what calls the services to the waypoint: before it was ready once they are
-        called without."""
+        """Until every node sends what calls the services to the waypoint, and that serves."""
         nodes = [node.name for node in self.laboratory.cluster().nodes]
         self.until("every node sends calls to the waypoint", lambda: all(map(self._sends_to_waypoint, nodes)))
 
     def _sends_to_waypoint(self, node: str) -> bool:
-        known = json.loads(self.laboratory.node_get(node, "/config_dump"))["services"]
-        bound = {each["name"] for each in known if each["namespace"] == NAMESPACE and "waypoint" in each}
-        return bound >= SERVICES
+        dump = json.loads(self.laboratory.node_get(node, "/config_dump"))
+        return is_attached(dump, NAMESPACE, SERVICES, WAYPOINT)
 
     def apply(self, *files: str, delete: bool = False) -> None:
         """Apply manifests of the folder, named without `.yaml`; the waypoint has them in force then."""
