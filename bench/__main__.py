@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -11,11 +10,11 @@ from pathlib import Path
 
 from bench.cells import CELLS, OURS, Cell
 from bench.contestants import Contestant, contestants
-from bench.figures import Result, Sample, Unmeasured
-from bench.machine import machine
+from bench.figures import Result, Unmeasured
 from bench.measure import measure, warm_up
 from bench.prepare import ground
-from bench.table import document, render
+from bench.table import render
+from bench.turns import keep, take_turns
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.operate import Laboratory
 from ztunnel.errors import Unsupported
@@ -35,8 +34,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     print(render(results))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(machine() | {"results": document(results)}, indent=2) + "\n")
+    keep(results, options.json)
     print(f"\nmedian of {options.rounds}, {options.seconds} s each; `/ Envoy`: ztunnel's divided by Envoy's")
     print(f"every sample: {options.json}")
     return 0
@@ -56,20 +54,16 @@ def parse_options() -> argparse.Namespace:
 def compete(
     laboratory: Laboratory, runners: Sequence[Contestant], cells: Sequence[Cell], options: argparse.Namespace
 ) -> list[Result]:
-    """All samples. Contestants take turns within a cell, each round another one first."""
+    """All samples, of the contestants in turns."""
     for route in dict.fromkeys(cell.route for cell in cells):
         for runner in runners:
             warm_up(laboratory, runner, route)
-    results = []
-    for cell in cells:
-        samples: dict[str, list[Sample]] = {runner.name: [] for runner in runners}
-        print(f"{cell.route}: {cell.name} ...", file=sys.stderr)
-        for round_number in range(options.rounds):
-            first = round_number % len(runners)
-            for runner in (*runners[first:], *runners[:first]):
-                samples[runner.name].append(measure(laboratory, runner, cell, options.seconds))
-        results.append(Result(cell, samples))
-    return results
+    return take_turns(
+        runners,
+        cells,
+        options.rounds,
+        lambda runner, cell: measure(laboratory, runner, cell, options.seconds),
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -11,8 +10,8 @@ from pathlib import Path
 
 from bench.cells import WAYPOINT_CELLS, Cell, Load
 from bench.figures import Result, Sample, Unmeasured
-from bench.machine import machine
-from bench.table import document, render
+from bench.table import render
+from bench.turns import keep, take_turns
 from bench.waypoint.ground import Contestant, ground
 from bench.waypoint.loads import Meter, measure, warm_up
 from bench.waypoint.rules import new_rules
@@ -38,8 +37,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     print(render(results))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(machine() | {"results": document(results)}, indent=2) + "\n")
+    keep(results, options.json)
     print(f"\nmedian of {options.rounds}, {options.seconds} s each, between the same node proxies of ours;")
     print(f"`/ Envoy`: our waypoint's divided by Envoy's; every sample: {options.json}")
     return 0
@@ -65,21 +63,16 @@ def compete(
     cells: Sequence[Cell],
     options: argparse.Namespace,
 ) -> list[Result]:
-    """All samples. The two take turns within a cell, each round another one first."""
+    """All samples, of the two in turns."""
     meters = {}
     for one in contestants:
         warm_up(laboratory, one, Meter(laboratory, one))
         meters[one.name] = Meter(laboratory, one)
-    results = []
-    for cell in cells:
-        samples: dict[str, list[Sample]] = {one.name: [] for one in contestants}
-        print(f"{cell.route}: {cell.name} ...", file=sys.stderr)
-        for round_number in range(options.rounds):
-            first = round_number % len(contestants)
-            for one in (*contestants[first:], *contestants[:first]):
-                samples[one.name].append(measure(laboratory, one, meters[one.name], cell, options.seconds))
-        results.append(Result(cell, samples))
-    return results
+
+    def sample(one: Contestant, cell: Cell) -> Sample:
+        return measure(laboratory, one, meters[one.name], cell, options.seconds)
+
+    return take_turns(contestants, cells, options.rounds, sample)
 
 
 if __name__ == "__main__":

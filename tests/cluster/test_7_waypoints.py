@@ -174,8 +174,11 @@ def test_until_it_was_ready_calls_go_as_before_and_from_then_on_by_it_or_not_at_
     before = {each["metadata"]["name"] for each in mesh.pods("control")}
     cluster.call("-n", SYSTEM, "delete", "pod", *before, "--wait=false")
     mesh.wait()
-    synced = lambda: cluster.ztunnel("proxy-status").returncode == 0  # noqa: E731
-    wait_until("every node proxy has taken over what they serve", synced, START_SECONDS)
+    wait_until(
+        "every node proxy has taken over what they serve",
+        lambda: cluster.ztunnel("proxy-status").returncode == 0,
+        START_SECONDS,
+    )
     for address in addresses:
         assert not answers(shop, address), "control planes that have never seen the Gateway refuse as well"
     detach(shop)

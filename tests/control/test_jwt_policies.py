@@ -93,7 +93,7 @@ def test_policies_of_both_kinds_are_kept_apart() -> None:
 
 def test_keys_that_stand_in_it_are_nobodys_to_fetch() -> None:
     mesh = Mesh()
-    mesh.write(ALL + authentication(WEB, "{issuer: i, jwks: '%s'}" % KEYS))  # noqa: UP031
+    mesh.write(ALL + authentication(WEB, "{issuer: i, jwks: '%s'}" % KEYS))  # noqa: UP031 (of braces)
     assert mesh.translator.jwt_policies.sources == {}
     assert json.loads(mesh.sent().rules[0].keys) == json.loads(KEYS)
 

@@ -32,5 +32,5 @@ def test_a_configuration_says_where_the_keys_are() -> None:
      b'{"jwks_uri": "gopher://a/"}', b'{"jwks_uri": "https://user:pw@a/"}'],
 )  # fmt: skip
 def test_a_configuration_that_does_not_is_refused(text: bytes) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError):  # noqa: PT011 (whatever it says)
         keys_url_of(text)

@@ -287,10 +287,10 @@ async def test_keys_of_issuers_are_fetched_and_published_when_they_are_others(tm
         with trio.fail_after(10_000):
             for kid in ("k1", "k2"):
                 issuer.kid = kid
-                while kid not in keys():  # noqa: ASYNC110
+                while kid not in keys():  # noqa: ASYNC110 (it knows no Trio events)
                     await trio.sleep(1)
             issuer.away = True
-            while not watch.warnings:  # noqa: ASYNC110
+            while not watch.warnings:  # noqa: ASYNC110 (nor does this)
                 await trio.sleep(1)
         assert "k2" in keys()
         nursery.cancel_scope.cancel()

@@ -132,7 +132,7 @@ def test_what_is_stepped_over_leaves_the_table_as_it_has_to_be(
         try:
             got = reader.read(block)
         except PeerError as error:
-            assert error.reply == Code.ENHANCE_YOUR_CALM  # noqa: PT017
+            assert error.reply == Code.ENHANCE_YOUR_CALM  # noqa: PT017 (it need not refuse)
             assert len(block) > limit
             return
         assert got == tuple(fields)[: len(got)]
@@ -171,7 +171,7 @@ def test_stepping_over_has_its_price_and_its_end(block: bytes) -> None:
         reader.read(block)
         assert reader.oversized
     except PeerError as error:
-        assert error.reply == Code.ENHANCE_YOUR_CALM  # noqa: PT017
+        assert error.reply == Code.ENHANCE_YOUR_CALM  # noqa: PT017 (it need not refuse)
     assert time.thread_time() - begun < 0.05
 
 

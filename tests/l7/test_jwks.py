@@ -90,7 +90,7 @@ def test_a_key_of_no_use_costs_only_itself_and_says_why(key: object, reason: str
     ],
 )
 def test_what_is_no_set_is_refused(text: str, reason: str) -> None:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (its text is compared below)
         parse_keys(text.encode())
     assert reason in str(caught.value)
 

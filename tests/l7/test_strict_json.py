@@ -51,7 +51,7 @@ def test_objects_are_read(value: dict[str, object]) -> None:
     ids=range(22),
 )
 def test_what_is_no_such_object_is_refused(text: bytes) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError):  # noqa: PT011 (whatever it says)
         read_object(text)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from ztunnel.control.claim import (
     Entry,
@@ -27,13 +26,11 @@ from ztunnel.control.claim import (
 )
 from ztunnel.control.document import Key
 from ztunnel.control.index import Index
+from ztunnel.control.membership import set_entry
 from ztunnel.control.settings import MeshSettings
 from ztunnel.model.address import IPAddress
 from ztunnel.state.meta import Meta
 from ztunnel.state.networking import EntryEndpoint, Resolution, ServiceEntry, WorkloadEntry
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +59,13 @@ class Entries:
 
     def put(self, key: Key, old: Entry | None, new: Entry | None) -> None:
         """The entry of that key is now `new`, and was `old`."""
-        _set(self._entries, key.namespace, key, new)
+        set_entry(self._entries, key.namespace, key, new)
         for one, there in ((old, None), (new, new)):
             if isinstance(one, ServiceEntry):
                 for host in one.hosts:
-                    _set(self._by_host, host, key, one if there else None)
+                    set_entry(self._by_host, host, key, one if there else None)
             for ip in claimed(one) if one else ():
-                _set(self._by_address, ip, key, there)
+                set_entry(self._by_address, ip, key, there)
 
     def get(self, key: Key) -> Entry | None:
         """The entry of that key."""
@@ -265,11 +262,3 @@ def _age(meta: Meta) -> tuple[str, str, str]:
 
 def _name(meta: Meta) -> str:
     return f"{meta.namespace}/{meta.name}"
-
-
-def _set(where: dict[K, dict[Key, V]], name: K, key: Key, one: V | None) -> None:
-    """Put one there, or None: take it out, and the mapping with the last one."""
-    if one is not None:
-        where.setdefault(name, {})[key] = one
-    elif (found := where.get(name)) is not None and found.pop(key, None) is not None and not found:
-        del where[name]

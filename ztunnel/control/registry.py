@@ -7,21 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from ztunnel.control.document import Key, Object
 from ztunnel.control.endpoint import Name
 from ztunnel.control.hosts import covering, is_exported, whole_name
+from ztunnel.control.membership import set_entry
 from ztunnel.control.settings import MeshSettings
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.state.destination_rule import DestinationRule
 from ztunnel.state.gateway import ReferenceGrant
 from ztunnel.state.route_filter import Reference
 from ztunnel.state.virtual_service import VirtualService
-
-K = TypeVar("K")
-L = TypeVar("L")
-V = TypeVar("V")
 
 
 class Asked(NamedTuple):
@@ -63,10 +60,10 @@ class Registry:
         for one, there in ((old, False), (new, True)):
             if isinstance(one, DestinationRule):
                 host = whole_name(one.host, key.namespace, self.settings.cluster_domain)
-                _set(self._rules, host, key, one if there else None)
+                set_entry(self._rules, host, key, one if there else None)
                 yield Asked("rule", host)
             elif isinstance(one, ReferenceGrant):
-                _set(self._grants, key.namespace, key, one if there else None)
+                set_entry(self._grants, key.namespace, key, one if there else None)
                 yield Asked("grants", key.namespace)
             elif isinstance(one, VirtualService) and one.is_delegate:
                 self._delegates.pop((key.namespace, key.name), None)
@@ -79,9 +76,9 @@ class Registry:
         route to it."""
         for one, there in ((old, None), (new, new)):
             if one is not None:
-                _set(self._services, one.hostname, one.key, there)
+                set_entry(self._services, one.hostname, one.key, there)
                 if not self.is_kube(one):
-                    _set(self._entries, (one.namespace, one.name), one.key, there)
+                    set_entry(self._entries, (one.namespace, one.name), one.key, there)
         if old is None or new is None or _seen(old) != _seen(new):
             for one in (old, new):
                 if one is not None:
@@ -188,12 +185,3 @@ class View:
 def _seen(one: Service) -> tuple[object, ...]:
     """What of a service a route to it depends on."""
     return one.ports, one.canonical, one.namespace
-
-
-def _set(where: dict[K, dict[L, V]], key: K, below: L, value: V | None) -> None:
-    if value is not None:
-        where.setdefault(key, {})[below] = value
-    elif (found := where.get(key)) is not None:
-        found.pop(below, None)
-        if not found:
-            del where[key]

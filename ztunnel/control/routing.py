@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 from ztunnel.control.document import Key, Object
 from ztunnel.control.gateway_route import ENTRY, SERVICE, Route, convert_route
 from ztunnel.control.hosts import covering, covers, is_exported, whole_name
+from ztunnel.control.membership import set_member
 from ztunnel.control.precedence import Source, connections, ordered
 from ztunnel.control.registry import Asked, Registry, View
 from ztunnel.control.route_parts import NOTHING, Converted, Problem, Why
@@ -25,9 +25,6 @@ from ztunnel.model.route import Routes
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.state.route_filter import Reference
 from ztunnel.state.virtual_service import VirtualService
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 Routing = Route | VirtualService
 
@@ -71,7 +68,7 @@ class ServiceRoutes:
         for one, there in ((old, False), (new, True)):
             if isinstance(one, Routing):
                 for parent in self._parents(one):
-                    _set(self._attached, parent, key, there)
+                    set_member(self._attached, parent, key, there)
                     self._dirty.update(self._below(parent))
                 self._due.add(key)
         if isinstance(new, Routing):
@@ -170,7 +167,7 @@ class ServiceRoutes:
     def _convert(self, key: Key) -> bool:
         """Whether anything else has become of the object."""
         for asked in self._asked.pop(key, set()):
-            _set(self._asking, asked, key, False)
+            set_member(self._asking, asked, key, False)
         one, made = self._objects.get(key), NOTHING
         if one is not None:
             view = View(self.registry)
@@ -181,7 +178,7 @@ class ServiceRoutes:
             )
             self._asked[key] = view.asked
             for asked in view.asked:
-                _set(self._asking, asked, key, True)
+                set_member(self._asking, asked, key, True)
         before = self.converted(key)
         if made == before:
             return False
@@ -268,12 +265,3 @@ def caller_of(service: Service) -> str:
 
 def _parent(reference: Reference, own: str) -> _Parent:
     return _Parent(reference.kind, reference.namespace or own, reference.name)
-
-
-def _set(where: dict[K, set[V]], name: K, one: V, there: bool) -> None:
-    if there:
-        where.setdefault(name, set()).add(one)
-    elif (found := where.get(name)) is not None:
-        found.discard(one)
-        if not found:
-            del where[name]

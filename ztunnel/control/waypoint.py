@@ -20,11 +20,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from operator import itemgetter
-from typing import Final, TypeVar
+from typing import Final
 
 from ztunnel.control.document import Key, Object
 from ztunnel.control.endpoint import Name
 from ztunnel.control.index import Index
+from ztunnel.control.membership import set_member
 from ztunnel.control.service import service_name
 from ztunnel.control.settings import MeshSettings
 from ztunnel.errors import PeerError
@@ -47,9 +48,6 @@ CONTROLLER: Final = "ztunnel.io/waypoint-controller"
 MISSING: Final = "WaypointMissing"
 """The reason of whatever was attached to a waypoint that is gone."""
 _MOST_NAME: Final = 63
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 class Traffic(Enum):
@@ -96,7 +94,7 @@ class Waypoints:
         """The object of that key is now `new`, and was `old`."""
         for one, there in ((old, False), (new, True)):
             if isinstance(one, Gateway):
-                _set(self._of_class, one.class_name, (key.namespace, key.name), there)
+                set_member(self._of_class, one.class_name, (key.namespace, key.name), there)
             elif one is not None and (name := _named(key, one)) is not None:
                 self._name(name, key, _labels(one) if there else None)
         if isinstance(new, Gateway):
@@ -319,12 +317,3 @@ def _admits(gateway: Gateway, namespace: str, labels: Mapping[str, str]) -> bool
     if listener.admits == "None":
         return False
     return listener.admits == "All" or gateway.meta.namespace == namespace
-
-
-def _set(where: dict[K, set[V]], name: K, one: V, there: bool) -> None:
-    if there:
-        where.setdefault(name, set()).add(one)
-    elif (found := where.get(name)) is not None:
-        found.discard(one)
-        if not found:
-            del where[name]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ztunnel.errors import ConnectionFailed
-from ztunnel.l7.circuit import Limit
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.line import Line, begin
 from ztunnel.waypoint.spot import Cancellable, Failed, Key, Spot, Stands, Stream
@@ -62,12 +61,8 @@ class Http1Pools:
         there may always be one."""
         if len(lane.line) <= lane.opening:
             return
-        cluster = lane.spot.key.cluster
-        if cluster is not None:
-            if not lane.count:
-                cluster.circuit.force(Limit.CONNECTIONS)
-            elif not cluster.circuit.take(Limit.CONNECTIONS):
-                return
+        if not lane.spot.take_connection(first=not lane.count):
+            return
         lane.count += 1
         lane.opening += 1
 
@@ -94,7 +89,7 @@ class Http1Pools:
         if limits.requests_per_connection and connection.carried >= limits.requests_per_connection:
             connection.close("it has carried as many requests as it may")
             return
-        if limits.connection_seconds and self._clock.now - connection.born > limits.connection_seconds:
+        if lane.spot.is_old(connection.born, self._clock.now):
             connection.close("it is as old as it may become")
             return
         while (exchange := lane.line.next()) is not None:
@@ -119,9 +114,7 @@ class Http1Pools:
 
     def _less(self, lane: _Lane) -> None:
         lane.count -= 1
-        cluster = lane.spot.key.cluster
-        if cluster is not None:
-            cluster.circuit.give(Limit.CONNECTIONS)
+        lane.spot.give_connection()
 
     def _forget(self, lane: _Lane) -> None:
         if not lane.count and not lane.line and self._lanes.get(lane.spot.key) is lane:
@@ -130,10 +123,9 @@ class Http1Pools:
     def look(self, now: float, idle_seconds: float) -> None:
         """Close what has been spare for so long, unless its cluster says another time."""
         for lane in tuple(self._lanes.values()):
-            limits = lane.spot.limits
-            idle = limits.http_idle_seconds or limits.idle_seconds or idle_seconds
+            spot = lane.spot
+            idle = spot.idle_seconds(idle_seconds)
             for spare in tuple(lane.spares):
-                old = limits.connection_seconds and now - spare.born > limits.connection_seconds
-                if old or now - spare.idle_since > idle:
+                if spot.is_old(spare.born, now) or now - spare.idle_since > idle:
                     spare.close("idle")
             lane.line.tidy()

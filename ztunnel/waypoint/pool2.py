@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ztunnel.errors import ConnectionFailed, Unreachable
-from ztunnel.l7.circuit import Limit
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.line import Line, begin
 from ztunnel.waypoint.pool1 import Call
@@ -54,19 +53,13 @@ class Http2Pools:
             return False
         if limits.streams_per_connection and client.under_way >= limits.streams_per_connection:
             return False
-        if limits.connection_seconds and self._clock.now - client.born > limits.connection_seconds:
-            return False
-        return client.can_take()
+        return not lane.spot.is_old(client.born, self._clock.now) and client.can_take()
 
     def _open(self, lane: _Lane) -> None:
         if lane.opening or not lane.line:
             return
-        cluster = lane.spot.key.cluster
-        if cluster is not None:
-            if not lane.clients:
-                cluster.circuit.force(Limit.CONNECTIONS)
-            elif not cluster.circuit.take(Limit.CONNECTIONS):
-                return
+        if not lane.spot.take_connection(first=not lane.clients):
+            return
         lane.opening = True
 
         def stands(stream: Stream) -> None:
@@ -80,7 +73,7 @@ class Http2Pools:
 
         def failed(error: ConnectionFailed) -> None:
             lane.opening = False
-            self._give(lane)
+            lane.spot.give_connection()
             lane.line.fail(error, only_first=False)
             self._forget(lane)
 
@@ -105,15 +98,10 @@ class Http2Pools:
         if connection not in lane.clients:
             return
         lane.clients.remove(connection)
-        self._give(lane)
+        lane.spot.give_connection()
         if not lane.clients and not lane.opening:
             lane.line.fail(Unreachable("the server closed the connection"), only_first=False)
         self._forget(lane)
-
-    def _give(self, lane: _Lane) -> None:
-        cluster = lane.spot.key.cluster
-        if cluster is not None:
-            cluster.circuit.give(Limit.CONNECTIONS)
 
     def _forget(self, lane: _Lane) -> None:
         empty = not lane.clients and not lane.opening and not lane.line
@@ -123,10 +111,10 @@ class Http2Pools:
     def look(self, now: float, idle_seconds: float) -> None:
         """Close what has been idle for so long, unless its cluster says another time."""
         for lane in tuple(self._lanes.values()):
-            limits = lane.spot.limits
-            idle = limits.http_idle_seconds or limits.idle_seconds or idle_seconds
+            spot = lane.spot
+            idle = spot.idle_seconds(idle_seconds)
             for each in tuple(lane.clients):
-                old = limits.connection_seconds and now - each.born > limits.connection_seconds
-                if each.idle_since is not None and (old or now - each.idle_since > idle):
+                since = each.idle_since
+                if since is not None and (spot.is_old(each.born, now) or now - since > idle):
                     each.close()
             lane.line.tidy()

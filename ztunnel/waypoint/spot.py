@@ -10,6 +10,7 @@ from ztunnel.errors import ConnectionFailed
 from ztunnel.flow.transport import Receiver, Transport
 from ztunnel.hbone.pool import PoolKey
 from ztunnel.hbone.request import RequestHead
+from ztunnel.l7.circuit import Limit
 from ztunnel.l7.cluster import Cluster
 from ztunnel.model.address import Endpoint, IPAddress
 from ztunnel.model.service import Service
@@ -86,6 +87,33 @@ class Spot(NamedTuple):
     def limits(self) -> Pool:
         """Of its cluster."""
         return limits_of(self.key.cluster)
+
+    def take_connection(self, first: bool) -> bool:
+        """Whether its cluster may have one connection more, which is counted then; the `first` with an
+        endpoint always may be."""
+        cluster = self.key.cluster
+        if cluster is None:
+            return True
+        if first:
+            cluster.circuit.force(Limit.CONNECTIONS)
+            return True
+        return cluster.circuit.take(Limit.CONNECTIONS)
+
+    def give_connection(self) -> None:
+        """A connection that was counted is none any more."""
+        cluster = self.key.cluster
+        if cluster is not None:
+            cluster.circuit.give(Limit.CONNECTIONS)
+
+    def is_old(self, born: float, now: float) -> bool:
+        """Whether a connection is as old as it may become."""
+        seconds = self.limits.connection_seconds
+        return bool(seconds) and now - born > seconds
+
+    def idle_seconds(self, usual: float) -> float:
+        """For how long a connection may be idle: `usual`, unless its cluster says another time."""
+        limits = self.limits
+        return limits.http_idle_seconds or limits.idle_seconds or usual
 
 
 class _Nothing:

@@ -6,9 +6,8 @@ import time
 from collections.abc import Sequence
 
 from ztunnel.demo.bookinfo.place import Bookinfo, read
-from ztunnel.demo.claims.claim import Claim, Outcome
-from ztunnel.demo.claims.perform import measure, new_console
-from ztunnel.demo.claims.table import progress, summary, table
+from ztunnel.demo.claims.claim import Claim
+from ztunnel.demo.claims.perform import measure_all, new_console, show
 from ztunnel.demo.load import Loaded
 from ztunnel.demo.operate import Laboratory
 
@@ -25,23 +24,16 @@ def walk(laboratory: Laboratory, steps: Sequence[Claim[Bookinfo]], *, keep: bool
     """
     console = new_console()
     begun = time.monotonic()
-    outcomes: list[Outcome] = []
     plan = laboratory.up(application())  # outside of the try: one that was up before is not ours to take down
     try:
         console.print(f"Bookinfo, {len(plan.pods)} pods, is up after {time.monotonic() - begun:.1f} s.\n")
         place = Bookinfo(laboratory)
         place.wait_for_waypoint()
-        for step in steps:
-            with console.status(f"{step.number} {step.title}"):
-                outcomes.append(measure(step, place))
-            console.print(progress(outcomes[-1]), soft_wrap=True)
+        outcomes = measure_all(steps, place, console)
     finally:
         if not keep:
             laboratory.down()
-    console.print()
-    console.print(table(outcomes))
-    console.print(summary(outcomes, time.monotonic() - begun))
-    return all(outcome.holds for outcome in outcomes)
+    return show(outcomes, time.monotonic() - begun, console)
 
 
 def application() -> Loaded:

@@ -33,23 +33,34 @@ def perform(laboratory: Laboratory, claims: Sequence[Claim[Shop]], *, keep: bool
     """
     console = new_console()
     begun = time.monotonic()
-    outcomes: list[Outcome] = []
     with _short_lives():
         plan = laboratory.up()  # outside of the try: one that was up before is not ours to take down
         try:
             nodes, pods = len(plan.nodes), len(plan.pods)
             console.print(f"{nodes} nodes and {pods} pods are up after {time.monotonic() - begun:.1f} s.\n")
             with Shop(laboratory) as shop:
-                for claim in claims:
-                    with console.status(f"{claim.number} {claim.title}"):
-                        outcomes.append(measure(claim, shop))
-                    console.print(progress(outcomes[-1]), soft_wrap=True)
+                outcomes = measure_all(claims, shop, console)
         finally:
             if not keep:
                 laboratory.down()
+    return show(outcomes, time.monotonic() - begun, console)
+
+
+def measure_all(claims: Sequence[Claim[Place]], place: Place, console: Console) -> list[Outcome]:
+    """Measure one after the other, with a line for each."""
+    outcomes = []
+    for claim in claims:
+        with console.status(f"{claim.number} {claim.title}"):
+            outcomes.append(measure(claim, place))
+        console.print(progress(outcomes[-1]), soft_wrap=True)
+    return outcomes
+
+
+def show(outcomes: Sequence[Outcome], seconds: float, console: Console) -> bool:
+    """Print the table of what was found in so many seconds; whether all holds."""
     console.print()
     console.print(table(outcomes))
-    console.print(summary(outcomes, time.monotonic() - begun))
+    console.print(summary(outcomes, seconds))
     return all(outcome.holds for outcome in outcomes)
 
 
