@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from statistics import median
 
-from ztunnel.l7.comparison import Asked
 from ztunnel.l7.request import Request
-from ztunnel.l7.router import Router
+from ztunnel.l7.routing.comparison import Asked
+from ztunnel.l7.routing.router import Router
 from ztunnel.model.route import Routes, RouteSource, Rule
 from ztunnel.model.route_action import DirectResponse
 from ztunnel.model.route_match import FieldMatch, Match, TextKind, TextMatch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.routes import MIXES, ROUTES, lines, measured, requests_of, router_of
-from ztunnel.l7.comparison import Asked
+from ztunnel.l7.routing.comparison import Asked
 
 
 @pytest.mark.parametrize("name", MIXES)

@@ -3,7 +3,7 @@
 import pytest
 
 from ztunnel.control.checked_rule import checked
-from ztunnel.l7.route import check
+from ztunnel.l7.routing.route import check
 from ztunnel.model.route import RouteSource, Rule
 from ztunnel.model.route_action import Destination, Edits, Forward, HeaderEdits, Redirect
 from ztunnel.model.route_match import Match, TextKind, TextMatch

@@ -20,7 +20,7 @@ from tests.l7.issuers import jwk, jwks
 from ztunnel.control.fetch_keys import KeyClient, Keys, Unfetched
 from ztunnel.control.key_source import KeySource
 from ztunnel.control.reach import Reach
-from ztunnel.l7.jwks import MAX_BYTES, KeySet, parse_keys
+from ztunnel.l7.jwt.jwks import MAX_BYTES, KeySet, parse_keys
 from ztunnel.telemetry.figures import Figures
 
 HERE = Reach((ip_network("127.0.0.1/32"), ip_network("::1/128")))

@@ -14,7 +14,7 @@ from ztunnel.control.fetch_keys import Keys, Unfetched
 from ztunnel.control.follow import LONGEST_SECONDS, QUIET_SECONDS, ClusterWatch
 from ztunnel.control.served import SERVED
 from ztunnel.control.settings import MeshSettings
-from ztunnel.l7.jwks import parse_keys
+from ztunnel.l7.jwt.jwks import parse_keys
 from ztunnel.telemetry.figures import Figures
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, JWT_POLICY
 

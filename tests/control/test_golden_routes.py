@@ -17,7 +17,7 @@ from ztunnel.control.document import KINDS, read_value
 from ztunnel.control.inventory import Inventory, gather
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.translation import Translator, translate
-from ztunnel.l7.router import Router
+from ztunnel.l7.routing.router import Router
 from ztunnel.xds.routes import parse_routes, render_routes
 
 GOLDEN = Path(__file__).parent / "golden_routes"

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.l7.issuers import jwk, jwks
 from ztunnel.control.key_schedule import ASKED_SECONDS, REFRESH_SECONDS, RETRY_SECONDS, KeySchedule
 from ztunnel.control.key_source import KeySource
-from ztunnel.l7.jwks import parse_keys
+from ztunnel.l7.jwt.jwks import parse_keys
 
 A, B = KeySource("https://a/keys"), KeySource("https://b/keys")
 FIRST = parse_keys(jwks(jwk("ES256")).encode())

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from ipaddress import ip_address
 
-from ztunnel.l7.host import Host
+from ztunnel.l7.balancing.host import Host
 from ztunnel.model.address import Endpoint
 from ztunnel.model.workload import Locality, Workload
 

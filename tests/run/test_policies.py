@@ -11,7 +11,7 @@ from tests.hbone.conftest import contexts, lab
 from tests.hbone.peers import Lab
 from tests.run.parts import SETTINGS
 from tests.waypoint.mesh import CALLER, ME, SERVERS, SERVICE, Mesh
-from ztunnel.l7.rule import Decision, Tried
+from ztunnel.l7.policy.rule import Decision, Tried
 from ztunnel.model.http_policy import HttpAction, HttpPolicy
 from ztunnel.run.policies import follow_policies
 from ztunnel.run.reporting import Reporting

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.l7.issuers import jwk, jwks
-from ztunnel.l7.jwks import parse_keys
+from ztunnel.l7.jwt.jwks import parse_keys
 from ztunnel.model.jwt import ClaimHeader, JwtRule, TokenHeader
 from ztunnel.state.manifest import Notes, compose
 from ztunnel.state.request_authentication import read_request_authentication

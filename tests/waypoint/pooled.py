@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from tests.l7.hosts import endpoint, workload
 from tests.waypoint.rig import Clock, Rig, Wire
 from ztunnel.errors import ConnectionFailed, Unreachable
-from ztunnel.l7.circuit import Circuit, Limit
-from ztunnel.l7.cluster import Cluster, Member
+from ztunnel.l7.balancing.circuit import Circuit, Limit
+from ztunnel.l7.balancing.cluster import Cluster, Member
 from ztunnel.l7.request import Request
 from ztunnel.model.traffic import Outlier, Pool, Traffic
 from ztunnel.waypoint.asking import Asking

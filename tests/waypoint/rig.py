@@ -10,10 +10,10 @@ from ztunnel.errors import ConnectionFailed
 from ztunnel.flow.timers import Timer, Timers
 from ztunnel.flow.transport import Receiver
 from ztunnel.http1.head import Fields
-from ztunnel.l7.plan import Plan, without_routes
 from ztunnel.l7.reply import NO_HEALTHY_UPSTREAM
 from ztunnel.l7.request import Request
-from ztunnel.l7.retry import Budget
+from ztunnel.l7.routing.plan import Plan, without_routes
+from ztunnel.l7.routing.retry import Budget
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.shadow import Shadows
 from ztunnel.waypoint.sides import Copy

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from tests.waypoint.rig import Rig, Server
 from tests.waypoint.test_exchange import Client
-from ztunnel.l7.plan import Plan
 from ztunnel.l7.reply import CONNECT_FAILED, NO_HEALTHY_UPSTREAM, NO_ROUTE, REMOTE_RESET, TERMINATED
 from ztunnel.l7.request import Request
-from ztunnel.l7.retry import DEFAULT
+from ztunnel.l7.routing.plan import Plan
+from ztunnel.l7.routing.retry import DEFAULT
 from ztunnel.model.route_action import Destination
 from ztunnel.model.route_policy import Retry, RetryOn
 from ztunnel.model.service import ServiceName

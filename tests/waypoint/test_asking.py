@@ -8,8 +8,8 @@ import pytest
 
 from tests.l7.hosts import endpoint, workload
 from tests.waypoint.rig import Clock
-from ztunnel.l7.circuit import Circuit, Limit
-from ztunnel.l7.cluster import Cluster, Member
+from ztunnel.l7.balancing.circuit import Circuit, Limit
+from ztunnel.l7.balancing.cluster import Cluster, Member
 from ztunnel.model.traffic import Outlier, Pool, Traffic
 from ztunnel.waypoint.asking import Asking
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 
 from tests.waypoint.rig import Clock
-from ztunnel.l7.plan import Plan
 from ztunnel.l7.reply import (
     CONNECT_FAILED,
     NO_HEALTHY_UPSTREAM,
@@ -16,7 +15,8 @@ from ztunnel.l7.reply import (
     TRY_TIMEOUT,
     Reply,
 )
-from ztunnel.l7.retry import DEFAULT, Retries
+from ztunnel.l7.routing.plan import Plan
+from ztunnel.l7.routing.retry import DEFAULT, Retries
 from ztunnel.model.route_policy import ISTIO_RETRY, Retry, RetryOn
 from ztunnel.waypoint.attempts import NONE, Attempts
 from ztunnel.waypoint.deadlines import Timer

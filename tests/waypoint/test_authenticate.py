@@ -15,9 +15,9 @@ from tests.waypoint.mesh import CALLER, ME, SERVERS, SERVICE, Mesh
 from tests.waypoint.rig import Rig
 from tests.waypoint.test_answer import change
 from tests.waypoint.test_exchange import Client
-from ztunnel.l7.authentication import Authentication, Rule
+from ztunnel.l7.jwt.authentication import Authentication, Rule
+from ztunnel.l7.jwt.token import SKEW_SECONDS
 from ztunnel.l7.request import Request
-from ztunnel.l7.token import SKEW_SECONDS
 from ztunnel.model.http_policy import Attribute, HttpAction, HttpPolicy, Term, TextKind, TextMatch
 from ztunnel.model.jwt import ClaimHeader, JwtPolicy, JwtRule
 from ztunnel.waypoint.authenticate import (

@@ -11,7 +11,7 @@ import pytest
 from tests.builders import world_of
 from tests.waypoint.mesh import ME, PORTS, SERVERS, SERVICE, WEB, workload
 from tests.waypoint.rig import Clock
-from ztunnel.l7.circuit import Limit
+from ztunnel.l7.balancing.circuit import Limit
 from ztunnel.model.address import Endpoint
 from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.service import Service, ServiceName

@@ -13,7 +13,7 @@ from tests.hbone.peers import Lab
 from tests.waypoint.mesh import CALLER, ME, SERVERS, SERVICE, WEB, Mesh
 from ztunnel.errors import HandshakeFailed, NoDestination, Unreachable
 from ztunnel.hbone.request import render_response
-from ztunnel.l7.circuit import Limit
+from ztunnel.l7.balancing.circuit import Limit
 from ztunnel.model.address import Endpoint, OriginalDestination
 from ztunnel.model.service_traffic import ClientTraffic, ServiceTraffic
 from ztunnel.model.traffic import Pool, PortTraffic, Traffic

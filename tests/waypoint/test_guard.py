@@ -10,9 +10,9 @@ import pytest
 from tests.builders import world_of
 from tests.waypoint.mesh import CALLER, ME, SERVERS, SERVICE, WP
 from ztunnel.errors import Flag
-from ztunnel.l7.authorization import Authorizations
+from ztunnel.l7.policy.authorization import Authorizations
+from ztunnel.l7.policy.rule import Decision
 from ztunnel.l7.request import Request
-from ztunnel.l7.rule import Decision
 from ztunnel.model.address import Endpoint, parse_endpoint
 from ztunnel.model.connection import Connection
 from ztunnel.model.http_policy import Attribute, HttpAction, HttpPolicy, Term, TextKind, TextMatch

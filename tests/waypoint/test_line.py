@@ -2,7 +2,7 @@
 
 from tests.waypoint.pooled import Pooled
 from ztunnel.errors import Unreachable
-from ztunnel.l7.circuit import Circuit, Limit
+from ztunnel.l7.balancing.circuit import Circuit, Limit
 from ztunnel.model.traffic import Pool
 from ztunnel.waypoint.line import Line, begin
 

@@ -6,9 +6,9 @@ import pytest
 
 from tests.waypoint.rig import Rig
 from tests.waypoint.test_exchange import Client
-from ztunnel.l7.plan import Plan
 from ztunnel.l7.reply import CONNECT_FAILED, FAULT, NO_ROUTE, REMOTE_RESET, TERMINATED
 from ztunnel.l7.request import Request
+from ztunnel.l7.routing.plan import Plan
 from ztunnel.model.route_action import Destination, Edits, HeaderEdits
 from ztunnel.model.route_policy import Retry, RetryOn
 from ztunnel.model.service import ServiceName
@@ -88,8 +88,8 @@ def test_no_route_is_404_and_12_to_grpc() -> None:
 
 
 def test_what_is_sent_is_what_the_plan_has_and_responses_are_edited() -> None:
-    from ztunnel.l7.edits import FieldEdits
-    from ztunnel.l7.plan import NO_FACTS
+    from ztunnel.l7.routing.edits import FieldEdits
+    from ztunnel.l7.routing.plan import NO_FACTS
 
     rig, plan = Rig(), Plan("r")
     plan.request = Request(b"GET", b"b", b"/new", [(b"x", b"y")])

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from tests.waypoint.pooled import FAIL, OK, Pooled
-from ztunnel.l7.circuit import Limit
-from ztunnel.l7.plan import Plan
+from ztunnel.l7.balancing.circuit import Limit
+from ztunnel.l7.routing.plan import Plan
 from ztunnel.model.route_policy import Retry, RetryOn
 from ztunnel.model.traffic import Outlier, Pool, RetryBudget
 from ztunnel.waypoint.pool1 import Http1Pools

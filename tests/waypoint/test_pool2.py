@@ -8,7 +8,7 @@ import h2.events
 import pytest
 
 from tests.waypoint.pooled import Pooled, Stream
-from ztunnel.l7.circuit import Limit
+from ztunnel.l7.balancing.circuit import Limit
 from ztunnel.model.traffic import ClientTls, Pool, TlsMode, Traffic
 from ztunnel.waypoint.pool2 import Http2Pools
 

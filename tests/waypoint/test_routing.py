@@ -8,10 +8,10 @@ from tests.builders import world_of
 from tests.waypoint.mesh import SERVICE, WEB
 from tests.waypoint.rig import Rig
 from tests.waypoint.test_exchange import Client
-from ztunnel.l7.plan import NO_FACTS, Plan
 from ztunnel.l7.reply import FORBIDDEN_UPGRADE, NO_CLUSTER, Reply
 from ztunnel.l7.request import Request
-from ztunnel.l7.retry import DEFAULT
+from ztunnel.l7.routing.plan import NO_FACTS, Plan
+from ztunnel.l7.routing.retry import DEFAULT
 from ztunnel.model.address import OriginalDestination
 from ztunnel.model.route import Routes, RouteSource, Rule
 from ztunnel.model.route_action import Destination, DirectResponse, Forward

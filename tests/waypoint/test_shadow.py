@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ztunnel.l7.plan import Plan
 from ztunnel.l7.request import Request
+from ztunnel.l7.routing.plan import Plan
 from ztunnel.model.route_action import Destination
 from ztunnel.model.service import ServiceName
 from ztunnel.waypoint.shadow import SECONDS, Nobody, copied, plan_of

@@ -5,8 +5,8 @@ from random import Random
 import pytest
 
 from tests.l7.hosts import endpoint
-from ztunnel.l7.circuit import Circuit
-from ztunnel.l7.cluster import Cluster
+from ztunnel.l7.balancing.circuit import Circuit
+from ztunnel.l7.balancing.cluster import Cluster
 from ztunnel.model.service import Service
 from ztunnel.model.traffic import ClientTls, Pool, TlsMode, Traffic, Upgrade
 from ztunnel.waypoint.find import Target

@@ -11,7 +11,7 @@ import h2.events
 import h11
 
 from tests.waypoint.rig import Clock, Wire
-from ztunnel.l7.plan import without_routes
+from ztunnel.l7.routing.plan import without_routes
 from ztunnel.waypoint.downstream1 import Http1Server
 from ztunnel.waypoint.downstream2 import Http2Server
 from ztunnel.waypoint.exchange import Exchange

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ztunnel.l7.route import check
+from ztunnel.l7.routing.route import check
 from ztunnel.model.route import Rule
 from ztunnel.model.route_action import Destination, Forward, Refusal
 from ztunnel.model.service import ServiceName

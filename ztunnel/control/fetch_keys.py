@@ -19,7 +19,7 @@ from httpx2 import create_ssl_context
 from ztunnel.control.key_schedule import KeySchedule, Rng
 from ztunnel.control.key_source import KeySource, keys_url_of
 from ztunnel.control.reach import Reach
-from ztunnel.l7.jwks import MAX_BYTES, KeySet, parse_keys
+from ztunnel.l7.jwt.jwks import MAX_BYTES, KeySet, parse_keys
 from ztunnel.model.address import IPAddress
 from ztunnel.state.request_authentication import wrong_url
 from ztunnel.telemetry.figures import Figures

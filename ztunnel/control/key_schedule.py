@@ -16,7 +16,7 @@ from math import inf
 from typing import Final, Protocol
 
 from ztunnel.control.key_source import KeySource
-from ztunnel.l7.jwks import KeySet
+from ztunnel.l7.jwt.jwks import KeySet
 
 REFRESH_SECONDS: Final = 20 * 60.0
 """istiod: PILOT_JWT_PUB_KEY_REFRESH_INTERVAL."""

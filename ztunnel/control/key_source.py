@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from ztunnel.l7.strict_json import read_object
+from ztunnel.l7.jwt.strict_json import read_object
 from ztunnel.model.jwt import JwtRule
 from ztunnel.state.request_authentication import wrong_url
 

@@ -1,5 +1,5 @@
 """Which rule a waypoint sends a request by, and where to, by the code that it decides with
-(`l7/router.py`)."""
+(`l7/routing/router.py`)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ztunnel.l7.request import Request
-from ztunnel.l7.route import Route
-from ztunnel.l7.router import Router, decide_about
+from ztunnel.l7.routing.route import Route
+from ztunnel.l7.routing.router import Router, decide_about
 from ztunnel.model.route import Rule
 from ztunnel.model.route_action import Destination, DirectResponse, Forward
 from ztunnel.model.route_policy import MILLION

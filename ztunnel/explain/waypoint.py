@@ -1,4 +1,4 @@
-"""What a waypoint makes of a request, by the code that it decides with (`l7/authorization.py`)."""
+"""What a waypoint makes of a request, by the code that it decides with (`l7/policy/authorization.py`)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from ztunnel.authz.explanation import Tried
-from ztunnel.l7.attributes import Attributes
-from ztunnel.l7.authorization import Authorization
 from ztunnel.l7.path import normalize
-from ztunnel.l7.reasons import explain_policy
+from ztunnel.l7.policy.attributes import Attributes
+from ztunnel.l7.policy.authorization import Authorization
+from ztunnel.l7.policy.reasons import explain_policy
+from ztunnel.l7.policy.rule import Decision
 from ztunnel.l7.request import Request
-from ztunnel.l7.rule import Decision
 from ztunnel.model.connection import Connection
 from ztunnel.model.http_policy import HttpAction
 from ztunnel.model.service import AppProtocol, Service

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from ztunnel.l7.rule import Decision
+from ztunnel.l7.policy.rule import Decision
 from ztunnel.run.reporting import Reporting
 from ztunnel.state.delta import Change
 from ztunnel.state.world import World

@@ -38,7 +38,7 @@ from ztunnel.inbound.serve import Handshakes, Serving
 from ztunnel.kernel import netns
 from ztunnel.kernel.sockets import Listening, listen_in
 from ztunnel.l7.path import SPELLINGS
-from ztunnel.l7.retry import Budget
+from ztunnel.l7.routing.retry import Budget
 from ztunnel.l7.trace import enter
 from ztunnel.model.address import Endpoint, PeerAddress
 from ztunnel.model.identity import SpiffeId

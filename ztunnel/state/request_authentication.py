@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from ztunnel import values
-from ztunnel.l7.jwks import parse_keys
+from ztunnel.l7.jwt.jwks import parse_keys
 from ztunnel.model.jwt import ClaimHeader, JwtRule, TokenHeader
 from ztunnel.state.field import Field
 from ztunnel.state.istio import read_selector, read_targets

@@ -15,10 +15,10 @@ from ztunnel.hbone.hold import TunnelStream
 from ztunnel.hbone.request import BAD_REQUEST, parse_request, render_baggage, render_response
 from ztunnel.hbone.terminate import TerminatedTunnel
 from ztunnel.http2.standing import Standing
-from ztunnel.l7.authentication import Authentication
-from ztunnel.l7.authorization import Authorizations
-from ztunnel.l7.plan import NO_FACTS
-from ztunnel.l7.rule import Decision
+from ztunnel.l7.jwt.authentication import Authentication
+from ztunnel.l7.policy.authorization import Authorizations
+from ztunnel.l7.policy.rule import Decision
+from ztunnel.l7.routing.plan import NO_FACTS
 from ztunnel.model.address import Endpoint, PeerAddress, parse_endpoint
 from ztunnel.model.connection import Connection, Direction
 from ztunnel.model.identity import SpiffeId

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from ztunnel.http1.head import Fields
-from ztunnel.l7.circuit import Circuit, Limit
-from ztunnel.l7.cluster import Cluster
-from ztunnel.l7.host import Host
-from ztunnel.l7.outlier import status_of_grpc
+from ztunnel.l7.balancing.circuit import Circuit, Limit
+from ztunnel.l7.balancing.cluster import Cluster
+from ztunnel.l7.balancing.host import Host
+from ztunnel.l7.balancing.outlier import status_of_grpc
 
 _FAILURES = frozenset(("UF", "UC", "UR", "LR", "UPE", "UT"))
 """By the flags of their replies, what an endpoint has failed by. Limits and policies are not its fault."""

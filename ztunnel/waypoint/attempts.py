@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ztunnel.http1.head import Fields
-from ztunnel.l7.circuit import Circuit, Limit
+from ztunnel.l7.balancing.circuit import Circuit, Limit
 from ztunnel.l7.flags import DELAYED, OVERFLOW, RETRIES_OVER
-from ztunnel.l7.plan import Plan
 from ztunnel.l7.reply import Reply
-from ztunnel.l7.retry import Loss, Retries
+from ztunnel.l7.routing.plan import Plan
+from ztunnel.l7.routing.retry import Loss, Retries
 from ztunnel.waypoint.asking import Asking
 from ztunnel.waypoint.deadlines import Deadlines, Timer
 

@@ -19,12 +19,12 @@ from math import inf
 from typing import Final, NamedTuple, Protocol
 
 from ztunnel.flow.queue import FairQueue
-from ztunnel.l7.authentication import Authentication, Check, Outcome, refusal
-from ztunnel.l7.authentications import Authentications
-from ztunnel.l7.proofs import Proofs
+from ztunnel.l7.jwt.authentication import Authentication, Check, Outcome, refusal
+from ztunnel.l7.jwt.authentications import Authentications
+from ztunnel.l7.jwt.proofs import Proofs
+from ztunnel.l7.jwt.token import Wrong
 from ztunnel.l7.reply import OVERFLOW
 from ztunnel.l7.request import Request
-from ztunnel.l7.token import Wrong
 from ztunnel.waypoint.exchange import Exchange
 
 ROUND_SECONDS: Final = 0.001

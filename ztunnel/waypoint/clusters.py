@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ztunnel.l7.balancing.circuit import NAMES, Circuit
+from ztunnel.l7.balancing.cluster import Cluster
+from ztunnel.l7.balancing.outlier import Outliers
 from ztunnel.l7.chance import Rng
-from ztunnel.l7.circuit import NAMES, Circuit
-from ztunnel.l7.cluster import Cluster
-from ztunnel.l7.outlier import Outliers
 from ztunnel.model.address import Endpoint
 from ztunnel.model.labels import Label
 from ztunnel.model.service import ServiceName

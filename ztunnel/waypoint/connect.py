@@ -24,7 +24,7 @@ from ztunnel.flow.engine import Engine
 from ztunnel.flow.held import HeldBytes
 from ztunnel.hbone.carry import Session
 from ztunnel.hbone.originate import OriginatedTunnel
-from ztunnel.l7.cluster import Cluster
+from ztunnel.l7.balancing.cluster import Cluster
 from ztunnel.l7.reply import NO_HEALTHY_UPSTREAM
 from ztunnel.model.address import IPAddress, OriginalDestination
 from ztunnel.outbound.find import Tunnels, Wanted

@@ -21,10 +21,10 @@ from ztunnel.http1.head import Fields
 from ztunnel.l7 import reply as replies
 from ztunnel.l7.field import passed_trailers
 from ztunnel.l7.flags import joined
-from ztunnel.l7.plan import NO_PLAN, Plan
 from ztunnel.l7.reply import Reply
 from ztunnel.l7.request import Request
 from ztunnel.l7.response import interim_passed_back, passed_back
+from ztunnel.l7.routing.plan import NO_PLAN, Plan
 from ztunnel.model.address import Endpoint
 from ztunnel.waypoint.attempts import IDEMPOTENT, Attempts, Time
 from ztunnel.waypoint.copies import Copies

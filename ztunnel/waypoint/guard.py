@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Final
 
 from ztunnel.errors import Denied
-from ztunnel.l7.attributes import Attributes
-from ztunnel.l7.authorization import Authorization, Authorizations
+from ztunnel.l7.policy.attributes import Attributes
+from ztunnel.l7.policy.authorization import Authorization, Authorizations
+from ztunnel.l7.policy.rule import Decision
 from ztunnel.l7.reply import NO_FLAG, Reply
 from ztunnel.l7.request import Request
-from ztunnel.l7.rule import Decision
 from ztunnel.model.connection import Connection
 from ztunnel.model.service import AppProtocol
 from ztunnel.model.workload import Workload

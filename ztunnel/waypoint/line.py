@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import deque
 
 from ztunnel.errors import ConnectionFailed
-from ztunnel.l7.circuit import Circuit, Limit
+from ztunnel.l7.balancing.circuit import Circuit, Limit
 from ztunnel.l7.reply import CONNECT_FAILED, OVERFLOW
 from ztunnel.waypoint.asking import Asking
 from ztunnel.waypoint.exchange import Exchange

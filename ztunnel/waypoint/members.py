@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from ztunnel.l7.cluster import Member
-from ztunnel.l7.locality import Place, levels_of, place_of, shares_of, spread_of
+from ztunnel.l7.balancing.cluster import Member
+from ztunnel.l7.balancing.locality import Place, levels_of, place_of, shares_of, spread_of
 from ztunnel.model.service import LoadBalancing, Service
 from ztunnel.model.traffic import Localities, Traffic
 from ztunnel.model.workload import Workload

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ztunnel.l7.balancing.cluster import Cluster
+from ztunnel.l7.balancing.hash_key import NO_KEY, HashKey, hash_key
+from ztunnel.l7.balancing.host import Host
 from ztunnel.l7.chance import Rng
-from ztunnel.l7.cluster import Cluster
-from ztunnel.l7.hash_key import NO_KEY, HashKey, hash_key
-from ztunnel.l7.host import Host
 from ztunnel.l7.request import Request
 from ztunnel.model.address import Endpoint, IPAddress
 from ztunnel.model.traffic import Balance, Balancing, ConsistentHash

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ztunnel.l7.chance import Rng
-from ztunnel.l7.plan import plan, without_routes
 from ztunnel.l7.reply import BROKEN_ROUTES, FORBIDDEN_UPGRADE, NO_CLUSTER, Reply
-from ztunnel.l7.router import Router, decide_about
+from ztunnel.l7.routing.plan import plan, without_routes
+from ztunnel.l7.routing.router import Router, decide_about
 from ztunnel.l7.substitution import Facts
 from ztunnel.model.route import Routes
 from ztunnel.model.route_action import Destination

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ztunnel.http1.head import Fields
-from ztunnel.l7.plan import Plan
 from ztunnel.l7.request import Request
-from ztunnel.l7.retry import Retries
+from ztunnel.l7.routing.plan import Plan
+from ztunnel.l7.routing.retry import Retries
 from ztunnel.model.route_action import Destination
 from ztunnel.waypoint.deadlines import Timer
 from ztunnel.waypoint.exchange import Exchange

@@ -10,8 +10,8 @@ from ztunnel.errors import ConnectionFailed
 from ztunnel.flow.transport import Receiver, Transport
 from ztunnel.hbone.pool import PoolKey
 from ztunnel.hbone.request import RequestHead
-from ztunnel.l7.circuit import Limit
-from ztunnel.l7.cluster import Cluster
+from ztunnel.l7.balancing.circuit import Limit
+from ztunnel.l7.balancing.cluster import Cluster
 from ztunnel.model.address import Endpoint, IPAddress
 from ztunnel.model.service import Service
 from ztunnel.model.traffic import ClientTls, Pool, TlsMode, Upgrade

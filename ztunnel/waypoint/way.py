@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from ztunnel.l7.chance import Rng
 from ztunnel.l7.request import Request
-from ztunnel.l7.retry import Budget, Retries
+from ztunnel.l7.routing.retry import Budget, Retries
 from ztunnel.l7.trace import Context
 from ztunnel.waypoint.deadlines import Timer
 from ztunnel.waypoint.exchange import Exchange

@@ -1,0 +1,1 @@
+"""JSON Web Tokens: read, proved once, and what RequestAuthentications make of them."""

@@ -1,0 +1,1 @@
+"""AuthorizationPolicies at HTTP, compiled and decided as Envoy's RBAC filters do."""
