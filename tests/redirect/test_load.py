@@ -219,6 +219,25 @@ def test_while_a_proxy_serves_another_layout_is_left_to_the_next_one(kernel: Ker
     assert load.ensure_loaded(kernel.settings) is load.Loaded.CURRENT
 
 
+def test_what_was_removed_since_it_was_loaded_is_put_in_place_again_without_a_compiler(
+    kernel: Kernel, monkeypatch, tmp_path
+) -> None:
+    settings = replace(kernel.settings, pins=kernel.settings.pins.with_name(unique()))
+    load.ensure_compiled(settings)
+    monkeypatch.setattr("ztunnel.kernel.compile._DISTRIBUTION", tmp_path)
+    monkeypatch.setattr(sys, "path", [])
+    try:
+        with pytest.raises(Unsupported, match="are not there"):
+            load.require_loaded(settings)  # it only looks
+        load.require_loaded(settings, lambda maps: None)
+        load.require_loaded(settings)
+        load.remove(settings.pins)
+        load.require_loaded(settings, lambda maps: None)
+        load.require_loaded(settings)
+    finally:
+        load.remove(settings.pins)
+
+
 def test_while_a_proxy_serves_programs_of_the_same_layout_are_replaced(kernel: Kernel) -> None:
     other = replace(kernel.settings, lease_seconds=5.0)
     assert load.ensure_loaded(other, is_served=True) is load.Loaded.ANEW

@@ -183,6 +183,7 @@ async def test_its_socket_is_roots_alone(tmp_path: Path) -> None:
         ((THERE, THERE, GOING), False, True),
         ((THERE, failed(404), THERE), False, False),  # an API server that has just started
         ((THERE, failed(404), failed(500), failed(404), THERE), False, False),
+        ((THERE, failed(404), failed(404), THERE), False, False),  # installed again: these are the next one's
         ((THERE, failed(404)), True, False),  # it does that itself
         ((THERE, failed(403)), False, False),  # a mistake in a Role frees nobody
         ((THERE, failed(500)), False, False),
@@ -223,6 +224,7 @@ async def test_nobody_is_asked_while_a_proxy_runs_or_nothing_is_pinned(
         ((THERE, failed(404)), True),
         ((THERE, failed(403)), True),  # its Role has been uninstalled
         ((THERE, GOING), True),
+        ((THERE, failed(404), failed(404), THERE), False),  # installed again meanwhile
     ],
 )
 async def test_told_to_end_it_frees_with_the_mesh_or_ends(

@@ -13,7 +13,17 @@ import pytest
 
 from tests.kernel.lab import Kernel, Lab
 from ztunnel.redirect.load import hold, is_held
-from ztunnel.run.remove import clean_up, cookie_at, forget_files, free, known_pods, refuse_running, runs
+from ztunnel.run.detach import Detached, Detachments
+from ztunnel.run.remove import (
+    clean_up,
+    cookie_at,
+    forget_files,
+    free,
+    known_pods,
+    refuse_running,
+    runs,
+    uninstall,
+)
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -67,6 +77,22 @@ def test_one_pod_is_freed_and_the_other_stays(lab: Lab) -> None:
         assert free(pins) == 1
         assert known_pods(pins) == set()
         assert clean_up(pins) == 0
+
+
+def test_who_leaves_for_good_removes_nothing_that_the_next_one_uses(lab: Lab, tmp_path: Path) -> None:
+    with Kernel(lab) as kernel:
+        pins = kernel.settings.pins
+        kernel.enroll("a")
+        Detachments(tmp_path, pins).write(Detached(all=True))
+        held = hold(pins)
+        assert uninstall(pins, tmp_path) is None
+        assert len(known_pods(pins)) == 1
+        assert Detachments(tmp_path, pins).read()
+        os.close(held)
+        assert uninstall(pins, tmp_path) == 1
+        assert not pins.exists()
+        assert not Detachments(tmp_path, pins).read()
+        assert uninstall(pins, tmp_path) is None
 
 
 def test_files_of_these_pins_are_removed_and_no_others(tmp_path: Path) -> None:

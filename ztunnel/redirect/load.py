@@ -79,7 +79,8 @@ def _put(settings: RedirectSettings, root: Path, compiled: Compiled, version: st
 
 def require_loaded(settings: RedirectSettings, fill: Fill | None = None) -> None:
     """What is pinned is current: for a process that has no compiler. Where `ensure_loaded` has left it to
-    whoever takes over, that is us if there is a `fill`, and it is put in place.
+    whoever takes over, that is us if there is a `fill`, and it is put in place. So it is where what was
+    loaded has been removed since: a loader does not run again for a container that is restarted.
 
     Raises:
         Unsupported: it is not; the message names what loads it.
@@ -92,7 +93,7 @@ def require_loaded(settings: RedirectSettings, fill: Fill | None = None) -> None
     if _is_current(pins, version):
         return
     compiled = _cached(settings.cache / f"{print_}.json")
-    if fill is None or compiled is None or not pins.root.is_dir():
+    if fill is None or compiled is None:
         found = "are of another version or settings" if pins.root.is_dir() else "are not there"
         raise Unsupported(
             f"the programs under {settings.pins} {found}, and this proxy does not load them "

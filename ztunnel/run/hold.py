@@ -29,12 +29,11 @@ import trio
 from ztunnel.errors import PeerError, Unsupported
 from ztunnel.redirect.attach import Redirection
 from ztunnel.redirect.load import is_held
-from ztunnel.run.detach import Detachments
 from ztunnel.run.handover import Channel, close_all, holder_of, socket_of
 from ztunnel.run.incumbent import listening_at, serve_successors
 from ztunnel.run.kept import Kept
 from ztunnel.run.owner import ANSWERS, Fate, Owner
-from ztunnel.run.remove import clean_up
+from ztunnel.run.remove import uninstall
 from ztunnel.run.stop import Stop
 from ztunnel.run.successor import Inherited, ask
 from ztunnel.telemetry.export import Log
@@ -85,12 +84,8 @@ class Pinned:
         return is_held(self._pins)
 
     def free(self) -> int | None:
-        """Let all pods go, and remove what is pinned; how many there were, None where nothing was pinned."""
-        if not self._pins.is_dir():
-            return None
-        freed = clean_up(self._pins)
-        Detachments(self._run_dir, self._pins).forget()
-        return freed
+        """As `uninstall`."""
+        return uninstall(self._pins, self._run_dir)
 
 
 class Station(NamedTuple):
@@ -166,6 +161,9 @@ class Holder:
         await trio.sleep_forever()
 
     async def _free(self) -> None:
+        """Unless the mesh has been installed again since it was gone: these pins are the next proxy's."""
+        if await self._owner.look() is Fate.STAYS:
+            return
         freed = await trio.to_thread.run_sync(self._kernel.free)
         if self._kept is not None:
             self._kept.hand_over(False)

@@ -15,6 +15,7 @@ from ztunnel.redirect.attach import Redirection
 from ztunnel.redirect.layout import NUMBER, SMALL
 from ztunnel.redirect.load import is_held, remove
 from ztunnel.redirect.plan import Pins, RedirectSettings, pin_name
+from ztunnel.run.detach import Detachments
 
 PINS = Path("/sys/fs/bpf/ztunnel")
 _NAMED = Path("/run/netns")
@@ -90,6 +91,20 @@ def clean_up(pins: Path) -> int:
     """
     freed = free(pins)
     remove(pins)
+    return freed
+
+
+def uninstall(pins: Path, run_dir: Path) -> int | None:
+    """Nobody comes after us: as `clean_up`, and what was detached by hand is forgotten.
+
+    Returns:
+        How many pods were in it; None where nothing is pinned, or a proxy uses it: then the mesh has
+        been installed again.
+    """
+    if not pins.is_dir() or is_held(pins):
+        return None
+    freed = clean_up(pins)
+    Detachments(run_dir, pins).forget()
     return freed
 
 

@@ -25,7 +25,6 @@ from ztunnel.kernel import netns
 from ztunnel.kernel.watchdog import EXIT_SECONDS
 from ztunnel.redirect.load import ensure_compiled
 from ztunnel.run.build import Machine, Node, Opened, build_node, open_redirection
-from ztunnel.run.detach import Detachments
 from ztunnel.run.drain import drain, leave_if_uninstalled, serve_on
 from ztunnel.run.dump import dump_node
 from ztunnel.run.figures import register_figures
@@ -36,7 +35,7 @@ from ztunnel.run.keep import flush_log, give_back, say_what_starts, set_up_proce
 from ztunnel.run.load import redirection_of
 from ztunnel.run.pages import Listeners, Orders, are_taken, inherit, listen, serve_private, serve_public
 from ztunnel.run.park import park
-from ztunnel.run.remove import clean_up
+from ztunnel.run.remove import uninstall
 from ztunnel.run.reporting import Reporting
 from ztunnel.run.stop import Stop
 from ztunnel.run.succession import Succession
@@ -92,16 +91,9 @@ async def run_node(settings: Settings, plane: ControlPlane, reporting: Reporting
                 node = build_node(settings, knowledge, reporting, opened.redirection, machine)
                 await run_parts(node, listeners, stop, inherited, place)
             if stop.leaves:
-                await trio.to_thread.run_sync(_remove_all, settings)
+                await trio.to_thread.run_sync(uninstall, redirection_of(settings).pins, settings.run_dir)
             reporting.log.info("ended", node=settings.node)
             nursery.cancel_scope.cancel()
-
-
-def _remove_all(settings: Settings) -> None:
-    """Nobody comes after us."""
-    pins = redirection_of(settings).pins
-    clean_up(pins)
-    Detachments(settings.run_dir, pins).forget()
 
 
 async def _pages(settings: Settings, replaces: bool) -> Listeners | None:
