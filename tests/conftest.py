@@ -52,6 +52,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: (-limits[item.path], item.path))
 
 
+_IN_MODULE: dict[Path, list[pytest.Item]] = {}
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What was collected stays to the end. `held` has the garbage collector look through all that is there, a
+    thousand times: a quarter of a second each time, if the tests themselves are part of it."""
+    for item in session.items:
+        _IN_MODULE.setdefault(item.path, []).append(item)
+    gc.collect()
+    gc.freeze()
+
+
 # --- nothing left behind -------------------------------------------------------------
 
 
@@ -115,8 +127,7 @@ def _nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="module")
 def _nothing_leaks_from_a_module(request: pytest.FixtureRequest) -> Iterator[None]:
     """The same for a module whose `root` tests share a laboratory of the module."""
-    module = request.node
-    tests = [item for item in request.session.items if item.getparent(pytest.Module) is module]
+    tests = _IN_MODULE[request.node.path]
     uses = {widest_scope(item._request) for item in tests if item.get_closest_marker("root")}
     if "module" not in uses or "session" in uses:
         yield
