@@ -26,7 +26,8 @@ from ztunnel.ca.secure import ServingTls
 from ztunnel.ca.sign import KubernetesSigner, roots_of
 from ztunnel.ca.token import read_static_tokens
 from ztunnel.cli._cluster import Cluster
-from ztunnel.cli._compose import fetch_keys, follow_authority, follow_folder, settings_of, ungrouped
+from ztunnel.cli._compose import settings_of, ungrouped
+from ztunnel.cli._embedded import fetch_keys, follow_authority, follow_folder
 from ztunnel.cli._pages import SYNC, sync_page
 from ztunnel.config import Settings
 from ztunnel.control.annotate import Annotator, EnrolmentService

@@ -8,7 +8,10 @@ breaks only itself.
 from __future__ import annotations
 
 import ast
+import gc
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,8 @@ class Commands(click.Group):
             return None
         name = cmd_name.replace("-", "_")
         try:
-            found = getattr(importlib.import_module(f"ztunnel.cli.{name}"), name)
+            with _uncollected():
+                found = getattr(importlib.import_module(f"ztunnel.cli.{name}"), name)
         except (ImportError, AttributeError, SyntaxError) as error:
             raise click.ClickException(f"the command {cmd_name!r} cannot be loaded: {error}") from error
         assert isinstance(found, click.Command)
@@ -69,6 +73,17 @@ class Commands(click.Group):
 @click.version_option(package_name="ztunnel", prog_name="ztunnel")
 def main() -> None:
     """An ambient service mesh data plane: eBPF redirection, HBONE, identity, policy, telemetry."""
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """What an import makes stays: the garbage collector would look through all of it again and again, for a
+    sixth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _summary(name: str) -> str:

@@ -7,21 +7,12 @@ from typing import Any
 import click
 import trio
 
-from ztunnel.ca.authority import NodeCertificates
-from ztunnel.cli._compose import (
-    ca_upstream,
-    follow_authority,
-    follow_folder,
-    settings_of,
-    ungrouped,
-    xds_upstream,
-)
+from ztunnel.cli._compose import ca_upstream, settings_of, ungrouped, xds_upstream
 from ztunnel.config import PodSource, Settings
 from ztunnel.control.fetch import NetworkCertificates, NetworkReports, NetworkSessions
-from ztunnel.control.serve import Server
 from ztunnel.kernel.probe import require_root
 from ztunnel.run.follow import ControlPlane
-from ztunnel.run.reporting import Reporting, now
+from ztunnel.run.reporting import Reporting
 from ztunnel.run.serve import run_node
 from ztunnel.run.stop import Stop
 from ztunnel.run.zds import run_agent_node
@@ -75,16 +66,11 @@ async def _run(settings: Settings) -> int:
 
 
 async def _control(nursery: trio.Nursery, settings: Settings, reporting: Reporting) -> ControlPlane:
-    """A control plane that serves in `nursery`, once its folder has been read; or those of the network."""
-    if settings.manifests is None:
-        xds = xds_upstream(settings)
-        signer, reports = NetworkCertificates(ca_upstream(settings)), NetworkReports(xds)
-        return ControlPlane(NetworkSessions(xds).open, signer, report=reports.send)
-    server = Server()
-    _, report = await follow_folder(nursery, settings, reporting, server)
-    await nursery.start(server.run)
-    if settings.ca_address:
-        return ControlPlane(server.session, NetworkCertificates(ca_upstream(settings)), report.dump)
-    authority = await follow_authority(nursery, settings, reporting)
-    certificates = NodeCertificates(authority, server, settings.node, now)
-    return ControlPlane(server.session, certificates, report.dump)
+    """A control plane in this process, which is imported where it is needed; or those of the network."""
+    if settings.manifests is not None:
+        from ztunnel.cli._embedded import node_plane
+
+        return await node_plane(nursery, settings, reporting)
+    xds = xds_upstream(settings)
+    signer, reports = NetworkCertificates(ca_upstream(settings)), NetworkReports(xds)
+    return ControlPlane(NetworkSessions(xds).open, signer, report=reports.send)

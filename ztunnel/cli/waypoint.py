@@ -7,22 +7,12 @@ from typing import Any
 import click
 import trio
 
-from ztunnel.ca.authority import OwnCertificates
-from ztunnel.cli._compose import (
-    ca_upstream,
-    fetch_keys,
-    follow_authority,
-    follow_folder,
-    settings_of,
-    ungrouped,
-    xds_upstream,
-)
+from ztunnel.cli._compose import ca_upstream, settings_of, ungrouped, xds_upstream
 from ztunnel.cli._waypoints import apply, delete, generate, list_, status
 from ztunnel.config import Settings
 from ztunnel.control.fetch import NetworkCertificates, NetworkSessions
-from ztunnel.control.serve import Server
 from ztunnel.run.follow import ControlPlane
-from ztunnel.run.reporting import Reporting, now
+from ztunnel.run.reporting import Reporting
 from ztunnel.run.stop import Stop
 from ztunnel.run.waypoint import run_waypoint
 
@@ -72,16 +62,10 @@ async def _run(settings: Settings) -> int:
 
 
 async def _control(nursery: trio.Nursery, settings: Settings, reporting: Reporting) -> ControlPlane:
-    """A control plane that serves in `nursery`, once its folder has been read; or those of the network."""
-    if settings.manifests is None:
-        signer = NetworkCertificates(ca_upstream(settings))
-        return ControlPlane(NetworkSessions(xds_upstream(settings)).open, signer)
-    server = Server()
-    keys = fetch_keys(nursery, settings, reporting)
-    _, report = await follow_folder(nursery, settings, reporting, server, keys)
-    await nursery.start(server.run)
-    if settings.ca_address:
-        return ControlPlane(server.session, NetworkCertificates(ca_upstream(settings)), report.dump)
-    authority = await follow_authority(nursery, settings, reporting)
-    uid = f"{settings.cluster}//Pod/{settings.pod_namespace}/{settings.pod_name}"
-    return ControlPlane(server.session, OwnCertificates(authority, server, uid, now), report.dump)
+    """A control plane in this process, which is imported where it is needed; or those of the network."""
+    if settings.manifests is not None:
+        from ztunnel.cli._embedded import waypoint_plane
+
+        return await waypoint_plane(nursery, settings, reporting)
+    signer = NetworkCertificates(ca_upstream(settings))
+    return ControlPlane(NetworkSessions(xds_upstream(settings)).open, signer)

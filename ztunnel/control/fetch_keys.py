@@ -6,6 +6,7 @@ a client that resolves names itself could not be told whom not to connect to."""
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from random import Random
@@ -14,7 +15,6 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 import h11
 import trio
-from httpx2 import create_ssl_context
 
 from ztunnel.control.key_schedule import KeySchedule, Rng
 from ztunnel.control.key_source import KeySource, keys_url_of
@@ -50,9 +50,17 @@ class KeyClient:
         """`roots` is a file with certificates that are trusted beside the system's; OSError and SSLError are
         raised where it is none."""
         self._reach = reach
-        self._context = create_ssl_context()
-        if roots:
-            self._context.load_verify_locations(roots)
+        self._roots = roots
+        self._context = self._trusting() if roots else None
+
+    def _trusting(self) -> ssl.SSLContext:
+        """Made for the first issuer that is asked: it reads all of the system's certificates."""
+        from httpx2 import create_ssl_context
+
+        context = create_ssl_context()
+        if self._roots:
+            context.load_verify_locations(self._roots)
+        return context
 
     async def fetch(self, source: KeySource) -> KeySet:
         """The keys that are there.
@@ -88,6 +96,7 @@ class KeyClient:
             async with await self._connect(host, port) as connected:
                 stream: trio.abc.Stream = connected
                 if url.scheme == "https":
+                    self._context = self._context or self._trusting()
                     stream = trio.SSLStream(
                         connected, self._context, server_hostname=host, https_compatible=True
                     )

@@ -11,15 +11,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import trio
 
 from ztunnel.errors import ConfigError
-from ztunnel.kube.call import Api, Value
-from ztunnel.kube.connect import open_api
 from ztunnel.kube.failure import ApiFailure, Request
 from ztunnel.kube.resource import NAMESPACES, Resource
 from ztunnel.telemetry.export import Log
+
+if TYPE_CHECKING:
+    from ztunnel.kube.call import Api, Value
 
 DAEMON_SETS = Resource("apps", "v1", "daemonsets", "DaemonSet", metadata_only=True)
 ASK_SECONDS = 1.0
@@ -39,11 +41,18 @@ class Fate(Enum):
     SILENT = "silent"
 
 
+def _in_cluster() -> AbstractAsyncContextManager[Api]:
+    """The API server; its client is imported where there is a DaemonSet to ask for."""
+    from ztunnel.kube.connect import open_api
+
+    return open_api()
+
+
 class Owner:
     """The DaemonSet of this proxy, `namespace/name`; empty where it has none."""
 
     def __init__(
-        self, name: str, log: Log, api: Callable[[], AbstractAsyncContextManager[Api]] = open_api
+        self, name: str, log: Log, api: Callable[[], AbstractAsyncContextManager[Api]] = _in_cluster
     ) -> None:
         self._namespace, _, self._name = name.partition("/")
         self._log = log
