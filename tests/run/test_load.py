@@ -47,10 +47,10 @@ def test_pins_are_of_the_node_unless_a_place_is_given():
 
 @pytest.mark.root
 @pytest.mark.timeout(60)
-def test_what_was_loaded_before_is_opened_by_who_does_not_load(settings: Settings):
+def test_what_was_loaded_before_is_opened_by_who_does_not_load(settings: Settings, tmp_path: Path):
     opens = replace(settings, load_programs=False)
     with pytest.raises(Unsupported, match="are not there, and this proxy does not load them"):
-        prepare(opens)
+        prepare(replace(opens, cache_dir=tmp_path / "empty"))
     assert load_programs(settings)
     assert not load_programs(settings)
     wanted, root = prepare(opens)
