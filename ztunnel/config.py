@@ -126,6 +126,8 @@ class Settings:
         grpc_address, monitoring_address: of a control plane, for node proxies and for metrics.
         kubeconfig: of a control plane outside the cluster that it is for.
         node_taint: the key of a taint that is taken off nodes whose proxy is ready; empty: none is.
+        mesh_config_map: the ConfigMap, `namespace/name`, with the mesh config; empty: `ztunnel-mesh` of the
+            control plane's namespace.
         adopt: take over what an istiod has written: status, and the ConfigMap of the roots.
         waypoint: what waypoints are made of (`control/deployment.py: read_template`, JSON); empty: none are
             made for Gateways.
@@ -219,6 +221,7 @@ class Settings:
     )
     token_file: Path | None = _setting("ZTUNNEL_TOKEN_FILE", values.maybe_path, None)
     kubeconfig: str = _setting("KUBECONFIG", values.text, "")
+    mesh_config_map: str = _setting("ZTUNNEL_MESH_CONFIG_MAP", values.object_name, "")
     adopt: bool = _setting("ZTUNNEL_ADOPT", values.flag, False)
     waypoint: str = _setting("ZTUNNEL_WAYPOINT", values.text, "")
     show_enrolment: bool = _setting("ZTUNNEL_SHOW_ENROLMENT", values.flag, True)

@@ -85,7 +85,7 @@ def test_a_kind_or_group_that_looks_like_a_slip_is_a_fault(version, kind, messag
     ("version", "kind"),
     [
         ("v1", "Secret"),
-        ("v1", "ConfigMap"),
+        ("v1", "ResourceQuota"),
         ("v1", "PodTemplate"),
         ("v1", "PersistentVolume"),
         ("apps/v1", "Deployment"),

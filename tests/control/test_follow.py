@@ -12,13 +12,14 @@ from tests.kube.fake import FakeServer, answer, status
 from tests.l7.issuers import jwk, jwks
 from ztunnel.control.fetch_keys import Keys, Unfetched
 from ztunnel.control.follow import LONGEST_SECONDS, QUIET_SECONDS, ClusterWatch
-from ztunnel.control.served import SERVED
+from ztunnel.control.served import SERVED, mesh_config
 from ztunnel.control.settings import MeshSettings
 from ztunnel.l7.jwt.jwks import parse_keys
 from ztunnel.telemetry.figures import Figures
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, JWT_POLICY
 
-RESOURCES = {served.kind: served.candidates[0] for served in SERVED}
+FOLLOWED = (*SERVED, mesh_config(MeshSettings())[0])
+RESOURCES = {served.kind: served.candidates[0] for served in FOLLOWED}
 UID = "Kubernetes//Pod/shop/{}"
 
 
@@ -117,7 +118,7 @@ async def test_kinds_that_are_not_installed_are_not_waited_for_and_count_when_th
 async def test_a_change_is_published_when_it_is_quiet_again(autojump_clock):
     server = cluster()
     async with followed(server) as it:
-        await it.until(lambda: len(server.watches) == len(SERVED))
+        await it.until(lambda: len(server.watches) == len(FOLLOWED))
         begun = trio.current_time()
         server.put(RESOURCES["Pod"], pod("b", "10.0.0.2"))
         server.put(RESOURCES["Pod"], pod("c", "10.0.0.3"))
@@ -130,7 +131,7 @@ async def test_a_change_is_published_when_it_is_quiet_again(autojump_clock):
 async def test_a_snapshot_says_when_its_first_change_came(autojump_clock):
     server = cluster()
     async with followed(server) as it:
-        await it.until(lambda: len(server.watches) == len(SERVED))
+        await it.until(lambda: len(server.watches) == len(FOLLOWED))
         for name in ("b", "c"):
             server.put(RESOURCES["Pod"], pod(name, "10.0.0.2"))
             begun = trio.current_time()
@@ -144,7 +145,7 @@ async def test_what_changes_nothing_does_not_make_the_next_change_old(autojump_c
     """Events of a policy's status, say, which we write ourselves."""
     server = cluster()
     async with followed(server) as it:
-        await it.until(lambda: len(server.watches) == len(SERVED))
+        await it.until(lambda: len(server.watches) == len(FOLLOWED))
         server.put(RESOURCES["Pod"], pod("a", annotations={"somebody": "was here"}))
         await trio.sleep(7)
         server.put(RESOURCES["Pod"], pod("b", "10.0.0.2"))
@@ -157,7 +158,7 @@ async def test_what_changes_nothing_does_not_make_the_next_change_old(autojump_c
 async def test_changes_without_end_are_published_all_the_same(autojump_clock):
     server = cluster()
     async with followed(server) as it:
-        await it.until(lambda: len(server.watches) == len(SERVED))
+        await it.until(lambda: len(server.watches) == len(FOLLOWED))
         for number in range(100):
             server.put(RESOURCES["Pod"], pod("b", f"10.0.1.{number}"))
             await trio.sleep(0.05)
@@ -167,14 +168,14 @@ async def test_changes_without_end_are_published_all_the_same(autojump_clock):
 async def test_the_api_server_may_go_and_come_back(autojump_clock):
     server = cluster()
     async with followed(server) as it:
-        await it.until(lambda: len(server.watches) == len(SERVED))
+        await it.until(lambda: len(server.watches) == len(FOLLOWED))
 
         def away(_request):
             raise httpx2.ConnectError("connection refused")
 
         server.faults.append(away)
         server.end_watches(httpx2.ReadError("reset"))
-        await it.until(lambda: len(it.watch.troubles) == len(SERVED))
+        await it.until(lambda: len(it.watch.troubles) == len(FOLLOWED))
         assert it.workloads().keys() == {"a"}
         assert "no answer from the API server https://fake" in it.watch.troubles[0]
         server.remove(RESOURCES["Pod"], "a", "shop")
@@ -190,7 +191,7 @@ async def test_a_faulty_policy_costs_itself_and_is_told(autojump_clock):
     server, policies = cluster(), RESOURCES["AuthorizationPolicy"]
     server.put(policies, named("p", spec={"action": "DENY", "rules": [{}]}))
     async with followed(server) as it:
-        await it.until(lambda: len(server.watches) == len(SERVED))
+        await it.until(lambda: len(server.watches) == len(FOLLOWED))
         server.put(policies, named("p", spec={"action": "DENY", "rules": [{"when": [{"key": "nonsense"}]}]}))
         server.put(RESOURCES["Pod"], pod("b", "10.0.0.2"))
         await it.until(lambda: "b" in it.workloads())

@@ -11,10 +11,10 @@ import trio
 from tests.kube.fake import FakeServer, answer, status
 from ztunnel.control.follow import ClusterWatch
 from ztunnel.control.patch import StatusWriter
-from ztunnel.control.served import SERVED
+from ztunnel.control.served import SERVED, mesh_config
 from ztunnel.control.settings import MeshSettings
 
-RESOURCES = {served.kind: served.candidates[0] for served in SERVED}
+RESOURCES = {served.kind: served.candidates[0] for served in (*SERVED, mesh_config(MeshSettings())[0])}
 POLICIES, SERVICES = RESOURCES["AuthorizationPolicy"], RESOURCES["Service"]
 GATEWAYS, ENTRIES = RESOURCES["Gateway"], RESOURCES["ServiceEntry"]
 

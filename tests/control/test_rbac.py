@@ -8,7 +8,8 @@ from ztunnel.cli._cluster import LEASE
 from ztunnel.control.conditions import MANAGER
 from ztunnel.control.deploy import WRITTEN
 from ztunnel.control.recall import NAME
-from ztunnel.control.served import SERVED
+from ztunnel.control.served import SERVED, mesh_config
+from ztunnel.control.settings import MeshSettings
 from ztunnel.control.waypoint import CONTROLLER
 from ztunnel.kube.resource import CONFIG_MAPS, CRDS, LEASES, PODS
 
@@ -73,6 +74,16 @@ def test_last_good_versions_may_be_kept():
     for verb in ("get", "patch"):
         assert allowed("Role", verb, CONFIG_MAPS.group, CONFIG_MAPS.plural, NAME)
     assert allowed("ClusterRole", "create", CONFIG_MAPS.group, CONFIG_MAPS.plural)
+
+
+def test_the_mesh_config_may_be_followed():
+    served, namespace = mesh_config(MeshSettings())
+    assert (namespace, dict(served.selectors)) == (
+        "ztunnel-system",
+        {"fieldSelector": "metadata.name=ztunnel-mesh"},
+    )
+    for verb in ("list", "watch"):
+        assert allowed("Role", verb, CONFIG_MAPS.group, CONFIG_MAPS.plural, "ztunnel-mesh")
 
 
 def test_nothing_is_allowed_by_a_wildcard():

@@ -18,7 +18,7 @@ VALUE = {"metadata": {"name": "p", "namespace": "shop"}, "spec": {"action": "DEN
 
 
 def server_of(*objects):
-    server = FakeServer(*RESOURCES.values(), CONFIG_MAPS)
+    server = FakeServer(*RESOURCES.values())
     for resource, value in objects:
         server.put(resource, value)
     return server

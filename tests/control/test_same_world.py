@@ -16,7 +16,7 @@ import yaml
 from tests.kube.fake import FakeServer
 from ztunnel.control.follow import ClusterWatch
 from ztunnel.control.inventory import Inventory, gather
-from ztunnel.control.served import SERVED
+from ztunnel.control.served import SERVED, mesh_config
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.translation import translate
 from ztunnel.kube.connect import open_api
@@ -26,7 +26,7 @@ from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_TYPES, ROUTES
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.in.yaml"))
 SETTINGS = MeshSettings()
-BY_KIND = {served.kind: served.candidates[0] for served in SERVED}
+BY_KIND = {served.kind: served.candidates[0] for served in (*SERVED, mesh_config(SETTINGS)[0])}
 KUBECONFIG = os.environ.get("KUBECONFIG", "")
 
 

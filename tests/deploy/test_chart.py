@@ -42,10 +42,12 @@ VARIANTS = {
         "control.xdsAddress=https://istiod.istio-system.svc:15012",
     ],
     "one replica": ["control.replicas=1"],
+    "the config of an istiod": ["control.meshConfigMap=istio-system/istio"],
     "everything": [
         "networkPolicy=true",
         "resourceQuota.enabled=true",
         "monitoring.dashboards=true",
+        "control.meshConfig.accessLogFile=/dev/stdout",
         "node.mountBpffs=true",
         "node.env.KEEPALIVE_ENABLED=false",
         "control.env.LOG_FORMAT=json",
@@ -86,6 +88,7 @@ def test_helm_finds_nothing_to_complain_of():
         ("control.xdsAddress=istiod", "at '/control/xdsAddress'"),
         ("control.showEnrolment=perhaps", "at '/control/showEnrolment'"),
         ("control.nodeTaint=not ready", "at '/control/nodeTaint'"),
+        ("control.meshConfigMap=istio", "at '/control/meshConfigMap'"),
         ("control.signer.name=mesh", "at '/control/signer/name'"),
         ("control.signer.name=example.com/mesh", "at '/control/signer/rootConfigMap'"),
         ("monitoring.podMonitor=perhaps", "at '/monitoring/podMonitor'"),
@@ -96,6 +99,31 @@ def test_a_wrong_value_is_named(setting: str, complaint: str):
     done = call_helm("template", "ztunnel", str(CHART), "--set", setting)
     assert done.returncode != 0
     assert complaint in done.stderr
+
+
+def test_the_mesh_config_is_a_config_map_that_the_control_plane_may_read():
+    settings = "control.meshConfig.extensionProviders[0].name=a", "control.meshConfig.accessLogFile=/x"
+    found = render(settings=settings)
+    mesh = of_kind(found, "ConfigMap", "ztunnel-mesh")
+    assert yaml.safe_load(mesh["data"]["mesh"]) == {
+        "accessLogFile": "/x",
+        "extensionProviders": [{"name": "a"}],
+    }
+    names = [rule.get("resourceNames") for rule in of_kind(found, "Role", "ztunnel-control")["rules"]]
+    assert ["ztunnel-mesh"] in names
+
+
+def test_the_mesh_config_of_another_mesh_is_only_read():
+    found = render(settings=["control.meshConfigMap=istio-system/istio"])
+    role = of_kind(found, "Role", "ztunnel-control-mesh")
+    assert role["metadata"]["namespace"] == "istio-system"
+    (rule,) = role["rules"]
+    assert (rule["resourceNames"], rule["verbs"]) == (["istio"], ["get", "list", "watch"])
+    assert variables(of_kind(found, "Deployment", "ztunnel-control"))["ZTUNNEL_MESH_CONFIG_MAP"] == (
+        "istio-system/istio"
+    )
+    names = [rule.get("resourceNames") for rule in of_kind(found, "Role", "ztunnel-control")["rules"]]
+    assert ["ztunnel-mesh"] not in names
 
 
 def test_every_value_has_a_place_in_the_schema():

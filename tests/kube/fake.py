@@ -177,6 +177,8 @@ class FakeServer(httpx2.AsyncBaseTransport):
             if request.method == "POST":
                 return self._write(resource, json.loads(request.content), create=True)
             if not found[2]:
+                if request.url.params.get("watch") == "true":
+                    return self._watch(path, request.url.params)
                 return self._list_inside(path, found[1])
             key = found[1] or "", found[2]
             old = self.objects[path].get(key)

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from ztunnel.errors import Fault
 from ztunnel.state import (
+    config_map,
     connection_route,
     destination_rule,
     endpoints,
@@ -35,6 +36,7 @@ Object = (
     | kube.ServiceAccount
     | kube.Pod
     | kube.Service
+    | config_map.ConfigMap
     | endpoints.EndpointSlice
     | endpoints.Endpoints
     | istio.AuthorizationPolicy
@@ -79,6 +81,7 @@ KINDS: Final[Mapping[tuple[str, str], Kind]] = {
     ("", "Node"): Kind(("v1",), ("spec", "status"), kube.read_node),
     ("", "Pod"): Kind(("v1",), ("spec", "status"), kube.read_pod),
     ("", "Service"): Kind(("v1",), ("spec", "status"), kube.read_service),
+    ("", "ConfigMap"): Kind(("v1",), ("binaryData", "data", "immutable"), config_map.read_config_map),
     ("", "ServiceAccount"): Kind(
         ("v1",), ("automountServiceAccountToken", "imagePullSecrets", "secrets"), kube.read_service_account
     ),

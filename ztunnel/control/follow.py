@@ -22,7 +22,7 @@ from ztunnel.control.index import Index
 from ztunnel.control.inventory import Inventory
 from ztunnel.control.key_source import KeySource
 from ztunnel.control.recall import LastGood
-from ztunnel.control.served import SERVED, Served
+from ztunnel.control.served import SERVED, Served, mesh_config
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.translation import Translator
 from ztunnel.control.waypoint import Waypoints
@@ -87,6 +87,8 @@ class ClusterWatch:
         self._first_change_at = math.inf
         chance = rng or Random()
         self._watchers = [self._watcher(served, chance) for served in SERVED]
+        config, namespace = mesh_config(settings)
+        self._watchers.append(self._watcher(config, chance, namespace))
         self.inventory = Inventory()
         self.change = Change()
         self.loaded = False
@@ -94,8 +96,8 @@ class ClusterWatch:
         self.warnings: tuple[str, ...] = ()
         self.troubles: tuple[str, ...] = ()
 
-    def _watcher(self, served: Served, rng: Random) -> Watcher:
-        source = Informer(served.candidates, rng, served.selectors)
+    def _watcher(self, served: Served, rng: Random, namespace: str = "") -> Watcher:
+        source = Informer(served.candidates, rng, served.selectors, namespace=namespace)
 
         def take(changes: Sequence[informer.Change]) -> None:
             self.collection.resources[served.kind] = source.resource

@@ -14,7 +14,8 @@ from typing import Any, Final
 from ztunnel.control.conditions import is_our_class, is_waypoint
 from ztunnel.control.document import KINDS, Kind
 from ztunnel.control.route_status import is_attached
-from ztunnel.kube.resource import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Resource
+from ztunnel.control.settings import MeshSettings
+from ztunnel.kube.resource import CONFIG_MAPS, ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,12 @@ SERVED: Final = (
     _istio("networking", "virtualservices", "VirtualService", has_status=True),
     _istio("networking", "destinationrules", "DestinationRule", has_status=True),
 )
+
+
+def mesh_config(settings: MeshSettings) -> tuple[Served, str]:
+    """The ConfigMap with the mesh config, and the namespace in which alone it is asked for."""
+    namespace, _, name = settings.mesh_config.partition("/")
+    return Served((CONFIG_MAPS,), {"fieldSelector": f"metadata.name={name}"}), namespace
 
 
 def trim(value: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,6 +9,8 @@ from ztunnel.config import Settings
 
 WAYPOINT_CLASS: Final = "ztunnel-waypoint"
 ISTIO_WAYPOINT_CLASS: Final = "istio-waypoint"
+_NAME: Final = "ztunnel-mesh"
+MESH_CONFIG: Final = f"ztunnel-system/{_NAME}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,7 @@ class MeshSettings:
     """Istio's meshConfig.rootNamespace, trustDomain, trustDomainAliases; CLUSTER_ID,
     CLUSTER_DOMAIN, NETWORK. `waypoint_classes` are those of Gateways of ours; `attach_ready`: nothing is
     attached to one of them before a pod of it was ready once, which the status of the Gateway says from then
-    on."""
+    on. `mesh_config`: the ConfigMap, `namespace/name`, that has the mesh config."""
 
     root_namespace: str = "istio-system"
     trust_domain: str = "cluster.local"
@@ -26,6 +28,7 @@ class MeshSettings:
     trust_domain_aliases: tuple[str, ...] = ()
     waypoint_classes: tuple[str, ...] = (WAYPOINT_CLASS,)
     attach_ready: bool = False
+    mesh_config: str = MESH_CONFIG
 
 
 def mesh_settings(settings: Settings) -> MeshSettings:
@@ -38,4 +41,5 @@ def mesh_settings(settings: Settings) -> MeshSettings:
         settings.network,
         settings.trust_domain_aliases,
         (WAYPOINT_CLASS, ISTIO_WAYPOINT_CLASS) if settings.adopt else (WAYPOINT_CLASS,),
+        mesh_config=settings.mesh_config_map or f"{settings.pod_namespace}/{_NAME}",
     )

@@ -28,6 +28,7 @@ from ztunnel.control.index import Index
 from ztunnel.control.inventory import Inventory
 from ztunnel.control.jwt_policies import JwtPolicies, KeysOf, no_keys
 from ztunnel.control.labels import entry_labels, labels_for
+from ztunnel.control.mesh_config import MeshConfigs
 from ztunnel.control.node_policies import NodePolicies
 from ztunnel.control.ownership import Entries
 from ztunnel.control.policy_targets import PolicyTargets
@@ -84,6 +85,7 @@ class Translator:
         self.addresses: dict[str, Workload | Service] = {}
         self.policies = self._node_policies.in_force
         self.http = HttpResources()
+        self.mesh = MeshConfigs(settings, self.http)
         guards = Guards(self.index, self.waypoints, settings, RequestAuthentication.__name__)
         self.jwt_policies = JwtPolicies(guards, self._targets, self.http, keys_of)
 
@@ -105,9 +107,8 @@ class Translator:
     def translation(self, unknown: Iterable[str] = ()) -> Translation:
         """All of it, as it is now. `unknown` are kinds that were not read."""
         http = {url: dict(held) for url, held in self.http.in_force.items()}
-        warnings = self.warnings(unknown)
-        routes, problems = dict(self.routes), self._routes.problems()
-        return Translation(dict(self.addresses), dict(self.policies), warnings, routes, http, problems)
+        routes, held = dict(self.routes), (dict(self.addresses), dict(self.policies))
+        return Translation(*held, self.warnings(unknown), routes, http, self._routes.problems())
 
     def warnings(self, unknown: Iterable[str] = ()) -> tuple[str, ...]:
         """What the operator should know, in an order that does not depend on that of the changes."""
@@ -117,6 +118,7 @@ class Translator:
             *first,
             *self._node_policies.remarks,
             *([f"not read: {names}"] if names else ()),
+            *self.mesh.texts,
             *later,
             *(f"{key}: {text}" for key in sorted(self.refused) for text in self.refused[key]),
             *self.waypoints.problems(),
@@ -160,11 +162,11 @@ class Translator:
             if one is not None:
                 self._touch(key, one, touched)
         if key.kind == AuthorizationPolicy.__name__:
-            policy = new if isinstance(new, AuthorizationPolicy) else None
-            self._convert_policy(key, policy, touched, delta)
+            self._convert_policy(key, new, touched, delta)
         else:
             self.jwt_policies.put(key, new, touched, delta)
-            self._remark(key, new)
+            self.mesh.put(key, new, delta)
+            self._note(key, remark(new) if new is not None else ())
         if key.kind == kube.Namespace.__name__:
             delta.unsettled.update(self._of_namespace(key.name))
         if key.kind == PeerAuthentication.__name__:
@@ -260,9 +262,8 @@ class Translator:
 
     # --- what is made anew
 
-    def _convert_policy(
-        self, key: Key, new: AuthorizationPolicy | None, touched: Touched, delta: Delta
-    ) -> None:
+    def _convert_policy(self, key: Key, new: Object | None, touched: Touched, delta: Delta) -> None:
+        new = new if isinstance(new, AuthorizationPolicy) else None
         for guarded in self._guards.put((key.namespace, key.name), new):
             touched.take(guarded)
             delta.unsettled.add(guarded)
@@ -273,9 +274,7 @@ class Translator:
             remarks += more
         self._targets.put(key, new.meta if new is not None else None, new.targets if new is not None else ())
         self.http.put(HTTP_POLICY, f"{key.namespace}/{key.name}", made, delta)
-        self._remarks.pop(key, None)
-        if remarks:
-            self._remarks[key] = remarks
+        self._note(key, remarks)
         if before is None and now is None:
             return
         everywhere = key.namespace == self._settings.root_namespace
@@ -394,7 +393,7 @@ class Translator:
             if isinstance(one, ServiceEntry) and (found := entry_services(one, self._entries.standing(key))):
                 yield found
 
-    def _remark(self, key: Key, new: Object | None) -> None:
+    def _note(self, key: Key, remarks: Iterable[str]) -> None:
         self._remarks.pop(key, None)
-        if new is not None and (texts := tuple(remark(new))):
+        if texts := tuple(remarks):
             self._remarks[key] = texts

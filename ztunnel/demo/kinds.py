@@ -25,7 +25,7 @@ WORKLOADS: Final[Mapping[tuple[str, str], str]] = {
 """Kinds of which pods are made, by group, with the version that is read."""
 
 _LEFT_OUT: Final[Mapping[str, str]] = {
-    "": "Binding ComponentStatus ConfigMap Event LimitRange PersistentVolume PersistentVolumeClaim "
+    "": "Binding ComponentStatus Event LimitRange PersistentVolume PersistentVolumeClaim "
     "PodTemplate ResourceQuota Secret",
     "apps": "ControllerRevision",
     "batch": "CronJob",

@@ -19,7 +19,9 @@ from ztunnel.model.address import IPAddress
 from ztunnel.model.http_policy import HttpPolicy
 from ztunnel.model.jwt import JwtPolicy
 from ztunnel.model.labels import WorkloadLabels
+from ztunnel.model.mesh_defaults import MeshDefaults
 from ztunnel.model.policy import Policy, PolicyScope
+from ztunnel.model.provider import ExtensionProvider
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.service_traffic import ServiceTraffic
@@ -37,6 +39,8 @@ _HELD: Final[Mapping[type[Any], str]] = {
     WorkloadLabels: "labels",
     Routes: "routes",
     ServiceTraffic: "traffic",
+    ExtensionProvider: "providers",
+    MeshDefaults: "defaults",
 }
 """Where a world holds each kind of what only waypoints have, by its `key`."""
 

@@ -12,6 +12,7 @@ from ztunnel.model.address import IPAddress
 from ztunnel.model.http_policy import HttpMatch, HttpPolicy, TextKind, TextMatch, Value
 from ztunnel.model.jwt import JwtPolicy
 from ztunnel.model.policy import Match, MatchKind, Policy, ServiceAccountMatch, StringMatch
+from ztunnel.model.provider import ExtensionProvider
 from ztunnel.model.route import Routes
 from ztunnel.model.service import IpFamilies, LoadBalancing, Service, Waypoint
 from ztunnel.model.service_traffic import ServiceTraffic
@@ -35,12 +36,15 @@ def dump_world(world: World) -> dict[str, Any]:
 
 
 def dump_http(world: World) -> dict[str, Any]:
-    """What only waypoints have: `httpPolicies`, `jwtPolicies`; of services `routes`, `trafficPolicies`."""
+    """What only waypoints have: `httpPolicies`, `jwtPolicies`; of services `routes`, `trafficPolicies`; of
+    the mesh config `providers`, `meshDefaults`."""
     return {
         "httpPolicies": [_http_policy(world.http_policies[key]) for key in sorted(world.http_policies)],
         "jwtPolicies": [_jwt_policy(world.jwt_policies[key]) for key in sorted(world.jwt_policies)],
         "routes": [_routes(world.routes[key]) for key in sorted(world.routes)],
         "trafficPolicies": [_traffic(world.traffic[key]) for key in sorted(world.traffic)],
+        "providers": [_provider(world.providers[key]) for key in sorted(world.providers)],
+        "meshDefaults": [_said(_plain(asdict(world.defaults[key]))) for key in sorted(world.defaults)],
     }
 
 
@@ -65,6 +69,11 @@ def _plain(value: Any) -> Any:
 
 def _traffic(traffic: ServiceTraffic) -> dict[str, Any]:
     return {"service": traffic.key, "clients": [_said(asdict(one)) for one in traffic.clients]}
+
+
+def _provider(provider: ExtensionProvider) -> dict[str, Any]:
+    kind, what = type(provider.what).__name__, _said(_plain(asdict(provider.what)))
+    return {"name": provider.name, "kind": kind[0].lower() + kind[1:], **what}
 
 
 def _said(value: Any) -> Any:

@@ -19,7 +19,9 @@ from ztunnel.model.http_policy import HttpPolicy
 from ztunnel.model.identity import SpiffeId, parse_spiffe_id
 from ztunnel.model.jwt import JwtPolicy
 from ztunnel.model.labels import WorkloadLabels
+from ztunnel.model.mesh_defaults import MeshDefaults
 from ztunnel.model.policy import Policy
+from ztunnel.model.provider import ExtensionProvider
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.service_traffic import ServiceTraffic
@@ -76,7 +78,8 @@ class World:
     be preferred. `hostnames` and `virtual` hold services in order of their keys, canonical ones first.
     What node proxies are sent none of: `http_policies` and `jwt_policies` are those of waypoints, by
     `namespace/name`, `labels` those of workloads, by uid, `routes` those of services, and `traffic` their
-    policies, by `namespace/hostname`.
+    policies, by `namespace/hostname`; `providers` by their names, and `defaults` those of the mesh, under
+    `mesh`.
     """
 
     network: str = ""
@@ -93,6 +96,8 @@ class World:
     labels: Map[str, WorkloadLabels] = field(default_factory=Map)
     routes: Map[str, Routes] = field(default_factory=Map)
     traffic: Map[str, ServiceTraffic] = field(default_factory=Map)
+    providers: Map[str, ExtensionProvider] = field(default_factory=Map)
+    defaults: Map[str, MeshDefaults] = field(default_factory=Map)
 
     def workload(self, uid: str) -> Workload | None:
         """The workload of that uid."""

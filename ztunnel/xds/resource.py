@@ -19,7 +19,9 @@ from ztunnel.errors import PeerError
 from ztunnel.model.http_policy import HttpPolicy
 from ztunnel.model.jwt import JwtPolicy
 from ztunnel.model.labels import WorkloadLabels
+from ztunnel.model.mesh_defaults import MeshDefaults
 from ztunnel.model.policy import Policy
+from ztunnel.model.provider import ExtensionProvider
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service
 from ztunnel.model.service_traffic import ServiceTraffic
@@ -28,12 +30,14 @@ from ztunnel.xds.address import parse_service, parse_workload, render_service, r
 from ztunnel.xds.http_policy import parse_http_policy, render_http_policy
 from ztunnel.xds.jwt_policy import parse_jwt_policy, render_jwt_policy
 from ztunnel.xds.labels import parse_labels, render_labels
+from ztunnel.xds.mesh import parse_defaults, parse_provider, render_defaults, render_provider
 from ztunnel.xds.pb import (
     authorization_pb2,
     discovery_pb2,
     http_policy_pb2,
     jwt_policy_pb2,
     labels_pb2,
+    mesh_pb2,
     routes_pb2,
     traffic_pb2,
     workload_pb2,
@@ -48,10 +52,14 @@ HTTP_POLICY: Final = "type.googleapis.com/ztunnel.http.AuthorizationPolicy"
 LABELS: Final = "type.googleapis.com/ztunnel.http.WorkloadLabels"
 ROUTES: Final = "type.googleapis.com/ztunnel.http.Routes"
 TRAFFIC: Final = "type.googleapis.com/ztunnel.http.ServiceTraffic"
+PROVIDER: Final = "type.googleapis.com/ztunnel.http.ExtensionProvider"
+MESH_DEFAULTS: Final = "type.googleapis.com/ztunnel.http.MeshDefaults"
 
 JWT_POLICY: Final = "type.googleapis.com/ztunnel.http.RequestAuthentication"
 
-HttpResource = HttpPolicy | JwtPolicy | WorkloadLabels | Routes | ServiceTraffic
+HttpResource = (
+    HttpPolicy | JwtPolicy | WorkloadLabels | Routes | ServiceTraffic | ExtensionProvider | MeshDefaults
+)
 """Resources of our own. Each has a `key`, its name."""
 
 Resource = Workload | Service | Policy | HttpResource
@@ -68,6 +76,8 @@ class _Codec:
 
 
 _OWN: Final[Mapping[str, _Codec]] = {
+    PROVIDER: _Codec(ExtensionProvider, mesh_pb2.ExtensionProvider, render_provider, parse_provider),
+    MESH_DEFAULTS: _Codec(MeshDefaults, mesh_pb2.MeshDefaults, render_defaults, parse_defaults),
     HTTP_POLICY: _Codec(
         HttpPolicy, http_policy_pb2.AuthorizationPolicy, render_http_policy, parse_http_policy
     ),

@@ -1,0 +1,103 @@
+"""The mesh config comes to waypoints, a fault costs only what it is in, and what counts is one ConfigMap."""
+
+from dataclasses import replace
+
+from tests.control.objects import read
+from ztunnel.control.document import Key
+from ztunnel.control.settings import MeshSettings
+from ztunnel.control.translation import Translator
+from ztunnel.model.mesh_defaults import MESH, MeshDefaults
+from ztunnel.model.provider import Prometheus
+from ztunnel.xds.resource import HTTP_POLICY, MESH_DEFAULTS, PROVIDER, TYPES
+
+KEY = Key("ConfigMap", "ztunnel-system", "ztunnel-mesh")
+ASKS = "{name: asks, envoyExtAuthzHttp: {service: a.b, port: 80}}"
+WHO = "ConfigMap ztunnel-system/ztunnel-mesh: data.mesh"
+
+
+def config(text, namespace="ztunnel-system", name="ztunnel-mesh"):
+    mesh = "\n".join(f"    {line}" for line in text.splitlines())
+    meta = f"{{name: {name}, namespace: {namespace}}}"
+    return read(f"apiVersion: v1\nkind: ConfigMap\nmetadata: {meta}\ndata:\n  mesh: |\n{mesh}\n")
+
+
+class Mesh:
+    def __init__(self, settings=None):
+        self.translator = Translator(settings or MeshSettings())
+
+    def put(self, text, **where):
+        delta = self.translator.update(config(text, **where) if text is not None else {KEY: None})
+        return {url: delta.http[url] for url in (PROVIDER, MESH_DEFAULTS) if url in delta.http}
+
+    @property
+    def texts(self):
+        return self.translator.warnings()
+
+
+def test_providers_and_defaults_are_sent_and_only_what_has_changed():
+    mesh = Mesh()
+    sent = mesh.put(f"accessLogFile: /x\nextensionProviders: [{ASKS}, {{name: m, prometheus: {{}}}}]")
+    assert set(sent[PROVIDER]) == {"asks", "m"}
+    assert sent[PROVIDER]["m"].what == Prometheus()
+    assert sent[MESH_DEFAULTS] == {MESH: MeshDefaults(log_file="/x")}
+    sent = mesh.put(f"extensionProviders: [{ASKS}]")
+    assert sent == {PROVIDER: {"m": None}, MESH_DEFAULTS: {MESH: None}}
+    assert mesh.put(f"extensionProviders:  [{ASKS}]") == {}
+    assert mesh.put(None) == {PROVIDER: {"asks": None}}
+    assert mesh.texts == ()
+
+
+def test_providers_go_before_the_policies_that_name_them():
+    assert TYPES.index(PROVIDER) < TYPES.index(HTTP_POLICY)
+
+
+def test_a_fault_costs_only_its_provider_whose_last_good_version_stays():
+    mesh = Mesh()
+    mesh.put(f"extensionProviders: [{ASKS}]")
+    bad, new = ASKS.replace("80", "0"), "{name: new, zipkin: {service: z.b}}"
+    assert set(
+        mesh.put(f"extensionProviders:\n- {bad}\n- {new}\n- {{name: m, prometheus: {{}}}}")[PROVIDER]
+    ) == {"m"}
+    assert mesh.translator.mesh.providers["asks"].what.service.port == 80
+    assert mesh.texts == (
+        f"{WHO}, line 2: extensionProviders[0].envoyExtAuthzHttp.port: port must be a number from 1 to 65535",
+        f"{WHO}, line 3: extensionProviders[1].zipkin: port must be a number from 1 to 65535",
+        f"{WHO}: provider 'asks' is not taken over: its last good version is in force",
+        f"{WHO}: provider 'new' is not taken over: there is none of that name",
+    )
+    assert mesh.put("extensionProviders: []")[PROVIDER] == {"asks": None, "m": None}
+    assert mesh.texts == ()
+
+
+def test_a_text_that_is_no_yaml_changes_nothing():
+    mesh = Mesh()
+    mesh.put(f"extensionProviders: [{ASKS}]")
+    assert mesh.put("extensionProviders: [") == {}
+    (text,) = mesh.texts
+    assert text.startswith(f"{WHO}, line ")
+    assert text.endswith("; its last good version is in force")
+    assert set(mesh.translator.mesh.providers) == {"asks"}
+
+
+def test_defaults_that_are_wrong_stay_as_they_were():
+    mesh = Mesh()
+    mesh.put("accessLogFile: /x")
+    assert mesh.put("accessLogFile: /y\naccessLogEncoding: XML") == {}
+    assert (
+        mesh.texts[-1]
+        == f"{WHO}: defaults of telemetry are not taken over: its last good version is in force"
+    )
+
+
+def test_only_the_config_map_that_is_named_counts():
+    mesh = Mesh()
+    assert mesh.put(f"extensionProviders: [{ASKS}]", name="istio", namespace="istio-system") == {}
+    mesh = Mesh(replace(MeshSettings(), mesh_config="istio-system/istio"))
+    sent = mesh.put(f"extensionProviders: [{ASKS}]", name="istio", namespace="istio-system")
+    assert set(sent[PROVIDER]) == {"asks"}
+
+
+def test_a_provider_of_a_kind_that_nothing_is_done_with_is_remarked():
+    mesh = Mesh()
+    mesh.put("extensionProviders: [{name: l, lightstep: {}}]")
+    assert mesh.texts == (f"{WHO}: provider 'l': nothing is done with lightstep",)

@@ -1,0 +1,127 @@
+"""A MeshConfig is read for what waypoints need; a provider that is wrong costs only itself."""
+
+import pytest
+
+from ztunnel.model.mesh_defaults import CustomTag, LogEncoding, MeshDefaults, TagSource, TracingDefaults
+from ztunnel.model.provider import Prometheus
+from ztunnel.state.mesh_config import MOST_PROVIDERS, MeshConfig, read_mesh_config
+
+ISTIO = """
+accessLogFile: /dev/stdout
+accessLogEncoding: JSON
+accessLogFormat: "%PROTOCOL%"
+enableTracing: true
+defaultConfig:
+  discoveryAddress: istiod.istio-system.svc:15012
+  tracing:
+    sampling: 12.5
+    maxPathTagLength: 99
+    zipkin: {address: "z.istio-system:9411"}
+    customTags:
+      a: {literal: {value: b}}
+      c: {environment: {name: D, defaultValue: e}}
+      f: {header: {name: x-f}}
+      g: {formatter: {value: "%REQ(x)%"}}
+defaultProviders: {accessLogging: [l, l], metrics: [m], tracing: [t]}
+enablePrometheusMerge: true
+rootNamespace: istio-system
+trustDomain: cluster.local
+"""
+
+
+def test_what_counts_for_the_whole_mesh_is_read_and_the_rest_is_istios():
+    tags = (
+        CustomTag("a", TagSource.LITERAL, "b"),
+        CustomTag("c", TagSource.ENVIRONMENT, "D", "e"),
+        CustomTag("f", TagSource.HEADER, "x-f"),
+        CustomTag("g", TagSource.FORMATTER, "%REQ(x)%"),
+    )
+    spans = TracingDefaults(12.5, 99, tags, "z.istio-system:9411")
+    expected = MeshDefaults(
+        ("l",), ("m",), ("t",), "/dev/stdout", LogEncoding.JSON, "%PROTOCOL%", True, spans
+    )
+    assert read_mesh_config(ISTIO) == MeshConfig({}, expected)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "# nothing", "extensionProviders: []", "defaultProviders: {}"])
+def test_nothing_is_nothing(text):
+    assert read_mesh_config(text) == MeshConfig()
+
+
+def test_a_provider_that_is_wrong_costs_only_itself():
+    found = read_mesh_config(
+        "extensionProviders:\n- {name: a, prometheus: {}}\n- {name: b, zipkin: {}}\n- {name: a, zipkin: {}}\n"
+        "- {name: c, prometheus: {}}\n"
+    )
+    assert set(found.providers) == {"a", "c"}
+    assert found.providers["a"].what == Prometheus()
+    assert found.faulty == {"b"}
+    assert found.defaults == MeshDefaults()
+    assert [(one.line, one.field.partition(".")[0]) for one in found.faults] == [
+        (3, "extensionProviders[1]"),
+        (3, "extensionProviders[1]"),
+        (4, "extensionProviders[2]"),
+        (4, "extensionProviders[2]"),
+        (4, "extensionProviders[2]"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: b: c", "not YAML: mapping values are not allowed in this context"),
+        ("a: 1\na: 2", "stands twice in the same mapping"),
+        ("[]", "must be a mapping, is a list"),
+        ("a: &a [1]\n" + "b: " + "[" * 200, "not YAML"),
+        ("b: " + "[" * 2000, "nested deeper than 100 levels"),
+    ],
+)
+def test_a_text_that_cannot_be_read_says_why_and_is_not_whole(text, message):
+    found = read_mesh_config(text)
+    assert not found.whole
+    assert found.faults[0].message.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "message"),
+    [
+        ("extensionProvider: []", "extensionProvider", "unknown field; did you mean extensionProviders?"),
+        ("accessLogEncoding: XML", "", "accessLogEncoding must be one of TEXT, JSON"),
+        ("enableTracing: 1", "enableTracing", "must be a boolean, is a number"),
+        (
+            "defaultProviders: {tracin: [a]}",
+            "defaultProviders.tracin",
+            "unknown field; did you mean tracing?",
+        ),
+        (
+            "defaultConfig: {tracing: {sampling: 101}}",
+            "defaultConfig.tracing.sampling",
+            "a percentage is from 0 to 100",
+        ),
+        (
+            "defaultConfig: {tracing: {customTags: {a: {}}}}",
+            "defaultConfig.tracing.customTags.a",
+            "needs one of literal, environment, header, formatter",
+        ),
+        (
+            "defaultConfig: {tracing: {customTags: {a: {header: {}}}}}",
+            "defaultConfig.tracing.customTags.a.header",
+            "needs a name",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_field(text, field, message):
+    assert [(one.field, one.message) for one in read_mesh_config(text).faults] == [(field, message)]
+
+
+def test_defaults_that_are_wrong_cost_no_provider():
+    found = read_mesh_config("accessLogEncoding: XML\nextensionProviders: [{name: a, prometheus: {}}]")
+    assert found.defaults is None
+    assert set(found.providers) == {"a"}
+
+
+def test_there_is_a_bound_to_providers():
+    many = "".join(f"- {{name: p{number}, prometheus: {{}}}}\n" for number in range(MOST_PROVIDERS + 5))
+    found = read_mesh_config(f"extensionProviders:\n{many}")
+    assert len(found.providers) == MOST_PROVIDERS
+    assert [one.message for one in found.faults] == [f"more than {MOST_PROVIDERS} providers"]
