@@ -7,13 +7,16 @@ import pytest
 import trio
 import trio.testing
 
+from tests.control.scoped import pod, service
+from ztunnel.control.scopes import LINGER_SECONDS
 from ztunnel.control.serve import Server
+from ztunnel.model.http_policy import HttpAction, HttpPolicy
 from ztunnel.model.jwt import JwtPolicy, JwtRule
 from ztunnel.model.workload import Workload
 from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest
-from ztunnel.xds.resource import ADDRESS, JWT_POLICY, TYPES
+from ztunnel.xds.resource import ADDRESS, HTTP_POLICY, JWT_POLICY, TYPES
 from ztunnel.xds.snapshot import Snapshot, take
-from ztunnel.xds.subscriber import ask_again
+from ztunnel.xds.subscriber import ROLE, WAYPOINT, ask_again, describe_node
 
 
 def snapshot(*names):
@@ -249,3 +252,56 @@ async def test_a_wish_for_newer_keys_is_told_and_what_there_is_is_sent_again(nur
     server.publish(take([JwtPolicy("n", "shop", (JwtRule("i"),))], "", server.snapshot))
     new = await responses.receive()
     assert [one.name for one in new.resources] == ["shop/n"]  # it goes on to get everything
+
+
+def waypoint_request(type_url, name="w-1"):
+    said = {ROLE: WAYPOINT, "NAME": name, "NAMESPACE": "shop", "CLUSTER_ID": "c"}
+    return DeltaDiscoveryRequest(node=describe_node("n", said), type_url=type_url)
+
+
+W = service("w")
+LOOSE, WEB = service("web", guards=("shop/guard",)), service("web", at=W, guards=("shop/guard",))
+GUARDED = (W, pod("w-1", W), HttpPolicy("guard", "shop", HttpAction.DENY))
+
+
+async def test_a_waypoint_is_sent_what_it_serves_as_that_changes(nursery, autojump_clock):
+    server = Server(take([*GUARDED, LOOSE], "", Snapshot()))
+    await nursery.start(server.run)
+    requests, responses = server.open_session()
+    for type_url in (HTTP_POLICY, ADDRESS):
+        await requests.send(waypoint_request(type_url))
+        await requests.send(ack(response := await responses.receive()))
+        assert (response.type_url, len(response.resources)) == (type_url, 3 if type_url == ADDRESS else 0)
+    server.publish(take([*GUARDED, WEB], "", server.snapshot))
+    first, second = await responses.receive(), await responses.receive()
+    assert (first.type_url, named(first)) == (HTTP_POLICY, (["guard"], 0))
+    assert (second.type_url, named(second)) == (ADDRESS, (["web.shop.svc"], 0))
+    for one in (first, second):
+        await requests.send(ack(one))
+    server.publish(take([*GUARDED, LOOSE], "", server.snapshot))
+    detached_at = trio.current_time()
+    await requests.send(ack(response := await responses.receive()))
+    assert response.type_url == ADDRESS
+    gone = await responses.receive()
+    assert (gone.type_url, named(gone)) == (HTTP_POLICY, ([], 1))
+    assert trio.current_time() - detached_at == pytest.approx(LINGER_SECONDS)
+
+
+async def test_whoever_is_no_waypoint_is_sent_all(server):
+    server.publish(take(GUARDED, "", server.snapshot))
+    requests, responses = server.open_session()
+    await requests.send(DeltaDiscoveryRequest(type_url=HTTP_POLICY))
+    assert named(await responses.receive()) == (["guard"], 0)
+
+
+async def test_a_waypoint_that_leaves_is_followed_no_more(nursery):
+    server = Server(take([*GUARDED, WEB], "", Snapshot()))
+    await nursery.start(server.run)
+    requests, responses = server.open_session()
+    await requests.send(waypoint_request(HTTP_POLICY))
+    assert named(await responses.receive()) == (["guard"], 0)
+    assert server.scopes.scope("c//Pod/shop/w-1").services
+    await requests.aclose()
+    await trio.testing.wait_all_tasks_blocked()
+    with pytest.raises(KeyError):
+        server.scopes.scope("c//Pod/shop/w-1")

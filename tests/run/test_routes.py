@@ -45,7 +45,7 @@ class Turn:
         return router._routes[0].name if router is not None else None
 
 
-async def test_what_is_attached_is_compiled_and_what_was_counts_until_then(lab: Lab) -> None:
+async def test_what_is_sent_is_compiled_and_what_was_counts_until_then(lab: Lab) -> None:
     turn = Turn(lab)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(turn.it.run, turn.contain)
@@ -64,7 +64,7 @@ async def test_what_is_attached_is_compiled_and_what_was_counts_until_then(lab: 
     assert turn.name() == "203"  # nobody is behind: at once
 
 
-async def test_what_others_stand_for_is_compiled_when_it_is_asked_for(lab: Lab) -> None:
+async def test_routes_of_a_service_that_has_not_come_are_compiled_when_they_are_asked_for(lab: Lab) -> None:
     turn, other = Turn(lab), ServiceName("shop", "other")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(turn.it.run, turn.contain)

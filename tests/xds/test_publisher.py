@@ -7,11 +7,15 @@ import pytest
 from ztunnel.errors import PeerError
 from ztunnel.model.http_policy import HttpAction, HttpPolicy
 from ztunnel.model.policy import Action, Policy, PolicyScope
+from ztunnel.model.route import Routes, RouteSource, Rule
+from ztunnel.model.route_action import Destination, Forward
 from ztunnel.model.service import Service
+from ztunnel.model.service_traffic import ClientTraffic, ServiceTraffic
+from ztunnel.model.traffic import UNSAID
 from ztunnel.model.workload import Workload
 from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest, Node, Status
 from ztunnel.xds.publisher import Publisher, TypeStatus
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_POLICY, TYPES
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_POLICY, ROUTES, TRAFFIC, TYPES
 from ztunnel.xds.snapshot import Snapshot, take
 
 
@@ -286,3 +290,70 @@ def test_how_far_the_subscriber_is():
     refusal.error_detail.message = "b: no"
     publisher.receive(refusal)
     assert publisher.status[ADDRESS] == TypeStatus(second.nonce, first.nonce, "b: no", True)
+
+
+class Only:
+    """A scope of some names."""
+
+    def __init__(self, *names):
+        self.names = names
+
+    def holds(self, _snapshot, _type_url, name):
+        return name in self.names
+
+
+def routes_of(service, *to):
+    destinations = tuple(Destination(one.key) for one in to)
+    source = RouteSource("HTTPRoute", "ns", "r")
+    return Routes(service.key, (Rule("", source, Forward(destinations)),))
+
+
+def test_what_is_out_of_scope_is_not_sent_and_what_leaves_it_is_removed():
+    publisher = Publisher(snapshot(http_policy("p"), http_policy("q")))
+    publisher.narrow(Only("ns/p"))
+    (first,) = publisher.receive(ask(HTTP_POLICY))
+    assert named([first]) == [(["p"], [])]
+    publisher.receive(ack(first))
+    publisher.narrow(Only("ns/q"), {HTTP_POLICY: {"ns/p", "ns/q"}})
+    assert named([one for one in publisher.work() if one]) == [(["q"], ["p"])]
+
+
+def test_whoever_comes_back_with_what_is_out_of_scope_by_now_learns_it():
+    before = snapshot(http_policy("p"), http_policy("q"))
+    versions = {name: one.version for name, one in before.resources[HTTP_POLICY].items()}
+    publisher = Publisher(before)
+    publisher.narrow(Only("ns/p"))
+    assert named(publisher.receive(ask(HTTP_POLICY, initial_resource_versions=versions))) == [([], ["q"])]
+
+
+CART = Service("cart", "ns", "cart.ns.svc")
+
+
+def test_routes_go_before_their_own_service_and_after_those_that_they_name():
+    api = Service("api", "ns", "api.ns.svc")
+    publisher = started(web(), pod("a"))
+    new = snapshot(web(), pod("a"), api, CART, routes_of(web(), CART), routes_of(api, CART))
+    first, second = publisher.publish(new)
+    assert (first.type_url, named([first])) == (ROUTES, [(["api.ns.svc"], [])])
+    assert (second.type_url, named([second])) == (ADDRESS, [(["api.ns.svc", "cart.ns.svc"], [])])
+    (third,) = publisher.receive(ack(first))
+    assert (third.type_url, named([third])) == (ROUTES, [(["web.ns.svc"], [])])
+    assert publisher.receive(ack(second)) == publisher.receive(ack(third)) == []
+    assert publisher.settled
+
+
+def test_routes_wait_while_the_services_that_they_name_cannot_be_sent():
+    publisher = started(web())
+    (first,) = publisher.publish(snapshot(web(), pod("a")))
+    assert publisher.publish(snapshot(web(), pod("a"), CART, routes_of(web(), CART))) == []
+    assert [one.type_url for one in publisher.receive(ack(first))] == [ADDRESS, ROUTES]
+
+
+def test_what_a_route_named_goes_after_it():
+    traffic = ServiceTraffic(CART.key, (ClientTraffic("", UNSAID, ()),))
+    publisher = started(web(), CART, traffic, routes_of(web(), CART))
+    first, second = publisher.publish(snapshot(web(), routes_of(web(), web())))
+    assert (first.type_url, second.type_url) == (ROUTES, ADDRESS)
+    assert publisher.receive(ack(first)) == []
+    (third,) = publisher.receive(ack(second))
+    assert (third.type_url, named([third])) == (TRAFFIC, [([], ["cart.ns.svc"])])

@@ -1,22 +1,25 @@
 """Serves the current snapshot to subscribers: one publisher for each, over channels or whatever carries them
-later."""
+later. A waypoint is sent what it serves (`scopes.py`), whoever else subscribes everything."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
 from ztunnel.control.convergence import Convergence
+from ztunnel.control.scope import Names, Scope
+from ztunnel.control.scopes import Scopes
 from ztunnel.control.sync_status import SubscriberStatus
 from ztunnel.errors import PeerError
 from ztunnel.xds.pb import discovery_pb2
 from ztunnel.xds.publisher import Publisher
 from ztunnel.xds.resource import JWT_POLICY, TYPES
 from ztunnel.xds.snapshot import Snapshot
+from ztunnel.xds.subscriber import waypoint_of
 
 Requests = trio.MemorySendChannel[discovery_pb2.DeltaDiscoveryRequest]
 Responses = trio.MemoryReceiveChannel[discovery_pb2.DeltaDiscoveryResponse]
@@ -34,8 +37,22 @@ def _ignore(_what: object) -> None:
     """The default observer."""
 
 
+class _Published(NamedTuple):
+    """A snapshot that a session has not come to yet, None where it is the one before; since when a change is
+    known, and a waypoint's scope with the names of which it says something else."""
+
+    snapshot: Snapshot | None
+    changed_at: float
+    scope: Scope | None = None
+    differing: Names | None = None
+
+
 class _Session:
-    """One subscriber: its publisher and the channel that its responses go into."""
+    """One subscriber: its publisher and the channel that its responses go into.
+
+    Attributes:
+        waypoint: the uid of the waypoint that it is; empty for all others.
+    """
 
     def __init__(
         self,
@@ -45,7 +62,8 @@ class _Session:
         server: Server,
     ) -> None:
         self.publisher = Publisher(snapshot)
-        self._published: list[tuple[Snapshot, float]] = []
+        self._published: list[_Published] = []
+        self.waypoint = ""
         self._works = False
         self._wake, self._jobs = trio.open_memory_channel[discovery_pb2.DeltaDiscoveryRequest | None](1)
         self.caller = ""
@@ -61,9 +79,9 @@ class _Session:
         """Whether the subscriber has answered for all that was published."""
         return not self._published and not self._works and self.publisher.settled
 
-    def publish(self, snapshot: Snapshot, changed_at: float) -> None:
-        """Send what can be sent of `snapshot`, as soon as `run` comes to it; never waits."""
-        self._published.append((snapshot, changed_at))
+    def publish(self, published: _Published) -> None:
+        """Send what can be sent of it, as soon as `run` comes to it; never waits."""
+        self._published.append(published)
         with suppress(trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
             self._wake.send_nowait(None)
 
@@ -98,16 +116,14 @@ class _Session:
             self._works = False
 
     async def _work(self, request: discovery_pb2.DeltaDiscoveryRequest | None) -> None:
-        published, self._published = self._published, []
-        for snapshot, changed_at in published:
-            self._convergence.changed((url for url, names in snapshot.changed.items() if names), changed_at)
-            self.publisher.advance(snapshot)
+        self._catch_up()
         if request is not None:
             self._measure(request)
             if request.type_url == JWT_POLICY and request.resource_names_subscribe:
                 self._server.asked(request.resource_names_subscribe)
             for _ in self.publisher.take(request):
                 await trio.lowlevel.checkpoint()
+            self._find_scope()
         responses = []
         for response in self.publisher.work():
             if response is None:
@@ -115,6 +131,24 @@ class _Session:
             else:
                 responses.append(response)
         self._send(responses)
+
+    def _catch_up(self) -> None:
+        """Take over what has been published."""
+        published, self._published = self._published, []
+        for snapshot, changed_at, scope, differing in published:
+            if snapshot is not None:
+                urls = (url for url, names in snapshot.changed.items() if names)
+                self._convergence.changed(urls, changed_at)
+                self.publisher.advance(snapshot)
+            if scope is not None:
+                self.publisher.narrow(scope, differing)
+
+    def _find_scope(self) -> None:
+        """That of a waypoint, as soon as it has said that it is one."""
+        if not self.waypoint and (uid := waypoint_of(self.publisher.node)):
+            self._catch_up()  # the scope is one of the newest snapshot
+            self.waypoint = uid
+            self.publisher.narrow(self._server.scopes.follow(uid))
 
     def _measure(self, untrusted: discovery_pb2.DeltaDiscoveryRequest) -> None:
         since = self._convergence.answered(untrusted.type_url, untrusted.response_nonce)
@@ -141,16 +175,19 @@ class Server:
             it was published, where nobody said.
         acknowledged: called whenever a subscriber has taken changes, with the seconds since the first of
             them was known; nobody at first.
+        scopes: what waypoints are sent.
         asked: called with the names of RequestAuthentications that a subscriber would like to have newer, as
             tokens name keys that are not there; nobody at first.
     """
 
     def __init__(self, snapshot: Snapshot | None = None) -> None:
         self.snapshot = snapshot or Snapshot()
+        self.scopes = Scopes(self.snapshot)
         self.changed_at = -math.inf
         self.acknowledged: Callable[[float], None] = _ignore
         self.asked: Callable[[Iterable[str]], None] = _ignore
         self._sessions: set[_Session] = set()
+        self._scoped = trio.Event()
         self._opened, self._openings = trio.open_memory_channel[_Session](_WAITING)
 
     @property
@@ -174,8 +211,17 @@ class Server:
         self.changed_at = snapshot.changed_at
         if not math.isfinite(self.changed_at):
             self.changed_at = trio.current_time()
+        self._spread(snapshot, self.scopes.advance(snapshot, trio.current_time()))
+        self._scoped.set()
+
+    def _spread(self, snapshot: Snapshot | None, differing: Mapping[str, Names]) -> None:
         for session in list(self._sessions):
-            session.publish(snapshot, self.changed_at)
+            names = differing.get(session.waypoint)
+            if names is not None:
+                scope = self.scopes.scope(session.waypoint)
+                session.publish(_Published(snapshot, self.changed_at, scope, names))
+            elif snapshot is not None:
+                session.publish(_Published(snapshot, self.changed_at))
 
     @property
     def subscribers(self) -> list[SubscriberStatus]:
@@ -213,9 +259,18 @@ class Server:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve sessions until cancelled; then every session's channels are closed."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._let_go)
             task_status.started()
             async for session in self._openings:
                 nursery.start_soon(self._serve, session)
+
+    async def _let_go(self) -> None:
+        """Have waypoints forget what they have to do with no more, each in its time."""
+        while True:
+            with trio.move_on_at(self.scopes.due):
+                await self._scoped.wait()
+            self._scoped = trio.Event()
+            self._spread(None, self.scopes.expire(trio.current_time()))
 
     async def _serve(self, session: _Session) -> None:
         session.begin(self.snapshot)
@@ -226,3 +281,5 @@ class Server:
             return
         finally:
             self._sessions.discard(session)
+            if session.waypoint:
+                self.scopes.leave(session.waypoint)

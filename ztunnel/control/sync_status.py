@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ztunnel.xds.pb import discovery_pb2
-from ztunnel.xds.publisher import TypeStatus
+from ztunnel.xds.topic import TypeStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from ztunnel.state.subscribe import subscribe
 from ztunnel.state.world import World
 from ztunnel.telemetry.component import XdsFigures
 from ztunnel.xds.pb import discovery_pb2
-from ztunnel.xds.resource import NODE_TYPES, Resource
-from ztunnel.xds.subscriber import Subscriber, Update, ask_again, describe_node
+from ztunnel.xds.resource import NODE_TYPES, WAYPOINT_TYPES, Resource
+from ztunnel.xds.subscriber import ROLE, WAYPOINT, Subscriber, Update, ask_again, describe_node
 
 _RETRY_SECONDS = (0.01, 15.0)
 _SHOWN_REASONS = 20
@@ -205,6 +205,7 @@ def subscriber_of(
             "CLUSTER_ID": settings.cluster,
             "ZTUNNEL_VERSION": __version__,
             **dict(settings.proxy_metadata),
+            **({ROLE: WAYPOINT} if types is WAYPOINT_TYPES else {}),
         },
     )
     return _CountedSubscriber((described, settings.network), types, figures, complete)

@@ -9,7 +9,6 @@ import trio
 
 from ztunnel.model.route import Routes
 from ztunnel.state.delta import Change
-from ztunnel.state.lookup import is_waypoint
 from ztunnel.state.world import World
 from ztunnel.waypoint.find import Here
 from ztunnel.waypoint.routing import Routers, compiled
@@ -18,7 +17,8 @@ Contain = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 
 
 class RouteCompiler:
-    """That of a waypoint: it compiles what is attached to it, and what was asked for before."""
+    """That of a waypoint: it compiles what it is sent, which is what is attached to it, or is so in a moment
+    (`control/scope.py`)."""
 
     def __init__(self, routers: Routers, here: Here) -> None:
         self._routers = routers
@@ -48,13 +48,12 @@ class RouteCompiler:
                 self._wanted.set()
 
     async def _compile_all(self, key: str, contain: Contain) -> None:
-        world, waypoint = self._here.hold.world, self._here.workload
+        world = self._here.hold.world
         routes = world.routes.get(key)
-        if routes is None or waypoint is None:
+        if routes is None:
             return
         ports = set(self._routers.ports(key))
-        service = world.service(routes.service)
-        if service is not None and service.waypoint and is_waypoint(world, waypoint, service.waypoint):
+        if (service := world.service(routes.service)) is not None:
             ports |= {port.service for port in service.ports}
         for port in sorted(ports):
             await contain(partial(self._compile, routes, port))

@@ -69,7 +69,7 @@ from ztunnel.waypoint.export import SpanExporter
 from ztunnel.waypoint.find import Here
 from ztunnel.waypoint.report import Telemetry
 from ztunnel.waypoint.way import Common, Watched
-from ztunnel.xds.resource import JWT_POLICY, TYPES
+from ztunnel.xds.resource import JWT_POLICY, WAYPOINT_TYPES
 
 _BACKLOG = 4096
 _LOOK_SECONDS = 1.0
@@ -126,7 +126,7 @@ async def run_waypoint(settings: Settings, plane: ControlPlane, reporting: Repor
             nursery.start_soon(serve_public, reporting, listeners)
             who = f"{settings.pod_namespace}/{settings.pod_name}"
             reporting.log.info("starting", version=__version__, waypoint=who, cluster=settings.cluster)
-            knowledge = Knowledge(settings, plane, TYPES)
+            knowledge = Knowledge(settings, plane, WAYPOINT_TYPES)
             for each in (_OWN_POD, _CERTIFICATE):
                 reporting.readiness.pend(each)
             nursery.start_soon(follow, settings, reporting, knowledge)

@@ -8,9 +8,13 @@ A response is not cut into parts: a subscriber that had half of the first one wo
 strangers. But it is made in pieces: what takes long yields None in between, so that others have the thread,
 and until it is at its end the publisher is told nothing else.
 
-Order within the stream, so that nothing refers to what is not there: what is new and changed of all other
-types goes before addresses (workloads and services name policies by key), and what is removed of them waits
-until the addresses are answered for.
+Order within the stream, so that nothing refers to what is not there. Addresses name policies; routes name
+services, with their traffic policies and the labels of their endpoints; and a service that comes to a
+waypoint is not to be without its routes:
+
+    policies, labels, traffic  <  routes of services that come  <  addresses  <  other routes
+
+What is new and changed goes in this order; removals wait until all that may refer to them was answered for.
 
     unsubscribed --request--> settled --differs--> awaiting --ACK or NACK--> settled
 """
@@ -21,15 +25,16 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from sys import intern
-from typing import Final
+from typing import Final, Protocol
 
 from ztunnel.errors import PeerError
 from ztunnel.xds.pb import discovery_pb2
-from ztunnel.xds.resource import ADDRESS, TYPES
+from ztunnel.xds.resource import ADDRESS, ROUTES, TYPES
 from ztunnel.xds.snapshot import Snapshot
+from ztunnel.xds.topic import Topic, TypeStatus
 
-_REFERRED: Final = tuple(url for url in TYPES if url != ADDRESS)
-"""Types that addresses refer to."""
+_REFERRED: Final = tuple(url for url in TYPES if url not in (ADDRESS, ROUTES))
+"""Types that addresses and routes refer to."""
 _EVERYTHING = "*"
 _AT_ONCE: Final = 1000
 """Names looked at, or resources put into a response, at a time: some milliseconds."""
@@ -41,36 +46,11 @@ Steps = Generator[Response | None, None, None]
 """Responses to send, and None wherever others may have their turn."""
 
 
-@dataclass(slots=True)
-class _Topic:
-    """One type on the stream: what is subscribed to, versions sent by name, the nonces sent last, not
-    answered yet, and accepted last.
+class Scope(Protocol):
+    """What one subscriber has to do with; a value, which does not change."""
 
-    `doubtful` are the names of which what was sent may not be what is current; None: all. Texts in `sent` are
-    interned: each message gives new ones, and of 50 subscribers with 6,000 resources they took 40 MiB.
-    """
-
-    everything: bool = False
-    names: set[str] = field(default_factory=set)
-    sent: dict[str, str] = field(default_factory=dict)
-    nonce: str = ""
-    awaited: str = ""
-    acknowledged: str = ""
-    greeted: bool = False
-    rejection: str = ""
-    doubtful: set[str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TypeStatus:
-    """How far a subscriber is with one type: nonces of the last response and of the last one that it accepted
-    as a whole, what it said about the one that it did not, and whether there is nothing that it was not sent.
-    Nonces are empty where there was none."""
-
-    sent: str
-    acknowledged: str
-    rejection: str
-    current: bool
+    def holds(self, snapshot: Snapshot, type_url: str, name: str) -> bool:
+        """Whether the resource of that name concerns it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +67,8 @@ class Publisher:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._topics: dict[str, _Topic] = {}
+        self._topics: dict[str, Topic] = {}
+        self._scope: Scope | None = None
         self._responses = 0
         self.node = discovery_pb2.Node()
 
@@ -126,6 +107,16 @@ class Publisher:
             if topic.doubtful is not None:
                 topic.doubtful = topic.doubtful | snapshot.changed[url] if follows else None
 
+    def narrow(self, scope: Scope, doubtful: Mapping[str, Iterable[str]] | None = None) -> None:
+        """Send no more than what is in `scope` from now on, and have what is not removed. `doubtful`: names
+        by type that the scope before has another answer for; None: there was none."""
+        self._scope = scope
+        for url, topic in self._topics.items():
+            if doubtful is None:
+                topic.doubtful = None
+            elif topic.doubtful is not None:
+                topic.doubtful = topic.doubtful.union(doubtful.get(url, ()))
+
     def take(self, untrusted: discovery_pb2.DeltaDiscoveryRequest) -> Steps:
         """Act on a request: a first one of its type, an ACK, a NACK, or a changed subscription. `work` sends
         what it asks for.
@@ -140,7 +131,7 @@ class Publisher:
             self.node.CopyFrom(untrusted.node)
         topic = self._topics.get(url)
         if topic is None:
-            topic = self._topics[url] = _Topic()
+            topic = self._topics[url] = Topic()
             topic.everything = not untrusted.resource_names_subscribe
             for number, (name, version) in enumerate(untrusted.initial_resource_versions.items(), 1):
                 topic.sent[intern(name)] = intern(version)
@@ -154,7 +145,7 @@ class Publisher:
         self._subscribe(topic, untrusted.resource_names_subscribe)
         self._unsubscribe(topic, untrusted.resource_names_unsubscribe)
 
-    def _subscribe(self, topic: _Topic, names: Iterable[str]) -> None:
+    def _subscribe(self, topic: Topic, names: Iterable[str]) -> None:
         for name in names:
             topic.doubtful = None
             if name == _EVERYTHING:
@@ -165,7 +156,7 @@ class Publisher:
                 topic.sent.pop(name, None)
                 topic.greeted = False
 
-    def _unsubscribe(self, topic: _Topic, names: Iterable[str]) -> None:
+    def _unsubscribe(self, topic: Topic, names: Iterable[str]) -> None:
         for name in names:
             topic.doubtful = None
             if name == _EVERYTHING:
@@ -178,20 +169,60 @@ class Publisher:
 
     def work(self) -> Steps:
         """Send what can be sent now; nothing else may be told to the publisher until that is at its end."""
-        addresses = self._topics.get(ADDRESS)
-        of_addresses = yield from self._difference(ADDRESS)
+        found = {}
+        for url in TYPES:
+            found[url] = yield from self._difference(url)
         owes = False
+        referring = any(self._is_under_way(url, found[url]) for url in (ADDRESS, ROUTES))
         for url in _REFERRED:
-            topic = self._topics.get(url)
-            found = yield from self._difference(url)
-            if topic is not None and not topic.awaited:
-                if addresses is not None and (addresses.awaited or of_addresses):
-                    found.removals.clear()  # until the addresses are answered for
-                yield from self._respond(url, topic, found)
-            elif found.upserts:
-                owes = True
-        if addresses is not None and not addresses.awaited and not owes:
-            yield from self._respond(ADDRESS, addresses, of_addresses)
+            if referring:
+                found[url].removals.clear()  # until what may name them is answered for
+            owes |= yield from self._try(url, found[url])
+        if not owes:
+            yield from self._work_on_addresses(found[ADDRESS], found[ROUTES])
+
+    def _work_on_addresses(self, addresses: _Difference, routes: _Difference) -> Steps:
+        """Routes go before a service that comes, and after the services that they name."""
+        first, rest = self._divide(routes, addresses)
+        if first and (yield from self._try(ROUTES, first)):
+            return
+        removals = _Difference(removals=addresses.removals if rest.upserts else [])
+        if rest.upserts:
+            addresses = _Difference(addresses.upserts)
+        if addresses and (yield from self._try(ADDRESS, addresses)):
+            return
+        if removals or self._is_under_way(ADDRESS, addresses):
+            rest.removals.clear()
+        if (yield from self._try(ROUTES, rest)):
+            return
+        yield from self._try(ADDRESS, removals)
+
+    def _divide(self, routes: _Difference, addresses: _Difference) -> tuple[_Difference, _Difference]:
+        """The routes that nobody asks for yet, as their service has not been sent; and the rest."""
+        first, rest = _Difference(), _Difference(removals=routes.removals)
+        topic, of_addresses = self._topics.get(ROUTES), self._topics.get(ADDRESS)
+        if topic is None or of_addresses is None or not of_addresses.greeted:
+            return routes, first
+        coming = {one.name for one in addresses.upserts} if routes.upserts else ()
+        for one in routes.upserts:
+            is_first = one.name in coming and one.name not in topic.sent
+            (first if is_first else rest).upserts.append(one)
+        return first, rest
+
+    def _is_under_way(self, url: str, difference: _Difference) -> bool:
+        """Whether there is something of that type that the subscriber has not answered for."""
+        topic = self._topics.get(url)
+        return topic is not None and (bool(topic.awaited) or bool(difference))
+
+    def _try(self, url: str, difference: _Difference) -> Generator[Response | None, None, bool]:
+        """Send it if that can be now; whether something new has to wait."""
+        topic = self._topics.get(url)
+        if topic is None:
+            return False
+        if topic.awaited:
+            return bool(difference.upserts)
+        yield from self._respond(url, topic, difference)
+        return False
 
     def _difference(self, url: str) -> Generator[None, None, _Difference]:
         """What the subscriber has not been sent; costs what may have changed since."""
@@ -199,9 +230,10 @@ class Publisher:
         if topic is None:
             return found
         sent, current, differing = topic.sent, self._snapshot.resources[url], list[str]()
+        scope = self._scope
         for number, name in enumerate(self._doubtful(topic, current), 1):
             one = current.get(name)
-            if one is None:
+            if one is None or (scope is not None and not scope.holds(self._snapshot, url, name)):
                 if name in sent:
                     found.removals.append(name)
                     differing.append(name)
@@ -213,7 +245,7 @@ class Publisher:
         topic.doubtful = set(differing)
         return found
 
-    def _doubtful(self, topic: _Topic, current: Mapping[str, object]) -> Iterable[str]:
+    def _doubtful(self, topic: Topic, current: Mapping[str, object]) -> Iterable[str]:
         """The names to be looked at, none twice; in order where they are few."""
         if topic.doubtful is not None:
             names = topic.doubtful
@@ -223,7 +255,7 @@ class Publisher:
             return sorted({*topic.sent, *wanted})
         return chain((name for name in topic.sent if name not in wanted), wanted)
 
-    def _respond(self, url: str, topic: _Topic, difference: _Difference) -> Steps:
+    def _respond(self, url: str, topic: Topic, difference: _Difference) -> Steps:
         """The response, if there is anything to say; the first is sent even when empty: it says that this is
         all."""
         missing = (
@@ -250,7 +282,7 @@ class Publisher:
         self._sent(topic, difference)
         yield response
 
-    def _sent(self, topic: _Topic, difference: _Difference) -> None:
+    def _sent(self, topic: Topic, difference: _Difference) -> None:
         """What was sent is in doubt no longer; removals that wait are."""
         doubtful = topic.doubtful or set()
         if len(difference.upserts) + len(difference.removals) == len(doubtful):

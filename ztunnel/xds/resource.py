@@ -91,6 +91,9 @@ HTTP_TYPES: Final = tuple(_OWN)
 NODE_TYPES: Final = (AUTHORIZATION, ADDRESS)
 """Policies first: a workload that refers to a policy not received yet is refused."""
 
+WAYPOINT_TYPES: Final = (*HTTP_TYPES, ADDRESS)
+"""A waypoint enforces what its services name, and no policy of connections."""
+
 TYPES: Final = (*HTTP_TYPES, *NODE_TYPES)
 
 KINDS: Final[Mapping[str, type[Anything]]] = {type_url: codec.kind for type_url, codec in _OWN.items()}

@@ -16,6 +16,10 @@ from ztunnel.errors import PeerError
 from ztunnel.xds.pb import discovery_pb2
 from ztunnel.xds.resource import HTTP_TYPES, NODE_TYPES, Resource, parse
 
+ROLE: Final = "ZTUNNEL_ROLE"
+"""Of a node's metadata: what it is, `WAYPOINT` or nothing."""
+WAYPOINT: Final = "waypoint"
+
 _MAX_REASONS: Final = 20
 """Refused resources named in one answer; a line for each of 100,000 would not fit any message."""
 
@@ -37,6 +41,15 @@ def describe_node(node_id: str, metadata: Mapping[str, Any]) -> discovery_pb2.No
     described = Struct()
     described.update(dict(metadata))
     return discovery_pb2.Node(id=node_id, metadata=described)
+
+
+def waypoint_of(node: discovery_pb2.Node) -> str:
+    """The uid of the waypoint's pod that describes itself so; empty: it is none, or of a version that is sent
+    everything."""
+    said = {name: field.string_value for name, field in node.metadata.fields.items()}
+    if said.get(ROLE) != WAYPOINT:
+        return ""
+    return f"{said.get('CLUSTER_ID', '')}//Pod/{said.get('NAMESPACE', '')}/{said.get('NAME', '')}"
 
 
 def ask_again(type_url: str, names: Iterable[str]) -> discovery_pb2.DeltaDiscoveryRequest:

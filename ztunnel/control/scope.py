@@ -1,0 +1,97 @@
+"""What one waypoint is sent of what only waypoints have: what it serves, and what that leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from ztunnel.model.address import IPAddress
+from ztunnel.model.route import Routes
+from ztunnel.model.route_action import Forward
+from ztunnel.model.service import Service, ServiceName, Waypoint
+from ztunnel.model.workload import Workload
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_POLICY, JWT_POLICY, LABELS, ROUTES, TRAFFIC
+from ztunnel.xds.snapshot import Snapshot
+
+Handle = ServiceName | IPAddress
+"""By what something names its waypoint."""
+Names = Mapping[str, frozenset[str]]
+"""Of resources, by type."""
+
+_WHOLE: Final = (ADDRESS, AUTHORIZATION)
+"""Whoever calls may be anybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Of one waypoint.
+
+    Attributes:
+        names: of routes: those of the services that are attached to it; of traffic policies: of these, and
+            of all that their routes lead to; of policies: those that its services name, and itself.
+        services: those that have traffic policies and endpoints here; of these it is sent the labels.
+    """
+
+    names: Names = field(default_factory=dict)
+    services: frozenset[ServiceName] = frozenset()
+
+    def holds(self, snapshot: Snapshot, type_url: str, name: str) -> bool:
+        """See `xds.publisher.Scope`."""
+        if type_url == LABELS:
+            workload = snapshot.origins[ADDRESS].get(name)
+            return isinstance(workload, Workload) and not self.services.isdisjoint(workload.services)
+        return type_url in _WHOLE or name in self.names.get(type_url, ())
+
+
+NOTHING: Final = Scope()
+
+
+def handle_of(waypoint: Waypoint | None) -> Handle | None:
+    """By what a waypoint is named."""
+    return None if waypoint is None else waypoint.service or waypoint.address
+
+
+def handles_of(snapshot: Snapshot, workload: Workload) -> frozenset[Handle]:
+    """By what a pod is named as a waypoint: see `state.lookup.is_waypoint`."""
+    found: set[Handle] = {*workload.services, *workload.addresses}
+    for name in workload.services:
+        service = snapshot.origins[ADDRESS].get(str(name))
+        if isinstance(service, Service):
+            found.update(service.addresses)
+    return frozenset(found)
+
+
+def led_to(routes: Routes) -> Iterator[ServiceName]:
+    """The services that routes send to, copies included."""
+    for rule in routes.rules:
+        if isinstance(rule.action, Forward):
+            yield from (one.service for one in rule.action.destinations)
+        yield from (mirror.destination.service for mirror in rule.mirrors)
+    for each in routes.connections:
+        yield from (one.service for one in each.forward.destinations)
+
+
+def scope_of(snapshot: Snapshot, own: frozenset[Handle], attached: frozenset[str]) -> Scope:
+    """What the waypoint with these handles is sent, to which these services are attached."""
+    addresses, all_routes = snapshot.origins[ADDRESS], snapshot.origins[ROUTES]
+    mine = {str(one) for one in own if isinstance(one, ServiceName)}
+    services = {one for one in own if isinstance(one, ServiceName)}
+    guards, tokens = set[str](), set[str]()
+    for name in attached | mine:
+        service = addresses.get(name)
+        if isinstance(service, Service):
+            services.add(service.key)
+            guards.update(service.guards)
+            tokens.update(service.jwt_policies)
+    for name in attached:
+        routes = all_routes.get(name)
+        if isinstance(routes, Routes):
+            services.update(led_to(routes))
+    names = {
+        ROUTES: attached,
+        TRAFFIC: frozenset(map(str, services)),
+        HTTP_POLICY: frozenset(guards),
+        JWT_POLICY: frozenset(tokens),
+    }
+    return Scope(names, frozenset(services))
