@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from ztunnel.control.collection import Collection
+from ztunnel.control.collection import Collection, served_of
 from ztunnel.control.document import Key
 from ztunnel.control.served import SERVED
 from ztunnel.kube.informer import Removal, Upsert
@@ -143,3 +143,13 @@ def test_of_a_policy_that_is_deleted_nothing_is_kept():
     it.take("AuthorizationPolicy", Removal(("shop", "p")))
     assert it.collection.last_good() == {}
     assert not it.take("AuthorizationPolicy", policy(action="NO")).objects
+
+
+def test_which_waypoints_have_served_is_kept_beside_last_good_versions():
+    it = Collection()
+    assert it.last_good() == {}
+    it.served = lambda: {("shop", "b"), ("infra", "a")}
+    kept = it.last_good()
+    assert kept == {"waypoints": {"served": ["infra/a", "shop/b"]}}
+    assert [*served_of(kept)] == [("infra", "a"), ("shop", "b")]
+    assert [*served_of({})] == [*served_of({"waypoints": {"served": ["x", 1]}})] == []

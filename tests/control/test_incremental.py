@@ -295,13 +295,16 @@ def gives_the_translation_of_all_at_once(batches):
         assert told <= delta.unsettled | inherited(objects), "nobody is told what is said now"
         said = now
     there = {key: one for key, one in sorted(objects.items()) if one is not None}
+    served = translator.waypoints.served  # what is remembered of the way, over restarts too
     scratch = Translator(SETTINGS)
+    scratch.waypoints.recall(served)
     scratch.update(there)
     assert state(translator) == state(scratch)
     assert (addresses, policies, routes) == (scratch.addresses, scratch.policies, scratch.routes)
     assert {url: held for url, held in http.items() if held} == state(scratch)[3]
     backwards = Translator(SETTINGS)
     for key, one in reversed(there.items()):
+        backwards.waypoints.recall(served)
         backwards.update({key: one})
     assert state(backwards) == state(scratch)
 
@@ -367,3 +370,47 @@ def test_one_entrys_change_converts_what_it_can_touch_and_nothing_else():
     assert all(translator.addresses[name] is before[name] for name in before if name not in delta.addresses)
     moved = workload("b1", "one", "192.0.2.200")
     assert len(translator.update({key_of(moved): moved}).addresses) == 1
+
+
+def test_a_gateway_that_goes_leaves_what_names_it_refused_until_the_label_goes():
+    named = {"istio.io/use-waypoint": "g"}
+    gateway = Gateway(Meta("g", "one", {"istio.io/waypoint-for": "all"}, {}), "istio-waypoint",
+                      (Listener(15008, "HBONE"),), (("Hostname", "g.one.svc"),))  # fmt: skip
+    pod = Pod(Meta("p", "one", named, {}), "n1", "default", False, {}, (IP,), "Running", True)
+    entry = ServiceEntry(Meta("e", "one", named, {}), ("a.example",), (), (EntryPort("web", 80, 80),),
+                         Resolution.STATIC)  # fmt: skip
+    translator = Translator(SETTINGS)
+    translator.update({key_of(one): one for one in (gateway, pod, entry)})
+    names = ("Kubernetes//Pod/one/p", "one/a.example")
+    before = [translator.addresses[name].waypoint for name in names]
+    assert [one.service.hostname for one in before] == ["g.one.svc"] * 2
+    delta = translator.update({key_of(gateway): None})
+    assert delta.addresses.keys() == {*names}
+    assert [translator.addresses[name].waypoint.service.hostname for name in names] == [
+        "g.one.svc.cluster.local"
+    ] * 2
+    late = replace(pod, meta=Meta("late", "one", named, {}))
+    translator.update({key_of(late): late})
+    assert translator.addresses["Kubernetes//Pod/one/late"].waypoint is not None
+    plain = [replace(one, meta=replace(one.meta, labels={})) for one in (pod, late, entry)]
+    translator.update({key_of(one): one for one in plain})
+    assert [translator.addresses[name].waypoint for name in names] == [None, None]
+    translator.update({key_of(one): one for one in (pod, entry)})
+    assert [translator.addresses[name].waypoint for name in names] == [None, None]  # forgotten with the label
+
+
+def test_an_entry_with_policies_for_its_waypoint_is_refused_until_that_is_there():
+    named = {"istio.io/use-waypoint": "g"}
+    entry = ServiceEntry(Meta("e", "one", named, {}), ("a.example",), (), (EntryPort("web", 80, 80),),
+                         Resolution.STATIC)  # fmt: skip
+    policy = AuthorizationPolicy(Meta("p", "one", {}, {}), "DENY", {}, ("ServiceEntry e",), ())
+    translator = Translator(SETTINGS)
+    translator.update({key_of(entry): entry})
+    assert translator.addresses["one/a.example"].waypoint is None
+    translator.update({key_of(policy): policy})
+    assert translator.addresses["one/a.example"].waypoint is not None
+    assert "calls are refused" in translator.said(key_of(entry)).binding.message
+    bound = replace(entry, bound="one/g")
+    later = Translator(SETTINGS)
+    later.update({key_of(bound): bound})
+    assert later.addresses["one/a.example"].waypoint is not None

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from ztunnel.control import load
-from ztunnel.control.load import MAX_FILE_BYTES, Stamp, look, read, read_all, recall, remember
+from ztunnel.control.load import MAX_FILE_BYTES, Memory, Stamp, look, read, read_all, recall, remember
 from ztunnel.errors import ConfigError, Fault
 
 
@@ -162,15 +162,15 @@ def test_a_folder_that_is_too_large_in_all_costs_the_files_beyond(tmp_path, monk
 
 def test_texts_are_remembered_for_one_folder(tmp_path):
     path = tmp_path / "state" / "last-good.json"
-    assert recall(path, tmp_path) == {}
-    remember(path, tmp_path, {"a.yaml": "\u00fc\n", "b.yaml": ""})
-    remember(path, tmp_path, {"a.yaml": "\u00fc\n"})
-    assert recall(path, tmp_path) == {"a.yaml": "\u00fc\n"}
-    assert recall(path, tmp_path / "other") == {}
+    assert recall(path, tmp_path) == Memory({})
+    remember(path, tmp_path, Memory({"a.yaml": "\u00fc\n", "b.yaml": ""}))
+    remember(path, tmp_path, Memory({"a.yaml": "\u00fc\n"}, ("shop/wp",)))
+    assert recall(path, tmp_path) == Memory({"a.yaml": "\u00fc\n"}, ("shop/wp",))
+    assert recall(path, tmp_path / "other") == Memory({})
     assert path.stat().st_mode & 0o777 == 0o600
     for text in ("", "{", "[]", '{"folder": 1}', '{"files": []}'):
         path.write_text(text)
-        assert recall(path, tmp_path) == {}
+        assert recall(path, tmp_path) == Memory({})
 
 
 def test_only_what_changed_is_read_again(tmp_path):

@@ -276,3 +276,71 @@ def test_pods_are_made_for_gateways_of_ours_that_ask_for_them():
     waypoints = waypoints_of(ours, *others)
     assert list(waypoints.deployed()) == [("shop", "wp")]
     assert waypoints.state(("shop", "more")).reason == "InvalidParameters"
+
+
+@pytest.mark.parametrize("traffic", list(Traffic))
+def test_what_names_a_gateway_that_has_served_and_is_gone_is_refused_whatever_it_is(traffic):
+    ours = gateway(labels={"istio.io/waypoint-for": "all"}, kind="ztunnel-waypoint")
+    named = Pod(Meta("p", "shop", USE, {}), "n", "default", False, {}, (), "", True)
+    made = waypoints_of(ours, service("wp"), named, settings=ATTACHES)
+    made.note(("shop", "wp"))
+    made.put(key_of(ours), ours, None)
+    made.forget()
+    found = made.bind(USE, "shop", traffic)
+    assert (found.waypoint, found.reason) == (AT, "WaypointMissing")
+    later = waypoints_of(named, settings=ATTACHES)  # another process
+    later.recall(made.served)
+    later.forget()
+    assert later.bind(USE, "shop", traffic) == found
+
+
+def test_one_that_comes_again_is_called_when_it_is_ready_and_until_then_nobody_is():
+    named = Pod(Meta("p", "shop", USE, {}), "n", "default", False, {}, (), "", True)
+    again = gateway(kind="ztunnel-waypoint", addresses=())
+    made = waypoints_of(named, again, replace(service("wp"), selector={"app": "wp"}), settings=ATTACHES)
+    made.recall([("shop", "wp")])
+    made.forget()
+    assert made.bind(USE, "shop", Traffic.SERVICE).reason == "WaypointMissing"
+
+
+def test_a_gateway_that_is_gone_is_forgotten_with_the_last_label():
+    first, second = (Pod(Meta(name, "shop", USE, {}), "n", "d", False, {}, (), "", True) for name in "ab")
+    ours = gateway(kind="ztunnel-waypoint")
+    made = waypoints_of(first, ours, settings=ATTACHES)
+    made.note(("shop", "wp"))
+    made.put(key_of(ours), ours, None)
+    made.put(key_of(first), first, None)
+    made.put(key_of(second), None, second)  # of the same moment: a rollout
+    made.forget()
+    assert made.bind(USE, "shop", Traffic.SERVICE).reason == "WaypointMissing"
+    made.put(key_of(second), second, None)
+    made.forget()
+    assert made.served == frozenset()
+    assert made.bind(USE, "shop", Traffic.SERVICE).reason == "WaypointIsNotReady"
+
+
+def test_one_that_has_never_served_is_not_remembered():
+    ours = gateway(kind="ztunnel-waypoint", addresses=())
+    made = waypoints_of(ours, settings=ATTACHES)
+    made.note(("shop", "wp"))
+    assert made.served == frozenset()
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+@pytest.mark.parametrize(
+    ("there", "reason"),
+    [
+        (gateway(namespace="infra"), "AttachmentDenied"),
+        (gateway(namespace="infra", listener=Listener(15008, "HBONE", "All"),
+                 labels={"istio.io/waypoint-for": "workload"}), "UnsupportedTrafficType"),
+    ],
+)  # fmt: skip
+def test_what_its_waypoint_does_not_take_is_refused_where_policies_would_not_be_enforced(
+    there, reason, guarded
+):
+    found = waypoints_of(there).bind(FROM_INFRA, "shop", Traffic.SERVICE, guarded=guarded)
+    assert found.reason == reason
+    assert (found.waypoint is not None) is guarded
+    if guarded:
+        assert found.waypoint.service.hostname.endswith(".invalid")
+        assert "calls are refused" in found.message

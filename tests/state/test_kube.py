@@ -1,6 +1,5 @@
 """Kubernetes' objects: what the mesh needs of them is read, and what is wrong in that is found."""
 
-import json
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -195,24 +194,3 @@ def test_a_client_keeps_its_endpoint_as_long_as_its_service_says(spec, seconds, 
     assert found.affinity_seconds == seconds
     assert fault in " ".join(map(str, notes.faults))
     assert bool(notes.faults) == bool(fault)
-
-
-@pytest.mark.parametrize(
-    ("message", "bound"),
-    [
-        ("Successfully attached to waypoint shop/wp", "shop/wp"),
-        (
-            "Successfully attached to waypoint shop/a.b. Ingress traffic will traverse the waypoint",
-            "shop/a.b",
-        ),
-        ('waypoint "shop/wp" is gone: calls are refused until it is back', "shop/wp"),
-        ('waypoint "shop/wp" is not ready', ""),
-        ("we are not permitted", ""),
-        ("", ""),
-    ],
-)
-def test_what_a_service_is_attached_to_is_read_of_its_status(message, bound):
-    condition = json.dumps({"type": "istio.io/WaypointBound", "status": "True", "message": message})
-    found, faults = read(read_service, f"spec: {{}}\nstatus: {{conditions: [{{type: x}}, {condition}]}}")
-    assert faults == []
-    assert found.bound == bound

@@ -26,7 +26,7 @@ from ztunnel.analyze.policies import found, named
 from ztunnel.control.document import Object
 from ztunnel.control.hosts import covers, whole_name
 from ztunnel.control.route_parts import Why
-from ztunnel.control.waypoint import USE
+from ztunnel.control.use_waypoint import USE
 from ztunnel.model.route import Routes
 from ztunnel.model.service import AppProtocol, Service
 from ztunnel.model.traffic import ClientTls, TlsMode

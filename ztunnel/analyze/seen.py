@@ -12,7 +12,8 @@ from ztunnel.analyze.mesh import Mesh
 from ztunnel.authz.rule import matches
 from ztunnel.authz.verdict import is_peer_authentication
 from ztunnel.control.inventory import of_kind
-from ztunnel.control.waypoint import GATEWAY_NAME, USE
+from ztunnel.control.use_waypoint import USE
+from ztunnel.control.waypoint import GATEWAY_NAME
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Connection
 from ztunnel.model.identity import SpiffeId

@@ -6,7 +6,7 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -23,6 +23,7 @@ from ztunnel.control.conditions import (
     wanted,
 )
 from ztunnel.control.document import Key, Object, read_value
+from ztunnel.control.endpoint import Name
 from ztunnel.control.inventory import POLICIES, FaultyPolicy, Inventory
 from ztunnel.control.served import Served, trim
 from ztunnel.control.settings import MeshSettings
@@ -36,6 +37,9 @@ from ztunnel.state.kube import Service
 ROUTES: Final = tuple(kind.__name__ for kind in (HTTPRoute, GRPCRoute, TCPRoute, TLSRoute))
 _KEPT: Final = ("apiVersion", "kind", "metadata", "spec")
 """What is kept of a policy's last good version."""
+WAYPOINTS: Final = "waypoints"
+"""Where it is kept which have served."""
+_SERVED: Final = "served"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Collection:
         standings: the status of those into which conditions are written.
         unsettled: of these, those whose status may not be what it should be; whoever writes it empties it.
         said: what there is to say of an object beside the others; the translation's.
+        served: the Gateways that have served as waypoints; the translation's.
         resources: in which version each kind is served.
     """
 
@@ -73,6 +78,7 @@ class Collection:
         self.unsettled: set[Key] = set()
         self.resources: dict[str, Resource] = {}
         self.said: Callable[[Key], Said] = lambda _: Said()
+        self.served: Callable[[], Iterable[Name]] = tuple
         self._good: dict[Key, Mapping[str, Any]] = {}
         self._recalled: Mapping[str, Mapping[str, Any]] = {}
 
@@ -115,8 +121,11 @@ class Collection:
         self._recalled = kept
 
     def last_good(self) -> dict[str, Mapping[str, Any]]:
-        """Of policies that are faulty now the versions in force, for the next process."""
-        return {_file_name(key): self._good[key] for key in self._faulty if key in self._good}
+        """For the next process: of policies that are faulty now the versions in force, and which waypoints
+        have served."""
+        kept = {_file_name(key): self._good[key] for key in self._faulty if key in self._good}
+        served = sorted("/".join(name) for name in self.served())
+        return {**kept, WAYPOINTS: {_SERVED: served}} if served else kept
 
     def _stand(self, key: Key, value: Mapping[str, Any], *, kept: bool) -> None:
         if kept:
@@ -196,6 +205,15 @@ class Collection:
                 if key.kind in POLICIES
             ),
         )
+
+
+def served_of(kept: Mapping[str, Mapping[str, Any]]) -> Iterator[Name]:
+    """The Gateways that have served as waypoints, by what an earlier process has kept."""
+    found = kept.get(WAYPOINTS, {}).get(_SERVED)
+    for one in found if isinstance(found, list) else ():
+        namespace, _, name = one.partition("/") if isinstance(one, str) else ("", "", "")
+        if name:
+            yield namespace, name
 
 
 def _file_name(key: Key) -> str:

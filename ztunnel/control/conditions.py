@@ -24,15 +24,8 @@ from ztunnel.control.route_status import (
     written_parents,
 )
 from ztunnel.control.settings import ISTIO_WAYPOINT_CLASS, WAYPOINT_CLASS, MeshSettings
-from ztunnel.control.waypoint import (
-    CONTROLLER,
-    GATEWAY_NAME,
-    HBONE_PORT,
-    Binding,
-    GatewayState,
-    Traffic,
-    Waypoints,
-)
+from ztunnel.control.use_waypoint import HBONE_PORT
+from ztunnel.control.waypoint import CONTROLLER, GATEWAY_NAME, Binding, GatewayState, Traffic, Waypoints
 from ztunnel.errors import Fault
 from ztunnel.state.destination_rule import DestinationRule
 from ztunnel.state.gateway import Gateway, GatewayClass
@@ -86,8 +79,7 @@ def said_of(
         return Said(is_class=one.controller == CONTROLLER)
     binding = Binding()
     if isinstance(one, Service | ServiceEntry):
-        bound = one.bound if isinstance(one, Service) else ""
-        binding = waypoints.bind(one.meta.labels, key.namespace, Traffic.SERVICE, bound, guarded=guarded)
+        binding = waypoints.bind(one.meta.labels, key.namespace, Traffic.SERVICE, one.bound, guarded=guarded)
     elif isinstance(one, WorkloadEntry):
         binding = waypoints.bind(one.labels, key.namespace, Traffic.WORKLOAD)
     return Said(refused, binding)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.waypoint import GATEWAY_NAME, HBONE_PORT, MANAGED
+from ztunnel.control.use_waypoint import HBONE_PORT
+from ztunnel.control.waypoint import GATEWAY_NAME, MANAGED
 from ztunnel.errors import ConfigError, Fault
 from ztunnel.kube.resource import (
     DEPLOYMENTS,

@@ -47,13 +47,13 @@ def entry_services(entry: ServiceEntry, standing: Standing) -> EntryServices | N
 
 
 def convert_service_entry(
-    entry: ServiceEntry, standing: Standing, around: Surroundings
+    entry: ServiceEntry, standing: Standing, around: Surroundings, *, guarded: bool = False
 ) -> Iterator[Service | Workload]:
     """A service for each of its hosts that counts, and a workload for each endpoint that it names; where it
-    names none and they are found by DNS, its hosts are its endpoints."""
+    names none and they are found by DNS, its hosts are its endpoints. `guarded`: see `Waypoints.bind`."""
     if not standing.hosts:
         return
-    yield from _services(entry, standing, around)
+    yield from _services(entry, standing, around, guarded=guarded)
     names = _names(entry, standing)
     for one in standing.endpoints:
         yield _inline(entry, one, names, around)
@@ -78,10 +78,15 @@ def convert_workload_entry(entry: WorkloadEntry, standing: Standing, around: Sur
     return _workload(entry, one, _Made(_uid(entry, around), services, entry.healthy), around)
 
 
-def _services(entry: ServiceEntry, standing: Standing, around: Surroundings) -> Iterator[Service]:
+def _services(
+    entry: ServiceEntry, standing: Standing, around: Surroundings, *, guarded: bool
+) -> Iterator[Service]:
     mode, preference = load_balancing(entry.meta, around.namespace)
     passthrough = entry.resolution is Resolution.NONE
-    waypoint = _waypoint(entry.meta.labels, entry, around, Traffic.SERVICE)
+    waypoint = None
+    if around.waypoints is not None:
+        place = entry.meta.labels, entry.meta.namespace, Traffic.SERVICE
+        waypoint = around.waypoints.bind(*place, entry.bound, guarded=guarded).waypoint
     for host in standing.hosts:
         addresses = standing.addresses or _allocated(entry, standing, host)
         yield Service(
@@ -130,7 +135,7 @@ def _workload(entry: Entry, one: EntryEndpoint, made: _Made, around: Surrounding
     name, revision = canonical_names(labels, meta.name)
     in_mesh = speaks_hbone(entry)
     own = labels if isinstance(entry, WorkloadEntry) else one.labels
-    waypoint = _waypoint(own, entry, around, Traffic.WORKLOAD)
+    waypoint = _waypoint(own, entry, around)
     return Workload(
         uid=made.uid,
         name=meta.name,
@@ -156,13 +161,12 @@ def _workload(entry: Entry, one: EntryEndpoint, made: _Made, around: Surrounding
     )
 
 
-def _waypoint(
-    labels: Mapping[str, str], entry: Entry, around: Surroundings, traffic: Traffic
-) -> Waypoint | None:
-    hosts_only = isinstance(entry, ServiceEntry) and not entry.endpoints and traffic is Traffic.WORKLOAD
+def _waypoint(labels: Mapping[str, str], entry: Entry, around: Surroundings) -> Waypoint | None:
+    """That of a workload."""
+    hosts_only = isinstance(entry, ServiceEntry) and not entry.endpoints
     if around.waypoints is None or hosts_only:
         return None
-    return around.waypoints.bind(labels, entry.meta.namespace, traffic).waypoint
+    return around.waypoints.bind(labels, entry.meta.namespace, Traffic.WORKLOAD).waypoint
 
 
 def _uid(entry: Entry, around: Surroundings) -> str:

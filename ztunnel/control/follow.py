@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from ztunnel.control.change import Change
-from ztunnel.control.collection import Collection
+from ztunnel.control.collection import Collection, served_of
 from ztunnel.control.fetch_keys import Keys
 from ztunnel.control.index import Index
 from ztunnel.control.inventory import Inventory
@@ -81,6 +81,7 @@ class ClusterWatch:
         self.keys = Keys()
         self._translator = Translator(settings, lambda source: self.keys.text(source))
         self.collection.said = self._translator.said
+        self.collection.served = lambda: self._translator.waypoints.served
         self._snapshot = Snapshot()
         self._woken = trio.Event()
         self._changed_at = 0.0
@@ -163,7 +164,9 @@ class ClusterWatch:
         """Follow until cancelled. Started when the first snapshot was published."""
         self.keys.observe = self._note_keys
         if self.memory is not None:
-            self.collection.recall(await self.memory.recall())
+            kept = await self.memory.recall()
+            self.collection.recall(kept)
+            self._translator.waypoints.recall(served_of(kept))
         async with trio.open_nursery() as nursery:
             for watcher in self._watchers:
                 nursery.start_soon(watcher.run)

@@ -153,22 +153,38 @@ def _read_now(folder: Path, name: str, stamp: Stamp) -> tuple[Seen, str | Fault]
     return None if text is None else (stamp, text)
 
 
-def recall(path: Path, folder: Path) -> dict[str, str]:
-    """The files of `folder` as `remember` has kept them; none where nothing was kept."""
+class Memory(NamedTuple):
+    """What the next process is told: the last good text of each file, and the Gateways, `namespace/name`,
+    that have served as waypoints."""
+
+    files: Mapping[str, str]
+    served: tuple[str, ...] = ()
+
+
+def recall(path: Path, folder: Path) -> Memory:
+    """What of `folder` `remember` has kept; nothing where nothing was kept."""
     with suppress(OSError, ValueError):
         kept = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
         if isinstance(kept, dict) and kept.get("folder") == str(folder) and isinstance(kept["files"], dict):
-            return {name: text for name, text in kept["files"].items() if isinstance(text, str)}
-    return {}
+            served = kept.get("served")
+            return Memory(
+                {name: text for name, text in kept["files"].items() if isinstance(text, str)},
+                tuple(filter(_is_text, served if isinstance(served, list) else ())),
+            )
+    return Memory({})
 
 
-def remember(path: Path, folder: Path, files: Mapping[str, str]) -> None:
-    """Keep the last good text of each file for the next process. Raises OSError."""
+def _is_text(one: object) -> bool:
+    return isinstance(one, str)
+
+
+def remember(path: Path, folder: Path, memory: Memory) -> None:
+    """Keep it for the next process. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with open(fd, "w", encoding="utf-8", errors="surrogatepass") as file:
-        json.dump({"folder": str(folder), "files": dict(files)}, file)
+        json.dump({"folder": str(folder), "files": dict(memory.files), "served": memory.served}, file)
     fresh.rename(path)
 
 

@@ -1,5 +1,5 @@
-"""Keeps the last good versions of policies that are faulty as they are written now, over restarts: in a
-ConfigMap of the control plane's namespace, which is empty while nothing is wrong.
+"""Keeps the last good versions of policies that are faulty as they are written now, and which waypoints have
+served, over restarts: in a ConfigMap of the control plane's namespace.
 
 Without it a policy of which somebody has made nonsense would be in force until the control plane is
 restarted, and then no longer: what it denied would be let through."""

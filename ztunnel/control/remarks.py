@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ztunnel.control.document import Object
-from ztunnel.control.waypoint import USE
+from ztunnel.control.use_waypoint import USE
 from ztunnel.control.workload import DATAPLANE_MODE
 from ztunnel.model.traffic import Balance, PortTraffic, Traffic
 from ztunnel.state import kube

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ztunnel.control.attachments import Attachments
-from ztunnel.control.claim import as_entry, labels_of
+from ztunnel.control.claim import as_entry
 from ztunnel.control.claims import Claims
 from ztunnel.control.conditions import Said, said_of
 from ztunnel.control.delta import Delta, HttpResources, Touched, Translation, arrange
@@ -24,6 +24,7 @@ from ztunnel.control.entry import (
 )
 from ztunnel.control.guard import Guards
 from ztunnel.control.http_authorization import convert_http_authorization
+from ztunnel.control.impact import Impact, Known
 from ztunnel.control.index import Index
 from ztunnel.control.inventory import Inventory
 from ztunnel.control.jwt_policies import JwtPolicies, KeysOf, no_keys
@@ -44,8 +45,6 @@ from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 from ztunnel.state import kube
-from ztunnel.state.endpoints import Endpoints, EndpointSlice
-from ztunnel.state.gateway import Gateway
 from ztunnel.state.istio import AuthorizationPolicy, PeerAuthentication
 from ztunnel.state.networking import ServiceEntry, WorkloadEntry
 from ztunnel.state.request_authentication import RequestAuthentication
@@ -74,6 +73,8 @@ class Translator:
         self._entries = Entries(self.index, settings)
         self.waypoints = Waypoints(self.index, settings)
         self._guards = Guards(self.index, self.waypoints, settings)
+        known = Known(self.index, self.waypoints, self._guards, self._entries, self._around)
+        self._impact = Impact(known, settings)
         self._targets = PolicyTargets(self.index, self.waypoints, self._entries, settings)
         self._of_entries = EntryResources()
         self.refused: dict[Key, tuple[str, ...]] = {}
@@ -94,7 +95,7 @@ class Translator:
         one, refused = self._objects.get(key), self.refused.get(key, ())
         if isinstance(one, Routing):
             return Said(routing=said_of_routing(key, one, self._routes))
-        guarded = isinstance(one, kube.Service) and self._is_guarded(key, one.meta.labels)
+        guarded = isinstance(one, kube.Service | ServiceEntry) and self._is_guarded(key, one.meta.labels)
         said = said_of(key, one, self.waypoints, refused, guarded=guarded)
         if isinstance(one, AuthorizationPolicy | RequestAuthentication) and one.targets:
             said = replace(said, targets=tuple(self._targets.of(key.kind, one.meta, one.targets)))
@@ -136,7 +137,8 @@ class Translator:
                 self._keep(key, old, new)
                 self._take_over(key, old, new, touched, delta)
         for gateway in touched.gateways:
-            self._touch_bound(gateway, touched, delta)
+            self.waypoints.note(gateway)
+            self._impact.touch_bound(gateway, touched, delta)
         if touched.peers:
             self._convert_peers(touched, delta)
         self._convert_entries(touched, delta)
@@ -146,6 +148,7 @@ class Translator:
             self._convert_service(name, delta)
         for name in touched.pods:
             self._convert_pod(name, delta)
+        self.waypoints.forget()
         delta.routes, unsettled = self._routes.update()
         delta.unsettled |= unsettled
         for resource, traffic in self._traffic.update():
@@ -160,7 +163,7 @@ class Translator:
     ) -> None:
         for one in (old, new):
             if one is not None:
-                self._touch(key, one, touched)
+                self._impact.touch(key, one, touched)
         if key.kind == AuthorizationPolicy.__name__:
             self._convert_policy(key, new, touched, delta)
         else:
@@ -168,7 +171,7 @@ class Translator:
             self.mesh.put(key, new, delta)
             self._note(key, remark(new) if new is not None else ())
         if key.kind == kube.Namespace.__name__:
-            delta.unsettled.update(self._of_namespace(key.name))
+            delta.unsettled.update(self._impact.of_namespace(key.name))
         if key.kind == PeerAuthentication.__name__:
             self._node_policies.put_peer(key, new if isinstance(new, PeerAuthentication) else None)
             touched.peers = True
@@ -185,80 +188,6 @@ class Translator:
             del self._objects[key]
         else:
             self._objects[key] = new
-
-    # --- what a change touches
-
-    def _touch(self, key: Key, one: Object, touched: Touched) -> None:
-        """An object of that key is, or was, `one`."""
-        touched.gateways.update(self.waypoints.touched_by(key, one))
-        if isinstance(one, kube.Pod):
-            touched.pods.add((key.namespace, key.name))
-            touched.attached.update(self.index.named_by(one))
-            touched.entries.update(self._entries.at(one.addresses))
-        elif isinstance(one, kube.Node):
-            touched.pods.update(self.index.on_node(key.name))
-        elif isinstance(one, kube.Namespace):
-            self._around.pop(key.name, None)
-            self._touch_namespace(key.name, touched)
-        elif isinstance(one, kube.Service):
-            self._touch_service(key, one, touched)
-        elif isinstance(one, EndpointSlice | Endpoints):
-            service = one.service if isinstance(one, EndpointSlice) else key.name
-            touched.attached.add((key.namespace, service))
-        elif isinstance(one, ServiceEntry | WorkloadEntry):
-            touched.entries.add(key)
-            touched.entries.update(self._entries.rivals(one))
-            if isinstance(one, ServiceEntry) and one.selector:
-                self._touch_selected(key.namespace, one.selector, touched)
-
-    def _touch_bound(self, gateway: Name, touched: Touched, delta: Delta) -> None:
-        """What names a Gateway, by itself or by its namespace, may have another waypoint."""
-        delta.unsettled.add(Key(Gateway.__name__, *gateway))
-        for key in self._guards.serving(gateway):
-            touched.take(key)
-        for key in self.waypoints.naming(gateway):
-            delta.unsettled.add(key)
-            if key.kind == kube.Namespace.__name__:
-                self._touch_namespace(key.name, touched)
-                delta.unsettled.update(self._of_namespace(key.name))
-            else:
-                touched.take(key)
-
-    def _of_namespace(self, namespace: str) -> Iterator[Key]:
-        """Its services and entries."""
-        for name in self.index.services.get(namespace, ()):
-            yield Key(kube.Service.__name__, namespace, name)
-        yield from (key for key, _ in self._entries.of(namespace))
-
-    def _touch_namespace(self, namespace: str, touched: Touched) -> None:
-        touched.pods.update(self.index.in_namespace(namespace))
-        touched.services.update((namespace, name) for name in self.index.services.get(namespace, ()))
-        for key, one in self._entries.of(namespace):
-            touched.entries.update((key, *self._entries.rivals(one)))
-
-    def _touch_service(self, key: Key, one: kube.Service, touched: Touched) -> None:
-        name = key.namespace, key.name
-        self._around.pop(key.namespace, None)
-        touched.services.add(name)
-        touched.attached.add(name)
-        touched.entries.update(self._entries.at((*one.addresses, *one.external)))
-        touched.entries.update(self._entries.named(service_name(name, self._settings).hostname))
-        if one.selector:
-            self._touch_selected(key.namespace, one.selector, touched)
-
-    def _touch_selected(self, namespace: str, selector: Mapping[str, str], touched: Touched) -> None:
-        """All workloads of a namespace with these labels."""
-        touched.pods.update(self._selected(namespace, selector))
-        wanted = selector.items()
-        touched.entries.update(
-            key for key, one in self._entries.of(namespace) if wanted <= labels_of(one).items()
-        )
-
-    def _selected(self, namespace: str, selector: Mapping[str, str]) -> Iterator[Name]:
-        wanted = selector.items()
-        for name, pod in self.index.pods.get(namespace, {}).items():
-            if wanted <= pod.meta.labels.items():
-                yield namespace, name
 
     # --- what is made anew
 
@@ -285,7 +214,7 @@ class Translator:
             for namespace in self._namespaces() if everywhere else (key.namespace,):
                 for each in (before, now):
                     if each is not None:
-                        self._touch_selected(namespace, each, touched)
+                        self._impact.touch_selected(namespace, each, touched)
 
     def _convert_peers(self, touched: Touched, delta: Delta) -> None:
         before = self._node_policies.convert_peers(delta)
@@ -305,7 +234,7 @@ class Translator:
             one = self._entries.get(key)
             self._around.pop(key.namespace, None)
             if isinstance(one, ServiceEntry) and one.selector:
-                self._touch_selected(key.namespace, one.selector, touched)
+                self._impact.touch_selected(key.namespace, one.selector, touched)
         made, labels = {}, dict[str, WorkloadLabels | None]()
         for key in touched.entries:
             one, standing = self._entries.get(key), self._entries.standing(key)
@@ -315,7 +244,9 @@ class Translator:
                 self.refused[key] = standing.refused
             around, resources = self._surroundings(key.namespace), list[Workload | Service]()
             if isinstance(one, ServiceEntry):
-                found = self._guards.guarded(key, convert_service_entry(one, standing, around))
+                guarded = self._is_guarded(key, one.meta.labels)
+                made_of = convert_service_entry(one, standing, around, guarded=guarded)
+                found = self._guards.guarded(key, made_of)
                 resources += self.jwt_policies.guarded(key, found)
             elif one is not None and (workload := convert_workload_entry(one, standing, around)):
                 resources.append(workload)

@@ -18,9 +18,10 @@ import trio
 
 from ztunnel.control.change import Change, difference
 from ztunnel.control.delta import Translation
+from ztunnel.control.endpoint import Name
 from ztunnel.control.fetch_keys import Keys
 from ztunnel.control.inventory import Inventory, gather
-from ztunnel.control.load import Files, Seen, Stamp, look, read_all, recall, remember
+from ztunnel.control.load import Files, Memory, Seen, Stamp, look, read_all, recall, remember
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.translation import Translator
 from ztunnel.errors import ConfigError, Fault
@@ -66,7 +67,7 @@ class FolderWatch:
         self._publish = publish
         self._observe = observe
         self._memory = memory
-        self._remembered: dict[str, str] = {}
+        self._remembered = Memory({})
         self._forgetful: tuple[str, ...] = ()
         self._seen: Mapping[str, Seen] = {}
         self._restless: dict[str, int] = {}
@@ -119,7 +120,8 @@ class FolderWatch:
         """The new snapshot; None where there is none. Runs in a thread."""
         if not self.loaded and self._memory is not None:
             self._remembered = recall(self._memory, self._folder)
-            self.inventory = gather(self._remembered, Inventory())
+            self.inventory = gather(self._remembered.files, Inventory())
+            self._translator.waypoints.recall(map(_name, self._remembered.served))
         stamps = look(self._folder, self._files)
         seen, self._seen = self._seen, stamps
         if stamps == self._taken and patient:
@@ -193,18 +195,24 @@ class FolderWatch:
         if self._memory is None:
             return
         good = {
-            name: self._remembered.get(name) if name in self.inventory.faulty_files else text
+            name: self._remembered.files.get(name) if name in self.inventory.faulty_files else text
             for name, (_, text) in self._files.items()
         }
         texts = {name: text for name, text in good.items() if isinstance(text, str)}
-        if texts != self._remembered:
-            self._remembered = texts
+        memory = Memory(texts, tuple(sorted(map("/".join, self._translator.waypoints.served))))
+        if memory != self._remembered:
+            self._remembered = memory
             try:
-                remember(self._memory, self._folder, texts)
+                remember(self._memory, self._folder, memory)
                 self._forgetful = ()
             except OSError as error:  # the next process knows less; this one does not
                 reason = error.strerror or error
                 self._forgetful = (f"the last good manifests cannot be kept over a restart: {reason}",)
+
+
+def _name(text: str) -> Name:
+    namespace, _, name = text.partition("/")
+    return namespace, name
 
 
 @contextmanager

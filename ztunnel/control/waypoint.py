@@ -11,13 +11,14 @@ on 15008.
 
 In a cluster what names such a Gateway is attached to it when a pod of it was ready once: until then calls go
 as before. From then on they go by the waypoint or nowhere, be it that its pods, its Service or the Gateway
-itself are gone. That it was so is remembered where everybody can see it: by the addresses in the Gateway's
-status, and by the condition of each service."""
+itself are gone. That it was so is remembered where everybody can see it, by the addresses in the Gateway's
+status and by the condition of each service and ServiceEntry; and of each Gateway for as long as anything
+names it (`served`), so that a pod that comes after the Gateway has gone is not called past it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from operator import itemgetter
 from typing import Final
@@ -28,20 +29,17 @@ from ztunnel.control.index import Index
 from ztunnel.control.membership import set_member
 from ztunnel.control.service import service_name
 from ztunnel.control.settings import MeshSettings
+from ztunnel.control.use_waypoint import HBONE_PORT, USE, admits, labels_of, name_in, named
 from ztunnel.errors import PeerError
 from ztunnel.model.address import parse_ip
 from ztunnel.model.service import ServiceName, Waypoint
 from ztunnel.state import kube
-from ztunnel.state.gateway import Gateway, GatewayClass, Listener
-from ztunnel.state.networking import ServiceEntry, WorkloadEntry
+from ztunnel.state.gateway import Gateway, GatewayClass
 
-USE: Final = "istio.io/use-waypoint"
-_USE_NAMESPACE: Final = "istio.io/use-waypoint-namespace"
 _FOR: Final = "istio.io/waypoint-for"
 GATEWAY_NAME: Final = "gateway.networking.k8s.io/gateway-name"
 MANAGED: Final = "gateway.istio.io/managed"
 _NO_SERVICES: Final = ("istio.io-mesh-controller", "istio.io-eastwest-controller")
-HBONE_PORT: Final = 15008
 CONTROLLER: Final = "ztunnel.io/waypoint-controller"
 """Of our own GatewayClass."""
 
@@ -89,14 +87,15 @@ class Waypoints:
         self._classes: dict[str, GatewayClass] = {}
         self._of_class: dict[str, set[Name]] = {}
         self._naming: dict[Name, dict[Key, Mapping[str, str]]] = {}
+        self._served: set[Name] = set()
 
     def put(self, key: Key, old: Object | None, new: Object | None) -> None:
         """The object of that key is now `new`, and was `old`."""
         for one, there in ((old, False), (new, True)):
             if isinstance(one, Gateway):
                 set_member(self._of_class, one.class_name, (key.namespace, key.name), there)
-            elif one is not None and (name := _named(key, one)) is not None:
-                self._name(name, key, _labels(one) if there else None)
+            elif one is not None and (name := named(key, one)) is not None:
+                self._name(name, key, labels_of(one) if there else None)
         if isinstance(new, Gateway):
             self._gateways[key.namespace, key.name] = new
         elif isinstance(old, Gateway):
@@ -113,6 +112,27 @@ class Waypoints:
             found.pop(key, None)
             if not found:
                 del self._naming[gateway]
+
+    # --- which have served
+
+    @property
+    def served(self) -> frozenset[Name]:
+        """The Gateways that have served and that something names: to be remembered over restarts."""
+        return frozenset(self._served & self._naming.keys())
+
+    def recall(self, served: Iterable[Name]) -> None:
+        """These have served, an earlier process says."""
+        self._served.update(served)
+
+    def note(self, gateway: Name) -> None:
+        """Something of that Gateway is another: remember it if it serves."""
+        if self.waypoint(gateway) is not None:
+            self._served.add(gateway)
+
+    def forget(self) -> None:
+        """Forget those that are gone and that nothing names any more; all changes of a moment are taken
+        over."""
+        self._served -= {one for one in self._served if one not in self._gateways and one not in self._naming}
 
     def of_class(self, name: str) -> Iterable[Name]:
         """The Gateways of that class."""
@@ -188,16 +208,17 @@ class Waypoints:
         around = self._index.namespaces.get(namespace)
         inherited = around.meta.labels if around is not None else {}
         own = USE in labels
-        name = _name_in(labels if own else inherited, namespace)
+        name = name_in(labels if own else inherited, namespace)
         if name is None:
             return Binding()
         text, gateway = f"{name[0]}/{name[1]}", self._gateways.get(name)
         waypoint = self.waypoint(name)
         if gateway is None or waypoint is None:
-            return self._missing(name, attached=bound == text, guarded=guarded)
-        if not _admits(gateway, namespace, inherited):
+            was = bound == text or name in self._served
+            return self._missing(name, attached=was, guarded=guarded)
+        if not admits(gateway, namespace, inherited):
             message = f'we are not permitted to attach to waypoint "{text}" (missing allowedRoutes?)'
-            return Binding(text, None, "AttachmentDenied", message)
+            return self._refused(Binding(text, None, "AttachmentDenied", message), guarded=guarded)
         if self._traffic(gateway) not in traffic.value:
             if traffic is Traffic.WORKLOAD and not own:
                 return Binding()
@@ -205,8 +226,17 @@ class Waypoints:
                 f'attempting to bind to traffic type "{traffic.value[0]}" which the waypoint "{text}" does '
                 "not support"
             )
-            return Binding(text, None, "UnsupportedTrafficType", message)
+            return self._refused(Binding(text, None, "UnsupportedTrafficType", message), guarded=guarded)
         return Binding(text, waypoint)
+
+    def _refused(self, binding: Binding, *, guarded: bool) -> Binding:
+        """One that its waypoint does not take; calls go past it, but where policies would not be enforced
+        then: those go to a waypoint that there is not."""
+        if not guarded:
+            return binding
+        nowhere = Waypoint(ServiceName("", "not-attached.invalid"), None, HBONE_PORT)
+        message = f"{binding.message}: calls are refused, as there are policies that it has to enforce"
+        return replace(binding, waypoint=nowhere, message=message)
 
     def _missing(self, name: Name, *, attached: bool, guarded: bool) -> Binding:
         """One that is not ready: calls go as before, but those of what was attached to it, or has policies
@@ -290,30 +320,3 @@ def _fault_of(gateway: Gateway) -> tuple[str, str]:
     if len(gateway.meta.name) > _MOST_NAME:
         return "Invalid", f"metadata.name: a Service cannot have a name of more than {_MOST_NAME} letters"
     return "", ""
-
-
-def _named(key: Key, one: Object) -> Name | None:
-    """The Gateway that an object's own label names."""
-    if not isinstance(one, kube.Namespace | kube.Service | kube.Pod | ServiceEntry | WorkloadEntry):
-        return None
-    return _name_in(_labels(one), key.name if isinstance(one, kube.Namespace) else key.namespace)
-
-
-def _labels(one: Object) -> Mapping[str, str]:
-    return one.labels if isinstance(one, WorkloadEntry) else one.meta.labels
-
-
-def _name_in(labels: Mapping[str, str], namespace: str) -> Name | None:
-    name = labels.get(USE, "none")
-    return None if name == "none" else (labels.get(_USE_NAMESPACE, namespace), name)
-
-
-def _admits(gateway: Gateway, namespace: str, labels: Mapping[str, str]) -> bool:
-    """Whether objects of that namespace may attach, by the listener for tunnels."""
-    found = (one for one in gateway.listeners if (one.port, one.protocol) == (HBONE_PORT, "HBONE"))
-    listener = next(found, Listener(HBONE_PORT, "HBONE"))
-    if listener.admits == "Selector":
-        return listener.namespaces is not None and listener.namespaces.selects(labels)
-    if listener.admits == "None":
-        return False
-    return listener.admits == "All" or gateway.meta.namespace == namespace

@@ -6,13 +6,12 @@ strictly."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from ztunnel.model.address import IPAddress
 from ztunnel.model.service import IpFamilies
+from ztunnel.state.bound import read_bound
 from ztunnel.state.field import Field
 from ztunnel.state.meta import Meta, read_choice, read_ip, read_labels, read_meta, read_port
 
@@ -39,11 +38,6 @@ loadBalancerClass loadBalancerIP"""
 )
 
 _AFFINITY_SECONDS, _MOST_AFFINITY_SECONDS = 10800, 86400
-
-
-_NAME = "[a-z0-9-]+/[a-z0-9][a-z0-9.-]*(?<![.-])"
-_ATTACHED: Final = re.compile(f'(?:Successfully attached to waypoint |waypoint "(?=[^"]*" is gone))({_NAME})')
-"""What the control plane says of a service that is attached, or was when its waypoint went."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,18 +169,8 @@ def read_service(root: Field) -> Service:
         (IpFamilies.AUTOMATIC, single, IpFamilies.DUAL)[min(len(families), 2)],
         tuple(ip for ip in _external(root, spec) if not families or f"IPv{ip.version}" in families),
         _affinity(spec),
-        _bound(root),
+        read_bound(root),
     )
-
-
-def _bound(root: Field) -> str:
-    """The waypoint of the condition that says so; what reads otherwise says nothing."""
-    status = root.sub("status")
-    for one in status.each("conditions") if status else ():
-        if one.text("type") == "istio.io/WaypointBound":
-            found = _ATTACHED.match(one.text("message"))
-            return found[1] if found else ""
-    return ""
 
 
 def _affinity(spec: Field) -> int:

@@ -16,6 +16,7 @@ from ipaddress import ip_interface
 from ztunnel.errors import PeerError
 from ztunnel.model.address import IPAddress, IPNetwork, parse_ip
 from ztunnel.model.workload import Locality
+from ztunnel.state.bound import read_bound
 from ztunnel.state.field import Field
 from ztunnel.state.istio import parse_block
 from ztunnel.state.meta import Meta, read_choice, read_ip, read_labels, read_meta, read_port
@@ -98,7 +99,7 @@ class EntryPort:
 class ServiceEntry:
     """Services that Kubernetes does not know, one for each of `hosts` (in small letters). `selector` is None
     where no workloads are selected. `allocated`, by host, are addresses that somebody has given it in its
-    status."""
+    status; `bound` is the waypoint, `namespace/name`, that it has been attached to, by that."""
 
     meta: Meta
     hosts: tuple[str, ...]
@@ -111,6 +112,7 @@ class ServiceEntry:
     subject_alt_names: tuple[str, ...] = ()
     export_to: tuple[str, ...] = ()
     allocated: Mapping[str, tuple[IPAddress, ...]] | None = None
+    bound: str = ""
 
 
 def read_workload_entry(root: Field) -> WorkloadEntry:
@@ -148,6 +150,7 @@ def read_service_entry(root: Field) -> ServiceEntry:
         tuple(place.as_text() for place in spec.each("subjectAltNames")),
         tuple(place.as_text() for place in spec.each("exportTo")),
         _allocated(root),
+        read_bound(root),
     )
     _check_endpoints(spec, found)
     return found
