@@ -8,6 +8,7 @@ PYTHON ?= /usr/bin/python3
 BENCH_SECONDS ?= 3
 PORTS_SECONDS ?= 120
 CONTROL_SECONDS ?= 30
+WAYPOINTS ?= 0
 LONG_SECONDS ?= 60
 COMPILE ?= 1
 TEST_WORKERS ?= 4
@@ -84,7 +85,7 @@ bench-ports:
 bench-control:
 	@.ci/install run
 	@.ci/install dev
-	@$(DEV)/python -m bench.control --seconds $(CONTROL_SECONDS)
+	@$(DEV)/python -m bench.control --seconds $(CONTROL_SECONDS) --waypoints $(WAYPOINTS)
 
 # How long a waypoint's decision takes with a thousand routes.
 bench-routes:

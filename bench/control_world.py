@@ -16,7 +16,8 @@ SERVICES = 10
 POLICIES = 6
 NODES = 50
 
-_CREATED = "2026-01-01T00:00:00Z"
+CREATED = "2026-01-01T00:00:00Z"
+_AMBIENT: Value = {"istio.io/dataplane-mode": "ambient"}
 _FIELDS: Value = {f"f:field-{number}": {"f:x": {}} for number in range(60)}
 _MANAGED = [{"manager": "kubelet", "operation": "Update", "fieldsV1": _FIELDS}]
 _CONTAINER: Value = {
@@ -63,7 +64,7 @@ def pods() -> list[Pod]:
 
 def _meta(name: str, namespace: int | None, labels: Value, **more: Any) -> Value:
     place = {} if namespace is None else {"namespace": f"ns-{namespace}"}
-    made = {"name": name, "uid": f"uid-{namespace}-{name}", "creationTimestamp": _CREATED, "labels": labels}
+    made = {"name": name, "uid": f"uid-{namespace}-{name}", "creationTimestamp": CREATED, "labels": labels}
     return {**made, **place, "managedFields": _MANAGED, **more}
 
 
@@ -77,10 +78,10 @@ def pod_value(pod: Pod, ready: bool) -> Value:
         "apiVersion": "apps/v1",
     }
     conditions = [
-        {"type": kind, "status": "True", "lastTransitionTime": _CREATED}
+        {"type": kind, "status": "True", "lastTransitionTime": CREATED}
         for kind in ("PodScheduled", "Initialized")
     ]
-    conditions.append({"type": "Ready", "status": str(ready), "lastTransitionTime": _CREATED})
+    conditions.append({"type": "Ready", "status": str(ready), "lastTransitionTime": CREATED})
     return {
         "metadata": _meta(f"pod-{pod.number}", pod.namespace, labels, ownerReferences=[owner]),
         "spec": {
@@ -135,17 +136,14 @@ def policy_value(namespace: int, number: int, port: int) -> Value:
     }
 
 
-def world() -> Iterator[tuple[str, Value]]:
+def world(labels_of_namespaces: Value = _AMBIENT) -> Iterator[tuple[str, Value]]:
     """Every object, each with its kind."""
     addresses = count(1)
     for node in range(NODES):
         labels = {"topology.kubernetes.io/region": "r", "topology.kubernetes.io/zone": f"z{node % 3}"}
         yield "Node", {"metadata": _meta(f"node-{node}", None, labels)}
     for namespace in range(NAMESPACES):
-        yield (
-            "Namespace",
-            {"metadata": _meta(f"ns-{namespace}", None, {"istio.io/dataplane-mode": "ambient"})},
-        )
+        yield "Namespace", {"metadata": _meta(f"ns-{namespace}", None, labels_of_namespaces)}
         for service in range(SERVICES):
             number = next(addresses)
             spec = {

@@ -8,13 +8,17 @@ import trio
 from bench.control import Pushes
 from bench.control_api import ApiServer
 from bench.control_world import NAMESPACES, PODS, POLICIES, SERVICES, Pod, pod_value, pods, slice_value, world
+from bench.waypoint_world import namespace_labels, waypoint_objects
+from ztunnel.control.document import read_value
 from ztunnel.control.follow import ClusterWatch
 from ztunnel.control.served import SERVED
 from ztunnel.control.settings import MeshSettings
+from ztunnel.control.translation import Translator
 from ztunnel.kube.connect import open_api
 from ztunnel.kube.failure import ApiFailure
 from ztunnel.kube.resource import CONFIG_MAPS
-from ztunnel.xds.resource import ADDRESS
+from ztunnel.model.service import Service
+from ztunnel.xds.resource import ADDRESS, TRAFFIC
 
 RESOURCES = {served.kind: served.candidates[0] for served in SERVED}
 
@@ -63,3 +67,20 @@ def test_a_push_is_timed_from_its_change():
     pushes = Pushes({"a": 1.0})
     pushes.acknowledged(["a", "b"], 1.5)
     assert pushes.seconds == [0.5]
+
+
+def test_each_namespace_has_a_waypoint_that_serves_where_it_is_asked_for():
+    translator = Translator(MeshSettings())
+    objects = {}
+    for kind, value in (*world(namespace_labels()), *waypoint_objects()):
+        served = next(one for one in SERVED if one.kind == kind)
+        typed = {"apiVersion": served.candidates[0].api_version, "kind": kind, **value}
+        found = read_value(typed, served.reader, strict=served.strict)
+        assert found.faults == (), (kind, found.faults)
+        objects[found.key] = found.object
+    translator.update(objects)
+    assert translator.warnings() == ()
+    assert len(translator.routes) == NAMESPACES * SERVICES
+    attached = [one for one in translator.addresses.values() if isinstance(one, Service) and one.waypoint]
+    assert len(attached) == NAMESPACES * SERVICES
+    assert len(translator.http.in_force[TRAFFIC]) == NAMESPACES * SERVICES

@@ -15,26 +15,39 @@ from tests.control.test_deployment import TEMPLATE, gateway
 from tests.kube.fake import FakeServer, answer, status
 from ztunnel.control.deploy import WRITTEN, Deployer, Wanted
 from ztunnel.control.settings import MeshSettings
-from ztunnel.kube.resource import DEPLOYMENTS, PODS, SERVICE_ACCOUNTS, SERVICES, Resource
+from ztunnel.kube.resource import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    POD_AUTOSCALERS,
+    PODS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    Resource,
+)
+from ztunnel.state.gateway import Infrastructure
 from ztunnel.telemetry.figures import Figures
 
 NAME = ("shop", "wp")
+MADE = tuple(one for one in WRITTEN if one is not POD_AUTOSCALERS)
+"""What is made for each."""
 
 
 class Cluster:
     """An API server, and the Gateways as the control plane knows them."""
 
     def __init__(self) -> None:
-        self.server = FakeServer(*WRITTEN, PODS)
+        self.server = FakeServer(*WRITTEN, PODS, CONFIG_MAPS)
         self.template = TEMPLATE
         self.gateways = {NAME: gateway()}
         self.roots = "istio-ca-root-cert"
         self.told: list[str] = []
+        self.faults: list[tuple[tuple[str, str], str]] = []
 
     @asynccontextmanager
     async def deploying(self) -> AsyncIterator[Deployer]:
         async with self.server.api() as api, trio.open_nursery() as nursery:
-            wanted = Wanted(lambda: self.gateways, lambda: self.roots, ("ztunnel-system", "control-1"))
+            own = "ztunnel-system", "control-1"
+            wanted = Wanted(lambda: self.gateways, lambda: self.roots, own, self.note)
             made = Deployer(api, self.template, MeshSettings(), wanted, self.told.append)
             made.register(Figures())
             nursery.start_soon(made.run)
@@ -43,6 +56,12 @@ class Cluster:
 
     def found(self, resource: Resource, name: str = "wp") -> dict[str, Any]:
         return self.server.objects[resource.path()].get(("shop", name), {})
+
+    def note(self, name: tuple[str, str], text: str) -> None:
+        self.faults.append((name, text))
+
+    def parameters(self, **data: str) -> None:
+        self.server.put(CONFIG_MAPS, {"metadata": {"name": "options", "namespace": "shop"}, "data": data})
 
     @property
     def patches(self) -> int:
@@ -53,7 +72,7 @@ async def test_each_gateway_gets_its_objects_once(autojump_clock: object) -> Non
     cluster = Cluster()
     async with cluster.deploying() as deployer:
         await trio.sleep(30)
-        for resource in WRITTEN:
+        for resource in MADE:
             [owner] = cluster.found(resource)["metadata"]["ownerReferences"]
             assert owner["uid"] == "u-1"
         before = cluster.patches
@@ -160,7 +179,7 @@ async def test_a_gateway_that_goes_is_not_deployed_again(autojump_clock: object)
         cluster.gateways.clear()
         deployer.wake()
         await trio.sleep(1)
-        for resource in WRITTEN:
+        for resource in MADE:
             cluster.server.remove(resource, "wp", "shop")
         await trio.sleep(60)
         assert not cluster.found(SERVICE_ACCOUNTS)
@@ -214,9 +233,69 @@ async def test_a_gateway_that_is_made_anew_waits_until_what_its_namesake_had_is_
         deployer.wake()
         await trio.sleep(3)
         assert cluster.found(SERVICES)["metadata"]["ownerReferences"][0]["uid"] == "u-1"
-        for resource in WRITTEN:
+        for resource in MADE:
             cluster.server.remove(resource, "wp", "shop")
         await trio.sleep(5)
-        for resource in WRITTEN:
+        for resource in MADE:
             assert cluster.found(resource)["metadata"]["ownerReferences"][0]["uid"] == "u-9"
         assert deployer.troubles == {}
+
+
+def with_parameters() -> Cluster:
+    cluster = Cluster()
+    infrastructure = Infrastructure(parameters="ConfigMap options")
+    cluster.gateways[NAME] = replace(gateway(), infrastructure=infrastructure)
+    return cluster
+
+
+async def test_what_its_config_map_says_is_laid_over_and_followed(autojump_clock: object) -> None:
+    cluster = with_parameters()
+    cluster.parameters(deployment="spec: {replicas: 3}", service="spec: {type: LoadBalancer}")
+    async with cluster.deploying() as deployer:
+        await trio.sleep(30)
+        assert cluster.found(DEPLOYMENTS)["spec"]["replicas"] == 3
+        assert cluster.found(SERVICES)["spec"]["type"] == "LoadBalancer"
+        assert not cluster.found(POD_AUTOSCALERS)
+        before = cluster.patches
+        await trio.sleep(120)
+        assert cluster.patches == before, "what is as it should be is left alone"
+        cluster.parameters(horizontalPodAutoscaler="spec: {minReplicas: 2, maxReplicas: 5}")
+        await trio.sleep(30)
+        scaling = cluster.found(POD_AUTOSCALERS)["spec"]
+        assert (scaling["minReplicas"], scaling["maxReplicas"]) == (2, 5)
+        assert scaling["scaleTargetRef"]["name"] == "wp"
+        assert cluster.found(SERVICES)["spec"]["type"] == "ClusterIP"
+        assert deployer.troubles == {}
+    assert {text for _, text in cluster.faults} == {""}
+
+
+async def test_a_config_map_that_makes_no_sense_is_said_and_changes_nothing(autojump_clock: object) -> None:
+    cluster = with_parameters()
+    async with cluster.deploying() as deployer:
+        await trio.sleep(30)
+        assert deployer.troubles[NAME] == "ConfigMap shop/options is not there"
+        assert not cluster.found(DEPLOYMENTS)
+        cluster.parameters(deployment="spec: {replicas: 2}")
+        await trio.sleep(30)
+        assert cluster.found(DEPLOYMENTS)["spec"]["replicas"] == 2
+        cluster.parameters(deployment="spec: {template: {spec: {hostNetwork: true}}}")
+        await trio.sleep(30)
+        assert "hostNetwork" in deployer.troubles[NAME]
+        assert cluster.faults[-1] == (NAME, deployer.troubles[NAME])
+        assert cluster.found(DEPLOYMENTS)["spec"]["replicas"] == 2
+        cluster.parameters(deployment="spec: {replicas: 4}")
+        await trio.sleep(30)
+        assert cluster.found(DEPLOYMENTS)["spec"]["replicas"] == 4
+        assert (deployer.troubles, cluster.faults[-1]) == ({}, (NAME, ""))
+
+
+async def test_what_the_api_server_refuses_of_it_is_said_of_the_gateway(autojump_clock: object) -> None:
+    cluster = with_parameters()
+    cluster.parameters(deployment="spec: {replicas: -1}")
+    refused = answer(422, status(422, "Invalid", "spec.replicas: must be greater than or equal to 0"))
+    cluster.server.faults.append(
+        lambda one: refused if one.method == "PATCH" and "deployments" in one.url.path else None
+    )
+    async with cluster.deploying():
+        await trio.sleep(30)
+    assert "must be greater" in cluster.faults[-1][1]

@@ -12,6 +12,7 @@ from ztunnel.control.deployment import Template, name_of, read_template, render
 from ztunnel.control.document import KINDS, read_value
 from ztunnel.control.settings import MeshSettings
 from ztunnel.errors import ConfigError
+from ztunnel.kube.resource import DEPLOYMENTS, DISRUPTION_BUDGETS, POD_AUTOSCALERS, SERVICE_ACCOUNTS
 
 TEMPLATE = Template(image="registry.example/ztunnel:1", control="https://control:15012")
 GATEWAY = """
@@ -195,3 +196,45 @@ def test_the_gateway_says_whether_servers_are_told_who_calls(said, told):
     one = gateway(**{"ambient.istio.io_xfcc-include-client-identity": said} if said else {})
     (container,) = pod(one=one)["spec"]["containers"]
     assert [each["value"] for each in container["env"] if each["name"] == "ZTUNNEL_XFCC"] == told
+
+
+def test_what_a_gateway_wants_otherwise_is_laid_over_its_object_alone() -> None:
+    overlays = {
+        "deployment": {"spec": {"replicas": 4}},
+        "serviceAccount": {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": "x"}}},
+    }
+    plain = {part.resource: part.value for part in render(gateway(), TEMPLATE, MeshSettings(), "roots")}
+    laid = {
+        part.resource: part.value for part in render(gateway(), TEMPLATE, MeshSettings(), "roots", overlays)
+    }
+    assert laid[DEPLOYMENTS]["spec"]["replicas"] == 4
+    annotations = laid[SERVICE_ACCOUNTS]["metadata"]["annotations"]
+    assert annotations == {"note": "b", "eks.amazonaws.com/role-arn": "x"}
+    assert {one: value for one, value in laid.items() if one not in (DEPLOYMENTS, SERVICE_ACCOUNTS)} == {
+        one: value for one, value in plain.items() if one not in (DEPLOYMENTS, SERVICE_ACCOUNTS)
+    }
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_where_an_autoscaler_says_how_many_the_deployment_does_not(replicas: int) -> None:
+    template = replace(TEMPLATE, replicas=replicas)
+    overlays = {"horizontalPodAutoscaler": {"spec": {"maxReplicas": 4}}}
+    made = {
+        part.resource: part.value for part in render(gateway(), template, MeshSettings(), "roots", overlays)
+    }
+    assert "replicas" not in made[DEPLOYMENTS]["spec"]
+    assert made[POD_AUTOSCALERS]["spec"] == {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "wp"},
+        "maxReplicas": 4,
+    }
+    assert made[POD_AUTOSCALERS]["metadata"]["ownerReferences"]
+
+
+@pytest.mark.parametrize("said", [{"minAvailable": 2}, {"maxUnavailable": "50%"}])
+def test_a_disruption_budget_says_one_of_the_two(said: dict[str, object]) -> None:
+    overlays = {"podDisruptionBudget": {"spec": said}}
+    made = {
+        part.resource: part.value for part in render(gateway(), TEMPLATE, MeshSettings(), "roots", overlays)
+    }
+    spec = made[DISRUPTION_BUDGETS]["spec"]
+    assert {name: one for name, one in spec.items() if name != "selector"} == said

@@ -269,13 +269,17 @@ def test_pods_are_made_for_gateways_of_ours_that_ask_for_them():
         replace(
             ours,
             meta=replace(ours.meta, name="more"),
-            infrastructure=Infrastructure(parameters="ConfigMap x"),
+            infrastructure=Infrastructure(parameters="EnvoyProxy.gateway.envoyproxy.io x"),
         ),
         gateway("theirs"),
     )
     waypoints = waypoints_of(ours, *others)
     assert list(waypoints.deployed()) == [("shop", "wp")]
     assert waypoints.state(("shop", "more")).reason == "InvalidParameters"
+    waypoints.parameters["shop", "wp"] = "ConfigMap shop/x is not there"
+    state = waypoints.state(("shop", "wp"))
+    assert (state.reason, state.invalid) == ("InvalidParameters", "ConfigMap shop/x is not there")
+    assert list(waypoints.deployed()) == [("shop", "wp")]
 
 
 @pytest.mark.parametrize("traffic", list(Traffic))

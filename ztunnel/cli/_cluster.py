@@ -19,6 +19,7 @@ from ztunnel.config import Settings
 from ztunnel.control.annotate import Annotator
 from ztunnel.control.deploy import Deployer, Wanted
 from ztunnel.control.deployment import read_template
+from ztunnel.control.document import Key
 from ztunnel.control.follow import ClusterWatch
 from ztunnel.control.patch import StatusWriter
 from ztunnel.control.recall import LastGood
@@ -30,6 +31,7 @@ from ztunnel.kube.call import Api
 from ztunnel.kube.elect import Election
 from ztunnel.kube.lease import Candidate
 from ztunnel.run.reporting import Reporting, now
+from ztunnel.state.gateway import Gateway
 from ztunnel.telemetry.export import Log
 
 LEASE: Final = "ztunnel-control"
@@ -117,11 +119,29 @@ class Cluster:
 
     def _deploy(self, settings: Settings, mesh: MeshSettings) -> Deployer:
         own = settings.pod_namespace, settings.pod_name
-        wanted = Wanted(self.watch.waypoints.deployed, lambda: OWN if self._beside_istiod() else SHARED, own)
+        wanted = Wanted(
+            self.watch.waypoints.deployed,
+            lambda: OWN if self._beside_istiod() else SHARED,
+            own,
+            self._note_parameters,
+        )
         template, tell = read_template(settings.waypoint), self._teller("waypoints")
         made = Deployer(self._api, template, mesh, wanted, tell)
         made.register(self._reporting.figures)
         return made
+
+    def _note_parameters(self, gateway: tuple[str, str], fault: str) -> None:
+        """What is wrong with a Gateway's parameters is said in its status."""
+        known = self.watch.waypoints.parameters
+        if known.get(gateway, "") == fault:
+            return
+        known.pop(gateway, None)
+        if fault:
+            known[gateway] = fault
+        key = Key(Gateway.__name__, *gateway)
+        if key in self.watch.collection.standings:
+            self.watch.collection.unsettled.add(key)
+            self._status.wake()
 
     async def follow(self, nursery: trio.Nursery, done: Callable[[str], None]) -> None:
         """Run all of it in `nursery`; returns when the objects have been read and there is an authority.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Final
@@ -16,7 +17,8 @@ from typing import Any, Final
 import trio
 
 from ztunnel.control.conditions import MANAGER
-from ztunnel.control.deployment import MANAGED_BY_US, Part, Template, render
+from ztunnel.control.deployment import MANAGED_BY_US, NO_OVERLAYS, Part, Template, render
+from ztunnel.control.overlay import BadOverlay, Value, read_overlays
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.waypoint import GATEWAY_NAME, MANAGED
 from ztunnel.kube import informer
@@ -24,9 +26,11 @@ from ztunnel.kube.call import APPLY, Api
 from ztunnel.kube.failure import ApiFailure, Request
 from ztunnel.kube.informer import Informer
 from ztunnel.kube.resource import (
+    CONFIG_MAPS,
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
     GATEWAYS,
+    POD_AUTOSCALERS,
     PODS,
     SERVICE_ACCOUNTS,
     SERVICES,
@@ -36,16 +40,23 @@ from ztunnel.kube.watch import Watcher
 from ztunnel.state.gateway import Gateway
 from ztunnel.telemetry.figures import Figures
 
-WRITTEN: Final = (SERVICE_ACCOUNTS, SERVICES, DEPLOYMENTS, DISRUPTION_BUDGETS)
+WRITTEN: Final = (SERVICE_ACCOUNTS, SERVICES, DEPLOYMENTS, DISRUPTION_BUDGETS, POD_AUTOSCALERS)
 BETWEEN_SECONDS: Final = 0.05
 _RETRY_SECONDS: Final = 5.0
 _REFUSED_SECONDS: Final = 60.0
 _REPAIR_SECONDS: Final = 1.0
 """Whoever keeps on changing what is ours has it changed back once in so long."""
+_PARAMETERS_SECONDS: Final = 10.0
+"""Between two looks at the ConfigMaps that Gateways name: to be told of changes takes the right to follow all
+of a cluster."""
 _SELECTOR: Final = {"labelSelector": f"{MANAGED}={MANAGED_BY_US}"}
 _FORCED: Final = {"fieldManager": MANAGER, "force": "true"}
 
 Name = tuple[str, str]
+
+
+def _ignore(_gateway: Name, _text: str) -> None:
+    """The default observer of faults."""
 
 
 class NotOurs(Exception):
@@ -60,11 +71,13 @@ class NotOurs(Exception):
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What of the world decides about the objects: the Gateways, and which ConfigMap has the roots; and the
-    pod, by namespace and name, whose image is taken where the template names none."""
+    pod, by namespace and name, whose image is taken where the template names none. `fault` is told what is
+    wrong with a Gateway's parameters, empty where nothing is."""
 
     gateways: Callable[[], Mapping[Name, Gateway]]
     roots: Callable[[], str]
     own_pod: Name = ("", "")
+    fault: Callable[[Name, str], None] = _ignore
 
 
 class Deployer:
@@ -91,6 +104,7 @@ class Deployer:
         self._due_at: dict[Name, float] = {}
         self._marks: dict[tuple[Resource, Name], object] = {}
         self._told = ""
+        self._parameters: dict[Name, str] = {}
         self.troubles: dict[Name, str] = {}
         self.applied: Counter[tuple[str, str]] = Counter()
 
@@ -117,6 +131,7 @@ class Deployer:
         self._done.clear()
         await self._find_image()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_at_parameters)
             for resource in WRITTEN:
                 nursery.start_soon(self._watcher(resource).run)
             while True:
@@ -144,8 +159,9 @@ class Deployer:
         """A Gateway whose objects are not known to be as they should."""
         gateways, roots = self._wanted.gateways(), self._wanted.roots()
         for gone in [name for name in (*self._done, *self._due_at) if name not in gateways]:
-            for kept in (self._done, self._due_at, self.troubles):
+            for kept in (self._done, self._due_at, self.troubles, self._parameters):
                 kept.pop(gone, None)
+            self._wanted.fault(gone, "")
             self._say()
         now = trio.current_time()
         for name, gateway in gateways.items():
@@ -158,17 +174,64 @@ class Deployer:
         self._done[name] = (gateway, roots)  # unless something of it changes while it is applied
         self._due_at.pop(name, None)
         try:
-            for part in render(gateway, self._template, self._settings, roots):
+            overlays = await self._overlays(name, gateway)
+            for part in tuple(render(gateway, self._template, self._settings, roots, overlays)):
                 await self._apply(part, gateway)
+        except BadOverlay as error:
+            self._failed(name, str(error), _REFUSED_SECONDS)
+            self._wanted.fault(name, str(error))
         except NotOurs as error:
             self._failed(name, str(error), _REPAIR_SECONDS if error.leaves else _REFUSED_SECONDS)
         except ApiFailure as failure:
             refused = failure.code in (400, 403, 422)
             seconds = _REFUSED_SECONDS if refused else _RETRY_SECONDS
             self._failed(name, str(failure), max(failure.retry_seconds or 0.0, seconds))
+            if refused and gateway.infrastructure.parameters:
+                self._wanted.fault(name, str(failure))
         else:
+            self._wanted.fault(name, "")
             self.troubles.pop(name, None)
             self._say()
+
+    async def _overlays(self, name: Name, gateway: Gateway) -> Mapping[str, Value]:
+        """What its ConfigMap says. Raises ApiFailure; BadOverlay: it is not there, or makes no sense."""
+        if not gateway.infrastructure.parameters:
+            self._parameters.pop(name, None)
+            return NO_OVERLAYS
+        version, data = await self._read_parameters(gateway)
+        self._parameters[name] = version
+        where = f"ConfigMap {gateway.meta.namespace}/{gateway.infrastructure.parameters.partition(' ')[2]}"
+        if data is None:
+            raise BadOverlay(f"{where} is not there")
+        try:
+            return read_overlays(data)
+        except BadOverlay as error:
+            raise BadOverlay(f"{where}: {error}") from error
+
+    async def _read_parameters(self, gateway: Gateway) -> tuple[str, Mapping[str, Any] | None]:
+        """The version of its ConfigMap, and what is in it; empty and None: there is none."""
+        called = gateway.infrastructure.parameters.partition(" ")[2]
+        try:
+            found = await self._api.get(CONFIG_MAPS, called, gateway.meta.namespace)
+        except ApiFailure as failure:
+            if failure.code != 404:
+                raise
+            return "", None
+        data = found.get("data")
+        return str(found["metadata"].get("resourceVersion")), data if isinstance(data, dict) else {}
+
+    async def _look_at_parameters(self) -> None:
+        """Have a Gateway seen to again whose ConfigMap is another one."""
+        while True:
+            await trio.sleep(_PARAMETERS_SECONDS)
+            for name, gateway in self._wanted.gateways().items():
+                if gateway.infrastructure.parameters and name in self._parameters:
+                    with suppress(ApiFailure):
+                        version, _ = await self._read_parameters(gateway)
+                        if version != self._parameters.get(name):
+                            self._done.pop(name, None)
+                            self._due_at.pop(name, None)
+                            self.wake()
 
     async def _apply(self, part: Part, gateway: Gateway) -> None:
         """Bring one object to what it should be. Raises ApiFailure, NotOurs."""

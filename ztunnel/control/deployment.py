@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from ztunnel.control.overlay import OVERLAYS, OWN_CONTAINER, Value, lay_over
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.use_waypoint import HBONE_PORT
 from ztunnel.control.waypoint import GATEWAY_NAME, MANAGED
@@ -19,6 +20,7 @@ from ztunnel.kube.resource import (
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
     GATEWAYS,
+    POD_AUTOSCALERS,
     SERVICE_ACCOUNTS,
     SERVICES,
     Resource,
@@ -37,7 +39,9 @@ _METRICS_PORT: Final = 15020
 _USER: Final = 65532
 _STATE, _ROOTS, _TOKENS = "/var/lib/ztunnel", "/var/run/secrets/istio", "/var/run/secrets/tokens"
 
-Value = dict[str, Any]
+NO_OVERLAYS: Final[Mapping[str, Value]] = {}
+_OVERLAY: Final = {f"{name[0].upper()}{name[1:]}": name for name in OVERLAYS}
+"""By the kind of an object the name of what is laid over it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,18 +131,45 @@ def name_of(gateway: Gateway) -> str:
     return gateway.meta.annotations.get(_NAME) or gateway.meta.name
 
 
-def render(gateway: Gateway, template: Template, settings: MeshSettings, roots: str) -> Iterator[Part]:
+def render(
+    gateway: Gateway,
+    template: Template,
+    settings: MeshSettings,
+    roots: str,
+    overlays: Mapping[str, Value] = NO_OVERLAYS,
+) -> Iterator[Part]:
     """The objects of a waypoint, in the order in which they are applied. `roots`: the ConfigMap with the
-    mesh's roots in each namespace."""
-    name = name_of(gateway)
+    mesh's roots in each namespace; `overlays`: what the Gateway wants otherwise, as `read_overlays` gives it.
+
+    Raises:
+        BadOverlay: one of these makes no sense.
+    """
+    name, parts = name_of(gateway), list[Part]()
     if not gateway.meta.annotations.get(_ACCOUNT):
         account = {**_head(gateway, SERVICE_ACCOUNTS, name), "automountServiceAccountToken": False}
-        yield Part(SERVICE_ACCOUNTS, account)
-    yield Part(SERVICES, {**_head(gateway, SERVICES, name), "spec": _service(gateway)})
-    spec = _deployment(gateway, template, settings, roots)
-    yield Part(DEPLOYMENTS, {**_head(gateway, DEPLOYMENTS, name), "spec": spec})
-    budget = {"maxUnavailable": 1, "selector": {"matchLabels": _selector(gateway)}}
-    yield Part(DISRUPTION_BUDGETS, {**_head(gateway, DISRUPTION_BUDGETS, name), "spec": budget})
+        parts.append(Part(SERVICE_ACCOUNTS, account))
+    parts.append(Part(SERVICES, {**_head(gateway, SERVICES, name), "spec": _service(gateway)}))
+    spec, scaler = _deployment(gateway, template, settings, roots), "horizontalPodAutoscaler" in overlays
+    if scaler:
+        spec.pop("replicas", None)
+    parts.append(Part(DEPLOYMENTS, {**_head(gateway, DEPLOYMENTS, name), "spec": spec}))
+    budget: Value = {"selector": {"matchLabels": _selector(gateway)}}
+    if not _says_how_many(overlays.get("podDisruptionBudget", {})):
+        budget["maxUnavailable"] = 1
+    parts.append(Part(DISRUPTION_BUDGETS, {**_head(gateway, DISRUPTION_BUDGETS, name), "spec": budget}))
+    if scaler:
+        target = {"apiVersion": DEPLOYMENTS.api_version, "kind": DEPLOYMENTS.kind, "name": name}
+        scaling = {"scaleTargetRef": target, "maxReplicas": 1}
+        parts.append(Part(POD_AUTOSCALERS, {**_head(gateway, POD_AUTOSCALERS, name), "spec": scaling}))
+    for resource, value in parts:
+        overlay = overlays.get(_OVERLAY[resource.kind])
+        yield Part(resource, value if overlay is None else lay_over(value, overlay))
+
+
+def _says_how_many(overlay: Value) -> bool:
+    """Whether a PodDisruptionBudget says so itself: it cannot have both of the ways to."""
+    spec = overlay.get("spec")
+    return isinstance(spec, dict) and ("minAvailable" in spec or "maxUnavailable" in spec)
 
 
 def _head(gateway: Gateway, resource: Resource, name: str) -> Value:
@@ -259,7 +290,7 @@ def _container(gateway: Gateway, template: Template, settings: MeshSettings) -> 
     tells = gateway.meta.annotations.get(_XFCC) == "true"
     told = [{"name": "ZTUNNEL_XFCC", "value": "true"}] if tells else []
     return {
-        "name": "waypoint",
+        "name": OWN_CONTAINER,
         "image": template.image,
         "imagePullPolicy": template.pull_policy,
         "args": ["waypoint"],

@@ -78,7 +78,11 @@ class GatewayState:
 
 
 class Waypoints:
-    """Gateways, their classes, and who names them. Kept up to date by `put`."""
+    """Gateways, their classes, and who names them. Kept up to date by `put`.
+
+    Attributes:
+        parameters: what is wrong with the ConfigMaps of Gateways of ours; kept by who reads these.
+    """
 
     def __init__(self, index: Index, settings: MeshSettings) -> None:
         self._index = index
@@ -88,6 +92,7 @@ class Waypoints:
         self._of_class: dict[str, set[Name]] = {}
         self._naming: dict[Name, dict[Key, Mapping[str, str]]] = {}
         self._served: set[Name] = set()
+        self.parameters: dict[Name, str] = {}
 
     def put(self, key: Key, old: Object | None, new: Object | None) -> None:
         """The object of that key is now `new`, and was `old`."""
@@ -277,6 +282,8 @@ class Waypoints:
         if gateway is None or gateway.class_name not in self._settings.waypoint_classes:
             return None
         reason, invalid = _fault_of(gateway)
+        if not invalid and name in self.parameters:
+            reason, invalid = "InvalidParameters", self.parameters[name]
         service = self._service_of(name)
         ready = service is not None and (bool(gateway.addresses) or self._is_served(service))
         host = service_name(service.meta.full_name, self._settings) if service is not None else None
@@ -314,9 +321,10 @@ def _fault_of(gateway: Gateway) -> tuple[str, str]:
     """Reason and text of what is wrong with one of ours; both empty where nothing is."""
     if [(one.port, one.protocol) for one in gateway.listeners] != [(HBONE_PORT, "HBONE")]:
         return "ListenersNotValid", f'Expected a single listener on port {HBONE_PORT} with protocol "HBONE"'
-    if gateway.infrastructure.parameters:
-        text = f"spec.infrastructure.parametersRef: {gateway.infrastructure.parameters} is not read here"
-        return "InvalidParameters", f"{text}; labels and annotations of spec.infrastructure are"
+    parameters = gateway.infrastructure.parameters
+    if parameters and parameters.partition(" ")[0] != "ConfigMap":
+        text = f"spec.infrastructure.parametersRef: {parameters}: only a ConfigMap is read"
+        return "InvalidParameters", text
     if len(gateway.meta.name) > _MOST_NAME:
         return "Invalid", f"metadata.name: a Service cannot have a name of more than {_MOST_NAME} letters"
     return "", ""

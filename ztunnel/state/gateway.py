@@ -153,8 +153,14 @@ def _infrastructure(place: Field | None) -> Infrastructure:
     return Infrastructure(
         read_labels(place, "labels"),
         {name: one.as_text() for name, one in annotations.pairs()} if annotations is not None else {},
-        f"{below.text('kind')} {below.text('name')}" if below is not None else "",
+        _parameters(below) if below is not None else "",
     )
+
+
+def _parameters(place: Field) -> str:
+    """Kind and name; of another group the kind has it, too."""
+    group, kind, name = (place.text(one) for one in ("group", "kind", "name"))
+    return f"{kind}.{group} {name}" if group else f"{kind} {name}"
 
 
 def _listener(place: Field) -> Listener:
