@@ -11,7 +11,17 @@ from ztunnel.control.scope import NOTHING, handle_of, handles_of, led_to, scope_
 from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.route import ConnectionRule, Routes
 from ztunnel.model.service import ServiceName, Waypoint
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_POLICY, JWT_POLICY, LABELS, ROUTES, TRAFFIC
+from ztunnel.xds.resource import (
+    ADDRESS,
+    AUTHORIZATION,
+    HTTP_POLICY,
+    JWT_POLICY,
+    LABELS,
+    MESH_DEFAULTS,
+    PROVIDER,
+    ROUTES,
+    TRAFFIC,
+)
 
 WAYPOINT = service("waypoint", guards=("shop/own",))
 WEB = service("web", at=WAYPOINT, guards=("shop/guard",), jwt_policies=("shop/tokens",))
@@ -41,8 +51,8 @@ def test_labels_are_those_of_endpoints_of_its_services_wherever_they_are() -> No
     assert not scope.holds(world, LABELS, "c//Pod/shop/nobody")
 
 
-@pytest.mark.parametrize("type_url", [ADDRESS, AUTHORIZATION])
-def test_who_calls_may_be_anybody(type_url: str) -> None:
+@pytest.mark.parametrize("type_url", [ADDRESS, AUTHORIZATION, PROVIDER, MESH_DEFAULTS])
+def test_who_calls_may_be_anybody_and_what_holds_for_the_mesh_holds_for_all(type_url: str) -> None:
     assert NOTHING.holds(snapshot(), type_url, "c//Pod/other/any")
     assert not NOTHING.holds(snapshot(), ROUTES, "other/any")
 

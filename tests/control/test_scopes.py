@@ -6,12 +6,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.control.scoped import forwards, pod, routes, service, snapshot
 from ztunnel.control.scope import Scope, handles_of, scope_of
 from ztunnel.control.scopes import LINGER_SECONDS, Scopes
+from ztunnel.model.provider import ExtAuthz, ExtensionProvider, ServicePort, Speech
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 from ztunnel.xds.resource import ADDRESS, HTTP_POLICY, LABELS, ROUTES, TRAFFIC, Resource
@@ -164,3 +166,19 @@ def _held(scope: Scope, world: Snapshot, everything: list[Resource]) -> dict[tup
     pods = {one.uid for one in everything if isinstance(one, Workload)}
     asked = [(url, name) for url in (ROUTES, TRAFFIC) for name in services] + [(LABELS, uid) for uid in pods]
     return {(url, name): scope.holds(world, url, name) for url, name in asked}
+
+
+@pytest.mark.parametrize(("namespace", "found"), [("", True), ("other", True), ("shop", False)])
+def test_a_provider_is_called_by_every_waypoint_from_when_its_service_is_there(
+    namespace: str, found: bool
+) -> None:
+    stage, asked = Stage(), service("authz", "other")
+    port = ServicePort(asked.hostname, 9000, namespace)
+    provider = ExtensionProvider("asked", ExtAuthz(Speech.GRPC, port))
+    stage.publish(provider)
+    assert stage.names(TWO, TRAFFIC) == {str(SECOND.key)}
+    stage.publish(provider, asked)
+    assert (str(asked.key) in stage.names(TWO, TRAFFIC)) is found
+    stage.publish(asked)
+    stage.scopes.expire(math.inf)
+    assert stage.names(ONE, TRAFFIC) == {str(FIRST.key)}

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ztunnel.model.address import IPAddress
+from ztunnel.model.provider import ExtAuthz, ExtensionProvider, OtelLog, OtelTraces, ServicePort, Zipkin
 from ztunnel.model.route import Routes
 from ztunnel.model.route_action import Forward
 from ztunnel.model.service import Service, ServiceName, Waypoint
 from ztunnel.model.workload import Workload
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_POLICY, JWT_POLICY, LABELS, ROUTES, TRAFFIC
+from ztunnel.xds.resource import ADDRESS, HTTP_POLICY, JWT_POLICY, LABELS, ROUTES, TRAFFIC, Resource
 from ztunnel.xds.snapshot import Snapshot
 
 Handle = ServiceName | IPAddress
@@ -19,8 +20,9 @@ Handle = ServiceName | IPAddress
 Names = Mapping[str, frozenset[str]]
 """Of resources, by type."""
 
-_WHOLE: Final = (ADDRESS, AUTHORIZATION)
-"""Whoever calls may be anybody."""
+_BY_NAME: Final = (ROUTES, TRAFFIC, HTTP_POLICY, JWT_POLICY)
+"""Types of which it is sent some; of all others but the labels it is sent everything: whoever calls may be
+anybody, and what holds for the mesh holds for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,8 @@ class Scope:
 
     Attributes:
         names: of routes: those of the services that are attached to it; of traffic policies: of these, and
-            of all that their routes lead to; of policies: those that its services name, and itself.
+            of all that their routes lead to, and of providers; of policies: those that its services name,
+            and itself.
         services: those that have traffic policies and endpoints here; of these it is sent the labels.
     """
 
@@ -41,7 +44,7 @@ class Scope:
         if type_url == LABELS:
             workload = snapshot.origins[ADDRESS].get(name)
             return isinstance(workload, Workload) and not self.services.isdisjoint(workload.services)
-        return type_url in _WHOLE or name in self.names.get(type_url, ())
+        return type_url not in _BY_NAME or name in self.names.get(type_url, ())
 
 
 NOTHING: Final = Scope()
@@ -72,11 +75,23 @@ def led_to(routes: Routes) -> Iterator[ServiceName]:
         yield from (one.service for one in each.forward.destinations)
 
 
-def scope_of(snapshot: Snapshot, own: frozenset[Handle], attached: frozenset[str]) -> Scope:
-    """What the waypoint with these handles is sent, to which these services are attached."""
+def provided_by(provider: Resource | None) -> ServicePort | None:
+    """The service that a provider is at; None: it is none that is called."""
+    what = provider.what if isinstance(provider, ExtensionProvider) else None
+    return what.service if isinstance(what, ExtAuthz | OtelLog | OtelTraces | Zipkin) else None
+
+
+def scope_of(
+    snapshot: Snapshot,
+    own: frozenset[Handle],
+    attached: frozenset[str],
+    provided: frozenset[ServiceName] = frozenset(),
+) -> Scope:
+    """What the waypoint with these handles is sent, to which these services are attached. `provided` are
+    those of providers, of which it may ask any."""
     addresses, all_routes = snapshot.origins[ADDRESS], snapshot.origins[ROUTES]
     mine = {str(one) for one in own if isinstance(one, ServiceName)}
-    services = {one for one in own if isinstance(one, ServiceName)}
+    services = {*provided, *(one for one in own if isinstance(one, ServiceName))}
     guards, tokens = set[str](), set[str]()
     for name in attached | mine:
         service = addresses.get(name)

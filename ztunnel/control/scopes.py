@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ztunnel.control.membership import set_member
-from ztunnel.control.scope import NOTHING, Handle, Names, Scope, handle_of, handles_of, scope_of
+from ztunnel.control.scope import NOTHING, Handle, Names, Scope, handle_of, handles_of, provided_by, scope_of
+from ztunnel.model.provider import ServicePort
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.workload import Workload
 from ztunnel.waypoint.attachment import GRACE_SECONDS
-from ztunnel.xds.resource import ADDRESS, LABELS, ROUTES, Resource
+from ztunnel.xds.resource import ADDRESS, LABELS, PROVIDER, ROUTES, Resource
 from ztunnel.xds.snapshot import Snapshot
 
 LINGER_SECONDS: Final = 2 * GRACE_SECONDS
@@ -52,6 +53,8 @@ class Scopes:
         self._serving: dict[ServiceName, set[str]] = {}
         self._followers: dict[str, _Follower] = {}
         self._named: dict[Handle, set[str]] = {}
+        self._hosts: dict[str, set[ServiceName]] = {}
+        self._provided: dict[str, ServicePort] = {}
         self.due = math.inf
         self.advance(snapshot, -math.inf)
 
@@ -89,6 +92,11 @@ class Scopes:
                 self._put_service(name, old, new, dirty)
             if isinstance(old, Workload) or isinstance(new, Workload):
                 self._put_workload(name, old, new, dirty, moved)
+        for name, _, new in _changes(before, snapshot, PROVIDER, follows):
+            self._provided.pop(name, None)
+            if (port := provided_by(new)) is not None:
+                self._provided[name] = port
+            dirty.update(self._followers)
         for name, _, _ in _changes(before, snapshot, ROUTES, follows):
             dirty.update(self._concerned(snapshot.origins[ADDRESS].get(name)))
             dirty.update(self._concerned(before.origins[ADDRESS].get(name)))
@@ -121,6 +129,9 @@ class Scopes:
                 dirty.update(self._concerned(one))
                 if (handle := handle_of(one.waypoint)) is not None:
                     set_member(self._attached, handle, name, there)
+                set_member(self._hosts, one.hostname, one.key, there)
+                if any(port.hostname == one.hostname for port in self._provided.values()):
+                    dirty.update(self._followers)
 
     def _concerned(self, service: Resource | None) -> Iterator[str]:
         """The waypoints that a service is attached to, or that it is the service of."""
@@ -154,7 +165,13 @@ class Scopes:
 
     def _made(self, follower: _Follower) -> Scope:
         attached = frozenset(name for one in follower.own for name in self._attached.get(one, ()))
-        return scope_of(self._snapshot, follower.own, attached)
+        provided = frozenset(
+            name
+            for port in self._provided.values()
+            for name in self._hosts.get(port.hostname, ())
+            if port.namespace in ("", name.namespace)
+        )
+        return scope_of(self._snapshot, follower.own, attached, provided)
 
     def _renew(self, uid: str, follower: _Follower, now: float) -> Names:
         self._own(uid, follower)
