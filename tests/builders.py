@@ -174,6 +174,10 @@ class BuiltService(Service):
         """Chooses its endpoints so."""
         return replace(self, load_balancing=mode, routing_preference=scopes)
 
+    def hidden(self) -> Self:
+        """Is there for clients of its own namespace alone."""
+        return replace(self, private=True)
+
     def with_unhealthy(self) -> Self:
         """Sends to pods that are not ready too."""
         return replace(self, include_unhealthy=True)

@@ -17,19 +17,24 @@ WEB = service("web", "shop").at("10.96.0.1").port(80, 8080).through(GATE)
 POD = workload("web-1", "shop").at("10.0.0.1").on("n1").hbone().serves(WEB, (80, 8080)).through("10.96.0.9")
 SICK = workload("web-2", "shop").at("10.0.0.2").on("n2").serves(WEB).unhealthy()
 OTHER = workload("x", "bank").at("10.0.0.3", "fd00::3").on("n2")
+
+
+def certificate(number: int) -> dict[str, str]:
+    return {
+        "serialNumber": str(number),
+        "validFrom": "2029-12-31T00:00:00Z",
+        "expirationTime": "2030-01-02T00:00:00Z",
+    }
+
+
 DUMP: dict[str, Any] = {
     **dump_world(world_of(GATE, WEB, POD, SICK, OTHER, policy("p", "shop").deny().selecting())),
     "certificates": [
         {
             "identity": "spiffe://cluster.local/ns/shop/sa/web",
             "state": "Available",
-            "certChain": [
-                {
-                    "serialNumber": "255",
-                    "validFrom": "2029-12-31T00:00:00+00:00",
-                    "expirationTime": "2030-01-02T00:00:00+00:00",
-                }
-            ],
+            "certChain": [certificate(255), certificate(16)],
+            "rootCerts": [certificate(1)],
         },
         {"identity": "spiffe://cluster.local/ns/bank/sa/x", "state": "Unavailable: late", "certChain": []},
     ],
@@ -52,10 +57,10 @@ def lines(kind: str, **wanted: str) -> list[str]:
 
 def test_workloads() -> None:
     assert lines("workloads") == [
-        "NAMESPACE POD NAME ADDRESS  NODE WAYPOINT PROTOCOL",
-        "bank      x        10.0.0.3 n2   None     TCP",
-        "shop      web-1    10.0.0.1 n1   gate     HBONE",
-        "shop      web-2    10.0.0.2 n2   None     TCP",
+        "NAMESPACE POD NAME ADDRESS          NODE WAYPOINT PROTOCOL",
+        "bank      x        10.0.0.3,fd00::3 n2   None     TCP",
+        "shop      web-1    10.0.0.1         n1   gate     HBONE",
+        "shop      web-2    10.0.0.2         n2   None     TCP",
     ]
 
 
@@ -75,10 +80,13 @@ def test_certificates_say_whether_they_are_valid_now() -> None:
     rows = [line.split() for line in lines("certificates")[1:]]
     assert rows == [
         ["spiffe://cluster.local/ns/bank/sa/x", "NA", "Unavailable", "false", "NA", "NA", "NA"],
-        [
-            "spiffe://cluster.local/ns/shop/sa/web", "Leaf", "Available", "true", "ff",
-            "2030-01-02T00:00:00+00:00", "2029-12-31T00:00:00+00:00",
-        ],
+        *(
+            [
+                "spiffe://cluster.local/ns/shop/sa/web", kind, "Available", "true", number,
+                "2030-01-02T00:00:00Z", "2029-12-31T00:00:00Z",
+            ]
+            for kind, number in (("Intermediate", "10"), ("Leaf", "ff"), ("Root", "1"))
+        ),
     ]  # fmt: skip
     late = table(SECTIONS["certificates"], DUMP, Wanted(), datetime(2031, 1, 1, tzinfo=UTC))
     assert "true" not in late

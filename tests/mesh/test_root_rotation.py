@@ -59,7 +59,9 @@ def in_use(mesh: Mesh) -> set[tuple[tuple[str, ...], tuple[str, ...]]]:
     found = set()
     for node in NODES:
         for each in json.loads(mesh.laboratory.node_get(node, "/config_dump"))["certificates"]:
-            chain, roots = ([one["serialNumber"] for one in each[part]] for part in ("certChain", "caCert"))
+            chain, roots = (
+                [one["serialNumber"] for one in each[part]] for part in ("certChain", "rootCerts")
+            )
             found.add((tuple(chain[1:]), tuple(roots)))
     return found
 

@@ -273,6 +273,11 @@ def test_of_two_services_at_one_address_the_clients_own_is_meant() -> None:
     assert outcome.service is WEB
 
 
+def test_a_service_of_another_namespace_alone_is_nobodys() -> None:
+    theirs = service("aaa", "a-first").at("10.96.0.1").port(80).hidden()
+    assert go("10.96.0.1:80", theirs) == ToPlain(parse_endpoint("10.96.0.1:80"), None, None)
+
+
 def test_an_external_address_is_a_services_at_its_ports_and_somebody_elses_at_others() -> None:
     web = WEB.at("10.96.0.1", "192.0.2.1").reached_at("192.0.2.1")
     found = go("192.0.2.1:80", web, FAR)

@@ -195,6 +195,21 @@ def test_a_vip_of_two_services_has_no_slots(desk: Desk, listener: socket.socket)
     assert desk.kernel.vips == {}
 
 
+def test_a_service_of_one_namespace_alone_is_not_taught_to_the_kernel(
+    engine: Engine, sockets: Sockets, listener: socket.socket
+) -> None:
+    """What the kernel knows of a virtual address counts for all pods."""
+    desk = Desk(engine, sockets, CLIENT, SERVER, WEB.hidden())
+    desk.pod(CLIENT, 1)
+    desk.pod(SERVER, 2)
+    call, _, begun = begin(desk, address_of(listener))
+    assert begun
+    drive(engine)
+    assert desk.kernel.verdicts
+    assert desk.kernel.vips == {}
+    call.abort(DRAINED)
+
+
 def test_a_service_that_went_while_it_was_dialled_is_not_taught(
     desk: Desk, engine: Engine, listener: socket.socket
 ) -> None:

@@ -9,11 +9,12 @@ import trio
 import trio.testing
 
 from ztunnel.flow.rate import Bucket, Rate
-from ztunnel.http2.frame import PREFACE, Code, Frame, push_frame, push_settings
+from ztunnel.http2.frame import PREFACE, Code, Frame, push_frame, push_goaway, push_settings
 from ztunnel.rpc.drive import Driver
 from ztunnel.rpc.limits import CLIENT, SERVER
 from ztunnel.rpc.session import Session
-from ztunnel.rpc.status import RpcError
+from ztunnel.rpc.status import Code as Status
+from ztunnel.rpc.status import PeerLeft, RpcError
 
 OPEN = [(":method", "POST"), (":scheme", "https"), (":path", "/"), (":authority", "h")]
 BEGIN = PREFACE + push_settings({})
@@ -112,6 +113,30 @@ async def test_a_lost_connection_fails_its_calls(autojump_clock: trio.testing.Mo
     await driver.run(ignore)
     assert isinstance(stream.error, RpcError)
     assert "closed" in str(stream.error)
+
+
+@pytest.mark.parametrize(
+    ("code", "planned"), [(Code.NO_ERROR, True), (Code.ENHANCE_YOUR_CALM, False), (None, False)]
+)
+async def test_calls_tell_a_leave_that_was_taken_from_a_loss(
+    autojump_clock: trio.testing.MockClock, code: Code | None, planned: bool
+) -> None:
+    """As grpc-go does when a connection is old: leave is taken, and what is open ends ten seconds later."""
+    mine, theirs = trio.testing.memory_stream_pair()
+    driver = Driver(mine, Session(CLIENT, server=False, now=0.0, peer=points()), CLIENT)
+    stream = driver.session.open(OPEN)
+    await theirs.send_all(push_settings({}))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run, ignore)
+        if code is not None:
+            await theirs.send_all(push_goaway(stream.id, code, b"max_age"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert stream.error is None
+        await trio.sleep(10)
+        await theirs.aclose()
+    assert isinstance(stream.error, RpcError)
+    assert stream.error.code is Status.UNAVAILABLE
+    assert isinstance(stream.error, PeerLeft) is planned
 
 
 async def test_finish_waits_for_what_is_open(autojump_clock: trio.testing.MockClock) -> None:

@@ -70,6 +70,7 @@ class Planes:
         self.ended_at: list[float] = []
         self.streams: list[tuple] = []
         self.refuses = 0
+        self.failure: Exception | None = None
 
     @property
     def plane(self) -> ControlPlane:
@@ -85,6 +86,9 @@ class Planes:
         responses, receive = trio.open_memory_channel(10)
         self.streams.append((requests, responses))
         yield send, receive
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
 
     async def answer(self, url: str, *names: str, nonce: str = "1") -> None:
         response = discovery_pb2.DeltaDiscoveryResponse(type_url=url, nonce=nonce)

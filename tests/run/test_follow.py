@@ -12,9 +12,10 @@ from trio.testing import wait_all_tasks_blocked
 from tests.builders import BuiltWorkload, workload
 from tests.inbound.parts import Signer
 from tests.run.parts import SETTINGS, until
-from tests.run.running import Planes, running
+from tests.run.running import Planes, ready, running
 from ztunnel.control.serve import Server
 from ztunnel.errors import PeerError
+from ztunnel.rpc.status import PeerLeft
 from ztunnel.run.follow import ControlPlane, Knowledge, follow
 from ztunnel.run.reporting import Reporting
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_TYPES, JWT_POLICY, TYPES
@@ -81,6 +82,22 @@ async def test_an_answer_makes_the_next_pause_short_again(autojump_clock):
         assert not [line for line in parts.state if line.startswith("control plane")]
         await planes.end()
         await trio.sleep(16)
+        assert planes.opened_at[-1] - planes.ended_at[-1] < 0.05
+
+
+async def test_a_control_plane_that_takes_leave_is_no_trouble(autojump_clock):
+    """istiod ends every stream after half an hour (grpc-go: MaxConnectionAge)."""
+    planes = Planes()
+    async with running(planes.plane) as parts:
+        await ready(planes, parts)
+        planes.failure = PeerLeft("the peer has left (GOAWAY NO_ERROR max_age)")
+        await planes.end()
+        assert parts.state == ["ready"]
+        [said] = parts.said("xDS stream ended")
+        assert "info" in said
+        assert "max_age" in said
+        assert parts.figure("istio_xds_connection_terminations_total") == {("Reconnect",): 1}
+        await until(lambda: len(planes.streams) == 2)
         assert planes.opened_at[-1] - planes.ended_at[-1] < 0.05
 
 

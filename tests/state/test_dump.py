@@ -38,6 +38,7 @@ def test_a_workload_is_shown() -> None:
     assert shown["services"] == ["shop/web.shop.svc.cluster.local"]
     assert shown["authorizationPolicies"] == ["shop/p"]
     assert (shown["sameNode"], shown["forwards"]) == ("mtls", False)
+    assert (shown["capacity"], shown["nativeTunnel"]) == (1, False)
     (shown,) = dump_world(world_of(POD.unhealthy()))["workloads"]
     assert shown["status"] == "Unhealthy"
 

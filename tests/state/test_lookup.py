@@ -28,6 +28,18 @@ def test_of_several_services_the_clients_own_namespace_counts_else_the_first() -
     assert service_named(world, "unheard.of", "here") is None
 
 
+def test_a_private_service_is_there_for_its_own_namespace_alone() -> None:
+    web, api = service("web", "here").at("10.96.0.1").hidden(), service("api", "there").at("10.96.0.1")
+    called = parse_endpoint("10.96.0.1:80")
+    assert service_at(world_of(web), called, "here") is web
+    assert service_at(world_of(web), called, "there") is None
+    assert service_at(world_of(web), called, "there", hidden=True) is web
+    assert service_at(world_of(web, api), called, "elsewhere") is api
+    assert service_named(world_of(web), web.hostname, "here") is web
+    assert service_named(world_of(web), web.hostname, "there") is None
+    assert concerns(world_of(web), called.ip)
+
+
 def test_an_external_address_is_the_services_at_its_ports_only() -> None:
     web = service("web", "there").at("10.96.0.1", "192.0.2.1").port(80, 8080).reached_at("192.0.2.1")
     other = service("other", "here").at("192.0.2.1").port(90, 9090).reached_at("192.0.2.1")

@@ -77,6 +77,12 @@ def test_a_port_is_treated_as_it_says(asked: str, treatment: Treatment, cluster:
     assert str(found.destination) == asked
 
 
+def test_it_stands_for_services_that_only_their_own_namespace_sees() -> None:
+    web = replace(WORLD.service(ServiceName("shop", "web.shop.svc.cluster.local")), private=True)
+    far = replace(ME, namespace="gates")
+    assert chain_of(world_of(far, web), far, Endpoint(ip_address("10.1.0.1"), 80)).service == web
+
+
 @pytest.mark.parametrize(
     "asked",
     [

@@ -84,6 +84,7 @@ services = st.builds(
     load_balancing=st.sampled_from(LoadBalancing),
     routing_preference=st.lists(st.sampled_from(Scope), max_size=4).map(tuple),
     include_unhealthy=st.booleans(),
+    private=st.booleans(),
     ip_families=st.sampled_from(IpFamilies),
     external=st.lists(ips, max_size=2).map(tuple),
     affinity_seconds=st.integers(0, 86400),

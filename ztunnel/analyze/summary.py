@@ -57,7 +57,7 @@ def _workloads(dump: Values, wanted: Wanted) -> list[Values]:
 
 
 def _workload(one: Values, dump: Values, wanted: Wanted, now: datetime) -> Iterable[Row]:
-    address = next(iter(one.get("workloadIps", ())), "")
+    address = ",".join(one.get("workloadIps", ())) or one.get("hostname", "")
     yield one["namespace"], one["name"], address, one.get("node", ""), _waypoint(one, dump), one["protocol"]
 
 
@@ -69,7 +69,7 @@ def _of_namespace(key: str) -> Callable[[Values, Wanted], list[Values]]:
 
 
 def _service(one: Values, dump: Values, wanted: Wanted, now: datetime) -> Iterable[Row]:
-    vip = next(iter(one.get("vips", ())), "").rpartition("/")[2]
+    vip = ",".join(each.rpartition("/")[2] for each in one.get("vips", ()))
     endpoints = one.get("endpoints", {})
     status = {each["uid"]: each.get("status") for each in dump.get("workloads", ())} if endpoints else {}
     healthy = sum(status.get(uid) == "Healthy" for uid in endpoints)
@@ -90,12 +90,12 @@ def _certificates(dump: Values, wanted: Wanted) -> list[Values]:
 
 def _certificate(one: Values, dump: Values, wanted: Wanted, now: datetime) -> Iterable[Row]:
     state = str(one["state"]).partition(":")[0]
-    chain = one.get("certChain", ())
+    chain, roots = one.get("certChain", ()), one.get("rootCerts", ())
     if not chain:
         yield one["identity"], "NA", state, "false", "NA", "NA", "NA"
-    for number, each in enumerate(chain):
+    shown = [("Intermediate" if number else "Leaf", each) for number, each in enumerate(chain)]
+    for kind, each in (*shown, *(("Root", each) for each in roots)):
         begin, end = each.get("validFrom", ""), each.get("expirationTime", "")
-        kind = "Leaf" if number == 0 else "Root" if number == len(chain) - 1 else "Intermediate"
         valid = str(_is_valid(begin, end, now)).lower()
         yield (
             one["identity"],

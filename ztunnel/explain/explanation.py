@@ -181,7 +181,8 @@ def _at_waypoint(world: World, source: Workload, outcome: ToTunnel, asked: _Aske
     waypoint, called = outcome.destination, asked.called
     own = next((ip for ip in source.addresses if ip.version == outcome.endpoint.ip.version), called.ip)
     connection = Connection(Endpoint(own, 0), called, source.identity)
-    service = service_at(world, called, waypoint.namespace) if world.by_ip(called.ip) is None else None
+    at_address = world.by_ip(called.ip)
+    service = service_at(world, called, waypoint.namespace, hidden=True) if at_address is None else None
     found = judge_at_waypoint(world, waypoint, service, connection, asked.http)
     if found.unknown:
         names = ", ".join(found.unknown)

@@ -81,7 +81,8 @@ class Service:
     `external` are those of them that it has at its ports only: what is there at others is not its.
     `affinity_seconds`: so long after its last call a client keeps its endpoint; 0: it does not. One that is
     not `canonical` is a name or an address of its own namespace's clients only, where another one has it for
-    the mesh. `protocols` are by service port, of those that say something. `guards` are the authorization
+    the mesh. One that is `private` is there for clients of its own namespace alone (Visibility NAMESPACE).
+    `protocols` are by service port, of those that say something. `guards` are the authorization
     policies, `namespace/name`, that the service's waypoint is to enforce, or the waypoint that it is, and
     `jwt_policies` those of tokens."""
 
@@ -102,6 +103,7 @@ class Service:
     protocols: tuple[tuple[int, AppProtocol], ...] = ()
     guards: tuple[str, ...] = ()
     jwt_policies: tuple[str, ...] = ()
+    private: bool = False
 
     def protocol(self, port: int) -> AppProtocol | None:
         """What is spoken at a port of the service; None: it does not say."""

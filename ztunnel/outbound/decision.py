@@ -247,7 +247,7 @@ def _find_waypoint(
         asked = Endpoint(waypoint.address, waypoint.hbone_port)
         if (workload := world.by_ip(waypoint.address)) is not None:
             return Choice(workload, asked), (workload.identity,)
-        service = service_at(world, asked, source.namespace)
+        service = service_at(world, asked, source.namespace, hidden=True)
     if service is None:
         raise NoDestination(f"unknown waypoint: {waypoint.service or waypoint.address} has not been received")
     served = world.served[service.key]

@@ -191,9 +191,10 @@ class DirectFlows:
         return until is not None
 
     def _serve_vip(self, pair: Pair) -> None:
-        """Where several services share a VIP, which one is meant depends on who asks: the proxy picks."""
+        """Where several services share a VIP, or one is private, which one is meant depends
+        on who asks: the proxy picks."""
         service, vip, world = pair.route.service, pair.asked, self._hold.world
-        if service is None or vip in self._vips:
+        if service is None or service.private or vip in self._vips:
             return
         served = world.served.get(service.key)
         if served is not None and [each.key for each in world.services_at(vip.ip)] == [service.key]:

@@ -10,9 +10,10 @@ import trio
 
 from ztunnel.drain import closing
 from ztunnel.errors import PeerError
+from ztunnel.http2.frame import Code as H2Code
 from ztunnel.rpc.limits import Limits
 from ztunnel.rpc.session import Session
-from ztunnel.rpc.status import Code, RpcError
+from ztunnel.rpc.status import Code, PeerLeft, RpcError
 
 _WRITE_BYTES: Final = 256 << 10
 _MOST_BACKLOG: Final = 64 << 10
@@ -65,9 +66,15 @@ class Driver:
                 await self._say_goodbye()
         finally:
             self.over = self.over or "the connection was closed"
-            self.session.fail(RpcError(Code.UNAVAILABLE, self.over))
+            self.session.fail(self._error())
             with closing(_GOODBYE_SECONDS):
                 await self._stream.aclose()
+
+    def _error(self) -> RpcError:
+        """Of calls that end with the connection."""
+        left = self.session.leaving
+        planned = left is not None and left.code == H2Code.NO_ERROR
+        return PeerLeft(self.over) if planned else RpcError(Code.UNAVAILABLE, self.over)
 
     async def _read(self, received: Callable[[], Awaitable[None]]) -> None:
         session = self.session

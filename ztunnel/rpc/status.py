@@ -52,6 +52,14 @@ class RpcError(Exception):
         return f"{self.code.name}: {self.message}"
 
 
+class PeerLeft(RpcError):
+    """A call that ended with its connection, of which the server had taken leave (GOAWAY NO_ERROR): it ends,
+    or wants its clients spread anew, as istiod every half hour (MaxConnectionAge of gRPC)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.UNAVAILABLE, message)
+
+
 _HTTP: Final = {
     400: Code.INTERNAL,
     401: Code.UNAUTHENTICATED,

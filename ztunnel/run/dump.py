@@ -1,12 +1,16 @@
-"""The configuration dump of the admin page, in the shape of ztunnel's."""
+"""The configuration dump of the admin page, in the shape of ztunnel's, which `istioctl ztunnel-config` reads
+(istioctl/pkg/writer/ztunnel/configdump/api.go)."""
 
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import islice
 from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from ztunnel import __version__
 from ztunnel.config import Settings
@@ -82,7 +86,9 @@ def _states(node: Proxy, pods: Mapping[str, Mapping[str, object]]) -> dict[str, 
 
 
 def _inbound(node: Proxy, uid: str) -> list[dict[str, str]]:
-    """What is open into a pod, the first `_SHOWN_CONNECTIONS`."""
+    """What is open into a pod, the first `_SHOWN_CONNECTIONS`. As with ztunnel a target that is an address is
+    said once."""
+    found = (each for each in node.live.of(uid) if each.workload_uid == uid)
     return [
         {
             "src": str(each.connection.source),
@@ -90,7 +96,7 @@ def _inbound(node: Proxy, uid: str) -> list[dict[str, str]]:
             "actualDst": str(each.connection.destination),
             "protocol": "HBONE" if each.connection.identity else "TCP",
         }
-        for each in islice(node.live.of(uid), _SHOWN_CONNECTIONS)
+        for each in islice(found, _SHOWN_CONNECTIONS)
     ]
 
 
@@ -106,7 +112,7 @@ def _outbound(node: Proxy) -> dict[str, list[dict[str, str]]]:
             shown.append(
                 {
                     "src": str(call.peer),
-                    "originalDst": journey.hbone_address or str(journey.destination),
+                    "originalDst": str(call.called or journey.destination),
                     "actualDst": str(journey.destination),
                     "protocol": "HBONE" if journey.hbone_address else "TCP",
                 }
@@ -131,15 +137,17 @@ def _chains(node: Proxy, identity: SpiffeId) -> dict[str, list[dict[str, str]]]:
     by."""
     held = node.certificates.current(identity)
     chain, roots = (held.chain_pem, held.roots_pem) if held is not None else ("", "")
-    return {"certChain": _certificates(chain), "caCert": _certificates(roots)}
+    return {"certChain": _certificates(chain), "rootCerts": _certificates(roots)}
 
 
 def _certificates(pem: str) -> list[dict[str, str]]:
+    """The serial number in decimal, times by RFC 3339; PEM in base64 once more (ztunnel src/admin.rs)."""
     return [
         {
+            "pem": b64encode(one.public_bytes(Encoding.PEM)).decode(),
             "serialNumber": str(one.serial_number),
-            "validFrom": one.not_valid_before_utc.isoformat(),
-            "expirationTime": one.not_valid_after_utc.isoformat(),
+            "validFrom": f"{one.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}",
+            "expirationTime": f"{one.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}",
             "subject": one.subject.rfc4514_string(),
         }
         for one in (parse_certificates(pem) if pem else ())

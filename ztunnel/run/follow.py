@@ -16,7 +16,7 @@ from ztunnel.errors import ConfigError, NoCertificate, PeerError
 from ztunnel.identity.rotate import Certificates, CertificateSource
 from ztunnel.model.identity import SpiffeId
 from ztunnel.pods.announce import Report
-from ztunnel.rpc.status import RpcError
+from ztunnel.rpc.status import PeerLeft, RpcError
 from ztunnel.run.reporting import STATE, Reporting, now
 from ztunnel.run.resolve import Names
 from ztunnel.state.hold import Hold
@@ -176,13 +176,18 @@ async def _follow_world(settings: Settings, reporting: Reporting, knowledge: Kno
         reason, error = "Complete", "the control plane has closed it"
         try:
             await knowledge.subscribe(subscriber, observe)
+        except PeerLeft as failure:
+            reason, error = "Reconnect", str(failure)
         except (RpcError, ConfigError) as failure:
             reason, error = "ConnectionError", str(failure)
         except (PeerError, trio.WouldBlock) as failure:
             reason, error = "Error", str(failure) or "too many streams wait for the control plane"
         figures.terminated(reason)
-        reporting.log.warn("xDS stream ended", error=error, retry_seconds=pause)
-        reporting.readiness.detail(_STREAM, f"the stream has ended: {error}")
+        if reason == "Reconnect":
+            reporting.log.info("xDS stream ended", reason=error, retry_seconds=pause)
+        else:
+            reporting.log.warn("xDS stream ended", error=error, retry_seconds=pause)
+            reporting.readiness.detail(_STREAM, f"the stream has ended: {error}")
         await trio.sleep(pause * rng.uniform(0.8, 1.2))  # not all nodes at once
         pause = min(pause * 2, most)
 

@@ -147,6 +147,8 @@ def _workload(workload: Workload) -> dict[str, Any]:
         "locality": {key: value for key, value in asdict(workload.locality).items() if value},
         "sameNode": workload.same_node.value,
         "forwards": workload.forwards,
+        "nativeTunnel": workload.native_tunnel,
+        "capacity": workload.capacity,
         "status": "Healthy" if workload.healthy else "Draining" if workload.draining else "Unhealthy",
         "authorizationPolicies": list(workload.authorization_policies),
         "services": [str(name) for name in sorted(workload.services)],
@@ -165,6 +167,7 @@ def _service(service: Service, endpoints: tuple[Workload, ...], network: str) ->
         "endpoints": {each.uid: _endpoint(each, service) for each in endpoints},
         "subjectAltNames": list(service.subject_alt_names),
         "ipFamilies": _FAMILIES.get(service.ip_families),
+        "canonical": service.canonical,
     }
 
 

@@ -16,14 +16,16 @@ ILLEGAL_PORTS = frozenset({OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT})
 """Our own listeners in each pod: a call that reached them through us would come back to us."""
 
 
-def service_at(world: World, called: Endpoint, namespace: str) -> Service | None:
+def service_at(world: World, called: Endpoint, namespace: str, *, hidden: bool = False) -> Service | None:
     """The service that a client in `namespace` means by a virtual address and port: preferably one of its
-    own, else the canonical one (ztunnel src/state/service.rs, `get_best_match`)."""
+    own, else the canonical one (ztunnel src/state/service.rs, `get_best_match`); with `hidden` also of those
+    that are there for another namespace alone."""
     found = world.services_at(called.ip)
     for service in found:
         if not service.is_at(called.ip, called.port):
-            return _preferred(tuple(each for each in found if each.is_at(called.ip, called.port)), namespace)
-    return _preferred(found, namespace)
+            found = tuple(each for each in found if each.is_at(called.ip, called.port))
+            break
+    return _preferred(found, namespace, hidden)
 
 
 def concerns(world: World, ip: IPAddress) -> bool:
@@ -43,12 +45,14 @@ def service_named(world: World, hostname: str, namespace: str) -> Service | None
     return _preferred(world.services_named(hostname), namespace)
 
 
-def _preferred(services: tuple[Service, ...], namespace: str) -> Service | None:
-    if len(services) > 1:
-        for service in services:
-            if service.namespace == namespace:
-                return service
-    return services[0] if services else None
+def _preferred(services: tuple[Service, ...], namespace: str, hidden: bool = False) -> Service | None:
+    first = None
+    for service in services:
+        if service.namespace == namespace:
+            return service
+        if first is None and (hidden or not service.private):
+            first = service
+    return first
 
 
 def service_of(world: World, workload: Workload, hostname: str) -> Service | None:

@@ -77,7 +77,7 @@ def chain_of(world: World, waypoint: Workload, asked: Endpoint, *, attached: boo
             raise NoDestination(f"{asked}: this waypoint does not stand for {name}")
         protocol = _declared(world, workload, asked.port)
         return Chain(destination, None, _treatment(protocol, asked.port), protocol)
-    service = service_at(world, asked, waypoint.namespace)
+    service = service_at(world, asked, waypoint.namespace, hidden=True)
     if service is None:
         raise NoDestination(f"{asked}: no service has this address")
     if attached and (service.waypoint is None or not is_waypoint(world, waypoint, service.waypoint)):

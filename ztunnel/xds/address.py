@@ -1,7 +1,7 @@
 """Workloads and services as messages of istio.workload, both ways.
 
 Fields that the model has no place for are left out on the way in (application tunnels, network gateways,
-weighted waypoints, visibility, ranges of virtual addresses), as are virtual addresses of other networks than
+weighted waypoints, ranges of virtual addresses), as are virtual addresses of other networks than
 ours."""
 
 from __future__ import annotations
@@ -172,6 +172,7 @@ def render_service(service: Service, network: str) -> pb.Service:
         subject_alt_names=service.subject_alt_names,
         ip_families=pb.IPFamilies.ValueType(service.ip_families.value),
         canonical=service.canonical,
+        visibility=pb.Service.NAMESPACE if service.private else pb.Service.PUBLIC,
     )
     if service.waypoint is not None:
         made.waypoint.CopyFrom(_render_waypoint(service.waypoint, network))
@@ -225,6 +226,7 @@ def parse_service(untrusted: pb.Service, network: str) -> Service:
         external=_external(it.extensions),
         affinity_seconds=_affinity(it.extensions),
         canonical=it.canonical,
+        private=it.visibility != pb.Service.PUBLIC,
         protocols=_protocols(it.extensions),
         guards=_names(it.extensions, GUARDS),
         jwt_policies=_names(it.extensions, JWT_POLICIES),
