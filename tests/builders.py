@@ -174,6 +174,11 @@ class BuiltService(Service):
         """Chooses its endpoints so."""
         return replace(self, load_balancing=mode, routing_preference=scopes)
 
+    def shared_by(self, *waypoints: tuple[str | Service, int]) -> Self:
+        """Is reached through the first, or these by their weights."""
+        found = tuple((_waypoint(each, 15008), weight) for each, weight in waypoints)
+        return replace(self, waypoint=found[0][0], weighted_waypoints=found)
+
     def hidden(self) -> Self:
         """Is there for clients of its own namespace alone."""
         return replace(self, private=True)

@@ -171,6 +171,36 @@ def test_a_waypoint_that_is_unknown_or_has_no_endpoint_refuses() -> None:
     assert refusal("10.0.1.1:80", FAR.through("10.7.7.7")) == unknown
 
 
+CANARY = service("canary").at("10.96.0.8").port(15008)
+CANARY_POD = workload("canary-1").at("10.0.1.8").on("n2").native().serves(CANARY)
+
+
+@pytest.mark.parametrize(
+    ("weights", "least", "most"),
+    [((90, 10), 60, 140), ((0, 100), 1000, 1000), ((100, 0), 0, 0), ((0, 0), 0, 0)],
+)
+def test_waypoints_share_a_services_connections_by_their_weights(
+    weights: tuple[int, int], least: int, most: int
+) -> None:
+    first, other = weights
+    world = world_of(
+        CLIENT, WEB.shared_by((GATE, first), (CANARY, other)), GATE, GATE_POD, CANARY, CANARY_POD, FAR
+    )
+    context = replace(CONTEXT, rng=Random(7))
+    outcomes = [decide(world, CLIENT, original("10.96.0.1:80"), context) for _ in range(1000)]
+    found = Counter(each.destination.name for each in outcomes if isinstance(each, ToTunnel))
+    assert found.total() == 1000
+    assert least <= found["canary-1"] <= most
+    for waypoint in (GATE_POD, CANARY_POD):  # what either of them sends has passed it
+        outcome = decide(world, world.workload(waypoint.uid), original("10.96.0.1:80"), context)
+        assert outcome.destination == FAR
+
+
+def test_a_weighted_waypoint_that_is_unknown_refuses_its_share() -> None:
+    asked = refusal("10.96.0.1:80", WEB.shared_by((GATE, 0), (CANARY, 1)), GATE, GATE_POD, FAR)
+    assert asked == "unknown waypoint: default/canary.default.svc.cluster.local has not been received"
+
+
 def test_a_pod_with_a_waypoint_is_reached_through_it_by_its_own_address_only() -> None:
     bound = FAR.through(GATE)
     by_address = go("10.0.1.1:8080", bound, GATE, GATE_POD)

@@ -85,6 +85,9 @@ services = st.builds(
     routing_preference=st.lists(st.sampled_from(Scope), max_size=4).map(tuple),
     include_unhealthy=st.booleans(),
     private=st.booleans(),
+    weighted_waypoints=st.lists(st.tuples(waypoints.filter(bool), st.integers(0, 100)), max_size=2).map(
+        tuple
+    ),
     ip_families=st.sampled_from(IpFamilies),
     external=st.lists(ips, max_size=2).map(tuple),
     affinity_seconds=st.integers(0, 86400),

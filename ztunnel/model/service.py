@@ -82,6 +82,7 @@ class Service:
     `affinity_seconds`: so long after its last call a client keeps its endpoint; 0: it does not. One that is
     not `canonical` is a name or an address of its own namespace's clients only, where another one has it for
     the mesh. One that is `private` is there for clients of its own namespace alone (Visibility NAMESPACE).
+    `weighted_waypoints`, if there are any, share its connections by weight; `waypoint` is among them.
     `protocols` are by service port, of those that say something. `guards` are the authorization
     policies, `namespace/name`, that the service's waypoint is to enforce, or the waypoint that it is, and
     `jwt_policies` those of tokens."""
@@ -104,6 +105,7 @@ class Service:
     guards: tuple[str, ...] = ()
     jwt_policies: tuple[str, ...] = ()
     private: bool = False
+    weighted_waypoints: tuple[tuple[Waypoint, int], ...] = ()
 
     def protocol(self, port: int) -> AppProtocol | None:
         """What is spoken at a port of the service; None: it does not say."""

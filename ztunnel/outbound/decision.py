@@ -134,8 +134,8 @@ def decide(world: World, source: Workload, destination: OriginalDestination, con
     workload = world.by_ip(destination.ip)
     service = service_at(world, destination, source.namespace)
     called = service if workload is None else None
-    if called and called.waypoint and not is_waypoint(world, source, called.waypoint):
-        found = _find_waypoint(world, source, called.waypoint, destination.ip, context)
+    if called and (before := _waypoint_before(world, source, called, context)):
+        found = _find_waypoint(world, source, before, destination.ip, context)
         return _to_waypoint(found, destination, called)
     if service:
         if service.load_balancing is LoadBalancing.PASSTHROUGH:
@@ -164,12 +164,13 @@ def decide_among(
     """
     service = served.service
     assert service is not None
-    if service.waypoint and not is_waypoint(world, source, service.waypoint):
+    before = _waypoint_before(world, source, service, context)
+    if before:
         if asked.ip not in service.addresses or served is not world.served.get(service.key):
             raise NoDestination(
                 f"{service.key} is behind another waypoint, which chooses its endpoints itself"
             )
-        found = _find_waypoint(world, source, service.waypoint, asked.ip, context)
+        found = _find_waypoint(world, source, before, asked.ip, context)
         return _to_waypoint(found, OriginalDestination(asked.ip, asked.port), service)
     if service.load_balancing is LoadBalancing.PASSTHROUGH:
         raise NoDestination(f"{service.key} has no endpoints but the addresses that are called")
@@ -233,6 +234,22 @@ def _to_waypoint(
     return ToTunnel(
         choice.endpoint, _plainly(destination), identities, choice.workload, service, waypoint=True
     )
+
+
+def _waypoint_before(world: World, source: Workload, service: Service, context: Context) -> Waypoint | None:
+    """The waypoint that this connection to a service has to pass; None: there is none, or `source` is one of
+    it."""
+    first, weighted = service.waypoint, service.weighted_waypoints
+    if first is None or is_waypoint(world, source, first):
+        return None
+    if any(is_waypoint(world, source, each) for each, _ in weighted):
+        return None
+    point = context.rng.random() * sum(weight for _, weight in weighted) if weighted else 0.0
+    for each, weight in weighted:
+        if point < weight:
+            return each
+        point -= weight
+    return first
 
 
 def _find_waypoint(

@@ -1,8 +1,7 @@
 """Workloads and services as messages of istio.workload, both ways.
 
 Fields that the model has no place for are left out on the way in (application tunnels, network gateways,
-weighted waypoints, ranges of virtual addresses), as are virtual addresses of other networks than
-ours."""
+ranges of virtual addresses), as are virtual addresses of other networks than ours."""
 
 from __future__ import annotations
 
@@ -176,6 +175,8 @@ def render_service(service: Service, network: str) -> pb.Service:
     )
     if service.waypoint is not None:
         made.waypoint.CopyFrom(_render_waypoint(service.waypoint, network))
+    for waypoint, weight in service.weighted_waypoints:
+        made.weighted_waypoints.add(destination=_render_waypoint(waypoint, network), weight=weight)
     balancing = pb.LoadBalancing(
         routing_preference=[_Scope.ValueType(scope.value) for scope in service.routing_preference],
         mode=pb.LoadBalancing.Mode.ValueType(service.load_balancing.value),
@@ -226,6 +227,9 @@ def parse_service(untrusted: pb.Service, network: str) -> Service:
         external=_external(it.extensions),
         affinity_seconds=_affinity(it.extensions),
         canonical=it.canonical,
+        weighted_waypoints=tuple(
+            (_parse_waypoint(each.destination), each.weight) for each in it.weighted_waypoints
+        ),
         private=it.visibility != pb.Service.PUBLIC,
         protocols=_protocols(it.extensions),
         guards=_names(it.extensions, GUARDS),
