@@ -58,6 +58,7 @@ def test_a_tunnels_route_says_who_asks_whom() -> None:
     assert b"k8s.namespace.name=default" in fields[b"baggage"]
     journey = route.journey
     assert (journey.security, journey.hbone_address) == (Security.MUTUAL_TLS, "10.0.1.1:8080")
+    assert journey.called == asked().destination
     assert (journey.source_identity, journey.destination_identity) == (CLIENT.identity, FAR.identity)
 
 

@@ -95,8 +95,9 @@ async def test_open_connections_say_who_was_asked_for_and_who_was_found():
         one, other = (ends.enter_context(each) for each in socket.socketpair())
         for place, opener, asked in ((app, one, called), (near, other, None)):
             call = Call(opener, place, node.outbound.report, node.outbound.calls)
-            call.called = asked
-            call.journey = Journey(Reporter.SOURCE, found, web, db, hbone_address="10.0.0.2:8080")
+            call.journey = Journey(
+                Reporter.SOURCE, found, web, db, hbone_address="10.0.0.2:8080", called=asked
+            )
         node.live.register(Open(db.uid, Connection(app, server, web.identity)), web.uid)
         states = {web.uid: {"state": "Up"}, db.uid: {"state": "Up"}}
         shown = dump_proxy(node, states, ())["workloadState"]

@@ -194,7 +194,6 @@ class OutboundAcceptor:
             outbound.report.deny_early(Direction.OUTBOUND, peer, recalled.destination, reason)
             return
         call = Call(opener, peer, outbound.report, outbound.calls)
-        call.called = recalled.destination
         call.place = outbound.calls.room.enter(self._uid, recalled.destination.ip, call.give_way)
         call.share = outbound.calls.held.share(self._network.cookie, recalled.destination.ip)
         try:

@@ -32,7 +32,7 @@ from ztunnel.hbone.pool import PoolKey
 from ztunnel.http2.fields import Fields
 from ztunnel.kernel.dial import dial_socket, keep_source
 from ztunnel.kernel.sockets import Keepalive
-from ztunnel.model.address import Endpoint, OriginalDestination, PeerAddress, ip_text
+from ztunnel.model.address import Endpoint, PeerAddress, ip_text
 from ztunnel.outbound.defer import Deferred, Joining, OnOpen
 from ztunnel.outbound.find import Wanted
 from ztunnel.redirect.enroll import PodNetwork
@@ -104,7 +104,6 @@ class Call:
         account: None until it is opened; without one, a failure is reported as a refusal.
         carrier: whoever has it in hand, None before and after.
         elsewhere: has it tried at another endpoint, and says whether there is one; None where it must not.
-        called: whom the application asked for; None where nobody said.
         place: its own among all connections of the node.
         retries: how often it was tried again.
         share: of the bytes that are held for applications.
@@ -113,7 +112,6 @@ class Call:
     __slots__ = (
         "_calls",
         "account",
-        "called",
         "carrier",
         "counts",
         "deferred",
@@ -146,7 +144,6 @@ class Call:
         self.account: Account | None = None
         self.carrier: Carrier | None = None
         self.elsewhere: Callable[[ConnectionFailed], bool] | None = None
-        self.called: OriginalDestination | None = None
         self.place: Place | None = None
         self.retries = 0
         self.share: Share | None = None

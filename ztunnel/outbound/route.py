@@ -115,6 +115,7 @@ class Routes:
                 self._routes.clear()
                 self._settled.clear()
             journey = _journey(origin, outcome)
+            journey.called = recalled.destination
             if isinstance(outcome, ToTunnel):
                 route = TunnelRoute(recalled, outcome, journey, origin)
             else:

@@ -112,7 +112,7 @@ def _outbound(node: Proxy) -> dict[str, list[dict[str, str]]]:
             shown.append(
                 {
                     "src": str(call.peer),
-                    "originalDst": str(call.called or journey.destination),
+                    "originalDst": str(journey.called or journey.destination),
                     "actualDst": str(journey.destination),
                     "protocol": "HBONE" if journey.hbone_address else "TCP",
                 }

@@ -28,6 +28,7 @@ class Journey:
         source_identity, destination_identity: what mutual TLS proves, or on one node the kernel; None
             otherwise.
         hbone_address: the target inside the tunnel, empty without one.
+        called: whom the application called, where we know.
     """
 
     reporter: Reporter
@@ -39,6 +40,7 @@ class Journey:
     destination_identity: SpiffeId | None = None
     security: Security = Security.UNKNOWN
     hbone_address: str = ""
+    called: Endpoint | None = None
     _labels: TcpLabels | None = field(default=None, init=False, repr=False, compare=False)
     _text: str = field(default="", init=False, repr=False, compare=False)
 
