@@ -127,7 +127,8 @@ async def test_a_waypoint_of_an_istiod_is_served_and_says_what_it_does_not_get(a
             await planes.answer(url)
         assert knowledge.received.is_set()
         [said] = [line for line in _details(reporting) if line.startswith("HTTP rules: ")]
-        assert "does not serve ztunnel.http.AuthorizationPolicy" in said
+        assert "the control plane does not serve " in said
+        assert "ztunnel.http.AuthorizationPolicy, " in said
         for url in HTTP_TYPES:
             await planes.answer(url)
         assert not [line for line in _details(reporting) if line.startswith("HTTP rules: ")]
