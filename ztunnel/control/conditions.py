@@ -32,6 +32,7 @@ from ztunnel.state.gateway import Gateway, GatewayClass
 from ztunnel.state.istio import AuthorizationPolicy
 from ztunnel.state.kube import Service
 from ztunnel.state.networking import ServiceEntry, WorkloadEntry
+from ztunnel.state.rate_limit_policy import RateLimitPolicy
 from ztunnel.state.request_authentication import RequestAuthentication
 from ztunnel.state.route_filter import Reference
 from ztunnel.state.virtual_service import VirtualService
@@ -45,7 +46,7 @@ _GATEWAY: Final = ("Accepted", "Programmed")
 """Of a Gateway or GatewayClass of ours."""
 _KEYS: Final = {f'k:{{"type":"{name}"}}' for name in _OURS}
 _OF_WAYPOINTS: Final = frozenset(
-    one.__name__ for one in (VirtualService, DestinationRule, RequestAuthentication)
+    one.__name__ for one in (VirtualService, DestinationRule, RequestAuthentication, RateLimitPolicy)
 )
 ATTACHED: Final = "Successfully attached to waypoint "
 
@@ -160,6 +161,8 @@ def wanted(
         if not one.targets:
             return (Condition(_AT_WAYPOINT, False, "UnsupportedValue", cut("; ".join(remarks))),)
         return (at_waypoint(said.targets, remarks),)
+    if isinstance(one, RateLimitPolicy):
+        return (at_waypoint(said.targets, [text.partition(": ")[2] for text in remark(one)]),)
     return tuple(_of_claims(said))
 
 

@@ -22,6 +22,7 @@ from ztunnel.state import (
     istio,
     kube,
     networking,
+    rate_limit_policy,
     request_authentication,
     virtual_service,
 )
@@ -42,6 +43,7 @@ Object = (
     | istio.AuthorizationPolicy
     | istio.PeerAuthentication
     | request_authentication.RequestAuthentication
+    | rate_limit_policy.RateLimitPolicy
     | networking.ServiceEntry
     | networking.WorkloadEntry
     | gateway.Gateway
@@ -97,6 +99,9 @@ KINDS: Final[Mapping[tuple[str, str], Kind]] = {
     ),
     ("security.istio.io", "RequestAuthentication"): Kind(
         ("v1", "v1beta1"), ("spec", "status"), request_authentication.read_request_authentication
+    ),
+    ("ztunnel.io", "RateLimitPolicy"): Kind(
+        ("v1alpha1",), ("spec", "status"), rate_limit_policy.read_rate_limit_policy
     ),
     ("networking.istio.io", "ServiceEntry"): Kind(
         ("v1", "v1beta1", "v1alpha3"), ("spec", "status"), networking.read_service_entry

@@ -1,4 +1,4 @@
-"""Which AuthorizationPolicies are for the waypoint of a service, by what their `targetRefs` name.
+"""Which policies of a kind are for the waypoint of a service, by what their `targetRefs` name.
 
 Those of a Gateway are on the services by which it is called: its waypoint finds them at itself. Where a
 service names one that its waypoint has not received (yet), the waypoint refuses."""
@@ -6,7 +6,6 @@ service names one that its waypoint has not received (yet), the waypoint refuses
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Final
 
 from ztunnel.control.authorization import is_dry_run
@@ -15,15 +14,14 @@ from ztunnel.control.endpoint import Name
 from ztunnel.control.index import Index
 from ztunnel.control.settings import ISTIO_WAYPOINT_CLASS, WAYPOINT_CLASS, MeshSettings
 from ztunnel.control.waypoint import GATEWAY_NAME, Waypoints
-from ztunnel.model import service as model
-from ztunnel.model.workload import Workload
 from ztunnel.state.gateway import Gateway, GatewayClass
 from ztunnel.state.istio import AuthorizationPolicy
 from ztunnel.state.kube import Service
 from ztunnel.state.networking import ServiceEntry
+from ztunnel.state.rate_limit_policy import RateLimitPolicy
 from ztunnel.state.request_authentication import RequestAuthentication
 
-Targeted = AuthorizationPolicy | RequestAuthentication
+Targeted = AuthorizationPolicy | RequestAuthentication | RateLimitPolicy
 
 
 class Guards:
@@ -100,14 +98,6 @@ class Guards:
         """The policies that have one of these as a target."""
         for name in {name for key in keys for name in self._policies.get(key, ())}:
             yield Key(self._kind, *name.split("/"))
-
-    def guarded(
-        self, key: Key, resources: Iterable[model.Service | Workload]
-    ) -> Iterator[model.Service | Workload]:
-        """What an entry gives, its services with their policies."""
-        found = self.of(key, {})
-        for one in resources:
-            yield replace(one, guards=found) if found and isinstance(one, model.Service) else one
 
 
 def _gateways(name: str, labels: Mapping[str, str]) -> set[str]:

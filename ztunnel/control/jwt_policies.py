@@ -13,9 +13,7 @@ from ztunnel.control.document import Key, Object
 from ztunnel.control.guard import Guards
 from ztunnel.control.key_source import KeySource, source_of
 from ztunnel.control.policy_targets import PolicyTargets
-from ztunnel.model import service as model
 from ztunnel.model.jwt import JwtPolicy, JwtRule
-from ztunnel.model.workload import Workload
 from ztunnel.state.request_authentication import RequestAuthentication
 from ztunnel.xds.resource import JWT_POLICY
 
@@ -93,14 +91,6 @@ class JwtPolicies:
     def about(self, keys: Iterable[Key]) -> Iterator[Key]:
         """Those that have one of these as a target."""
         return self._guards.about(keys)
-
-    def guarded(
-        self, key: Key, resources: Iterable[model.Service | Workload]
-    ) -> Iterator[model.Service | Workload]:
-        """What an entry gives, its services with those that are for them."""
-        found = self._guards.of(key, {})
-        for one in resources:
-            yield replace(one, jwt_policies=found) if found and isinstance(one, model.Service) else one
 
     def _convert(self, key: Key, delta: Delta) -> None:
         found, made = self._objects.get(key), None

@@ -4,19 +4,24 @@ and texts are istiod's (istio/istio pilot/pkg/serviceregistry/ambient)."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from ztunnel.control.document import Key
+from ztunnel.control.document import Key, Object
 from ztunnel.control.index import Index
 from ztunnel.control.ownership import Entries
 from ztunnel.control.settings import ISTIO_WAYPOINT_CLASS, WAYPOINT_CLASS, MeshSettings
 from ztunnel.control.waypoint import Traffic, Waypoints
 from ztunnel.state.gateway import Gateway, GatewayClass
+from ztunnel.state.http_route import GRPCRoute, HTTPRoute
 from ztunnel.state.kube import Service
 from ztunnel.state.meta import Meta
 from ztunnel.state.networking import ServiceEntry
+from ztunnel.state.rate_limit_policy import RateLimitPolicy
+from ztunnel.state.virtual_service import VirtualService
 
 _CLASSES = (WAYPOINT_CLASS, ISTIO_WAYPOINT_CLASS)
+ROUTE_KINDS: Final = frozenset((HTTPRoute.__name__, GRPCRoute.__name__, VirtualService.__name__))
+"""What a RateLimitPolicy may have as a target beside what waypoints stand before."""
 
 
 class Target(NamedTuple):
@@ -31,8 +36,16 @@ class Target(NamedTuple):
 class PolicyTargets:
     """Looks targets up in the objects of a mesh; `texts` are of the time of the last `renew`."""
 
-    def __init__(self, index: Index, waypoints: Waypoints, entries: Entries, settings: MeshSettings) -> None:
+    def __init__(
+        self,
+        index: Index,
+        waypoints: Waypoints,
+        entries: Entries,
+        settings: MeshSettings,
+        objects: Mapping[Key, Object],
+    ) -> None:
         self._index = index
+        self._objects = objects
         self._waypoints = waypoints
         self._entries = entries
         self._settings = settings
@@ -77,6 +90,8 @@ class PolicyTargets:
                 yield self._gateway(meta.namespace, name)
             elif target_kind in (Service.__name__, ServiceEntry.__name__):
                 yield self._service(Key(target_kind, meta.namespace, name))
+            elif kind == RateLimitPolicy.__name__ and target_kind in ROUTE_KINDS:
+                yield self._route(Key(target_kind, meta.namespace, name))
             else:
                 yield Target("", "Invalid", f"{target_kind} {name}: no waypoint stands before that")
 
@@ -96,6 +111,12 @@ class PolicyTargets:
         if found not in _CLASSES:
             return Target("", "AncestorNotBound", f"Gateway {namespace}/{name} is no waypoint")
         return Target(f"{namespace}/{name}")
+
+    def _route(self, key: Key) -> Target:
+        """Whether its services have a waypoint stands in the status of the route."""
+        if key not in self._objects:
+            return Target("", "TargetNotFound", f"{key} was not found")
+        return Target(str(key))
 
     def _service(self, key: Key) -> Target:
         labels = self._labels(key)

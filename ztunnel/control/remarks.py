@@ -11,6 +11,7 @@ from ztunnel.model.traffic import Balance, PortTraffic, Traffic
 from ztunnel.state import kube
 from ztunnel.state.destination_rule import DestinationRule
 from ztunnel.state.networking import Resolution, ServiceEntry
+from ztunnel.state.rate_limit_policy import RateLimitPolicy
 from ztunnel.state.request_authentication import RequestAuthentication
 
 
@@ -20,6 +21,8 @@ def remark(one: Object) -> Iterator[str]:
         yield from _of_service_entry(one)
     if isinstance(one, RequestAuthentication):
         yield from _of_request_authentication(one)
+    if isinstance(one, RateLimitPolicy):
+        yield from _of_rate_limits(one)
     if isinstance(one, DestinationRule):
         yield from _of_destination_rule(one)
     if not isinstance(one, kube.Namespace | kube.Pod):
@@ -43,6 +46,15 @@ def _of_request_authentication(one: RequestAuthentication) -> Iterator[str]:
     elif not one.rules:
         yield f"{who}: without jwtRules it does nothing"
     yield from (f"{who}: {text}" for text in one.remarks)
+
+
+def _of_rate_limits(one: RateLimitPolicy) -> Iterator[str]:
+    who = f"RateLimitPolicy {one.meta.namespace}/{one.meta.name}"
+    if one.service is not None:
+        yield f"{who}: global is not acted on: no service is asked"
+    for rule in one.rules:
+        if not rule.limit.most:
+            yield f"{who}: {rule.name}: a limit of no requests refuses all that it is for"
 
 
 def _of_destination_rule(one: DestinationRule) -> Iterator[str]:

@@ -48,6 +48,12 @@ def _istio(group: str, plural: str, kind: str, *, has_status: bool = False) -> S
     return Served(tuple(resources), strict=True, has_status=lambda _: has_status)
 
 
+def _own(plural: str, kind: str) -> Served:
+    group = "ztunnel.io"
+    resources = (Resource(group, each, plural, kind, custom=True) for each in KINDS[group, kind].versions)
+    return Served(tuple(resources), strict=True, has_status=lambda _: True)
+
+
 def _gateway_api(
     plural: str, kind: str, has_status: Callable[[Mapping[str, Any]], bool] = lambda _: False
 ) -> Served:
@@ -71,6 +77,7 @@ SERVED: Final = (
     _istio("security", "authorizationpolicies", "AuthorizationPolicy", has_status=True),
     _istio("security", "peerauthentications", "PeerAuthentication", has_status=True),
     _istio("security", "requestauthentications", "RequestAuthentication", has_status=True),
+    _own("ratelimitpolicies", "RateLimitPolicy"),
     _istio("networking", "serviceentries", "ServiceEntry", has_status=True),
     _istio("networking", "workloadentries", "WorkloadEntry", has_status=True),
     _gateway_api("gateways", "Gateway", is_waypoint),

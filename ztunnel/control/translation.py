@@ -22,17 +22,15 @@ from ztunnel.control.entry import (
     convert_workload_entry,
     entry_services,
 )
-from ztunnel.control.guard import Guards
 from ztunnel.control.http_authorization import convert_http_authorization
 from ztunnel.control.impact import Impact, Known
 from ztunnel.control.index import Index
 from ztunnel.control.inventory import Inventory
-from ztunnel.control.jwt_policies import JwtPolicies, KeysOf, no_keys
+from ztunnel.control.jwt_policies import KeysOf, no_keys
 from ztunnel.control.labels import entry_labels, labels_for
 from ztunnel.control.mesh_config import MeshConfigs
 from ztunnel.control.node_policies import NodePolicies
 from ztunnel.control.ownership import Entries
-from ztunnel.control.policy_targets import PolicyTargets
 from ztunnel.control.remarks import remark
 from ztunnel.control.route_status import said_of_routing
 from ztunnel.control.routing import Routing, ServiceRoutes
@@ -40,6 +38,7 @@ from ztunnel.control.service import EntryServices, convert_service, group_servic
 from ztunnel.control.service_traffic import ServiceTraffics
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.waypoint import Traffic, Waypoints
+from ztunnel.control.waypoint_policies import Parts, WaypointPolicies
 from ztunnel.control.workload import Surroundings, convert_pod, workload_uid
 from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.service import Service
@@ -47,7 +46,6 @@ from ztunnel.model.workload import Workload
 from ztunnel.state import kube
 from ztunnel.state.istio import AuthorizationPolicy, PeerAuthentication
 from ztunnel.state.networking import ServiceEntry, WorkloadEntry
-from ztunnel.state.request_authentication import RequestAuthentication
 from ztunnel.xds.resource import HTTP_POLICY, LABELS, TRAFFIC, name_of
 
 
@@ -72,10 +70,6 @@ class Translator:
         self._around: dict[str, Surroundings] = {}
         self._entries = Entries(self.index, settings)
         self.waypoints = Waypoints(self.index, settings)
-        self._guards = Guards(self.index, self.waypoints, settings)
-        known = Known(self.index, self.waypoints, self._guards, self._entries, self._around)
-        self._impact = Impact(known, settings)
-        self._targets = PolicyTargets(self.index, self.waypoints, self._entries, settings)
         self._of_entries = EntryResources()
         self.refused: dict[Key, tuple[str, ...]] = {}
         self._remarks: dict[Key, tuple[str, ...]] = {}
@@ -87,23 +81,23 @@ class Translator:
         self.policies = self._node_policies.in_force
         self.http = HttpResources()
         self.mesh = MeshConfigs(settings, self.http)
-        guards = Guards(self.index, self.waypoints, settings, RequestAuthentication.__name__)
-        self.jwt_policies = JwtPolicies(guards, self._targets, self.http, keys_of)
+        parts = Parts(self.index, self.waypoints, self._entries, settings, self._objects)
+        self._at_waypoints = WaypointPolicies(parts, self.http, keys_of)
+        self.jwt_policies = self._at_waypoints.jwt
+        guards = self._at_waypoints.guards
+        known = Known(self.index, self.waypoints, guards, self._entries, self._around)
+        self._impact = Impact(known, settings)
 
     def said(self, key: Key) -> Said:
         """What there is to say of an object beside the others."""
         one, refused = self._objects.get(key), self.refused.get(key, ())
         if isinstance(one, Routing):
             return Said(routing=said_of_routing(key, one, self._routes))
-        guarded = isinstance(one, kube.Service | ServiceEntry) and self._is_guarded(key, one.meta.labels)
+        guarded = isinstance(one, kube.Service | ServiceEntry) and self._at_waypoints.decide(
+            key, one.meta.labels
+        )
         said = said_of(key, one, self.waypoints, refused, guarded=guarded)
-        if isinstance(one, AuthorizationPolicy | RequestAuthentication) and one.targets:
-            said = replace(said, targets=tuple(self._targets.of(key.kind, one.meta, one.targets)))
-        return said
-
-    def _is_guarded(self, key: Key, labels: Mapping[str, str]) -> bool:
-        """Whether there are policies about a service that only its waypoint enforces."""
-        return self._guards.decide(self._guards.of(key, labels)) or bool(self.jwt_policies.of(key, labels))
+        return replace(said, targets=self._at_waypoints.targets_of(key, one))
 
     def translation(self, unknown: Iterable[str] = ()) -> Translation:
         """All of it, as it is now. `unknown` are kinds that were not read."""
@@ -123,7 +117,7 @@ class Translator:
             *later,
             *(f"{key}: {text}" for key in sorted(self.refused) for text in self.refused[key]),
             *self.waypoints.problems(),
-            *self._targets.texts(),
+            *self._at_waypoints.targets.texts(),
             *self._claims.texts(),
             *self._routes.texts(),
         )
@@ -153,9 +147,7 @@ class Translator:
         delta.unsettled |= unsettled
         for resource, traffic in self._traffic.update():
             self.http.put(TRAFFIC, resource, traffic, delta)
-        delta.unsettled |= self._targets.renew(
-            self._guards.about(touched.targets()), self.jwt_policies.about(touched.targets())
-        )
+        delta.unsettled |= self._at_waypoints.renew(touched, changes)
         return delta
 
     def _take_over(
@@ -167,7 +159,7 @@ class Translator:
         if key.kind == AuthorizationPolicy.__name__:
             self._convert_policy(key, new, touched, delta)
         else:
-            self.jwt_policies.put(key, new, touched, delta)
+            self._at_waypoints.put(key, old, new, touched, delta)
             self.mesh.put(key, new, delta)
             self._note(key, remark(new) if new is not None else ())
         if key.kind == kube.Namespace.__name__:
@@ -193,7 +185,7 @@ class Translator:
 
     def _convert_policy(self, key: Key, new: Object | None, touched: Touched, delta: Delta) -> None:
         new = new if isinstance(new, AuthorizationPolicy) else None
-        for guarded in self._guards.put((key.namespace, key.name), new):
+        for guarded in self._at_waypoints.guards.put((key.namespace, key.name), new):
             touched.take(guarded)
             delta.unsettled.add(guarded)
         remarks, before, now = self._node_policies.put(key, new, delta)
@@ -201,7 +193,8 @@ class Translator:
         if new is not None and new.targets:
             made, more = convert_http_authorization(new, self._settings)
             remarks += more
-        self._targets.put(key, new.meta if new is not None else None, new.targets if new is not None else ())
+        meta, targets = (new.meta, new.targets) if new is not None else (None, ())
+        self._at_waypoints.targets.put(key, meta, targets)
         self.http.put(HTTP_POLICY, f"{key.namespace}/{key.name}", made, delta)
         self._note(key, remarks)
         if before is None and now is None:
@@ -244,10 +237,9 @@ class Translator:
                 self.refused[key] = standing.refused
             around, resources = self._surroundings(key.namespace), list[Workload | Service]()
             if isinstance(one, ServiceEntry):
-                guarded = self._is_guarded(key, one.meta.labels)
+                guarded = self._at_waypoints.decide(key, one.meta.labels)
                 made_of = convert_service_entry(one, standing, around, guarded=guarded)
-                found = self._guards.guarded(key, made_of)
-                resources += self.jwt_policies.guarded(key, found)
+                resources += self._at_waypoints.of_entry(key, made_of)
             elif one is not None and (workload := convert_workload_entry(one, standing, around)):
                 resources.append(workload)
             made[key] = {name_of(each): each for each in resources}
@@ -268,10 +260,9 @@ class Translator:
             made = convert_service(service, self.index.namespaces.get(name[0]), self._settings)
             labels, kind = service.meta.labels, kube.Service.__name__
             at = Key(kind, *name)
-            guarded = self._is_guarded(at, labels)
+            guarded = self._at_waypoints.decide(at, labels)
             bound = self.waypoints.bind(labels, name[0], Traffic.SERVICE, service.bound, guarded=guarded)
-            guards, tokens = self._guards.of(at, labels), self.jwt_policies.of(at, labels)
-            made = replace(made, waypoint=bound.waypoint, guards=guards, jwt_policies=tokens)
+            made = replace(self._at_waypoints.named(made, at, labels), waypoint=bound.waypoint)
         resource = str(service_name(name, self._settings))
         if made is not None or resource not in self._of_entries:
             self._put(resource, made, delta)

@@ -15,6 +15,7 @@ from ztunnel.authz.direct import connection_between
 from ztunnel.authz.explanation import Tried, trace
 from ztunnel.authz.verdict import judge
 from ztunnel.errors import ConnectionFailed
+from ztunnel.explain.limits import limits_at
 from ztunnel.explain.names import Call
 from ztunnel.explain.route import Share, route_at
 from ztunnel.explain.waypoint import HttpCall, judge_at_waypoint
@@ -200,6 +201,9 @@ def _at_waypoint(world: World, source: Workload, outcome: ToTunnel, asked: _Aske
     else:
         reason += f"; {routed.why}"
         onward = [path for share in routed.shares for path in _of_share(world, waypoint, called, share)]
+    if found.request is not None:
+        route = routed.source if routed is not None else ""
+        reason += limits_at(world, (waypoint, service), connection, found.request, route)
     path = _path(waypoint, outcome.endpoint, Way.WAYPOINT, reason, found.tried)
     return replace(path, onward=tuple(onward))
 

@@ -35,10 +35,11 @@ class Share:
 @dataclass(frozen=True, slots=True)
 class Routed:
     """What routes make of a request: `shares` of it are sent; none: the waypoint answers it. `why` is for the
-    operator."""
+    operator; `source`: the object whose rule it goes by."""
 
     why: str
     shares: tuple[Share, ...] = ()
+    source: str = ""
 
 
 def route_at(world: World, service: Service | None, port: int, request: Request) -> Routed | None:
@@ -65,9 +66,9 @@ def _routed(route: Route, request: Request, port: int) -> Routed:
     extras = "".join(f"; {each}" for each in _besides(rule))
     if route.location is not None:
         where = route.location.of(request.scheme, request.authority, request.path, port).decode()
-        return Routed(f"{by}: redirected to {where} ({route.location.status}){extras}")
+        return Routed(f"{by}: redirected to {where} ({route.location.status}){extras}", (), str(rule.source))
     if isinstance(rule.action, DirectResponse):
-        return Routed(f"{by}: answered {rule.action.status}{extras}")
+        return Routed(f"{by}: answered {rule.action.status}{extras}", (), str(rule.source))
     assert isinstance(rule.action, Forward)
     total = sum(target.destination.weight for target in route.targets) or 1
     alone = len(route.targets) == 1
@@ -83,7 +84,7 @@ def _routed(route: Route, request: Request, port: int) -> Routed:
         for each in shares
     ]
     sent = tuple(each for each in shares if each not in refused)
-    return Routed(f"{by}: {', '.join(told)}{extras}", sent)
+    return Routed(f"{by}: {', '.join(told)}{extras}", sent, str(rule.source))
 
 
 def _besides(rule: Rule) -> Iterator[str]:

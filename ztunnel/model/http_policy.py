@@ -59,7 +59,7 @@ CONNECTION_ATTRIBUTES = frozenset(
 
 class TextKind(Enum):
     """How a text is compared. WILDCARD: `*` stands for any characters wherever it is; TEMPLATE: `{*}` is one
-    segment of a path, `{**}` any number of them."""
+    segment of a path, `{**}` any number of them; REGEX: an expression of RE2 matches the whole text."""
 
     EXACT = "exact"
     PREFIX = "prefix"
@@ -67,6 +67,7 @@ class TextKind(Enum):
     PRESENCE = "presence"
     WILDCARD = "wildcard"
     TEMPLATE = "template"
+    REGEX = "regex"
 
 
 @dataclass(frozen=True, slots=True)

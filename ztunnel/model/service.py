@@ -84,8 +84,8 @@ class Service:
     the mesh. One that is `private` is there for clients of its own namespace alone (Visibility NAMESPACE).
     `weighted_waypoints`, if there are any, share its connections by weight; `waypoint` is among them.
     `protocols` are by service port, of those that say something. `guards` are the authorization
-    policies, `namespace/name`, that the service's waypoint is to enforce, or the waypoint that it is, and
-    `jwt_policies` those of tokens."""
+    policies, `namespace/name`, that the service's waypoint is to enforce, or the waypoint that it is,
+    `jwt_policies` those of tokens, and `rate_limits` those of rate limits."""
 
     name: str
     namespace: str
@@ -104,6 +104,7 @@ class Service:
     protocols: tuple[tuple[int, AppProtocol], ...] = ()
     guards: tuple[str, ...] = ()
     jwt_policies: tuple[str, ...] = ()
+    rate_limits: tuple[str, ...] = ()
     private: bool = False
     weighted_waypoints: tuple[tuple[Waypoint, int], ...] = ()
 

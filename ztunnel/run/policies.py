@@ -26,6 +26,26 @@ def follow_policies(parts: Parts, reporting: Reporting) -> None:
     parts.note = partial(_note, trials, audits)
     parts.here.hold.subscribe(partial(_changed, parts))
     _count_tokens(parts, reporting)
+    _count_limits(parts, reporting)
+
+
+def _count_limits(parts: Parts, reporting: Reporting) -> None:
+    figures, limiter = reporting.figures, parts.limiter
+    refused = figures.tally(
+        "ztunnel_waypoint_rate_limited_total",
+        "Requests that were refused by a rate limit, by its policy and who has counted them (local, global)",
+        ["policy", "scope"],
+    )
+    limiter.refused = refused.add
+    limits = limiter.limits
+    figures.gauge(
+        "ztunnel_waypoint_rate_limit_keys", "Token buckets of rate limits", lambda: float(limits.keys)
+    )
+    figures.counter(
+        "ztunnel_waypoint_rate_limit_evictions_total",
+        "Token buckets that were forgotten because one rule had too many (10,000)",
+        lambda: limits.evicted,
+    )
 
 
 def _count_tokens(parts: Parts, reporting: Reporting) -> None:

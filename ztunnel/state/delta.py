@@ -22,6 +22,7 @@ from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.mesh_defaults import MeshDefaults
 from ztunnel.model.policy import Policy, PolicyScope
 from ztunnel.model.provider import ExtensionProvider
+from ztunnel.model.rate_limit import RateLimitPolicy
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.service_traffic import ServiceTraffic
@@ -36,6 +37,7 @@ _Pairs = list[tuple[_T | None, _T | None]]
 _HELD: Final[Mapping[type[Any], str]] = {
     HttpPolicy: "http_policies",
     JwtPolicy: "jwt_policies",
+    RateLimitPolicy: "rate_limits",
     WorkloadLabels: "labels",
     Routes: "routes",
     ServiceTraffic: "traffic",

@@ -36,11 +36,12 @@ def dump_world(world: World) -> dict[str, Any]:
 
 
 def dump_http(world: World) -> dict[str, Any]:
-    """What only waypoints have: `httpPolicies`, `jwtPolicies`; of services `routes`, `trafficPolicies`; of
-    the mesh config `providers`, `meshDefaults`."""
+    """What only waypoints have: `httpPolicies`, `jwtPolicies`, `rateLimits`; of services `routes`,
+    `trafficPolicies`; of the mesh config `providers`, `meshDefaults`."""
     return {
         "httpPolicies": [_http_policy(world.http_policies[key]) for key in sorted(world.http_policies)],
         "jwtPolicies": [_jwt_policy(world.jwt_policies[key]) for key in sorted(world.jwt_policies)],
+        "rateLimits": [_said(_plain(asdict(world.rate_limits[key]))) for key in sorted(world.rate_limits)],
         "routes": [_routes(world.routes[key]) for key in sorted(world.routes)],
         "trafficPolicies": [_traffic(world.traffic[key]) for key in sorted(world.traffic)],
         "providers": [_provider(world.providers[key]) for key in sorted(world.providers)],

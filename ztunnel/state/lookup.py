@@ -118,6 +118,16 @@ def guards_of(world: World, waypoint: Workload, service: Service | None) -> tupl
     return tuple(dict.fromkeys(guard for one in found if one is not None for guard in one.guards))
 
 
+def rate_limits_of(world: World, waypoint: Workload, service: Service | None) -> tuple[str, ...]:
+    """The rate limits that `waypoint` has to enforce where `service` is called, or a pod by its own address:
+    those of the service, and its own."""
+    names = list(waypoint.services)
+    if service is not None:
+        names.append(service.key)
+    found = (world.service(name) for name in names)
+    return tuple(dict.fromkeys(each for one in found if one is not None for each in one.rate_limits))
+
+
 def subset_of(world: World, served: Served, labels: Iterable[Label]) -> Served:
     """A service with those of its endpoints that have all these labels."""
     wanted = frozenset(labels)

@@ -22,6 +22,7 @@ from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.mesh_defaults import MeshDefaults
 from ztunnel.model.policy import Policy
 from ztunnel.model.provider import ExtensionProvider
+from ztunnel.model.rate_limit import RateLimitPolicy
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.service_traffic import ServiceTraffic
@@ -76,10 +77,10 @@ class World:
     The maps are for `delta`; readers use the methods. `addresses` holds workloads of our network only, and
     none with the host's network, whose address is not theirs alone; of several at one address the first is to
     be preferred. `hostnames` and `virtual` hold services in order of their keys, canonical ones first.
-    What node proxies are sent none of: `http_policies` and `jwt_policies` are those of waypoints, by
-    `namespace/name`, `labels` those of workloads, by uid, `routes` those of services, and `traffic` their
-    policies, by `namespace/hostname`; `providers` by their names, and `defaults` those of the mesh, under
-    `mesh`.
+    What node proxies are sent none of: `http_policies`, `jwt_policies` and `rate_limits` are those of
+    waypoints, by `namespace/name`, `labels` those of workloads, by uid, `routes` those of services, and
+    `traffic` their policies, by `namespace/hostname`; `providers` by their names, and `defaults` those of the
+    mesh, under `mesh`.
     """
 
     network: str = ""
@@ -93,6 +94,7 @@ class World:
     scoped: Map[str, tuple[Policy, ...]] = field(default_factory=Map)
     http_policies: Map[str, HttpPolicy] = field(default_factory=Map)
     jwt_policies: Map[str, JwtPolicy] = field(default_factory=Map)
+    rate_limits: Map[str, RateLimitPolicy] = field(default_factory=Map)
     labels: Map[str, WorkloadLabels] = field(default_factory=Map)
     routes: Map[str, Routes] = field(default_factory=Map)
     traffic: Map[str, ServiceTraffic] = field(default_factory=Map)

@@ -37,6 +37,7 @@ from ztunnel.waypoint.downstream2 import Http2Server
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.find import Here
 from ztunnel.waypoint.guard import NO_POLICY, Guard, denied, refusal
+from ztunnel.waypoint.limiting import Limiter, Limiting
 from ztunnel.waypoint.report import Caller, Reports, Telemetry
 from ztunnel.waypoint.routing import Routers, Routing, Unserved, version_for
 from ztunnel.waypoint.shadow import Shadows
@@ -72,6 +73,7 @@ class Parts:
         hops: proxies before this one whose X-Forwarded-For is believed.
         note: is told what policies under trial, and AUDIT's, make of what was admitted.
         authenticator: finds out who requests speak for.
+        limiter: the rate limits of all tunnels.
         routers, shadows: the routes of services, compiled, and copies of requests that are under way.
     """
 
@@ -90,11 +92,13 @@ class Parts:
     hops: int = 0
     note: Note | None = None
     authenticator: Authenticator = field(init=False)
+    limiter: Limiter = field(init=False)
     routers: Routers = field(default_factory=Routers)
     shadows: Shadows = field(init=False)
 
     def __post_init__(self) -> None:
         self.authenticator = Authenticator(self.engine, _wall)
+        self.limiter = Limiter(self.engine.clock)
         self.shadows = Shadows(self.engine)
 
     def current(self) -> tuple[World, Workload | None]:
@@ -189,6 +193,7 @@ class _Tunnel:
         self._chain, self._caller = asked
         calls = Connection(self._caller.source, self._chain.destination, self._caller.identity)
         self._guard = Guard(parts.authorizations, parts.current, self._chain, calls, parts.hops)
+        self._limiting = Limiting(parts.limiter, parts.current, self._chain, calls, parts.hops)
         self._exchanges: set[Exchange] = set()
         self._source = Source(self._caller.identity, self._caller.source.ip)
         self._last_rules = self._rules()
@@ -260,7 +265,7 @@ class _Tunnel:
         self._note(decision)
         self._exchanges.add(exchange)
         self._parts.guarded.add(self)
-        self._routing.begin(self._parts.here.hold.world, exchange)
+        self._routing.begin(self._parts.here.hold.world, exchange, self._limiting.admit)
 
     def connect(self, exchange: Exchange) -> None:
         """Find a server for it."""

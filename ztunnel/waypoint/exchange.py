@@ -245,7 +245,7 @@ class Exchange(Observed):
             self.flag = joined(self.attempts.flags)
         self.note_grpc(fields)
         passed = self.attempts.stick(passed_back(fields, int((now - self.began) * 1000)))
-        self.response = self.plan.edit(passed, self.host)
+        self.response = self.plan.edit(passed + self.added, self.host)
         self._down.respond(self.response, end)
         if end:
             self._answered()
@@ -306,7 +306,7 @@ class Exchange(Observed):
         self.attempts.end_try(reply.flag)
         self.note_end(reply, self.attempts.flags)
         self.note_grpc(fields)
-        fields = self.plan.edit(fields)
+        fields = self.plan.edit(fields + self.added)
         up = self._let_go()
         if up is not None:
             up.cancel()

@@ -13,6 +13,7 @@ from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 
 _BEFORE, _AFTER = "before_response_started", "after_response_started"
+NO_FIELDS: Fields = ()
 _MOST_INTERIMS = 100
 """Of one exchange: a server that says 102 (Processing) every few seconds needs some."""
 
@@ -21,6 +22,7 @@ class Observed:
     """One exchange.
 
     Attributes:
+        added: fields that its response has besides.
         asked: the request as the client has sent it, where there are rules about tokens and it has passed.
         admitted: the request that policies and routes were asked about.
         request: as it is sent on.
@@ -39,13 +41,15 @@ class Observed:
     """
 
     __slots__ = (
-        "_interims", "admitted", "answered_at", "asked", "began", "cluster", "destination", "details",
-        "failure", "flag", "grpc_status", "host", "over", "received_bytes", "received_messages", "request",
-        "response", "sent_bytes", "sent_messages", "service", "status", "trailers", "until",
+        "_interims", "added", "admitted", "answered_at", "asked", "began", "cluster", "destination",
+        "details", "failure", "flag", "grpc_status", "host", "over", "received_bytes",
+        "received_messages", "request", "response", "sent_bytes", "sent_messages", "service", "status",
+        "trailers", "until",
     )  # fmt: skip
 
     def __init__(self, request: Request, now: float) -> None:
         self._interims = 0
+        self.added: Fields = NO_FIELDS
         self.asked: Request | None = None
         self.admitted = self.request = request
         self.until = inf

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ztunnel.l7.chance import Rng
 from ztunnel.l7.reply import BROKEN_ROUTES, FORBIDDEN_UPGRADE, NO_CLUSTER, Reply
-from ztunnel.l7.routing.plan import plan, without_routes
+from ztunnel.l7.routing.plan import Plan, plan, without_routes
 from ztunnel.l7.routing.router import Router, decide_about
 from ztunnel.l7.substitution import Facts
-from ztunnel.model.route import Routes
+from ztunnel.model.route import Routes, RouteSource
 from ztunnel.model.route_action import Destination
 from ztunnel.model.service import Service
 from ztunnel.state.world import World
@@ -68,6 +70,15 @@ def compiled(routes: Routes, port: int) -> tuple[Router | None, str]:
         return None, str(error)
 
 
+Then = Callable[[Exchange, Plan, RouteSource | None], None]
+"""Goes on with a request by its plan, and by what has the rule that made it."""
+
+
+def proceed(exchange: Exchange, made: Plan, source: RouteSource | None) -> None:
+    """Nothing else is asked."""
+    exchange.proceed(made)
+
+
 class Routing:
     """That of one tunnel."""
 
@@ -79,24 +90,25 @@ class Routing:
         self._facts = facts
         self._rng = rng
 
-    def begin(self, world: World, exchange: Exchange) -> None:
-        """Say what becomes of an exchange."""
+    def begin(self, world: World, exchange: Exchange, then: Then = proceed) -> None:
+        """Say what becomes of an exchange: it is answered, or `then` is called."""
         request = exchange.request
         routes = world.routes.get(self._name) if self._name else None
         if routes is None:
-            exchange.proceed(without_routes(request))
+            then(exchange, without_routes(request), None)
             return
         router = self._routers.of(routes, self._port)
         if router is None:
             exchange.reply(BROKEN_ROUTES)
         elif router.empty:
-            exchange.proceed(without_routes(request))
+            then(exchange, without_routes(request), None)
         else:
-            made = plan(decide_about(router, request), request, self._facts, self._port, self._rng)
+            route = decide_about(router, request)
+            made = plan(route, request, self._facts, self._port, self._rng)
             if made.destination is not None:
                 exchange.service = world.service(made.destination.service)
                 exchange.cluster = cluster_of(made.destination, self._port)
-            exchange.proceed(made)
+            then(exchange, made, route.rule.source if route is not None else None)
 
 
 def cluster_of(destination: Destination, called: int) -> str:

@@ -56,6 +56,9 @@ waypoints istiod gives the policies themselves."""
 JWT_POLICIES: Final = "ztunnel.io/jwt-policies"
 """The same of RequestAuthentications."""
 
+RATE_LIMITS: Final = "ztunnel.io/rate-limits"
+"""The same of RateLimitPolicies."""
+
 FORWARDING: Final = "ztunnel.io/forwarding"
 """Name of our extension of a workload that may forward: a StringValue, `allow`."""
 
@@ -198,6 +201,8 @@ def render_service(service: Service, network: str) -> pb.Service:
         made.extensions.add(name=GUARDS).config.Pack(StringValue(value=" ".join(service.guards)))
     if service.jwt_policies:
         made.extensions.add(name=JWT_POLICIES).config.Pack(StringValue(value=" ".join(service.jwt_policies)))
+    if service.rate_limits:
+        made.extensions.add(name=RATE_LIMITS).config.Pack(StringValue(value=" ".join(service.rate_limits)))
     return made
 
 
@@ -234,6 +239,7 @@ def parse_service(untrusted: pb.Service, network: str) -> Service:
         protocols=_protocols(it.extensions),
         guards=_names(it.extensions, GUARDS),
         jwt_policies=_names(it.extensions, JWT_POLICIES),
+        rate_limits=_names(it.extensions, RATE_LIMITS),
     )
 
 

@@ -10,6 +10,7 @@ from ipaddress import ip_network
 from typing import Final
 
 from ztunnel.errors import PeerError
+from ztunnel.l7.regex import regex
 from ztunnel.model.address import IPNetwork
 from ztunnel.model.http_policy import (
     Attribute,
@@ -36,7 +37,7 @@ def render_http_policy(policy: HttpPolicy) -> pb.AuthorizationPolicy:
         rules=[
             pb.Rule(
                 clauses=[
-                    pb.Clause(matches=[pb.Match(terms=map(_render_term, match)) for match in clause])
+                    pb.Clause(matches=[pb.Match(terms=map(render_term, match)) for match in clause])
                     for clause in rule
                 ]
             )
@@ -62,7 +63,7 @@ def parse_http_policy(untrusted: pb.AuthorizationPolicy) -> HttpPolicy:
         raise PeerError(f"unknown action {it.action}") from error
     rules: tuple[HttpRule, ...] = tuple(
         tuple(
-            tuple(tuple(_parse_term(term) for term in match.terms) for match in clause.matches)
+            tuple(tuple(parse_term(term) for term in match.terms) for match in clause.matches)
             for clause in rule.clauses
         )
         for rule in it.rules
@@ -70,7 +71,8 @@ def parse_http_policy(untrusted: pb.AuthorizationPolicy) -> HttpPolicy:
     return HttpPolicy(it.name, it.namespace, action, rules, it.dry_run, it.provider)
 
 
-def _render_term(term: Term) -> pb.Term:
+def render_term(term: Term) -> pb.Term:
+    """The message of a term."""
     return pb.Term(
         attribute=term.attribute.value,
         argument=term.argument,
@@ -91,7 +93,12 @@ def _render_value(value: Value) -> pb.Value:
     return pb.Value(block=pb.Block(address=value.network_address.packed, length=value.prefixlen))
 
 
-def _parse_term(untrusted: pb.Term) -> Term:
+def parse_term(untrusted: pb.Term) -> Term:
+    """The term of a message.
+
+    Raises:
+        PeerError: an attribute that is not known, a value that is none of it.
+    """
     try:
         attribute = Attribute(untrusted.attribute)
     except ValueError as error:
@@ -121,7 +128,16 @@ def _parse_value(attribute: Attribute, untrusted: pb.Value) -> Value:
         return TextMatch(TextKind.PRESENCE)
     if kind is None or kind not in _TEXTS:
         raise PeerError(f"{attribute}: a comparison of a kind that is not known here")
+    if kind == TextKind.REGEX.value:
+        _check_pattern(attribute, untrusted.regex)
     return TextMatch(_TEXTS[kind], getattr(untrusted, kind))
+
+
+def _check_pattern(attribute: Attribute, untrusted: str) -> None:
+    try:
+        regex(untrusted)
+    except ValueError as error:
+        raise PeerError(f"{attribute}: {error}") from error
 
 
 def _parse_block(untrusted: pb.Block) -> IPNetwork:

@@ -22,6 +22,7 @@ from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.mesh_defaults import MeshDefaults
 from ztunnel.model.policy import Policy
 from ztunnel.model.provider import ExtensionProvider
+from ztunnel.model.rate_limit import RateLimitPolicy
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service
 from ztunnel.model.service_traffic import ServiceTraffic
@@ -38,11 +39,13 @@ from ztunnel.xds.pb import (
     jwt_policy_pb2,
     labels_pb2,
     mesh_pb2,
+    rate_limit_pb2,
     routes_pb2,
     traffic_pb2,
     workload_pb2,
 )
 from ztunnel.xds.policy import parse_policy, render_policy
+from ztunnel.xds.rate_limit import parse_rate_limit, render_rate_limit
 from ztunnel.xds.routes import parse_routes, render_routes
 from ztunnel.xds.traffic import parse_traffic, render_traffic
 
@@ -57,8 +60,17 @@ MESH_DEFAULTS: Final = "type.googleapis.com/ztunnel.http.MeshDefaults"
 
 JWT_POLICY: Final = "type.googleapis.com/ztunnel.http.RequestAuthentication"
 
+RATE_LIMIT: Final = "type.googleapis.com/ztunnel.http.RateLimitPolicy"
+
 HttpResource = (
-    HttpPolicy | JwtPolicy | WorkloadLabels | Routes | ServiceTraffic | ExtensionProvider | MeshDefaults
+    HttpPolicy
+    | JwtPolicy
+    | RateLimitPolicy
+    | WorkloadLabels
+    | Routes
+    | ServiceTraffic
+    | ExtensionProvider
+    | MeshDefaults
 )
 """Resources of our own. Each has a `key`, its name."""
 
@@ -82,6 +94,7 @@ _OWN: Final[Mapping[str, _Codec]] = {
         HttpPolicy, http_policy_pb2.AuthorizationPolicy, render_http_policy, parse_http_policy
     ),
     JWT_POLICY: _Codec(JwtPolicy, jwt_policy_pb2.RequestAuthentication, render_jwt_policy, parse_jwt_policy),
+    RATE_LIMIT: _Codec(RateLimitPolicy, rate_limit_pb2.RateLimitPolicy, render_rate_limit, parse_rate_limit),
     LABELS: _Codec(WorkloadLabels, labels_pb2.WorkloadLabels, render_labels, parse_labels),
     ROUTES: _Codec(Routes, routes_pb2.Routes, render_routes, parse_routes),
     TRAFFIC: _Codec(ServiceTraffic, traffic_pb2.ServiceTraffic, render_traffic, parse_traffic),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from ztunnel.l7.regex import regex
 from ztunnel.model.address import IPAddress, IPNetwork
 from ztunnel.model.http_policy import TextKind, TextMatch, Value
 
@@ -26,6 +27,7 @@ class Texts:
         "anchored",
         "exact",
         "only_exact",
+        "patterns",
         "prefixes",
         "present",
         "suffixes",
@@ -44,8 +46,10 @@ class Texts:
         self.suffixes = tuple(found[TextKind.SUFFIX])
         self.wildcards = tuple([tuple(text.split("*")) for text in found[TextKind.WILDCARD]])
         self.templates = tuple(map(compile_template, found[TextKind.TEMPLATE]))
+        self.patterns = list(map(regex, found[TextKind.REGEX]))
         self.present = bool(found[TextKind.PRESENCE])
-        self.anchored = not (self.suffixes or self.present or self.wildcards or self.templates)
+        others = self.suffixes or self.present or self.wildcards or self.templates or self.patterns
+        self.anchored = not others
         self.only_exact = self.anchored and not self.prefixes
 
     def match(self, text: str) -> bool:
@@ -62,6 +66,10 @@ class Texts:
             return True
         for template in self.templates:
             if template.fullmatch(text) is not None:
+                return True
+        if self.patterns:
+            octets = text.encode("utf-8", "surrogateescape")
+            if any(pattern.matches(octets) for pattern in self.patterns):
                 return True
         return any(_fits(parts, text) for parts in self.wildcards)
 

@@ -193,6 +193,7 @@ class Value(_message.Message):
     TEMPLATE_FIELD_NUMBER: _builtins.int
     BLOCK_FIELD_NUMBER: _builtins.int
     PORT_FIELD_NUMBER: _builtins.int
+    REGEX_FIELD_NUMBER: _builtins.int
     exact: _builtins.str
     prefix: _builtins.str
     suffix: _builtins.str
@@ -203,6 +204,8 @@ class Value(_message.Message):
     template: _builtins.str
     """`{*}` is one segment of a path, `{**}` any number of them."""
     port: _builtins.int
+    regex: _builtins.str
+    """An expression of RE2, of the whole text."""
     @_builtins.property
     def block(self) -> Global___Block: ...
     def __init__(
@@ -216,12 +219,13 @@ class Value(_message.Message):
         template: _builtins.str = ...,
         block: Global___Block | None = ...,
         port: _builtins.int = ...,
+        regex: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "exact", b"exact", "port", b"port", "prefix", b"prefix", "presence", b"presence", "suffix", b"suffix", "template", b"template", "value", b"value", "wildcard", b"wildcard"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "exact", b"exact", "port", b"port", "prefix", b"prefix", "presence", b"presence", "regex", b"regex", "suffix", b"suffix", "template", b"template", "value", b"value", "wildcard", b"wildcard"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "exact", b"exact", "port", b"port", "prefix", b"prefix", "presence", b"presence", "suffix", b"suffix", "template", b"template", "value", b"value", "wildcard", b"wildcard"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "exact", b"exact", "port", b"port", "prefix", b"prefix", "presence", b"presence", "regex", b"regex", "suffix", b"suffix", "template", b"template", "value", b"value", "wildcard", b"wildcard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["exact", "prefix", "suffix", "presence", "wildcard", "template", "block", "port"]  # noqa: Y015
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["exact", "prefix", "suffix", "presence", "wildcard", "template", "block", "port", "regex"]  # noqa: Y015
     _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
 
