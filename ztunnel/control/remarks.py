@@ -50,8 +50,6 @@ def _of_request_authentication(one: RequestAuthentication) -> Iterator[str]:
 
 def _of_rate_limits(one: RateLimitPolicy) -> Iterator[str]:
     who = f"RateLimitPolicy {one.meta.namespace}/{one.meta.name}"
-    if one.service is not None:
-        yield f"{who}: global is not acted on: no service is asked"
     for rule in one.rules:
         if not rule.limit.most:
             yield f"{who}: {rule.name}: a limit of no requests refuses all that it is for"

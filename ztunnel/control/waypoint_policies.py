@@ -26,7 +26,7 @@ from ztunnel.state.request_authentication import RequestAuthentication
 class Parts(NamedTuple):
     """What targets are looked up in. All of it is kept up to date; `objects` are all that there are."""
 
-    index: Index
+    indexed: Index
     waypoints: Waypoints
     entries: Entries
     settings: MeshSettings

@@ -37,6 +37,11 @@ def _count_limits(parts: Parts, reporting: Reporting) -> None:
         ["policy", "scope"],
     )
     limiter.refused = refused.add
+    limiter.asked = figures.tally(
+        "ztunnel_waypoint_rate_limit_checks_total",
+        "What rate limit services were asked, by policy and what came of it (ok, over_limit, error)",
+        ["policy", "outcome"],
+    ).add
     limits = limiter.limits
     figures.gauge(
         "ztunnel_waypoint_rate_limit_keys", "Token buckets of rate limits", lambda: float(limits.keys)

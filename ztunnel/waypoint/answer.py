@@ -18,7 +18,6 @@ from ztunnel.http2.standing import Standing
 from ztunnel.l7.jwt.authentication import Authentication
 from ztunnel.l7.policy.authorization import Authorizations
 from ztunnel.l7.policy.rule import Decision
-from ztunnel.l7.routing.plan import NO_FACTS
 from ztunnel.model.address import Endpoint, PeerAddress, parse_endpoint
 from ztunnel.model.connection import Connection, Direction
 from ztunnel.model.identity import SpiffeId
@@ -39,11 +38,12 @@ from ztunnel.waypoint.find import Here
 from ztunnel.waypoint.guard import NO_POLICY, Guard, denied, refusal
 from ztunnel.waypoint.limiting import Limiter, Limiting
 from ztunnel.waypoint.report import Caller, Reports, Telemetry
-from ztunnel.waypoint.routing import Routers, Routing, Unserved, version_for
+from ztunnel.waypoint.routing import Routers, Unserved, routing_of, version_for
 from ztunnel.waypoint.shadow import Shadows
 from ztunnel.waypoint.sides import Copy
 from ztunnel.waypoint.spot import Cancellable, Stream, Target, Terms
 from ztunnel.waypoint.tcp import Passage
+from ztunnel.waypoint.unary import UnaryCalls
 from ztunnel.waypoint.way import Common, HttpWay
 
 Note = Callable[[Decision, str, str], None]
@@ -98,7 +98,7 @@ class Parts:
 
     def __post_init__(self) -> None:
         self.authenticator = Authenticator(self.engine, _wall)
-        self.limiter = Limiter(self.engine.clock)
+        self.limiter = Limiter(UnaryCalls(self.engine, self.servers, self.here), self.engine.clock)
         self.shadows = Shadows(self.engine)
 
     def current(self) -> tuple[World, Workload | None]:
@@ -199,7 +199,7 @@ class _Tunnel:
         self._last_rules = self._rules()
         self._passage: Passage | None = None
         self._reports = reports
-        self._routing = self._route(parts)
+        self._routing = routing_of(parts.routers, self._chain, calls, parts.common.rng)
         self._standing = standing
         self._version = 1
         self._began = parts.engine.now
@@ -210,13 +210,6 @@ class _Tunnel:
         self._host = ""
         self._call: Call | None = None
         self._is_over = False
-
-    def _route(self, parts: Parts) -> Routing:
-        chain, caller = self._chain, self._caller
-        facts = NO_FACTS._replace(
-            remote=str(caller.source), local=str(chain.destination), principal=str(caller.identity)
-        )
-        return Routing(parts.routers, chain.service, chain.destination.port, facts, parts.common.rng)
 
     # HTTP.
 

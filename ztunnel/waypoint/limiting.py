@@ -7,9 +7,13 @@ before (Envoy's filters cors and fault come before those of rate limits; a delay
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
+from ztunnel.http1.head import Fields
+from ztunnel.l7.limits.compiled import CompiledPolicy, Entries
 from ztunnel.l7.limits.limits import RateLimits, decide
 from ztunnel.l7.policy.attributes import Attributes
+from ztunnel.l7.reply import Reply
 from ztunnel.l7.routing.plan import Plan
 from ztunnel.model.connection import Connection
 from ztunnel.model.route import RouteSource
@@ -18,14 +22,19 @@ from ztunnel.state.lookup import rate_limits_of
 from ztunnel.state.world import World
 from ztunnel.waypoint.chain import Chain
 from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.limit_service import FAILED, METHOD, parse, refusal, render
+from ztunnel.waypoint.unary import Called, UnaryCalls
 
 _BEFORE_LIMITS = frozenset(("cors_response", "fault_filter_abort"))
 
-Refused = Callable[[str, str], None]
-"""Is told of each request that was refused: by which policy, and how it was counted."""
+Told = Callable[[str, str], None]
+"""Is told of a policy's key, and of a word about it."""
+
+Asks = list[tuple[CompiledPolicy, list[Entries]]]
+"""Whose services are to be asked, and about what."""
 
 
-def nobody(policy: str, scope: str) -> None:
+def nobody(policy: str, word: str) -> None:
     """Who is told where nobody counts."""
 
 
@@ -34,14 +43,20 @@ class Limiter:
 
     Attributes:
         limits: the policies, compiled, with what they have counted.
-        refused: see there.
+        calls: by which services are asked.
+        refused: is told of each request that was refused: by which policy, and who has counted it (`local`,
+            `global`).
+        asked: is told of each question, of which policy, and what came of it: `ok`, `over_limit`, `error`
+            (Envoy's statistics).
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, calls: UnaryCalls, clock: Callable[[], float]) -> None:
         """`clock` gives monotonic seconds."""
+        self.calls = calls
         self.clock = clock
         self.limits = RateLimits()
-        self.refused: Refused = nobody
+        self.refused: Told = nobody
+        self.asked: Told = nobody
 
 
 class Limiting:
@@ -81,15 +96,64 @@ class Limiting:
         asked = Attributes(exchange.admitted, self._connection.source.ip, self._hops)
         outcome = decide(policies, asked, self._connection, self._scope(source), self._limiter.clock())
         exchange.added = outcome.fields
-        if outcome.reply is None or outcome.by is None:
+        if outcome.reply is not None and outcome.by is not None:
+            self._limiter.refused(outcome.by.policy.key, "local")
+            _answer(exchange, plan, outcome.reply, outcome.by.name)
+            return
+        asks = [(one, found) for one in policies if (found := one.descriptors(asked, self._connection))]
+        self._ask(exchange, plan, asks)
+
+    def _ask(self, exchange: Exchange, plan: Plan, asks: Asks) -> None:
+        """Ask one service after the other; go on when all let the request pass."""
+        if not asks:
             exchange.proceed(plan)
             return
-        self._limiter.refused(outcome.by.policy.key, "local")
-        exchange.plan = plan
-        exchange.failure = f"rate limit {outcome.by.name}"
-        exchange.reply(outcome.reply)
+        policy, descriptors = asks[0]
+        limit = policy.policy.service
+        assert limit is not None
+        called = Called(limit.host, limit.port, policy.policy.namespace, METHOD, limit.timeout_seconds)
+        then = partial(self._answered, exchange, plan, asks)
+        self._limiter.calls.call(called, render(limit, descriptors), then)
+
+    def _answered(self, exchange: Exchange, plan: Plan, asks: Asks, message: bytes | None, why: str) -> None:
+        if exchange.over:
+            return
+        policy = asks[0][0].policy
+        answer = parse(message) if message is not None else None
+        if answer is None:
+            self._limiter.asked(policy.key, "error")
+            if policy.service is not None and policy.service.deny:
+                _answer(exchange, plan, FAILED, f"{policy.key}: {why or 'an answer that is none'}")
+                return
+        else:
+            self._limiter.asked(policy.key, "over_limit" if answer.limited else "ok")
+            exchange.added += answer.response + (answer.told if policy.tells else ())
+            if answer.limited:
+                self._limiter.refused(policy.key, "global")
+                _answer(exchange, plan, refusal(policy, answer), policy.key)
+                return
+            _add(exchange, plan, answer.request)
+        self._ask(exchange, plan, asks[1:])
 
     def _scope(self, source: RouteSource | None) -> str:
         """What has buckets of its own: the route, or else what is called."""
         called = self._chain.service.key if self._chain.service is not None else self._chain.destination
         return f"{called} {source}" if source is not None else str(called)
+
+
+def _answer(exchange: Exchange, plan: Plan, reply: Reply, why: str) -> None:
+    exchange.plan = plan
+    exchange.failure = f"rate limit {why}"
+    exchange.reply(reply)
+
+
+def _add(exchange: Exchange, plan: Plan, fields: Fields) -> None:
+    """To what the server gets. Plans are shared, and so is the request that policies were asked about."""
+    if not fields:
+        return
+    request = (plan.request or exchange.request).copy()
+    request.fields += fields
+    if plan.request is not None:
+        plan.request = request
+    else:
+        exchange.request = request

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from ztunnel.l7.chance import Rng
 from ztunnel.l7.reply import BROKEN_ROUTES, FORBIDDEN_UPGRADE, NO_CLUSTER, Reply
-from ztunnel.l7.routing.plan import Plan, plan, without_routes
+from ztunnel.l7.routing.plan import NO_FACTS, Plan, plan, without_routes
 from ztunnel.l7.routing.router import Router, decide_about
 from ztunnel.l7.substitution import Facts
+from ztunnel.model.connection import Connection
 from ztunnel.model.route import Routes, RouteSource
 from ztunnel.model.route_action import Destination
 from ztunnel.model.service import Service
@@ -109,6 +110,14 @@ class Routing:
                 exchange.service = world.service(made.destination.service)
                 exchange.cluster = cluster_of(made.destination, self._port)
             then(exchange, made, route.rule.source if route is not None else None)
+
+
+def routing_of(routers: Routers, chain: Chain, connection: Connection, rng: Rng) -> Routing:
+    """That of a tunnel in which `chain` is called, by whom `connection` says."""
+    facts = NO_FACTS._replace(
+        remote=str(connection.source), local=str(chain.destination), principal=str(connection.identity)
+    )
+    return Routing(routers, chain.service, chain.destination.port, facts, rng)
 
 
 def cluster_of(destination: Destination, called: int) -> str:
