@@ -8,10 +8,12 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from threading import Event
 
+import grpc
 import h2.config
 import h2.connection
 import h2.events
@@ -34,6 +36,7 @@ from tests.mesh.lab import (
 )
 from ztunnel.demo import run, wait
 from ztunnel.demo.call import get
+from ztunnel.xds.pb import limit_service_pb2 as pb
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
@@ -898,6 +901,129 @@ def test_a_websocket_ends_when_its_token_expires(mesh: Mesh, waypoint: Waypoint)
         assert line[1:5] == ["GET /ws HTTP/1.1", "101", "-", "jwt_authn_access_denied{Jwt_is_expired}"], line
     finally:
         mesh.apply(rules, delete=True)
+
+
+def limits(spec: str) -> str:
+    return (
+        "apiVersion: ztunnel.io/v1alpha1\nkind: RateLimitPolicy\nmetadata: {name: p, namespace: shop}\n"
+        f"spec: {{targetRefs: [{{kind: Service, group: '', name: web}}], {spec}}}\n---\n"
+    )
+
+
+PER_USER = (
+    "xRateLimitHeaders: DraftVersion03, local: {rules: [{name: per user, limit: {requests: 3, unit: Day}, "
+    "clientSelectors: [{headers: [{name: x-user, type: Distinct}]}]}]}"
+)
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_whoever_asks_too_often_is_refused(mesh: Mesh, waypoint: Waypoint, family) -> None:
+    asker = TokenAsker(mesh, family)
+
+    def ask(user: bytes) -> bytes:
+        return asker.status(fields=b"X-User: %b\r\n" % user)
+
+    mesh.apply(limits(PER_USER))
+    try:
+        wait_until(lambda: ask(b"nobody") == b"429", "requests are counted")
+        waypoint.settle(mesh)
+        for user in (b"alice", b"bob"):
+            assert [ask(user) for _ in range(5)] == [b"200"] * 3 + [b"429"] * 2
+        assert asker.body == b"local_rate_limited"
+        for field in (b"x-envoy-ratelimited: true", b"x-ratelimit-limit: 3", b"x-ratelimit-remaining: 0"):
+            assert b"\r\n%b\r\n" % field in asker.answer
+        line = waypoint.line(10)
+        assert line[1:5] == ["GET /x HTTP/1.1", "429", "RL", "local_rate_limited"], line
+        assert line[6] == "rate limit shop/p per user", line
+        waypoint.grows("istio_requests_total", 4, response_code="429", response_flags="RL")
+        waypoint.grows("ztunnel_waypoint_rate_limited_total", 4, policy="shop/p", scope="local")
+    finally:
+        mesh.apply(limits(PER_USER), delete=True)
+    wait_until(lambda: ask(b"alice") == b"200", "nobody counts")
+
+
+class LimitService:
+    """One of grpcio's, in a pod: of each path so many requests pass."""
+
+    def __init__(self, mesh: Mesh, most: int) -> None:
+        self.seen: dict[str, int] = {}
+        self.most = most
+        handler = grpc.unary_unary_rpc_method_handler(
+            self.decide, pb.RateLimitRequest.FromString, pb.RateLimitResponse.SerializeToString
+        )
+        name = "envoy.service.ratelimit.v3.RateLimitService"
+        self.pool = ThreadPoolExecutor(8)
+        self.server = grpc.server(self.pool)
+        self.server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(name, {"ShouldRateLimit": handler}),)
+        )
+        self.port = self.server.add_insecure_port("127.0.0.1:0")
+        self.server.start()
+        self.listener = mesh.listen("shop/outsider", port=8082)
+        self.pool.submit(self.relay)
+
+    def decide(self, request: pb.RateLimitRequest, _context: object) -> pb.RateLimitResponse:
+        assert request.domain == "shop"
+        ((entry,),) = (one.entries for one in request.descriptors)
+        assert entry.key == "PATH"
+        self.seen[entry.value] = self.seen.get(entry.value, 0) + request.hits_addend
+        codes = pb.RateLimitResponse.Code
+        over = self.seen[entry.value] > self.most
+        return pb.RateLimitResponse(overall_code=codes.OVER_LIMIT if over else codes.OK, raw_body=b"slow")
+
+    def relay(self) -> None:
+        """What comes to the pod goes to the server."""
+        with self.listener.accept() as there, socket.create_connection(("127.0.0.1", self.port)) as here:
+            there.settimeout(None)
+            self.pool.submit(pump, here, there)
+            pump(there, here)
+
+    def close(self) -> None:
+        self.server.stop(None).wait()
+        self.pool.shutdown()
+
+
+def pump(one: socket.socket, other: socket.socket) -> None:
+    with suppress(OSError):
+        while part := one.recv(65536):
+            other.sendall(part)
+    for each in (one, other):
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_service_counts_for_all(mesh: Mesh, waypoint: Waypoint) -> None:
+    asker = TokenAsker(mesh, IPv4Address)
+    entries = "descriptors: [{entries: [{type: Path, key: PATH}]}]"
+    asks = "global: {host: limits.shop.svc.cluster.local, port: 80, domain: shop, timeout: 5s, %s%s}"
+    rules = service("limits", "{name: grpc, port: 80, targetPort: 8082}", labels="", app="outsider")
+    denies = limits(asks % ("failureModeDeny: true, ", entries))
+    mesh.apply(rules + denies)
+    serving = None
+    try:
+        wait_until(lambda: asker.status() == b"500", "nobody answers, and nobody passes")
+        waypoint.settle(mesh)
+        assert asker.status() == b"500"
+        line = waypoint.line()
+        assert line[1:5] == ["GET /x HTTP/1.1", "500", "RLSE", "rate_limiter_error"], line
+        mesh.apply(limits(asks % ("", entries)))
+        wait_until(lambda: asker.status() == b"200", "or everybody passes")
+        serving = LimitService(mesh, 3)
+        wait_until(lambda: asker.status() == b"429", "it counts")
+        assert serving.seen["/x"] == 4
+        waypoint.settle(mesh)
+        assert asker.status() == b"429"
+        assert asker.body == b"slow"
+        assert b"\r\nx-envoy-ratelimited: true\r\n" in asker.answer
+        line = waypoint.line()
+        assert line[1:5] == ["GET /x HTTP/1.1", "429", "RL", "request_rate_limited"], line
+        waypoint.grows("ztunnel_waypoint_rate_limit_checks_total", 1, policy="shop/p", outcome="over_limit")
+        waypoint.grows("ztunnel_waypoint_rate_limited_total", 1, policy="shop/p", scope="global")
+    finally:
+        if serving is not None:
+            serving.close()
+        mesh.apply(rules + denies, delete=True)
+    wait_until(lambda: asker.status() == b"200", "nobody counts")
 
 
 def test_nobody_gets_around_a_waypoint_that_is_not_there(mesh: Mesh, waypoint: Waypoint) -> None:

@@ -152,6 +152,17 @@ def test_a_policy_that_has_not_come_limits_nothing(lab: Lab) -> None:
     assert bench.asks(3) == ["200", "200", "429"]
 
 
+def test_what_was_counted_is_forgotten_with_its_policy(lab: Lab) -> None:
+    bench = Bench(lab, POLICY)
+    for _ in range(2):
+        assert bench.asks(3) == ["200", "200", "429"]
+        world, _ = apply(bench.mesh.hold.world, (), (), (), {RateLimitPolicy: ["shop/p"]})
+        bench.mesh.hold.world = world
+        assert bench.asks(1) == ["200"]
+        assert bench.mesh.parts.limiter.limits.keys == 0
+        bench.mesh.hold.world = apply(bench.mesh.hold.world, [POLICY], ())[0]
+
+
 def test_preflights_and_faults_count_nowhere(lab: Lab) -> None:
     cors = Cors((RouteText(RouteTextKind.EXACT, "https://page"),), methods=("GET",))
     rule = replace(ANSWERED.rules[0], fault=Fault(abort=Abort(MILLION, 418)), cors=cors)

@@ -39,9 +39,7 @@ class Bench:
         self.terms: list[tuple[OriginalDestination, Terms]] = []
         self.failures = 0
         self.told: list[tuple[bytes | None, str]] = []
-        hold = SimpleNamespace(world=world_of(ME, SERVICE))
-        here = SimpleNamespace(hold=hold, workload=ME)
-        self.calls = UnaryCalls(self.clock, self, here)  # type: ignore[arg-type]
+        self.calls = UnaryCalls(self.clock, self, lambda: (world_of(ME, SERVICE), ME))
 
     def connect(self, exchange: Exchange, destination: OriginalDestination, terms: Terms) -> None:
         self.terms.append((destination, terms))

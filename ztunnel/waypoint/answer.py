@@ -98,7 +98,7 @@ class Parts:
 
     def __post_init__(self) -> None:
         self.authenticator = Authenticator(self.engine, _wall)
-        self.limiter = Limiter(UnaryCalls(self.engine, self.servers, self.here), self.engine.clock)
+        self.limiter = Limiter(UnaryCalls(self.engine, self.servers, self.current), self.engine.clock)
         self.shadows = Shadows(self.engine)
 
     def current(self) -> tuple[World, Workload | None]:

@@ -83,10 +83,10 @@ class Limiting:
     def admit(self, exchange: Exchange, plan: Plan, source: RouteSource | None) -> None:
         """Go on with a request by its plan, which a rule of `source` has made, or answer it."""
         world, here = self._current()
-        if here is None or not world.rate_limits:
+        limits = self._limiter.limits
+        if not limits.follow(world.rate_limits) or here is None:
             exchange.proceed(plan)
             return
-        limits = self._limiter.limits
         names = rate_limits_of(world, here, self._chain.service)
         by_route = source is not None and limits.names_routes(world.rate_limits)
         policies = limits.of(world.rate_limits, names, str(source) if by_route else "")

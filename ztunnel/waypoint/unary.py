@@ -21,10 +21,11 @@ from ztunnel.l7.routing.plan import Plan
 from ztunnel.l7.routing.retry import DEFAULT, Retries
 from ztunnel.model.address import OriginalDestination
 from ztunnel.model.route_action import Destination
+from ztunnel.model.workload import Workload
 from ztunnel.state.lookup import service_named
+from ztunnel.state.world import World
 from ztunnel.waypoint.deadlines import Timer
 from ztunnel.waypoint.exchange import Exchange
-from ztunnel.waypoint.find import Here
 from ztunnel.waypoint.sides import Copy
 from ztunnel.waypoint.spot import Terms
 from ztunnel.waypoint.way import Clock
@@ -72,15 +73,18 @@ class UnaryCalls:
         live: how many are under way.
     """
 
-    def __init__(self, clock: Clock, servers: Connects, here: Here) -> None:
+    def __init__(
+        self, clock: Clock, servers: Connects, current: Callable[[], tuple[World, Workload | None]]
+    ) -> None:
+        """`current` gives the world of the moment, and the waypoint in it."""
         self.clock = clock
         self.servers = servers
-        self._here = here
+        self._current = current
         self.live = 0
 
     def call(self, called: Called, message: bytes, then: Then) -> None:
         """Make a call; `then` is called once, perhaps before this returns."""
-        world, here = self._here.hold.world, self._here.workload
+        world, here = self._current()
         service = service_named(world, called.host, called.namespace)
         if here is None or service is None:
             then(None, f"{called.host} is no service of the mesh")

@@ -70,13 +70,18 @@ class RateLimits:
         """Buckets that were forgotten because there were too many."""
         return self._evicted + _evicted(self._compiled.values())
 
+    def follow(self, policies: Mapping[str, RateLimitPolicy]) -> bool:
+        """These are all that there are now; whether there are any."""
+        if policies is not self._policies:
+            self._change(policies)
+        return bool(policies)
+
     def of(
         self, policies: Mapping[str, RateLimitPolicy], names: Iterable[str], route: str
     ) -> list[CompiledPolicy]:
         """Those of these names, and those that are for a route; `policies` are all that there are now. One
         that is not there (yet) limits nothing."""
-        if policies is not self._policies:
-            self._change(policies)
+        self.follow(policies)
         wanted = dict.fromkeys(names)
         if route and self._of_route:
             wanted.update(dict.fromkeys(self._of_route.get(route, ())))
@@ -91,8 +96,7 @@ class RateLimits:
 
     def names_routes(self, policies: Mapping[str, RateLimitPolicy]) -> bool:
         """Whether any policy is for a route."""
-        if policies is not self._policies:
-            self._change(policies)
+        self.follow(policies)
         return bool(self._of_route)
 
     def _change(self, policies: Mapping[str, RateLimitPolicy]) -> None:
