@@ -14,6 +14,7 @@ from tests.control.scoped import forwards, pod, routes, service, snapshot
 from ztunnel.control.scope import Scope, handles_of, scope_of
 from ztunnel.control.scopes import LINGER_SECONDS, Scopes
 from ztunnel.model.provider import ExtAuthz, ExtensionProvider, ServicePort, Speech
+from ztunnel.model.rate_limit import GlobalLimit, RateLimitPolicy
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 from ztunnel.xds.resource import ADDRESS, HTTP_POLICY, LABELS, ROUTES, TRAFFIC, Resource
@@ -182,3 +183,14 @@ def test_a_provider_is_called_by_every_waypoint_from_when_its_service_is_there(
     stage.publish(asked)
     stage.scopes.expire(math.inf)
     assert stage.names(ONE, TRAFFIC) == {str(FIRST.key)}
+
+
+def test_who_counts_for_a_rate_limit_is_called_by_every_waypoint() -> None:
+    stage, asked = Stage(), service("limits", "other")
+    counts = GlobalLimit(asked.hostname, 8081, "d", ())
+    policy = RateLimitPolicy("p", "shop", service=counts)
+    stage.publish(policy, asked)
+    assert stage.names(TWO, TRAFFIC) == {str(SECOND.key), str(asked.key)}
+    stage.publish(replace(policy, service=None), asked)
+    stage.scopes.expire(math.inf)
+    assert stage.names(TWO, TRAFFIC) == {str(SECOND.key)}

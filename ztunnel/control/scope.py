@@ -8,6 +8,7 @@ from typing import Final
 
 from ztunnel.model.address import IPAddress
 from ztunnel.model.provider import ExtAuthz, ExtensionProvider, OtelLog, OtelTraces, ServicePort, Zipkin
+from ztunnel.model.rate_limit import RateLimitPolicy
 from ztunnel.model.route import Routes
 from ztunnel.model.route_action import Forward
 from ztunnel.model.service import Service, ServiceName, Waypoint
@@ -76,7 +77,10 @@ def led_to(routes: Routes) -> Iterator[ServiceName]:
 
 
 def provided_by(provider: Resource | None) -> ServicePort | None:
-    """The service that a provider is at; None: it is none that is called."""
+    """The service that a provider is at, or who counts for a rate limit; None: it is none that is called."""
+    if isinstance(provider, RateLimitPolicy):
+        counts = provider.service
+        return ServicePort(counts.host, counts.port) if counts is not None else None
     what = provider.what if isinstance(provider, ExtensionProvider) else None
     return what.service if isinstance(what, ExtAuthz | OtelLog | OtelTraces | Zipkin) else None
 

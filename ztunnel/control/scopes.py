@@ -19,7 +19,7 @@ from ztunnel.model.provider import ServicePort
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.workload import Workload
 from ztunnel.waypoint.attachment import GRACE_SECONDS
-from ztunnel.xds.resource import ADDRESS, LABELS, PROVIDER, ROUTES, Resource
+from ztunnel.xds.resource import ADDRESS, LABELS, PROVIDER, RATE_LIMIT, ROUTES, Resource
 from ztunnel.xds.snapshot import Snapshot
 
 LINGER_SECONDS: Final = 2 * GRACE_SECONDS
@@ -54,7 +54,7 @@ class Scopes:
         self._followers: dict[str, _Follower] = {}
         self._named: dict[Handle, set[str]] = {}
         self._hosts: dict[str, set[ServiceName]] = {}
-        self._provided: dict[str, ServicePort] = {}
+        self._provided: dict[tuple[str, str], ServicePort] = {}
         self.due = math.inf
         self.advance(snapshot, -math.inf)
 
@@ -92,11 +92,9 @@ class Scopes:
                 self._put_service(name, old, new, dirty)
             if isinstance(old, Workload) or isinstance(new, Workload):
                 self._put_workload(name, old, new, dirty, moved)
-        for name, _, new in _changes(before, snapshot, PROVIDER, follows):
-            self._provided.pop(name, None)
-            if (port := provided_by(new)) is not None:
-                self._provided[name] = port
-            dirty.update(self._followers)
+        for url in (PROVIDER, RATE_LIMIT):
+            for name, _, new in _changes(before, snapshot, url, follows):
+                self._provide((url, name), provided_by(new), dirty)
         for name, _, _ in _changes(before, snapshot, ROUTES, follows):
             dirty.update(self._concerned(snapshot.origins[ADDRESS].get(name)))
             dirty.update(self._concerned(before.origins[ADDRESS].get(name)))
@@ -132,6 +130,15 @@ class Scopes:
                 set_member(self._hosts, one.hostname, one.key, there)
                 if any(port.hostname == one.hostname for port in self._provided.values()):
                     dirty.update(self._followers)
+
+    def _provide(self, key: tuple[str, str], port: ServicePort | None, dirty: set[str]) -> None:
+        """What that resource has called is at `port`."""
+        if self._provided.get(key) == port:
+            return
+        self._provided.pop(key, None)
+        if port is not None:
+            self._provided[key] = port
+        dirty.update(self._followers)
 
     def _concerned(self, service: Resource | None) -> Iterator[str]:
         """The waypoints that a service is attached to, or that it is the service of."""
