@@ -1,6 +1,7 @@
 """Comparisons with texts, and what is known of them before."""
 
 import re
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import pytest
@@ -28,9 +29,22 @@ def test_each_kind_is_what_it_is_called(written, text):
         assert one(TextKind.WILDCARD, written).match(text) is bool(re.fullmatch(pattern, text, re.DOTALL))
 
 
-@given(st.lists(st.builds(TextMatch, st.sampled_from(TextKind), short), max_size=4), short)
+plain = st.sampled_from([kind for kind in TextKind if kind is not TextKind.REGEX])
+patterns = st.sampled_from(["a.*", "(a|b)+", ""]).map(partial(TextMatch, TextKind.REGEX))
+
+
+@given(st.lists(st.builds(TextMatch, plain, short) | patterns, max_size=4), short)
 def test_of_several_any_has_to_match(values, text):
     assert Texts(values).match(text) is any(Texts([value]).match(text) for value in values)
+
+
+@given(st.sampled_from(["a.*", "(a|b)+", "[^/]*/?"]), short)
+def test_a_pattern_matches_the_whole_text(pattern, text):
+    assert one(TextKind.REGEX, pattern).match(text) is bool(re.fullmatch(pattern, text))
+
+
+def test_bytes_that_are_no_text_match_no_pattern():
+    assert not one(TextKind.REGEX, "a.*").match("a\udcff")
 
 
 def test_nothing_matches_nothing():
