@@ -93,6 +93,7 @@ class Staged:
     scene: Callable[..., list[Visit]]
     metrics: Callable[[], float] = lambda: 0.0
     copies: Callable[[], int] = lambda: 0
+    flag: str = "UO"
     applied: tuple[str, ...] = ()
     looks: list[dict[str, object]] = field(default_factory=list)
     manifests: list[Manifest] = field(default_factory=list)
@@ -113,7 +114,7 @@ class Staged:
 
     def samples(self) -> Samples:
         labels = {
-            "response_flags": "UO",
+            "response_flags": self.flag,
             "destination_app": "reviews",
             "destination_workload_namespace": "bookinfo",
         }

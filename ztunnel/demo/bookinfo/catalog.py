@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ztunnel.demo.bookinfo import circuit, fault, mirror, patience, person, shift, spread, token
+from ztunnel.demo.bookinfo import circuit, fault, limit, mirror, patience, person, shift, spread, token
 from ztunnel.demo.bookinfo.place import Bookinfo
 from ztunnel.demo.claims.claim import Claim
 
@@ -17,4 +17,5 @@ STEPS: tuple[Claim[Bookinfo], ...] = (
     patience.TIMEOUT,
     patience.RETRY,
     circuit.STEP,
+    limit.STEP,
 )
