@@ -22,6 +22,8 @@ def test_a_reply_is_text_that_says_its_length() -> None:
         (reply.BAD_PATH, b"13"),
         (reply.UPSTREAM_PROTOCOL_ERROR, b"14"),
         (reply.IDLE, b"2"),
+        (reply.TIMEOUT, b"4"),
+        (reply.TRY_TIMEOUT, b"4"),
     ],
 )
 def test_grpc_clients_get_a_200_with_their_status(said, code) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 from random import Random
 
@@ -13,19 +14,22 @@ from ztunnel.hbone.originate import OriginatedTunnel
 from ztunnel.hbone.request import RequestHead
 from ztunnel.hbone.terminate import TerminatedTunnel
 from ztunnel.model.address import Endpoint, OriginalDestination, PeerAddress
+from ztunnel.model.http_policy import Attribute, HttpAction, HttpPolicy, Term, TextKind, TextMatch
 from ztunnel.model.route_action import Destination
 from ztunnel.model.service import AppProtocol, Port, Service, ServiceName, Waypoint
 from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.outbound.find import Wanted
 from ztunnel.redirect.enroll import PodNetwork
+from ztunnel.state.delta import apply
 from ztunnel.state.hold import Hold
 from ztunnel.telemetry.metrics import TcpMetrics
 from ztunnel.telemetry.report import Report
-from ztunnel.telemetry.request_metrics import RequestMetrics
-from ztunnel.waypoint.answer import Parts, WaypointAcceptor
+from ztunnel.telemetry.request_metrics import RequestLabels, RequestMetrics
+from ztunnel.waypoint.answer import WaypointAcceptor
 from ztunnel.waypoint.clusters import WHOLE, Subset
 from ztunnel.waypoint.connect import Servers
 from ztunnel.waypoint.find import Here, Target
+from ztunnel.waypoint.hold import Parts
 from ztunnel.waypoint.pick import Caller as Picker
 from ztunnel.waypoint.pick import Pick
 from ztunnel.waypoint.report import Telemetry
@@ -156,3 +160,26 @@ class Mesh:
         listener.tunnel = tunnel
         tunnel.accept(render_response(200), listener)
         return tunnel, listener
+
+
+GET = b"GET /x HTTP/1.1\r\nHost: web\r\n\r\n"
+GUARDED = replace(SERVICE, guards=("shop/p",))
+REFUSED = "rbac_access_denied_matched_policy[ns[shop]-policy[p]-rule[0]]"
+NONE_ALLOWED = "rbac_access_denied_matched_policy[none]"
+"""By `policy`, and by none, in a line of the log."""
+
+
+def counted(mesh: Mesh) -> list[RequestLabels]:
+    return list(mesh.requests._series)
+
+
+def change(mesh: Mesh, *items) -> None:
+    """The world is another one now."""
+    world, what = apply(mesh.hold.world, items)
+    mesh.hold.publish(world, what)
+    mesh.parts.rejudge()
+
+
+def policy(action: HttpAction, *paths: str) -> HttpPolicy:
+    term = Term(Attribute.PATH, tuple(TextMatch(TextKind.EXACT, path) for path in paths))
+    return HttpPolicy("p", "shop", action, ((((term,),),),))

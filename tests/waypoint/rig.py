@@ -232,3 +232,33 @@ class Rig:
     @property
     def server(self) -> Server:
         return self.servers[-1]
+
+
+class Client:
+    """The client's end, which writes down."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple] = []
+        self.took = 0
+        self.held = 0
+
+    def respond(self, fields, end) -> None:
+        self.said.append(("head", int(fields[0][1]), end))
+
+    def inform(self, fields) -> None:
+        self.said.append(("interim", int(fields[0][1])))
+
+    def send(self, payload) -> None:
+        self.said.append(("body", bytes(payload)))
+
+    def finish(self, trailers) -> None:
+        self.said.append(("end", trailers))
+
+    def reset(self) -> None:
+        self.said.append(("reset",))
+
+    def taken(self, count) -> None:
+        self.took += count
+
+    def unsent(self) -> int:
+        return self.held

@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.waypoint.rig import Rig, Server
-from tests.waypoint.test_exchange import Client
+from tests.waypoint.rig import Client, Rig, Server
 from ztunnel.l7.reply import CONNECT_FAILED, NO_HEALTHY_UPSTREAM, NO_ROUTE, REMOTE_RESET, TERMINATED
 from ztunnel.l7.request import Request
 from ztunnel.l7.routing.plan import Plan

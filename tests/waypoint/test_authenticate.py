@@ -11,10 +11,8 @@ import pytest
 from tests.hbone.conftest import contexts, lab
 from tests.hbone.peers import Lab
 from tests.l7.issuers import ISSUER, NOW, claims, jwk, jwks, key_of, token
-from tests.waypoint.mesh import CALLER, ME, SERVERS, SERVICE, Mesh
-from tests.waypoint.rig import Rig
-from tests.waypoint.test_answer import change
-from tests.waypoint.test_exchange import Client
+from tests.waypoint.mesh import CALLER, ME, SERVERS, SERVICE, Mesh, change
+from tests.waypoint.rig import Client, Rig
 from ztunnel.l7.jwt.authentication import Authentication, Rule
 from ztunnel.l7.jwt.token import SKEW_SECONDS
 from ztunnel.l7.request import Request

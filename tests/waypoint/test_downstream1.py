@@ -349,16 +349,26 @@ def test_a_client_that_goes_is_noticed_upstream() -> None:
     assert not rig.live
 
 
-def test_a_client_that_has_said_all_still_gets_its_answer() -> None:
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("request_", [GET, POST[:-1], GET + GET], ids=["whole", "not whole", "two"])
+def test_a_client_that_closes_its_side_while_it_waits_has_gone(request_: bytes, begun: bool) -> None:
     rig = Rig()
     wire, server = serve(rig)
-    wire.send(GET)
+    wire.send(request_)
+    if begun:
+        rig.server.respond((b"content-length", b"9"))
+        rig.server.say(b"some")
     server.ended()
-    assert not wire.over
-    rig.server.respond(end=True)
-    assert b"connection: close" in wire.said()
+    rig.clock.rounds()
+    assert rig.server.cancelled
+    assert [(each.status, each.flag) for each in rig.ended_] == [(200 if begun else 0, "DC")]
+    assert rig.ended_[0].details == "downstream_remote_disconnect"
     assert wire.finished
+    assert wire.aborted is None
+    assert wire.said().endswith(b"some" if begun else b"")
+    assert wire.took == wire.given
     assert not rig.live
+    assert len(rig.servers) == 1
 
 
 def test_a_response_that_breaks_off_is_no_whole_one() -> None:

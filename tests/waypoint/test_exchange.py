@@ -1,43 +1,13 @@
-"""Requests on their way: what is tried again, what is answered here, what waits."""
+"""Requests on their way: what the client asks, and what it gets."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.waypoint.rig import Rig, Server
-from ztunnel.l7.reply import CONNECT_FAILED, IDLE, REMOTE_RESET, TERMINATED, Reply
+from tests.waypoint.rig import Client, Rig, Server
+from ztunnel.l7.reply import IDLE, REMOTE_RESET, TERMINATED, Reply
 from ztunnel.l7.request import Request
 from ztunnel.waypoint.exchange import Exchange
-
-
-class Client:
-    """The client's end, which writes down."""
-
-    def __init__(self) -> None:
-        self.said: list[tuple] = []
-        self.took = 0
-        self.held = 0
-
-    def respond(self, fields, end) -> None:
-        self.said.append(("head", int(fields[0][1]), end))
-
-    def inform(self, fields) -> None:
-        self.said.append(("interim", int(fields[0][1])))
-
-    def send(self, payload) -> None:
-        self.said.append(("body", bytes(payload)))
-
-    def finish(self, trailers) -> None:
-        self.said.append(("end", trailers))
-
-    def reset(self) -> None:
-        self.said.append(("reset",))
-
-    def taken(self, count) -> None:
-        self.took += count
-
-    def unsent(self) -> int:
-        return self.held
 
 
 def begin(rig: Rig, method: bytes = b"GET", end: bool = True, fields=()) -> tuple[Exchange, Client]:
@@ -45,79 +15,6 @@ def begin(rig: Rig, method: bytes = b"GET", end: bool = True, fields=()) -> tupl
     exchange = Exchange(rig.way, client, Request(method, b"a", b"/", list(fields)))
     exchange.start(end)
     return exchange, client
-
-
-def test_bytes_are_taken_as_they_leave_and_held_back_where_they_do_not() -> None:
-    rig = Rig()
-    exchange, client = begin(rig, b"POST", end=False)
-    exchange.body(memoryview(b"abc"))
-    assert client.took == 3
-    rig.server.held = 1 << 20
-    exchange.body(memoryview(b"def"))
-    assert client.took == 3
-    exchange.up_writable()
-    assert client.took == 6
-    exchange.end(((b"t", b"v"),))
-    assert rig.server.trailers == ((b"t", b"v"),)
-    rig.server.respond()
-    client.held = 1 << 20
-    rig.server.say(b"abc")
-    assert rig.server.took == 0
-    exchange.down_writable()
-    assert rig.server.took == 3
-    rig.server.end()
-    assert exchange.over
-    assert (exchange.received_bytes, exchange.sent_bytes) == (6, 3)
-
-
-def test_what_comes_before_a_server_stands_is_kept_and_not_taken() -> None:
-    rig = Rig()
-    rig.waits = True
-    exchange, client = begin(rig, b"POST", end=False)
-    exchange.body(memoryview(b"abc"))
-    assert client.took == 0
-    exchange.end(())
-    server = rig.stand(exchange)
-    assert bytes(server.body) == b"abc"
-    assert server.whole
-    assert client.took == 3
-
-
-@pytest.mark.parametrize(
-    ("method", "reused", "unsent", "sent", "again"),
-    [
-        (b"GET", False, True, b"", True),
-        (b"POST", False, True, b"", True),
-        (b"POST", False, True, b"x", False),
-        (b"GET", True, False, b"", True),
-        (b"POST", True, False, b"", False),
-        (b"GET", False, False, b"", False),
-    ],
-)
-def test_only_what_had_no_effect_is_tried_again(method, reused, unsent, sent, again) -> None:
-    rig = Rig()
-    rig.reused = reused
-    exchange, client = begin(rig, method, end=not sent)
-    if sent:
-        exchange.body(memoryview(sent))
-    exchange.failed(TERMINATED, unsent=unsent)
-    assert (len(rig.servers) == 2) is again
-    if not again:
-        assert client.said[0] == ("head", 503, False)
-        assert (exchange.flag, exchange.details) == (TERMINATED.flag, TERMINATED.details)
-
-
-def test_it_is_tried_three_times() -> None:
-    rig = Rig()
-    exchange, client = begin(rig)
-    for _ in range(3):
-        assert not exchange.over
-        exchange.failed(CONNECT_FAILED, "no route", unsent=True)
-    assert len(rig.servers) == 3
-    assert client.said[0] == ("head", 503, False)
-    assert b"transport failure reason: no route" in client.said[1][1]
-    assert exchange.failure == "no route"
-    assert rig.ended_ == [exchange]
 
 
 def test_a_response_that_is_cut_off_is_reset() -> None:

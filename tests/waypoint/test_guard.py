@@ -18,7 +18,6 @@ from ztunnel.model.connection import Connection
 from ztunnel.model.http_policy import Attribute, HttpAction, HttpPolicy, Term, TextKind, TextMatch
 from ztunnel.model.service import AppProtocol, Service
 from ztunnel.state.delta import apply
-from ztunnel.state.world import World
 from ztunnel.waypoint.chain import chain_of
 from ztunnel.waypoint.guard import Guard, denied, refusal
 
@@ -44,13 +43,10 @@ class Guarded:
     def of(self, authority: str, hops: int = 0) -> Guard:
         chain = chain_of(self.world, ME, parse_endpoint(authority))
         calls = Connection(Endpoint(CALLER.addresses[0], 1), chain.destination, CALLER.identity)
-        return Guard(Authorizations(), self.current, chain, calls, hops)
-
-    def current(self) -> tuple[World, object]:
-        return self.world, self.world.workload(ME.uid)
+        return Guard(Authorizations(), ME.uid, chain, calls, hops)
 
     def asks(self, *fields: tuple[bytes, bytes]) -> Decision:
-        return self.guard.judge(Request(b"GET", b"web", b"/", list(fields)))
+        return self.guard.judge(self.world, Request(b"GET", b"web", b"/", list(fields)))
 
 
 DENY = policy("p", HttpAction.DENY)
@@ -68,7 +64,7 @@ DENY = policy("p", HttpAction.DENY)
 def test_policies_of_what_is_called_and_of_the_waypoint_count(names: dict, allowed: bool) -> None:
     it = Guarded(DENY, **names)
     assert it.asks().allowed is allowed
-    assert it.guard.judge_connection().allowed is allowed
+    assert it.guard.judge_connection(it.world).allowed is allowed
 
 
 def test_those_of_another_service_do_not() -> None:
@@ -92,7 +88,7 @@ def test_so_many_proxies_are_believed_as_the_waypoint_is_told() -> None:
     chain = [(b"x-forwarded-for", b"192.0.2.1, 198.51.100.1")]
     for hops, allowed in ((0, False), (1, True), (2, False)):
         request = Request(b"GET", b"web", b"/", list(chain))
-        assert it.of("10.1.0.1:80", hops).judge(request).allowed is allowed
+        assert it.of("10.1.0.1:80", hops).judge(it.world, request).allowed is allowed
 
 
 def test_the_port_is_the_services_as_it_was_called() -> None:
@@ -106,21 +102,21 @@ def test_the_name_in_tls_is_not_known_but_where_there_is_none() -> None:
         it = Guarded(policy("p", HttpAction.DENY, text(Attribute.SNI, "web")), service=("shop/p",))
         protocols = ((80, protocol),) if protocol else ()
         it.world, _ = apply(it.world, [replace(SERVICE, guards=("shop/p",), protocols=protocols)])
-        assert it.of("10.1.0.1:80").judge_connection().allowed is allowed
+        assert it.of("10.1.0.1:80").judge_connection(it.world).allowed is allowed
 
 
 def test_a_change_is_one_only_where_other_policies_count() -> None:
     it = Guarded(DENY, service=("shop/p",))
-    assert not it.guard.changed()
+    assert not it.guard.changed(it.world)
     it.asks()
-    assert not it.guard.changed()
+    assert not it.guard.changed(it.world)
     it.world, _ = apply(it.world, [policy("unrelated", HttpAction.DENY)])
-    assert not it.guard.changed()
+    assert not it.guard.changed(it.world)
     it.world, _ = apply(it.world, [policy("p", HttpAction.ALLOW)])
-    assert it.guard.changed()
+    assert it.guard.changed(it.world)
     assert it.asks().allowed
     it.world, _ = apply(it.world, [replace(SERVICE, guards=("shop/p", "shop/unrelated"))])
-    assert it.guard.changed()
+    assert it.guard.changed(it.world)
     assert not it.asks().allowed
 
 

@@ -6,8 +6,7 @@ import pytest
 
 from tests.builders import world_of
 from tests.waypoint.mesh import SERVICE, WEB
-from tests.waypoint.rig import Rig
-from tests.waypoint.test_exchange import Client
+from tests.waypoint.rig import Client, Rig
 from ztunnel.l7.reply import FORBIDDEN_UPGRADE, NO_CLUSTER, Reply
 from ztunnel.l7.request import Request
 from ztunnel.l7.routing.plan import NO_FACTS, Plan

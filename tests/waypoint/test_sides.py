@@ -4,8 +4,7 @@ import inspect
 
 import pytest
 
-from tests.waypoint.rig import Server
-from tests.waypoint.test_exchange import Client
+from tests.waypoint.rig import Client, Server
 from ztunnel.waypoint.downstream1 import Http1Server
 from ztunnel.waypoint.downstream2 import ServerStream
 from ztunnel.waypoint.sides import Downstream, Upstream

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.waypoint.rig import Clock, Rig, Wire
-from tests.waypoint.test_exchange import Client
+from tests.waypoint.rig import Client, Clock, Rig, Wire
 from ztunnel.l7.request import Request
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.upstream1 import Http1Client

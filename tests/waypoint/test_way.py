@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.waypoint.rig import Rig
-from tests.waypoint.test_exchange import Client, begin
+from tests.waypoint.rig import Client, Rig
+from tests.waypoint.test_exchange import begin
 from ztunnel.l7.path import merge_slashes
 from ztunnel.l7.request import Request
 from ztunnel.waypoint.way import Common, HttpWay, Patience

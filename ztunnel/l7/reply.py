@@ -39,8 +39,14 @@ _RESET = "upstream connect error or disconnect/reset before headers. reset reaso
 NO_ROUTE = Reply(404, "NR", "route_not_found")
 NO_CLUSTER = Reply(503, "NC", "cluster_not_found")
 BROKEN_ROUTES = Reply(503, "NC", "route_not_compiled")
-TIMEOUT = Reply(504, "UT", "upstream_response_timeout", "upstream request timeout")
-TRY_TIMEOUT = Reply(504, "UT", "upstream_per_try_timeout", "upstream request timeout")
+_DEADLINE_EXCEEDED = 4
+"""Of gRPC; what 504 stands for is UNAVAILABLE, and a client would try again (envoyproxy/envoy#44479)."""
+TIMEOUT = Reply(
+    504, "UT", "upstream_response_timeout", "upstream request timeout", grpc_status=_DEADLINE_EXCEEDED
+)
+TRY_TIMEOUT = Reply(
+    504, "UT", "upstream_per_try_timeout", "upstream request timeout", grpc_status=_DEADLINE_EXCEEDED
+)
 FAULT = Reply(503, "FI", "fault_filter_abort", "fault filter abort")
 DIRECT = Reply(200, NO_FLAG, "direct_response")
 PREFLIGHT = Reply(200, NO_FLAG, "cors_response")

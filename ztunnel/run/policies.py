@@ -11,7 +11,7 @@ from ztunnel.state.delta import Change
 from ztunnel.state.world import World
 from ztunnel.telemetry.figures import Tally
 from ztunnel.telemetry.trial import Trials
-from ztunnel.waypoint.answer import Parts
+from ztunnel.waypoint.hold import Parts
 
 
 def follow_policies(parts: Parts, reporting: Reporting) -> None:

@@ -63,10 +63,11 @@ from ztunnel.telemetry.figures import Tally
 from ztunnel.telemetry.report import Report
 from ztunnel.telemetry.request_metrics import RequestMetrics
 from ztunnel.telemetry.serve import Admin, serve_admin
-from ztunnel.waypoint.answer import Parts, WaypointAcceptor
+from ztunnel.waypoint.answer import WaypointAcceptor
 from ztunnel.waypoint.connect import Servers
 from ztunnel.waypoint.export import SpanExporter
 from ztunnel.waypoint.find import Here
+from ztunnel.waypoint.hold import Parts
 from ztunnel.waypoint.report import Telemetry
 from ztunnel.waypoint.way import Common, Watched
 from ztunnel.xds.resource import JWT_POLICY, WAYPOINT_TYPES

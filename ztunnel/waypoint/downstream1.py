@@ -79,10 +79,13 @@ class Http1Server:
         self._peer_ended = True
         if self._over:
             self._way.live.discard(self)
-        elif self._switched and self._exchange is not None:
+        elif self._exchange is None:
+            if not len(self._ahead):
+                self._end_of_input()
+        elif self._switched:
             self._exchange.end(())
-        elif not len(self._ahead):
-            self._end_of_input()
+        else:
+            self._go()
 
     def writable(self) -> None:
         if self._exchange is not None:
@@ -162,14 +165,21 @@ class Http1Server:
         try:
             self._reader.ended()
         except PeerError as error:
-            if self._exchange is not None:
-                self._drop()
-            else:
-                self._refuse(of_codec(error.reply))
+            self._refuse(of_codec(error.reply))
             return
         self._closing = True
-        if self._exchange is None:
-            self._close()
+        self._close()
+
+    def _go(self) -> None:
+        """The client has closed its side while it waits for an answer. It may be that it closes the other one
+        as well, or that it still reads: Envoy takes it to have gone (its connections of HTTP know no half),
+        and so do we, so that nothing is carried on for nobody."""
+        self._leave()
+        self._way.live.discard(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.gone()
+        self._transport.finish()
 
     def on_head(self, untrusted: Fields, frame: Frame) -> None:
         self._since = self._way.now

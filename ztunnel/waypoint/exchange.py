@@ -6,9 +6,8 @@ asked ── planned ── an upstream stands ──> forwarded ── response
             └─────────┴──── a reply ──────────┴──────── the client goes: cancelled ───────────────> over
 ```
 
-Bodies pass through; what of a request is kept for another try is bounded (`kept`). What cannot leave on one
-side is not asked for on the other: bytes are told to their side as taken only while the other side has less
-than 64 KiB that waits.
+What becomes of the bytes is in `bodies`, how servers are found and given up in `tries`; here is what the
+client asks and what it gets.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Protocol
 
-from ztunnel.flow.transport import HIGH_BYTES
 from ztunnel.http1.head import Fields
 from ztunnel.l7 import reply as replies
 from ztunnel.l7.field import passed_trailers
@@ -24,21 +22,19 @@ from ztunnel.l7.flags import joined
 from ztunnel.l7.reply import Reply
 from ztunnel.l7.request import Request
 from ztunnel.l7.response import interim_passed_back, passed_back
-from ztunnel.l7.routing.plan import NO_PLAN, Plan
-from ztunnel.model.address import Endpoint
-from ztunnel.waypoint.attempts import IDEMPOTENT, Attempts, Time
-from ztunnel.waypoint.copies import Copies
-from ztunnel.waypoint.kept import KeptBody
-from ztunnel.waypoint.observed import Observed
-from ztunnel.waypoint.sides import Copy, Downstream, Upstream
+from ztunnel.l7.routing.plan import Plan
+from ztunnel.waypoint.asking import Clock
+from ztunnel.waypoint.attempts import Time
+from ztunnel.waypoint.sides import Copy, Downstream
+from ztunnel.waypoint.tries import Tries
 
 
 class Way(Time, Protocol):
     """Where an exchange goes, and who hears of it."""
 
     @property
-    def now(self) -> float:
-        """Monotonic seconds."""
+    def clock(self) -> Clock:
+        """The engine."""
 
     def begin(self, exchange: Exchange) -> None:
         """Say what becomes of it: `proceed` or `reply` follows."""
@@ -53,39 +49,14 @@ class Way(Time, Protocol):
         """It is over."""
 
 
-class Exchange(Observed):
-    """One of them.
+class Exchange(Tries):
+    """One of them."""
 
-    Attributes:
-        plan: what was decided of it.
-        attempts: how often and how long it is tried.
-        active: when something last moved.
-        avoid: the endpoint that was tried last.
-    """
-
-    __slots__ = (
-        "_body", "_copies", "_down", "_ended", "_owed_down", "_owed_up", "_pending", "_responded",
-        "_trailers", "_up", "_wanted", "_way", "active", "attempts", "avoid", "plan",
-    )  # fmt: skip
+    __slots__ = ("_way",)
 
     def __init__(self, way: Way, down: Downstream, request: Request) -> None:
-        super().__init__(request, way.now)
+        super().__init__(way.clock, way, down, request)
         self._way = way
-        self._down = down
-        self._up: Upstream | None = None
-        self._body = KeptBody()
-        self._copies = Copies()
-        self._trailers: Fields = ()
-        self._ended = False
-        self._responded = False
-        self._wanted = False
-        self._pending = 0
-        self._owed_down = 0
-        self._owed_up = 0
-        self.plan = NO_PLAN
-        self.attempts = Attempts(way)
-        self.active = self.began
-        self.avoid: Endpoint | None = None
 
     # What the client does.
 
@@ -93,26 +64,6 @@ class Exchange(Observed):
         """The request's head has come; with `end` that is all of it."""
         self._ended = end
         self._way.begin(self)
-
-    def body(self, payload: memoryview) -> None:
-        """Some of the request's body has come."""
-        count = len(payload)
-        self.note_received(payload)
-        self.active = self._way.now
-        up = self._up
-        if self.over:
-            self._down.taken(count)
-            return
-        self._copies.body(payload)
-        if up is None:
-            self._body.wait(payload)
-            return
-        up.send(payload)
-        self._body.sent(payload)
-        if up.unsent() > HIGH_BYTES:
-            self._owed_down += count
-        else:
-            self._down.taken(count)
 
     def end(self, trailers: Fields) -> None:
         """The request is whole."""
@@ -128,12 +79,6 @@ class Exchange(Observed):
     def gone(self) -> None:
         """The client has gone."""
         self._cancel(replies.CLIENT_GONE)
-
-    def down_writable(self) -> None:
-        """What waited for the client has left."""
-        owed, self._owed_up = self._owed_up, 0
-        if owed and self._up is not None:
-            self._up.taken(owed)
 
     # What was decided.
 
@@ -152,7 +97,7 @@ class Exchange(Observed):
     def _go(self, plan: Plan) -> None:
         if self.over:
             return
-        self.active = self._way.now
+        self.active = self._clock.now
         if plan.reply is not None:
             self.reply(plan.reply)
             return
@@ -164,58 +109,10 @@ class Exchange(Observed):
             self._copies.begin(copies, body.waiting(), self._ended, self._trailers)
         self._connect()
 
+    def _seek(self) -> None:
+        self._way.connect(self)
+
     # What the server does.
-
-    def connected(self, up: Upstream) -> None:
-        """An upstream stands; it is the exchange's until the response is whole."""
-        self._pending -= 1
-        if self.over or not self._wanted:
-            up.cancel()
-            return
-        self._wanted = False
-        self._up = up
-        self.host = up.host
-        body = self._body
-        whole = self._ended and not body.waits and not self._trailers
-        up.ask(self.request, whole)
-        while body.waits and self._up is up:
-            part, untold = body.next()
-            up.send(memoryview(part))
-            if untold:
-                self._down.taken(untold)
-        if self._up is up and self._ended and not whole:
-            up.finish(self._trailers)
-
-    def unreachable(self, reply: Reply, reason: str = "", unsent: bool = False) -> None:
-        """There is no upstream. `unsent`: another one may be tried at once."""
-        self._pending -= 1
-        if self.over or not self._wanted or self._pending > 0:
-            return
-        self._wanted = False
-        self._lost(reply, reason, unsent)
-
-    def failed(self, reply: Reply, reason: str = "", unsent: bool = False) -> None:
-        """The upstream was lost. `unsent`: the request cannot have had an effect there. What was not answered
-        is tried again where that is safe, or its rule says so."""
-        up, self._up = self._up, None
-        if self.over:
-            return
-        if up is None:
-            self.unreachable(reply, reason, unsent)
-            return
-        self._lost(reply, reason, unsent, stale=up.reused and self.request.method in IDEMPOTENT)
-
-    def _lost(self, reply: Reply, reason: str, unsent: bool, stale: bool = False) -> None:
-        """A try has come to nothing, or the response to no end."""
-        self.failure = reason
-        self.attempts.end_try(reply.flag)
-        reply = reply.because(reason) if reason else reply
-        if self._body.whole and not self._responded:
-            wait = self.attempts.after_loss(reply, unsent, stale)
-            if wait >= 0:
-                self._try_again(wait)
-                return
-        self.reply(reply)
 
     def informed(self, fields: Fields) -> None:
         """An interim response."""
@@ -226,7 +123,7 @@ class Exchange(Observed):
             up.cancel()
             self.failed(replies.UPSTREAM_PROTOCOL_ERROR, "interim responses without end")
             return
-        self.active = self._way.now
+        self.active = self._clock.now
         self._down.inform(interim_passed_back(fields))
 
     def responded(self, fields: Fields, end: bool) -> None:
@@ -237,7 +134,7 @@ class Exchange(Observed):
         if self._is_tried_again(fields, end):
             return
         self._body.forget()
-        now = self._way.now
+        now = self._clock.now
         self.answered_at = self.active = now
         self._responded = True
         self.status = int(fields[0][1])
@@ -250,31 +147,6 @@ class Exchange(Observed):
         if end:
             self._answered()
 
-    def _is_tried_again(self, fields: Fields, end: bool) -> bool:
-        """Whether the response is a failure, and another one is asked for."""
-        up = self._up
-        if up is None or not self._body.whole or (wait := self.attempts.after_response(fields)) < 0:
-            return False
-        self._up = None
-        self.attempts.end_try()
-        if not end:
-            up.cancel()
-        self._try_again(wait)
-        return True
-
-    def payload(self, payload: memoryview) -> None:
-        """Some of the response's body has come."""
-        up, count = self._up, len(payload)
-        if self.over or up is None:
-            return
-        self.note_sent(payload)
-        self.active = self._way.now
-        self._down.send(payload)
-        if self._down.unsent() > HIGH_BYTES:
-            self._owed_up += count
-        elif self._up is up:
-            up.taken(count)
-
     def whole(self, trailers: Fields) -> None:
         """The response is whole."""
         if self.over:
@@ -284,12 +156,6 @@ class Exchange(Observed):
         self.trailers = passed_trailers(trailers)
         self._down.finish(self.trailers)
         self._answered()
-
-    def up_writable(self) -> None:
-        """What waited for the server has left."""
-        owed, self._owed_down = self._owed_down, 0
-        if owed:
-            self._down.taken(owed)
 
     # What we do.
 
@@ -332,37 +198,6 @@ class Exchange(Observed):
         self._down.finish(trailers)
         self._cancel(reply)
 
-    def _connect(self) -> None:
-        if self.over:
-            return
-        self.attempts.count += 1
-        self._wanted = True
-        self._pending += 1
-        self._begin_time()
-        self._way.connect(self)
-
-    def _try_again(self, wait: float) -> None:
-        self._body.rewind()
-        if wait:
-            self.attempts.wait(wait, self._connect)
-        else:
-            self._connect()
-
-    def _begin_time(self) -> None:
-        """Once the request is whole. Where protocols were switched it has no end, nor its response."""
-        tried = self._up is not None or self._wanted
-        if self._ended and tried and self.attempts.timed and not self.switched:
-            self.attempts.begin(partial(self.reply, replies.TIMEOUT), self._try_over)
-
-    def _try_over(self) -> None:
-        if self.over or self._responded:
-            return
-        up, self._up = self._up, None
-        self._wanted = False
-        if up is not None:
-            up.cancel()
-        self._lost(replies.TRY_TIMEOUT, "", unsent=False)
-
     def _answered(self) -> None:
         """The response is whole. Where the request is not, nobody is interested in the rest of it."""
         up = self._let_go()
@@ -379,22 +214,13 @@ class Exchange(Observed):
             up.cancel()
         self._complete()
 
-    def _let_go(self) -> Upstream | None:
-        """The server is another's, or nobody's; what it has sent is ours to bring to an end."""
-        up, self._up = self._up, None
-        owed, self._owed_up = self._owed_up, 0
-        if up is not None and owed:
-            up.taken(owed)
-        return up
-
     def _complete(self) -> None:
         if self.over:
             return
         self.over = True
         self.attempts.end()
         self._copies.leave(self._ended)
-        lost = self._body.clear() + self._owed_down
-        self._owed_down = 0
+        lost = self._forget_bodies()
         self._way.ended(self)
         if lost:
             self._down.taken(lost)

@@ -6,18 +6,16 @@ header says anything about that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from ztunnel.errors import Denied
 from ztunnel.l7.policy.attributes import Attributes
-from ztunnel.l7.policy.authorization import Authorization, Authorizations
+from ztunnel.l7.policy.authorization import Authorization, Authorizations, Judge
 from ztunnel.l7.policy.rule import Decision
 from ztunnel.l7.reply import NO_FLAG, Reply
 from ztunnel.l7.request import Request
 from ztunnel.model.connection import Connection
 from ztunnel.model.service import AppProtocol
-from ztunnel.model.workload import Workload
 from ztunnel.state.lookup import guards_of
 from ztunnel.state.world import World
 from ztunnel.waypoint.chain import Chain
@@ -29,58 +27,76 @@ DENIED: Final = "RBAC: access denied"
 _ASKED_IN_VAIN: Final = "UAEX"
 """Envoy's flag of what an external authorizer did not let through."""
 
-Current = Callable[[], tuple[World, Workload | None]]
-"""The world of the moment, and the waypoint in it."""
-
 
 class Guard:
-    """The policies about one tunnel.
+    """The policies about one tunnel: found once for each world, and what they make of its connection once for
+    as long as they are the same.
 
     Args:
         authorizations: those of all tunnels.
-        current: see there.
+        uid: the waypoint's own.
         chain: what is called.
         connection: who calls.
         hops: proxies before this one whose X-Forwarded-For is believed.
     """
 
-    __slots__ = ("_authorizations", "_chain", "_connection", "_current", "_hops", "_last")
+    __slots__ = (
+        "_asked",
+        "_authorizations",
+        "_chain",
+        "_connection",
+        "_found",
+        "_hops",
+        "_judge",
+        "_uid",
+        "_world",
+    )
 
     def __init__(
         self,
         authorizations: Authorizations,
-        current: Current,
+        uid: str,
         chain: Chain,
         connection: Connection,
         hops: int = 0,
     ) -> None:
         self._authorizations = authorizations
-        self._current = current
+        self._uid = uid
         self._chain = chain
         self._connection = connection
         self._hops = hops
-        self._last: Authorization | None = None
+        self._world: World | None = None
+        self._found: Authorization | None = None
+        self._asked: Authorization | None = None
+        self._judge: Judge | None = None
 
-    def judge(self, request: Request) -> Decision:
+    def judge(self, world: World, request: Request) -> Decision:
         """Whether it may pass."""
-        self._last = authorization = self._find()
-        attributes = Attributes(request, self._connection.source.ip, self._hops)
-        return authorization.judge(self._connection).decide(attributes)
+        authorization, judge = self._find(world), self._judge
+        if judge is None or authorization is not self._asked:
+            self._asked = authorization
+            judge = self._judge = authorization.judge(self._connection)
+        return judge.decide(Attributes(request, self._connection.source.ip, self._hops))
 
-    def judge_connection(self) -> Decision:
-        """Whether the tunnel may be passed on, which is no HTTP."""
-        self._last = authorization = self._find()
+    def judge_connection(self, world: World) -> Decision:
+        """Whether the tunnel may be forwarded, which is no HTTP."""
+        authorization = self._asked = self._find(world)
+        self._judge = None
         sni = "" if self._chain.protocol is AppProtocol.TCP else None
         return authorization.judge(self._connection, http=False, sni=sni).decide(None)
 
-    def changed(self) -> bool:
+    def changed(self, world: World) -> bool:
         """Whether other policies count than when it was asked last."""
-        return self._last is not None and self._find() is not self._last
+        return self._asked is not None and self._find(world) is not self._asked
 
-    def _find(self) -> Authorization:
-        world, here = self._current()
-        names = guards_of(world, here, self._chain.service) if here is not None else ()
-        return self._authorizations.of(world.http_policies, names)
+    def _find(self, world: World) -> Authorization:
+        found = self._found
+        if found is None or world is not self._world:
+            here = world.workload(self._uid)
+            names = guards_of(world, here, self._chain.service) if here is not None else ()
+            found = self._found = self._authorizations.of(world.http_policies, names)
+            self._world = world
+        return found
 
 
 def refusal(decision: Decision) -> Reply:

@@ -143,11 +143,7 @@ class _ShadowWay:
         self._shadows = shadows
         self._plan = plan
         self._connect = connect
-
-    @property
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return self._shadows.clock.now
+        self.clock = shadows.clock
 
     def begin(self, exchange: Exchange) -> None:
         """It was decided with its request."""
@@ -163,7 +159,7 @@ class _ShadowWay:
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call back in so many seconds."""
-        return self._shadows.clock.after(seconds, callback)
+        return self.clock.after(seconds, callback)
 
     def wait_of(self, retries: Retries, at_once: bool) -> float:
         """It is tried once."""

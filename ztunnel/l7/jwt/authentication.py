@@ -226,3 +226,7 @@ def _told_value(payload: dict[str, Any], claim: str) -> bytes:
         return b""
     value = found.encode("utf-8", "replace").strip()
     return b"" if any(octet < 32 or octet == 127 for octet in value) else value
+
+
+NO_RULES: Final = Authentication(())
+"""Whose requests speak for nobody, and pass."""

@@ -1,0 +1,99 @@
+"""Holds what all sessions of a waypoint work with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ztunnel.flow.engine import Engine
+from ztunnel.l7.policy.authorization import Authorizations
+from ztunnel.l7.policy.rule import Decision
+from ztunnel.model.workload import Workload
+from ztunnel.state.world import World
+from ztunnel.telemetry.report import Report
+from ztunnel.waypoint.attachment import Attachments
+from ztunnel.waypoint.authenticate import Authenticator
+from ztunnel.waypoint.connect import Servers
+from ztunnel.waypoint.find import Here
+from ztunnel.waypoint.limiting import Limiter
+from ztunnel.waypoint.report import Telemetry
+from ztunnel.waypoint.routing import Routers
+from ztunnel.waypoint.shadow import Shadows
+from ztunnel.waypoint.unary import UnaryCalls
+from ztunnel.waypoint.way import Common
+
+Note = Callable[[Decision, str, str], None]
+"""Of what policies say beside a decision, with who called, and what."""
+
+
+def _wall() -> float:
+    """Seconds since the epoch."""
+    return time.time_ns() / 1e9
+
+
+class Guarded(Protocol):
+    """A tunnel through which something goes on that policies let through."""
+
+    def rejudge(self) -> None:
+        """Policies have changed: end what may not go on."""
+
+    def expire(self) -> None:
+        """Time has passed: end what goes on by a token that has expired."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """What all sessions of a waypoint work with.
+
+    Attributes:
+        undetected: tunnels of which nobody could tell within a second what is spoken in them.
+        waiting: tunnels that wait for what they are for to be attached.
+        tells_identity: whether servers are told who calls, in `x-forwarded-client-cert`.
+        authorizations: what policies say, compiled.
+        guarded: the tunnels with something under way, to be judged again when policies change.
+        hops: proxies before this one whose X-Forwarded-For is believed.
+        note: is told what policies under trial, and AUDIT's, make of what was admitted.
+        authenticator: finds out who requests speak for.
+        limiter: the rate limits of all tunnels.
+        routers, shadows: the routes of services, compiled, and copies of requests that are under way.
+    """
+
+    engine: Engine
+    here: Here
+    servers: Servers
+    common: Common
+    telemetry: Telemetry
+    report: Report
+    undetected: int = 0
+    waiting: int = 0
+    attachments: Attachments = field(default_factory=Attachments)
+    tells_identity: bool = False
+    authorizations: Authorizations = field(default_factory=Authorizations)
+    guarded: set[Guarded] = field(default_factory=set)
+    hops: int = 0
+    note: Note | None = None
+    authenticator: Authenticator = field(init=False)
+    limiter: Limiter = field(init=False)
+    routers: Routers = field(default_factory=Routers)
+    shadows: Shadows = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.authenticator = Authenticator(self.engine, _wall)
+        self.limiter = Limiter(UnaryCalls(self.engine, self.servers, self.current), self.engine.clock)
+        self.shadows = Shadows(self.engine)
+
+    def current(self) -> tuple[World, Workload | None]:
+        """The world of the moment, and the waypoint in it."""
+        return self.here.hold.world, self.here.workload
+
+    def rejudge(self) -> None:
+        """Policies have changed: end what is under way and may not go on."""
+        for tunnel in tuple(self.guarded):
+            tunnel.rejudge()
+
+    def expire(self) -> None:
+        """Time has passed: end what goes on by a token that has expired."""
+        for tunnel in tuple(self.guarded):
+            tunnel.expire()

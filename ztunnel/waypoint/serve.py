@@ -1,0 +1,209 @@
+"""Serves what comes through one tunnel: finds out what is spoken in it, and takes each request, or the bytes
+as they are, to a server, as far as policies let it."""
+
+from __future__ import annotations
+
+from ztunnel.flow.transport import Receiver
+from ztunnel.hbone.terminate import TerminatedTunnel
+from ztunnel.http2.standing import Standing
+from ztunnel.l7.jwt.authentication import NO_RULES, Authentication
+from ztunnel.l7.policy.rule import Decision
+from ztunnel.model.connection import Connection
+from ztunnel.state.world import World
+from ztunnel.telemetry.labels import Reporter
+from ztunnel.waypoint.authenticate import Source
+from ztunnel.waypoint.chain import Chain, Treatment, jwt_policies_of
+from ztunnel.waypoint.detection import DETECT_SECONDS, Detector, Spoken
+from ztunnel.waypoint.downstream1 import Http1Server
+from ztunnel.waypoint.downstream2 import Http2Server
+from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.forward import Forwarding
+from ztunnel.waypoint.guard import NO_POLICY, Guard, denied, refusal
+from ztunnel.waypoint.hold import Parts
+from ztunnel.waypoint.limiting import Limiting
+from ztunnel.waypoint.report import Caller, Reports
+from ztunnel.waypoint.routing import Unserved, routing_of, version_for
+from ztunnel.waypoint.sides import Copy
+from ztunnel.waypoint.spot import Terms
+from ztunnel.waypoint.way import HttpWay
+
+
+class Tunnel:
+    """One tunnel, from the moment on at which it is known what it is for."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        tunnel: TerminatedTunnel,
+        asked: tuple[Chain, Caller],
+        reports: Reports,
+        standing: Standing,
+    ) -> None:
+        self._parts = parts
+        self._tunnel = tunnel
+        self._chain, self._caller = asked
+        calls = Connection(self._caller.source, self._chain.destination, self._caller.identity)
+        self._guard = Guard(parts.authorizations, parts.here.uid, self._chain, calls, parts.hops)
+        self._limiting = Limiting(parts.limiter, parts.current, self._chain, calls, parts.hops)
+        self._exchanges: set[Exchange] = set()
+        self._source = Source(self._caller.identity, self._caller.source.ip)
+        self._ruled: World | None = None
+        self._rules_then = NO_RULES
+        self._last_rules = self._rules()
+        self._reports = reports
+        self._routing = routing_of(parts.routers, self._chain, calls, parts.common.rng)
+        self._standing = standing
+        self._version = 1
+        self._began = parts.engine.now
+        self._detector: Detector | None = None
+        self._forwarding: Forwarding | None = None
+
+    # What is spoken.
+
+    def detect(self) -> Receiver:
+        """The receiver that finds out."""
+        declared = self._chain.treatment is Treatment.HTTP
+        detector = self._detector = Detector(self._tunnel, declared, self._found)
+        if not declared:
+            self._parts.engine.after(DETECT_SECONDS, self._silent)
+        return detector
+
+    def _silent(self) -> None:
+        if self._detector is not None and self._detector.silent():
+            self._parts.undetected += 1
+
+    def _found(self, what: Spoken) -> Receiver | None:
+        parts = self._parts
+        if what is Spoken.OTHER:
+            self.forward()
+            return None
+        self._version = 2 if what is Spoken.HTTP2 else 1
+        way = HttpWay(parts.common, self, self, self._forwarded())
+        if what is Spoken.HTTP2:
+            return Http2Server(way, self._tunnel, self._standing)
+        return Http1Server(way, self._tunnel, parts.engine.next_round)
+
+    def _forwarded(self) -> bytes:
+        """What servers are told of who calls (Envoy's x-forwarded-client-cert; Istio's synthesis of it)."""
+        here = self._parts.here.workload
+        if not self._parts.tells_identity or here is None:
+            return b""
+        return f"By={here.identity};URI={self._reports.identity}".encode()
+
+    # Requests.
+
+    def begin(self, exchange: Exchange) -> None:
+        """Say what becomes of it, if its token is good and policies let it through."""
+        self._parts.authenticator.admit(exchange, self._rules, self._source, self._authorize)
+
+    def _authorize(self, exchange: Exchange) -> None:
+        """It is known who the request speaks for."""
+        world = self._parts.here.hold.world
+        decision = self._guard.judge(world, exchange.admitted)
+        if not decision.allowed:
+            self._denies(decision.policy)
+            exchange.failure = decision.reason
+            exchange.reply(refusal(decision))
+            return
+        self._note(decision)
+        self._exchanges.add(exchange)
+        self._parts.guarded.add(self)
+        self._routing.begin(world, exchange, self._limiting.admit)
+
+    def connect(self, exchange: Exchange) -> None:
+        """Find a server for it."""
+        try:
+            version = version_for(self._parts.here.hold.world, self._chain, exchange, self._version)
+        except Unserved as error:
+            exchange.unreachable(error.reply, str(error))
+            return
+        terms = Terms(self._caller.source.ip, version, self._version)
+        self._parts.servers.connect(exchange, self._chain.destination, terms)
+
+    def copies(self, exchange: Exchange, end: bool) -> list[Copy]:
+        """Send the copies that its plan has."""
+        return self._parts.shadows.begin(exchange, end, self.connect)
+
+    def ended(self, exchange: Exchange) -> None:
+        """It is over."""
+        self._exchanges.discard(exchange)
+        self._over()
+        self._reports.ended(exchange, self._version)
+
+    # Policies.
+
+    def rejudge(self) -> None:
+        """End what may not go on by the policies of now."""
+        world, rules = self._parts.here.hold.world, self._rules()
+        others, self._last_rules = rules is not self._last_rules, rules
+        if others:
+            for exchange in tuple(self._exchanges):
+                again = self._parts.authenticator.judge_again
+                again(exchange, self._rules, self._source, self._judge_again)
+        if not self._guard.changed(world):
+            return
+        if not others:
+            for exchange in tuple(self._exchanges):
+                self._judge_again(exchange)
+        forwarding = self._forwarding
+        if forwarding is not None and forwarding.goes_on:
+            decision = self._guard.judge_connection(world)
+            if not decision.allowed:
+                self._denies(decision.policy)
+                forwarding.end(denied(decision, "policy change"))
+
+    def _judge_again(self, exchange: Exchange) -> None:
+        decision = self._guard.judge(self._parts.here.hold.world, exchange.admitted)
+        if not decision.allowed:
+            self._denies(decision.policy)
+            exchange.failure = decision.reason or "a change of policy"
+            exchange.revoke(refusal(decision))
+
+    def expire(self) -> None:
+        """End what goes on by a token that has expired."""
+        for exchange in tuple(self._exchanges):
+            self._parts.authenticator.expire(exchange)
+
+    def _rules(self) -> Authentication:
+        """Those about tokens, of the moment: worked out once for each world."""
+        here = self._parts.here
+        world = here.hold.world
+        if world is not self._ruled:
+            workload = here.workload
+            names = jwt_policies_of(world, workload, self._chain) if workload is not None else ()
+            self._rules_then = self._parts.authenticator.rules.of(world.jwt_policies, names)
+            self._ruled = world
+        return self._rules_then
+
+    def _denies(self, policy: str) -> None:
+        self._parts.telemetry.connections.denied(Reporter.WAYPOINT, policy or NO_POLICY)
+
+    def _note(self, decision: Decision) -> None:
+        note = self._parts.note
+        if note is not None and (decision.tried or decision.audited):
+            chain = self._chain
+            called = str(chain.service.key if chain.service is not None else chain.destination)
+            note(decision, str(self._caller.identity), called)
+
+    def _over(self) -> None:
+        """Nothing of the tunnel is to be judged again, unless something goes on."""
+        forwarding = self._forwarding
+        if not self._exchanges and (forwarding is None or not forwarding.goes_on):
+            self._parts.guarded.discard(self)
+
+    # What is no HTTP.
+
+    def forward(self) -> None:
+        """Connect a server first: the client is answered when that stands."""
+        parts = self._parts
+        forwarding = Forwarding(self._tunnel, self._detector, self._reports, self._began, self._over)
+        self._forwarding = forwarding
+        decision = self._guard.judge_connection(parts.here.hold.world)
+        if not decision.allowed:
+            self._denies(decision.policy)
+            forwarding.refuse(denied(decision))
+            return
+        self._note(decision)
+        forwarding.start(parts.servers, parts.here, self._chain, self._caller.source.ip)
+        if forwarding.goes_on:
+            parts.guarded.add(self)
