@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ztunnel.telemetry.bare import Bare
 from ztunnel.telemetry.level import Level
-from ztunnel.telemetry.line import Bare, bare, quote, render_json, render_text, text_head, timestamp
+from ztunnel.telemetry.line import bare, quote, render_json, render_text, text_head, timestamp
 
 TIME = "2026-08-20T10:00:00.123456Z"
 anything = st.text(st.characters())

@@ -6,11 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from tests.builders import service, workload
-from ztunnel.model.connection import Security
 from ztunnel.telemetry.figures import Figures
-from ztunnel.telemetry.labels import Reporter, tcp_labels
-from ztunnel.telemetry.request_metrics import BUCKETS, RequestLabels, RequestMetrics, request_labels
+from ztunnel.telemetry.request_counts import BUCKETS, RequestLabels
+from ztunnel.telemetry.request_metrics import RequestMetrics
 
 REQUESTS = st.lists(
     st.tuples(
@@ -37,7 +35,7 @@ def test_it_counts_as_the_library_does(requests) -> None:
     ]
     for code, *values in requests:
         labels = RequestLabels("waypoint", response_code=code)
-        metrics.count(labels, *values)
+        metrics.counts.count(labels, *values)
         total.labels(*labels).inc()
         for histogram, value in zip(histograms, values, strict=True):
             histogram.labels(*labels).observe(value)
@@ -61,27 +59,10 @@ def _bound(text: str | None) -> str:
     return "" if text is None else str(float(text))
 
 
-def test_labels_are_istios_in_istios_order() -> None:
-    assert RequestLabels._fields[:3] == ("reporter", "source_workload", "source_canonical_service")
-    assert RequestLabels._fields[-5:] == (
-        "request_protocol", "response_code", "grpc_response_status", "response_flags",
-        "connection_security_policy",
-    )  # fmt: skip
-    tcp = tcp_labels(
-        Reporter.WAYPOINT, workload("a"), workload("b"), service("web"), None, None, Security.MUTUAL_TLS
-    )
-    found = request_labels(tcp, "grpc")
-    assert found.reporter == "waypoint"
-    assert found.request_protocol == "grpc"
-    assert found.source_workload == tcp.source_workload
-    assert found.destination_service == tcp.destination_service
-    assert found.connection_security_policy == "mutual_tls"
-
-
 def test_beyond_the_limit_all_names_are_unknown() -> None:
     metrics = RequestMetrics(2)
     for number in range(5):
-        metrics.count(RequestLabels("waypoint", f"w{number}", response_code="200"), 1.0, 0, 0)
+        metrics.counts.count(RequestLabels("waypoint", f"w{number}", response_code="200"), 1.0, 0, 0)
     found = [
         (sample.labels["source_workload"], sample.value)
         for family in metrics.collect()
@@ -95,7 +76,7 @@ def test_it_stands_in_the_register_with_the_others() -> None:
     figures, metrics = Figures(), RequestMetrics()
     figures.register(metrics)
     assert list(metrics.collect()) == []
-    metrics.count(RequestLabels("waypoint"), 0.4, 0, 0)
+    metrics.counts.count(RequestLabels("waypoint"), 0.4, 0, 0)
     assert {family.name for family in figures.others()} == {
         "istio_requests", "istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes"
     }  # fmt: skip
@@ -104,11 +85,11 @@ def test_it_stands_in_the_register_with_the_others() -> None:
 def test_only_calls_of_grpc_have_messages() -> None:
     registry, metrics = CollectorRegistry(), RequestMetrics()
     registry.register(metrics)
-    metrics.count(RequestLabels(), 1.0, 2, 3)
+    metrics.counts.count(RequestLabels(), 1.0, 2, 3)
     assert b"messages" not in generate_latest(registry)
     labels = RequestLabels(request_protocol="grpc")
-    metrics.count(labels, 1.0, 2, 3, (4, 5))
-    metrics.count(labels, 1.0, 2, 3, (1, 1))
+    metrics.counts.count(labels, 1.0, 2, 3, (4, 5))
+    metrics.counts.count(labels, 1.0, 2, 3, (1, 1))
     for name, value in (("istio_request_messages_total", 5), ("istio_response_messages_total", 6)):
         assert registry.get_sample_value(name, labels._asdict()) == value
         assert registry.get_sample_value(name, RequestLabels()._asdict()) is None

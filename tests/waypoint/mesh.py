@@ -24,7 +24,7 @@ from ztunnel.state.delta import apply
 from ztunnel.state.hold import Hold
 from ztunnel.telemetry.metrics import TcpMetrics
 from ztunnel.telemetry.report import Report
-from ztunnel.telemetry.request_metrics import RequestLabels, RequestMetrics
+from ztunnel.telemetry.request_counts import RequestCounts, RequestLabels
 from ztunnel.waypoint.answer import WaypointAcceptor
 from ztunnel.waypoint.clusters import WHOLE, Subset
 from ztunnel.waypoint.connect import Servers
@@ -100,7 +100,7 @@ class Mesh:
         self.denied: list[str] = []
         network = PodNetwork(1, None, ME.addresses[0], None, ME.addresses)  # type: ignore[arg-type]
         self.here = Here(ME.uid, network, self.hold, Random(1), lab.clock)
-        self.requests, self.metrics = RequestMetrics(), TcpMetrics()
+        self.requests, self.metrics = RequestCounts(), TcpMetrics()
         telemetry = Telemetry(self.requests, self.metrics, self.lines.append, lambda: 10**18)
         self.servers = Servers(engine, self.tunnels, self.here, lab.ledger.held)  # type: ignore[arg-type]
         report = Report(self.metrics, self.denied.append, lambda: 0.0, lambda: 10**18)
@@ -170,7 +170,7 @@ NONE_ALLOWED = "rbac_access_denied_matched_policy[none]"
 
 
 def counted(mesh: Mesh) -> list[RequestLabels]:
-    return list(mesh.requests._series)
+    return list(mesh.requests.series)
 
 
 def change(mesh: Mesh, *items) -> None:

@@ -10,8 +10,8 @@ from ztunnel.flow.flow import Counts
 from ztunnel.l7.reply import CONNECT_FAILED
 from ztunnel.model.address import Endpoint, OriginalDestination
 from ztunnel.telemetry.metrics import TcpMetrics
+from ztunnel.telemetry.request_counts import RequestCounts
 from ztunnel.telemetry.request_log import render_request, render_request_json
-from ztunnel.telemetry.request_metrics import RequestMetrics
 from ztunnel.waypoint.chain import Chain, Treatment
 from ztunnel.waypoint.report import Caller, Reports, Telemetry
 
@@ -19,7 +19,7 @@ from ztunnel.waypoint.report import Caller, Reports, Telemetry
 def made(write=True, render=render_request):
     lines: list[str] = []
     telemetry = Telemetry(
-        RequestMetrics(), TcpMetrics(), lines.append if write else None, lambda: 10**18, render
+        RequestCounts(), TcpMetrics(), lines.append if write else None, lambda: 10**18, render
     )
     caller = Caller(Endpoint(CALLER.addresses[0], 41234), CALLER, CALLER.identity)
     chain = Chain(OriginalDestination(SERVICE.addresses[0], 80), SERVICE, Treatment.HTTP)
@@ -35,7 +35,7 @@ def test_a_call_of_grpc_says_its_status_and_another_does_not() -> None:
         rig.server.respond()
         rig.server.end(((b"grpc-status", b"5"),))
         reports.ended(exchange, 2)
-        (labels,) = telemetry.requests._series
+        (labels,) = telemetry.requests.series
         assert (labels.request_protocol, labels.grpc_response_status) == expected
         assert labels.destination_workload == "server-1"
         assert '"POST / HTTP/2" 200 - via_upstream' in lines[0]
@@ -57,7 +57,7 @@ def test_messages_of_grpc_are_counted_and_our_own_answers_have_a_status_of_grpc(
     reports.ended(refused, 2)
     assert client.said[0] == ("head", 200, True)
     assert '" 200 UF upstream_reset_before' in lines[1]
-    first, second = telemetry.requests._series.items()
+    first, second = telemetry.requests.series.items()
     assert (first[0].grpc_response_status, first[1].messages) == ("0", [2, 3])
     assert (second[0].response_code, second[0].grpc_response_status) == ("200", "14")
 
@@ -68,7 +68,7 @@ def test_without_a_log_it_only_counts() -> None:
     exchange, _ = begin(rig)
     exchange.gone()
     reports.ended(exchange, 1)
-    (labels,) = telemetry.requests._series
+    (labels,) = telemetry.requests.series
     assert (labels.response_code, labels.response_flags) == ("0", "DC")
     assert lines == []
 

@@ -9,7 +9,7 @@ import pytest
 from tests.telemetry.test_request_log import FULL
 from ztunnel.l7.request import Request
 from ztunnel.l7.trace import Context, enter
-from ztunnel.telemetry.request_metrics import RequestLabels
+from ztunnel.telemetry.request_counts import RequestLabels
 from ztunnel.waypoint.tracing import span_of
 from ztunnel.waypoint.way import Common, HttpWay
 

@@ -190,7 +190,7 @@ def _build(
     live: set[Watched] = set()
     exporter = exporter_of(settings, reporting, workload)
     span = exporter.put if exporter else None
-    telemetry = Telemetry(requests, reporting.metrics, write, time.time_ns, line_of(settings), span)
+    telemetry = Telemetry(requests.counts, reporting.metrics, write, time.time_ns, line_of(settings), span)
     servers = Servers(engine, tunnels, here, ledger.held, connect)
     refusals = Tally(1)
     reporting.figures.counter(

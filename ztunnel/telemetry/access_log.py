@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Direction
+from ztunnel.telemetry.bare import Bare
 from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.level import Level
-from ztunnel.telemetry.line import Bare, Field, quote, render_json, render_text, text_head, timestamp
+from ztunnel.telemetry.line import Field, quote, render_json, render_text, text_head, timestamp
 
 SCOPE = "access"
 

@@ -15,8 +15,9 @@ from ztunnel.model.connection import Security
 from ztunnel.model.identity import SpiffeId
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
+from ztunnel.telemetry.bare import Bare
 from ztunnel.telemetry.labels import Reporter, TcpLabels, tcp_labels
-from ztunnel.telemetry.line import Bare, bare, quote
+from ztunnel.telemetry.line import bare, quote
 
 
 @dataclass(slots=True)

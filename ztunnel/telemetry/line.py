@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from ztunnel.telemetry.bare import Bare
 from ztunnel.telemetry.level import Level
 
 _BARE = re.compile(r"[A-Za-z0-9_.:/@%+\[\]-]+")
@@ -21,12 +22,6 @@ _LONGEST = 2048
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0", '"': '\\"', "\\": "\\\\"}
 
 Field = tuple[str, "str | int | float | bool"]
-
-
-class Bare(str):
-    """A value that text shows without quotes, such as an address; quoted all the same if it needs them."""
-
-    __slots__ = ()
 
 
 def timestamp(time_ns: int) -> str:

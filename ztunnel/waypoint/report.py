@@ -15,8 +15,8 @@ from ztunnel.model.service import Service
 from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.telemetry.labels import Reporter, TcpLabels, tcp_labels
 from ztunnel.telemetry.metrics import Live, TcpMetrics
+from ztunnel.telemetry.request_counts import RequestCounts, RequestLabels, request_labels
 from ztunnel.telemetry.request_log import RequestRecord, render_request
-from ztunnel.telemetry.request_metrics import RequestLabels, RequestMetrics, request_labels
 from ztunnel.telemetry.span import Span
 from ztunnel.waypoint.chain import Chain
 from ztunnel.waypoint.exchange import Exchange
@@ -36,7 +36,7 @@ class Telemetry:
         now_ns: nanoseconds since the epoch.
     """
 
-    requests: RequestMetrics
+    requests: RequestCounts
     connections: TcpMetrics
     write: Callable[[str], None] | None
     now_ns: Callable[[], int]

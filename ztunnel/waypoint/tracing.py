@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from ztunnel.l7.trace import Context
 from ztunnel.telemetry.labels import UNKNOWN
+from ztunnel.telemetry.request_counts import RequestLabels
 from ztunnel.telemetry.request_log import RequestRecord
-from ztunnel.telemetry.request_metrics import RequestLabels
 from ztunnel.telemetry.span import Attribute, Span
 
 _PEERS = ("workload", "canonical_service", "canonical_revision", "app", "version", "principal")

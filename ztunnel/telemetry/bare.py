@@ -1,0 +1,9 @@
+"""Texts that stand in a line as they are. A module of its own, because no subclass of `str` can be compiled."""
+
+from __future__ import annotations
+
+
+class Bare(str):
+    """A value that text shows without quotes, such as an address; quoted all the same if it needs them."""
+
+    __slots__ = ()
