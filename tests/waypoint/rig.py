@@ -21,16 +21,24 @@ from ztunnel.waypoint.way import Common, HttpWay, Watched
 
 
 class Clock:
-    """The engine, by hand."""
+    """The engine, by hand; what is posted is called at once, or with `posts` at a round's end."""
 
     def __init__(self) -> None:
         self.now = 100.0
         self.number = 0
         self.later: list[Callable[[], None]] = []
+        self.posts = False
+        self.posted: list[Callable[[], None]] = []
         self.timers = Timers()
 
     def next_round(self, callback: Callable[[], None]) -> None:
         self.later.append(callback)
+
+    def post(self, callback: Callable[[], None]) -> None:
+        if self.posts:
+            self.posted.append(callback)
+        else:
+            callback()
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         return self.timers.add(self.now + seconds, callback)
@@ -47,11 +55,14 @@ class Clock:
     def rounds(self) -> None:
         """As many as something is to be called in."""
         for _ in range(10_000):
-            if not self.later:
+            if not self.later and not self.posted:
                 return
             self.number += 1
             due, self.later = self.later, []
             for callback in due:
+                callback()
+            posted, self.posted = self.posted, []
+            for callback in posted:
                 callback()
         raise AssertionError("it does not come to an end")
 

@@ -42,6 +42,9 @@ class Peer:
         self.events: list[h2.events.Event] = []
         self.flush()
 
+    def waits_for(self, connection) -> bool:
+        return True
+
     def room(self, connection: Http2Client) -> None:
         self.rooms += 1
 

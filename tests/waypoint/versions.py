@@ -331,6 +331,9 @@ class Between:
         if connection in self.spares:
             self.spares.remove(connection)
 
+    def waits_for(self, connection) -> bool:
+        return True
+
     def room(self, connection: Http2Client) -> None:
         """Nobody waits."""
 

@@ -153,16 +153,24 @@ class H2Connection(Streams):
         """Send as much of `payload` as the peer's windows and frames take now. Returns how many bytes."""
         done, size = 0, len(payload)
         while done < size:
-            count = min(size - done, self.frame_bytes, stream.send_window, self.send_window)
-            if count <= 0:
+            count = self.grant(stream, size - done)
+            if not count:
                 break
             part = bytes(payload[done : done + count])
             self._host.push(push_frame(Frame.DATA, 0, stream.stream_id, part))
-            stream.send_window -= count
-            self.send_window -= count
-            self.budget.updates += UPDATES_PER_FRAME
             done += count
         return done
+
+    def grant(self, stream: Stream, size_bytes: int) -> int:
+        """For who writes DATA frames himself: how many of so many bytes the next one may have. It is counted
+        as sent."""
+        count = min(size_bytes, self.frame_bytes, stream.send_window, self.send_window)
+        if count <= 0:
+            return 0
+        stream.send_window -= count
+        self.send_window -= count
+        self.budget.updates += UPDATES_PER_FRAME
+        return count
 
     def trail(self, stream: Stream, block: bytes) -> None:
         """End the stream with trailers, their fields encoded."""
@@ -172,6 +180,10 @@ class H2Connection(Streams):
     def finish(self, stream: Stream) -> None:
         """We will send no more on the stream."""
         self._host.push(push_frame(Frame.DATA, END_STREAM, stream.stream_id))
+        self._close_local(stream)
+
+    def finished(self, stream: Stream) -> None:
+        """The same, where the last DATA frame has said so."""
         self._close_local(stream)
 
     def release(self) -> None:

@@ -11,6 +11,9 @@ HEADER_BYTES = 9
 HEADER = Struct(">IBI")
 """A frame header as (length << 8 | type, flags, stream id): three fields in one step."""
 
+FLAGS_AT = 4
+"""Where in it the flags stand."""
+
 DEFAULT_WINDOW = 65_535
 DEFAULT_FRAME_BYTES = 16_384
 MAX_WINDOW = 2**31 - 1

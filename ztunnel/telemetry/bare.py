@@ -1,4 +1,4 @@
-"""Texts that stand in a line as they are. A module of its own, because no subclass of `str` can be compiled."""
+"""Texts that stand in a line as they are: a module of its own, as no subclass of `str` can be compiled."""
 
 from __future__ import annotations
 

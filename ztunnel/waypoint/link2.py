@@ -2,6 +2,8 @@
 
 Whatever comes is read at once: HTTP/2's own windows bound what a peer may send, and are opened as bodies are
 taken. What is sent waits on its stream while the windows are shut, or while the bytes below have not left.
+Frames of one round of the engine, of whatever streams, are written as one piece; a DATA frame that is still
+there when its stream ends says so itself.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from ztunnel.flow.buffer import Backlog
 from ztunnel.flow.transport import HIGH_BYTES, Transport
 from ztunnel.http2.connection import H2Connection
 from ztunnel.http2.fields import Fields, push_fields
-from ztunnel.http2.frame import Code, push_goaway
+from ztunnel.http2.frame import END_STREAM, FLAGS_AT, HEADER, Code, push_goaway
 from ztunnel.http2.limits import Limits, Role
 from ztunnel.http2.standing import Standing
 from ztunnel.http2.stream import Stream
@@ -32,6 +34,9 @@ LIMITS = Limits(
 """Of the HTTP/2 within tunnels: Istio's waypoint takes 100 streams and heads of 60 KiB. A larger one is
 answered: cookies grow without anybody's wish, but not above 240 KiB. A request costs some 50 us and
 no connection of its own: those of a peer in one round are a millisecond's work at most."""
+
+GATHER_BYTES = 16 * 1024
+"""So much is not kept any longer: bulk gains nothing by it."""
 
 _CONTROL_BYTES = 1024 * 1024
 """A peer that reads nothing, and has so much to read, has only asked for it."""
@@ -59,7 +64,7 @@ class HttpStream(Stream):
             return
         sent = 0
         if not self._backlog.held_bytes and not self._link.blocked:
-            sent = self._link.h2.send(self, payload)
+            sent = self._link.send(self, payload)
         if sent < len(payload):
             self._backlog.append(payload[sent:])
             self._link.waiting[self] = None
@@ -81,7 +86,7 @@ class HttpStream(Stream):
         backlog = self._backlog
         while backlog.held_bytes and not self._link.blocked:
             with backlog.head() as head:
-                sent = self._link.h2.send(self, head)
+                sent = self._link.send(self, head)
             if not sent:
                 break
             backlog.drop(sent)
@@ -103,6 +108,8 @@ class HttpStream(Stream):
         self._finishing = False
         if self._trailers:
             self._link.h2.trail(self, push_fields(self._trailers))
+        elif self._link.ends_with(self):
+            self._link.h2.finished(self)
         else:
             self._link.h2.finish(self)
 
@@ -127,6 +134,11 @@ class Http2Link:
         self._transport = transport
         self.waiting: dict[HttpStream, None] = {}
         self.over = False
+        # Frames of this round, and the last one where it is DATA: whose, and where it begins.
+        self._frames = bytearray()
+        self._writes = False
+        self._last: HttpStream | None = None
+        self._last_at = 0
         self.h2 = H2Connection(self, role, LIMITS, clock.now, standing)
         self.h2.start()
 
@@ -164,9 +176,9 @@ class Http2Link:
     # The host's side.
 
     def push(self, frames: bytes) -> None:
-        self._transport.write(frames)
-        if self._transport.unsent_bytes > _CONTROL_BYTES and not self.over:
-            self._clock.next_round(self._deaf)
+        self._frames += frames
+        self._last = None
+        self._gather()
 
     def admits(self) -> bool:
         return False
@@ -195,6 +207,53 @@ class Http2Link:
                 return
             stream.on_window()
 
+    # What is sent.
+
+    def send(self, stream: HttpStream, payload: memoryview) -> int:
+        """Send as much of it as the peer's windows take now. Returns how many bytes."""
+        h2, done, size = self.h2, 0, len(payload)
+        while done < size:
+            count = h2.grant(stream, size - done)
+            if not count:
+                break
+            frames = self._frames
+            self._last, self._last_at = stream, len(frames)
+            frames += HEADER.pack(count << 8, 0, stream.stream_id)
+            frames += payload[done : done + count]
+            done += count
+            self._gather()
+        return done
+
+    def ends_with(self, stream: HttpStream) -> bool:
+        """Whether its last DATA frame is still there and nothing follows it: then it ends the stream."""
+        if self._last is not stream:
+            return False
+        self._frames[self._last_at + FLAGS_AT] = END_STREAM
+        self._last = None
+        return True
+
+    def _gather(self) -> None:
+        """Something more is to be written in this round."""
+        if len(self._frames) >= GATHER_BYTES:
+            self._write_out()
+        elif not self._writes:
+            self._writes = True
+            self._clock.post(self._write_gathered)
+
+    def _write_gathered(self) -> None:
+        self._writes = False
+        self._write_out()
+
+    def _write_out(self) -> None:
+        frames = self._frames
+        if not frames:
+            return
+        self._frames = bytearray()
+        self._last = None
+        self._transport.write(memoryview(frames))
+        if self._transport.unsent_bytes > _CONTROL_BYTES and not self.over:
+            self._clock.next_round(self._deaf)
+
     # The end.
 
     def _deaf(self) -> None:
@@ -205,6 +264,7 @@ class Http2Link:
         """Say goodbye."""
         if self.over:
             return
+        self._write_out()
         self._transport.write(push_goaway(self.h2.refuse_streams(), code))
         self._transport.finish()
         if code != Code.NO_ERROR:
@@ -222,6 +282,8 @@ class Http2Link:
             return
         self.over = True
         self.waiting.clear()
+        self._frames = bytearray()
+        self._last = None
         streams = list(self.h2.streams.values())
         self.h2.release()
         for stream in streams:

@@ -79,6 +79,11 @@ class Http2Pools:
 
         self._call(lane.spot, stands, failed)
 
+    def waits_for(self, connection: Http2Client) -> bool:
+        """Whether somebody waits for room, or it is to be closed for what it has carried."""
+        lane: _Lane = connection.key
+        return bool(lane.line) or lane.spot.limits.requests_per_connection > 0
+
     def room(self, connection: Http2Client) -> None:
         """It may take another request."""
         lane: _Lane = connection.key

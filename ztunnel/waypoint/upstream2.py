@@ -23,6 +23,9 @@ _HTTP1 = b"HTTP/1."
 class Owner(Protocol):
     """Whose connection it is."""
 
+    def waits_for(self, connection: Http2Client) -> bool:
+        """Whether `room` is to be called when a request of it has ended."""
+
     def room(self, connection: Http2Client) -> None:
         """It takes another request."""
 
@@ -179,6 +182,7 @@ class Http2Client(Http2Link):
         self.born = clock.now
         self.carried = 0
         self.secure = False
+        self._tells = False
         super().__init__(clock, transport, Role.CLIENT)
 
     def received(self, untrusted: memoryview) -> None:
@@ -208,10 +212,12 @@ class Http2Client(Http2Link):
         """A request has ended."""
         if not self.h2.streams:
             self.idle_since = self._clock.now
-        if not self.over:
+        if not self.over and not self._tells and self._owner.waits_for(self):
+            self._tells = True
             self._clock.next_round(self._tell)
 
     def _tell(self) -> None:
+        self._tells = False
         if not self.over:
             self._owner.room(self)
 

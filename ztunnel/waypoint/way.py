@@ -38,6 +38,9 @@ class Clock(Protocol):
     def next_round(self, callback: Callable[[], None], /) -> None:
         """Call back in the next round."""
 
+    def post(self, callback: Callable[[], None], /) -> None:
+        """Call back in this round, behind what is ready in it."""
+
     def after(self, seconds: float, callback: Callable[[], None], /) -> Timer:
         """Call back once in so many seconds."""
 
