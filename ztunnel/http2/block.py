@@ -16,7 +16,7 @@ class HeaderBlock:
 
     def __init__(self, stream_id: int, octets: bytes, end_stream: bool) -> None:
         self.stream_id = stream_id
-        self.octets = bytearray(octets)
+        self.octets = octets
         self.end_stream = end_stream
         self._continuations = 0
 

@@ -225,7 +225,7 @@ class H2Connection(Streams):
     def _on_block(self, block: HeaderBlock) -> None:
         """A whole header block. It is decoded whatever comes of it: the decoder's state depends on it."""
         self.standing.work_left -= self._headers_work
-        fields = self._fields.read(bytes(block.octets))
+        fields = self._fields.read(block.octets)
         size = (len(fields) + len(block.octets) // 64) // LARGE_BLOCK
         if size:
             self.standing.churn.take(size * UNSTARTED_POINTS, self.now)
@@ -265,6 +265,7 @@ class H2Connection(Streams):
             return
         stream = self._host.on_request(fields)
         stream.oversized = oversized
+        stream.repeated = self._fields.repeated
         stream.stream_id = block.stream_id
         self._adopt(stream)
         if block.end_stream:

@@ -55,6 +55,7 @@ class FieldReader:
 
     Attributes:
         oversized: the last block was above the limits, and `read` has returned its beginning.
+        repeated: it said the same as one before, and `read` has returned the very same object.
     """
 
     __slots__ = (
@@ -73,6 +74,7 @@ class FieldReader:
         "_table_bytes",
         "_table_limit_bytes",
         "oversized",
+        "repeated",
     )
 
     def __init__(self, limit_bytes: int, skips: bool = False) -> None:
@@ -82,6 +84,7 @@ class FieldReader:
         self._left_bytes = limit_bytes
         self._spare_bytes = 0
         self.oversized = False
+        self.repeated = False
         self._known: dict[bytes, Fields] = {}
         self._literal: dict[bytes, tuple[Fields, Fields]] = {}
         # Of the block that is read: what enters the table, whether it refers to that, and resizes it.
@@ -105,12 +108,15 @@ class FieldReader:
         self.oversized = False
         known = self._known.get(untrusted)
         if known is not None:
+            self.repeated = True
             return known
         literal = self._literal.get(untrusted)
         if literal is not None:
             for entry in literal[1]:
                 self._evict(len(entry[0]) + len(entry[1]) + FIELD_OVERHEAD_BYTES, entry)
+            self.repeated = True
             return literal[0]
+        self.repeated = False
         self._block, self._at = untrusted, 0
         self._left_bytes = self._spare_bytes = self._limit_bytes
         self._entered.clear()

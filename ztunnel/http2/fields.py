@@ -7,13 +7,13 @@ that keeps no state cannot get out of step. What peers send is read by `decoder`
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 Fields = tuple[tuple[bytes, bytes], ...]
 """Header fields in order, names in lower case, pseudo-headers (`:method`) first."""
 
-_STATIC_NAMES = {b":authority": 1, b":method": 2, b":path": 4, b":scheme": 6, b":status": 8}
-_OK = (b":status", b"200")
-_INDEXED_OK = b"\x88"
+_OK: Final = (b":status", b"200")
+_INDEXED_OK: Final = b"\x88"
 
 
 def _push_length(length: int) -> bytes:
@@ -29,6 +29,23 @@ def _push_length(length: int) -> bytes:
     return bytes(parts)
 
 
+_SHORT: Final = [bytes((length,)) for length in range(127)]
+"""Lengths of one octet."""
+
+_STATIC_NAMES: Final = {b":authority": 1, b":method": 2, b":path": 4, b":scheme": 6, b":status": 8}
+_USUAL: Final = (
+    b"accept accept-encoding accept-language authorization baggage cache-control content-encoding content-length "
+    b"content-type cookie date etag forwarded grpc-accept-encoding grpc-encoding grpc-message grpc-status "
+    b"grpc-timeout host last-modified location origin referer server set-cookie te traceparent tracestate "
+    b"user-agent vary via x-envoy-upstream-service-time x-forwarded-client-cert x-forwarded-for "
+    b"x-forwarded-host x-forwarded-proto x-istio-source x-request-id".split()
+)
+_NAMES: Final = {name: bytes((index,)) for name, index in _STATIC_NAMES.items()} | {
+    name: b"\0" + _push_length(len(name)) + name for name in _USUAL
+}
+"""What is sent for names that are sent often."""
+
+
 def push_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Encode as literals without indexing (RFC 7541 section 6.2.2); a 200 takes one byte."""
     parts = []
@@ -37,7 +54,7 @@ def push_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
         if field == _OK:
             parts.append(_INDEXED_OK)
             continue
-        index = _STATIC_NAMES.get(name)
-        parts.append(b"\0" + _push_length(len(name)) + name if index is None else bytes((index,)))
-        parts.append(_push_length(len(value)) + value)
+        parts.append(_NAMES.get(name) or b"\0" + _push_length(len(name)) + name)
+        parts.append(_SHORT[len(value)] if len(value) < 127 else _push_length(len(value)))
+        parts.append(value)
     return b"".join(parts)

@@ -23,6 +23,7 @@ class Stream:
         closed: the stream is over; no `on_` method is called any more.
         opened_at: monotonic seconds.
         started: whether anything has been done for it.
+        repeated: its request's fields are, as an object, those of one before.
         oversized: its request is only the beginning of one that is larger than is taken, and was not checked.
     """
 
@@ -33,6 +34,7 @@ class Stream:
         "opened_at",
         "oversized",
         "remote_closed",
+        "repeated",
         "send_window",
         "started",
         "stream_id",
@@ -50,6 +52,7 @@ class Stream:
         self.opened_at = 0.0
         self.started = False
         self.oversized = False
+        self.repeated = False
 
     def on_answer(self, untrusted: Fields, end: bool) -> None:
         """The response to our request; with `end`, nothing will follow it."""

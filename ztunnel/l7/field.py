@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
+from typing import Final
 
 from ztunnel.http1.head import Fields
 
-_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
-_VALUE = re.compile(rb"[\t -~\x80-\xff]*")
+_IN_NAMES: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
+_IN_VALUES: Final = bytes((0x09, *range(0x20, 0x7F), *range(0x80, 0x100)))
 
 OURS = frozenset(
     b"x-forwarded-client-cert x-envoy-internal x-envoy-retry-on x-envoy-retry-grpc-on x-envoy-max-retries "
@@ -26,17 +27,20 @@ _NOT_BEHIND_A_BODY = OURS | frozenset(
 )
 
 
-def can_stand_in_a_line(name: bytes, value: bytes) -> bool:
-    """Whether HTTP/1.1 has such a field: what HTTP/2 alone can carry (RFC 9113 section 8.2.1 is content with
+def can_stand_in_lines(fields: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether HTTP/1.1 has such fields: what HTTP/2 alone can carry (RFC 9113 section 8.2.1 is content with
     less) must not become two fields, or none, for whoever reads lines."""
-    return _NAME.fullmatch(name) is not None and _VALUE.fullmatch(value) is not None
+    names = [name for name, _ in fields]
+    if b"" in names or b"".join(names).translate(None, _IN_NAMES):
+        return False
+    return not b"".join([value for _, value in fields]).translate(None, _IN_VALUES)
 
 
 def passed_trailers(untrusted: Fields) -> Fields:
     """Trailers as they are passed on: without what frames or routes a message, says who sends it, or what
     becomes of it (RFC 9110 section 6.5.1). Servers that put trailers among the headers would believe it."""
+    if not untrusted:
+        return ()
     return tuple(
-        field
-        for field in untrusted
-        if field[0] not in _NOT_BEHIND_A_BODY and can_stand_in_a_line(field[0], field[1])
+        field for field in untrusted if field[0] not in _NOT_BEHIND_A_BODY and can_stand_in_lines((field,))
     )

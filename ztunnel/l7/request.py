@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ztunnel.http1.framing import connection_options
 from ztunnel.http1.head import Fields
-from ztunnel.l7.field import OURS, can_stand_in_a_line
+from ztunnel.l7.field import OURS, can_stand_in_lines
 from ztunnel.l7.path import normalize
 from ztunnel.l7.reply import BAD_HOST, BAD_PATH, FORBIDDEN_UPGRADE, MALFORMED, NO_HOST, NO_ROUTE, Refused
 from ztunnel.l7.trace import Context
@@ -23,7 +23,7 @@ _AUTHORITY = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)(/[!-~]*|\?[!-~]*)?", re.IGNORECASE)
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 
-_HOP_BY_HOP = frozenset(
+_NOT_PASSED_ON = OURS | frozenset(
     b"connection keep-alive proxy-connection transfer-encoding upgrade te http2-settings host expect".split()
 )
 _NEVER_NOMINATED = frozenset(
@@ -40,6 +40,8 @@ be offered twice, as by a gateway before us (istio/istio#29427)."""
 
 NO_CLAIMS: Final[Mapping[str, Any]] = {}
 
+_SOURCE: Final = b"x-istio-source", b"waypoint"
+
 NewId = Callable[[], bytes]
 
 
@@ -52,10 +54,13 @@ class Request:
         upgrade: the protocol that the client wants to switch to; empty for none.
         claims: of the token that was verified, as JSON has them, those that are lists by blanks (`scope`) as
             lists; empty: there is none. Only who has verified a token sets them.
+        has_id: whether the client has given it an `x-request-id`.
         trace: the span that it is, where spans are made.
     """
 
-    __slots__ = ("authority", "claims", "fields", "length", "method", "path", "scheme", "trace", "upgrade")
+    __slots__ = (
+        "authority", "claims", "fields", "has_id", "length", "method", "path", "scheme", "trace", "upgrade"
+    )  # fmt: skip
 
     def __init__(
         self, method: bytes, authority: bytes, path: bytes, fields: list[tuple[bytes, bytes]]
@@ -67,6 +72,7 @@ class Request:
         self.fields = fields
         self.length = -1
         self.upgrade = b""
+        self.has_id = False
         self.claims: Mapping[str, Any] = NO_CLAIMS
         self.trace: Context | None = None
 
@@ -81,7 +87,7 @@ class Request:
         """The same, whose fields can be changed by themselves."""
         made = Request(self.method, self.authority, self.path, list(self.fields))
         made.scheme, made.length, made.upgrade = self.scheme, self.length, self.upgrade
-        made.claims, made.trace = self.claims, self.trace
+        made.claims, made.trace, made.has_id = self.claims, self.trace, self.has_id
         return made
 
     @property
@@ -130,23 +136,30 @@ def read_request(untrusted: Fields, upgrade: bytes, new_id: NewId) -> Request:
         if wanted != {WEBSOCKET}:
             raise Refused(FORBIDDEN_UPGRADE)
         made.upgrade = WEBSOCKET
-    return _checked(made, new_id)
+    return complete(_checked(made), new_id)
 
 
 def read_stream(untrusted: Fields, new_id: NewId) -> Request:
     """A request of HTTP/2 that is well formed (`http2.validity`). Raises Refused."""
+    return complete(parse_stream(untrusted), new_id)
+
+
+def parse_stream(untrusted: Fields) -> Request:
+    """The same, before `complete`: what only says what others have said already need not be parsed again.
+    Raises Refused."""
     pseudo: dict[bytes, bytes] = {}
     fields: list[tuple[bytes, bytes]] = []
     crumbs: list[bytes] = []
-    for name, value in untrusted:
+    for field in untrusted:
+        name, value = field
         if name.startswith(b":"):
             pseudo[name] = value
-        elif not can_stand_in_a_line(name, value):
-            raise Refused(MALFORMED)
         elif name == b"cookie":
             crumbs.append(value)
         else:
-            fields.append((name, value))
+            fields.append(field)
+    if not can_stand_in_lines(untrusted[len(pseudo) :]):
+        raise Refused(MALFORMED)
     if crumbs:
         fields.append((b"cookie", b"; ".join(crumbs)))  # HTTP/1.1 has one (RFC 9113 section 8.2.3)
     method = pseudo[b":method"]
@@ -160,49 +173,55 @@ def read_stream(untrusted: Fields, new_id: NewId) -> Request:
         raise Refused(NO_HOST)
     if any(host.lower() != authority.lower() for host in hosts):
         raise Refused(BAD_HOST)
-    return _checked(Request(method, authority, pseudo[b":path"], _passed_on(fields)), new_id)
+    return _checked(Request(method, authority, pseudo[b":path"], _passed_on(fields)))
 
 
 def _passed_on(fields: list[tuple[bytes, bytes]] | Fields) -> list[tuple[bytes, bytes]]:
     """Without what was for this connection (RFC 9110 section 7.6.1), and what only trusted proxies say."""
-    nominated: set[bytes] = set()
+    nominated: frozenset[bytes] = frozenset()
     trailers = False
-    for name, value in fields:
-        if name == b"connection":
-            nominated |= connection_options(value)
+    kept: list[tuple[bytes, bytes]] = []
+    for field in fields:
+        name = field[0]
+        if name not in _NOT_PASSED_ON:
+            kept.append(field)
+        elif name == b"connection":
+            nominated |= connection_options(field[1])
         elif name == b"te":
-            trailers = trailers or b"trailers" in [each.strip() for each in value.lower().split(b",")]
-    if not nominated.isdisjoint(_NEVER_NOMINATED):
-        raise Refused(MALFORMED)
-    kept = [
-        (name, value)
-        for name, value in fields
-        if name not in _HOP_BY_HOP and name not in nominated and name not in OURS
-    ]
+            trailers = trailers or b"trailers" in [each.strip() for each in field[1].lower().split(b",")]
+    if nominated:
+        if not nominated.isdisjoint(_NEVER_NOMINATED):
+            raise Refused(MALFORMED)
+        kept = [field for field in kept if field[0] not in nominated]
     if trailers:
         kept.append((b"te", b"trailers"))
     return kept
 
 
-def _checked(made: Request, new_id: NewId) -> Request:
+def complete(parsed: Request, new_id: NewId) -> Request:
+    """A request with what differs from one to the next although they say the same: its id."""
+    if not parsed.has_id:
+        parsed.fields.append((b"x-request-id", new_id()))
+    parsed.fields.append(_SOURCE)
+    return parsed
+
+
+def _checked(made: Request) -> Request:
     if not _AUTHORITY.fullmatch(made.authority):
         raise Refused(BAD_HOST)
     made.path = _path(made)
-    has_id = has_proto = False
+    has_proto = False
     for name, value in made.fields:
         if name == b"content-length":
             if made.length >= 0 or not _DIGITS.fullmatch(value):
                 raise Refused(MALFORMED)
             made.length = int(value)
         elif name == b"x-request-id":
-            has_id = True
+            made.has_id = True
         elif name == b"x-forwarded-proto":
             has_proto = True
     if not has_proto:
         made.fields.append((b"x-forwarded-proto", made.scheme))
-    if not has_id:
-        made.fields.append((b"x-request-id", new_id()))
-    made.fields.append((b"x-istio-source", b"waypoint"))
     return made
 
 

@@ -11,7 +11,7 @@ import re
 from ztunnel.errors import PeerError
 from ztunnel.http1.framing import connection_options
 from ztunnel.http1.head import Fields
-from ztunnel.l7.field import can_stand_in_a_line
+from ztunnel.l7.field import can_stand_in_lines
 
 _STATUS = re.compile(rb"[1-9][0-9][0-9]")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
@@ -30,9 +30,10 @@ def check_response(untrusted: Fields, method: bytes, end: bool) -> int:
     status = untrusted[0][1]
     if not _STATUS.fullmatch(status) or status.startswith(b"1"):
         raise PeerError("a response without a final status")
-    for name, value in untrusted[1:]:
-        if not can_stand_in_a_line(name, value):
-            raise PeerError("a response with a field that HTTP/1.1 has not")
+    fields = untrusted[1:]
+    if not can_stand_in_lines(fields):
+        raise PeerError("a response with a field that HTTP/1.1 has not")
+    for name, value in fields:
         if name == b"content-length":
             if length >= 0 or not _DIGITS.fullmatch(value):
                 raise PeerError("Content-Length twice, or not a number")
@@ -50,7 +51,7 @@ def check_interim(untrusted: Fields) -> None:
     status = untrusted[0][1]
     if not _STATUS.fullmatch(status) or status == b"101":
         raise PeerError("an interim response that is none")
-    if not all(can_stand_in_a_line(name, value) for name, value in untrusted[1:]):
+    if not can_stand_in_lines(untrusted[1:]):
         raise PeerError("an interim response with a field that HTTP/1.1 has not")
 
 
@@ -70,12 +71,13 @@ def interim_passed_back(untrusted: Fields) -> Fields:
 
 
 def _without_hops(untrusted: Fields) -> list[tuple[bytes, bytes]]:
-    nominated: set[bytes] = set()
-    for name, value in untrusted:
-        if name == b"connection":
-            nominated |= connection_options(value)
-    return [
-        field
-        for field in untrusted
-        if field[0][:1] == b":" or not (field[0] in _HOP_BY_HOP or field[0] in nominated)
-    ]
+    kept = [untrusted[0]]
+    nominated: frozenset[bytes] = frozenset()
+    for field in untrusted[1:]:
+        if field[0] not in _HOP_BY_HOP:
+            kept.append(field)
+        elif field[0] == b"connection":
+            nominated |= connection_options(field[1])
+    if nominated:
+        kept[1:] = [field for field in kept[1:] if field[0] not in nominated]
+    return kept

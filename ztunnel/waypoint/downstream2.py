@@ -11,7 +11,7 @@ from ztunnel.http2.limits import Role
 from ztunnel.http2.standing import Standing
 from ztunnel.http2.stream import Stream
 from ztunnel.l7.reply import FIELDS_TOO_LARGE, IDLE, MALFORMED, SLOW_HEAD, Refused, Reply
-from ztunnel.l7.request import Request, read_stream
+from ztunnel.l7.request import Request, complete, parse_stream
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.link2 import Http2Link, HttpStream
 from ztunnel.waypoint.way import HttpWay
@@ -22,6 +22,9 @@ LINGER_SECONDS = 5.0
 _NOTICE_SECONDS = 1.0
 _ANSWER_SECONDS = 0.5
 """For a client to read an answer that came before it had said all."""
+
+_REMEMBERED = 16
+"""Requests of one connection."""
 
 _CONTINUE = push_fields([(b":status", b"100")])
 
@@ -45,7 +48,7 @@ class ServerStream(HttpStream):
             self._refuse(way, untrusted, FIELDS_TOO_LARGE)
             return
         try:
-            request = way.admit(read_stream(untrusted, way.new_id))
+            request = way.admit(complete(self._server.read(untrusted, self.repeated), way.new_id))
         except Refused as refused:
             self._refuse(way, untrusted, refused.reply)
             return
@@ -174,8 +177,25 @@ class Http2Server(Http2Link):
         self._since = way.now
         self._draining_since = 0.0
         self.unwanted: dict[ServerStream, float] = {}
+        # Requests by the objects that their fields are, which stay the same objects while they are in here.
+        self._known: dict[int, tuple[Fields, Request]] = {}
         super().__init__(way.clock, transport, Role.SERVER, standing)
         way.live.add(self)
+
+    def read(self, untrusted: Fields, repeated: bool) -> Request:
+        """The request that these fields are; where they are `repeated` they are not parsed a third time.
+
+        Raises:
+            Refused: they are none.
+        """
+        if not repeated:
+            return parse_stream(untrusted)
+        known = self._known.get(id(untrusted))
+        if known is None or known[0] is not untrusted:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            known = self._known[id(untrusted)] = untrusted, parse_stream(untrusted)
+        return known[1].copy()
 
     def admits(self) -> bool:
         return not self.over
