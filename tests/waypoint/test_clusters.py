@@ -40,7 +40,7 @@ class Mesh:
 
     def find(self, asked=ASKED, subset=WHOLE):
         world = self.hold.world
-        return self.clusters.find(world, world.served[WEB], asked, world.workload(ME.uid), subset)[0]
+        return self.clusters.find(world, world.served[WEB], asked, world.workload(ME.uid), subset).cluster
 
     def endpoints(self, subset=WHOLE):
         return {str(each.ip) for each in self.find(subset=subset).hosts}

@@ -10,7 +10,7 @@ from ztunnel.l7.balancing.cluster import Cluster
 from ztunnel.model.service import Service
 from ztunnel.model.traffic import ClientTls, Pool, TlsMode, Traffic, Upgrade
 from ztunnel.waypoint.find import Target
-from ztunnel.waypoint.spot import NO_LIMITS, Terms, spot_of
+from ztunnel.waypoint.spot import NO_LIMITS, spot_of, version_of
 
 VERSIONS = [
     (1, 2, False, Pool(), 1),
@@ -26,7 +26,7 @@ VERSIONS = [
 
 @pytest.mark.parametrize(("port", "client", "switches", "pool", "version"), VERSIONS)
 def test_which_version_a_server_is_asked_in(port, client, switches, pool, version):
-    assert Terms(endpoint(1).ip, port, client).version_of(pool, switches) == version
+    assert version_of(pool, port, client, switches) == version
 
 
 def test_a_cluster_has_its_limits_and_others_none():

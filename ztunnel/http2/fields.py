@@ -34,11 +34,12 @@ _SHORT: Final = [bytes((length,)) for length in range(127)]
 
 _STATIC_NAMES: Final = {b":authority": 1, b":method": 2, b":path": 4, b":scheme": 6, b":status": 8}
 _USUAL: Final = (
-    b"accept accept-encoding accept-language authorization baggage cache-control content-encoding content-length "
-    b"content-type cookie date etag forwarded grpc-accept-encoding grpc-encoding grpc-message grpc-status "
-    b"grpc-timeout host last-modified location origin referer server set-cookie te traceparent tracestate "
-    b"user-agent vary via x-envoy-upstream-service-time x-forwarded-client-cert x-forwarded-for "
-    b"x-forwarded-host x-forwarded-proto x-istio-source x-request-id".split()
+    b"accept accept-encoding accept-language authorization baggage cache-control content-encoding "
+    b"content-length content-type cookie date etag forwarded grpc-accept-encoding grpc-encoding "
+    b"grpc-message grpc-status grpc-timeout host last-modified location origin referer server "
+    b"set-cookie te traceparent tracestate user-agent vary via x-envoy-upstream-service-time "
+    b"x-forwarded-client-cert x-forwarded-for x-forwarded-host x-forwarded-proto x-istio-source "
+    b"x-request-id".split()
 )
 _NAMES: Final = {name: bytes((index,)) for name, index in _STATIC_NAMES.items()} | {
     name: b"\0" + _push_length(len(name)) + name for name in _USUAL

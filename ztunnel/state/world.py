@@ -80,7 +80,8 @@ class World:
     What node proxies are sent none of: `http_policies`, `jwt_policies` and `rate_limits` are those of
     waypoints, by `namespace/name`, `labels` those of workloads, by uid, `routes` those of services, and
     `traffic` their policies, by `namespace/hostname`; `providers` by their names, and `defaults` those of the
-    mesh, under `mesh`.
+    mesh, under `mesh`. What is worked out of one snapshot, and good for no other, is remembered by its `mark`,
+    which keeps nothing of it alive.
     """
 
     network: str = ""
@@ -100,6 +101,7 @@ class World:
     traffic: Map[str, ServiceTraffic] = field(default_factory=Map)
     providers: Map[str, ExtensionProvider] = field(default_factory=Map)
     defaults: Map[str, MeshDefaults] = field(default_factory=Map)
+    mark: object = field(default_factory=object, init=False, repr=False, compare=False)
 
     def workload(self, uid: str) -> Workload | None:
         """The workload of that uid."""

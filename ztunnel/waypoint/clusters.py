@@ -48,8 +48,8 @@ _Key = tuple[ServiceName, Endpoint, Subset]
 
 
 @dataclass(slots=True)
-class _Kept:
-    """A cluster, and what it was made of."""
+class Kept:
+    """A cluster, and what it was made of: it is up to date while `served` is the world's."""
 
     cluster: Cluster
     name: str
@@ -73,7 +73,7 @@ class Clusters:
     def __init__(self, rng: Rng, now: Callable[[], float]) -> None:
         self.rng = rng
         self.now = now
-        self._kept: dict[_Key, _Kept] = {}
+        self._kept: dict[_Key, Kept] = {}
         self._circuits: dict[tuple[ServiceName, int, Subset], Circuit] = {}
         self.ejections = 0
         self.overflows = [0] * len(NAMES)
@@ -83,7 +83,7 @@ class Clusters:
 
     def find(
         self, world: World, served: Served, asked: Endpoint, source: Workload, subset: Subset = WHOLE
-    ) -> tuple[Cluster, dict[Endpoint, Choice]]:
+    ) -> Kept:
         """The cluster for a call, and what its endpoints are; where thousands of them change all the time,
         what they were a moment ago (`renew`).
 
@@ -100,7 +100,7 @@ class Clusters:
         kept = self._kept.get(key)
         if kept is None:
             circuit = self._circuits.setdefault((service.key, asked.port, subset), Circuit())
-            kept = self._kept[key] = _Kept(Cluster(self.rng, circuit), str(service.key), {})
+            kept = self._kept[key] = Kept(Cluster(self.rng, circuit), str(service.key), {})
         now = kept.used_at = self.now()
         said = world.traffic.get(kept.name)
         if kept.said is not said or kept.source is not source:
@@ -118,7 +118,7 @@ class Clusters:
             found = [each for each in found if kept.choices[each[1].endpoint] is each[1]]
             kept.cluster.replace(members_of(world, source, service, found, kept.cluster.traffic), now)
             kept.due = now + _REST * (self.now() - now)
-        return kept.cluster, kept.choices
+        return kept
 
     def renew(self, served: Served, asked: Endpoint, subset: Subset) -> bool:
         """What was chosen is not there any more, or nothing was: whether `find` has another answer now."""
@@ -194,7 +194,7 @@ def _of_subset(
     ]
 
 
-def _needs_labels(kept: _Kept, subset: Subset) -> bool:
+def _needs_labels(kept: Kept, subset: Subset) -> bool:
     balancing = kept.cluster.traffic.balancing
     localities = balancing.localities if balancing is not None else None
     return bool(subset.labels) or (localities is not None and bool(localities.priorities))

@@ -28,6 +28,7 @@ from ztunnel.l7.balancing.cluster import Cluster
 from ztunnel.l7.reply import NO_HEALTHY_UPSTREAM
 from ztunnel.model.address import IPAddress, OriginalDestination
 from ztunnel.outbound.find import Tunnels, Wanted
+from ztunnel.waypoint.aim import Aim, Place, Terms
 from ztunnel.waypoint.asking import Asking
 from ztunnel.waypoint.chain import Chain
 from ztunnel.waypoint.clusters import WHOLE, Subset
@@ -48,9 +49,9 @@ from ztunnel.waypoint.spot import (
     Stands,
     Stream,
     Target,
-    Terms,
     limits_of,
     spot_of,
+    version_of,
 )
 from ztunnel.waypoint.tcp import Passage
 
@@ -267,31 +268,51 @@ class Servers:
             )
         return Call(self, spot, asking)
 
-    def connect(self, exchange: Exchange, destination: OriginalDestination, terms: Terms) -> None:
-        """Find a server for an exchange."""
+    def connect(self, exchange: Exchange, terms: Terms, version: int) -> None:
+        """Find a server for an exchange; `version`: of HTTP, as the server's port says."""
         sought = exchange.plan.destination
         avoid = exchange.avoid if exchange.attempts.retries.elsewhere else None
         subset = Subset(sought.subset, sought.labels) if sought is not None else WHOLE
         caller = Caller(terms.caller, exchange.request)
         pick = Pick(self._here.clusters, self._here.hold.world, caller, avoid, subset)
-        try:
-            if sought is None:
-                target = self._here.choose(destination, pick)
-            else:
-                target = self._here.choose_of(sought, destination, pick)
-        except NoDestination as error:
-            exchange.unreachable(NO_HEALTHY_UPSTREAM, str(error))
-            return
-        exchange.avoid = target.endpoint
-        exchange.destination = target.destination
-        exchange.host = str(target.endpoint)
+        aim = terms.aims.of(self._here.hold.world, sought)
+        place = self._again(aim, pick)
+        if place is None:
+            try:
+                place = self._decide(aim, pick, terms.called)
+            except NoDestination as error:
+                exchange.unreachable(NO_HEALTHY_UPSTREAM, str(error))
+                return
+        exchange.avoid = place.target.endpoint
+        exchange.destination = place.target.destination
+        exchange.host = place.text
         exchange.attempts.ask(pick.asking(self.engine))
         if pick.cluster is not None and pick.cluster.unready:
             self._prepare_later(pick.cluster)
-        if terms.version_of(limits_of(pick.cluster), bool(exchange.request.upgrade)) == 1:
-            self._pools1.connect(exchange, spot_of(target, pick.cluster, "http/1.1"))
+        if version_of(limits_of(pick.cluster), version, terms.version, bool(exchange.request.upgrade)) == 1:
+            self._pools1.connect(exchange, place.spot1)
         else:
-            self._pools2.connect(exchange, spot_of(target, pick.cluster, "h2"))
+            self._pools2.connect(exchange, place.spot2)
+
+    def _again(self, aim: Aim, pick: Pick) -> Place | None:
+        """An endpoint of which all is known, if one is chosen."""
+        kept, asked = aim.kept, aim.asked
+        if kept is None or asked is None or kept.served is not aim.served:
+            return None
+        kept.used_at = self.engine.now
+        host = pick.take(kept, asked)
+        return aim.place(host) if host is not None else None
+
+    def _decide(self, aim: Aim, pick: Pick, called: OriginalDestination) -> Place:
+        """An endpoint, by the world of the moment. Raises NoDestination."""
+        if aim.sought is None:
+            target = self._here.choose(called, pick)
+        else:
+            target = self._here.choose_of(aim.sought, called, pick)
+        place = Place(target, pick.cluster)
+        if pick.fresh:
+            aim.learn(pick, place)
+        return place
 
     def close(self) -> None:
         """Nothing more is connected."""

@@ -48,8 +48,8 @@ class Guard:
         "_found",
         "_hops",
         "_judge",
+        "_mark",
         "_uid",
-        "_world",
     )
 
     def __init__(
@@ -65,7 +65,7 @@ class Guard:
         self._chain = chain
         self._connection = connection
         self._hops = hops
-        self._world: World | None = None
+        self._mark: object = None
         self._found: Authorization | None = None
         self._asked: Authorization | None = None
         self._judge: Judge | None = None
@@ -91,11 +91,11 @@ class Guard:
 
     def _find(self, world: World) -> Authorization:
         found = self._found
-        if found is None or world is not self._world:
+        if found is None or world.mark is not self._mark:
             here = world.workload(self._uid)
             names = guards_of(world, here, self._chain.service) if here is not None else ()
             found = self._found = self._authorizations.of(world.http_policies, names)
-            self._world = world
+            self._mark = world.mark
         return found
 
 

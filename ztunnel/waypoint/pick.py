@@ -13,7 +13,7 @@ from ztunnel.model.workload import Workload
 from ztunnel.state.balancer import Choice
 from ztunnel.state.world import Served, World
 from ztunnel.waypoint.asking import Asking, Clock
-from ztunnel.waypoint.clusters import WHOLE, Clusters, Subset
+from ztunnel.waypoint.clusters import WHOLE, Clusters, Kept, Subset
 
 _BY_ADDRESS = ConsistentHash(source_ip=True)
 
@@ -32,12 +32,17 @@ class Pick:
     """The choice for one try.
 
     Attributes:
-        cluster: that was chosen from; None: it is no service that was called.
+        kept, cluster: what was chosen from; None: it is no service that was called.
+        asked: the address and port that the service was asked at.
+        fresh: whether the cluster's endpoints are those that the service has now.
         host: that was chosen.
         key: of the request, by which it was.
     """
 
-    __slots__ = ("_avoid", "_caller", "_clusters", "_rng", "_subset", "_world", "cluster", "host", "key")
+    __slots__ = (
+        "_avoid", "_caller", "_clusters", "_rng", "_subset", "_world", "asked", "cluster", "fresh", "host",
+        "kept", "key",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -53,7 +58,10 @@ class Pick:
         self._caller = caller
         self._avoid = avoid
         self._subset = subset
+        self.kept: Kept | None = None
         self.cluster: Cluster | None = None
+        self.asked: Endpoint | None = None
+        self.fresh = False
         self.host: Host | None = None
         self.key: HashKey = NO_KEY
 
@@ -65,23 +73,30 @@ class Pick:
         choice = self._choose(whole, asked, source)
         there = choice is not None and self._world.workload(choice.workload.uid) is choice.workload
         if not there and self._clusters.renew(whole, asked, self._subset):
+            self.host = None
             choice = self._choose(whole, asked, source)
         return choice
 
     def _choose(self, served: Served, asked: Endpoint, source: Workload) -> Choice | None:
-        cluster, choices = self._clusters.find(self._world, served, asked, source, self._subset)
-        self.host = None
-        self.cluster = cluster
+        kept = self._clusters.find(self._world, served, asked, source, self._subset)
+        self.asked, self.fresh = asked, kept.served is served
+        host = self.host if kept is self.kept else None  # it had its turn, and is not passed over
+        if host is None:
+            host = self.take(kept, asked)
+        return kept.choices.get(host.endpoint) if host is not None else None
+
+    def take(self, kept: Kept, asked: Endpoint) -> Host | None:
+        """An endpoint of a cluster; None: there is none that may be chosen."""
+        cluster = kept.cluster
+        self.kept, self.cluster = kept, cluster
         balancing = cluster.traffic.balancing
         if balancing is not None and balancing.by_hash is not None:
             self.key = self._hash(balancing.by_hash)
         host = _called(cluster, asked, balancing)
         if host is None:
             host = cluster.pick(self.key.key, self._avoid, self._clusters.now())
-        if host is None:
-            return None
         self.host = host
-        return choices.get(host.endpoint)
+        return host
 
     def _hash(self, by: ConsistentHash) -> HashKey:
         """A connection has no request, so that it is hashed by its client's address or not at all."""

@@ -9,8 +9,8 @@ from ztunnel.http2.standing import Standing
 from ztunnel.l7.jwt.authentication import NO_RULES, Authentication
 from ztunnel.l7.policy.rule import Decision
 from ztunnel.model.connection import Connection
-from ztunnel.state.world import World
 from ztunnel.telemetry.labels import Reporter
+from ztunnel.waypoint.aim import Terms
 from ztunnel.waypoint.authenticate import Source
 from ztunnel.waypoint.chain import Chain, Treatment, jwt_policies_of
 from ztunnel.waypoint.detection import DETECT_SECONDS, Detector, Spoken
@@ -24,7 +24,6 @@ from ztunnel.waypoint.limiting import Limiting
 from ztunnel.waypoint.report import Caller, Reports
 from ztunnel.waypoint.routing import Unserved, routing_of, version_for
 from ztunnel.waypoint.sides import Copy
-from ztunnel.waypoint.spot import Terms
 from ztunnel.waypoint.way import HttpWay
 
 
@@ -47,13 +46,14 @@ class Tunnel:
         self._limiting = Limiting(parts.limiter, parts.current, self._chain, calls, parts.hops)
         self._exchanges: set[Exchange] = set()
         self._source = Source(self._caller.identity, self._caller.source.ip)
-        self._ruled: World | None = None
+        self._ruled: object = None
         self._rules_then = NO_RULES
         self._last_rules = self._rules()
         self._reports = reports
         self._routing = routing_of(parts.routers, self._chain, calls, parts.common.rng)
         self._standing = standing
         self._version = 1
+        self._terms = Terms(self._chain.destination, self._caller.source.ip)
         self._began = parts.engine.now
         self._detector: Detector | None = None
         self._forwarding: Forwarding | None = None
@@ -77,7 +77,7 @@ class Tunnel:
         if what is Spoken.OTHER:
             self.forward()
             return None
-        self._version = 2 if what is Spoken.HTTP2 else 1
+        self._version = self._terms.version = 2 if what is Spoken.HTTP2 else 1
         way = HttpWay(parts.common, self, self, self._forwarded())
         if what is Spoken.HTTP2:
             return Http2Server(way, self._tunnel, self._standing)
@@ -117,8 +117,7 @@ class Tunnel:
         except Unserved as error:
             exchange.unreachable(error.reply, str(error))
             return
-        terms = Terms(self._caller.source.ip, version, self._version)
-        self._parts.servers.connect(exchange, self._chain.destination, terms)
+        self._parts.servers.connect(exchange, self._terms, version)
 
     def copies(self, exchange: Exchange, end: bool) -> list[Copy]:
         """Send the copies that its plan has."""
@@ -168,11 +167,11 @@ class Tunnel:
         """Those about tokens, of the moment: worked out once for each world."""
         here = self._parts.here
         world = here.hold.world
-        if world is not self._ruled:
+        if world.mark is not self._ruled:
             workload = here.workload
             names = jwt_policies_of(world, workload, self._chain) if workload is not None else ()
             self._rules_then = self._parts.authenticator.rules.of(world.jwt_policies, names)
-            self._ruled = world
+            self._ruled = world.mark
         return self._rules_then
 
     def _denies(self, policy: str) -> None:

@@ -12,7 +12,7 @@ from ztunnel.hbone.pool import PoolKey
 from ztunnel.hbone.request import RequestHead
 from ztunnel.l7.balancing.circuit import Limit
 from ztunnel.l7.balancing.cluster import Cluster
-from ztunnel.model.address import Endpoint, IPAddress
+from ztunnel.model.address import Endpoint
 from ztunnel.model.service import Service
 from ztunnel.model.traffic import ClientTls, Pool, TlsMode, Upgrade
 from ztunnel.model.workload import Workload
@@ -58,13 +58,33 @@ class Cancellable(Protocol):
         """It is not wanted any more."""
 
 
-class Key(NamedTuple):
-    """Connections of one key are for each other's requests, those of others never are."""
+class Key:
+    """Connections of one key are for each other's requests, those of others never are. It is looked up for
+    each request, and knows its hash."""
 
-    pool: PoolKey | None
-    endpoint: Endpoint
-    cluster: Cluster | None
-    tls: ClientTls | None = None
+    __slots__ = ("_hash", "cluster", "endpoint", "pool", "tls")
+
+    def __init__(
+        self,
+        pool: PoolKey | None,
+        endpoint: Endpoint,
+        cluster: Cluster | None,
+        tls: ClientTls | None = None,
+    ) -> None:
+        self.pool = pool
+        self.endpoint = endpoint
+        self.cluster = cluster
+        self.tls = tls
+        self._hash = hash((pool, endpoint, cluster, tls))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Key):
+            return False
+        alike = self.cluster is other.cluster and self.endpoint == other.endpoint
+        return alike and self.pool == other.pool and self.tls == other.tls
 
 
 class Spot(NamedTuple):
@@ -144,25 +164,18 @@ def limits_of(cluster: Cluster | None) -> Pool:
     return pool if pool is not None else NO_LIMITS
 
 
-class Terms(NamedTuple):
-    """How a request is sent.
+def version_of(limits: Pool, port: int, client: int, switches: bool) -> int:
+    """The version of HTTP in which a cluster with these limits is asked (istio/istio shouldH2Upgrade).
 
-    Attributes:
-        caller: who sends it.
-        version: of HTTP, as the server's port says.
-        asked: in which the client asks.
+    Args:
+        limits: the cluster's.
+        port: as its port says.
+        client: in which the client asks.
+        switches: the request wants another protocol.
     """
-
-    caller: IPAddress
-    version: int
-    asked: int
-
-    def version_of(self, limits: Pool, switches: bool) -> int:
-        """The version in which a cluster with these limits is asked (istio/istio shouldH2Upgrade);
-        `switches`: by a request that wants another protocol."""
-        if limits.client_protocol:
-            return self.asked
-        return 2 if limits.upgrade is Upgrade.ALWAYS and not switches else self.version
+    if limits.client_protocol:
+        return client
+    return 2 if limits.upgrade is Upgrade.ALWAYS and not switches else port
 
 
 def spot_of(target: Target, cluster: Cluster | None, protocol: str = "") -> Spot:

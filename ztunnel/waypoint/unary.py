@@ -24,10 +24,10 @@ from ztunnel.model.route_action import Destination
 from ztunnel.model.workload import Workload
 from ztunnel.state.lookup import service_named
 from ztunnel.state.world import World
+from ztunnel.waypoint.aim import Terms
 from ztunnel.waypoint.deadlines import Timer
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.sides import Copy
-from ztunnel.waypoint.spot import Terms
 from ztunnel.waypoint.way import Clock
 
 MOST: Final = 4096
@@ -62,7 +62,7 @@ class Called(NamedTuple):
 class Connects(Protocol):
     """Whoever finds servers (`connect.Servers`)."""
 
-    def connect(self, exchange: Exchange, destination: OriginalDestination, terms: Terms) -> None:
+    def connect(self, exchange: Exchange, terms: Terms, version: int) -> None:
         """Find one for an exchange."""
 
 
@@ -97,7 +97,7 @@ class UnaryCalls:
         plan.destination = Destination(service.key, called.port)
         plan.timeout_seconds = called.seconds
         own = here.addresses[0]
-        way = _Way(self, plan, OriginalDestination(own, called.port), Terms(own, _HTTP2, _HTTP2))
+        way = _Way(self, plan, Terms(OriginalDestination(own, called.port), own, _HTTP2))
         answer = _Answer(then)
         way.exchange = Exchange(way, answer, _request(called, message))
         way.answer = answer
@@ -182,10 +182,9 @@ class _Answer:
 class _Way:
     """Where one call goes."""
 
-    def __init__(self, calls: UnaryCalls, plan: Plan, destination: OriginalDestination, terms: Terms) -> None:
+    def __init__(self, calls: UnaryCalls, plan: Plan, terms: Terms) -> None:
         self._calls = calls
         self._plan = plan
-        self._destination = destination
         self._terms = terms
         self.exchange: Exchange | None = None
         self.answer: _Answer | None = None
@@ -206,7 +205,7 @@ class _Way:
 
     def connect(self, exchange: Exchange) -> None:
         """Find a server for it."""
-        self._calls.servers.connect(exchange, self._destination, self._terms)
+        self._calls.servers.connect(exchange, self._terms, _HTTP2)
 
     def copies(self, exchange: Exchange, end: bool) -> list[Copy]:
         """There are none."""
