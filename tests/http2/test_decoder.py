@@ -260,3 +260,23 @@ def test_a_block_that_resizes_the_table_does_so_each_time() -> None:
         assert not reader._table
         assert reader.read(b"\x3f\xe1\x1f") == ()
     assert block not in reader._literal
+
+
+@given(st.lists(FIELDS, max_size=4), st.booleans())
+def test_what_is_repeated_is_the_very_same_object(
+    blocks: list[list[tuple[bytes, bytes]]], indexed: bool
+) -> None:
+    encoder, reader = hpack.Encoder(), FieldReader(LIMIT_BYTES)
+    seen: list[object] = []
+    for fields in blocks * 3:
+        found = reader.read(encoder.encode(fields) if indexed else push_fields(fields))
+        assert reader.repeated is any(found is each for each in seen)
+        seen.append(found)
+
+
+def test_what_says_the_same_again_is_repeated() -> None:
+    encoder, reader = hpack.Encoder(), FieldReader(LIMIT_BYTES)
+    fields = [(b":method", b"GET"), (b"x-user", b"a")]
+    assert [reader.read(encoder.encode(fields)) and reader.repeated for _ in range(4)] == [
+        False, False, True, True
+    ]  # fmt: skip

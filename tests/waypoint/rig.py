@@ -72,6 +72,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.written = bytearray()
+        self.writes = 0
         self.given = 0
         self.took = 0
         self.finished = False
@@ -83,6 +84,7 @@ class Wire:
     def write(self, part: bytes | memoryview) -> None:
         if not self.finished and self.aborted is None:
             self.written += part
+            self.writes += 1
             if self.stuck:
                 self.unsent_bytes += len(part)
 

@@ -450,3 +450,31 @@ def test_a_drain_loses_no_stream_under_way() -> None:
     assert answered == [1, 3]
     client.server.look(rig.clock.now)
     assert client.wire.finished
+
+
+def test_a_request_that_is_asked_again_is_another_one() -> None:
+    rig = Rig(echoes)
+    client = Client(rig)
+    for stream in range(1, 11, 2):
+        client.h2.send_headers(stream, [*GET, (b"x-user", b"a")], end_stream=True)
+        client.flush()
+        request = rig.server.request
+        assert request is not None
+        assert request.get(b"x-request-id") == b"an-id"
+        assert [name for name, _ in request.fields].count(b"x-request-id") == 1
+        assert (request.get(b"x-user"), request.path) == (b"a", b"/x")
+        request.fields.clear()
+        request.path = b"/another"
+    assert client.body(9) == b"GET /x "
+
+
+def test_a_request_that_is_refused_is_refused_again() -> None:
+    rig = Rig(echoes)
+    client = Client(rig, validate=False)
+    for stream in (1, 3, 5, 7):
+        client.h2.send_headers(stream, [*GET[:3], (b":path", b"/%00")], end_stream=True)
+        client.flush()
+    assert not rig.servers
+    statuses = [dict(each.headers)[b":status"] for each in client.of(h2.events.ResponseReceived)]
+    assert statuses == [b"400"] * 4
+    assert len(rig.refusals) == 4
