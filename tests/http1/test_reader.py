@@ -179,6 +179,25 @@ def test_a_response_to_head_has_no_body() -> None:
     assert reader.state is State.END
 
 
+def test_the_same_head_again_is_the_same_object_and_frames_what_its_request_says() -> None:
+    events = Events()
+    reader = ResponseReader(events)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"
+    other = b"HTTP/1.1 204 No Content\r\n\r\n"
+    heads: list[object] = []
+    for asked, octets, body in (
+        (b"GET", head + b"abc", b"abc"), (b"GET", head + b"def", b"def"), (b"HEAD", head, b""),
+        (b"GET", head + b"ghi", b"ghi"), (b"GET", other, b""), (b"GET", head + b"jkl", b"jkl"),
+    ):  # fmt: skip
+        events.all.clear()
+        reader.asked = asked
+        read(reader, events, octets)
+        assert [each[1] for each in events.all if each[0] == "body"] == ([body] if body else [])
+        heads.append(events.all[0][1])
+    assert heads[0] is heads[1]
+    assert heads[0] == heads[2] == heads[3] == heads[5] != heads[4]
+
+
 def test_after_stop_nothing_is_read() -> None:
     reader = RequestReader(Events())
     reader.read(memoryview(b"GET / HT"))

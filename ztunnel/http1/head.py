@@ -98,11 +98,22 @@ def check_beginning(untrusted: bytes | bytearray) -> None:
 
 def push_request_head(method: bytes, target: bytes, fields: list[tuple[bytes, bytes]]) -> bytes:
     """A request's head; `fields` are without pseudo-header fields and well formed."""
-    lines = [b"%b: %b\r\n" % field for field in fields]
-    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, b"".join(lines))
+    parts = [method, b" ", target, b" HTTP/1.1\r\n"]
+    _push_lines(parts, fields)
+    return b"".join(parts)
 
 
 def push_response_head(status: int, fields: list[tuple[bytes, bytes]]) -> bytes:
     """A response's head; `fields` as of `push_request_head`."""
-    lines = [b"%b: %b\r\n" % field for field in fields]
-    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, REASONS.get(status, b""), b"".join(lines))
+    parts = [b"HTTP/1.1 %d " % status, REASONS.get(status, b""), b"\r\n"]
+    _push_lines(parts, fields)
+    return b"".join(parts)
+
+
+def _push_lines(parts: list[bytes], fields: list[tuple[bytes, bytes]]) -> None:
+    for name, value in fields:
+        parts.append(name)
+        parts.append(b": ")
+        parts.append(value)
+        parts.append(b"\r\n")
+    parts.append(b"\r\n")

@@ -51,6 +51,10 @@ _NO_TRAILERS = frozenset(
 NOTHING: Fields = ()
 """No trailers."""
 
+_NO_FRAME = Frame(Framing.NONE)
+_REMEMBERED_BYTES = 2048
+"""A head of so many bytes at most is remembered, one of each peer."""
+
 
 class Events(Protocol):
     """What a message is made of, as it comes."""
@@ -92,6 +96,10 @@ class MessageReader:
         self._left = 0
         self._extensions = 0
         self._blank = False
+        # The last head, and what it says: most peers say the same again and again.
+        self._last = b""
+        self._fields: Fields = NOTHING
+        self._frame = _NO_FRAME
 
     @property
     def begun(self) -> bool:
@@ -171,7 +179,10 @@ class MessageReader:
         check_beginning(octets[:1])
         if stop > MAX_HEAD_BYTES:
             raise PeerError(f"a head above {MAX_HEAD_BYTES} bytes", TOO_LARGE)
-        fields, frame = self._parse(octets)
+        if octets != self._last:
+            self._fields, self._frame = self._parse(octets)
+            self._last = octets if stop <= _REMEMBERED_BYTES else b""
+        fields, frame = self._fields, self._frame
         self._begin(frame)
         self._events.on_head(fields, frame)
         if frame.framing is Framing.NONE:
@@ -278,7 +289,17 @@ class ResponseReader(MessageReader):
 
     def __init__(self, events: Events) -> None:
         super().__init__(events)
-        self.asked = b""
+        self._asked = b""
+
+    @property
+    def asked(self) -> bytes:
+        """See above."""
+        return self._asked
+
+    @asked.setter
+    def asked(self, method: bytes) -> None:
+        if method != self._asked:
+            self._asked, self._last = method, b""  # the same head frames another body
 
     def _check(self, untrusted: bytearray) -> None:
         if untrusted[: len(_VERSION)] != _VERSION[: len(untrusted)]:
@@ -287,4 +308,4 @@ class ResponseReader(MessageReader):
 
     def _parse(self, untrusted: bytes) -> tuple[Fields, Frame]:
         fields, old = parse_response_head(untrusted)
-        return fields, frame_response(fields, self.asked, old)
+        return fields, frame_response(fields, self._asked, old)

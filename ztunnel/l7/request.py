@@ -113,6 +113,11 @@ def read_request(untrusted: Fields, upgrade: bytes, new_id: NewId) -> Request:
     Raises:
         Refused: it goes nowhere, and is answered so.
     """
+    return complete(parse_request(untrusted, upgrade), new_id)
+
+
+def parse_request(untrusted: Fields, upgrade: bytes) -> Request:
+    """The same, before `complete`. Raises Refused."""
     method, target, fields = untrusted[0][1], untrusted[1][1], untrusted[2:]
     hosts = [value for name, value in fields if name == b"host"]
     if not hosts:
@@ -136,7 +141,7 @@ def read_request(untrusted: Fields, upgrade: bytes, new_id: NewId) -> Request:
         if wanted != {WEBSOCKET}:
             raise Refused(FORBIDDEN_UPGRADE)
         made.upgrade = WEBSOCKET
-    return complete(_checked(made), new_id)
+    return _checked(made)
 
 
 def read_stream(untrusted: Fields, new_id: NewId) -> Request:

@@ -20,9 +20,9 @@ from ztunnel.flow.transport import Transport
 from ztunnel.http1.ahead import Ahead
 from ztunnel.http1.framing import Frame, push_chunk, push_last_chunk
 from ztunnel.http1.head import Fields, push_response_head
-from ztunnel.http1.reader import RequestReader, State
+from ztunnel.http1.reader import NOTHING, RequestReader, State
 from ztunnel.l7.reply import IDLE, SLOW_HEAD, Refused, Reply, of_codec
-from ztunnel.l7.request import Request, read_request
+from ztunnel.l7.request import Request, complete, parse_request
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.way import HttpWay
 
@@ -61,6 +61,8 @@ class Http1Server:
         self._peer_ended = False
         self._reading = False
         self._switched = False
+        self._last_fields: Fields = NOTHING
+        self._last: Request | None = None
         way.live.add(self)
 
     # The transport's side.
@@ -186,7 +188,7 @@ class Http1Server:
         self._method, self._has_body = untrusted[0][1], frame.has_body
         self._closing = self._closing or frame.close
         try:
-            request = self._way.admit(read_request(untrusted, frame.upgrade, self._way.new_id))
+            request = self._way.admit(complete(self._parsed(untrusted, frame), self._way.new_id))
         except Refused as refused:
             self._closing = True
             self._way.refused(refused.reply.details)
@@ -197,6 +199,15 @@ class Http1Server:
         if frame.expects:
             self._transport.write(_CONTINUE)
         self._begin(request).start(not frame.has_body and not request.upgrade)
+
+    def _parsed(self, untrusted: Fields, frame: Frame) -> Request:
+        """The request that a head is. The reader has the same object for a head that is the same as the last:
+        that is not parsed again. Raises Refused."""
+        known = self._last
+        if known is None or untrusted is not self._last_fields:
+            known = self._last = parse_request(untrusted, frame.upgrade)
+            self._last_fields = untrusted
+        return known.copy()
 
     def _begin(self, request: Request) -> Exchange:
         exchange = self._exchange = Exchange(self._way, self, request)
