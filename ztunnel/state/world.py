@@ -80,8 +80,8 @@ class World:
     What node proxies are sent none of: `http_policies`, `jwt_policies` and `rate_limits` are those of
     waypoints, by `namespace/name`, `labels` those of workloads, by uid, `routes` those of services, and
     `traffic` their policies, by `namespace/hostname`; `providers` by their names, and `defaults` those of the
-    mesh, under `mesh`. What is worked out of one snapshot, and good for no other, is remembered by its `mark`,
-    which keeps nothing of it alive.
+    mesh, under `mesh`. What is worked out of one snapshot, and good for no other, is remembered by its
+    `mark`, which keeps nothing of it alive.
     """
 
     network: str = ""

@@ -130,7 +130,7 @@ class Exchange(Tries):
         """The response's head has come; with `end` that is all of it."""
         if self.over:
             return
-        self.attempts.responded(fields, self.request.is_grpc, end)
+        self.attempts.responded(fields, self.is_grpc, end)
         if self._is_tried_again(fields, end):
             return
         self._body.forget()
@@ -167,7 +167,7 @@ class Exchange(Tries):
             self._cancel(reply)
             self._down.reset()
             return
-        fields, body = replies.render(reply, self.request.is_grpc)
+        fields, body = replies.render(reply, self.is_grpc)
         self.status = int(fields[0][1])
         self.attempts.end_try(reply.flag)
         self.note_end(reply, self.attempts.flags)
@@ -189,7 +189,7 @@ class Exchange(Tries):
 
     def revoke(self, reply: Reply) -> None:
         """Answer it here; a call of gRPC whose response has begun is told in its trailers why it ends."""
-        if self.over or not self._responded or not self.request.is_grpc:
+        if self.over or not self._responded or not self.is_grpc:
             self.reply(reply)
             return
         fields, _ = replies.render(reply, grpc=True)

@@ -26,6 +26,7 @@ class Observed:
         asked: the request as the client has sent it, where there are rules about tokens and it has passed.
         admitted: the request that policies and routes were asked about.
         request: as it is sent on.
+        is_grpc: whether the client asked for a call of gRPC.
         until: when its token expires, in monotonic seconds.
         received_bytes, sent_bytes: of the request's body, of the response's.
         received_messages, sent_messages: in these; None where it is no call of gRPC.
@@ -42,7 +43,7 @@ class Observed:
 
     __slots__ = (
         "_interims", "added", "admitted", "answered_at", "asked", "began", "cluster", "destination",
-        "details", "failure", "flag", "grpc_status", "host", "over", "received_bytes",
+        "details", "failure", "flag", "grpc_status", "host", "is_grpc", "over", "received_bytes",
         "received_messages", "request", "response", "sent_bytes", "sent_messages", "service", "status",
         "trailers", "until",
     )  # fmt: skip
@@ -58,7 +59,7 @@ class Observed:
         self.answered_at = 0.0
         self.received_bytes = 0
         self.sent_bytes = 0
-        grpc = request.is_grpc
+        grpc = self.is_grpc = request.is_grpc
         self.received_messages = MessageCounter() if grpc else None
         self.sent_messages = MessageCounter() if grpc else None
         self.status = 0

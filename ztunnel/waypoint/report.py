@@ -178,7 +178,7 @@ class Reports:
 
     def _labels_of(self, exchange: Exchange) -> RequestLabels:
         destination = exchange.destination
-        grpc = exchange.request.is_grpc
+        grpc = exchange.is_grpc
         key = (
             destination.uid if destination else "",
             "grpc" if grpc else "http",

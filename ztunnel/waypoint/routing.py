@@ -149,7 +149,7 @@ def version_for(world: World, chain: Chain, exchange: Exchange, asked: int) -> i
         if service is None or all(each.service != port for each in service.ports):
             raise Unserved(NO_CLUSTER, f"{destination.service} has no port {port}, or is not known")
         protocol = service.protocol(port)
-    version = http_version(protocol, asked, request.is_grpc)
+    version = http_version(protocol, asked, exchange.is_grpc)
     if request.upgrade and version == 2:
         raise Unserved(FORBIDDEN_UPGRADE, "the server's port speaks HTTP/2")
     return version
