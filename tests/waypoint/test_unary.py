@@ -15,9 +15,8 @@ from tests.waypoint.mesh import ME, SERVICE
 from tests.waypoint.rig import Clock, Server, Wire
 from ztunnel.http1.head import Fields
 from ztunnel.l7.reply import CONNECT_FAILED
-from ztunnel.model.address import OriginalDestination
+from ztunnel.waypoint.aim import Terms
 from ztunnel.waypoint.exchange import Exchange
-from ztunnel.waypoint.spot import Terms
 from ztunnel.waypoint.unary import MOST, MOST_BYTES, Called, UnaryCalls
 from ztunnel.waypoint.upstream2 import Http2Client
 
@@ -36,13 +35,13 @@ class Bench:
         self.clock = Clock()
         self.answer = answer
         self.servers: list[Server] = []
-        self.terms: list[tuple[OriginalDestination, Terms]] = []
+        self.terms: list[tuple[Terms, int]] = []
         self.failures = 0
         self.told: list[tuple[bytes | None, str]] = []
         self.calls = UnaryCalls(self.clock, self, lambda: (world_of(ME, SERVICE), ME))
 
-    def connect(self, exchange: Exchange, destination: OriginalDestination, terms: Terms) -> None:
-        self.terms.append((destination, terms))
+    def connect(self, exchange: Exchange, terms: Terms, version: int) -> None:
+        self.terms.append((terms, version))
         if self.failures:
             self.failures -= 1
             exchange.unreachable(CONNECT_FAILED, "refused", unsent=True)
@@ -81,8 +80,8 @@ def test_a_message_goes_there_and_one_comes_back() -> None:
     assert dict(request.fields) == {
         b"te": b"trailers", b"content-type": b"application/grpc", b"grpc-timeout": b"250m",
     }  # fmt: skip
-    ((destination, terms),) = bench.terms
-    assert (destination.port, terms.version, terms.asked) == (9000, 2, 2)
+    ((terms, version),) = bench.terms
+    assert (terms.called.port, version, terms.version) == (9000, 2, 2)
     assert bench.calls.live == 0
 
 
@@ -181,7 +180,7 @@ def test_a_server_of_grpcio_reads_and_answers_it() -> None:
 def _over(sock: socket.socket, *messages: bytes) -> list[tuple[bytes | None, str]]:
     """What is told of calls with these messages, one after the other, over a connection."""
     bench, wire = Bench(), Wire()
-    owner = SimpleNamespace(room=lambda _: None, left=lambda _: None)
+    owner = SimpleNamespace(waits_for=lambda _: False, room=lambda _: None, left=lambda _: None)
     connection = Http2Client(owner, bench.clock, wire, "key", "server")  # type: ignore[arg-type]
     wire.receiver = connection
     bench.connect = lambda exchange, *_: connection.carry(exchange)  # type: ignore[method-assign]

@@ -36,11 +36,18 @@ def can_stand_in_lines(fields: Sequence[tuple[bytes, bytes]]) -> bool:
     return not b"".join([value for _, value in fields]).translate(None, _IN_VALUES)
 
 
+def can_stand_in_a_line(name: bytes, value: bytes) -> bool:
+    """The same of one."""
+    return can_stand_in_lines(((name, value),))
+
+
 def passed_trailers(untrusted: Fields) -> Fields:
     """Trailers as they are passed on: without what frames or routes a message, says who sends it, or what
     becomes of it (RFC 9110 section 6.5.1). Servers that put trailers among the headers would believe it."""
     if not untrusted:
         return ()
     return tuple(
-        field for field in untrusted if field[0] not in _NOT_BEHIND_A_BODY and can_stand_in_lines((field,))
+        field
+        for field in untrusted
+        if field[0] not in _NOT_BEHIND_A_BODY and can_stand_in_a_line(field[0], field[1])
     )
