@@ -162,8 +162,9 @@ def evict(apps: Apps, name: str) -> None:
 CALLS = """
 import json, socket, sys, time
 seen = {one: [] for one in sys.argv[2:]}
-end = time.monotonic() + 2
-while time.monotonic() < end:
+end = time.monotonic() + 15
+# While its addresses are new, IPv6 may know no way yet, with a mesh or without: such a call takes its second.
+while time.monotonic() < end and min(len(all) - all.count("TimeoutError") for all in seen.values()) < 200:
     for one in seen:
         try:
             with socket.create_connection((one, int(sys.argv[1])), 1) as client:
@@ -219,9 +220,8 @@ def test_an_address_that_comes_again_at_once_is_nobody_s_but_its_new_pod_s(
     )
     print(said)
     for address, (outcomes, count) in json.loads(said).items():
-        # While its addresses are new, IPv6 may know no way yet, with a mesh or without.
         assert set(outcomes) - {"TimeoutError"} == {"ConnectionRefusedError"}, (address, outcomes)
-        assert count > 10
+        assert count >= 200
     for address in before:  # whoever calls it proves that it is the new one
         wait_until("it is called", lambda a=address: apps.call("b", a).get("pod") == "new", 10)
     cluster.apply(allow(apps, "new"))
@@ -255,7 +255,7 @@ def test_a_pod_whose_sandbox_is_made_anew_is_in_the_mesh_again(
             return False
 
     wait_until("it has another one", is_new, 60, 0.3)
-    assert apps.call("a", server).get("pod") == "b"
+    wait_until("it is in the mesh", lambda: apps.call("a", server).get("pod") == "b", 10)
     for address in apps.addresses("a"):
         assert apps.call("b", address).get("pod") == "a"
 
