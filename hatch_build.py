@@ -9,12 +9,16 @@ long.)
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as version_of
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from setuptools import Distribution
@@ -34,12 +38,21 @@ class CustomBuildHook(BuildHookInterface[Any]):
         if version == "editable":
             return
         root = Path(self.root)
-        kept = f"{sys.implementation.cache_tag}-mypy{version_of('mypy')}-O{OPTIMIZATION}"
-        place = root / ".build" / "mypyc" / kept
+        place = root / ".build" / "mypyc" / toolchain()
         for library in build_libraries(compiled_files(root, self.config), place):
             build_data["force_include"][str(library)] = str(library.relative_to(place / "lib"))
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
+
+
+def toolchain() -> str:
+    """What compiled objects depend on beside their sources, as a name: those of one machine serve a container
+    that has the same, and no other."""
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    asked = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True, check=False)
+    flags = crc32(" ".join(str(sysconfig.get_config_var(each)) for each in ("CFLAGS", "EXT_SUFFIX")).encode())
+    parts = version_of("mypy"), "".join(platform.libc_ver()), asked.stdout.strip() or compiler, f"{flags:08x}"
+    return f"{sys.implementation.cache_tag}-mypy{'-'.join(parts)}-O{OPTIMIZATION}"
 
 
 def compiled_files(root: Path, config: Mapping[str, Any]) -> list[str]:

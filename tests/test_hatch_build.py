@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hatch_build import CustomBuildHook, compiled_files
+from hatch_build import CustomBuildHook, compiled_files, toolchain
 
 ROOT = Path(__file__).parents[1]
 AWAITING = {"ztunnel/outbound/dial.py"}
@@ -22,6 +22,17 @@ def configuration() -> dict[str, Any]:
 
 
 CHOSEN = compiled_files(ROOT, configuration())
+
+
+def test_what_was_compiled_serves_the_same_compiler_only(tmp_path: Path, monkeypatch) -> None:
+    before = toolchain()
+    assert toolchain() == before
+    other = tmp_path / "cc"
+    other.write_text("#!/bin/sh\necho 1.2.3\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("CC", f"{other} -m64")
+    assert toolchain() != before
+    assert "-1.2.3-" in toolchain()
 
 
 @pytest.mark.parametrize("file", [file for file in CHOSEN if file not in AWAITING])
