@@ -306,3 +306,21 @@ def test_a_request_authentication_that_is_wrong_says_so_where_waypoints_do():
     (found,) = wanted(None, faults, MeshSettings(), kind="RequestAuthentication")
     assert (found.type, found.met, found.reason) == ("WaypointAccepted", False, "Invalid")
     assert "spec.jwtRules[0].jwks: has no [keys]" in found.message
+
+
+def test_a_rule_that_asks_for_what_nobody_can_do_says_so():
+    text = """apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: a, namespace: shop}
+spec: {host: web, trafficPolicy: {tunnel: {targetHost: b, targetPort: 80}}}
+"""
+    (rule,) = parse(text).objects
+    (condition,) = wanted(rule, (), MeshSettings())
+    assert (condition.type, condition.met, condition.reason) == (
+        "WaypointAccepted",
+        False,
+        "UnsupportedValue",
+    )
+    assert condition.message == "trafficPolicy.tunnel is not supported: connections that need it are refused"
+    (rule,) = parse(text.replace("tunnel: {targetHost: b, targetPort: 80}", "")).objects
+    assert wanted(rule, (), MeshSettings()) == ()

@@ -71,6 +71,7 @@ def rule(traffic=UNSAID, **more):
 SECRET = PortTraffic(Traffic(tls=ClientTls(TlsMode.SIMPLE, credential="s")))
 READS = "waypoints read no Secrets: connections that need it are refused; mount it, and give paths of files"
 FOR_NOBODY = "a rule that has one is not for waypoints: it counts for nobody"
+TUNNEL = "trafficPolicy.tunnel is not supported: connections that need it are refused"
 PASSES = "calls of a service's own address go to its endpoints, as LEAST_REQUEST"
 
 
@@ -78,7 +79,7 @@ PASSES = "calls of a service's own address go to its endpoints, as LEAST_REQUEST
     ("one", "expected"),
     [
         (rule(), []),
-        (rule(unread=("tunnel",)), ["trafficPolicy.tunnel is not acted on"]),
+        (rule(unread=("tunnel",)), [TUNNEL]),
         (rule(selector={"a": "b"}), [f"workloadSelector: {FOR_NOBODY}"]),
         (rule(SECRET), [f"tls.credentialName 's': {READS}"]),
         (rule(subsets=(Subset("v1", {}, SECRET),)), [f"tls.credentialName 's': {READS}"]),

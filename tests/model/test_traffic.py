@@ -10,6 +10,9 @@ def test_what_one_does_not_say_is_taken_from_the_other():
     below = Traffic(Balancing(Balance.ROUND_ROBIN), outlier=Outlier(), budget=RetryBudget())
     assert RANDOM.over(below) == Traffic(RANDOM.balancing, outlier=Outlier(), budget=RetryBudget())
     assert Traffic().over(below) == below
+    refused = Traffic(unsupported=("tunnel",))
+    assert Traffic().over(refused) == refused
+    assert RANDOM.over(refused).unsupported == ("tunnel",)
     assert RANDOM.over(Traffic()) == RANDOM
 
 

@@ -25,7 +25,7 @@ def test_one_is_read():
     assert (found.host, found.export_to, found.selector, found.unread) == (
         "reviews", (".", "x"), {"app": "a"}, ("tunnel",),
     )  # fmt: skip
-    assert found.traffic == PortTraffic(Traffic(Balancing(Balance.RANDOM)))
+    assert found.traffic == PortTraffic(Traffic(Balancing(Balance.RANDOM), unsupported=("tunnel",)))
     assert found.subsets == (
         Subset("v1", {"version": "v1"}),
         Subset("v2", {"version": "v2"}, PortTraffic(Traffic(Balancing(Balance.ROUND_ROBIN)))),

@@ -118,8 +118,12 @@ def test_what_is_not_said() -> None:
         (None, "", "spec is missing"),
         ({"local": {"rules": [{"limit": ONE}]}}, "spec", "targetRefs are needed"),
         ({"targetRefs": [TARGET]}, "spec", "local, global or both are needed"),
-        ({"targetRefs": [TARGET], "local": {}}, "spec.local", "from one to 64 rules"),
-        ({"targetRefs": [TARGET], "local": {"rules": [{"limit": ONE}] * 65}}, "spec.local", "from one to 64"),
+        ({"targetRefs": [TARGET], "local": {}}, "spec.local", "from one to 128 rules"),
+        (
+            {"targetRefs": [TARGET], "local": {"rules": [{"limit": ONE}] * 129}},
+            "spec.local",
+            "from one to 128",
+        ),
         ({"targetRefs": [TARGET], "local": {"rules": [{}]}}, "spec.local.rules[0]", "limit is needed"),
         (limited(**ONE) | {"typ": 1}, "spec.typ", "unknown field"),
         (limited(**ONE) | {"xRateLimitHeaders": "On"}, "spec.xRateLimitHeaders", "must be one of Off"),
@@ -147,8 +151,8 @@ def test_what_is_not_said() -> None:
         (asked(port=0), "spec.global.port", "a port is"),
         (asked(timeout="0s"), "spec.global.timeout", "shorter than"),
         (asked(hitsAddend=0), "spec.global.hitsAddend", "must be from 1"),
-        (asked(descriptors=[]), "spec.global", "from one to 64 descriptors"),
-        (asked(descriptors=[{}]), "spec.global.descriptors[0]", "from one to 64 entries"),
+        (asked(descriptors=[]), "spec.global", "from one to 128 descriptors"),
+        (asked(descriptors=[{}]), "spec.global.descriptors[0]", "from one to 128 entries"),
         (
             asked(
                 descriptors=[

@@ -70,8 +70,12 @@ def test_ports_have_their_own_and_what_is_not_acted_on_is_named():
     )
     assert faults == []
     assert unread == ("proxyProtocol", "tunnel")
-    assert found.common == Traffic(Balancing(Balance.RANDOM))
-    assert found.ports == ((80, Traffic(tls=ClientTls(TlsMode.SIMPLE))), (81, Traffic()))
+    assert found.common == Traffic(Balancing(Balance.RANDOM), unsupported=unread)
+    tls = ClientTls(TlsMode.SIMPLE)
+    assert found.ports == (
+        (80, Traffic(tls=tls, unsupported=unread)),
+        (81, Traffic(unsupported=unread)),
+    )
 
 
 @pytest.mark.parametrize(

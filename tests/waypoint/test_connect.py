@@ -230,3 +230,25 @@ def test_a_connect_has_the_time_that_its_rule_gives(lab: Lab) -> None:
     lab.go(until=lambda: answers.log)
     assert answers.log == [503]
     assert "connection timed out" in mesh.lines[-1]
+
+
+def test_what_a_rule_asks_for_and_nobody_can_do_is_not_called_around(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    client, heard = mesh.open("10.1.0.1:80")
+    client.write(GET)
+    server, asked = mesh.serve()
+    lab.go(until=lambda: asked.got.endswith(b"\r\n\r\n"))
+    server.write(OK)
+    lab.go(until=lambda: heard.got.endswith(b"\r\n\r\n"))
+    refused = Traffic(unsupported=("proxyProtocol", "tunnel"))
+    traffic = ServiceTraffic(WEB, (ClientTraffic("", PortTraffic(refused)),))
+    mesh.hold.publish(*apply(mesh.hold.world, [traffic]))
+    why = b"DestinationRule proxyProtocol and tunnel: not supported"
+    client.write(GET)  # a connection that stands is not used either
+    lab.go(until=lambda: heard.got.endswith(why))
+    assert b"HTTP/1.1 503 " in heard.got
+    assert " 503 UF " in mesh.lines[-1]
+    _, answers = mesh.ask("10.1.0.1:5432")
+    lab.go(until=lambda: answers.log)
+    assert answers.log == [503]
+    assert len(mesh.tunnels.asked) == 1

@@ -161,6 +161,9 @@ def wanted(
         if not one.targets:
             return (Condition(_AT_WAYPOINT, False, "UnsupportedValue", cut("; ".join(remarks))),)
         return (at_waypoint(said.targets, remarks),)
+    if isinstance(one, DestinationRule) and one.unread:
+        texts = [text.partition(": ")[2] for text in remark(one)]
+        return (Condition(_AT_WAYPOINT, False, "UnsupportedValue", cut("; ".join(texts))),)
     if isinstance(one, RateLimitPolicy):
         return (at_waypoint(said.targets, [text.partition(": ")[2] for text in remark(one)]),)
     return tuple(_of_claims(said))

@@ -58,7 +58,7 @@ def _of_rate_limits(one: RateLimitPolicy) -> Iterator[str]:
 def _of_destination_rule(one: DestinationRule) -> Iterator[str]:
     who = f"DestinationRule {one.meta.namespace}/{one.meta.name}"
     for name in one.unread:
-        yield f"{who}: trafficPolicy.{name} is not acted on"
+        yield f"{who}: trafficPolicy.{name} is not supported: connections that need it are refused"
     if one.selector:
         yield f"{who}: workloadSelector: a rule that has one is not for waypoints: it counts for nobody"
     policies = [

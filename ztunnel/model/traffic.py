@@ -169,13 +169,15 @@ class RetryBudget:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """The policies for a service, a subset or a port."""
+    """The policies for a service, a subset or a port. `unsupported`: names of what cannot be done, without
+    which nobody is to be called."""
 
     balancing: Balancing | None = None
     pool: Pool | None = None
     outlier: Outlier | None = None
     tls: ClientTls | None = None
     budget: RetryBudget | None = None
+    unsupported: tuple[str, ...] = ()
 
     def over(self, below: Traffic) -> Traffic:
         """These, and those of `below` of what is not said here."""
@@ -185,6 +187,7 @@ class Traffic:
             self.outlier or below.outlier,
             self.tls or below.tls,
             self.budget or below.budget,
+            self.unsupported or below.unsupported,
         )
 
 

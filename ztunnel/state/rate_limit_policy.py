@@ -16,7 +16,7 @@ from ztunnel.state.field import Field
 from ztunnel.state.istio import read_targets
 from ztunnel.state.meta import Meta, read_choice, read_meta, read_port
 
-_MOST_RULES: Final = 64
+_MOST_RULES: Final = 128
 _MOST_REQUESTS: Final = 1_000_000_000
 _UNITS: Final = {"Second": 1.0, "Minute": 60.0, "Hour": 3600.0, "Day": 86400.0}
 

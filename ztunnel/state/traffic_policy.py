@@ -1,11 +1,12 @@
 """Traffic policies as networking.istio.io/v1's DestinationRule has them: TrafficPolicy and what is in it.
 
 What istiod's validation refuses is refused here (istio/istio pkg/config/validation: validateTrafficPolicy and
-those that it calls). `tunnel` and `proxyProtocol` are read by name only."""
+those that it calls). `tunnel` and `proxyProtocol` are read by name only: they refuse."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from ztunnel.model.traffic import (
@@ -56,7 +57,8 @@ def read_traffic_policy(parent: Field) -> tuple[PortTraffic, tuple[str, ...]]:
         return PortTraffic(), ()
     place.only(_POLICY)
     unread = tuple(name for name in ("proxyProtocol", "tunnel") if place.sub(name) is not None)
-    return PortTraffic(_traffic(place), tuple(sorted(_ports(place)))), unread
+    ports = tuple((port, replace(one, unsupported=unread)) for port, one in sorted(_ports(place)))
+    return PortTraffic(replace(_traffic(place), unsupported=unread), ports), unread
 
 
 def _ports(place: Field) -> Iterator[tuple[int, Traffic]]:

@@ -25,7 +25,7 @@ from ztunnel.flow.held import HeldBytes
 from ztunnel.hbone.carry import Session
 from ztunnel.hbone.originate import OriginatedTunnel
 from ztunnel.l7.balancing.cluster import Cluster
-from ztunnel.l7.reply import NO_HEALTHY_UPSTREAM
+from ztunnel.l7.reply import CONNECT_FAILED, NO_HEALTHY_UPSTREAM
 from ztunnel.model.address import IPAddress, OriginalDestination
 from ztunnel.outbound.find import Tunnels, Wanted
 from ztunnel.waypoint.aim import Aim, Place, Terms
@@ -51,6 +51,7 @@ from ztunnel.waypoint.spot import (
     Target,
     limits_of,
     spot_of,
+    unsupported_of,
     version_of,
 )
 from ztunnel.waypoint.tcp import Passage
@@ -259,6 +260,8 @@ class Servers:
             Overflow: its service has as many as it may.
         """
         target, found = choose_for(self._here, chain, caller)
+        if reason := unsupported_of(found.cluster):
+            raise NoDestination(f"{chain.destination}: {reason}")
         spot = spot_of(target, found.cluster)
         asking = found.asking(self.engine)
         if asking is not None and not asking.connect():
@@ -286,6 +289,9 @@ class Servers:
         exchange.avoid = place.target.endpoint
         exchange.destination = place.target.destination
         exchange.host = place.text
+        if reason := unsupported_of(pick.cluster):
+            exchange.unreachable(CONNECT_FAILED, reason)
+            return
         exchange.attempts.ask(pick.asking(self.engine))
         if pick.cluster is not None and pick.cluster.unready:
             self._prepare_later(pick.cluster)

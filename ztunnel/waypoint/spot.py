@@ -164,6 +164,12 @@ def limits_of(cluster: Cluster | None) -> Pool:
     return pool if pool is not None else NO_LIMITS
 
 
+def unsupported_of(cluster: Cluster | None) -> str:
+    """Why nobody of a cluster is called: what its policies ask for and nobody can do; empty: nothing is."""
+    names = cluster.traffic.unsupported if cluster is not None else ()
+    return f"DestinationRule {' and '.join(names)}: not supported" if names else ""
+
+
 def version_of(limits: Pool, port: int, client: int, switches: bool) -> int:
     """The version of HTTP in which a cluster with these limits is asked (istio/istio shouldH2Upgrade).
 

@@ -192,6 +192,7 @@ _TRAFFIC: Final = Record(
     outlier=Maybe(_OUTLIER),
     tls=Maybe(_TLS),
     budget=Maybe(_BUDGET),
+    unsupported=LISTED,
 )
 _PORTS: Final = Record(PortTraffic, pb.PortTraffic, common=_TRAFFIC, ports=_Ports())
 _SUBSET: Final = Record(SubsetTraffic, pb.SubsetTraffic, name=PLAIN, traffic=_PORTS)

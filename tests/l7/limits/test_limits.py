@@ -11,7 +11,8 @@ from tests.l7.limits.test_matching import asks, calls
 from ztunnel.l7.limits.buckets import MOST_KEYS
 from ztunnel.l7.limits.limits import Outcome, RateLimits, decide
 from ztunnel.l7.reply import render
-from ztunnel.model.rate_limit import Limit, LocalRule, RateLimitPolicy
+from ztunnel.model.http_policy import Attribute, Term, TextKind, TextMatch
+from ztunnel.model.rate_limit import Limit, LimitKey, LocalRule, RateLimitPolicy
 
 
 class Bench:
@@ -124,3 +125,66 @@ def test_evictions_are_counted_over_changes() -> None:
     bench.policies = {}
     bench.ask()
     assert (bench.limits.keys, bench.limits.evicted) == (0, 3)
+
+
+# What has failed elsewhere.
+
+
+def test_rules_for_the_same_requests_each_count() -> None:
+    """envoyproxy/gateway#8632: two limits for each address were refused as one."""
+    key = LimitKey(Attribute.SOURCE_IP)
+    second = LocalRule("a second", Limit(2, 1.0), keys=(key,))
+    bench = Bench(second, LocalRule("a minute", Limit(3, 60.0), keys=(key,)))
+    found = [bench.ask(now=float(now)).by for now in (0, 0, 0, 1, 1, 1)]
+    assert [one.rule.name if one is not None else "" for one in found] == [
+        "", "", "a second", "", "a minute", "a minute",
+    ]  # fmt: skip
+
+
+def test_headers_of_one_rule_all_have_to_match() -> None:
+    """envoyproxy/gateway#2564."""
+    terms = tuple(
+        Term(Attribute.HEADER, (TextMatch(TextKind.EXACT, value),), (), (name,))
+        for name, value in (("x-user-id", "one"), ("x-user-org", "acme"))
+    )
+    bench = Bench(LocalRule("both", Limit(1, 60.0), terms))
+    for _ in range(3):
+        assert bench.ask(x_user_id="one").reply is None
+        assert bench.ask(x_user_id="one", x_user_org="other").reply is None
+    found = [bench.ask(x_user_id="one", x_user_org="acme").reply is None for _ in range(2)]
+    assert found == [True, False]
+
+
+def test_what_is_refused_costs_other_rules_nothing() -> None:
+    """envoyproxy/envoy#24682: who was over its own limit used up everybody's."""
+    flood = Term(Attribute.HEADER, (TextMatch(TextKind.EXACT, "flood"),), (), ("x-user",))
+    bench = Bench(LocalRule("all", Limit(10, 60.0)), LocalRule("one", Limit(1, 60.0), (flood,)))
+    for _ in range(50):
+        bench.ask(x_user="flood")
+    assert [bench.ask().reply is None for _ in range(10)] == [True] * 9 + [False]
+
+
+def test_a_limit_that_is_changed_counts_from_then_on() -> None:
+    """scality/cloudserver#6046: the old one stayed; nuetzliches/hookaido#239: any reload filled all."""
+    bench = Bench(LocalRule("r", Limit(1, 60.0)), ONE)
+    bench.ask()
+    policy = bench.policies["shop/p"]
+    bench.policies = {"shop/p": replace(policy, rules=(LocalRule("r", Limit(5, 60.0)), ONE))}
+    out = bench.ask()
+    assert out.by is not None
+    assert out.by.rule is ONE
+    bench.policies = {"shop/p": replace(policy, rules=(LocalRule("r", Limit(2, 60.0)),))}
+    assert [bench.ask().reply is None for _ in range(3)] == [True, True, False]
+
+
+def test_a_limit_that_is_to_be_hidden_is_not_told_beside_one_that_is() -> None:
+    """envoyproxy/gateway#8279: a quota is for clients to see, a limit against floods is not."""
+    limits = RateLimits()
+    quota = RateLimitPolicy("quota", "shop", rules=(LocalRule("q", Limit(100, 60.0)),), tells=True)
+    flood = RateLimitPolicy("flood", "shop", rules=(LocalRule("f", Limit(1, 60.0)),))
+    policies = {each.key: each for each in (quota, flood)}
+    found = limits.of(policies, policies, "")
+    told = [decide(found, asks(), calls(), "s", 0.0) for _ in range(2)]
+    assert dict(told[0].fields)[b"x-ratelimit-limit"] == b"100"
+    assert told[1].by is not None
+    assert (told[1].by.policy, told[1].fields) == (flood, ())

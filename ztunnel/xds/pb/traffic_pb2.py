@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cztunnel/xds/pb/traffic.proto\x12\x0cztunnel.http\"c\n\x0eServiceTraffic\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12,\n\x07\x63lients\x18\x03 \x03(\x0b\x32\x1b.ztunnel.http.ClientTraffic\"|\n\rClientTraffic\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12*\n\x07traffic\x18\x02 \x01(\x0b\x32\x19.ztunnel.http.PortTraffic\x12,\n\x07subsets\x18\x03 \x03(\x0b\x32\x1b.ztunnel.http.SubsetTraffic\"I\n\rSubsetTraffic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x07traffic\x18\x02 \x01(\x0b\x32\x19.ztunnel.http.PortTraffic\"\\\n\x0bPortTraffic\x12%\n\x06\x63ommon\x18\x01 \x01(\x0b\x32\x15.ztunnel.http.Traffic\x12&\n\x05ports\x18\x02 \x03(\x0b\x32\x17.ztunnel.http.TrafficAt\"A\n\tTrafficAt\x12\x0c\n\x04port\x18\x01 \x01(\r\x12&\n\x07traffic\x18\x02 \x01(\x0b\x32\x15.ztunnel.http.Traffic\"\xd0\x01\n\x07Traffic\x12*\n\tbalancing\x18\x01 \x01(\x0b\x32\x17.ztunnel.http.Balancing\x12 \n\x04pool\x18\x02 \x01(\x0b\x32\x12.ztunnel.http.Pool\x12&\n\x07outlier\x18\x03 \x01(\x0b\x32\x15.ztunnel.http.Outlier\x12$\n\x03tls\x18\x04 \x01(\x0b\x32\x17.ztunnel.http.ClientTls\x12)\n\x06\x62udget\x18\x05 \x01(\x0b\x32\x19.ztunnel.http.RetryBudget\"\xae\x01\n\tBalancing\x12\x13\n\x06simple\x18\x01 \x01(\tH\x00\x88\x01\x01\x12-\n\x07\x62y_hash\x18\x02 \x01(\x0b\x32\x1c.ztunnel.http.ConsistentHash\x12,\n\nlocalities\x18\x03 \x01(\x0b\x32\x18.ztunnel.http.Localities\x12$\n\x06warmup\x18\x04 \x01(\x0b\x32\x14.ztunnel.http.WarmupB\t\n\x07_simple\"\x94\x01\n\x0e\x43onsistentHash\x12\x0e\n\x06header\x18\x01 \x01(\t\x12(\n\x06\x63ookie\x18\x02 \x01(\x0b\x32\x18.ztunnel.http.HashCookie\x12\x11\n\tsource_ip\x18\x03 \x01(\x08\x12\r\n\x05query\x18\x04 \x01(\t\x12\x11\n\tring_size\x18\x05 \x01(\r\x12\x13\n\x0bmaglev_size\x18\x06 \x01(\r\"\x81\x01\n\nHashCookie\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x18\n\x0bttl_seconds\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12-\n\nattributes\x18\x04 \x03(\x0b\x32\x19.ztunnel.http.TrafficPairB\x0e\n\x0c_ttl_seconds\"*\n\x0bTrafficPair\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x88\x01\n\nLocalities\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12(\n\ndistribute\x18\x02 \x03(\x0b\x32\x14.ztunnel.http.Spread\x12+\n\x08\x66\x61ilover\x18\x03 \x03(\x0b\x32\x19.ztunnel.http.TrafficPair\x12\x12\n\npriorities\x18\x04 \x03(\t\"=\n\x06Spread\x12\x0e\n\x06source\x18\x01 \x01(\t\x12#\n\x06shares\x18\x02 \x03(\x0b\x32\x13.ztunnel.http.Share\"*\n\x05Share\x12\x10\n\x08locality\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\r\"D\n\x06Warmup\x12\x0f\n\x07seconds\x18\x01 \x01(\x01\x12\x15\n\rleast_percent\x18\x02 \x01(\r\x12\x12\n\naggression\x18\x03 \x01(\x01\"\xd6\x02\n\x04Pool\x12\x13\n\x0b\x63onnections\x18\x01 \x01(\x04\x12\x17\n\x0f\x63onnect_seconds\x18\x02 \x01(\x01\x12\x1a\n\x12\x63onnection_seconds\x18\x03 \x01(\x01\x12\x14\n\x0cidle_seconds\x18\x04 \x01(\x01\x12+\n\nkeep_alive\x18\x05 \x01(\x0b\x32\x17.ztunnel.http.KeepAlive\x12\x18\n\x10pending_requests\x18\x06 \x01(\x04\x12\x10\n\x08requests\x18\x07 \x01(\x04\x12\x1f\n\x17requests_per_connection\x18\x08 \x01(\x04\x12\x0f\n\x07retries\x18\t \x01(\x04\x12\x19\n\x11http_idle_seconds\x18\n \x01(\x01\x12\x0f\n\x07upgrade\x18\x0b \x01(\t\x12\x17\n\x0f\x63lient_protocol\x18\x0c \x01(\x08\x12\x1e\n\x16streams_per_connection\x18\r \x01(\x04\"I\n\tKeepAlive\x12\x0e\n\x06probes\x18\x01 \x01(\r\x12\x15\n\rafter_seconds\x18\x02 \x01(\x01\x12\x15\n\revery_seconds\x18\x03 \x01(\x01\"\xbb\x01\n\x07Outlier\x12\x15\n\rserver_errors\x18\x01 \x01(\r\x12\x16\n\x0egateway_errors\x18\x02 \x01(\r\x12\r\n\x05local\x18\x03 \x01(\r\x12\r\n\x05split\x18\x04 \x01(\x08\x12\x18\n\x10interval_seconds\x18\x05 \x01(\x01\x12\x14\n\x0c\x62\x61se_seconds\x18\x06 \x01(\x01\x12\x14\n\x0cmost_percent\x18\x07 \x01(\r\x12\x1d\n\x15least_healthy_percent\x18\x08 \x01(\r\"\xac\x01\n\tClientTls\x12\x0c\n\x04mode\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\r\n\x05roots\x18\x04 \x01(\t\x12\x0f\n\x07revoked\x18\x05 \x01(\t\x12\x12\n\ncredential\x18\x06 \x01(\t\x12\x19\n\x11subject_alt_names\x18\x07 \x03(\t\x12\x0b\n\x03sni\x18\x08 \x01(\t\x12\x13\n\x0bskip_verify\x18\t \x01(\x08\"-\n\x0bRetryBudget\x12\x0f\n\x07percent\x18\x01 \x01(\x01\x12\r\n\x05least\x18\x02 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cztunnel/xds/pb/traffic.proto\x12\x0cztunnel.http\"c\n\x0eServiceTraffic\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12,\n\x07\x63lients\x18\x03 \x03(\x0b\x32\x1b.ztunnel.http.ClientTraffic\"|\n\rClientTraffic\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12*\n\x07traffic\x18\x02 \x01(\x0b\x32\x19.ztunnel.http.PortTraffic\x12,\n\x07subsets\x18\x03 \x03(\x0b\x32\x1b.ztunnel.http.SubsetTraffic\"I\n\rSubsetTraffic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x07traffic\x18\x02 \x01(\x0b\x32\x19.ztunnel.http.PortTraffic\"\\\n\x0bPortTraffic\x12%\n\x06\x63ommon\x18\x01 \x01(\x0b\x32\x15.ztunnel.http.Traffic\x12&\n\x05ports\x18\x02 \x03(\x0b\x32\x17.ztunnel.http.TrafficAt\"A\n\tTrafficAt\x12\x0c\n\x04port\x18\x01 \x01(\r\x12&\n\x07traffic\x18\x02 \x01(\x0b\x32\x15.ztunnel.http.Traffic\"\xe5\x01\n\x07Traffic\x12*\n\tbalancing\x18\x01 \x01(\x0b\x32\x17.ztunnel.http.Balancing\x12 \n\x04pool\x18\x02 \x01(\x0b\x32\x12.ztunnel.http.Pool\x12&\n\x07outlier\x18\x03 \x01(\x0b\x32\x15.ztunnel.http.Outlier\x12$\n\x03tls\x18\x04 \x01(\x0b\x32\x17.ztunnel.http.ClientTls\x12)\n\x06\x62udget\x18\x05 \x01(\x0b\x32\x19.ztunnel.http.RetryBudget\x12\x13\n\x0bunsupported\x18\x06 \x03(\t\"\xae\x01\n\tBalancing\x12\x13\n\x06simple\x18\x01 \x01(\tH\x00\x88\x01\x01\x12-\n\x07\x62y_hash\x18\x02 \x01(\x0b\x32\x1c.ztunnel.http.ConsistentHash\x12,\n\nlocalities\x18\x03 \x01(\x0b\x32\x18.ztunnel.http.Localities\x12$\n\x06warmup\x18\x04 \x01(\x0b\x32\x14.ztunnel.http.WarmupB\t\n\x07_simple\"\x94\x01\n\x0e\x43onsistentHash\x12\x0e\n\x06header\x18\x01 \x01(\t\x12(\n\x06\x63ookie\x18\x02 \x01(\x0b\x32\x18.ztunnel.http.HashCookie\x12\x11\n\tsource_ip\x18\x03 \x01(\x08\x12\r\n\x05query\x18\x04 \x01(\t\x12\x11\n\tring_size\x18\x05 \x01(\r\x12\x13\n\x0bmaglev_size\x18\x06 \x01(\r\"\x81\x01\n\nHashCookie\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x18\n\x0bttl_seconds\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12-\n\nattributes\x18\x04 \x03(\x0b\x32\x19.ztunnel.http.TrafficPairB\x0e\n\x0c_ttl_seconds\"*\n\x0bTrafficPair\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x88\x01\n\nLocalities\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12(\n\ndistribute\x18\x02 \x03(\x0b\x32\x14.ztunnel.http.Spread\x12+\n\x08\x66\x61ilover\x18\x03 \x03(\x0b\x32\x19.ztunnel.http.TrafficPair\x12\x12\n\npriorities\x18\x04 \x03(\t\"=\n\x06Spread\x12\x0e\n\x06source\x18\x01 \x01(\t\x12#\n\x06shares\x18\x02 \x03(\x0b\x32\x13.ztunnel.http.Share\"*\n\x05Share\x12\x10\n\x08locality\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\r\"D\n\x06Warmup\x12\x0f\n\x07seconds\x18\x01 \x01(\x01\x12\x15\n\rleast_percent\x18\x02 \x01(\r\x12\x12\n\naggression\x18\x03 \x01(\x01\"\xd6\x02\n\x04Pool\x12\x13\n\x0b\x63onnections\x18\x01 \x01(\x04\x12\x17\n\x0f\x63onnect_seconds\x18\x02 \x01(\x01\x12\x1a\n\x12\x63onnection_seconds\x18\x03 \x01(\x01\x12\x14\n\x0cidle_seconds\x18\x04 \x01(\x01\x12+\n\nkeep_alive\x18\x05 \x01(\x0b\x32\x17.ztunnel.http.KeepAlive\x12\x18\n\x10pending_requests\x18\x06 \x01(\x04\x12\x10\n\x08requests\x18\x07 \x01(\x04\x12\x1f\n\x17requests_per_connection\x18\x08 \x01(\x04\x12\x0f\n\x07retries\x18\t \x01(\x04\x12\x19\n\x11http_idle_seconds\x18\n \x01(\x01\x12\x0f\n\x07upgrade\x18\x0b \x01(\t\x12\x17\n\x0f\x63lient_protocol\x18\x0c \x01(\x08\x12\x1e\n\x16streams_per_connection\x18\r \x01(\x04\"I\n\tKeepAlive\x12\x0e\n\x06probes\x18\x01 \x01(\r\x12\x15\n\rafter_seconds\x18\x02 \x01(\x01\x12\x15\n\revery_seconds\x18\x03 \x01(\x01\"\xbb\x01\n\x07Outlier\x12\x15\n\rserver_errors\x18\x01 \x01(\r\x12\x16\n\x0egateway_errors\x18\x02 \x01(\r\x12\r\n\x05local\x18\x03 \x01(\r\x12\r\n\x05split\x18\x04 \x01(\x08\x12\x18\n\x10interval_seconds\x18\x05 \x01(\x01\x12\x14\n\x0c\x62\x61se_seconds\x18\x06 \x01(\x01\x12\x14\n\x0cmost_percent\x18\x07 \x01(\r\x12\x1d\n\x15least_healthy_percent\x18\x08 \x01(\r\"\xac\x01\n\tClientTls\x12\x0c\n\x04mode\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\r\n\x05roots\x18\x04 \x01(\t\x12\x0f\n\x07revoked\x18\x05 \x01(\t\x12\x12\n\ncredential\x18\x06 \x01(\t\x12\x19\n\x11subject_alt_names\x18\x07 \x03(\t\x12\x0b\n\x03sni\x18\x08 \x01(\t\x12\x13\n\x0bskip_verify\x18\t \x01(\x08\"-\n\x0bRetryBudget\x12\x0f\n\x07percent\x18\x01 \x01(\x01\x12\r\n\x05least\x18\x02 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,31 +42,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAFFICAT']._serialized_start=442
   _globals['_TRAFFICAT']._serialized_end=507
   _globals['_TRAFFIC']._serialized_start=510
-  _globals['_TRAFFIC']._serialized_end=718
-  _globals['_BALANCING']._serialized_start=721
-  _globals['_BALANCING']._serialized_end=895
-  _globals['_CONSISTENTHASH']._serialized_start=898
-  _globals['_CONSISTENTHASH']._serialized_end=1046
-  _globals['_HASHCOOKIE']._serialized_start=1049
-  _globals['_HASHCOOKIE']._serialized_end=1178
-  _globals['_TRAFFICPAIR']._serialized_start=1180
-  _globals['_TRAFFICPAIR']._serialized_end=1222
-  _globals['_LOCALITIES']._serialized_start=1225
-  _globals['_LOCALITIES']._serialized_end=1361
-  _globals['_SPREAD']._serialized_start=1363
-  _globals['_SPREAD']._serialized_end=1424
-  _globals['_SHARE']._serialized_start=1426
-  _globals['_SHARE']._serialized_end=1468
-  _globals['_WARMUP']._serialized_start=1470
-  _globals['_WARMUP']._serialized_end=1538
-  _globals['_POOL']._serialized_start=1541
-  _globals['_POOL']._serialized_end=1883
-  _globals['_KEEPALIVE']._serialized_start=1885
-  _globals['_KEEPALIVE']._serialized_end=1958
-  _globals['_OUTLIER']._serialized_start=1961
-  _globals['_OUTLIER']._serialized_end=2148
-  _globals['_CLIENTTLS']._serialized_start=2151
-  _globals['_CLIENTTLS']._serialized_end=2323
-  _globals['_RETRYBUDGET']._serialized_start=2325
-  _globals['_RETRYBUDGET']._serialized_end=2370
+  _globals['_TRAFFIC']._serialized_end=739
+  _globals['_BALANCING']._serialized_start=742
+  _globals['_BALANCING']._serialized_end=916
+  _globals['_CONSISTENTHASH']._serialized_start=919
+  _globals['_CONSISTENTHASH']._serialized_end=1067
+  _globals['_HASHCOOKIE']._serialized_start=1070
+  _globals['_HASHCOOKIE']._serialized_end=1199
+  _globals['_TRAFFICPAIR']._serialized_start=1201
+  _globals['_TRAFFICPAIR']._serialized_end=1243
+  _globals['_LOCALITIES']._serialized_start=1246
+  _globals['_LOCALITIES']._serialized_end=1382
+  _globals['_SPREAD']._serialized_start=1384
+  _globals['_SPREAD']._serialized_end=1445
+  _globals['_SHARE']._serialized_start=1447
+  _globals['_SHARE']._serialized_end=1489
+  _globals['_WARMUP']._serialized_start=1491
+  _globals['_WARMUP']._serialized_end=1559
+  _globals['_POOL']._serialized_start=1562
+  _globals['_POOL']._serialized_end=1904
+  _globals['_KEEPALIVE']._serialized_start=1906
+  _globals['_KEEPALIVE']._serialized_end=1979
+  _globals['_OUTLIER']._serialized_start=1982
+  _globals['_OUTLIER']._serialized_end=2169
+  _globals['_CLIENTTLS']._serialized_start=2172
+  _globals['_CLIENTTLS']._serialized_end=2344
+  _globals['_RETRYBUDGET']._serialized_start=2346
+  _globals['_RETRYBUDGET']._serialized_end=2391
 # @@protoc_insertion_point(module_scope)

@@ -153,6 +153,7 @@ class Traffic(_message.Message):
     OUTLIER_FIELD_NUMBER: _builtins.int
     TLS_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
+    UNSUPPORTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def balancing(self) -> Global___Balancing: ...
     @_builtins.property
@@ -163,6 +164,10 @@ class Traffic(_message.Message):
     def tls(self) -> Global___ClientTls: ...
     @_builtins.property
     def budget(self) -> Global___RetryBudget: ...
+    @_builtins.property
+    def unsupported(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What cannot be done, without which nobody is to be called."""
+
     def __init__(
         self,
         *,
@@ -171,10 +176,11 @@ class Traffic(_message.Message):
         outlier: Global___Outlier | None = ...,
         tls: Global___ClientTls | None = ...,
         budget: Global___RetryBudget | None = ...,
+        unsupported: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balancing", b"balancing", "budget", b"budget", "outlier", b"outlier", "pool", b"pool", "tls", b"tls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balancing", b"balancing", "budget", b"budget", "outlier", b"outlier", "pool", b"pool", "tls", b"tls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balancing", b"balancing", "budget", b"budget", "outlier", b"outlier", "pool", b"pool", "tls", b"tls", "unsupported", b"unsupported"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
