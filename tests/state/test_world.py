@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.builders import identity, ip, policy, service, workload, world_of
 from ztunnel.state.world import World
 
@@ -92,3 +94,10 @@ def test_policies_are_those_of_the_mesh_of_the_namespace_and_those_listed() -> N
     concerned = workload("a").selected_by(listed, "default/unheard-of")
     assert world.policies_for(concerned) == ((everywhere, ours, listed), ("default/unheard-of",))
     assert world.policies_for(workload("b")) == ((everywhere, ours), ())
+
+
+def test_every_snapshot_has_a_mark_of_its_own() -> None:
+    one = World()
+    assert replace(one, network="n").mark is not one.mark
+    assert World().mark is not one.mark
+    assert World() == one

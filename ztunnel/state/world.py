@@ -70,6 +70,12 @@ def _identities(names: tuple[str, ...]) -> tuple[SpiffeId, ...]:
     return tuple(found)
 
 
+class Mark:
+    """Tells one snapshot from all others."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """One snapshot. `network` is the network that this node is in (`NETWORK`).
@@ -101,7 +107,7 @@ class World:
     traffic: Map[str, ServiceTraffic] = field(default_factory=Map)
     providers: Map[str, ExtensionProvider] = field(default_factory=Map)
     defaults: Map[str, MeshDefaults] = field(default_factory=Map)
-    mark: object = field(default_factory=object, init=False, repr=False, compare=False)
+    mark: Mark = field(default_factory=Mark, init=False, repr=False, compare=False)
 
     def workload(self, uid: str) -> Workload | None:
         """The workload of that uid."""
