@@ -20,7 +20,7 @@ def words(text: str) -> set[str]:
 
 # Modules with these names act: they wait, open, read a clock or make system calls. Every other one computes.
 VERBS = words("""
-    accept annotate announce answer ask attach authenticate build call capture carry certify check
+    accept admit annotate announce answer ask attach authenticate build call capture carry certify check
     classify compute connect defer deploy dial distribute drain drive elect enforce enroll exempt expire
     export fetch fetch_keys find follow forget forward gather hold join keep linger link listen load
     measure observe originate oversee patch prepare probe recall refuse relay renew repair replace resolve

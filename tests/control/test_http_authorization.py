@@ -59,7 +59,7 @@ def test_a_header_is_named_in_lower_case_and_a_claim_by_its_path():
 
 def test_what_is_said_of_custom_and_of_envoys_own_attributes():
     texts = "\n".join(translated(policy("action: CUSTOM, provider: {name: x}, rules: [{}]")).warnings)
-    assert "do not ask external authorizers (provider 'x'): what the policy matches is refused" in texts
+    assert "there is no provider 'x' in the mesh config (authorizers: none): what the policy matches" in texts
     when = "rules: [{when: [{key: 'experimental.envoy.filters.a[b]', values: [v]}]}]"
     assert "omitted, which allows less" in "\n".join(translated(policy(when)).warnings)
     assert converted(when).rules == ()

@@ -33,6 +33,9 @@ class Mesh:
     def texts(self):
         return self.translator.warnings()
 
+    def unsettled(self, text):
+        return self.translator.update(config(text)).unsettled
+
 
 def test_providers_and_defaults_are_sent_and_only_what_has_changed():
     mesh = Mesh()
@@ -101,3 +104,33 @@ def test_a_provider_of_a_kind_that_nothing_is_done_with_is_remarked():
     mesh = Mesh()
     mesh.put("extensionProviders: [{name: l, lightstep: {}}]")
     assert mesh.texts == (f"{WHO}: provider 'l': nothing is done with lightstep",)
+
+
+CUSTOM = """apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p, namespace: shop}
+spec: {action: CUSTOM, provider: {name: asks}, rules: [{}], targetRefs: [{kind: Service, name: web}]}
+"""
+POLICY = Key("AuthorizationPolicy", "shop", "p")
+NOBODY = (
+    "there is no provider 'asks' in the mesh config (authorizers: {}): what the policy matches is refused"
+)
+
+
+def test_a_policy_whose_provider_comes_and_goes_is_told_of_it():
+    mesh = Mesh()
+    mesh.translator.update(read(CUSTOM))
+    said = mesh.translator.said
+    assert said(POLICY).problem == NOBODY.format("none")
+    assert f"{POLICY}: {NOBODY.format('none')}" in mesh.texts
+    assert POLICY in mesh.unsettled(f"extensionProviders: [{ASKS}]")
+    assert said(POLICY).problem == ""
+    assert not any("asks" in text for text in mesh.texts)
+    assert POLICY not in mesh.unsettled(f"extensionProviders: [{ASKS}, {{name: m, prometheus: {{}}}}]")
+    other = ASKS.replace("name: asks", "name: others")
+    assert POLICY in mesh.unsettled(f"extensionProviders: [{other}]")
+    assert said(POLICY).problem == NOBODY.format("others")
+    assert POLICY in mesh.unsettled("extensionProviders: [{name: asks, prometheus: {}}]")
+    assert said(POLICY).problem == (
+        "the provider 'asks' is no authorizer: Prometheus: what the policy matches is refused"
+    )

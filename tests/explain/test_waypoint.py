@@ -14,6 +14,7 @@ from ztunnel.explain.explanation import Explanation, Way, explain_call
 from ztunnel.explain.names import find_call
 from ztunnel.explain.text import as_text, as_values
 from ztunnel.explain.waypoint import HttpCall
+from ztunnel.model.provider import ExtAuthz, ExtensionProvider, ServicePort, Speech
 from ztunnel.model.service import AppProtocol, Waypoint
 from ztunnel.model.workload import Workload
 
@@ -135,3 +136,58 @@ def test_the_order_is_that_of_the_decision() -> None:
     found = by(GET, denies, "DRY{action: DENY, rules: [{}]}", http=HttpCall("GET", "/a"))
     tried = [(one.policy, one.dry_run) for one in found.paths[0].tried]
     assert tried == [("shop/p1", False), ("shop/p0", False), ("shop/p2", True)]
+
+
+CUSTOM = "{action: CUSTOM, provider: {name: opa}, rules: [{to: [{operation: {paths: [/a]}}]}]}"
+OPA = service("opa", "auth").at("10.96.0.7").port(9191, 9191)
+
+
+def asker(speech: Speech = Speech.GRPC, **more: Any) -> ExtensionProvider:
+    return ExtensionProvider("opa", ExtAuthz(speech, ServicePort(OPA.hostname, 9191), **more))
+
+
+@pytest.mark.parametrize(
+    ("provider", "text"),
+    [
+        (asker(), "(auth/opa.auth.svc.cluster.local:9191, gRPC; an error refuses it)"),
+        (
+            asker(Speech.HTTP, fail_open=True),
+            "(auth/opa.auth.svc.cluster.local:9191, HTTP; an error lets it through)",
+        ),
+    ],
+)
+def test_it_says_who_is_asked_and_what_follows(provider: ExtensionProvider, text: str) -> None:
+    found = explained(provider, OPA, specs=(CUSTOM, GET), http=HttpCall("GET", "/a"))
+    (path,) = found.paths
+    assert path.allowed
+    assert path.reason == f"GET /a: shop/p0 asks opa {text}; if that permits it: allowed by shop/p1"
+    assert [(one.policy, one.decides) for one in path.tried] == [("shop/p0", True), ("shop/p1", True)]
+
+
+def test_what_the_others_refuse_is_refused_whatever_is_answered() -> None:
+    found = explained(asker(), OPA, specs=(CUSTOM, GET.replace("GET", "PUT")), http=HttpCall("GET", "/a"))
+    assert not found.allowed
+    assert "[none]" in found.paths[0].reason
+
+
+@pytest.mark.parametrize(
+    ("items", "protocol", "why"),
+    [
+        ((OPA,), AppProtocol.HTTP, "there is no provider of the name 'opa' (extensionProviders)"),
+        (
+            (asker(),),
+            AppProtocol.HTTP,
+            "the provider 'opa': there is no service opa.auth.svc.cluster.local:9191",
+        ),
+        (
+            (asker(Speech.HTTP), OPA),
+            AppProtocol.TCP,
+            "the provider 'opa' asks over HTTP, and this is a connection without requests",
+        ),
+    ],
+)
+def test_it_says_why_nobody_is_asked(items: tuple[object, ...], protocol: AppProtocol, why: str) -> None:
+    web = replace(WEB, protocols=((80, protocol),))
+    found = explained(*items, specs=(CUSTOM,), web=web, http=HttpCall("GET", "/a"))
+    (path,) = found.paths
+    assert (path.allowed, path.reason.partition(": ")[2]) == (False, why)

@@ -67,3 +67,21 @@ def test_refusals_of_the_reader_have_their_details(status, details) -> None:
 def test_any_other_is_an_error_of_the_codec() -> None:
     assert (reply.of_codec(501).status, reply.of_codec(501).flag) == (501, "DPE")
     assert reply.of_codec(0).status == 400
+
+
+FOREIGN = ((b"content-type", b"text/html"), (b"x", b"y"))
+
+
+def test_headers_of_somebody_elses_answer_stand_in_the_place_of_ours():
+    one = reply.Reply(
+        401, "UAEX", "d", fields=((b"content-type", b"text/html"), (b"x", b"y")), payload=b"<p>"
+    )
+    fields, body = reply.render(one, grpc=False)
+    assert [value for name, value in fields if name == b"content-type"] == [b"text/html"]
+    assert (b"x", b"y") in fields
+    assert body == b"<p>"
+    fields, body = reply.render(one, grpc=True)
+    assert [value for name, value in fields if name == b"content-type"] == [b"application/grpc"]
+    assert (b"grpc-status", b"16") in fields
+    assert (b"x", b"y") in fields
+    assert body == b""

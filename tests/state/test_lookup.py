@@ -6,9 +6,12 @@ import pytest
 
 from tests.builders import ip, service, workload, world_of
 from ztunnel.model.address import parse_endpoint
+from ztunnel.model.provider import ExtAuthz, ExtensionProvider, Prometheus, ServicePort, Speech
 from ztunnel.model.service import IpFamilies
 from ztunnel.state.lookup import (
+    Authorizer,
     address_of,
+    authorizer_of,
     concerns,
     is_waypoint,
     service_at,
@@ -151,3 +154,28 @@ def test_an_address_concerns_the_mesh_if_something_is_to_be_decided(at: str, exp
         service("web").at("10.96.0.1", "fd00:96::1"),
     )
     assert concerns(world, ip(at)) == expected
+
+
+ASKS = service("asks", "auth").at("10.96.0.9").port(8000, 8000)
+
+
+@pytest.mark.parametrize(
+    ("at", "why"),
+    [
+        (ServicePort(ASKS.hostname, 8000), ""),
+        (ServicePort(ASKS.hostname, 8000, "auth"), ""),
+        (ServicePort(ASKS.hostname, 8000, "shop"), f"there is no service shop/{ASKS.hostname}:8000"),
+        (ServicePort(ASKS.hostname, 80), f"{ASKS.key} has no port 80"),
+        (ServicePort("nobody", 80), "there is no service nobody:80"),
+    ],
+)
+def test_an_authorizer_is_a_port_of_a_service(at: ServicePort, why: str) -> None:
+    provider = ExtAuthz(Speech.GRPC, at)
+    found = authorizer_of(world_of(ASKS, ExtensionProvider("a", provider)), "a")
+    assert found == (f"the provider 'a': {why}" if why else Authorizer("a", provider, ASKS))
+
+
+def test_what_is_no_authorizer_is_said() -> None:
+    world = world_of(ExtensionProvider("m", Prometheus()))
+    assert authorizer_of(world, "m") == "the provider 'm' is no authorizer"
+    assert authorizer_of(world, "a") == "there is no provider of the name 'a' (extensionProviders)"

@@ -98,3 +98,14 @@ def test_any_order_sends_the_whole_body_each_time(steps: list[str], keeps: bool)
     octets, untold = sent(body)
     assert received + octets == given
     assert told + untold == len(given)
+
+
+def test_what_is_told_while_it_waits_is_told_once() -> None:
+    body = KeptBody(keeps=True)
+    body.wait(memoryview(b"abc"))
+    assert (body.tell(), body.tell(), body.untaken) == (3, 0, 0)
+    body.wait(memoryview(b"de"))
+    assert sent(body) == (b"abcde", 2)
+    body.rewind()
+    assert sent(body) == (b"abcde", 0)
+    assert body.clear() == 0

@@ -109,13 +109,13 @@ def test_each_request_is_judged(lab: Lab, action: HttpAction, path: bytes, detai
     mesh.serve()
 
 
-def test_what_custom_matches_is_refused_as_nobody_is_asked(lab: Lab) -> None:
+def test_what_custom_matches_is_refused_where_nobody_can_be_asked(lab: Lab) -> None:
     mesh = Mesh(lab, ME, CALLER, *SERVERS, GUARDED, replace(policy(HttpAction.CUSTOM, "/x"), provider="who"))
     client, _ = mesh.open("10.1.0.1:80")
     client.write(GET)
     lab.go(until=lambda: mesh.lines)
     assert f" 403 UAEX {REFUSED} " in mesh.lines[0]
-    assert "provider 'who' is not asked" in mesh.lines[0]
+    assert "there is no provider of the name 'who'" in mesh.lines[0]
 
 
 def test_a_request_under_way_is_ended_when_a_policy_refuses_it_now(lab: Lab) -> None:

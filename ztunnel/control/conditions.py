@@ -55,7 +55,7 @@ ATTACHED: Final = "Successfully attached to waypoint "
 class Said:
     """What the translation says of an object beside the others: what of it is somebody else's, what its own
     waypoint is, how a Gateway of ours is, and what becomes of a policy's targets or of an object that
-    routes."""
+    routes; `problem`: why a CUSTOM policy's provider is not asked."""
 
     refused: tuple[str, ...] = ()
     binding: Binding = field(default_factory=Binding)
@@ -63,6 +63,7 @@ class Said:
     is_class: bool = False
     one: Gateway | None = None
     targets: tuple[Target, ...] = ()
+    problem: str = ""
     routing: RoutingSaid | None = None
 
 
@@ -155,7 +156,7 @@ def wanted(
     if said.routing is not None:
         return (of_virtual_service(_AT_WAYPOINT, said.routing),)
     if isinstance(one, AuthorizationPolicy):
-        return (_of_policy(one, settings, said.targets),)
+        return (_of_policy(one, settings, said),)
     if isinstance(one, RequestAuthentication):
         remarks = [text.partition(": ")[2] for text in remark(one)]
         if not one.targets:
@@ -242,14 +243,15 @@ def _of_listener(one: Condition) -> str:
     return "UnsupportedProtocol" if one.type == _GATEWAY[0] else "Pending"
 
 
-def _of_policy(one: AuthorizationPolicy, settings: MeshSettings, targets: tuple[Target, ...]) -> Condition:
+def _of_policy(one: AuthorizationPolicy, settings: MeshSettings, said: Said) -> Condition:
     if one.targets:
         _, remarks = convert_http_authorization(one, settings)
-        return at_waypoint(targets, [remark.partition(": ")[2] for remark in remarks])
+        texts = [remark.partition(": ")[2] for remark in remarks]
+        return at_waypoint(said.targets, [*texts, *([said.problem] if said.problem else [])])
     policy, remarks = convert_authorization(one, settings)
     if not remarks:
         return Condition(_ACCEPTED, True, "Accepted", "attached to ztunnel")
-    texts = (remark.partition(": ")[2] for remark in remarks)
+    texts = [remark.partition(": ")[2] for remark in remarks]
     # What is enforced in part is accepted, as istiod has it (istio/istio#52929).
     return Condition(_ACCEPTED, policy is not None, "UnsupportedValue", cut("; ".join(texts)))
 

@@ -76,11 +76,6 @@ def _remarks(policy: HttpPolicy, unsupported: Iterable[str]) -> Iterable[str]:
             else "the policy is enforced without them, which concerns more than requested"
         )
         yield f"{who}: waypoints do not support attributes of Envoy alone (found: {names}): {end}"
-    if policy.action is HttpAction.CUSTOM:
-        yield (
-            f"{who}: waypoints do not ask external authorizers (provider {policy.provider!r}): "
-            "what the policy matches is refused"
-        )
 
 
 def _rule(written: PolicyRule, namespace: str, settings: MeshSettings) -> HttpRule:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ztunnel.control.custom_action import CustomPolicies
 from ztunnel.control.delta import Delta, HttpResources
 from ztunnel.control.document import Key, Object
 from ztunnel.control.settings import MeshSettings
@@ -26,7 +27,8 @@ class MeshConfigs:
 
     Attributes:
         providers: those in force, by name.
-        texts: what is wrong, a line each.
+        problem: why a CUSTOM policy's provider is not asked; empty: it is.
+        put_policy: a policy of waypoints is now that, or none.
     """
 
     def __init__(self, settings: MeshSettings, http: HttpResources) -> None:
@@ -36,15 +38,21 @@ class MeshConfigs:
         self._http = http
         self._defaults = MeshDefaults()
         self.providers: dict[str, ExtensionProvider] = {}
-        self.texts: tuple[str, ...] = ()
+        self._wrong: list[str] = []
+        self._custom = CustomPolicies()
+        self.problem, self.put_policy = self._custom.problem, self._custom.put
 
-    def put(self, key: Key, new: Object | None, delta: Delta) -> frozenset[str]:
-        """The object of that key is now `new`; the names of the providers that are others now."""
+    def texts(self) -> list[str]:
+        """What is wrong, a line each."""
+        return [*self._wrong, *self._custom.texts()]
+
+    def put(self, key: Key, new: Object | None, delta: Delta) -> frozenset[Key]:
+        """The object of that key is now `new`; the CUSTOM policies whose provider is another one now."""
         if key != self._key:
             return frozenset()
         text = new.mesh if isinstance(new, ConfigMap) else None
         found = read_mesh_config(text) if text is not None else _NOTHING
-        self.texts = tuple(self._texts(found))
+        self._wrong = self._texts(found)
         if not found.whole:
             return frozenset()
         kept = {name: one for name, one in self.providers.items() if name in found.faulty}
@@ -57,7 +65,7 @@ class MeshConfigs:
             self._http.put(PROVIDER, name, self.providers.get(name), delta)
         said = self._defaults if self._defaults != MeshDefaults() else None
         self._http.put(MESH_DEFAULTS, MESH, said, delta)
-        return changed
+        return self._custom.provide(self.providers)
 
     def _texts(self, found: MeshConfig) -> list[str]:
         """Of each fault where it is, and what is in force instead."""

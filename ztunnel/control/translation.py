@@ -97,7 +97,7 @@ class Translator:
             key, one.meta.labels
         )
         said = said_of(key, one, self.waypoints, refused, guarded=guarded)
-        return replace(said, targets=self._at_waypoints.targets_of(key, one))
+        return replace(said, targets=self._at_waypoints.targets_of(key, one), problem=self.mesh.problem(key))
 
     def translation(self, unknown: Iterable[str] = ()) -> Translation:
         """All of it, as it is now. `unknown` are kinds that were not read."""
@@ -113,7 +113,7 @@ class Translator:
             *first,
             *self._node_policies.remarks,
             *([f"not read: {names}"] if names else ()),
-            *self.mesh.texts,
+            *self.mesh.texts(),
             *later,
             *(f"{key}: {text}" for key in sorted(self.refused) for text in self.refused[key]),
             *self.waypoints.problems(),
@@ -160,7 +160,7 @@ class Translator:
             self._convert_policy(key, new, touched, delta)
         else:
             self._at_waypoints.put(key, old, new, touched, delta)
-            self.mesh.put(key, new, delta)
+            delta.unsettled |= self.mesh.put(key, new, delta)
             self._note(key, remark(new) if new is not None else ())
         if key.kind == kube.Namespace.__name__:
             delta.unsettled.update(self._impact.of_namespace(key.name))
@@ -189,18 +189,17 @@ class Translator:
             touched.take(guarded)
             delta.unsettled.add(guarded)
         remarks, before, now = self._node_policies.put(key, new, delta)
-        made = None
-        if new is not None and new.targets:
+        made, targets = None, new.targets if new is not None else ()
+        if new is not None and targets:
             made, more = convert_http_authorization(new, self._settings)
             remarks += more
-        meta, targets = (new.meta, new.targets) if new is not None else (None, ())
-        self._at_waypoints.targets.put(key, meta, targets)
+        self._at_waypoints.targets.put(key, new.meta if new is not None else None, targets)
         self.http.put(HTTP_POLICY, f"{key.namespace}/{key.name}", made, delta)
+        self.mesh.put_policy(key, made)
         self._note(key, remarks)
         if before is None and now is None:
             return
-        everywhere = key.namespace == self._settings.root_namespace
-        if everywhere:
+        if everywhere := key.namespace == self._settings.root_namespace:
             self._around.clear()
         self._around.pop(key.namespace, None)
         if before != now:

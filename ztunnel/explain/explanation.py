@@ -194,7 +194,8 @@ def _at_waypoint(world: World, source: Workload, outcome: ToTunnel, asked: _Aske
         why = decision.reason or decision.details
         path = _path(waypoint, outcome.endpoint, Way.WAYPOINT, f"{found.what}: {why}", found.tried)
         return replace(path, allowed=False)
-    reason = f"{found.what}: {_why(decision.policy or None, found.tried)}"
+    asks = f"{found.asks}; if that permits it: " if found.asks else ""
+    reason = f"{found.what}: {asks}{_why(decision.policy or None, found.tried)}"
     routed = route_at(world, service, called.port, found.request) if found.request is not None else None
     if routed is None:
         onward, _ = _from_mesh(world, waypoint, asked, SameNode.AUTO, direct=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ztunnel.authz.explanation import Tried
@@ -14,9 +14,10 @@ from ztunnel.l7.policy.rule import Decision
 from ztunnel.l7.request import Request
 from ztunnel.model.connection import Connection
 from ztunnel.model.http_policy import HttpAction
+from ztunnel.model.provider import Speech
 from ztunnel.model.service import AppProtocol, Service
 from ztunnel.model.workload import Workload
-from ztunnel.state.lookup import guards_of
+from ztunnel.state.lookup import authorizer_of, guards_of
 from ztunnel.state.world import World
 
 _ORDER: Final = (HttpAction.CUSTOM, HttpAction.DENY, HttpAction.ALLOW, HttpAction.AUDIT)
@@ -38,13 +39,14 @@ class HttpCall:
 @dataclass(frozen=True, slots=True)
 class AtWaypoint:
     """`what` was judged; `unknown` are policies that count and are not known here; `request`: if it is
-    one."""
+    one; `asks`: which external authorizer is asked first, and it is let through only if that permits."""
 
     decision: Decision
     what: str
     tried: tuple[Tried, ...]
     unknown: tuple[str, ...]
     request: Request | None = None
+    asks: str = ""
 
 
 def judge_at_waypoint(
@@ -61,18 +63,36 @@ def judge_at_waypoint(
     attributes = None if protocol in _NO_HTTP else _attributes(http, service, connection)
     authorization = Authorization(world.http_policies, names)
     sni = None if attributes is None and protocol is not AppProtocol.TCP else ""
-    decision = authorization.judge(connection, http=attributes is not None, sni=sni).decide(attributes)
+    judge = authorization.judge(connection, http=attributes is not None, sni=sni)
+    first = decision = judge.decide(attributes)
+    asks = ""
+    if first.provider:
+        asks, decision = _asking(world, first, http=attributes is not None)
+        if asks:
+            decision = judge.decide(attributes, permitted=True)
     known = [policy for name in names if (policy := world.http_policies.get(name)) is not None]
     ordered = sorted(known, key=lambda one: (one.dry_run, _ORDER.index(one.action), one.key))
     tried = []
     for policy in ordered:
         hit, why = explain_policy(policy, connection, attributes, sni)
-        decides = policy.key == decision.policy
+        decides = policy.key in (first.policy, decision.policy)
         tried.append(Tried(policy.key, policy.action.name, "WAYPOINT", hit, decides, why, policy.dry_run))
     unknown = tuple(name for name in names if name not in world.http_policies)
     what = "the connection" if attributes is None else str(http)
     request = None if attributes is None else request_of(http, service, connection)
-    return AtWaypoint(decision, what, tuple(tried), unknown, request)
+    return AtWaypoint(decision, what, tuple(tried), unknown, request, asks)
+
+
+def _asking(world: World, decision: Decision, *, http: bool) -> tuple[str, Decision]:
+    """Who is asked, or the refusal where nobody can be."""
+    found = authorizer_of(world, decision.provider)
+    if not isinstance(found, str) and found.provider.speech is Speech.HTTP and not http:
+        found = f"the provider {found.name!r} asks over HTTP, and this is a connection without requests"
+    if isinstance(found, str):
+        return "", replace(decision, provider="", reason=found)
+    at, how = found.provider.service, "gRPC" if found.provider.speech is Speech.GRPC else "HTTP"
+    says = "an error lets it through" if found.provider.fail_open else "an error refuses it"
+    return f"{decision.policy} asks {found.name} ({found.service.key}:{at.port}, {how}; {says})", decision
 
 
 def _attributes(http: HttpCall, service: Service | None, connection: Connection) -> Attributes:

@@ -16,7 +16,8 @@ OURS = frozenset(
     b"x-envoy-upstream-alt-stat-name x-envoy-upstream-rq-timeout-alt-response "
     b"x-envoy-hedge-on-per-try-timeout "
     b"x-envoy-original-path x-envoy-original-url x-envoy-original-host x-envoy-force-trace x-envoy-ip-tags "
-    b"x-envoy-decorator-operation x-istio-source".split()
+    b"x-envoy-decorator-operation x-istio-source x-envoy-auth-partial-body "
+    b"x-envoy-auth-failure-mode-allowed".split()
 )
 """What only a proxy that is trusted may say: taken from whoever says it."""
 

@@ -90,6 +90,7 @@ MALFORMED = Reply(400, "DPE", "http2.invalid_header_field")
 _OF_STATUS = {431: HEADERS_TOO_LARGE, 426: TOO_OLD}
 _GRPC = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 _GRPC_UNKNOWN = 2
+_OF_GRPC = frozenset((b"content-type", b"grpc-status", b"grpc-message"))
 _NO_BODY = frozenset((204, 304))
 """Which have none, nor a length of one (RFC 9110 section 8.6)."""
 
@@ -121,14 +122,15 @@ def render(reply: Reply, grpc: bool) -> tuple[Fields, bytes]:
         ]
         if reply.body:
             fields.append((b"grpc-message", _percent(reply.body)))
-        return (*fields, *reply.fields), b""
+        own = (field for field in reply.fields if field[0] not in _OF_GRPC)
+        return (*fields, *own), b""
     body = reply.payload or reply.body.encode()
     fields = [(b":status", b"%d" % reply.status)]
     if reply.status in _NO_BODY:
         body = b""
     else:
         fields.append((b"content-length", b"%d" % len(body)))
-    if body:
+    if body and not any(name == b"content-type" for name, _ in reply.fields):
         fields.append((b"content-type", b"text/plain"))
     if reply.flag == "UO":
         fields.append((b"x-envoy-overloaded", b"true"))

@@ -27,6 +27,23 @@ def follow_policies(parts: Parts, reporting: Reporting) -> None:
     parts.here.hold.subscribe(partial(_changed, parts))
     _count_tokens(parts, reporting)
     _count_limits(parts, reporting)
+    _count_questions(parts, reporting)
+
+
+def _count_questions(parts: Parts, reporting: Reporting) -> None:
+    figures, checks = reporting.figures, parts.checks
+    outcomes = figures.tally(
+        "ztunnel_waypoint_ext_authz_total",
+        "What came of questions to external authorizers: allowed, denied, error, failure_mode_allowed (an "
+        "error that let it through), unknown (there is none of that name)",
+        ["provider", "outcome"],
+    )
+    checks.counted = outcomes.add
+    figures.gauge(
+        "ztunnel_waypoint_ext_authz_waiting",
+        "Requests and connections that wait for an external authorizer",
+        lambda: float(checks.under_way),
+    )
 
 
 def _count_limits(parts: Parts, reporting: Reporting) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from ztunnel.model.address import Endpoint, IPAddress
 from ztunnel.model.labels import Label
+from ztunnel.model.provider import ExtAuthz
 from ztunnel.model.service import IpFamilies, Service, Waypoint
 from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.state.world import Served, World, serve
@@ -126,6 +128,32 @@ def rate_limits_of(world: World, waypoint: Workload, service: Service | None) ->
         names.append(service.key)
     found = (world.service(name) for name in names)
     return tuple(dict.fromkeys(each for one in found if one is not None for each in one.rate_limits))
+
+
+@dataclass(frozen=True, slots=True)
+class Authorizer:
+    """An external authorizer: its provider, and the service that is asked."""
+
+    name: str
+    provider: ExtAuthz
+    service: Service
+
+
+def authorizer_of(world: World, name: str) -> Authorizer | str:
+    """The authorizer that policies call so; or why there is none, for which what they match is refused."""
+    found = world.providers.get(name)
+    if found is None:
+        return f"there is no provider of the name {name!r} (extensionProviders)"
+    provider = found.what
+    if not isinstance(provider, ExtAuthz):
+        return f"the provider {name!r} is no authorizer"
+    at = provider.service
+    for service in world.services_named(at.hostname):
+        if at.namespace in ("", service.namespace):
+            if all(port.service != at.port for port in service.ports):
+                return f"the provider {name!r}: {service.key} has no port {at.port}"
+            return Authorizer(name, provider, service)
+    return f"the provider {name!r}: there is no service {at}"
 
 
 def subset_of(world: World, served: Served, labels: Iterable[Label]) -> Served:

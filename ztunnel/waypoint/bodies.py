@@ -46,10 +46,11 @@ class Bodies(Observed):
         if self.over:
             self._down.taken(count)
             return
-        self._copies.body(payload)
         if up is None:
             self._body.wait(payload)
+            self._copies.body(payload)
             return
+        self._copies.body(payload)
         up.send(payload)
         self._body.sent(payload)
         if up.unsent() > HIGH_BYTES:

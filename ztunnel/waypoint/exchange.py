@@ -25,8 +25,8 @@ from ztunnel.l7.response import interim_passed_back, passed_back
 from ztunnel.l7.routing.plan import Plan
 from ztunnel.waypoint.asking import Clock
 from ztunnel.waypoint.attempts import Time
+from ztunnel.waypoint.held import Held
 from ztunnel.waypoint.sides import Copy, Downstream
-from ztunnel.waypoint.tries import Tries
 
 
 class Way(Time, Protocol):
@@ -49,7 +49,7 @@ class Way(Time, Protocol):
         """It is over."""
 
 
-class Exchange(Tries):
+class Exchange(Held):
     """One of them."""
 
     __slots__ = ("_way",)
@@ -142,7 +142,7 @@ class Exchange(Tries):
             self.flag = joined(self.attempts.flags)
         self.note_grpc(fields)
         passed = self.attempts.stick(passed_back(fields, int((now - self.began) * 1000)))
-        self.response = self.plan.edit(passed + self.added, self.host)
+        self.response = self._edit(passed, self.host)
         self._down.respond(self.response, end)
         if end:
             self._answered()
@@ -172,7 +172,7 @@ class Exchange(Tries):
         self.attempts.end_try(reply.flag)
         self.note_end(reply, self.attempts.flags)
         self.note_grpc(fields)
-        fields = self.plan.edit(fields + self.added)
+        fields = self._edit(fields)
         up = self._let_go()
         if up is not None:
             up.cancel()

@@ -60,9 +60,13 @@ class Forwarding:
         """Whether there is something that may have to end."""
         return self._calling is not None or self._passage is not None
 
+    def wait(self, what: Cancellable) -> None:
+        """It waits for this before it is started."""
+        self._calling = what
+
     def start(self, servers: Servers, here: Here, chain: Chain, caller: IPAddress) -> None:
         """Connect a server, and join it."""
-        self._here = here
+        self._here, self._calling = here, None
         try:
             call = self._call = servers.pick(chain, caller)
         except (NoDestination, Overflow) as error:

@@ -70,20 +70,22 @@ class Guard:
         self._asked: Authorization | None = None
         self._judge: Judge | None = None
 
-    def judge(self, world: World, request: Request) -> Decision:
-        """Whether it may pass."""
+    def judge(self, world: World, request: Request, *, permitted: bool = False) -> Decision:
+        """Whether it may pass, or whose word that waits for; `permitted`: that was given."""
         authorization, judge = self._find(world), self._judge
         if judge is None or authorization is not self._asked:
             self._asked = authorization
             judge = self._judge = authorization.judge(self._connection)
-        return judge.decide(Attributes(request, self._connection.source.ip, self._hops))
+        attributes = Attributes(request, self._connection.source.ip, self._hops)
+        return judge.decide(attributes, permitted=permitted)
 
-    def judge_connection(self, world: World) -> Decision:
-        """Whether the tunnel may be forwarded, which is no HTTP."""
+    def judge_connection(self, world: World, *, permitted: bool = False) -> Decision:
+        """Whether the tunnel may be forwarded, which is no HTTP, or whose word that waits for."""
         authorization = self._asked = self._find(world)
         self._judge = None
         sni = "" if self._chain.protocol is AppProtocol.TCP else None
-        return authorization.judge(self._connection, http=False, sni=sni).decide(None)
+        judge = authorization.judge(self._connection, http=False, sni=sni)
+        return judge.decide(None, permitted=permitted)
 
     def changed(self, world: World) -> bool:
         """Whether other policies count than when it was asked last."""

@@ -15,6 +15,7 @@ from ztunnel.state.world import World
 from ztunnel.telemetry.report import Report
 from ztunnel.waypoint.attachment import Attachments
 from ztunnel.waypoint.authenticate import Authenticator
+from ztunnel.waypoint.checking import Checks
 from ztunnel.waypoint.connect import Servers
 from ztunnel.waypoint.find import Here
 from ztunnel.waypoint.limiting import Limiter
@@ -58,6 +59,7 @@ class Parts:
         authenticator: finds out who requests speak for.
         limiter: the rate limits of all tunnels.
         routers, shadows: the routes of services, compiled, and copies of requests that are under way.
+        checks: questions to external authorizers.
     """
 
     engine: Engine
@@ -78,11 +80,13 @@ class Parts:
     limiter: Limiter = field(init=False)
     routers: Routers = field(default_factory=Routers)
     shadows: Shadows = field(init=False)
+    checks: Checks = field(init=False)
 
     def __post_init__(self) -> None:
         self.authenticator = Authenticator(self.engine, _wall)
         self.limiter = Limiter(UnaryCalls(self.engine, self.servers, self.current), self.engine.clock)
         self.shadows = Shadows(self.engine)
+        self.checks = Checks(self.engine, self.servers.connect, self.common.rng, time.time_ns)
 
     def current(self) -> tuple[World, Workload | None]:
         """The world of the moment, and the waypoint in it."""

@@ -72,6 +72,12 @@ class KeptBody:
             self.forget()
         return part, untold
 
+    def tell(self) -> int:
+        """What waits is held here, so that the client may send more: how many bytes it is to be told of."""
+        untold, self.untaken = self.untaken, 0
+        self._fresh = len(self._parts)
+        return untold
+
     def rewind(self) -> None:
         """From the beginning, to another server."""
         self._at = 0

@@ -104,7 +104,7 @@ class Routing:
         elif router.empty:
             then(exchange, without_routes(request), None)
         else:
-            route = decide_about(router, request)
+            route = decide_about(router, exchange.matched or request)
             made = plan(route, request, self._facts, self._port, self._rng)
             if made.destination is not None:
                 exchange.service = world.service(made.destination.service)

@@ -10,6 +10,7 @@ from ztunnel.l7.jwt.authentication import NO_RULES, Authentication
 from ztunnel.l7.policy.rule import Decision
 from ztunnel.model.connection import Connection
 from ztunnel.telemetry.labels import Reporter
+from ztunnel.waypoint.admit import Admission, Ends
 from ztunnel.waypoint.aim import Terms
 from ztunnel.waypoint.authenticate import Source
 from ztunnel.waypoint.chain import Chain, Treatment, jwt_policies_of
@@ -18,7 +19,7 @@ from ztunnel.waypoint.downstream1 import Http1Server
 from ztunnel.waypoint.downstream2 import Http2Server
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.forward import Forwarding
-from ztunnel.waypoint.guard import NO_POLICY, Guard, denied, refusal
+from ztunnel.waypoint.guard import NO_POLICY, Guard, denied
 from ztunnel.waypoint.hold import Parts
 from ztunnel.waypoint.limiting import Limiting
 from ztunnel.waypoint.report import Caller, Reports
@@ -44,11 +45,14 @@ class Tunnel:
         calls = Connection(self._caller.source, self._chain.destination, self._caller.identity)
         self._guard = Guard(parts.authorizations, parts.here.uid, self._chain, calls, parts.hops)
         self._limiting = Limiting(parts.limiter, parts.current, self._chain, calls, parts.hops)
-        self._exchanges: set[Exchange] = set()
-        self._source = Source(self._caller.identity, self._caller.source.ip)
         self._ruled: object = None
         self._rules_then = NO_RULES
-        self._last_rules = self._rules()
+        self._ends = Ends(calls, parts.here.workload)
+        source = Source(self._caller.identity, self._caller.source.ip)
+        asking = parts.authenticator, parts.checks
+        self._admission = Admission(
+            asking, (self._guard, parts.here.hold, self._rules), self._ends, source, self
+        )
         self._reports = reports
         self._routing = routing_of(parts.routers, self._chain, calls, parts.common.rng)
         self._standing = standing
@@ -77,7 +81,7 @@ class Tunnel:
         if what is Spoken.OTHER:
             self.forward()
             return None
-        self._version = self._terms.version = 2 if what is Spoken.HTTP2 else 1
+        self._version = self._terms.version = self._ends.version = 2 if what is Spoken.HTTP2 else 1
         way = HttpWay(parts.common, self, self, self._forwarded())
         if what is Spoken.HTTP2:
             return Http2Server(way, self._tunnel, self._standing)
@@ -94,21 +98,13 @@ class Tunnel:
 
     def begin(self, exchange: Exchange) -> None:
         """Say what becomes of it, if its token is good and policies let it through."""
-        self._parts.authenticator.admit(exchange, self._rules, self._source, self._authorize)
+        self._admission.begin(exchange)
 
-    def _authorize(self, exchange: Exchange) -> None:
-        """It is known who the request speaks for."""
-        world = self._parts.here.hold.world
-        decision = self._guard.judge(world, exchange.admitted)
-        if not decision.allowed:
-            self._denies(decision.policy)
-            exchange.failure = decision.reason
-            exchange.reply(refusal(decision))
-            return
+    def admitted(self, exchange: Exchange, decision: Decision) -> None:
+        """It may go on."""
         self._note(decision)
-        self._exchanges.add(exchange)
         self._parts.guarded.add(self)
-        self._routing.begin(world, exchange, self._limiting.admit)
+        self._routing.begin(self._parts.here.hold.world, exchange, self._limiting.admit)
 
     def connect(self, exchange: Exchange) -> None:
         """Find a server for it."""
@@ -125,7 +121,7 @@ class Tunnel:
 
     def ended(self, exchange: Exchange) -> None:
         """It is over."""
-        self._exchanges.discard(exchange)
+        self._admission.ended(exchange)
         self._over()
         self._reports.ended(exchange, self._version)
 
@@ -133,35 +129,18 @@ class Tunnel:
 
     def rejudge(self) -> None:
         """End what may not go on by the policies of now."""
-        world, rules = self._parts.here.hold.world, self._rules()
-        others, self._last_rules = rules is not self._last_rules, rules
-        if others:
-            for exchange in tuple(self._exchanges):
-                again = self._parts.authenticator.judge_again
-                again(exchange, self._rules, self._source, self._judge_again)
-        if not self._guard.changed(world):
-            return
-        if not others:
-            for exchange in tuple(self._exchanges):
-                self._judge_again(exchange)
-        forwarding = self._forwarding
-        if forwarding is not None and forwarding.goes_on:
-            decision = self._guard.judge_connection(world)
+        world, forwarding = self._parts.here.hold.world, self._forwarding
+        changed = self._guard.changed(world)
+        self._admission.rejudge(changed)
+        if changed and forwarding is not None and forwarding.goes_on:
+            decision = self._guard.judge_connection(world, permitted=True)
             if not decision.allowed:
-                self._denies(decision.policy)
+                self.denies(decision.policy)
                 forwarding.end(denied(decision, "policy change"))
-
-    def _judge_again(self, exchange: Exchange) -> None:
-        decision = self._guard.judge(self._parts.here.hold.world, exchange.admitted)
-        if not decision.allowed:
-            self._denies(decision.policy)
-            exchange.failure = decision.reason or "a change of policy"
-            exchange.revoke(refusal(decision))
 
     def expire(self) -> None:
         """End what goes on by a token that has expired."""
-        for exchange in tuple(self._exchanges):
-            self._parts.authenticator.expire(exchange)
+        self._admission.expire()
 
     def _rules(self) -> Authentication:
         """Those about tokens, of the moment: worked out once for each world."""
@@ -174,7 +153,8 @@ class Tunnel:
             self._ruled = world.mark
         return self._rules_then
 
-    def _denies(self, policy: str) -> None:
+    def denies(self, policy: str) -> None:
+        """Something was refused, by that policy."""
         self._parts.telemetry.connections.denied(Reporter.WAYPOINT, policy or NO_POLICY)
 
     def _note(self, decision: Decision) -> None:
@@ -187,7 +167,7 @@ class Tunnel:
     def _over(self) -> None:
         """Nothing of the tunnel is to be judged again, unless something goes on."""
         forwarding = self._forwarding
-        if not self._exchanges and (forwarding is None or not forwarding.goes_on):
+        if not self._admission.exchanges and (forwarding is None or not forwarding.goes_on):
             self._parts.guarded.discard(self)
 
     # What is no HTTP.
@@ -198,8 +178,17 @@ class Tunnel:
         forwarding = Forwarding(self._tunnel, self._detector, self._reports, self._began, self._over)
         self._forwarding = forwarding
         decision = self._guard.judge_connection(parts.here.hold.world)
+        if decision.provider:
+            parts.guarded.add(self)
+            self._admission.ask_about_connection(decision, forwarding.wait, self._judged)
+        else:
+            self._judged(decision)
+
+    def _judged(self, decision: Decision) -> None:
+        parts, forwarding = self._parts, self._forwarding
+        assert forwarding is not None
         if not decision.allowed:
-            self._denies(decision.policy)
+            self.denies(decision.policy)
             forwarding.refuse(denied(decision))
             return
         self._note(decision)

@@ -488,9 +488,41 @@ def test_a_decision_names_its_policy_and_rule():
     assert (decision.allowed, decision.policy, decision.rule) == (True, "shop/p1", 0)
 
 
-def test_what_custom_matches_is_refused_with_its_reason():
-    decision = decide("{action: CUSTOM, provider: {name: oauth}, rules: [{}]}")
-    assert decision.reason == "shop/p0: the action CUSTOM is not supported: provider 'oauth' is not asked"
+CUSTOM = "{action: CUSTOM, provider: {name: oauth}, rules: [{}]}"
+
+
+def test_whoever_is_to_be_asked_is_told_before_anything_else_is_decided():
+    decision = decide(CUSTOM)
+    assert (decision.allowed, decision.provider, decision.policy, decision.reason) == (
+        False,
+        "oauth",
+        "shop/p0",
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "allowed"), [("{}", False), ("rules: [{}]", True), ("{action: DENY, rules: [{}]}", False)]
+)
+def test_what_was_permitted_is_decided_by_the_others(more, allowed):
+    judge = authorization(CUSTOM, more).judge(connection())
+    assert judge.decide(asked()).provider == "oauth"
+    decision = judge.decide(asked(), permitted=True)
+    assert (decision.allowed, decision.provider) == (allowed, "")
+
+
+def test_what_several_providers_are_named_for_is_refused_where_one_matches():
+    other = CUSTOM.replace("oauth", "opa").replace("{}", operation("paths: [/a]"))
+    judge = authorization(CUSTOM.replace("{}", operation("paths: [/b]")), other).judge(connection())
+    assert judge.decide(asked("GET web /")).allowed
+    decision = judge.decide(asked("GET web /a"))
+    assert (decision.allowed, decision.provider, decision.policy) == (False, "", "shop/p1")
+    assert decision.reason == "CUSTOM policies name several providers, and one is asked: oauth, opa"
+
+
+def test_a_provider_of_a_policy_under_trial_is_none_beside_another():
+    judge = authorization(CUSTOM, "DRY" + CUSTOM.replace("oauth", "opa")).judge(connection())
+    assert judge.decide(asked()).provider == "oauth"
 
 
 def test_a_policy_that_has_not_been_received_refuses_everybody():

@@ -1,5 +1,7 @@
 """Whether policies let a request through, as Envoy's RBAC filters do that istiod sets up: CUSTOM, then DENY,
-then ALLOW, rules in the order of their names.
+then ALLOW, rules in the order of their names. Where a CUSTOM rule matches, its provider is asked first, and
+the others decide after that; where these name several providers, what they match is refused (istiod, unless
+PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS).
 
 It is worked out in two steps, so that a request costs little where there are thousands of rules. What a
 connection alone decides (who calls, from where, to which port) is decided once for all of its kind, and only
@@ -99,6 +101,8 @@ class Authorization:
             action: _Indexed(rule for one in in_force if one.action is action for rule in compiled(one))
             for action in _ACTIONS
         }
+        providers = sorted({one.provider for one in in_force if one.action is HttpAction.CUSTOM})
+        self._conflict = several_providers(providers) if len(providers) > 1 else ""
         self._has_allow = any(one.action is HttpAction.ALLOW for one in in_force)
         audits = [one for one in in_force if one.action is HttpAction.AUDIT]
         self._tried = [(one, _Indexed(compiled(one))) for one in known if one.dry_run]
@@ -128,7 +132,14 @@ class Authorization:
         custom, denying, allowing = (left(self._rules[action]) for action in _ACTIONS)
         tried = [(policy, left(rules)) for policy, rules in self._tried]
         audits = [(policy, left(rules)) for policy, rules in self._audits]
-        return Judge(self._lost, (custom, denying), allowing if self._has_allow else None, (tried, audits))
+        asking = custom, self._conflict
+        allowed = allowing if self._has_allow else None
+        return Judge(self._lost, asking, (denying, allowed), (tried, audits))
+
+
+def several_providers(names: Iterable[str]) -> str:
+    """Why nobody is asked."""
+    return f"CUSTOM policies name several providers, and one is asked: {', '.join(names)}"
 
 
 def not_received(name: str) -> Decision:
@@ -147,25 +158,31 @@ class Judge:
     def __init__(
         self,
         lost: Decision | None,
-        refusing: tuple[_Left, _Left],
-        allowing: _Left | None,
+        asking: tuple[_Left, str],
+        deciding: tuple[_Left, _Left | None],
         watched: tuple[_Watched, _Watched],
     ) -> None:
-        """Made by `Authorization`. `allowing` is None where there are no ALLOW policies; `watched` are those
-        under trial, and AUDIT's."""
+        """Made by `Authorization`. `asking` are CUSTOM's rules, and why nobody can be asked; `deciding` those
+        of DENY and of ALLOW, None where there are no policies of this; `watched` are those under trial, and
+        AUDIT's."""
         self._lost = lost
-        self._refusing = refusing
-        self._allowing = allowing
+        self._asking, self._conflict = asking
+        self._denying, self._allowing = deciding
         self._tried, self._audits = watched
 
-    def decide(self, asked: Attributes | None) -> Decision:
-        """About a request; None: about the connection, which is no HTTP."""
+    def decide(self, asked: Attributes | None, *, permitted: bool = False) -> Decision:
+        """About a request; None: about the connection, which is no HTTP. `permitted`: whoever is to be asked
+        before has let it through. Otherwise a decision with a `provider` says that that is to be asked."""
         if self._lost is not None:
             return self._lost
-        for rules in self._refusing:
-            refusing = rules.first(asked)
-            if refusing is not None:
-                return refusing.decision
+        custom = None if permitted else self._asking.first(asked)
+        if custom is not None:
+            if self._conflict:
+                return replace(custom.decision, reason=self._conflict, provider="")
+            return custom.decision
+        denying = self._denying.first(asked)
+        if denying is not None:
+            return denying.decision
         by = ADMITTED
         if self._allowing is not None:
             allowing = self._allowing.first(asked)

@@ -38,6 +38,7 @@ class Decision:
         reason: beyond that, in words, for the log.
         tried: what policies under trial would do.
         audited: the keys of AUDIT policies that match.
+        provider: who is to be asked first, of CUSTOM; then it is decided by the others.
     """
 
     allowed: bool
@@ -47,6 +48,7 @@ class Decision:
     reason: str = ""
     tried: tuple[Tried, ...] = ()
     audited: tuple[str, ...] = ()
+    provider: str = ""
 
 
 def matched(name: str) -> str:
@@ -145,12 +147,7 @@ def _compile(rule: HttpRule, action: HttpAction) -> list[Clause]:
 def _decision(policy: HttpPolicy, number: int, name: str) -> Decision:
     if policy.action in (HttpAction.ALLOW, HttpAction.AUDIT):
         return Decision(True, policy.key, number, matched(name))
-    reason = ""
-    if policy.action is HttpAction.CUSTOM:
-        reason = (
-            f"{policy.key}: the action CUSTOM is not supported: provider {policy.provider!r} is not asked"
-        )
-    return Decision(False, policy.key, number, matched(name), reason)
+    return Decision(False, policy.key, number, matched(name), provider=policy.provider)
 
 
 def _callers(clauses: list[Clause]) -> set[str] | None:

@@ -1,0 +1,1 @@
+"""External authorization: what an authorizer is asked, and what its answer means."""
