@@ -36,6 +36,7 @@ from tests.mesh.lab import (
 )
 from ztunnel.demo import run, wait
 from ztunnel.demo.call import get
+from ztunnel.xds.pb import ext_authz_pb2
 from ztunnel.xds.pb import limit_service_pb2 as pb
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
@@ -942,34 +943,18 @@ def test_whoever_asks_too_often_is_refused(mesh: Mesh, waypoint: Waypoint, famil
     wait_until(lambda: ask(b"alice") == b"200", "nobody counts")
 
 
-class LimitService:
-    """One of grpcio's, in a pod: of each path so many requests pass."""
+class GrpcInPod:
+    """A server of grpcio's in a pod, with one method."""
 
-    def __init__(self, mesh: Mesh, most: int) -> None:
-        self.seen: dict[str, int] = {}
-        self.most = most
-        handler = grpc.unary_unary_rpc_method_handler(
-            self.decide, pb.RateLimitRequest.FromString, pb.RateLimitResponse.SerializeToString
-        )
-        name = "envoy.service.ratelimit.v3.RateLimitService"
-        self.pool = ThreadPoolExecutor(8)
+    def __init__(self, mesh: Mesh, port: int, path: str, handler: grpc.RpcMethodHandler) -> None:
+        name, _, method = path.partition("/")
+        self.pool = ThreadPoolExecutor(16)
         self.server = grpc.server(self.pool)
-        self.server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(name, {"ShouldRateLimit": handler}),)
-        )
+        self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {method: handler}),))
         self.port = self.server.add_insecure_port("127.0.0.1:0")
         self.server.start()
-        self.listener = mesh.listen("shop/outsider", port=8082)
+        self.listener = mesh.listen("shop/outsider", port=port)
         self.pool.submit(self.relay)
-
-    def decide(self, request: pb.RateLimitRequest, _context: object) -> pb.RateLimitResponse:
-        assert request.domain == "shop"
-        ((entry,),) = (one.entries for one in request.descriptors)
-        assert entry.key == "PATH"
-        self.seen[entry.value] = self.seen.get(entry.value, 0) + request.hits_addend
-        codes = pb.RateLimitResponse.Code
-        over = self.seen[entry.value] > self.most
-        return pb.RateLimitResponse(overall_code=codes.OVER_LIMIT if over else codes.OK, raw_body=b"slow")
 
     def relay(self) -> None:
         """What comes to the pod goes to the server."""
@@ -979,8 +964,31 @@ class LimitService:
             pump(there, here)
 
     def close(self) -> None:
+        with suppress(OSError):
+            self.listener.sock.shutdown(socket.SHUT_RDWR)
         self.server.stop(None).wait()
         self.pool.shutdown()
+
+
+class LimitService(GrpcInPod):
+    """Of each path so many requests pass."""
+
+    def __init__(self, mesh: Mesh, most: int) -> None:
+        self.seen: dict[str, int] = {}
+        self.most = most
+        handler = grpc.unary_unary_rpc_method_handler(
+            self.decide, pb.RateLimitRequest.FromString, pb.RateLimitResponse.SerializeToString
+        )
+        super().__init__(mesh, 8082, "envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit", handler)
+
+    def decide(self, request: pb.RateLimitRequest, _context: object) -> pb.RateLimitResponse:
+        assert request.domain == "shop"
+        ((entry,),) = (one.entries for one in request.descriptors)
+        assert entry.key == "PATH"
+        self.seen[entry.value] = self.seen.get(entry.value, 0) + request.hits_addend
+        codes = pb.RateLimitResponse.Code
+        over = self.seen[entry.value] > self.most
+        return pb.RateLimitResponse(overall_code=codes.OVER_LIMIT if over else codes.OK, raw_body=b"slow")
 
 
 def pump(one: socket.socket, other: socket.socket) -> None:
@@ -1024,6 +1032,152 @@ def test_a_service_counts_for_all(mesh: Mesh, waypoint: Waypoint) -> None:
             serving.close()
         mesh.apply(rules + denies, delete=True)
     wait_until(lambda: asker.status() == b"200", "nobody counts")
+
+
+PROVIDERS = """apiVersion: v1
+kind: ConfigMap
+metadata: {name: ztunnel-mesh, namespace: ztunnel-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: sample-ext-authz-http
+      envoyExtAuthzHttp:
+        service: asks-http.shop.svc.cluster.local
+        port: 8000
+        timeout: 5s
+        includeRequestHeadersInCheck: [x-ext-authz]
+        headersToUpstreamOnAllow: [x-ext-authz-check-result]
+        headersToDownstreamOnDeny: [x-ext-authz-check-result]
+    - name: sample-ext-authz-grpc
+      envoyExtAuthzGrpc:
+        service: asks-grpc.shop.svc.cluster.local
+        port: 9000
+        timeout: 5s
+        includeRequestBodyInCheck: {maxRequestBytes: 1000, packAsBytes: true}
+---
+"""
+AUTHORIZERS = (
+    PROVIDERS
+    + service("asks-http", "{name: http, port: 8000, targetPort: 8083}", labels="")
+    + service("asks-grpc", "{name: grpc, port: 9000, targetPort: 8084}", labels="", app="outsider")
+)
+RESULT, ALLOWS = "x-ext-authz-check-result", b"X-Ext-Authz: allow\r\n"
+NOT_FOUND = b"denied by ext_authz for not found header `x-ext-authz: allow` in the request"
+
+
+def custom(provider: str) -> str:
+    asks = policy("{}", action="CUSTOM")
+    return asks.replace("action: CUSTOM", f"action: CUSTOM, provider: {{name: sample-ext-authz-{provider}}}")
+
+
+class HttpAuthorizer:
+    """Istio's sample, over HTTP, in a pod of the mesh: `x-ext-authz: allow` is let through."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.listener = mesh.listen("shop/server", port=8083)
+        self.head = b""
+        self.open: list[socket.socket] = []
+        self.pool = ThreadPoolExecutor(4)
+        self.pool.submit(self.accept)
+
+    def accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                there = self.listener.accept()
+                there.settimeout(None)
+                self.open.append(there)
+                self.pool.submit(self.answer, there)
+
+    def answer(self, there: socket.socket) -> None:
+        with there, suppress(OSError, AssertionError):
+            while True:
+                self.head = head_of(there)
+                allowed = b"x-ext-authz: allow\r\n" in self.head
+                body = b"" if allowed else NOT_FOUND
+                status, result = (b"200 OK", "allowed") if allowed else (b"403 Forbidden", "denied")
+                said = f"{RESULT}: {result}\r\nx-ext-authz-check-received: all".encode()
+                there.sendall(
+                    b"HTTP/1.1 %b\r\nContent-Length: %d\r\n%b\r\n\r\n%b" % (status, len(body), said, body)
+                )
+
+    def close(self) -> None:
+        for each in (self.listener.sock, *self.open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self.pool.shutdown()
+
+
+class GrpcAuthorizer(GrpcInPod):
+    """The same over gRPC, outside of the mesh."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.asked = ext_authz_pb2.AttributeContext()
+        handler = grpc.unary_unary_rpc_method_handler(
+            self.check,
+            ext_authz_pb2.CheckRequest.FromString,
+            ext_authz_pb2.CheckResponse.SerializeToString,
+        )
+        super().__init__(mesh, 8084, "envoy.service.auth.v3.Authorization/Check", handler)
+
+    def check(self, request: ext_authz_pb2.CheckRequest, _context: object) -> ext_authz_pb2.CheckResponse:
+        self.asked = request.attributes
+        allowed = self.asked.request.http.headers.get("x-ext-authz") == "allow"
+        header = {"header": {"key": RESULT, "value": "allowed" if allowed else "denied"}}
+        if allowed:
+            return ext_authz_pb2.CheckResponse(ok_response={"headers": [header]})
+        denied = {"status": {"code": 403}, "body": NOT_FOUND.decode(), "headers": [header]}
+        return ext_authz_pb2.CheckResponse(status={"code": 7}, denied_response=denied)
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_external_authorizers_decide_over_http_and_grpc(mesh: Mesh, waypoint: Waypoint, family) -> None:
+    asker = TokenAsker(mesh, family)
+    over_http, over_grpc = HttpAuthorizer(mesh), GrpcAuthorizer(mesh)
+    try:
+        for kind, more in (("http", AUTHORIZERS), ("grpc", "")):
+            provider = f"sample-ext-authz-{kind}"
+            mesh.apply(more + custom(kind))
+            wait_until(lambda: asker.status() == b"403" and asker.body == NOT_FOUND, "it is asked")
+            waypoint.settle(mesh)
+            assert asker.status() == b"403"
+            assert f"\r\n{RESULT}: denied\r\n".encode() in asker.answer
+            assert b"check-received" not in asker.answer
+            line = waypoint.line()
+            assert line[1:5] == ["GET /x HTTP/1.1", "403", "UAEX", "ext_authz_denied"], line
+            assert asker.status(fields=ALLOWS + f"{RESULT}: forged\r\n".encode()) == b"200"
+            assert f"\r\n{RESULT}: allowed\r\n".encode() in asker.head
+            assert b"forged" not in asker.head
+            waypoint.grows("ztunnel_waypoint_ext_authz_total", 1, provider=provider, outcome="denied")
+            waypoint.grows("ztunnel_waypoint_ext_authz_total", 1, provider=provider, outcome="allowed")
+        assert over_http.head.startswith(b"GET /x HTTP/1.1\r\nhost: a\r\n")
+        assert over_grpc.asked.source.principal == account("shop/caller")
+        assert over_grpc.asked.destination.principal == account("shop/wp")
+        client = mesh.connect("shop/caller", vip(mesh, "web", family), 80)
+        client.sendall(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nb\xffdy")
+        assert head_of(client).startswith(b"HTTP/1.1 403 ")
+        assert over_grpc.asked.request.http.raw_body == b"b\xffdy"
+        over_grpc.close()
+        wait_until(lambda: asker.status(fields=ALLOWS) == b"403", "nobody answers, and nobody passes")
+        wait_until(lambda: waypoint.lines()[-1][3:5] == ["UAEX", "ext_authz_error"], "the log says so")
+    finally:
+        over_http.close()
+        over_grpc.close()
+        mesh.apply(AUTHORIZERS + custom("grpc"), delete=True)
+    wait_until(lambda: asker.status() == b"200", "nobody is asked")
+
+
+def test_what_nobody_can_be_asked_about_is_refused(mesh: Mesh, waypoint: Waypoint) -> None:
+    asker = TokenAsker(mesh, IPv4Address)
+    mesh.apply(custom("http"))
+    try:
+        wait_until(lambda: asker.status() == b"403", "it is refused")
+        assert asker.body == b"RBAC: access denied"
+        wait_until(lambda: waypoint.lines()[-1][2:4] == ["403", "UAEX"], "it is logged")
+        line = waypoint.lines()[-1]
+        assert "there is no provider of the name 'sample-ext-authz-http' (extensionProviders)" in line, line
+    finally:
+        mesh.apply(custom("http"), delete=True)
+    wait_until(lambda: asker.status() == b"200", "it is served again")
 
 
 def test_nobody_gets_around_a_waypoint_that_is_not_there(mesh: Mesh, waypoint: Waypoint) -> None:

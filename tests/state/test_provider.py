@@ -56,6 +56,11 @@ def read(spec):
             ),
         ),
         (
+            "envoyExtAuthzHttp: {service: a.b.svc.cluster.local, port: '80',"
+            " includeRequestBodyInCheck: {maxRequestBytes: '9'}}",
+            ExtAuthz(Speech.HTTP, AT, body=BodyCheck(9)),
+        ),
+        (
             f"envoyExtAuthzHttp: {{{HERE}, includeHeadersInCheck: [x-old], pathPrefix: /}}",
             ExtAuthz(Speech.HTTP, AT, include_headers=(TextMatch(EXACT, "x-old"),)),
         ),

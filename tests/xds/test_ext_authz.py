@@ -73,22 +73,24 @@ def answer(code=0, **kinds):
 
 
 @pytest.mark.parametrize(
-    ("one", "how"),
+    ("one", "asked_for", "response"),
     [
-        (option("X-A"), How.SET),
-        (option("x-a", append=False), How.SET),
-        (option("x-a", append=True), How.APPEND),
-        (option("x-a", append=True, action=2), How.APPEND),
-        (option("x-a", action=1), How.ADD_IF_ABSENT),
-        (option("x-a", action=2), How.SET),
-        (option("x-a", action=3), How.SET_IF_PRESENT),
-        (option("x-a", action=77), How.SET),
+        (option("X-A"), How.SET, How.APPEND),
+        (option("x-a", append=False), How.SET, How.SET),
+        (option("x-a", append=True), How.APPEND, How.APPEND),
+        (option("x-a", append=True, action=2), How.APPEND, How.APPEND),
+        (option("x-a", action=1), How.ADD_IF_ABSENT, How.ADD_IF_ABSENT),
+        (option("x-a", action=2), How.SET, How.SET),
+        (option("x-a", action=3), How.SET_IF_PRESENT, How.SET_IF_PRESENT),
+        (option("x-a", action=77), How.SET, How.APPEND),
     ],
 )
-def test_headers_are_set_unless_it_is_said_otherwise(one, how):
-    change = HeaderChange(b"x-a", b"v", how)
+def test_headers_of_the_request_are_set_and_those_of_the_response_added_unless_it_is_said(
+    one, asked_for, response
+):
     found = answer(ok_response={"headers": [one], "response_headers_to_add": [one]})
-    assert found == Permit((change,), (), (change,))
+    changes = [HeaderChange(b"x-a", b"v", how) for how in (asked_for, response)]
+    assert found == Permit((changes[0],), (), (changes[1],))
 
 
 def test_what_an_ok_says_is_all_read():
@@ -114,7 +116,8 @@ def test_a_denial_has_status_headers_and_body():
 
 def test_an_error_is_none_of_both():
     wanted = {"status": {"code": 503}, "body": "broken"}
-    assert answer(error_response=wanted) == Failed(
+    assert answer(error_response=wanted) == Permit()
+    assert answer(13, error_response=wanted) == Failed(
         "the authorizer says that it failed", Denial(503, (), b"broken")
     )
     found = answer(13, error_response={})

@@ -41,5 +41,11 @@ def mesh_settings(settings: Settings) -> MeshSettings:
         settings.network,
         settings.trust_domain_aliases,
         (WAYPOINT_CLASS, ISTIO_WAYPOINT_CLASS) if settings.adopt else (WAYPOINT_CLASS,),
-        mesh_config=settings.mesh_config_map or f"{settings.pod_namespace}/{_NAME}",
+        mesh_config=settings.mesh_config_map or _beside(settings),
     )
+
+
+def _beside(settings: Settings) -> str:
+    """The mesh config of the control plane's own namespace. Who reads a folder may be anybody: a waypoint, or
+    a node proxy, each in a namespace of its own."""
+    return MESH_CONFIG if settings.manifests is not None else f"{settings.pod_namespace}/{_NAME}"

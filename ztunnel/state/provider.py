@@ -25,7 +25,7 @@ from ztunnel.model.provider import (
     Zipkin,
 )
 from ztunnel.state.duration import read_duration
-from ztunnel.state.field import Field
+from ztunnel.state.field import Field, Kind
 from ztunnel.state.numbers import read_count
 
 MOST_BODY: Final = 16 << 20
@@ -36,6 +36,7 @@ _DROPPED: Final = ("envoyHttpAls", "envoyTcpAls", "lightstep", "datadog", "stack
 _HOST: Final = pattern(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 _HEADER: Final = pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _PATH: Final = pattern(r"/[!-\"$->@-~]*")
+_DIGITS: Final = pattern(r"[0-9]{1,9}")
 _STATUS: Final = pattern(r"[1-5][0-9][0-9]")
 _SERVICE: Final = ("service", "port")
 
@@ -175,11 +176,20 @@ def _service(it: Field) -> ServicePort:
     namespace, slash, hostname = written.rpartition("/")
     if not _HOST.fullmatch(hostname) or (slash and not _HOST.fullmatch(namespace)):
         (it.sub("service") or it).fault(f"service must be [namespace/]hostname, is {written[:80]!r}")
-    port = place.as_number() if place is not None else None
+    port = _number(place)
     if port is None or not 0 < port < 65536:
         (place or it).fault("port must be a number from 1 to 65535")
         port = 0
     return ServicePort(hostname, port, namespace)
+
+
+def _number(place: Field | None) -> int | None:
+    """A number, in quotes as well: istiod reads MeshConfig as JSON of Protocol Buffers, which takes both."""
+    if place is None:
+        return None
+    if place.kind is Kind.TEXT and _DIGITS.fullmatch(text := place.as_text()):
+        return int(text)
+    return place.as_number()
 
 
 def _path(it: Field, name: str, default: str) -> str:
@@ -237,8 +247,9 @@ def _body(it: Field) -> BodyCheck | None:
     if place is None:
         return None
     place.only(("maxRequestBytes", "allowPartialMessage", "packAsBytes"))
-    most = read_count(place, "maxRequestBytes")
-    if not 0 < most <= MOST_BODY:
+    most = _number(place.sub("maxRequestBytes"))
+    if most is None or not 0 < most <= MOST_BODY:
+        most = 1
         place.fault(f"maxRequestBytes must be a number from 1 to {MOST_BODY}")
     return BodyCheck(most, place.flag("allowPartialMessage"), place.flag("packAsBytes"))
 

@@ -33,6 +33,7 @@ from ztunnel.waypoint.aim import Terms
 from ztunnel.waypoint.chain import http_version
 from ztunnel.waypoint.deadlines import Timer
 from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.observed import NO_FIELDS
 from ztunnel.waypoint.sides import Copy
 from ztunnel.waypoint.way import Clock
 from ztunnel.xds.ext_authz import PATH, parse_answer, render_check
@@ -99,7 +100,7 @@ class Check:
         self._then: Then | None = then
         self._about: Exchange | None = None
         self._exchange: Exchange | None = None
-        self._fields: Fields = ()
+        self._fields = NO_FIELDS
         self._answer = bytearray()
         self._seen = 0
         self._whole = False

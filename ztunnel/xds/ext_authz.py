@@ -62,7 +62,7 @@ def parse_answer(untrusted: bytes) -> Answer:
     except DecodeError:
         return Failed("the authorizer's answer is no CheckResponse")
     kind = found.WhichOneof("http_response")
-    if kind == "error_response":
+    if found.status.code and kind == "error_response":
         return checked(Failed("the authorizer says that it failed", _denial(found.error_response, 0)))
     if found.status.code:
         denied = found.denied_response if kind == "denied_response" else pb.DeniedHttpResponse()
@@ -70,9 +70,9 @@ def parse_answer(untrusted: bytes) -> Answer:
     ok = found.ok_response
     return checked(
         Permit(
-            tuple(_changes(ok.headers)),
+            tuple(_changes(ok.headers, How.SET)),
             tuple(name.lower().encode() for name in ok.headers_to_remove),
-            tuple(_changes(ok.response_headers_to_add)),
+            tuple(_changes(ok.response_headers_to_add, How.APPEND)),
             tuple((one.key, one.value) for one in ok.query_parameters_to_set),
             tuple(ok.query_parameters_to_remove),
         )
@@ -80,15 +80,17 @@ def parse_answer(untrusted: bytes) -> Answer:
 
 
 def _denial(denied: pb.DeniedHttpResponse, otherwise: int) -> Denial:
-    fields = tuple((change.name, change.value) for change in _changes(denied.headers))
+    fields = tuple((change.name, change.value) for change in _changes(denied.headers, How.APPEND))
     return Denial(denied.status.code or otherwise, fields, denied.body.encode())
 
 
-def _changes(options: Iterable[pb.HeaderValueOption]) -> Iterable[HeaderChange]:
-    """`append`, where it is said, counts before `append_action`; where nothing is said a header is set."""
+def _changes(options: Iterable[pb.HeaderValueOption], silent: How) -> Iterable[HeaderChange]:
+    """`append`, where it is said, counts before `append_action`; `silent`: where nothing is said. Of a
+    request that is SET, as Envoy's API says: appended, what a client claims in that header would stay beside
+    what the authorizer has found out."""
     for option in options:
         value = option.header.raw_value or option.header.value.encode()
-        how = How.SET
+        how = silent
         if option.HasField("append"):
             how = How.APPEND if option.append.value else How.SET
         elif 0 < option.append_action < len(_HOWS):
