@@ -18,6 +18,7 @@ from ztunnel.model.route_action import Destination, DirectResponse, Forward, Red
 from ztunnel.model.route_match import FieldMatch, Match, TextKind, TextMatch
 from ztunnel.model.route_policy import ISTIO_RETRY, MILLION, Abort, Delay, Fault, Mirror
 from ztunnel.model.service import ServiceName
+from ztunnel.model.service_traffic import ServiceTraffic
 from ztunnel.state.delta import apply
 
 SOURCE = RouteSource("VirtualService", "shop", "web")
@@ -37,9 +38,15 @@ def rule(action: object, path: str = "/", **more: object) -> Rule:
     return Rule("r", SOURCE, action, matches, **more)  # type: ignore[arg-type]
 
 
-def explained(*rules: Rule, http: HttpCall | None = None, called: str = "10.96.0.1:80") -> Explanation:
+def explained(
+    *rules: Rule,
+    http: HttpCall | None = None,
+    called: str = "10.96.0.1:80",
+    traffic: ServiceTraffic | None = None,
+) -> Explanation:
     world = world_of(CLIENT, GATE, GATE_1, WEB, WEB_1, WEB_2, OTHER, OTHER_1)
-    world = apply(world, [*LABELS, *([Routes(WEB.key, rules)] if rules else [])])[0]
+    more = [traffic] if traffic is not None else []
+    world = apply(world, [*LABELS, *more, *([Routes(WEB.key, rules)] if rules else [])])[0]
     return explain_call(world, find_call(world, "shop/client", called), http=http)
 
 

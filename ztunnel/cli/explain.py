@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -64,7 +65,9 @@ def _http(options: dict[str, Any]) -> HttpCall:
         if not colon or not name:
             raise click.UsageError(f"{text!r} is not NAME:VALUE")
         headers.append((name, value.strip()))
-    return HttpCall(options["method"] or "GET", options["path"] or "/", tuple(headers))
+    return HttpCall(
+        options["method"] or "GET", options["path"] or "/", tuple(headers), datetime.now(UTC).timestamp()
+    )
 
 
 def _worked_out(

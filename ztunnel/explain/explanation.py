@@ -15,6 +15,7 @@ from ztunnel.authz.direct import connection_between
 from ztunnel.authz.explanation import Tried, trace
 from ztunnel.authz.verdict import judge
 from ztunnel.errors import ConnectionFailed
+from ztunnel.explain.balancing import balanced
 from ztunnel.explain.limits import limits_at
 from ztunnel.explain.names import Call
 from ztunnel.explain.route import Share, route_at
@@ -196,9 +197,13 @@ def _at_waypoint(world: World, source: Workload, outcome: ToTunnel, asked: _Aske
         return replace(path, allowed=False)
     asks = f"{found.asks}; if that permits it: " if found.asks else ""
     reason = f"{found.what}: {asks}{_why(decision.policy or None, found.tried)}"
+    if found.token.told:
+        reason += f"; {found.token.told}"
     routed = route_at(world, service, called.port, found.request) if found.request is not None else None
     if routed is None:
         onward, _ = _from_mesh(world, waypoint, asked, SameNode.AUTO, direct=False)
+        if service is not None:
+            reason += balanced(world, waypoint.namespace, service.key, called.port)
     else:
         reason += f"; {routed.why}"
         onward = [path for share in routed.shares for path in _of_share(world, waypoint, called, share)]
@@ -228,7 +233,9 @@ def _of_share(world: World, waypoint: Workload, called: Endpoint, share: Share) 
             yield Path("", str(asked), "", Way.NOWHERE, False, f"{share}: {error}")
             return
         path = _judged(world, waypoint, outcome)
-        yield replace(path, reason=f"{share}; {path.reason}")
+        port = sought.port or called.port
+        how = balanced(world, waypoint.namespace, sought.service, port, sought.subset)
+        yield replace(path, reason=f"{share}{how}; {path.reason}")
 
 
 def _judged(world: World, source: Workload, outcome: Outcome) -> Path:

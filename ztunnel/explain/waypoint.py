@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ztunnel.authz.explanation import Tried
+from ztunnel.explain.tokens import TokenSaid, judge_token
 from ztunnel.l7.path import normalize
 from ztunnel.l7.policy.attributes import Attributes
 from ztunnel.l7.policy.authorization import Authorization
@@ -21,16 +22,19 @@ from ztunnel.state.lookup import authorizer_of, guards_of
 from ztunnel.state.world import World
 
 _ORDER: Final = (HttpAction.CUSTOM, HttpAction.DENY, HttpAction.ALLOW, HttpAction.AUDIT)
+NO_TOKEN: Final = TokenSaid()
 _NO_HTTP: Final = (AppProtocol.TCP, AppProtocol.TLS)
 
 
 @dataclass(frozen=True, slots=True)
 class HttpCall:
-    """The request of a call. `headers` are names and values."""
+    """The request of a call. `headers` are names and values; `now`: when it is made, in seconds since the
+    epoch, by which tokens expire."""
 
     method: str = "GET"
     path: str = "/"
     headers: tuple[tuple[str, str], ...] = ()
+    now: float = field(default=0.0, compare=False)
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -39,13 +43,15 @@ class HttpCall:
 @dataclass(frozen=True, slots=True)
 class AtWaypoint:
     """`what` was judged; `unknown` are policies that count and are not known here; `request`: if it is
-    one; `asks`: which external authorizer is asked first, and it is let through only if that permits."""
+    one; `token`: what becomes of it by that; `asks`: which external authorizer is asked first, and it is let
+    through only if that permits."""
 
     decision: Decision
     what: str
     tried: tuple[Tried, ...]
     unknown: tuple[str, ...]
     request: Request | None = None
+    token: TokenSaid = NO_TOKEN
     asks: str = ""
 
 
@@ -60,7 +66,14 @@ def judge_at_waypoint(
     """
     names = guards_of(world, waypoint, service)
     protocol = service.protocol(connection.destination.port) if service is not None else None
-    attributes = None if protocol in _NO_HTTP else _attributes(http, service, connection)
+    request, token = None, NO_TOKEN
+    if protocol not in _NO_HTTP:
+        request = request_of(http, service, connection)
+        token = judge_token(world, waypoint, service, request, http.now)
+        if token.refused:
+            refused = Decision(False, reason=token.refused)
+            return AtWaypoint(refused, str(http), (), token.unknown, request, token)
+    attributes = Attributes(request, connection.source.ip) if request is not None else None
     authorization = Authorization(world.http_policies, names)
     sni = None if attributes is None and protocol is not AppProtocol.TCP else ""
     judge = authorization.judge(connection, http=attributes is not None, sni=sni)
@@ -77,10 +90,9 @@ def judge_at_waypoint(
         hit, why = explain_policy(policy, connection, attributes, sni)
         decides = policy.key in (first.policy, decision.policy)
         tried.append(Tried(policy.key, policy.action.name, "WAYPOINT", hit, decides, why, policy.dry_run))
-    unknown = tuple(name for name in names if name not in world.http_policies)
+    unknown = (*token.unknown, *(name for name in names if name not in world.http_policies))
     what = "the connection" if attributes is None else str(http)
-    request = None if attributes is None else request_of(http, service, connection)
-    return AtWaypoint(decision, what, tuple(tried), unknown, request, asks)
+    return AtWaypoint(decision, what, tuple(tried), unknown, request, token, asks)
 
 
 def _asking(world: World, decision: Decision, *, http: bool) -> tuple[str, Decision]:
@@ -93,10 +105,6 @@ def _asking(world: World, decision: Decision, *, http: bool) -> tuple[str, Decis
     at, how = found.provider.service, "gRPC" if found.provider.speech is Speech.GRPC else "HTTP"
     says = "an error lets it through" if found.provider.fail_open else "an error refuses it"
     return f"{decision.policy} asks {found.name} ({found.service.key}:{at.port}, {how}; {says})", decision
-
-
-def _attributes(http: HttpCall, service: Service | None, connection: Connection) -> Attributes:
-    return Attributes(request_of(http, service, connection), connection.source.ip)
 
 
 def request_of(http: HttpCall, service: Service | None, connection: Connection) -> Request:
