@@ -25,7 +25,7 @@ def bound(target, namespace="shop"):
     translator = Translator(SETTINGS)
     translator.update(gather({"x.yaml": OBJECTS}, Inventory()).objects)
     meta = Meta("p", namespace, {}, {})
-    (found,) = translator._targets.of("AuthorizationPolicy", meta, [target])
+    (found,) = translator._at_waypoints.targets.of("AuthorizationPolicy", meta, [target])
     return found
 
 

@@ -11,8 +11,8 @@ def test_a_kind_is_asked_for_in_the_versions_that_its_reader_reads(served):
     group = served.candidates[0].group
     assert [one.version for one in served.candidates] == list(KINDS[group, served.kind].versions)
     assert served.reader is KINDS[group, served.kind]
-    assert served.strict == group.endswith(".istio.io")
-    custom = group.endswith(".istio.io") or group.startswith("gateway.")
+    assert served.strict == group.endswith((".istio.io", "ztunnel.io"))
+    custom = group.endswith((".istio.io", "ztunnel.io")) or group.startswith("gateway.")
     assert {one.custom for one in served.candidates} == {custom}
 
 

@@ -119,9 +119,7 @@ def test_the_mesh_config_of_another_mesh_is_only_read():
     assert role["metadata"]["namespace"] == "istio-system"
     (rule,) = role["rules"]
     assert (rule["resourceNames"], rule["verbs"]) == (["istio"], ["get", "list", "watch"])
-    assert variables(of_kind(found, "Deployment", "ztunnel-control"))["ZTUNNEL_MESH_CONFIG_MAP"] == (
-        "istio-system/istio"
-    )
+    assert variables(container(found, "control"))["ZTUNNEL_MESH_CONFIG_MAP"] == ("istio-system/istio")
     names = [rule.get("resourceNames") for rule in of_kind(found, "Role", "ztunnel-control")["rules"]]
     assert ["ztunnel-mesh"] not in names
 
@@ -222,10 +220,13 @@ def test_roles_have_no_wildcards_and_change_only_what_is_ours():
         changes = {"patch", "update"} & set(rule["verbs"])
         own = rule.get("resourceNames") or all(name.endswith("/status") for name in rule["resources"])
         assert not changes or own, rule
-    # Waypoints for Gateways are four kinds, and nothing else of all namespaces is written.
+    # Waypoints for Gateways are these kinds, and nothing else of all namespaces is written.
     more = [rule for rule in rules([of_kind(render(), "ClusterRole")]) if rule not in without]
     kinds = {name for rule in more for name in rule["resources"]}
-    assert kinds == {"services", "serviceaccounts", "deployments", "poddisruptionbudgets"}
+    assert kinds == {
+        "services", "serviceaccounts", "deployments", "poddisruptionbudgets", "horizontalpodautoscalers",
+        "configmaps",
+    }  # fmt: skip
 
 
 def test_waypoints_are_made_of_the_values_of_the_chart():

@@ -31,8 +31,8 @@ class Stream:
     """The control plane's end of a stream, and the subscriber's side of it."""
 
     def __init__(self, hold, subscriber, snapshot=None):
-        send, self.requests = trio.open_memory_channel[DeltaDiscoveryRequest](4)
-        self.responses, receive = trio.open_memory_channel[DeltaDiscoveryResponse](4)
+        send, self.requests = trio.open_memory_channel[DeltaDiscoveryRequest](2 * len(TYPES))
+        self.responses, receive = trio.open_memory_channel[DeltaDiscoveryResponse](2 * len(TYPES))
         self.publisher = Publisher(snapshot or Snapshot())
         self.updates = []
         self._task = (send, receive, hold, subscriber, self.updates.append)
