@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import select
 import shlex
 import signal
@@ -694,6 +695,82 @@ def test_policies_come_and_go_without_refusing_what_they_allow(mesh: Mesh, waypo
             assert served.exception() is not None
     assert set(statuses) == {b"200"}
     assert len(statuses) > 60
+
+
+MESH_CONFIG = """apiVersion: v1
+kind: ConfigMap
+metadata: {name: ztunnel-mesh, namespace: ztunnel-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: zipkin
+      zipkin: {service: outside.shop.svc.cluster.local, port: 80}
+---
+"""
+WISHES = """apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: t, namespace: shop}
+spec:
+  targetRefs: [{kind: Service, group: "", name: web}]
+  accessLogging:
+  - providers: [{name: envoy}]
+    filter: {expression: "response.code >= 400"}
+  metrics:
+  - providers: [{name: prometheus}]
+    overrides:
+    - tagOverrides:
+        request_path: {value: request.url_path}
+        source_app: {operation: REMOVE}
+    - match: {metric: REQUEST_SIZE}
+      disabled: true
+  tracing:
+  - providers: [{name: zipkin}]
+    randomSamplingPercentage: 100
+    customTags: {user: {header: {name: x-user, defaultValue: nobody}}}
+---
+"""
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_telemetry_says_what_is_logged_counted_and_traced(mesh: Mesh, waypoint: Waypoint, family) -> None:
+    collector = mesh.listen("shop/outsider", port=8081)
+    asker = Asker(mesh, family)
+    mesh.apply(MESH_CONFIG + WISHES)
+    marks = {"reporter": "waypoint", "request_path": "/x", "response_code": "200"}
+    try:
+
+        def changed() -> bool:
+            assert asker.status(fields=b"X-User: jason\r\n") == b"200"
+            return waypoint.figures().total("istio_requests_total", **marks) > 0
+
+        wait_until(changed, "labels are as they are wanted")
+        there = collector.accept()
+        head = head_of(there)
+        assert head.startswith(b"POST /api/v2/spans HTTP/1.1\r\n"), head
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
+        span = json.loads(read_exactly(there, length))[0]
+        there.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+        assert (span["kind"], span["name"]) == ("SERVER", "web.shop.svc.cluster.local:80/*")
+        assert (span["tags"]["user"], span["tags"]["http.status_code"]) == ("jason", "200")
+        assert span["tags"]["istio.source_workload"] == "caller"
+        seen = len(waypoint.lines())
+        assert asker.status(fields=b"Host: twice\r\n") == b"400"
+        line = wait_until(lambda: waypoint.lines()[seen:], "what has failed is logged")[0]
+        assert line[2] == "400", line
+        assert len(waypoint.lines()) == seen + 1
+        figures = waypoint.figures()
+        assert figures.total("istio_response_bytes_count", **marks) > 0
+        assert figures.total("istio_request_bytes_count", **marks) == 0
+        assert figures.total("istio_requests_total", source_app="caller", **marks) == 0
+    finally:
+        mesh.apply(MESH_CONFIG + WISHES, delete=True)
+    before, asker = len(waypoint.lines()), Asker(mesh, family, asker.listener)
+
+    def logged() -> bool:
+        assert asker.status() == b"200"
+        return len(waypoint.lines()) > before
+
+    wait_until(logged, "it is as before")
 
 
 def test_the_client_is_at_its_own_address(mesh: Mesh, waypoint: Waypoint) -> None:

@@ -178,6 +178,22 @@ class Generic(grpc.GenericRpcHandler):
 
 
 @contextmanager
+def plain_grpcio_server(
+    host: str, methods: Mapping[str, grpc.RpcMethodHandler], port: int = 0
+) -> Iterator[int]:
+    """A server of grpcio's in plaintext; its port."""
+    with ThreadPoolExecutor(2) as pool:
+        server = grpc.server(pool, [Generic(methods)])
+        at = f"[{host}]" if ":" in host else host
+        found = server.add_insecure_port(f"{at}:{port}")
+        server.start()
+        try:
+            yield found
+        finally:
+            server.stop(None).wait()
+
+
+@contextmanager
 def grpcio_server(
     pair: Pair,
     methods: Mapping[str, grpc.RpcMethodHandler],

@@ -11,7 +11,7 @@ import grpc
 import pytest
 import trio
 
-from tests.rpc.conftest import HOST, Pair, client_context, grpcio_server
+from tests.rpc.conftest import HOST, Pair, client_context, grpcio_server, plain_grpcio_server
 from ztunnel.rpc.call import Call, open_channel
 from ztunnel.rpc.limits import CLIENT
 from ztunnel.rpc.status import Code, RpcError
@@ -223,3 +223,11 @@ async def test_a_send_that_waits_for_the_window_ends_with_the_server(pair: Pair)
 async def flood(call: Call) -> None:
     while True:
         await call.send(bytes(1 << 20))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_calls_in_plaintext_of_a_server_that_answers_at_once(host: str) -> None:
+    with plain_grpcio_server(host, METHODS) as port:
+        async with open_channel(host, port, None) as channel:
+            for _ in range(100):
+                assert await channel.unary("/t/Reverse", b"ab" * 20_000) == b"ba" * 20_000

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from random import Random
 
 import pytest
 
-from tests.builders import workload
+from tests.builders import workload, world_of
 from tests.run.parts import SETTINGS
 from tests.telemetry.test_request_log import FULL
 from ztunnel.errors import ConfigError
+from ztunnel.model.mesh_defaults import MeshDefaults
+from ztunnel.model.telemetry import AccessLogging, Telemetry
+from ztunnel.run.outlets import Outlets
 from ztunnel.run.reporting import Reporting
-from ztunnel.run.request_telemetry import exporter_of, line_of
+from ztunnel.run.request_telemetry import exporter_of, line_of, telemetry_of
+from ztunnel.state.delta import apply
+from ztunnel.state.hold import Hold
 
 
 def test_lines_are_istios_or_the_operators() -> None:
@@ -30,3 +36,24 @@ def test_spans_are_made_where_a_collector_is_named() -> None:
     exporter = exporter_of(named, reporting, workload("wp"))
     assert exporter is not None
     assert (exporter.sent, exporter.dropped) == (0, 0)
+
+
+def test_what_is_reported_follows_the_world() -> None:
+    hold = Hold(world_of(workload("wp")))
+    (uid,) = hold.world.workloads
+    one = hold.world.workloads[uid]
+    reporting = Reporting(SETTINGS)
+    telemetry, outlets = telemetry_of(SETTINGS, reporting, one, hold, Random(1))
+    scope = telemetry.scope_of(None)
+    assert len(scope.logs) == 1
+    put(hold, Telemetry("t", one.namespace, access_logging=(AccessLogging(disabled=True),)))
+    assert scope.logs == ()
+    put(hold, MeshDefaults(access_logging=("envoy",)))
+    assert scope.logs == ()
+    hold.publish(*apply(hold.world, (), removed_http={Telemetry: [f"{one.namespace}/t"]}))
+    assert len(scope.logs) == 1
+    assert isinstance(outlets, Outlets)
+
+
+def put(hold: Hold, item: Telemetry | MeshDefaults) -> None:
+    hold.publish(*apply(hold.world, [item]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
 from random import Random
@@ -25,6 +26,7 @@ from ztunnel.state.hold import Hold
 from ztunnel.telemetry.metrics import TcpMetrics
 from ztunnel.telemetry.report import Report
 from ztunnel.telemetry.request_counts import RequestCounts, RequestLabels
+from ztunnel.telemetry.request_log import RequestRecord, render_request
 from ztunnel.waypoint.answer import WaypointAcceptor
 from ztunnel.waypoint.clusters import WHOLE, Subset
 from ztunnel.waypoint.connect import Servers
@@ -33,6 +35,7 @@ from ztunnel.waypoint.hold import Parts
 from ztunnel.waypoint.pick import Caller as Picker
 from ztunnel.waypoint.pick import Pick
 from ztunnel.waypoint.report import Telemetry
+from ztunnel.waypoint.scope import Log, Scope
 from ztunnel.waypoint.way import Common
 
 WP = ServiceName("shop", "wp.shop.svc.cluster.local")
@@ -55,6 +58,13 @@ SERVICE = Service(
     "web", "shop", WEB.hostname, (ip_address("10.1.0.1"),), PORTS, waypoint=Waypoint(WP, None),
     protocols=((80, AppProtocol.HTTP), (5432, AppProtocol.TCP)),
 )  # fmt: skip
+
+
+def scope_with(
+    write: Callable[[str], None], render: Callable[[RequestRecord], str] = render_request
+) -> Scope:
+    """What is reported where nobody wants anything else: a line for each."""
+    return Scope((Log(lambda record, context: write(render(record))),))
 
 
 class Tunnels:
@@ -101,7 +111,8 @@ class Mesh:
         network = PodNetwork(1, None, ME.addresses[0], None, ME.addresses)  # type: ignore[arg-type]
         self.here = Here(ME.uid, network, self.hold, Random(1), lab.clock)
         self.requests, self.metrics = RequestCounts(), TcpMetrics()
-        telemetry = Telemetry(self.requests, self.metrics, self.lines.append, lambda: 10**18)
+        self.scope = scope_with(self.lines.append)
+        telemetry = Telemetry(self.requests, self.metrics, lambda: 10**18, lambda service: self.scope)
         self.servers = Servers(engine, self.tunnels, self.here, lab.ledger.held)  # type: ignore[arg-type]
         report = Report(self.metrics, self.denied.append, lambda: 0.0, lambda: 10**18)
         common = Common(engine, set(), lambda: b"an-id")

@@ -35,6 +35,7 @@ from ztunnel.state.networking import ServiceEntry, WorkloadEntry
 from ztunnel.state.rate_limit_policy import RateLimitPolicy
 from ztunnel.state.request_authentication import RequestAuthentication
 from ztunnel.state.route_filter import Reference
+from ztunnel.state.telemetry import Telemetry
 from ztunnel.state.virtual_service import VirtualService
 
 MANAGER: Final = "ztunnel-control"
@@ -46,7 +47,8 @@ _GATEWAY: Final = ("Accepted", "Programmed")
 """Of a Gateway or GatewayClass of ours."""
 _KEYS: Final = {f'k:{{"type":"{name}"}}' for name in _OURS}
 _OF_WAYPOINTS: Final = frozenset(
-    one.__name__ for one in (VirtualService, DestinationRule, RequestAuthentication, RateLimitPolicy)
+    one.__name__
+    for one in (VirtualService, DestinationRule, RequestAuthentication, RateLimitPolicy, Telemetry)
 )
 ATTACHED: Final = "Successfully attached to waypoint "
 
@@ -55,7 +57,8 @@ ATTACHED: Final = "Successfully attached to waypoint "
 class Said:
     """What the translation says of an object beside the others: what of it is somebody else's, what its own
     waypoint is, how a Gateway of ours is, and what becomes of a policy's targets or of an object that
-    routes; `problem`: why a CUSTOM policy's provider is not asked."""
+    routes; `problem`: why a CUSTOM policy's provider is not asked; `remarks`: what of a Telemetry has no
+    effect."""
 
     refused: tuple[str, ...] = ()
     binding: Binding = field(default_factory=Binding)
@@ -65,6 +68,7 @@ class Said:
     targets: tuple[Target, ...] = ()
     problem: str = ""
     routing: RoutingSaid | None = None
+    remarks: tuple[str, ...] = ()
 
 
 _NOTHING: Final = Said()
@@ -165,9 +169,20 @@ def wanted(
     if isinstance(one, DestinationRule) and one.unread:
         texts = [text.partition(": ")[2] for text in remark(one)]
         return (Condition(_AT_WAYPOINT, False, "UnsupportedValue", cut("; ".join(texts))),)
+    if isinstance(one, Telemetry):
+        return (_of_telemetry(one, said),)
     if isinstance(one, RateLimitPolicy):
         return (at_waypoint(said.targets, [text.partition(": ")[2] for text in remark(one)]),)
     return tuple(_of_claims(said))
+
+
+def _of_telemetry(one: Telemetry, said: Said) -> Condition:
+    if one.targets:
+        return at_waypoint(said.targets, said.remarks)
+    if one.selector:
+        return Condition(_AT_WAYPOINT, False, "UnsupportedValue", cut("; ".join(said.remarks)))
+    text = "; ".join((f"bound to the waypoints of {one.meta.namespace}", *said.remarks))
+    return Condition(_AT_WAYPOINT, True, "PartiallyInvalid" if said.remarks else "Accepted", cut(text))
 
 
 def _of_claims(said: Said) -> Iterator[Condition]:

@@ -24,6 +24,7 @@ from ztunnel.state import (
     networking,
     rate_limit_policy,
     request_authentication,
+    telemetry,
     virtual_service,
 )
 from ztunnel.state.field import Field
@@ -44,6 +45,7 @@ Object = (
     | istio.PeerAuthentication
     | request_authentication.RequestAuthentication
     | rate_limit_policy.RateLimitPolicy
+    | telemetry.Telemetry
     | networking.ServiceEntry
     | networking.WorkloadEntry
     | gateway.Gateway
@@ -102,6 +104,9 @@ KINDS: Final[Mapping[tuple[str, str], Kind]] = {
     ),
     ("ztunnel.io", "RateLimitPolicy"): Kind(
         ("v1alpha1",), ("spec", "status"), rate_limit_policy.read_rate_limit_policy
+    ),
+    ("telemetry.istio.io", "Telemetry"): Kind(
+        ("v1", "v1alpha1"), ("spec", "status"), telemetry.read_telemetry
     ),
     ("networking.istio.io", "ServiceEntry"): Kind(
         ("v1", "v1beta1", "v1alpha3"), ("spec", "status"), networking.read_service_entry

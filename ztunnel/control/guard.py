@@ -20,8 +20,9 @@ from ztunnel.state.kube import Service
 from ztunnel.state.networking import ServiceEntry
 from ztunnel.state.rate_limit_policy import RateLimitPolicy
 from ztunnel.state.request_authentication import RequestAuthentication
+from ztunnel.state.telemetry import Telemetry
 
-Targeted = AuthorizationPolicy | RequestAuthentication | RateLimitPolicy
+Targeted = AuthorizationPolicy | RequestAuthentication | RateLimitPolicy | Telemetry
 
 
 class Guards:

@@ -77,6 +77,7 @@ SERVED: Final = (
     _istio("security", "authorizationpolicies", "AuthorizationPolicy", has_status=True),
     _istio("security", "peerauthentications", "PeerAuthentication", has_status=True),
     _istio("security", "requestauthentications", "RequestAuthentication", has_status=True),
+    _istio("telemetry", "telemetries", "Telemetry", has_status=True),
     _own("ratelimitpolicies", "RateLimitPolicy"),
     _istio("networking", "serviceentries", "ServiceEntry", has_status=True),
     _istio("networking", "workloadentries", "WorkloadEntry", has_status=True),

@@ -82,7 +82,7 @@ class Translator:
         self.http = HttpResources()
         self.mesh = MeshConfigs(settings, self.http)
         parts = Parts(self.index, self.waypoints, self._entries, settings, self._objects)
-        self._at_waypoints = WaypointPolicies(parts, self.http, keys_of)
+        self._at_waypoints = WaypointPolicies(parts, self.http, keys_of, self.mesh)
         self.jwt_policies = self._at_waypoints.jwt
         guards = self._at_waypoints.guards
         known = Known(self.index, self.waypoints, guards, self._entries, self._around)
@@ -97,6 +97,7 @@ class Translator:
             key, one.meta.labels
         )
         said = said_of(key, one, self.waypoints, refused, guarded=guarded)
+        said = replace(said, remarks=tuple(self._at_waypoints.telemetries.remarks(key)))
         return replace(said, targets=self._at_waypoints.targets_of(key, one), problem=self.mesh.problem(key))
 
     def translation(self, unknown: Iterable[str] = ()) -> Translation:
@@ -118,6 +119,7 @@ class Translator:
             *(f"{key}: {text}" for key in sorted(self.refused) for text in self.refused[key]),
             *self.waypoints.problems(),
             *self._at_waypoints.targets.texts(),
+            *self._at_waypoints.telemetries.texts(),
             *self._claims.texts(),
             *self._routes.texts(),
         )

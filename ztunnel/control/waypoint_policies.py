@@ -11,16 +11,19 @@ from ztunnel.control.document import Key, Object
 from ztunnel.control.guard import Guards, Targeted
 from ztunnel.control.index import Index
 from ztunnel.control.jwt_policies import JwtPolicies, KeysOf
+from ztunnel.control.mesh_config import MeshConfigs
 from ztunnel.control.ownership import Entries
 from ztunnel.control.policy_targets import PolicyTargets, Target
 from ztunnel.control.rate_limits import RateLimits
 from ztunnel.control.settings import MeshSettings
+from ztunnel.control.telemetry import Telemetries
 from ztunnel.control.waypoint import Waypoints
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 from ztunnel.state.istio import AuthorizationPolicy
 from ztunnel.state.rate_limit_policy import RateLimitPolicy
 from ztunnel.state.request_authentication import RequestAuthentication
+from ztunnel.state.telemetry import Telemetry
 
 
 class Parts(NamedTuple):
@@ -40,21 +43,25 @@ class WaypointPolicies:
         guards: AuthorizationPolicies.
         jwt: RequestAuthentications.
         targets: of policies of any kind.
+        telemetries: what is reported.
     """
 
-    def __init__(self, parts: Parts, http: HttpResources, keys_of: KeysOf) -> None:
-        """`http` is where what waypoints are sent is kept."""
+    def __init__(self, parts: Parts, http: HttpResources, keys_of: KeysOf, mesh: MeshConfigs) -> None:
+        """`http` is where what waypoints are sent is kept; `mesh` has the providers."""
         index, waypoints, entries, settings, objects = parts
         self.targets = PolicyTargets(index, waypoints, entries, settings, objects)
         kinds = AuthorizationPolicy, RequestAuthentication, RateLimitPolicy
         self.guards, tokens, limits = (Guards(index, waypoints, settings, kind.__name__) for kind in kinds)
         self.jwt = JwtPolicies(tokens, self.targets, http, keys_of)
         self._limits = RateLimits(limits, self.targets, http)
+        wishes = Guards(index, waypoints, settings, Telemetry.__name__)
+        self.telemetries = Telemetries(settings.root_namespace, wishes, self.targets, mesh, http)
 
     def put(self, key: Key, old: Object | None, new: Object | None, touched: Touched, delta: Delta) -> None:
         """The object of that key is now `new`, and was `old`. AuthorizationPolicies are put by themselves."""
         self.jwt.put(key, new, touched, delta)
         self._limits.put(key, old, new, touched, delta)
+        self.telemetries.put(key, new, delta)
 
     def decide(self, key: Key, labels: Mapping[str, str]) -> bool:
         """Whether there are policies about a service that only its waypoint enforces. Rate limits are no
@@ -79,7 +86,10 @@ class WaypointPolicies:
         """These have changed, or come or gone: the policies that have one of them as a target."""
         about = list(touched.targets())
         return self.targets.renew(
-            self.guards.about(about), self.jwt.about(about), self._limits.about(about, changed)
+            self.guards.about(about),
+            self.jwt.about(about),
+            self._limits.about(about, changed),
+            self.telemetries.about(about),
         )
 
     def targets_of(self, key: Key, one: Object | None) -> tuple[Target, ...]:

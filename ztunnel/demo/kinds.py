@@ -31,6 +31,7 @@ _LEFT_OUT: Final[Mapping[str, str]] = {
     "batch": "CronJob",
     "discovery.k8s.io": "",
     "security.istio.io": "",
+    "telemetry.istio.io": "",
 }
 
 

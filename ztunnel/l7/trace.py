@@ -48,17 +48,22 @@ class _Said(NamedTuple):
     sampled: bool | None = None
 
 
-def enter(fields: list[tuple[bytes, bytes]], sampling: float, rng: Rng) -> Context:
+def enter(
+    fields: list[tuple[bytes, bytes]], sampling: float, rng: Rng, b3: bool = False, short: bool = False
+) -> Context:
     """Begin a span for a request, below the one that its headers name, and have them name it.
 
     A caller that has decided whether the trace is reported is followed; else a share `sampling` (0 to 1) is.
-    W3C's header is always written, those of B3 where the request came with them.
+    W3C's header is always written, those of B3 where the request came with them, or `b3` asks for them.
+    `short`: a new trace gets an id of 64 bits.
     """
     said = _read(fields)
     sampled = rng.random() < sampling if said.sampled is None else said.sampled
-    trace_id = said.trace_id or f"{rng.getrandbits(128) or 1:032x}"
+    trace_id = said.trace_id or f"{rng.getrandbits(64 if short else 128) or 1:032x}"
     context = Context(trace_id, f"{rng.getrandbits(64) or 1:016x}", said.span_id, sampled)
     names = {name for name, _ in fields}
+    if b3 and _SINGLE not in names:
+        names.add(_MULTI[0])
     kept = [field for field in fields if field[0] not in _OURS]
     if not _of_w3c(fields):
         kept = [field for field in kept if field[0] != _STATE]

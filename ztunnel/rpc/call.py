@@ -58,6 +58,18 @@ class Call:
         if self._gone:
             raise self._end() or RpcError(Code.CANCELLED, "the server has ended the call")
 
+    async def send_last(self, message: bytes) -> None:
+        """Send a message, and no more of them; returns at once. A server may answer before it has taken all
+        of it, and that is no failure."""
+        await trio.lowlevel.checkpoint()
+        stream = self._stream
+        if stream.finish is not None:
+            raise trio.ClosedResourceError("this call sends no more")
+        if not self._gone:
+            stream.put(message)
+            stream.finish = []
+            self._driver.kick()
+
     async def end(self) -> None:
         """Send no more messages."""
         await trio.lowlevel.checkpoint()
@@ -153,8 +165,7 @@ class Channel:
             RpcError: the server's status, UNAVAILABLE where the connection is lost, DEADLINE_EXCEEDED.
         """
         async with self.stream(path, metadata, timeout_seconds) as call:
-            await call.send(request)
-            await call.end()
+            await call.send_last(request)
             reply = await call.receive()
             if reply is None:
                 raise RpcError(Code.INTERNAL, "the server ended the call without an answer")
@@ -206,25 +217,25 @@ class Channel:
 
 @asynccontextmanager
 async def open_channel(
-    host: str, port: int, context: Context, server_name: str = "", limits: Limits = CLIENT
+    host: str, port: int, context: Context | None, server_name: str = "", limits: Limits = CLIENT
 ) -> AsyncIterator[Channel]:
     """Connect, and have calls until the block is left; then the connection is closed.
 
     When the connection is lost its calls fail, the block goes on: the caller opens another one.
 
     Args:
-        context: made anew for each connection; ALPN has to offer h2.
+        context: made anew for each connection; ALPN has to offer h2. None: plaintext.
         server_name: for SNI and the certificate; `host` where it is empty.
 
     Raises:
         RpcError: UNAVAILABLE, it could not be opened; says why.
     """
     name = server_name or host
-    tls = await connect(host, port, context, name, limits)
+    stream = await connect(host, port, context, name, limits)
     session = Session(
         limits, server=False, now=trio.current_time(), peer=Bucket(_POINTS, trio.current_time())
     )
-    driver = Driver(tls, session, limits)
+    driver = Driver(stream, session, limits)
     channel = Channel(driver, f"[{name}]:{port}" if ":" in name else f"{name}:{port}")
     with ungrouped():
         async with trio.open_nursery() as nursery:

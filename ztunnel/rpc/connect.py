@@ -1,4 +1,5 @@
-"""Opens a TLS connection that speaks h2, for a client."""
+"""Opens a connection that speaks h2, for a client: by TLS, or in plaintext with prior knowledge (RFC 9113
+section 3.3)."""
 
 from __future__ import annotations
 
@@ -16,10 +17,13 @@ Context = Callable[[], ssl.SSLContext]
 Tls = trio.SSLStream[trio.SocketStream]
 
 
-async def connect(host: str, port: int, context: Context, server_name: str, limits: Limits) -> Tls:
+async def connect(
+    host: str, port: int, context: Context | None, server_name: str, limits: Limits
+) -> Tls | trio.SocketStream:
     """A connection to the first address of `host` that answers, after its handshake.
 
     Args:
+        context: None for plaintext.
         server_name: sent as SNI, and what the server's certificate has to be for where the context checks it.
 
     Raises:
@@ -30,6 +34,8 @@ async def connect(host: str, port: int, context: Context, server_name: str, limi
     try:
         with trio.fail_after(limits.connect_seconds):
             tcp = await trio.open_tcp_stream(host, port)
+        if context is None:
+            return tcp
         tls = trio.SSLStream(tcp, context(), server_hostname=server_name, https_compatible=True)
         with trio.fail_after(limits.handshake_seconds):
             await tls.do_handshake()

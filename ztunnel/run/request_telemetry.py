@@ -1,17 +1,68 @@
-"""What a waypoint writes of requests, and where it sends their spans."""
+"""Puts together what a waypoint reports of requests: by its own settings, and by Telemetry where there is
+any."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
+from functools import partial
+from random import Random
 
 from ztunnel import __version__
 from ztunnel.config import Settings
 from ztunnel.errors import ConfigError, Fault
+from ztunnel.model.mesh_defaults import MeshDefaults
+from ztunnel.model.provider import ExtensionProvider
+from ztunnel.model.telemetry import Telemetry as Wishes
 from ztunnel.model.workload import Workload
+from ztunnel.run.outlets import Outlets
 from ztunnel.run.reporting import Reporting
+from ztunnel.state.delta import Change
+from ztunnel.state.hold import Hold
+from ztunnel.state.world import World
 from ztunnel.telemetry.log_format import parse_format
 from ztunnel.telemetry.request_log import RequestRecord, render_request, render_request_json
-from ztunnel.waypoint.export import SpanExporter
+from ztunnel.telemetry.request_metrics import RequestMetrics
+from ztunnel.telemetry.span import Span, render_spans
+from ztunnel.waypoint.export import Exporter, open_http
+from ztunnel.waypoint.report import Telemetry
+from ztunnel.waypoint.scopes import Own, Scopes
+
+_KINDS = frozenset(kind.__name__ for kind in (Wishes, ExtensionProvider, MeshDefaults))
+"""Of resources that say what is reported."""
+
+
+def telemetry_of(
+    settings: Settings, reporting: Reporting, workload: Workload, hold: Hold, rng: Random
+) -> tuple[Telemetry, Outlets]:
+    """Where a waypoint that is `workload` reports to, kept as the world of the moment wants it, and what
+    sends that away; `rng` is for choices and ids.
+
+    Raises:
+        ConfigError: a setting makes no sense.
+    """
+    requests = RequestMetrics(settings.metrics_series_limit)
+    reporting.figures.register(requests)
+    exporter = exporter_of(settings, reporting, workload)
+    outlets = Outlets(workload, lambda: hold.world, reporting, exporter)
+    own = Own(
+        workload.uid,
+        rng,
+        reporting.access_log.write if settings.access_log else None,
+        line_of(settings),
+        exporter.put if exporter else None,
+        settings.tracing_percent,
+        os.environ,
+    )
+    scopes = Scopes(lambda: hold.world, own, outlets, outlets.complain)
+    hold.subscribe(partial(_renew, scopes, workload.uid))
+    return Telemetry(requests.counts, reporting.metrics, time.time_ns, scopes.of), outlets
+
+
+def _renew(scopes: Scopes, uid: str, _before: World, _world: World, change: Change) -> None:
+    if any(kind in _KINDS or key == uid for kind, key in change.http) or uid in change.workloads:
+        scopes.renew()
 
 
 def line_of(settings: Settings) -> Callable[[RequestRecord], str]:
@@ -28,7 +79,7 @@ def line_of(settings: Settings) -> Callable[[RequestRecord], str]:
         raise ConfigError(Fault("settings", 0, "ZTUNNEL_ACCESS_LOG_FORMAT", str(error))) from error
 
 
-def exporter_of(settings: Settings, reporting: Reporting, workload: Workload) -> SpanExporter | None:
+def exporter_of(settings: Settings, reporting: Reporting, workload: Workload) -> Exporter[Span] | None:
     """Who sends the spans of a waypoint that is `workload`; None where no collector is named."""
     if not settings.tracing_endpoint:
         return None
@@ -42,8 +93,10 @@ def exporter_of(settings: Settings, reporting: Reporting, workload: Workload) ->
     def complain(why: str) -> None:
         reporting.log.warn("tracing", error=why)
 
-    exporter = SpanExporter(settings.tracing_endpoint, resource, __version__, complain)
-    figures = reporting.figures
-    figures.counter("ztunnel_spans_sent_total", "Spans that the collector has taken", lambda: exporter.sent)
-    figures.counter("ztunnel_spans_dropped_total", "Spans that it never got", lambda: exporter.dropped)
-    return exporter
+    endpoint = settings.tracing_endpoint
+    return Exporter(
+        endpoint,
+        partial(open_http, endpoint, {"content-type": "application/json"}),
+        partial(render_spans, resource=resource, version=__version__),
+        complain,
+    )

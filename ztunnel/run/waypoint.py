@@ -39,7 +39,6 @@ from ztunnel.kernel import netns
 from ztunnel.kernel.sockets import Listening, listen_in
 from ztunnel.l7.path import SPELLINGS
 from ztunnel.l7.routing.retry import Budget
-from ztunnel.l7.trace import enter
 from ztunnel.model.address import Endpoint, PeerAddress
 from ztunnel.model.identity import SpiffeId
 from ztunnel.model.workload import Workload
@@ -51,31 +50,28 @@ from ztunnel.run.compiled import compiled_modules
 from ztunnel.run.dump import dump_settings
 from ztunnel.run.follow import ControlPlane, Knowledge, follow
 from ztunnel.run.keep import set_up_process
+from ztunnel.run.outlets import Outlets
 from ztunnel.run.pages import Listeners, listen, serve_public
 from ztunnel.run.policies import follow_policies
 from ztunnel.run.reporting import Reporting, now
-from ztunnel.run.request_telemetry import exporter_of, line_of
+from ztunnel.run.request_telemetry import telemetry_of
 from ztunnel.run.routes import RouteCompiler
 from ztunnel.run.stop import Stop
 from ztunnel.state.dump import dump_http, dump_world
 from ztunnel.state.lookup import HBONE_PORT
 from ztunnel.telemetry.figures import Tally
 from ztunnel.telemetry.report import Report
-from ztunnel.telemetry.request_metrics import RequestMetrics
 from ztunnel.telemetry.serve import Admin, serve_admin
 from ztunnel.waypoint.answer import WaypointAcceptor
 from ztunnel.waypoint.connect import Servers
-from ztunnel.waypoint.export import SpanExporter
 from ztunnel.waypoint.find import Here
 from ztunnel.waypoint.hold import Parts
-from ztunnel.waypoint.report import Telemetry
 from ztunnel.waypoint.way import Common, Watched
 from ztunnel.xds.resource import JWT_POLICY, WAYPOINT_TYPES
 
 _BACKLOG = 4096
 _LOOK_SECONDS = 1.0
 _WAIT_SECONDS = 0.05
-_GOODBYE_SECONDS = 1.0
 _NOTICE_SECONDS = 3.0
 """For the endpoints of our service to be without us, and every node proxy to know."""
 _OWN_POD, _CERTIFICATE, _DRAINING = "own pod", "certificate", "draining"
@@ -106,7 +102,7 @@ class _Waypoint:
     handshakes: Handshakes
     dialler: Dialler
     tunnels: Tunnels
-    exporter: SpanExporter | None
+    outlets: Outlets
 
 
 async def run_waypoint(settings: Settings, plane: ControlPlane, reporting: Reporting, stop: Stop) -> None:
@@ -185,12 +181,8 @@ def _build(
     tunnels = Tunnels(engine, ledger, certificates, patience, dialler.ask)
     hold.subscribe(tunnels.changed)
     here = Here(workload.uid, pod.network, hold, rng, engine.clock)
-    requests = RequestMetrics(settings.metrics_series_limit)
-    reporting.figures.register(requests)
     live: set[Watched] = set()
-    exporter = exporter_of(settings, reporting, workload)
-    span = exporter.put if exporter else None
-    telemetry = Telemetry(requests.counts, reporting.metrics, write, time.time_ns, line_of(settings), span)
+    telemetry, outlets = telemetry_of(settings, reporting, workload, hold, rng)
     servers = Servers(engine, tunnels, here, ledger.held, connect)
     refusals = Tally(1)
     reporting.figures.counter(
@@ -208,15 +200,13 @@ def _build(
         rng=rng,
         budget=Budget(),
     )
-    if exporter is not None:
-        common = common._replace(enter=partial(enter, sampling=settings.tracing_percent / 100, rng=rng))
     parts = Parts(engine, here, servers, common, telemetry, report, tells_identity=settings.tells_identity)
     parts.hops = settings.trusted_proxies
     follow_policies(parts, reporting)
     inbound = Inbound(engine, hold, LiveConnections(), report, Turns(engine, PLAIN_RATE), held=ledger.held)
     handshakes = Handshakes(inbound, ledger, certificates, now, partial(_begin, parts))
     waypoint = _Waypoint(
-        settings, reporting, knowledge, engine, ledger, pod, parts, handshakes, dialler, tunnels, exporter
+        settings, reporting, knowledge, engine, ledger, pod, parts, handshakes, dialler, tunnels, outlets
     )
     _register_figures(waypoint)
     return waypoint
@@ -247,17 +237,13 @@ async def _run_parts(waypoint: _Waypoint, listeners: Listeners, stop: Stop) -> N
             nursery.start_soon(waypoint.handshakes.run, contain)
             nursery.start_soon(_look_after, waypoint)
             nursery.start_soon(RouteCompiler(waypoint.parts.routers, waypoint.parts.here).run, contain)
-            if waypoint.exporter is not None:
-                nursery.start_soon(waypoint.exporter.run)
+            nursery.start_soon(waypoint.outlets.run)
             acceptor = await _listen(waypoint)
             await stop.asked.wait()
             await _give_notice(waypoint, stop)
             acceptor.close()
             await _drain(waypoint, stop)
             nursery.cancel_scope.cancel()
-        if waypoint.exporter is not None:
-            with trio.move_on_after(_GOODBYE_SECONDS):
-                await waypoint.exporter.flush()
     finally:
         waypoint.parts.servers.close()
         engine.close()

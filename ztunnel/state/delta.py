@@ -26,6 +26,7 @@ from ztunnel.model.rate_limit import RateLimitPolicy
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.service_traffic import ServiceTraffic
+from ztunnel.model.telemetry import Telemetry
 from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.state.world import EVERYWHERE, Served, World, serve
 from ztunnel.xds.resource import HttpResource
@@ -43,6 +44,7 @@ _HELD: Final[Mapping[type[Any], str]] = {
     ServiceTraffic: "traffic",
     ExtensionProvider: "providers",
     MeshDefaults: "defaults",
+    Telemetry: "telemetries",
 }
 """Where a world holds each kind of what only waypoints have, by its `key`."""
 

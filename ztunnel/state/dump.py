@@ -37,7 +37,7 @@ def dump_world(world: World) -> dict[str, Any]:
 
 def dump_http(world: World) -> dict[str, Any]:
     """What only waypoints have: `httpPolicies`, `jwtPolicies`, `rateLimits`; of services `routes`,
-    `trafficPolicies`; of the mesh config `providers`, `meshDefaults`."""
+    `trafficPolicies`; of the mesh config `providers`, `meshDefaults`; `telemetries`."""
     return {
         "httpPolicies": [_http_policy(world.http_policies[key]) for key in sorted(world.http_policies)],
         "jwtPolicies": [_jwt_policy(world.jwt_policies[key]) for key in sorted(world.jwt_policies)],
@@ -46,6 +46,7 @@ def dump_http(world: World) -> dict[str, Any]:
         "trafficPolicies": [_traffic(world.traffic[key]) for key in sorted(world.traffic)],
         "providers": [_provider(world.providers[key]) for key in sorted(world.providers)],
         "meshDefaults": [_said(_plain(asdict(world.defaults[key]))) for key in sorted(world.defaults)],
+        "telemetries": [_said(_plain(asdict(world.telemetries[key]))) for key in sorted(world.telemetries)],
     }
 
 

@@ -26,6 +26,7 @@ from ztunnel.model.rate_limit import RateLimitPolicy
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.service_traffic import ServiceTraffic
+from ztunnel.model.telemetry import Telemetry
 from ztunnel.model.workload import Workload
 
 EVERYWHERE = "*"
@@ -86,8 +87,8 @@ class World:
     What node proxies are sent none of: `http_policies`, `jwt_policies` and `rate_limits` are those of
     waypoints, by `namespace/name`, `labels` those of workloads, by uid, `routes` those of services, and
     `traffic` their policies, by `namespace/hostname`; `providers` by their names, and `defaults` those of the
-    mesh, under `mesh`. What is worked out of one snapshot, and good for no other, is remembered by its
-    `mark`, which keeps nothing of it alive.
+    mesh, under `mesh`; `telemetries` by `namespace/name`. What is worked out of one snapshot, and good for no
+    other, is remembered by its `mark`, which keeps nothing of it alive.
     """
 
     network: str = ""
@@ -107,6 +108,7 @@ class World:
     traffic: Map[str, ServiceTraffic] = field(default_factory=Map)
     providers: Map[str, ExtensionProvider] = field(default_factory=Map)
     defaults: Map[str, MeshDefaults] = field(default_factory=Map)
+    telemetries: Map[str, Telemetry] = field(default_factory=Map)
     mark: Mark = field(default_factory=Mark, init=False, repr=False, compare=False)
 
     def workload(self, uid: str) -> Workload | None:

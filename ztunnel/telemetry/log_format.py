@@ -33,8 +33,9 @@ Value = str | int | None
 Operator = Callable[[RequestRecord], Value]
 
 
-def parse_format(text: str) -> Callable[[RequestRecord], str]:
-    """What renders a record as a line, without its end.
+def parse_format(text: str, omit_empty: bool = False) -> Callable[[RequestRecord], str]:
+    """What renders a record as a line, without its end. `omit_empty`: what is not known is left out, instead
+    of `-` or null.
 
     Raises:
         ValueError: why the text is no format.
@@ -43,13 +44,32 @@ def parse_format(text: str) -> Callable[[RequestRecord], str]:
         raise ValueError(f"a format of more than {_LONGEST} characters")
     if not text.lstrip().startswith("{"):
         parts = _parts(text.rstrip("\r\n"))
-        return lambda record: "".join(map(_text_of(record), parts))
+        nothing = "" if omit_empty else _NOTHING
+        return lambda record: "".join(map(_text_of(record, nothing), parts))
     try:
         entry = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"a format that begins with a brace is to be JSON: {error}") from error
     made = _entry(entry, _DEEPEST)
+    if omit_empty:
+        return lambda record: _as_json(_known_of(made(record)))
     return lambda record: _as_json(made(record))
+
+
+def parse_plain(text: str) -> Callable[[RequestRecord], str]:
+    """What renders a record as a text that is no line: nothing is escaped, what is not known left out. Raises
+    ValueError as `parse_format`."""
+    if len(text) > _LONGEST:
+        raise ValueError(f"a format of more than {_LONGEST} characters")
+    parts = _parts(text)
+    return lambda record: "".join(_plain(part, record, "") for part in parts)
+
+
+def _known_of(entry: Any) -> Any:
+    """Without what is null."""
+    if isinstance(entry, dict):
+        return {key: _known_of(each) for key, each in entry.items() if each is not None}
+    return [_known_of(each) for each in entry] if isinstance(entry, list) else entry
 
 
 def _parts(text: str) -> list[str | Operator]:
@@ -75,12 +95,12 @@ def _parts(text: str) -> list[str | Operator]:
     return parts
 
 
-def _text_of(record: RequestRecord) -> Callable[[str | Operator], str]:
+def _text_of(record: RequestRecord, nothing: str) -> Callable[[str | Operator], str]:
     def text(part: str | Operator) -> str:
         if isinstance(part, str):
             return part
         value = part(record)
-        return _NOTHING if value is None or value == "" else escaped(str(value))
+        return nothing if value is None or value == "" else escaped(str(value))
 
     return text
 
@@ -101,14 +121,14 @@ def _entry(value: Any, depth: int) -> Callable[[RequestRecord], Any]:
     if len(parts) == 1 and not isinstance(parts[0], str):
         only = parts[0]
         return lambda record: only(record) if only(record) != "" else None
-    return lambda record: "".join(_plain(part, record) for part in parts)
+    return lambda record: "".join(_plain(part, record, _NOTHING) for part in parts)
 
 
-def _plain(part: str | Operator, record: RequestRecord) -> str:
+def _plain(part: str | Operator, record: RequestRecord, nothing: str) -> str:
     if isinstance(part, str):
         return part
     value = part(record)
-    return _NOTHING if value is None or value == "" else str(value)
+    return nothing if value is None or value == "" else str(value)
 
 
 def _as_json(entry: Any) -> str:

@@ -56,6 +56,21 @@ def request_labels(tcp: TcpLabels, protocol: str) -> RequestLabels:
     return RequestLabels(**{**shared, "request_protocol": protocol})
 
 
+FAMILIES = 6
+"""In the order of REQUEST_COUNT, REQUEST_DURATION, REQUEST_SIZE, RESPONSE_SIZE, GRPC_REQUEST_MESSAGES and
+GRPC_RESPONSE_MESSAGES; of the Nth it is the bit 1 << N that says whether something is counted in it."""
+
+
+class Edited(NamedTuple):
+    """A label set of an operator's making (Telemetry): `labels`, empty where one was taken away, and `extra`
+    ones by name, in order; it counts in the families of these bits."""
+
+    labels: RequestLabels
+    extra: tuple[tuple[str, str], ...] = ()
+    families: int = (1 << FAMILIES) - 1
+    grpc: bool = False
+
+
 class Series:
     """Counts and sums of one label set; for each histogram a count a bucket, the last for what is above."""
 
@@ -69,11 +84,13 @@ class Series:
 
 
 class RequestCounts:
-    """All series of one process. `count` is called on the thread that runs Trio."""
+    """All series of one process, at most `series_limit` of both kinds. `count` is called on the thread that
+    runs Trio."""
 
     def __init__(self, series_limit: int = 20_000) -> None:
         self._limit = series_limit
         self.series: dict[RequestLabels, Series] = {}
+        self.edited: dict[Edited, Series] = {}
 
     def count(
         self,
@@ -95,10 +112,35 @@ class RequestCounts:
             series.messages[0] += messages[0]
             series.messages[1] += messages[1]
 
+    def count_edited(
+        self, edited: Edited, values: tuple[float, float, float], messages: tuple[int, int] | None
+    ) -> None:
+        """The same under labels that an operator has changed; `values` are its milliseconds, and the bytes of
+        its two bodies."""
+        series = self.edited.get(edited)
+        if series is None:
+            if self._full():
+                edited = edited._replace(labels=_unknown(edited.labels), extra=())
+            series = self.edited.setdefault(edited, Series())
+        series.count += 1
+        for index, value in enumerate(values):
+            series.counts[index][bisect_left(BUCKETS, value)] += 1
+            series.sums[index] += value
+        if messages is not None:
+            series.messages[0] += messages[0]
+            series.messages[1] += messages[1]
+
+    def _full(self) -> bool:
+        return len(self.series) + len(self.edited) >= self._limit
+
     def _new(self, labels: RequestLabels) -> Series:
-        if len(self.series) >= self._limit:
-            labels = RequestLabels(labels.reporter, response_code=labels.response_code)
+        if self._full():
+            labels = _unknown(labels)
         series = self.series.get(labels)
         if series is None:
             series = self.series[labels] = Series()
         return series
+
+
+def _unknown(labels: RequestLabels) -> RequestLabels:
+    return RequestLabels(labels.reporter, response_code=labels.response_code)

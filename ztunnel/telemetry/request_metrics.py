@@ -4,17 +4,21 @@
 `istio_response_bytes` are histograms with the buckets of Istio's Envoy; `istio_request_messages_total` and
 `istio_response_messages_total` count the messages of calls of gRPC. Beyond `series_limit` label sets,
 everything new goes to one whose names are all `unknown`.
+
+Where an operator has labels changed (Telemetry), a request counts under label sets of that making, each in
+some of the families. All series of a family show the same names: what one of them does not have is empty
+there, which to Prometheus is a label that is not there; a name that none has is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from ztunnel.telemetry.figures import unicode
-from ztunnel.telemetry.request_counts import BUCKETS, RequestCounts, RequestLabels
+from ztunnel.telemetry.request_counts import BUCKETS, FAMILIES, RequestCounts, RequestLabels, Series
 
 _HISTOGRAMS = (
     ("istio_request_duration_milliseconds", "How long requests took"),
@@ -31,6 +35,10 @@ _MESSAGES = (
 _GRPC = "grpc"
 
 _PROTOCOL = RequestLabels._fields.index("request_protocol")
+_OF_MESSAGES = 4
+
+_Row = tuple[list[str], tuple[tuple[str, str], ...], Series]
+"""The values of the usual labels, the others by name, and what was counted."""
 
 
 class RequestMetrics(Collector):
@@ -46,33 +54,53 @@ class RequestMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """What was counted, cumulative as the exposition formats have it."""
-        found = [(_texts(labels), series) for labels, series in list(self.counts.series.items())]
-        if not found:
-            return
-        requests = _requests()
-        for texts, series in found:
-            requests.add_metric(texts, series.count)
-        yield requests
-        grpc = [(texts, series) for texts, series in found if texts[_PROTOCOL] == _GRPC]
-        for index, each in enumerate(_MESSAGES if grpc else ()):
-            counted = _messages(*each)
-            for texts, series in grpc:
-                counted.add_metric(texts, series.messages[index])
-            yield counted
-        for index, (name, help_text) in enumerate(_HISTOGRAMS):
-            family = HistogramMetricFamily(name, help_text, labels=RequestLabels._fields)
-            for texts, series in found:
-                family.add_metric(texts, _cumulative(series.counts[index]), series.sums[index])
-            yield family
+        rows: list[_Row] = [(_texts(each), (), series) for each, series in list(self.counts.series.items())]
+        edited = list(self.counts.edited.items())
+        for index in range(FAMILIES):
+            shown = rows
+            if index >= _OF_MESSAGES:
+                shown = [row for row in rows if row[0][_PROTOCOL] == _GRPC]
+            changed = [
+                (_texts(each.labels), each.extra, series)
+                for each, series in edited
+                if each.families >> index & 1 and (index < _OF_MESSAGES or each.grpc)
+            ]
+            if shown or changed:
+                yield _family(index, [*shown, *changed], bool(changed))
 
 
-def _requests() -> CounterMetricFamily:
+def _family(index: int, rows: list[_Row], changed: bool) -> Metric:
+    """The Nth, with what was counted; `changed`: some labels are of an operator's making."""
+    names: list[str] = list(RequestLabels._fields)
+    values = [list(texts) for texts, _, _ in rows]
+    if changed:
+        names += sorted({name for _, extra, _ in rows for name, _ in extra} - set(names))
+        added = names[len(RequestLabels._fields) :]
+        for row, texts in zip(rows, values, strict=True):
+            extra = dict(row[1])
+            texts += [unicode(extra.get(name, "")) for name in added]
+        kept = [at for at in range(len(names)) if any(texts[at] for texts in values)]
+        names = [names[at] for at in kept]
+        values = [[texts[at] for at in kept] for texts in values]
+    if 0 < index < _OF_MESSAGES:
+        name, help_text = _HISTOGRAMS[index - 1]
+        histogram = HistogramMetricFamily(name, help_text, labels=names)
+        for texts, (_, _, series) in zip(values, rows, strict=True):
+            histogram.add_metric(texts, _cumulative(series.counts[index - 1]), series.sums[index - 1])
+        return histogram
+    family = _requests(names) if not index else _messages(*_MESSAGES[index - _OF_MESSAGES], names)
+    for texts, (_, _, series) in zip(values, rows, strict=True):
+        family.add_metric(texts, series.messages[index - _OF_MESSAGES] if index else series.count)
+    return family
+
+
+def _requests(names: Sequence[str] = RequestLabels._fields) -> CounterMetricFamily:
     name = "istio_requests_total"
-    return CounterMetricFamily(name, "The total number of requests", labels=RequestLabels._fields)
+    return CounterMetricFamily(name, "The total number of requests", labels=names)
 
 
-def _messages(name: str, help_text: str) -> CounterMetricFamily:
-    return CounterMetricFamily(name, help_text, labels=RequestLabels._fields)
+def _messages(name: str, help_text: str, names: Sequence[str] = RequestLabels._fields) -> CounterMetricFamily:
+    return CounterMetricFamily(name, help_text, labels=names)
 
 
 def _texts(labels: RequestLabels) -> list[str]:

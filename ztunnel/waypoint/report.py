@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ztunnel.errors import ConnectionFailed, Denied, Flag, NoDestination, Overflow
 from ztunnel.flow.flow import Counts
+from ztunnel.l7.telemetry.attribute import Subject
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Security
 from ztunnel.model.identity import SpiffeId
@@ -16,13 +17,14 @@ from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.telemetry.labels import Reporter, TcpLabels, tcp_labels
 from ztunnel.telemetry.metrics import Live, TcpMetrics
 from ztunnel.telemetry.request_counts import RequestCounts, RequestLabels, request_labels
-from ztunnel.telemetry.request_log import RequestRecord, render_request
-from ztunnel.telemetry.span import Span
+from ztunnel.telemetry.request_log import RequestRecord
 from ztunnel.waypoint.chain import Chain
 from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.scope import Scope
 from ztunnel.waypoint.tracing import span_of
 
 _LABELS_REMEMBERED = 256
+_NO_LABELS = RequestLabels()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +32,14 @@ class Telemetry:
     """Where the waypoint reports to.
 
     Attributes:
-        write: takes a line of the access log; None for no log.
-        render: makes a line of a record.
-        span: takes a span that is to be reported; None: nobody makes any.
         now_ns: nanoseconds since the epoch.
+        scope_of: what is reported of a service, None for a pod that was called by its own address.
     """
 
     requests: RequestCounts
     connections: TcpMetrics
-    write: Callable[[str], None] | None
     now_ns: Callable[[], int]
-    render: Callable[[RequestRecord], str] = render_request
-    span: Callable[[Span], None] | None = None
-
-    def log(self, record: RequestRecord) -> None:
-        """Write the line."""
-        if self.write is not None:
-            self.write(self.render(record))
+    scope_of: Callable[[Service | None], Scope]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +53,20 @@ class Caller:
 
 
 class Reports:
-    """Of one tunnel."""
+    """Of one tunnel.
+
+    Attributes:
+        scope: what is reported of what is in it.
+    """
 
     def __init__(self, telemetry: Telemetry, caller: Caller, chain: Chain, now: Callable[[], float]) -> None:
         """`now` gives monotonic seconds."""
         self._telemetry = telemetry
+        self.scope = telemetry.scope_of(chain.service)
         self._caller = caller
         self._chain = chain
         self._now = now
+        self._stood = False
         self._labels: dict[tuple[str, str, int, str, str, str], RequestLabels] = {}
         self._base = RequestRecord(
             0,
@@ -83,22 +82,28 @@ class Reports:
 
     def ended(self, exchange: Exchange, version: int) -> None:
         """An exchange is over."""
-        telemetry, request = self._telemetry, exchange.request
+        scope, request = self.scope, exchange.request
         seconds = self._now() - exchange.began
         labels = self._labels_of(exchange)
         received, sent = exchange.received_messages, exchange.sent_messages
         messages = (received.count, sent.count) if received is not None and sent is not None else None
-        telemetry.requests.count(
-            labels, seconds * 1000, exchange.received_bytes, exchange.sent_bytes, messages
-        )
-        trace, span = request.trace, telemetry.span
-        traced = trace is not None and trace.sampled and span is not None
-        if telemetry.write is None and not traced:
+        edits = scope.edits
+        if edits is None:
+            self._telemetry.requests.count(
+                labels, seconds * 1000, exchange.received_bytes, exchange.sent_bytes, messages
+            )
+        trace, spans = request.trace, scope.spans
+        traced = trace is not None and trace.sampled and spans is not None
+        if not scope.logs and not traced and edits is None:
             return
-        record = self._record(exchange, version, seconds)
-        if trace is not None and span is not None and traced:
-            span(span_of(record, trace, labels))
-        telemetry.log(record)
+        subject = Subject(self._record(exchange, version, seconds), labels)
+        if edits is not None:
+            values = seconds * 1000, float(exchange.received_bytes), float(exchange.sent_bytes)
+            for edited in edits.of(subject):
+                self._telemetry.requests.count_edited(edited, values, messages)
+        if trace is not None and spans is not None and traced:
+            spans.put(span_of(subject.record, trace, labels, spans.tags, spans.istio_tags))
+        scope.log(subject, trace)
 
     def _record(self, exchange: Exchange, version: int, seconds: float) -> RequestRecord:
         request, answered = exchange.request, exchange.answered_at
@@ -133,33 +138,45 @@ class Reports:
             grpc_status=exchange.grpc_status,
         )
 
-    def opened(self, destination: Workload | None, counts: Counts) -> Live:
-        """A connection is passed through as it is."""
-        return self._telemetry.connections.opened(self.tcp_labels(destination), counts)
+    def opened(self, destination: Workload | None, counts: Counts) -> Live | None:
+        """A connection is passed through as it is. None: it is not counted."""
+        self._stood = True
+        labels = self._changed(self.tcp_labels(destination))
+        return None if labels is None else self._telemetry.connections.opened(labels, counts)
+
+    def _changed(self, labels: TcpLabels) -> TcpLabels | None:
+        """As an operator wants them; None: not at all."""
+        tcp = self.scope.tcp
+        if tcp is None:
+            return labels
+        return tcp.of(labels, self._base) if tcp.counted else None
 
     def closed(
         self, live: Live | None, counts: Counts, began: float, host: str, error: ConnectionFailed | None
     ) -> None:
-        """It has ended; `live` is None where it had not come so far."""
-        flag = error.flag if error else Flag.NONE
+        """It has ended; `live` is None where it had not come so far, or is not counted."""
+        flag, (stood, self._stood) = error.flag if error else Flag.NONE, (self._stood, False)
         if live is not None:
             self._telemetry.connections.closed(live, flag)
-        else:
-            self._telemetry.connections.failed(self.tcp_labels(None).flagged(flag))
+        elif (counted := self._changed(self.tcp_labels(None))) is not None:
+            self._telemetry.connections.failed(counted.flagged(flag))
+        if not self.scope.logs:
+            return
         seconds = self._now() - began
-        self._telemetry.log(
-            self._base._replace(
-                time_ns=self._telemetry.now_ns() - int(seconds * 1e9),
-                flag=_envoys(error, live is not None),
-                termination=error.details if isinstance(error, Denied) else "",
-                upstream_failure=str(error) if error else "",
-                received_bytes=counts.up,
-                sent_bytes=counts.down,
-                duration_seconds=seconds,
-                upstream_host=host,
-                upstream_cluster=self._chain.cluster("tcp"),
-            )
+        record = self._base._replace(
+            time_ns=self._telemetry.now_ns() - int(seconds * 1e9),
+            flag=_envoys(error, stood),
+            termination=error.details if isinstance(error, Denied) else "",
+            upstream_failure=str(error) if error else "",
+            received_bytes=counts.up,
+            sent_bytes=counts.down,
+            duration_seconds=seconds,
+            upstream_host=host,
+            upstream_cluster=self._chain.cluster("tcp"),
         )
+        filtered = any(log.condition is not None for log in self.scope.logs)
+        labels = request_labels(self.tcp_labels(None), "tcp") if filtered else _NO_LABELS
+        self.scope.log(Subject(record, labels))
 
     def tcp_labels(self, destination: Workload | None, service: Service | None = None) -> TcpLabels:
         """Of a connection to that endpoint, whose identity is proved only in the mesh; `service`: where that

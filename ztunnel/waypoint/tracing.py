@@ -3,8 +3,13 @@ that Istio's waypoint adds)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
 from ztunnel.l7.trace import Context
+from ztunnel.model.mesh_defaults import CustomTag, TagSource
 from ztunnel.telemetry.labels import UNKNOWN
+from ztunnel.telemetry.log_format import parse_plain
 from ztunnel.telemetry.request_counts import RequestLabels
 from ztunnel.telemetry.request_log import RequestRecord
 from ztunnel.telemetry.span import Attribute, Span
@@ -13,8 +18,39 @@ _PEERS = ("workload", "canonical_service", "canonical_revision", "app", "version
 _FIRST_ERROR = 500
 
 
-def span_of(record: RequestRecord, context: Context, labels: RequestLabels) -> Span:
-    """The span that `context` names; it is of the called service, as its name says."""
+class SpanTag(NamedTuple):
+    """A tag of an operator's making; empty where a request has no value for it."""
+
+    name: str
+    value: Callable[[RequestRecord], str]
+
+
+def span_tags(tags: Iterable[CustomTag], environment: Mapping[str, str]) -> tuple[SpanTag, ...]:
+    """Those of Telemetry's `customTags`. Raises ValueError: a format is none."""
+    return tuple(SpanTag(tag.name, _value_of(tag, environment)) for tag in tags)
+
+
+def _value_of(tag: CustomTag, environment: Mapping[str, str]) -> Callable[[RequestRecord], str]:
+    if tag.source is TagSource.FORMATTER:
+        return parse_plain(tag.text)
+    if tag.source is TagSource.HEADER:
+        header = parse_plain(f"%REQ({tag.text})%")
+        return lambda record: header(record) or tag.default
+    text = tag.text
+    if tag.source is TagSource.ENVIRONMENT:
+        text = environment.get(tag.text) or tag.default
+    return lambda record: text
+
+
+def span_of(
+    record: RequestRecord,
+    context: Context,
+    labels: RequestLabels,
+    tags: Iterable[SpanTag] = (),
+    istio_tags: bool = True,
+) -> Span:
+    """The span that `context` names; it is of the called service, as its name says. `istio_tags`: it tells
+    who calls whom."""
     service, port = labels.destination_service, record.downstream_local.rpartition(":")[2]
     called = service if service != UNKNOWN else record.downstream_local.rpartition(":")[0]
     ended_ns = record.time_ns + int(record.duration_seconds * 1e9)
@@ -25,7 +61,11 @@ def span_of(record: RequestRecord, context: Context, labels: RequestLabels) -> S
         f"{called}:{port}/*",
         record.time_ns,
         ended_ns,
-        (*_of_request(record), *_of_peers(labels)),
+        (
+            *_of_request(record),
+            *(_of_peers(labels) if istio_tags else ()),
+            *((tag.name, tag.value(record)) for tag in tags),
+        ),
         record.status >= _FIRST_ERROR or record.status == 0 or record.grpc_status not in ("", "0"),
     )
 

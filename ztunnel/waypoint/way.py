@@ -8,10 +8,12 @@ from typing import NamedTuple, Protocol
 from ztunnel.l7.chance import Rng
 from ztunnel.l7.request import Request
 from ztunnel.l7.routing.retry import Budget, Retries
-from ztunnel.l7.trace import Context
 from ztunnel.waypoint.deadlines import Timer
 from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.scope import Scope
 from ztunnel.waypoint.sides import Copy
+
+_UNTRACED = Scope()
 
 
 class Patience(NamedTuple):
@@ -97,7 +99,6 @@ class Common(NamedTuple):
         patience: how long is waited.
         refused: is told why a request or a connection was refused for how it was written, or how slowly, in
             Envoy's words (its response_code_details).
-        enter: begins a request's span, and writes that into its headers; None: nobody makes spans.
         respell: what is done with a path beyond bringing it to one spelling; None: nothing.
         rng: for shares of requests, and for waits.
         budget: what the retries of all requests have in common; None: they have no limit.
@@ -108,7 +109,6 @@ class Common(NamedTuple):
     new_id: Callable[[], bytes]
     patience: Patience = Patience()
     refused: Callable[[str], None] = _nobody
-    enter: Callable[[list[tuple[bytes, bytes]]], Context] | None = None
     respell: Callable[[bytes], bytes] | None = None
     rng: Rng = _Even()
     budget: Budget | None = None
@@ -118,11 +118,18 @@ class HttpWay:
     """Where the requests through one tunnel go."""
 
     def __init__(
-        self, common: Common, upstreams: Upstreams, reports: Reports, forwarded: bytes = b""
+        self,
+        common: Common,
+        upstreams: Upstreams,
+        reports: Reports,
+        forwarded: bytes = b"",
+        scope: Scope | None = None,
     ) -> None:
-        """`forwarded` is what servers are told of who calls (`x-forwarded-client-cert`); empty: nothing."""
+        """`forwarded` is what servers are told of who calls (`x-forwarded-client-cert`); empty: nothing.
+        `scope` says whether requests have spans; None: they have none."""
         self.clock, self.live, self.new_id, self.patience, self.refused = common[:5]
-        self._enter, self._respell = common.enter, common.respell
+        self._respell = common.respell
+        self._scope = _UNTRACED if scope is None else scope
         self._rng, self._budget = common.rng, common.budget
         self._forwarded = forwarded
         self._upstreams = upstreams
@@ -139,8 +146,9 @@ class HttpWay:
             request.path = self._respell(request.path)
         if self._forwarded:
             request.fields.append((b"x-forwarded-client-cert", self._forwarded))
-        if self._enter is not None:
-            request.trace = self._enter(request.fields)
+        enter = self._scope.enter
+        if enter is not None:
+            request.trace = enter(request.fields)
         return request
 
     def begin(self, exchange: Exchange) -> None:

@@ -26,6 +26,7 @@ from ztunnel.model.rate_limit import RateLimitPolicy
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service
 from ztunnel.model.service_traffic import ServiceTraffic
+from ztunnel.model.telemetry import Telemetry
 from ztunnel.model.workload import Workload
 from ztunnel.xds.address import parse_service, parse_workload, render_service, render_workload
 from ztunnel.xds.http_policy import parse_http_policy, render_http_policy
@@ -41,12 +42,14 @@ from ztunnel.xds.pb import (
     mesh_pb2,
     rate_limit_pb2,
     routes_pb2,
+    telemetry_pb2,
     traffic_pb2,
     workload_pb2,
 )
 from ztunnel.xds.policy import parse_policy, render_policy
 from ztunnel.xds.rate_limit import parse_rate_limit, render_rate_limit
 from ztunnel.xds.routes import parse_routes, render_routes
+from ztunnel.xds.telemetry import parse_telemetry, render_telemetry
 from ztunnel.xds.traffic import parse_traffic, render_traffic
 
 ADDRESS: Final = "type.googleapis.com/istio.workload.Address"
@@ -55,6 +58,7 @@ HTTP_POLICY: Final = "type.googleapis.com/ztunnel.http.AuthorizationPolicy"
 LABELS: Final = "type.googleapis.com/ztunnel.http.WorkloadLabels"
 ROUTES: Final = "type.googleapis.com/ztunnel.http.Routes"
 TRAFFIC: Final = "type.googleapis.com/ztunnel.http.ServiceTraffic"
+TELEMETRY: Final = "type.googleapis.com/ztunnel.http.Telemetry"
 PROVIDER: Final = "type.googleapis.com/ztunnel.http.ExtensionProvider"
 MESH_DEFAULTS: Final = "type.googleapis.com/ztunnel.http.MeshDefaults"
 
@@ -71,6 +75,7 @@ HttpResource = (
     | ServiceTraffic
     | ExtensionProvider
     | MeshDefaults
+    | Telemetry
 )
 """Resources of our own. Each has a `key`, its name."""
 
@@ -97,6 +102,7 @@ _OWN: Final[Mapping[str, _Codec]] = {
     RATE_LIMIT: _Codec(RateLimitPolicy, rate_limit_pb2.RateLimitPolicy, render_rate_limit, parse_rate_limit),
     LABELS: _Codec(WorkloadLabels, labels_pb2.WorkloadLabels, render_labels, parse_labels),
     ROUTES: _Codec(Routes, routes_pb2.Routes, render_routes, parse_routes),
+    TELEMETRY: _Codec(Telemetry, telemetry_pb2.Telemetry, render_telemetry, parse_telemetry),
     TRAFFIC: _Codec(ServiceTraffic, traffic_pb2.ServiceTraffic, render_traffic, parse_traffic),
 }
 

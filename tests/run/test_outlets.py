@@ -1,0 +1,213 @@
+"""Where a waypoint's spans, log records and lines go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import grpc
+import pytest
+import trio
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+)
+
+from tests.builders import service, workload, world_of
+from tests.rpc.conftest import plain_grpcio_server
+from tests.run.parts import SETTINGS
+from tests.telemetry.test_span import ONE
+from ztunnel.model.address import parse_ip
+from ztunnel.model.provider import (
+    ExtensionProvider,
+    OtelLog,
+    OtelTraces,
+    SentHeader,
+    ServicePort,
+    Zipkin,
+)
+from ztunnel.model.service import Port, Service
+from ztunnel.run.outlets import Outlets, address_of, sent_headers
+from ztunnel.run.reporting import Reporting
+from ztunnel.state.world import World
+from ztunnel.waypoint.otlp import LOGS, LogEntry
+
+pytestmark = pytest.mark.timeout(15)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    with trio.fail_after(8):
+        while not holds():  # noqa: ASYNC110 (a count of the exporter's)
+            await trio.sleep(0.01)
+
+
+class Collector:
+    """One over HTTP: what it was posted, by path."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[str, dict[str, str], bytes]] = []
+
+    async def serve(self, host: str, task_status=trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as nursery:
+            (listener,) = await nursery.start(partial(trio.serve_tcp, self._answer, 0, host=host))
+            task_status.started(listener.socket.getsockname()[1])
+
+    async def _answer(self, stream: trio.SocketStream) -> None:
+        octets = b""
+        while part := await stream.receive_some():
+            octets += part
+            head, end, body = octets.partition(b"\r\n\r\n")
+            if not end:
+                continue
+            first, *lines = head.decode().split("\r\n")
+            fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+            length = int(fields["content-length"])
+            if len(body) >= length:
+                self.got.append((first.split()[1], fields, body[:length]))
+                octets = body[length:]
+                await stream.send_all(b"HTTP/1.1 202 X\r\nContent-Length: 0\r\n\r\n")
+
+
+def collector_at(host: str, port: int) -> tuple[World, ServicePort]:
+    """A mesh in which a collector is a service at that address."""
+    one = Service("otel", "shop", "otel.shop.svc.cluster.local", (parse_ip(host),), (Port(port, port),))
+    return world_of(one), ServicePort(one.hostname, port)
+
+
+def outlets_of(world: World) -> tuple[Outlets, Reporting]:
+    reporting = Reporting(SETTINGS)
+    return Outlets(replace(workload("wp"), namespace="shop"), lambda: world, reporting), reporting
+
+
+def figure(reporting: Reporting, name: str) -> dict[tuple[str, ...], float]:
+    return {
+        labels: value
+        for each in reporting.figures.families()
+        if each.name == name
+        for labels, value in each.samples
+    }
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_spans_over_http_go_to_a_service_of_the_mesh_as_each_kind_has_them(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "secret")
+    collector = Collector()
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(collector.serve, host)
+        world, at = collector_at(host, port)
+        outlets, reporting = outlets_of(world)
+        nursery.start_soon(outlets.run)
+        headers = (SentHeader("X-Token", variable="TOKEN"), SentHeader("x-none", variable="NONE"))
+        outlets.begin()
+        zipkin = outlets.spans(ExtensionProvider("zipkin", Zipkin(at, most_tag_length=3)))
+        otel = outlets.spans(ExtensionProvider("otel", OtelTraces(at, "/v1/traces", headers=headers)))
+        outlets.end()
+        zipkin(ONE)
+        otel(ONE)
+        await until(lambda: len(collector.got) == 2)
+        found = {path: (fields, json.loads(body)) for path, fields, body in collector.got}
+        fields, body = found["/api/v2/spans"]
+        assert body[0]["localEndpoint"]["serviceName"].endswith(".shop")
+        assert body[0]["name"] == ONE.name[:3]
+        assert fields["host"] == f"otel.shop.svc.cluster.local:{port}"
+        fields, body = found["/v1/traces"]
+        assert fields["x-token"] == "secret"
+        assert "x-none" not in fields
+        assert body["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"] == ONE.name
+        await until(lambda: sum(figure(reporting, "ztunnel_spans_sent_total").values()) == 2)
+        assert figure(reporting, "ztunnel_spans_sent_total") == {("zipkin",): 1, ("otel",): 1}
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_is_in_use_no_more_sends_what_is_left_and_its_figures_stay() -> None:
+    collector = Collector()
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(collector.serve, "127.0.0.1")
+        world, at = collector_at("127.0.0.1", port)
+        outlets, reporting = outlets_of(world)
+        nursery.start_soon(outlets.run)
+        put = outlets.spans(ExtensionProvider("zipkin", Zipkin(at)))
+        await trio.testing.wait_all_tasks_blocked()
+        put(ONE)
+        outlets.begin()
+        outlets.end()
+        await until(lambda: len(collector.got) == 1)
+        await until(lambda: figure(reporting, "ztunnel_spans_sent_total") == {("zipkin",): 1})
+        again = outlets.spans(ExtensionProvider("zipkin", Zipkin(at)))
+        again(ONE)
+        await until(lambda: figure(reporting, "ztunnel_spans_sent_total") == {("zipkin",): 2})
+        assert figure(reporting, "ztunnel_spans_dropped_total") == {("zipkin",): 0}
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_that_was_never_begun_loses_what_it_has_and_says_so() -> None:
+    world, at = collector_at("127.0.0.1", 9)
+    outlets, reporting = outlets_of(world)
+    outlets.spans(ExtensionProvider("zipkin", Zipkin(at)))(ONE)
+    outlets.begin()
+    outlets.end()
+    assert figure(reporting, "ztunnel_spans_dropped_total") == {("zipkin",): 1}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_log_records_go_over_grpc(host: str) -> None:
+    got: list[ExportLogsServiceRequest] = []
+
+    def export(request: ExportLogsServiceRequest, context: grpc.ServicerContext) -> ExportLogsServiceResponse:
+        got.append(request)
+        return ExportLogsServiceResponse()
+
+    method = grpc.unary_unary_rpc_method_handler(
+        export, ExportLogsServiceRequest.FromString, ExportLogsServiceResponse.SerializeToString
+    )
+    with plain_grpcio_server(host, {LOGS: method}) as port:
+        world, at = collector_at(host, port)
+        outlets, reporting = outlets_of(world)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outlets.run)
+            outlets.entries(ExtensionProvider("logs", OtelLog(at)))(LogEntry(1, "a line"))
+            await until(lambda: figure(reporting, "ztunnel_log_records_sent_total") == {("logs",): 1})
+            nursery.cancel_scope.cancel()
+    (request,) = got
+    assert request.resource_logs[0].scope_logs[0].log_records[0].body.string_value == "a line"
+    assert figure(reporting, "ztunnel_spans_sent_total") == {}
+
+
+async def test_lines_go_to_a_file_and_one_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+    outlets, reporting = outlets_of(World())
+    path = tmp_path / "access.log"
+    write = outlets.lines(str(path))
+    assert write is not None
+    assert outlets.lines(str(path)) is not None
+    assert outlets.lines("/dev/stdout") == reporting.access_log.write
+    assert outlets.lines(str(tmp_path / "none" / "x")) is None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outlets.run)
+        write("first")
+        await until(lambda: path.read_text() == "first\n")
+        nursery.cancel_scope.cancel()
+
+
+def test_a_service_is_called_at_its_address_an_endpoints_or_by_its_name() -> None:
+    headless = service("b").port(80, 8080)
+    world = world_of(
+        service("a").at("10.1.0.1").port(80, 8080),
+        headless,
+        workload("p").at("10.0.0.7").serves(headless, (80, 8080)),
+    )
+    for hostname, found in (
+        ("a.default.svc.cluster.local", ("10.1.0.1", 80)),
+        ("b.default.svc.cluster.local", ("10.0.0.7", 8080)),
+        ("elsewhere.example", ("elsewhere.example", 80)),
+    ):
+        assert address_of(world, ServicePort(hostname, 80), "default") == found
+
+
+def test_headers_are_values_or_come_of_the_environment() -> None:
+    headers = (SentHeader("A", "1"), SentHeader("b", variable="B"), SentHeader("c", variable="C"))
+    assert sent_headers(headers, {"B": "2"}) == {"a": "1", "b": "2"}
