@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from ztunnel.identity import csr, issued
 from ztunnel.model.identity import SpiffeId
 from ztunnel.model.workload import Workload
 from ztunnel.rpc.answer import ServerCall
+from ztunnel.rpc.limits import CLIENT
 from ztunnel.rpc.status import Code, RpcError
 from ztunnel.run.follow import subscriber_of
 from ztunnel.state.hold import Hold
@@ -139,6 +141,25 @@ async def test_a_stream_that_breaks_says_why(istiod: Pair) -> None:
     ):
         async with NetworkSessions(upstream(istiod, port)).open() as (_, responses):
             await responses.receive()
+
+
+async def test_a_server_that_is_asked_too_often_is_asked_half_as_often(istiod: Pair) -> None:
+    """As an istiod with `--keepaliveInterval=5m`; what its GOAWAY says is in the error of the stream."""
+    said = ["too_many_pings", "too_many_pings", "something else"]
+
+    def refuse(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        context.abort(grpc.StatusCode.UNAVAILABLE, said.pop(0))
+        yield b""
+
+    seconds = []
+    with grpcio_server(istiod, {DISCOVERY: grpc.stream_stream_rpc_method_handler(refuse)}) as (_, port):
+        sessions = NetworkSessions(upstream(istiod, port), replace(CLIENT, ping_seconds=1000))
+        while said:
+            with pytest.raises(RpcError, match=said[0]):
+                async with sessions.open() as (_, responses):
+                    await responses.receive()
+            seconds.append(sessions.limits.ping_seconds)
+    assert seconds == [2000, 3600, 3600]
 
 
 async def test_what_is_no_response_ends_the_stream(istiod: Pair) -> None:

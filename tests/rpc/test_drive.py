@@ -129,7 +129,7 @@ async def test_calls_tell_a_leave_that_was_taken_from_a_loss(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(driver.run, ignore)
         if code is not None:
-            await theirs.send_all(push_goaway(stream.id, code, b"max_age"))
+            await theirs.send_all(push_goaway(stream.id, code, b"why"))
         await trio.testing.wait_all_tasks_blocked()
         assert stream.error is None
         await trio.sleep(10)
@@ -137,6 +137,8 @@ async def test_calls_tell_a_leave_that_was_taken_from_a_loss(
     assert isinstance(stream.error, RpcError)
     assert stream.error.code is Status.UNAVAILABLE
     assert isinstance(stream.error, PeerLeft) is planned
+    if code is not None:
+        assert f"(GOAWAY {code.name} why)" in stream.error.message
 
 
 async def test_finish_waits_for_what_is_open(autojump_clock: trio.testing.MockClock) -> None:

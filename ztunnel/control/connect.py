@@ -15,6 +15,7 @@ import trio
 
 from ztunnel.errors import ConfigError, Fault
 from ztunnel.rpc.call import Channel, open_channel
+from ztunnel.rpc.limits import CLIENT, Limits
 from ztunnel.rpc.status import RpcError
 
 _MISMATCH: Final = "Hostname mismatch", "IP address mismatch"  # OpenSSL's X509_V_ERR_..._MISMATCH
@@ -51,7 +52,7 @@ class Upstream:
             raise self._fault(f"{self.address!r} is plaintext, in which no token is sent: https://")
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Channel]:
+    async def open(self, limits: Limits = CLIENT) -> AsyncIterator[Channel]:
         """A connection for the block; roots are read anew for each.
 
         Raises:
@@ -60,7 +61,7 @@ class Upstream:
         self.check()
         context = await trio.to_thread.run_sync(self._context)
         async with AsyncExitStack() as stack:
-            yield await self._connect(stack, context)
+            yield await self._connect(stack, context, limits)
 
     async def credentials(self) -> dict[str, str]:
         """Metadata for one call; the token's file is read for each, as the kubelet replaces it.
@@ -72,16 +73,20 @@ class Upstream:
         shown = {"authorization": f"Bearer {token}"} if token else {}
         return {**shown, **dict(self.metadata)}
 
-    async def _connect(self, stack: AsyncExitStack, context: ssl.SSLContext) -> Channel:
+    async def _connect(self, stack: AsyncExitStack, context: ssl.SSLContext, limits: Limits) -> Channel:
         """By the address' own name, or the other one that the certificate may be for."""
         parts = urlsplit(self.address)
         host, port = parts.hostname or "", parts.port or 443
+
+        async def opened(name: str) -> Channel:
+            return await stack.enter_async_context(open_channel(host, port, lambda: context, name, limits))
+
         try:
-            return await stack.enter_async_context(open_channel(host, port, lambda: context))
+            return await opened("")
         except RpcError as error:
             if not self.alternative or not any(text in error.message for text in _MISMATCH):
                 raise
-        return await stack.enter_async_context(open_channel(host, port, lambda: context, self.alternative))
+        return await opened(self.alternative)
 
     def _read_token(self) -> str:
         if not self.token:

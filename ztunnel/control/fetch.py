@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Final
 
 import trio
@@ -15,6 +16,7 @@ from ztunnel.errors import NoCertificate, PeerError
 from ztunnel.model.identity import SpiffeId
 from ztunnel.rpc.call import Call
 from ztunnel.rpc.group import ungrouped
+from ztunnel.rpc.limits import CLIENT, Limits
 from ztunnel.rpc.status import Code, RpcError
 from ztunnel.xds.enrolment import PATH as ENROLMENT
 from ztunnel.xds.enrolment import EnrolledPod, render_pods
@@ -26,13 +28,23 @@ CERTIFICATES: Final = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
 _CALL_SECONDS: Final = 10.0
 _AGAIN_SECONDS: Final = (0.05, 0.2, 0.5)
 _UNDER_WAY: Final = 4
+_TOO_MANY_PINGS: Final = "too_many_pings"
+"""What gRPC's servers say in a GOAWAY to whoever asks too often whether they are there (gRFC A8)."""
+_MOST_PING_SECONDS: Final = 3600.0
 
 
 class NetworkSessions:
-    """Streams of delta xDS, each on a connection of its own."""
+    """Streams of delta xDS, each on a connection of its own.
 
-    def __init__(self, upstream: Upstream) -> None:
+    Attributes:
+        limits: of the next one. A server that finds that it is asked too often whether it is there, as an
+            istiod with a large `--keepaliveInterval`, is asked half as often from then on, as by gRPC's
+            clients.
+    """
+
+    def __init__(self, upstream: Upstream, limits: Limits = CLIENT) -> None:
         self._upstream = upstream
+        self.limits = limits
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[tuple[Requests, Responses]]:
@@ -43,9 +55,23 @@ class NetworkSessions:
             ConfigError: token or roots cannot be read. RpcError: the stream cannot be had, or has broken.
             PeerError: what came is no response.
         """
+        try:
+            async with self._open() as ends:
+                yield ends
+        except RpcError as error:
+            if _TOO_MANY_PINGS in error.message:
+                seconds = min(self.limits.ping_seconds * 2, _MOST_PING_SECONDS)
+                self.limits = replace(self.limits, ping_seconds=seconds)
+            raise
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[tuple[Requests, Responses]]:
         metadata = await self._upstream.credentials()
         with ungrouped():
-            async with self._upstream.open() as channel, channel.stream(DISCOVERY, metadata) as call:
+            async with (
+                self._upstream.open(self.limits) as channel,
+                channel.stream(DISCOVERY, metadata) as call,
+            ):
                 send_request, requests = trio.open_memory_channel[discovery_pb2.DeltaDiscoveryRequest](
                     _UNDER_WAY
                 )
