@@ -187,6 +187,8 @@ class Scopes:
         if plan is None:
             return
         scope.enter = scope.spans = None
+        if plan.disabled:  # headers pass as they are, so that what others report stays together
+            return
         found = self._world().providers.get(plan.provider)
         b3 = short = False
         if not plan.provider and own.span is not None:
@@ -207,8 +209,7 @@ class Scopes:
         except ValueError as error:
             self._complain(f"tracing: customTags: {error}")
             tags = ()
-        if not plan.disabled:
-            scope.spans = SpanPlan(put, tags, plan.istio_tags)
+        scope.spans = SpanPlan(put, tags, plan.istio_tags)
 
 
 def _name(service: Service | None) -> str:

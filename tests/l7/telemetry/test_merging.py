@@ -60,6 +60,14 @@ def test_one_with_targets_counts_for_these(targets: tuple[str, ...], root: bool,
     assert chosen(one) == (["one"] if counts else [])
 
 
+def test_a_service_of_another_namespace_has_that_namespaces_beside_the_waypoints() -> None:
+    """And what is for the waypoint is for it, too (istio/istio#61538)."""
+    own, other = Telemetry("own", "shop"), Telemetry("other", "elsewhere")
+    gateway = Telemetry("gateway", "shop", targets=("Gateway waypoint",))
+    assert chosen(other, own, gateway, service="Service elsewhere/web") == ["own", "other", "gateway"]
+    assert chosen(other, own, gateway, service="") == ["own", "gateway"]
+
+
 def test_a_target_is_in_the_namespace_of_its_object() -> None:
     assert chosen(Telemetry("one", "elsewhere", targets=("Gateway waypoint", "Service orders"))) == []
     other = Telemetry("one", "elsewhere", targets=("Service orders",))
@@ -110,6 +118,17 @@ ENVOY = ("envoy",)
         ([(AccessLogging(ENVOY, filter="a"),), (AccessLogging(ENVOY, filter="b"),)], (), {"envoy": "b"}),
         ([(AccessLogging(ENVOY, filter="a"),), (AccessLogging(ENVOY),)], (), {"envoy": ""}),
         ([(AccessLogging(ENVOY, filter="a"),), (AccessLogging(),)], (), {"envoy": "a"}),
+        # Each mode has its own (istio/istio#43371).
+        (
+            [(AccessLogging(ENVOY, Mode.SERVER, filter="a"), AccessLogging(ENVOY, Mode.CLIENT, filter="b"))],
+            (),
+            {"envoy": "a"},
+        ),
+        (
+            [(AccessLogging(ENVOY, Mode.CLIENT, filter="b"), AccessLogging(ENVOY, Mode.SERVER, filter="a"))],
+            (),
+            {"envoy": "a"},
+        ),
     ],
 )
 def test_access_logs(

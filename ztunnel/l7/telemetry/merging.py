@@ -45,27 +45,36 @@ def applicable(
         gateways: the names of its Gateway.
         service: what was called, `Kind namespace/name`; empty for a pod.
 
-    Of several at one level the oldest counts. Of those with targets it is one for the service, before one for
+    A service of another namespace than the waypoint's has that of its own namespace, too. Of several at one
+    level the oldest counts. Of those with targets it is one for the service, before one for
     the Gateway, before one for the class.
     """
-    levels: list[Telemetry | None] = [None] * 5
+    levels: list[Telemetry | None] = [None] * 6
+    of_service = service.partition(" ")[2].partition("/")[0]
     for each in sorted(telemetries, key=lambda one: (one.created, one.key)):
         level = -1
         if not each.targets:
-            level = 0 if each.root else 1 if each.namespace == namespace else -1
+            level = 0 if each.root else _wide(each.namespace, namespace, of_service)
         for target in each.targets:
             kind, _, name = target.partition(" ")
             if service == f"{kind} {each.namespace}/{name}":
-                level = max(level, 4)
+                level = max(level, 5)
             elif kind == "Gateway" and each.namespace == namespace and name in gateways:
-                level = max(level, 3)
+                level = max(level, 4)
             elif kind == "GatewayClass" and each.root and name in _CLASSES:
-                level = max(level, 2)
+                level = max(level, 3)
         if level >= 0 and levels[level] is None:
             levels[level] = each
-    found = [each for each in levels[:2] if each is not None]
-    found += [each for each in reversed(levels[2:]) if each is not None][:1]
+    found = [each for each in levels[:3] if each is not None]
+    found += [each for each in reversed(levels[3:]) if each is not None][:1]
     return tuple(found)
+
+
+def _wide(namespace: str, own: str, of_service: str) -> int:
+    """The level of one for a whole namespace; negative: it does not count."""
+    if namespace == own:
+        return 1
+    return 2 if namespace == of_service else -1
 
 
 def merge_logging(levels: Sequence[Telemetry], defaults: Sequence[str]) -> dict[str, str] | None:
@@ -80,8 +89,9 @@ def merge_logging(levels: Sequence[Telemetry], defaults: Sequence[str]) -> dict[
     in_scope: Iterable[str] = defaults
     filters: dict[str, str] = {}
     for entries in logs:
-        names = {name: each.filter for each in entries for name in each.providers}
-        filters |= names
+        names = dict.fromkeys(name for each in entries for name in each.providers)
+        mine = (each for each in entries if each.mode is not Mode.CLIENT)
+        filters |= {name: each.filter for each in mine for name in each.providers}
         in_scope = names or in_scope
     found: dict[str, str] = {}
     parents: Sequence[str] = defaults
