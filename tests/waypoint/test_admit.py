@@ -72,7 +72,7 @@ def test_what_an_authorizer_permits_goes_on_with_the_headers_that_it_sets(lab: L
     assert b"authorization: me" in sent
     server.write(PASSES)
     answer = mesh.answered(heard, b"hi")
-    assert answer.count(b"set-cookie: ") == 1
+    assert b"set-cookie: own=1\r\n" in answer  # as with Envoy, nothing of the server's is replaced
     assert b"set-cookie: new=1\r\n" in answer
     assert '"GET /x HTTP/1.1" 200 - via_upstream' in mesh.lines[0]
     assert mesh.counted == [("asks", "allowed")]
@@ -107,29 +107,33 @@ def test_what_an_authorizer_denies_is_answered_as_it_says(lab: Lab) -> None:
 def test_an_error_refuses_or_lets_through_as_the_provider_says(
     lab: Lab, open_: bool, status: int, fault: str
 ) -> None:
-    mesh = Asking(lab, replace(HTTP, fail_open=open_, error_status=status, timeout_seconds=0.05))
+    mesh = Asking(lab, replace(HTTP, fail_open=open_, error_status=status, timeout_seconds=0.5))
     if fault == "refuses":
         mesh.tunnels.refuses["10.0.0.9"] = Unreachable("nobody is there")
     heard = mesh.send(with_fields(b"X-Envoy-Auth-Failure-Mode-Allowed: forged"))
-    count = 0 if fault == "refuses" else 1
-    if count:
-        tunnel, _ = mesh.question()
+    asked = {"refuses": 0, "closes": 2, "garbage": 2}.get(fault, 1)  # what was lost is asked once more
+    for count in range(1, asked + 1):
+        lab.clock.move(0.1)
+        tunnel, _ = mesh.question(count)
         if fault == "500":
             tunnel.write(b"HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\noops")
         elif fault == "closes":
             tunnel.finish()
+            lab.go()
         elif fault == "garbage":
             tunnel.write(b"\x00\x01 what\r\n\r\n")
+            lab.go()
         elif fault == "talks without end":
             tunnel.write(b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n")
             for _ in range(40):
                 tunnel.write(b"4000\r\n" + bytes(0x4000) + b"\r\n")
-        elif fault == "says nothing":
-            lab.clock.move(0.1)
+        else:
+            lab.clock.move(1)
+    if fault == "refuses":
+        lab.go()
+        lab.clock.move(0.1)
     if open_:
-        if fault == "closes":
-            count = len(mesh.tunnels.asked)
-        sent = mesh.passed(count + 1)
+        sent = mesh.passed(asked + 1)
         assert b"x-envoy-auth-failure-mode-allowed: true\r\n" in sent
         assert b"forged" not in sent
         assert mesh.counted == [("asks", "failure_mode_allowed")]
@@ -285,6 +289,15 @@ def test_a_body_that_is_longer_than_any_window_is_shown(lab: Lab) -> None:
     lab.go(until=lambda: len(got.got) > size)
 
 
+def test_of_a_request_without_a_body_none_is_shown(lab: Lab) -> None:
+    mesh = Asking(lab, replace(HTTP, body=BodyCheck(9)))
+    mesh.send()
+    tunnel, asked = mesh.question()
+    assert b"x-envoy-auth-partial-body" not in asked.got
+    tunnel.write(OK)
+    mesh.passed()
+
+
 def test_a_request_that_wants_another_protocol_has_no_body_to_show(lab: Lab) -> None:
     mesh = Asking(lab, replace(HTTP, body=BodyCheck(9)))
     mesh.send(with_fields(b"Connection: Upgrade", b"Upgrade: websocket"))
@@ -332,6 +345,46 @@ def test_what_waits_is_judged_by_the_policies_of_when_it_is_answered(lab: Lab) -
     assert not heard.got
     tunnel.write(OK)
     mesh.answered(heard, b"RBAC: access denied")
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_an_authorizer_that_closes_an_idle_connection_fails_nobody(lab: Lab, method: bytes) -> None:
+    """Node's servers do so after five seconds: a question on its way then would be a 403 for nothing."""
+    mesh = Asking(lab, HTTP)
+    mesh.send()
+    first, _ = mesh.question()
+    first.write(OK)
+    mesh.passed()
+    other, _ = mesh.open("10.1.0.1:80")
+    other.write(method + GET[3:-2] + b"Content-Length: 0\r\n\r\n")
+    lab.go(until=lambda: mesh.parts.checks.live)
+    first.finish()
+    lab.go()
+    lab.clock.move(0.1)
+    again, asked = mesh.question(3)
+    assert asked.got.startswith(method)
+    again.write(OK)
+    lab.go(until=lambda: len(mesh.counted) == 2)
+    assert mesh.counted == [("asks", "allowed")] * 2
+
+
+def test_every_header_of_a_denial_is_told(lab: Lab) -> None:
+    mesh = Asking(lab, HTTP)
+    heard = mesh.send()
+    tunnel, _ = mesh.question()
+    cookies = b"set-cookie: a=1\r\nset-cookie: b=2\r\nlocation: /login\r\n"
+    tunnel.write(b"HTTP/1.1 302 Found\r\nContent-Length: 2\r\n" + cookies + b"\r\nno")
+    answer = mesh.answered(heard, b"no")
+    assert answer.startswith(b"HTTP/1.1 302 ")
+    assert all(line in answer for line in cookies.split(b"\r\n"))
+
+
+def test_what_no_rule_is_about_is_not_held(lab: Lab) -> None:
+    ask = replace(ASK, rules=term(Attribute.PATH, "/admin").rules)
+    mesh = Asking(lab, replace(HTTP, body=BodyCheck(10)), policies=(ask, ALLOW))
+    mesh.send(POST + b"01234")
+    _, got = mesh.serve(1)
+    lab.go(until=lambda: got.got.endswith(b"01234"))
 
 
 def test_questions_to_one_authorizer_are_bounded(lab: Lab) -> None:

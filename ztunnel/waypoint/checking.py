@@ -43,8 +43,9 @@ MOST_OF_ONE: Final = 1024
 MOST_ANSWER: Final = 256 * 1024
 """Bytes of an answer."""
 TOO_LONG: Final = Reply(413, "-", "request_payload_too_large", "Payload Too Large")
-_RETRY: Final = Retry(1, frozenset((RetryOn.CONNECT_FAILURE, RetryOn.REFUSED_STREAM)))
-"""What no authorizer has seen is asked once more."""
+_RETRY: Final = Retry(1, frozenset((RetryOn.CONNECT_FAILURE, RetryOn.REFUSED_STREAM, RetryOn.RESET)))
+"""What was lost without an answer is asked once more: to ask twice does no harm, and an authorizer may close
+a connection that has been idle at any time."""
 
 Connect = Callable[[Exchange, Terms, int], None]
 """Finds a server for an exchange; the number is the version of HTTP."""
@@ -115,7 +116,10 @@ class Check:
             return
         self._about = about
         about.hear(self)
-        if about.is_whole:
+        if about.is_whole and not self._seen:
+            self._about = None
+            self._ask()
+        elif about.is_whole:
             self._enough()
 
     def body(self, payload: memoryview) -> None:

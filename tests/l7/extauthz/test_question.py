@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ztunnel.l7.extauthz.outcome import Denial, Failed, HeaderChange, Permit
+from ztunnel.l7.extauthz.outcome import Denial, Failed, HeaderChange, How, Permit
 from ztunnel.l7.extauthz.question import Party, Question, http_answer, http_request, joined, matches
 from ztunnel.l7.request import Request
 from ztunnel.model.address import parse_endpoint
@@ -96,7 +96,9 @@ def test_200_lets_it_go_on_with_the_headers_that_are_named():
         PROVIDER, upstream_on_allow=exact("x-user"), downstream_on_allow=(TextMatch(PREFIX, "set-"),)
     )
     answer = http_answer(provider, response(b"200", *SAID), b"ignored")
-    assert answer == Permit((HeaderChange(b"x-user", b"me"),), (), (HeaderChange(b"set-cookie", b"a=b"),))
+    assert answer == Permit(
+        (HeaderChange(b"x-user", b"me"),), (), (HeaderChange(b"set-cookie", b"a=b", How.APPEND),)
+    )
     assert http_answer(PROVIDER, response(b"200", *SAID), b"") == Permit()
 
 

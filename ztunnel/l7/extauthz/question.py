@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ztunnel.http1.head import Fields
-from ztunnel.l7.extauthz.outcome import Answer, Denial, Failed, HeaderChange, Permit, checked
+from ztunnel.l7.extauthz.outcome import Answer, Denial, Failed, HeaderChange, How, Permit, checked
 from ztunnel.l7.request import Request
 from ztunnel.model.address import Endpoint
 from ztunnel.model.http_policy import TextKind, TextMatch
@@ -115,6 +115,10 @@ def http_answer(provider: ExtAuthz, fields: Fields, body: bytes) -> Answer:
         Permit(
             tuple(HeaderChange(*field) for field in said if matches(field[0], provider.upstream_on_allow)),
             tuple(name for each in removed if (name := each.strip())),
-            tuple(HeaderChange(*field) for field in said if matches(field[0], provider.downstream_on_allow)),
+            tuple(
+                HeaderChange(name, value, How.APPEND)
+                for name, value in said
+                if matches(name, provider.downstream_on_allow)
+            ),
         )
     )
