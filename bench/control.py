@@ -38,7 +38,7 @@ from ztunnel.control.answer import PATH
 from ztunnel.control.served import SERVED
 from ztunnel.rpc.call import open_channel
 from ztunnel.xds.pb import discovery_pb2
-from ztunnel.xds.resource import NODE_TYPES, WAYPOINT_TYPES
+from ztunnel.xds.resource import NODE_TYPES, TYPES, WAYPOINT_TYPES
 from ztunnel.xds.subscriber import describe_node
 
 SUBSCRIBERS = 50
@@ -68,10 +68,11 @@ class Pushes:
         self.seconds += [now - self.begun[name] for name in names if name in self.begun]
 
 
-async def subscribe(port: int, pushes: Pushes, waypoint: int | None = None) -> None:
-    """One node, or the waypoint of that namespace: everything, acknowledged at once."""
-    types = NODE_TYPES if waypoint is None else WAYPOINT_TYPES
-    said = {} if waypoint is None else metadata_of(f"ns-{waypoint}", f"{NAME}-0")
+async def subscribe(port: int, pushes: Pushes, waypoint: int | None = None, whole: bool = False) -> None:
+    """One node, or the waypoint of that namespace: everything, acknowledged at once. `whole`: the waypoint
+    does not say that it is one."""
+    types = NODE_TYPES if waypoint is None else TYPES if whole else WAYPOINT_TYPES
+    said = {} if waypoint is None or whole else metadata_of(f"ns-{waypoint}", f"{NAME}-0")
     waiting = set(types)
     async with (
         open_channel("127.0.0.1", port, unchecked) as channel,
@@ -161,7 +162,7 @@ def used(pid: int) -> tuple[float, float]:
     return (int(ticks[11]) + int(ticks[12])) / _TICKS, pages * _PAGE_BYTES / 2**20
 
 
-async def measure(seconds: float, waypoints: int) -> bool:
+async def measure(seconds: float, waypoints: int, whole: bool) -> bool:
     """Run it and print what came of it; whether it keeps what has to be kept."""
     api, pushes = ApiServer({one.kind: one.candidates[0] for one in SERVED}), Pushes()
     for kind, value in (*world(namespace_labels()), *waypoint_objects()) if waypoints else world():
@@ -175,14 +176,13 @@ async def measure(seconds: float, waypoints: int) -> bool:
                 loaded, alone = trio.current_time() - begun, used(process.pid)[1]
                 for _ in range(SUBSCRIBERS):
                     nursery.start_soon(subscribe, port, pushes)
+                await subscribed_all(pushes, SUBSCRIBERS)
                 for number in range(waypoints):
-                    nursery.start_soon(subscribe, port, pushes, number)
-                with trio.fail_after(_GRACE_SECONDS):
-                    while pushes.subscribed < subscribers:  # noqa: ASYNC110
-                        await trio.sleep(0.1)
+                    nursery.start_soon(subscribe, port, pushes, number, whole)
+                await subscribed_all(pushes, subscribers)
                 subscribed = trio.current_time() - begun - loaded
                 if waypoints:
-                    followed = [await followed_by(port, nursery, whole=whole) for whole in (False, True)]
+                    followed = [await followed_by(port, nursery, whole=each) for each in (False, True)]
                 before, at = used(process.pid)[0], trio.current_time()
                 await change(api, pushes, seconds)
                 await trio.sleep(1)
@@ -200,6 +200,13 @@ async def measure(seconds: float, waypoints: int) -> bool:
     print(f"memory {memory:.0f} MiB (must: {RSS_MIB:.0f}), of it {alone:.0f} MiB before the first subscriber")
     print(f"{cores:.2f} cores (must: {CORES})")
     return len(pushes.seconds) >= expected and p99 < P99_SECONDS and memory < RSS_MIB and cores < CORES
+
+
+async def subscribed_all(pushes: Pushes, count: int) -> None:
+    """Wait until so many have all of it."""
+    with trio.fail_after(_GRACE_SECONDS):
+        while pushes.subscribed < count:  # noqa: ASYNC110
+            await trio.sleep(0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +267,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--waypoints", type=int, default=0, help=f"up to {NAMESPACES}")
+    parser.add_argument("--whole", action="store_true", help="they are sent the whole mesh")
     said = parser.parse_args()
-    return 0 if trio.run(measure, said.seconds, said.waypoints) else 1
+    return 0 if trio.run(measure, said.seconds, said.waypoints, said.whole) else 1
 
 
 if __name__ == "__main__":

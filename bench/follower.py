@@ -9,12 +9,14 @@ import argparse
 import os
 import ssl
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import trio
 
 from ztunnel.control.answer import PATH
 from ztunnel.rpc.call import Call, open_channel
+from ztunnel.rpc.status import RpcError
 from ztunnel.state.hold import Hold
 from ztunnel.state.subscribe import subscribe
 from ztunnel.state.world import World
@@ -88,7 +90,8 @@ def main() -> int:
     said = parser.parse_args()
     metadata = {} if said.whole else metadata_of(said.namespace, said.name)
     types = TYPES if said.whole else WAYPOINT_TYPES
-    trio.run(follow, said.port, os.environ["TOKEN"], Subscriber(describe_node("n", metadata), "", types))
+    with suppress(RpcError):  # the control plane has ended
+        trio.run(follow, said.port, os.environ["TOKEN"], Subscriber(describe_node("n", metadata), "", types))
     return 0
 
 

@@ -166,6 +166,21 @@ def test_what_is_spare_for_long_is_closed(pool, seconds):
     assert len(rig.calls) == 2
 
 
+def test_what_is_spare_is_shed_and_what_is_in_use_is_not():
+    rig = pooled(Pool(http_idle_seconds=3600))
+    rig.ask()
+    second = rig.ask()
+    spare, used = rig.calls[0].stand(), rig.calls[1].stand()
+    spare.send(OK)
+    rig.pools.shed()
+    assert (spare.over, used.over) == (True, False)
+    used.send(OK)
+    assert second.status == 200
+    rig.pools.shed()
+    assert used.over
+    assert rig.used(Limit.CONNECTIONS) == 0
+
+
 def test_a_connection_that_is_too_old_is_not_used_again():
     rig = pooled(Pool(connection_seconds=20))
     rig.ask()

@@ -152,6 +152,18 @@ def test_what_is_idle_for_long_is_closed(pool, seconds):
     assert rig.used(Limit.CONNECTIONS) == 0
 
 
+def test_what_is_idle_is_shed_and_what_is_in_use_is_not():
+    rig = pooled(Pool(http_idle_seconds=3600))
+    rig.ask()
+    peer = Peer(rig, rig.calls[0].stand())
+    rig.pools.shed()
+    assert not peer.stream.over
+    peer.answer()
+    rig.pools.shed()
+    assert peer.stream.over
+    assert rig.used(Limit.CONNECTIONS) == 0
+
+
 def test_a_connection_that_is_too_old_takes_no_more():
     rig = pooled(Pool(connection_seconds=20))
     rig.ask()

@@ -306,7 +306,8 @@ async def _drain(waypoint: _Waypoint, stop: Stop) -> None:
     for each in tuple(waypoint.parts.common.live):
         each.drain()
     with trio.move_on_after(waypoint.settings.termination_deadline_seconds):
-        while waypoint.ledger.streams and not stop.urged.is_set():  # noqa: ASYNC110 (the engine's figure)
+        while waypoint.ledger.streams and not stop.urged.is_set():
+            waypoint.engine.post(waypoint.parts.servers.shed)  # spare connections to servers are streams, too
             await trio.sleep(_WAIT_SECONDS)
     waypoint.handshakes.abort(waypoint.pod.uid, Drained("connection closed due to connection drain"))
     await trio.sleep(_WAIT_SECONDS)  # what is said last leaves with the engine's next rounds

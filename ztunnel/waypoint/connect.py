@@ -335,6 +335,11 @@ class Servers:
         if self._preparing:
             self.engine.next_round(self._prepare)
 
+    def shed(self) -> None:
+        """Close what is spare: nothing that would use it comes any more."""
+        self._pools1.shed()
+        self._pools2.shed()
+
     def look(self, now: float, idle_seconds: float) -> None:
         """Close what has been spare for so long, and see who is to be asked again."""
         self._here.clusters.look(now)

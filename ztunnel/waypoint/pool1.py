@@ -120,6 +120,13 @@ class Http1Pools:
         if not lane.count and not lane.line and self._lanes.get(lane.spot.key) is lane:
             del self._lanes[lane.spot.key]
 
+    def shed(self) -> None:
+        """Close all that is spare."""
+        for lane in tuple(self._lanes.values()):
+            for spare in tuple(lane.spares):
+                spare.close("idle")
+            lane.line.tidy()
+
     def look(self, now: float, idle_seconds: float) -> None:
         """Close what has been spare for so long, unless its cluster says another time."""
         for lane in tuple(self._lanes.values()):

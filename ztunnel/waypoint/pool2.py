@@ -113,6 +113,14 @@ class Http2Pools:
         if empty and self._lanes.get(lane.spot.key) is lane:
             del self._lanes[lane.spot.key]
 
+    def shed(self) -> None:
+        """Close all that is idle."""
+        for lane in tuple(self._lanes.values()):
+            for each in tuple(lane.clients):
+                if each.idle_since is not None:
+                    each.close()
+            lane.line.tidy()
+
     def look(self, now: float, idle_seconds: float) -> None:
         """Close what has been idle for so long, unless its cluster says another time."""
         for lane in tuple(self._lanes.values()):
