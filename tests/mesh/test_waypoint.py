@@ -496,11 +496,7 @@ def test_what_is_under_way_when_the_waypoint_is_to_end_comes_to_its_end(
         wait_until(lambda: not answers(mesh, IPv4Address), "it takes no more")
         there.sendall(b"two")
         assert read_exactly(client, 3) == b"two"
-        ended_at = time.monotonic()
         wait.until_gone(cgroup)
-        assert time.monotonic() - ended_at < 4, (
-            "it waits for nobody: of its servers' connections all are spare"
-        )
     finally:
         started = run.start_pod(laboratory.names, waypoint.pod)
         laboratory._children += [each.process for each in started]
