@@ -6,6 +6,7 @@ from ipaddress import ip_address, ip_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ztunnel.control.conditions import wanted
 from ztunnel.control.document import key_of
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.translation import Translator
@@ -414,3 +415,25 @@ def test_an_entry_with_policies_for_its_waypoint_is_refused_until_that_is_there(
     later = Translator(SETTINGS)
     later.update({key_of(bound): bound})
     assert later.addresses["one/a.example"].waypoint is not None
+
+
+def test_that_ingress_uses_the_waypoint_is_said_also_across_namespaces():
+    named = {"istio.io/use-waypoint": "g", "istio.io/use-waypoint-namespace": "two"}
+    gateway = Gateway(Meta("g", "two", {}, {}), "istio-waypoint",
+                      (Listener(15008, "HBONE", "All"),), (("Hostname", "g.two.svc"),))  # fmt: skip
+    space = Namespace(Meta("one", "", {"istio.io/ingress-use-waypoint": "true"}, {}))
+    service = Service(Meta("s", "one", named, {}), "", {}, (ip_address("10.9.0.1"),),
+                      (ServicePort("http", 80, 80),), False, "", False, IpFamilies.AUTOMATIC)  # fmt: skip
+    entry = ServiceEntry(Meta("e", "one", named, {}), ("a.example",), (), (EntryPort("web", 80, 80),),
+                         Resolution.STATIC)  # fmt: skip
+    translator = Translator(SETTINGS)
+    translator.update({key_of(one): one for one in (gateway, space, service, entry)})
+    for name, one in (("one/s.one.svc.cluster.local", service), ("one/a.example", entry)):
+        assert translator.addresses[name].ingress_uses_waypoint
+        (condition,) = wanted(one, (), SETTINGS, translator.said(key_of(one)))
+        assert condition.message == (
+            "Successfully attached to waypoint two/g. Ingress traffic will traverse the waypoint"
+        )
+    delta = translator.update({key_of(space): replace(space, meta=replace(space.meta, labels={}))})
+    assert {key_of(service), key_of(entry)} <= delta.unsettled
+    assert not translator.addresses["one/a.example"].ingress_uses_waypoint

@@ -84,6 +84,13 @@ def test_a_change_that_no_route_can_see_tells_nobody():
     assert them.service(WEB.hostname, "shop") is None
 
 
+def test_a_host_that_another_entry_takes_over_is_told_of_by_both_names():
+    old = Service("e", "shop", "x.example")
+    them = registry(services=(old,))
+    told = list(them.put_service(old, replace(old, name="f")))
+    assert {Asked("entry", "shop/e"), Asked("entry", "shop/f")} <= {*told}
+
+
 def test_what_was_asked_is_written_down_and_told_of():
     delegate, grant = VirtualService(meta("d")), ReferenceGrant(meta("g"), (), ())
     them = registry()

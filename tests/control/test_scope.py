@@ -7,7 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from tests.control.scoped import AT, forwards, mirrored, pod, routes, service, snapshot
-from ztunnel.control.scope import NOTHING, handle_of, handles_of, led_to, scope_of
+from ztunnel.control.scope import NOTHING, handle_of, handles_of, led_to, scope_of, waypoints_of
 from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.route import ConnectionRule, Routes
 from ztunnel.model.service import ServiceName, Waypoint
@@ -79,3 +79,12 @@ def test_a_pod_is_named_by_its_services_and_by_their_addresses_and_its_own() -> 
 )
 def test_what_a_waypoint_is_named_by(waypoint: Waypoint | None, expected: object) -> None:
     assert handle_of(waypoint) == expected
+
+
+def test_a_service_is_attached_to_each_of_the_waypoints_that_share_it() -> None:
+    first, second = service("first"), service("second")
+    shared = service(
+        "web", at=first, weighted_waypoints=((Waypoint(first.key, None), 1), (Waypoint(second.key, None), 2))
+    )
+    assert {*waypoints_of(shared)} == {first.key, second.key}
+    assert [*waypoints_of(service("web"))] == []

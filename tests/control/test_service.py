@@ -119,3 +119,21 @@ def test_what_is_spoken_at_a_port_is_said_by_its_name_or_its_protocol(name, app_
     one = replace(service("a"), ports=(ServicePort(name, 80, 8080, app_protocol),))
     assert convert_service(one, None, MeshSettings()).protocol(80) is expected
     assert convert_service(one, None, MeshSettings()).protocol(81) is None
+
+
+@pytest.mark.parametrize(
+    ("own", "inherited", "expected"),
+    [
+        ({}, None, False),
+        ({}, {}, False),
+        ({}, {"istio.io/ingress-use-waypoint": "true"}, True),
+        ({"istio.io/ingress-use-waypoint": "true"}, None, True),
+        ({"istio.io/ingress-use-waypoint": "false"}, {"istio.io/ingress-use-waypoint": "true"}, False),
+        ({"istio.io/ingress-use-waypoint": "yes"}, None, False),
+    ],
+)
+def test_gateways_use_its_waypoint_where_it_or_its_namespace_says_so(own, inherited, expected):
+    space = Namespace(Meta("shop", "", inherited, {})) if inherited is not None else None
+    one = service("web")
+    made = convert_service(replace(one, meta=replace(one.meta, labels=own)), space, MeshSettings())
+    assert made.ingress_uses_waypoint is expected

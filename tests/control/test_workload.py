@@ -8,7 +8,7 @@ import pytest
 from tests.control.test_service import service
 from ztunnel.control.service import group_services
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.workload import Surroundings, convert_pod, opted_in
+from ztunnel.control.workload import Surroundings, convert_pod, is_gateway, opted_in
 from ztunnel.model.workload import LeftTo, SameNode, TunnelProtocol, WorkloadKind
 from ztunnel.state.kube import Namespace, Pod
 from ztunnel.state.meta import Meta, Owner
@@ -162,3 +162,17 @@ def test_the_pods_own_word_on_forwarding_wins(of_namespace, of_pod, expected):
 def test_the_owner_is_told_by_its_name(kind, name, labels, expected):
     made = convert(pod(labels, [Owner("Other", "x", False), Owner(kind, name, True)]))
     assert (made.kind, made.workload_name) == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({}, False),
+        ({"gateway.networking.k8s.io/gateway-name": "front"}, True),
+        ({"gateway.networking.k8s.io/gateway-name": "wp", "networking.istio.io/tunnel": "http"}, False),
+        ({"ztunnel.io/ingress": "true"}, True),
+        ({"ztunnel.io/ingress": "false"}, False),
+    ],
+)
+def test_a_pod_of_a_gateway_that_is_no_waypoint_brings_calls_from_outside(labels, expected):
+    assert is_gateway(labels) is expected

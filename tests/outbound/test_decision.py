@@ -378,3 +378,32 @@ def test_what_does_not_concern_the_mesh_goes_where_the_application_wanted_to_go(
     if not concerns(world, called.ip):
         found = decide(world, source, called, replace(CONTEXT, direct_available=direct))
         assert found == ToPlain(Endpoint(called.ip, 80), world.by_ip(called.ip), None)
+
+
+INGRESS = replace(CLIENT, gateway=True)
+GATED = replace(WEB.through(GATE), ingress_uses_waypoint=True)
+
+
+@pytest.mark.parametrize(("context", "pod"), [(CONTEXT, FAR), (DIRECT, NEAR)])
+def test_a_gateway_that_chooses_an_endpoint_itself_is_led_through_its_services_waypoint(
+    context: Context, pod: BuiltWorkload
+) -> None:
+    called = f"{pod.addresses[0]}:8080"
+    outcome = go(called, GATED, GATE, GATE_POD, pod, source=INGRESS, context=context)
+    assert isinstance(outcome, ToTunnel)
+    assert (outcome.destination, outcome.authority) == (GATE_POD, "10.96.0.1:80")
+    assert refusal(called, GATED, pod, source=INGRESS).startswith("unknown waypoint")
+    for source, web, there in (
+        (CLIENT, GATED, called), (INGRESS, WEB.through(GATE), called),
+        (INGRESS, replace(GATED, waypoint=None), called),
+        (INGRESS, GATED, f"{pod.addresses[0]}:9999"), (INGRESS, replace(GATED, addresses=()), called),
+    ):  # fmt: skip
+        past = go(there, web, GATE, GATE_POD, pod, source=source, context=CONTEXT)
+        assert isinstance(past, ToTunnel)
+        assert past.destination == pod
+
+
+def test_nothing_that_a_gateway_calls_is_taught_to_the_kernel() -> None:
+    """It learns by address what may be behind a waypoint."""
+    assert isinstance(go("10.96.0.1:80", WEB, NEAR, context=DIRECT), ToDirect)
+    assert isinstance(go("10.96.0.1:80", WEB, NEAR, source=INGRESS, context=DIRECT), ToTunnel)

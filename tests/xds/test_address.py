@@ -71,6 +71,7 @@ workloads = st.builds(
     locality=st.builds(Locality, text, text, text),
     pod_uid=text,
     left_to=st.sampled_from(LeftTo),
+    gateway=st.booleans(),
 )
 services = st.builds(
     Service,
@@ -85,6 +86,7 @@ services = st.builds(
     routing_preference=st.lists(st.sampled_from(Scope), max_size=4).map(tuple),
     include_unhealthy=st.booleans(),
     private=st.booleans(),
+    ingress_uses_waypoint=st.booleans(),
     weighted_waypoints=st.lists(st.tuples(waypoints.filter(bool), st.integers(0, 100)), max_size=2).map(
         tuple
     ),

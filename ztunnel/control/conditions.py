@@ -69,6 +69,7 @@ class Said:
     problem: str = ""
     routing: RoutingSaid | None = None
     remarks: tuple[str, ...] = ()
+    ingress: bool = False
 
 
 _NOTHING: Final = Said()
@@ -193,7 +194,8 @@ def _of_claims(said: Said) -> Iterator[Condition]:
     if binding.reason:
         yield Condition(_BOUND, False, binding.reason, binding.message)
     elif binding.waypoint is not None:
-        yield Condition(_BOUND, True, "WaypointAccepted", f"{ATTACHED}{binding.name}")
+        ingress = ". Ingress traffic will traverse the waypoint" if said.ingress else ""
+        yield Condition(_BOUND, True, "WaypointAccepted", f"{ATTACHED}{binding.name}{ingress}")
 
 
 def _of_gateway(said: Said) -> Iterator[Condition]:

@@ -16,7 +16,7 @@ from typing import Final
 from ztunnel.control.claim import Entry, has_tunnel, labels_of, speaks_hbone
 from ztunnel.control.document import Key
 from ztunnel.control.ownership import Standing
-from ztunnel.control.service import EntryServices, app_protocol, load_balancing, service_name
+from ztunnel.control.service import EntryServices, app_protocol, ingress_uses, load_balancing, service_name
 from ztunnel.control.waypoint import Traffic
 from ztunnel.control.workload import Surroundings, canonical_names, policies_for
 from ztunnel.model.address import IPAddress
@@ -104,6 +104,7 @@ def _services(
             include_unhealthy=passthrough,
             external=addresses,
             canonical=host in standing.canonical,
+            ingress_uses_waypoint=ingress_uses(entry.meta.labels, around.namespace),
             waypoint=waypoint,
         )
 

@@ -184,4 +184,4 @@ class View:
 
 def _seen(one: Service) -> tuple[object, ...]:
     """What of a service a route to it depends on."""
-    return one.ports, one.canonical, one.namespace
+    return one.ports, one.canonical, one.namespace, one.name

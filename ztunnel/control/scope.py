@@ -56,6 +56,13 @@ def handle_of(waypoint: Waypoint | None) -> Handle | None:
     return None if waypoint is None else waypoint.service or waypoint.address
 
 
+def waypoints_of(service: Service) -> Iterator[Handle]:
+    """By what its waypoints are named."""
+    for one in (service.waypoint, *(each for each, _ in service.weighted_waypoints)):
+        if (handle := handle_of(one)) is not None:
+            yield handle
+
+
 def handles_of(snapshot: Snapshot, workload: Workload) -> frozenset[Handle]:
     """By what a pod is named as a waypoint: see `state.lookup.is_waypoint`."""
     found: set[Handle] = {*workload.services, *workload.addresses}

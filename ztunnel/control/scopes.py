@@ -14,7 +14,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ztunnel.control.membership import set_member
-from ztunnel.control.scope import NOTHING, Handle, Names, Scope, handle_of, handles_of, provided_by, scope_of
+from ztunnel.control.scope import (
+    NOTHING,
+    Handle,
+    Names,
+    Scope,
+    handles_of,
+    provided_by,
+    scope_of,
+    waypoints_of,
+)
 from ztunnel.model.provider import ServicePort
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.workload import Workload
@@ -125,7 +134,7 @@ class Scopes:
         for one, there in ((old, False), (new, True)):
             if isinstance(one, Service):
                 dirty.update(self._concerned(one))
-                if (handle := handle_of(one.waypoint)) is not None:
+                for handle in waypoints_of(one):
                     set_member(self._attached, handle, name, there)
                 set_member(self._hosts, one.hostname, one.key, there)
                 if any(port.hostname == one.hostname for port in self._provided.values()):
@@ -143,9 +152,8 @@ class Scopes:
     def _concerned(self, service: Resource | None) -> Iterator[str]:
         """The waypoints that a service is attached to, or that it is the service of."""
         if isinstance(service, Service):
-            for handle in (handle_of(service.waypoint), service.key):
-                if handle is not None:
-                    yield from self._named.get(handle, ())
+            for handle in (*waypoints_of(service), service.key):
+                yield from self._named.get(handle, ())
 
     def _put_workload(
         self, uid: str, old: Resource | None, new: Resource | None, dirty: set[str], moved: set[str]

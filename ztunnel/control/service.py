@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from ztunnel.control.settings import MeshSettings
 from ztunnel.model.service import AppProtocol, LoadBalancing, Port, Scope, Service, ServiceName
@@ -32,6 +33,7 @@ _PROTOCOLS = {
     "tcp": AppProtocol.TCP, "http_proxy": AppProtocol.TCP,
     "mongo": AppProtocol.TCP, "mysql": AppProtocol.TCP, "redis": AppProtocol.TCP,
 }  # fmt: skip
+_INGRESS: Final = "istio.io/ingress-use-waypoint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +130,16 @@ def convert_service(
         ip_families=service.ip_families,
         external=tuple(ip for ip in service.external if ip not in service.addresses),
         affinity_seconds=service.affinity_seconds,
+        ingress_uses_waypoint=ingress_uses(service.meta.labels, namespace),
         protocols=tuple((one.port, said) for one in service.ports if (said := _protocol(one)) is not None),
     )
+
+
+def ingress_uses(labels: Mapping[str, str], namespace: kube.Namespace | None) -> bool:
+    """Whether gateways use the waypoint of a service or entry with these labels: by its own label, else by
+    that of its namespace."""
+    inherited = namespace.meta.labels if namespace is not None else {}
+    return labels.get(_INGRESS, inherited.get(_INGRESS)) == "true"
 
 
 def _protocol(port: kube.ServicePort) -> AppProtocol | None:

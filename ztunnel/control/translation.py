@@ -34,7 +34,7 @@ from ztunnel.control.ownership import Entries
 from ztunnel.control.remarks import remark
 from ztunnel.control.route_status import said_of_routing
 from ztunnel.control.routing import Routing, ServiceRoutes
-from ztunnel.control.service import EntryServices, convert_service, group_services, service_name
+from ztunnel.control.service import EntryServices, convert_service, group_services, ingress_uses, service_name
 from ztunnel.control.service_traffic import ServiceTraffics
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.waypoint import Traffic, Waypoints
@@ -93,12 +93,18 @@ class Translator:
         one, refused = self._objects.get(key), self.refused.get(key, ())
         if isinstance(one, Routing):
             return Said(routing=said_of_routing(key, one, self._routes))
-        guarded = isinstance(one, kube.Service | ServiceEntry) and self._at_waypoints.decide(
-            key, one.meta.labels
-        )
+        guarded = ingress = False
+        if isinstance(one, kube.Service | ServiceEntry):
+            guarded = self._at_waypoints.decide(key, one.meta.labels)
+            ingress = ingress_uses(one.meta.labels, self.index.namespaces.get(key.namespace))
         said = said_of(key, one, self.waypoints, refused, guarded=guarded)
         said = replace(said, remarks=tuple(self._at_waypoints.telemetries.remarks(key)))
-        return replace(said, targets=self._at_waypoints.targets_of(key, one), problem=self.mesh.problem(key))
+        return replace(
+            said,
+            targets=self._at_waypoints.targets_of(key, one),
+            problem=self.mesh.problem(key),
+            ingress=ingress,
+        )
 
     def translation(self, unknown: Iterable[str] = ()) -> Translation:
         """All of it, as it is now. `unknown` are kinds that were not read."""

@@ -17,7 +17,7 @@ from ztunnel.control.enrolment import is_foreign, kubelet_uid
 from ztunnel.control.peer_authentication import PeerModes
 from ztunnel.control.service import EntryServices, NamespaceServices, service_name
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.waypoint import Waypoints
+from ztunnel.control.waypoint import GATEWAY_NAME, Waypoints
 from ztunnel.model.policy import Policy
 from ztunnel.model.service import Port, ServiceName
 from ztunnel.model.workload import LeftTo, Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
@@ -26,6 +26,7 @@ from ztunnel.state.istio import Mode
 
 DATAPLANE_MODE: Final = "istio.io/dataplane-mode"
 _SIDECAR = "sidecar.istio.io/status"
+_INGRESS: Final = "ztunnel.io/ingress"
 _NEVER = ("kube-system",)
 _CRONJOB = re.compile(r"(.+)-[0-9]{8,10}")
 _REPLICA_SET = re.compile(r"(.+)-[bcdfghjklmnpqrstvwxz2456789]{5,10}")
@@ -87,7 +88,15 @@ def convert_pod(pod: kube.Pod, node: kube.Node | None, around: Surroundings) -> 
         forwards=_forwards(pod, around.namespace),
         locality=_locality(node),
         pod_uid=kubelet_uid(meta),
+        gateway=is_gateway(meta.labels),
     )
+
+
+def is_gateway(labels: Mapping[str, str]) -> bool:
+    """Whether a pod with these labels brings calls from outside: one of a Gateway that is no waypoint, or one
+    that says so itself."""
+    of_gateway = GATEWAY_NAME in labels and not has_tunnel(labels)
+    return of_gateway or labels.get(_INGRESS) == "true"
 
 
 def workload_uid(name: tuple[str, str], settings: MeshSettings) -> str:

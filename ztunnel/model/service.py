@@ -82,6 +82,8 @@ class Service:
     `affinity_seconds`: so long after its last call a client keeps its endpoint; 0: it does not. One that is
     not `canonical` is a name or an address of its own namespace's clients only, where another one has it for
     the mesh. One that is `private` is there for clients of its own namespace alone (Visibility NAMESPACE).
+    `ingress_uses_waypoint`: gateways from outside of the mesh that call its pods by their own addresses pass
+    its waypoint as well.
     `weighted_waypoints`, if there are any, share its connections by weight; `waypoint` is among them.
     `protocols` are by service port, of those that say something. `guards` are the authorization
     policies, `namespace/name`, that the service's waypoint is to enforce, or the waypoint that it is,
@@ -106,6 +108,7 @@ class Service:
     jwt_policies: tuple[str, ...] = ()
     rate_limits: tuple[str, ...] = ()
     private: bool = False
+    ingress_uses_waypoint: bool = False
     weighted_waypoints: tuple[tuple[Waypoint, int], ...] = ()
 
     def protocol(self, port: int) -> AppProtocol | None:

@@ -67,7 +67,8 @@ class Workload:
     endpoint of to the ports by which it serves it (service port to this pod's own port). `forwards`: what the
     pod only forwards is left alone (annotation `ztunnel.io/forwarding`). One that is not healthy but
     `draining` terminates and still serves: it is called where no endpoint is healthy. `pod_uid` is what the
-    kubelet of its node knows the pod by; istiod does not tell it. `left_to`: who serves the pod in the place
+    kubelet of its node knows the pod by; istiod does not tell it. `gateway`: it brings calls from outside
+    into the mesh, and may choose the endpoints of services itself. `left_to`: who serves the pod in the place
     of our node proxy, though it is opted in."""
 
     uid: str
@@ -98,6 +99,7 @@ class Workload:
     locality: Locality = Locality()
     pod_uid: str = ""
     left_to: LeftTo = LeftTo.NOBODY
+    gateway: bool = False
 
     @property
     def identity(self) -> SpiffeId:

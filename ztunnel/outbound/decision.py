@@ -32,7 +32,14 @@ from ztunnel.model.identity import SpiffeId
 from ztunnel.model.service import LoadBalancing, Service, Waypoint
 from ztunnel.model.workload import SameNode, TunnelProtocol, Workload
 from ztunnel.state.balancer import Choice, Rng, choose, honour, why_none
-from ztunnel.state.lookup import HBONE_PORT, ILLEGAL_PORTS, is_waypoint, service_at
+from ztunnel.state.lookup import (
+    HBONE_PORT,
+    ILLEGAL_PORTS,
+    address_towards,
+    is_waypoint,
+    service_at,
+    target_port,
+)
 from ztunnel.state.world import Served, World
 
 _CHOICES = 16
@@ -137,6 +144,8 @@ def decide(world: World, source: Workload, destination: OriginalDestination, con
     if called and (before := _waypoint_before(world, source, called, context)):
         found = _find_waypoint(world, source, before, destination.ip, context)
         return _to_waypoint(found, destination, called)
+    if workload and source.gateway and (behind := _behind(world, source, workload, destination, context)):
+        return behind
     if service:
         if service.load_balancing is LoadBalancing.PASSTHROUGH:
             return ToPlain(_plainly(destination), None, service)
@@ -178,6 +187,25 @@ def decide_among(
     return _to_pod(world, source, upstream, service, context)
 
 
+def _behind(
+    world: World, source: Workload, workload: Workload, destination: OriginalDestination, context: Context
+) -> Outcome | None:
+    """Where a gateway has chosen an endpoint itself of a service whose waypoint it is to pass: to that
+    waypoint, which is asked for the service and chooses anew."""
+    for name in sorted(workload.services):
+        service = world.service(name)
+        if service is None or not service.ingress_uses_waypoint or not service.addresses:
+            continue
+        for port in service.ports:
+            if target_port(service, workload, port.service) != destination.port:
+                continue
+            if before := _waypoint_before(world, source, service, context):
+                found = _find_waypoint(world, source, before, destination.ip, context)
+                ip = address_towards(service, destination.ip)
+                return _to_waypoint(found, OriginalDestination(ip, port.service), service)
+    return None
+
+
 def _plainly(destination: OriginalDestination) -> Endpoint:
     return Endpoint(destination.ip, destination.port)
 
@@ -216,10 +244,13 @@ def _is_direct(world: World, source: Workload, upstream: Choice, context: Contex
     """Whether both ends are pods of this node that may talk directly.
 
     The kernel learns the answer by address, however the call was addressed. So a pod with a waypoint is never
-    direct, not even when called through a service; nor is one that is not the one we know at that address.
+    direct, not even when called through a service; nor is one that a gateway calls, as by its own address it
+    may be behind one; nor is one that is not the one we know at that address.
     """
     destination, endpoint = upstream
     if not source.node == destination.node == context.node or not source.enrolled or not destination.enrolled:
+        return False
+    if source.gateway:
         return False
     if destination.waypoint is not None or world.by_ip(endpoint.ip) is not destination:
         return False

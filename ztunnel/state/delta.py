@@ -55,7 +55,7 @@ _NONE: Final[Mapping[type[Any], Iterable[str]]] = {}
 # telemetry shows: who serves what is asked again for each connection.
 _BASIS = attrgetter(
     "namespace", "service_account", "trust_domain", "addresses", "node", "network", "protocol", "same_node",
-    "services", "authorization_policies", "waypoint", "host_network", "native_tunnel",
+    "services", "authorization_policies", "waypoint", "host_network", "native_tunnel", "gateway",
 )  # fmt: skip
 
 

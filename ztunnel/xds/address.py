@@ -42,6 +42,9 @@ LEFT_TO: Final = "ztunnel.io/left-to"
 EXTERNAL: Final = "ztunnel.io/external-addresses"
 """Name of our extension of a service: a StringValue, those of its addresses that it has at its ports only."""
 
+GATEWAY: Final = "ztunnel.io/gateway"
+"""Name of our extension of a workload that brings calls from outside into the mesh: a BoolValue."""
+
 AFFINITY: Final = "ztunnel.io/session-affinity"
 """Another one of a service: a UInt32Value, for how many seconds after its last call a client keeps its
 endpoint. Istio's protocol has no place for it."""
@@ -109,6 +112,12 @@ def render_workload(workload: Workload) -> pb.Workload:
         made.locality.CopyFrom(pb.Locality(region=place.region, zone=place.zone, subzone=place.subzone))
     if workload.capacity != 1:
         made.capacity.value = workload.capacity
+    _extend(made, workload)
+    return made
+
+
+def _extend(made: pb.Workload, workload: Workload) -> None:
+    """What Istio has no field for."""
     if workload.draining:
         made.extensions.add(name=DRAINING).config.Pack(BoolValue(value=True))
     if workload.same_node is not SameNode.AUTO:
@@ -117,9 +126,10 @@ def render_workload(workload: Workload) -> pb.Workload:
         made.extensions.add(name=POD_UID).config.Pack(StringValue(value=workload.pod_uid))
     if workload.left_to:
         made.extensions.add(name=LEFT_TO).config.Pack(StringValue(value=workload.left_to.value))
+    if workload.gateway:
+        made.extensions.add(name=GATEWAY).config.Pack(BoolValue(value=True))
     if workload.forwards:
         made.extensions.add(name=FORWARDING).config.Pack(StringValue(value=_ALLOW))
-    return made
 
 
 def parse_workload(untrusted: pb.Workload) -> Workload:
@@ -160,6 +170,7 @@ def parse_workload(untrusted: pb.Workload) -> Workload:
         locality=Locality(it.locality.region, it.locality.zone, it.locality.subzone),
         pod_uid=_pod_uid(it.extensions),
         left_to=_left_to(it.extensions),
+        gateway=_gateway(it.extensions),
     )
 
 
@@ -178,6 +189,7 @@ def render_service(service: Service, network: str) -> pb.Service:
     )
     if service.waypoint is not None:
         made.waypoint.CopyFrom(_render_waypoint(service.waypoint, network))
+    made.ingress_use_waypoint = service.ingress_uses_waypoint
     for waypoint, weight in service.weighted_waypoints:
         made.weighted_waypoints.add(destination=_render_waypoint(waypoint, network), weight=weight)
     balancing = pb.LoadBalancing(
@@ -235,6 +247,7 @@ def parse_service(untrusted: pb.Service, network: str) -> Service:
         weighted_waypoints=tuple(
             (_parse_waypoint(each.destination), each.weight) for each in it.weighted_waypoints
         ),
+        ingress_uses_waypoint=it.ingress_use_waypoint,
         private=it.visibility != pb.Service.PUBLIC,
         protocols=_protocols(it.extensions),
         guards=_names(it.extensions, GUARDS),
@@ -314,6 +327,11 @@ def _same_node(untrusted: Iterable[pb.Extension]) -> SameNode:
                 raise PeerError(f"{SAME_NODE} is none of {', '.join(SameNode)}") from error
             raise PeerError(f"{SAME_NODE} has to be a StringValue")
     return SameNode.AUTO
+
+
+def _gateway(untrusted: Iterable[pb.Extension]) -> bool:
+    value = BoolValue()
+    return _unpack(untrusted, GATEWAY, value) and value.value
 
 
 def _left_to(untrusted: Iterable[pb.Extension]) -> LeftTo:
