@@ -1,7 +1,7 @@
 """Workloads and services survive the way there and back; foreign messages are taken with care."""
 
 import pytest
-from google.protobuf.wrappers_pb2 import BoolValue, StringValue
+from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,16 +19,12 @@ from ztunnel.model.service import (
 )
 from ztunnel.model.workload import LeftTo, Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
 from ztunnel.xds.address import (
-    FORWARDING,
-    LEFT_TO,
-    POD_UID,
-    PROTOCOLS,
-    SAME_NODE,
     parse_service,
     parse_workload,
     render_service,
     render_workload,
 )
+from ztunnel.xds.extension import PROTOCOLS, SAME_NODE
 from ztunnel.xds.pb import workload_pb2 as pb
 
 text = st.text("abz09.-", max_size=12)
@@ -118,45 +114,6 @@ def test_numbers_on_the_wire_are_those_of_istio():
     assert b"\x60\x03" in sent  # 12: JOB
     assert b"\xa2\x01\x01u" in sent  # 20: uid
     assert b"\xc8\x01\x01" in sent  # 25: HOST_NETWORK
-
-
-def test_our_mode_for_one_node_travels_as_an_extension():
-    sent = render_workload(Workload("u", "n", "ns", same_node=SameNode.MTLS))
-    assert [extension.name for extension in sent.extensions] == [SAME_NODE]
-    assert not render_workload(Workload("u", "n", "ns")).extensions
-
-
-def test_that_it_may_forward_travels_as_an_extension():
-    sent = render_workload(Workload("u", "n", "ns", forwards=True))
-    assert [extension.name for extension in sent.extensions] == [FORWARDING]
-    sent.extensions[0].config.Pack(StringValue(value="perhaps"))
-    with pytest.raises(PeerError, match="allow"):
-        parse_workload(sent)
-    sent.extensions[0].config.value = b"\xff"
-    with pytest.raises(PeerError, match="cannot be read"):
-        parse_workload(sent)
-
-
-def test_what_the_kubelet_knows_it_by_travels_as_an_extension():
-    sent = render_workload(Workload("u", "n", "ns", pod_uid="0e78bcdb"))
-    assert [extension.name for extension in sent.extensions] == [POD_UID]
-    sent.extensions[0].config.Pack(BoolValue(value=True))
-    with pytest.raises(PeerError, match="has to be a StringValue"):
-        parse_workload(sent)
-
-
-def test_who_else_serves_it_travels_as_an_extension():
-    sent = render_workload(Workload("u", "n", "ns", left_to=LeftTo.ISTIO))
-    assert [extension.name for extension in sent.extensions] == [LEFT_TO]
-    sent.extensions[0].config.Pack(StringValue(value="somebody"))
-    with pytest.raises(PeerError, match="none of sidecar, istio-cni"):
-        parse_workload(sent)
-
-
-def test_an_extension_of_others_is_passed_over():
-    sent = pb.Workload(uid="u")
-    sent.extensions.add(name="example.com/other").config.type_url = "type.googleapis.com/unknown"
-    assert parse_workload(sent).same_node is SameNode.AUTO
 
 
 def extended(type_url, value):

@@ -9,13 +9,9 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Final, TypeVar
 
-from google.protobuf.message import DecodeError, Message
-from google.protobuf.wrappers_pb2 import BoolValue, StringValue, UInt32Value
-
 from ztunnel.errors import PeerError
-from ztunnel.model.address import IPAddress, parse_ip, parse_packed
+from ztunnel.model.address import IPAddress, parse_packed
 from ztunnel.model.service import (
-    AppProtocol,
     IpFamilies,
     LoadBalancing,
     Port,
@@ -24,48 +20,26 @@ from ztunnel.model.service import (
     ServiceName,
     Waypoint,
 )
-from ztunnel.model.workload import LeftTo, Locality, SameNode, TunnelProtocol, Workload, WorkloadKind
+from ztunnel.model.workload import Locality, TunnelProtocol, Workload, WorkloadKind
+from ztunnel.xds.extension import (
+    GUARDS,
+    JWT_POLICIES,
+    RATE_LIMITS,
+    extend_service,
+    extend_workload,
+    read_affinity,
+    read_draining,
+    read_external,
+    read_forwards,
+    read_gateway,
+    read_left_to,
+    read_names,
+    read_pod_uid,
+    read_protocols,
+    read_same_node,
+)
 from ztunnel.xds.pb import workload_pb2 as pb
 
-SAME_NODE: Final = "ztunnel.io/same-node"
-"""Name of our extension of a workload: a StringValue, one of the values of `SameNode`."""
-
-DRAINING: Final = "ztunnel.io/draining"
-"""Another one: a BoolValue, whether the workload terminates and still serves."""
-
-POD_UID: Final = "ztunnel.io/pod-uid"
-"""Another one: a StringValue, what the kubelet knows the pod by."""
-
-LEFT_TO: Final = "ztunnel.io/left-to"
-"""Another one: a StringValue, one of the values of `LeftTo`."""
-
-EXTERNAL: Final = "ztunnel.io/external-addresses"
-"""Name of our extension of a service: a StringValue, those of its addresses that it has at its ports only."""
-
-GATEWAY: Final = "ztunnel.io/gateway"
-"""Name of our extension of a workload that brings calls from outside into the mesh: a BoolValue."""
-
-AFFINITY: Final = "ztunnel.io/session-affinity"
-"""Another one of a service: a UInt32Value, for how many seconds after its last call a client keeps its
-endpoint. Istio's protocol has no place for it."""
-
-PROTOCOLS: Final = "ztunnel.io/protocols"
-"""What is spoken at a service's ports: a StringValue, `80=http 9000=grpc`. Istio's protocol has no place."""
-
-GUARDS: Final = "ztunnel.io/guards"
-"""The policies that a service's waypoint is to enforce: a StringValue, `shop/only-get shop/other`. To Istio's
-waypoints istiod gives the policies themselves."""
-
-JWT_POLICIES: Final = "ztunnel.io/jwt-policies"
-"""The same of RequestAuthentications."""
-
-RATE_LIMITS: Final = "ztunnel.io/rate-limits"
-"""The same of RateLimitPolicies."""
-
-FORWARDING: Final = "ztunnel.io/forwarding"
-"""Name of our extension of a workload that may forward: a StringValue, `allow`."""
-
-_ALLOW = "allow"
 _DEFAULT_TRUST_DOMAIN = "cluster.local"
 _DEFAULT_CLUSTER = "Kubernetes"
 _DEFAULT_HBONE_PORT = 15008
@@ -112,24 +86,8 @@ def render_workload(workload: Workload) -> pb.Workload:
         made.locality.CopyFrom(pb.Locality(region=place.region, zone=place.zone, subzone=place.subzone))
     if workload.capacity != 1:
         made.capacity.value = workload.capacity
-    _extend(made, workload)
+    extend_workload(made, workload)
     return made
-
-
-def _extend(made: pb.Workload, workload: Workload) -> None:
-    """What Istio has no field for."""
-    if workload.draining:
-        made.extensions.add(name=DRAINING).config.Pack(BoolValue(value=True))
-    if workload.same_node is not SameNode.AUTO:
-        made.extensions.add(name=SAME_NODE).config.Pack(StringValue(value=workload.same_node.value))
-    if workload.pod_uid:
-        made.extensions.add(name=POD_UID).config.Pack(StringValue(value=workload.pod_uid))
-    if workload.left_to:
-        made.extensions.add(name=LEFT_TO).config.Pack(StringValue(value=workload.left_to.value))
-    if workload.gateway:
-        made.extensions.add(name=GATEWAY).config.Pack(BoolValue(value=True))
-    if workload.forwards:
-        made.extensions.add(name=FORWARDING).config.Pack(StringValue(value=_ALLOW))
 
 
 def parse_workload(untrusted: pb.Workload) -> Workload:
@@ -150,7 +108,7 @@ def parse_workload(untrusted: pb.Workload) -> Workload:
         addresses=tuple(map(parse_packed, it.addresses)),
         node=it.node,
         protocol=_member(TunnelProtocol, it.tunnel_protocol),
-        same_node=_same_node(it.extensions),
+        same_node=read_same_node(it.extensions),
         network=it.network,
         cluster=it.cluster_id or _DEFAULT_CLUSTER,
         kind=_kind(it.workload_type),
@@ -161,16 +119,16 @@ def parse_workload(untrusted: pb.Workload) -> Workload:
         authorization_policies=tuple(it.authorization_policies),
         waypoint=_parse_waypoint(it.waypoint) if it.HasField("waypoint") else None,
         healthy=it.status == pb.HEALTHY,
-        draining=_draining(it.extensions),
+        draining=read_draining(it.extensions),
         host_network=it.network_mode == pb.HOST_NETWORK,
-        forwards=_forwards(it.extensions),
+        forwards=read_forwards(it.extensions),
         native_tunnel=it.native_tunnel,
         capacity=it.capacity.value if it.HasField("capacity") else 1,
         hostname=it.hostname,
         locality=Locality(it.locality.region, it.locality.zone, it.locality.subzone),
-        pod_uid=_pod_uid(it.extensions),
-        left_to=_left_to(it.extensions),
-        gateway=_gateway(it.extensions),
+        pod_uid=read_pod_uid(it.extensions),
+        left_to=read_left_to(it.extensions),
+        gateway=read_gateway(it.extensions),
     )
 
 
@@ -201,20 +159,7 @@ def render_service(service: Service, network: str) -> pb.Service:
     )
     if balancing != pb.LoadBalancing():
         made.load_balancing.CopyFrom(balancing)
-    if service.external:
-        text = " ".join(str(ip) for ip in service.external)
-        made.extensions.add(name=EXTERNAL).config.Pack(StringValue(value=text))
-    if service.affinity_seconds:
-        made.extensions.add(name=AFFINITY).config.Pack(UInt32Value(value=service.affinity_seconds))
-    if service.protocols:
-        said = " ".join(f"{port}={protocol.value}" for port, protocol in service.protocols)
-        made.extensions.add(name=PROTOCOLS).config.Pack(StringValue(value=said))
-    if service.guards:
-        made.extensions.add(name=GUARDS).config.Pack(StringValue(value=" ".join(service.guards)))
-    if service.jwt_policies:
-        made.extensions.add(name=JWT_POLICIES).config.Pack(StringValue(value=" ".join(service.jwt_policies)))
-    if service.rate_limits:
-        made.extensions.add(name=RATE_LIMITS).config.Pack(StringValue(value=" ".join(service.rate_limits)))
+    extend_service(made, service)
     return made
 
 
@@ -241,18 +186,18 @@ def parse_service(untrusted: pb.Service, network: str) -> Service:
         ),
         include_unhealthy=it.load_balancing.health_policy == pb.LoadBalancing.ALLOW_ALL,
         ip_families=_member(IpFamilies, it.ip_families),
-        external=_external(it.extensions),
-        affinity_seconds=_affinity(it.extensions),
+        external=read_external(it.extensions),
+        affinity_seconds=read_affinity(it.extensions),
         canonical=it.canonical,
         weighted_waypoints=tuple(
             (_parse_waypoint(each.destination), each.weight) for each in it.weighted_waypoints
         ),
         ingress_uses_waypoint=it.ingress_use_waypoint,
         private=it.visibility != pb.Service.PUBLIC,
-        protocols=_protocols(it.extensions),
-        guards=_names(it.extensions, GUARDS),
-        jwt_policies=_names(it.extensions, JWT_POLICIES),
-        rate_limits=_names(it.extensions, RATE_LIMITS),
+        protocols=read_protocols(it.extensions),
+        guards=read_names(it.extensions, GUARDS),
+        jwt_policies=read_names(it.extensions, JWT_POLICIES),
+        rate_limits=read_names(it.extensions, RATE_LIMITS),
     )
 
 
@@ -301,96 +246,6 @@ def _service_name(untrusted: str) -> ServiceName:
     if not separator or not hostname:
         raise PeerError(f"a service is named namespace/hostname: {untrusted[:80]!r}")
     return ServiceName(namespace, hostname)
-
-
-def _unpack(untrusted: Iterable[pb.Extension], name: str, into: Message) -> bool:
-    """Read the extension of this name; False where there is none."""
-    for extension in untrusted:
-        if extension.name == name:
-            try:
-                if extension.config.Unpack(into):
-                    return True
-            except DecodeError as error:
-                raise PeerError(f"{name} cannot be decoded") from error
-            raise PeerError(f"{name} has to be a {type(into).__name__}")
-    return False
-
-
-def _same_node(untrusted: Iterable[pb.Extension]) -> SameNode:
-    for extension in untrusted:
-        if extension.name == SAME_NODE:
-            value = StringValue()
-            try:
-                if extension.config.Unpack(value):
-                    return SameNode(value.value)
-            except (DecodeError, ValueError) as error:
-                raise PeerError(f"{SAME_NODE} is none of {', '.join(SameNode)}") from error
-            raise PeerError(f"{SAME_NODE} has to be a StringValue")
-    return SameNode.AUTO
-
-
-def _gateway(untrusted: Iterable[pb.Extension]) -> bool:
-    value = BoolValue()
-    return _unpack(untrusted, GATEWAY, value) and value.value
-
-
-def _left_to(untrusted: Iterable[pb.Extension]) -> LeftTo:
-    value = StringValue()
-    if not _unpack(untrusted, LEFT_TO, value):
-        return LeftTo.NOBODY
-    try:
-        return LeftTo(value.value)
-    except ValueError as error:
-        raise PeerError(f"{LEFT_TO} is none of {', '.join(filter(None, LeftTo))}") from error
-
-
-def _forwards(untrusted: Iterable[pb.Extension]) -> bool:
-    for extension in untrusted:
-        if extension.name == FORWARDING:
-            value = StringValue()
-            try:
-                if extension.config.Unpack(value) and value.value == _ALLOW:
-                    return True
-            except DecodeError as error:
-                raise PeerError(f"{FORWARDING} cannot be read") from error
-            raise PeerError(f"{FORWARDING} has to be the StringValue {_ALLOW}")
-    return False
-
-
-def _external(untrusted: Iterable[pb.Extension]) -> tuple[IPAddress, ...]:
-    value = StringValue()
-    return tuple(map(parse_ip, value.value.split())) if _unpack(untrusted, EXTERNAL, value) else ()
-
-
-def _affinity(untrusted: Iterable[pb.Extension]) -> int:
-    value = UInt32Value()
-    return value.value if _unpack(untrusted, AFFINITY, value) else 0
-
-
-def _protocols(untrusted: Iterable[pb.Extension]) -> tuple[tuple[int, AppProtocol], ...]:
-    value = StringValue()
-    if not _unpack(untrusted, PROTOCOLS, value):
-        return ()
-    try:
-        pairs = [each.partition("=") for each in value.value.split()]
-        return tuple((int(port), AppProtocol(protocol)) for port, _, protocol in pairs)
-    except ValueError as error:
-        raise PeerError(f"{PROTOCOLS} cannot be read: {value.value[:80]!r}") from error
-
-
-def _names(untrusted: Iterable[pb.Extension], extension: str) -> tuple[str, ...]:
-    value = StringValue()
-    return tuple(value.value.split()) if _unpack(untrusted, extension, value) else ()
-
-
-def _draining(untrusted: Iterable[pb.Extension]) -> bool:
-    value = BoolValue()
-    return value.value if _unpack(untrusted, DRAINING, value) else False
-
-
-def _pod_uid(untrusted: Iterable[pb.Extension]) -> str:
-    value = StringValue()
-    return value.value if _unpack(untrusted, POD_UID, value) else ""
 
 
 def _kind(untrusted: int) -> WorkloadKind:
