@@ -424,8 +424,8 @@ def test_that_ingress_uses_the_waypoint_is_said_also_across_namespaces():
     space = Namespace(Meta("one", "", {"istio.io/ingress-use-waypoint": "true"}, {}))
     service = Service(Meta("s", "one", named, {}), "", {}, (ip_address("10.9.0.1"),),
                       (ServicePort("http", 80, 80),), False, "", False, IpFamilies.AUTOMATIC)  # fmt: skip
-    entry = ServiceEntry(Meta("e", "one", named, {}), ("a.example",), (), (EntryPort("web", 80, 80),),
-                         Resolution.STATIC)  # fmt: skip
+    entry = ServiceEntry(Meta("e", "one", named, {}), ("a.example",), (ip_network("198.51.100.1"),),
+                         (EntryPort("web", 80, 80),), Resolution.STATIC)  # fmt: skip
     translator = Translator(SETTINGS)
     translator.update({key_of(one): one for one in (gateway, space, service, entry)})
     for name, one in (("one/s.one.svc.cluster.local", service), ("one/a.example", entry)):
@@ -437,3 +437,23 @@ def test_that_ingress_uses_the_waypoint_is_said_also_across_namespaces():
     delta = translator.update({key_of(space): replace(space, meta=replace(space.meta, labels={}))})
     assert {key_of(service), key_of(entry)} <= delta.unsettled
     assert not translator.addresses["one/a.example"].ingress_uses_waypoint
+
+
+def test_what_is_attached_and_has_no_address_says_that_calls_go_past():
+    """istio/istio#54981: it is shown as attached, and nothing goes through its waypoint."""
+    named = {"istio.io/use-waypoint": "g"}
+    gateway = Gateway(Meta("g", "one", {}, {}), "istio-waypoint",
+                      (Listener(15008, "HBONE"),), (("Hostname", "g.one.svc"),))  # fmt: skip
+    headless = Service(Meta("s", "one", named, {}), "", {"app": "s"}, (), (ServicePort("http", 80, 80),),
+                       False, "", False, IpFamilies.AUTOMATIC)  # fmt: skip
+    entry = ServiceEntry(Meta("e", "one", named, {}), ("a.example",), (), (EntryPort("web", 80, 80),),
+                         Resolution.STATIC)  # fmt: skip
+    translator = Translator(SETTINGS)
+    translator.update({key_of(one): one for one in (gateway, headless, entry)})
+    for one in (headless, entry):
+        (condition,) = wanted(one, (), SETTINGS, translator.said(key_of(one)))
+        assert condition.message.endswith(". It has no address: calls go to its endpoints, past the waypoint")
+    addressed = replace(entry, addresses=(ip_network("198.51.100.1"),))
+    translator.update({key_of(addressed): addressed})
+    (condition,) = wanted(addressed, (), SETTINGS, translator.said(key_of(addressed)))
+    assert condition.message == "Successfully attached to waypoint one/g"

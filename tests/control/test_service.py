@@ -130,6 +130,7 @@ def test_what_is_spoken_at_a_port_is_said_by_its_name_or_its_protocol(name, app_
         ({"istio.io/ingress-use-waypoint": "true"}, None, True),
         ({"istio.io/ingress-use-waypoint": "false"}, {"istio.io/ingress-use-waypoint": "true"}, False),
         ({"istio.io/ingress-use-waypoint": "yes"}, None, False),
+        ({"istio.io/ingress-use-waypoint": "True"}, None, True),
     ],
 )
 def test_gateways_use_its_waypoint_where_it_or_its_namespace_says_so(own, inherited, expected):

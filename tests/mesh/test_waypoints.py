@@ -46,6 +46,7 @@ MANIFESTS = (
     + gateway()
     + behind(WEB)
     + behind(lab.pod("shop/alone", "node-1"))
+    + lab.pod("shop/front", "node-1", labels='ztunnel.io/ingress: "true"')
 )
 
 
@@ -133,3 +134,24 @@ def test_what_stands_behind_it_follows_labels_and_gateways_live(
     finally:
         mesh.apply(gateway())
     assert mesh.call("shop/caller", address, 80).refused
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_a_gateway_passes_it_also_where_it_chooses_the_endpoint_itself(mesh: Mesh, family: Family) -> None:
+    """As ingress controllers do (istio/istio#51214): the label is for them, and for nobody else."""
+    got: list[bytes] = []
+    address, front = mesh.address("shop/web", family), "shop/front"
+    assert mesh.call(front, address, 8080).answers()
+    mesh.apply(behind(WEB).replace("labels: {", 'labels: {istio.io/ingress-use-waypoint: "true", ', 1))
+    try:
+        with waypoint(mesh, got):
+            call = mesh.call(front, address, 8080)
+            assert call.answers(b"through the waypoint")
+            lab.reset(call.sock)
+            line = mesh.line("node-1", src_addr=call.own, direction="outbound")
+            assert line["dst.service"] == "web.shop.svc.cluster.local"
+            assert mesh.call("shop/caller", address, 8080).answers()
+    finally:
+        mesh.apply(behind(WEB))
+    assert any(b"through the waypoint" in octets for octets in got)
+    assert mesh.call(front, address, 8080).answers()

@@ -21,6 +21,10 @@ ENTRY = "{hosts: [a.example], ports: [{number: 80, name: http}], resolution: DNS
             "shop/a.b",
         ),
         ('waypoint "shop/wp" is gone: calls are refused until it is back', "shop/wp"),
+        (
+            "Successfully attached to waypoint shop/wp. It has no address: calls go to its endpoints",
+            "shop/wp",
+        ),
         ('waypoint "shop/wp" is not ready', ""),
         ("we are not permitted", ""),
         ("", ""),

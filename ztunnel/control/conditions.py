@@ -58,7 +58,7 @@ class Said:
     """What the translation says of an object beside the others: what of it is somebody else's, what its own
     waypoint is, how a Gateway of ours is, and what becomes of a policy's targets or of an object that
     routes; `problem`: why a CUSTOM policy's provider is not asked; `remarks`: what of a Telemetry has no
-    effect."""
+    effect. `ingress`: gateways use its waypoint; `unaddressed`: a service of it has no address."""
 
     refused: tuple[str, ...] = ()
     binding: Binding = field(default_factory=Binding)
@@ -70,6 +70,7 @@ class Said:
     routing: RoutingSaid | None = None
     remarks: tuple[str, ...] = ()
     ingress: bool = False
+    unaddressed: bool = False
 
 
 _NOTHING: Final = Said()
@@ -194,8 +195,12 @@ def _of_claims(said: Said) -> Iterator[Condition]:
     if binding.reason:
         yield Condition(_BOUND, False, binding.reason, binding.message)
     elif binding.waypoint is not None:
-        ingress = ". Ingress traffic will traverse the waypoint" if said.ingress else ""
-        yield Condition(_BOUND, True, "WaypointAccepted", f"{ATTACHED}{binding.name}{ingress}")
+        texts = [f"{ATTACHED}{binding.name}"]
+        if said.ingress:
+            texts.append("Ingress traffic will traverse the waypoint")
+        if said.unaddressed:
+            texts.append("It has no address: calls go to its endpoints, past the waypoint")
+        yield Condition(_BOUND, True, "WaypointAccepted", ". ".join(texts))
 
 
 def _of_gateway(said: Said) -> Iterator[Condition]:

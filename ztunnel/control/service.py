@@ -139,7 +139,7 @@ def ingress_uses(labels: Mapping[str, str], namespace: kube.Namespace | None) ->
     """Whether gateways use the waypoint of a service or entry with these labels: by its own label, else by
     that of its namespace."""
     inherited = namespace.meta.labels if namespace is not None else {}
-    return labels.get(_INGRESS, inherited.get(_INGRESS)) == "true"
+    return labels.get(_INGRESS, inherited.get(_INGRESS, "")).lower() == "true"
 
 
 def _protocol(port: kube.ServicePort) -> AppProtocol | None:

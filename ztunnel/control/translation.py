@@ -93,10 +93,11 @@ class Translator:
         one, refused = self._objects.get(key), self.refused.get(key, ())
         if isinstance(one, Routing):
             return Said(routing=said_of_routing(key, one, self._routes))
-        guarded = ingress = False
+        guarded = ingress = unaddressed = False
         if isinstance(one, kube.Service | ServiceEntry):
             guarded = self._at_waypoints.decide(key, one.meta.labels)
             ingress = ingress_uses(one.meta.labels, self.index.namespaces.get(key.namespace))
+            unaddressed = self._is_unaddressed(one)
         said = said_of(key, one, self.waypoints, refused, guarded=guarded)
         said = replace(said, remarks=tuple(self._at_waypoints.telemetries.remarks(key)))
         return replace(
@@ -104,7 +105,18 @@ class Translator:
             targets=self._at_waypoints.targets_of(key, one),
             problem=self.mesh.problem(key),
             ingress=ingress,
+            unaddressed=unaddressed,
         )
+
+    def _is_unaddressed(self, one: kube.Service | ServiceEntry) -> bool:
+        """Whether a service, or one of those of an entry, has no address by which it could be called."""
+        names = (
+            [str(service_name(one.meta.full_name, self._settings))]
+            if isinstance(one, kube.Service)
+            else [f"{one.meta.namespace}/{host}" for host in one.hosts]
+        )
+        found = (self.addresses.get(name) for name in names)
+        return any(isinstance(each, Service) and not each.addresses for each in found)
 
     def translation(self, unknown: Iterable[str] = ()) -> Translation:
         """All of it, as it is now. `unknown` are kinds that were not read."""
