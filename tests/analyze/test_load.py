@@ -134,6 +134,34 @@ END
     assert finding.message.startswith("spec.rules[0].from[0].source.ipBlocks[0]: ")
 
 
+MESH = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "istio", "namespace": "istio-system"},
+    "data": {"mesh": "extensionProviders: [{name: a, prometheus: {}}]"},
+}
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_the_mesh_config_of_a_cluster_is_read_where_that_is_allowed(kubectl: Fake, allowed: bool) -> None:
+    answer = f"cat <<'END'\n{json.dumps({'apiVersion': 'v1', 'kind': 'List', 'items': [MESH]})}\nEND\n"
+    kubectl(
+        f"""case "$*" in
+            *namespaces*) echo '{{"apiVersion": "v1", "kind": "Namespace", "metadata": {{"name": "shop"}}}}';;
+            "get configmaps -n istio-system --field-selector=metadata.name=istio -o json")
+                {answer if allowed else "echo 'Forbidden: configmaps' >&2; exit 1"} ;;
+            *) echo '{{"apiVersion": "v1", "kind": "List", "items": []}}';;
+        esac"""
+    )
+    mesh = load_cluster(MeshSettings(mesh_config="istio-system/istio"))
+    assert list(mesh.world.providers) == (["a"] if allowed else [])
+    faults = [(one.field, one.message) for one in mesh.faults]
+    why = "cannot be read, so nobody's providers are known here: "
+    assert [(field, message.startswith(why)) for field, message in faults] == (
+        [] if allowed else [("ConfigMap istio-system/istio", True)]
+    )
+
+
 def test_a_cluster_that_does_not_answer_is_an_error(kubectl: Fake) -> None:
     kubectl("echo 'Forbidden: cannot list namespaces' >&2; exit 1")
     with pytest.raises(NoCluster, match="cannot list namespaces"):

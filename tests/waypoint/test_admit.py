@@ -534,3 +534,19 @@ def test_a_connection_that_waits_ends_when_a_policy_refuses_it_now(lab: Lab) -> 
     mesh.parts.rejudge()
     lab.go(until=lambda: mesh.lines and it.pump() and it.reset)
     assert not mesh.parts.checks.live
+
+
+def test_a_connection_whose_client_has_gone_is_not_asked_about_any_more(lab: Lab) -> None:
+    mesh = Asking(lab, GRPC)
+    tunnel, _ = mesh.ask("10.1.0.1:5432")
+    it = GrpcAuthorizer(mesh)
+    it.asked()
+    mesh.parts.expire()
+    assert mesh.parts.checks.live
+    tunnel.abort(Unreachable("it leaves"))
+    lab.go()
+    mesh.parts.expire()
+    lab.go(until=lambda: it.pump() and it.reset)
+    assert not mesh.parts.checks.live
+    assert not mesh.parts.guarded
+    assert "the client has gone" in mesh.lines[0]

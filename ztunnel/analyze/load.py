@@ -69,7 +69,21 @@ def load_cluster(settings: MeshSettings) -> Mesh:
         found, wrong = _listed(text, kind)
         manifests += (replace(one, file="", line=0) for one in found)
         faults += wrong
+    found, wrong = _mesh_config(settings)
+    manifests += (replace(one, file="", line=0) for one in found)
+    faults += wrong
     return _mesh(Given(tuple(manifests), (), tuple(faults)), settings)
+
+
+def _mesh_config(settings: MeshSettings) -> tuple[list[Manifest], list[Fault]]:
+    """The ConfigMap that counts, and no other: they are many, and not everybody may read them."""
+    namespace, _, name = settings.mesh_config.partition("/")
+    only = f"--field-selector=metadata.name={name}"
+    try:
+        return _listed(kubectl(["get", "configmaps", "-n", namespace, only, "-o", "json"]), "configmaps")
+    except NoCluster as error:
+        why = f"cannot be read, so nobody's providers are known here: {error}"
+        return [], [Fault("", 0, f"ConfigMap {settings.mesh_config}", why)]
 
 
 def _listed(text: str, kind: str) -> tuple[list[Manifest], list[Fault]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ztunnel.errors import ConnectionFailed, Denied, NoDestination, Overflow
+from ztunnel.errors import ConnectionFailed, Denied, NoDestination, Overflow, Unreachable
 from ztunnel.flow.flow import Counts
 from ztunnel.hbone.request import render_baggage, render_response
 from ztunnel.hbone.terminate import TerminatedTunnel
@@ -63,6 +63,11 @@ class Forwarding:
     def wait(self, what: Cancellable) -> None:
         """It waits for this before it is started."""
         self._calling = what
+
+    def look(self) -> None:
+        """Time has passed: nothing is waited for in the name of a client that has gone."""
+        if self._calling is not None and self._tunnel.closed:
+            self.end(Unreachable("the client has gone"))
 
     def start(self, servers: Servers, here: Here, chain: Chain, caller: IPAddress) -> None:
         """Connect a server, and join it."""

@@ -139,8 +139,10 @@ class Tunnel:
                 forwarding.end(denied(decision, "policy change"))
 
     def expire(self) -> None:
-        """End what goes on by a token that has expired."""
+        """End what goes on by a token that has expired, or for a client that has gone."""
         self._admission.expire()
+        if self._forwarding is not None:
+            self._forwarding.look()
 
     def _rules(self) -> Authentication:
         """Those about tokens, of the moment: worked out once for each world."""
