@@ -105,3 +105,45 @@ def test_http_rules_at_l4_are_ineffective() -> None:
 def test_other_remarks_of_the_translation_are_findings_too() -> None:
     odd = AMBIENT.replace("ambient", "ambiant")
     assert codes(odd, WEB) == [("ZT0100", "Namespace shop")]
+
+
+def limits(target: str, more: str) -> str:
+    return (
+        "apiVersion: ztunnel.io/v1alpha1\nkind: RateLimitPolicy\nmetadata: {name: p, namespace: shop}\n"
+        f"spec: {{targetRefs: [{target}], {more}}}\n"
+    )
+
+
+ONE = "local: {rules: [{limit: {requests: 1, unit: Second}}]}"
+ASKS = "global: {host: %s, port: %s, domain: d, descriptors: [{entries: [{value: a}]}]%s}"
+COUNTS = "web.shop.svc.cluster.local"
+
+
+def test_rate_limits_need_a_waypoint_and_somebody_who_counts() -> None:
+    target = "{kind: Service, group: '', name: web}"
+    (found,) = findings(AMBIENT, WEB, SERVED, limits(target, ONE))
+    assert (found.code, found.what) == ("IST0167", "RateLimitPolicy shop/p")
+    assert "shop/web is not bound to a waypoint" in found.message
+    labelled = AMBIENT.replace("ambient}", "ambient, istio.io/use-waypoint: way}")
+    base = (labelled, GATEWAY, WEB, SERVED)
+    assert findings(*base, limits(target, ONE)) == []
+    assert findings(*base, limits(target, ASKS % (COUNTS, 80, ""))) == []
+    for asks, said in (
+        (ASKS % ("nowhere.shop", 80, ""), "there is no service nowhere.shop: requests are let through"),
+        (
+            ASKS % (COUNTS, 81, ", failureModeDeny: true"),
+            f"{COUNTS} has no port 81: requests are answered 500",
+        ),
+    ):
+        (found,) = findings(*base, limits(target, asks))
+        assert (found.code, found.what) == ("IST0101", "RateLimitPolicy shop/p")
+        assert said in found.message
+
+
+def test_a_limit_of_nothing_is_remarked_upon() -> None:
+    labelled = AMBIENT.replace("ambient}", "ambient, istio.io/use-waypoint: way}")
+    target = "{kind: Gateway, group: gateway.networking.k8s.io, name: way}"
+    found = findings(labelled, GATEWAY, WEB, SERVED, limits(target, ONE.replace("1,", "0,")))
+    assert [(one.code, one.message) for one in found] == [
+        ("ZT0100", "rule 0: a limit of no requests refuses all that it is for")
+    ]

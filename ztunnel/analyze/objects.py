@@ -29,7 +29,10 @@ _PORT_NAME: Final = re.compile(rf"({'|'.join(_PROTOCOLS)})(-.*)?")
 _NAMES: Final = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
 _VERSIONS: Final = ("service.istio.io/canonical-revision", "app.kubernetes.io/version", "version")
 _ONLY_SIDECARS: Final = {
-    ("networking.istio.io", "EnvoyFilter"): "patches of Envoy's configuration are of no meaning to the mesh",
+    (
+        "networking.istio.io",
+        "EnvoyFilter",
+    ): "no proxy here is an Envoy to patch; of rate limits RateLimitPolicy says what is wanted",
     ("networking.istio.io", "Sidecar"): "there are no sidecars to configure",
     ("extensions.istio.io", "WasmPlugin"): "no proxy here runs Wasm",
     ("networking.istio.io", "ProxyConfig"): "there are no sidecars to configure",

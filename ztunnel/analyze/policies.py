@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from ztunnel.analyze.finding import (
     INEFFECTIVE,
+    MISSING,
     NO_MATCH,
     REMARK,
     STRICT_CLIENTS,
@@ -15,9 +16,11 @@ from ztunnel.analyze.finding import (
     Finding,
 )
 from ztunnel.analyze.mesh import Mesh, Written, is_route
+from ztunnel.control.document import Key
 from ztunnel.control.inventory import of_kind
 from ztunnel.model.workload import Workload
 from ztunnel.state import kube
+from ztunnel.state.rate_limit_policy import RateLimitPolicy
 
 _SECURITY = "security.istio.io"
 _NAMED = 5
@@ -31,6 +34,7 @@ def policy_findings(mesh: Mesh) -> Iterator[Finding]:
         for one in mesh.of(_SECURITY, kind):
             yield from _selectors(mesh, one)
     yield from _strict(mesh)
+    yield from _limits(mesh)
     yield from _remarks(mesh)
 
 
@@ -83,6 +87,23 @@ def _strict(mesh: Mesh) -> Iterator[Finding]:
                 f"what is not in the mesh cannot call its pods; in the same namespaces: {named(outside)}"
             )
             yield found(STRICT_CLIENTS, one, message)
+
+
+def _limits(mesh: Mesh) -> Iterator[Finding]:
+    """Services that are to count for rate limits, and are not there."""
+    for one in mesh.of("ztunnel.io", RateLimitPolicy.__name__):
+        policy = mesh.inventory.objects.get(Key(one.kind, one.namespace, one.name))
+        limit = policy.service if isinstance(policy, RateLimitPolicy) else None
+        if limit is None:
+            continue
+        then = "answered 500" if limit.deny else "let through"
+        services = mesh.world.services_named(limit.host)
+        if not services:
+            text = f"global.host: there is no service {limit.host}: requests are {then}"
+            yield found(MISSING, one, text)
+        elif not any(port.service == limit.port for each in services for port in each.ports):
+            text = f"global.port: {limit.host} has no port {limit.port}: requests are {then}"
+            yield found(MISSING, one, text)
 
 
 def _outside(mesh: Mesh, namespace: str) -> list[str]:
