@@ -151,6 +151,59 @@ async def test_somebody_elses_object_is_left_as_it_is_and_said(
     assert cluster.told == ["Gateway shop/wp: Service shop/wp is not this Gateway's: it is left as it is", ""]
 
 
+def of_istiod(resource: Resource) -> dict[str, Any]:
+    """What istiod has made for the Gateway."""
+    labels = {"gateway.istio.io/managed": "istio.io-mesh-controller"}
+    owner = {"kind": "Gateway", "uid": "u-1", "name": "wp"}
+    meta = {"name": "wp", "namespace": "shop", "labels": labels, "ownerReferences": [owner]}
+    return {"kind": resource.kind, "metadata": meta, "spec": {"theirs": True}}
+
+
+def managers(cluster: Cluster, resource: Resource) -> list[tuple[str, bool]]:
+    """In whose names it was applied, and whether anything."""
+    return [
+        (one.url.params["fieldManager"].partition("/")[0], "spec" in one.content.decode())
+        for one in cluster.server.requests
+        if one.method == "PATCH" and one.url.path == f"{resource.path('shop')}/wp"
+    ]
+
+
+async def test_what_istiod_has_applied_is_taken_over_whole(autojump_clock: object) -> None:
+    """Only who applied a field can take it away: istiod's container would stay beside ours."""
+    cluster = Cluster()
+    cluster.server.put(DEPLOYMENTS, of_istiod(DEPLOYMENTS))
+    async with cluster.deploying() as deployer:
+        await trio.sleep(600)
+        first, *others = managers(cluster, DEPLOYMENTS)
+        assert first == ("istio.io", True)
+        assert set(others) == set(managers(cluster, SERVICES)) == {("ztunnel-control", True)}
+        assert deployer.troubles == {}
+
+
+async def test_an_istiod_that_still_runs_has_its_objects(autojump_clock: object) -> None:
+    cluster = Cluster()
+    cluster.server.put(DEPLOYMENTS, of_istiod(DEPLOYMENTS))
+
+    async def take_back() -> None:
+        while True:
+            await trio.sleep(0.5)
+            labels = cluster.found(DEPLOYMENTS)["metadata"]["labels"]
+            if labels["gateway.istio.io/managed"] != "istio.io-mesh-controller":
+                cluster.server.put(DEPLOYMENTS, of_istiod(DEPLOYMENTS))
+
+    async with cluster.deploying() as deployer, trio.open_nursery() as nursery:
+        nursery.start_soon(take_back)
+        await trio.sleep(300)
+        found = managers(cluster, DEPLOYMENTS)
+        assert found.count(("istio.io", True)) == 3
+        assert found.index(("ztunnel-control", False)) == len(found) - 1, "and then no more"
+        assert cluster.found(DEPLOYMENTS)["spec"] == {"theirs": True}
+        assert "is written by an istiod that still runs" in deployer.troubles[NAME]
+        nursery.cancel_scope.cancel()
+        await trio.sleep(600)
+        assert deployer.troubles == {}
+
+
 async def test_what_is_refused_is_said_and_tried_again_and_keeps_no_other_waiting(
     autojump_clock: object,
 ) -> None:

@@ -51,6 +51,13 @@ _PARAMETERS_SECONDS: Final = 10.0
 of a cluster."""
 _SELECTOR: Final = {"labelSelector": f"{MANAGED}={MANAGED_BY_US}"}
 _FORCED: Final = {"fieldManager": MANAGER, "force": "true"}
+_AS_ISTIOD: Final = {"fieldManager": "istio.io/gateway-controller", "force": "true"}
+"""As istiod applies what it makes for Gateways (istio/istio pilot/pkg/config/kube/gatewaycommon)."""
+_TAKEN_SECONDS: Final = 60.0
+_TAKEN_TIMES: Final = 3
+"""An object that was taken over so often in so long is taken back each time: istiod still runs ..."""
+_LEFT_SECONDS: Final = 600.0
+"""... and has it for so long."""
 
 Name = tuple[str, str]
 
@@ -60,12 +67,11 @@ def _ignore(_gateway: Name, _text: str) -> None:
 
 
 class NotOurs(Exception):
-    """An object of that name is somebody else's; `leaves`: it was made for an earlier Gateway of the name,
-    and Kubernetes will remove it."""
+    """An object of that name is somebody else's; it is looked at again after so long."""
 
-    def __init__(self, text: str, *, leaves: bool) -> None:
+    def __init__(self, text: str, *, again_seconds: float) -> None:
         super().__init__(text)
-        self.leaves = leaves
+        self.again_seconds = again_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,7 @@ class Deployer:
         self._marks: dict[tuple[Resource, Name], object] = {}
         self._told = ""
         self._parameters: dict[Name, str] = {}
+        self._taken: dict[tuple[Resource, Name], list[float]] = {}
         self.troubles: dict[Name, str] = {}
         self.applied: Counter[tuple[str, str]] = Counter()
 
@@ -181,7 +188,7 @@ class Deployer:
             self._failed(name, str(error), _REFUSED_SECONDS)
             self._wanted.fault(name, str(error))
         except NotOurs as error:
-            self._failed(name, str(error), _REPAIR_SECONDS if error.leaves else _REFUSED_SECONDS)
+            self._failed(name, str(error), error.again_seconds)
         except ApiFailure as failure:
             refused = failure.code in (400, 403, 422)
             seconds = _REFUSED_SECONDS if refused else _RETRY_SECONDS
@@ -244,19 +251,39 @@ class Deployer:
                 raise
             found = None
         if found is not None and not _is_owned(found, gateway):
-            leaves = _is_made(found, gateway)
+            leaves = _is_made(found, gateway)  # for an earlier Gateway of the name: Kubernetes will remove it
             if not leaves:
                 self.applied[kind, "foreign"] += 1
             text = f"{kind} {namespace}/{part.name} is not this Gateway's: it is left as it is"
-            raise NotOurs(text, leaves=leaves)
+            raise NotOurs(text, again_seconds=_REPAIR_SECONDS if leaves else _REFUSED_SECONDS)
         request = Request("patch", part.resource, namespace, part.name)
         try:
+            if found is not None and _is_istiods(found):
+                await self._take_over(part, request)
             await self._api.patch(request, part.value, APPLY, _FORCED)
         except ApiFailure:
             self.applied[kind, "failed"] += 1
             raise
         self.applied[kind, "written"] += 1
         await trio.sleep(BETWEEN_SECONDS)
+
+    async def _take_over(self, part: Part, request: Request) -> None:
+        """What istiod has applied would stay, its container beside ours: so it is applied in its name, too.
+        Where istiod takes it back, it gets it. Raises ApiFailure, NotOurs."""
+        key, now = (part.resource, (request.namespace, part.name)), trio.current_time()
+        taken = self._taken[key] = [at for at in self._taken.get(key, ()) if now - at < _TAKEN_SECONDS]
+        if len(taken) < _TAKEN_TIMES:
+            taken.append(now)
+            await self._api.patch(request, part.value, APPLY, _AS_ISTIOD)
+            return
+        identity = {"name": part.name, "namespace": request.namespace}
+        nothing = {name: part.value[name] for name in ("apiVersion", "kind")} | {"metadata": identity}
+        await self._api.patch(request, nothing, APPLY, _FORCED)
+        self.applied[part.resource.kind, "foreign"] += 1
+        text = (
+            f"{part.resource.kind} {request.namespace}/{part.name} is written by an istiod that still runs: "
+        )
+        raise NotOurs(f"{text}it has it for ten minutes; take that istiod away", again_seconds=_LEFT_SECONDS)
 
     def _failed(self, name: Name, why: str, seconds: float) -> None:
         self._done.pop(name, None)
@@ -316,6 +343,12 @@ def _is_owned(value: Mapping[str, Any], gateway: Gateway) -> bool:
     if not owners:
         return _is_made(value, gateway)
     return any(one.get("uid") == gateway.meta.uid and one.get("kind") == GATEWAYS.kind for one in owners)
+
+
+def _is_istiods(value: Mapping[str, Any]) -> bool:
+    """Whether istiod has written it last."""
+    labels = (value.get("metadata") or {}).get("labels") or {}
+    return str(labels.get(MANAGED, "")).startswith("istio.io-")
 
 
 def _is_made(value: Mapping[str, Any], gateway: Gateway) -> bool:
