@@ -28,7 +28,7 @@ from ztunnel.model.route_match import TextMatch as RouteText
 from ztunnel.model.route_policy import MILLION, Abort, Cors, Fault
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.state.delta import apply
-from ztunnel.waypoint.limiting import nobody
+from ztunnel.waypoint.limiting import MOST_OF_ONE, nobody
 from ztunnel.waypoint.unary import Called, Then
 from ztunnel.xds.pb import limit_service_pb2 as pb
 
@@ -320,6 +320,28 @@ def test_an_answer_for_somebody_who_has_gone_is_nobodys(lab: Lab) -> None:
     bench.calls.later[0](OVER.SerializeToString(), "")
     assert bench.refused == bench.outcomes == []
     assert len(bench.mesh.lines) == 1
+
+
+def test_one_caller_keeps_no_others_from_asking(lab: Lab) -> None:
+    bench = Global(lab, Calls(), ASKED)
+    limiter = bench.mesh.parts.limiter
+    owner = CALLER.identity, CALLER.addresses[0]
+    limiter.asking[owner] = MOST_OF_ONE
+    assert bench.asks(1) == ["200"]
+    assert bench.outcomes == [("shop/g", "error")]
+    limiter.asking[owner] = MOST_OF_ONE - 1
+    limiter.asking["another"] = MOST_OF_ONE
+    bench.client.write(b"GET /x HTTP/1.1\r\nHost: web\r\n\r\n")
+    lab.go(until=lambda: bench.calls.later)
+    assert limiter.asking[owner] == MOST_OF_ONE
+    bench.calls.later[0](UNDER.SerializeToString(), "")
+    assert limiter.asking[owner] == MOST_OF_ONE - 1
+
+
+def test_who_asks_nothing_any_more_is_forgotten(lab: Lab) -> None:
+    bench = Global(lab, Calls(UNDER, OVER), ASKED)
+    assert bench.asks(2) == ["200", "429"]
+    assert bench.mesh.parts.limiter.asking == {}
 
 
 def test_a_request_without_a_value_is_not_asked_about(lab: Lab) -> None:

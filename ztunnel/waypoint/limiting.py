@@ -6,8 +6,9 @@ before (Envoy's filters cors and fault come before those of rate limits; a delay
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
+from typing import Final
 
 from ztunnel.http1.head import Fields
 from ztunnel.l7.limits.compiled import CompiledPolicy, Entries
@@ -23,9 +24,12 @@ from ztunnel.state.world import World
 from ztunnel.waypoint.chain import Chain
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.limit_service import FAILED, METHOD, parse, refusal, render
-from ztunnel.waypoint.unary import Called, UnaryCalls
+from ztunnel.waypoint.unary import Called, Then, UnaryCalls
 
 _BEFORE_LIMITS = frozenset(("cors_response", "fault_filter_abort"))
+
+MOST_OF_ONE: Final = 256
+"""Questions of one caller that wait for their answer; who has more leaves others room to ask."""
 
 Told = Callable[[str, str], None]
 """Is told of a policy's key, and of a word about it."""
@@ -44,6 +48,7 @@ class Limiter:
     Attributes:
         limits: the policies, compiled, with what they have counted.
         calls: by which services are asked.
+        asking: how many questions of each caller wait for their answer.
         refused: is told of each request that was refused: by which policy, and who has counted it (`local`,
             `global`).
         asked: is told of each question, of which policy, and what came of it: `ok`, `over_limit`, `error`
@@ -55,6 +60,7 @@ class Limiter:
         self.calls = calls
         self.clock = clock
         self.limits = RateLimits()
+        self.asking: dict[Hashable, int] = {}
         self.refused: Told = nobody
         self.asked: Told = nobody
 
@@ -111,9 +117,25 @@ class Limiting:
         policy, descriptors = asks[0]
         limit = policy.policy.service
         assert limit is not None
+        owner = self._connection.identity, self._connection.source.ip
+        asking = self._limiter.asking
+        if asking.get(owner, 0) >= MOST_OF_ONE:
+            self._answered(
+                exchange, plan, asks, None, f"{MOST_OF_ONE} questions of its caller's wait already"
+            )
+            return
+        asking[owner] = asking.get(owner, 0) + 1
         called = Called(limit.host, limit.port, policy.policy.namespace, METHOD, limit.timeout_seconds)
-        then = partial(self._answered, exchange, plan, asks)
+        then = partial(self._told, owner, partial(self._answered, exchange, plan, asks))
         self._limiter.calls.call(called, render(limit, descriptors), then)
+
+    def _told(self, owner: Hashable, then: Then, message: bytes | None, why: str) -> None:
+        left = self._limiter.asking[owner] - 1
+        if left:
+            self._limiter.asking[owner] = left
+        else:
+            del self._limiter.asking[owner]
+        then(message, why)
 
     def _answered(self, exchange: Exchange, plan: Plan, asks: Asks, message: bytes | None, why: str) -> None:
         if exchange.over:
