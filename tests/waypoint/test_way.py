@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from tests.waypoint.rig import Client, Rig
 from tests.waypoint.test_exchange import begin
 from ztunnel.l7.path import merge_slashes
 from ztunnel.l7.request import Request
+from ztunnel.l7.trace import enter
+from ztunnel.waypoint.scope import Scope
 from ztunnel.waypoint.way import Common, HttpWay, Patience
 
 
@@ -31,3 +35,21 @@ def test_a_path_is_judged_and_forwarded_in_the_spelling_that_is_asked_for() -> N
     way = HttpWay(common, rig, rig)
     assert way.admit(Request(b"GET", b"a", b"//admin", [])).path == b"/admin"
     assert rig.way.admit(Request(b"GET", b"a", b"//admin", [])).path == b"//admin"
+
+
+def test_the_first_request_of_a_tunnel_that_is_traced_is_below_it() -> None:
+    context = b"00-%b-%b-01" % (b"4b" * 16, b"aa" * 8)
+    rig, rng = Rig(), Random(1)
+    scope = Scope(enter=lambda fields: enter(fields, 0.0, rng))
+    way = HttpWay(Common(rig.clock, set(), lambda: b"an-id"), rig, rig, b"", scope)
+    way.context = context
+    first, second = (way.admit(Request(b"GET", b"a", b"/", [])).trace for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert (first.trace_id, first.parent_id, first.sampled) == ("4b" * 16, "aa" * 8, True)
+    assert (second.parent_id, second.sampled) == ("", False)
+    way.context = context
+    own = b"00-%b-%b-01" % (b"5c" * 16, b"bb" * 8)
+    said = way.admit(Request(b"GET", b"a", b"/", [(b"traceparent", own)])).trace
+    assert said is not None
+    assert said.trace_id == "5c" * 16

@@ -142,6 +142,15 @@ def outline_of(untrusted: Fields) -> Outline | None:
     return untrusted[1][1], forwarded or b""
 
 
+def context_of(untrusted: Fields) -> str:
+    """The trace context that a CONNECT says, if it has one of the length and letters of one; else empty."""
+    for name, value in untrusted:
+        if name == b"traceparent":
+            text = value.decode("ascii", "replace")
+            return text if len(text) == _TRACEPARENT_BYTES and _HEX.issuperset(text) else ""
+    return ""
+
+
 def calling_port(untrusted: Fields) -> int:
     """The port that the application called from, as `for` of the first `forwarded` says; 0 for none. Asked
     of every request, and never proof of anything."""

@@ -16,6 +16,7 @@ from ztunnel.hbone.request import (
     BAD_REQUEST,
     Outline,
     calling_port,
+    context_of,
     outline_of,
     parse_request,
     render_baggage,
@@ -33,6 +34,7 @@ from ztunnel.state.world import World
 from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.report import Account
+from ztunnel.telemetry.tunnel_span import is_sampled
 
 _OK = 200
 _UNAUTHORIZED = 401
@@ -86,6 +88,11 @@ class TunnelConnection:
         self._tunnel.cancelled = self._cancelled
         self._dial = AppDial(inbound.engine, inbound.spare_ports, approach)
         self._dial.start(port, self._reached)
+
+    def trace(self, traceparent: str) -> None:
+        """There is to be a span of it, of that trace."""
+        if self._account is not None:
+            self._account.traceparent = traceparent
 
     def _give_way(self) -> None:
         self.abort(Crowded())
@@ -197,6 +204,8 @@ class TunnelAcceptor:
         if known.tried:
             self._inbound.report.try_out(known.tried, known.journey, known.connection.source)
         connection.start(known.approach, calling_port(untrusted), known.journey, self._welcome)
+        if self._inbound.report.spans is not None and is_sampled(context := context_of(untrusted)):
+            connection.trace(context)
 
     def _judge(self, world: World, tunnel: IncomingTunnel, untrusted: Fields) -> _Admission | None:
         """What was admitted; None where the tunnel has been refused."""

@@ -48,6 +48,11 @@ class _Said(NamedTuple):
     sampled: bool | None = None
 
 
+def has_context(fields: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a request says where in a trace it is, or whether it is reported."""
+    return any(name in _OURS for name, _ in fields)
+
+
 def enter(
     fields: list[tuple[bytes, bytes]], sampling: float, rng: Rng, b3: bool = False, short: bool = False
 ) -> Context:

@@ -322,7 +322,10 @@ class OutboundAcceptor:
     def _tunnel(self, call: Call, route: TunnelRoute) -> None:
         outbound = self._outbound
         call.open(route.journey)
-        block = route.head.render(call.peer.port, new_traceparent(outbound.mesh.rng))
+        context, spans = "", outbound.report.spans
+        if spans is not None and call.account is not None:
+            context = call.account.traceparent = call.account.traceparent or spans.begin()
+        block = route.head.render(call.peer.port, context or new_traceparent(outbound.mesh.rng))
         stands = partial(self._stands, outbound.hold.world, call, route)
         outbound.tunnels.open(TunnelCall(outbound.tunnels, call, (route.key, self._network, block), stands))
 

@@ -189,6 +189,10 @@ def build_core(settings: Settings, reporting: Reporting) -> Core:
     )
     say = reporting.log.scoped("rbac").info
     report.trials = Trials(reporting.figures, say, time.monotonic)
+    if settings.tracing_endpoint:
+        from ztunnel.run.node_spans import node_spans  # httpx2 and h2 are for those who have a collector
+
+        report.spans = node_spans(settings, reporting)
     return Core(engine, ledger, report)
 
 

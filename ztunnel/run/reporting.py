@@ -42,7 +42,8 @@ class Reporting:
     def __init__(
         self, settings: Settings, component: str = "ztunnel", pending: Iterable[str] = (STATE,)
     ) -> None:
-        """`pending` is what the process waits for first. Raises ConfigError for log levels that cannot be
+        """`pending` is what the process waits for first; `sender` is to be run where there is one: it sends
+        spans. Raises ConfigError for log levels that cannot be
         set."""
         self.writer = LineWriter(1)
         try:
@@ -55,6 +56,7 @@ class Reporting:
         self.figures = Figures()
         self.metrics = TcpMetrics(settings.metrics_series_limit)
         self.readiness = Readiness(pending)
+        self.sender: Callable[[], Awaitable[None]] | None = None
         register_build(self.figures, __version__, component)
         self.metrics.register(self.figures)
         self.access_log.register(self.figures)

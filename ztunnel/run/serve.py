@@ -161,6 +161,8 @@ async def run_parts(
             nursery.start_soon(serve_private, node, listeners, orders)
             nursery.start_soon(node.dialler.run, contain, node.tunnels)
             nursery.start_soon(node.handshakes.run, contain)
+            if node.reporting.sender is not None:
+                nursery.start_soon(node.reporting.sender)
             succeed = partial(_succeed, node, succession, stop, place)
             nursery.start_soon(_serve_pods, node, succession, left, succeed)
             nursery.start_soon(_keep_sessions, node)

@@ -115,6 +115,8 @@ async def run_agent_parts(node: AgentNode, listeners: Listeners, stop: Stop) -> 
             nursery.start_soon(serve_private, node, listeners, orders)
             nursery.start_soon(node.dialler.run, contain, node.tunnels)
             nursery.start_soon(node.handshakes.run, contain)
+            if node.reporting.sender is not None:
+                nursery.start_soon(node.reporting.sender)
             nursery.start_soon(_serve_pods, node)
             nursery.start_soon(_keep_sessions, node)
             nursery.start_soon(flush_log, node)

@@ -25,6 +25,7 @@ from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.level import Level
 from ztunnel.telemetry.metrics import Counted, Live, TcpMetrics
 from ztunnel.telemetry.trial import Trials, Tried
+from ztunnel.telemetry.tunnel_span import Ended, TunnelSpans
 
 _DEBUG, _INFO, _ERROR = Level.DEBUG, Level.INFO, Level.ERROR  # an enum's members are slow to look up
 
@@ -35,9 +36,9 @@ _NO_POLICY = "other"
 
 class Account:
     """A connection that was taken up and has not ended. `counts` grow while it lives; `retries` is how often
-    it was tried again."""
+    it was tried again, `traceparent` the context of a tunnel of which there is to be a span, or empty."""
 
-    __slots__ = ("counts", "journey", "live", "retries", "source", "started")
+    __slots__ = ("counts", "journey", "live", "retries", "source", "started", "traceparent")
 
     def __init__(self, journey: Journey, source: Endpoint, live: Live, started: float) -> None:
         self.journey = journey
@@ -46,6 +47,7 @@ class Account:
         self.live: Live | None = live
         self.started = started
         self.retries = 0
+        self.traceparent = ""
 
 
 class Report:
@@ -75,6 +77,8 @@ class Report:
         self._wants = wants
         self.trials: Trials | None = None
         """Where connections are reported that a policy under trial has something to say about."""
+        self.spans: TunnelSpans | None = None
+        """Where tunnels are reported of which there are to be spans; None: nobody makes any."""
         self._gathering = Gathering()
 
     def flush(self) -> None:
@@ -113,6 +117,8 @@ class Report:
         if isinstance(error, HandedOver):  # the successor writes its line
             return
         self._count_denial(account.journey, error)
+        if account.traceparent and self.spans is not None:
+            self._trace(account, self.spans, error)
         if self._write is not None and self._wants(_ERROR if error else _INFO):
             seconds, counts = self._clock() - account.started, account.counts
             ended = Record(self._now_ns(), account.source, account.journey, counts.up, counts.down, seconds)
@@ -122,6 +128,13 @@ class Report:
                 self._line(ended)
             else:
                 self._failed(ended, error)
+
+    def _trace(self, account: Account, spans: TunnelSpans, error: ConnectionFailed | None) -> None:
+        ended_ns = self._now_ns()
+        began_ns = ended_ns - int((self._clock() - account.started) * 1e9)
+        flag, why = (error.flag.value, str(error)) if error else (Flag.NONE.value, "")
+        told = account.traceparent, account.journey, account.source, account.counts
+        spans.ended(Ended(*told, began_ns, ended_ns, flag, why))
 
     def refuse(self, journey: Journey, source: Endpoint, error: ConnectionFailed) -> None:
         """A connection from `source` ended before it carried anything."""

@@ -12,6 +12,7 @@ from ztunnel.http2.standing import Standing
 from ztunnel.model.address import Endpoint, PeerAddress, parse_endpoint
 from ztunnel.model.connection import Direction
 from ztunnel.model.identity import SpiffeId
+from ztunnel.telemetry.tunnel_span import is_sampled
 from ztunnel.waypoint.attachment import WAIT_SECONDS, may_come
 from ztunnel.waypoint.chain import Treatment
 from ztunnel.waypoint.hold import Parts
@@ -19,6 +20,9 @@ from ztunnel.waypoint.report import Caller, Reports
 from ztunnel.waypoint.serve import Tunnel
 
 _OK, _NOT_FOUND = 200, 404
+_Hint = tuple[int, str]
+"""The caller's port, as the peer has it, and the context of a trace."""
+
 _LOOK_SECONDS = 0.05
 _MOST_WAITING = 1000
 """Tunnels that wait to hear that what they are for is attached; more are refused at once."""
@@ -45,11 +49,12 @@ class WaypointAcceptor:
             self._refuse(tunnel, BAD_REQUEST, str(error))
             return
         hinted = request.source.port if request.source else 0
-        self._answer(tunnel, asked, hinted, self._parts.engine.now + WAIT_SECONDS)
+        context = request.traceparent if is_sampled(request.traceparent) else ""
+        self._answer(tunnel, asked, (hinted, context), self._parts.engine.now + WAIT_SECONDS)
 
-    def _answer(self, tunnel: TerminatedTunnel, asked: Endpoint, hinted: int, until: float) -> None:
+    def _answer(self, tunnel: TerminatedTunnel, asked: Endpoint, hinted: _Hint, until: float) -> None:
         """Accept or refuse it; or look again until `until`, where it is for something that may be attached in
-        a moment. `hinted` is the caller's port, as the peer has it."""
+        a moment."""
         parts = self._parts
         here, world, now = parts.here.workload, parts.here.hold.world, parts.engine.now
         try:
@@ -67,7 +72,8 @@ class WaypointAcceptor:
         workload = world.by_ip(self._peer.ip)
         if workload is not None and workload.identity != self._identity:
             workload = None
-        caller = Caller(Endpoint(self._peer.ip, hinted), workload, self._identity)
+        port, context = hinted
+        caller = Caller(Endpoint(self._peer.ip, port), workload, self._identity, context)
         reports = Reports(parts.telemetry, caller, chain, lambda: parts.engine.now)
         one = Tunnel(parts, tunnel, (chain, caller), reports, self._standing)
         if chain.treatment is Treatment.TCP:
@@ -75,7 +81,7 @@ class WaypointAcceptor:
         else:
             tunnel.accept(render_response(_OK, render_baggage(here)), one.detect())
 
-    def _again(self, tunnel: TerminatedTunnel, asked: Endpoint, hinted: int, until: float) -> None:
+    def _again(self, tunnel: TerminatedTunnel, asked: Endpoint, hinted: _Hint, until: float) -> None:
         self._parts.waiting -= 1
         if not tunnel.closed:
             self._answer(tunnel, asked, hinted, until)

@@ -295,10 +295,14 @@ class Servers:
         exchange.attempts.ask(pick.asking(self.engine))
         if pick.cluster is not None and pick.cluster.unready:
             self._prepare_later(pick.cluster)
+        trace = exchange.request.trace
+        if trace is not None and trace.sampled:  # a tunnel that is opened now is of its trace
+            self._here.context = f"00-{trace.trace_id}-{trace.span_id}-01"
         if version_of(limits_of(pick.cluster), version, terms.version, bool(exchange.request.upgrade)) == 1:
             self._pools1.connect(exchange, place.spot1)
         else:
             self._pools2.connect(exchange, place.spot2)
+        self._here.context = ""
 
     def _again(self, aim: Aim, pick: Pick) -> Place | None:
         """An endpoint of which all is known, if one is chosen."""

@@ -35,6 +35,7 @@ class Here:
     Attributes:
         uid: of its workload.
         network: where it dials from.
+        context: of the request for which something is dialled now, as a tunnel says it; empty: of none.
         clusters: the endpoints of all that is called.
     """
 
@@ -46,6 +47,7 @@ class Here:
         self.network = network
         self.hold = hold
         self.rng = rng
+        self.context = ""
         self.clusters = Clusters(rng, now)
         hold.subscribe(self.clusters.changed)
         self._world: World | None = None
@@ -117,7 +119,7 @@ class Here:
     def block(self, target: Target) -> bytes:
         """The header block of a CONNECT."""
         assert target.head is not None
-        return target.head.render(0, new_traceparent(self.rng))
+        return target.head.render(0, self.context or new_traceparent(self.rng))
 
 
 def _target(source: Workload, outcome: ToTunnel) -> Target:

@@ -45,11 +45,12 @@ class Telemetry:
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who opened a tunnel: `source` is its address, with the port that the tunnel says; `workload` whose it
-    is, `identity` what its certificate proved."""
+    is, `identity` what its certificate proved; `context` its trace's, where there is to be a span of it."""
 
     source: Endpoint
     workload: Workload | None
     identity: SpiffeId
+    context: str = ""
 
 
 class Reports:

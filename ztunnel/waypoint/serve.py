@@ -83,6 +83,7 @@ class Tunnel:
             return None
         self._version = self._terms.version = self._ends.version = 2 if what is Spoken.HTTP2 else 1
         way = HttpWay(parts.common, self, self, self._forwarded(), self._reports.scope)
+        way.context = self._caller.context.encode()
         if what is Spoken.HTTP2:
             return Http2Server(way, self._tunnel, self._standing)
         return Http1Server(way, self._tunnel, parts.engine.next_round)

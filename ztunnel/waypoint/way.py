@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 from ztunnel.l7.chance import Rng
 from ztunnel.l7.request import Request
 from ztunnel.l7.routing.retry import Budget, Retries
+from ztunnel.l7.trace import has_context
 from ztunnel.waypoint.deadlines import Timer
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.scope import Scope
@@ -115,7 +116,12 @@ class Common(NamedTuple):
 
 
 class HttpWay:
-    """Where the requests through one tunnel go."""
+    """Where the requests through one tunnel go.
+
+    Attributes:
+        context: of the tunnel, where there is to be a span of it (W3C traceparent): its first request is
+            below that, unless it says itself where it is. Empty: of none.
+    """
 
     def __init__(
         self,
@@ -132,6 +138,7 @@ class HttpWay:
         self._scope = _UNTRACED if scope is None else scope
         self._rng, self._budget = common.rng, common.budget
         self._forwarded = forwarded
+        self.context = b""
         self._upstreams = upstreams
         self._reports = reports
 
@@ -148,6 +155,9 @@ class HttpWay:
             request.fields.append((b"x-forwarded-client-cert", self._forwarded))
         enter = self._scope.enter
         if enter is not None:
+            context, self.context = self.context, b""
+            if context and not has_context(request.fields):
+                request.fields.append((b"traceparent", context))
             request.trace = enter(request.fields)
         return request
 
