@@ -147,3 +147,38 @@ def test_a_limit_of_nothing_is_remarked_upon() -> None:
     assert [(one.code, one.message) for one in found] == [
         ("ZT0100", "rule 0: a limit of no requests refuses all that it is for")
     ]
+
+
+CUSTOM = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: ask, namespace: shop}
+spec:
+  targetRefs: [{kind: Service, group: "", name: web}]
+  action: CUSTOM
+  provider: {name: asks}
+  rules: [{}]
+"""
+PROVIDERS = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: ztunnel-mesh, namespace: ztunnel-system}
+data: {mesh: "extensionProviders: [{name: asks, envoyExtAuthzHttp: {service: %s, port: %s}}]"}
+"""
+
+
+def test_a_custom_policy_without_anybody_to_ask_is_found() -> None:
+    def of(*more: str) -> list[str]:
+        every = findings(AMBIENT, WEB, SERVED, GATEWAY, CUSTOM, *more)
+        return [
+            one.message
+            for one in every
+            if one.what == "AuthorizationPolicy shop/ask" and "asks" in one.message
+        ]
+
+    refused = ": what the policy matches is refused"
+    assert of() == [f"there is no provider 'asks' in the mesh config (authorizers: none){refused}"]
+    host = "web.shop.svc.cluster.local"
+    assert of(PROVIDERS % ("nobody", 80)) == [f"the provider 'asks': there is no service nobody:80{refused}"]
+    assert of(PROVIDERS % (host, 81)) == [f"the provider 'asks': shop/{host} has no port 81{refused}"]
+    assert of(PROVIDERS % (host, 80)) == []

@@ -18,8 +18,11 @@ from ztunnel.analyze.finding import (
 from ztunnel.analyze.mesh import Mesh, Written, is_route
 from ztunnel.control.document import Key
 from ztunnel.control.inventory import of_kind
+from ztunnel.model.http_policy import HttpAction
+from ztunnel.model.provider import ExtAuthz
 from ztunnel.model.workload import Workload
 from ztunnel.state import kube
+from ztunnel.state.lookup import authorizer_of
 from ztunnel.state.rate_limit_policy import RateLimitPolicy
 
 _SECURITY = "security.istio.io"
@@ -35,6 +38,7 @@ def policy_findings(mesh: Mesh) -> Iterator[Finding]:
             yield from _selectors(mesh, one)
     yield from _strict(mesh)
     yield from _limits(mesh)
+    yield from _authorizers(mesh)
     yield from _remarks(mesh)
 
 
@@ -65,6 +69,21 @@ def _pods(mesh: Mesh, policy: Written, selector: Mapping[str, str]) -> Iterator[
             selector.items() <= pod.meta.labels.items()
         ):
             yield pod
+
+
+def _authorizers(mesh: Mesh) -> Iterator[Finding]:
+    """Providers of CUSTOM policies that are there, and whose service is not."""
+    world = mesh.world
+    for one in mesh.of(_SECURITY, "AuthorizationPolicy"):
+        policy = world.http_policies.get(f"{one.namespace}/{one.name}")
+        if policy is None or policy.action is not HttpAction.CUSTOM:
+            continue
+        provider = world.providers.get(policy.provider)
+        if provider is None or not isinstance(provider.what, ExtAuthz):
+            continue  # which is a remark
+        why = authorizer_of(world, policy.provider)
+        if isinstance(why, str):
+            yield found(REMARK, one, f"{why}: what the policy matches is refused")
 
 
 def _strict(mesh: Mesh) -> Iterator[Finding]:
