@@ -1230,9 +1230,17 @@ def test_external_authorizers_decide_over_http_and_grpc(mesh: Mesh, waypoint: Wa
         assert over_grpc.asked.source.principal == account("shop/caller")
         assert over_grpc.asked.destination.principal == account("shop/wp")
         client = mesh.connect("shop/caller", vip(mesh, "web", family), 80)
-        client.sendall(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nb\xffdy")
-        assert head_of(client).startswith(b"HTTP/1.1 403 ")
-        assert over_grpc.asked.request.http.raw_body == b"b\xffdy"
+        near = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
+        near.initiate_connection()
+        fields = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"web"), (b":path", b"/a/B")]
+        near.send_headers(1, [*fields, (b"content-type", b"application/grpc"), (b"te", b"trailers")])
+        near.send_data(1, b"\0\0\0\0\2b\xff", end_stream=True)
+        client.sendall(near.data_to_send())
+        told = exchange(client, near, h2.events.StreamEnded)
+        (answer,) = [each for each in told if isinstance(each, h2.events.ResponseReceived)]
+        assert (b"grpc-status", b"7") in answer.headers
+        asked = over_grpc.asked.request.http
+        assert (asked.path, asked.protocol, asked.raw_body) == ("/a/B", "HTTP/2", b"\0\0\0\0\2b\xff")
         over_grpc.close()
         wait_until(lambda: asker.status(fields=ALLOWS) == b"403", "nobody answers, and nobody passes")
         wait_until(lambda: waypoint.lines()[-1][3:5] == ["UAEX", "ext_authz_error"], "the log says so")
