@@ -168,6 +168,7 @@ async def test_a_control_plane_without_that_service_is_not_disturbed(
             plane.have(A)
             await trio.sleep(60)
     assert plane.detail == ""
-    assert plane.lines.lines == []
+    [said] = plane.lines.lines
+    assert "ambient.istio.io/redirection: enabled" in str(said)
     assert len(asked) <= 8
     assert asked[1] - asked[0] >= 60

@@ -36,6 +36,11 @@ MACHINE: Final = (
     "and not in the mesh"
 )
 
+NO_SERVICE: Final = (
+    "the control plane does not ask for it, as istiod: that has those pods in the mesh that are annotated "
+    "with ambient.istio.io/redirection: enabled, by Istio's CNI agent or in their template"
+)
+
 Report = Callable[[Iterable[EnrolledPod]], Awaitable[None]]
 """Tells the control plane of these pods and no others. Raises RpcError, ConfigError."""
 
@@ -53,6 +58,7 @@ class Announcer:
         self._changed = trio.Event()
         self._pause = 0.0
         self._trouble = ""
+        self._is_alone = False
         self.hidden: dict[str, str] = {}
 
     def look(self, held: Mapping[str, Held], world: World) -> None:
@@ -93,8 +99,13 @@ class Announcer:
         try:
             await report(self._pods)
         except RpcError as error:
-            has_none = error.code is Code.UNIMPLEMENTED
-            self._failed("" if has_none else str(error), _NO_SERVICE_SECONDS if has_none else _RETRY_SECONDS)
+            if error.code is Code.UNIMPLEMENTED:
+                self._failed("", _NO_SERVICE_SECONDS)
+                if not self._is_alone:
+                    self._is_alone = True
+                    self._log.info("enrolment not reported", reason=NO_SERVICE)
+            else:
+                self._failed(str(error), _RETRY_SECONDS)
             return False
         except ConfigError as error:
             self._failed(str(error), _RETRY_SECONDS)
