@@ -29,6 +29,7 @@ from ztunnel.model.route_match import FieldMatch, Match
 from ztunnel.model.route_match import TextKind as RouteKind
 from ztunnel.model.route_match import TextMatch as RouteText
 from ztunnel.state.delta import apply
+from ztunnel.waypoint.checking import MOST_HELD
 
 __all__ = ["contexts", "lab"]
 PASSES = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: own=1\r\n\r\nhi"
@@ -287,6 +288,30 @@ def test_a_body_that_is_longer_than_any_window_is_shown(lab: Lab) -> None:
     tunnel.write(OK)
     _, got = mesh.serve(2)
     lab.go(until=lambda: len(got.got) > size)
+
+
+def test_bodies_of_all_requests_that_are_held_have_a_bound(lab: Lab) -> None:
+    mesh = Asking(lab, replace(HTTP, body=BodyCheck(10)))
+    mesh.parts.checks.held_bytes = MOST_HELD - 9
+    heard = mesh.send(POST + b"0123456789")
+    mesh.answered(heard, b"overflow")
+    assert heard.got.startswith(b"HTTP/1.1 503 ")
+    assert " 503 UO " in mesh.lines[0]
+    assert mesh.parts.checks.held_bytes == MOST_HELD - 9
+    mesh.parts.checks.held_bytes = 0
+    heard = mesh.send(POST + b"0123456789")
+    tunnel, _ = mesh.question()
+    assert mesh.parts.checks.held_bytes == 10
+    tunnel.write(OK)
+    server, got = mesh.serve(2)
+    lab.go(until=lambda: got.got.endswith(b"0123456789"))
+    server.write(PASSES)
+    mesh.answered(heard, b"hi")
+    assert mesh.parts.checks.held_bytes == 0
+    mesh.send(POST + b"01234")
+    lab.go(until=lambda: mesh.parts.checks.held_bytes == 5)
+    mesh.sender.abort(Unreachable("it leaves"))
+    lab.go(until=lambda: mesh.parts.checks.held_bytes == 0)
 
 
 def test_of_a_request_without_a_body_none_is_shown(lab: Lab) -> None:

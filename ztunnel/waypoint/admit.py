@@ -103,6 +103,7 @@ class Admission:
         self._listener = listener
         self._last_rules = self._find()
         self._waiting: dict[Exchange, Check] = {}
+        self._shown: dict[Exchange, Check] = {}
         self.exchanges: set[Exchange] = set()
 
     def begin(self, exchange: Exchange) -> None:
@@ -115,6 +116,9 @@ class Admission:
         check = self._waiting.pop(exchange, None)
         if check is not None:
             check.cancel()
+        shown = self._shown.pop(exchange, None)
+        if shown is not None:
+            shown.release()
 
     def rejudge(self, changed: bool) -> None:
         """End what may not go on by the policies of now, which have `changed` or not."""
@@ -171,6 +175,8 @@ class Admission:
         asked = Asked(found, ends.terms, ends.sought(found), question)
         then = partial(self._answered, exchange, decision, found)
         check = self._waiting[exchange] = Check(self._checks, asked, then)
+        if found.provider.body is not None:
+            self._shown[exchange] = check
         check.look_at(exchange)
 
     def _answered(

@@ -20,7 +20,7 @@ from ztunnel.http1.head import Fields
 from ztunnel.l7.chance import Rng
 from ztunnel.l7.extauthz.outcome import Answer, Failed
 from ztunnel.l7.extauthz.question import Question, http_answer, http_request
-from ztunnel.l7.reply import Reply
+from ztunnel.l7.reply import OVERFLOW, Reply
 from ztunnel.l7.request import Request
 from ztunnel.l7.routing.plan import Plan
 from ztunnel.l7.routing.retry import Retries
@@ -40,6 +40,8 @@ from ztunnel.xds.ext_authz import PATH, parse_answer, render_check
 
 MOST_OF_ONE: Final = 1024
 """Questions to one authorizer that are under way (Envoy's default of a cluster's requests)."""
+MOST_HELD: Final = 64 * 1024 * 1024
+"""Bytes of bodies that are held to be shown, of all requests of a waypoint together."""
 MOST_ANSWER: Final = 256 * 1024
 """Bytes of an answer."""
 TOO_LONG: Final = Reply(413, "-", "request_payload_too_large", "Payload Too Large")
@@ -58,6 +60,7 @@ class Checks:
 
     Attributes:
         live: how many are under way, by provider.
+        held_bytes: of bodies that are shown, for as long as their requests go on.
         counted: is told of a provider, and of what came of a question.
     """
 
@@ -68,6 +71,7 @@ class Checks:
         self.connect = connect
         self.rng = rng
         self.live: dict[str, int] = {}
+        self.held_bytes = 0
         self.counted: Callable[[str, str], None] | None = None
 
     @property
@@ -104,6 +108,7 @@ class Check:
         self._fields = NO_FIELDS
         self._answer = bytearray()
         self._seen = 0
+        self._held = 0
         self._whole = False
 
     # The body of the request that it is about.
@@ -127,7 +132,14 @@ class Check:
         about, shown = self._about, self._provider.body
         if about is None or shown is None:
             return
-        self._seen += len(payload)
+        count = len(payload)
+        self._seen += count
+        self._held += count
+        self._checks.held_bytes += count
+        if self._checks.held_bytes > MOST_HELD:
+            self._about = None
+            self._tell(OVERFLOW)
+            return
         about.read_ahead()
         if self._seen > shown.most_bytes and not shown.partial:
             self._about = None
@@ -138,6 +150,11 @@ class Check:
     def end(self, trailers: Fields) -> None:
         """It is whole."""
         self._enough()
+
+    def release(self) -> None:
+        """The request that it was about is over: what was held of its body is not."""
+        self._checks.held_bytes -= self._held
+        self._held = 0
 
     def give_up(self) -> None:
         """It will not be: `cancel` follows."""
