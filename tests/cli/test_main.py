@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +74,13 @@ def test_the_module_is_the_command() -> None:
         [sys.executable, "-m", "ztunnel", "-h"], check=True, cwd=ROOT, capture_output=True, text=True
     )
     assert "demo" in done.stdout
+
+
+@pytest.mark.parametrize(("pid", "status"), [(1, 128 + signal.SIGTERM), (2, -signal.SIGTERM)])
+def test_the_first_process_of_a_container_can_be_told_to_end_while_it_starts(pid: int, status: int) -> None:
+    """The kernel leaves it alone where it has no handler: its pod would wait for its whole grace."""
+    code = (
+        "import os, signal; from ztunnel.cli.main import obey_from_the_start as obey; "
+        f"obey({pid}); os.kill(os.getpid(), signal.SIGTERM); signal.pause()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=4).returncode == status

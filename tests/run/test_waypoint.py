@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 import uuid
+from dataclasses import replace
 from random import Random
 
 import pytest
 import trio
 
 from tests.builders import workload
+from tests.inbound.parts import Signer
 from tests.run.parts import ANYWHERE, SETTINGS, served_by
 from ztunnel.config import Settings
 from ztunnel.control.serve import Server
-from ztunnel.errors import ConfigError
+from ztunnel.errors import ConfigError, NoCertificate
+from ztunnel.run.follow import ControlPlane
 from ztunnel.run.reporting import Reporting
 from ztunnel.run.stop import Stop
 from ztunnel.run.waypoint import _new_id, run_waypoint
@@ -57,4 +60,22 @@ async def test_until_it_knows_itself_it_waits_and_can_be_ended(nursery) -> None:
                 await trio.sleep(0.01)
             stop.ask()
     assert "own pod" in waits
+    nursery.cancel_scope.cancel()
+
+
+async def test_one_that_is_not_given_a_certificate_can_be_ended(nursery) -> None:
+    server = Server()
+    await nursery.start(server.run)
+    own = replace(workload("wp-1").at("127.0.0.1"), uid="Kubernetes//Pod/shop/wp-1", namespace="shop")
+    server.publish(take([own], "", Snapshot()))
+    reporting, stop = Reporting(WAYPOINT, "waypoint"), Stop()
+    signer = Signer()
+    signer.error = NoCertificate("not for you")
+    plane = ControlPlane(server.session, signer)
+    with trio.fail_after(4):
+        async with trio.open_nursery() as inner:
+            inner.start_soon(run_waypoint, WAYPOINT, plane, reporting, stop)
+            while [*reporting.readiness.pending(trio.current_time())] != ["certificate"]:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            stop.ask()
     nursery.cancel_scope.cancel()

@@ -10,10 +10,12 @@ from __future__ import annotations
 import ast
 import gc
 import importlib
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -38,6 +40,7 @@ class Commands(click.Group):
         if cmd_name not in self.list_commands(ctx):
             return None
         name = cmd_name.replace("-", "_")
+        obey_from_the_start(os.getpid())
         try:
             with _uncollected():
                 found = getattr(importlib.import_module(f"ztunnel.cli.{name}"), name)
@@ -84,6 +87,17 @@ def _uncollected() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def obey_from_the_start(pid: int) -> None:
+    """Have SIGTERM end the process while it starts. For the first one of a container the kernel does nothing
+    by itself: it would be told to end in vain, and killed when its pod's grace is over."""
+    if pid == 1:
+        signal.signal(signal.SIGTERM, _end)
+
+
+def _end(signum: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + signum)
 
 
 def _summary(name: str) -> str:

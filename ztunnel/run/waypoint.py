@@ -238,15 +238,30 @@ async def _run_parts(waypoint: _Waypoint, listeners: Listeners, stop: Stop) -> N
             nursery.start_soon(_look_after, waypoint)
             nursery.start_soon(RouteCompiler(waypoint.parts.routers, waypoint.parts.here).run, contain)
             nursery.start_soon(waypoint.outlets.run)
-            acceptor = await _listen(waypoint)
-            await stop.asked.wait()
-            await _give_notice(waypoint, stop)
-            acceptor.close()
-            await _drain(waypoint, stop)
+            if (acceptor := await _listen_until_asked(waypoint, stop)) is not None:
+                await stop.asked.wait()
+                await _give_notice(waypoint, stop)
+                acceptor.close()
+                await _drain(waypoint, stop)
             nursery.cancel_scope.cancel()
     finally:
         waypoint.parts.servers.close()
         engine.close()
+
+
+async def _listen_until_asked(waypoint: _Waypoint, stop: Stop) -> Acceptor | None:
+    """As `_listen`; None: the end was asked for before there was a certificate."""
+    acceptor = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_cancel_when, stop.asked, nursery.cancel_scope)
+        acceptor = await _listen(waypoint)
+        nursery.cancel_scope.cancel()
+    return acceptor
+
+
+async def _cancel_when(asked: trio.Event, scope: trio.CancelScope) -> None:
+    await asked.wait()
+    scope.cancel()
 
 
 async def _listen(waypoint: _Waypoint) -> Acceptor:
