@@ -1,15 +1,21 @@
-"""Waypoints: run for a Gateway, attached, replaced and detached under load, and never called around."""
+"""Waypoints: run for a Gateway, attached, replaced and detached under load, never called around; routes and
+policies at them. The tests share one namespace, which each leaves without a waypoint or with one."""
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, utils
 
-from tests.cluster.apps import LOAD, Apps, Running
+from tests.cluster.apps import LOAD, OPT_IN, Apps, Running, namespace
 from tests.cluster.cluster import Cluster, Object, is_ready, wait_until
 from tests.cluster.conftest import SYSTEM, Mesh
 
@@ -21,22 +27,53 @@ LABEL = f"gateway.networking.k8s.io/gateway-name={NAME}"
 SECONDS = 20
 START_SECONDS = 60
 EVERY_SECONDS = 0.03
+MANY = """
+import http.client, json, sys
+host, path, times = sys.argv[1], sys.argv[2], int(sys.argv[3])
+connection, seen = http.client.HTTPConnection(host, 80, timeout=5), []
+for _ in range(times):
+    connection.request("GET", path)
+    seen.append(json.loads(connection.getresponse().read())["pod"])
+print(json.dumps(seen))
+"""
+STATUS = """
+import http.client, sys
+host, path, bearer = sys.argv[1:4]
+connection = http.client.HTTPConnection(host, 80, timeout=5)
+try:
+    connection.request("GET", path, headers={"authorization": f"Bearer {bearer}"} if bearer else {})
+    print(connection.getresponse().status)
+except OSError:
+    print(0)
+"""
 KINDS = "deployments,services,serviceaccounts,poddisruptionbudgets"
 
 
+@pytest.fixture(scope="module")
+def shop(mesh: Mesh, cluster: Cluster) -> Iterator[Apps]:
+    """Pods a and d call service web, whose pods b and c are on both nodes."""
+    first, last = cluster.nodes()[0], cluster.nodes()[-1]
+    with namespace(cluster, f"ztunnel-test-{os.getpid()}-waypoints", {OPT_IN: "ambient"}) as apps:
+        apps.start(
+            apps.server("a", first),
+            apps.server("b", last, {"app": "b"}),
+            apps.server("c", first, {"app": "b", "version": "v2"}),
+            apps.account("other"),
+            apps.server("d", last, account="other"),
+            apps.service("web", "b"),
+        )
+        for address in apps.service_addresses("web"):
+            wait_until(f"{address} answers", lambda at=address: answers(apps, at), SECONDS)
+        yield apps
+
+
 @pytest.fixture
-def shop(mesh: Mesh, apps: Apps, nodes: tuple[str, str]) -> Apps:
-    """Pod a calls service web, whose pods are on both nodes."""
-    apps.label("ambient")
-    apps.start(
-        apps.server("a", nodes[0]),
-        apps.server("b", nodes[1], {"app": "b"}),
-        apps.server("c", nodes[0], {"app": "b"}),
-        apps.service("web", "b"),
-    )
-    for address in apps.service_addresses("web"):
-        wait_until(f"{address} answers", lambda at=address: answers(apps, at), SECONDS)
-    return apps
+def attached(shop: Apps) -> Apps:
+    """The same, with a waypoint that serves."""
+    if bound(shop) != ("True", "WaypointAccepted"):
+        apply(shop, "--enroll-namespace", "--wait")
+        wait_until("it is attached", lambda: bound(shop) == ("True", "WaypointAccepted"), SECONDS)
+    return shop
 
 
 def answers(apps: Apps, address: str) -> bool:
@@ -50,8 +87,8 @@ def pods(shop: Apps) -> list[Object]:
 
 
 def ready(shop: Apps, count: int) -> bool:
-    found = [each for each in shop.cluster.pods(shop.namespace, LABEL) if is_ready(each)]
-    return len(found) == count == len(pods(shop))
+    found = pods(shop)
+    return len(found) == count and all(map(is_ready, found))
 
 
 def requests(shop: Apps) -> float:
@@ -97,50 +134,6 @@ def loaded(shop: Apps) -> Iterator[dict[str, Running]]:
         }
 
 
-def test_attached_replaced_and_detached_under_load_no_request_fails(mesh: Mesh, shop: Apps) -> None:
-    cluster, marks = shop.cluster, {}
-    with loaded(shop) as load:
-        apply(shop, "--enroll-namespace", "--wait")
-        wait_until("calls go through it", lambda: requests(shop) > 20, SECONDS)
-        assert bound(shop) == ("True", "WaypointAccepted")
-        marks["attached"] = requests(shop)
-        annotate(shop, replicas="2")
-        wait_until("there are two", lambda: ready(shop, 2), START_SECONDS)
-        before, revision = names(shop), generation(shop)
-        cluster.call("-n", SYSTEM, "rollout", "restart", "deployment/ztunnel-control")
-        mesh.wait()
-        assert (names(shop), generation(shop)) == (before, revision), "another control plane changes nothing"
-        cluster.call("-n", shop.namespace, "delete", "pod", min(before), "--wait=false")
-        wait_until("there are two again", lambda: ready(shop, 2), START_SECONDS)
-        template = {"metadata": {"annotations": {"again": "yes"}}}
-        words = ("patch", "deployment", NAME, "-p", json.dumps({"spec": {"template": template}}))
-        cluster.call("-n", shop.namespace, *words)
-        wait_until("both are others", lambda: ready(shop, 2) and not before & names(shop), START_SECONDS)
-        wait_until("calls go through them", lambda: requests(shop) > 20, SECONDS)
-        detach(shop)
-        marks["detached"] = requests(shop)
-        done = cluster.ztunnel("waypoint", "delete", NAME, "-n", shop.namespace)
-        assert done.returncode == 0, done.stdout + done.stderr
-        wait_until("what was made for it is gone", lambda: not made(shop), SECONDS)
-        said = {address: each.end() for address, each in load.items()}
-    print(marks, {address: (each["seen"], each["failed"], each["slowest"]) for address, each in said.items()})
-    assert {address: each["errors"] for address, each in said.items() if each["failed"]} == {}
-    assert min(each["seen"] for each in said.values()) > 200
-
-
-def generation(shop: Apps) -> int:
-    return int(shop.cluster.get("deployment", NAME, shop.namespace)["metadata"]["generation"])
-
-
-def names(shop: Apps) -> set[str]:
-    return {each["metadata"]["name"] for each in pods(shop)}
-
-
-def made(shop: Apps) -> list[str]:
-    words = ("get", KINDS, "-n", shop.namespace, "-l", LABEL, "-o", "name")
-    return shop.cluster.call(*words).split()
-
-
 def test_until_it_was_ready_calls_go_as_before_and_from_then_on_by_it_or_not_at_all(
     mesh: Mesh, shop: Apps, cluster: Cluster
 ) -> None:
@@ -184,3 +177,206 @@ def test_until_it_was_ready_calls_go_as_before_and_from_then_on_by_it_or_not_at_
     detach(shop)
     for address in addresses:
         wait_until("calls go as before", lambda at=address: answers(shop, at), SECONDS)
+
+
+def test_attached_replaced_and_detached_under_load_no_request_fails(mesh: Mesh, shop: Apps) -> None:
+    cluster, marks = shop.cluster, {}
+    with loaded(shop) as load:
+        apply(shop, "--enroll-namespace", "--wait")
+        wait_until("calls go through it", lambda: requests(shop) > 20, SECONDS)
+        assert bound(shop) == ("True", "WaypointAccepted")
+        marks["attached"] = requests(shop)
+        annotate(shop, replicas="2")
+        cluster.call("-n", SYSTEM, "rollout", "restart", "deployment/ztunnel-control")
+        wait_until("there are two", lambda: ready(shop, 2), START_SECONDS)
+        before, revision = names(shop), generation(shop)
+        mesh.wait()
+        assert (names(shop), generation(shop)) == (before, revision), "another control plane changes nothing"
+        cluster.call("-n", shop.namespace, "delete", "pod", min(before), "--wait=false")
+        template = {"metadata": {"annotations": {"again": "yes"}}}
+        words = ("patch", "deployment", NAME, "-p", json.dumps({"spec": {"template": template}}))
+        cluster.call("-n", shop.namespace, *words)
+        wait_until("both are others", lambda: ready(shop, 2) and not before & names(shop), START_SECONDS)
+        wait_until("calls go through them", lambda: requests(shop) > 20, SECONDS)
+        detach(shop)
+        marks["detached"] = requests(shop)
+        done = cluster.ztunnel("waypoint", "delete", NAME, "-n", shop.namespace)
+        assert done.returncode == 0, done.stdout + done.stderr
+        wait_until("what was made for it is gone", lambda: not made(shop), SECONDS)
+        said = {address: each.end() for address, each in load.items()}
+    print(marks, {address: (each["seen"], each["failed"], each["slowest"]) for address, each in said.items()})
+    assert {address: each["errors"] for address, each in said.items() if each["failed"]} == {}
+    assert min(each["seen"] for each in said.values()) > 200
+
+
+def generation(shop: Apps) -> int:
+    return int(shop.cluster.get("deployment", NAME, shop.namespace)["metadata"]["generation"])
+
+
+def names(shop: Apps) -> set[str]:
+    return {each["metadata"]["name"] for each in pods(shop)}
+
+
+def made(shop: Apps) -> list[str]:
+    words = ("get", KINDS, "-n", shop.namespace, "-l", LABEL, "-o", "name")
+    return shop.cluster.call(*words).split()
+
+
+def test_routes_of_both_apis_hold_at_a_waypoint_and_say_so(attached: Apps) -> None:
+    """A VirtualService with weights, retries and an answer, and an HTTPRoute with a backend that is not
+    there."""
+    shop, cluster, name = attached, attached.cluster, attached.namespace
+    addresses, answer = shop.service_addresses("web"), {"by": "the waypoint"}
+    subsets = [{"name": each, "labels": {"version": each}} for each in ("v1", "v2", "v3")]
+    cluster.apply(
+        istio(name, "DestinationRule", {"host": "web", "subsets": subsets}),
+        istio(name, "VirtualService", {"hosts": ["web"], "http": rules_with(answer)}),
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "HTTPRoute",
+            "metadata": {"name": "web", "namespace": name},
+            "spec": {
+                "parentRefs": [{"group": "", "kind": "Service", "name": "web", "port": 80}],
+                "rules": [
+                    {"matches": [{"path": {"value": "/gone"}}], "backendRefs": [{"name": "no", "port": 80}]},
+                    {"backendRefs": [{"name": "web", "port": 80}]},
+                ],
+            },
+        },
+    )
+    for address in addresses:
+        wait_until("its answer", lambda at=address: shop.call("a", at, 80, "/answer") == answer, SECONDS)
+        assert seen(shop, address, "/v2", 8) == {"c"}
+        assert seen(shop, address, "/both", 24) == {"b", "c"}
+        assert seen(shop, address, "/retried", 24) == {"b", "c"}
+        assert seen(shop, address, "/who", 24) == {"b", "c"}
+    expected = [("Accepted", "Accepted"), ("ResolvedWaypoints", "ResolvedWaypoints"),
+                ("ResolvedRefs", "BackendNotFound")]  # fmt: skip
+    wait_until("the route's status", lambda: said(shop, "httproute") == expected, SECONDS)
+    accepted, invalid = [("WaypointAccepted", "Accepted")], [("WaypointAccepted", "Invalid")]
+    wait_until("the other's", lambda: said(shop, "virtualservice") == accepted, SECONDS)
+
+    # What is wrong keeps its last good version, and says so.
+    wrong = [{"match": [{"uri": {"regex": "(?=a)"}}], "directResponse": {"status": 200}}]
+    cluster.apply(istio(name, "VirtualService", {"hosts": ["web"], "http": wrong}))
+    wait_until("that it is wrong", lambda: said(shop, "virtualservice") == invalid, SECONDS)
+    assert shop.call("a", addresses[0], 80, "/answer") == answer
+    cluster.call("-n", name, "delete", "virtualservice,httproute,destinationrule", "web")
+    wait_until("calls go as before", lambda: "pod" in shop.call("a", addresses[0], 80, "/answer"), SECONDS)
+
+
+def rules_with(answer: Object) -> list[Object]:
+    """Those of a VirtualService."""
+
+    def to(subset: str, weight: int = 0) -> Object:
+        return {"destination": {"host": "web", "subset": subset}, "weight": weight}
+
+    who = {"uri": "/who"}
+    return [
+        {"match": [{"uri": {"prefix": "/v2"}}], "rewrite": who, "route": [to("v2")]},
+        {"match": [{"uri": {"prefix": "/both"}}], "rewrite": who, "route": [to("v1", 50), to("v2", 50)]},
+        {
+            "match": [{"uri": {"prefix": "/retried"}}],
+            "rewrite": who,
+            "route": [{"destination": {"host": "web"}}],
+            "retries": {"attempts": 3, "perTryTimeout": "2s", "retryOn": "5xx,connect-failure"},
+        },
+        {
+            "match": [{"uri": {"exact": "/answer"}}],
+            "directResponse": {"status": 200, "body": {"string": json.dumps(answer)}},
+        },
+    ]
+
+
+def istio(namespace: str, kind: str, spec: Object) -> Object:
+    meta = {"name": "web", "namespace": namespace}
+    return {"apiVersion": "networking.istio.io/v1", "kind": kind, "metadata": meta, "spec": spec}
+
+
+def seen(shop: Apps, address: str, path: str, times: int) -> set[str]:
+    """Which pods answer, of so many calls."""
+    return set(json.loads(shop.python("a", MANY, address, path, times)))
+
+
+def said(shop: Apps, kind: str) -> list[tuple[str, str]]:
+    """Types and reasons of the conditions of the object `web`."""
+    status = shop.cluster.get(kind, "web", shop.namespace).get("status", {})
+    conditions = status.get("conditions") or [
+        each for one in status.get("parents", []) for each in one["conditions"]
+    ]
+    return [(each["type"], each["reason"]) for each in conditions]
+
+
+def test_policies_and_tokens_hold_at_a_waypoint_and_say_so(attached: Apps) -> None:
+    """Of an AuthorizationPolicy with targetRefs method, path and the caller's account count; of a
+    RequestAuthentication the keys that stand in it."""
+    shop, cluster, name = attached, attached.cluster, attached.namespace
+    key = ec.generate_private_key(ec.SECP256R1())
+    targets = [{"group": "", "kind": "Service", "name": "web"}]
+    rule = {"issuer": "https://issuer.example", "jwks": json.dumps({"keys": [public_key(key)]})}
+    mine = [f"cluster.local/ns/{name}/sa/default"]
+    allowed = [
+        {
+            "from": [{"source": {"principals": mine}}],
+            "to": [{"operation": {"methods": ["GET"], "paths": ["/who"]}}],
+        },
+        {"when": [{"key": "request.auth.claims[group]", "values": ["admin"]}]},
+    ]
+    security = "security.istio.io/v1"
+    meta = {"name": "web", "namespace": name}
+    cluster.apply(
+        {
+            "apiVersion": security,
+            "kind": "AuthorizationPolicy",
+            "metadata": meta,
+            "spec": {"targetRefs": targets, "action": "ALLOW", "rules": allowed},
+        },
+        {
+            "apiVersion": security,
+            "kind": "RequestAuthentication",
+            "metadata": meta,
+            "spec": {"targetRefs": targets, "jwtRules": [rule]},
+        },
+    )
+    admin, user, strange = (
+        token(key, "admin"), token(key, "user"), token(ec.generate_private_key(ec.SECP256R1()), "admin")
+    )  # fmt: skip
+    for address in shop.service_addresses("web"):
+        wait_until("who is refused", lambda at=address: status(shop, "d", at, "/who") == 403, SECONDS)
+        assert status(shop, "a", address, "/who") == 200
+        assert status(shop, "a", address, "/admin") == 403
+        assert status(shop, "d", address, "/who", admin) == 200
+        assert status(shop, "d", address, "/who", user) == 403
+        assert status(shop, "a", address, "/who", strange) == 401
+    expected = [("WaypointAccepted", "Accepted")]
+    for kind in ("authorizationpolicy", "requestauthentication"):
+        wait_until(f"the status of the {kind}", lambda kind=kind: said(shop, kind) == expected, SECONDS)
+    cluster.call("-n", name, "delete", "authorizationpolicy,requestauthentication", "web")
+    address = shop.service_addresses("web")[0]
+    wait_until("all are let through", lambda: status(shop, "d", address, "/who") == 200, SECONDS)
+    detach(shop)
+
+
+def public_key(key: ec.EllipticCurvePrivateKey) -> dict[str, str]:
+    """As JWKS has it."""
+    numbers = key.public_key().public_numbers()
+    x, y = (base64url(each.to_bytes(32, "big")) for each in (numbers.x, numbers.y))
+    return {"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "one", "x": x, "y": y}
+
+
+def token(key: ec.EllipticCurvePrivateKey, group: str) -> str:
+    """One that is good for an hour."""
+    claims = {"iss": "https://issuer.example", "sub": "s", "group": group, "exp": int(time.time()) + 3600}
+    parts = {"alg": "ES256", "kid": "one"}, claims
+    signed = ".".join(base64url(json.dumps(each).encode()) for each in parts)
+    r, s = utils.decode_dss_signature(key.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
+    return f"{signed}.{base64url(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
+
+
+def base64url(octets: bytes) -> str:
+    return base64.urlsafe_b64encode(octets).decode().rstrip("=")
+
+
+def status(shop: Apps, pod: str, address: str, path: str, bearer: str = "") -> int:
+    """That of the answer to a call; 0: there is none."""
+    return int(shop.python(pod, STATUS, address, path, bearer))
