@@ -182,3 +182,25 @@ def test_a_custom_policy_without_anybody_to_ask_is_found() -> None:
     assert of(PROVIDERS % ("nobody", 80)) == [f"the provider 'asks': there is no service nobody:80{refused}"]
     assert of(PROVIDERS % (host, 81)) == [f"the provider 'asks': shop/{host} has no port 81{refused}"]
     assert of(PROVIDERS % (host, 80)) == []
+
+
+TELEMETRY = """
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: t, namespace: shop}
+spec: {%s}
+"""
+
+
+def test_telemetry_that_names_nobody_or_is_for_nobody_is_found() -> None:
+    found = findings(AMBIENT, WEB, TELEMETRY % "tracing: [{providers: [{name: nobody}]}]")
+    (one,) = [each for each in found if each.what == "Telemetry shop/t"]
+    assert one.code == "IST0101"
+    assert "tracing: provider 'nobody' is not known" in one.message
+    found = findings(AMBIENT, WEB, TELEMETRY % "selector: {matchLabels: {app: web}}, accessLogging: [{}]")
+    (one,) = [each for each in found if each.what == "Telemetry shop/t"]
+    assert one.code == "IST0167"
+    found = findings(AMBIENT, WEB, TELEMETRY % "accessLogging: [{providers: [{name: envoy}]}]")
+    assert not [each for each in found if each.what == "Telemetry shop/t"]
+    both = "selector: {matchLabels: {app: web}}, targetRefs: [{kind: Gateway, name: wp}]"
+    assert ("IST0106", "document") in codes(AMBIENT, WEB, TELEMETRY % both)

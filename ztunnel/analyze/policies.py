@@ -28,6 +28,7 @@ from ztunnel.state.rate_limit_policy import RateLimitPolicy
 _SECURITY = "security.istio.io"
 _NAMED = 5
 _WAYPOINT = "is not ready: HTTP rules"
+_UNKNOWN_PROVIDER = "no extensionProvider of the mesh config has that name"
 _HTTP_MARKS = ("HTTP attributes", "nobody enforces it", "do not support the", "it does nothing")
 
 
@@ -159,6 +160,8 @@ def _remarks(mesh: Mesh) -> Iterator[Finding]:
         if _WAYPOINT in message or is_route(who.partition(" ")[0]):
             continue
         code = INEFFECTIVE if any(mark in message for mark in _HTTP_MARKS) else REMARK
+        if _UNKNOWN_PROVIDER in message:
+            code = MISSING
         if one is not None:
             yield found(code, one, message)
         elif not text.startswith("not read: "):

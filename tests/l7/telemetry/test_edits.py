@@ -84,3 +84,12 @@ def test_what_is_different_for_some_of_their_metrics_is_different_for_none() -> 
     assert tcp_edits_of({}) is None
     assert tcp_edits_of({TCP_METRICS[0]: MetricPlan(True)}) is None
     assert tcp_edits_of(dict.fromkeys(TCP_METRICS, MetricPlan(True))) is not None
+
+
+def test_names_that_contain_each_other_are_labels_of_their_own() -> None:
+    """istio/istio#43949"""
+    tags = {"cc_tenant": "request.headers['x-user']", "tenant": "request.method", "tenant_cc": "'3'"}
+    edits = edits_of({"REQUEST_COUNT": MetricPlan(False, tags)})
+    assert edits is not None
+    (found,) = [each for each in edits.of(SUBJECT) if each.extra]
+    assert found.extra == (("cc_tenant", "jason"), ("tenant", "GET"), ("tenant_cc", "3"))
