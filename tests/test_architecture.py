@@ -36,7 +36,7 @@ IMPURE = words("""
 MACHINE_DOORS = {"ctypes", "bcc", "pyroute2"}  # only kernel/ opens them
 
 # Where every error ends: one flow, one connection or one request ends of it, and is counted.
-BOUNDARIES = {"run/reporting", "flow/engine"}
+BOUNDARIES = {"run/reporting", "flow/engine", "flow/drive"}
 
 MODULE_LINES = 400
 BPF_LINES = 150

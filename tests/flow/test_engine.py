@@ -9,7 +9,7 @@ from select import EPOLLIN, EPOLLOUT
 import pytest
 
 from tests.flow.driving import Bugs, Clock, drive
-from ztunnel.flow.engine import Engine
+from ztunnel.flow.engine import BREATH_SECONDS, Engine
 
 Pair = Callable[[], tuple[socket.socket, socket.socket]]
 
@@ -219,3 +219,66 @@ def test_what_is_put_off_to_the_next_round_comes_once_and_behind_what_is_ready_t
     assert order == ["ready", "later"]
     assert not engine.has_calls
     engine.unwatch(near.fileno())
+
+
+def test_it_carries_until_it_is_interrupted(engine: Engine, pair: Pair) -> None:
+    near, far = pair()
+    received: list[bytes] = []
+
+    def ready(mask: int) -> None:
+        received.append(near.recv(1))
+        engine.interrupted = len(received) == 3
+
+    engine.watch(near.fileno(), EPOLLIN, ready, no_bug)
+    far.send(b"abcd")
+    engine.carry(engine.clock() + 3600, [])
+    assert received == [b"a", b"b", b"c"]
+    engine.unwatch(near.fileno())
+
+
+def test_it_carries_until_its_time_is_over_whatever_is_ready(engine: Engine, clock: Clock) -> None:
+    rounds: list[float] = []
+
+    def again() -> None:
+        rounds.append(engine.now)
+        clock.move(1)
+        engine.next_round(again)
+
+    engine.next_round(again)
+    engine.carry(clock() + 5, [])
+    assert len(rounds) == 5
+
+
+def test_a_timer_ends_its_wait(engine: Engine, clock: Clock) -> None:
+    called: list[float] = []
+
+    def due() -> None:
+        called.append(clock())
+        engine.interrupted = True
+
+    engine.after(0, due)
+    engine.carry(clock() + 3600, [])
+    assert called == [clock()]
+
+
+def test_tasks_wait_for_busy_flows_but_not_for_long(engine: Engine, clock: Clock) -> None:
+    tasks: list[str] = []
+    rounds: list[float] = []
+
+    def again() -> None:
+        if not rounds:
+            tasks.append("runnable")
+        rounds.append(engine.now)
+        clock.move(BREATH_SECONDS / 4)
+        engine.next_round(again)
+
+    engine.next_round(again)
+    engine.carry(clock() + 3600, tasks)
+    assert 4 <= len(rounds) <= 6
+
+
+def test_tasks_do_not_wait_for_idle_flows(engine: Engine, clock: Clock) -> None:
+    tasks: list[str] = []
+    engine.post(lambda: tasks.append("runnable"))
+    engine.carry(clock() + 3600, tasks)
+    assert tasks

@@ -1,4 +1,4 @@
-"""The flow engine: one epoll set with plain callbacks, driven by one Trio task (`drive`).
+"""The flow engine: one epoll set with plain callbacks, driven where Trio would sleep (`drive`).
 
 ```
 round: every ready descriptor's callback; due timers; what was posted; what was put off to the round's end,
@@ -18,7 +18,7 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 
 from ztunnel.flow.buffer import Block, Blocks
 from ztunnel.flow.expire import LastWords
@@ -27,6 +27,9 @@ from ztunnel.flow.probe import HalfClosed
 from ztunnel.flow.timers import Timer, Timers
 
 IDLE_SECONDS = 0.001
+BREATH_SECONDS = 0.008
+"""How long flows may keep others waiting while they are busy."""
+
 EVENTS_PER_ROUND = 64
 
 Ready = Callable[[int], None]
@@ -40,9 +43,9 @@ class Engine:
         now: monotonic seconds at the start of this round; stale between rounds.
         number: of this round; they are counted.
         clock: monotonic seconds.
+        interrupted: set by a callback to end `carry`.
         wake: ends the sleep of whoever drives the engine; None while it is awake.
         given_up: connections whose caller had gone before they were taken up; they are counted.
-        awaited: how many of Trio's tasks are in a hurry for the thread.
         blocks: spare blocks for whoever gathers output within a round.
         inbox, plain: memory for what a callback reads and decrypts; empty again when the callback returns.
         half_closed: sockets that flows only write to any more.
@@ -63,10 +66,10 @@ class Engine:
         self._later: list[Callable[[], None]] = []
         self._timers = Timers()
         self.wake: Callable[[], None] | None = None
+        self.interrupted = False
         self.now = clock()
         self.number = 0
         self.given_up = 0
-        self.awaited = 0
         self.blocks = Blocks()
         self.inbox = Block()
         self.plain = Block()
@@ -158,6 +161,24 @@ class Engine:
         """The epoll set: readable when a descriptor is ready."""
         return self._epoll.fileno()
 
+    def carry(self, until: float, tasks: Sized) -> None:
+        """Rounds, each of which waits until there is something to do, until one ends at `until` (monotonic
+        seconds) or later, a callback sets `interrupted`, or callbacks have made `tasks`: these wait until
+        nothing is ready for a millisecond, but only as long as flows may keep them waiting."""
+        busy, since = True, 0.0
+        while not self.interrupted:
+            now = self.clock()
+            if now >= until:
+                return
+            if len(tasks) == 0:
+                since = 0.0
+                busy = self.round(max(min(until, self._timers.next_at) - now, 0.0))
+                continue
+            since = since or now
+            if not busy or now - since >= BREATH_SECONDS:
+                return
+            busy = self.round(IDLE_SECONDS)
+
     def rounds(self, wait_seconds: float, until: float) -> bool:
         """Rounds, of which the first waits up to `wait_seconds`, until nothing is ready for a millisecond.
 
@@ -173,7 +194,7 @@ class Engine:
     def round(self, wait_seconds: float = 0.0) -> bool:
         """One round; waits up to `wait_seconds` for something to be ready. Returns whether anything was done.
 
-        Only `rounds` calls this, and tests that drive an engine by hand.
+        For whoever drives the engine.
         """
         wait = 0.0 if self.has_calls else wait_seconds
         events = self._epoll.poll(wait, EVENTS_PER_ROUND)

@@ -140,9 +140,5 @@ class Dialler:
             raise
 
     async def _compute(self, step: Callable[[], None]) -> None:
-        """One step of a handshake, between two turns of Trio that are in a hurry."""
-        self._engine.awaited += 1
-        try:
-            await trio.to_thread.run_sync(step, limiter=self._threads)
-        finally:
-            self._engine.awaited -= 1
+        """One step of a handshake."""
+        await trio.to_thread.run_sync(step, limiter=self._threads)
