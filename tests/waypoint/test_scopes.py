@@ -287,3 +287,23 @@ def test_a_waypoint_that_is_not_known_yet_goes_by_its_settings() -> None:
     waypoint.scopes.renew()
     waypoint.log()
     assert len(waypoint.lines) == 2
+
+
+def test_what_is_wrong_is_told_once_for_all_destinations_and_as_long_as_it_is() -> None:
+    waypoint = Waypoint(logging(AccessLogging(("nobody",))))
+    scopes = [waypoint.scopes.of(replace(SERVICE, name=f"s{number}")) for number in range(20)]
+    waypoint.put(MeshDefaults(metrics=("prometheus",)))
+    assert len(waypoint.said) == 1
+    assert all(scope.logs == () for scope in scopes)
+    waypoint.put(logging(AccessLogging(("envoy",))))
+    waypoint.put(logging(AccessLogging(("nobody",))))
+    assert len(waypoint.said) == 2
+
+
+def test_destinations_with_the_same_objects_have_what_they_come_to_in_common() -> None:
+    edits = (Metrics(overrides=(MetricOverride("REQUEST_SIZE", disabled=True),)),)
+    waypoint = Waypoint(Telemetry("t", "shop", metrics=edits))
+    first, second = (waypoint.scopes.of(replace(SERVICE, name=name)) for name in ("a", "b"))
+    assert first is not second
+    assert first.edits is second.edits
+    assert first.edits is not None

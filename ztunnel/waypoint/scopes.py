@@ -92,12 +92,15 @@ class Scopes:
     def __init__(
         self, world: Callable[[], World], own: Own, outlets: Outlets, complain: Callable[[str], None]
     ) -> None:
-        """`world` gives that of the moment; `complain` is told what cannot be done, whenever it is asked
-        for."""
+        """`world` gives that of the moment; `complain` is told what cannot be done, once for as long as it is
+        asked for."""
         self._world = world
         self._own = own
         self._outlets = outlets
-        self._complain = complain
+        self._say = complain
+        self._told: set[str] = set()
+        self._before: set[str] = set()
+        self._made: dict[tuple[str, ...], Scope] = {}
         self._scopes: dict[str, Scope] = {}
 
     def of(self, service: Service | None) -> Scope:
@@ -111,8 +114,11 @@ class Scopes:
     def renew(self) -> None:
         """The wishes may be others now."""
         self._outlets.begin()
+        self._made.clear()
+        self._before, self._told = self._told, set()
         for name, scope in self._scopes.items():
             scope.become(self._make(name))
+        self._before = set()
         self._outlets.end()
 
     def _make(self, name: str) -> Scope:
@@ -124,7 +130,16 @@ class Scopes:
         told = dict(labels.labels).get(_GATEWAY_NAME) if labels is not None else None
         gateways = [told] if told else _names(world, own.uid)
         levels = applicable(world.telemetries.values(), workload.namespace, gateways, name)
-        defaults = world.defaults.get(MESH, _NO_DEFAULTS)
+        same = tuple([each.key for each in levels])
+        made = self._made.get(same)
+        if made is None:
+            made = self._made[same] = self._of_levels(levels, world.defaults.get(MESH, _NO_DEFAULTS))
+        scope = Scope()
+        scope.become(made)
+        return scope
+
+    def _of_levels(self, levels: tuple[Telemetry, ...], defaults: MeshDefaults) -> Scope:
+        """What these objects come to: the same for all destinations that they are for."""
         scope = self._plain(defaults)
         if (providers := merge_logging(levels, defaults.access_logging)) is not None:
             scope.logs = tuple(
@@ -137,6 +152,13 @@ class Scopes:
         scraped = next((plan for each, plan in plans.items() if self._is_scraped(each)), None)
         scope.edits, scope.tcp = edits_of(scraped), tcp_edits_of(scraped)
         return scope
+
+    def _complain(self, why: str) -> None:
+        """Tell it, if that was not done already."""
+        if why not in self._told:
+            self._told.add(why)
+            if why not in self._before:
+                self._say(why)
 
     def _plain(self, defaults: MeshDefaults) -> Scope:
         """What the settings say, where nobody else says anything."""
