@@ -20,6 +20,8 @@ from ztunnel.rpc.status import RpcError
 
 _MISMATCH: Final = "Hostname mismatch", "IP address mismatch"  # OpenSSL's X509_V_ERR_..._MISMATCH
 
+_UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
+
 DEFAULT_TOKEN: Final = "./var/run/secrets/tokens/istio-token"
 """Where Kubernetes puts it; a process for which there is none shows no token."""
 
@@ -84,6 +86,10 @@ class Upstream:
         try:
             return await opened("")
         except RpcError as error:
+            if _UNTRUSTED in error.message and not any(text in error.message for text in _MISMATCH):
+                where = "the PEM text" if "-----BEGIN" in self.roots else self.roots
+                trusted = f"what is trusted is in {where} ({self.name}_ROOT_CA), read anew each time"
+                raise RpcError(error.code, f"{error.message}; {trusted}") from error
             if not self.alternative or not any(text in error.message for text in _MISMATCH):
                 raise
         return await opened(self.alternative)
