@@ -1,5 +1,8 @@
 """What a subscriber asks, takes over and answers; and that it ends with what the publisher has."""
 
+from base64 import b64decode
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +10,8 @@ from hypothesis import strategies as st
 from ztunnel.errors import PeerError
 from ztunnel.model.http_policy import HttpAction, HttpPolicy
 from ztunnel.model.policy import Action, Policy, PolicyScope
-from ztunnel.model.workload import Workload
+from ztunnel.model.service import Service, ServiceName, Waypoint
+from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryResponse, Resource
 from ztunnel.xds.publisher import Publisher
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_TYPES, NODE_TYPES, TYPES, name_of, render
@@ -174,3 +178,30 @@ def test_any_sequence_of_snapshots_leaves_the_subscriber_with_the_last(sequence,
         assert wire.subscriber.accepted(url) == {
             name: one.version for name, one in snapshot.resources[url].items()
         }
+
+
+def test_what_a_real_istiod_sends_is_taken_whole():
+    """Pods with STRICT, a policy and a service behind a waypoint, and a ServiceEntry, as they came."""
+    _, *parts = Path(__file__).with_name("istiod-1.31.txt").read_text().split("\n\n")
+    subscriber, found = Subscriber(NODE, ""), {}
+    for part in parts:
+        update = subscriber.receive(DeltaDiscoveryResponse.FromString(b64decode("".join(part.split()))))
+        assert update.rejected == ()
+        assert not update.answer.HasField("error_detail")
+        found |= {name_of(one): one for one in update.upserts}
+    assert subscriber.complete
+    strict, policy = "istio-system/istio_converted_static_strict", found["shop4/only-c"]
+    assert found[strict].action is Action.DENY
+    assert (policy.action, policy.scope) == (Action.ALLOW, PolicyScope.WORKLOAD_SELECTOR)
+    pod = found["Kubernetes//Pod/shop4/a"]
+    assert isinstance(pod, Workload)
+    assert (pod.node, pod.protocol, pod.service_account) == ("kn1", TunnelProtocol.HBONE, "a")
+    assert [str(ip) for ip in pod.addresses] == ["10.244.1.37", "fd00:244:1::25"]
+    assert pod.authorization_policies == ("shop4/only-c", strict)
+    assert found["Kubernetes//Pod/kube-system/coredns-6c475ddd67-wcc59"].protocol is TunnelProtocol.NONE
+    web = found["shop4/b.shop4.svc.cluster.local"]
+    assert isinstance(web, Service)
+    assert web.waypoint == Waypoint(ServiceName("shop4", "wp.shop4.svc.cluster.local"), None, 15008)
+    assert web.canonical
+    assert not web.private
+    assert [str(ip) for ip in found["shop4/ext.example"].addresses] == ["192.0.2.7"], "ranges are left out"
