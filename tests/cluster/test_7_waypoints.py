@@ -26,6 +26,7 @@ USE = "istio.io/use-waypoint"
 LABEL = f"gateway.networking.k8s.io/gateway-name={NAME}"
 SECONDS = 20
 START_SECONDS = 60
+DRAIN_SECONDS = 20
 EVERY_SECONDS = 0.03
 MANY = """
 import http.client, json, sys
@@ -156,7 +157,8 @@ def test_until_it_was_ready_calls_go_as_before_and_from_then_on_by_it_or_not_at_
         wait_until("it is called again", lambda at=address: answers(shop, at), SECONDS)
 
     annotate(shop, replicas="0")
-    wait_until("it has no pod", lambda: not cluster.pods(shop.namespace, LABEL), START_SECONDS)
+    # It waits for nobody, as all connections to its servers are spare, and not for as long as it may.
+    wait_until("it has no pod", lambda: not cluster.pods(shop.namespace, LABEL), DRAIN_SECONDS)
     for address in addresses:
         wait_until("calls are refused", lambda at=address: not answers(shop, at), SECONDS)
     done = cluster.ztunnel("waypoint", "delete", "--all", "-n", shop.namespace)
