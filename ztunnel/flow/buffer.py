@@ -3,10 +3,12 @@ take."""
 
 from __future__ import annotations
 
-BLOCK_BYTES = 256 * 1024
+from typing import Final
+
+BLOCK_BYTES: Final = 256 * 1024
 """One read of bulk (about 200 KB) with room for frame headers; still inside the second-level cache."""
 
-_PIECE_BYTES = 64 * 1024
+_PIECE_BYTES: Final = 64 * 1024
 
 
 class Block:

@@ -8,11 +8,11 @@ when it is gone.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from ztunnel.errors import ConnectionFailed
 
-HIGH_BYTES = 64 * 1024
+HIGH_BYTES: Final = 64 * 1024
 """Whoever has so much unsent is given no more of what can be left where it is."""
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import Final
 
 from ztunnel.errors import ConnectionFailed, HandshakeFailed, PeerError, Unreachable
 from ztunnel.flow.engine import Engine
@@ -35,17 +36,17 @@ from ztunnel.http2.limits import Role
 from ztunnel.http2.standing import DEBT_POINTS, Standing
 from ztunnel.http2.stream import Stream
 
-READ_BYTES = 192 * 1024 - HEADER_BYTES
+READ_BYTES: Final = 192 * 1024 - HEADER_BYTES
 """One read of bulk becomes one DATA frame of so many bytes, header included: a whole number of TLS
 records."""
 
-_NOTHING = memoryview(b"")
+_NOTHING: Final = memoryview(b"")
 
-_SILENT_SECONDS = 1.0
+_SILENT_SECONDS: Final = 1.0
 """Of a session on which something came lately it is not asked whether it stalls."""
 
-_PING = b"ztunnel\0"
-_DRAIN_PING = b"ztunnel\1"
+_PING: Final = b"ztunnel\0"
+_DRAIN_PING: Final = b"ztunnel\1"
 
 OnSessionEnd = Callable[["Session", ConnectionFailed | None], None]
 OnRequest = Callable[[TunnelStream], None]

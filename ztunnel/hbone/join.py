@@ -20,6 +20,7 @@ from __future__ import annotations
 import socket
 from functools import partial
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from typing import Final
 
 from ztunnel.errors import NOT_TAKEN, ConnectionFailed, Crowded, Unreachable
 from ztunnel.flow.buffer import Backlog
@@ -30,14 +31,14 @@ from ztunnel.hbone.watch import ApplicationEnd
 from ztunnel.http2.budget import UPDATES_PER_FRAME
 from ztunnel.http2.frame import HEADER, HEADER_BYTES, Code, code_name
 
-GATHER_BYTES = 60_000
+GATHER_BYTES: Final = 60_000
 """A block is written out before the next read once it holds this much: the rest has room for one read of
 bulk."""
 
 READ = EPOLLIN | EPOLLRDHUP
 """What is waited for while the application is read: its bytes, and whether it has shut its side."""
 
-_PACK_INTO = HEADER.pack_into
+_PACK_INTO: Final = HEADER.pack_into
 
 
 class Tunnel(ApplicationEnd):

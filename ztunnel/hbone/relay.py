@@ -19,7 +19,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ztunnel.errors import ConnectionFailed, Unreachable
 from ztunnel.flow.buffer import Block
@@ -27,9 +27,9 @@ from ztunnel.flow.engine import Engine
 from ztunnel.hbone.linger import Lingering
 from ztunnel.hbone.link import TlsLink
 
-_LAST_RECORD_BYTES = 17 * 1024
+_LAST_RECORD_BYTES: Final = 17 * 1024
 
-SLICE_BYTES = 64 * 1024
+SLICE_BYTES: Final = 64 * 1024
 """OpenSSL's memories grow to what passes through them at once, and never shrink: they get bulk in slices.
 Sending one slice before the next is encrypted lets the peer begin on it as well."""
 
@@ -66,7 +66,7 @@ class _Nobody:
         """Nothing follows."""
 
 
-_RETRANSMITS = 2
+_RETRANSMITS: Final = 2
 """`tcpi_retransmits`: the second time comes some 0.6 s after the first sending."""
 
 

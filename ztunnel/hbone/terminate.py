@@ -7,6 +7,8 @@ are held (`flow/held.py`).
 
 from __future__ import annotations
 
+from typing import Final
+
 from ztunnel.errors import NOT_TAKEN, ConnectionFailed, Crowded, Unreachable
 from ztunnel.flow.buffer import Backlog
 from ztunnel.flow.flow import Counts
@@ -17,7 +19,7 @@ from ztunnel.http2.budget import UPDATES_PER_FRAME
 from ztunnel.http2.fields import Fields
 from ztunnel.http2.frame import HEADER, HEADER_BYTES, Code, code_name
 
-_PACK_INTO = HEADER.pack_into
+_PACK_INTO: Final = HEADER.pack_into
 
 
 class InnerTunnel(TunnelStream):

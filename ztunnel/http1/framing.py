@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ztunnel.errors import PeerError
 from ztunnel.http1.head import BAD_REQUEST, NOT_IMPLEMENTED, Fields
 
-_DIGITS = re.compile(rb"[0-9]{1,18}")
-_NO_BODY = frozenset((b"204", b"304"))
+_DIGITS: Final = re.compile(rb"[0-9]{1,18}")
+_NO_BODY: Final = frozenset((b"204", b"304"))
 
 
-_JOINED_BYTES = 4096
+_JOINED_BYTES: Final = 4096
 """A chunk that is smaller is copied into one piece with its size."""
 
 

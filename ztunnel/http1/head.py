@@ -9,30 +9,35 @@ as pseudo-header fields before them.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from ztunnel.errors import PeerError
 
 Fields = tuple[tuple[bytes, bytes], ...]
 """Fields in order, names in lower case, pseudo-header fields (`:method`) first."""
 
-BAD_REQUEST, TOO_LARGE, NOT_IMPLEMENTED, TOO_OLD, NO_SUCH_VERSION = 400, 431, 501, 426, 505
+BAD_REQUEST: Final = 400
+TOO_LARGE: Final = 431
+NOT_IMPLEMENTED: Final = 501
+TOO_OLD: Final = 426
+NO_SUCH_VERSION: Final = 505
 
-MAX_HEAD_BYTES = 60 * 1024
+MAX_HEAD_BYTES: Final = 60 * 1024
 """Envoy's max_request_headers_kb."""
 
-MAX_FIELDS = 100
+MAX_FIELDS: Final = 100
 """Envoy's max_headers_count."""
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb"{1,64}) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n")
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [\t -~\x80-\xff]*)?\r\n")
-_FIELD = re.compile(rb"(" + _TOKEN + rb"+):([\t -~\x80-\xff]*)\r\n")
-_FIELDS = re.compile(rb"(?:" + _TOKEN + rb"+:[\t -~\x80-\xff]*\r\n)*")
-_START = re.compile(_TOKEN)
-_BARE_END = re.compile(rb"(?:\A|[^\r])\n|\r[^\n]")
-_BLANK = b" \t"
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+_REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb"{1,64}) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [\t -~\x80-\xff]*)?\r\n")
+_FIELD: Final = re.compile(rb"(" + _TOKEN + rb"+):([\t -~\x80-\xff]*)\r\n")
+_FIELDS: Final = re.compile(rb"(?:" + _TOKEN + rb"+:[\t -~\x80-\xff]*\r\n)*")
+_START: Final = re.compile(_TOKEN)
+_BARE_END: Final = re.compile(rb"(?:\A|[^\r])\n|\r[^\n]")
+_BLANK: Final = b" \t"
 
-REASONS = {
+REASONS: Final = {
     100: b"Continue", 101: b"Switching Protocols", 200: b"OK", 201: b"Created", 202: b"Accepted",
     204: b"No Content", 206: b"Partial Content", 301: b"Moved Permanently", 302: b"Found", 303: b"See Other",
     304: b"Not Modified", 307: b"Temporary Redirect", 308: b"Permanent Redirect", 400: b"Bad Request",

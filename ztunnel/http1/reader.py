@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from ztunnel.errors import PeerError
 from ztunnel.http1.framing import Frame, Framing, frame_request, frame_response
@@ -30,19 +30,20 @@ from ztunnel.http1.head import (
     parse_response_head,
 )
 
-_VERSION = b"HTTP/1."
-_HEAD_END = b"\r\n\r\n"
-_CHUNK_HEAD = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t -~\x80-\xff]*)?\r\n")
-_CHUNK_BEGINNING = re.compile(rb"(?:[0-9A-Fa-f]{1,15}(?:;[\t -~\x80-\xff]*)?\r?)?")
-_MAX_CHUNK_HEAD_BYTES = 1024
-_MAX_TRAILER_BYTES = 16 * 1024
-_EXTENSION_BYTES = 16 * 1024
+_VERSION: Final = b"HTTP/1."
+_HEAD_END: Final = b"\r\n\r\n"
+_CHUNK_HEAD: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t -~\x80-\xff]*)?\r\n")
+_CHUNK_BEGINNING: Final = re.compile(rb"(?:[0-9A-Fa-f]{1,15}(?:;[\t -~\x80-\xff]*)?\r?)?")
+_MAX_CHUNK_HEAD_BYTES: Final = 1024
+_MAX_TRAILER_BYTES: Final = 16 * 1024
+_EXTENSION_BYTES: Final = 16 * 1024
 """Of all chunks of a message: nobody uses them, and they cost nothing to send (Go CVE-2023-39326)."""
 
-_WORK_PER_CALL, _HEAD_WORK = 64, 8
+_WORK_PER_CALL: Final = 64
+_HEAD_WORK: Final = 8
 """So many chunks, or an eighth as many heads: less than a millisecond."""
 
-_NO_TRAILERS = frozenset(
+_NO_TRAILERS: Final = frozenset(
     b"transfer-encoding content-length host trailer connection upgrade te expect".split()
 )
 """What frames or routes a message says nothing behind it (RFC 9110 section 6.5.1)."""
@@ -51,8 +52,8 @@ _NO_TRAILERS = frozenset(
 NOTHING: Fields = ()
 """No trailers."""
 
-_NO_FRAME = Frame(Framing.NONE)
-_REMEMBERED_BYTES = 2048
+_NO_FRAME: Final = Frame(Framing.NONE)
+_REMEMBERED_BYTES: Final = 2048
 """A head of so many bytes at most is remembered, one of each peer."""
 
 

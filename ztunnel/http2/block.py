@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ztunnel.errors import PeerError
 from ztunnel.http2.frame import END_STREAM, MAX_STREAM_ID, PADDED, PRIORITY_FLAG, Code
 
-EXTRA_BYTES = 261
+EXTRA_BYTES: Final = 261
 """The most that padding (1 + 255) and priority (5) add to the payload of a HEADERS frame."""
 
 

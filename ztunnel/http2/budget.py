@@ -12,15 +12,16 @@ Streams that the peer resets early cost points of another kind (`Standing.churn`
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 from ztunnel.errors import PeerError
 from ztunnel.flow.rate import Bucket
 from ztunnel.http2.frame import Code
 
-CAPACITY_POINTS = 400
-POINTS_PER_SECOND = 40
-UPDATES_PER_FRAME = 10
-UPDATES_SPARE = 1000
+CAPACITY_POINTS: Final = 400
+POINTS_PER_SECOND: Final = 40
+UPDATES_PER_FRAME: Final = 10
+UPDATES_SPARE: Final = 1000
 
 
 class Glitch(IntEnum):

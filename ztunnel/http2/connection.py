@@ -10,6 +10,8 @@ answers and ends them, and what concerns the connection as a whole.
 
 from __future__ import annotations
 
+from typing import Final
+
 from ztunnel.errors import PeerError
 from ztunnel.http2.block import EXTRA_BYTES, HeaderBlock, begin_block, check_priority
 from ztunnel.http2.budget import UPDATES_PER_FRAME, Glitch
@@ -42,8 +44,8 @@ from ztunnel.http2.stream import Stream
 from ztunnel.http2.streams import HEADERS_BYTES, Streams
 from ztunnel.http2.validity import check_request, check_response, check_trailers
 
-_MAX_SETTINGS_BYTES = 600
-_MAX_GOAWAY_BYTES = 4096
+_MAX_SETTINGS_BYTES: Final = 600
+_MAX_GOAWAY_BYTES: Final = 4096
 
 
 class H2Connection(Streams):

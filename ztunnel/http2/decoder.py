@@ -25,27 +25,31 @@ from ztunnel.errors import PeerError
 from ztunnel.http2.fields import Fields
 from ztunnel.http2.frame import Code
 
-MAX_FIELDS = 128
+MAX_FIELDS: Final = 128
 """Fields of one block. Istio's CONNECT has five; Envoy takes 100 of any request."""
 
-FIELD_OVERHEAD_BYTES = 32
+FIELD_OVERHEAD_BYTES: Final = 32
 """What RFC 9113 section 6.5.2 adds to each field when the size of a header list is reckoned."""
 
-TABLE_BYTES = 4096
+TABLE_BYTES: Final = 4096
 """The dynamic table's size: the initial one, which we leave as it is."""
 
 _STATIC: Final[list[tuple[bytes, bytes]]] = list(HeaderTable.STATIC_TABLE)
 _STATES: Final[list[tuple[int, int, int]]] = list(HUFFMAN_TABLE)
-_COMPLETE, _EMIT, _FAIL = int(HUFFMAN_COMPLETE), int(HUFFMAN_EMIT_SYMBOL), int(HUFFMAN_FAIL)
-_MAX_SHIFT = 21
+_COMPLETE: Final = int(HUFFMAN_COMPLETE)
+_EMIT: Final = int(HUFFMAN_EMIT_SYMBOL)
+_FAIL: Final = int(HUFFMAN_FAIL)
+_MAX_SHIFT: Final = 21
 
-_SKIPPED_FIELDS = 1024
+_SKIPPED_FIELDS: Final = 1024
 """A block with more fields is no client's mistake."""
 
-_LONGEST_CODE_BITS = 30
-_REMEMBERED, _REMEMBERED_BYTES, _REMEMBERED_SIZE = 16, 512, 2048
+_LONGEST_CODE_BITS: Final = 30
+_REMEMBERED: Final = 16
+_REMEMBERED_BYTES: Final = 512
+_REMEMBERED_SIZE: Final = 2048
 """So many blocks of one peer in either way, each of so many bytes at most, encoded and decoded: 80 KiB."""
-_NO_ENTRY = bytes(TABLE_BYTES + 1)
+_NO_ENTRY: Final = bytes(TABLE_BYTES + 1)
 """Stands for a string that does not fit into the table, whatever it says: entering it empties that (RFC 7541
 section 4.4)."""
 

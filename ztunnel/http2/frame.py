@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum
 from struct import Struct
+from typing import Final
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEADER_BYTES = 9
-HEADER = Struct(">IBI")
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEADER_BYTES: Final = 9
+HEADER: Final = Struct(">IBI")
 """A frame header as (length << 8 | type, flags, stream id): three fields in one step."""
 
-FLAGS_AT = 4
+FLAGS_AT: Final = 4
 """Where in it the flags stand."""
 
-DEFAULT_WINDOW = 65_535
-DEFAULT_FRAME_BYTES = 16_384
-MAX_WINDOW = 2**31 - 1
-MAX_STREAM_ID = 2**31 - 1
+DEFAULT_WINDOW: Final = 65_535
+DEFAULT_FRAME_BYTES: Final = 16_384
+MAX_WINDOW: Final = 2**31 - 1
+MAX_STREAM_ID: Final = 2**31 - 1
 
-END_STREAM = 0x1
-ACK = 0x1
-END_HEADERS = 0x4
-PADDED = 0x8
-PRIORITY_FLAG = 0x20
+END_STREAM: Final = 0x1
+ACK: Final = 0x1
+END_HEADERS: Final = 0x4
+PADDED: Final = 0x8
+PRIORITY_FLAG: Final = 0x20
 
 
 class Frame(IntEnum):
@@ -120,4 +121,4 @@ def push_goaway(last_stream_id: int, code: int, debug: bytes = b"") -> bytes:
     return push_frame(Frame.GOAWAY, 0, 0, last_stream_id.to_bytes(4, "big") + code.to_bytes(4, "big") + debug)
 
 
-SETTINGS_ACK = push_frame(Frame.SETTINGS, ACK, 0)
+SETTINGS_ACK: Final = push_frame(Frame.SETTINGS, ACK, 0)

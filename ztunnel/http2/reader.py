@@ -16,6 +16,7 @@ payload. That is why the protocol's state is a subclass (`H2Connection`) and not
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from ztunnel.errors import PeerError
 from ztunnel.http2.block import HeaderBlock
@@ -24,7 +25,7 @@ from ztunnel.http2.frame import END_STREAM, HEADER, HEADER_BYTES, MAX_STREAM_ID,
 from ztunnel.http2.standing import Standing
 from ztunnel.http2.stream import Stream
 
-SMALL_BYTES = 1024
+SMALL_BYTES: Final = 1024
 """Of less, what is passed on together with its neighbours costs less than what is passed on alone."""
 
 FrameMethod = Callable[[int, int, bytes], None]

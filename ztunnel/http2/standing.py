@@ -16,28 +16,30 @@ pays.
 
 from __future__ import annotations
 
+from typing import Final
+
 from ztunnel.flow.rate import Bucket, Rate
 
-GLITCHES = Rate(800, 40, 80)
+GLITCHES: Final = Rate(800, 40, 80)
 """Twice what one session may spend at once, and no more in the long run than one (`budget`)."""
 
-CHURN = Rate(1000, 200, 600)
+CHURN: Final = Rate(1000, 200, 600)
 """Tunnels that come to nothing: 1,000 at once, then 200 a second, which is some 6 % of a core. Three seconds
 forgive all."""
 
-UNSTARTED_POINTS = 0.1
+UNSTARTED_POINTS: Final = 0.1
 """What a tunnel costs that is reset before anything was done for it."""
 
-DEBT_POINTS = 200.0
+DEBT_POINTS: Final = 200.0
 """In deeper debt, the peer is read no further."""
 
-WORK_PER_ROUND = 128
+WORK_PER_ROUND: Final = 128
 """Frames, weighed by what they cost: about half a millisecond of the engine's thread."""
 
-LARGE_BLOCK = 16
+LARGE_BLOCK: Final = 16
 """For each so many fields, or 1 KiB, a header block costs UNSTARTED_POINTS: Istio's CONNECT nothing."""
 
-HEADERS_WORK = 32
+HEADERS_WORK: Final = 32
 """What a header block weighs: a CONNECT is judged, and a connection made for it, half a millisecond where
 nothing of it is remembered."""
 

@@ -20,6 +20,8 @@ and send so many on each stream (RFC 9113 section 6.9.3): Go's client does not w
 
 from __future__ import annotations
 
+from typing import Final
+
 from ztunnel.errors import PeerError
 from ztunnel.http2.budget import Glitch
 from ztunnel.http2.frame import (
@@ -38,13 +40,13 @@ from ztunnel.http2.standing import UNSTARTED_POINTS, Standing
 from ztunnel.http2.stream import Stream
 from ztunnel.http2.window import ReceiveWindow
 
-EARLY_SECONDS = 1.0
+EARLY_SECONDS: Final = 1.0
 """A stream that the peer resets sooner came to nothing (Envoy's premature_reset_min_stream_lifetime)."""
 
-_RESETS_REMEMBERED = 256
-_GAPS_REMEMBERED = 16
+_RESETS_REMEMBERED: Final = 256
+_GAPS_REMEMBERED: Final = 16
 
-HEADERS_BYTES = 16 * 1024
+HEADERS_BYTES: Final = 16 * 1024
 """What headers of a stream that we have reset count for among the bytes that may be under way for it."""
 
 

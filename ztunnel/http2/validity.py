@@ -12,12 +12,14 @@ from ztunnel.http2.frame import Code
 _IN_NAMES: Final = bytes(
     each for each in range(0x21, 0x100) if each not in b":\x7fABCDEFGHIJKLMNOPQRSTUVWXYZ"
 )
-_SPACE, _TAB, _COLON = 0x20, 0x09, 0x3A
-_CONNECTION_SPECIFIC = frozenset(
+_SPACE: Final = 0x20
+_TAB: Final = 0x09
+_COLON: Final = 0x3A
+_CONNECTION_SPECIFIC: Final = frozenset(
     (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
 )
-_REQUEST = frozenset((b":method", b":scheme", b":authority", b":path"))
-_RESPONSE = frozenset((b":status",))
+_REQUEST: Final = frozenset((b":method", b":scheme", b":authority", b":path"))
+_RESPONSE: Final = frozenset((b":status",))
 
 
 def check_request(untrusted: Fields) -> None:

@@ -10,7 +10,7 @@ from ztunnel.http1.head import Fields
 _IN_NAMES: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 _IN_VALUES: Final = bytes((0x09, *range(0x20, 0x7F), *range(0x80, 0x100)))
 
-OURS = frozenset(
+OURS: Final = frozenset(
     b"x-forwarded-client-cert x-envoy-internal x-envoy-retry-on x-envoy-retry-grpc-on x-envoy-max-retries "
     b"x-envoy-upstream-rq-timeout-ms x-envoy-upstream-rq-per-try-timeout-ms x-envoy-expected-rq-timeout-ms "
     b"x-envoy-upstream-alt-stat-name x-envoy-upstream-rq-timeout-alt-response "

@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-_TARGET = re.compile(rb"[!-~]+")
-_ENCODED = re.compile(rb"%([0-9A-Fa-f]{2})")
-_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_SLASHES = re.compile(rb"/{2,}")
-_PLAIN = re.compile(rb"(?:/[0-9A-Za-z_~!$&'()*+,;=:@-][0-9A-Za-z._~!$&'()*+,;=:@-]*)*/?(?:\?[!-~]*)?")
+_TARGET: Final = re.compile(rb"[!-~]+")
+_ENCODED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
+_UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_SLASHES: Final = re.compile(rb"/{2,}")
+_PLAIN: Final = re.compile(rb"(?:/[0-9A-Za-z_~!$&'()*+,;=:@-][0-9A-Za-z._~!$&'()*+,;=:@-]*)*/?(?:\?[!-~]*)?")
 """Paths of which there is nothing to bring to another spelling: most."""
 
 

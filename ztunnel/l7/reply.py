@@ -4,6 +4,7 @@ response_code_details, access log usage)."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from ztunnel.http1.head import Fields
 
@@ -36,62 +37,64 @@ class Reply:
 
 _RESET = "upstream connect error or disconnect/reset before headers. reset reason: "
 
-NO_ROUTE = Reply(404, "NR", "route_not_found")
-NO_CLUSTER = Reply(503, "NC", "cluster_not_found")
-BROKEN_ROUTES = Reply(503, "NC", "route_not_compiled")
-_DEADLINE_EXCEEDED = 4
+NO_ROUTE: Final = Reply(404, "NR", "route_not_found")
+NO_CLUSTER: Final = Reply(503, "NC", "cluster_not_found")
+BROKEN_ROUTES: Final = Reply(503, "NC", "route_not_compiled")
+_DEADLINE_EXCEEDED: Final = 4
 """Of gRPC; what 504 stands for is UNAVAILABLE, and a client would try again (envoyproxy/envoy#44479)."""
-TIMEOUT = Reply(
+TIMEOUT: Final = Reply(
     504, "UT", "upstream_response_timeout", "upstream request timeout", grpc_status=_DEADLINE_EXCEEDED
 )
-TRY_TIMEOUT = Reply(
+TRY_TIMEOUT: Final = Reply(
     504, "UT", "upstream_per_try_timeout", "upstream request timeout", grpc_status=_DEADLINE_EXCEEDED
 )
-FAULT = Reply(503, "FI", "fault_filter_abort", "fault filter abort")
-DIRECT = Reply(200, NO_FLAG, "direct_response")
-PREFLIGHT = Reply(200, NO_FLAG, "cors_response")
-BAD_REWRITE = Reply(500, NO_FLAG, "path_rewrite_failed")
-NO_HEALTHY_UPSTREAM = Reply(503, "UH", "no_healthy_upstream", "no healthy upstream")
-CONNECT_FAILED = Reply(
+FAULT: Final = Reply(503, "FI", "fault_filter_abort", "fault filter abort")
+DIRECT: Final = Reply(200, NO_FLAG, "direct_response")
+PREFLIGHT: Final = Reply(200, NO_FLAG, "cors_response")
+BAD_REWRITE: Final = Reply(500, NO_FLAG, "path_rewrite_failed")
+NO_HEALTHY_UPSTREAM: Final = Reply(503, "UH", "no_healthy_upstream", "no healthy upstream")
+CONNECT_FAILED: Final = Reply(
     503,
     "UF",
     "upstream_reset_before_response_started{connection_failure|{reason}}",
     _RESET + "remote connection failure, transport failure reason: {reason}",
 )
-TERMINATED = Reply(
+TERMINATED: Final = Reply(
     503,
     "UC",
     "upstream_reset_before_response_started{connection_termination}",
     _RESET + "connection termination",
 )
-REMOTE_RESET = Reply(
+REMOTE_RESET: Final = Reply(
     503, "UR", "upstream_reset_before_response_started{remote_reset}", _RESET + "remote reset"
 )
-LOCAL_RESET = Reply(503, "LR", "upstream_reset_before_response_started{local_reset}", _RESET + "local reset")
-OVERFLOW = Reply(503, "UO", "upstream_reset_before_response_started{overflow}", _RESET + "overflow")
-UPSTREAM_PROTOCOL_ERROR = Reply(
+LOCAL_RESET: Final = Reply(
+    503, "LR", "upstream_reset_before_response_started{local_reset}", _RESET + "local reset"
+)
+OVERFLOW: Final = Reply(503, "UO", "upstream_reset_before_response_started{overflow}", _RESET + "overflow")
+UPSTREAM_PROTOCOL_ERROR: Final = Reply(
     502, "UPE", "upstream_reset_before_response_started{protocol_error}", _RESET + "protocol error"
 )
-CLIENT_GONE = Reply(0, "DC", "downstream_remote_disconnect")
-IDLE = Reply(408, "SI", "stream_idle_timeout", "stream timeout", close=True)
-SLOW_HEAD = Reply(408, NO_FLAG, "request_header_timeout", close=True)
-PROTOCOL_ERROR = Reply(400, "DPE", "http1.codec_error", "Bad Request", close=True)
-HEADERS_TOO_LARGE = Reply(
+CLIENT_GONE: Final = Reply(0, "DC", "downstream_remote_disconnect")
+IDLE: Final = Reply(408, "SI", "stream_idle_timeout", "stream timeout", close=True)
+SLOW_HEAD: Final = Reply(408, NO_FLAG, "request_header_timeout", close=True)
+PROTOCOL_ERROR: Final = Reply(400, "DPE", "http1.codec_error", "Bad Request", close=True)
+HEADERS_TOO_LARGE: Final = Reply(
     431, "DPE", "http1.headers_too_large", "Request Header Fields Too Large", close=True
 )
-TOO_OLD = Reply(426, "DPE", "low_version", "Upgrade Required", close=True)
-BAD_HOST = Reply(400, NO_FLAG, "invalid_authority")
-NO_HOST = Reply(400, NO_FLAG, "missing_host_header")
-BAD_PATH = Reply(400, NO_FLAG, "path_normalization_failed")
-FORBIDDEN_UPGRADE = Reply(403, NO_FLAG, "upgrade_failed")
-FIELDS_TOO_LARGE = Reply(431, "DPE", "http2.too_many_headers", "Request Header Fields Too Large")
-MALFORMED = Reply(400, "DPE", "http2.invalid_header_field")
+TOO_OLD: Final = Reply(426, "DPE", "low_version", "Upgrade Required", close=True)
+BAD_HOST: Final = Reply(400, NO_FLAG, "invalid_authority")
+NO_HOST: Final = Reply(400, NO_FLAG, "missing_host_header")
+BAD_PATH: Final = Reply(400, NO_FLAG, "path_normalization_failed")
+FORBIDDEN_UPGRADE: Final = Reply(403, NO_FLAG, "upgrade_failed")
+FIELDS_TOO_LARGE: Final = Reply(431, "DPE", "http2.too_many_headers", "Request Header Fields Too Large")
+MALFORMED: Final = Reply(400, "DPE", "http2.invalid_header_field")
 
-_OF_STATUS = {431: HEADERS_TOO_LARGE, 426: TOO_OLD}
-_GRPC = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
-_GRPC_UNKNOWN = 2
-_OF_GRPC = frozenset((b"content-type", b"grpc-status", b"grpc-message"))
-_NO_BODY = frozenset((204, 304))
+_OF_STATUS: Final = {431: HEADERS_TOO_LARGE, 426: TOO_OLD}
+_GRPC: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+_GRPC_UNKNOWN: Final = 2
+_OF_GRPC: Final = frozenset((b"content-type", b"grpc-status", b"grpc-message"))
+_NO_BODY: Final = frozenset((204, 304))
 """Which have none, nor a length of one (RFC 9110 section 8.6)."""
 
 

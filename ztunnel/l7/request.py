@@ -18,22 +18,22 @@ from ztunnel.l7.path import normalize
 from ztunnel.l7.reply import BAD_HOST, BAD_PATH, FORBIDDEN_UPGRADE, MALFORMED, NO_HOST, NO_ROUTE, Refused
 from ztunnel.l7.trace import Context
 
-_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
-_AUTHORITY = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-_ABSOLUTE = re.compile(rb"https?://([^/?#]+)(/[!-~]*|\?[!-~]*)?", re.IGNORECASE)
-_DIGITS = re.compile(rb"[0-9]{1,18}")
+_METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
+_AUTHORITY: Final = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?#]+)(/[!-~]*|\?[!-~]*)?", re.IGNORECASE)
+_DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 
 _NOT_PASSED_ON = OURS | frozenset(
     b"connection keep-alive proxy-connection transfer-encoding upgrade te http2-settings host expect".split()
 )
-_NEVER_NOMINATED = frozenset(
+_NEVER_NOMINATED: Final = frozenset(
     b"host content-length transfer-encoding x-forwarded-for x-forwarded-host x-forwarded-proto x-request-id "
     b"authorization cookie".split()
 )
 """A client that has a hop remove these wants the next one to see another request (Envoy's
 Utility::sanitizeConnectionHeader)."""
 
-WEBSOCKET = b"websocket"
+WEBSOCKET: Final = b"websocket"
 """The one protocol that is switched to. h2c and TLS are what Java's and Apache's clients offer with each
 request, and do without (envoyproxy/envoy#7973, istio/istio#53239): passed over. Any other is refused. It may
 be offered twice, as by a gateway before us (istio/istio#29427)."""

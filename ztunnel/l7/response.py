@@ -7,16 +7,17 @@ has, or that is no response at all, would make a client of HTTP/1.1 take the res
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from ztunnel.errors import PeerError
 from ztunnel.http1.framing import connection_options
 from ztunnel.http1.head import Fields
 from ztunnel.l7.field import can_stand_in_lines
 
-_STATUS = re.compile(rb"[1-9][0-9][0-9]")
-_DIGITS = re.compile(rb"[0-9]{1,18}")
-_NO_BODY = frozenset((b"204", b"304"))
-_HOP_BY_HOP = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade".split())
+_STATUS: Final = re.compile(rb"[1-9][0-9][0-9]")
+_DIGITS: Final = re.compile(rb"[0-9]{1,18}")
+_NO_BODY: Final = frozenset((b"204", b"304"))
+_HOP_BY_HOP: Final = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade".split())
 
 
 def check_response(untrusted: Fields, method: bytes, end: bool) -> int:

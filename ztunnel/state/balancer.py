@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from itertools import accumulate
 from operator import attrgetter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from ztunnel.model.address import Endpoint
 from ztunnel.model.service import LoadBalancing, Scope, Service
@@ -23,13 +23,13 @@ from ztunnel.model.workload import Workload
 from ztunnel.state.lookup import address_of, target_port
 from ztunnel.state.world import Served, World
 
-_MOST_KEPT = 256
+_MOST_KEPT: Final = 256
 """Sets of candidates kept for one service (ports, addresses, places of sources); then it starts afresh."""
 
-_FEW = 8
+_FEW: Final = 8
 """Up to so many endpoints are worked out; of more, one is drawn."""
 
-_DRAWS = 16
+_DRAWS: Final = 16
 """Draws before giving up (most endpoints unhealthy, or of small capacity) and working all of them out."""
 
 _IN_COMMON: dict[Scope, Callable[[Workload], Any]] = {
@@ -255,4 +255,4 @@ def _rank(service: Service, workload: Workload, source: Workload) -> int:
     return len(service.routing_preference)
 
 
-_NOBODY = _Candidates((), (), {})
+_NOBODY: Final = _Candidates((), (), {})

@@ -13,13 +13,14 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Final
 
 from ztunnel.telemetry.bare import Bare
 from ztunnel.telemetry.level import Level
 
-_BARE = re.compile(r"[A-Za-z0-9_.:/@%+\[\]-]+")
-_LONGEST = 2048
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0", '"': '\\"', "\\": "\\\\"}
+_BARE: Final = re.compile(r"[A-Za-z0-9_.:/@%+\[\]-]+")
+LONGEST: Final = 2048
+_SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0", '"': '\\"', "\\": "\\\\"}
 
 Field = tuple[str, "str | int | float | bool"]
 
@@ -37,8 +38,8 @@ def _second(seconds: int) -> str:
 
 def quote(text: str) -> str:
     """In double quotes, with all escaped that could leave them or the line; cut after 2,048 characters."""
-    if len(text) > _LONGEST:
-        text = text[:_LONGEST] + "..."
+    if len(text) > LONGEST:
+        text = text[:LONGEST] + "..."
     # Python's "printable" leaves out controls, invisible and direction marks, line separators, lone
     # surrogates.
     if text.isprintable() and '"' not in text and "\\" not in text:
@@ -48,20 +49,20 @@ def quote(text: str) -> str:
 
 def escaped(text: str) -> str:
     """As `quote`, without the quotes: for a place that has some."""
-    if len(text) > _LONGEST:
-        text = text[:_LONGEST] + "..."
+    if len(text) > LONGEST:
+        text = text[:LONGEST] + "..."
     return text if text.isprintable() and '"' not in text and "\\" not in text else _escape(text)
 
 
 def bare(text: str) -> str:
     """As it is, if it is made of letters, digits and the punctuation of addresses; in quotes otherwise."""
-    return text if _BARE.fullmatch(text) and len(text) <= _LONGEST else quote(text)
+    return text if _BARE.fullmatch(text) and len(text) <= LONGEST else quote(text)
 
 
 def render_text(head: str, message: str, fields: Iterable[Field]) -> str:
     """A line without its end. `head` is that of `text_head`; the fields follow the message after a TAB."""
-    if not message.isprintable() or len(message) > _LONGEST:
-        message = _escape(message[:_LONGEST], quotes=False)
+    if not message.isprintable() or len(message) > LONGEST:
+        message = _escape(message[:LONGEST], quotes=False)
     parts = [f"{key}={_value(value)}" for key, value in fields]
     return f"{head}\t{message}\t{' '.join(parts)}" if parts else f"{head}\t{message}"
 
@@ -72,9 +73,9 @@ def render_json(time: str, level: Level, scope: str, message: str, fields: Itera
         "level": level.word,
         "time": time,
         "scope": scope,
-        "message": message[:_LONGEST],
+        "message": message[:LONGEST],
     }
-    entry.update([(key, value[:_LONGEST] if isinstance(value, str) else value) for key, value in fields])
+    entry.update([(key, value[:LONGEST] if isinstance(value, str) else value) for key, value in fields])
     text = json.dumps(entry, separators=(",", ":"))
     return text.replace("\x7f", "\\u007f") if "\x7f" in text else text
 

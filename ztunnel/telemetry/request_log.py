@@ -7,11 +7,13 @@ client or server says stays on its line and inside its quotes (`line`, CVE-2024-
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+import re
+from typing import Final, NamedTuple
 
-from ztunnel.telemetry.line import bare, quote, timestamp
+from ztunnel.telemetry.line import LONGEST, quote, timestamp
 
-_NOTHING = "-"
+_NOTHING: Final = "-"
+_BARE: Final = re.compile(r"[A-Za-z0-9_.:/@%+\[\]{}|;-]+")
 
 Fields = tuple[tuple[bytes, bytes], ...]
 """Fields of HTTP, names in lower case."""
@@ -116,8 +118,6 @@ def _quoted(text: str) -> str:
 
 def _bare(text: str) -> str:
     """As `line.bare`, with the letters that details and clusters have besides."""
-    plain = text.translate(_ALSO_BARE)
-    return (text if plain == bare(plain) else quote(text)) if text else _NOTHING
-
-
-_ALSO_BARE = str.maketrans("{}|;", "____")
+    if not text:
+        return _NOTHING
+    return text if _BARE.fullmatch(text) and len(text) <= LONGEST else quote(text)

@@ -9,6 +9,8 @@ asked ── the world is another one, or its endpoints are ──> decided anew
 
 from __future__ import annotations
 
+from typing import Final
+
 from ztunnel.l7.balancing.cluster import Cluster
 from ztunnel.l7.balancing.host import Host
 from ztunnel.model.address import Endpoint, IPAddress, OriginalDestination
@@ -18,7 +20,7 @@ from ztunnel.waypoint.clusters import Kept
 from ztunnel.waypoint.pick import Pick
 from ztunnel.waypoint.spot import Spot, Target, spot_of
 
-_MOST = 256
+_MOST: Final = 256
 """Destinations of one tunnel, and endpoints of one destination, that are kept; then it starts afresh."""
 
 

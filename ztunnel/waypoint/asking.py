@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from ztunnel.http1.head import Fields
 from ztunnel.l7.balancing.circuit import Circuit, Limit
@@ -10,7 +10,7 @@ from ztunnel.l7.balancing.cluster import Cluster
 from ztunnel.l7.balancing.host import Host
 from ztunnel.l7.balancing.outlier import status_of_grpc
 
-_FAILURES = frozenset(("UF", "UC", "UR", "LR", "UPE", "UT"))
+_FAILURES: Final = frozenset(("UF", "UC", "UR", "LR", "UPE", "UT"))
 """By the flags of their replies, what an endpoint has failed by. Limits and policies are not its fault."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from ztunnel.http1.head import Fields
 from ztunnel.l7.balancing.circuit import Circuit, Limit
@@ -14,15 +14,15 @@ from ztunnel.l7.routing.retry import Loss, Retries
 from ztunnel.waypoint.asking import Asking
 from ztunnel.waypoint.deadlines import Deadlines, Timer
 
-IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """What may be sent twice (RFC 9110 section 9.2.2)."""
 
-NONE = -1.0
+NONE: Final = -1.0
 """There is no other try."""
 
 
-_NO_RETRIES = Retries(None)
-_LOSSES = {
+_NO_RETRIES: Final = Retries(None)
+_LOSSES: Final = {
     "UF": Loss.CONNECT,
     "UC": Loss.RESET,
     "UR": Loss.RESET,

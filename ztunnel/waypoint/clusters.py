@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ztunnel.l7.balancing.circuit import NAMES, Circuit
 from ztunnel.l7.balancing.cluster import Cluster
@@ -25,13 +25,13 @@ from ztunnel.state.delta import Change
 from ztunnel.state.world import Served, World
 from ztunnel.waypoint.members import decides_places, members_of
 
-_UNUSED_SECONDS = 3600.0
+_UNUSED_SECONDS: Final = 3600.0
 """What nobody asks for so long is forgotten, unless something is under way."""
 
-_REST = 20.0
+_REST: Final = 20.0
 """So much longer than it takes is waited before a cluster is brought up to date once more."""
 
-_OUTDATED = Served(None)
+_OUTDATED: Final = Served(None)
 _LABELS = "WorkloadLabels"
 
 
@@ -42,7 +42,7 @@ class Subset(NamedTuple):
     labels: tuple[Label, ...] = ()
 
 
-WHOLE = Subset()
+WHOLE: Final = Subset()
 
 _Key = tuple[ServiceName, Endpoint, Subset]
 

@@ -8,6 +8,7 @@ one. Connections are kept by endpoint and identity, and never used for another o
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 from ztunnel.errors import (
     Busy,
@@ -56,7 +57,7 @@ from ztunnel.waypoint.spot import (
 )
 from ztunnel.waypoint.tcp import Passage
 
-_UNAVAILABLE = 503
+_UNAVAILABLE: Final = 503
 
 
 class Calling(Wanted):

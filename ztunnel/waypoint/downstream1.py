@@ -14,6 +14,7 @@ reading ── head ──> exchange ── both are whole ──> reading
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from ztunnel.errors import ConnectionFailed, PeerError, Unreachable
 from ztunnel.flow.transport import Transport
@@ -26,12 +27,12 @@ from ztunnel.l7.request import Request, complete, parse_request
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.way import HttpWay
 
-LINGER_SECONDS = 5.0
+LINGER_SECONDS: Final = 5.0
 """For a client that has had its last answer to close its side."""
 
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_SWITCHING = b"101"
-_NO_BODY = frozenset((b"204", b"304"))
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SWITCHING: Final = b"101"
+_NO_BODY: Final = frozenset((b"204", b"304"))
 
 
 class Http1Server:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ztunnel.errors import ConnectionFailed, Unreachable
 from ztunnel.flow.transport import Transport
 from ztunnel.http1.head import Fields
@@ -16,17 +18,17 @@ from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.link2 import Http2Link, HttpStream
 from ztunnel.waypoint.way import HttpWay
 
-LINGER_SECONDS = 5.0
+LINGER_SECONDS: Final = 5.0
 """For a client that has had its goodbye to close its side."""
 
-_NOTICE_SECONDS = 1.0
-_ANSWER_SECONDS = 0.5
+_NOTICE_SECONDS: Final = 1.0
+_ANSWER_SECONDS: Final = 0.5
 """For a client to read an answer that came before it had said all."""
 
-_REMEMBERED = 16
+_REMEMBERED: Final = 16
 """Requests of one connection."""
 
-_CONTINUE = push_fields([(b":status", b"100")])
+_CONTINUE: Final = push_fields([(b":status", b"100")])
 
 
 class ServerStream(HttpStream):

@@ -26,7 +26,7 @@ from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.limit_service import FAILED, METHOD, parse, refusal, render
 from ztunnel.waypoint.unary import Called, Then, UnaryCalls
 
-_BEFORE_LIMITS = frozenset(("cors_response", "fault_filter_abort"))
+_BEFORE_LIMITS: Final = frozenset(("cors_response", "fault_filter_abort"))
 
 MOST_OF_ONE: Final = 256
 """Questions of one caller that wait for their answer; who has more leaves others room to ask."""

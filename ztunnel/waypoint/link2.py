@@ -8,6 +8,8 @@ there when its stream ends says so itself.
 
 from __future__ import annotations
 
+from typing import Final
+
 from ztunnel.errors import ConnectionFailed, PeerError, Unreachable
 from ztunnel.flow.buffer import Backlog
 from ztunnel.flow.transport import HIGH_BYTES, Transport
@@ -19,7 +21,7 @@ from ztunnel.http2.standing import Standing
 from ztunnel.http2.stream import Stream
 from ztunnel.waypoint.way import Clock
 
-LIMITS = Limits(
+LIMITS: Final = Limits(
     open_streams=100,
     accept_streams=100,
     stream_window_bytes=256 * 1024,
@@ -35,10 +37,10 @@ LIMITS = Limits(
 answered: cookies grow without anybody's wish, but not above 240 KiB. A request costs some 50 us and
 no connection of its own: those of a peer in one round are a millisecond's work at most."""
 
-GATHER_BYTES = 16 * 1024
+GATHER_BYTES: Final = 16 * 1024
 """So much is not kept any longer: bulk gains nothing by it."""
 
-_CONTROL_BYTES = 1024 * 1024
+_CONTROL_BYTES: Final = 1024 * 1024
 """A peer that reads nothing, and has so much to read, has only asked for it."""
 
 

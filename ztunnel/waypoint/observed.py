@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from typing import Final
 
 from ztunnel.http1.head import Fields
 from ztunnel.l7.flags import joined
@@ -12,9 +13,10 @@ from ztunnel.l7.request import Request
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 
-_BEFORE, _AFTER = "before_response_started", "after_response_started"
+_BEFORE: Final = "before_response_started"
+_AFTER: Final = "after_response_started"
 NO_FIELDS: Fields = ()
-_MOST_INTERIMS = 100
+_MOST_INTERIMS: Final = 100
 """Of one exchange: a server that says 102 (Processing) every few seconds needs some."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ztunnel.l7.balancing.cluster import Cluster
 from ztunnel.l7.balancing.hash_key import NO_KEY, HashKey, hash_key
 from ztunnel.l7.balancing.host import Host
@@ -15,7 +17,7 @@ from ztunnel.state.world import Served, World
 from ztunnel.waypoint.asking import Asking, Clock
 from ztunnel.waypoint.clusters import WHOLE, Clusters, Kept, Subset
 
-_BY_ADDRESS = ConsistentHash(source_ip=True)
+_BY_ADDRESS: Final = ConsistentHash(source_ip=True)
 
 
 class Caller:
@@ -122,4 +124,4 @@ def _called(cluster: Cluster, asked: Endpoint, balancing: Balancing | None) -> H
     return host if host is not None and host.available else None
 
 
-_NOTHING = Request(b"", b"", b"", [])
+_NOTHING: Final = Request(b"", b"", b"", [])

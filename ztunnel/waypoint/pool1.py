@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from ztunnel.errors import ConnectionFailed
 from ztunnel.waypoint.exchange import Exchange
@@ -11,7 +12,7 @@ from ztunnel.waypoint.spot import Cancellable, Failed, Key, Spot, Stands, Stream
 from ztunnel.waypoint.upstream1 import Http1Client
 from ztunnel.waypoint.way import Clock
 
-_SPARES = 64
+_SPARES: Final = 64
 """Spare connections with one endpoint; more are closed."""
 
 Call = Callable[[Spot, Stands, Failed], Cancellable]

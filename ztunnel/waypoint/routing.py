@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from ztunnel.l7.chance import Rng
 from ztunnel.l7.reply import BROKEN_ROUTES, FORBIDDEN_UPGRADE, NO_CLUSTER, Reply
@@ -17,7 +18,7 @@ from ztunnel.state.world import World
 from ztunnel.waypoint.chain import Chain, http_version
 from ztunnel.waypoint.exchange import Exchange
 
-_MOST_KEPT = 4096
+_MOST_KEPT: Final = 4096
 """Services whose routes are kept compiled; then it starts afresh."""
 
 

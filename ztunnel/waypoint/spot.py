@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ztunnel.errors import ConnectionFailed
 from ztunnel.flow.transport import Receiver, Transport
@@ -17,8 +17,8 @@ from ztunnel.model.service import Service
 from ztunnel.model.traffic import ClientTls, Pool, TlsMode, Upgrade
 from ztunnel.model.workload import Workload
 
-NO_LIMITS = Pool()
-_ORIGINATED = (TlsMode.SIMPLE, TlsMode.MUTUAL)
+NO_LIMITS: Final = Pool()
+_ORIGINATED: Final = (TlsMode.SIMPLE, TlsMode.MUTUAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class _Nothing:
         """There is nothing."""
 
 
-NOTHING = _Nothing()
+NOTHING: Final = _Nothing()
 
 
 class Both:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from ztunnel.errors import ConnectionFailed, PeerError, Unreachable
 from ztunnel.flow.transport import Transport
@@ -15,7 +15,7 @@ from ztunnel.l7.request import WEBSOCKET, Request
 from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.way import Clock
 
-_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
+_WITH_BODY: Final = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
 class Owner(Protocol):

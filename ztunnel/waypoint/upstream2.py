@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ztunnel.errors import PeerError
 from ztunnel.flow.transport import Transport
@@ -17,7 +17,7 @@ from ztunnel.waypoint.exchange import Exchange
 from ztunnel.waypoint.link2 import Http2Link, HttpStream
 from ztunnel.waypoint.way import Clock
 
-_HTTP1 = b"HTTP/1."
+_HTTP1: Final = b"HTTP/1."
 
 
 class Owner(Protocol):

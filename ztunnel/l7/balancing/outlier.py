@@ -13,15 +13,16 @@ endpoints ten percent would be none (envoyproxy/envoy#8140 of its gateway, Envoy
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from typing import Final
 
 from ztunnel.l7.balancing.host import Host
 from ztunnel.model.traffic import Outlier
 
-MOST_SECONDS = 300.0
+MOST_SECONDS: Final = 300.0
 """Envoy's max_ejection_time, which a longer base time overrules."""
 
-_GATEWAY = (502, 503, 504)
-_GRPC = {2: 500, 4: 504, 12: 501, 13: 500, 14: 503, 15: 500}
+_GATEWAY: Final = (502, 503, 504)
+_GRPC: Final = {2: 500, 4: 504, 12: 501, 13: 500, 14: 503, 15: 500}
 
 
 def status_of_grpc(code: int) -> int:

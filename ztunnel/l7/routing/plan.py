@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from ztunnel.http1.head import Fields
 from ztunnel.l7.chance import Rng, hits
@@ -30,14 +31,14 @@ from ztunnel.l7.substitution import Facts
 from ztunnel.model.route_action import Destination, DirectResponse
 from ztunnel.model.route_policy import Abort, Retry
 
-_GRPC_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_GRPC_UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
 
 def _nothing(name: bytes) -> bytes | None:
     return None
 
 
-NO_FACTS = Facts(_nothing, _nothing)
+NO_FACTS: Final = Facts(_nothing, _nothing)
 
 
 class Plan:
@@ -110,8 +111,8 @@ def without_routes(request: Request) -> Plan:
     return made
 
 
-_WITHOUT_ROUTES = Plan("default", DEFAULT)
-NO_PLAN = Plan("")
+_WITHOUT_ROUTES: Final = Plan("default", DEFAULT)
+NO_PLAN: Final = Plan("")
 """Nothing was decided yet."""
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 from ztunnel.http1.head import Fields
 from ztunnel.l7.chance import Rng
 from ztunnel.model.route_policy import Retry, RetryOn
 
-_GATEWAY = frozenset((502, 503, 504))
-_CONFLICT = 409
-_GRPC = {
+_GATEWAY: Final = frozenset((502, 503, 504))
+_CONFLICT: Final = 409
+_GRPC: Final = {
     1: RetryOn.GRPC_CANCELLED,
     4: RetryOn.GRPC_DEADLINE_EXCEEDED,
     8: RetryOn.GRPC_RESOURCE_EXHAUSTED,
@@ -19,7 +20,7 @@ _GRPC = {
 }
 
 
-_UNSEEN = frozenset((RetryOn.RESET_BEFORE_REQUEST, RetryOn.CONNECT_FAILURE))
+_UNSEEN: Final = frozenset((RetryOn.RESET_BEFORE_REQUEST, RetryOn.CONNECT_FAILURE))
 """Failures of requests that no server has seen."""
 
 
@@ -33,7 +34,7 @@ class Loss(Enum):
     TRY_TIMEOUT = "try timeout"
 
 
-DEFAULT = Retry(2, frozenset((RetryOn.RESET_BEFORE_REQUEST,)))
+DEFAULT: Final = Retry(2, frozenset((RetryOn.RESET_BEFORE_REQUEST,)))
 """Where no route says anything: what cannot have had an effect is tried twice more (Istio's default inbound
 route)."""
 
