@@ -35,7 +35,7 @@ from bench.follower import metadata_of, unchecked
 from bench.ports import percentile
 from bench.waypoint_world import NAME, namespace_labels, waypoint_objects
 from ztunnel.control.answer import PATH
-from ztunnel.control.served import SERVED
+from ztunnel.control.source.served import SERVED
 from ztunnel.rpc.call import open_channel
 from ztunnel.xds.pb import discovery_pb2
 from ztunnel.xds.resource import NODE_TYPES, TYPES, WAYPOINT_TYPES

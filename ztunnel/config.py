@@ -129,8 +129,8 @@ class Settings:
         mesh_config_map: the ConfigMap, `namespace/name`, with the mesh config; empty: `ztunnel-mesh` of the
             control plane's namespace.
         adopt: take over what an istiod has written: status, and the ConfigMap of the roots.
-        waypoint: what waypoints are made of (`control/deployment.py: read_template`, JSON); empty: none are
-            made for Gateways.
+        waypoint: what waypoints are made of (`control/waypoints/deployment.py: read_template`, JSON); empty:
+            none are made for Gateways.
         show_enrolment: write on pods that they are in the mesh.
         token_file: of a control plane over a folder: who may call (`ca/token.py`).
         signer_name, signer_root: of a control plane: a signer of the Kubernetes CSR API that signs for

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ztunnel.analyze.mesh import Mesh, Written
-from ztunnel.control.inventory import Inventory
 from ztunnel.control.settings import MeshSettings
+from ztunnel.control.source.inventory import Inventory
 from ztunnel.state.world import World
 
 BODY = {"metadata": {"labels": {"app": "web", "n": 1}}, "spec": {"ports": [{"port": 1}, 7], "x": None}}

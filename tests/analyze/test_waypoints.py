@@ -3,10 +3,10 @@
 import pytest
 
 from ztunnel.analyze.waypoints import as_list, as_status, enrolment, manifest, rows, users
-from ztunnel.control.document import KINDS, read_value
 from ztunnel.control.index import Index
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.waypoint import Waypoints
+from ztunnel.control.source.document import KINDS, read_value
+from ztunnel.control.waypoints.waypoint import Waypoints
 
 
 def gateway(

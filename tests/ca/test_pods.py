@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ztunnel.ca.pods import InventoryPods
-from ztunnel.control.inventory import Inventory, gather
+from ztunnel.control.source.inventory import Inventory, gather
 
 
 def pods(**nodes: str) -> str:

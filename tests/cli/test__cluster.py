@@ -15,9 +15,9 @@ from tests.kube.fake import answer, status
 from ztunnel.ca.root_maps import KEY, OWN, SHARED
 from ztunnel.cli._cluster import Cluster
 from ztunnel.config import read_settings
-from ztunnel.control.enrolment import REDIRECTION
 from ztunnel.control.serve import Server
-from ztunnel.control.served import SERVED
+from ztunnel.control.source.served import SERVED
+from ztunnel.control.status.enrolment import REDIRECTION
 from ztunnel.kube.resource import NAMESPACES, NODES, PODS, SERVICES, Resource
 from ztunnel.run.reporting import Reporting
 from ztunnel.xds.enrolment import EnrolledPod, render_pods

@@ -51,8 +51,8 @@ async def test_who_signs_may_be_elsewhere(settings: Settings, tmp_path: Path) ->
 
 def test_a_node_proxy_imports_no_control_plane_and_no_client_of_kubernetes() -> None:
     unwanted = [
-        "ztunnel.control.watch",
-        "ztunnel.control.fetch_keys",
+        "ztunnel.control.source.watch",
+        "ztunnel.control.keys.fetch_keys",
         "lightkube",
         "httpx2",
         "pyroute2.iproute",

@@ -18,7 +18,7 @@ from tests.cli.test_control import Control
 from ztunnel.ca.root_maps import KEY
 from ztunnel.control.connect import Upstream
 from ztunnel.control.fetch import NetworkSessions
-from ztunnel.control.served import SERVED
+from ztunnel.control.source.served import SERVED
 from ztunnel.kube.resource import CONFIG_MAPS
 from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest
 from ztunnel.xds.resource import ADDRESS

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from tests.cli.test_install import NONE, OLD, Fake
 from ztunnel.cli.main import main
-from ztunnel.control.enrolment import OURS, REDIRECTION
+from ztunnel.control.status.enrolment import OURS, REDIRECTION
 
 CRDS = "customresourcedefinition.apiextensions.k8s.io/"
 

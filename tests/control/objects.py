@@ -1,8 +1,8 @@
 """Objects that route, out of short texts."""
 
-from ztunnel.control.inventory import Inventory, gather
-from ztunnel.control.registry import Registry, View
+from ztunnel.control.routes.registry import Registry, View
 from ztunnel.control.settings import MeshSettings
+from ztunnel.control.source.inventory import Inventory, gather
 from ztunnel.model.service import Port, Service, ServiceName, Waypoint
 
 

@@ -1,7 +1,7 @@
 """What an update says of itself."""
 
 from ztunnel.control.delta import Delta, Touched, arrange
-from ztunnel.control.document import Key
+from ztunnel.control.source.document import Key
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, ROUTES
 
 

@@ -7,13 +7,13 @@ from random import Random
 
 import pytest
 
-from ztunnel.control.inventory import Inventory, gather
 from ztunnel.control.settings import MeshSettings
+from ztunnel.control.source.inventory import Inventory, gather
 from ztunnel.control.translation import translate
 from ztunnel.l7.request import Request
 from ztunnel.l7.routing.plan import NO_FACTS, Plan, plan
 from ztunnel.l7.routing.router import Router, decide_about
-from ztunnel.waypoint.shadow import copied
+from ztunnel.waypoint.exchange.shadow import copied
 
 
 def service(name: str) -> str:

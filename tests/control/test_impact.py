@@ -1,13 +1,13 @@
 """What a change of one object touches; that it is enough is held by test_incremental.py."""
 
 from ztunnel.control.delta import Delta, Touched
-from ztunnel.control.document import Key, key_of
-from ztunnel.control.guard import Guards
 from ztunnel.control.impact import Impact, Known
 from ztunnel.control.index import Index
-from ztunnel.control.ownership import Entries
+from ztunnel.control.policies.guard import Guards
+from ztunnel.control.services.ownership import Entries
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.waypoint import Waypoints
+from ztunnel.control.source.document import Key, key_of
+from ztunnel.control.waypoints.waypoint import Waypoints
 from ztunnel.state.kube import Namespace, Pod
 from ztunnel.state.meta import Meta
 

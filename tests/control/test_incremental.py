@@ -6,9 +6,9 @@ from ipaddress import ip_address, ip_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ztunnel.control.conditions import wanted
-from ztunnel.control.document import key_of
 from ztunnel.control.settings import MeshSettings
+from ztunnel.control.source.document import key_of
+from ztunnel.control.status.conditions import wanted
 from ztunnel.control.translation import Translator
 from ztunnel.model.route_match import Match, TextKind, TextMatch
 from ztunnel.model.service import IpFamilies

@@ -2,8 +2,8 @@
 
 from ipaddress import ip_address
 
-from ztunnel.control.document import key_of
 from ztunnel.control.index import Index
+from ztunnel.control.source.document import key_of
 from ztunnel.model.service import IpFamilies
 from ztunnel.state.endpoints import Endpoints, EndpointSlice, SliceEndpoint
 from ztunnel.state.kube import Namespace, Node, Pod, Service

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from tests.control.objects import read
-from ztunnel.control.document import Key
 from ztunnel.control.settings import MeshSettings
+from ztunnel.control.source.document import Key
 from ztunnel.control.translation import Translator
 from ztunnel.model.mesh_defaults import MESH, MeshDefaults
 from ztunnel.model.provider import Prometheus

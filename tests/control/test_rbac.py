@@ -5,12 +5,12 @@ from pathlib import Path
 import yaml
 
 from ztunnel.cli._cluster import LEASE
-from ztunnel.control.conditions import MANAGER
-from ztunnel.control.deploy import WRITTEN
-from ztunnel.control.recall import NAME
-from ztunnel.control.served import SERVED, mesh_config
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.waypoint import CONTROLLER
+from ztunnel.control.source.recall import NAME
+from ztunnel.control.source.served import SERVED, mesh_config
+from ztunnel.control.status.conditions import MANAGER
+from ztunnel.control.waypoints.deploy import WRITTEN
+from ztunnel.control.waypoints.waypoint import CONTROLLER
 from ztunnel.kube.resource import CONFIG_MAPS, CRDS, LEASES, PODS
 
 BASE = Path(__file__).parents[2] / "deploy" / "kustomize" / "base" / "ztunnel.yaml"

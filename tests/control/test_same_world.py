@@ -14,10 +14,10 @@ import trio
 import yaml
 
 from tests.kube.fake import FakeServer
-from ztunnel.control.follow import ClusterWatch
-from ztunnel.control.inventory import Inventory, gather
-from ztunnel.control.served import SERVED, mesh_config
 from ztunnel.control.settings import MeshSettings
+from ztunnel.control.source.follow import ClusterWatch
+from ztunnel.control.source.inventory import Inventory, gather
+from ztunnel.control.source.served import SERVED, mesh_config
 from ztunnel.control.translation import translate
 from ztunnel.kube.connect import open_api
 from ztunnel.kube.failure import ApiFailure

@@ -8,8 +8,8 @@ import trio
 import trio.testing
 
 from tests.control.scoped import pod, service
-from ztunnel.control.scopes import LINGER_SECONDS
 from ztunnel.control.serve import Server
+from ztunnel.control.waypoints.scopes import LINGER_SECONDS
 from ztunnel.model.http_policy import HttpAction, HttpPolicy
 from ztunnel.model.jwt import JwtPolicy, JwtRule
 from ztunnel.model.workload import Workload

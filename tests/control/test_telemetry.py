@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.control.test_guard import ALL
+from tests.control.policies.test_guard import ALL
 from tests.control.test_mesh_config import config
-from ztunnel.control.conditions import wanted
-from ztunnel.control.document import Key
-from ztunnel.control.inventory import Inventory, gather
 from ztunnel.control.settings import MeshSettings
+from ztunnel.control.source.document import Key
+from ztunnel.control.source.inventory import Inventory, gather
+from ztunnel.control.status.conditions import wanted
 from ztunnel.control.translation import Translator
 from ztunnel.model.telemetry import AccessLogging, Tracing
 from ztunnel.model.telemetry import Telemetry as Wishes

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from google.protobuf.json_format import MessageToDict
 
-from ztunnel.control.inventory import Inventory, gather
 from ztunnel.control.settings import MeshSettings
+from ztunnel.control.source.inventory import Inventory, gather
 from ztunnel.control.translation import Translator, translate
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload

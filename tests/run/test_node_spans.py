@@ -16,7 +16,7 @@ def test_without_a_collector_there_are_none_and_nothing_is_imported_for_them() -
     reporting = Reporting(SETTINGS)
     assert build_core(SETTINGS, reporting).report.spans is None
     assert reporting.sender is None
-    code = "import sys, ztunnel.run.build; print('ztunnel.waypoint.export' in sys.modules)"
+    code = "import sys, ztunnel.run.build; print('ztunnel.waypoint.reporting.export' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

@@ -33,7 +33,7 @@ from ztunnel.model.service import Port, Service
 from ztunnel.run.outlets import Outlets, address_of, sent_headers
 from ztunnel.run.reporting import Reporting
 from ztunnel.state.world import World
-from ztunnel.waypoint.otlp import LOGS, LogEntry
+from ztunnel.waypoint.reporting.otlp import LOGS, LogEntry
 
 pytestmark = pytest.mark.timeout(15)
 

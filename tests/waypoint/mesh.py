@@ -28,14 +28,14 @@ from ztunnel.telemetry.report import Report
 from ztunnel.telemetry.request_counts import RequestCounts, RequestLabels
 from ztunnel.telemetry.request_log import RequestRecord, render_request
 from ztunnel.waypoint.answer import WaypointAcceptor
-from ztunnel.waypoint.clusters import WHOLE, Subset
-from ztunnel.waypoint.connect import Servers
-from ztunnel.waypoint.find import Here, Target
 from ztunnel.waypoint.hold import Parts
-from ztunnel.waypoint.pick import Caller as Picker
-from ztunnel.waypoint.pick import Pick
-from ztunnel.waypoint.report import Telemetry
-from ztunnel.waypoint.scope import Log, Scope
+from ztunnel.waypoint.reporting.report import Telemetry
+from ztunnel.waypoint.reporting.scope import Log, Scope
+from ztunnel.waypoint.upstream.clusters import WHOLE, Subset
+from ztunnel.waypoint.upstream.connect import Servers
+from ztunnel.waypoint.upstream.find import Here, Target
+from ztunnel.waypoint.upstream.pick import Caller as Picker
+from ztunnel.waypoint.upstream.pick import Pick
 from ztunnel.waypoint.way import Common
 
 WP = ServiceName("shop", "wp.shop.svc.cluster.local")

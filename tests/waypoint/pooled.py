@@ -11,11 +11,11 @@ from ztunnel.l7.balancing.circuit import Circuit, Limit
 from ztunnel.l7.balancing.cluster import Cluster, Member
 from ztunnel.l7.request import Request
 from ztunnel.model.traffic import Outlier, Pool, Traffic
-from ztunnel.waypoint.asking import Asking
-from ztunnel.waypoint.exchange import Exchange
-from ztunnel.waypoint.find import Target
-from ztunnel.waypoint.shadow import Nobody
-from ztunnel.waypoint.spot import Failed, Spot, Stands, spot_of
+from ztunnel.waypoint.exchange.exchange import Exchange
+from ztunnel.waypoint.exchange.shadow import Nobody
+from ztunnel.waypoint.upstream.asking import Asking
+from ztunnel.waypoint.upstream.find import Target
+from ztunnel.waypoint.upstream.spot import Failed, Spot, Stands, spot_of
 
 
 class Stream(Wire):

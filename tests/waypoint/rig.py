@@ -14,9 +14,9 @@ from ztunnel.l7.reply import NO_HEALTHY_UPSTREAM
 from ztunnel.l7.request import Request
 from ztunnel.l7.routing.plan import Plan, without_routes
 from ztunnel.l7.routing.retry import Budget
-from ztunnel.waypoint.exchange import Exchange
-from ztunnel.waypoint.shadow import Shadows
-from ztunnel.waypoint.sides import Copy
+from ztunnel.waypoint.exchange.exchange import Exchange
+from ztunnel.waypoint.exchange.shadow import Shadows
+from ztunnel.waypoint.exchange.sides import Copy
 from ztunnel.waypoint.way import Common, HttpWay, Watched
 
 

@@ -13,7 +13,7 @@ from ztunnel.l7.routing.retry import DEFAULT
 from ztunnel.model.route_action import Destination
 from ztunnel.model.route_policy import Retry, RetryOn
 from ztunnel.model.service import ServiceName
-from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.exchange.exchange import Exchange
 
 ALL = frozenset((RetryOn.SERVER_ERROR, RetryOn.RESET, RetryOn.CONNECT_FAILURE, RetryOn.REFUSED_STREAM))
 COPY = Destination(ServiceName("shop", "copy"))

@@ -9,7 +9,7 @@ from ztunnel.l7.routing.plan import Plan
 from ztunnel.model.route_action import Destination, Edits, HeaderEdits
 from ztunnel.model.route_policy import Retry, RetryOn
 from ztunnel.model.service import ServiceName
-from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.exchange.exchange import Exchange
 
 GRPC = (b"content-type", b"application/grpc")
 COPY = Destination(ServiceName("shop", "copy"))

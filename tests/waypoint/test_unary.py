@@ -15,10 +15,10 @@ from tests.waypoint.mesh import ME, SERVICE
 from tests.waypoint.rig import Clock, Server, Wire
 from ztunnel.http1.head import Fields
 from ztunnel.l7.reply import CONNECT_FAILED
-from ztunnel.waypoint.aim import Terms
-from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.exchange.exchange import Exchange
+from ztunnel.waypoint.rules.aim import Terms
 from ztunnel.waypoint.unary import MOST, MOST_BYTES, Called, UnaryCalls
-from ztunnel.waypoint.upstream2 import Http2Client
+from ztunnel.waypoint.upstream.upstream2 import Http2Client
 
 CALLED = Called(SERVICE.hostname, 9000, "shop", b"/a.B/C", 0.25)
 OK: Fields = ((b"grpc-status", b"0"),)

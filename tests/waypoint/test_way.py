@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from random import Random
 
+from tests.waypoint.exchange.test_exchange import begin
 from tests.waypoint.rig import Client, Rig
-from tests.waypoint.test_exchange import begin
 from ztunnel.l7.path import merge_slashes
 from ztunnel.l7.request import Request
 from ztunnel.l7.trace import enter
-from ztunnel.waypoint.scope import Scope
+from ztunnel.waypoint.reporting.scope import Scope
 from ztunnel.waypoint.way import Common, HttpWay, Patience
 
 

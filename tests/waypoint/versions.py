@@ -14,10 +14,10 @@ from tests.waypoint.rig import Clock, Wire
 from ztunnel.l7.routing.plan import without_routes
 from ztunnel.waypoint.downstream1 import Http1Server
 from ztunnel.waypoint.downstream2 import Http2Server
-from ztunnel.waypoint.exchange import Exchange
-from ztunnel.waypoint.sides import Copy
-from ztunnel.waypoint.upstream1 import Http1Client
-from ztunnel.waypoint.upstream2 import Http2Client
+from ztunnel.waypoint.exchange.exchange import Exchange
+from ztunnel.waypoint.exchange.sides import Copy
+from ztunnel.waypoint.upstream.upstream1 import Http1Client
+from ztunnel.waypoint.upstream.upstream2 import Http2Client
 from ztunnel.waypoint.way import Common, HttpWay, Watched
 
 Pairs = list[tuple[bytes, bytes]]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.control.scoped import forwards, pod, routes, service, snapshot
-from ztunnel.control.scope import led_to
-from ztunnel.control.scopes import LINGER_SECONDS, Scopes
+from ztunnel.control.waypoints.scope import led_to
+from ztunnel.control.waypoints.scopes import LINGER_SECONDS, Scopes
 from ztunnel.model.http_policy import HttpAction, HttpPolicy
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service

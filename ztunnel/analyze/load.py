@@ -16,8 +16,8 @@ from typing import Final
 
 from ztunnel.analyze.forward import NoCluster, kubectl
 from ztunnel.analyze.mesh import Mesh, Written
-from ztunnel.control.inventory import Inventory, gather
 from ztunnel.control.settings import MeshSettings
+from ztunnel.control.source.inventory import Inventory, gather
 from ztunnel.control.translation import translate
 from ztunnel.demo.load import Given, read_given, sort_out
 from ztunnel.demo.manifest import Manifest, parse_some, render

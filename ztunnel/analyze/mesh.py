@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ztunnel.control.document import Key
-from ztunnel.control.inventory import Inventory
-from ztunnel.control.route_parts import Problem
+from ztunnel.control.routes.route_parts import Problem
 from ztunnel.control.settings import MeshSettings
+from ztunnel.control.source.document import Key
+from ztunnel.control.source.inventory import Inventory
 from ztunnel.errors import Fault
 from ztunnel.model.route import Routes
 from ztunnel.state.world import World

@@ -12,7 +12,7 @@ from typing import Any
 from ztunnel.analyze.finding import NETWORK_POLICY, Finding
 from ztunnel.analyze.mesh import Mesh, Written
 from ztunnel.analyze.policies import found, named
-from ztunnel.control.inventory import of_kind
+from ztunnel.control.source.inventory import of_kind
 from ztunnel.state import kube
 from ztunnel.state.lookup import HBONE_PORT
 

@@ -16,8 +16,8 @@ from ztunnel.analyze.finding import (
     Finding,
 )
 from ztunnel.analyze.mesh import Mesh, Written, is_route
-from ztunnel.control.document import Key
-from ztunnel.control.inventory import of_kind
+from ztunnel.control.source.document import Key
+from ztunnel.control.source.inventory import of_kind
 from ztunnel.model.http_policy import HttpAction
 from ztunnel.model.provider import ExtAuthz
 from ztunnel.model.workload import Workload

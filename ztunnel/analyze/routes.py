@@ -23,10 +23,10 @@ from ztunnel.analyze.finding import (
 )
 from ztunnel.analyze.mesh import Mesh, Written
 from ztunnel.analyze.policies import found, named
-from ztunnel.control.document import Object
-from ztunnel.control.hosts import covers, whole_name
-from ztunnel.control.route_parts import Why
-from ztunnel.control.use_waypoint import USE
+from ztunnel.control.routes.hosts import covers, whole_name
+from ztunnel.control.routes.route_parts import Why
+from ztunnel.control.source.document import Object
+from ztunnel.control.waypoints.use_waypoint import USE
 from ztunnel.model.route import Routes
 from ztunnel.model.service import AppProtocol, Service
 from ztunnel.model.traffic import ClientTls, TlsMode

@@ -11,9 +11,9 @@ from ztunnel.analyze.finding import SEES_WAYPOINT, Finding
 from ztunnel.analyze.mesh import Mesh
 from ztunnel.authz.rule import matches
 from ztunnel.authz.verdict import is_peer_authentication
-from ztunnel.control.inventory import of_kind
-from ztunnel.control.use_waypoint import USE
-from ztunnel.control.waypoint import GATEWAY_NAME
+from ztunnel.control.source.inventory import of_kind
+from ztunnel.control.waypoints.use_waypoint import USE
+from ztunnel.control.waypoints.waypoint import GATEWAY_NAME
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Connection
 from ztunnel.model.identity import SpiffeId

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ztunnel.control.settings import ISTIO_WAYPOINT_CLASS, WAYPOINT_CLASS
-from ztunnel.control.use_waypoint import HBONE_PORT, USE
+from ztunnel.control.waypoints.use_waypoint import HBONE_PORT, USE
 
 FOR: Final = "istio.io/waypoint-for"
 REVISION: Final = "istio.io/rev"

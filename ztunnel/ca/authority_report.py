@@ -7,7 +7,7 @@ from datetime import datetime
 
 from cryptography.hazmat.primitives import hashes
 
-from ztunnel.control.report import Log
+from ztunnel.control.source.report import Log
 from ztunnel.errors import Fault
 from ztunnel.identity.authority import Authority
 from ztunnel.telemetry.figures import Figures

@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from ztunnel.ca.root_maps import OWN, SHARED, Due, RootMaps, map_value
-from ztunnel.control.report import Log
+from ztunnel.control.source.report import Log
 from ztunnel.identity.standing import StandingAuthority
 from ztunnel.kube.call import Api
 from ztunnel.kube.failure import ApiFailure, Request

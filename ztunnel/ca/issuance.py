@@ -4,7 +4,7 @@ cause."""
 from __future__ import annotations
 
 from ztunnel.ca.caller import UNAUTHENTICATED, Caller, Reason, Refused
-from ztunnel.control.report import Log
+from ztunnel.control.source.report import Log
 from ztunnel.model.identity import SpiffeId
 from ztunnel.telemetry.figures import Figures, Sample
 from ztunnel.telemetry.gathering import Gathering

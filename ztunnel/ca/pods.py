@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ztunnel.control.inventory import Inventory, of_kind
+from ztunnel.control.source.inventory import Inventory, of_kind
 from ztunnel.state import kube
 
 Name = tuple[str, str]

@@ -16,17 +16,17 @@ from ztunnel.ca.distribute import RootDistribution
 from ztunnel.ca.keep import KeptAuthority
 from ztunnel.ca.root_maps import OWN, SHARED, RootMaps
 from ztunnel.config import Settings
-from ztunnel.control.annotate import Annotator
-from ztunnel.control.deploy import Deployer, Wanted
-from ztunnel.control.deployment import read_template
-from ztunnel.control.document import Key
-from ztunnel.control.follow import ClusterWatch
-from ztunnel.control.patch import StatusWriter
-from ztunnel.control.recall import LastGood
-from ztunnel.control.report import ManifestReport
 from ztunnel.control.serve import Server
 from ztunnel.control.settings import MeshSettings, mesh_settings
-from ztunnel.control.untaint import Untainting
+from ztunnel.control.source.document import Key
+from ztunnel.control.source.follow import ClusterWatch
+from ztunnel.control.source.recall import LastGood
+from ztunnel.control.source.report import ManifestReport
+from ztunnel.control.status.annotate import Annotator
+from ztunnel.control.status.patch import StatusWriter
+from ztunnel.control.status.untaint import Untainting
+from ztunnel.control.waypoints.deploy import Deployer, Wanted
+from ztunnel.control.waypoints.deployment import read_template
 from ztunnel.kube.call import Api
 from ztunnel.kube.elect import Election
 from ztunnel.kube.lease import Candidate

@@ -15,12 +15,12 @@ from ztunnel.ca.authority_report import AuthorityReport
 from ztunnel.cli._compose import ca_upstream
 from ztunnel.config import Settings
 from ztunnel.control.fetch import NetworkCertificates
-from ztunnel.control.fetch_keys import KeyClient, Keys
-from ztunnel.control.reach import Reach
-from ztunnel.control.report import ManifestReport
+from ztunnel.control.keys.fetch_keys import KeyClient, Keys
+from ztunnel.control.keys.reach import Reach
 from ztunnel.control.serve import Server
 from ztunnel.control.settings import mesh_settings
-from ztunnel.control.watch import FolderWatch
+from ztunnel.control.source.report import ManifestReport
+from ztunnel.control.source.watch import FolderWatch
 from ztunnel.errors import ConfigError, Fault
 from ztunnel.identity.rotate import CertificateSource
 from ztunnel.identity.standing import StandingAuthority

@@ -14,7 +14,7 @@ import yaml
 from ztunnel.analyze import waypoints
 from ztunnel.analyze.waypoints import CLASSES, TRAFFIC, Row, manifest, row_of, rows, users
 from ztunnel.cli.options import echo, formatted
-from ztunnel.control.use_waypoint import USE
+from ztunnel.control.waypoints.use_waypoint import USE
 from ztunnel.kube.call import APPLY, MERGE, Api, Value
 from ztunnel.kube.connect import open_api
 from ztunnel.kube.failure import ApiFailure, Request

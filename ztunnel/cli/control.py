@@ -30,11 +30,11 @@ from ztunnel.cli._compose import settings_of, ungrouped
 from ztunnel.cli._embedded import fetch_keys, follow_authority, follow_folder
 from ztunnel.cli._pages import SYNC, sync_page
 from ztunnel.config import Settings
-from ztunnel.control.annotate import Annotator, EnrolmentService
 from ztunnel.control.answer import PATH as DISCOVERY
 from ztunnel.control.answer import Discovery
 from ztunnel.control.figures import ControlFigures, register_server
 from ztunnel.control.serve import Server
+from ztunnel.control.status.annotate import Annotator, EnrolmentService
 from ztunnel.errors import ConfigError, Fault
 from ztunnel.identity.standing import StandingAuthority
 from ztunnel.kube.call import Api

@@ -7,7 +7,7 @@ import json
 import click
 
 from ztunnel.analyze.forward import NoCluster, kubectl
-from ztunnel.control.enrolment import OURS, REDIRECTION
+from ztunnel.control.status.enrolment import OURS, REDIRECTION
 from ztunnel.install.release import NAMESPACE, Release
 from ztunnel.install.run import HelmFailed, chart, helm, installed
 

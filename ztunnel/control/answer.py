@@ -14,8 +14,8 @@ import trio
 from google.protobuf.message import DecodeError
 
 from ztunnel.control.figures import ControlFigures
-from ztunnel.control.report import Log
 from ztunnel.control.serve import Requests, Responses, Server
+from ztunnel.control.source.report import Log
 from ztunnel.rpc.answer import Peer, ServerCall
 from ztunnel.rpc.status import Code, RpcError
 from ztunnel.xds.encoding import encode

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ztunnel.control.document import Key
-from ztunnel.control.endpoint import Name
-from ztunnel.control.route_parts import Problem
+from ztunnel.control.routes.route_parts import Problem
+from ztunnel.control.services.endpoint import Name
+from ztunnel.control.source.document import Key
 from ztunnel.model.policy import Policy
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ztunnel.control.claim import labels_of
 from ztunnel.control.delta import Delta, Touched
-from ztunnel.control.document import Key, Object
-from ztunnel.control.endpoint import Name
-from ztunnel.control.guard import Guards
 from ztunnel.control.index import Index
-from ztunnel.control.ownership import Entries
-from ztunnel.control.service import service_name
+from ztunnel.control.policies.guard import Guards
+from ztunnel.control.services.claim import labels_of
+from ztunnel.control.services.endpoint import Name
+from ztunnel.control.services.ownership import Entries
+from ztunnel.control.services.service import service_name
+from ztunnel.control.services.workload import Surroundings
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.waypoint import Waypoints
-from ztunnel.control.workload import Surroundings
+from ztunnel.control.source.document import Key, Object
+from ztunnel.control.waypoints.waypoint import Waypoints
 from ztunnel.state import kube
 from ztunnel.state.endpoints import Endpoints, EndpointSlice
 from ztunnel.state.gateway import Gateway

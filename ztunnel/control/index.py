@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeVar
 
-from ztunnel.control.document import Key, Object
-from ztunnel.control.endpoint import Name
+from ztunnel.control.services.endpoint import Name
+from ztunnel.control.source.document import Key, Object
 from ztunnel.model.address import IPAddress
 from ztunnel.state import kube
 from ztunnel.state.endpoints import Endpoints, EndpointSlice

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from ztunnel.control.custom_action import CustomPolicies
 from ztunnel.control.delta import Delta, HttpResources
-from ztunnel.control.document import Key, Object
+from ztunnel.control.policies.custom_action import CustomPolicies
 from ztunnel.control.settings import MeshSettings
+from ztunnel.control.source.document import Key, Object
 from ztunnel.errors import Fault
 from ztunnel.model.mesh_defaults import MESH, MeshDefaults
 from ztunnel.model.provider import ExtensionProvider, Unsupported

@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 import trio
 
 from ztunnel.control.convergence import Convergence
-from ztunnel.control.scope import Names, Scope
-from ztunnel.control.scopes import Scopes
 from ztunnel.control.sync_status import SubscriberStatus
+from ztunnel.control.waypoints.scope import Names, Scope
+from ztunnel.control.waypoints.scopes import Scopes
 from ztunnel.errors import PeerError
 from ztunnel.xds.pb import discovery_pb2
 from ztunnel.xds.publisher import Publisher

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ztunnel.control.delta import Delta, HttpResources
-from ztunnel.control.document import Key, Object
-from ztunnel.control.guard import Guards
 from ztunnel.control.mesh_config import MeshConfigs
-from ztunnel.control.policy_targets import PolicyTargets
+from ztunnel.control.policies.guard import Guards
+from ztunnel.control.policies.policy_targets import PolicyTargets
+from ztunnel.control.source.document import Key, Object
 from ztunnel.model.provider import Extension, FileLog, OtelLog, OtelTraces, Prometheus, Zipkin
 from ztunnel.model.telemetry import ALL_METRICS, TCP_METRICS, Metrics
 from ztunnel.model.telemetry import Telemetry as Wishes

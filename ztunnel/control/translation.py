@@ -9,37 +9,43 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from ztunnel.control.attachments import Attachments
-from ztunnel.control.claim import as_entry
-from ztunnel.control.claims import Claims
-from ztunnel.control.conditions import Said, said_of
 from ztunnel.control.delta import Delta, HttpResources, Touched, Translation, arrange
-from ztunnel.control.document import Key, Object
-from ztunnel.control.endpoint import Name
-from ztunnel.control.entry import (
+from ztunnel.control.impact import Impact, Known
+from ztunnel.control.index import Index
+from ztunnel.control.mesh_config import MeshConfigs
+from ztunnel.control.policies.http_authorization import convert_http_authorization
+from ztunnel.control.policies.jwt_policies import KeysOf, no_keys
+from ztunnel.control.policies.node_policies import NodePolicies
+from ztunnel.control.policies.waypoint_policies import Parts, WaypointPolicies
+from ztunnel.control.routes.route_status import said_of_routing
+from ztunnel.control.routes.routing import Routing, ServiceRoutes
+from ztunnel.control.routes.service_traffic import ServiceTraffics
+from ztunnel.control.services.attachments import Attachments
+from ztunnel.control.services.claim import as_entry
+from ztunnel.control.services.claims import Claims
+from ztunnel.control.services.endpoint import Name
+from ztunnel.control.services.entry import (
     EntryResources,
     convert_service_entry,
     convert_workload_entry,
     entry_services,
 )
-from ztunnel.control.http_authorization import convert_http_authorization
-from ztunnel.control.impact import Impact, Known
-from ztunnel.control.index import Index
-from ztunnel.control.inventory import Inventory
-from ztunnel.control.jwt_policies import KeysOf, no_keys
-from ztunnel.control.labels import entry_labels, labels_for
-from ztunnel.control.mesh_config import MeshConfigs
-from ztunnel.control.node_policies import NodePolicies
-from ztunnel.control.ownership import Entries
-from ztunnel.control.remarks import remark
-from ztunnel.control.route_status import said_of_routing
-from ztunnel.control.routing import Routing, ServiceRoutes
-from ztunnel.control.service import EntryServices, convert_service, group_services, ingress_uses, service_name
-from ztunnel.control.service_traffic import ServiceTraffics
+from ztunnel.control.services.labels import entry_labels, labels_for
+from ztunnel.control.services.ownership import Entries
+from ztunnel.control.services.service import (
+    EntryServices,
+    convert_service,
+    group_services,
+    ingress_uses,
+    service_name,
+)
+from ztunnel.control.services.workload import Surroundings, convert_pod, workload_uid
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.waypoint import Traffic, Waypoints
-from ztunnel.control.waypoint_policies import Parts, WaypointPolicies
-from ztunnel.control.workload import Surroundings, convert_pod, workload_uid
+from ztunnel.control.source.document import Key, Object
+from ztunnel.control.source.inventory import Inventory
+from ztunnel.control.source.remarks import remark
+from ztunnel.control.status.conditions import Said, said_of
+from ztunnel.control.waypoints.waypoint import Traffic, Waypoints
 from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload

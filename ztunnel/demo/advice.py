@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ztunnel.control.inventory import Inventory, gather
 from ztunnel.control.settings import MeshSettings
+from ztunnel.control.source.inventory import Inventory, gather
 from ztunnel.control.translation import translate
 from ztunnel.demo.assign import Objects, of_kind
 from ztunnel.demo.manifest import render

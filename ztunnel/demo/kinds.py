@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from enum import Enum, auto
 from typing import Final
 
-from ztunnel.control.document import KINDS
+from ztunnel.control.source.document import KINDS
 
 WORKLOADS: Final[Mapping[tuple[str, str], str]] = {
     ("apps", "Deployment"): "v1",

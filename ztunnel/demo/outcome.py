@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ztunnel.control import document
+from ztunnel.control.source import document
 from ztunnel.demo.assign import Objects
 from ztunnel.demo.cluster import Difference
 from ztunnel.demo.manifest import Key, render

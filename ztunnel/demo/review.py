@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import yaml
 
-from ztunnel.control import document
-from ztunnel.control.document import in_file
+from ztunnel.control.source import document
+from ztunnel.control.source.document import in_file
 from ztunnel.demo.kinds import Standing, standing
 from ztunnel.demo.template import check_workload
 from ztunnel.demo.tree import Item, child, items, line_of

@@ -11,7 +11,7 @@ from ztunnel.config import Settings
 from ztunnel.run.reporting import Reporting
 from ztunnel.telemetry.span import Span, render_spans
 from ztunnel.telemetry.tunnel_span import TunnelSpans
-from ztunnel.waypoint.export import Exporter, open_http
+from ztunnel.waypoint.reporting.export import Exporter, open_http
 
 
 def node_spans(settings: Settings, reporting: Reporting) -> TunnelSpans:

@@ -26,9 +26,9 @@ from ztunnel.telemetry.export import LineWriter
 from ztunnel.telemetry.figures import Sample
 from ztunnel.telemetry.span import Span, render_spans
 from ztunnel.telemetry.zipkin import render_zipkin
-from ztunnel.waypoint.export import Collector, Exporter, open_grpc, open_http
-from ztunnel.waypoint.otlp import LOGS, TRACES, LogEntry, encode_logs, encode_spans
-from ztunnel.waypoint.scopes import STDOUT
+from ztunnel.waypoint.reporting.export import Collector, Exporter, open_grpc, open_http
+from ztunnel.waypoint.reporting.otlp import LOGS, TRACES, LogEntry, encode_logs, encode_spans
+from ztunnel.waypoint.reporting.scopes import STDOUT
 
 _GOODBYE_SECONDS: Final = 1.0
 _JSON: Final = {"content-type": "application/json"}

@@ -25,9 +25,9 @@ from ztunnel.telemetry.log_format import parse_format
 from ztunnel.telemetry.request_log import RequestRecord, render_request, render_request_json
 from ztunnel.telemetry.request_metrics import RequestMetrics
 from ztunnel.telemetry.span import Span, render_spans
-from ztunnel.waypoint.export import Exporter, open_http
-from ztunnel.waypoint.report import Telemetry
-from ztunnel.waypoint.scopes import Own, Scopes
+from ztunnel.waypoint.reporting.export import Exporter, open_http
+from ztunnel.waypoint.reporting.report import Telemetry
+from ztunnel.waypoint.reporting.scopes import Own, Scopes
 
 _KINDS = frozenset(kind.__name__ for kind in (Wishes, ExtensionProvider, MeshDefaults))
 """Of resources that say what is reported."""

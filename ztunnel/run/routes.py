@@ -10,15 +10,15 @@ import trio
 from ztunnel.model.route import Routes
 from ztunnel.state.delta import Change
 from ztunnel.state.world import World
-from ztunnel.waypoint.find import Here
-from ztunnel.waypoint.routing import Routers, compiled
+from ztunnel.waypoint.rules.routing import Routers, compiled
+from ztunnel.waypoint.upstream.find import Here
 
 Contain = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 
 
 class RouteCompiler:
     """That of a waypoint: it compiles what it is sent, which is what is attached to it, or is so in a moment
-    (`control/scope.py`)."""
+    (`control/waypoints/scope.py`)."""
 
     def __init__(self, routers: Routers, here: Here) -> None:
         self._routers = routers

@@ -63,9 +63,9 @@ from ztunnel.telemetry.figures import Tally
 from ztunnel.telemetry.report import Report
 from ztunnel.telemetry.serve import Admin, serve_admin
 from ztunnel.waypoint.answer import WaypointAcceptor
-from ztunnel.waypoint.connect import Servers
-from ztunnel.waypoint.find import Here
 from ztunnel.waypoint.hold import Parts
+from ztunnel.waypoint.upstream.connect import Servers
+from ztunnel.waypoint.upstream.find import Here
 from ztunnel.waypoint.way import Common, Watched
 from ztunnel.xds.resource import JWT_POLICY, WAYPOINT_TYPES
 

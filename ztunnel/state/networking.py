@@ -3,7 +3,7 @@
 Fields are those of networking.istio.io/v1 (v1beta1 and v1alpha3 are the same schema); what else is checked is
 what istiod's validation and the schema of its CustomResourceDefinitions refuse (istio/istio
 pkg/config/validation: ValidateServiceEntry, ValidateWorkloadEntry). Whose a name or an address is, is not
-checked here: that depends on others (`control/ownership.py`)."""
+checked here: that depends on others (`control/services/ownership.py`)."""
 
 from __future__ import annotations
 

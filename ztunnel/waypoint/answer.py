@@ -16,7 +16,7 @@ from ztunnel.telemetry.tunnel_span import is_sampled
 from ztunnel.waypoint.attachment import WAIT_SECONDS, may_come
 from ztunnel.waypoint.chain import Treatment
 from ztunnel.waypoint.hold import Parts
-from ztunnel.waypoint.report import Caller, Reports
+from ztunnel.waypoint.reporting.report import Caller, Reports
 from ztunnel.waypoint.serve import Tunnel
 
 _OK, _NOT_FOUND = 200, 404

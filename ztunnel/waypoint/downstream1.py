@@ -24,7 +24,7 @@ from ztunnel.http1.head import Fields, push_response_head
 from ztunnel.http1.reader import NOTHING, RequestReader, State
 from ztunnel.l7.reply import IDLE, SLOW_HEAD, Refused, Reply, of_codec
 from ztunnel.l7.request import Request, complete, parse_request
-from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.exchange.exchange import Exchange
 from ztunnel.waypoint.way import HttpWay
 
 LINGER_SECONDS: Final = 5.0

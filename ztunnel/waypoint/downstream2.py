@@ -14,7 +14,7 @@ from ztunnel.http2.standing import Standing
 from ztunnel.http2.stream import Stream
 from ztunnel.l7.reply import FIELDS_TOO_LARGE, IDLE, MALFORMED, SLOW_HEAD, Refused, Reply
 from ztunnel.l7.request import Request, complete, parse_stream
-from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.exchange.exchange import Exchange
 from ztunnel.waypoint.link2 import Http2Link, HttpStream
 from ztunnel.waypoint.way import HttpWay
 

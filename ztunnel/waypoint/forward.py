@@ -18,12 +18,12 @@ from ztunnel.hbone.terminate import TerminatedTunnel
 from ztunnel.model.address import IPAddress
 from ztunnel.telemetry.metrics import Live
 from ztunnel.waypoint.chain import Chain
-from ztunnel.waypoint.connect import Call, Servers
 from ztunnel.waypoint.detection import Detector
-from ztunnel.waypoint.find import Here
-from ztunnel.waypoint.report import Reports
-from ztunnel.waypoint.spot import Cancellable, Stream, Target
+from ztunnel.waypoint.reporting.report import Reports
 from ztunnel.waypoint.tcp import Passage
+from ztunnel.waypoint.upstream.connect import Call, Servers
+from ztunnel.waypoint.upstream.find import Here
+from ztunnel.waypoint.upstream.spot import Cancellable, Stream, Target
 
 _OK, _DENIED, _UNAVAILABLE = 200, 401, 503
 

@@ -14,15 +14,15 @@ from ztunnel.model.workload import Workload
 from ztunnel.state.world import World
 from ztunnel.telemetry.report import Report
 from ztunnel.waypoint.attachment import Attachments
-from ztunnel.waypoint.authenticate import Authenticator
-from ztunnel.waypoint.checking import Checks
-from ztunnel.waypoint.connect import Servers
-from ztunnel.waypoint.find import Here
-from ztunnel.waypoint.limiting import Limiter
-from ztunnel.waypoint.report import Telemetry
-from ztunnel.waypoint.routing import Routers
-from ztunnel.waypoint.shadow import Shadows
+from ztunnel.waypoint.exchange.shadow import Shadows
+from ztunnel.waypoint.reporting.report import Telemetry
+from ztunnel.waypoint.rules.authenticate import Authenticator
+from ztunnel.waypoint.rules.checking import Checks
+from ztunnel.waypoint.rules.limiting import Limiter
+from ztunnel.waypoint.rules.routing import Routers
 from ztunnel.waypoint.unary import UnaryCalls
+from ztunnel.waypoint.upstream.connect import Servers
+from ztunnel.waypoint.upstream.find import Here
 from ztunnel.waypoint.way import Common
 
 Note = Callable[[Decision, str, str], None]

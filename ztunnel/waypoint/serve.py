@@ -10,21 +10,21 @@ from ztunnel.l7.jwt.authentication import NO_RULES, Authentication
 from ztunnel.l7.policy.rule import Decision
 from ztunnel.model.connection import Connection
 from ztunnel.telemetry.labels import Reporter
-from ztunnel.waypoint.admit import Admission, Ends
-from ztunnel.waypoint.aim import Terms
-from ztunnel.waypoint.authenticate import Source
 from ztunnel.waypoint.chain import Chain, Treatment, jwt_policies_of
 from ztunnel.waypoint.detection import DETECT_SECONDS, Detector, Spoken
 from ztunnel.waypoint.downstream1 import Http1Server
 from ztunnel.waypoint.downstream2 import Http2Server
-from ztunnel.waypoint.exchange import Exchange
+from ztunnel.waypoint.exchange.exchange import Exchange
+from ztunnel.waypoint.exchange.sides import Copy
 from ztunnel.waypoint.forward import Forwarding
-from ztunnel.waypoint.guard import NO_POLICY, Guard, denied
 from ztunnel.waypoint.hold import Parts
-from ztunnel.waypoint.limiting import Limiting
-from ztunnel.waypoint.report import Caller, Reports
-from ztunnel.waypoint.routing import Unserved, routing_of, version_for
-from ztunnel.waypoint.sides import Copy
+from ztunnel.waypoint.reporting.report import Caller, Reports
+from ztunnel.waypoint.rules.admit import Admission, Ends
+from ztunnel.waypoint.rules.aim import Terms
+from ztunnel.waypoint.rules.authenticate import Source
+from ztunnel.waypoint.rules.guard import NO_POLICY, Guard, denied
+from ztunnel.waypoint.rules.limiting import Limiting
+from ztunnel.waypoint.rules.routing import Unserved, routing_of, version_for
 from ztunnel.waypoint.way import HttpWay
 
 

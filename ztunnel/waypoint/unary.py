@@ -24,10 +24,10 @@ from ztunnel.model.route_action import Destination
 from ztunnel.model.workload import Workload
 from ztunnel.state.lookup import service_named
 from ztunnel.state.world import World
-from ztunnel.waypoint.aim import Terms
-from ztunnel.waypoint.deadlines import Timer
-from ztunnel.waypoint.exchange import Exchange
-from ztunnel.waypoint.sides import Copy
+from ztunnel.waypoint.exchange.deadlines import Timer
+from ztunnel.waypoint.exchange.exchange import Exchange
+from ztunnel.waypoint.exchange.sides import Copy
+from ztunnel.waypoint.rules.aim import Terms
 from ztunnel.waypoint.way import Clock
 
 MOST: Final = 4096

@@ -9,10 +9,10 @@ from ztunnel.l7.chance import Rng
 from ztunnel.l7.request import Request
 from ztunnel.l7.routing.retry import Budget, Retries
 from ztunnel.l7.trace import has_context
-from ztunnel.waypoint.deadlines import Timer
-from ztunnel.waypoint.exchange import Exchange
-from ztunnel.waypoint.scope import Scope
-from ztunnel.waypoint.sides import Copy
+from ztunnel.waypoint.exchange.deadlines import Timer
+from ztunnel.waypoint.exchange.exchange import Exchange
+from ztunnel.waypoint.exchange.sides import Copy
+from ztunnel.waypoint.reporting.scope import Scope
 
 _UNTRACED = Scope()
 

@@ -1,0 +1,1 @@
+"""Policies and tokens: what node proxies and waypoints are told of them."""

@@ -1,0 +1,1 @@
+"""Routes and traffic policies of services, as a waypoint has them."""

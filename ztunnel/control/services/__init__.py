@@ -1,0 +1,1 @@
+"""Services, endpoints, workloads and entries, and whose a name or an address is."""

@@ -1,0 +1,1 @@
+"""The objects of a mesh, out of a folder or a cluster, each with its own faults."""

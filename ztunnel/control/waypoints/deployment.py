@@ -1,0 +1,355 @@
+"""What a waypoint is made of in a cluster: the objects that a Gateway of ours asks for (istio/istio
+manifests/charts/istio-control/istio-discovery/files/waypoint.yaml).
+
+All of them are owned by their Gateway, so that Kubernetes removes them with it. What each pod may do is
+nothing: it is a user of its own without capabilities, and writes nowhere but to memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from ztunnel.control.settings import MeshSettings
+from ztunnel.control.waypoints.overlay import OVERLAYS, OWN_CONTAINER, Value, lay_over
+from ztunnel.control.waypoints.use_waypoint import HBONE_PORT
+from ztunnel.control.waypoints.waypoint import GATEWAY_NAME, MANAGED
+from ztunnel.errors import ConfigError, Fault
+from ztunnel.kube.resource import (
+    DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
+    GATEWAYS,
+    POD_AUTOSCALERS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    Resource,
+)
+from ztunnel.state.gateway import Gateway
+
+MANAGED_BY_US: Final = "ztunnel.io-waypoint-controller"
+"""The value of `gateway.istio.io/managed`."""
+_ACCOUNT: Final = "gateway.istio.io/service-account"
+_NAME: Final = "gateway.istio.io/name-override"
+_SERVICE_TYPE: Final = "networking.istio.io/service-type"
+_XFCC: Final = "ambient.istio.io/xfcc-include-client-identity"
+_REPLICAS: Final = "ztunnel.io/replicas"
+READINESS_PORT: Final = 15021
+_METRICS_PORT: Final = 15020
+_USER: Final = 65532
+_STATE, _ROOTS, _TOKENS = "/var/lib/ztunnel", "/var/run/secrets/istio", "/var/run/secrets/tokens"
+
+NO_OVERLAYS: Final[Mapping[str, Value]] = {}
+_OVERLAY: Final = {f"{name[0].upper()}{name[1:]}": name for name in OVERLAYS}
+"""By the kind of an object the name of what is laid over it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """What is the same of all waypoints: values of the chart.
+
+    Attributes:
+        image: repository and tag; empty for that of the control plane itself.
+        control: where control planes serve, `https://...`; `authority`: who signs, the same where empty.
+        replicas: where a Gateway does not say (`ztunnel.io/replicas`).
+        grace_seconds: from SIGTERM to SIGKILL.
+        scraped: whether pods have the annotations of Prometheus.
+    """
+
+    control: str
+    image: str = ""
+    authority: str = ""
+    pull_policy: str = "IfNotPresent"
+    pull_secrets: tuple[str, ...] = ()
+    replicas: int = 1
+    grace_seconds: int = 30
+    scraped: bool = True
+    priority_class: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    pod_labels: Mapping[str, str] = field(default_factory=dict)
+    pod_annotations: Mapping[str, str] = field(default_factory=dict)
+    placement: Mapping[str, Any] = field(default_factory=dict)
+    """`nodeSelector`, `tolerations`, `affinity` of the pods."""
+
+
+_TEXTS: Final = ("image", "control", "authority", "pullPolicy", "priorityClass")
+_NUMBERS: Final = ("replicas", "graceSeconds")
+_MAPPINGS: Final = ("env", "resources", "podLabels", "podAnnotations", "placement")
+_VARIABLE: Final = "ZTUNNEL_WAYPOINT"
+
+
+def read_template(text: str) -> Template:
+    """The template as JSON has it, with its names in camelCase. Raises ConfigError: it makes no sense."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise _wrong(f"no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise _wrong("it has to be an object")
+    found: dict[str, Any] = {}
+    for name, one in value.items():
+        if not _is_right(name, one):
+            raise _wrong(f"{name}: {json.dumps(one)[:200]} is not known here, or of another type")
+        found["".join(f"_{each.lower()}" if each.isupper() else each for each in name)] = one
+    if not found.get("control"):
+        raise _wrong("control is missing")
+    found["pull_secrets"] = tuple(found.get("pull_secrets", ()))
+    return Template(**found)
+
+
+def _is_right(name: str, one: object) -> bool:
+    if name in _TEXTS:
+        return isinstance(one, str)
+    if name in _NUMBERS:
+        return isinstance(one, int) and not isinstance(one, bool) and one >= 0
+    if name in _MAPPINGS:
+        return isinstance(one, dict)
+    if name == "pullSecrets":
+        return isinstance(one, list) and all(isinstance(each, str) for each in one)
+    return name == "scraped" and isinstance(one, bool)
+
+
+def _wrong(text: str) -> ConfigError:
+    return ConfigError(Fault("environment", 0, _VARIABLE, text))
+
+
+class Part(NamedTuple):
+    """One object of a waypoint, whole, as it is applied."""
+
+    resource: Resource
+    value: Value
+
+    @property
+    def name(self) -> str:
+        """Its name; its namespace is its Gateway's."""
+        return str(self.value["metadata"]["name"])
+
+
+def name_of(gateway: Gateway) -> str:
+    """What its Deployment and Service are called."""
+    return gateway.meta.annotations.get(_NAME) or gateway.meta.name
+
+
+def render(
+    gateway: Gateway,
+    template: Template,
+    settings: MeshSettings,
+    roots: str,
+    overlays: Mapping[str, Value] = NO_OVERLAYS,
+) -> Iterator[Part]:
+    """The objects of a waypoint, in the order in which they are applied. `roots`: the ConfigMap with the
+    mesh's roots in each namespace; `overlays`: what the Gateway wants otherwise, as `read_overlays` gives it.
+
+    Raises:
+        BadOverlay: one of these makes no sense.
+    """
+    name, parts = name_of(gateway), list[Part]()
+    if not gateway.meta.annotations.get(_ACCOUNT):
+        account = {**_head(gateway, SERVICE_ACCOUNTS, name), "automountServiceAccountToken": False}
+        parts.append(Part(SERVICE_ACCOUNTS, account))
+    parts.append(Part(SERVICES, {**_head(gateway, SERVICES, name), "spec": _service(gateway)}))
+    spec, scaler = _deployment(gateway, template, settings, roots), "horizontalPodAutoscaler" in overlays
+    if scaler:
+        spec.pop("replicas", None)
+    parts.append(Part(DEPLOYMENTS, {**_head(gateway, DEPLOYMENTS, name), "spec": spec}))
+    budget: Value = {"selector": {"matchLabels": _selector(gateway)}}
+    if not _says_how_many(overlays.get("podDisruptionBudget", {})):
+        budget["maxUnavailable"] = 1
+    parts.append(Part(DISRUPTION_BUDGETS, {**_head(gateway, DISRUPTION_BUDGETS, name), "spec": budget}))
+    if scaler:
+        target = {"apiVersion": DEPLOYMENTS.api_version, "kind": DEPLOYMENTS.kind, "name": name}
+        scaling = {"scaleTargetRef": target, "maxReplicas": 1}
+        parts.append(Part(POD_AUTOSCALERS, {**_head(gateway, POD_AUTOSCALERS, name), "spec": scaling}))
+    for resource, value in parts:
+        overlay = overlays.get(_OVERLAY[resource.kind])
+        yield Part(resource, value if overlay is None else lay_over(value, overlay))
+
+
+def _says_how_many(overlay: Value) -> bool:
+    """Whether a PodDisruptionBudget says so itself: it cannot have both of the ways to."""
+    spec = overlay.get("spec")
+    return isinstance(spec, dict) and ("minAvailable" in spec or "maxUnavailable" in spec)
+
+
+def _head(gateway: Gateway, resource: Resource, name: str) -> Value:
+    meta = gateway.meta
+    owner = {
+        "apiVersion": GATEWAYS.api_version,
+        "kind": GATEWAYS.kind,
+        "name": meta.name,
+        "uid": meta.uid,
+    }
+    metadata: Value = {
+        "name": name,
+        "namespace": meta.namespace,
+        "labels": {**gateway.infrastructure.labels, **_labels(gateway)},
+        "ownerReferences": [owner],
+    }
+    annotations = dict(gateway.infrastructure.annotations)
+    if resource is SERVICES:
+        annotations = {"networking.istio.io/traffic-distribution": "PreferClose", **annotations}
+    if annotations:
+        metadata["annotations"] = annotations
+    return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
+
+
+def _selector(gateway: Gateway) -> dict[str, str]:
+    return {GATEWAY_NAME: gateway.meta.name}
+
+
+def _labels(gateway: Gateway) -> dict[str, str]:
+    return {**_selector(gateway), MANAGED: MANAGED_BY_US}
+
+
+def _service(gateway: Gateway) -> Value:
+    ports: list[Value] = [{"name": "status-port", "port": READINESS_PORT, "protocol": "TCP"}]
+    for each in gateway.listeners:
+        port: Value = {"name": each.name or f"port-{each.port}", "port": each.port, "protocol": "TCP"}
+        if each.port == HBONE_PORT:
+            port["appProtocol"] = "hbone"
+        ports.append(port)
+    kind = gateway.meta.annotations.get(_SERVICE_TYPE) or "ClusterIP"
+    return {"type": kind, "ipFamilyPolicy": "PreferDualStack", "selector": _selector(gateway), "ports": ports}
+
+
+def _deployment(gateway: Gateway, template: Template, settings: MeshSettings, roots: str) -> Value:
+    annotations, labels = dict(template.pod_annotations), _pod_labels(gateway, template, settings)
+    if template.scraped:
+        scrape = {"scrape": "true", "port": str(_METRICS_PORT), "path": "/metrics"}
+        annotations |= {f"prometheus.io/{name}": one for name, one in scrape.items()}
+    annotations |= gateway.infrastructure.annotations
+    spec: Value = {
+        **template.placement,
+        "serviceAccountName": gateway.meta.annotations.get(_ACCOUNT) or name_of(gateway),
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": template.grace_seconds,
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": _selector(gateway)},
+            }
+        ],
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(gateway, template, settings)],
+        "volumes": _volumes(roots),
+    }
+    spec["nodeSelector"] = {"kubernetes.io/os": "linux", **template.placement.get("nodeSelector", {})}
+    if template.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": each} for each in template.pull_secrets]
+    if template.priority_class:
+        spec["priorityClassName"] = template.priority_class
+    metadata: Value = {"labels": labels}
+    if annotations:
+        metadata["annotations"] = annotations
+    made: Value = {
+        "selector": {"matchLabels": _selector(gateway)},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "template": {"metadata": metadata, "spec": spec},
+    }
+    if (replicas := _replicas(gateway, template)) is not None:
+        made["replicas"] = replicas
+    return made
+
+
+def _replicas(gateway: Gateway, template: Template) -> int | None:
+    """How many pods; None where it is left to others, as to a HorizontalPodAutoscaler: by `auto`, or where
+    nobody asks for more than the one that Kubernetes makes by itself. What is applied is ours, and would be
+    set back again and again (envoyproxy/gateway issue 5751)."""
+    said = gateway.meta.annotations.get(_REPLICAS, "")
+    if said.isascii() and said.isdigit():
+        return int(said)
+    return template.replicas if template.replicas != 1 and said != "auto" else None
+
+
+def _pod_labels(gateway: Gateway, template: Template, settings: MeshSettings) -> dict[str, str]:
+    """Those by which it is known to be none of the mesh's pods and to take tunnels come last."""
+    made = {
+        **template.pod_labels,
+        "sidecar.istio.io/inject": "false",
+        "service.istio.io/canonical-name": name_of(gateway),
+        "service.istio.io/canonical-revision": "latest",
+        **gateway.infrastructure.labels,
+        **_labels(gateway),
+        "istio.io/dataplane-mode": "none",
+        "networking.istio.io/tunnel": "http",
+    }
+    if settings.network:
+        made["topology.istio.io/network"] = settings.network
+    return made
+
+
+def _container(gateway: Gateway, template: Template, settings: MeshSettings) -> Value:
+    tells = gateway.meta.annotations.get(_XFCC) == "true"
+    told = [{"name": "ZTUNNEL_XFCC", "value": "true"}] if tells else []
+    return {
+        "name": OWN_CONTAINER,
+        "image": template.image,
+        "imagePullPolicy": template.pull_policy,
+        "args": ["waypoint"],
+        "env": [*_env(template, settings), *told],
+        "ports": [
+            {"name": "mesh", "containerPort": HBONE_PORT, "protocol": "TCP"},
+            {"name": "metrics", "containerPort": _METRICS_PORT, "protocol": "TCP"},
+            {"name": "readiness", "containerPort": READINESS_PORT, "protocol": "TCP"},
+        ],
+        "readinessProbe": {
+            "httpGet": {"path": "/healthz/ready", "port": "readiness"},
+            "periodSeconds": 2,
+            "failureThreshold": 3,
+        },
+        "securityContext": {
+            "privileged": False,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "resources": dict(template.resources),
+        "volumeMounts": [
+            {"name": "token", "mountPath": _TOKENS, "readOnly": True},
+            {"name": "root", "mountPath": _ROOTS, "readOnly": True},
+            {"name": "state", "mountPath": _STATE},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    }
+
+
+def _env(template: Template, settings: MeshSettings) -> Iterator[Value]:
+    for name, path in (
+        ("NODE_NAME", "spec.nodeName"),
+        ("POD_NAME", "metadata.name"),
+        ("POD_NAMESPACE", "metadata.namespace"),
+        ("INSTANCE_IP", "status.podIP"),
+    ):
+        yield {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+    said = {
+        "XDS_ADDRESS": template.control,
+        "CA_ADDRESS": template.authority or template.control,
+        "XDS_ROOT_CA": f"{_ROOTS}/root-cert.pem",
+        "CA_ROOT_CA": f"{_ROOTS}/root-cert.pem",
+        "AUTH_TOKEN": f"{_TOKENS}/istio-token",
+        "CLUSTER_ID": settings.cluster,
+        "CLUSTER_DOMAIN": settings.cluster_domain,
+        "TRUST_DOMAIN": settings.trust_domain,
+        "NETWORK": settings.network,
+        "ZTUNNEL_ROOT_NAMESPACE": settings.root_namespace,
+        "TERMINATION_GRACE_PERIOD_SECONDS": str(template.grace_seconds),
+    }
+    yield from ({"name": name, "value": str(value)} for name, value in {**said, **template.env}.items())
+
+
+def _volumes(roots: str) -> list[Value]:
+    token = {"audience": "istio-ca", "expirationSeconds": 43200, "path": "istio-token"}
+    return [
+        {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}},
+        {"name": "root", "configMap": {"name": roots}},
+        {"name": "state", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
+        {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+    ]

@@ -1,0 +1,1 @@
+"""One request and its response: bodies, tries, time, copies."""

@@ -1,0 +1,184 @@
+"""Exports spans and log records to a collector, without ever making a request wait.
+
+They are put into a bounded queue; a Trio task sends them in batches. Where the collector is slow or away,
+the queue fills, and then new ones are dropped and counted: nothing else comes of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from typing import Generic, Protocol, TypeVar
+
+import httpx2
+import trio
+
+from ztunnel.errors import PeerError
+from ztunnel.rpc.call import Channel, open_channel
+from ztunnel.rpc.limits import SERVER
+from ztunnel.rpc.status import RpcError
+from ztunnel.waypoint.reporting.otlp import refused
+
+_QUEUE = 4096
+_BATCH = 256
+"""Rendered in a thread; some hundred KiB."""
+
+_FLUSH_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 30.0
+_CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 10.0
+"""For a collector to answer, where nothing else is said."""
+
+_LIMITS = replace(SERVER, message_bytes=1 << 20, connect_seconds=_CONNECT_SECONDS)
+"""A collector's answers are small."""
+
+T = TypeVar("T")
+
+
+class Collector(Protocol):
+    """A connection with one. `leaving`: it takes no more over this one."""
+
+    @property
+    def leaving(self) -> bool: ...
+
+    async def send(self, body: bytes) -> tuple[int, str]:
+        """Send one batch: how many of it were not taken, -1 for none of it, and why. Raises OSError, RpcError
+        or HTTPError: there is no connection (any more)."""
+
+
+Open = Callable[[], AbstractAsyncContextManager[Collector]]
+"""A connection, for a block. Raises as `send`."""
+
+
+class Exporter(Generic[T]):
+    """The queue, and who empties it.
+
+    Attributes:
+        sent: spans that the collector has taken.
+        dropped: spans that it never got.
+    """
+
+    def __init__(
+        self, where: str, open: Open, render: Callable[[Sequence[T]], bytes], complain: Callable[[str], None]
+    ) -> None:
+        """`where` they go, for a message; `complain` is told when sending begins to fail."""
+        self._where = where
+        self._open = open
+        self._render = render
+        self._complain = complain
+        self._queue: deque[T] = deque()
+        self._failing = False
+        self.sent = 0
+        self.dropped = 0
+
+    def put(self, one: T) -> None:
+        """One that has ended."""
+        if len(self._queue) >= _QUEUE:
+            self.dropped += 1
+        else:
+            self._queue.append(one)
+
+    async def run(self) -> None:
+        """Send what comes, for ever. A collector that fails is asked again after ever longer pauses, with
+        what has come meanwhile; a batch that it did not take is lost."""
+        pause = _FLUSH_SECONDS
+        while True:
+            await trio.sleep(pause)
+            if self._queue:
+                sent = self.sent
+                await self._send_all(goes_on=True)
+                pause = _FLUSH_SECONDS if self.sent > sent else min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def flush(self) -> None:
+        """Send what is left, once; for the end of the process, within the caller's deadline."""
+        if self._queue:
+            await self._send_all(goes_on=False)
+
+    def end(self) -> None:
+        """Nobody sends what is left."""
+        self.dropped += len(self._queue)
+        self._queue.clear()
+
+    async def _send_all(self, *, goes_on: bool) -> None:
+        """Over one connection, until that fails, or nothing is left and no more is to come."""
+        try:
+            async with self._open() as collector:
+                while not collector.leaving:
+                    if self._queue:
+                        if not await self._send(collector):
+                            return
+                    elif goes_on:
+                        await trio.sleep(_FLUSH_SECONDS)
+                    else:
+                        return
+        except (OSError, RpcError, PeerError, httpx2.HTTPError) as error:
+            self._fails(str(error) or type(error).__name__)
+
+    async def _send(self, collector: Collector) -> bool:
+        batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
+        lost = len(batch)
+        try:
+            body = await trio.to_thread.run_sync(self._render, batch)
+            count, why = await collector.send(body)
+            lost = len(batch) if count < 0 else min(count, len(batch))
+        finally:
+            self.dropped += lost
+            self.sent += len(batch) - lost
+        if lost:
+            self._fails(why or f"{lost} were not taken")
+        else:
+            self._failing = False
+        return count >= 0
+
+    def _fails(self, why: str) -> None:
+        if not self._failing:
+            self._complain(f"cannot send to {self._where}: {why}")
+        self._failing = True
+
+
+class _OverHttp:
+    leaving = False
+
+    def __init__(self, client: httpx2.AsyncClient, url: str, headers: Mapping[str, str]) -> None:
+        self._client = client
+        self._url = url
+        self._headers = headers
+
+    async def send(self, body: bytes) -> tuple[int, str]:
+        answer = await self._client.post(self._url, content=body, headers=self._headers)
+        return (0, "") if answer.is_success else (-1, f"it answers {answer.status_code}")
+
+
+class _OverGrpc:
+    def __init__(self, channel: Channel, method: str, headers: Mapping[str, str], seconds: float) -> None:
+        self._channel = channel
+        self._method = method
+        self._headers = headers
+        self._seconds = seconds
+
+    @property
+    def leaving(self) -> bool:
+        return self._channel.leaving
+
+    async def send(self, body: bytes) -> tuple[int, str]:
+        return refused(await self._channel.unary(self._method, body, self._headers, self._seconds))
+
+
+@asynccontextmanager
+async def open_http(url: str, headers: Mapping[str, str], seconds: float = 0.0) -> AsyncIterator[Collector]:
+    """Batches by POST. `headers` have the type of the content."""
+    timeout = httpx2.Timeout(seconds or _ANSWER_SECONDS, connect=_CONNECT_SECONDS)
+    async with httpx2.AsyncClient(timeout=timeout, trust_env=False) as client:
+        yield _OverHttp(client, url, headers)
+
+
+@asynccontextmanager
+async def open_grpc(
+    at: tuple[str, int], method: str, headers: Mapping[str, str], seconds: float = 0.0
+) -> AsyncIterator[Collector]:
+    """Batches by a method of gRPC, in plaintext."""
+    host, port = at
+    async with open_channel(host, port, None, limits=_LIMITS) as channel:
+        yield _OverGrpc(channel, method, headers, seconds or _ANSWER_SECONDS)

@@ -1,0 +1,280 @@
+"""Works out what is reported at a waypoint, for each destination, of Telemetry, the mesh config and the
+waypoint's own settings, and anew where one of them changes.
+
+What Telemetry says nothing about is as the settings have it. A provider that is not known, or is of no use
+where it is named, takes nothing, and that is told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, Protocol
+
+from ztunnel.l7.telemetry.edits import edits_of, tcp_edits_of
+from ztunnel.l7.telemetry.expression import Expression
+from ztunnel.l7.telemetry.merging import applicable, merge_logging, merge_metrics, merge_tracing
+from ztunnel.l7.trace import Context, Rng, enter
+from ztunnel.model.mesh_defaults import MESH, LogEncoding, MeshDefaults
+from ztunnel.model.provider import (
+    ExtensionProvider,
+    FileLog,
+    LogFormat,
+    OtelLog,
+    OtelTraces,
+    Prometheus,
+    Zipkin,
+)
+from ztunnel.model.service import Service
+from ztunnel.model.telemetry import Telemetry
+from ztunnel.state.world import World
+from ztunnel.telemetry.log_format import parse_format, parse_plain
+from ztunnel.telemetry.request_log import RequestRecord, render_request, render_request_json
+from ztunnel.telemetry.span import Span
+from ztunnel.waypoint.reporting.otlp import LogEntry
+from ztunnel.waypoint.reporting.scope import Log, Scope, SpanPlan
+from ztunnel.waypoint.reporting.tracing import span_tags
+
+STDOUT: Final = "/dev/stdout"
+_PROMETHEUS, _ENVOY = "prometheus", "envoy"
+"""Providers that every mesh has, as Istio's default mesh config."""
+
+_GATEWAY_NAME: Final = "gateway.networking.k8s.io/gateway-name"
+_NO_DEFAULTS: Final = MeshDefaults()
+
+
+class Outlets(Protocol):
+    """Where what is reported goes to. What was asked for since `begin` is kept at `end`, and nothing else."""
+
+    def begin(self) -> None:
+        """Everything is asked for anew."""
+
+    def end(self) -> None:
+        """Everything was."""
+
+    def spans(self, provider: ExtensionProvider) -> Callable[[Span], None]:
+        """Takes spans for a collector."""
+
+    def entries(self, provider: ExtensionProvider) -> Callable[[LogEntry], None]:
+        """Takes log records for a collector."""
+
+    def lines(self, path: str) -> Callable[[str], None] | None:
+        """Takes lines for a file; None: it cannot be had, which was told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What a waypoint's own settings say.
+
+    Attributes:
+        uid: of its workload.
+        write: takes a line of the access log; None for no log.
+        render: makes a line of a record.
+        span: takes a span for the collector of the settings; None: they name none.
+        percent: of the requests that are traced.
+        environment: that of the process, for tags.
+    """
+
+    uid: str
+    rng: Rng
+    write: Callable[[str], None] | None = None
+    render: Callable[[RequestRecord], str] = render_request
+    span: Callable[[Span], None] | None = None
+    percent: float = 1.0
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Scopes:
+    """Those of a waypoint."""
+
+    def __init__(
+        self, world: Callable[[], World], own: Own, outlets: Outlets, complain: Callable[[str], None]
+    ) -> None:
+        """`world` gives that of the moment; `complain` is told what cannot be done, once for as long as it is
+        asked for."""
+        self._world = world
+        self._own = own
+        self._outlets = outlets
+        self._say = complain
+        self._told: set[str] = set()
+        self._before: set[str] = set()
+        self._made: dict[tuple[str, ...], Scope] = {}
+        self._scopes: dict[str, Scope] = {}
+
+    def of(self, service: Service | None) -> Scope:
+        """That of a service, or of pods that are called by their own addresses."""
+        name = _name(service)
+        scope = self._scopes.get(name)
+        if scope is None:
+            scope = self._scopes[name] = self._make(name)
+        return scope
+
+    def renew(self) -> None:
+        """The wishes may be others now."""
+        self._outlets.begin()
+        self._made.clear()
+        self._before, self._told = self._told, set()
+        for name, scope in self._scopes.items():
+            scope.become(self._make(name))
+        self._before = set()
+        self._outlets.end()
+
+    def _make(self, name: str) -> Scope:
+        world, own = self._world(), self._own
+        workload = world.workload(own.uid)
+        if workload is None:
+            return self._plain(_NO_DEFAULTS)
+        labels = world.labels.get(own.uid)
+        told = dict(labels.labels).get(_GATEWAY_NAME) if labels is not None else None
+        gateways = [told] if told else _names(world, own.uid)
+        levels = applicable(world.telemetries.values(), workload.namespace, gateways, name)
+        same = tuple([each.key for each in levels])
+        made = self._made.get(same)
+        if made is None:
+            made = self._made[same] = self._of_levels(levels, world.defaults.get(MESH, _NO_DEFAULTS))
+        scope = Scope()
+        scope.become(made)
+        return scope
+
+    def _of_levels(self, levels: tuple[Telemetry, ...], defaults: MeshDefaults) -> Scope:
+        """What these objects come to: the same for all destinations that they are for."""
+        scope = self._plain(defaults)
+        if (providers := merge_logging(levels, defaults.access_logging)) is not None:
+            scope.logs = tuple(
+                Log(take, Expression(condition) if condition else None)
+                for each, condition in sorted(providers.items())
+                for take in self._takers(each, defaults)
+            )
+        self._set_tracing(scope, levels, defaults)
+        plans = merge_metrics(levels, defaults.metrics or (_PROMETHEUS,))
+        scraped = next((plan for each, plan in plans.items() if self._is_scraped(each)), None)
+        scope.edits, scope.tcp = edits_of(scraped), tcp_edits_of(scraped)
+        return scope
+
+    def _complain(self, why: str) -> None:
+        """Tell it, if that was not done already."""
+        if why not in self._told:
+            self._told.add(why)
+            if why not in self._before:
+                self._say(why)
+
+    def _plain(self, defaults: MeshDefaults) -> Scope:
+        """What the settings say, where nobody else says anything."""
+        own, logs = self._own, tuple[Log, ...]()
+        if own.write is not None:
+            logs = (Log(_lines(own.write, self._default_render(defaults))),)
+        if own.span is None:
+            return Scope(logs)
+        begin = partial(enter, sampling=own.percent / 100, rng=own.rng)
+        return Scope(logs, begin, SpanPlan(own.span))
+
+    def _default_render(self, defaults: MeshDefaults) -> Callable[[RequestRecord], str]:
+        """`accessLogFormat` and `accessLogEncoding`, where the mesh config says them."""
+        try:
+            if defaults.log_format:
+                return parse_format(defaults.log_format)
+        except ValueError as error:
+            self._complain(f"accessLogFormat: {error}")
+        return render_request_json if defaults.log_encoding is LogEncoding.JSON else self._own.render
+
+    def _is_scraped(self, name: str) -> bool:
+        found = self._world().providers.get(name)
+        return isinstance(found.what, Prometheus) if found is not None else name == _PROMETHEUS
+
+    def _takers(
+        self, name: str, defaults: MeshDefaults
+    ) -> list[Callable[[RequestRecord, Context | None], None]]:
+        """What takes the records of a provider of logs, in a list; none where nothing does."""
+        found = self._world().providers.get(name)
+        what = found.what if found is not None else FileLog(STDOUT) if name == _ENVOY else None
+        try:
+            if isinstance(what, FileLog):
+                write = self._outlets.lines(what.path or STDOUT)
+                plain = name == _ENVOY and what.format == LogFormat() and not what.omit_empty
+                render = self._default_render(defaults) if plain else _render_of(what.format, what.omit_empty)
+                return [_lines(write, render)] if write is not None else []
+            if isinstance(what, OtelLog) and found is not None:
+                return [_records(self._outlets.entries(found), what.format)]
+        except ValueError as error:
+            self._complain(f"provider {name!r}: {error}")
+            return []
+        why = "there is none of that name in the mesh config" if what is None else "it is none of access logs"
+        self._complain(f"accessLogging: provider {name!r}: {why}")
+        return []
+
+    def _set_tracing(self, scope: Scope, levels: tuple[Telemetry, ...], defaults: MeshDefaults) -> None:
+        own, plan = self._own, merge_tracing(levels, defaults)
+        if plan is None:
+            return
+        scope.enter = scope.spans = None
+        if plan.disabled:  # headers pass as they are, so that what others report stays together
+            return
+        found = self._world().providers.get(plan.provider)
+        b3 = short = False
+        if not plan.provider and own.span is not None:
+            put = own.span
+        elif found is not None and isinstance(found.what, OtelTraces | Zipkin):
+            put = self._outlets.spans(found)
+            b3 = isinstance(found.what, Zipkin)
+            short = isinstance(found.what, Zipkin) and found.what.short_ids
+        else:
+            if plan.provider:
+                why = "it is none of spans" if found is not None else "there is none of that name"
+                self._complain(f"tracing: provider {plan.provider!r}: {why} in the mesh config")
+            return
+        percent = own.percent if plan.sampling is None else plan.sampling
+        scope.enter = partial(enter, sampling=percent / 100, rng=own.rng, b3=b3, short=short)
+        try:
+            tags = span_tags(plan.tags, own.environment)
+        except ValueError as error:
+            self._complain(f"tracing: customTags: {error}")
+            tags = ()
+        scope.spans = SpanPlan(put, tags, plan.istio_tags)
+
+
+def _name(service: Service | None) -> str:
+    """`Kind namespace/name`; empty for none."""
+    if service is None:
+        return ""
+    name = f"{service.namespace}/{service.name}"
+    is_kubernetes = service.hostname.startswith(f"{service.name}.{service.namespace}.svc.")
+    return f"Service {name}" if is_kubernetes else f"ServiceEntry {name}"
+
+
+def _names(world: World, uid: str) -> list[str]:
+    """The names of the services that a waypoint is."""
+    workload = world.workload(uid)
+    services = (world.service(each) for each in workload.services) if workload is not None else ()
+    return [each.name for each in services if each is not None]
+
+
+def _lines(
+    write: Callable[[str], None], render: Callable[[RequestRecord], str]
+) -> Callable[[RequestRecord, Context | None], None]:
+    return lambda record, context: write(render(record))
+
+
+def _render_of(wanted: LogFormat, omit_empty: bool) -> Callable[[RequestRecord], str]:
+    """Raises ValueError: it is no format."""
+    if wanted.labels:
+        return parse_format(json.dumps(dict(wanted.labels)), omit_empty)
+    if wanted.text:
+        return parse_format(wanted.text, omit_empty)
+    return render_request
+
+
+def _records(
+    put: Callable[[LogEntry], None], wanted: LogFormat
+) -> Callable[[RequestRecord, Context | None], None]:
+    """Raises ValueError: it is no format."""
+    body = parse_format(wanted.text) if wanted.text else render_request
+    attributes = [(name, parse_plain(text)) for name, text in wanted.labels]
+
+    def take(record: RequestRecord, context: Context | None) -> None:
+        ids = (context.trace_id, context.span_id) if context is not None else ("", "")
+        said = tuple((name, value(record)) for name, value in attributes)
+        put(LogEntry(record.time_ns, body(record), said, *ids))
+
+    return take

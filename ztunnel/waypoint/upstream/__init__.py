@@ -1,0 +1,1 @@
+"""Connections with servers: found, made, secured, kept and shared."""
