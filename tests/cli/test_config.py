@@ -28,7 +28,7 @@ def saved(tmp_path: Path) -> Path:
 def test_a_saved_dump_is_shown(saved: Path) -> None:
     found = call("workloads", "--file", saved, "-n", "bank")
     assert found.exit_code == 0
-    assert found.output.splitlines()[0] == "NAMESPACE POD NAME ADDRESS  NODE WAYPOINT PROTOCOL"
+    assert found.output.splitlines()[0] == "NAMESPACE POD NAME ADDRESS          NODE WAYPOINT PROTOCOL"
     assert len(found.output.splitlines()) == 2
 
 

@@ -110,8 +110,10 @@ def test_a_tunnel_outlives_three_seconds_without_a_network(mesh: Mesh) -> None:
 
 
 def download(mesh: Mesh, count: int, who: str = "shop/caller") -> list[socket.socket]:
-    """So many connections on which 100 MB come that nobody reads."""
-    slow = [mesh.connect(who, mesh.address("shop/called"), 8080) for _ in range(count)]
+    """So many connections on which 100 MB come that nobody reads; fewer, where the limit is reached."""
+    slow: list[socket.socket] = []
+    with suppress(ConnectionRefusedError):
+        slow.extend(mesh.connect(who, mesh.address("shop/called"), 8080) for _ in range(count))
     for sock in slow:
         sock.sendall(b"GET /bytes/100000000 HTTP/1.1\r\nHost: x\r\n\r\n")
     return slow
