@@ -293,6 +293,9 @@ class Mesh:
     _figures: dict[str, Figures] = field(default_factory=dict)
     _made: dict[str, float] = field(default_factory=dict)
     _dirty: bool = False
+    patience_seconds: float = PATIENCE_SECONDS
+    """How long what the test before has left behind may take to end."""
+
     _marks: Iterator[int] = field(default_factory=lambda: itertools.count(1001))
 
     # -- around a test --
@@ -302,7 +305,10 @@ class Mesh:
         if settled and self._dirty:
             self.settle()
         nodes = [node.name for node in self.laboratory.cluster().nodes]
-        self._figures = {node: wait_until(partial(self._quiet, node), f"{node} is quiet") for node in nodes}
+        self._figures = {
+            node: wait_until(partial(self._quiet, node), f"{node} is quiet", self.patience_seconds)
+            for node in nodes
+        }
         self._since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
     def _quiet(self, node: str) -> Figures | None:

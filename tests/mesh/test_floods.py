@@ -27,6 +27,7 @@ from tests.mesh.floods import PATTERNS, Target, arguments
 from tests.mesh.lab import Mesh, account, read_exactly
 from tests.mesh.peers import Paper, authority, issue
 from tests.mesh.test_pressure import process, resident_bytes
+from ztunnel.flow.expire import STALLED_SECONDS
 
 SECONDS = float(os.environ.get("ZTUNNEL_FLOOD_SECONDS", "1"))
 LONG = SECONDS >= 10
@@ -34,7 +35,10 @@ ROUNDS = 2 if LONG else 1
 """One late sample of a machine that had something else to do breaks a strict limit: the pattern is measured
 once more then, and both results are printed."""
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(60 + 3 * SECONDS * ROUNDS)]
+QUIET_SECONDS = STALLED_SECONDS + 10
+"""What a flood has left with an application that does not read it is given up after a minute."""
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60 + QUIET_SECONDS + 3 * SECONDS * ROUNDS)]
 
 DENIED = "cluster.local/ns/shop/sa/denied"
 MANIFESTS = (
@@ -112,6 +116,11 @@ class Neighbour:
                 time.sleep(0.1)
         except Exception as error:  # noqa: BLE001 - as above
             self.errors.append(error)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _patient(module_mesh: Mesh) -> None:
+    module_mesh.patience_seconds = QUIET_SECONDS
 
 
 @pytest.fixture
