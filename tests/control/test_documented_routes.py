@@ -27,7 +27,7 @@ def service(name: str) -> str:
 
 
 SERVICES = service("echo") + service("echo-v1") + service("echo-v-2") + service("echo-v--3")
-V1, V2, V3 = ("[{name: %s, port: 80}]" % name for name in ("echo-v1", "echo-v-2", "echo-v--3"))  # noqa: UP031
+V1, V2, V3 = ("[{name: %s, port: 80}]" % name for name in ("echo-v1", "echo-v-2", "echo-v--3"))  # noqa: UP031 (of braces)
 
 
 def route(rules: str, kind: str = "HTTPRoute", port: int = 80) -> str:

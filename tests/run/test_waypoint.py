@@ -75,7 +75,7 @@ async def test_one_that_is_not_given_a_certificate_can_be_ended(nursery) -> None
     with trio.fail_after(4):
         async with trio.open_nursery() as inner:
             inner.start_soon(run_waypoint, WAYPOINT, plane, reporting, stop)
-            while [*reporting.readiness.pending(trio.current_time())] != ["certificate"]:  # noqa: ASYNC110
+            while [*reporting.readiness.pending(trio.current_time())] != ["certificate"]:  # noqa: ASYNC110 (no event)
                 await trio.sleep(0.01)
             stop.ask()
     nursery.cancel_scope.cancel()

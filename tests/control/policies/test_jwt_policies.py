@@ -7,10 +7,10 @@ import json
 import pytest
 
 from tests.control.policies.test_guard import ALL, policy
+from tests.control.policies.written import Written
 from tests.l7.issuers import jwk, jwks
 from ztunnel.control.keys.key_source import KeySource
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.source.inventory import Inventory, gather
 from ztunnel.control.translation import Translator
 from ztunnel.model.jwt import JwtPolicy
 from ztunnel.xds.resource import JWT_POLICY
@@ -33,21 +33,16 @@ BY_URL = "{issuer: 'https://issuer.example', jwksUri: 'https://issuer.example/ke
 BY_ISSUER = "{issuer: 'https://found.example'}"
 
 
-class Mesh:
-    """A translator over manifests, and keys that somebody fetches."""
+class Mesh(Written):
+    """The same with keys that somebody fetches."""
 
     def __init__(self) -> None:
         self.keys: dict[KeySource, str] = {}
-        self.translator = Translator(MeshSettings(), lambda source: self.keys.get(source, ""))
-        self.inventory = Inventory()
+        super().__init__(Translator(MeshSettings(), lambda source: self.keys.get(source, "")))
 
     def write(self, text: str) -> set[str]:
         """The manifests are these now; the names of the policies that are others then."""
-        before, self.inventory = self.inventory, gather({"x.yaml": text}, self.inventory)
-        assert self.inventory.faults == ()
-        gone = dict.fromkeys(before.objects.keys() - self.inventory.objects.keys())
-        delta = self.translator.update({**gone, **self.inventory.objects})
-        return set(delta.http.get(JWT_POLICY, {}))
+        return set(self.change(text).http.get(JWT_POLICY, {}))
 
     def sent(self, name: str = "shop/p") -> JwtPolicy:
         found = self.translator.http.in_force[JWT_POLICY][name]
@@ -56,11 +51,7 @@ class Mesh:
 
     def named(self) -> set[str]:
         """The services whose waypoint is told of the policy."""
-        return {
-            one.hostname.partition(".")[0]
-            for one in self.translator.addresses.values()
-            if getattr(one, "jwt_policies", ()) == ("shop/p",)
-        }
+        return self.told_of("jwt_policies", "shop/p")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.control.policies.test_guard import ALL
+from tests.control.policies.written import Written
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.document import Key
 from ztunnel.control.source.inventory import Inventory, gather
@@ -31,19 +32,15 @@ def limits(targets: str, limit: str = "{requests: 4, unit: Minute}", more: str =
     )
 
 
-class Mesh:
-    """A translator over manifests."""
+class Mesh(Written):
+    """The same, and what is said about the policy."""
 
     def __init__(self) -> None:
-        self.translator = Translator(MeshSettings())
-        self.inventory = Inventory()
+        super().__init__(Translator(MeshSettings()))
 
     def write(self, text: str) -> set[Key]:
         """The manifests are these now; the objects about whose standing something else is to be said."""
-        before, self.inventory = self.inventory, gather({"x.yaml": text}, self.inventory)
-        assert self.inventory.faults == ()
-        gone = dict.fromkeys(before.objects.keys() - self.inventory.objects.keys())
-        return self.translator.update({**gone, **self.inventory.objects}).unsettled
+        return self.change(text).unsettled
 
     def sent(self) -> RateLimitPolicy:
         found = self.translator.http.in_force[RATE_LIMIT]["shop/p"]
@@ -52,11 +49,7 @@ class Mesh:
 
     def named(self) -> set[str]:
         """The services whose waypoint is told of the policy."""
-        return {
-            one.hostname.partition(".")[0]
-            for one in self.translator.addresses.values()
-            if getattr(one, "rate_limits", ()) == ("shop/p",)
-        }
+        return self.told_of("rate_limits", "shop/p")
 
     def condition(self) -> tuple[bool, str, str]:
         one = self.inventory.objects[POLICY]

@@ -74,12 +74,12 @@ class Waypoint:
         self.lines: list[str] = []
         self.said: list[str] = []
         self.told = Told()
-        settings = Own(ME.uid, Random(1), self.lines.append, **own)  # type: ignore[arg-type]
+        settings = Own(ME.uid, Random(1), self.lines.append, **own)  # type: ignore[arg-type] (of any kind)
         self.scopes = Scopes(lambda: self.world, settings, self.told, self.said.append)
         self.put(*items)
 
     def put(self, *items: object) -> None:
-        self.world = apply(self.world, items)[0]  # type: ignore[arg-type]
+        self.world = apply(self.world, items)[0]  # type: ignore[arg-type] (the same)
         self.scopes.renew()
 
     def log(self) -> None:

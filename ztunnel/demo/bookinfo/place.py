@@ -129,3 +129,8 @@ class Bookinfo:
     def _get(self, port: int, path: str) -> str:
         names, pod = self.laboratory.names, self.waypoint
         return get(names.netns(names.pod(pod.namespace, pod.name)), port, path)[1]
+
+
+def flagged(place: Bookinfo, flag: str) -> float:
+    """How many requests the waypoint has counted with a response flag."""
+    return place.samples().total("istio_requests_total", response_flags=flag)
