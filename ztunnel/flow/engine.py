@@ -5,6 +5,9 @@ round: every ready descriptor's callback; due timers; what was posted; what was 
        which is where output leaves; what nobody waits for
 ```
 
+Where many descriptors are ready at once they have their turns by source (`poll`), and the round is cut off
+after some milliseconds: what is left is ready in the next.
+
 A callback that raises is a bug of its flow: the flow's `abandon` is called, `on_bug` hears of it, and the
 engine goes on.
 
@@ -15,7 +18,6 @@ reported.
 
 from __future__ import annotations
 
-import select
 import socket
 import time
 from collections.abc import Callable, Sized
@@ -23,6 +25,8 @@ from collections.abc import Callable, Sized
 from ztunnel.flow.buffer import Block, Blocks
 from ztunnel.flow.expire import LastWords
 from ztunnel.flow.forget import TimeWait
+from ztunnel.flow.held import Share
+from ztunnel.flow.poll import Poll
 from ztunnel.flow.probe import HalfClosed
 from ztunnel.flow.timers import Timer, Timers
 
@@ -30,7 +34,8 @@ IDLE_SECONDS = 0.001
 BREATH_SECONDS = 0.008
 """How long flows may keep others waiting while they are busy."""
 
-EVENTS_PER_ROUND = 64
+ROUND_SECONDS = 0.003
+"""How long what is ready may take of a round where it is more than a few."""
 
 Ready = Callable[[int], None]
 Bug = Callable[[BaseException], None]
@@ -56,7 +61,7 @@ class Engine:
     def __init__(self, on_bug: Bug, clock: Callable[[], float] = time.monotonic) -> None:
         self._on_bug = on_bug
         self.clock = clock
-        self._epoll = select.epoll()
+        self._poll = Poll()
         self._ready: dict[int, Ready] = {}
         self._abandon: dict[int, Bug] = {}
         self._gone: set[int] = set()
@@ -79,31 +84,36 @@ class Engine:
 
     def close(self) -> None:
         """Let go of the epoll set. Descriptors still watched stay open: they are their flows' to close."""
-        self._epoll.close()
+        self._poll.close()
         self._ready.clear()
         self._abandon.clear()
 
-    def watch(self, fd: int, events: int, ready: Ready, abandon: Bug) -> None:
+    def watch(self, fd: int, events: int, ready: Ready, abandon: Bug, share: Share | None = None) -> None:
         """Call `ready(mask)` whenever one of `events` (EPOLLIN, EPOLLOUT; 0 for errors only) holds.
 
-        `abandon(bug)` is called when `ready` raised: it closes the flow, whatever state it is in.
+        `abandon(bug)` is called when `ready` raised: it closes the flow, whatever state it is in. `share` is
+        whose it is, beside whose others it waits for its turn; None: nobody else's.
         """
-        self._epoll.register(fd, events)
+        self._poll.register(fd, events, share)
         self._ready[fd] = ready
         self._abandon[fd] = abandon
 
     def rewatch(self, fd: int, events: int) -> None:
         """Wait for other events on a watched descriptor."""
-        self._epoll.modify(fd, events)
+        self._poll.modify(fd, events)
 
     def unwatch(self, fd: int) -> None:
         """Give the descriptor back: no callback after this, not even for what is ready in this round."""
-        self._epoll.unregister(fd)
-        self.forget(fd)
+        self._poll.unregister(fd)
+        self._leave(fd)
 
     def forget(self, fd: int) -> None:
         """As `unwatch`, for a descriptor that the caller closes at once: then the kernel takes it out by
         itself."""
+        self._poll.forget(fd)
+        self._leave(fd)
+
+    def _leave(self, fd: int) -> None:
         del self._ready[fd]
         del self._abandon[fd]
         self._gone.add(fd)
@@ -159,7 +169,7 @@ class Engine:
 
     def fileno(self) -> int:
         """The epoll set: readable when a descriptor is ready."""
-        return self._epoll.fileno()
+        return self._poll.fileno()
 
     def carry(self, until: float, tasks: Sized) -> None:
         """Rounds, each of which waits until there is something to do, until one ends at `until` (monotonic
@@ -197,21 +207,18 @@ class Engine:
         For whoever drives the engine.
         """
         wait = 0.0 if self.has_calls else wait_seconds
-        events = self._epoll.poll(wait, EVENTS_PER_ROUND)
+        poll = self._poll
+        events = poll.ready(wait)
         self.now = now = self.clock()
         self.number += 1
         later, self._later = self._later, []
-        ready, gone = self._ready, self._gone
-        gone.clear()
+        self._gone.clear()
         for fd, mask in events:
-            callback = ready.get(fd)
-            # A descriptor that was closed and opened anew within this round: the event is not its own.
-            if callback is None or fd in gone:
-                continue
-            try:
-                callback(mask)
-            except Exception as bug:  # noqa: BLE001 - the boundary for bugs of flows: one flow ends, not all
-                self._bug(bug, self._abandon.get(fd))
+            if poll.crowded:
+                poll.served(fd)
+            self._handle(fd, mask)
+            if poll.crowded and self.clock() >= now + ROUND_SECONDS:
+                break
         busy = bool(events)
         if later:
             busy = self._call(later)
@@ -226,6 +233,16 @@ class Engine:
             afterwards, self._afterwards = self._afterwards, []
             self._call(afterwards)
         return busy
+
+    def _handle(self, fd: int, mask: int) -> None:
+        callback = self._ready.get(fd)
+        # A descriptor that was closed and opened anew within this round: the event is not its own.
+        if callback is None or fd in self._gone:
+            return
+        try:
+            callback(mask)
+        except Exception as bug:  # noqa: BLE001 - the boundary for bugs of flows: one flow ends, not all
+            self._bug(bug, self._abandon.get(fd))
 
     def _call(self, callbacks: list[Callable[[], None]]) -> bool:
         for callback in callbacks:

@@ -242,7 +242,7 @@ class Splice:
         if events == end.events:
             return
         if end.events == _PARKED:
-            self._engine.watch(end.fd, events & ~_PARKED, end.ready, self._abandon)
+            self._engine.watch(end.fd, events & ~_PARKED, end.ready, self._abandon, self._share)
         else:
             self._engine.rewatch(end.fd, events)
         end.events = events & ~_PARKED

@@ -21,6 +21,7 @@ from typing import Protocol
 
 from ztunnel.errors import ConnectionFailed, TlsFailed, Unreachable
 from ztunnel.flow.engine import Engine
+from ztunnel.flow.held import Share
 from ztunnel.flow.timers import Timer
 from ztunnel.hbone.link import READ_BYTES, TlsLink, check_protocol, reason
 
@@ -72,8 +73,11 @@ class Handshake:
         "over",
     )
 
-    def __init__(self, engine: Engine, sock: socket.socket, arriving: Arriving) -> None:
-        """Takes over an accepted nonblocking socket. Raises OSError; then it is still the caller's."""
+    def __init__(
+        self, engine: Engine, sock: socket.socket, arriving: Arriving, share: Share | None = None
+    ) -> None:
+        """Takes over an accepted nonblocking socket, which waits beside what else is ready of `share`. Raises
+        OSError; then it is still the caller's."""
         self._engine = engine
         self._sock = sock
         self._fd = sock.fileno()
@@ -87,7 +91,7 @@ class Handshake:
         self._stands = False
         self.begun = False
         self.over = False
-        engine.watch(self._fd, EPOLLIN, self._ready, self._abandon)
+        engine.watch(self._fd, EPOLLIN, self._ready, self._abandon, share)
         self._timer: Timer = engine.after(FIRST_BYTE_SECONDS, self._silent)
 
     def begin(self, context: ssl.SSLContext, compute: Compute) -> None:

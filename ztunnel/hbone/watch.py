@@ -34,7 +34,8 @@ class ApplicationEnd(TunnelStream):
         if events == self._events:
             return
         if self._events == _UNWATCHED:
-            self._session.engine.watch(self._fd, events, self._ready, self._abandon)
+            session = self._session
+            session.engine.watch(self._fd, events, self._ready, self._abandon, session.share)
         else:
             self._session.engine.rewatch(self._fd, events)
         self._events = events

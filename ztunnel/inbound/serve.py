@@ -17,6 +17,7 @@ import trio
 
 from ztunnel.errors import ConnectionFailed, Drained, TlsFailed, Unreachable
 from ztunnel.flow.compute import Computers
+from ztunnel.flow.held import Share
 from ztunnel.flow.rate import Bucket, Rate, Recent
 from ztunnel.flow.share import Place, Shares
 from ztunnel.hbone.accept import Handshake
@@ -68,7 +69,12 @@ class _Arrival:
     __slots__ = ("_owner", "certificate", "ends", "handshake", "place", "pod")
 
     def __init__(
-        self, owner: Handshakes, pod: LocalPod, ends: tuple[Endpoint, PeerAddress], sock: socket.socket
+        self,
+        owner: Handshakes,
+        pod: LocalPod,
+        ends: tuple[Endpoint, PeerAddress],
+        sock: socket.socket,
+        share: Share,
     ) -> None:
         """Takes over `sock`. Raises OSError."""
         self._owner = owner
@@ -76,7 +82,7 @@ class _Arrival:
         self.ends = ends
         self.place: Place | None = None
         self.certificate: Certificate | None = None
-        self.handshake = Handshake(owner.engine, sock, self)
+        self.handshake = Handshake(owner.engine, sock, self, share)
 
     def give_way(self) -> None:
         """There are others who have less."""
@@ -157,7 +163,8 @@ class Handshakes:
             return
         bucket.take(1, now)
         try:
-            arrival = _Arrival(self, pod, (_own_end(sock), peer), sock)
+            share = self._ledger.held.share(pod.network.cookie, peer.ip)
+            arrival = _Arrival(self, pod, (_own_end(sock), peer), sock, share)
         except OSError:
             sock.close()
             return
