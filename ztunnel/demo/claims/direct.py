@@ -85,7 +85,7 @@ def _measure(shop: Shop, findings: Findings) -> None:
 def _count(shop: Shop, findings: Findings, to: Endpoint) -> None:
     """The first connection of the pair is the proxy's, the second the kernel's: the bytes of both count."""
     caller, mark = shop.caller("load"), new_mark()
-    before = shop.samples(NEAR)
+    before = shop.baseline(NEAR)
     errors = [caller.open("first", to).error or caller.exchange("first", mark, _MARKS // 3).error]
     caller.close("first")
     opened = caller.open("second", to)

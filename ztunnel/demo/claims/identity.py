@@ -14,6 +14,7 @@ from ztunnel.demo.claims.enforce import enforced
 from ztunnel.demo.claims.impostor import LISTENING
 from ztunnel.demo.claims.shop import FAR, LABEL, NAMESPACE, NEAR, Shop
 from ztunnel.demo.command import module_command
+from ztunnel.demo.samples import Samples
 from ztunnel.model.address import Endpoint
 from ztunnel.model.identity import SpiffeId
 
@@ -51,13 +52,13 @@ spec:
 
 
 def _measure(shop: Shop, findings: Findings) -> None:
-    payments, before = shop.vip("payments"), _denials(shop)
+    payments, before = shop.vip("payments"), _denials(shop.baseline(FAR))
     allowed = shop.caller("frontend-1").call(payments)
     findings.note(f"frontend calls payments: {allowed.error or 'answered'}", not allowed.error)
     _refuse(shop, findings, payments, _NONE_ALLOWED)
     with enforced(shop, _DENY):
         _refuse(shop, findings, payments, f"explicitly denied by: {_DENY_KEY}")
-        counted = shop.reaches(lambda: _denials(shop) - before, 1)
+        counted = shop.reaches(lambda: _denials(shop.samples(FAR)) - before, 1)
         findings.note(f'ztunnel_policy_denials_total{{policy="{_DENY_KEY}"}} +{counted}', counted == 1)
     _impersonate(shop, findings)
 
@@ -74,8 +75,7 @@ def _refuse(shop: Shop, findings: Findings, to: Endpoint, reason: str) -> None:
     findings.note(f"log: {reason}")
 
 
-def _denials(shop: Shop) -> int:
-    samples = shop.samples(FAR)
+def _denials(samples: Samples) -> int:
     return int(samples.total("ztunnel_policy_denials_total", reporter="destination", policy=_DENY_KEY))
 
 

@@ -6,6 +6,7 @@ from ztunnel.demo.claims.claim import Claim, Findings
 from ztunnel.demo.claims.direct import STRICT
 from ztunnel.demo.claims.enforce import enforcing
 from ztunnel.demo.claims.shop import FAR, NEAR, Shop
+from ztunnel.demo.samples import Samples
 from ztunnel.errors import Flag
 from ztunnel.model.connection import Security
 from ztunnel.telemetry.labels import Reporter
@@ -16,12 +17,10 @@ _PERMISSIVE = STRICT.replace("STRICT", "PERMISSIVE")
 
 def _measure(shop: Shop, findings: Findings) -> None:
     caller = shop.caller("client")
-    before = {
-        (node, flag): _closed(shop, node, flag) for node, _ in _PLACES for flag in (Flag.DENY, Flag.NONE)
-    }
+    before = {node: shop.baseline(node) for node, _ in _PLACES}
 
     def counted(node: str, flag: Flag) -> int:
-        return shop.reaches(lambda: _closed(shop, node, flag) - before[node, flag], 1)
+        return shop.reaches(lambda: _closed(shop.samples(node), flag) - _closed(before[node], flag), 1)
 
     with enforcing(shop) as enforce:
         enforce(STRICT)
@@ -40,9 +39,9 @@ def _measure(shop: Shop, findings: Findings) -> None:
             findings.note(text, not let_in.error and count == 1)
 
 
-def _closed(shop: Shop, node: str, flag: Flag) -> int:
+def _closed(samples: Samples, flag: Flag) -> int:
     """Connections from outside that came in as plaintext, by how they ended."""
-    total = shop.samples(node).total(
+    total = samples.total(
         "istio_tcp_connections_closed_total",
         reporter=Reporter.DESTINATION.value,
         source_workload="client",

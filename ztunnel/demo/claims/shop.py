@@ -27,6 +27,8 @@ PORT = 8080
 _PATIENCE_SECONDS = 10.0
 _PAUSE_SECONDS = 0.02
 _FIGURE_SECONDS = 2.0
+_PAGE_SECONDS = 1.0
+"""For so long at most a page of metrics is shown again (`telemetry/serve.py`)."""
 
 Family = type[IPv4Address] | type[IPv6Address]
 
@@ -104,11 +106,15 @@ class Shop:
         """The metrics of a node's proxy."""
         return parse_samples(self.laboratory.node_get(node, "/metrics", METRICS_PORT))
 
-    def reaches(self, read: Callable[[], int], expected: int) -> int:
-        """What a figure of the metrics shows once it is as expected, or two seconds later.
+    def baseline(self, node: str) -> Samples:
+        """The metrics as of now, to compare later ones with: of no page that was kept from before, on which
+        what was done last is missing."""
+        time.sleep(_PAGE_SECONDS)
+        return self.samples(node)
 
-        A page is kept for up to a second: a figure to compare with is read before anything that counts.
-        """
+    def reaches(self, read: Callable[[], int], expected: int) -> int:
+        """What a figure of the metrics shows once it is as expected, or two seconds later. What it is
+        compared with is of the `baseline`."""
         deadline = time.monotonic() + _FIGURE_SECONDS
         while (shown := read()) != expected and time.monotonic() < deadline:
             time.sleep(_PAUSE_SECONDS)
