@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 import trio
@@ -14,9 +15,9 @@ from ztunnel.model.http_policy import HttpAction, HttpPolicy
 from ztunnel.model.jwt import JwtPolicy, JwtRule
 from ztunnel.model.workload import Workload
 from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest
-from ztunnel.xds.resource import ADDRESS, HTTP_POLICY, JWT_POLICY, TYPES
+from ztunnel.xds.resource import ADDRESS, HTTP_POLICY, JWT_POLICY, TYPES, name_of
 from ztunnel.xds.snapshot import Snapshot, take
-from ztunnel.xds.subscriber import ROLE, WAYPOINT, ask_again, describe_node
+from ztunnel.xds.subscriber import ON_DEMAND, ROLE, WAYPOINT, ask_again, describe_node
 
 
 def snapshot(*names):
@@ -254,8 +255,8 @@ async def test_a_wish_for_newer_keys_is_told_and_what_there_is_is_sent_again(nur
     assert [one.name for one in new.resources] == ["shop/n"]  # it goes on to get everything
 
 
-def waypoint_request(type_url, name="w-1"):
-    said = {ROLE: WAYPOINT, "NAME": name, "NAMESPACE": "shop", "CLUSTER_ID": "c"}
+def waypoint_request(type_url, name="w-1", **more):
+    said = {ROLE: WAYPOINT, "NAME": name, "NAMESPACE": "shop", "CLUSTER_ID": "c", **more}
     return DeltaDiscoveryRequest(node=describe_node("n", said), type_url=type_url)
 
 
@@ -305,3 +306,38 @@ async def test_a_waypoint_that_leaves_is_followed_no_more(nursery):
     await trio.testing.wait_all_tasks_blocked()
     with pytest.raises(KeyError):
         server.scopes.scope("c//Pod/shop/w-1")
+
+
+@pytest.mark.parametrize("ip", ["10.0.0.7", "fd00::7"])
+async def test_a_waypoint_is_sent_the_addresses_of_what_it_serves_and_others_when_it_asks(nursery, ip):
+    waypoint = service("w")
+    web = service("web", at=waypoint)
+    served = [waypoint, web, pod("w-1", waypoint), pod("web-1", web)]
+    others = [pod("client", addresses=(ip_address(ip),)), service("other"), pod("other-1", service("other"))]
+    server = Server(take([*served, *others], "", Snapshot()))
+    await nursery.start(server.run)
+    requests, responses = server.open_session()
+    await requests.send(waypoint_request(ADDRESS, **{ON_DEMAND: True}))
+    first = await responses.receive()
+    assert {one.name for one in first.resources} == {name_of(one) for one in served}
+    await requests.send(ack(first))
+    await requests.send(ask_again(ADDRESS, [f"/{ip}"]))
+    found = await responses.receive()
+    assert named(found) == (["client"], 0)
+    await requests.send(ack(found))
+    server.publish(take([*served, *others, pod("web-2", web), pod("other-2")], "", server.snapshot))
+    assert named(await responses.receive()) == (["web-2"], 0)
+
+
+async def test_a_waypoint_that_does_not_ask_is_sent_all_addresses(nursery):
+    server = Server(take([service("w"), pod("w-1", service("w")), pod("client")], "", Snapshot()))
+    await nursery.start(server.run)
+    requests, responses = server.open_session()
+    await requests.send(waypoint_request(ADDRESS))
+    first = await responses.receive()
+    assert len(first.resources) == 3
+    await requests.send(ack(first))
+    server.publish(
+        take([service("w", at=service("w")), pod("w-1", service("w")), pod("b")], "", server.snapshot)
+    )
+    assert len((await responses.receive()).resources) == 2

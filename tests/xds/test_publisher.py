@@ -1,6 +1,7 @@
 """What a publisher sends, and when: one unanswered response a type, nothing twice, all in its order."""
 
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
@@ -174,9 +175,10 @@ def test_names_asked_for_are_answered_also_when_nothing_bears_them():
     (response,) = publisher.receive(ask(ADDRESS, resource_names_subscribe=subscription))
     assert named([response]) == [(["a"], ["x"])]
     publisher.receive(ack(response))
-    assert named(publisher.receive(ask(ADDRESS, resource_names_subscribe=["c//Pod/ns/a"]))) == [
-        (["a"], ["x"])
-    ]
+    (response,) = publisher.receive(ask(ADDRESS, resource_names_subscribe=["c//Pod/ns/a"]))
+    assert named([response]) == [(["a"], [])]
+    publisher.receive(ack(response))
+    assert named(publisher.receive(ask(ADDRESS, resource_names_subscribe=["c//Pod/ns/y"]))) == [([], ["y"])]
 
 
 def test_on_demand_begins_with_nothing():
@@ -189,6 +191,95 @@ def test_on_demand_begins_with_nothing():
     assert publisher.publish(snapshot(pod("b"))) == []
     publisher.receive(ask(ADDRESS, resource_names_subscribe=["c//Pod/ns/b"]))
     assert publisher.receive(ask(ADDRESS, resource_names_unsubscribe=["c//Pod/ns/b"])) == []
+
+
+IPS = pytest.mark.parametrize("ip", ["10.0.0.1", "fd00::1"])
+
+
+def at(name, ip, **more):
+    return replace(pod(name), addresses=(ip_address(ip),), network="net", **more)
+
+
+@IPS
+def test_whoever_is_at_an_address_is_sent_for_as_long_as_it_is_asked_for(ip):
+    name = f"net/{ip}"
+    publisher = Publisher(snapshot(at("a", ip), pod("b")))
+    publisher.narrow(Only())
+    (first,) = publisher.receive(ask(ADDRESS))
+    publisher.receive(ack(first))
+    (found,) = publisher.receive(ask(ADDRESS, resource_names_subscribe=[name]))
+    assert named([first, found]) == [([], []), (["a"], [])]
+    assert list(found.resources[0].aliases) == [name]
+    publisher.receive(ack(found))
+    (moved,) = publisher.publish(take([at("c", ip), at("a", "10.9.9.9")], "", publisher._snapshot))
+    assert named([moved]) == [(["c"], ["a"])]
+    publisher.receive(ack(moved))
+    (gone,) = publisher.receive(ask(ADDRESS, resource_names_unsubscribe=[name]))
+    assert named([gone]) == [([], ["c"])]
+    publisher.receive(ack(gone))
+    assert publisher.publish(take([at("d", ip)], "", publisher._snapshot)) == []
+
+
+@IPS
+def test_that_nobody_is_at_an_address_is_an_answer_and_whoever_comes_is_sent(ip):
+    publisher = started()
+    (response,) = publisher.receive(ask(ADDRESS, resource_names_subscribe=[f"net/{ip}"]))
+    assert (list(response.resources), list(response.removed_resources)) == ([], [f"net/{ip}"])
+    publisher.receive(ack(response))
+    publisher.narrow(Only(), {})
+    (response,) = publisher.publish(take([at("a", ip), pod("b")], "", publisher._snapshot))
+    assert named([response]) == [(["a"], [])]
+
+
+def test_what_is_in_scope_stays_when_it_is_asked_for_no_more():
+    publisher = started(at("a", "10.0.0.1"))
+    (again,) = publisher.receive(ask(ADDRESS, resource_names_subscribe=["net/10.0.0.1"]))
+    assert named([again]) == [(["a"], [])]
+    publisher.receive(ack(again))
+    assert publisher.receive(ask(ADDRESS, resource_names_unsubscribe=["net/10.0.0.1"])) == []
+    assert publisher.settled
+
+
+def test_a_name_of_a_type_that_is_no_address_is_sent_only_in_scope():
+    publisher = Publisher(snapshot(http_policy("p"), http_policy("q")))
+    publisher.narrow(Only("ns/p"))
+    (response,) = publisher.receive(ask(HTTP_POLICY, resource_names_subscribe=["*", "ns/q"]))
+    assert named([response]) == [(["p"], [])]
+
+
+def test_a_stream_that_begins_with_names_is_sent_what_is_new_of_them_and_told_what_is_gone():
+    before = snapshot(at("a", "10.0.0.1"), at("b", "10.0.0.2"), at("c", "10.0.0.3"))
+    versions = {name: one.version for name, one in before.resources[ADDRESS].items()}
+    publisher = Publisher(
+        snapshot(at("a", "10.0.0.1"), at("b", "10.0.0.2", healthy=False), at("d", "10.0.0.4"))
+    )
+    publisher.narrow(Only())
+    names = ["*", *(f"net/10.0.0.{number}" for number in (1, 2, 3, 4))]
+    request = ask(ADDRESS, resource_names_subscribe=names, initial_resource_versions=versions)
+    (response,) = publisher.receive(request)
+    assert [one.name.rpartition("/")[2] for one in response.resources] == ["b", "d"]
+    assert {*response.removed_resources} == {"c//Pod/ns/c", "net/10.0.0.3"}
+
+
+def test_asking_for_one_costs_one_look_whatever_else_there_is():
+    large, counted = many(5_000)
+    publisher = Publisher(large)
+    (response,) = publisher.receive(ask(ADDRESS))
+    publisher.receive(ack(response))
+    counted.turn()
+    counted.most = 0
+    publisher.receive(ask(ADDRESS, resource_names_subscribe=["net/10.0.0.1"]))
+    counted.turn()
+    assert counted.most == 1
+
+
+def test_routes_still_go_before_a_service_that_comes_while_an_address_is_asked_for():
+    publisher = started(web(), pod("a"))
+    (response,) = publisher.receive(ask(ADDRESS, resource_names_subscribe=["net/10.0.0.1"]))
+    api = Service("api", "ns", "api.ns.svc")
+    new = take([web(), pod("a"), api, routes_of(api, web())], "", publisher._snapshot)
+    assert [one.type_url for one in publisher.publish(new)] == [ROUTES]
+    assert [one.type_url for one in publisher.receive(ack(response))] == [ADDRESS]
 
 
 def test_a_type_that_is_not_served_ends_the_stream():

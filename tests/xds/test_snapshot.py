@@ -1,6 +1,10 @@
 """A snapshot renders what changed, and nothing else."""
 
+from dataclasses import replace
+from ipaddress import ip_address
+
 from ztunnel.model.policy import Action, Policy, PolicyScope
+from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
 from ztunnel.xds.snapshot import Snapshot, advance, take
@@ -37,6 +41,24 @@ def test_what_is_gone_is_gone():
     second = take([TWO], "", first)
     assert names(second, ADDRESS) == {TWO.uid}
     assert second.changed[ADDRESS] == {ONE.uid}
+
+
+def test_who_is_at_an_address_is_found_by_it():
+    shared, own = ip_address("10.0.0.1"), ip_address("fd00::1")
+    web = Service("web", "ns", "web.ns.svc", addresses=(shared,))
+    one, two = (
+        replace(ONE, addresses=(shared, own), network="n"),
+        replace(TWO, addresses=(shared,), network="n"),
+    )
+    hosted = replace(TWO, uid="c//Pod/ns/hosted", addresses=(shared,), host_network=True, network="n")
+    first = take([one, two, web, hosted], "n", Snapshot())
+    assert dict(first.aliases) == {
+        "n/10.0.0.1": {one.uid, two.uid, "ns/web.ns.svc"},
+        "n/fd00::1": {one.uid},
+    }
+    second = advance(first, {ADDRESS: {ONE.uid: ONE, "ns/web.ns.svc": None}}, "n")
+    assert dict(second.aliases) == {"n/10.0.0.1": {two.uid}}
+    assert dict(advance(second, {ADDRESS: {TWO.uid: None}}, "n").aliases) == {}
 
 
 def test_a_snapshot_follows_the_one_that_it_was_made_from_and_no_other():

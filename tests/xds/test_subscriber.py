@@ -1,6 +1,7 @@
 """What a subscriber asks, takes over and answers; and that it ends with what the publisher has."""
 
 from base64 import b64decode
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ztunnel.model.http_policy import HttpAction, HttpPolicy
 from ztunnel.model.policy import Action, Policy, PolicyScope
 from ztunnel.model.service import Service, ServiceName, Waypoint
 from ztunnel.model.workload import TunnelProtocol, Workload
+from ztunnel.xds.on_demand import OnDemand
 from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryResponse, Resource
 from ztunnel.xds.publisher import Publisher
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_TYPES, NODE_TYPES, TYPES, name_of, render
@@ -42,6 +44,22 @@ def test_a_first_stream_asks_for_everything_policies_first():
     assert [one.type_url for one in requests] == [AUTHORIZATION, ADDRESS]
     assert all(one.node.metadata["NODE_NAME"] == "n1" for one in requests)
     assert not any(one.resource_names_subscribe or one.initial_resource_versions for one in requests)
+
+
+def test_who_is_asked_for_on_demand_is_asked_for_beside_everything_on_each_stream():
+    on_demand = OnDemand("n")
+    subscriber = Subscriber(NODE, "n", TYPES, on_demand)
+    assert not any(one.resource_names_subscribe for one in subscriber.connect())
+    ip = ip_address("fd00::1")
+    assert not on_demand.awaits(ip, 0.0)  # it is not known yet whose the other end is
+    subscriber.receive(response(type_url=HTTP_TYPES[0]))
+    assert on_demand.awaits(ip, 0.0)
+    again = {one.type_url: list(one.resource_names_subscribe) for one in subscriber.connect()}
+    assert again == {url: ["*", "n/fd00::1"] if url == ADDRESS else [] for url in TYPES}
+    subscriber.receive(response(type_url=HTTP_TYPES[0]))
+    assert on_demand.awaits(ip, 0.1)
+    update = subscriber.receive(response(removed=["n/fd00::1"]))
+    assert (update.removals, on_demand.awaits(ip, 0.2)) == ((), False)
 
 
 def test_a_response_is_taken_over_and_answered_with_its_nonce():

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import trio
@@ -19,7 +20,7 @@ from ztunnel.xds.pb import discovery_pb2
 from ztunnel.xds.publisher import Publisher
 from ztunnel.xds.resource import JWT_POLICY, TYPES
 from ztunnel.xds.snapshot import Snapshot
-from ztunnel.xds.subscriber import waypoint_of
+from ztunnel.xds.subscriber import asks_on_demand, waypoint_of
 
 Requests = trio.MemorySendChannel[discovery_pb2.DeltaDiscoveryRequest]
 Responses = trio.MemoryReceiveChannel[discovery_pb2.DeltaDiscoveryResponse]
@@ -141,14 +142,18 @@ class _Session:
                 self._convergence.changed(urls, changed_at)
                 self.publisher.advance(snapshot)
             if scope is not None:
-                self.publisher.narrow(scope, differing)
+                self.publisher.narrow(self._narrowed(scope), differing)
 
     def _find_scope(self) -> None:
         """That of a waypoint, as soon as it has said that it is one."""
         if not self.waypoint and (uid := waypoint_of(self.publisher.node)):
             self._catch_up()  # the scope is one of the newest snapshot
             self.waypoint = uid
-            self.publisher.narrow(self._server.scopes.follow(uid))
+            self.publisher.narrow(self._narrowed(self._server.scopes.follow(uid)))
+
+    def _narrowed(self, scope: Scope) -> Scope:
+        """All addresses, for a waypoint of a version that does not ask for those of its clients."""
+        return scope if asks_on_demand(self.publisher.node) else replace(scope, whole=True)
 
     def _measure(self, untrusted: discovery_pb2.DeltaDiscoveryRequest) -> None:
         since = self._convergence.answered(untrusted.type_url, untrusted.response_nonce)

@@ -17,15 +17,25 @@ from ztunnel.identity.rotate import Certificates, CertificateSource
 from ztunnel.model.identity import SpiffeId
 from ztunnel.pods.announce import Report
 from ztunnel.rpc.status import PeerLeft, RpcError
+from ztunnel.run.ask import Requests, ask_on_demand, register_on_demand
 from ztunnel.run.reporting import STATE, Reporting, now
 from ztunnel.run.resolve import Names
 from ztunnel.state.hold import Hold
 from ztunnel.state.subscribe import subscribe
 from ztunnel.state.world import World
 from ztunnel.telemetry.component import XdsFigures
+from ztunnel.xds.on_demand import OnDemand
 from ztunnel.xds.pb import discovery_pb2
 from ztunnel.xds.resource import NODE_TYPES, WAYPOINT_TYPES, Resource
-from ztunnel.xds.subscriber import ROLE, WAYPOINT, Subscriber, Update, ask_again, describe_node
+from ztunnel.xds.subscriber import (
+    ON_DEMAND,
+    ROLE,
+    WAYPOINT,
+    Subscriber,
+    Update,
+    ask_again,
+    describe_node,
+)
 
 _RETRY_SECONDS = (0.01, 15.0)
 _SHOWN_REASONS = 20
@@ -38,7 +48,7 @@ _CERTIFICATES_SECONDS = 10.0
 
 
 Ends = tuple[
-    trio.MemorySendChannel[discovery_pb2.DeltaDiscoveryRequest],
+    Requests,
     trio.MemoryReceiveChannel[discovery_pb2.DeltaDiscoveryResponse],
 ]
 """A subscriber's ends of a stream."""
@@ -66,6 +76,7 @@ class Knowledge:
         plane: where it comes from.
         types: what is subscribed to.
         received: set once the world has come whole.
+        on_demand: addresses that it does not hold by itself; None: it holds all.
     """
 
     def __init__(self, settings: Settings, plane: ControlPlane, types: Sequence[str] = NODE_TYPES) -> None:
@@ -75,7 +86,8 @@ class Knowledge:
         rng = Random(SystemRandom().getrandbits(256))  # for the times of renewal, never for keys
         self.certificates = Certificates(plane.certificates, now, rng, settings.secret_ttl_seconds)
         self.received = trio.Event()
-        self._requests: trio.MemorySendChannel[discovery_pb2.DeltaDiscoveryRequest] | None = None
+        self.on_demand = OnDemand(settings.network) if types is WAYPOINT_TYPES else None
+        self._requests: Requests | None = None
         self._node = settings.node
         self._wanted: set[SpiffeId] = set()
 
@@ -89,7 +101,15 @@ class Knowledge:
         """Over one stream, until that ends. Raises as `open_session` and `subscribe`."""
         async with self.plane.open_session() as (requests, responses):
             self._requests = requests
-            await subscribe(requests, responses, self.hold, subscriber, observe)
+            try:
+                await subscribe(requests, responses, self.hold, subscriber, observe)
+            finally:
+                if self.on_demand is not None:
+                    self.on_demand.disconnect()
+
+    def requests(self) -> Requests | None:
+        """The stream of the moment, which may have ended; None: there was none yet."""
+        return self._requests
 
     async def prepare(self) -> None:
         """Return when all is there to serve this node's pods: the world, and a certificate of each, as far as
@@ -117,6 +137,9 @@ async def follow(settings: Settings, reporting: Reporting, knowledge: Knowledge)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(knowledge.certificates.run)
         nursery.start_soon(names.run)
+        if knowledge.on_demand is not None:
+            register_on_demand(reporting.figures, knowledge.on_demand)
+            nursery.start_soon(ask_on_demand, knowledge.on_demand, knowledge.requests)
         nursery.start_soon(_follow_world, settings, reporting, knowledge, names)
 
 
@@ -135,8 +158,9 @@ class _CountedSubscriber(Subscriber):
         types: Sequence[str],
         figures: XdsFigures,
         complete: Complete,
+        on_demand: OnDemand | None,
     ) -> None:
-        super().__init__(*described, types)
+        super().__init__(*described, types, on_demand)
         self._figures = figures
         self._complete = complete
 
@@ -155,7 +179,7 @@ class _CountedSubscriber(Subscriber):
 
 async def _follow_world(settings: Settings, reporting: Reporting, knowledge: Knowledge, names: Names) -> None:
     figures = XdsFigures(reporting.figures)
-    subscriber = subscriber_of(settings, figures, names.complete, knowledge.types)
+    subscriber = subscriber_of(settings, figures, names.complete, knowledge.types, knowledge.on_demand)
     missing = [each for each in knowledge.types if each in subscriber.required]
     least, most = _RETRY_SECONDS
     rng = Random(settings.node)
@@ -197,6 +221,7 @@ def subscriber_of(
     figures: XdsFigures,
     complete: Complete = lambda one: one,
     types: Sequence[str] = NODE_TYPES,
+    on_demand: OnDemand | None = None,
 ) -> Subscriber:
     """Who we are, to a control plane; `complete` adds to each resource what this node knows besides."""
     name, namespace = settings.pod_name or settings.node, settings.pod_namespace
@@ -211,9 +236,10 @@ def subscriber_of(
             "ZTUNNEL_VERSION": __version__,
             **dict(settings.proxy_metadata),
             **({ROLE: WAYPOINT} if types is WAYPOINT_TYPES else {}),
+            **({ON_DEMAND: True} if on_demand is not None else {}),
         },
     )
-    return _CountedSubscriber((described, settings.network), types, figures, complete)
+    return _CountedSubscriber((described, settings.network), types, figures, complete, on_demand)
 
 
 def _tell_world(reporting: Reporting, subscriber: Subscriber, update: Update, missing: Sequence[str]) -> None:

@@ -202,6 +202,8 @@ def _build(
     )
     parts = Parts(engine, here, servers, common, telemetry, report, tells_identity=settings.tells_identity)
     parts.hops = settings.trusted_proxies
+    if knowledge.on_demand is not None:
+        parts.on_demand = knowledge.on_demand
     follow_policies(parts, reporting)
     inbound = Inbound(engine, hold, LiveConnections(), report, Turns(engine, PLAIN_RATE), held=ledger.held)
     handshakes = Handshakes(inbound, ledger, certificates, now, partial(_begin, parts))

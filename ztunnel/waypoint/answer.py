@@ -1,4 +1,10 @@
-"""Answers who asks a waypoint for a tunnel: finds out what is called, and has the bytes in it seen to."""
+"""Answers who asks a waypoint for a tunnel: finds out what is called, and has the bytes in it seen to.
+
+A waypoint is sent what it serves, not all addresses of the mesh: who calls, and what else is called, it asks
+for when it meets them. Until it knows, which takes a second at most, the tunnel waits. Nothing is decided by
+it: what is not attached is refused, known or not, and policies ask who has proved what; it is what telemetry
+says of the source.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +18,8 @@ from ztunnel.http2.standing import Standing
 from ztunnel.model.address import Endpoint, PeerAddress, parse_endpoint
 from ztunnel.model.connection import Direction
 from ztunnel.model.identity import SpiffeId
+from ztunnel.model.workload import Workload
+from ztunnel.state.world import World
 from ztunnel.telemetry.tunnel_span import is_sampled
 from ztunnel.waypoint.attachment import WAIT_SECONDS, may_come
 from ztunnel.waypoint.chain import Treatment
@@ -24,8 +32,11 @@ _Hint = tuple[int, str]
 """The caller's port, as the peer has it, and the context of a trace."""
 
 _LOOK_SECONDS = 0.05
+_SOON_SECONDS = 0.005
+"""Between looks for an answer about who calls, which takes some milliseconds."""
 _MOST_WAITING = 1000
-"""Tunnels that wait to hear that what they are for is attached; more are refused at once."""
+"""Tunnels that wait to hear that what they are for is attached, or who calls; more are refused at once, or go
+on without."""
 
 
 class WaypointAcceptor:
@@ -62,14 +73,17 @@ class WaypointAcceptor:
                 raise NoDestination("this waypoint is not in the mesh (yet)")
             chain = parts.attachments.chain(world, here, asked, now)
         except NoDestination as error:
-            waits = now < until and parts.waiting < _MOST_WAITING
-            if waits and here is not None and may_come(world, here, asked):
-                parts.waiting += 1
-                parts.engine.after(_LOOK_SECONDS, partial(self._again, tunnel, asked, hinted, until))
+            if here is not None and self._may_wait(until) and self._may_come(world, here, asked):
+                self._wait(_LOOK_SECONDS, tunnel, asked, hinted, until)
                 return
             self._refuse(tunnel, _NOT_FOUND, str(error))
             return
         workload = world.by_ip(self._peer.ip)
+        if workload is not None:
+            parts.on_demand.meet(self._peer.ip, now)
+        elif parts.on_demand.awaits(self._peer.ip, now) and self._may_wait(until):
+            self._wait(_SOON_SECONDS, tunnel, asked, hinted, until)
+            return
         if workload is not None and workload.identity != self._identity:
             workload = None
         port, context = hinted
@@ -80,6 +94,22 @@ class WaypointAcceptor:
             one.forward()
         else:
             tunnel.accept(render_response(_OK, render_baggage(here)), one.detect())
+
+    def _may_come(self, world: World, here: Workload, asked: Endpoint) -> bool:
+        """Whether what is called may be attached in a moment."""
+        if may_come(world, here, asked):
+            return True
+        parts = self._parts
+        return parts.on_demand.awaits(asked.ip, parts.engine.now)
+
+    def _may_wait(self, until: float) -> bool:
+        return self._parts.engine.now < until and self._parts.waiting < _MOST_WAITING
+
+    def _wait(
+        self, seconds: float, tunnel: TerminatedTunnel, asked: Endpoint, hinted: _Hint, until: float
+    ) -> None:
+        self._parts.waiting += 1
+        self._parts.engine.after(seconds, partial(self._again, tunnel, asked, hinted, until))
 
     def _again(self, tunnel: TerminatedTunnel, asked: Endpoint, hinted: _Hint, until: float) -> None:
         self._parts.waiting -= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from ztunnel.flow.engine import Engine
@@ -24,6 +25,7 @@ from ztunnel.waypoint.unary import UnaryCalls
 from ztunnel.waypoint.upstream.connect import Servers
 from ztunnel.waypoint.upstream.find import Here
 from ztunnel.waypoint.way import Common
+from ztunnel.xds.on_demand import OnDemand
 
 Note = Callable[[Decision, str, str], None]
 """Of what policies say beside a decision, with who called, and what."""
@@ -60,6 +62,7 @@ class Parts:
         limiter: the rate limits of all tunnels.
         routers, shadows: the routes of services, compiled, and copies of requests that are under way.
         checks: questions to external authorizers.
+        on_demand: who is at addresses that are not known yet.
     """
 
     engine: Engine
@@ -76,6 +79,7 @@ class Parts:
     guarded: set[Guarded] = field(default_factory=set)
     hops: int = 0
     note: Note | None = None
+    on_demand: OnDemand = field(default_factory=partial(OnDemand, ""))
     authenticator: Authenticator = field(init=False)
     limiter: Limiter = field(init=False)
     routers: Routers = field(default_factory=Routers)
@@ -98,6 +102,7 @@ class Parts:
             tunnel.rejudge()
 
     def expire(self) -> None:
-        """Time has passed: end what goes on by a token that has expired."""
+        """Time has passed: end what goes on by a token that has expired, and forget who calls no more."""
+        self.on_demand.expire(self.engine.now)
         for tunnel in tuple(self.guarded):
             tunnel.expire()

@@ -16,6 +16,9 @@ waypoint is not to be without its routes:
 
 What is new and changed goes in this order; removals wait until all that may refer to them was answered for.
 
+On demand: an address that is asked for by its name, or by who is at it (`network/ip`), is sent whatever the
+scope, and kept current until it is asked for no more. That nobody is there is an answer, too.
+
     unsubscribed --request--> settled --differs--> awaiting --ACK or NACK--> settled
 """
 
@@ -130,6 +133,7 @@ class Publisher:
         if untrusted.HasField("node"):
             self.node.CopyFrom(untrusted.node)
         topic = self._topics.get(url)
+        begins = topic is None
         if topic is None:
             topic = self._topics[url] = Topic()
             topic.everything = not untrusted.resource_names_subscribe
@@ -142,30 +146,40 @@ class Publisher:
             if not untrusted.HasField("error_detail"):
                 topic.acknowledged = topic.nonce
             topic.rejection = untrusted.error_detail.message if untrusted.HasField("error_detail") else ""
-        self._subscribe(topic, untrusted.resource_names_subscribe)
+        self._subscribe(topic, untrusted.resource_names_subscribe, begins)
         self._unsubscribe(topic, untrusted.resource_names_unsubscribe)
 
-    def _subscribe(self, topic: Topic, names: Iterable[str]) -> None:
+    def _subscribe(self, topic: Topic, names: Iterable[str], begins: bool) -> None:
+        """What is asked for by name is answered, even where it was sent before (xDS protocol, delta); but not
+        what a stream `begins` with: there the versions say what is known."""
         for name in names:
-            topic.doubtful = None
             if name == _EVERYTHING:
+                topic.doubtful = None
                 topic.everything = True
-            else:
-                # What is asked for by name is answered, even where it was sent before (xDS protocol, delta).
-                topic.names.add(name)
-                topic.sent.pop(name, None)
-                topic.greeted = False
+                continue
+            topic.names.add(name)
+            topic.asked.add(name)
+            for one in (name, *self._snapshot.aliases.get(name, ())):
+                if not begins:
+                    topic.sent.pop(one, None)
+                if topic.doubtful is not None:
+                    topic.doubtful.add(one)
 
     def _unsubscribe(self, topic: Topic, names: Iterable[str]) -> None:
+        """What bears a name that was asked for is forgotten by whoever asked. What was found by another name
+        is removed, unless it is sent for another reason, too: that is not known there."""
         for name in names:
-            topic.doubtful = None
             if name == _EVERYTHING:
+                topic.doubtful = None
                 topic.everything = False
                 topic.sent = {one: version for one, version in topic.sent.items() if one in topic.names}
-            else:
-                topic.names.discard(name)
-                if not topic.everything:
-                    topic.sent.pop(name, None)
+                continue
+            topic.names.discard(name)
+            topic.asked.discard(name)
+            if not topic.everything:
+                topic.sent.pop(name, None)
+            if topic.doubtful is not None:
+                topic.doubtful.update((name, *self._snapshot.aliases.get(name, ())))
 
     def work(self) -> Steps:
         """Send what can be sent now; nothing else may be told to the publisher until that is at its end."""
@@ -230,14 +244,13 @@ class Publisher:
         if topic is None:
             return found
         sent, current, differing = topic.sent, self._snapshot.resources[url], list[str]()
-        scope = self._scope
         for number, name in enumerate(self._doubtful(topic, current), 1):
             one = current.get(name)
-            if one is None or (scope is not None and not scope.holds(self._snapshot, url, name)):
+            if one is None or not self._concerns(topic, url, name, one):
                 if name in sent:
                     found.removals.append(name)
                     differing.append(name)
-            elif (topic.everything or name in topic.names) and sent.get(name) != one.version:
+            elif sent.get(name) != one.version:
                 found.upserts.append(one)
                 differing.append(name)
             if number % _AT_ONCE == 0:
@@ -245,26 +258,39 @@ class Publisher:
         topic.doubtful = set(differing)
         return found
 
+    def _concerns(self, topic: Topic, url: str, name: str, one: discovery_pb2.Resource) -> bool:
+        """Whether it is to be sent."""
+        scope = self._scope
+        if (topic.everything or (name in topic.names and url != ADDRESS)) and (
+            scope is None or scope.holds(self._snapshot, url, name)
+        ):
+            return True
+        names = topic.names
+        return url == ADDRESS and bool(names) and (name in names or not names.isdisjoint(one.aliases))
+
     def _doubtful(self, topic: Topic, current: Mapping[str, object]) -> Iterable[str]:
         """The names to be looked at, none twice; in order where they are few."""
         if topic.doubtful is not None:
             names = topic.doubtful
             return sorted(names) if len(names) <= _SORTED else names
-        wanted = current if topic.everything else topic.names
+        wanted = current if topic.everything else self._named(topic)
         if len(topic.sent) + len(wanted) <= _SORTED:
             return sorted({*topic.sent, *wanted})
         return chain((name for name in topic.sent if name not in wanted), wanted)
 
+    def _named(self, topic: Topic) -> set[str]:
+        """The names that are asked for, and what bears them as another name."""
+        aliases = self._snapshot.aliases
+        return topic.names.union(*(aliases[name] for name in topic.names if name in aliases))
+
     def _respond(self, url: str, topic: Topic, difference: _Difference) -> Steps:
         """The response, if there is anything to say; the first is sent even when empty: it says that this is
         all."""
-        missing = (
-            []
-            if topic.greeted
-            else [name for name in topic.names if name not in self._snapshot.resources[url]]
-        )
-        if topic.greeted and not difference:
+        current, aliases = self._snapshot.resources[url], self._snapshot.aliases
+        missing = [name for name in topic.asked if name not in current and name not in aliases]
+        if topic.greeted and not difference and not topic.asked:
             return
+        topic.asked.clear()
         self._responses += 1
         topic.awaited = topic.nonce = str(self._responses)
         topic.greeted = True

@@ -16,6 +16,7 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.message import DecodeError, Message
 
 from ztunnel.errors import PeerError
+from ztunnel.model.address import IPAddress
 from ztunnel.model.http_policy import HttpPolicy
 from ztunnel.model.jwt import JwtPolicy
 from ztunnel.model.labels import WorkloadLabels
@@ -140,8 +141,26 @@ def render(resource: Resource, network: str) -> discovery_pb2.Resource:
     return discovery_pb2.Resource(
         name=name_of(resource),
         version=blake2b(value, digest_size=8).hexdigest(),
+        aliases=aliases_of(resource, network),
         resource=Any(type_url=type_of(resource), value=value),
     )
+
+
+def aliases_of(resource: Resource, network: str) -> list[str]:
+    """The other names by which an address is asked for on demand: `network/ip` (Istio's pkg/workloadapi,
+    `AddressInfo.Aliases`). An address of the host is nobody's alone. A service's are of `network`."""
+    if isinstance(resource, Workload):
+        return (
+            [] if resource.host_network else [at_address(resource.network, ip) for ip in resource.addresses]
+        )
+    if isinstance(resource, Service):
+        return [at_address(network, ip) for ip in resource.addresses]
+    return []
+
+
+def at_address(network: str, ip: IPAddress) -> str:
+    """The name by which whoever is at an address is asked for."""
+    return f"{network}/{ip}"
 
 
 def _message(resource: Resource, network: str) -> Message:

@@ -22,6 +22,9 @@ class Snapshot:
     `changed` names by type what differs from the snapshot before, which is that of the same `lineage` with
     the `serial` before: who has sent that one has to look at nothing else.
 
+    `aliases`: the names of the resources that are asked for by another name. `network`: that of the services'
+    addresses.
+
     `changed_at`: when the first of these changes was known, by the clock of whoever made the snapshot.
     """
 
@@ -34,6 +37,8 @@ class Snapshot:
     changed: Mapping[str, frozenset[str]] = field(
         default_factory=lambda: {type_url: frozenset() for type_url in TYPES}
     )
+    aliases: Map[str, frozenset[str]] = field(default_factory=Map)
+    network: str = ""
     serial: int = 0
     lineage: object = field(default_factory=object, compare=False, repr=False)
     changed_at: float = field(default=-math.inf, compare=False)
@@ -60,16 +65,22 @@ def advance(
     """
     resources, origins = dict(before.resources), dict(before.origins)
     changed = {type_url: frozenset[str]() for type_url in TYPES}
+    aliases = before.aliases.mutate()
     for type_url, ones in changes.items():
         names = set()
         with resources[type_url].mutate() as made, origins[type_url].mutate() as sources:
             for name, one in ones.items():
-                if _put(made, name, one, network):
+                old, new = made.get(name), None if one is None else render(one, network)
+                if _differ(old, new):
                     names.add(name)
+                    _set(made, name, new)
+                    _name(aliases, name, old, new)
                     _set(sources, name, one)
             resources[type_url], origins[type_url] = made.finish(), sources.finish()
         changed[type_url] = frozenset(names)
-    return Snapshot(resources, origins, changed, before.serial + 1, before.lineage, changed_at)
+    named = aliases.finish()
+    serial = before.serial + 1
+    return Snapshot(resources, origins, changed, named, network, serial, before.lineage, changed_at)
 
 
 def take(resources: Iterable[Resource], network: str, before: Snapshot) -> Snapshot:
@@ -82,15 +93,23 @@ def take(resources: Iterable[Resource], network: str, before: Snapshot) -> Snaps
     return advance(before, changes, network)
 
 
-def _put(
-    made: MapMutation[str, discovery_pb2.Resource], name: str, one: Resource | None, network: str
-) -> bool:
-    """Whether that is a change."""
-    old, new = made.get(name), None if one is None else render(one, network)
-    if old is new or (old is not None and new is not None and old.version == new.version):
-        return False
-    _set(made, name, new)
-    return True
+def _differ(old: discovery_pb2.Resource | None, new: discovery_pb2.Resource | None) -> bool:
+    return old is not new and (old is None or new is None or old.version != new.version)
+
+
+def _name(
+    aliases: MapMutation[str, frozenset[str]],
+    name: str,
+    old: discovery_pb2.Resource | None,
+    new: discovery_pb2.Resource | None,
+) -> None:
+    """Have the resource of that name found by its aliases."""
+    before = {*old.aliases} if old is not None else set[str]()
+    now = {*new.aliases} if new is not None else set[str]()
+    for alias in before - now:
+        _set(aliases, alias, aliases[alias] - {name} or None)
+    for alias in now - before:
+        aliases[alias] = aliases.get(alias, frozenset()) | {name}
 
 
 def _set(made: MapMutation[str, V], name: str, new: V | None) -> None:

@@ -13,12 +13,15 @@ from typing import Any, Final
 from google.protobuf.struct_pb2 import Struct
 
 from ztunnel.errors import PeerError
+from ztunnel.xds.on_demand import OnDemand
 from ztunnel.xds.pb import discovery_pb2
-from ztunnel.xds.resource import HTTP_TYPES, NODE_TYPES, Resource, parse
+from ztunnel.xds.resource import ADDRESS, HTTP_TYPES, NODE_TYPES, Resource, parse
 
 ROLE: Final = "ZTUNNEL_ROLE"
 """Of a node's metadata: what it is, `WAYPOINT` or nothing."""
 WAYPOINT: Final = "waypoint"
+ON_DEMAND: Final = "ZTUNNEL_ON_DEMAND"
+"""Of a waypoint's metadata: that it asks for the addresses of who calls it, and need not be sent all."""
 
 _MAX_REASONS: Final = 20
 """Refused resources named in one answer; a line for each of 100,000 would not fit any message."""
@@ -52,6 +55,11 @@ def waypoint_of(node: discovery_pb2.Node) -> str:
     return f"{said.get('CLUSTER_ID', '')}//Pod/{said.get('NAMESPACE', '')}/{said.get('NAME', '')}"
 
 
+def asks_on_demand(node: discovery_pb2.Node) -> bool:
+    """Whether whoever describes itself so asks for addresses as it meets them."""
+    return node.metadata.fields[ON_DEMAND].bool_value if ON_DEMAND in node.metadata.fields else False
+
+
 def ask_again(type_url: str, names: Iterable[str]) -> discovery_pb2.DeltaDiscoveryRequest:
     """A request to be sent these once more, for whoever has a stream; a control plane may take it for the
     wish that it looks for something newer."""
@@ -59,16 +67,23 @@ def ask_again(type_url: str, names: Iterable[str]) -> discovery_pb2.DeltaDiscove
 
 
 class Subscriber:
-    """Everything of the types in `types`, in that order. One object for a process, one `connect` for each
-    stream."""
+    """Everything of the types in `types`, in that order, as far as it concerns us, and the addresses that
+    `on_demand` asks for. One object for a process, one `connect` for each stream."""
 
-    def __init__(self, node: discovery_pb2.Node, network: str, types: Sequence[str] = NODE_TYPES) -> None:
+    def __init__(
+        self,
+        node: discovery_pb2.Node,
+        network: str,
+        types: Sequence[str] = NODE_TYPES,
+        on_demand: OnDemand | None = None,
+    ) -> None:
         self._node = node
         self._network = network
         self._types = tuple(types)
         self._accepted: dict[str, dict[str, str]] = {type_url: {} for type_url in types}
         self._rejected: dict[str, dict[str, str]] = {type_url: {} for type_url in types}
         self._answered: set[str] = set()
+        self._on_demand = on_demand
 
     @property
     def complete(self) -> bool:
@@ -97,9 +112,13 @@ class Subscriber:
 
     def connect(self) -> list[discovery_pb2.DeltaDiscoveryRequest]:
         """The first requests of a new stream: everything, beyond what we have."""
+        names = self._on_demand.connect() if self._on_demand is not None else []
         return [
             discovery_pb2.DeltaDiscoveryRequest(
-                node=self._node, type_url=type_url, initial_resource_versions=self._accepted[type_url]
+                node=self._node,
+                type_url=type_url,
+                initial_resource_versions=self._accepted[type_url],
+                resource_names_subscribe=["*", *names] if names and type_url == ADDRESS else [],
             )
             for type_url in self._types
         ]
@@ -147,9 +166,19 @@ class Subscriber:
         for name in gone:
             rejected.pop(name, None)
         self._answered.add(url)
+        self._tell(untrusted)
         return Update(
             url, tuple(upserts.values()), removals, tuple(reasons), self._answer(untrusted, reasons)
         )
+
+    def _tell(self, untrusted: discovery_pb2.DeltaDiscoveryResponse) -> None:
+        """Addresses that were asked for have come."""
+        if self._on_demand is None:
+            return
+        if untrusted.type_url == ADDRESS:
+            self._on_demand.received(untrusted.resources, untrusted.removed_resources)
+        elif untrusted.type_url in HTTP_TYPES:
+            self._on_demand.served()
 
     def _answer(
         self, untrusted: discovery_pb2.DeltaDiscoveryResponse, reasons: Sequence[str]

@@ -12,10 +12,13 @@ class Topic:
 
     `doubtful` are the names of which what was sent may not be what is current; None: all. Texts in `sent` are
     interned: each message gives new ones, and of 50 subscribers with 6,000 resources they took 40 MiB.
+    `asked` are the names that have been subscribed to and not been answered for: they are answered also
+    where nothing bears them.
     """
 
     everything: bool = False
     names: set[str] = field(default_factory=set)
+    asked: set[str] = field(default_factory=set)
     sent: dict[str, str] = field(default_factory=dict)
     nonce: str = ""
     awaited: str = ""

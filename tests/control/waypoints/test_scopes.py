@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.control.scoped import forwards, pod, routes, service, snapshot
-from ztunnel.control.waypoints.scope import Scope, handles_of, scope_of
+from ztunnel.control.waypoints.scope import Scope, Stands, handle_of, handles_of, scope_of
 from ztunnel.control.waypoints.scopes import LINGER_SECONDS, Scopes
 from ztunnel.model.provider import ExtAuthz, ExtensionProvider, ServicePort, Speech
 from ztunnel.model.rate_limit import GlobalLimit, RateLimitPolicy
-from ztunnel.model.service import Service
+from ztunnel.model.service import Service, Waypoint
 from ztunnel.model.workload import Workload
 from ztunnel.xds.resource import ADDRESS, HTTP_POLICY, LABELS, ROUTES, TRAFFIC, Resource
 from ztunnel.xds.snapshot import Snapshot
@@ -56,6 +57,7 @@ def test_what_is_attached_comes_into_scope_with_all_that_it_leads_to() -> None:
         TRAFFIC: {str(WEB.key), str(CART.key)},
         HTTP_POLICY: {"shop/guard"},
         LABELS: {CARTS.uid},
+        ADDRESS: {str(WEB.key), str(CART.key), CARTS.uid},
     }
     assert TWO.uid not in found
     assert stage.names(TWO, ROUTES) == set()
@@ -64,7 +66,8 @@ def test_what_is_attached_comes_into_scope_with_all_that_it_leads_to() -> None:
 def test_a_route_that_names_another_service_brings_that_into_scope() -> None:
     stage = Stage(WEB, routes(WEB, forwards(WEB, WEB)))
     found = stage.publish(WEB, routes(WEB, forwards(WEB, WEB, CART)))
-    assert found == {ONE.uid: {TRAFFIC: {str(CART.key)}, LABELS: {CARTS.uid}}}
+    addresses = {str(CART.key), CARTS.uid}
+    assert found == {ONE.uid: {TRAFFIC: {str(CART.key)}, LABELS: {CARTS.uid}, ADDRESS: addresses}}
 
 
 def test_what_moves_to_another_waypoint_is_served_by_both_for_a_while() -> None:
@@ -79,6 +82,27 @@ def test_what_moves_to_another_waypoint_is_served_by_both_for_a_while() -> None:
     assert found[ONE.uid][ROUTES] == {str(WEB.key)}
     assert stage.names(ONE, ROUTES) == stage.names(ONE, HTTP_POLICY) == set()
     assert stage.scopes.due == math.inf
+
+
+def test_a_pod_that_is_attached_no_more_is_sent_for_a_while() -> None:
+    behind = pod("own-1", waypoint=Waypoint(FIRST.key, None))
+    stage = Stage(behind)
+    loose = replace(behind, waypoint=None)
+    stage.publish(loose)
+    assert stage.scopes.scope(ONE.uid).holds(stage.snapshot, ADDRESS, behind.uid)
+    found = stage.scopes.expire(LINGER_SECONDS)
+    assert found == {ONE.uid: {ADDRESS: {behind.uid}}}
+    assert not stage.scopes.scope(ONE.uid).holds(stage.snapshot, ADDRESS, behind.uid)
+
+
+def test_one_more_pod_of_what_is_attached_changes_no_scope() -> None:
+    at = Waypoint(FIRST.key, None)
+    stage = Stage(pod("own-1", CART, waypoint=at))
+    before = stage.scopes.scope(ONE.uid)
+    more = pod("own-2", CART, waypoint=at)
+    assert ADDRESS not in stage.publish(pod("own-1", CART, waypoint=at), more).get(ONE.uid, {})
+    assert stage.scopes.scope(ONE.uid) is before
+    assert before.holds(stage.snapshot, ADDRESS, more.uid)
 
 
 def test_what_comes_back_in_time_lingers_no_more() -> None:
@@ -121,7 +145,18 @@ SERVICES = [
     for at in (None, service("x", at=FIRST), service("x", at=SECOND))
     for guards in ((), ("shop/guard",))
 ]
+VIP = ip_address("fd00::7")
+SERVICES += [replace(service("web"), waypoint=service("x", at=FIRST).waypoint, addresses=(VIP,))]
+SERVICES += [replace(CART, waypoint=at) for at in (Waypoint(None, VIP), Waypoint(SECOND.key, None))]
+SERVICES += [service("aside", addresses=(VIP,))]
 PODS = [pod(f"p{number}", *serves) for number in range(3) for serves in ((), (LOOSE,), (CART,))]
+PODS += [
+    pod(f"p{number}", *serves, waypoint=at)
+    for number in range(3)
+    for serves in ((), (CART,))
+    for at in (service("x", at=FIRST).waypoint, service("x", at=SECOND).waypoint)
+]
+PODS += [pod("p2", service("aside")), pod("p1", addresses=(VIP,))]
 ROUTED = [
     routes(of, forwards(of, *to)) for of in (LOOSE, service("api")) for to in ((of,), (of, CART), (CART,))
 ]
@@ -145,7 +180,8 @@ def test_whatever_the_way_to_it_a_scope_is_that_of_the_world_as_it_is(
             scope = stage.scopes.scope(one.uid)
             assert scope == _made(stage.snapshot, one)
             now = _held(scope, stage.snapshot, everything)
-            for url, name in {key for key in now if now[key] != before[one.uid][key]}:
+            there = before[one.uid]
+            for url, name in {key for key in now.keys() & there.keys() if now[key] != there[key]}:
                 names = {*found.get(one.uid, {}).get(url, ()), *later.get(one.uid, {}).get(url, ())}
                 assert name in names | stage.snapshot.changed[url]
             before[one.uid] = now
@@ -154,18 +190,26 @@ def test_whatever_the_way_to_it_a_scope_is_that_of_the_world_as_it_is(
 def _made(world: Snapshot, one: Workload) -> Scope:
     own = handles_of(world, one)
     found = world.origins[ADDRESS].values()
+    through = {
+        name
+        for each in found
+        if isinstance(each, Workload) and handle_of(each.waypoint) in own
+        for name in each.services
+    }
     attached = {
         str(each.key)
         for each in found
         if isinstance(each, Service) and each.waypoint is not None and each.waypoint.service in own
     }
-    return scope_of(world, own, frozenset(attached))
+    return scope_of(world, Stands(one.uid, own, frozenset(attached), frozenset(through)))
 
 
 def _held(scope: Scope, world: Snapshot, everything: list[Resource]) -> dict[tuple[str, str], bool]:
     services = {str(one.key) for one in everything if isinstance(one, Service)}
     pods = {one.uid for one in everything if isinstance(one, Workload)}
-    asked = [(url, name) for url in (ROUTES, TRAFFIC) for name in services] + [(LABELS, uid) for uid in pods]
+    asked = [(url, name) for url in (ROUTES, TRAFFIC) for name in services]
+    asked += [(LABELS, uid) for uid in pods]
+    asked += [(ADDRESS, name) for name in services | pods if name in world.origins[ADDRESS]]
     return {(url, name): scope.holds(world, url, name) for url, name in asked}
 
 

@@ -1,4 +1,4 @@
-"""What one waypoint is sent of what only waypoints have: what it serves, and what that leads to."""
+"""What one waypoint is sent: what it serves, and what that leads to. Who calls it, it asks for on demand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from ztunnel.model.route import Routes
 from ztunnel.model.route_action import Forward
 from ztunnel.model.service import Service, ServiceName, Waypoint
 from ztunnel.model.workload import Workload
-from ztunnel.xds.resource import ADDRESS, HTTP_POLICY, JWT_POLICY, LABELS, ROUTES, TRAFFIC, Resource
+from ztunnel.xds.resource import (
+    ADDRESS,
+    HTTP_POLICY,
+    JWT_POLICY,
+    LABELS,
+    ROUTES,
+    TRAFFIC,
+    Resource,
+    at_address,
+)
 from ztunnel.xds.snapshot import Snapshot
 
 Handle = ServiceName | IPAddress
@@ -22,8 +31,8 @@ Names = Mapping[str, frozenset[str]]
 """Of resources, by type."""
 
 _BY_NAME: Final = (ROUTES, TRAFFIC, HTTP_POLICY, JWT_POLICY)
-"""Types of which it is sent some; of all others but the labels it is sent everything: whoever calls may be
-anybody, and what holds for the mesh holds for it."""
+"""Types of which it is sent some; of all others but labels and addresses it is sent everything: what holds
+for the mesh holds for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +42,43 @@ class Scope:
     Attributes:
         names: of routes: those of the services that are attached to it; of traffic policies: of these, and
             of all that their routes lead to, and of providers; of policies: those that its services name,
-            and itself.
+            and itself; of addresses: of all these services, of those of its pods, and itself.
         services: those that have traffic policies and endpoints here; of these it is sent the labels.
+        beyond: the services of other waypoints, behind which some of them are: of these it is sent the
+            endpoints alone.
+        own: by what it is named: it is sent the pods that are attached to it.
+        places: the addresses of its services, by their names on demand; whoever else has one of them, it is
+            sent as well, so that it means by an address what all others mean.
+        whole: whether it is sent all addresses, as a version that asks for none on demand.
     """
 
     names: Names = field(default_factory=dict)
     services: frozenset[ServiceName] = frozenset()
+    beyond: frozenset[ServiceName] = frozenset()
+    own: frozenset[Handle] = frozenset()
+    places: frozenset[str] = frozenset()
+    whole: bool = False
 
     def holds(self, snapshot: Snapshot, type_url: str, name: str) -> bool:
         """See `xds.publisher.Scope`."""
         if type_url == LABELS:
             workload = snapshot.origins[ADDRESS].get(name)
             return isinstance(workload, Workload) and not self.services.isdisjoint(workload.services)
+        if type_url == ADDRESS:
+            return self.whole or name in self.names.get(ADDRESS, ()) or self._leads_to(snapshot, name)
         return type_url not in _BY_NAME or name in self.names.get(type_url, ())
+
+    def _leads_to(self, snapshot: Snapshot, name: str) -> bool:
+        """Whether an address is one that its services lead to, or a pod of its own."""
+        one = snapshot.origins[ADDRESS].get(name)
+        if isinstance(one, Workload) and (
+            handle_of(one.waypoint) in self.own
+            or not self.services.isdisjoint(one.services)
+            or not self.beyond.isdisjoint(one.services)
+        ):
+            return True
+        resource = snapshot.resources[ADDRESS].get(name)
+        return resource is not None and not self.places.isdisjoint(resource.aliases)
 
 
 NOTHING: Final = Scope()
@@ -92,15 +125,29 @@ def provided_by(provider: Resource | None) -> ServicePort | None:
     return what.service if isinstance(what, ExtAuthz | OtelLog | OtelTraces | Zipkin) else None
 
 
-def scope_of(
-    snapshot: Snapshot,
-    own: frozenset[Handle],
-    attached: frozenset[str],
-    provided: frozenset[ServiceName] = frozenset(),
-) -> Scope:
-    """What the waypoint with these handles is sent, to which these services are attached. `provided` are
-    those of providers, of which it may ask any."""
+@dataclass(frozen=True, slots=True)
+class Stands:
+    """What a waypoint stands for.
+
+    Attributes:
+        uid: its own pod's.
+        own: by what it is named.
+        attached: the names of the services that are attached to it.
+        through: the services of pods that are.
+        provided: the services of providers, of which it may ask any.
+    """
+
+    uid: str
+    own: frozenset[Handle]
+    attached: frozenset[str] = frozenset()
+    through: frozenset[ServiceName] = frozenset()
+    provided: frozenset[ServiceName] = frozenset()
+
+
+def scope_of(snapshot: Snapshot, stands: Stands) -> Scope:
+    """What the waypoint is sent that stands for that."""
     addresses, all_routes = snapshot.origins[ADDRESS], snapshot.origins[ROUTES]
+    own, attached, provided = stands.own, stands.attached, stands.provided
     mine = {str(one) for one in own if isinstance(one, ServiceName)}
     services = {*provided, *(one for one in own if isinstance(one, ServiceName))}
     guards, tokens = set[str](), set[str]()
@@ -114,10 +161,31 @@ def scope_of(
         routes = all_routes.get(name)
         if isinstance(routes, Routes):
             services.update(led_to(routes))
+    beyond, places = _beyond(snapshot, services)
     names = {
         ROUTES: attached,
         TRAFFIC: frozenset(map(str, services)),
         HTTP_POLICY: frozenset(guards),
         JWT_POLICY: frozenset(tokens),
+        ADDRESS: frozenset({stands.uid, *map(str, services | beyond | stands.through)}),
     }
-    return Scope(names, frozenset(services))
+    resources = snapshot.resources[ADDRESS]
+    found = (resources.get(name) for name in attached | mine)
+    places.update(alias for one in found if one is not None for alias in one.aliases)
+    return Scope(names, frozenset(services), frozenset(beyond), own, frozenset(places))
+
+
+def _beyond(snapshot: Snapshot, services: set[ServiceName]) -> tuple[set[ServiceName], set[str]]:
+    """The services of the waypoints that these are attached to; the addresses by which some are named."""
+    addresses, found, places = snapshot.origins[ADDRESS], set[ServiceName](), set[str]()
+    for name in services:
+        service = addresses.get(str(name))
+        for handle in waypoints_of(service) if isinstance(service, Service) else ():
+            if isinstance(handle, ServiceName):
+                found.add(handle)
+                continue
+            place = at_address(snapshot.network, handle)
+            places.add(place)
+            holders = (addresses.get(each) for each in snapshot.aliases.get(place, ()))
+            found.update(one.key for one in holders if isinstance(one, Service))
+    return found - services, places

@@ -1,7 +1,8 @@
 """What each waypoint that subscribes is sent, kept up to date; sans I/O.
 
 What a change costs is what it names, and the services of the waypoints that it concerns. A pod that comes or
-goes concerns none of them anew: which labels a waypoint is sent is asked of the pod's services.
+goes concerns none of them anew: whether a waypoint is sent it, and its labels, is asked of the pod's services
+and of what it is attached to.
 
 What a waypoint has to do with no more, it is sent for a while longer: it serves what was detached until every
 node proxy has heard of that, by its routes and under its policies."""
@@ -10,15 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ztunnel.control.membership import set_member
+from ztunnel.control.waypoints.behind import Behind
 from ztunnel.control.waypoints.scope import (
     NOTHING,
     Handle,
     Names,
     Scope,
+    Stands,
+    handle_of,
     handles_of,
     provided_by,
     scope_of,
@@ -28,7 +32,7 @@ from ztunnel.model.provider import ServicePort
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.workload import Workload
 from ztunnel.waypoint.attachment import GRACE_SECONDS
-from ztunnel.xds.resource import ADDRESS, LABELS, PROVIDER, RATE_LIMIT, ROUTES, Resource
+from ztunnel.xds.resource import ADDRESS, LABELS, PROVIDER, RATE_LIMIT, ROUTES, Resource, at_address
 from ztunnel.xds.snapshot import Snapshot
 
 LINGER_SECONDS: Final = 2 * GRACE_SECONDS
@@ -60,6 +64,7 @@ class Scopes:
         self._snapshot = Snapshot()
         self._attached: dict[Handle, set[str]] = {}
         self._serving: dict[ServiceName, set[str]] = {}
+        self._behind = Behind()
         self._followers: dict[str, _Follower] = {}
         self._named: dict[Handle, set[str]] = {}
         self._hosts: dict[str, set[ServiceName]] = {}
@@ -73,7 +78,7 @@ class Scopes:
         if follower is None:
             follower = self._followers[uid] = _Follower()
             self._own(uid, follower)
-            follower.current = follower.scope = self._made(follower)
+            follower.current = follower.scope = self._made(uid, follower)
         follower.sessions += 1
         return follower.scope
 
@@ -100,7 +105,9 @@ class Scopes:
             if isinstance(old, Service) or isinstance(new, Service):
                 self._put_service(name, old, new, dirty)
             if isinstance(old, Workload) or isinstance(new, Workload):
-                self._put_workload(name, old, new, dirty, moved)
+                pods = _workload(old), _workload(new)
+                self._put_workload(name, *pods, dirty, moved)
+                self._put_behind(name, *pods, dirty, now)
         for url in (PROVIDER, RATE_LIMIT):
             for name, _, new in _changes(before, snapshot, url, follows):
                 self._provide((url, name), provided_by(new), dirty)
@@ -133,7 +140,7 @@ class Scopes:
     def _put_service(self, name: str, old: Resource | None, new: Resource | None, dirty: set[str]) -> None:
         for one, there in ((old, False), (new, True)):
             if isinstance(one, Service):
-                dirty.update(self._concerned(one))
+                dirty.update(self._concerned(one), self._leading_to(one))
                 for handle in waypoints_of(one):
                     set_member(self._attached, handle, name, there)
                 set_member(self._hosts, one.hostname, one.key, there)
@@ -155,11 +162,31 @@ class Scopes:
             for handle in (*waypoints_of(service), service.key):
                 yield from self._named.get(handle, ())
 
-    def _put_workload(
-        self, uid: str, old: Resource | None, new: Resource | None, dirty: set[str], moved: set[str]
+    def _leading_to(self, service: Service) -> Iterator[str]:
+        """The waypoints whose routes lead to a service, or to the waypoint that it is the service of."""
+        places = [at_address(self._snapshot.network, ip) for ip in service.addresses]
+        for uid, follower in self._followers.items():
+            scope = follower.current
+            if service.key in scope.services or not scope.places.isdisjoint(places):
+                yield uid
+
+    def _put_behind(
+        self, uid: str, old: Workload | None, new: Workload | None, dirty: set[str], now: float
     ) -> None:
-        before = old.services if isinstance(old, Workload) else {}
-        now = new.services if isinstance(new, Workload) else {}
+        """A pod that is attached no more is sent for a while longer."""
+        for handle in self._behind.put(uid, old, new):
+            dirty.update(self._named.get(handle, ()))
+        left = handle_of(old.waypoint) if old is not None else None
+        if new is not None and left is not None and left != handle_of(new.waypoint):
+            for each in self._named.get(left, ()):
+                self._followers[each].left[ADDRESS, uid] = now + LINGER_SECONDS, None
+                dirty.add(each)
+
+    def _put_workload(
+        self, uid: str, old: Workload | None, new: Workload | None, dirty: set[str], moved: set[str]
+    ) -> None:
+        before = old.services if old is not None else {}
+        now = new.services if new is not None else {}
         if uid in self._followers:
             dirty.add(uid)
         if before.keys() == now.keys():
@@ -178,7 +205,7 @@ class Scopes:
             set_member(self._named, handle, uid, handle in own)
         follower.own = own
 
-    def _made(self, follower: _Follower) -> Scope:
+    def _made(self, uid: str, follower: _Follower) -> Scope:
         attached = frozenset(name for one in follower.own for name in self._attached.get(one, ()))
         provided = frozenset(
             name
@@ -186,15 +213,19 @@ class Scopes:
             for name in self._hosts.get(port.hostname, ())
             if port.namespace in ("", name.namespace)
         )
-        return scope_of(self._snapshot, follower.own, attached, provided)
+        through = frozenset(name for one in follower.own for name in self._behind.services(one))
+        return scope_of(self._snapshot, Stands(uid, follower.own, attached, through, provided))
 
     def _renew(self, uid: str, follower: _Follower, now: float) -> Names:
         self._own(uid, follower)
-        before, follower.current = follower.current, self._made(follower)
-        services = {str(one): one for one in before.services}
+        before, follower.current = follower.current, self._made(uid, follower)
+        services = {str(one): one for one in before.services | before.beyond}
         for url, names in before.names.items():
             for name in names - follower.current.names.get(url, frozenset()):
                 follower.left[url, name] = now + LINGER_SECONDS, services.get(name)
+        for handle in before.own - follower.current.own:
+            for each in self._behind.pods(handle):
+                follower.left[ADDRESS, each] = now + LINGER_SECONDS, None
         for url, names in follower.current.names.items():
             for name in names:
                 follower.left.pop((url, name), None)
@@ -208,17 +239,29 @@ class Scopes:
         for url, name in follower.left:
             names[url] = names.get(url, frozenset()) | {name}
         left = {one for _, one in follower.left.values() if one is not None}
-        follower.scope = Scope(names, current.services | left)
+        follower.scope = replace(current, names=names, services=current.services | left)
         differing = {
             url: found
             for url in {*names, *before.names}
             if (found := names.get(url, frozenset()) ^ before.names.get(url, frozenset()))
         }
-        moved = follower.scope.services ^ before.services
-        pods = {uid for one in moved for uid in self._serving.get(one, ())}
+        pods = self._pods(follower.scope.services ^ before.services)
         if pods:
-            differing[LABELS] = frozenset(pods)
+            differing[LABELS] = pods
+        addresses = differing.get(ADDRESS, frozenset()) | self._addresses(before, follower.scope) | pods
+        if addresses:
+            differing[ADDRESS] = addresses
         return differing
+
+    def _pods(self, services: Iterable[ServiceName]) -> frozenset[str]:
+        return frozenset(uid for one in services for uid in self._serving.get(one, ()))
+
+    def _addresses(self, before: Scope, scope: Scope) -> frozenset[str]:
+        """Those that are in one of two scopes by what is attached, by where they are, or as another
+        waypoint's."""
+        attached = (self._behind.pods(handle) for handle in before.own ^ scope.own)
+        placed = (self._snapshot.aliases.get(place, ()) for place in before.places ^ scope.places)
+        return self._pods(before.beyond ^ scope.beyond).union(*attached, *placed)
 
     def _set_due(self) -> None:
         left = (until for one in self._followers.values() for until, _ in one.left.values())
@@ -231,3 +274,7 @@ def _changes(
     old, new = before.origins[type_url], now.origins[type_url]
     names: Iterable[str] = now.changed[type_url] if follows else {*old, *new}
     return ((name, old.get(name), new.get(name)) for name in names)
+
+
+def _workload(one: Resource | None) -> Workload | None:
+    return one if isinstance(one, Workload) else None
