@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from random import Random
 from types import SimpleNamespace
 
 import grpc
@@ -15,6 +16,7 @@ from tests.waypoint.mesh import ME, SERVICE
 from tests.waypoint.rig import Clock, Server, Wire
 from ztunnel.http1.head import Fields
 from ztunnel.l7.reply import CONNECT_FAILED
+from ztunnel.waypoint.client import Client
 from ztunnel.waypoint.exchange.exchange import Exchange
 from ztunnel.waypoint.rules.aim import Terms
 from ztunnel.waypoint.unary import MOST, MOST_BYTES, Called, UnaryCalls
@@ -38,7 +40,8 @@ class Bench:
         self.terms: list[tuple[Terms, int]] = []
         self.failures = 0
         self.told: list[tuple[bytes | None, str]] = []
-        self.calls = UnaryCalls(self.clock, self, lambda: (world_of(ME, SERVICE), ME))
+        client = Client(self.clock, lambda *asked: self.connect(*asked), Random(1))
+        self.calls = UnaryCalls(client, lambda: (world_of(ME, SERVICE), ME))
 
     def connect(self, exchange: Exchange, terms: Terms, version: int) -> None:
         self.terms.append((terms, version))
@@ -125,7 +128,7 @@ def test_it_takes_no_longer_than_it_may() -> None:
     bench.clock.sleep(0.1)
     ((message, why),) = bench.told
     assert message is None
-    assert "upstream request timeout" in why
+    assert "upstream_response_timeout" in why
     assert bench.servers[0].cancelled
     assert bench.calls.live == 0
 
@@ -138,6 +141,15 @@ def test_what_no_server_has_seen_is_tried_again_at_once() -> None:
     bench.call()
     assert "refused" in bench.told[1][1]
     assert bench.calls.live == 0
+
+
+def test_all_calls_of_a_port_are_in_the_same_terms() -> None:
+    """So that what was found out of its endpoints is known to the next one."""
+    bench = Bench(answers(framed(b"x"))).call().call().call(CALLED._replace(port=9001))
+    one, again, other = (terms for terms, _ in bench.terms)
+    assert one is again
+    assert one is not other
+    assert other.called.port == 9001
 
 
 def test_nobody_is_asked_who_is_not_known() -> None:

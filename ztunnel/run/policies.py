@@ -42,7 +42,7 @@ def _count_questions(parts: Parts, reporting: Reporting) -> None:
     figures.gauge(
         "ztunnel_waypoint_ext_authz_waiting",
         "Requests and connections that wait for an external authorizer",
-        lambda: float(checks.under_way),
+        lambda: float(len(checks.live)),
     )
 
 

@@ -15,6 +15,7 @@ from ztunnel.model.workload import Workload
 from ztunnel.state.world import World
 from ztunnel.telemetry.report import Report
 from ztunnel.waypoint.attachment import Attachments
+from ztunnel.waypoint.client import Client
 from ztunnel.waypoint.exchange.shadow import Shadows
 from ztunnel.waypoint.reporting.report import Telemetry
 from ztunnel.waypoint.rules.authenticate import Authenticator
@@ -60,6 +61,7 @@ class Parts:
         note: is told what policies under trial, and AUDIT's, make of what was admitted.
         authenticator: finds out who requests speak for.
         limiter: the rate limits of all tunnels.
+        client: of the waypoint's own requests.
         routers, shadows: the routes of services, compiled, and copies of requests that are under way.
         checks: questions to external authorizers.
         on_demand: who is at addresses that are not known yet.
@@ -83,14 +85,16 @@ class Parts:
     authenticator: Authenticator = field(init=False)
     limiter: Limiter = field(init=False)
     routers: Routers = field(default_factory=Routers)
+    client: Client = field(init=False)
     shadows: Shadows = field(init=False)
     checks: Checks = field(init=False)
 
     def __post_init__(self) -> None:
         self.authenticator = Authenticator(self.engine, _wall)
-        self.limiter = Limiter(UnaryCalls(self.engine, self.servers, self.current), self.engine.clock)
+        self.client = Client(self.engine, self.servers.connect, self.common.rng)
+        self.limiter = Limiter(UnaryCalls(self.client, self.current), self.engine.clock)
         self.shadows = Shadows(self.engine)
-        self.checks = Checks(self.engine, self.servers.connect, self.common.rng, time.time_ns)
+        self.checks = Checks(self.client, time.time_ns)
 
     def current(self) -> tuple[World, Workload | None]:
         """The world of the moment, and the waypoint in it."""

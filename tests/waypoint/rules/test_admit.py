@@ -414,12 +414,12 @@ def test_what_no_rule_is_about_is_not_held(lab: Lab) -> None:
 
 def test_questions_to_one_authorizer_are_bounded(lab: Lab) -> None:
     mesh = Asking(lab, HTTP)
-    mesh.parts.checks.live["asks"] = 1024
+    mesh.parts.checks.live.taken["asks"] = 1024
     heard = mesh.send()
     lab.go(until=lambda: mesh.lines and heard.got)
     assert heard.got.startswith(b"HTTP/1.1 403 ")
     assert "too many questions to this authorizer are under way" in mesh.lines[0]
-    assert mesh.parts.checks.live == {"asks": 1024}
+    assert mesh.parts.checks.live.taken == {"asks": 1024}
 
 
 # gRPC

@@ -19,6 +19,7 @@ from ztunnel.model.route_action import Destination
 from ztunnel.model.service import AppProtocol
 from ztunnel.rpc.message import HEADER
 from ztunnel.state.lookup import Authorizer
+from ztunnel.waypoint.client import Client
 from ztunnel.waypoint.exchange.exchange import Exchange
 from ztunnel.waypoint.rules.aim import Terms
 from ztunnel.waypoint.rules.checking import MOST_ANSWER, Asked, Check, Checks
@@ -38,7 +39,7 @@ class Bench:
         self.reachable = True
         self.losses = 0
         self.told: list[Answer | Reply] = []
-        self.checks = Checks(self.clock, self._connect, Random(1), lambda: 7)
+        self.checks = Checks(Client(self.clock, self._connect, Random(1)), lambda: 7)
         self.asked = Terms(CALLED, WEB.ip)
         asked = Asked(
             Authorizer("asks", provider, service), self.asked, Destination(ASKS.key, 8000), QUESTION
@@ -66,10 +67,10 @@ def test_it_is_asked_and_told_once() -> None:
     bench.check.ask()
     (server,) = bench.servers
     assert server.whole
-    assert (bench.checks.under_way, bench.told) == (1, [])
+    assert (len(bench.checks.live), bench.told) == (1, [])
     server.respond(end=True)
     assert bench.told == [Permit()]
-    assert bench.checks.live == {}
+    assert not bench.checks.live
     bench.check.cancel()
     assert bench.told == [Permit()]
 
@@ -143,7 +144,7 @@ def test_one_that_is_cancelled_is_told_nothing_and_lets_go() -> None:
     bench = Bench()
     bench.check.ask()
     bench.check.cancel()
-    assert (bench.told, bench.checks.live, bench.servers[0].cancelled) == ([], {}, True)
+    assert (bench.told, len(bench.checks.live), bench.servers[0].cancelled) == ([], 0, True)
 
 
 @pytest.mark.parametrize(

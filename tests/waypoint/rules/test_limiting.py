@@ -326,22 +326,22 @@ def test_one_caller_keeps_no_others_from_asking(lab: Lab) -> None:
     bench = Global(lab, Calls(), ASKED)
     limiter = bench.mesh.parts.limiter
     owner = CALLER.identity, CALLER.addresses[0]
-    limiter.asking[owner] = MOST_OF_ONE
+    limiter.asking.taken[owner] = MOST_OF_ONE
     assert bench.asks(1) == ["200"]
     assert bench.outcomes == [("shop/g", "error")]
-    limiter.asking[owner] = MOST_OF_ONE - 1
-    limiter.asking["another"] = MOST_OF_ONE
+    limiter.asking.taken[owner] = MOST_OF_ONE - 1
+    limiter.asking.taken["another"] = MOST_OF_ONE
     bench.client.write(b"GET /x HTTP/1.1\r\nHost: web\r\n\r\n")
     lab.go(until=lambda: bench.calls.later)
-    assert limiter.asking[owner] == MOST_OF_ONE
+    assert limiter.asking.taken[owner] == MOST_OF_ONE
     bench.calls.later[0](UNDER.SerializeToString(), "")
-    assert limiter.asking[owner] == MOST_OF_ONE - 1
+    assert limiter.asking.taken[owner] == MOST_OF_ONE - 1
 
 
 def test_who_asks_nothing_any_more_is_forgotten(lab: Lab) -> None:
     bench = Global(lab, Calls(UNDER, OVER), ASKED)
     assert bench.asks(2) == ["200", "429"]
-    assert bench.mesh.parts.limiter.asking == {}
+    assert bench.mesh.parts.limiter.asking.taken == {}
 
 
 def test_a_request_without_a_value_is_not_asked_about(lab: Lab) -> None:

@@ -22,6 +22,7 @@ from ztunnel.model.workload import Workload
 from ztunnel.state.lookup import rate_limits_of
 from ztunnel.state.world import World
 from ztunnel.waypoint.chain import Chain
+from ztunnel.waypoint.client import Places
 from ztunnel.waypoint.exchange.exchange import Exchange
 from ztunnel.waypoint.rules.limit_service import FAILED, METHOD, parse, refusal, render
 from ztunnel.waypoint.unary import Called, Then, UnaryCalls
@@ -60,7 +61,7 @@ class Limiter:
         self.calls = calls
         self.clock = clock
         self.limits = RateLimits()
-        self.asking: dict[Hashable, int] = {}
+        self.asking = Places(MOST_OF_ONE)
         self.refused: Told = nobody
         self.asked: Told = nobody
 
@@ -118,23 +119,17 @@ class Limiting:
         limit = policy.policy.service
         assert limit is not None
         owner = self._connection.identity, self._connection.source.ip
-        asking = self._limiter.asking
-        if asking.get(owner, 0) >= MOST_OF_ONE:
+        if not self._limiter.asking.take(owner):
             self._answered(
                 exchange, plan, asks, None, f"{MOST_OF_ONE} questions of its caller's wait already"
             )
             return
-        asking[owner] = asking.get(owner, 0) + 1
         called = Called(limit.host, limit.port, policy.policy.namespace, METHOD, limit.timeout_seconds)
         then = partial(self._told, owner, partial(self._answered, exchange, plan, asks))
         self._limiter.calls.call(called, render(limit, descriptors), then)
 
     def _told(self, owner: Hashable, then: Then, message: bytes | None, why: str) -> None:
-        left = self._limiter.asking[owner] - 1
-        if left:
-            self._limiter.asking[owner] = left
-        else:
-            del self._limiter.asking[owner]
+        self._limiter.asking.give(owner)
         then(message, why)
 
     def _answered(self, exchange: Exchange, plan: Plan, asks: Asks, message: bytes | None, why: str) -> None:
