@@ -193,6 +193,60 @@ async def test_lines_go_to_a_file_and_one_that_cannot_be_had_is_told(tmp_path: P
         nursery.cancel_scope.cancel()
 
 
+def open_files(folder: Path) -> set[str]:
+    """The names of the files in a folder that this process has open."""
+    found = set()
+    for each in Path("/proc/self/fd").iterdir():
+        try:
+            target = each.readlink()
+        except OSError:
+            continue
+        if target.parent == folder:
+            found.add(target.name)
+    return found
+
+
+@pytest.mark.parametrize("runs", [True, False])
+async def test_a_file_that_is_named_no_more_is_written_to_its_end_and_closed(
+    tmp_path: Path, runs: bool
+) -> None:
+    outlets, _ = outlets_of(World())
+    first, second = tmp_path / "first", tmp_path / "second"
+    async with trio.open_nursery() as nursery:
+        if runs:
+            nursery.start_soon(outlets.run)
+            await trio.testing.wait_all_tasks_blocked()
+        write = outlets.lines(str(first))
+        await trio.testing.wait_all_tasks_blocked()
+        assert write is not None
+        write("last")
+        outlets.begin()
+        assert outlets.lines(str(second)) is not None
+        outlets.end()
+        await until(lambda: open_files(tmp_path) == {"second"})
+        assert first.read_text() == "last\n"
+        nursery.cancel_scope.cancel()
+    assert open_files(tmp_path) == (set() if runs else {"second"})
+    outlets.begin()
+    outlets.end()
+
+
+async def test_so_many_files_may_be_written_and_others_in_their_place(tmp_path: Path) -> None:
+    outlets, _ = outlets_of(World())
+    outlets.begin()
+    taken = [outlets.lines(str(tmp_path / str(number))) is not None for number in range(17)]
+    outlets.end()
+    assert taken == [True] * 16 + [False]
+    outlets.begin()
+    taken = [outlets.lines(str(tmp_path / f"x{number}")) is not None for number in range(17)]
+    outlets.end()
+    assert taken == [True] * 16 + [False]
+    assert open_files(tmp_path) == {f"x{number}" for number in range(16)}
+    outlets.begin()
+    outlets.end()
+    assert open_files(tmp_path) == set()
+
+
 def test_a_service_is_called_at_its_address_an_endpoints_or_by_its_name() -> None:
     headless = service("b").port(80, 8080)
     world = world_of(

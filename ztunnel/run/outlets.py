@@ -36,6 +36,28 @@ _LOG_NAME: Final = "otel_envoy_accesslog"
 _MOST_FILES: Final = 16
 
 
+class _File:
+    """A file that lines are appended to. It is closed when nobody writes it any more."""
+
+    def __init__(self, path: str) -> None:
+        """Raises OSError."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        self._fd = os.open(path, flags, 0o640)
+        self.writer = LineWriter(self._fd)
+
+    async def run(self) -> None:
+        """Write what comes until cancelled, then what is left, for a moment."""
+        try:
+            await self.writer.run()
+        finally:
+            os.close(self._fd)
+
+    def close(self) -> None:
+        """It was never run: write what it takes at once."""
+        self.writer.flush()
+        os.close(self._fd)
+
+
 class Outlets:
     """Those of one process. `run` sends; the rest is called by whoever says what is reported."""
 
@@ -63,9 +85,9 @@ class Outlets:
         self._names: dict[Exporter[Any], tuple[str, str]] = (
             {} if own is None else {own: ("spans", "settings")}
         )
-        self._writers: dict[str, LineWriter] = {}
-        self._running: dict[Exporter[Any] | LineWriter, trio.CancelScope] = {}
-        self._asked: set[ExtensionProvider] = set()
+        self._writers: dict[str, _File] = {}
+        self._running: dict[Exporter[Any] | _File, trio.CancelScope] = {}
+        self._asked: set[ExtensionProvider | str] = set()
         self._changed = trio.Event()
         self._counts: dict[tuple[str, str], list[int]] = {}
         figures = reporting.figures
@@ -90,6 +112,10 @@ class Outlets:
             exporter = self._exporters.pop(provider)
             if exporter not in self._running:
                 self._keep(exporter)
+        for path in [each for each in self._writers if each not in self._asked]:
+            file = self._writers.pop(path)
+            if file not in self._running:
+                file.close()
         self._changed.set()
 
     def spans(self, provider: ExtensionProvider) -> Callable[[Span], None]:
@@ -104,17 +130,18 @@ class Outlets:
         """Takes lines for a file; None: it cannot be had, which was told."""
         if path == STDOUT:
             return self._reporting.access_log.write
-        writer = self._writers.get(path)
-        if writer is None:
+        self._asked.add(path)
+        file = self._writers.get(path)
+        if file is None:
             try:
-                if len(self._writers) >= _MOST_FILES:
+                if len(self._asked & self._writers.keys()) >= _MOST_FILES:
                     raise OSError(f"more than {_MOST_FILES} files")
-                writer = self._writers[path] = LineWriter(_opened(path))
+                file = self._writers[path] = _File(path)
             except OSError as error:
                 self.complain(f"the access log {path} cannot be written: {error.strerror or error}")
                 return None
             self._changed.set()
-        return partial(self._write, writer)
+        return partial(self._write, file.writer)
 
     def complain(self, why: str) -> None:
         """Something cannot be done as it is wanted."""
@@ -129,7 +156,7 @@ class Outlets:
                 nursery.start_soon(self._run_one, self._own, trio.CancelScope())
             while True:
                 self._changed = trio.Event()
-                wanted: set[Exporter[Any] | LineWriter] = {*self._exporters.values(), *self._writers.values()}
+                wanted: set[Exporter[Any] | _File] = {*self._exporters.values(), *self._writers.values()}
                 for each in [one for one in self._running if one not in wanted]:
                     self._running.pop(each).cancel()
                 for one in wanted - self._running.keys():
@@ -137,15 +164,17 @@ class Outlets:
                     nursery.start_soon(self._run_one, one, scope)
                 await self._changed.wait()
 
-    async def _run_one(self, one: Exporter[Any] | LineWriter, scope: trio.CancelScope) -> None:
+    async def _run_one(self, one: Exporter[Any] | _File, scope: trio.CancelScope) -> None:
         with scope:
+            if isinstance(one, _File):
+                await one.run()
+                return
             try:
                 await one.run()
             finally:
-                if isinstance(one, Exporter):
-                    with closing(_GOODBYE_SECONDS):
-                        await one.flush()
-                    self._keep(one)
+                with closing(_GOODBYE_SECONDS):
+                    await one.flush()
+                self._keep(one)
 
     def _exporter(self, provider: ExtensionProvider) -> Exporter[Any]:
         self._asked.add(provider)
@@ -212,11 +241,6 @@ class Outlets:
 
 def _kind(provider: ExtensionProvider) -> str:
     return "log_records" if isinstance(provider.what, OtelLog) else "spans"
-
-
-def _opened(path: str) -> int:
-    """A file of ours for lines. Raises OSError."""
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)
 
 
 def sent_headers(headers: tuple[SentHeader, ...], environment: Mapping[str, str]) -> dict[str, str]:

@@ -198,6 +198,10 @@ OTHER = CustomTag("b", TagSource.HEADER, "x-b", "none")
     [
         ([], None, None),
         ([], MeshDefaults(tracing=("otel",)), TracingPlan("otel")),
+        ([], MeshDefaults(spans=TracingDefaults(percent=7.0)), None),
+        ([], MeshDefaults(traced=True, spans=TracingDefaults(percent=7.0)), TracingPlan("", False, 7.0)),
+        ([], MeshDefaults(traced=True, tracing=("otel",)), TracingPlan("otel")),
+        ([Tracing(disabled=True)], MeshDefaults(traced=True), TracingPlan("", True)),
         ([Tracing(("otel",))], None, TracingPlan("otel")),
         ([Tracing(("otel",)), Tracing(("zipkin",))], None, TracingPlan("zipkin")),
         ([Tracing(("otel",), sampling=50.0), Tracing(sampling=0.0)], None, TracingPlan("otel", False, 0.0)),

@@ -153,6 +153,42 @@ def test_formats_are_those_of_the_provider_or_of_the_mesh() -> None:
         assert bool(waypoint.said) is (defaults.log_format == "%NO%")
 
 
+def test_the_meshs_file_of_access_logs_is_for_whom_no_telemetry_and_no_provider_says_anything() -> None:
+    in_file = MeshDefaults(log_file="/log", log_format="%RESPONSE_CODE%")
+    waypoint = Waypoint(in_file)
+    waypoint.log()
+    assert (waypoint.lines, waypoint.told.lines_of) == ([], {"/log": ["503", "0"]})
+    waypoint.put(replace(in_file, log_file="/nowhere"))
+    waypoint.log()
+    assert (waypoint.lines, len(waypoint.told.lines_of["/log"])) == ([], 2)
+    for other in (logging(AccessLogging(("envoy",))), MeshDefaults(("envoy",), log_file="/log")):
+        waypoint = Waypoint(in_file, other)
+        waypoint.log()
+        assert list(waypoint.told.lines_of) == ["/dev/stdout"]
+    waypoint = Waypoint(in_file, logging(AccessLogging(disabled=True)))
+    waypoint.log()
+    assert (waypoint.lines, waypoint.told.lines_of) == ([], {})
+
+
+def test_the_meshs_file_of_access_logs_counts_where_the_settings_want_no_log() -> None:
+    waypoint = Waypoint(MeshDefaults(log_file="/dev/stdout"))
+    waypoint.scopes = Scopes(
+        lambda: waypoint.world, Own(ME.uid, Random(1)), waypoint.told, waypoint.said.append
+    )
+    waypoint.log()
+    assert len(waypoint.told.lines_of["/dev/stdout"]) == 2
+
+
+def test_a_format_that_is_not_of_its_encoding_is_told() -> None:
+    waypoint = Waypoint(MeshDefaults(log_format="%PROTOCOL%", log_encoding=LogEncoding.JSON))
+    waypoint.log()
+    assert json.loads(waypoint.lines[0])["method"] == "GET"
+    assert waypoint.said == ["accessLogFormat: accessLogEncoding is JSON, and this is no JSON object"]
+    waypoint = Waypoint(MeshDefaults(log_format=' {"a": "%REQ(:METHOD)%"}', log_encoding=LogEncoding.JSON))
+    waypoint.log()
+    assert json.loads(waypoint.lines[0]) == {"a": "GET"}
+
+
 def test_what_no_provider_takes_is_told() -> None:
     for name, provider, said in (
         ("none", OTEL, "there is none of that name"),
@@ -235,6 +271,31 @@ def test_sampling_is_telemetrys_the_meshs_or_the_settings() -> None:
         found = [waypoint.enter() for _ in range(1000)]
         count = sum(each.sampled for each in found if each is not None)
         assert abs(count / 1000 - share) < 0.08
+
+
+def test_tracing_is_switched_on_for_the_whole_mesh() -> None:
+    spans: list[Span] = []
+    for defaults, own, collector in (
+        (TracingDefaults(100.0, zipkin="zipkin.tools:9411"), None, "defaultConfig.tracing.zipkin"),
+        (TracingDefaults(100.0, zipkin="zipkin.tools:9411"), spans.append, ""),
+        (TracingDefaults(100.0), spans.append, ""),
+        (TracingDefaults(100.0), None, None),
+        (TracingDefaults(100.0, zipkin="zipkin.tools"), None, None),
+    ):
+        waypoint = Waypoint(MeshDefaults(traced=True, spans=defaults), span=own, percent=0.0)
+        context = waypoint.enter()
+        assert (context is not None and context.sampled) is (collector is not None), defaults
+        assert list(waypoint.told.spans_of) == ([collector] if collector else [])
+        wrong = "defaultConfig.tracing.zipkin.address must be host:port, is 'zipkin.tools'"
+        assert waypoint.said == ([wrong] if defaults.zipkin == "zipkin.tools" else [])
+        waypoint.put(Telemetry("t", "shop", tracing=(Tracing(disabled=True),)))
+        assert waypoint.enter() is None
+
+
+def test_without_the_switch_a_collector_of_the_mesh_is_for_nobody() -> None:
+    waypoint = Waypoint(MeshDefaults(spans=TracingDefaults(100.0, zipkin="zipkin.tools:9411")))
+    assert waypoint.enter() is None
+    assert waypoint.told.spans_of == {}
 
 
 def test_where_no_spans_are_reported_headers_pass_as_they_are() -> None:

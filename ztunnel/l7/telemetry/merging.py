@@ -146,9 +146,11 @@ def merge_metrics(levels: Sequence[Telemetry], defaults: Sequence[str]) -> dict[
 
 
 def merge_tracing(levels: Sequence[Telemetry], defaults: MeshDefaults) -> TracingPlan | None:
-    """How requests are traced; None: nobody says anything. A tag's table is taken whole, as in Istio."""
+    """How requests are traced; None: nobody says anything, `enableTracing` included. A tag's table is taken
+    whole, as in Istio."""
     said = [each for level in levels for each in level.tracing if each.mode is not Mode.CLIENT]
-    if not said and not any(level.tracing for level in levels) and not defaults.tracing:
+    silent = not said and not any(level.tracing for level in levels)
+    if silent and not defaults.tracing and not defaults.traced:
         return None
     plan = TracingPlan(defaults.tracing[0] if defaults.tracing else "")
     plan = plan._replace(sampling=defaults.spans.percent, tags=defaults.spans.tags)

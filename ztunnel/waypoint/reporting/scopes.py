@@ -25,6 +25,7 @@ from ztunnel.model.provider import (
     OtelLog,
     OtelTraces,
     Prometheus,
+    ServicePort,
     Zipkin,
 )
 from ztunnel.model.service import Service
@@ -40,6 +41,9 @@ from ztunnel.waypoint.reporting.tracing import span_tags
 STDOUT: Final = "/dev/stdout"
 _PROMETHEUS, _ENVOY = "prometheus", "envoy"
 """Providers that every mesh has, as Istio's default mesh config."""
+
+_ZIPKIN: Final = "defaultConfig.tracing.zipkin"
+"""As which the collector stands in figures and messages that no provider names."""
 
 _GATEWAY_NAME: Final = "gateway.networking.k8s.io/gateway-name"
 _NO_DEFAULTS: Final = MeshDefaults()
@@ -125,7 +129,9 @@ class Scopes:
         world, own = self._world(), self._own
         workload = world.workload(own.uid)
         if workload is None:
-            return self._plain(_NO_DEFAULTS)
+            scope = self._plain()
+            scope.logs = self._default_logs(_NO_DEFAULTS)
+            return scope
         labels = world.labels.get(own.uid)
         told = dict(labels.labels).get(_GATEWAY_NAME) if labels is not None else None
         gateways = [told] if told else _names(world, own.uid)
@@ -140,8 +146,11 @@ class Scopes:
 
     def _of_levels(self, levels: tuple[Telemetry, ...], defaults: MeshDefaults) -> Scope:
         """What these objects come to: the same for all destinations that they are for."""
-        scope = self._plain(defaults)
-        if (providers := merge_logging(levels, defaults.access_logging)) is not None:
+        scope = self._plain()
+        providers = merge_logging(levels, defaults.access_logging)
+        if providers is None:
+            scope.logs = self._default_logs(defaults)
+        else:
             scope.logs = tuple(
                 Log(take, Expression(condition) if condition else None)
                 for each, condition in sorted(providers.items())
@@ -160,24 +169,31 @@ class Scopes:
             if why not in self._before:
                 self._say(why)
 
-    def _plain(self, defaults: MeshDefaults) -> Scope:
-        """What the settings say, where nobody else says anything."""
-        own, logs = self._own, tuple[Log, ...]()
-        if own.write is not None:
-            logs = (Log(_lines(own.write, self._default_render(defaults))),)
+    def _plain(self) -> Scope:
+        """The spans that the settings want, where nobody else says anything."""
+        own = self._own
         if own.span is None:
-            return Scope(logs)
+            return Scope()
         begin = partial(enter, sampling=own.percent / 100, rng=own.rng)
-        return Scope(logs, begin, SpanPlan(own.span))
+        return Scope((), begin, SpanPlan(own.span))
+
+    def _default_logs(self, defaults: MeshDefaults) -> tuple[Log, ...]:
+        """Where no Telemetry and no default provider says anything: the mesh config's `accessLogFile`, or else
+        what the settings say."""
+        write = self._outlets.lines(defaults.log_file) if defaults.log_file else self._own.write
+        return (Log(_lines(write, self._default_render(defaults))),) if write is not None else ()
 
     def _default_render(self, defaults: MeshDefaults) -> Callable[[RequestRecord], str]:
         """`accessLogFormat` and `accessLogEncoding`, where the mesh config says them."""
+        text, is_json = defaults.log_format, defaults.log_encoding is LogEncoding.JSON
         try:
-            if defaults.log_format:
-                return parse_format(defaults.log_format)
+            if text and is_json and not text.lstrip().startswith("{"):
+                raise ValueError("accessLogEncoding is JSON, and this is no JSON object")
+            if text:
+                return parse_format(text)
         except ValueError as error:
             self._complain(f"accessLogFormat: {error}")
-        return render_request_json if defaults.log_encoding is LogEncoding.JSON else self._own.render
+        return render_request_json if is_json else self._own.render
 
     def _is_scraped(self, name: str) -> bool:
         found = self._world().providers.get(name)
@@ -204,14 +220,27 @@ class Scopes:
         self._complain(f"accessLogging: provider {name!r}: {why}")
         return []
 
+    def _zipkin_of(self, defaults: MeshDefaults) -> ExtensionProvider | None:
+        """The collector of `defaultConfig.tracing.zipkin`, which is for all whom nobody tells another one."""
+        spans = defaults.spans
+        host, _, port = spans.zipkin.rpartition(":")
+        if not (host and port.isdigit() and 0 < int(port) < 65536):
+            if spans.zipkin:
+                self._complain(f"{_ZIPKIN}.address must be host:port, is {spans.zipkin!r}")
+            return None
+        longest = spans.most_tag_length or 256
+        return ExtensionProvider(_ZIPKIN, Zipkin(ServicePort(host, int(port)), most_tag_length=longest))
+
     def _set_tracing(self, scope: Scope, levels: tuple[Telemetry, ...], defaults: MeshDefaults) -> None:
         own, plan = self._own, merge_tracing(levels, defaults)
         if plan is None:
             return
+        found = self._world().providers.get(plan.provider)
+        if not plan.provider and own.span is None:
+            found = self._zipkin_of(defaults)
         scope.enter = scope.spans = None
         if plan.disabled:  # headers pass as they are, so that what others report stays together
             return
-        found = self._world().providers.get(plan.provider)
         b3 = short = False
         if not plan.provider and own.span is not None:
             put = own.span
