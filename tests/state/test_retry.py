@@ -24,7 +24,8 @@ def retries(text):
         ("{attempts: 1, retryOn: '503, 5xx, 503, retriable-headers'}",
          Retries(Retry(1, frozenset((R.STATUS_CODES, R.SERVER_ERROR)), (503,)), asked=1)),
         ("{attempts: 1, backoff: 1s, retryIgnorePreviousHosts: false, retryRemoteLocalities: true}",
-         Retries(Retry(1, ISTIO_RETRY.on, base_seconds=1, most_seconds=10, elsewhere=False), 0.0, 1, True)),
+         Retries(Retry(1, ISTIO_RETRY.on, base_seconds=1, most_seconds=10, elsewhere=False, remote=True),
+                 0.0, 1)),
         ("{attempts: 1000}", Retries(Retry(10, ISTIO_RETRY.on), asked=1000)),
     ],
 )  # fmt: skip

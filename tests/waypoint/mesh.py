@@ -14,6 +14,7 @@ from ztunnel.hbone.carry import Session
 from ztunnel.hbone.originate import OriginatedTunnel
 from ztunnel.hbone.request import RequestHead
 from ztunnel.hbone.terminate import TerminatedTunnel
+from ztunnel.l7.balancing.tried import Tried
 from ztunnel.model.address import Endpoint, OriginalDestination, PeerAddress
 from ztunnel.model.http_policy import Attribute, HttpAction, HttpPolicy, Term, TextKind, TextMatch
 from ztunnel.model.route_action import Destination
@@ -125,20 +126,19 @@ class Mesh:
             engine, far, lab.ledger, lambda *end: None, self.acceptor.requested, incoming=TerminatedTunnel
         )
 
-    def pick(self, avoid: Endpoint | None = None, subset: Subset = WHOLE) -> Pick:
+    def pick(self, tried: Tried | None = None, subset: Subset = WHOLE) -> Pick:
         """A choice of an endpoint."""
         caller = Picker(CALLER.addresses[0])
-        return Pick(self.here.clusters, self.hold.world, caller, avoid, subset)
+        return Pick(self.here.clusters, self.hold.world, caller, tried, subset)
 
-    def choose(self, destination: OriginalDestination, avoid: Endpoint | None = None) -> Target:
+    def choose(self, destination: OriginalDestination, *tried: Endpoint) -> Target:
         """An endpoint of what was called."""
-        return self.here.choose(destination, self.pick(avoid))
+        return self.here.choose(destination, self.pick(Tried(tried) if tried else None))
 
-    def choose_of(
-        self, sought: Destination, called: OriginalDestination, avoid: Endpoint | None = None
-    ) -> Target:
+    def choose_of(self, sought: Destination, called: OriginalDestination, *tried: Endpoint) -> Target:
         """An endpoint of what a route means."""
-        return self.here.choose_of(sought, called, self.pick(avoid, Subset(sought.subset, sought.labels)))
+        pick = self.pick(Tried(tried) if tried else None, Subset(sought.subset, sought.labels))
+        return self.here.choose_of(sought, called, pick)
 
     def ask(self, authority: str) -> tuple[OriginatedTunnel, Answers]:
         """A client asks for a tunnel."""

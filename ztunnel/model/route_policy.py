@@ -50,6 +50,8 @@ class Retry:
             (Envoy's JitteredExponentialBackOffStrategy).
         elsewhere: an endpoint that failed is not asked again while there are others
             (`retryIgnorePreviousHosts`).
+        remote: after every second try, levels of localities that were tried are not asked again while there
+            are others (`retryRemoteLocalities`).
     """
 
     attempts: int
@@ -58,6 +60,7 @@ class Retry:
     base_seconds: float = 0.025
     most_seconds: float = 0.25
     elsewhere: bool = True
+    remote: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.attempts <= MOST_ATTEMPTS:

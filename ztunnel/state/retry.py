@@ -21,7 +21,6 @@ class Retries:
     retry: Retry | None
     try_seconds: float = 0.0
     asked: int = 0
-    remote: bool = False
 
 
 def read_retries(place: Field) -> Retries:
@@ -50,8 +49,9 @@ def read_retries(place: Field) -> Retries:
         base,
         base * 10,
         place.flag("retryIgnorePreviousHosts") if elsewhere is not None else True,
+        place.flag("retryRemoteLocalities"),
     )
-    return Retries(retry, seconds or 0.0, attempts, place.flag("retryRemoteLocalities"))
+    return Retries(retry, seconds or 0.0, attempts)
 
 
 def _read_on(place: Field) -> tuple[frozenset[RetryOn], tuple[int, ...]]:

@@ -102,6 +102,7 @@ _RETRY: Final = Record(
     base_seconds=PLAIN,
     most_seconds=PLAIN,
     elsewhere=PLAIN,
+    remote=PLAIN,
 )
 _DELAY: Final = Record(Delay, pb.Delay, seconds=PLAIN, per_million=PLAIN)
 _ABORT: Final = Record(Abort, pb.Abort, per_million=PLAIN, status=PLAIN, grpc_status=OPTIONAL)

@@ -124,11 +124,23 @@ def test_another_one_than_the_one_that_failed(balancing, weights, _, key):
     members = weighted(*weights)
     made, rng, found = chooser(balancing, members), Random(2), Counter()
     for _ in range(1000):
-        avoid = members[0]
-        found[made.other(key, avoid, NOW, rng)] += 1
+        found[made.other(key, (members[0].endpoint,), NOW, rng)] += 1
     assert found[members[1]] == 1000
     alone = chooser(balancing, members[:1])
-    assert alone.other(key, members[0], NOW, rng) is members[0]
+    assert alone.other(key, (members[0].endpoint,), NOW, rng) is members[0]
+
+
+@pytest.mark.parametrize(("balancing", "weights", "_"), KINDS)
+@pytest.mark.parametrize("key", [None, 5])
+def test_each_is_tried_before_one_is_tried_twice(balancing, weights, _, key):
+    members = weighted(*weights, *weights, *weights)
+    made, rng = chooser(balancing, members), Random(3)
+    for _ in range(50):
+        tried = ()
+        for _ in members:
+            tried = (*tried, made.other(key, tried, NOW, rng).endpoint)
+        assert len(set(tried)) == len(members)
+        assert made.other(key, tried, NOW, rng) in members
 
 
 BY_HEADER = ConsistentHash(header="a", ring_size=64)

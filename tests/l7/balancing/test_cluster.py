@@ -14,6 +14,7 @@ from tests.l7.hosts import endpoint, workload
 from ztunnel.l7.balancing.circuit import Circuit
 from ztunnel.l7.balancing.cluster import Cluster, Member
 from ztunnel.l7.balancing.host import hash_of
+from ztunnel.l7.balancing.tried import Tried
 from ztunnel.model.traffic import Balance, Balancing, ConsistentHash, Outlier, Pool, Traffic
 
 EJECTING = Traffic(outlier=Outlier(2, most_percent=100, base_seconds=30, interval_seconds=10))
@@ -30,8 +31,8 @@ def cluster(members, traffic=None):
     return made
 
 
-def picked(made, count=400, key=None, avoid=None, now=0.0):
-    return Counter(made.pick(key, avoid, now).endpoint for _ in range(count))
+def picked(made, count=400, key=None, tried=None, now=0.0):
+    return Counter(made.pick(key, tried, now).endpoint for _ in range(count))
 
 
 def eject(made, number, now=0.0):
@@ -144,9 +145,43 @@ def test_one_key_is_one_endpoint_until_that_is_ejected():
 
 def test_the_one_that_failed_is_passed_over():
     made = cluster([member(0), member(1)], Traffic(Balancing(Balance.ROUND_ROBIN)))
-    assert set(picked(made, avoid=endpoint(0))) == {endpoint(1)}
+    assert set(picked(made, tried=Tried((endpoint(0),)))) == {endpoint(1)}
+    assert set(picked(made, tried=Tried((endpoint(0),), others=False))) == {endpoint(0), endpoint(1)}
     alone = cluster([member(0)])
-    assert set(picked(alone, avoid=endpoint(0))) == {endpoint(0)}
+    assert set(picked(alone, tried=Tried((endpoint(0),)))) == {endpoint(0)}
+
+
+def levels(made, *tried, remote=True):
+    """The levels of those that may be asked after these tries."""
+    gone = Tried(tuple(map(endpoint, tried)), others=False, remote=remote)
+    return {made.hosts[each].level for each in picked(made, tried=gone)}
+
+
+def test_levels_that_were_tried_are_passed_over_after_every_second_try():
+    made = cluster([member(number, level=number // 2) for number in range(6)], EJECTING)
+    for tried, found in (
+        ((), {0}),
+        ((0,), {0}),
+        ((0, 1), {1}),
+        ((0, 1, 2), {1}),
+        ((0, 1, 2, 3), {2}),
+        ((0, 2), {2}),
+        ((0, 1, 2, 4), {0}),  # nobody is left: all are asked again
+        ((0, 1, 2, 3, 4, 5), {0}),
+        ((0, 1, 2, 3, 4, 5, 0), {0}),
+        ((0, 1, 2, 3, 4, 5, 0, 0), {1}),
+        ((9, 9), {0}),  # those that are there no more have no level
+    ):
+        assert levels(made, *tried) == found, tried
+        assert levels(made, *tried, remote=False) == {0}
+    for number in (2, 3):
+        eject(made, number)
+    assert levels(made, 0, 1) == {2}
+
+
+def test_a_cluster_of_one_level_has_nowhere_else_to_go():
+    made = cluster([member(0), member(1)])
+    assert levels(made, 0, 1, 0, 1) == {0}
 
 
 def test_a_large_table_is_prepared_in_parts():

@@ -90,13 +90,15 @@ def test_the_order_of_endpoints_does_not_matter_to_a_ring_and_hardly_to_a_table(
 
 @KINDS
 @given(st.integers(0, (1 << 64) - 1), st.integers(1, 6))
-def test_the_one_to_be_avoided_is_chosen_only_where_it_is_alone(kind, key, count):
+def test_those_that_were_tried_are_chosen_only_where_there_is_no_other(kind, key, count):
     members = hosts(count)
     made = ring(members, 16) if kind is ring else maglev(members, 101)
     first = made.choose(key)
-    other = made.choose(key, first)
-    assert other in members
-    assert (other is first) == (count == 1)
+    tried = [first]
+    for _ in range(count - 1):
+        tried.append(made.choose(key, tuple(each.endpoint for each in tried)))
+    assert len(set(tried)) == count
+    assert made.choose(key, tuple(each.endpoint for each in tried)) is first
 
 
 def test_a_table_is_filled_in_parts_to_the_same():

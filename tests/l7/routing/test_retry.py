@@ -6,6 +6,8 @@ from random import Random
 
 import pytest
 
+from tests.l7.hosts import endpoint
+from ztunnel.l7.balancing.tried import Tried
 from ztunnel.l7.routing.retry import DEFAULT, Budget, Loss, Retries
 from ztunnel.model.route_policy import ISTIO_RETRY, Retry, RetryOn
 
@@ -103,6 +105,8 @@ def test_retries_have_room_for_so_many() -> None:
 
 
 def test_another_endpoint_is_asked_unless_the_rule_says_no() -> None:
-    assert Retries(ISTIO_RETRY).elsewhere
-    assert Retries(None).elsewhere
-    assert not Retries(Retry(1, frozenset((RetryOn.RESET,)), elsewhere=False)).elsewhere
+    tries, on = (endpoint(1), endpoint(2)), frozenset((RetryOn.RESET,))
+    assert Retries(ISTIO_RETRY).after(tries) == Tried(tries, others=True, remote=False)
+    assert Retries(None).after(tries) == Tried(tries)
+    assert Retries(Retry(1, on, elsewhere=False)).after(tries) == Tried(tries, others=False)
+    assert Retries(Retry(1, on, remote=True)).after(tries) == Tried(tries, remote=True)

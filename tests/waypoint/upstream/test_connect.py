@@ -10,7 +10,7 @@ from tests.builders import world_of
 from tests.hbone.conftest import contexts, lab
 from tests.hbone.inner import Listener
 from tests.hbone.peers import Lab
-from tests.waypoint.mesh import CALLER, ME, SERVERS, SERVICE, WEB, Mesh
+from tests.waypoint.mesh import CALLER, ME, PORTS, SERVERS, SERVICE, WEB, Mesh, workload
 from ztunnel.errors import HandshakeFailed, NoDestination, Unreachable
 from ztunnel.hbone.request import render_response
 from ztunnel.l7.balancing.circuit import Limit
@@ -131,6 +131,20 @@ def test_an_endpoint_that_is_unavailable_is_passed_over(lab: Lab) -> None:
     server.refuse(render_response(503))
     second, _ = mesh.asked(2)
     assert first != second
+
+
+def test_each_endpoint_is_tried_before_one_is_tried_twice(lab: Lab) -> None:
+    third = workload("server-3", "10.0.0.5", WEB, PORTS)
+    mesh = Mesh(lab, ME, CALLER, *SERVERS, third, SERVICE)
+    tried = set()
+    client, heard = mesh.open("10.1.0.1:80")
+    client.write(GET)
+    for count in (1, 2, 3):
+        wanted, server = mesh.asked(count)
+        tried.add(wanted)
+        server.refuse(render_response(503))
+    lab.go(until=lambda: heard.got)
+    assert len(tried) == 3
 
 
 def test_calls_that_nobody_waits_for_are_given_up(lab: Lab) -> None:

@@ -40,8 +40,8 @@ class Picks:
         self.world = apply(world_of(ME, *SERVERS, SERVICE), [made, *more])[0]
         self.clusters = Clusters(Random(1), lambda: 100.0)
 
-    def pick(self, request=None, source=SOURCE, avoid=None, asked=VIP):
-        made = Pick(self.clusters, self.world, Caller(source, request), avoid)
+    def pick(self, request=None, source=SOURCE, tried=None, asked=VIP):
+        made = Pick(self.clusters, self.world, Caller(source, request), tried)
         return made, made.choose(self.world.served[WEB], asked, ME)
 
     def chosen(self, times=1, **more):

@@ -116,8 +116,6 @@ def _rule(rule: RequestRule, of: VirtualService, it: _Conversion) -> Rule | None
     retries = rule.retries
     if retries is not None and retries.retry is not None and retries.asked > retries.retry.attempts:
         it.note(Why.REMARK, f"{retries.asked} are taken as {retries.retry.attempts}", ".retries.attempts")
-    if retries is not None and retries.remote:
-        it.note(Why.REMARK, "is not acted on", ".retries.retryRemoteLocalities")
     return replace(
         made,
         rewrite=_rewrite(rule),

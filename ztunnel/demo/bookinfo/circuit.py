@@ -30,8 +30,8 @@ def measure(place: Bookinfo, findings: Findings) -> None:
     place.until("the refusals are counted", lambda: flagged(place, "UO") - before >= least)
     counted = flagged(place, "UO") - before
     findings.note(
-        f"{counted:.0f} requests have the flag UO: all {_TRIES} tries of {len(refused)} refused visits, and one "
-        f"at most of each of the others",
+        f"{counted:.0f} requests have the flag UO: all {_TRIES} tries of {len(refused)} refused visits, "
+        "and one at most of each of the others",
         least <= counted <= least + (_TRIES - 1) * seen[200],
     )
 

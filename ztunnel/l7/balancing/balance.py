@@ -10,7 +10,7 @@ from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 from ztunnel.l7.balancing.host import Host
-from ztunnel.l7.balancing.ring import Maglev, Ring
+from ztunnel.l7.balancing.ring import NOT_TRIED, Endpoints, Maglev, Ring
 from ztunnel.l7.balancing.warmup import share_of
 from ztunnel.l7.chance import Rng
 from ztunnel.model.traffic import Balance, Balancing, Warmup
@@ -29,8 +29,8 @@ class Chooser(Protocol):
     def choose(self, key: int | None, now: float, rng: Rng) -> Host:
         """One of them; `key`: of the request, None where it has none."""
 
-    def other(self, key: int | None, avoid: Host, now: float, rng: Rng) -> Host:
-        """One that is not `avoid`, where that can be had."""
+    def other(self, key: int | None, tried: Endpoints, now: float, rng: Rng) -> Host:
+        """One that was not tried, where that can be had."""
 
     def go_on(self) -> bool:
         """Do a part of what it has to prepare; whether there is more."""
@@ -46,16 +46,19 @@ class Drawn:
         """One of them."""
         raise NotImplementedError
 
-    def other(self, key: int | None, avoid: Host, now: float, rng: Rng) -> Host:
-        """Drawn until it is another one, a few times; then any."""
+    def other(self, key: int | None, tried: Endpoints, now: float, rng: Rng) -> Host:
+        """Drawn until it is another one, a few times; then any other."""
         for _ in range(_DRAWS):
             found = self.choose(key, now, rng)
-            if found is not avoid:
+            if found.endpoint not in tried:
                 return found
-        count = len(self._hosts)
+        hosts, count = self._hosts, len(self._hosts)
         at = int(rng.random() * count)
-        found = self._hosts[at]
-        return self._hosts[(at + 1) % count] if found is avoid else found
+        for step in range(count):
+            found = hosts[(at + step) % count]
+            if found.endpoint not in tried:
+                return found
+        return hosts[at]
 
     def go_on(self) -> bool:
         """Nothing is prepared."""
@@ -147,20 +150,20 @@ class Hashed:
 
     def choose(self, key: int | None, now: float, rng: Rng) -> Host:
         """Whose the key is."""
-        return self._any.choose(key, now, rng) if key is None else self._chosen(key, None, now, rng)
+        return self._any.choose(key, now, rng) if key is None else self._chosen(key, NOT_TRIED, now, rng)
 
-    def other(self, key: int | None, avoid: Host, now: float, rng: Rng) -> Host:
-        """Whose the key would be without that one."""
-        return self._any.other(key, avoid, now, rng) if key is None else self._chosen(key, avoid, now, rng)
+    def other(self, key: int | None, tried: Endpoints, now: float, rng: Rng) -> Host:
+        """Whose the key would be without these."""
+        return self._any.other(key, tried, now, rng) if key is None else self._chosen(key, tried, now, rng)
 
-    def _chosen(self, key: int, avoid: Host | None, now: float, rng: Rng) -> Host:
+    def _chosen(self, key: int, tried: Endpoints, now: float, rng: Rng) -> Host:
         made = self._made
         assert made is not None
-        found = made.choose(key, avoid)
+        found = made.choose(key, tried)
         if self._filling is not None and found not in self._may:
-            found = made.choose(key, found)
-            if found not in self._may or found is avoid:
-                return self._any.choose(key, now, rng)
+            found = made.choose(key, (*tried, found.endpoint))
+            if found not in self._may or found.endpoint in tried:
+                return self._any.other(key, tried, now, rng)
         return found
 
     def go_on(self) -> bool:

@@ -21,6 +21,7 @@ from ztunnel.l7.balancing.circuit import Circuit
 from ztunnel.l7.balancing.host import Host
 from ztunnel.l7.balancing.levels import panics, shares_of_levels, weight_of_place
 from ztunnel.l7.balancing.outlier import Outliers
+from ztunnel.l7.balancing.tried import Tried, passed_over
 from ztunnel.l7.chance import Rng
 from ztunnel.model.address import Endpoint
 from ztunnel.model.traffic import NO_TRAFFIC, Balancing, Traffic
@@ -67,6 +68,7 @@ class Cluster:
         self._members: tuple[Member, ...] = ()
         self._groups: list[list[_Group]] = []
         self._levels: list[float] = []
+        self._health: list[tuple[int, int]] = []
         self._choosers: dict[tuple[int, str], Chooser] = {}
         self._filling: list[Chooser] = []
         self._stale = True
@@ -96,6 +98,7 @@ class Cluster:
                 host = Host(member.endpoint, member.workload, now)
             host.workload = member.workload
             host.weight = max(member.weight, 1)
+            host.level = member.level
             hosts[member.endpoint] = host
         self.hosts = hosts
         self._members = tuple(members)
@@ -103,12 +106,12 @@ class Cluster:
             self.outliers.take_over(set(hosts.values()))
         self._stale = True
 
-    def pick(self, key: int | None, avoid: Endpoint | None, now: float) -> Host | None:
+    def pick(self, key: int | None, tried: Tried | None, now: float) -> Host | None:
         """The endpoint for a request.
 
         Args:
             key: by which it is hashed; None: it has none.
-            avoid: an endpoint that has just been tried in vain; chosen only where there is no other.
+            tried: where it was tried in vain; None: this is its first try.
             now: monotonic seconds.
 
         Returns:
@@ -116,7 +119,8 @@ class Cluster:
         """
         if self._stale:
             self._arrange(now)
-        groups = self._level()
+        shares = self._levels if tried is None or not tried.remote else self._other_levels(tried)
+        groups = self._level(shares)
         if groups is None:
             return None
         group = groups[0] if len(groups) == 1 else self._place(groups)
@@ -124,8 +128,8 @@ class Cluster:
         if chooser is None:
             return None
         host = chooser.choose(key, now, self._rng)
-        if avoid is not None and host.endpoint == avoid:
-            host = chooser.other(key, host, now, self._rng)
+        if tried is not None and tried.others and host.endpoint in tried.endpoints:
+            host = chooser.other(key, tried.endpoints, now, self._rng)
         return host
 
     def responded(self, host: Host, status: int, now: float) -> bool:
@@ -182,6 +186,7 @@ class Cluster:
             if host.available or panicking[member.level]:
                 group.hosts.append(host)
         health = [(total if panicking[level] else left, total) for level, (left, total) in enumerate(health)]
+        self._health = health
         self._levels = list(accumulate(shares_of_levels(health)))
         self._groups = [list(found.values()) for found in places]
         self._choose(places, now)
@@ -200,9 +205,21 @@ class Cluster:
                 self._filling.append(chooser)
         self.go_on()
 
-    def _level(self) -> list[_Group] | None:
+    def _other_levels(self, tried: Tried) -> list[float]:
+        """The parts of the levels for a request that was tried."""
+        health = self._health
+        known = [self.hosts[each].level for each in tried.endpoints if each in self.hosts]
+        over = passed_over(
+            known,
+            lambda levels: any(left for number, (left, _) in enumerate(health) if number not in levels),
+        )
+        if not over:
+            return self._levels
+        left = [(0 if number in over else each[0], each[1]) for number, each in enumerate(health)]
+        return list(accumulate(shares_of_levels(left)))
+
+    def _level(self, shares: list[float]) -> list[_Group] | None:
         """The localities of the level that is asked; None where no endpoint is left."""
-        shares = self._levels
         if not shares or shares[-1] <= 0:
             return None
         if shares[0] >= 1:

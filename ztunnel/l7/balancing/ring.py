@@ -9,8 +9,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from math import ceil
+from typing import Final
 
 from ztunnel.l7.balancing.host import Host, hash_of
+from ztunnel.model.address import Endpoint
+
+Endpoints = tuple[Endpoint, ...]
+"""Where one request was tried in vain."""
+NOT_TRIED: Final[Endpoints] = ()
 
 MOST_POINTS = 8 << 20
 """Envoy's maximum_ring_size."""
@@ -39,13 +45,15 @@ class Ring:
     def __len__(self) -> int:
         return len(self._points)
 
-    def choose(self, key: int, avoid: Host | None = None) -> Host:
-        """Whose the key is; not `avoid`, where there is another one."""
+    def choose(self, key: int, tried: Endpoints = NOT_TRIED) -> Host:
+        """Whose the key is; none of those that were tried, where there is another one."""
         size = len(self._hosts)
         at = bisect_left(self._points, key) % size
+        if not tried:
+            return self._hosts[at]
         for step in range(size):
             host = self._hosts[(at + step) % size]
-            if host is not avoid:
+            if host.endpoint not in tried:
                 return host
         return self._hosts[at]
 
@@ -93,15 +101,19 @@ class Maglev:
         self._left = left
         return not left
 
-    def choose(self, key: int, avoid: Host | None = None) -> Host:
-        """Whose the key is; not `avoid`, where there is another one."""
-        at = key % self._size
+    def choose(self, key: int, tried: Endpoints = NOT_TRIED) -> Host:
+        """Whose the key is; none of those that were tried, where there is another one."""
+        at, first = key % self._size, None
         for step in range(self._size):
             host = self._table[(at + step) % self._size]
-            if host is not None and host is not avoid:
+            if host is None:
+                continue
+            if not tried or host.endpoint not in tried:
                 return host
-        assert avoid is not None
-        return avoid
+            if first is None:
+                first = host
+        assert first is not None
+        return first
 
 
 def next_prime(number: int) -> int:

@@ -6,6 +6,8 @@ from enum import Enum
 from typing import Final
 
 from ztunnel.http1.head import Fields
+from ztunnel.l7.balancing.ring import Endpoints
+from ztunnel.l7.balancing.tried import Tried
 from ztunnel.l7.chance import Rng
 from ztunnel.model.route_policy import Retry, RetryOn
 
@@ -62,10 +64,10 @@ class Retries:
         """Whether there were some at first."""
         return self._retry is not None
 
-    @property
-    def elsewhere(self) -> bool:
-        """Whether an endpoint that failed is not asked again while there are others."""
-        return self._retry is None or self._retry.elsewhere
+    def after(self, tries: Endpoints) -> Tried:
+        """What the next try is to know of those before."""
+        retry = self._retry
+        return Tried(tries, retry.elsewhere, retry.remote) if retry is not None else Tried(tries)
 
     def after_loss(self, loss: Loss, unsent: bool) -> bool:
         """Whether a try that was lost like that is a failure to retry; `unsent`: nothing of it reached a

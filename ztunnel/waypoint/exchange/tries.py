@@ -12,10 +12,10 @@ from functools import partial
 
 from ztunnel.http1.head import Fields
 from ztunnel.l7 import reply as replies
+from ztunnel.l7.balancing.ring import NOT_TRIED, Endpoints
 from ztunnel.l7.reply import Reply
 from ztunnel.l7.request import Request
 from ztunnel.l7.routing.plan import NO_PLAN
-from ztunnel.model.address import Endpoint
 from ztunnel.waypoint.exchange.attempts import IDEMPOTENT, Attempts, Time
 from ztunnel.waypoint.exchange.bodies import Bodies
 from ztunnel.waypoint.exchange.sides import Downstream, Upstream
@@ -28,10 +28,10 @@ class Tries(Bodies):
     Attributes:
         plan: what was decided of it.
         attempts: how often and how long it is tried.
-        avoid: the endpoint that was tried last.
+        tried: the endpoints that it was sent to.
     """
 
-    __slots__ = ("_ended", "_pending", "_responded", "_trailers", "_wanted", "attempts", "avoid", "plan")
+    __slots__ = ("_ended", "_pending", "_responded", "_trailers", "_wanted", "attempts", "plan", "tried")
 
     def __init__(self, clock: Clock, time: Time, down: Downstream, request: Request) -> None:
         super().__init__(clock, down, request)
@@ -42,7 +42,7 @@ class Tries(Bodies):
         self._pending = 0
         self.plan = NO_PLAN
         self.attempts = Attempts(time)
-        self.avoid: Endpoint | None = None
+        self.tried: Endpoints = NOT_TRIED
 
     def reply(self, reply: Reply) -> None:
         """Answer it here."""

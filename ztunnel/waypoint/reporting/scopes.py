@@ -178,8 +178,8 @@ class Scopes:
         return Scope((), begin, SpanPlan(own.span))
 
     def _default_logs(self, defaults: MeshDefaults) -> tuple[Log, ...]:
-        """Where no Telemetry and no default provider says anything: the mesh config's `accessLogFile`, or else
-        what the settings say."""
+        """Where no Telemetry and no default provider says anything: the mesh config's `accessLogFile`, or
+        else what the settings say."""
         write = self._outlets.lines(defaults.log_file) if defaults.log_file else self._own.write
         return (Log(_lines(write, self._default_render(defaults))),) if write is not None else ()
 

@@ -275,10 +275,11 @@ class Servers:
     def connect(self, exchange: Exchange, terms: Terms, version: int) -> None:
         """Find a server for an exchange; `version`: of HTTP, as the server's port says."""
         sought = exchange.plan.destination
-        avoid = exchange.avoid if exchange.attempts.retries.elsewhere else None
+        tries = exchange.tried
+        tried = exchange.attempts.retries.after(tries) if tries else None
         subset = Subset(sought.subset, sought.labels) if sought is not None else WHOLE
         caller = Caller(terms.caller, exchange.request)
-        pick = Pick(self._here.clusters, self._here.hold.world, caller, avoid, subset)
+        pick = Pick(self._here.clusters, self._here.hold.world, caller, tried, subset)
         aim = terms.aims.of(self._here.hold.world, sought)
         place = self._again(aim, pick)
         if place is None:
@@ -287,7 +288,7 @@ class Servers:
             except NoDestination as error:
                 exchange.unreachable(NO_HEALTHY_UPSTREAM, str(error))
                 return
-        exchange.avoid = place.target.endpoint
+        exchange.tried = (*tries, place.target.endpoint)
         exchange.destination = place.target.destination
         exchange.host = place.text
         if reason := unsupported_of(pick.cluster):

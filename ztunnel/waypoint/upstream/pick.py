@@ -7,6 +7,7 @@ from typing import Final
 from ztunnel.l7.balancing.cluster import Cluster
 from ztunnel.l7.balancing.hash_key import NO_KEY, HashKey, hash_key
 from ztunnel.l7.balancing.host import Host
+from ztunnel.l7.balancing.tried import Tried
 from ztunnel.l7.chance import Rng
 from ztunnel.l7.request import Request
 from ztunnel.model.address import Endpoint, IPAddress
@@ -42,7 +43,7 @@ class Pick:
     """
 
     __slots__ = (
-        "_avoid", "_caller", "_clusters", "_rng", "_subset", "_world", "asked", "cluster", "fresh", "host",
+        "_caller", "_clusters", "_rng", "_subset", "_tried", "_world", "asked", "cluster", "fresh", "host",
         "kept", "key",
     )  # fmt: skip
 
@@ -51,14 +52,14 @@ class Pick:
         clusters: Clusters,
         world: World,
         caller: Caller,
-        avoid: Endpoint | None = None,
+        tried: Tried | None = None,
         subset: Subset = WHOLE,
     ) -> None:
         self._clusters = clusters
         self._rng: Rng = clusters.rng
         self._world = world
         self._caller = caller
-        self._avoid = avoid
+        self._tried = tried
         self._subset = subset
         self.kept: Kept | None = None
         self.cluster: Cluster | None = None
@@ -96,7 +97,7 @@ class Pick:
             self.key = self._hash(balancing.by_hash)
         host = _called(cluster, asked, balancing)
         if host is None:
-            host = cluster.pick(self.key.key, self._avoid, self._clusters.now())
+            host = cluster.pick(self.key.key, self._tried, self._clusters.now())
         self.host = host
         return host
 

@@ -612,10 +612,12 @@ class Retry(_message.Message):
     BASE_SECONDS_FIELD_NUMBER: _builtins.int
     MOST_SECONDS_FIELD_NUMBER: _builtins.int
     ELSEWHERE_FIELD_NUMBER: _builtins.int
+    REMOTE_FIELD_NUMBER: _builtins.int
     attempts: _builtins.int
     base_seconds: _builtins.float
     most_seconds: _builtins.float
     elsewhere: _builtins.bool
+    remote: _builtins.bool
     @_builtins.property
     def on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -629,10 +631,11 @@ class Retry(_message.Message):
         base_seconds: _builtins.float = ...,
         most_seconds: _builtins.float = ...,
         elsewhere: _builtins.bool = ...,
+        remote: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "base_seconds", b"base_seconds", "codes", b"codes", "elsewhere", b"elsewhere", "most_seconds", b"most_seconds", "on", b"on"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "base_seconds", b"base_seconds", "codes", b"codes", "elsewhere", b"elsewhere", "most_seconds", b"most_seconds", "on", b"on", "remote", b"remote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
