@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import grpc
 import pytest
@@ -16,11 +17,11 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceResponse,
 )
 
-from tests.builders import service, workload, world_of
+from tests.builders import workload
 from tests.rpc.conftest import plain_grpcio_server
 from tests.run.parts import SETTINGS
 from tests.telemetry.test_span import ONE
-from ztunnel.model.address import parse_ip
+from tests.waypoint.rig import Clock
 from ztunnel.model.provider import (
     ExtensionProvider,
     OtelLog,
@@ -29,10 +30,12 @@ from ztunnel.model.provider import (
     ServicePort,
     Zipkin,
 )
-from ztunnel.model.service import Port, Service
-from ztunnel.run.outlets import Outlets, address_of, sent_headers
+from ztunnel.run.collectors import Collectors
+from ztunnel.run.outlets import Outlets
 from ztunnel.run.reporting import Reporting
 from ztunnel.state.world import World
+from ztunnel.waypoint.calls import ServiceCalls
+from ztunnel.waypoint.client import Client
 from ztunnel.waypoint.reporting.otlp import LOGS, LogEntry
 
 pytestmark = pytest.mark.timeout(15)
@@ -71,15 +74,18 @@ class Collector:
                 await stream.send_all(b"HTTP/1.1 202 X\r\nContent-Length: 0\r\n\r\n")
 
 
-def collector_at(host: str, port: int) -> tuple[World, ServicePort]:
-    """A mesh in which a collector is a service at that address."""
-    one = Service("otel", "shop", "otel.shop.svc.cluster.local", (parse_ip(host),), (Port(port, port),))
-    return world_of(one), ServicePort(one.hostname, port)
+def nothing_is_called(*_: object) -> None:
+    raise AssertionError("there is no service in this mesh")
 
 
-def outlets_of(world: World) -> tuple[Outlets, Reporting]:
+def outlets_of() -> tuple[Outlets, Reporting]:
+    """In a mesh that knows no collector."""
     reporting = Reporting(SETTINGS)
-    return Outlets(replace(workload("wp"), namespace="shop"), lambda: world, reporting), reporting
+    client = Client(Clock(), nothing_is_called, Random(1))
+    collectors = Collectors(
+        ServiceCalls(client, lambda: (World(), None)), nothing_is_called, lambda: World(), "shop"
+    )
+    return Outlets(replace(workload("wp"), namespace="shop"), reporting, collectors), reporting
 
 
 def figure(reporting: Reporting, name: str) -> dict[tuple[str, ...], float]:
@@ -92,15 +98,15 @@ def figure(reporting: Reporting, name: str) -> dict[tuple[str, ...], float]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_spans_over_http_go_to_a_service_of_the_mesh_as_each_kind_has_them(
+async def test_spans_over_http_go_there_as_each_kind_has_them(
     host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKEN", "secret")
     collector = Collector()
     async with trio.open_nursery() as nursery:
         port = await nursery.start(collector.serve, host)
-        world, at = collector_at(host, port)
-        outlets, reporting = outlets_of(world)
+        at = ServicePort(host, port)
+        outlets, reporting = outlets_of()
         nursery.start_soon(outlets.run)
         headers = (SentHeader("X-Token", variable="TOKEN"), SentHeader("x-none", variable="NONE"))
         outlets.begin()
@@ -114,7 +120,7 @@ async def test_spans_over_http_go_to_a_service_of_the_mesh_as_each_kind_has_them
         fields, body = found["/api/v2/spans"]
         assert body[0]["localEndpoint"]["serviceName"].endswith(".shop")
         assert body[0]["name"] == ONE.name[:3]
-        assert fields["host"] == f"otel.shop.svc.cluster.local:{port}"
+        assert fields["host"].endswith(f":{port}")
         fields, body = found["/v1/traces"]
         assert fields["x-token"] == "secret"
         assert "x-none" not in fields
@@ -128,8 +134,8 @@ async def test_who_is_in_use_no_more_sends_what_is_left_and_its_figures_stay() -
     collector = Collector()
     async with trio.open_nursery() as nursery:
         port = await nursery.start(collector.serve, "127.0.0.1")
-        world, at = collector_at("127.0.0.1", port)
-        outlets, reporting = outlets_of(world)
+        at = ServicePort("127.0.0.1", port)
+        outlets, reporting = outlets_of()
         nursery.start_soon(outlets.run)
         put = outlets.spans(ExtensionProvider("zipkin", Zipkin(at)))
         await trio.testing.wait_all_tasks_blocked()
@@ -146,8 +152,8 @@ async def test_who_is_in_use_no_more_sends_what_is_left_and_its_figures_stay() -
 
 
 async def test_one_that_was_never_begun_loses_what_it_has_and_says_so() -> None:
-    world, at = collector_at("127.0.0.1", 9)
-    outlets, reporting = outlets_of(world)
+    at = ServicePort("127.0.0.1", 9)
+    outlets, reporting = outlets_of()
     outlets.spans(ExtensionProvider("zipkin", Zipkin(at)))(ONE)
     outlets.begin()
     outlets.end()
@@ -166,8 +172,8 @@ async def test_log_records_go_over_grpc(host: str) -> None:
         export, ExportLogsServiceRequest.FromString, ExportLogsServiceResponse.SerializeToString
     )
     with plain_grpcio_server(host, {LOGS: method}) as port:
-        world, at = collector_at(host, port)
-        outlets, reporting = outlets_of(world)
+        outlets, reporting = outlets_of()
+        at = ServicePort(host, port)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(outlets.run)
             outlets.entries(ExtensionProvider("logs", OtelLog(at)))(LogEntry(1, "a line"))
@@ -179,7 +185,7 @@ async def test_log_records_go_over_grpc(host: str) -> None:
 
 
 async def test_lines_go_to_a_file_and_one_that_cannot_be_had_is_told(tmp_path: Path) -> None:
-    outlets, reporting = outlets_of(World())
+    outlets, reporting = outlets_of()
     path = tmp_path / "access.log"
     write = outlets.lines(str(path))
     assert write is not None
@@ -210,7 +216,7 @@ def open_files(folder: Path) -> set[str]:
 async def test_a_file_that_is_named_no_more_is_written_to_its_end_and_closed(
     tmp_path: Path, runs: bool
 ) -> None:
-    outlets, _ = outlets_of(World())
+    outlets, _ = outlets_of()
     first, second = tmp_path / "first", tmp_path / "second"
     async with trio.open_nursery() as nursery:
         if runs:
@@ -232,7 +238,7 @@ async def test_a_file_that_is_named_no_more_is_written_to_its_end_and_closed(
 
 
 async def test_so_many_files_may_be_written_and_others_in_their_place(tmp_path: Path) -> None:
-    outlets, _ = outlets_of(World())
+    outlets, _ = outlets_of()
     outlets.begin()
     taken = [outlets.lines(str(tmp_path / str(number))) is not None for number in range(17)]
     outlets.end()
@@ -245,23 +251,3 @@ async def test_so_many_files_may_be_written_and_others_in_their_place(tmp_path: 
     outlets.begin()
     outlets.end()
     assert open_files(tmp_path) == set()
-
-
-def test_a_service_is_called_at_its_address_an_endpoints_or_by_its_name() -> None:
-    headless = service("b").port(80, 8080)
-    world = world_of(
-        service("a").at("10.1.0.1").port(80, 8080),
-        headless,
-        workload("p").at("10.0.0.7").serves(headless, (80, 8080)),
-    )
-    for hostname, found in (
-        ("a.default.svc.cluster.local", ("10.1.0.1", 80)),
-        ("b.default.svc.cluster.local", ("10.0.0.7", 8080)),
-        ("elsewhere.example", ("elsewhere.example", 80)),
-    ):
-        assert address_of(world, ServicePort(hostname, 80), "default") == found
-
-
-def test_headers_are_values_or_come_of_the_environment() -> None:
-    headers = (SentHeader("A", "1"), SentHeader("b", variable="B"), SentHeader("c", variable="C"))
-    assert sent_headers(headers, {"B": "2"}) == {"a": "1", "b": "2"}

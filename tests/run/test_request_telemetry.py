@@ -11,14 +11,18 @@ import pytest
 from tests.builders import workload, world_of
 from tests.run.parts import SETTINGS
 from tests.telemetry.test_request_log import FULL
+from tests.waypoint.rig import Clock
 from ztunnel.errors import ConfigError
 from ztunnel.model.mesh_defaults import MeshDefaults
 from ztunnel.model.telemetry import AccessLogging, Telemetry
+from ztunnel.run.collectors import Collectors
 from ztunnel.run.outlets import Outlets
 from ztunnel.run.reporting import Reporting
 from ztunnel.run.request_telemetry import exporter_of, line_of, telemetry_of
 from ztunnel.state.delta import apply
 from ztunnel.state.hold import Hold
+from ztunnel.waypoint.calls import ServiceCalls
+from ztunnel.waypoint.client import Client
 
 
 def test_lines_are_istios_or_the_operators() -> None:
@@ -43,7 +47,7 @@ def test_what_is_reported_follows_the_world() -> None:
     (uid,) = hold.world.workloads
     one = hold.world.workloads[uid]
     reporting = Reporting(SETTINGS)
-    telemetry, outlets = telemetry_of(SETTINGS, reporting, one, hold, Random(1))
+    telemetry, outlets = telemetry_of(SETTINGS, reporting, one, hold, collectors_of(hold))
     scope = telemetry.scope_of(None)
     assert len(scope.logs) == 1
     put(hold, Telemetry("t", one.namespace, access_logging=(AccessLogging(disabled=True),)))
@@ -53,6 +57,16 @@ def test_what_is_reported_follows_the_world() -> None:
     hold.publish(*apply(hold.world, (), removed_http={Telemetry: [f"{one.namespace}/t"]}))
     assert len(scope.logs) == 1
     assert isinstance(outlets, Outlets)
+
+
+def collectors_of(hold: Hold) -> Collectors:
+    """That have nobody to call."""
+
+    def nobody(*_: object) -> None:
+        raise AssertionError("nobody is called")
+
+    calls = ServiceCalls(Client(Clock(), nobody, Random(1)), lambda: (hold.world, None))
+    return Collectors(calls, nobody, lambda: hold.world, "shop")
 
 
 def put(hold: Hold, item: Telemetry | MeshDefaults) -> None:

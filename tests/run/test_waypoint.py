@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import uuid
 from dataclasses import replace
-from random import Random
 
 import pytest
 import trio
@@ -19,23 +16,13 @@ from ztunnel.errors import ConfigError, NoCertificate
 from ztunnel.run.follow import ControlPlane
 from ztunnel.run.reporting import Reporting
 from ztunnel.run.stop import Stop
-from ztunnel.run.waypoint import _new_id, run_waypoint
+from ztunnel.run.waypoint import run_waypoint
 from ztunnel.xds.snapshot import Snapshot, take
 
 WAYPOINT = Settings(
     pod_name="wp-1", pod_namespace="shop", metrics_address=ANYWHERE, readiness_address=ANYWHERE,
     admin_address=ANYWHERE, termination_deadline_seconds=1.0,
 )  # fmt: skip
-
-
-def test_ids_of_requests_are_uuids_of_version_4() -> None:
-    rng = Random(1)
-    made = [_new_id(rng).decode() for _ in range(100)]
-    assert len(set(made)) == 100
-    for each in made:
-        assert uuid.UUID(each).version == 4
-        assert uuid.UUID(each).variant == uuid.RFC_4122
-        assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", each)
 
 
 async def test_it_has_to_be_said_which_pod_it_is() -> None:

@@ -1,4 +1,4 @@
-"""Requests that a waypoint makes itself; `test_unary` and `test_checking` have what they are made for."""
+"""Requests that a waypoint makes itself; `test_calls` and `test_checking` have what they are made for."""
 
 from __future__ import annotations
 

@@ -1,15 +1,12 @@
 """Where a waypoint sends its spans, log records and lines: an exporter for each collector that is in use, a
 writer for each file.
 
-They come and go with the mesh config. Who was in use and is no more sends what is left, for a moment. A
-collector is a service of the mesh, by its name, or anything that DNS knows; it is called in plaintext.
+They come and go with the mesh config. Who was in use and is no more sends what is left, for a moment.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -17,45 +14,22 @@ import trio
 
 from ztunnel import __version__
 from ztunnel.drain import closing
-from ztunnel.model.provider import ExtensionProvider, OtelLog, OtelTraces, SentHeader, ServicePort, Zipkin
+from ztunnel.model.provider import ExtensionProvider, OtelLog, OtelTraces, Zipkin
 from ztunnel.model.workload import Workload
+from ztunnel.run.collectors import Collectors
+from ztunnel.run.log_file import LogFile
 from ztunnel.run.reporting import Reporting
-from ztunnel.state.lookup import service_named, target_port
-from ztunnel.state.world import World
 from ztunnel.telemetry.export import LineWriter
 from ztunnel.telemetry.figures import Sample
 from ztunnel.telemetry.span import Span, render_spans
 from ztunnel.telemetry.zipkin import render_zipkin
-from ztunnel.waypoint.reporting.export import Collector, Exporter, open_grpc, open_http
-from ztunnel.waypoint.reporting.otlp import LOGS, TRACES, LogEntry, encode_logs, encode_spans
+from ztunnel.waypoint.reporting.export import Exporter
+from ztunnel.waypoint.reporting.otlp import LogEntry, encode_logs, encode_spans
 from ztunnel.waypoint.reporting.scopes import STDOUT
 
 _GOODBYE_SECONDS: Final = 1.0
-_JSON: Final = {"content-type": "application/json"}
 _LOG_NAME: Final = "otel_envoy_accesslog"
 _MOST_FILES: Final = 16
-
-
-class _File:
-    """A file that lines are appended to. It is closed when nobody writes it any more."""
-
-    def __init__(self, path: str) -> None:
-        """Raises OSError."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        self._fd = os.open(path, flags, 0o640)
-        self.writer = LineWriter(self._fd)
-
-    async def run(self) -> None:
-        """Write what comes until cancelled, then what is left, for a moment."""
-        try:
-            await self.writer.run()
-        finally:
-            os.close(self._fd)
-
-    def close(self) -> None:
-        """It was never run: write what it takes at once."""
-        self.writer.flush()
-        os.close(self._fd)
 
 
 class Outlets:
@@ -64,11 +38,12 @@ class Outlets:
     def __init__(
         self,
         workload: Workload,
-        world: Callable[[], World],
         reporting: Reporting,
+        collectors: Collectors,
         own: Exporter[Span] | None = None,
     ) -> None:
-        """`workload` is who reports; `world` gives that of the moment; `own` exports for the settings."""
+        """`workload` is who reports; `own` exports for the settings."""
+        self._collectors = collectors
         self._service = f"{workload.canonical_name}.{workload.namespace}"
         self._addresses = [str(address) for address in workload.addresses]
         self._resource = {
@@ -77,16 +52,14 @@ class Outlets:
             "k8s.namespace.name": workload.namespace,
             "k8s.pod.name": workload.name,
         }
-        self._namespace = workload.namespace
-        self._world = world
         self._reporting = reporting
         self._exporters: dict[ExtensionProvider, Exporter[Any]] = {}
         self._own = own
         self._names: dict[Exporter[Any], tuple[str, str]] = (
             {} if own is None else {own: ("spans", "settings")}
         )
-        self._writers: dict[str, _File] = {}
-        self._running: dict[Exporter[Any] | _File, trio.CancelScope] = {}
+        self._writers: dict[str, LogFile] = {}
+        self._running: dict[Exporter[Any] | LogFile, trio.CancelScope] = {}
         self._asked: set[ExtensionProvider | str] = set()
         self._changed = trio.Event()
         self._counts: dict[tuple[str, str], list[int]] = {}
@@ -136,7 +109,7 @@ class Outlets:
             try:
                 if len(self._asked & self._writers.keys()) >= _MOST_FILES:
                     raise OSError(f"more than {_MOST_FILES} files")
-                file = self._writers[path] = _File(path)
+                file = self._writers[path] = LogFile(path)
             except OSError as error:
                 self.complain(f"the access log {path} cannot be written: {error.strerror or error}")
                 return None
@@ -156,7 +129,7 @@ class Outlets:
                 nursery.start_soon(self._run_one, self._own, trio.CancelScope())
             while True:
                 self._changed = trio.Event()
-                wanted: set[Exporter[Any] | _File] = {*self._exporters.values(), *self._writers.values()}
+                wanted: set[Exporter[Any] | LogFile] = {*self._exporters.values(), *self._writers.values()}
                 for each in [one for one in self._running if one not in wanted]:
                     self._running.pop(each).cancel()
                 for one in wanted - self._running.keys():
@@ -164,9 +137,9 @@ class Outlets:
                     nursery.start_soon(self._run_one, one, scope)
                 await self._changed.wait()
 
-    async def _run_one(self, one: Exporter[Any] | _File, scope: trio.CancelScope) -> None:
+    async def _run_one(self, one: Exporter[Any] | LogFile, scope: trio.CancelScope) -> None:
         with scope:
-            if isinstance(one, _File):
+            if isinstance(one, LogFile):
                 await one.run()
                 return
             try:
@@ -202,20 +175,8 @@ class Outlets:
         else:
             spans = render_spans if what.path else encode_spans
             render = partial(spans, resource=resource, version=__version__, longest=what.most_tag_length)
-        open_one = partial(self._open, what)
+        open_one = partial(self._collectors.open, what)
         return Exporter(f"{what.service} ({provider.name})", open_one, render, self.complain)
-
-    def _open(self, what: OtelTraces | Zipkin | OtelLog) -> AbstractAsyncContextManager[Collector]:
-        """A connection to a collector, where it is now."""
-        host, port = address_of(self._world(), what.service, self._namespace)
-        if isinstance(what, OtelLog):
-            return open_grpc((host, port), LOGS, {})
-        headers = sent_headers(what.headers, os.environ)
-        if isinstance(what, OtelTraces) and not what.path:
-            return open_grpc((host, port), TRACES, headers, what.timeout_seconds)
-        at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        headers = {"host": f"{what.service.hostname}:{port}", **headers, **_JSON}
-        return open_http(f"http://{at}{what.path}", headers, what.timeout_seconds)
 
     # Figures.
 
@@ -241,24 +202,3 @@ class Outlets:
 
 def _kind(provider: ExtensionProvider) -> str:
     return "log_records" if isinstance(provider.what, OtelLog) else "spans"
-
-
-def sent_headers(headers: tuple[SentHeader, ...], environment: Mapping[str, str]) -> dict[str, str]:
-    """Those of what is sent; one whose variable is not there is left out."""
-    values = {each.name.lower(): each.value or environment.get(each.variable, "") for each in headers}
-    return {name: value for name, value in values.items() if value}
-
-
-def address_of(world: World, wanted: ServicePort, namespace: str) -> tuple[str, int]:
-    """Where a service is called from a pod in that namespace: at its address, or an endpoint's where it has
-    none; by its name, for DNS, where the mesh does not know it."""
-    service = service_named(world, wanted.hostname, wanted.namespace or namespace)
-    if service is None:
-        return wanted.hostname, wanted.port
-    if service.addresses:
-        return str(service.addresses[0]), wanted.port
-    for workload in world.endpoints(service.key):
-        port = target_port(service, workload, wanted.port)
-        if workload.addresses and port:
-            return str(workload.addresses[0]), port
-    return wanted.hostname, wanted.port

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from random import Random
+from random import Random, SystemRandom
 
 from ztunnel import __version__
 from ztunnel.config import Settings
@@ -16,6 +16,7 @@ from ztunnel.model.mesh_defaults import MeshDefaults
 from ztunnel.model.provider import ExtensionProvider
 from ztunnel.model.telemetry import Telemetry as Wishes
 from ztunnel.model.workload import Workload
+from ztunnel.run.collectors import Collectors
 from ztunnel.run.outlets import Outlets
 from ztunnel.run.reporting import Reporting
 from ztunnel.state.delta import Change
@@ -34,18 +35,23 @@ _KINDS = frozenset(kind.__name__ for kind in (Wishes, ExtensionProvider, MeshDef
 
 
 def telemetry_of(
-    settings: Settings, reporting: Reporting, workload: Workload, hold: Hold, rng: Random
+    settings: Settings,
+    reporting: Reporting,
+    workload: Workload,
+    hold: Hold,
+    collectors: Collectors,
 ) -> tuple[Telemetry, Outlets]:
     """Where a waypoint that is `workload` reports to, kept as the world of the moment wants it, and what
-    sends that away; `rng` is for choices and ids.
+    sends that away, by `collectors`.
 
     Raises:
         ConfigError: a setting makes no sense.
     """
+    rng = Random(SystemRandom().getrandbits(256))  # for ids and chances, never for keys
     requests = RequestMetrics(settings.metrics_series_limit)
     reporting.figures.register(requests)
     exporter = exporter_of(settings, reporting, workload)
-    outlets = Outlets(workload, lambda: hold.world, reporting, exporter)
+    outlets = Outlets(workload, reporting, collectors, exporter)
     own = Own(
         workload.uid,
         rng,

@@ -15,6 +15,7 @@ from ztunnel.model.workload import Workload
 from ztunnel.state.world import World
 from ztunnel.telemetry.report import Report
 from ztunnel.waypoint.attachment import Attachments
+from ztunnel.waypoint.calls import ServiceCalls
 from ztunnel.waypoint.client import Client
 from ztunnel.waypoint.exchange.shadow import Shadows
 from ztunnel.waypoint.reporting.report import Telemetry
@@ -22,7 +23,6 @@ from ztunnel.waypoint.rules.authenticate import Authenticator
 from ztunnel.waypoint.rules.checking import Checks
 from ztunnel.waypoint.rules.limiting import Limiter
 from ztunnel.waypoint.rules.routing import Routers
-from ztunnel.waypoint.unary import UnaryCalls
 from ztunnel.waypoint.upstream.connect import Servers
 from ztunnel.waypoint.upstream.find import Here
 from ztunnel.waypoint.way import Common
@@ -92,7 +92,7 @@ class Parts:
     def __post_init__(self) -> None:
         self.authenticator = Authenticator(self.engine, _wall)
         self.client = Client(self.engine, self.servers.connect, self.common.rng)
-        self.limiter = Limiter(UnaryCalls(self.client, self.current), self.engine.clock)
+        self.limiter = Limiter(ServiceCalls(self.client, self.current), self.engine.clock)
         self.shadows = Shadows(self.engine)
         self.checks = Checks(self.client, time.time_ns)
 

@@ -28,8 +28,8 @@ from ztunnel.model.route_match import TextMatch as RouteText
 from ztunnel.model.route_policy import MILLION, Abort, Cors, Fault
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.state.delta import apply
+from ztunnel.waypoint.calls import Called, Then
 from ztunnel.waypoint.rules.limiting import MOST_OF_ONE, nobody
-from ztunnel.waypoint.unary import Called, Then
 from ztunnel.xds.pb import limit_service_pb2 as pb
 
 __all__ = ["contexts", "lab"]

@@ -28,7 +28,7 @@ _BATCH = 256
 _FLUSH_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
 _CONNECT_SECONDS = 5.0
-_ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 10.0
 """For a collector to answer, where nothing else is said."""
 
 _LIMITS = replace(SERVER, message_bytes=1 << 20, connect_seconds=_CONNECT_SECONDS)
@@ -138,6 +138,77 @@ class Exporter(Generic[T]):
         self._failing = True
 
 
+class Cancellable(Protocol):
+    """What is under way."""
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+
+
+Start = Callable[[bytes, Callable[[bytes | None, str], None]], Cancellable | None]
+"""Sends a batch from the engine, and tells the answer, or None and why there is none; perhaps at once."""
+
+
+class OverMesh:
+    """A collector that is a service of the mesh: each batch is a request of the waypoint's own, for which the
+    engine finds a server."""
+
+    leaving = False
+
+    def __init__(
+        self,
+        post: Callable[[Callable[[], None]], None],
+        start: Start,
+        read: Callable[[bytes], tuple[int, str]] = lambda answer: (0, ""),
+    ) -> None:
+        """`post` has the engine call something, `read` says what of a batch an answer does not take, and
+        why."""
+        self._post = post
+        self._start = start
+        self._read = read
+
+    async def send(self, body: bytes) -> tuple[int, str]:
+        """As `Collector` has it; who is cancelled meanwhile ends the request."""
+        told: list[tuple[bytes | None, str]] = []
+        under_way: list[Cancellable | None] = []
+        done = trio.Event()
+
+        def then(answer: bytes | None, why: str) -> None:
+            told.append((answer, why))
+            done.set()
+
+        def cancel() -> None:
+            for each in under_way:
+                if each is not None:
+                    each.cancel()
+
+        self._post(lambda: under_way.append(self._start(body, then)))
+        try:
+            await done.wait()
+        finally:
+            if not told:
+                self._post(cancel)
+        answer, why = told[0]
+        return (-1, why) if answer is None else self._read(answer)
+
+
+class Direct:
+    """A connection outside of the mesh, for as long as it is to be one: `over` says when it is no more."""
+
+    def __init__(self, inner: Collector, over: Callable[[], bool]) -> None:
+        self._inner = inner
+        self._over = over
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the next batch goes another way."""
+        return self._over() or self._inner.leaving
+
+    async def send(self, body: bytes) -> tuple[int, str]:
+        """As `Collector` has it."""
+        return await self._inner.send(body)
+
+
 class _OverHttp:
     leaving = False
 
@@ -169,7 +240,7 @@ class _OverGrpc:
 @asynccontextmanager
 async def open_http(url: str, headers: Mapping[str, str], seconds: float = 0.0) -> AsyncIterator[Collector]:
     """Batches by POST. `headers` have the type of the content."""
-    timeout = httpx2.Timeout(seconds or _ANSWER_SECONDS, connect=_CONNECT_SECONDS)
+    timeout = httpx2.Timeout(seconds or ANSWER_SECONDS, connect=_CONNECT_SECONDS)
     async with httpx2.AsyncClient(timeout=timeout, trust_env=False) as client:
         yield _OverHttp(client, url, headers)
 
@@ -181,4 +252,4 @@ async def open_grpc(
     """Batches by a method of gRPC, in plaintext."""
     host, port = at
     async with open_channel(host, port, None, limits=_LIMITS) as channel:
-        yield _OverGrpc(channel, method, headers, seconds or _ANSWER_SECONDS)
+        yield _OverGrpc(channel, method, headers, seconds or ANSWER_SECONDS)

@@ -21,11 +21,11 @@ from ztunnel.model.route import RouteSource
 from ztunnel.model.workload import Workload
 from ztunnel.state.lookup import rate_limits_of
 from ztunnel.state.world import World
+from ztunnel.waypoint.calls import Called, ServiceCalls, Then
 from ztunnel.waypoint.chain import Chain
 from ztunnel.waypoint.client import Places
 from ztunnel.waypoint.exchange.exchange import Exchange
 from ztunnel.waypoint.rules.limit_service import FAILED, METHOD, parse, refusal, render
-from ztunnel.waypoint.unary import Called, Then, UnaryCalls
 
 _BEFORE_LIMITS: Final = frozenset(("cors_response", "fault_filter_abort"))
 
@@ -56,7 +56,7 @@ class Limiter:
             (Envoy's statistics).
     """
 
-    def __init__(self, calls: UnaryCalls, clock: Callable[[], float]) -> None:
+    def __init__(self, calls: ServiceCalls, clock: Callable[[], float]) -> None:
         """`clock` gives monotonic seconds."""
         self.calls = calls
         self.clock = clock

@@ -16,10 +16,10 @@ from tests.waypoint.mesh import ME, SERVICE
 from tests.waypoint.rig import Clock, Server, Wire
 from ztunnel.http1.head import Fields
 from ztunnel.l7.reply import CONNECT_FAILED
+from ztunnel.waypoint.calls import MOST, MOST_BYTES, Called, ServiceCalls
 from ztunnel.waypoint.client import Client
 from ztunnel.waypoint.exchange.exchange import Exchange
 from ztunnel.waypoint.rules.aim import Terms
-from ztunnel.waypoint.unary import MOST, MOST_BYTES, Called, UnaryCalls
 from ztunnel.waypoint.upstream.upstream2 import Http2Client
 
 CALLED = Called(SERVICE.hostname, 9000, "shop", b"/a.B/C", 0.25)
@@ -41,7 +41,7 @@ class Bench:
         self.failures = 0
         self.told: list[tuple[bytes | None, str]] = []
         client = Client(self.clock, lambda *asked: self.connect(*asked), Random(1))
-        self.calls = UnaryCalls(client, lambda: (world_of(ME, SERVICE), ME))
+        self.calls = ServiceCalls(client, lambda: (world_of(ME, SERVICE), ME))
 
     def connect(self, exchange: Exchange, terms: Terms, version: int) -> None:
         self.terms.append((terms, version))

@@ -1,0 +1,162 @@
+"""Puts the parts of a waypoint together."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address
+from random import Random, SystemRandom
+from typing import Final
+
+from ztunnel.authz.enforce import LiveConnections
+from ztunnel.config import Settings
+from ztunnel.flow.engine import Engine
+from ztunnel.flow.turn import Turns
+from ztunnel.hbone.ledger import Ledger
+from ztunnel.hbone.terminate import TerminatedTunnel
+from ztunnel.http2.limits import Limits
+from ztunnel.inbound.accept import PLAIN_RATE, Inbound, LocalPod
+from ztunnel.inbound.serve import Handshakes, Serving
+from ztunnel.kernel import netns
+from ztunnel.l7.path import SPELLINGS
+from ztunnel.l7.routing.retry import Budget
+from ztunnel.model.address import Endpoint, PeerAddress
+from ztunnel.model.identity import SpiffeId
+from ztunnel.model.workload import Workload
+from ztunnel.outbound.dial import Dialler
+from ztunnel.outbound.find import Patience as SessionPatience
+from ztunnel.outbound.find import Tunnels
+from ztunnel.redirect.enroll import PodNetwork
+from ztunnel.run.collectors import Collectors
+from ztunnel.run.follow import Knowledge
+from ztunnel.run.outlets import Outlets
+from ztunnel.run.policies import follow_policies
+from ztunnel.run.reporting import Reporting, now
+from ztunnel.run.request_telemetry import telemetry_of
+from ztunnel.run.waypoint_figures import register_figures
+from ztunnel.telemetry.figures import Tally
+from ztunnel.telemetry.report import Report
+from ztunnel.waypoint.answer import WaypointAcceptor
+from ztunnel.waypoint.calls import ServiceCalls
+from ztunnel.waypoint.client import Client
+from ztunnel.waypoint.hold import Parts
+from ztunnel.waypoint.upstream.connect import Servers
+from ztunnel.waypoint.upstream.find import Here
+from ztunnel.waypoint.way import Common, Watched
+
+_STREAMS: Final = 100
+"""Tunnels of one session (Istio's waypoint: max_concurrent_streams of connect_terminate)."""
+
+
+@dataclass(slots=True)
+class OwnPod:
+    """The waypoint's own pod, as the handshakes know it."""
+
+    uid: str
+    network: PodNetwork
+    serving: bool = True
+
+
+@dataclass(slots=True)
+class Waypoint:
+    """A waypoint that runs."""
+
+    settings: Settings
+    reporting: Reporting
+    knowledge: Knowledge
+    engine: Engine
+    ledger: Ledger
+    pod: OwnPod
+    parts: Parts
+    handshakes: Handshakes
+    dialler: Dialler
+    tunnels: Tunnels
+    outlets: Outlets
+
+
+def build_waypoint(
+    settings: Settings,
+    knowledge: Knowledge,
+    reporting: Reporting,
+    workload: Workload,
+    namespace: netns.NetworkNamespace,
+) -> Waypoint:
+    """One that is `workload`, and dials from that namespace. Nothing of it runs yet.
+
+    Raises:
+        ConfigError: a setting makes no sense.
+    """
+    hold, certificates = knowledge.hold, knowledge.certificates
+    rng = Random(SystemRandom().getrandbits(256))  # for choices and ids, never for keys
+    engine = Engine(reporting.bug)
+    limits = Limits(
+        open_streams=settings.pool_max_streams,
+        accept_streams=_STREAMS,
+        stream_window_bytes=settings.stream_window_bytes,
+        session_window_bytes=settings.session_window_bytes,
+        frame_bytes=settings.frame_bytes,
+        ping_seconds=settings.ping_interval_seconds,
+        pong_seconds=settings.ping_timeout_seconds,
+        buffered_bytes=settings.buffer_limit_bytes,
+    )
+    ledger = Ledger(limits)
+    write = reporting.access_log.write if settings.access_log else None
+    report = Report(reporting.metrics, write, time.monotonic, time.time_ns, settings.log_format == "json")
+    own = workload.addresses
+    v4 = next((ip for ip in own if isinstance(ip, IPv4Address)), None)
+    v6 = next((ip for ip in own if isinstance(ip, IPv6Address)), None)
+    pod = OwnPod(workload.uid, PodNetwork(namespace.cookie, namespace, v4, v6, own))
+    connect = settings.connect_timeout_seconds
+    patience = SessionPatience(connect, answer_seconds=1.5 * connect)
+    dialler = Dialler(engine, ledger, certificates, now, patience)
+    tunnels = Tunnels(engine, ledger, certificates, patience, dialler.ask)
+    hold.subscribe(tunnels.changed)
+    here = Here(workload.uid, pod.network, hold, rng, engine.clock)
+    live: set[Watched] = set()
+    servers = Servers(engine, tunnels, here, ledger.held, connect)
+    calls = ServiceCalls(Client(engine, servers.connect, rng), lambda: (hold.world, here.workload))
+    collectors = Collectors(calls, engine.post, lambda: hold.world, workload.namespace)
+    telemetry, outlets = telemetry_of(settings, reporting, workload, hold, collectors)
+    refusals = Tally(1)
+    reporting.figures.counter(
+        "ztunnel_waypoint_refusals_total",
+        "Requests and connections of clients that were refused for how they were written, or how slowly",
+        refusals.samples,
+        ("reason",),
+    )
+    common = Common(
+        engine,
+        live,
+        partial(_new_id, rng),
+        refused=refusals.add,
+        respell=SPELLINGS[settings.path_normalization],
+        rng=rng,
+        budget=Budget(),
+    )
+    parts = Parts(engine, here, servers, common, telemetry, report, tells_identity=settings.tells_identity)
+    parts.hops = settings.trusted_proxies
+    if knowledge.on_demand is not None:
+        parts.on_demand = knowledge.on_demand
+    follow_policies(parts, reporting)
+    inbound = Inbound(engine, hold, LiveConnections(), report, Turns(engine, PLAIN_RATE), held=ledger.held)
+    handshakes = Handshakes(inbound, ledger, certificates, now, partial(_begin, parts))
+    waypoint = Waypoint(
+        settings, reporting, knowledge, engine, ledger, pod, parts, handshakes, dialler, tunnels, outlets
+    )
+    register_figures(reporting.figures, ledger, parts)
+    return waypoint
+
+
+def _begin(
+    parts: Parts, _inbound: Inbound, _pod: LocalPod, ends: tuple[Endpoint, PeerAddress], identity: SpiffeId
+) -> Serving:
+    return Serving(WaypointAcceptor(parts, ends, identity).requested, TerminatedTunnel)
+
+
+def _new_id(rng: Random) -> bytes:
+    """An `x-request-id`: a UUID of version 4."""
+    digits = f"{rng.getrandbits(128):032x}"
+    variant = "89ab"[rng.getrandbits(2)]
+    parts = digits[:8], digits[8:12], f"4{digits[13:16]}", f"{variant}{digits[17:20]}", digits[20:]
+    return "-".join(parts).encode()
