@@ -318,6 +318,15 @@ def test_a_switch_of_protocols_passes_bytes_both_ways() -> None:
     assert wire.took == wire.given
 
 
+def test_a_switch_for_which_there_is_nobody_is_503() -> None:
+    """envoyproxy/gateway#9452: 403 was taken for a final answer."""
+    rig = Rig()
+    rig.reachable = False
+    wire, _ = serve(rig)
+    wire.send(head(b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: x"))
+    assert wire.said().startswith(b"HTTP/1.1 503 ")
+
+
 def test_what_comes_right_behind_a_switch_stays_behind_what_came_before_it() -> None:
     rig = Rig()
     wire, _ = serve(rig)

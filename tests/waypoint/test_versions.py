@@ -73,6 +73,65 @@ def test_trailers_both_ways_and_none_that_frame_or_route(down: int, up: int) -> 
 
 
 @every_pair
+@pytest.mark.parametrize("size", [65_534, 65_535, 65_536, 131_070])
+def test_trailers_are_not_lost_where_a_body_fills_a_window(down: int, up: int, size: int) -> None:
+    """envoyproxy/envoy#40821: a call of gRPC whose answer was 65,535 bytes had no status."""
+    mesh = Between(down, up, Told(body=bytes(size), trailers=[(b"grpc-status", b"0")]))
+    _, told = both(mesh.ask(b"POST", body=b"x"))
+    assert (len(told.body), told.trailers, told.whole) == (size, [(b"grpc-status", b"0")], True)
+
+
+@every_pair
+def test_a_response_that_does_not_come_after_an_interim_one_is_504(down: int, up: int) -> None:
+    """envoyproxy/envoy#12131: the client was cut off, as its response seemed to have begun."""
+    said = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+    frames = head((b":status", b"100")) + head((b":status", b"103"), (b"link", b"x"))
+    mesh = Between(down, up, Told(raw=said if up == 1 else frames))
+    mesh.timeout_seconds = 1.0
+    expects = [(b"expect", b"100-continue"), (b"content-length", b"3")]
+    mesh.ask(b"POST", fields=expects, body=b"abc")
+    mesh.clock.sleep(1.5)
+    mesh.run()
+    told = mesh.client.told[-1]
+    assert (told.interim, told.fields[b":status"], told.whole) == ([100, 103], b"504", True)
+    assert mesh.ended_[0].flag == "UT"
+
+
+@pytest.mark.parametrize("down", [1, 2])
+@pytest.mark.parametrize(
+    ("first", "more", "framed"),
+    [
+        (b"204 No Content", b"Content-Length: 0", {}),
+        (b"204 No Content", b"Transfer-Encoding: chunked", {}),
+        (b"304 Not Modified", b"Transfer-Encoding: chunked", {}),
+        (b"304 Not Modified", b"Content-Length: 9", {b"content-length": b"9"}),
+        (b"205 Reset Content", b"Content-Length: 0", {b"content-length": b"0"}),
+    ],
+)
+def test_a_response_that_has_no_body_waits_for_none(down: int, first: bytes, more: bytes, framed) -> None:
+    """envoyproxy/envoy#16071, #11458, #9274."""
+    mesh = Between(down, 1, Told(raw=b"HTTP/1.1 %b\r\n%b\r\n\r\n" % (first, more)))
+    _, told = both(mesh.ask())
+    assert (told.whole, bytes(told.body)) == (True, b"")
+    found = {
+        name: told.fields[name] for name in told.fields if name in (b"content-length", b"transfer-encoding")
+    }
+    assert found == framed
+    assert len(mesh.spares) == 1
+
+
+@pytest.mark.parametrize("down", [1, 2])
+def test_an_offer_of_the_server_to_upgrade_is_no_switch(down: int) -> None:
+    """envoyproxy/envoy#10566: the chunks of such a response reached the client as they were."""
+    offer = b"HTTP/1.1 200 OK\r\nConnection: upgrade\r\nUpgrade: h2\r\nTransfer-Encoding: chunked\r\n\r\n"
+    mesh = Between(down, 1, Told(raw=offer + b"5\r\nhello\r\n0\r\n\r\n"))
+    _, told = both(mesh.ask())
+    assert (bytes(told.body), told.whole) == (b"hello", True)
+    assert b"upgrade" not in told.fields
+    assert not mesh.client.wire.over
+
+
+@every_pair
 @pytest.mark.parametrize(
     ("method", "status", "fields"),
     [

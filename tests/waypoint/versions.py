@@ -11,7 +11,7 @@ import h2.events
 import h11
 
 from tests.waypoint.rig import Clock, Wire
-from ztunnel.l7.routing.plan import without_routes
+from ztunnel.l7.routing.plan import Plan, without_routes
 from ztunnel.waypoint.downstream1 import Http1Server
 from ztunnel.waypoint.downstream2 import Http2Server
 from ztunnel.waypoint.exchange.exchange import Exchange
@@ -295,11 +295,16 @@ class Between:
         self.spares: list[Http1Client] = []
         self.shared: Http2Client | None = None
         self.ended_: list[Exchange] = []
+        self.timeout_seconds = 0.0
         self.way = HttpWay(Common(self.clock, self.live, lambda: b"an-id"), self, self)
         self.client: Client1 | Client2 = Client1(self) if down == 1 else Client2(self)
 
     def begin(self, exchange: Exchange) -> None:
-        exchange.proceed(without_routes(exchange.request))
+        plan = without_routes(exchange.request)
+        if self.timeout_seconds:
+            plan = Plan(plan.name, plan.retry)
+            plan.timeout_seconds = self.timeout_seconds
+        exchange.proceed(plan)
 
     def copies(self, exchange: Exchange, end: bool) -> list[Copy]:
         return []

@@ -173,6 +173,38 @@ def test_after_goaway_it_takes_no_more_and_what_was_not_looked_at_is_asked_again
     assert len(peer.rig.waiting) == 3
 
 
+@pytest.mark.parametrize("goaway", [True, False])
+def test_a_body_that_the_server_has_not_looked_at_goes_to_another_one(goaway: bool) -> None:
+    """envoyproxy/envoy#36450: calls of gRPC always have one."""
+    peer = Peer()
+    exchange, client = peer.ask(b"POST", end=False)
+    exchange.body(memoryview(b"hel"))
+    exchange.body(memoryview(b"lo"))
+    exchange.end(())
+    peer.flush()
+    if goaway:
+        peer.h2.close_connection(last_stream_id=0)
+    else:
+        peer.h2.reset_stream(1, h2.errors.ErrorCodes.REFUSED_STREAM)
+    peer.wire.send(peer.h2.data_to_send())
+    assert len(peer.rig.waiting) == 2
+    again = peer.rig.stand(exchange)
+    assert (bytes(again.body), again.whole, client.said) == (b"hello", True, [])
+
+
+def test_a_body_that_is_too_long_to_be_kept_is_not_sent_in_part() -> None:
+    peer = Peer()
+    exchange, client = peer.ask(b"POST", end=False)
+    for _ in range(5):
+        exchange.body(memoryview(bytes(14_000)))
+    exchange.end(())
+    peer.flush()
+    peer.h2.reset_stream(1, h2.errors.ErrorCodes.REFUSED_STREAM)
+    peer.wire.send(peer.h2.data_to_send())
+    assert len(peer.rig.waiting) == 1
+    assert client.said[0] == ("head", 503, False)
+
+
 def test_it_takes_as_many_as_the_server_says() -> None:
     peer = Peer(MAX_CONCURRENT_STREAMS=1)
     assert peer.connection.can_take()

@@ -61,6 +61,12 @@ class Tries(Bodies):
         self._begin_time()
         self._seek()
 
+    def may_be_refused(self) -> None:
+        """The upstream that follows may give the request back unread (HTTP/2: REFUSED_STREAM, GOAWAY): its
+        body is needed once more then."""
+        if self.attempts.retries.any and self._body.whole:
+            self._body.keep()
+
     def connected(self, up: Upstream) -> None:
         """An upstream stands; it is the exchange's until the response is whole."""
         self._pending -= 1

@@ -205,6 +205,7 @@ class Http2Client(Http2Link):
         """Carry this one as well."""
         self.carried += 1
         self.idle_since = None
+        exchange.may_be_refused()
         exchange.connected(ClientStream(self, exchange))
         self.reused = True
 
