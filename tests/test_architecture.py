@@ -21,10 +21,10 @@ def words(text: str) -> set[str]:
 # Modules with these names act: they wait, open, read a clock or make system calls. Every other one computes.
 VERBS = words("""
     accept admit annotate announce answer ask attach authenticate build call capture carry certify check
-    classify compute connect defer deploy dial distribute drain drive elect enforce enroll exempt expire
-    export fetch fetch_keys find follow forget forward gather hold join keep linger link listen load
-    measure observe originate oversee patch poll prepare probe recall refuse relay renew repair replace
-    resolve rotate run secure serve sign splice spoof subscribe teach terminate untaint watch
+    classify compute connect defer deploy dial distribute drain drive elect encrypt enforce enroll exempt
+    expire export fetch fetch_keys find follow forget forward gather hold join keep linger link listen
+    load measure observe originate oversee patch poll prepare probe recall refuse relay renew repair
+    replace resolve rotate run secure serve sign splice spoof subscribe teach terminate untaint watch
 """)
 ACTING_PACKAGES = {"kernel", "cli", "demo", "run"}
 ACTING_MODULES = {"__main__", "flow/engine", "ca/authority"}

@@ -7,11 +7,13 @@ import select
 import shlex
 import signal
 import socket
+import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from threading import Event
 
 import grpc
@@ -35,6 +37,7 @@ from tests.mesh.lab import (
     reset,
     wait_until,
 )
+from tests.waypoint.tls_server import Authority
 from ztunnel.demo import run, wait
 from ztunnel.demo.call import get
 from ztunnel.xds.pb import ext_authz_pb2
@@ -503,6 +506,31 @@ def test_what_is_under_way_when_the_waypoint_is_to_end_comes_to_its_end(
     wait_until(partial(answers, mesh, IPv4Address), "it is back")
 
 
+@pytest.mark.parametrize("length", [1 << 21, 1 << 14])
+def test_an_answer_of_a_server_that_reads_no_more_reaches_the_client(
+    mesh: Mesh, waypoint: Waypoint, length: int
+) -> None:
+    """envoyproxy/envoy#38697: it closes over bytes that it has not read, which resets the connection."""
+    listener = server(mesh)
+    client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+    with ThreadPoolExecutor(1) as pool:
+        request = b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % length
+
+        def send() -> None:
+            with suppress(OSError):  # nobody reads the rest
+                client.sendall(request + bytes(length))
+
+        sent = pool.submit(send)
+        there = listener.accept()
+        head_of(there)
+        there.sendall(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nno!")
+        there.close()
+        assert head_of(client).startswith(b"HTTP/1.1 413 ")
+        assert read_exactly(client, 3) == b"no!"
+        sent.result()
+    assert waypoint.line()[2:4] == ["413", "-"]
+
+
 def test_a_client_that_goes_is_logged_and_its_server_told(mesh: Mesh, waypoint: Waypoint) -> None:
     listener = server(mesh)
     client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
@@ -771,6 +799,44 @@ def test_telemetry_says_what_is_logged_counted_and_traced(mesh: Mesh, waypoint: 
         return len(waypoint.lines()) > before
 
     wait_until(logged, "it is as before")
+
+
+COLLECTOR_TLS = """apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: outside, namespace: shop}
+spec:
+  host: outside.shop.svc.cluster.local
+  trafficPolicy: {tls: {mode: SIMPLE, sni: collector.example, caCertificates: %s}}
+---
+"""
+
+
+def test_a_collector_is_called_by_the_tls_that_is_asked_for(
+    mesh: Mesh, waypoint: Waypoint, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("collector", "collector.example"))
+    collector, asker = mesh.listen("shop/outsider", port=8081), Asker(mesh, IPv4Address)
+    rule = COLLECTOR_TLS % authority.roots
+    mesh.apply(rule)  # first, as nothing is to be said in plaintext
+    mesh.apply(MESH_CONFIG + WISHES)
+    try:
+
+        def spans() -> bytes | None:
+            """What comes over TLS; in plaintext nothing has come before."""
+            assert asker.status() == b"200"
+            if not select.select([collector.sock], [], [], 0.1)[0]:
+                return None
+            with context.wrap_socket(collector.accept(), server_side=True) as there:
+                head = head_of(there)
+                there.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+                return head
+
+        head = wait_until(spans, "spans come")
+        assert head.startswith(b"POST /api/v2/spans HTTP/1.1\r\nhost: outside.shop.svc."), head
+    finally:
+        mesh.apply(MESH_CONFIG + WISHES + rule, delete=True)
 
 
 def test_the_client_is_at_its_own_address(mesh: Mesh, waypoint: Waypoint) -> None:

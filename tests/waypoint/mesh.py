@@ -194,3 +194,8 @@ def change(mesh: Mesh, *items) -> None:
 def policy(action: HttpAction, *paths: str) -> HttpPolicy:
     term = Term(Attribute.PATH, tuple(TextMatch(TextKind.EXACT, path) for path in paths))
     return HttpPolicy("p", "shop", action, ((((term,),),),))
+
+
+def one_server(lab: Lab) -> Mesh:
+    """A mesh in which the service has one endpoint."""
+    return Mesh(lab, ME, CALLER, SERVERS[0], SERVICE)

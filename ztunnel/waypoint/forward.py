@@ -21,7 +21,8 @@ from ztunnel.waypoint.chain import Chain
 from ztunnel.waypoint.detection import Detector
 from ztunnel.waypoint.reporting.report import Reports
 from ztunnel.waypoint.tcp import Passage
-from ztunnel.waypoint.upstream.connect import Call, Servers
+from ztunnel.waypoint.upstream.call import Call
+from ztunnel.waypoint.upstream.connect import Servers
 from ztunnel.waypoint.upstream.find import Here
 from ztunnel.waypoint.upstream.spot import Cancellable, Stream, Target
 

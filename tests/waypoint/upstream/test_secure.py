@@ -1,113 +1,16 @@
-"""TLS with servers: who is believed, and that bytes arrive as they are, cut anywhere."""
+"""TLS with servers: who is believed."""
 
 from __future__ import annotations
 
-import os
-import ssl
-from pathlib import Path
-
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tests.waypoint.pooled import Stream
-from tests.waypoint.rig import Clock
 from tests.waypoint.tls_server import Authority, TlsServer
+from tests.waypoint.tls_side import NAME, Side, authority, server_paths, simple
 from ztunnel.errors import TlsFailed, Unreachable
 from ztunnel.model.traffic import ClientTls, TlsMode
-from ztunnel.waypoint.upstream.secure import Contexts, Securing
 
-NAME = "a.example"
-
-
-class Computers:
-    """They compute at once."""
-
-    def submit(self, pod, source, step, done) -> None:
-        try:
-            step()
-        except Exception as error:  # noqa: BLE001 (as a thread's future has it)
-            done(error)
-        else:
-            done(None)
-
-
-class Listener:
-    def __init__(self) -> None:
-        self.got = b""
-        self.log: list[str] = []
-        self.stream = None
-        self.takes = True
-
-    def received(self, untrusted) -> None:
-        self.got += untrusted
-        if self.takes:
-            self.stream.taken(len(untrusted))
-
-    def ended(self) -> None:
-        self.log.append("ended")
-
-    def writable(self) -> None:
-        self.log.append("writable")
-
-    def lost(self, error) -> None:
-        self.log.append(f"lost: {error}")
-
-
-class Side:
-    """A client's side, with a server at the other end."""
-
-    def __init__(self, tls: ClientTls, server: TlsServer | None, name: str = NAME, alpn: str = "") -> None:
-        self.clock = Clock()
-        self.inner = Stream()
-        self.server = server
-        self.stands = None
-        self.error = None
-        self.contexts = Contexts()
-        self.securing = Securing(
-            self.clock, Computers(), self.contexts, (tls, name, alpn), (self._stand, self._fail)
-        )
-        self.securing.start(self.inner, 5.0)
-        self.pump()
-
-    def _stand(self, stream) -> None:
-        self.stands = stream
-
-    def _fail(self, error) -> None:
-        assert self.error is None
-        self.error = error
-
-    def pump(self, size: int = 0) -> None:
-        """Until nothing moves; what the server sends is cut into pieces of that size."""
-        while self.server is not None and (said := self.inner.said()):
-            answer = self.server.take(said)
-            self.give(answer, size)
-
-    def give(self, cipher: bytes, size: int = 0) -> None:
-        for at in range(0, len(cipher), size or len(cipher) or 1):
-            if self.inner.receiver is not None and not self.inner.aborted:
-                self.inner.send(cipher[at : at + (size or len(cipher))])
-
-    def listen(self) -> Listener:
-        listener = Listener()
-        listener.stream = self.stands
-        self.stands.attach(listener)
-        self.pump()
-        return listener
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
-def server_paths(authority):
-    return authority.issue("server", NAME, "spiffe://mesh/ns/a", "10.0.0.1")
-
-
-def simple(authority, **more) -> ClientTls:
-    return ClientTls(TlsMode.SIMPLE, roots=authority.roots, **more)
+__all__ = ["authority", "server_paths"]
 
 
 def test_a_server_that_is_proved_is_talked_to(authority, server_paths):
@@ -238,77 +141,3 @@ def test_what_is_given_up_or_lost_says_so_once(authority, server_paths):
     stands.inner.receiver.lost(Unreachable("reset"))
     assert listener.log == ["lost: reset"]
     assert stands.error is None
-
-
-def test_both_sides_can_say_goodbye(authority, server_paths):
-    side = Side(simple(authority), TlsServer(server_paths))
-    listener = side.listen()
-    side.stands.write(b"all")
-    side.stands.finish()
-    side.pump()
-    assert side.inner.finished
-    assert (side.server.got, side.server.ended) == (b"all", True)
-    other = Side(simple(authority), TlsServer(server_paths))
-    listener = other.listen()
-    other.give(other.server.say(b"last") + other.server.end())
-    other.inner.receiver.ended()
-    assert (listener.got, listener.log) == (b"last", ["ended"])
-
-
-def test_what_is_not_taken_holds_the_server_up(authority, server_paths):
-    side = Side(simple(authority), TlsServer(server_paths))
-    listener = side.listen()
-    before = side.inner.given - side.inner.took
-    assert before == 0
-    listener.takes = False
-    side.give(side.server.say(b"x" * 10_000))
-    assert side.inner.given - side.inner.took > 10_000
-    side.stands.taken(4_000)
-    assert side.inner.given - side.inner.took > 6_000
-    side.stands.taken(6_000)
-    assert side.inner.took == side.inner.given
-    side.inner.unsent_bytes = 5
-    assert side.stands.unsent_bytes == 5
-    side.inner.receiver.writable()
-    assert listener.log == ["writable"]
-
-
-def test_garbage_on_a_connection_that_stands_cuts_it(authority, server_paths):
-    side = Side(simple(authority), TlsServer(server_paths))
-    listener = side.listen()
-    side.give(b"\x17\x03\x03\x00\x20" + b"y" * 32)
-    assert listener.log
-    assert listener.log[0].startswith("lost: the connection broke")
-    side.stands.write(b"x")
-    side.stands.taken(1)
-    side.stands.finish()
-
-
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.integers(1, 200), st.lists(st.binary(max_size=300), max_size=5))
-def test_any_cut_of_what_a_server_sends_gives_the_same(authority, server_paths, size, parts):
-    side = Side(simple(authority), None)
-    side.server = TlsServer(server_paths)
-    side.pump(size)
-    assert side.error is None
-    listener = side.listen()
-    for part in parts:
-        if part:
-            side.give(side.server.say(part), size)
-    assert listener.got == b"".join(parts)
-
-
-def test_files_are_read_again_when_they_have_changed(authority, tmp_path):
-    contexts = Contexts()
-    path = tmp_path / "roots.pem"
-    path.write_text(Path(authority.roots).read_text())
-    policy = ClientTls(TlsMode.SIMPLE, roots=str(path))
-    first = contexts.of(policy, "")
-    assert contexts.of(policy, "") is first
-    assert contexts.of(policy, "h2") is not first
-    os.utime(path, ns=(1, 1))
-    assert contexts.of(policy, "") is not first
-    assert first.minimum_version is ssl.TLSVersion.TLSv1_2
-    path.write_text("no certificate")
-    with pytest.raises(TlsFailed, match="DestinationRule tls"):
-        contexts.of(policy, "")
