@@ -85,3 +85,15 @@ def test_a_session_that_takes_no_more_says_so(lab: Lab) -> None:
     pair.client.retire()
     with pytest.raises(Unreachable):
         pair.client.originate(CONNECT_BLOCK, Answers(), 5.0)
+
+
+@pytest.mark.parametrize("drained", [True, False])
+def test_a_tunnel_says_that_its_session_takes_no_more(lab: Lab, drained: bool) -> None:
+    client, server = lab.sessions()
+    answers = Answers()
+    tunnel = client.originate(CONNECT_BLOCK, answers, 5.0)
+    lab.go(until=lambda: lab.callees)
+    assert not tunnel.leaving
+    server.drain() if drained else client.retire()
+    lab.go(until=lambda: tunnel.leaving)
+    assert client.alive

@@ -79,6 +79,7 @@ class Wire:
         self.aborted: ConnectionFailed | None = None
         self.stuck = False
         self.unsent_bytes = 0
+        self.leaving = False
         self.receiver: Receiver | None = None
 
     def write(self, part: bytes | memoryview) -> None:

@@ -41,6 +41,11 @@ class Transport(Protocol):
     def unsent_bytes(self) -> int:
         """What was written and has not left."""
 
+    @property
+    def leaving(self) -> bool:
+        """Whether what carries it takes nothing new any more, and ends when all on it has: whoever keeps it
+        for later is to close it."""
+
     def write(self, part: bytes | memoryview) -> None:
         """Send; what cannot leave now is copied and kept. Nothing happens once it is over."""
 

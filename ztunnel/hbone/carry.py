@@ -126,6 +126,11 @@ class Session(TunnelSession):
         """Whether the peer takes no tunnel at all at the moment (SETTINGS_MAX_CONCURRENT_STREAMS of 0)."""
         return self.alive and not self._retired and self.h2.open_streams == 0
 
+    @property
+    def leaving(self) -> bool:
+        """Whether it was retired, by us or by the peer's GOAWAY: it takes no more tunnels."""
+        return self._retired or self._draining
+
     def can_take(self) -> bool:
         """Whether `open` may be called now. A full session takes tunnels again when some have ended."""
         return self.alive and not self._retired and self.h2.can_open and not self.stalls()

@@ -47,3 +47,8 @@ class TunnelSession:
     def left(self, tunnel: Stream) -> None:
         """A tunnel has ended."""
         raise NotImplementedError
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it takes no more tunnels, and ends with its last one."""
+        raise NotImplementedError

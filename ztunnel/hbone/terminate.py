@@ -64,6 +64,11 @@ class InnerTunnel(TunnelStream):
         return self._backlog.held_bytes
 
     @property
+    def leaving(self) -> bool:
+        """Whether its session ends when all tunnels have."""
+        return self._session.leaving
+
+    @property
     def held_bytes(self) -> int:
         """What was received and is not taken, or was written and has not left."""
         return self._accounted

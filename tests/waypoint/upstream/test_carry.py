@@ -143,6 +143,10 @@ def test_writing_to_what_is_broken_is_told_later(engine: Engine, pair: Pair) -> 
     assert ends.heard.words == ["lost"]
 
 
+def test_nothing_that_carries_it_leaves(engine: Engine, pair: Pair) -> None:
+    assert not Ends(engine, pair).stream.leaving
+
+
 def test_aborted_it_is_reset_and_silent(engine: Engine, pair: Pair) -> None:
     ends = Ends(engine, pair)
     ends.stream.write(bytes(1 << 24))

@@ -67,3 +67,10 @@ def test_any_cut_of_what_a_server_sends_gives_the_same(authority, server_paths, 
         if part:
             side.give(side.server.say(part), size)
     assert listener.got == b"".join(parts)
+
+
+def test_it_leaves_with_what_carries_it(authority, server_paths):
+    side = Side(simple(authority), TlsServer(server_paths))
+    assert not side.stands.leaving
+    side.inner.leaving = True
+    assert side.stands.leaving

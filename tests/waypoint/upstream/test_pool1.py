@@ -190,6 +190,23 @@ def test_a_connection_that_is_too_old_is_not_used_again():
     assert stream.over
 
 
+def test_a_connection_on_a_session_that_is_drained_is_let_go_of_before_that_ends():
+    """istio/istio#43239: a proxy that drains would wait for it, and cut a request off at last."""
+    rig = pooled()
+    rig.ask()
+    first = rig.calls[0].stand()
+    first.leaving = True
+    first.send(OK)
+    assert first.over
+    rig.ask()
+    second = rig.calls[1].stand()
+    second.send(OK)
+    second.leaving = True
+    rig.pools.look(rig.clock.now, 60.0)
+    assert second.over
+    assert rig.used(Limit.CONNECTIONS) == 0
+
+
 def test_failures_are_counted_of_responses_and_of_what_breaks_off():
     rig = pooled(outlier=Outlier(2, most_percent=100))
     (host, *_) = rig.cluster.hosts.values()

@@ -164,6 +164,25 @@ def test_what_is_idle_is_shed_and_what_is_in_use_is_not():
     assert rig.used(Limit.CONNECTIONS) == 0
 
 
+def test_a_connection_on_a_session_that_is_drained_takes_no_more_and_is_closed_when_it_has_none():
+    """istio/istio#43239."""
+    rig = pooled()
+    first = rig.ask()
+    peer = Peer(rig, rig.calls[0].stand())
+    peer.stream.leaving = True
+    rig.pools.look(rig.clock.now, 60.0)
+    assert not peer.stream.over
+    second = rig.ask()
+    other = Peer(rig, rig.calls[1].stand())
+    peer.answer()
+    other.answer()
+    assert (first.status, second.status) == (200, 200)
+    rig.pools.look(rig.clock.now, 60.0)
+    assert peer.stream.over
+    assert not other.stream.over
+    assert rig.used(Limit.CONNECTIONS) == 1
+
+
 def test_a_connection_that_is_too_old_takes_no_more():
     rig = pooled(Pool(connection_seconds=20))
     rig.ask()

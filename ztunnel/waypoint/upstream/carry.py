@@ -47,6 +47,11 @@ class PlainStream:
         return self._backlog.held_bytes
 
     @property
+    def leaving(self) -> bool:
+        """Nothing carries it."""
+        return False
+
+    @property
     def held_bytes(self) -> int:
         """For the share of held bytes."""
         return self._accounted

@@ -104,6 +104,11 @@ class SecureStream:
         """What was written and has not left."""
         return self._inner.unsent_bytes
 
+    @property
+    def leaving(self) -> bool:
+        """As what carries it."""
+        return self._inner.leaving
+
     def attach(self, receiver: Receiver) -> None:
         """Read from now on."""
         self._receiver = receiver

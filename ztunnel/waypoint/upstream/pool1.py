@@ -93,6 +93,9 @@ class Http1Pools:
         if lane.spot.is_old(connection.born, self._clock.now):
             connection.close("it is as old as it may become")
             return
+        if connection.leaving:
+            connection.close("what carries it is about to end")
+            return
         while (exchange := lane.line.next()) is not None:
             if begin(exchange):
                 connection.carry(exchange)
@@ -129,11 +132,12 @@ class Http1Pools:
             lane.line.tidy()
 
     def look(self, now: float, idle_seconds: float) -> None:
-        """Close what has been spare for so long, unless its cluster says another time."""
+        """Close what has been spare for so long, unless its cluster says another time, and what is on a
+        session that is drained: that ends when all has left it, and cuts what is late."""
         for lane in tuple(self._lanes.values()):
             spot = lane.spot
             idle = spot.idle_seconds(idle_seconds)
             for spare in tuple(lane.spares):
-                if spot.is_old(spare.born, now) or now - spare.idle_since > idle:
+                if spot.is_old(spare.born, now) or now - spare.idle_since > idle or spare.leaving:
                     spare.close("idle")
             lane.line.tidy()

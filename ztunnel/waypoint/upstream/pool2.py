@@ -122,12 +122,15 @@ class Http2Pools:
             lane.line.tidy()
 
     def look(self, now: float, idle_seconds: float) -> None:
-        """Close what has been idle for so long, unless its cluster says another time."""
+        """Close what has been idle for so long, unless its cluster says another time; what is on a session
+        that is drained gets no more requests, and is closed when it has none."""
         for lane in tuple(self._lanes.values()):
             spot = lane.spot
             idle = spot.idle_seconds(idle_seconds)
             for each in tuple(lane.clients):
-                since = each.idle_since
-                if since is not None and (spot.is_old(each.born, now) or now - since > idle):
+                since, leaving = each.idle_since, each.leaving
+                if since is not None and (spot.is_old(each.born, now) or now - since > idle or leaving):
                     each.close()
+                elif leaving:
+                    each.retire()
             lane.line.tidy()

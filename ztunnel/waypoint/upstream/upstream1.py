@@ -61,6 +61,11 @@ class Http1Client:
         self.idle_since = self.born = clock.now
         self.carried = 0
 
+    @property
+    def leaving(self) -> bool:
+        """Whether what carries it ends soon."""
+        return self._transport.leaving
+
     def carry(self, exchange: Exchange) -> None:
         """Carry this one."""
         self.carried += 1

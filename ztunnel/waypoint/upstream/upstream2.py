@@ -197,6 +197,15 @@ class Http2Client(Http2Link):
         """Requests that it has."""
         return len(self.h2.streams)
 
+    @property
+    def leaving(self) -> bool:
+        """Whether what carries it ends soon."""
+        return self._transport.leaving
+
+    def retire(self) -> None:
+        """It takes no more requests."""
+        self.h2.refuse_streams()
+
     def can_take(self) -> bool:
         """Whether it takes one more request now."""
         return not self.over and self.h2.can_open
