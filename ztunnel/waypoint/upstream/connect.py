@@ -28,10 +28,11 @@ from ztunnel.waypoint.upstream.call import Call, Calling
 from ztunnel.waypoint.upstream.clusters import WHOLE, Subset
 from ztunnel.waypoint.upstream.dial import Dialling
 from ztunnel.waypoint.upstream.find import Here, choose_for
+from ztunnel.waypoint.upstream.load import Contexts
 from ztunnel.waypoint.upstream.pick import Caller, Pick
 from ztunnel.waypoint.upstream.pool1 import Http1Pools
 from ztunnel.waypoint.upstream.pool2 import Http2Pools
-from ztunnel.waypoint.upstream.secure import Contexts, Securing
+from ztunnel.waypoint.upstream.secure import Securing
 from ztunnel.waypoint.upstream.spot import (
     NOTHING,
     Both,
