@@ -769,9 +769,10 @@ def test_telemetry_says_what_is_logged_counted_and_traced(mesh: Mesh, waypoint: 
 
         def changed() -> bool:
             assert asker.status(fields=b"X-User: jason\r\n") == b"200"
-            return waypoint.figures().total("istio_requests_total", **marks) > 0
+            counted = waypoint.figures().total("istio_requests_total", **marks) > 0
+            return counted and bool(select.select([collector.sock], [], [], 0)[0])
 
-        wait_until(changed, "labels are as they are wanted")
+        wait_until(changed, "labels are as they are wanted, and spans come: the provider may come later")
         there = collector.accept()
         head = head_of(there)
         assert head.startswith(b"POST /api/v2/spans HTTP/1.1\r\n"), head
