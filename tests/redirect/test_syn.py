@@ -64,6 +64,17 @@ def test_a_syn_is_sent_on_as_it_was_with_its_checksum(ends: tuple[bytes, bytes])
     assert whole(sent) == sent
 
 
+@FAMILIES
+@given(noise=st.binary(min_size=20, max_size=20))
+def test_of_a_syn_nothing_but_its_checksum_is_another_one(ends: tuple[bytes, bytes], noise: bytes) -> None:
+    captured = syn(ends)
+    at = len(captured) - len(OPTIONS) - 4
+    captured = captured[:at] + noise[:2] + captured[at + 2 : -len(OPTIONS)] + noise[2:18]
+    sent = whole(captured)
+    assert sent[:at] + sent[at + 2 :] == captured[:at] + captured[at + 2 :]
+    parts(sent)
+
+
 def test_options_of_ip_are_kept() -> None:
     sent = whole(syn(V4, ip_options=b"\x01\x01\x01\x00"))
     assert sent[20:24] == b"\x01\x01\x01\x00"

@@ -12,15 +12,16 @@ from struct import Struct, unpack
 from ztunnel.redirect.packet import (
     ICMP,
     ICMPV6,
+    TCP,
     checksum,
     header_bytes,
     ip_packet,
-    readdressed,
     reset,
     sum_of,
 )
 
 _ICMP_HEAD = Struct("!BBHI")
+_CHECKSUM_AT = 16  # in a TCP header
 _QUOTED_BYTES = 64
 """Of the packet that an ICMP error is about: at least its IP header and eight bytes (RFC 792, RFC 4443)."""
 
@@ -33,9 +34,13 @@ net/ipv6/icmp.c)."""
 
 
 def whole(syn: bytes) -> bytes:
-    """The SYN as it can be sent: the kernel leaves the checksum to the hardware that it did not reach."""
+    """The SYN as it can be sent: the kernel leaves the checksum to the hardware that it did not reach. That
+    of an IPv4 header is right, and a raw socket makes it anew in any case (raw(7))."""
     source, destination, start = _ends(syn)
-    return readdressed(syn, source, destination, syn[start:])
+    at = start + _CHECKSUM_AT
+    head, rest = syn[start:at] + b"\0\0", syn[at + 2 :]
+    check = checksum(sum_of(source + destination) + TCP + len(syn) - start, head + rest)
+    return syn[:at] + check + rest
 
 
 def answer(syn: bytes, error: int) -> bytes:
