@@ -1,8 +1,8 @@
 # Each target installs what it needs (apt packages, virtual environments, kernel headers) and is quick where all is there:
 # .venv is the program as a wheel with its hot modules compiled, .venv-dev the checkout with the tools for its tests.
 # PYTHON: the interpreter that both are made from, 3.11 or newer. COMPILE=0: without a C compiler, and slower.
-# KEEP=1: `make demo` leaves its mesh up. BENCH_SECONDS: how long one cell of the benchmark measures. LONG_SECONDS: how
-# long each flood of `make test-long` lasts.
+# KEEP=1: `make demo` leaves its mesh up. QUICK=1, CHECK=1, BENCH_OPTIONS: docs/benchmark.md. BENCH_SECONDS: how long one
+# sample at a waypoint takes. LONG_SECONDS: how long each flood of `make test-long` lasts.
 SHELL := /bin/bash
 PYTHON ?= /usr/bin/python3
 BENCH_SECONDS ?= 3
@@ -60,12 +60,14 @@ test-long:
 	@.ci/install dev
 	@ZTUNNEL_FLOOD_SECONDS=$(LONG_SECONDS) $(DEV)/python -m tests.leftovers $(DEV)/python -m pytest -s tests/mesh/test_floods.py
 
+# All contestants in all rows, a table, .build/bench.json and a picture of it, .build/bench.svg.
 bench:
 	@.ci/as-root bench
 	@.ci/install run $(KERNEL_PACKAGES) $(BENCH_PACKAGES)
 	@.ci/install dev
-	@$(DEV)/python -m tests.leftovers $(DEV)/python -m bench --seconds $(BENCH_SECONDS)
-	@$(DEV)/python -m tests.leftovers $(DEV)/python -m bench.waypoint --seconds $(BENCH_SECONDS)
+	@status=0; $(DEV)/python -m tests.leftovers $(DEV)/python -m bench --command 'make bench$(if $(QUICK), QUICK=1)' \
+		$(if $(QUICK),--quick) $(if $(CHECK),--check) $(BENCH_OPTIONS) || status=$$?; \
+		[ ! -s .build/bench.json ] || $(DEV)/python -m bench.picture .build/bench.json .build/bench.svg; exit $$status
 
 # Only our waypoint beside an Envoy in its place; QUICK=1: one sample of a second each.
 bench-waypoint:

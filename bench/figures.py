@@ -1,4 +1,4 @@
-"""From what the load generators print to medians and ratios."""
+"""From what the load generators print to medians, spreads and ratios."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def parse_wrk(cell: Cell, printed: str) -> Sample:
     if measured["errors"] or not measured["requests"]:
         raise Unmeasured(f"{cell.name}: {measured['errors']} errors in {measured['requests']} requests")
     rate = measured["requests"] / (measured["duration"] / 1e6)
-    if cell.load in (Load.REQUESTS, Load.BODIES, Load.RULED):
+    if cell.load is not Load.CONNECTIONS:
         return rate, measured["p50"] / 1e6, measured["p99"] / 1e6
     return (rate,)
 
@@ -53,7 +53,7 @@ def parse_h2load(cell: Cell, printed: str, log: str) -> Sample:
 
 
 def parse_bulk(printed: str) -> Sample:
-    """The figures of a run of `bench.download`.
+    """The figures of a run of `bench.bulk`.
 
     Raises:
         Unmeasured: there is no result in it.
@@ -72,15 +72,32 @@ def _last_object(printed: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """All samples of a cell, by contestant, in the order in which they were taken."""
+    """All samples of a cell, by contestant, in the order in which they were taken.
+
+    Attributes:
+        repeated: rounds that were thrown away because others had the machine.
+        disturbed: rounds that count although they had.
+        failure: why there are no samples, or not all.
+    """
 
     cell: Cell
     samples: Mapping[str, Sequence[Sample]]
+    repeated: int = 0
+    disturbed: int = 0
+    failure: str = ""
 
     def median(self, contestant: str, place: int) -> float:
-        """Of the figure at `place` in Cell.figures."""
-        return median(sample[place] for sample in self.samples[contestant])
+        """Of the figure at `place` in Cell.figures; 0 without samples."""
+        found = self.samples[contestant]
+        return median(sample[place] for sample in found) if found else 0.0
 
-    def ratio(self, ours: str, rival: str, place: int) -> float:
-        """Our median divided by a rival's."""
-        return self.median(ours, place) / self.median(rival, place)
+    def spread(self, contestant: str, place: int) -> float:
+        """Half of what lies between the least and the greatest sample, of their median."""
+        values = [sample[place] for sample in self.samples[contestant]]
+        middle = self.median(contestant, place)
+        return (max(values) - min(values)) / 2 / middle if middle else 0.0
+
+    def ratio(self, ours: str, rival: str, place: int) -> float | None:
+        """Our median divided by a rival's; None where that is 0: it has none, or was not measured."""
+        theirs = self.median(rival, place)
+        return self.median(ours, place) / theirs if theirs else None

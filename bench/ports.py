@@ -16,9 +16,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from statistics import median
 
+from bench.cells import OURS, Cell
+from bench.figures import Result
 from ztunnel.demo import run
 from ztunnel.demo.operate import Laboratory
 
@@ -116,22 +119,53 @@ class Pods:
             os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
 
 
-def measure(pods: Pods, peers: int, rate: float, seconds: float) -> bool:
-    """Print one line; whether the goal is reached and every call was answered."""
+@dataclass(frozen=True, slots=True)
+class Felt:
+    """What became of the load, and the unrelated pair's usual p99 before and meanwhile, in seconds."""
+
+    answered: Sequence[float]
+    failed: int
+    quiet: float
+    loaded: float
+
+    @property
+    def ratio(self) -> float:
+        """How much worse the pair fares."""
+        return self.loaded / self.quiet
+
+
+def feel(pods: Pods, peers: int, rate: float, seconds: float) -> Felt:
+    """The pair alone, then beside the load."""
     quiet = pods.quiet(min(QUIET_SECONDS, seconds))
     with ThreadPoolExecutor(1) as pool:
         loading = pool.submit(pods.load, peers, rate, seconds)
         loaded = pods.quiet(max(seconds - 1, 1))
         answered, failed = loading.result()
-    ratio = loaded / quiet
-    p50, p99 = (percentile(answered, share) * 1e3 for share in (0.5, 0.99))
+    return Felt(answered, failed, quiet, loaded)
+
+
+def measure(pods: Pods, peers: int, rate: float, seconds: float) -> bool:
+    """Print one line; whether the goal is reached and every call was answered."""
+    felt = feel(pods, peers, rate, seconds)
+    p50, p99 = (percentile(felt.answered, share) * 1e3 for share in (0.5, 0.99))
     print(
-        f"  {rate:.0f} new connections/s to {peers:2} for {seconds:.0f} s: {len(answered)} answered, "
-        f"{failed} not, p50 {p50:.1f} ms, p99 {p99:.1f} ms; an unrelated pair's p99 "
-        f"{quiet * 1e3:.2f} -> {loaded * 1e3:.2f} ms: {ratio:.1f} of quiet (goal {GOAL})",
+        f"  {rate:.0f} new connections/s to {peers:2} for {seconds:.0f} s: {len(felt.answered)} answered, "
+        f"{felt.failed} not, p50 {p50:.1f} ms, p99 {p99:.1f} ms; an unrelated pair's p99 "
+        f"{felt.quiet * 1e3:.2f} -> {felt.loaded * 1e3:.2f} ms: {felt.ratio:.1f} of quiet (goal {GOAL})",
         flush=True,
     )
-    return not failed and ratio <= GOAL
+    return not felt.failed and felt.ratio <= GOAL
+
+
+def measure_sustained(cell: Cell, seconds: float) -> Result:
+    """The row of the benchmark: from one pod to one, for so long."""
+    print(f"{cell.section}: {cell.name} ...", file=sys.stderr)
+    with brought_up("ports", plain=False) as pods:
+        felt = feel(pods, 1, float(cell.parallel), seconds)
+    failure = (
+        f"{felt.failed} of {felt.failed + len(felt.answered)} calls were not answered" if felt.failed else ""
+    )
+    return Result(cell, {OURS: [] if failure else [(felt.ratio,)]}, failure=failure)
 
 
 @contextmanager

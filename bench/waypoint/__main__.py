@@ -72,7 +72,7 @@ def compete(
     def sample(one: Contestant, cell: Cell) -> Sample:
         return measure(laboratory, one, meters[one.name], cell, options.seconds)
 
-    return take_turns(contestants, cells, options.rounds, sample)
+    return take_turns([(cell, contestants) for cell in cells], options.rounds, sample)
 
 
 if __name__ == "__main__":

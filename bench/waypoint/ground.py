@@ -12,7 +12,7 @@ from string import Template
 from tempfile import TemporaryDirectory
 
 from bench.cells import ENVOY, OURS
-from bench.prepare import CERTIFICATE_SECONDS, start_envoy, widen_ports
+from bench.prepare import CERTIFICATE_SECONDS, start_envoy
 from bench.waypoint.rules import Rules
 from ztunnel.demo.cluster import Cluster, Pod
 from ztunnel.demo.operate import Laboratory
@@ -59,8 +59,6 @@ def ground(
             laboratory.apply(rules.manifests(NAMESPACES[OURS]))
         laboratory.apply(_text("foreign.yaml", namespace=NAMESPACES[ENVOY], node=node))
         cluster = laboratory.cluster()
-        for pod in cluster.pods:
-            widen_ports(laboratory, pod.full_name)
         _start(stack, laboratory, directory, rules)
         headers = (rules.header(),) if rules is not None else ()
         yield laboratory, tuple(_contestant(cluster, each, headers) for each in names)

@@ -1,57 +1,62 @@
-"""What is measured, and what is hoped for."""
+"""What is measured."""
 
 from __future__ import annotations
 
 from bench.cells import (
-    BARE,
     CELLS,
     CPU,
-    ENVOY,
-    MEMORY,
-    P50,
-    RATE,
-    SPEED,
+    CPU_BOTH,
+    LIFE_CELLS,
+    SUSTAINED_CELLS,
     WAYPOINT_CELLS,
     Cell,
-    Goal,
     Load,
     Route,
-    goals,
+    idle_cells,
+    large_cells,
+    the_other_way,
 )
+
+ALL = (
+    *CELLS, *the_other_way(CELLS, logged=False), *idle_cells(10_000), *LIFE_CELLS, *SUSTAINED_CELLS,
+    *large_cells(100_000, 10_000), *WAYPOINT_CELLS,
+)  # fmt: skip
 
 
 def test_every_cell_has_a_name_of_its_own() -> None:
-    cells = (*CELLS, *WAYPOINT_CELLS)
-    assert len({(cell.route, cell.name) for cell in cells}) == len(cells)
+    assert len({(cell.section, cell.name) for cell in ALL}) == len(ALL)
 
 
-def test_two_nodes_are_measured_with_1_8_and_64_connections() -> None:
-    assert [c.parallel for c in CELLS if (c.route, c.load) == (Route.TWO_NODES, Load.REQUESTS)] == [1, 8, 64]
+def test_names_are_words() -> None:
+    two_nodes = [cell.name for cell in CELLS if cell.route is Route.TWO_NODES]
+    assert two_nodes == [
+        "1 connection", "8 connections", "32 connections", "64 connections", "256 connections",
+        "8 connections, 1 KiB bodies", "8 connections, 16 KiB bodies",
+        "new connections, 1 at a time", "new connections, 64 at a time",
+        "bulk to the client, 1 stream", "bulk to the client, 8 streams",
+        "bulk to the server, 1 stream", "bulk to the server, 8 streams",
+    ]  # fmt: skip
+    assert [cell.name for cell in idle_cells(10_000)] == [
+        "at the start", "1,000 idle connections", "10,000 idle connections",
+    ]  # fmt: skip
+    assert [cell.parallel for cell in idle_cells(1000)] == [0, 1000]
 
 
-def test_only_rates_have_goals() -> None:
-    busy = Cell(Route.TWO_NODES, Load.REQUESTS, 64)
-    assert goals(busy, RATE) == (Goal(ENVOY, 1.0),)
-    assert goals(busy, P50) == ()
+def test_the_main_rows_are_measured_the_other_way_as_well() -> None:
+    others = the_other_way(CELLS, logged=False)
+    assert {cell.section for cell in others} == {"two nodes, no access log"}
+    assert len(others) == 3
+    assert the_other_way(others, logged=True) == tuple(
+        Cell(Route.TWO_NODES, cell.load, cell.parallel) for cell in others
+    )
 
 
-def test_one_node_is_to_be_as_fast_as_without_a_mesh() -> None:
-    assert goals(Cell(Route.SAME_NODE, Load.BULK, 1), SPEED) == (Goal(BARE, 0.9),)
-
-
-def test_a_single_connection_across_nodes_is_only_shown() -> None:
-    assert goals(Cell(Route.TWO_NODES, Load.REQUESTS, 1), RATE) == ()
+def test_requests_between_two_nodes_are_measured_by_what_they_cost_as_well() -> None:
+    assert CPU_BOTH in Cell(Route.TWO_NODES, Load.REQUESTS, 1).figures
+    assert CPU_BOTH not in Cell(Route.SAME_NODE, Load.REQUESTS, 1).figures
+    assert CPU_BOTH not in Cell(Route.TWO_NODES, Load.BULK, 1).figures
 
 
 def test_a_waypoint_is_measured_by_what_it_costs_as_well() -> None:
     for cell in WAYPOINT_CELLS:
         assert (CPU in cell.figures) == (cell.load is not Load.IDLE)
-    assert CPU not in Cell(Route.TWO_NODES, Load.REQUESTS, 1).figures
-
-
-def test_a_waypoint_has_goals_of_its_own() -> None:
-    one, many = (Cell(Route.WAYPOINT, Load.REQUESTS, parallel) for parallel in (1, 64))
-    assert goals(one, RATE) == goals(many, RATE) == goals(one, P50) == (Goal(ENVOY, 1.0),)
-    assert goals(many, P50) == goals(one, CPU) == ()
-    assert goals(Cell(Route.WAYPOINT, Load.STREAMS, 64), RATE) == (Goal(ENVOY, 0.5),)
-    assert goals(Cell(Route.WAYPOINT, Load.IDLE, 1000), MEMORY) == (Goal(ENVOY, 1.0),)

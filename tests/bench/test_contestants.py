@@ -2,34 +2,53 @@
 
 from __future__ import annotations
 
-from bench.cells import BARE, ENVOY, OURS, Route
-from bench.contestants import contestants
+from bench.cells import BARE, ENVOY, OURS, Route, idle_cells
+from bench.contestants import MESHED, PLAIN, PROXIED, SERVER_PORTS, STRICT, bare, envoys, ours
 
 ADDRESSES = {
-    "plain/far": "10.0.2.2",
-    "plain/near": "10.0.1.3",
-    "meshed/far": "10.0.2.9",
-    "meshed/near": "10.0.1.9",
+    f"{namespace}/{name}": f"10.0.{number}.{host}"
+    for number, namespace in enumerate((MESHED, STRICT, PLAIN, PROXIED))
+    for host, name in enumerate(("client", "near", "far", "open"))
 }
-OF = {one.name: one for one in contestants(ADDRESSES)}
+OF = {one.name: one for one in (ours(ADDRESSES), bare(ADDRESSES), envoys(ADDRESSES))}
+
+IDLE_CELLS = idle_cells(10_000)
 
 
 def test_with_ours_and_without_a_mesh_the_client_calls_the_server_itself() -> None:
-    assert OF[OURS].targets[Route.TWO_NODES] == ("10.0.2.9", 80)
-    assert OF[BARE].targets[Route.SAME_NODE] == ("10.0.1.3", 80)
+    for name in (OURS, BARE):
+        for way in OF[name].ways.values():
+            assert (way.host, way.ports) == (ADDRESSES[way.server], SERVER_PORTS)
+            assert way.sink == (ADDRESSES[way.server], 5001)
 
 
-def test_an_envoy_is_called_on_loopback() -> None:
-    assert {host for host, _ in OF[ENVOY].targets.values()} == {"127.0.0.1"}
+def test_an_envoy_is_called_on_loopback_but_from_outside() -> None:
+    hosts = {route: way.host for route, way in OF[ENVOY].ways.items()}
+    assert hosts.pop(Route.PLAIN_IN) == ADDRESSES["proxied/far"]
+    assert set(hosts.values()) == {"127.0.0.1"}
 
 
-def test_ours_tunnels_between_nodes_only_and_envoy_always() -> None:
-    assert OF[OURS].tunnelled == {Route.TWO_NODES}
-    assert OF[BARE].tunnelled == frozenset()
-    assert OF[ENVOY].tunnelled == {*Route}
+def test_ours_tunnels_between_nodes_and_where_it_is_told_to() -> None:
+    tunnelled = {route for route, way in OF[OURS].ways.items() if way.tunnelled}
+    assert tunnelled == {Route.TWO_NODES, Route.SAME_NODE_MTLS}
+    assert not any(way.tunnelled for way in OF[BARE].ways.values())
 
 
-def test_each_has_pods_of_its_own() -> None:
-    assert OF[OURS].client == "meshed/client"
-    assert OF[ENVOY].client == "proxied/client"
-    assert OF[BARE].server(Route.SAME_NODE) == "plain/near"
+def test_everybody_has_the_same_ways_and_pods_of_its_own() -> None:
+    assert OF[OURS].ways.keys() == OF[BARE].ways.keys() == OF[ENVOY].ways.keys()
+    assert OF[OURS].ways[Route.PLAIN_IN].client == OF[ENVOY].ways[Route.PLAIN_IN].client == "plain/client"
+    assert OF[OURS].ways[Route.PLAIN_OUT].server == OF[ENVOY].ways[Route.PLAIN_OUT].server == "plain/far"
+    assert OF[OURS].ways[Route.TWO_NODES].client == "meshed/client"
+
+
+def test_only_who_has_proxies_competes_in_what_they_weigh() -> None:
+    assert not OF[BARE].competes(IDLE_CELLS[0])
+    assert ours(ADDRESSES, SimpleProxies()).competes(IDLE_CELLS[0])
+
+
+class SimpleProxies:
+    def pids(self):
+        return (), ()
+
+    def restart(self) -> None:
+        """Nothing runs."""

@@ -45,6 +45,14 @@ def test_a_ratio_is_that_of_the_medians() -> None:
     result = Result(CONNECTIONS, {"ours": [(10.0,), (40.0,), (20.0,)], "theirs": [(1.0,), (5.0,), (100.0,)]})
     assert result.median("ours", 0) == 20
     assert result.ratio("ours", "theirs", 0) == 4
+    assert result.spread("ours", 0) == 0.75
+
+
+def test_of_nothing_there_is_no_ratio() -> None:
+    result = Result(CONNECTIONS, {"ours": [(10.0,)], "theirs": [(0.0,)], "failed": []})
+    assert result.ratio("ours", "theirs", 0) is None
+    assert result.ratio("ours", "failed", 0) is None
+    assert result.spread("theirs", 0) == 0
 
 
 STREAMS = Cell(Route.WAYPOINT, Load.STREAMS, 64)

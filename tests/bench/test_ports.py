@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import yaml
 
 from bench import ports
+from bench.cells import OURS, SUSTAINED_CELLS
 
 
 class Answering(ports.Pods):
@@ -51,3 +54,12 @@ def test_a_percentile_is_one_of_the_values() -> None:
     assert ports.percentile([], 0.99) == 0
     assert ports.percentile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert ports.percentile([1.0] * 99 + [9.0], 0.99) == 9.0
+
+
+def test_the_row_of_the_benchmark_is_a_ratio_or_says_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for failed, samples in ((0, [(2.0,)]), (3, [])):
+        pods = Answering([1.0, 2.0], failed)
+        monkeypatch.setattr(ports, "brought_up", lambda *_, pods=pods, **__: nullcontext(pods))
+        result = ports.measure_sustained(SUSTAINED_CELLS[0], 1)
+        assert result.samples == {OURS: samples}
+        assert bool(result.failure) is bool(failed)
