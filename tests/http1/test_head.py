@@ -32,7 +32,7 @@ def test_a_request_reads_back(method, target, fields) -> None:
 
 @given(st.integers(100, 599), FIELDS)
 def test_a_response_reads_back(status, fields) -> None:
-    found, old = parse_response_head(push_response_head(status, fields))
+    found, old = parse_response_head(push_response_head(b"%d" % status, fields))
     assert found == ((b":status", b"%d" % status), *fields)
     assert not old
 

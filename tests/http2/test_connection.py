@@ -268,6 +268,32 @@ def test_a_malformed_request_is_reset_and_nobody_hears_of_it() -> None:
     assert host.h2.budget.spent == 1
 
 
+def test_what_is_malformed_is_so_however_often_it_comes_and_whatever_it_was_before() -> None:
+    host = server()
+    trailers = ((b"x", b"y"),)
+    for stream_id in range(1, 9, 2):
+        host.receive(headers(stream_id) + headers(stream_id, trailers, end=True))
+    assert [event for event in host.events if event[0] == "end"] == [
+        ("end", 1),
+        ("end", 3),
+        ("end", 5),
+        ("end", 7),
+    ]
+    heard = len(host.events)
+    for stream_id in range(9, 25, 4):
+        host.receive(headers(stream_id, trailers) + headers(stream_id + 2, MALFORMED))
+    assert len(host.events) == heard
+    assert [frame.stream_id for frame in host.frames()] == list(range(9, 25, 2))
+    host = client()
+    for stream_id in range(1, 9, 2):
+        host.h2.open(RecordedStream(host), CONNECT_BLOCK)
+        host.receive(headers(stream_id, OK) + headers(stream_id, trailers, end=True))
+    for stream_id in range(9, 17, 2):
+        host.h2.open(RecordedStream(host), CONNECT_BLOCK)
+        host.receive(headers(stream_id, trailers))
+        assert host.events[-1] == ("reset", stream_id, Code.PROTOCOL_ERROR)
+
+
 @pytest.mark.parametrize("answer", [(*OK, (b"upgrade", b"x")), ((b"x", b"y"),), ()])
 def test_a_malformed_answer_loses_its_stream_only(answer: Fields) -> None:
     host = client()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ztunnel.errors import PeerError
-from ztunnel.l7.response import check_interim, check_response, interim_passed_back, passed_back
+from ztunnel.l7.response import check_interim, interim_passed_back, length_of, passed_back, said_length
 
 OK = (b":status", b"200")
 
@@ -24,7 +24,7 @@ OK = (b":status", b"200")
     ],
 )
 def test_a_response_says_how_long_it_is(fields, method, end, length) -> None:
-    assert check_response(fields, method, end) == length
+    assert length_of(fields[0][1], said_length(fields), method, end) == length
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_response_says_how_long_it_is(fields, method, end, length) -> None:
 )
 def test_what_is_none_is_refused(fields) -> None:
     with pytest.raises(PeerError):
-        check_response(fields, b"GET", True)
+        length_of(fields[0][1], said_length(fields), b"GET", True)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.telemetry.records import changed
 from tests.telemetry.test_request_log import FULL as BASE
 from ztunnel.telemetry.log_format import parse_format
 from ztunnel.telemetry.request_log import RequestRecord, render_request, render_request_json
 
-FULL = BASE._replace(
-    request=((b"user-agent", b"curl/8"), (b"x-a", b"1"), (b"x-a", b"2"), (b"x-request-id", b"an-id"),
+FULL = changed(
+    BASE, request=((b"user-agent", b"curl/8"), (b"x-a", b"1"), (b"x-a", b"2"), (b"x-request-id", b"an-id"),
              (b"x-forwarded-for", b"1.2.3.4")),
     response=((b":status", b"503"), (b"x-envoy-upstream-service-time", b"4"), (b"server", b"mine")),
     trailers=((b"grpc-status", b"5"),), grpc_status="5", attempts=2, peer="spiffe://a/ns/b/sa/c",
@@ -90,7 +91,7 @@ def test_what_is_no_format_is_refused_with_the_reason(text: str, why: str) -> No
 
 @given(st.text(max_size=40), st.binary(max_size=40))
 def test_nothing_leaves_its_line_or_its_quotes(text: str, octets: bytes) -> None:
-    record = FULL._replace(path=text, upstream_failure=text, request=((b"user-agent", octets),))
+    record = changed(FULL, path=text, upstream_failure=text, request=((b"user-agent", octets),))
     line = parse_format('"%REQ(:PATH)%" "%REQ(USER-AGENT)%" "%UPSTREAM_TRANSPORT_FAILURE_REASON%"')(record)
     assert line.isprintable()
     assert line.replace("\\\\", "").replace('\\"', "").count('"') == 6

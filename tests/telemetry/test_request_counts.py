@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.builders import service, workload
+from tests.telemetry.records import count
 from ztunnel.model.connection import Security
 from ztunnel.telemetry.labels import Reporter, tcp_labels
 from ztunnel.telemetry.request_counts import BUCKETS, RequestCounts, RequestLabels, request_labels
@@ -28,7 +29,7 @@ def test_labels_are_istios_in_istios_order() -> None:
 def test_a_value_is_in_the_first_bucket_that_it_is_not_above() -> None:
     counts, labels = RequestCounts(), RequestLabels("waypoint")
     for milliseconds, received, sent in ((0.5, 0, 1), (0.6, 10**9, 2)):
-        counts.count(labels, milliseconds, received, sent)
+        count(counts, labels, milliseconds, received, sent)
     series = counts.series[labels]
     assert (series.count, series.sums) == (2, [1.1, 1e9, 3.0])
     assert series.counts[0][:2] == [1, 1]
@@ -39,7 +40,8 @@ def test_a_value_is_in_the_first_bucket_that_it_is_not_above() -> None:
 def test_what_is_beyond_the_limit_counts_for_one_that_names_nobody() -> None:
     counts = RequestCounts(1)
     for name in ("a", "b", "c"):
-        counts.count(RequestLabels("waypoint", name, response_code="503"), 1.0, 0, 0, (1, 2))
+        labels = RequestLabels("waypoint", name, response_code="503")
+        count(counts, labels, 1.0, 0, 0, messages=(1, 2))
     unknown = RequestLabels("waypoint", response_code="503")
     assert {labels: series.count for labels, series in counts.series.items()} == {
         RequestLabels("waypoint", "a", response_code="503"): 1,

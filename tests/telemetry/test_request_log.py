@@ -8,9 +8,10 @@ import shlex
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.telemetry.records import changed, record_of
 from ztunnel.telemetry.request_log import RequestRecord, render_request, render_request_json
 
-FULL = RequestRecord(
+FULL = record_of(
     time_ns=1_790_000_000_123_456_789, method="GET", path="/a?b", protocol="HTTP/1.1", status=503, flag="UF",
     details="upstream_reset_before_response_started{connection_failure|no_route}",
     upstream_failure="no route",
@@ -48,7 +49,7 @@ def test_as_json_it_says_the_same() -> None:
 
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_nothing_leaves_its_place(one: str, other: str) -> None:
-    record = FULL._replace(path=one, user_agent=other, authority=one, request_id=other, details=one)
+    record = changed(FULL, path=one, user_agent=other, authority=one, request_id=other, details=one)
     line = render_request(record)
     assert line.isprintable()
     assert len(shlex.split(line)) == len(shlex.split(render_request(FULL)))

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
+from tests.telemetry.records import count
 from ztunnel.telemetry.figures import Figures
 from ztunnel.telemetry.request_counts import BUCKETS, Edited, RequestLabels
 from ztunnel.telemetry.request_metrics import RequestMetrics
@@ -35,7 +36,7 @@ def test_it_counts_as_the_library_does(requests) -> None:
     ]
     for code, *values in requests:
         labels = RequestLabels("waypoint", response_code=code)
-        metrics.counts.count(labels, *values)
+        count(metrics.counts, labels, *values)
         total.labels(*labels).inc()
         for histogram, value in zip(histograms, values, strict=True):
             histogram.labels(*labels).observe(value)
@@ -62,7 +63,7 @@ def _bound(text: str | None) -> str:
 def test_beyond_the_limit_all_names_are_unknown() -> None:
     metrics = RequestMetrics(2)
     for number in range(5):
-        metrics.counts.count(RequestLabels("waypoint", f"w{number}", response_code="200"), 1.0, 0, 0)
+        count(metrics.counts, RequestLabels("waypoint", f"w{number}", response_code="200"), 1.0, 0, 0)
     found = [
         (sample.labels["source_workload"], sample.value)
         for family in metrics.collect()
@@ -76,7 +77,7 @@ def test_it_stands_in_the_register_with_the_others() -> None:
     figures, metrics = Figures(), RequestMetrics()
     figures.register(metrics)
     assert list(metrics.collect()) == []
-    metrics.counts.count(RequestLabels("waypoint"), 0.4, 0, 0)
+    count(metrics.counts, RequestLabels("waypoint"), 0.4, 0, 0)
     assert {family.name for family in figures.others()} == {
         "istio_requests", "istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes"
     }  # fmt: skip
@@ -85,11 +86,11 @@ def test_it_stands_in_the_register_with_the_others() -> None:
 def test_only_calls_of_grpc_have_messages() -> None:
     registry, metrics = CollectorRegistry(), RequestMetrics()
     registry.register(metrics)
-    metrics.counts.count(RequestLabels(), 1.0, 2, 3)
+    count(metrics.counts, RequestLabels(), 1.0, 2, 3)
     assert b"messages" not in generate_latest(registry)
     labels = RequestLabels(request_protocol="grpc")
-    metrics.counts.count(labels, 1.0, 2, 3, (4, 5))
-    metrics.counts.count(labels, 1.0, 2, 3, (1, 1))
+    count(metrics.counts, labels, 1.0, 2, 3, messages=(4, 5))
+    count(metrics.counts, labels, 1.0, 2, 3, messages=(1, 1))
     for name, value in (("istio_request_messages_total", 5), ("istio_response_messages_total", 6)):
         assert registry.get_sample_value(name, labels._asdict()) == value
         assert registry.get_sample_value(name, RequestLabels()._asdict()) is None
@@ -110,7 +111,7 @@ def test_labels_of_an_operators_making_are_the_same_in_all_of_a_family() -> None
     registry, metrics = CollectorRegistry(), RequestMetrics()
     registry.register(metrics)
     usual = RequestLabels("waypoint", source_app="web", response_code="200")
-    metrics.counts.count(usual, 1.0, 2, 3)
+    count(metrics.counts, usual, 1.0, 2, 3)
     changed = Edited(usual._replace(source_app=""), (("request_host", "orders"), ("x", 'a"b')))
     metrics.counts.count_edited(changed, VALUES, None)
     metrics.counts.count_edited(changed, VALUES, None)
@@ -151,7 +152,7 @@ def test_messages_of_grpc_count_under_changed_labels_too() -> None:
 
 def test_labels_of_an_operators_making_are_no_more_than_the_others() -> None:
     metrics = RequestMetrics(3)
-    metrics.counts.count(RequestLabels("waypoint", "w"), 1.0, 0, 0)
+    count(metrics.counts, RequestLabels("waypoint", "w"), 1.0, 0, 0)
     for number in range(10):
         edited = Edited(RequestLabels("waypoint", f"w{number}"), (("path", f"/{number}"),))
         metrics.counts.count_edited(edited, VALUES, None)

@@ -27,6 +27,7 @@ from ztunnel.errors import Unreachable
 from ztunnel.http2.frame import PREFACE
 from ztunnel.model.http_policy import HttpAction, HttpPolicy
 from ztunnel.model.service import AppProtocol, Service
+from ztunnel.waypoint.reporting.scope import Log
 
 __all__ = ["contexts", "lab"]
 
@@ -51,6 +52,19 @@ def test_a_request_passes_and_is_reported(lab: Lab) -> None:
     assert labels.destination_service == "web.shop.svc.cluster.local"
     assert labels.destination_workload in ("server-1", "server-2")
     assert (labels.response_code, labels.request_protocol) == ("200", "http")
+
+
+def test_an_answer_has_left_before_anything_is_said_of_it(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    unsent: list[object] = []
+    mesh.scope.logs = (Log(lambda record, context: unsent.append(mesh.server.pipe.block)),)
+    client, heard = mesh.open("10.1.0.1:80")
+    client.write(GET)
+    server, asked = mesh.serve()
+    lab.go(until=lambda: b"\r\n\r\n" in asked.got)
+    server.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+    lab.go(until=lambda: heard.got and unsent)
+    assert unsent == [None]
 
 
 @pytest.mark.parametrize("guarded", ["what is called", "the waypoint"])

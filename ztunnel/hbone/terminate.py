@@ -198,7 +198,7 @@ class InnerTunnel(TunnelStream):
                     at, start = block.frame_at, block.at
                 else:
                     known = 0
-            count = min(size - done, session.read_bytes - known, self.send_window, h2.send_window)
+            count = _least(size - done, session.read_bytes - known, self.send_window, h2.send_window)
             if count <= 0:
                 break
             block.view[start : start + count] = view[done : done + count]
@@ -253,6 +253,15 @@ class InnerTunnel(TunnelStream):
             self._session.share.hold(self, held - before, self._session.engine)
         elif held < before:
             self._session.share.drop(self, before - held)
+
+
+def _least(size: int, frame: int, stream: int, session: int) -> int:
+    """Not `min`, which is given objects: small writes feel it."""
+    if frame < size:
+        size = frame
+    if stream < size:
+        size = stream
+    return session if session < size else size
 
 
 class TerminatedTunnel(InnerTunnel):

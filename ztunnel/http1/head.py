@@ -37,7 +37,7 @@ _START: Final = re.compile(_TOKEN)
 _BARE_END: Final = re.compile(rb"(?:\A|[^\r])\n|\r[^\n]")
 _BLANK: Final = b" \t"
 
-REASONS: Final = {
+_REASONS: Final = {
     100: b"Continue", 101: b"Switching Protocols", 200: b"OK", 201: b"Created", 202: b"Accepted",
     204: b"No Content", 206: b"Partial Content", 301: b"Moved Permanently", 302: b"Found", 303: b"See Other",
     304: b"Not Modified", 307: b"Temporary Redirect", 308: b"Permanent Redirect", 400: b"Bad Request",
@@ -48,6 +48,10 @@ REASONS: Final = {
     505: b"HTTP Version Not Supported",
 }  # fmt: skip
 """Of the statuses that are common; others go without a reason (RFC 9112 section 4)."""
+
+_STATUS_LINES: Final = {
+    b"%d" % status: b"HTTP/1.1 %d %b\r\n" % (status, reason) for status, reason in _REASONS.items()
+}
 
 
 def parse_request_head(untrusted: bytes) -> Fields:
@@ -108,9 +112,9 @@ def push_request_head(method: bytes, target: bytes, fields: list[tuple[bytes, by
     return b"".join(parts)
 
 
-def push_response_head(status: int, fields: list[tuple[bytes, bytes]]) -> bytes:
-    """A response's head; `fields` as of `push_request_head`."""
-    parts = [b"HTTP/1.1 %d " % status, REASONS.get(status, b""), b"\r\n"]
+def push_response_head(status: bytes, fields: list[tuple[bytes, bytes]]) -> bytes:
+    """A response's head; `status` in digits, `fields` as of `push_request_head`."""
+    parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %b \r\n" % status]
     _push_lines(parts, fields)
     return b"".join(parts)
 

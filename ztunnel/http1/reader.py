@@ -163,6 +163,10 @@ class MessageReader:
     def _head(self, view: memoryview, at: int) -> int:
         kept = self._kept
         known = len(kept)
+        last = self._last
+        if last and not known and bytes(view[at : at + len(last)]) == last:
+            self._say(self._fields, self._frame)
+            return at + len(last)
         kept += view[at : at + MAX_HEAD_BYTES + len(_HEAD_END)]
         if kept.startswith(b"\r\n") and not self._blank:
             self._blank = True  # one is allowed behind a body (RFC 9112 section 2.2)
@@ -176,19 +180,22 @@ class MessageReader:
         stop += len(_HEAD_END)
         octets = bytes(kept[:stop])
         kept.clear()
-        self._blank = False
-        check_beginning(octets[:1])
-        if stop > MAX_HEAD_BYTES:
-            raise PeerError(f"a head above {MAX_HEAD_BYTES} bytes", TOO_LARGE)
         if octets != self._last:
+            check_beginning(octets[:1])
+            if stop > MAX_HEAD_BYTES:
+                raise PeerError(f"a head above {MAX_HEAD_BYTES} bytes", TOO_LARGE)
             self._fields, self._frame = self._parse(octets)
             self._last = octets if stop <= _REMEMBERED_BYTES else b""
-        fields, frame = self._fields, self._frame
+        self._say(self._fields, self._frame)
+        return at + stop - known
+
+    def _say(self, fields: Fields, frame: Frame) -> None:
+        """A head is whole."""
+        self._blank = False
         self._begin(frame)
         self._events.on_head(fields, frame)
         if frame.framing is Framing.NONE:
             self._whole(())
-        return at + stop - known
 
     def _begin(self, frame: Frame) -> None:
         self._left, self._extensions = frame.length, 0

@@ -38,6 +38,7 @@ from ztunnel.http2.frame import (
 )
 from ztunnel.http2.host import Host, Nobody
 from ztunnel.http2.limits import Limits, Role
+from ztunnel.http2.repeats import Repeats
 from ztunnel.http2.settings import pull_settings
 from ztunnel.http2.standing import LARGE_BLOCK, UNSTARTED_POINTS, Standing
 from ztunnel.http2.stream import Stream
@@ -60,6 +61,7 @@ class H2Connection(Streams):
 
     __slots__ = (
         "_block_limit",
+        "_checked",
         "_fields",
         "_fields_limit",
         "_headers_work",
@@ -84,6 +86,7 @@ class H2Connection(Streams):
         self._headers_work = limits.response_work if client else limits.request_work
         self._block_limit = self._fields_limit + limits.skipped_header_bytes
         self._fields = FieldReader(self._fields_limit, limits.skipped_header_bytes > 0)
+        self._checked: Repeats[bool] = Repeats()
         self._refusing = False
         headers = self._block_limit + EXTRA_BYTES
         self._methods = {
@@ -259,7 +262,7 @@ class H2Connection(Streams):
         oversized = self._fields.oversized
         try:
             if not oversized:
-                check_request(fields)
+                self._check(fields)
         except PeerError:
             self.malformed += 1
             self.budget.spend(Glitch.OUR_RESET, self.now)
@@ -273,6 +276,19 @@ class H2Connection(Streams):
         if block.end_stream:
             self._end_remote(stream)
         self._host.on_opened(stream)
+
+    def _check(self, untrusted: Fields) -> None:
+        """A request, or a response where we are the client: is checked, unless it says what one before has
+        said. Raises PeerError."""
+        repeated = self._fields.repeated
+        if repeated and self._checked.get(untrusted):
+            return
+        if self.role is Role.CLIENT:
+            check_response(untrusted)
+        else:
+            check_request(untrusted)
+        if repeated:
+            self._checked.keep(untrusted, True)
 
     def _refuse(self, block: HeaderBlock, code: Code) -> None:
         """Give a stream up before anybody has heard of it."""
@@ -293,10 +309,11 @@ class H2Connection(Streams):
 
     def _on_answer(self, stream: Stream, block: HeaderBlock, fields: Fields) -> None:
         try:
-            check_response(fields)
+            self._check(fields)
         except PeerError:
             self._stream_error(stream, Code.PROTOCOL_ERROR)
             return
+        stream.repeated = self._fields.repeated
         informational = fields[0][1].startswith(b"1")  # pseudo-header fields come first, and it has one
         if informational and not block.end_stream:
             self.budget.spend(Glitch.STRAY, self.now)

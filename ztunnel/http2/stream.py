@@ -23,7 +23,8 @@ class Stream:
         closed: the stream is over; no `on_` method is called any more.
         opened_at: monotonic seconds.
         started: whether anything has been done for it.
-        repeated: its request's fields are, as an object, those of one before.
+        repeated: the fields of what the peer has begun it with, a request or the response to ours, are as an
+            object those of one before.
         oversized: its request is only the beginning of one that is larger than is taken, and was not checked.
     """
 

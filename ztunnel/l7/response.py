@@ -20,9 +20,8 @@ _NO_BODY: Final = frozenset((b"204", b"304"))
 _HOP_BY_HOP: Final = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade".split())
 
 
-def check_response(untrusted: Fields, method: bytes, end: bool) -> int:
-    """The length of the body of a response of HTTP/2 to a request of `method`, -1 where it is not said; with
-    `end` nothing follows.
+def said_length(untrusted: Fields) -> int:
+    """The Content-Length of a response of HTTP/2, -1 where there is none.
 
     Raises:
         PeerError: it is malformed (RFC 9113 section 8.1.1), or could not be written as HTTP/1.1.
@@ -39,6 +38,16 @@ def check_response(untrusted: Fields, method: bytes, end: bool) -> int:
             if length >= 0 or not _DIGITS.fullmatch(value):
                 raise PeerError("Content-Length twice, or not a number")
             length = int(value)
+    return length
+
+
+def length_of(status: bytes, length: int, method: bytes, end: bool) -> int:
+    """The length of the body of a response with that `status` to a request of `method`, -1 where it is not
+    said; `length` is what its fields say, and with `end` nothing follows.
+
+    Raises:
+        PeerError: it is not as long as it says.
+    """
     if method == b"HEAD" or status in _NO_BODY:
         return 0
     if end and length > 0:

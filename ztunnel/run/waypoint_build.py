@@ -45,6 +45,9 @@ from ztunnel.waypoint.upstream.connect import Servers
 from ztunnel.waypoint.upstream.find import Here
 from ztunnel.waypoint.way import Common, Watched
 
+_UUID_4: Final = 4 << 76 | 2 << 62
+_UUID_DRAWN: Final = (1 << 128) - 1 & ~(0xF << 76 | 3 << 62)
+"""Version and variant of a UUID that is drawn, and which bits of it are (RFC 9562 section 5.4)."""
 _STREAMS: Final = 100
 """Tunnels of one session (Istio's waypoint: max_concurrent_streams of connect_terminate)."""
 
@@ -156,7 +159,5 @@ def _begin(
 
 def _new_id(rng: Random) -> bytes:
     """An `x-request-id`: a UUID of version 4."""
-    digits = f"{rng.getrandbits(128):032x}"
-    variant = "89ab"[rng.getrandbits(2)]
-    parts = digits[:8], digits[8:12], f"4{digits[13:16]}", f"{variant}{digits[17:20]}", digits[20:]
-    return "-".join(parts).encode()
+    digits = b"%032x" % (rng.getrandbits(128) & _UUID_DRAWN | _UUID_4)
+    return b"%b-%b-%b-%b-%b" % (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])

@@ -1,15 +1,15 @@
-"""Counts requests by their labels, over plain ints: a request costs one look-up and four additions. What is
-made of that for those who scrape is in `request_metrics`."""
+"""Counts requests by their labels, over plain ints: a request costs four additions. What is made of that for
+those who scrape is in `request_metrics`."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ztunnel.model.connection import Security
 from ztunnel.telemetry.labels import UNKNOWN, TcpLabels
 
-BUCKETS = (
+BUCKETS: Final = (
     0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0, 30000.0, 60000.0,
     300000.0, 600000.0, 1800000.0, 3600000.0,
 )  # fmt: skip
@@ -82,9 +82,20 @@ class Series:
         self.sums = [0.0] * HISTOGRAMS
         self.messages = [0] * MESSAGES
 
+    def add(self, values: tuple[float, float, float], messages: tuple[int, int] | None) -> None:
+        """A request has ended: its milliseconds, and the bytes of its two bodies; `messages` are those of a
+        call of gRPC, of its request and of its response."""
+        self.count += 1
+        for index, value in enumerate(values):
+            self.counts[index][bisect_left(BUCKETS, value)] += 1
+            self.sums[index] += value
+        if messages is not None:
+            self.messages[0] += messages[0]
+            self.messages[1] += messages[1]
+
 
 class RequestCounts:
-    """All series of one process, at most `series_limit` of both kinds. `count` is called on the thread that
+    """All series of one process, at most `series_limit` of both kinds. They are counted in on the thread that
     runs Trio."""
 
     def __init__(self, series_limit: int = 20_000) -> None:
@@ -92,43 +103,21 @@ class RequestCounts:
         self.series: dict[RequestLabels, Series] = {}
         self.edited: dict[Edited, Series] = {}
 
-    def count(
-        self,
-        labels: RequestLabels,
-        milliseconds: float,
-        received_bytes: int,
-        sent_bytes: int,
-        messages: tuple[int, int] | None = None,
-    ) -> None:
-        """A request has ended; `messages` are those of a call of gRPC, of its request and of its response."""
+    def of(self, labels: RequestLabels) -> Series:
+        """Those of a label set, which whoever counts often keeps: it is there for good."""
         series = self.series.get(labels)
-        if series is None:
-            series = self._new(labels)
-        series.count += 1
-        for index, value in enumerate((milliseconds, float(received_bytes), float(sent_bytes))):
-            series.counts[index][bisect_left(BUCKETS, value)] += 1
-            series.sums[index] += value
-        if messages is not None:
-            series.messages[0] += messages[0]
-            series.messages[1] += messages[1]
+        return self._new(labels) if series is None else series
 
     def count_edited(
         self, edited: Edited, values: tuple[float, float, float], messages: tuple[int, int] | None
     ) -> None:
-        """The same under labels that an operator has changed; `values` are its milliseconds, and the bytes of
-        its two bodies."""
+        """A request has ended that counts under labels that an operator has changed (`Series.add`)."""
         series = self.edited.get(edited)
         if series is None:
             if self._full():
                 edited = edited._replace(labels=_unknown(edited.labels), extra=())
             series = self.edited.setdefault(edited, Series())
-        series.count += 1
-        for index, value in enumerate(values):
-            series.counts[index][bisect_left(BUCKETS, value)] += 1
-            series.sums[index] += value
-        if messages is not None:
-            series.messages[0] += messages[0]
-            series.messages[1] += messages[1]
+        series.add(values, messages)
 
     def _full(self) -> bool:
         return len(self.series) + len(self.edited) >= self._limit

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Final, NamedTuple
+from functools import lru_cache
+from typing import Final
 
 from ztunnel.telemetry.line import LONGEST, quote, timestamp
 
 _NOTHING: Final = "-"
+_NO_TEXT: Final = '"-"'
 _BARE: Final = re.compile(r"[A-Za-z0-9_.:/@%+\[\]{}|;-]+")
 
 Fields = tuple[tuple[bytes, bytes], ...]
 """Fields of HTTP, names in lower case."""
 
+_NO_FIELDS: Final[Fields] = ()
 
-class RequestRecord(NamedTuple):
+
+class RequestRecord:
     """One request that ended, or one connection through a waypoint, of which there is no request.
 
     Empty texts, and a negative `upstream_milliseconds`, are what is not known: `-` in the line. `time_ns` is
@@ -27,36 +31,32 @@ class RequestRecord(NamedTuple):
     (`log_format`): fields, how often it was sent on, the client's identity.
     """
 
-    time_ns: int
-    method: str = ""
-    path: str = ""
-    protocol: str = ""
-    status: int = 0
-    flag: str = ""
-    details: str = ""
-    termination: str = ""
-    upstream_failure: str = ""
-    received_bytes: int = 0
-    sent_bytes: int = 0
-    duration_seconds: float = 0.0
-    upstream_milliseconds: int = -1
-    forwarded_for: str = ""
-    user_agent: str = ""
-    request_id: str = ""
-    authority: str = ""
-    upstream_host: str = ""
-    upstream_cluster: str = ""
-    upstream_local: str = ""
-    downstream_local: str = ""
-    downstream_remote: str = ""
-    server_name: str = ""
-    route: str = ""
-    request: Fields = ()
-    response: Fields = ()
-    trailers: Fields = ()
-    attempts: int = 0
-    peer: str = ""
-    grpc_status: str = ""
+    __slots__ = (
+        "attempts", "authority", "details", "downstream_local", "downstream_remote",
+        "duration_seconds", "flag", "forwarded_for", "grpc_status", "method", "path", "peer",
+        "protocol", "received_bytes", "request", "request_id", "response", "route", "sent_bytes",
+        "server_name", "status", "termination", "time_ns", "trailers", "upstream_cluster",
+        "upstream_failure", "upstream_host", "upstream_local", "upstream_milliseconds",
+        "user_agent",
+    )  # fmt: skip
+
+    def __init__(self, time_ns: int) -> None:
+        """Nothing else is known yet: whoever makes it says what is."""
+        self.time_ns = time_ns
+        self.method = self.path = self.protocol = ""
+        self.status = 0
+        self.flag = self.details = self.termination = self.upstream_failure = ""
+        self.received_bytes = self.sent_bytes = 0
+        self.duration_seconds = 0.0
+        self.upstream_milliseconds = -1
+        self.forwarded_for = self.user_agent = self.request_id = self.authority = ""
+        self.upstream_host = self.upstream_cluster = self.upstream_local = ""
+        self.downstream_local = self.downstream_remote = self.server_name = self.route = ""
+        self.request: Fields = _NO_FIELDS
+        self.response: Fields = _NO_FIELDS
+        self.trailers: Fields = _NO_FIELDS
+        self.attempts = 0
+        self.peer = self.grpc_status = ""
 
 
 def render_request(record: RequestRecord) -> str:
@@ -113,11 +113,13 @@ def start_time(time_ns: int) -> str:
 
 
 def _quoted(text: str) -> str:
-    return quote(text or _NOTHING)
+    return quote(text) if text else _NO_TEXT
 
 
+@lru_cache(1024)
 def _bare(text: str) -> str:
-    """As `line.bare`, with the letters that details and clusters have besides."""
+    """As `line.bare`, with the letters that details and clusters have besides. What is shown so is the same
+    for many requests."""
     if not text:
         return _NOTHING
     return text if _BARE.fullmatch(text) and len(text) <= LONGEST else quote(text)

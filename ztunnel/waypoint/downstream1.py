@@ -246,14 +246,14 @@ class Http1Server:
             self._closing = True  # it is answered before it has been read
         if self._closing and not self._switched:
             kept.append((b"connection", b"close"))
-        self._transport.write(push_response_head(int(status), kept))
+        self._transport.write(push_response_head(status, kept))
         if end:
             self._answered()
         elif self._switched:
             self._next_round(self._read_on)
 
     def inform(self, fields: Fields) -> None:
-        self._transport.write(push_response_head(int(fields[0][1]), list(fields[1:])))
+        self._transport.write(push_response_head(fields[0][1], list(fields[1:])))
 
     def send(self, payload: memoryview) -> None:
         if self._bodyless or not len(payload):

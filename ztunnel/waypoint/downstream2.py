@@ -10,6 +10,7 @@ from ztunnel.http1.head import Fields
 from ztunnel.http2.fields import push_fields
 from ztunnel.http2.frame import MAX_STREAM_ID, Code, push_goaway
 from ztunnel.http2.limits import Role
+from ztunnel.http2.repeats import Repeats
 from ztunnel.http2.standing import Standing
 from ztunnel.http2.stream import Stream
 from ztunnel.l7.reply import FIELDS_TOO_LARGE, IDLE, MALFORMED, SLOW_HEAD, Refused, Reply
@@ -24,9 +25,6 @@ LINGER_SECONDS: Final = 5.0
 _NOTICE_SECONDS: Final = 1.0
 _ANSWER_SECONDS: Final = 0.5
 """For a client to read an answer that came before it had said all."""
-
-_REMEMBERED: Final = 16
-"""Requests of one connection."""
 
 _CONTINUE: Final = push_fields([(b":status", b"100")])
 
@@ -179,8 +177,7 @@ class Http2Server(Http2Link):
         self._since = way.now
         self._draining_since = 0.0
         self.unwanted: dict[ServerStream, float] = {}
-        # Requests by the objects that their fields are, which stay the same objects while they are in here.
-        self._known: dict[int, tuple[Fields, Request]] = {}
+        self._known: Repeats[Request] = Repeats()
         super().__init__(way.clock, transport, Role.SERVER, standing)
         way.live.add(self)
 
@@ -192,12 +189,10 @@ class Http2Server(Http2Link):
         """
         if not repeated:
             return parse_stream(untrusted)
-        known = self._known.get(id(untrusted))
-        if known is None or known[0] is not untrusted:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            known = self._known[id(untrusted)] = untrusted, parse_stream(untrusted)
-        return known[1].copy()
+        known = self._known.get(untrusted)
+        if known is None:
+            known = self._known.keep(untrusted, parse_stream(untrusted))
+        return known.copy()
 
     def admits(self) -> bool:
         return not self.over

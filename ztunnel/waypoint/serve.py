@@ -3,6 +3,8 @@ as they are, to a server, as far as policies let it."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from ztunnel.flow.transport import Receiver
 from ztunnel.hbone.terminate import TerminatedTunnel
 from ztunnel.http2.standing import Standing
@@ -121,10 +123,10 @@ class Tunnel:
         return self._parts.shadows.begin(exchange, end, self.connect)
 
     def ended(self, exchange: Exchange) -> None:
-        """It is over."""
+        """It is over; nobody waits for what is said of that."""
         self._admission.ended(exchange)
         self._over()
-        self._reports.ended(exchange, self._version)
+        self._parts.engine.afterwards(partial(self._reports.ended, exchange, self._version))
 
     # Policies.
 

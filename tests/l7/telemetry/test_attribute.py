@@ -4,11 +4,12 @@ from datetime import timedelta
 
 import pytest
 
+from tests.telemetry.records import record_of
 from ztunnel.l7.telemetry.attribute import Subject, Unknown, Value, attribute, members
 from ztunnel.telemetry.request_counts import RequestLabels
 from ztunnel.telemetry.request_log import RequestRecord
 
-RECORD = RequestRecord(
+RECORD = record_of(
     0,
     method="GET",
     path="/a/b?c=d",

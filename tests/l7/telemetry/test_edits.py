@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from tests.l7.telemetry.test_attribute import EMPTY, RECORD, SUBJECT
+from ztunnel.l7.telemetry.attribute import Subject
 from ztunnel.l7.telemetry.edits import edits_of, tcp_edits_of
 from ztunnel.l7.telemetry.merging import MetricPlan
 from ztunnel.model.telemetry import METRICS, TCP_METRICS
@@ -61,7 +62,7 @@ def test_nothing_is_counted_where_all_is_taken_away() -> None:
 
 
 def test_calls_of_grpc_are_known_as_such_without_the_label() -> None:
-    subject = SUBJECT._replace(labels=SUBJECT.labels._replace(request_protocol="grpc"))
+    subject = Subject(RECORD, SUBJECT.labels._replace(request_protocol="grpc"))
     edits = edits_of(every(MetricPlan(False, {"request_protocol": None})))
     assert edits is not None
     (found,) = edits.of(subject)

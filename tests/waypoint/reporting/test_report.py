@@ -86,7 +86,7 @@ def test_names_that_peers_invent_do_not_pile_up() -> None:
         exchange, _ = begin(Rig())
         exchange.status = status
         reports.ended(exchange, 1)
-    assert len(reports._labels) <= 256
+    assert len(reports._kinds) <= 256
 
 
 def test_connections_have_envoys_flags() -> None:

@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from tests.telemetry.records import changed
 from tests.telemetry.test_request_log import FULL
 from ztunnel.l7.request import Request
 from ztunnel.l7.trace import Context, enter
@@ -47,7 +48,7 @@ def test_a_span_says_what_the_log_says() -> None:
     ],
 )
 def test_failures_are_errors(status: int, grpc: str, error: bool) -> None:
-    assert span_of(FULL._replace(status=status, grpc_status=grpc), CONTEXT, LABELS).is_error is error
+    assert span_of(changed(FULL, status=status, grpc_status=grpc), CONTEXT, LABELS).is_error is error
 
 
 def test_tags_of_an_operator_come_of_the_request_and_the_environment() -> None:
@@ -60,7 +61,7 @@ def test_tags_of_an_operator_come_of_the_request_and_the_environment() -> None:
         CustomTag("formatter", TagSource.FORMATTER, '%REQ(:METHOD)% "%REQ(x-none)%" %RESPONSE_CODE%'),
     ]
     made = span_tags(tags, {"WHERE": "here"})
-    record = FULL._replace(request=((b"x-user", b"jason"),))
+    record = changed(FULL, request=((b"x-user", b"jason"),))
     plain = span_of(record, CONTEXT, LABELS)
     span = span_of(record, CONTEXT, LABELS, made, istio_tags=False)
     assert dict(span.attributes[-6:]) == {

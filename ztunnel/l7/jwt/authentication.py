@@ -109,6 +109,11 @@ class Authentication:
         told.update(each.header for one in self.rules for each in one.rule.claim_headers)
         self._told = frozenset(_alike(name.encode()) for name in told if name)
 
+    @property
+    def wants_nothing(self) -> bool:
+        """Whether every request passes as it is."""
+        return not self.rules and not self._missing
+
     def judge(self, request: Request, known: Proofs, now: float) -> Outcome | Check:
         """`now` are seconds since the epoch. The request stays as it is (`edit`)."""
         if self._missing:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Final, NamedTuple
+from typing import Final
 
 from ztunnel.telemetry.labels import UNKNOWN
 from ztunnel.telemetry.request_counts import RequestLabels
@@ -22,11 +22,14 @@ class Unknown(Exception):
     """There is no value: of a header that is not there, or of kinds that do not go together."""
 
 
-class Subject(NamedTuple):
+class Subject:
     """What an expression is about; `labels` are those of its metrics."""
 
-    record: RequestRecord
-    labels: RequestLabels
+    __slots__ = ("labels", "record")
+
+    def __init__(self, record: RequestRecord, labels: RequestLabels) -> None:
+        self.record = record
+        self.labels = labels
 
 
 Get = Callable[[Subject], Value]

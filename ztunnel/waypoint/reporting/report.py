@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from ztunnel.errors import ConnectionFailed, Denied, Flag, NoDestination, Overflow
 from ztunnel.flow.flow import Counts
@@ -12,18 +13,19 @@ from ztunnel.l7.telemetry.attribute import Subject
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Security
 from ztunnel.model.identity import SpiffeId
-from ztunnel.model.service import Service
+from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.workload import TunnelProtocol, Workload
 from ztunnel.telemetry.labels import Reporter, TcpLabels, tcp_labels
 from ztunnel.telemetry.metrics import Live, TcpMetrics
-from ztunnel.telemetry.request_counts import RequestCounts, RequestLabels, request_labels
+from ztunnel.telemetry.request_counts import RequestCounts, RequestLabels, Series, request_labels
 from ztunnel.telemetry.request_log import RequestRecord
 from ztunnel.waypoint.chain import Chain
 from ztunnel.waypoint.exchange.exchange import Exchange
 from ztunnel.waypoint.reporting.scope import Scope
 from ztunnel.waypoint.reporting.tracing import span_of
 
-_LABELS_REMEMBERED = 256
+_KINDS_REMEMBERED: Final = 256
+_NO_GRPC: Final = "-"
 _NO_LABELS = RequestLabels()
 
 
@@ -53,6 +55,19 @@ class Caller:
     context: str = ""
 
 
+_Key = tuple[str, ServiceName | None, int, str, str]
+
+
+class _Kind:
+    """Requests with the same labels, and where they are counted, once one was."""
+
+    __slots__ = ("labels", "series")
+
+    def __init__(self, labels: RequestLabels) -> None:
+        self.labels = labels
+        self.series: Series | None = None
+
+
 class Reports:
     """Of one tunnel.
 
@@ -68,13 +83,10 @@ class Reports:
         self._chain = chain
         self._now = now
         self._stood = False
-        self._labels: dict[tuple[str, str, int, str, str, str], RequestLabels] = {}
-        self._base = RequestRecord(
-            0,
-            downstream_local=str(chain.destination),
-            downstream_remote=str(caller.source),
-            peer=str(caller.identity),
-        )
+        self._kinds: dict[_Key, _Kind] = {}
+        self._called, self._caller_address = str(chain.destination), str(caller.source)
+        self._peer = str(caller.identity)
+        self._cluster = chain.cluster("http")
 
     @property
     def identity(self) -> SpiffeId:
@@ -83,61 +95,66 @@ class Reports:
 
     def ended(self, exchange: Exchange, version: int) -> None:
         """An exchange is over."""
-        scope, request = self.scope, exchange.request
+        scope, trace = self.scope, exchange.request.trace
         seconds = self._now() - exchange.began
-        labels = self._labels_of(exchange)
+        kind = self._kind_of(exchange)
+        values = seconds * 1000, float(exchange.received_bytes), float(exchange.sent_bytes)
         received, sent = exchange.received_messages, exchange.sent_messages
         messages = (received.count, sent.count) if received is not None and sent is not None else None
-        edits = scope.edits
+        edits, spans = scope.edits, scope.spans
         if edits is None:
-            self._telemetry.requests.count(
-                labels, seconds * 1000, exchange.received_bytes, exchange.sent_bytes, messages
-            )
-        trace, spans = request.trace, scope.spans
+            series = kind.series
+            if series is None:
+                series = kind.series = self._telemetry.requests.of(kind.labels)
+            series.add(values, messages)
         traced = trace is not None and trace.sampled and spans is not None
         if not scope.logs and not traced and edits is None:
             return
-        subject = Subject(self._record(exchange, version, seconds), labels)
+        subject = Subject(self._record(exchange, version, seconds), kind.labels)
         if edits is not None:
-            values = seconds * 1000, float(exchange.received_bytes), float(exchange.sent_bytes)
             for edited in edits.of(subject):
                 self._telemetry.requests.count_edited(edited, values, messages)
         if trace is not None and spans is not None and traced:
-            spans.put(span_of(subject.record, trace, labels, spans.tags, spans.istio_tags))
+            spans.put(span_of(subject.record, trace, kind.labels, spans.tags, spans.istio_tags))
         scope.log(subject, trace)
 
     def _record(self, exchange: Exchange, version: int, seconds: float) -> RequestRecord:
         request, answered = exchange.request, exchange.answered_at
-        base = self._base
-        return RequestRecord(  # not by `_replace`, which takes twice as long
-            time_ns=self._telemetry.now_ns() - int(seconds * 1e9),
-            downstream_local=base.downstream_local,
-            downstream_remote=base.downstream_remote,
-            peer=base.peer,
-            method=_text(request.method),
-            path=_text(request.get(b"x-envoy-original-path") or request.path),
-            protocol="HTTP/2" if version == 2 else "HTTP/1.1",
-            status=exchange.status,
-            flag=exchange.flag,
-            details=exchange.details,
-            upstream_failure=exchange.failure,
-            received_bytes=exchange.received_bytes,
-            sent_bytes=exchange.sent_bytes,
-            duration_seconds=seconds,
-            upstream_milliseconds=int((answered - exchange.began) * 1000) if answered else -1,
-            forwarded_for=_text(request.get(b"x-forwarded-for")),
-            user_agent=_text(request.get(b"user-agent")),
-            request_id=_text(request.get(b"x-request-id")),
-            authority=_text(request.authority),
-            upstream_host=exchange.host,
-            upstream_cluster=self._chain.cluster("http") if exchange.cluster is None else exchange.cluster,
-            route=exchange.plan.name,
-            request=tuple(request.fields),
-            response=exchange.response,
-            trailers=exchange.trailers,
-            attempts=exchange.attempts.count,
-            grpc_status=exchange.grpc_status,
-        )
+        record = self._new_record(seconds)
+        record.method = _text(request.method)
+        record.path = _text(request.path)
+        record.authority = _text(request.authority)
+        for name, value in request.fields:
+            if name == b"x-forwarded-for":
+                record.forwarded_for = record.forwarded_for or _text(value)
+            elif name == b"user-agent":
+                record.user_agent = record.user_agent or _text(value)
+            elif name == b"x-request-id":
+                record.request_id = record.request_id or _text(value)
+            elif name == b"x-envoy-original-path" and value:
+                record.path = _text(value)
+        record.protocol = "HTTP/2" if version == 2 else "HTTP/1.1"
+        record.status, record.flag, record.details = exchange.status, exchange.flag, exchange.details
+        record.upstream_failure = exchange.failure
+        record.received_bytes, record.sent_bytes = exchange.received_bytes, exchange.sent_bytes
+        if answered:
+            record.upstream_milliseconds = int((answered - exchange.began) * 1000)
+        record.upstream_host = exchange.host
+        record.upstream_cluster = self._cluster if exchange.cluster is None else exchange.cluster
+        record.route = exchange.plan.name
+        record.request, record.response = tuple(request.fields), exchange.response
+        record.trailers = exchange.trailers
+        record.attempts = exchange.attempts.count
+        record.grpc_status = exchange.grpc_status
+        return record
+
+    def _new_record(self, seconds: float) -> RequestRecord:
+        """Of what has ended and took so long, with what all records of the tunnel have in common."""
+        record = RequestRecord(self._telemetry.now_ns() - int(seconds * 1e9))
+        record.duration_seconds = seconds
+        record.downstream_local, record.downstream_remote = self._called, self._caller_address
+        record.peer = self._peer
+        return record
 
     def opened(self, destination: Workload | None, counts: Counts) -> Live | None:
         """A connection is passed through as it is. None: it is not counted."""
@@ -150,7 +167,7 @@ class Reports:
         tcp = self.scope.tcp
         if tcp is None:
             return labels
-        return tcp.of(labels, self._base) if tcp.counted else None
+        return tcp.of(labels, self._new_record(0.0)) if tcp.counted else None
 
     def closed(
         self, live: Live | None, counts: Counts, began: float, host: str, error: ConnectionFailed | None
@@ -163,18 +180,13 @@ class Reports:
             self._telemetry.connections.failed(counted.flagged(flag))
         if not self.scope.logs:
             return
-        seconds = self._now() - began
-        record = self._base._replace(
-            time_ns=self._telemetry.now_ns() - int(seconds * 1e9),
-            flag=_envoys(error, stood),
-            termination=error.details if isinstance(error, Denied) else "",
-            upstream_failure=str(error) if error else "",
-            received_bytes=counts.up,
-            sent_bytes=counts.down,
-            duration_seconds=seconds,
-            upstream_host=host,
-            upstream_cluster=self._chain.cluster("tcp"),
-        )
+        record = self._new_record(self._now() - began)
+        record.flag = _envoys(error, stood)
+        record.termination = error.details if isinstance(error, Denied) else ""
+        record.upstream_failure = str(error) if error else ""
+        record.received_bytes, record.sent_bytes = counts.up, counts.down
+        record.upstream_host = host
+        record.upstream_cluster = self._chain.cluster("tcp")
         filtered = any(log.condition is not None for log in self.scope.logs)
         labels = request_labels(self.tcp_labels(None), "tcp") if filtered else _NO_LABELS
         self.scope.log(Subject(record, labels))
@@ -194,26 +206,29 @@ class Reports:
             Security.MUTUAL_TLS,
         )
 
-    def _labels_of(self, exchange: Exchange) -> RequestLabels:
-        destination = exchange.destination
+    def _kind_of(self, exchange: Exchange) -> _Kind:
+        destination, service = exchange.destination, exchange.service
         grpc = exchange.is_grpc
         key = (
-            destination.uid if destination else "",
-            "grpc" if grpc else "http",
+            destination.uid if destination is not None else "",
+            service.key if service is not None else None,
             exchange.status,
-            exchange.grpc_status if grpc else "",
+            exchange.grpc_status if grpc else _NO_GRPC,
             exchange.flag,
-            str(exchange.service.key) if exchange.service is not None else "",
         )
-        labels = self._labels.get(key)
-        if labels is None:
-            if len(self._labels) >= _LABELS_REMEMBERED:
-                self._labels.clear()
-            tcp = self.tcp_labels(destination, exchange.service)
-            labels = self._labels[key] = request_labels(tcp, key[1])._replace(
-                response_code=str(key[2]), grpc_response_status=key[3], response_flags=key[4]
+        kind = self._kinds.get(key)
+        if kind is None:
+            if len(self._kinds) >= _KINDS_REMEMBERED:
+                self._kinds.clear()
+            labels = request_labels(
+                self.tcp_labels(destination, service), "grpc" if grpc else "http"
+            )._replace(
+                response_code=str(exchange.status),
+                grpc_response_status=exchange.grpc_status if grpc else "",
+                response_flags=exchange.flag,
             )
-        return labels
+            kind = self._kinds[key] = _Kind(labels)
+        return kind
 
 
 def _envoys(error: ConnectionFailed | None, stood: bool) -> str:

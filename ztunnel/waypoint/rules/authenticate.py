@@ -111,6 +111,9 @@ class Authenticator:
     def admit(self, exchange: Exchange, find: Find, source: Source, then: Then) -> None:
         """Find out who the request speaks for; where it may go on, `then` is called, perhaps before this
         returns. Otherwise it is answered."""
+        if find().wants_nothing:
+            then(exchange)
+            return
         one = _Waiting(exchange, find, source, then, again=False)
         if self._concluded(one):
             return

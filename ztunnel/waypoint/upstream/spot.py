@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from ztunnel.errors import ConnectionFailed
 from ztunnel.flow.transport import Receiver, Transport
@@ -87,14 +87,17 @@ class Key:
         return alike and self.pool == other.pool and self.tls == other.tls
 
 
-class Spot(NamedTuple):
+class Spot:
     """One endpoint, as it is called. `name`: of the service; `protocol`: by the name that TLS has for it
     (ALPN), empty: none."""
 
-    key: Key
-    target: Target
-    name: str = ""
-    protocol: str = ""
+    __slots__ = ("key", "name", "protocol", "target")
+
+    def __init__(self, key: Key, target: Target, name: str = "", protocol: str = "") -> None:
+        self.key = key
+        self.target = target
+        self.name = name
+        self.protocol = protocol
 
     @property
     def bare(self) -> bool:

@@ -10,9 +10,10 @@ from ztunnel.http1.head import Fields
 from ztunnel.http2.fields import push_fields
 from ztunnel.http2.frame import Code
 from ztunnel.http2.limits import Role
+from ztunnel.http2.repeats import Repeats
 from ztunnel.l7.reply import REMOTE_RESET, TERMINATED, UPSTREAM_PROTOCOL_ERROR, Reply
 from ztunnel.l7.request import Request
-from ztunnel.l7.response import check_interim, check_response
+from ztunnel.l7.response import check_interim, length_of, said_length
 from ztunnel.waypoint.exchange.exchange import Exchange
 from ztunnel.waypoint.link2 import Http2Link, HttpStream
 from ztunnel.waypoint.way import Clock
@@ -88,7 +89,7 @@ class ClientStream(HttpStream):
         if exchange is None:
             return
         try:
-            self._left = check_response(untrusted, exchange.request.method, end)
+            self._left = self._client.check(untrusted, exchange.request.method, end, self.repeated)
         except PeerError as error:
             self._break(str(error))
             return
@@ -183,6 +184,7 @@ class Http2Client(Http2Link):
         self.carried = 0
         self.secure = False
         self._tells = False
+        self._lengths: Repeats[int] = Repeats()
         super().__init__(clock, transport, Role.CLIENT)
 
     def received(self, untrusted: memoryview) -> None:
@@ -191,6 +193,16 @@ class Http2Client(Http2Link):
             self._end(Code.PROTOCOL_ERROR, "the server speaks HTTP/1.1, and its port says HTTP/2")
             return
         super().received(untrusted)
+
+    def check(self, untrusted: Fields, method: bytes, end: bool, repeated: bool) -> int:
+        """The length of the body of a response (`length_of`); where it is `repeated`, what it says is not
+        looked through a third time. Raises PeerError."""
+        said = self._lengths.get(untrusted) if repeated else None
+        if said is None:
+            said = said_length(untrusted)
+            if repeated:
+                self._lengths.keep(untrusted, said)
+        return length_of(untrusted[0][1], said, method, end)
 
     @property
     def under_way(self) -> int:
