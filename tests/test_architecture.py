@@ -25,6 +25,7 @@ VERBS = words("""
     expire export fetch fetch_keys find follow forget forward gather hold join keep linger link listen
     load measure observe originate oversee patch poll prepare probe recall refuse relay renew repair
     replace resolve rotate run secure serve sign splice spoof subscribe teach terminate untaint watch
+    watch_secrets
 """)
 ACTING_PACKAGES = {"kernel", "cli", "demo", "run"}
 ACTING_MODULES = {"__main__", "flow/engine", "ca/authority"}

@@ -80,6 +80,7 @@ def test_a_laboratory_gives_each_node_and_its_objects(
         laboratory_parts(names)
     names.manifests.mkdir(parents=True)
     (names.manifests / "pod.yaml").write_text("kind: Pod")
+    (names.manifests / "secret_shop_s.yaml").write_text("kind: Secret")
     names.netns(names.node("n1")).parent.mkdir()
     names.netns(names.node("n1")).touch()
     parts = laboratory_parts(names)

@@ -160,3 +160,21 @@ def test_a_destination_rule_is_looked_through(spec: str, codes: list[str]) -> No
 def test_how_bad_it_is() -> None:
     levels = {one.code: one.level for one in findings(*BASE, route("{filters: [{type: ExtensionRef}]}"))}
     assert levels["ZT0107"] is Level.ERROR
+
+
+SERVED = (
+    GATEWAY.rstrip() + "\nstatus: {addresses: [{type: Hostname, value: waypoint.shop.svc.cluster.local}]}\n",
+    "apiVersion: v1\nkind: Service\nmetadata: {name: waypoint, namespace: shop}\n"
+    "spec: {clusterIP: 10.96.0.9, ports: [{port: 15008, name: hbone}]}\n",
+)
+OTHER_SECRET = "apiVersion: v1\nkind: Secret\nmetadata: {name: other, namespace: shop}\n"
+NEEDS = rule("host: web, trafficPolicy: {tls: {mode: SIMPLE, credentialName: s}}")
+
+
+def test_a_secret_that_is_missing_is_found_where_secrets_are_among_the_manifests() -> None:
+    base = (NAMESPACE, WEB, SERVICE.replace("ports:", "clusterIP: 10.96.0.8, ports:"), *SERVED)
+    assert told(NEEDS, base=base) == []
+    message = "credentialName 's', for waypoints of shop: there is no Secret shop/s"
+    assert told(NEEDS, OTHER_SECRET, base=base) == [("IST0101", "DestinationRule shop/d", message)]
+    there = OTHER_SECRET.replace("other", "s") + "stringData: {ca.crt: R}\n"
+    assert told(NEEDS, there, base=base) == []

@@ -39,11 +39,21 @@ class Said:
     warn = error = info
 
 
-async def authenticate(metadata: Mapping[str, str], peer: Peer) -> str:
+@dataclass(frozen=True)
+class Node:
+    """Who has the token."""
+
+    account: str = "ztunnel-system/ztunnel"
+
+    def __str__(self) -> str:
+        return "the node"
+
+
+async def authenticate(metadata: Mapping[str, str], peer: Peer) -> Node:
     """Everybody who has the token."""
     if metadata.get("authorization") != f"Bearer {TOKEN}":
         raise RpcError(Code.UNAUTHENTICATED, "who are you?")
-    return "the node"
+    return Node()
 
 
 @contextmanager

@@ -11,11 +11,14 @@ import trio.testing
 from tests.control.scoped import pod, service
 from ztunnel.control.serve import Server
 from ztunnel.control.waypoints.scopes import LINGER_SECONDS
+from ztunnel.model.credential import Credential
 from ztunnel.model.http_policy import HttpAction, HttpPolicy
 from ztunnel.model.jwt import JwtPolicy, JwtRule
+from ztunnel.model.service_traffic import ClientTraffic, ServiceTraffic
+from ztunnel.model.traffic import ClientTls, PortTraffic, TlsMode, Traffic
 from ztunnel.model.workload import Workload
 from ztunnel.xds.pb.discovery_pb2 import DeltaDiscoveryRequest
-from ztunnel.xds.resource import ADDRESS, HTTP_POLICY, JWT_POLICY, TYPES, name_of
+from ztunnel.xds.resource import ADDRESS, CREDENTIAL, HTTP_POLICY, JWT_POLICY, TYPES, name_of
 from ztunnel.xds.snapshot import Snapshot, take
 from ztunnel.xds.subscriber import ON_DEMAND, ROLE, WAYPOINT, ask_again, describe_node
 
@@ -341,3 +344,45 @@ async def test_a_waypoint_that_does_not_ask_is_sent_all_addresses(nursery):
         take([service("w", at=service("w")), pod("w-1", service("w")), pod("b")], "", server.snapshot)
     )
     assert len((await responses.receive()).resources) == 2
+
+
+SECRET = Credential("s", "shop", "C", "K", "R")
+
+
+@pytest.mark.parametrize(
+    ("account", "request_of", "sent"),
+    [
+        ("", waypoint_request, ["s"]),  # in this process
+        ("shop/default", waypoint_request, ["s"]),
+        ("shop/other", waypoint_request, []),
+        ("other/default", waypoint_request, []),
+        ("shop/default", lambda url: waypoint_request(url, "x-1"), []),
+        ("shop/default", lambda url: DeltaDiscoveryRequest(type_url=url), []),
+        ("", lambda url: DeltaDiscoveryRequest(type_url=url), []),
+        (
+            "shop/default",
+            lambda url: DeltaDiscoveryRequest(type_url=url, resource_names_subscribe=["shop/s"]),
+            [],
+        ),
+    ],
+)
+async def test_secrets_are_for_a_waypoint_that_has_proved_to_be_one_alone(nursery, account, request_of, sent):
+    web = service("web", at=service("w"))
+    needs = Traffic(tls=ClientTls(TlsMode.MUTUAL, credential="s"))
+    policies = ServiceTraffic(web.key, (ClientTraffic("", PortTraffic(needs)),))
+    pods = [pod("w-1", service("w")), pod("x-1", service("x"))]
+    server = Server(take([service("w"), web, *pods, policies, SECRET], "", Snapshot()))
+    await nursery.start(server.run)
+    requests, responses = server.open_session("who", account)
+    await requests.send(request_of(CREDENTIAL))
+    first = await responses.receive()
+    assert named(first)[0] == sent
+    await requests.send(ack(first))
+    rotated = replace(SECRET, certificate="C2")
+    server.publish(take([service("w"), web, *pods, policies, rotated], "", server.snapshot))
+    await trio.testing.wait_all_tasks_blocked()
+    if sent:
+        assert named(await responses.receive()) == (["s"], 0)
+    else:
+        with pytest.raises(trio.WouldBlock):
+            responses.receive_nowait()

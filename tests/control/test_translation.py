@@ -150,11 +150,11 @@ def test_strange_labels_and_missing_addresses_are_warned_about():
         NAMESPACE.replace("ambient", "Ambient"),
         pod("a", "10.0.0.1", "{istio.io/use-waypoint: wp}"),
         pod("b", "~"),
-        "apiVersion: v1\nkind: Secret\nmetadata: {name: x}\n",
+        "apiVersion: v1\nkind: PodTemplate\nmetadata: {name: x}\n",
         "apiVersion: example.com/v1\nkind: Pod\nmetadata: {name: x}\n",
     )
     assert translated(text).warnings == (
-        "not read: Secret, example.com/Pod",
+        "not read: PodTemplate, example.com/Pod",
         "Namespace shop: istio.io/dataplane-mode=Ambient is neither ambient nor none: it decides nothing",
         "Pod shop/b: has no address (status.podIPs): it is not in the mesh yet",
         'Pod shop/a: waypoint "shop/wp" is not ready: HTTP rules are not applied',

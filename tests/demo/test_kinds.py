@@ -12,7 +12,8 @@ from ztunnel.demo.kinds import Standing, is_read, standing, why_left_out
         ("batch/v1", "Job", Standing.WORKLOAD),
         ("v1", "ReplicationController", Standing.WORKLOAD),
         ("v1", "ConfigMap", Standing.READ),
-        ("v1", "Secret", Standing.LEFT_OUT),
+        ("v1", "Secret", Standing.READ),
+        ("v1", "PodTemplate", Standing.LEFT_OUT),
         ("batch/v1", "CronJob", Standing.LEFT_OUT),
         ("security.istio.io/v1", "RequestAuthentication", Standing.READ),
         ("networking.k8s.io/v1", "Ingress", Standing.LEFT_OUT),
@@ -52,4 +53,4 @@ def test_a_slip_within_a_group_that_is_read_is_an_error(api_version: str, kind: 
 
 def test_a_schedule_is_not_run() -> None:
     assert why_left_out("CronJob").startswith("not run")
-    assert why_left_out("Secret") == "not read"
+    assert why_left_out("PodTemplate") == "not read"

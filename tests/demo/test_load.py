@@ -10,7 +10,7 @@ from ztunnel.errors import ConfigError
 POD = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: t}\n"
 POLICY = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: t}\n"
 OTHERS = (
-    "apiVersion: v1\nkind: Secret\nmetadata: {name: c, namespace: t}\n---\n"
+    "apiVersion: v1\nkind: PodTemplate\nmetadata: {name: c, namespace: t}\n---\n"
     "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: j, namespace: t}\n"
 )
 
@@ -51,7 +51,7 @@ def test_what_is_not_read_is_named_by_file_and_line(tmp_path: Path) -> None:
     assert [manifest.key.kind for manifest in found.manifests] == ["Pod"]
     assert [str(fault).removeprefix(f"{tmp_path}/") for fault in found.left_out] == [
         "compose.yaml:1: not read: no Kubernetes object: it has neither apiVersion nor kind",
-        "a.yaml:5: Secret t/c: not read",
+        "a.yaml:5: PodTemplate t/c: not read",
         "a.yaml:9: CronJob t/j: not run: a laboratory has no schedule",
     ]
     assert messages(tmp_path / "compose.yaml") == ["no Kubernetes object: it has neither apiVersion nor kind"]

@@ -32,6 +32,7 @@ MONITORS = "--api-versions=monitoring.coreos.com/v1"
 ROLLING = "node.updateStrategy.rollingUpdate"
 VARIANTS = {
     "defaults": [],
+    "credentials": ["waypoint.credentialNamespaces={shop,edge}"],
     "another control plane": [
         "control.enabled=false",
         "control.xdsAddress=https://istiod.istio-system.svc:15012",
@@ -462,3 +463,20 @@ def test_kinds_of_the_prometheus_operator_are_made_where_it_is(
 ):
     made = {each["kind"] for each in render(*words, settings=settings)}
     assert made & {"PodMonitor", "ServiceMonitor"} == kinds
+
+
+def test_secrets_may_be_read_where_it_is_said_and_nowhere_else() -> None:
+    def readable(*values: str) -> list[tuple[str, tuple[str, ...]]]:
+        return [
+            (role["metadata"]["namespace"], tuple(rule["verbs"]))
+            for role in render(settings=values)
+            if role["kind"] == "Role"
+            for rule in role["rules"]
+            if "secrets" in rule["resources"]
+            and "resourceNames" not in rule
+            and "create" not in rule["verbs"]
+        ]
+
+    assert readable() == []
+    both = readable("waypoint.credentialNamespaces={shop,edge}")
+    assert both == [("shop", ("list", "watch")), ("edge", ("list", "watch"))]

@@ -26,6 +26,13 @@ def answer(code, value, headers=()):
     return httpx2.Response(code, json=value, headers=dict(headers))
 
 
+def selected(value, params, namespace=""):
+    """Whether an object is of that namespace, and has the name that a field selector gives."""
+    meta, selector = value["metadata"], params.get("fieldSelector") or ""
+    name = selector.removeprefix("metadata.name=") if selector.startswith("metadata.name=") else ""
+    return namespace in ("", meta.get("namespace", "")) and name in ("", meta["name"])
+
+
 class Stream(httpx2.AsyncByteStream):
     """The body of a watch."""
 
@@ -54,6 +61,7 @@ class Watch:
     def __init__(self, server, collection, seconds):
         self.server, self.collection, self.seconds = server, collection, seconds
         self.waiting, self.arrived = [], trio.Event()
+        self.only = lambda _value: True
 
     def send(self, line):
         self.waiting.append(line)
@@ -178,8 +186,8 @@ class FakeServer(httpx2.AsyncBaseTransport):
                 return self._write(resource, json.loads(request.content), create=True)
             if not found[2]:
                 if request.url.params.get("watch") == "true":
-                    return self._watch(path, request.url.params)
-                return self._list_inside(path, found[1])
+                    return self._watch(path, request.url.params, found[1] or "")
+                return self._list_inside(path, found[1], request.url.params)
             key = found[1] or "", found[2]
             old = self.objects[path].get(key)
             applied = request.headers.get("content-type") == APPLY
@@ -204,9 +212,10 @@ class FakeServer(httpx2.AsyncBaseTransport):
             return self._write(resource, new, create=False)
         return None
 
-    def _list_inside(self, path, namespace):
-        """Of one namespace, whole."""
-        items = [value for key, value in sorted(self.objects[path].items()) if key[0] == namespace]
+    def _list_inside(self, path, namespace, params):
+        """Of one namespace, whole; of one name where that is asked for."""
+        found = sorted(self.objects[path].items())
+        items = [value for _, value in found if selected(value, params, namespace)]
         meta = {"resourceVersion": str(self.version)}
         return answer(200, {"kind": "List", "metadata": meta, "items": items})
 
@@ -247,9 +256,10 @@ class FakeServer(httpx2.AsyncBaseTransport):
         page = items[start:end] or (None if self.served[path].metadata_only else [])
         return answer(200, {"kind": "List", "metadata": meta, "items": page})
 
-    def _watch(self, path, params):
+    def _watch(self, path, params, namespace=""):
         since = int(params.get("resourceVersion") or 0)
         watch = Watch(self, path, float(params.get("timeoutSeconds") or 1800))
+        watch.only = lambda value: selected(value, params, namespace)
         if since < self.oldest:
             said = f"too old resource version: {since} ({self.oldest})"
             watch.send(line({"type": "ERROR", "object": status(410, "Expired", said)}))
@@ -261,7 +271,7 @@ class FakeServer(httpx2.AsyncBaseTransport):
             )
         else:
             for version, where, kind, value in self.history:
-                if where == path and version > since:
+                if where == path and version > since and watch.only(value):
                     watch.send(line({"type": kind, "object": value}))
             self.watches.append(watch)
         return httpx2.Response(200, stream=Stream(watch))
@@ -269,7 +279,7 @@ class FakeServer(httpx2.AsyncBaseTransport):
     def _record(self, path, kind, value):
         self.history.append((self.version, path, kind, value))
         for watch in list(self.watches):
-            if watch.collection == path:
+            if watch.collection == path and watch.only(value):
                 watch.send(line({"type": kind, "object": value}))
 
 

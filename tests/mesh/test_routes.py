@@ -565,3 +565,54 @@ def test_a_server_of_tls_is_talked_to_where_it_is_proved(
     status, _, body = client.answer()
     assert status == 503
     assert b"certificate was refused" in body
+
+
+def secret(certificate: str, key: str, roots: str) -> str:
+    """As `kubectl create secret generic` makes it."""
+    data = {
+        name: Path(path).read_text()
+        for name, path in (("cert", certificate), ("key", key), ("cacert", roots))
+    }
+    meta = {"name": "sealed", "namespace": "shop"}
+    return (
+        json.dumps({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": data}) + "\n---\n"
+    )
+
+
+def test_a_server_is_shown_the_certificate_of_a_secret_and_another_one_once_that_has_changed(
+    mesh: Mesh, waypoint: Waypoint, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(*authority.issue("server", "a.example"))
+    server.load_verify_locations(authority.roots)
+    server.verify_mode = ssl.CERT_REQUIRED
+    mesh.apply(destination_rule("sealed", "tls: {mode: MUTUAL, sni: a.example, credentialName: sealed}"))
+    listener = mesh.listen("shop/alone", port=8443)
+    wait_until(lambda: knows_traffic(waypoint, "sealed"), "the waypoint knows of it")
+    client = Client(mesh, "sealed")
+    client.ask("/none")
+    status, _, body = client.answer()
+    assert (status, b"there is no Secret shop/sealed" in body) == (503, True)
+    while not listener.nobody():  # each try, given up
+        pass
+    for name in ("first", "second"):
+        certificate, key = authority.issue(name, f"{name}.example")
+        mesh.apply(secret(certificate, key, authority.roots))
+        text = Path(certificate).read_text()
+        wait_until(
+            lambda text=text: shown_credential(waypoint) == (text, "<redacted>"), "the waypoint has it"
+        )
+        client = Client(mesh, "sealed")
+        client.ask(f"/{name}")
+        with server.wrap_socket(listener.accept(), server_side=True) as there:
+            assert f"GET /{name} HTTP/1.1" in serve(there, "200 OK", "Connection: close", body="hi")
+            assert (there.getpeercert() or {})["subjectAltName"] == (("DNS", f"{name}.example"),)
+            assert client.answer()[::2] == (200, b"hi")
+
+
+def shown_credential(waypoint: Waypoint) -> tuple[str, str]:
+    """What the waypoint shows of the Secret that it was sent."""
+    dump = json.loads(get(waypoint.netns, 15000, "/config_dump")[1])
+    (one,) = dump["credentials"]
+    return one.get("certificate", ""), one.get("privateKey", "")

@@ -7,6 +7,7 @@ from ipaddress import IPv6Network
 
 from tests.builders import large_mesh, policy, service, strict, workload, world_of
 from ztunnel.model import route_match
+from ztunnel.model.credential import Credential
 from ztunnel.model.http_policy import Attribute, HttpAction, HttpPolicy, Term, TextKind, TextMatch
 from ztunnel.model.route import Routes, RouteSource, Rule
 from ztunnel.model.route_action import Destination, Forward
@@ -149,3 +150,18 @@ def test_everything_is_sorted_and_can_be_written() -> None:
     uids = [each["uid"] for each in shown["workloads"]]
     assert uids == sorted(uids)
     assert dump_world(world_of()) == {"workloads": [], "services": [], "policies": []}
+
+
+def test_credentials_are_shown_without_what_is_secret() -> None:
+    one = Credential("s", "shop", "CERTIFICATE", "THE KEY", "ROOTS")
+    world, _ = apply(world_of(), [one])
+    shown = dump_http(world)["credentials"]
+    assert shown[0] == {
+        "name": "s",
+        "namespace": "shop",
+        "certificate": "CERTIFICATE",
+        "privateKey": "<redacted>",
+        "roots": "ROOTS",
+    }
+    assert "THE KEY" not in repr(world) + json.dumps(dump_http(world))
+    assert dict(apply(world, [], removed_http={Credential: ["shop/s"]})[0].credentials) == {}

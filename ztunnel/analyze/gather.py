@@ -90,6 +90,8 @@ def laboratory_parts(names: Names) -> dict[str, Part]:
         log = names.node_directory(place.node) / "log"
         parts |= _pages(place) | {f"nodes/{place.node}/log.txt": partial(log.read_text, errors="replace")}
     for file in sorted(names.manifests.glob("*.yaml")):
+        if file.name.startswith("secret_"):
+            continue
         parts[f"objects/{file.name}"] = partial(file.read_text, errors="replace")
     return parts
 

@@ -29,6 +29,7 @@ _SECURITY = "security.istio.io"
 _NAMED = 5
 _WAYPOINT = "is not ready: HTTP rules"
 _UNKNOWN_PROVIDER = "no extensionProvider of the mesh config has that name"
+_NO_SECRET = "there is no Secret "
 _HTTP_MARKS = ("HTTP attributes", "nobody enforces it", "do not support the", "it does nothing")
 
 
@@ -160,7 +161,7 @@ def _remarks(mesh: Mesh) -> Iterator[Finding]:
         if _WAYPOINT in message or is_route(who.partition(" ")[0]):
             continue
         code = INEFFECTIVE if any(mark in message for mark in _HTTP_MARKS) else REMARK
-        if _UNKNOWN_PROVIDER in message:
+        if _UNKNOWN_PROVIDER in message or _NO_SECRET in message:
             code = MISSING
         if one is not None:
             yield found(code, one, message)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 from google.protobuf.message import DecodeError
@@ -34,8 +34,17 @@ _REQUEST_BYTES: Final = 16 << 20
 """The largest is that of a node which comes back and names the versions of 100,000 resources, some 10 MiB;
 istiod takes 4 MiB."""
 
-Authenticate = Callable[[Mapping[str, str], Peer], Awaitable[object]]
-"""Who calls, by the call's metadata and the connection; its text is for the log. Raises RpcError."""
+
+class Member(Protocol):
+    """Who calls; its text is for the log."""
+
+    @property
+    def account(self) -> str:
+        """`namespace/name` of its service account."""
+
+
+Authenticate = Callable[[Mapping[str, str], Peer], Awaitable[Member]]
+"""Who calls, by the call's metadata and the connection. Raises RpcError."""
 
 
 class Discovery:
@@ -49,10 +58,11 @@ class Discovery:
 
     async def stream(self, call: ServerCall) -> None:
         """Serve until the subscriber leaves, does not read, or the connection is to end."""
-        name = str(await self._authenticate(call.metadata, call.peer))
+        member = await self._authenticate(call.metadata, call.peer)
+        name = str(member)
         call.take_messages_of(_REQUEST_BYTES)
         try:
-            requests, responses = self._server.open_session(name)
+            requests, responses = self._server.open_session(name, member.account)
         except trio.WouldBlock as error:
             raise RpcError(Code.UNAVAILABLE, "too many subscribers at once: try again") from error
         async with trio.open_nursery() as nursery:

@@ -13,12 +13,12 @@ import trio
 
 from ztunnel.control.convergence import Convergence
 from ztunnel.control.sync_status import SubscriberStatus
-from ztunnel.control.waypoints.scope import Names, Scope
+from ztunnel.control.waypoints.scope import Names, NoSecrets, Scope
 from ztunnel.control.waypoints.scopes import Scopes
 from ztunnel.errors import PeerError
 from ztunnel.xds.pb import discovery_pb2
 from ztunnel.xds.publisher import Publisher
-from ztunnel.xds.resource import JWT_POLICY, TYPES
+from ztunnel.xds.resource import CREDENTIAL, JWT_POLICY, TYPES
 from ztunnel.xds.snapshot import Snapshot
 from ztunnel.xds.subscriber import asks_on_demand, waypoint_of
 
@@ -63,11 +63,12 @@ class _Session:
         server: Server,
     ) -> None:
         self.publisher = Publisher(snapshot)
+        self.publisher.narrow(NoSecrets())
         self._published: list[_Published] = []
         self.waypoint = ""
         self._works = False
         self._wake, self._jobs = trio.open_memory_channel[discovery_pb2.DeltaDiscoveryRequest | None](1)
-        self.caller = ""
+        self.caller = self.account = ""
         self.connected_at = trio.current_time()
         self.sent_at: dict[str, float] = {}
         self._requests = requests
@@ -152,8 +153,13 @@ class _Session:
             self.publisher.narrow(self._narrowed(self._server.scopes.follow(uid)))
 
     def _narrowed(self, scope: Scope) -> Scope:
-        """All addresses, for a waypoint of a version that does not ask for those of its clients."""
-        return scope if asks_on_demand(self.publisher.node) else replace(scope, whole=True)
+        """All addresses, for a waypoint of a version that does not ask for those of its clients; and no
+        credentials, for whoever has not proved to be its pod's account."""
+        if not asks_on_demand(self.publisher.node):
+            scope = replace(scope, whole=True)
+        if self.account and self.account != scope.account:
+            scope = replace(scope, names={**scope.names, CREDENTIAL: frozenset()})
+        return scope
 
     def _measure(self, untrusted: discovery_pb2.DeltaDiscoveryRequest) -> None:
         since = self._convergence.answered(untrusted.type_url, untrusted.response_nonce)
@@ -238,9 +244,10 @@ class Server:
             for one in self._sessions
         ]
 
-    def open_session(self, caller: str = "") -> tuple[Requests, Responses]:
+    def open_session(self, caller: str = "", account: str = "") -> tuple[Requests, Responses]:
         """A new subscriber's ends: to send requests, to receive responses. Closing either ends the session.
-        `caller` is who has proved to be at the other end.
+        `caller` is who has proved to be at the other end, with the service account `account`
+        (`namespace/name`); empty: it is this process.
 
         Raises:
             trio.WouldBlock: too many sessions wait to be taken up.
@@ -250,7 +257,7 @@ class Server:
             _RESPONSES
         )
         session = _Session(self.snapshot, requests, responses, self)
-        session.caller = caller
+        session.caller, session.account = caller, account
         self._opened.send_nowait(session)
         return send_request, receive_response
 

@@ -17,6 +17,7 @@ from ztunnel.control.policies.http_authorization import convert_http_authorizati
 from ztunnel.control.policies.jwt_policies import KeysOf, no_keys
 from ztunnel.control.policies.node_policies import NodePolicies
 from ztunnel.control.policies.waypoint_policies import Parts, WaypointPolicies
+from ztunnel.control.routes.credentials import Credentials
 from ztunnel.control.routes.route_status import said_of_routing
 from ztunnel.control.routes.routing import Routing, ServiceRoutes
 from ztunnel.control.routes.service_traffic import ServiceTraffics
@@ -47,17 +48,19 @@ from ztunnel.control.source.remarks import remark
 from ztunnel.control.status.conditions import Said, said_of
 from ztunnel.control.waypoints.waypoint import Traffic, Waypoints
 from ztunnel.model.labels import WorkloadLabels
-from ztunnel.model.service import Service
+from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.workload import Workload
 from ztunnel.state import kube
 from ztunnel.state.istio import AuthorizationPolicy, PeerAuthentication
 from ztunnel.state.networking import ServiceEntry, WorkloadEntry
+from ztunnel.state.secret import Secret
 from ztunnel.xds.resource import HTTP_POLICY, LABELS, TRAFFIC, name_of
 
 
 def translate(inventory: Inventory, settings: MeshSettings) -> Translation:
-    """Every object of the inventory, translated."""
+    """Every object of the inventory, translated. Where no Secret is among them, they are elsewhere."""
     translator = Translator(settings)
+    translator.credentials.untold = not any(isinstance(one, Secret) for one in inventory.objects.values())
     translator.update(inventory.objects)
     return translator.translation(inventory.unknown)
 
@@ -87,6 +90,7 @@ class Translator:
         self.policies = self._node_policies.in_force
         self.http = HttpResources()
         self.mesh = MeshConfigs(settings, self.http)
+        self.credentials = Credentials(self.http)
         parts = Parts(self.index, self.waypoints, self._entries, settings, self._objects)
         self._at_waypoints = WaypointPolicies(parts, self.http, keys_of, self.mesh)
         self.jwt_policies = self._at_waypoints.jwt
@@ -105,7 +109,8 @@ class Translator:
             ingress = ingress_uses(one.meta.labels, self.index.namespaces.get(key.namespace))
             unaddressed = self._is_unaddressed(one)
         said = said_of(key, one, self.waypoints, refused, guarded=guarded)
-        said = replace(said, remarks=tuple(self._at_waypoints.telemetries.remarks(key)))
+        remarks = (*self._at_waypoints.telemetries.remarks(key), *self.credentials.remarks(key))
+        said = replace(said, remarks=remarks)
         return replace(
             said,
             targets=self._at_waypoints.targets_of(key, one),
@@ -145,6 +150,7 @@ class Translator:
             *self._at_waypoints.targets.texts(),
             *self._at_waypoints.telemetries.texts(),
             *self._claims.texts(),
+            *self.credentials.texts(),
             *self._routes.texts(),
         )
 
@@ -171,8 +177,12 @@ class Translator:
         self.waypoints.forget()
         delta.routes, unsettled = self._routes.update()
         delta.unsettled |= unsettled
+        for routed, routes in delta.routes.items():
+            self.credentials.put_routes(_service_of(routed), routes)
         for resource, traffic in self._traffic.update():
+            self.credentials.put_traffic(_service_of(resource), traffic)
             self.http.put(TRAFFIC, resource, traffic, delta)
+        delta.unsettled |= self.credentials.renew(delta)
         delta.unsettled |= self._at_waypoints.renew(touched, changes)
         return delta
 
@@ -199,6 +209,7 @@ class Translator:
         self.waypoints.put(key, old, new)
         self._routes.put(key, old, new)
         self._traffic.put(key, old, new)
+        self.credentials.put(key, old, new)
         if isinstance(one := new or old, ServiceEntry | WorkloadEntry):
             self._entries.put(key, as_entry(old), as_entry(new))
             self._around.pop(one.meta.namespace, None)
@@ -314,6 +325,7 @@ class Translator:
             before, now = (one if isinstance(one, Service) else None for one in (old, new))
             self._routes.put_service(before, now)
             self._traffic.put_service(before, now)
+            self.credentials.put_service(before, now)
         if new is None:
             del self.addresses[name]
         else:
@@ -340,7 +352,19 @@ class Translator:
             if isinstance(one, ServiceEntry) and (found := entry_services(one, self._entries.standing(key))):
                 yield found
 
+    def renew_credentials(self) -> Delta:
+        """What Secrets cannot be read, or can, is another."""
+        delta = Delta()
+        delta.unsettled |= self.credentials.renew(delta, anew=True)
+        return delta
+
     def _note(self, key: Key, remarks: Iterable[str]) -> None:
         self._remarks.pop(key, None)
         if texts := tuple(remarks):
             self._remarks[key] = texts
+
+
+def _service_of(resource: str) -> ServiceName:
+    """By `namespace/hostname`."""
+    namespace, _, hostname = resource.partition("/")
+    return ServiceName(namespace, hostname)

@@ -26,7 +26,7 @@ WORKLOADS: Final[Mapping[tuple[str, str], str]] = {
 
 _LEFT_OUT: Final[Mapping[str, str]] = {
     "": "Binding ComponentStatus Event LimitRange PersistentVolume PersistentVolumeClaim "
-    "PodTemplate ResourceQuota Secret",
+    "PodTemplate ResourceQuota",
     "apps": "ControllerRevision",
     "batch": "CronJob",
     "discovery.k8s.io": "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ztunnel.model.service import ServiceName
-from ztunnel.model.traffic import NO_TRAFFIC, PortTraffic, Traffic
+from ztunnel.model.traffic import NO_TRAFFIC, ClientTls, PortTraffic, Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,27 @@ class ServiceTraffic:
         """The service's `namespace/hostname`."""
         return str(self.service)
 
-    def at(self, namespace: str, port: int, subset: str = "") -> Traffic:
-        """What holds for a caller of that namespace."""
+    def credentials(self, namespace: str | None = None) -> tuple[ClientTls, ...]:
+        """TLS that a Secret is needed for, for callers of that namespace; None: for any."""
+        found = self.clients if namespace is None else [self._of(namespace)]
+        policies = [
+            each
+            for one in found
+            if one is not None
+            for each in (one.traffic, *(subset.traffic for subset in one.subsets))
+        ]
+        return tuple(tls for each in policies for tls in each.credentials())
+
+    def _of(self, namespace: str) -> ClientTraffic | None:
         found = None
         for one in self.clients:
             if one.namespace == namespace:
-                found = one
-                break
+                return one
             if not one.namespace:
                 found = one
+        return found
+
+    def at(self, namespace: str, port: int, subset: str = "") -> Traffic:
+        """What holds for a caller of that namespace."""
+        found = self._of(namespace)
         return found.at(port, subset) if found is not None else NO_TRAFFIC

@@ -205,6 +205,11 @@ class PortTraffic:
         """What holds for a port of the service."""
         return next((one for number, one in self.ports if number == port), self.common)
 
+    def credentials(self) -> tuple[ClientTls, ...]:
+        """TLS that a Secret is needed for."""
+        all_of = (self.common, *(one for _, one in self.ports))
+        return tuple(one.tls for one in all_of if one.tls is not None and one.tls.credential)
+
     def over(self, below: PortTraffic) -> PortTraffic:
         """A subset's over those of its service: its ports' count before the service's ports', and both before
         what is common (istio/istio pilot/pkg/networking/util MergeSubsetTrafficPolicy)."""

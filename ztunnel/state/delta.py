@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, TypeVar
 from immutables import Map
 
 from ztunnel.model.address import IPAddress
+from ztunnel.model.credential import Credential
 from ztunnel.model.http_policy import HttpPolicy
 from ztunnel.model.jwt import JwtPolicy
 from ztunnel.model.labels import WorkloadLabels
@@ -42,6 +43,7 @@ _HELD: Final[Mapping[type[Any], str]] = {
     WorkloadLabels: "labels",
     Routes: "routes",
     ServiceTraffic: "traffic",
+    Credential: "credentials",
     ExtensionProvider: "providers",
     MeshDefaults: "defaults",
     Telemetry: "telemetries",

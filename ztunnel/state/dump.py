@@ -4,11 +4,12 @@ istioctl reads it (istioctl/pkg/writer/ztunnel/configdump/api.go)."""
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import Enum
 from typing import Any
 
 from ztunnel.model.address import IPAddress
+from ztunnel.model.credential import Credential
 from ztunnel.model.http_policy import HttpMatch, HttpPolicy, TextKind, TextMatch, Value
 from ztunnel.model.jwt import JwtPolicy
 from ztunnel.model.policy import Match, MatchKind, Policy, ServiceAccountMatch, StringMatch
@@ -37,13 +38,15 @@ def dump_world(world: World) -> dict[str, Any]:
 
 def dump_http(world: World) -> dict[str, Any]:
     """What only waypoints have: `httpPolicies`, `jwtPolicies`, `rateLimits`; of services `routes`,
-    `trafficPolicies`; of the mesh config `providers`, `meshDefaults`; `telemetries`."""
+    `trafficPolicies`, `credentials` without what is secret; of the mesh config `providers`, `meshDefaults`;
+    `telemetries`."""
     return {
         "httpPolicies": [_http_policy(world.http_policies[key]) for key in sorted(world.http_policies)],
         "jwtPolicies": [_jwt_policy(world.jwt_policies[key]) for key in sorted(world.jwt_policies)],
         "rateLimits": [_said(_plain(asdict(world.rate_limits[key]))) for key in sorted(world.rate_limits)],
         "routes": [_routes(world.routes[key]) for key in sorted(world.routes)],
         "trafficPolicies": [_traffic(world.traffic[key]) for key in sorted(world.traffic)],
+        "credentials": [_credential(world.credentials[key]) for key in sorted(world.credentials)],
         "providers": [_provider(world.providers[key]) for key in sorted(world.providers)],
         "meshDefaults": [_said(_plain(asdict(world.defaults[key]))) for key in sorted(world.defaults)],
         "telemetries": [_said(_plain(asdict(world.telemetries[key]))) for key in sorted(world.telemetries)],
@@ -71,6 +74,13 @@ def _plain(value: Any) -> Any:
 
 def _traffic(traffic: ServiceTraffic) -> dict[str, Any]:
     return {"service": traffic.key, "clients": [_said(asdict(one)) for one in traffic.clients]}
+
+
+def _credential(credential: Credential) -> dict[str, Any]:
+    """What there is of it, and nothing of that but for what everybody may know."""
+    kept = replace(credential, private_key="<redacted>" if credential.private_key else "")
+    said: dict[str, Any] = _said(asdict(kept))
+    return said
 
 
 def _provider(provider: ExtensionProvider) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from immutables import Map
 
 from ztunnel.errors import PeerError
 from ztunnel.model.address import IPAddress
+from ztunnel.model.credential import Credential
 from ztunnel.model.http_policy import HttpPolicy
 from ztunnel.model.identity import SpiffeId, parse_spiffe_id
 from ztunnel.model.jwt import JwtPolicy
@@ -86,7 +87,8 @@ class World:
     be preferred. `hostnames` and `virtual` hold services in order of their keys, canonical ones first.
     What node proxies are sent none of: `http_policies`, `jwt_policies` and `rate_limits` are those of
     waypoints, by `namespace/name`, `labels` those of workloads, by uid, `routes` those of services, and
-    `traffic` their policies, by `namespace/hostname`; `providers` by their names, and `defaults` those of the
+    `traffic` their policies, by `namespace/hostname`; `credentials` those of Secrets, by `namespace/name`;
+    `providers` by their names, and `defaults` those of the
     mesh, under `mesh`; `telemetries` by `namespace/name`. What is worked out of one snapshot, and good for no
     other, is remembered by its `mark`, which keeps nothing of it alive.
     """
@@ -106,6 +108,7 @@ class World:
     labels: Map[str, WorkloadLabels] = field(default_factory=Map)
     routes: Map[str, Routes] = field(default_factory=Map)
     traffic: Map[str, ServiceTraffic] = field(default_factory=Map)
+    credentials: Map[str, Credential] = field(default_factory=Map, repr=False)
     providers: Map[str, ExtensionProvider] = field(default_factory=Map)
     defaults: Map[str, MeshDefaults] = field(default_factory=Map)
     telemetries: Map[str, Telemetry] = field(default_factory=Map)

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError, Message
 
 from ztunnel.errors import PeerError
 from ztunnel.model.address import IPAddress
+from ztunnel.model.credential import Credential
 from ztunnel.model.http_policy import HttpPolicy
 from ztunnel.model.jwt import JwtPolicy
 from ztunnel.model.labels import WorkloadLabels
@@ -30,12 +31,14 @@ from ztunnel.model.service_traffic import ServiceTraffic
 from ztunnel.model.telemetry import Telemetry
 from ztunnel.model.workload import Workload
 from ztunnel.xds.address import parse_service, parse_workload, render_service, render_workload
+from ztunnel.xds.credential import parse_credential, render_credential
 from ztunnel.xds.http_policy import parse_http_policy, render_http_policy
 from ztunnel.xds.jwt_policy import parse_jwt_policy, render_jwt_policy
 from ztunnel.xds.labels import parse_labels, render_labels
 from ztunnel.xds.mesh import parse_defaults, parse_provider, render_defaults, render_provider
 from ztunnel.xds.pb import (
     authorization_pb2,
+    credential_pb2,
     discovery_pb2,
     http_policy_pb2,
     jwt_policy_pb2,
@@ -63,6 +66,9 @@ TELEMETRY: Final = "type.googleapis.com/ztunnel.http.Telemetry"
 PROVIDER: Final = "type.googleapis.com/ztunnel.http.ExtensionProvider"
 MESH_DEFAULTS: Final = "type.googleapis.com/ztunnel.http.MeshDefaults"
 
+CREDENTIAL: Final = "type.googleapis.com/ztunnel.http.Credential"
+"""Of Secrets: sent to nobody but the waypoints that use it."""
+
 JWT_POLICY: Final = "type.googleapis.com/ztunnel.http.RequestAuthentication"
 
 RATE_LIMIT: Final = "type.googleapis.com/ztunnel.http.RateLimitPolicy"
@@ -74,6 +80,7 @@ HttpResource = (
     | WorkloadLabels
     | Routes
     | ServiceTraffic
+    | Credential
     | ExtensionProvider
     | MeshDefaults
     | Telemetry
@@ -96,6 +103,7 @@ class _Codec:
 _OWN: Final[Mapping[str, _Codec]] = {
     PROVIDER: _Codec(ExtensionProvider, mesh_pb2.ExtensionProvider, render_provider, parse_provider),
     MESH_DEFAULTS: _Codec(MeshDefaults, mesh_pb2.MeshDefaults, render_defaults, parse_defaults),
+    CREDENTIAL: _Codec(Credential, credential_pb2.Credential, render_credential, parse_credential),
     HTTP_POLICY: _Codec(
         HttpPolicy, http_policy_pb2.AuthorizationPolicy, render_http_policy, parse_http_policy
     ),

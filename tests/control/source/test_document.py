@@ -84,7 +84,6 @@ def test_a_kind_or_group_that_looks_like_a_slip_is_a_fault(version, kind, messag
 @pytest.mark.parametrize(
     ("version", "kind"),
     [
-        ("v1", "Secret"),
         ("v1", "ResourceQuota"),
         ("v1", "PodTemplate"),
         ("v1", "PersistentVolume"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from contextlib import asynccontextmanager
 from random import Random
 
@@ -14,9 +15,11 @@ from ztunnel.control.keys.fetch_keys import Keys, Unfetched
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.follow import LONGEST_SECONDS, QUIET_SECONDS, ClusterWatch
 from ztunnel.control.source.served import SERVED, mesh_config
+from ztunnel.kube.resource import SECRETS
 from ztunnel.l7.jwt.jwks import parse_keys
+from ztunnel.model.credential import Credential
 from ztunnel.telemetry.figures import Figures
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, JWT_POLICY
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, CREDENTIAL, JWT_POLICY
 
 FOLLOWED = (*SERVED, mesh_config(MeshSettings())[0])
 RESOURCES = {served.kind: served.candidates[0] for served in FOLLOWED}
@@ -267,3 +270,93 @@ async def test_keys_of_issuers_are_fetched_and_published_when_they_are_others(au
         await it.until(lambda: "k1" in keys(), 10)
         issuer.kid = "k2"
         await it.until(lambda: "k2" in keys(), 10)
+
+
+SECRETS_AT = "/api/v1/namespaces/shop/secrets"
+
+
+def secret(name, **texts):
+    data = {key.replace("_", "."): b64encode(text.encode()).decode() for key, text in texts.items()}
+    return named(name, data=data)
+
+
+def behind_a_waypoint(*absent):
+    """A service of a waypoint, whose servers are called with a Secret."""
+    server = FakeServer(*(one for kind, one in RESOURCES.items() if kind not in absent), SECRETS)
+    meta = {"labels": {"istio.io/use-waypoint": "w"}}
+    ports = [{"name": "http", "port": 80}]
+    server.put(RESOURCES["Namespace"], {"metadata": {"name": "shop"}})
+    server.put(RESOURCES["Service"], named("web", meta=meta, spec={"clusterIP": "10.1.0.1", "ports": ports}))
+    hbone = [{"name": "hbone", "port": 15008}]
+    server.put(RESOURCES["Service"], named("w", spec={"clusterIP": "10.1.0.2", "ports": hbone}))
+    listeners = [{"name": "mesh", "port": 15008, "protocol": "HBONE"}]
+    gateway = {"gatewayClassName": "ztunnel-waypoint", "listeners": listeners}
+    address = {"addresses": [{"type": "Hostname", "value": "w.shop.svc.cluster.local"}]}
+    server.put(RESOURCES["Gateway"], named("w", spec=gateway, status=address))
+    tls = {"mode": "MUTUAL", "credentialName": "s"}
+    server.put(RESOURCES["DestinationRule"], named("d", spec={"host": "web", "trafficPolicy": {"tls": tls}}))
+    return server
+
+
+def credentials(it):
+    return dict(it.published[-1].origins[CREDENTIAL]) if it.published else {}
+
+
+async def test_a_secret_that_a_waypoint_needs_is_watched_by_its_name_and_no_other(autojump_clock):
+    server = behind_a_waypoint()
+    server.put(SECRETS, secret("s", tls_crt="C", tls_key="K", ca_crt="R"))
+    server.put(SECRETS, secret("other", password="x"))
+    async with followed(server) as it:
+        first = dict(it.published[0].origins[CREDENTIAL])
+        assert first == {"shop/s": Credential("s", "shop", "C", "K", "R")}
+        asked = {
+            request.url.params.get("fieldSelector")
+            for request in server.requests
+            if request.url.path.endswith("/secrets")
+        }
+        assert asked == {"metadata.name=s", "metadata.name=s-cacert"}
+        assert {request.url.path for request in server.requests if "secrets" in request.url.path} == {
+            SECRETS_AT
+        }
+        await it.until(lambda: [one.collection for one in server.watches].count(SECRETS.path()) == 2)
+        server.put(SECRETS, secret("s", tls_crt="C2", tls_key="K2", ca_crt="R"))
+        await it.until(lambda: credentials(it)["shop/s"].certificate == "C2")
+        server.put(SECRETS, secret("s-cacert", cacert="R2"))
+        await it.until(lambda: credentials(it)["shop/s"].roots == "R2")
+        server.remove(SECRETS, "s", "shop")
+        await it.until(lambda: credentials(it)["shop/s"].problem == "there is no Secret shop/s")
+        assert any("there is no Secret shop/s" in text for text in it.watch.warnings)
+        server.remove(RESOURCES["DestinationRule"], "d", "shop")
+        await it.until(lambda: not credentials(it))
+        await it.until(lambda: not [one for one in server.watches if one.collection == SECRETS.path()])
+
+
+async def test_secrets_that_may_not_be_read_hold_nothing_up_and_name_the_right(autojump_clock):
+    server = behind_a_waypoint()
+    server.put(SECRETS, secret("s", tls_crt="C", tls_key="K", ca_crt="R"))
+    forbidden = answer(403, status(403, "Forbidden", "no"))
+    server.faults.append(lambda request: forbidden if request.url.path == SECRETS_AT else None)
+    async with followed(server) as it:
+        await it.until(lambda: "cannot be read" in credentials(it)["shop/s"].problem)
+        assert "needs RBAC: list secrets" in it.watch.troubles[0]
+        assert "waypoint.credentialNamespaces" in it.watch.troubles[0]
+        (key,) = [one for one in it.watch.collection.standings if one.kind == "DestinationRule"]
+        (condition,) = it.watch.collection.conditions(key, MeshSettings())
+        assert (condition.met, condition.reason) == (False, "InvalidCertificateRef")
+        assert "credentialName 's', for waypoints of shop: Secret shop/s cannot be read" in condition.message
+        it.watch.collection.unsettled.clear()
+        server.faults.clear()
+        await it.until(lambda: credentials(it)["shop/s"] == Credential("s", "shop", "C", "K", "R"))
+        await it.until(lambda: it.watch.troubles == ())
+        assert it.watch.collection.conditions(key, MeshSettings()) == ()
+        assert key in it.watch.collection.unsettled
+
+
+async def test_a_secret_that_is_none_keeps_its_last_good_version(autojump_clock):
+    server = behind_a_waypoint()
+    server.put(SECRETS, secret("s", tls_crt="C", tls_key="K", ca_crt="R"))
+    async with followed(server) as it:
+        server.put(SECRETS, named("s", data={"tls.crt": "%%%"}))
+        await it.until(lambda: it.watch.faults)
+        assert credentials(it)["shop/s"].certificate == "C"
+        assert it.watch.collection.last_good() == {"waypoints": {"served": ["shop/w"]}}  # and no Secret

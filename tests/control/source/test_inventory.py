@@ -182,9 +182,9 @@ def test_faults_in_a_list_name_the_item():
 
 
 def test_unknown_kinds_are_named_once():
-    text = "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\n---\napiVersion: a.b/v1\nkind: Pod\n"
+    text = "apiVersion: v1\nkind: PodTemplate\nmetadata: {name: a}\n---\napiVersion: a.b/v1\nkind: Pod\n"
     inventory = gather({"a.yaml": text, "b.yaml": text}, Inventory())
-    assert inventory.unknown == {"Secret", "a.b/Pod"}
+    assert inventory.unknown == {"PodTemplate", "a.b/Pod"}
     assert inventory.objects == {}
 
 

@@ -5,8 +5,8 @@ from ipaddress import ip_network
 import pytest
 
 from ztunnel.control.source.remarks import remark
-from ztunnel.model.traffic import UNSAID, Balance, Balancing, ClientTls, PortTraffic, TlsMode, Traffic
-from ztunnel.state.destination_rule import DestinationRule, Subset
+from ztunnel.model.traffic import UNSAID, Balance, Balancing, PortTraffic, Traffic
+from ztunnel.state.destination_rule import DestinationRule
 from ztunnel.state.kube import Namespace, Node, Pod
 from ztunnel.state.meta import Meta
 from ztunnel.state.networking import Resolution, ServiceEntry
@@ -68,8 +68,6 @@ def rule(traffic=UNSAID, **more):
     return DestinationRule(Meta("a", "shop", {}, {}), "web", subsets, traffic, **more)
 
 
-SECRET = PortTraffic(Traffic(tls=ClientTls(TlsMode.SIMPLE, credential="s")))
-READS = "waypoints read no Secrets: connections that need it are refused; mount it, and give paths of files"
 FOR_NOBODY = "a rule that has one is not for waypoints: it counts for nobody"
 TUNNEL = "trafficPolicy.tunnel is not supported: connections that need it are refused"
 PASSES = "calls of a service's own address go to its endpoints, as LEAST_REQUEST"
@@ -81,9 +79,6 @@ PASSES = "calls of a service's own address go to its endpoints, as LEAST_REQUEST
         (rule(), []),
         (rule(unread=("tunnel",)), [TUNNEL]),
         (rule(selector={"a": "b"}), [f"workloadSelector: {FOR_NOBODY}"]),
-        (rule(SECRET), [f"tls.credentialName 's': {READS}"]),
-        (rule(subsets=(Subset("v1", {}, SECRET),)), [f"tls.credentialName 's': {READS}"]),
-        (rule(PortTraffic(ports=((80, SECRET.common),))), [f"tls.credentialName 's': {READS}"]),
         (rule(PortTraffic(Traffic(Balancing(Balance.PASSTHROUGH)))), [f"PASSTHROUGH: {PASSES}"]),
     ],
 )

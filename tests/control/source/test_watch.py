@@ -247,9 +247,9 @@ async def test_an_empty_folder_is_a_state(tmp_path):
 
 
 async def test_warnings_are_those_of_the_state_in_force(folder):
-    folder.write("b.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n")
+    folder.write("b.yaml", "apiVersion: v1\nkind: PodTemplate\nmetadata: {name: s}\n")
     await folder.settle()
-    assert folder.watch.warnings == ("not read: Secret",)
+    assert folder.watch.warnings == ("not read: PodTemplate",)
 
 
 async def test_it_polls_until_cancelled(tmp_path, autojump_clock):

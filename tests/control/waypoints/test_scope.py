@@ -10,6 +10,7 @@ import pytest
 from tests.control.scoped import AT, forwards, mirrored, pod, routes, service, snapshot
 from ztunnel.control.waypoints.scope import (
     NOTHING,
+    NoSecrets,
     Scope,
     Stands,
     handle_of,
@@ -21,9 +22,12 @@ from ztunnel.control.waypoints.scope import (
 from ztunnel.model.labels import WorkloadLabels
 from ztunnel.model.route import ConnectionRule, Routes
 from ztunnel.model.service import Service, ServiceName, Waypoint
+from ztunnel.model.service_traffic import ClientTraffic, ServiceTraffic
+from ztunnel.model.traffic import ClientTls, PortTraffic, TlsMode, Traffic
 from ztunnel.xds.resource import (
     ADDRESS,
     AUTHORIZATION,
+    CREDENTIAL,
     HTTP_POLICY,
     JWT_POLICY,
     LABELS,
@@ -125,6 +129,32 @@ def test_whoever_shares_the_address_of_a_service_is_sent_so_that_it_means_the_sa
     world = snapshot(WAYPOINT, web, OWN, *rivals, hosted)
     found = addresses(world, scope_of(world, stands(world)))
     assert found == {OWN.uid, str(WAYPOINT.key), str(web.key), "c//Pod/shop/rival", "shop/rival.shop.svc"}
+
+
+SECRET = Traffic(tls=ClientTls(TlsMode.MUTUAL, credential="s"))
+
+
+def needs_secret(*of: Service) -> list[ServiceTraffic]:
+    return [ServiceTraffic(one.key, (ClientTraffic("", PortTraffic(SECRET)),)) for one in of]
+
+
+def test_a_waypoint_is_sent_the_secrets_of_its_namespace_that_it_needs_and_no_others() -> None:
+    world = snapshot(WAYPOINT, WEB, CART, OWN, routes(WEB, forwards(WEB, CART)), *needs_secret(CART, ALIEN))
+    scope = scope_of(world, stands(world))
+    assert scope.names[CREDENTIAL] == {"shop/s"}
+    assert not scope.holds(world, CREDENTIAL, "other/s")
+    assert scope.account == "shop/default"
+    other = snapshot(WAYPOINT, WEB, CART, OWN, *needs_secret(CART))
+    assert scope_of(other, stands(other)).names[CREDENTIAL] == set()
+
+
+def test_a_pod_that_nothing_names_as_its_waypoint_is_sent_no_secret_though_its_service_needs_one() -> None:
+    world = snapshot(WAYPOINT, OWN, *needs_secret(WAYPOINT))
+    scope = scope_of(world, replace(stands(world), attached=frozenset()))
+    assert not scope.holds(world, CREDENTIAL, "shop/s")
+    assert not NOTHING.holds(world, CREDENTIAL, "shop/s")
+    assert not NoSecrets().holds(world, CREDENTIAL, "shop/s")
+    assert NoSecrets().holds(world, ROUTES, "shop/s")
 
 
 def test_rules_for_connections_lead_somewhere_too() -> None:

@@ -33,7 +33,7 @@ REFUSED = [
     ({"roots": "other"}, NAME, "certificate was refused"),
     ({"roots": ""}, NAME, "certificate was refused"),  # the system's
     ({"roots": "/nowhere.pem"}, NAME, "No such file"),
-    ({"credential": "secret"}, NAME, "credentialName 'secret': waypoints read no Secrets"),
+    ({"credential": "secret"}, NAME, "credentialName 'secret': the control plane has sent no Secret"),
     ({"revoked": "crl"}, NAME, "revoked"),
 ]
 

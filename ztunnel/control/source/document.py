@@ -24,6 +24,7 @@ from ztunnel.state import (
     networking,
     rate_limit_policy,
     request_authentication,
+    secret,
     telemetry,
     virtual_service,
 )
@@ -39,6 +40,7 @@ Object = (
     | kube.Pod
     | kube.Service
     | config_map.ConfigMap
+    | secret.Secret
     | endpoints.EndpointSlice
     | endpoints.Endpoints
     | istio.AuthorizationPolicy
@@ -86,6 +88,7 @@ KINDS: Final[Mapping[tuple[str, str], Kind]] = {
     ("", "Pod"): Kind(("v1",), ("spec", "status"), kube.read_pod),
     ("", "Service"): Kind(("v1",), ("spec", "status"), kube.read_service),
     ("", "ConfigMap"): Kind(("v1",), ("binaryData", "data", "immutable"), config_map.read_config_map),
+    ("", "Secret"): Kind(("v1",), ("data", "immutable", "stringData", "type"), secret.read_secret),
     ("", "ServiceAccount"): Kind(
         ("v1",), ("automountServiceAccountToken", "imagePullSecrets", "secrets"), kube.read_service_account
     ),

@@ -24,6 +24,7 @@ from ztunnel.control.source.collection import Collection, served_of
 from ztunnel.control.source.inventory import Inventory
 from ztunnel.control.source.recall import LastGood
 from ztunnel.control.source.served import SERVED, Served, mesh_config
+from ztunnel.control.source.watch_secrets import SecretWatch
 from ztunnel.control.translation import Translator
 from ztunnel.control.waypoints.waypoint import Waypoints
 from ztunnel.errors import Fault
@@ -88,6 +89,8 @@ class ClusterWatch:
         self._first_change_at = math.inf
         chance = rng or Random()
         self._watchers = [self._watcher(served, chance) for served in SERVED]
+        self._secrets = SecretWatch(api, chance, self._take, self._wake)
+        self._translator.credentials.trouble = self._secrets.trouble
         config, namespace = mesh_config(settings)
         self._watchers.append(self._watcher(config, chance, namespace))
         self.inventory = Inventory()
@@ -102,16 +105,19 @@ class ClusterWatch:
 
         def take(changes: Sequence[informer.Change]) -> None:
             self.collection.resources[served.kind] = source.resource
-            faults = self.collection.faults
-            self.collection.take(served, changes)
-            if self.collection.unsettled or self.collection.faults is not faults:
-                self.unsettled()
-            self._changed_at = trio.current_time()
-            if self.collection.changed:
-                self._first_change_at = min(self._first_change_at, self._changed_at)
-            self._wake()
+            self._take(served, changes)
 
         return Watcher(self._api, source, take, self._wake)
+
+    def _take(self, served: Served, changes: Sequence[informer.Change]) -> None:
+        faults = self.collection.faults
+        self.collection.take(served, changes)
+        if self.collection.unsettled or self.collection.faults is not faults:
+            self.unsettled()
+        self._changed_at = trio.current_time()
+        if self.collection.changed:
+            self._first_change_at = min(self._first_change_at, self._changed_at)
+        self._wake()
 
     def _wake(self) -> None:
         self._woken.set()
@@ -170,6 +176,7 @@ class ClusterWatch:
         async with trio.open_nursery() as nursery:
             for watcher in self._watchers:
                 nursery.start_soon(watcher.run)
+            nursery.start_soon(self._secrets.run)
             while True:
                 await self._woken.wait()
                 self._woken = trio.Event()
@@ -180,6 +187,10 @@ class ClusterWatch:
                 first = not self.loaded
                 if first or self.collection.changed:
                     self._take_over()
+                if not self.loaded:
+                    continue  # until it is known which Secrets there are
+                if self._secrets.take_changed():
+                    self._renew_credentials()
                 if changed := self.keys.take_changed():
                     self._renew(changed)
                 if first:
@@ -198,6 +209,9 @@ class ClusterWatch:
         changed_at, self._first_change_at = self._first_change_at, math.inf
         self._snapshot = advance(self._snapshot, delta.by_type(), self._settings.network, changed_at)
         self.keys.want(self._translator.jwt_policies.sources)
+        self._secrets.want(self._translator.credentials.wanted)
+        if not self.loaded and self._secrets.pending:
+            return  # a waypoint that comes back is not to lose what it has
         self.warnings = self._translator.warnings() + self.keys.remarks
         self.change = batch.change
         self.loaded = True
@@ -219,6 +233,17 @@ class ClusterWatch:
         self._snapshot = advance(self._snapshot, changes, self._settings.network, trio.current_time())
         self._publish(self._snapshot)
 
+    def _renew_credentials(self) -> None:
+        """Secrets cannot be read, or can again."""
+        delta = self._translator.renew_credentials()
+        self._snapshot = advance(self._snapshot, delta.by_type(), self._settings.network, trio.current_time())
+        self._publish(self._snapshot)
+        self.warnings = self._translator.warnings() + self.keys.remarks
+        if unsettled := delta.unsettled & self.collection.standings.keys():
+            self.collection.unsettled.update(unsettled)
+            self.unsettled()
+        self._observe()
+
     def _note_keys(self) -> None:
         """Keys were fetched, or could not be."""
         warnings = self._translator.warnings() + self.keys.remarks
@@ -230,6 +255,7 @@ class ClusterWatch:
     def _report(self) -> None:
         """Say what is wrong, where that has changed."""
         troubles = tuple(f"{one.resource}: {one.trouble}" for one in self._informers if one.trouble)
+        troubles += self._secrets.troubles()
         if (troubles, self.collection.faults) != (self.troubles, self.faults):
             self.troubles, self.faults = troubles, self.collection.faults
             self.inventory = self.collection.inventory()

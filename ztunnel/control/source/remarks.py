@@ -64,12 +64,6 @@ def _of_destination_rule(one: DestinationRule) -> Iterator[str]:
     policies = [
         each for part in (one.traffic, *(each.traffic for each in one.subsets)) for each in _all(part)
     ]
-    names = {each.tls.credential for each in policies if each.tls is not None and each.tls.credential}
-    for name in sorted(names):
-        yield (
-            f"{who}: tls.credentialName {name!r}: waypoints read no Secrets: connections that need it are "
-            "refused; mount it, and give paths of files"
-        )
     if any(each.balancing is not None and each.balancing.simple is Balance.PASSTHROUGH for each in policies):
         yield f"{who}: PASSTHROUGH: calls of a service's own address go to its endpoints, as LEAST_REQUEST"
 

@@ -65,7 +65,8 @@ class Said:
     """What the translation says of an object beside the others: what of it is somebody else's, what its own
     waypoint is, how a Gateway of ours is, and what becomes of a policy's targets or of an object that
     routes; `problem`: why a CUSTOM policy's provider is not asked; `remarks`: what of a Telemetry has no
-    effect. `ingress`: gateways use its waypoint; `unaddressed`: a service of it has no address."""
+    effect, or a DestinationRule lacks. `ingress`: gateways use its waypoint; `unaddressed`: a service of it
+    has no address."""
 
     refused: tuple[str, ...] = ()
     binding: Binding = field(default_factory=Binding)
@@ -175,14 +176,22 @@ def wanted(
         if not one.targets:
             return (Condition(_AT_WAYPOINT, False, "UnsupportedValue", cut("; ".join(remarks))),)
         return (at_waypoint(said.targets, remarks),)
-    if isinstance(one, DestinationRule) and one.unread:
-        texts = [text.partition(": ")[2] for text in remark(one)]
-        return (Condition(_AT_WAYPOINT, False, "UnsupportedValue", cut("; ".join(texts))),)
+    if isinstance(one, DestinationRule):
+        return tuple(_of_rule(one, said))
     if isinstance(one, Telemetry):
         return (_of_telemetry(one, said),)
     if isinstance(one, RateLimitPolicy):
         return (at_waypoint(said.targets, [text.partition(": ")[2] for text in remark(one)]),)
     return tuple(_of_claims(said))
+
+
+def _of_rule(one: DestinationRule, said: Said) -> Iterator[Condition]:
+    """Nothing, where nothing is wrong: what it is for may have no waypoint."""
+    if one.unread:
+        texts = [text.partition(": ")[2] for text in remark(one)]
+        yield Condition(_AT_WAYPOINT, False, "UnsupportedValue", cut("; ".join((*texts, *said.remarks))))
+    elif said.remarks:
+        yield Condition(_AT_WAYPOINT, False, "InvalidCertificateRef", cut("; ".join(said.remarks)))
 
 
 def _of_telemetry(one: Telemetry, said: Said) -> Condition:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,9 +12,11 @@ from ztunnel.model.rate_limit import RateLimitPolicy
 from ztunnel.model.route import Routes
 from ztunnel.model.route_action import Forward
 from ztunnel.model.service import Service, ServiceName, Waypoint
+from ztunnel.model.service_traffic import ServiceTraffic
 from ztunnel.model.workload import Workload
 from ztunnel.xds.resource import (
     ADDRESS,
+    CREDENTIAL,
     HTTP_POLICY,
     JWT_POLICY,
     LABELS,
@@ -30,7 +32,7 @@ Handle = ServiceName | IPAddress
 Names = Mapping[str, frozenset[str]]
 """Of resources, by type."""
 
-_BY_NAME: Final = (ROUTES, TRAFFIC, HTTP_POLICY, JWT_POLICY)
+_BY_NAME: Final = (ROUTES, TRAFFIC, HTTP_POLICY, JWT_POLICY, CREDENTIAL)
 """Types of which it is sent some; of all others but labels and addresses it is sent everything: what holds
 for the mesh holds for it."""
 
@@ -42,7 +44,8 @@ class Scope:
     Attributes:
         names: of routes: those of the services that are attached to it; of traffic policies: of these, and
             of all that their routes lead to, and of providers; of policies: those that its services name,
-            and itself; of addresses: of all these services, of those of its pods, and itself.
+            and itself; of addresses: of all these services, of those of its pods, and itself; of
+            credentials: those that the traffic policies name.
         services: those that have traffic policies and endpoints here; of these it is sent the labels.
         beyond: the services of other waypoints, behind which some of them are: of these it is sent the
             endpoints alone.
@@ -50,6 +53,8 @@ class Scope:
         places: the addresses of its services, by their names on demand; whoever else has one of them, it is
             sent as well, so that it means by an address what all others mean.
         whole: whether it is sent all addresses, as a version that asks for none on demand.
+        account: the service account that its pod has, `namespace/name`: only who has proved that is sent
+            credentials. Empty: its pod is not known.
     """
 
     names: Names = field(default_factory=dict)
@@ -58,6 +63,7 @@ class Scope:
     own: frozenset[Handle] = frozenset()
     places: frozenset[str] = frozenset()
     whole: bool = False
+    account: str = ""
 
     def holds(self, snapshot: Snapshot, type_url: str, name: str) -> bool:
         """See `xds.publisher.Scope`."""
@@ -82,6 +88,14 @@ class Scope:
 
 
 NOTHING: Final = Scope()
+
+
+class NoSecrets:
+    """Of whoever is no waypoint: everything but what is secret."""
+
+    def holds(self, _snapshot: Snapshot, type_url: str, _name: str) -> bool:
+        """See `xds.publisher.Scope`."""
+        return type_url != CREDENTIAL
 
 
 def handle_of(waypoint: Waypoint | None) -> Handle | None:
@@ -169,10 +183,26 @@ def scope_of(snapshot: Snapshot, stands: Stands) -> Scope:
         JWT_POLICY: frozenset(tokens),
         ADDRESS: frozenset({stands.uid, *map(str, services | beyond | stands.through)}),
     }
+    if attached or stands.through:  # a pod that nothing names as its waypoint is given no Secrets
+        names[CREDENTIAL] = _credentials(snapshot, stands.uid, services)
     resources = snapshot.resources[ADDRESS]
     found = (resources.get(name) for name in attached | mine)
     places.update(alias for one in found if one is not None for alias in one.aliases)
-    return Scope(names, frozenset(services), frozenset(beyond), own, frozenset(places))
+    pod = addresses.get(stands.uid)
+    account = f"{pod.namespace}/{pod.service_account}" if isinstance(pod, Workload) else ""
+    return Scope(names, frozenset(services), frozenset(beyond), own, frozenset(places), account=account)
+
+
+def _credentials(snapshot: Snapshot, uid: str, services: Iterable[ServiceName]) -> frozenset[str]:
+    """The Secrets of the waypoint's namespace that traffic policies of these services need."""
+    namespace = uid.split("/")[-2] if uid.count("/") > 1 else ""
+    policies = (snapshot.origins[TRAFFIC].get(str(name)) for name in services)
+    return frozenset(
+        f"{namespace}/{tls.credential}"
+        for one in policies
+        if isinstance(one, ServiceTraffic)
+        for tls in one.credentials(namespace)
+    )
 
 
 def _beyond(snapshot: Snapshot, services: set[ServiceName]) -> tuple[set[ServiceName], set[str]]:

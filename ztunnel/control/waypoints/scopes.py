@@ -30,9 +30,10 @@ from ztunnel.control.waypoints.scope import (
 )
 from ztunnel.model.provider import ServicePort
 from ztunnel.model.service import Service, ServiceName
+from ztunnel.model.service_traffic import ServiceTraffic
 from ztunnel.model.workload import Workload
 from ztunnel.waypoint.attachment import GRACE_SECONDS
-from ztunnel.xds.resource import ADDRESS, LABELS, PROVIDER, RATE_LIMIT, ROUTES, Resource, at_address
+from ztunnel.xds.resource import ADDRESS, LABELS, PROVIDER, RATE_LIMIT, ROUTES, TRAFFIC, Resource, at_address
 from ztunnel.xds.snapshot import Snapshot
 
 LINGER_SECONDS: Final = 2 * GRACE_SECONDS
@@ -108,9 +109,10 @@ class Scopes:
                 pods = _workload(old), _workload(new)
                 self._put_workload(name, *pods, dirty, moved)
                 self._put_behind(name, *pods, dirty, now)
-        for url in (PROVIDER, RATE_LIMIT):
-            for name, _, new in _changes(before, snapshot, url, follows):
-                self._provide((url, name), provided_by(new), dirty)
+        for url, name, new in _providing(before, snapshot, follows):
+            self._provide((url, name), provided_by(new), dirty)
+        for name, old, new in _changes(before, snapshot, TRAFFIC, follows):
+            dirty.update(self._needing(name, old, new))
         for name, _, _ in _changes(before, snapshot, ROUTES, follows):
             dirty.update(self._concerned(snapshot.origins[ADDRESS].get(name)))
             dirty.update(self._concerned(before.origins[ADDRESS].get(name)))
@@ -155,6 +157,13 @@ class Scopes:
         if port is not None:
             self._provided[key] = port
         dirty.update(self._followers)
+
+    def _needing(self, name: str, *traffic: Resource | None) -> Iterator[str]:
+        """The waypoints that call a service whose traffic policies need, or needed, credentials."""
+        if any(isinstance(one, ServiceTraffic) and any(one.credentials()) for one in traffic):
+            for uid, follower in self._followers.items():
+                if name in follower.current.names.get(TRAFFIC, ()):
+                    yield uid
 
     def _concerned(self, service: Resource | None) -> Iterator[str]:
         """The waypoints that a service is attached to, or that it is the service of."""
@@ -274,6 +283,13 @@ def _changes(
     old, new = before.origins[type_url], now.origins[type_url]
     names: Iterable[str] = now.changed[type_url] if follows else {*old, *new}
     return ((name, old.get(name), new.get(name)) for name in names)
+
+
+def _providing(before: Snapshot, now: Snapshot, follows: bool) -> Iterator[tuple[str, str, Resource | None]]:
+    """What says which services are called for waypoints themselves, by type and name."""
+    for url in (PROVIDER, RATE_LIMIT):
+        for name, _, new in _changes(before, now, url, follows):
+            yield url, name, new
 
 
 def _workload(one: Resource | None) -> Workload | None:

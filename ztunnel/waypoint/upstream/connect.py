@@ -20,6 +20,7 @@ from ztunnel.flow.held import HeldBytes
 from ztunnel.l7.balancing.cluster import Cluster
 from ztunnel.l7.reply import CONNECT_FAILED, NO_HEALTHY_UPSTREAM
 from ztunnel.model.address import IPAddress, OriginalDestination
+from ztunnel.model.credential import Credential
 from ztunnel.outbound.find import Tunnels
 from ztunnel.waypoint.chain import Chain
 from ztunnel.waypoint.exchange.exchange import Exchange
@@ -62,7 +63,7 @@ class Servers:
         self._pools2 = Http2Pools(engine, self.call)
         self._preparing: set[Cluster] = set()
         self._computers = Computers(engine, 1)
-        self._contexts = Contexts()
+        self._contexts = Contexts(self._credential)
 
     def call(self, spot: Spot, stands: Stands, failed: Failed) -> Cancellable:
         """A connection with an endpoint: one of `stands` and `failed` is called, perhaps at once."""
@@ -77,6 +78,11 @@ class Servers:
         securing = Securing(self.engine, self._computers, self._contexts, policy, (stands, failed))
         reaching = self._reach(spot, seconds, partial(securing.start, seconds=seconds), failed)
         return Both(reaching, securing)
+
+    def _credential(self, name: str) -> Credential | None:
+        """What the control plane has sent of a Secret of our namespace; asked in the thread of handshakes."""
+        here = self._here.workload
+        return self._here.hold.world.credentials.get(f"{here.namespace}/{name}") if here is not None else None
 
     def _reach(self, spot: Spot, seconds: float, stands: Stands, failed: Failed) -> Cancellable:
         """The connection itself, or the tunnel."""
