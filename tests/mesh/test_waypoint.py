@@ -531,6 +531,53 @@ def test_an_answer_of_a_server_that_reads_no_more_reaches_the_client(
     assert waypoint.line()[2:4] == ["413", "-"]
 
 
+def test_requests_leave_a_node_proxy_that_is_replaced_and_none_is_cut_off(
+    mesh: Mesh, waypoint: Waypoint
+) -> None:
+    """istio/istio#43239: a connection that a waypoint keeps stays on the session of the proxy that drains."""
+    listener, stop = server(mesh), Event()
+    client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+    statuses: list[bytes] = []
+
+    def serve(there: socket.socket) -> None:
+        with suppress(AssertionError, OSError):  # until its connection ends
+            while True:
+                head_of(there)
+                time.sleep(0.1)
+                there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    def accept() -> None:
+        with suppress(OSError):  # until the listener is shut
+            while True:
+                there.append(listener.accept())
+                pool.submit(serve, there[-1])
+
+    def ask() -> None:
+        while not stop.is_set():
+            client.sendall(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+            statuses.append(head_of(client).split()[1])
+
+    there: list[socket.socket] = []
+    with ThreadPoolExecutor(8) as pool:
+        listener.sock.settimeout(None)
+        pool.submit(accept)
+        asked = pool.submit(ask)
+        try:
+            wait_until(lambda: len(statuses) > 3, "requests pass")
+            mesh.laboratory.restart_node("node-2")
+            before = len(statuses)
+            wait_until(lambda: len(statuses) > before + 3, "requests pass")
+        finally:
+            stop.set()
+            asked.result()
+            listener.sock.shutdown(socket.SHUT_RDWR)
+            for each in there:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+    assert set(statuses) == {b"200"}
+    assert len(there) > 1
+
+
 def test_a_client_that_goes_is_logged_and_its_server_told(mesh: Mesh, waypoint: Waypoint) -> None:
     listener = server(mesh)
     client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
