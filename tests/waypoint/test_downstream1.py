@@ -418,10 +418,34 @@ def test_slow_heads_and_silent_requests_are_answered_408() -> None:
     assert rig.server.cancelled
 
 
+@pytest.mark.parametrize("asked", ["waits", "answered", "switched"])
+def test_what_is_only_quiet_goes_on(asked: str) -> None:
+    """istio/istio#19664: a websocket, a stream of events, and an answer that takes its time."""
+    rig = Rig()
+    wire, server = serve(rig)
+    upgrade = (b"Connection: Upgrade", b"Upgrade: websocket") if asked == "switched" else ()
+    wire.send(head(*upgrade))
+    if asked == "switched":
+        rig.server.respond((b"upgrade", b"websocket"), status=b"101")
+    elif asked == "answered":
+        rig.server.respond((b"content-type", b"text/event-stream"))
+    for _ in range(24):
+        rig.clock.sleep(3600)
+        server.look(rig.clock.now)
+    assert not wire.over
+    assert not rig.ended_
+    if asked != "waits":
+        wire.stuck, wire.unsent_bytes = True, 1  # the client does not read
+        server.look(rig.clock.now)
+        assert rig.ended_[0].flag == "SI"
+
+
 def test_idle_connections_are_closed_and_draining_ones_after_their_answer() -> None:
     rig = Rig()
     wire, server = serve(rig)
-    server.look(rig.clock.now + rig.way.patience.idle_seconds + 1)
+    server.look(rig.clock.now + rig.way.patience.client_idle_seconds - 1)
+    assert not wire.finished
+    server.look(rig.clock.now + rig.way.patience.client_idle_seconds + 1)
     assert wire.finished
     wire, server = serve(rig)
     server.drain()

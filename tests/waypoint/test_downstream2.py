@@ -401,10 +401,28 @@ def test_silent_streams_get_408_and_idle_connections_are_closed() -> None:
     (answer,) = client.of(h2.events.ResponseReceived)
     assert dict(answer.headers)[b":status"] == b"408"
     client.server.look(rig.clock.now + 3 * patience)
+    assert not client.wire.finished
+    idle = rig.way.patience.client_idle_seconds + 2 * patience
+    client.server.look(rig.clock.now + idle)
     assert client.wire.finished
-    client.server.look(rig.clock.now + 3 * patience + LINGER_SECONDS + 1)
+    client.server.look(rig.clock.now + idle + LINGER_SECONDS + 1)
     assert client.wire.aborted is not None
     assert not rig.live
+
+
+def test_a_call_of_grpc_may_be_silent_and_so_may_an_answer() -> None:
+    """istio/istio#19043."""
+    rig = Rig()
+    client = Client(rig)
+    client.h2.send_headers(1, [*POST, (b"content-type", b"application/grpc")])
+    client.h2.send_headers(3, POST)
+    client.flush()
+    rig.servers[1].respond()
+    client.flush()
+    client.server.look(rig.clock.now + 24 * 3600)
+    client.flush()
+    assert not rig.ended_
+    assert not client.wire.over
 
 
 @pytest.mark.parametrize("cut", [5, 9, 20])

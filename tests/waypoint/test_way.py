@@ -26,6 +26,7 @@ def test_it_leads_to_servers_and_hears_of_the_end() -> None:
 
 def test_patience_is_envoys_where_envoy_has_some() -> None:
     assert Patience().idle_seconds == 300.0
+    assert Patience().client_idle_seconds == 3600.0
     assert Patience().head_seconds == 10.0
 
 

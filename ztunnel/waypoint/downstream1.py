@@ -112,14 +112,14 @@ class Http1Server:
                 self._way.live.discard(self)
                 self._transport.abort(Unreachable("the client does not close"))
         elif exchange is not None:
-            if now - max(exchange.active, self._since) > patience.idle_seconds:
+            if now - max(exchange.active, self._since) > patience.idle_seconds and exchange.stalls:
                 self._closing = True
                 self._way.refused(IDLE.details)
                 exchange.reply(IDLE)
         elif self._reader.begun:
             if quiet > patience.head_seconds:
                 self._refuse(SLOW_HEAD)
-        elif quiet > patience.idle_seconds:
+        elif quiet > patience.client_idle_seconds:
             self._close()
 
     def drain(self) -> None:

@@ -237,7 +237,7 @@ class Http2Server(Http2Link):
         if draining:
             self.push(push_goaway(self.h2.refuse_streams(), Code.NO_ERROR))
         self._look_at_streams(now)
-        idle = now - self._since > self._way.patience.idle_seconds
+        idle = now - self._since > self._way.patience.client_idle_seconds
         if not self.h2.streams and (draining or idle):
             self._end(Code.NO_ERROR, "idle")
 
@@ -252,7 +252,7 @@ class Http2Server(Http2Link):
             if exchange is not None and now - exchange.active > patience:
                 if exchange.over:
                     self.h2.reset(stream, Code.CANCEL)
-                else:
+                elif exchange.stalls:
                     self.refused(IDLE.details)
                     exchange.reply(IDLE)
                     self._since = now

@@ -22,14 +22,17 @@ class Patience(NamedTuple):
 
     Attributes:
         head_seconds: for a request's head, from its first byte on.
-        idle_seconds: without a byte in either direction: of a request under way (Envoy's stream_idle_timeout,
-            5 min), and of a client's connection without one.
+        idle_seconds: without a byte in either direction, of a request under way that waits for one of both
+            sides (`Exchange.stalls`). One that is only quiet goes on, as with Istio, which switches Envoy's
+            stream_idle_timeout of 5 min off: websockets and calls of gRPC may be silent for hours.
         upstream_idle_seconds: of a server's connection without a request.
+        client_idle_seconds: of a client's connection without one (Envoy's idle_timeout).
     """
 
     head_seconds: float = 10.0
     idle_seconds: float = 300.0
     upstream_idle_seconds: float = 60.0
+    client_idle_seconds: float = 3600.0
 
 
 class Clock(Protocol):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.waypoint.exchange.test_exchange import begin as start
-from tests.waypoint.rig import Rig
+from tests.waypoint.rig import Client, Rig
 from tests.waypoint.test_plans import GRPC, begin, heads, retry
 from ztunnel.l7.reply import CONNECT_FAILED, REMOTE_RESET, TERMINATED
+from ztunnel.l7.request import Request
 from ztunnel.l7.routing.plan import Plan
 from ztunnel.model.route_policy import RetryOn
+from ztunnel.waypoint.exchange.exchange import Exchange
 from ztunnel.waypoint.exchange.kept import MOST_BYTES
 
 
@@ -35,6 +37,29 @@ def test_only_what_had_no_effect_is_tried_again(method, reused, unsent, sent, ag
     if not again:
         assert client.said[0] == ("head", 503, False)
         assert (exchange.flag, exchange.details) == (TERMINATED.flag, TERMINATED.details)
+
+
+@pytest.mark.parametrize(
+    ("end", "grpc", "answered", "stalls"),
+    [
+        (False, False, False, True),
+        (True, False, False, False),
+        (False, True, False, False),
+        (False, False, True, False),
+    ],
+)
+def test_it_stalls_where_the_client_has_more_to_send(end, grpc, answered, stalls) -> None:
+    rig, client = Rig(), Client()
+    fields = [(b"content-type", b"application/grpc")] if grpc else []
+    exchange = Exchange(rig.way, client, Request(b"POST", b"a", b"/", fields))
+    exchange.start(end)
+    if answered:
+        rig.server.respond()
+    assert exchange.stalls is stalls
+    for side in (client, rig.server):
+        side.held = 1  # it does not read
+        assert exchange.stalls
+        side.held = 0
 
 
 def test_it_is_tried_three_times() -> None:

@@ -61,6 +61,15 @@ class Tries(Bodies):
         self._begin_time()
         self._seek()
 
+    @property
+    def stalls(self) -> bool:
+        """Whether it cannot go on before a side does something: the client has more to send, or one of both
+        does not read. A call of gRPC may wait before its first message, and so may what has been answered."""
+        up = self._up
+        if self._down.unsent() or (up is not None and up.unsent()):
+            return True
+        return not (self._ended or self._responded or self.is_grpc)
+
     def may_be_refused(self) -> None:
         """The upstream that follows may give the request back unread (HTTP/2: REFUSED_STREAM, GOAWAY): its
         body is needed once more then."""
