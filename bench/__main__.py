@@ -11,8 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.bounds import below
-from bench.cells import CELLS, LIFE_CELLS, OURS, SUSTAINED_CELLS, Cell, idle_cells, large_cells, the_other_way
+from bench.cells import (
+    CELLS,
+    ENGINE_CELLS,
+    LIFE_CELLS,
+    OURS,
+    SUSTAINED_CELLS,
+    Cell,
+    idle_cells,
+    large_cells,
+    the_other_way,
+)
 from bench.contestants import Contestant
+from bench.engines import measure_engines
 from bench.figures import Result, Sample, Unmeasured
 from bench.idle import measure_idle
 from bench.large.measure import measure_large
@@ -115,6 +126,8 @@ def sections(run: Run) -> Iterator[list[Result]]:
         sustained = run.chosen(SUSTAINED_CELLS)
         seconds = run.plan.sustained_seconds
         yield attempt(sustained, lambda: [measure_sustained(cell, seconds) for cell in sustained])
+        engines = run.chosen(ENGINE_CELLS)
+        yield attempt(engines, lambda: [measure_engines(cell, run.plan) for cell in engines])
         large = run.chosen(large_cells(run.plan.sizes.workloads, run.plan.sizes.flows))
         yield attempt(large, lambda: measure_large(name, large, run.plan))
 

@@ -34,6 +34,7 @@ class Load(StrEnum):
     ENROLMENT = "enrolment"
     WORLD = "world"
     CHANGES = "changes"  # of what has nothing to do with connections that live
+    ENGINES = "engines"  # two pairs of proxies in the place of one
     STREAMS = "streams"  # small requests of HTTP/2, over one connection
     CALLS = "calls"  # unary calls of gRPC, over one connection
     BODIES = "bodies"  # answers of 1 MiB over connections that stay
@@ -72,6 +73,8 @@ ACKNOWLEDGED = Figure("its acknowledgement", "ms", 1e3, more_is_better=False)
 DECISION = Figure("decision", "us", 1e6, more_is_better=False)
 TIMES_QUIET = Figure("p99, of its quiet one", "", 1.0, more_is_better=False)
 CORES = Figure("CPU of the proxy", "cores", 1.0, more_is_better=False)
+RATE_OF_ONE = Figure("rate, of one pair's", "", 1.0)
+CPU_OF_ONE = Figure("CPU, of one pair's", "", 1.0, more_is_better=False)
 
 _TIMES = (RATE, P50, P99)
 FIGURES = {
@@ -87,6 +90,7 @@ FIGURES = {
     Load.ENROLMENT: (ENROLLED,),
     Load.WORLD: (ONE_RSS, DELTA, ACKNOWLEDGED, DECISION, READY),
     Load.CHANGES: (TIMES_QUIET, CORES),
+    Load.ENGINES: (RATE_OF_ONE, CPU_OF_ONE),
     Load.STREAMS: _TIMES,
     Load.CALLS: _TIMES,
     Load.BODIES: (SPEED,),
@@ -106,6 +110,7 @@ _NAMES = {
     Load.ENROLMENT: "enrolment of a pod",
     Load.WORLD: "{:,} workloads, a tenth as many policies",
     Load.CHANGES: "20 changes a second beside {:,} live flows, a pair",
+    Load.ENGINES: "{} connections, two pairs of proxies",
     Load.STREAMS: "HTTP/2, {} streams",
     Load.CALLS: "gRPC, {} calls",
     Load.BODIES: "1 MiB bodies",
@@ -175,6 +180,7 @@ MAIN = {(Load.REQUESTS, 8), (Load.REQUESTS, 64), (Load.CONNECTIONS, 64)}
 
 LIFE_CELLS = tuple(Cell(Route.PROXIES, load, 1) for load in (Load.START, Load.COMPILED))
 SUSTAINED_CELLS = (Cell(Route.PROXIES, Load.SUSTAINED, 1000),)
+ENGINE_CELLS = (Cell(Route.PROXIES, Load.ENGINES, 256),)
 WAYPOINT_CELLS = (
     Cell(Route.WAYPOINT, Load.IDLE, 1000),  # first, as memory is not given back
     *(Cell(Route.WAYPOINT, Load.REQUESTS, parallel) for parallel in (1, 8, 64)),

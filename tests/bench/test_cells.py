@@ -6,6 +6,7 @@ from bench.cells import (
     CELLS,
     CPU,
     CPU_BOTH,
+    ENGINE_CELLS,
     LIFE_CELLS,
     SUSTAINED_CELLS,
     WAYPOINT_CELLS,
@@ -19,7 +20,7 @@ from bench.cells import (
 
 ALL = (
     *CELLS, *the_other_way(CELLS, logged=False), *idle_cells(10_000), *LIFE_CELLS, *SUSTAINED_CELLS,
-    *large_cells(100_000, 10_000), *WAYPOINT_CELLS,
+    *ENGINE_CELLS, *large_cells(100_000, 10_000), *WAYPOINT_CELLS,
 )  # fmt: skip
 
 
