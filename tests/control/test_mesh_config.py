@@ -134,3 +134,46 @@ def test_a_policy_whose_provider_comes_and_goes_is_told_of_it():
     assert said(POLICY).problem == (
         "the provider 'asks' is no authorizer: Prometheus: what the policy matches is refused"
     )
+
+
+def test_what_is_not_good_any_more_is_in_force_in_the_next_process_too():
+    first = Mesh()
+    first.put(f"accessLogFile: /x\nextensionProviders: [{ASKS}, {{name: m, prometheus: {{}}}}]")
+    assert first.translator.mesh.last_good() == {}
+    bad = ASKS.replace("80", "0")
+    now = f"accessLogFile: [1]\nextensionProviders: [{bad}, {{name: m, prometheus: {{}}}}]"
+    first.put(now)
+    kept = first.translator.mesh.last_good()
+    ((_, names),) = kept.items()
+    assert names == ("", "asks")
+    second = Mesh()
+    second.translator.mesh.recall(kept.items())
+    sent = second.put(now)
+    assert set(sent[PROVIDER]) == {"asks", "m"}
+    assert sent[MESH_DEFAULTS] == {MESH: MeshDefaults(log_file="/x")}
+    assert second.texts == first.texts
+    assert second.translator.mesh.last_good() == kept
+    second.put(f"extensionProviders: [{ASKS}]")
+    assert second.translator.mesh.last_good() == {}
+
+
+def test_a_text_that_cannot_be_read_keeps_all_over_a_restart_and_a_map_that_is_gone_nothing():
+    first = Mesh()
+    first.put(f"extensionProviders: [{ASKS}]")
+    first.put("a: [")
+    kept = first.translator.mesh.last_good()
+    second = Mesh()
+    second.translator.mesh.recall(kept.items())
+    assert set(second.put("a: [")[PROVIDER]) == {"asks"}
+    third = Mesh()
+    third.translator.mesh.recall(kept.items())
+    assert third.put("{}") == {}
+    assert third.put("a: [") == {}
+    assert third.translator.mesh.last_good() == {"{}\n": ("",)}
+
+
+def test_what_was_kept_and_makes_no_sense_is_passed_over():
+    mesh = Mesh()
+    texts = "a: [", "{}", f"extensionProviders: [{ASKS}]"
+    mesh.translator.mesh.recall(zip(texts, [("asks", ""), ("asks",), ("x",)], strict=True))
+    assert mesh.put(f"extensionProviders: [{ASKS.replace('80', '0')}]") == {}

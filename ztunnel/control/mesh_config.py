@@ -1,11 +1,13 @@
 """The mesh config as waypoints have it: providers, and what counts for the whole mesh, kept up to date.
 
 What is wrong with a provider costs only that one, whose last good version stays in force, as does that of
-the defaults; where the text as such cannot be read, all of it does. Is the ConfigMap gone, so is what it
-said."""
+the defaults; where the text as such cannot be read, all of it does. That holds over restarts: what is in
+force and not good as it is written now is told (`last_good`) as the texts in which it was, and recalled. Is
+the ConfigMap gone, so is what it said."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from ztunnel.control.delta import Delta, HttpResources
@@ -20,6 +22,11 @@ from ztunnel.state.mesh_config import MeshConfig, read_mesh_config
 from ztunnel.xds.resource import MESH_DEFAULTS, PROVIDER
 
 _NOTHING: Final = MeshConfig()
+_DEFAULTS: Final = ""
+"""In the place of a provider's name: what counts for the whole mesh."""
+
+Texts = Mapping[str, tuple[str, ...]]
+"""Texts of mesh configs, and the names of the providers that are good in them."""
 
 
 class MeshConfigs:
@@ -39,6 +46,9 @@ class MeshConfigs:
         self._defaults = MeshDefaults()
         self.providers: dict[str, ExtensionProvider] = {}
         self._wrong: list[str] = []
+        self._texts: dict[str, str] = {}
+        self._faulty: frozenset[str] = frozenset()
+        self._recalled: dict[str, ExtensionProvider] = {}
         self._custom = CustomPolicies()
         self.problem, self.put_policy = self._custom.problem, self._custom.put
 
@@ -52,13 +62,22 @@ class MeshConfigs:
             return frozenset()
         text = new.mesh if isinstance(new, ConfigMap) else None
         found = read_mesh_config(text) if text is not None else _NOTHING
-        self._wrong = self._texts(found)
-        if not found.whole:
-            return frozenset()
-        kept = {name: one for name, one in self.providers.items() if name in found.faulty}
+        known = {**self._recalled, **self.providers}
+        faulty = found.faulty if found.whole else frozenset(known)
+        kept = {name: one for name, one in known.items() if name in faulty}
         before, self.providers = self.providers, {**found.providers, **kept}
-        if found.defaults is not None:
+        self._recalled = {}
+        if found.whole and found.defaults is not None:
             self._defaults = found.defaults
+            self._texts[_DEFAULTS] = text or ""
+        self._texts.update(dict.fromkeys(found.providers, text or ""))
+        self._texts = {
+            name: one for name, one in self._texts.items() if name in self.providers or name == _DEFAULTS
+        }
+        self._faulty = frozenset(kept)
+        if not found.whole or found.defaults is None:
+            self._faulty |= {_DEFAULTS}
+        self._wrong = self._said_of(found)
         names = before.keys() | self.providers.keys()
         changed = frozenset(name for name in names if before.get(name) != self.providers.get(name))
         for name in changed:
@@ -67,7 +86,26 @@ class MeshConfigs:
         self._http.put(MESH_DEFAULTS, MESH, said, delta)
         return self._custom.provide(self.providers)
 
-    def _texts(self, found: MeshConfig) -> list[str]:
+    def last_good(self) -> Texts:
+        """The texts in which that was good what is in force and not good any more."""
+        names: dict[str, tuple[str, ...]] = {}
+        for name in sorted(self._faulty):
+            if (text := self._texts.get(name)) is not None:
+                names[text] = (*names.get(text, ()), name)
+        return names
+
+    def recall(self, texts: Iterable[tuple[str, Iterable[str]]]) -> None:
+        """Take these, which `last_good` gave to an earlier process, for what is not good as it is first
+        written."""
+        for text, names in texts:
+            found = read_mesh_config(text)
+            for name in names:
+                if name in found.providers:
+                    self._recalled[name], self._texts[name] = found.providers[name], text
+                elif name == _DEFAULTS and found.whole and found.defaults is not None:
+                    self._defaults, self._texts[name] = found.defaults, text
+
+    def _said_of(self, found: MeshConfig) -> list[str]:
         """Of each fault where it is, and what is in force instead."""
         kept = "its last good version is in force"
         texts = [f"{self._key}: {_place(fault)}: {fault.message}" for fault in found.faults]

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from ztunnel.control.source.collection import Collection, served_of
+from ztunnel.control.source.collection import Collection, mesh_of, served_of
 from ztunnel.control.source.document import Key
 from ztunnel.control.source.served import SERVED
 from ztunnel.kube.informer import Removal, Upsert
@@ -125,6 +125,24 @@ def test_the_last_good_version_of_a_faulty_policy_outlives_the_process():
     assert later.collection.last_good() == kept
     later.take("AuthorizationPolicy", policy(action="ALLOW"))
     assert later.collection.last_good() == {}
+
+
+def test_so_does_that_of_a_rate_limit_and_what_the_mesh_config_was():
+    it, key = Taken(), Key("RateLimitPolicy", "shop", "p")
+    rule = {"name": "r", "limit": {"requests": 5, "unit": "Minute"}}
+    targets = [{"kind": "Service", "name": "web"}]
+    good = policy(targetRefs=targets, local={"rules": [rule]})
+    it.take("RateLimitPolicy", good)
+    assert not it.collection.faults
+    it.take("RateLimitPolicy", policy(targetRefs=targets, local={"rules": [{"name": "r"}]}))
+    it.collection.mesh = lambda: {"a text": ("asks",)}
+    kept = it.collection.last_good()
+    assert mesh_of(kept) == (("a text", ("asks",)),)
+    assert mesh_of({}) == ()
+    later = Taken()
+    later.collection.recall(kept)
+    later.take("RateLimitPolicy", policy(targetRefs=targets, local={"rules": [{"name": "r"}]}))
+    assert later.collection.inventory().objects[key] == it.collection.inventory().objects[key]
 
 
 @pytest.mark.parametrize("kept", [{}, {"metadata": {"name": "other", "namespace": "shop"}}, {"spec": 7}])

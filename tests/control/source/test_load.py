@@ -164,8 +164,9 @@ def test_texts_are_remembered_for_one_folder(tmp_path):
     path = tmp_path / "state" / "last-good.json"
     assert recall(path, tmp_path) == Memory({})
     remember(path, tmp_path, Memory({"a.yaml": "\u00fc\n", "b.yaml": ""}))
-    remember(path, tmp_path, Memory({"a.yaml": "\u00fc\n"}, ("shop/wp",)))
-    assert recall(path, tmp_path) == Memory({"a.yaml": "\u00fc\n"}, ("shop/wp",))
+    memory = Memory({"a.yaml": "\u00fc\n"}, ("shop/wp",), (("text", ("", "asks")),))
+    remember(path, tmp_path, memory)
+    assert recall(path, tmp_path) == memory
     assert recall(path, tmp_path / "other") == Memory({})
     assert path.stat().st_mode & 0o777 == 0o600
     for text in ("", "{", "[]", '{"folder": 1}', '{"files": []}'):

@@ -11,7 +11,7 @@ from tests.control.source.test_follow import Issuer
 from ztunnel.control.keys.fetch_keys import Keys
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.watch import FolderWatch
-from ztunnel.xds.resource import ADDRESS, JWT_POLICY
+from ztunnel.xds.resource import ADDRESS, JWT_POLICY, PROVIDER
 from ztunnel.xds.snapshot import Snapshot
 
 
@@ -181,6 +181,26 @@ async def test_the_last_good_version_outlives_the_process(tmp_path):
     assert second.names() == ["a", "b"]
     assert len(second.watch.faults) == 2
     assert not second.watch.change.removed
+
+
+async def test_a_provider_as_it_was_last_good_outlives_the_process(tmp_path):
+    def config(port):
+        provider = f"{{name: asks, envoyExtAuthzHttp: {{service: a.b, port: {port}}}}}"
+        meta = "{name: ztunnel-mesh, namespace: ztunnel-system}"
+        text = f"'extensionProviders: [{provider}]'"
+        return f"apiVersion: v1\nkind: ConfigMap\nmetadata: {meta}\ndata: {{mesh: {text}}}\n"
+
+    first = Folder(tmp_path, remembers=True)
+    first.write("a.yaml", config(80))
+    await first.watch.poll(patient=False)
+    first.write("a.yaml", config(0))
+    await first.settle()
+    second = Folder(tmp_path, remembers=True)
+    await second.watch.poll(patient=False)
+    (provider,) = second.published[-1].origins[PROVIDER].values()
+    assert provider.what.service.port == 80
+    text = second.watch.warnings[-1]
+    assert text.endswith("provider 'asks' is not taken over: its last good version is in force")
 
 
 async def test_where_nothing_can_be_remembered_nothing_else_fails(tmp_path):

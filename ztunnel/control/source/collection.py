@@ -16,6 +16,7 @@ from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.change import Change
 from ztunnel.control.source.document import Key, Object, read_value
 from ztunnel.control.source.inventory import POLICIES, FaultyPolicy, Inventory
+from ztunnel.control.source.kept_texts import read_texts, render_texts
 from ztunnel.control.source.served import Served, trim
 from ztunnel.control.status.condition import Condition
 from ztunnel.control.status.conditions import (
@@ -33,6 +34,7 @@ from ztunnel.kube.resource import Resource
 from ztunnel.state.connection_route import TCPRoute, TLSRoute
 from ztunnel.state.http_route import GRPCRoute, HTTPRoute
 from ztunnel.state.kube import Service
+from ztunnel.state.rate_limit_policy import RateLimitPolicy
 
 ROUTES: Final = tuple(kind.__name__ for kind in (HTTPRoute, GRPCRoute, TCPRoute, TLSRoute))
 _KEPT: Final = ("apiVersion", "kind", "metadata", "spec")
@@ -40,6 +42,11 @@ _KEPT: Final = ("apiVersion", "kind", "metadata", "spec")
 WAYPOINTS: Final = "waypoints"
 """Where it is kept which have served."""
 _SERVED: Final = "served"
+MESH: Final = "mesh"
+"""Where the texts of mesh configs are kept in which that was good what is not any more."""
+_TEXTS: Final = "texts"
+REMEMBERED: Final = (*POLICIES, RateLimitPolicy.__name__)
+"""Kinds whose last good versions are kept over restarts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,8 @@ class Collection:
         unsettled: of these, those whose status may not be what it should be; whoever writes it empties it.
         said: what there is to say of an object beside the others; the translation's.
         served: the Gateways that have served as waypoints; the translation's.
+        mesh: texts of mesh configs, and what in each counts though it is not written so now; the
+            translation's.
         resources: in which version each kind is served.
     """
 
@@ -79,6 +88,7 @@ class Collection:
         self.resources: dict[str, Resource] = {}
         self.said: Callable[[Key], Said] = lambda _: Said()
         self.served: Callable[[], Iterable[Name]] = tuple
+        self.mesh: Callable[[], Mapping[str, Iterable[str]]] = dict
         self._good: dict[Key, Mapping[str, Any]] = {}
         self._recalled: Mapping[str, Mapping[str, Any]] = {}
 
@@ -104,7 +114,7 @@ class Collection:
         if found.object is not None:
             self._faulty.pop(key, None)
             self._put(key, found.object)
-            if key.kind in POLICIES:
+            if key.kind in REMEMBERED:
                 self._good[key] = {name: value[name] for name in _KEPT if name in value}
             return
         self._faulty[key] = _Faulty(tuple(replace(one, file=str(key)) for one in found.faults), found.scope)
@@ -121,11 +131,16 @@ class Collection:
         self._recalled = kept
 
     def last_good(self) -> dict[str, Mapping[str, Any]]:
-        """For the next process: of policies that are faulty now the versions in force, and which waypoints
-        have served."""
-        kept = {_file_name(key): self._good[key] for key in self._faulty if key in self._good}
-        served = sorted("/".join(name) for name in self.served())
-        return {**kept, WAYPOINTS: {_SERVED: served}} if served else kept
+        """For the next process: of policies that are faulty now the versions in force, which waypoints have
+        served, and of the mesh config what is in force and not good any more."""
+        kept: dict[str, Mapping[str, Any]] = {
+            _file_name(key): self._good[key] for key in self._faulty if key in self._good
+        }
+        if served := sorted("/".join(name) for name in self.served()):
+            kept[WAYPOINTS] = {_SERVED: served}
+        if texts := render_texts(self.mesh().items()):
+            kept[MESH] = {_TEXTS: texts}
+        return kept
 
     def _stand(self, key: Key, value: Mapping[str, Any], *, kept: bool) -> None:
         if kept:
@@ -214,6 +229,11 @@ def served_of(kept: Mapping[str, Mapping[str, Any]]) -> Iterator[Name]:
         namespace, _, name = one.partition("/") if isinstance(one, str) else ("", "", "")
         if name:
             yield namespace, name
+
+
+def mesh_of(kept: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The texts of mesh configs that an earlier process has kept, with what is good in each."""
+    return read_texts(kept.get(MESH, {}).get(_TEXTS))
 
 
 def _file_name(key: Key) -> str:

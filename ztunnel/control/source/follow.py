@@ -20,7 +20,7 @@ from ztunnel.control.keys.fetch_keys import Keys
 from ztunnel.control.keys.key_source import KeySource
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.change import Change
-from ztunnel.control.source.collection import Collection, served_of
+from ztunnel.control.source.collection import Collection, mesh_of, served_of
 from ztunnel.control.source.inventory import Inventory
 from ztunnel.control.source.recall import LastGood
 from ztunnel.control.source.served import SERVED, Served, mesh_config
@@ -83,6 +83,7 @@ class ClusterWatch:
         self._translator = Translator(settings, lambda source: self.keys.text(source))
         self.collection.said = self._translator.said
         self.collection.served = lambda: self._translator.waypoints.served
+        self.collection.mesh = self._translator.mesh.last_good
         self._snapshot = Snapshot()
         self._woken = trio.Event()
         self._changed_at = 0.0
@@ -173,6 +174,7 @@ class ClusterWatch:
             kept = await self.memory.recall()
             self.collection.recall(kept)
             self._translator.waypoints.recall(served_of(kept))
+            self._translator.mesh.recall(mesh_of(kept))
         async with trio.open_nursery() as nursery:
             for watcher in self._watchers:
                 nursery.start_soon(watcher.run)

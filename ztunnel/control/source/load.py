@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from ztunnel.control.source.kept_texts import is_text, read_texts, render_texts
 from ztunnel.errors import ConfigError, Fault
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
@@ -154,11 +155,12 @@ def _read_now(folder: Path, name: str, stamp: Stamp) -> tuple[Seen, str | Fault]
 
 
 class Memory(NamedTuple):
-    """What the next process is told: the last good text of each file, and the Gateways, `namespace/name`,
-    that have served as waypoints."""
+    """What the next process is told: the last good text of each file, the Gateways, `namespace/name`,
+    that have served as waypoints, and texts of mesh configs with the names of what is good in them."""
 
     files: Mapping[str, str]
     served: tuple[str, ...] = ()
+    mesh: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 def recall(path: Path, folder: Path) -> Memory:
@@ -169,13 +171,10 @@ def recall(path: Path, folder: Path) -> Memory:
             served = kept.get("served")
             return Memory(
                 {name: text for name, text in kept["files"].items() if isinstance(text, str)},
-                tuple(filter(_is_text, served if isinstance(served, list) else ())),
+                tuple(filter(is_text, served if isinstance(served, list) else ())),
+                read_texts(kept.get("mesh")),
             )
     return Memory({})
-
-
-def _is_text(one: object) -> bool:
-    return isinstance(one, str)
 
 
 def remember(path: Path, folder: Path, memory: Memory) -> None:
@@ -184,7 +183,8 @@ def remember(path: Path, folder: Path, memory: Memory) -> None:
     fresh = path.with_name(f".{path.name}.new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with open(fd, "w", encoding="utf-8", errors="surrogatepass") as file:
-        json.dump({"folder": str(folder), "files": dict(memory.files), "served": memory.served}, file)
+        values = {"served": memory.served, "mesh": render_texts(memory.mesh)}
+        json.dump({"folder": str(folder), "files": dict(memory.files), **values}, file)
     fresh.rename(path)
 
 

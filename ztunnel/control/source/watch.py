@@ -122,6 +122,7 @@ class FolderWatch:
             self._remembered = recall(self._memory, self._folder)
             self.inventory = gather(self._remembered.files, Inventory())
             self._translator.waypoints.recall(map(_name, self._remembered.served))
+            self._translator.mesh.recall(self._remembered.mesh)
         stamps = look(self._folder, self._files)
         seen, self._seen = self._seen, stamps
         if stamps == self._taken and patient:
@@ -199,7 +200,8 @@ class FolderWatch:
             for name, (_, text) in self._files.items()
         }
         texts = {name: text for name, text in good.items() if isinstance(text, str)}
-        memory = Memory(texts, tuple(sorted(map("/".join, self._translator.waypoints.served))))
+        served = tuple(sorted(map("/".join, self._translator.waypoints.served)))
+        memory = Memory(texts, served, tuple(self._translator.mesh.last_good().items()))
         if memory != self._remembered:
             self._remembered = memory
             try:
