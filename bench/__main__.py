@@ -153,7 +153,8 @@ def attempt(cells: Cells, measured: Callable[[], Iterator[Result] | list[Result]
     except (Unmeasured, LaboratoryFailed, RuntimeError) as error:
         print(error, file=sys.stderr)
         there = {result.cell for result in results}
-        results += [Result(cell, {OURS: []}, failure=str(error)) for cell in cells if cell not in there]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        results += [Result(cell, {OURS: []}, failure=reason) for cell in cells if cell not in there]
     return results
 
 

@@ -26,7 +26,7 @@ def measure_starts(laboratory: Laboratory, cells: Sequence[Cell], rounds: int) -
             samples = [(start(laboratory),) for _ in range(rounds)]
             results.append(Result(cell, {OURS: samples}))
         except (Unmeasured, LaboratoryFailed) as error:
-            results.append(Result(cell, {OURS: []}, failure=str(error)))
+            results.append(Result(cell, {OURS: []}, failure=str(error).splitlines()[0]))
     return results
 
 

@@ -77,7 +77,9 @@ def _measured(
             found = {one.name: measure(one, cell) for one in (*contestants[first:], *contestants[:first])}
         except Unmeasured as error:
             if not left:
-                return Result(cell, {name: [] for name in samples}, repeated, disturbed, str(error))
+                return Result(
+                    cell, {name: [] for name in samples}, repeated, disturbed, str(error).splitlines()[0]
+                )
             print(f"  repeated: {error}", file=sys.stderr)
             left -= 1
             continue

@@ -24,10 +24,11 @@ from bench.idle import standing
 from bench.pair import cpu_seconds, resident_bytes
 from bench.plan import Plan, Sizes
 from bench.ports import QUIET_RATE, usual_p99
-from ztunnel.demo import control, run, wait
+from ztunnel.demo import control, run
 from ztunnel.demo.allot import node_addresses
 from ztunnel.demo.command import PROGRAM, in_node
 from ztunnel.demo.operate import Laboratory
+from ztunnel.demo.survey import proxy_state
 
 HERE = Path(__file__).parent
 NODE = "node-1"
@@ -35,8 +36,8 @@ LATE = [f"large/late-{number}" for number in range(5)]
 CHANGES = 20.0
 """A second."""
 DELTAS = 300
-_PATIENCE_SECONDS = 90.0
-_PAUSE_SECONDS = 0.05
+_PATIENCE_SECONDS = 120.0
+_PAUSE_SECONDS = 0.02
 
 
 class Plane:
@@ -83,8 +84,12 @@ class Ground:
         variables["XDS_ADDRESS"] = f"https://{_address(self.laboratory)}:{self.plane.port}"
         variables["XDS_ROOT_CA"] = str(self._directory / "root-cert.pem")
         begun = time.monotonic()
-        self._proxies.append(run.start_node(names, node, variables))
-        wait.until_ready(names, [(node, self._proxies[-1])])
+        process = run.start_node(names, node, variables)
+        self._proxies.append(process)
+        while (state := proxy_state(names, node)) != "ready":
+            if process.poll() is not None or time.monotonic() > begun + _PATIENCE_SECONDS:
+                raise Unmeasured(f"a node proxy in a large world is not ready: {state}")
+            time.sleep(_PAUSE_SECONDS)
         return time.monotonic() - begun
 
     def pids(self) -> Sequence[int]:
@@ -144,7 +149,6 @@ def measure_large(name: str, cells: Sequence[Cell], plan: Plan) -> list[Result]:
     results: list[Result] = []
     try:
         with ground(name, plan.sizes) as made:
-            made.restart()
             for cell in cells:
                 print(f"{cell.section}: {cell.name} ...", file=sys.stderr)
                 results.append(Result(cell, {OURS: _samples(made, cell, plan)}))
@@ -157,6 +161,8 @@ def _samples(made: Ground, cell: Cell, plan: Plan) -> list[Sample]:
     if cell.load is Load.WORLD:
         seconds = decision(plan.sizes.workloads)
         return [world(made, seconds) for _ in range(plan.large_rounds)]
+    if not made.pids():
+        made.restart()
     if cell.load is Load.ENROLMENT:
         return [enrolment(made, pod) for pod in LATE]
     return [changes(made, plan.sizes)]
