@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.hbone.peers import Lab
 from tests.waypoint.authorizers import (
     ALLOW,
     ASK,
+    AUTH,
     DENIES,
     GET,
     GRPC,
@@ -20,14 +22,17 @@ from tests.waypoint.authorizers import (
     GrpcAuthorizer,
 )
 from tests.waypoint.mesh import CALLER, ME, SERVICE
+from tests.waypoint.tls_server import Authority, TlsServer
 from ztunnel.errors import Unreachable
 from ztunnel.model.http_policy import Attribute, HttpAction, HttpPolicy, Term, TextKind, TextMatch
-from ztunnel.model.provider import BodyCheck, ExtensionProvider, Prometheus, ServicePort
+from ztunnel.model.provider import BodyCheck, ExtAuthz, ExtensionProvider, Prometheus, ServicePort
 from ztunnel.model.route import Routes, RouteSource, Rule
 from ztunnel.model.route_action import Destination, Forward
 from ztunnel.model.route_match import FieldMatch, Match
 from ztunnel.model.route_match import TextKind as RouteKind
 from ztunnel.model.route_match import TextMatch as RouteText
+from ztunnel.model.service_traffic import ClientTraffic, ServiceTraffic
+from ztunnel.model.traffic import ClientTls, PortTraffic, TlsMode, Traffic
 from ztunnel.state.delta import apply
 from ztunnel.waypoint.rules.checking import MOST_HELD
 
@@ -575,3 +580,27 @@ def test_a_connection_whose_client_has_gone_is_not_asked_about_any_more(lab: Lab
     assert not mesh.parts.checks.live
     assert not mesh.parts.guarded
     assert "the client has gone" in mesh.lines[0]
+
+
+@pytest.mark.parametrize("provider", [HTTP, GRPC])
+def test_an_authorizer_is_asked_by_the_tls_of_its_destination_rule(
+    lab: Lab, tmp_path: Path, provider: ExtAuthz
+) -> None:
+    authority = Authority(tmp_path)
+    alpn = "h2" if provider is GRPC else "http/1.1"
+    server = TlsServer(authority.issue("asks", "asks.example"), alpn=alpn)
+    tls = ClientTls(TlsMode.SIMPLE, roots=authority.roots, sni="asks.example")
+    rule = ServiceTraffic(AUTH, (ClientTraffic("", PortTraffic(Traffic(tls=tls))),))
+    mesh = Asking(lab, provider, rule)
+    mesh.send()
+    tunnel, heard = mesh.serve()
+
+    def asked() -> bool:
+        got, heard.got = bytes(heard.got), bytearray()
+        if got and (said := server.take(got)):
+            tunnel.write(said)
+        return b"x HTTP/1.1\r\n" in server.got or server.got.startswith(b"PRI * HTTP/2.0")
+
+    lab.go(until=asked)
+    assert server.asked_for == "asks.example"
+    mesh.servers.close()

@@ -7,7 +7,6 @@ where it is named, takes nothing, and that is told.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +15,7 @@ from typing import Final, Protocol
 from ztunnel.l7.telemetry.edits import edits_of, tcp_edits_of
 from ztunnel.l7.telemetry.expression import Expression
 from ztunnel.l7.telemetry.merging import applicable, merge_logging, merge_metrics, merge_tracing
-from ztunnel.l7.trace import Context, Rng, enter
+from ztunnel.l7.trace import Rng, enter
 from ztunnel.model.mesh_defaults import MESH, LogEncoding, MeshDefaults
 from ztunnel.model.provider import (
     ExtensionProvider,
@@ -31,11 +30,12 @@ from ztunnel.model.provider import (
 from ztunnel.model.service import Service
 from ztunnel.model.telemetry import Telemetry
 from ztunnel.state.world import World
-from ztunnel.telemetry.log_format import parse_format, parse_plain
+from ztunnel.telemetry.log_format import parse_format
 from ztunnel.telemetry.request_log import RequestRecord, render_request, render_request_json
 from ztunnel.telemetry.span import Span
 from ztunnel.waypoint.reporting.otlp import LogEntry
 from ztunnel.waypoint.reporting.scope import Log, Scope, SpanPlan
+from ztunnel.waypoint.reporting.takers import Take, lines_to, records_to, render_of
 from ztunnel.waypoint.reporting.tracing import span_tags
 
 STDOUT: Final = "/dev/stdout"
@@ -181,7 +181,7 @@ class Scopes:
         """Where no Telemetry and no default provider says anything: the mesh config's `accessLogFile`, or
         else what the settings say."""
         write = self._outlets.lines(defaults.log_file) if defaults.log_file else self._own.write
-        return (Log(_lines(write, self._default_render(defaults))),) if write is not None else ()
+        return (Log(lines_to(write, self._default_render(defaults))),) if write is not None else ()
 
     def _default_render(self, defaults: MeshDefaults) -> Callable[[RequestRecord], str]:
         """`accessLogFormat` and `accessLogEncoding`, where the mesh config says them."""
@@ -199,9 +199,7 @@ class Scopes:
         found = self._world().providers.get(name)
         return isinstance(found.what, Prometheus) if found is not None else name == _PROMETHEUS
 
-    def _takers(
-        self, name: str, defaults: MeshDefaults
-    ) -> list[Callable[[RequestRecord, Context | None], None]]:
+    def _takers(self, name: str, defaults: MeshDefaults) -> list[Take]:
         """What takes the records of a provider of logs, in a list; none where nothing does."""
         found = self._world().providers.get(name)
         what = found.what if found is not None else FileLog(STDOUT) if name == _ENVOY else None
@@ -209,10 +207,10 @@ class Scopes:
             if isinstance(what, FileLog):
                 write = self._outlets.lines(what.path or STDOUT)
                 plain = name == _ENVOY and what.format == LogFormat() and not what.omit_empty
-                render = self._default_render(defaults) if plain else _render_of(what.format, what.omit_empty)
-                return [_lines(write, render)] if write is not None else []
+                render = self._default_render(defaults) if plain else render_of(what.format, what.omit_empty)
+                return [lines_to(write, render)] if write is not None else []
             if isinstance(what, OtelLog) and found is not None:
-                return [_records(self._outlets.entries(found), what.format)]
+                return [records_to(self._outlets.entries(found), what.format)]
         except ValueError as error:
             self._complain(f"provider {name!r}: {error}")
             return []
@@ -277,33 +275,3 @@ def _names(world: World, uid: str) -> list[str]:
     workload = world.workload(uid)
     services = (world.service(each) for each in workload.services) if workload is not None else ()
     return [each.name for each in services if each is not None]
-
-
-def _lines(
-    write: Callable[[str], None], render: Callable[[RequestRecord], str]
-) -> Callable[[RequestRecord, Context | None], None]:
-    return lambda record, context: write(render(record))
-
-
-def _render_of(wanted: LogFormat, omit_empty: bool) -> Callable[[RequestRecord], str]:
-    """Raises ValueError: it is no format."""
-    if wanted.labels:
-        return parse_format(json.dumps(dict(wanted.labels)), omit_empty)
-    if wanted.text:
-        return parse_format(wanted.text, omit_empty)
-    return render_request
-
-
-def _records(
-    put: Callable[[LogEntry], None], wanted: LogFormat
-) -> Callable[[RequestRecord, Context | None], None]:
-    """Raises ValueError: it is no format."""
-    body = parse_format(wanted.text) if wanted.text else render_request
-    attributes = [(name, parse_plain(text)) for name, text in wanted.labels]
-
-    def take(record: RequestRecord, context: Context | None) -> None:
-        ids = (context.trace_id, context.span_id) if context is not None else ("", "")
-        said = tuple((name, value(record)) for name, value in attributes)
-        put(LogEntry(record.time_ns, body(record), said, *ids))
-
-    return take
