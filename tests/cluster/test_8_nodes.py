@@ -1,4 +1,5 @@
-"""New nodes: their taint goes when their proxy is ready, and pods come only then."""
+"""New nodes: their taint goes when their proxy is ready, and pods come only then. Nodes that the DaemonSet
+does not select any more: their pods are let go."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import pytest
 from tests.cluster.apps import Apps
 from tests.cluster.cluster import Cluster, is_ready, wait_until
 from tests.cluster.conftest import SYSTEM, TAINT, Mesh
+from tests.cluster.test_9_uninstall import pinned
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -31,11 +33,18 @@ def test_a_node_takes_pods_once_its_proxy_is_ready(
 ) -> None:
     node = nodes[1]
     apps.label("ambient")
+    apps.start(apps.server("a", nodes[0]), apps.server("b", node))
+    [address, *_] = apps.addresses("b")
+    assert apps.call("a", address).get("pod") == "b"
     proxy = cluster.proxy_on(node)
-    # As a node that is new: without a proxy, whose readiness takes the taint off, and then tainted.
+    # No node is selected, as where one is given to another mesh: its pods talk as before.
+    # Then as a node that is new: without a proxy, whose readiness takes the taint off, and then tainted.
     change = {"spec": {"template": {"spec": {"nodeSelector": {"ztunnel.io/none": "yes"}}}}}
     cluster.call("-n", SYSTEM, "patch", "daemonset", "ztunnel", "-p", json.dumps(change))
     wait_until("no proxy", lambda: proxy not in [each["metadata"]["name"] for each in mesh.pods("node")], 90)
+    assert apps.call("a", address).get("pod") == "b"
+    if cluster.kit:
+        wait_until("nothing is pinned", lambda: not any(pinned(cluster, each) for each in nodes), 30)
     cluster.call("taint", "node", node, f"{TAINT}:NoSchedule", "--overwrite")
     server = apps.server("new", node)
     server["spec"]["nodeSelector"] = {"kubernetes.io/hostname": server["spec"].pop("nodeName")}
@@ -57,3 +66,6 @@ def test_a_node_takes_pods_once_its_proxy_is_ready(
     times = {each["type"]: each["lastTransitionTime"] for each in came["status"]["conditions"]}
     print("a proxy that comes to a node:", came["status"]["startTime"], times)
     mesh.wait()
+    before = mesh.count(node, "istio_tcp_connections_opened_total", reporter="destination")
+    assert apps.call("a", address).get("pod") == "b"
+    assert mesh.count(node, "istio_tcp_connections_opened_total", reporter="destination") > before

@@ -19,7 +19,9 @@ BASE = Path(__file__).parents[2] / "deploy" / "kustomize" / "base" / "ztunnel.ya
 ROLES = [
     one
     for one in yaml.load_all(BASE.read_text(), Loader=yaml.CSafeLoader)
-    if one and one["kind"] in ("Role", "ClusterRole")
+    if one
+    and one["kind"] in ("Role", "ClusterRole")
+    and one["metadata"]["name"].startswith("ztunnel-control")
 ]
 
 

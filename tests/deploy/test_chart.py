@@ -29,6 +29,7 @@ from ztunnel.kernel.capability import HOLDER, LOADER, PROXY, REDIRECTED
 pytestmark = pytest.mark.timeout(60)
 
 MONITORS = "--api-versions=monitoring.coreos.com/v1"
+CONTROL = "ztunnel-control"
 ROLLING = "node.updateStrategy.rollingUpdate"
 VARIANTS = {
     "defaults": [],
@@ -214,7 +215,7 @@ def test_roles_have_no_wildcards_and_change_only_what_is_ours():
         assert not {"delete", "deletecollection", "impersonate", "escalate", "bind"} & set(rule["verbs"]), (
             rule
         )
-    without = list(rules([of_kind(render(settings=["waypoint.enabled=false"]), "ClusterRole")]))
+    without = list(rules([of_kind(render(settings=["waypoint.enabled=false"]), "ClusterRole", CONTROL)]))
     for rule in without:
         if "secrets" in rule["resources"]:
             pytest.fail(f"secrets of all namespaces: {rule}")
@@ -222,7 +223,7 @@ def test_roles_have_no_wildcards_and_change_only_what_is_ours():
         own = rule.get("resourceNames") or all(name.endswith("/status") for name in rule["resources"])
         assert not changes or own, rule
     # Waypoints for Gateways are these kinds, and nothing else of all namespaces is written.
-    more = [rule for rule in rules([of_kind(render(), "ClusterRole")]) if rule not in without]
+    more = [rule for rule in rules([of_kind(render(), "ClusterRole", CONTROL)]) if rule not in without]
     kinds = {name for rule in more for name in rule["resources"]}
     assert kinds == {
         "services", "serviceaccounts", "deployments", "poddisruptionbudgets", "horizontalpodautoscalers",
@@ -247,7 +248,7 @@ def test_waypoints_are_made_of_the_values_of_the_chart():
 
 def test_nodes_are_changed_only_where_their_taint_is_to_go():
     def verbs(*settings: str) -> set[str]:
-        found = rules([of_kind(render(settings=list(settings)), "ClusterRole")])
+        found = rules([of_kind(render(settings=list(settings)), "ClusterRole", CONTROL)])
         return {verb for rule in found if "nodes" in rule["resources"] for verb in rule["verbs"]}
 
     assert verbs() == {"get", "list", "watch"}
@@ -285,7 +286,7 @@ def test_a_signer_of_the_cluster_is_asked_only_where_one_is_named():
 
 def test_pods_are_changed_only_where_their_enrolment_is_shown():
     def allowed(*settings: str) -> bool:
-        found = rules([of_kind(render(settings=list(settings)), "ClusterRole")])
+        found = rules([of_kind(render(settings=list(settings)), "ClusterRole", CONTROL)])
         return any("pods/status" in rule["resources"] for rule in found)
 
     assert allowed()
@@ -296,14 +297,19 @@ def test_pods_are_changed_only_where_their_enrolment_is_shown():
     assert variables(container)["ZTUNNEL_SHOW_ENROLMENT"] == "false"
 
 
-def test_the_node_proxy_may_read_its_own_daemon_set_and_namespace_and_nothing_else():
+def test_the_node_proxy_may_read_its_own_daemon_set_and_namespace_and_nodes_and_nothing_else():
     found = render()
     bound = [
         each["roleRef"]
         for each in found
         if each["kind"].endswith("RoleBinding") and each["subjects"][0]["name"] == "ztunnel"
     ]
-    assert bound == [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "ztunnel"}]
+    assert bound == [
+        {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "ztunnel-node"},
+        {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "ztunnel"},
+    ]
+    of_nodes = of_kind(found, "ClusterRole", "ztunnel-node")["rules"]
+    assert of_nodes == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]
     [role] = [each for each in found if each["kind"] == "Role" and each["metadata"]["name"] == "ztunnel"]
     daemon_set = of_kind(found, "DaemonSet", "ztunnel")
     assert role["rules"] == [

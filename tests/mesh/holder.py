@@ -20,6 +20,7 @@ from ztunnel.demo.command import PROGRAM
 from ztunnel.run.handover import holder_of
 
 NAMESPACE = "/api/v1/namespaces/ztunnel-system"
+NODES = "/api/v1/nodes/"
 DAEMON_SET = "/apis/apps/v1/namespaces/ztunnel-system/daemonsets/ztunnel"
 
 
@@ -35,7 +36,8 @@ class _Answer(http.server.BaseHTTPRequestHandler):
     server: ApiServer
 
     def do_GET(self) -> None:
-        assert self.path.partition("?")[0] in (DAEMON_SET, NAMESPACE)
+        path = self.path.partition("?")[0]
+        assert path in (DAEMON_SET, NAMESPACE) or path.startswith(NODES)
         code = 200 if self.server.there else 404
         value = {"metadata": {"name": "ztunnel", "namespace": "ztunnel-system"}}
         body = json.dumps(value if self.server.there else {"kind": "Status", "code": 404}).encode()

@@ -11,7 +11,7 @@ import trio
 from tests.run.givers import Lines
 from ztunnel.errors import ConfigError
 from ztunnel.kube.failure import ApiFailure, Request
-from ztunnel.kube.resource import NAMESPACES
+from ztunnel.kube.resource import NAMESPACES, NODES
 from ztunnel.run.owner import Owner
 from ztunnel.telemetry.export import Log
 from ztunnel.telemetry.level import Levels
@@ -32,6 +32,8 @@ class Server:
         self.asked: list[Request] = []
         self.namespace: object = THERE
         """What is said of the namespace, each time."""
+        self.node: object = {"metadata": {"name": "n1", "labels": {"pool": "a"}}}
+        """And of the node."""
         self.log = Lines()
 
     @asynccontextmanager
@@ -47,6 +49,11 @@ class Server:
             if isinstance(self.namespace, Exception):
                 raise self.namespace
             return self.namespace
+        if request.resource is NODES:
+            assert request.name == "n1"
+            if isinstance(self.node, Exception):
+                raise self.node
+            return self.node
         self.asked.append(request)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
@@ -55,4 +62,4 @@ class Server:
 
     def owner(self, name: str = "ztunnel-system/ztunnel") -> Owner:
         log = Log(self.log, Levels(), time.time_ns)  # type: ignore[arg-type]
-        return Owner(name, log, self.open)  # type: ignore[arg-type]
+        return Owner(name, "n1", log, self.open)  # type: ignore[arg-type]

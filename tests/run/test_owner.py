@@ -46,7 +46,7 @@ async def test_who_is_gone(autojump_clock, answers: list[object], seconds: float
     )
 
 
-async def test_the_one_object_is_asked_for_and_its_metadata_alone() -> None:
+async def test_the_one_object_is_asked_for() -> None:
     server = Server(THERE)
     await server.owner().try_out()
     [request] = server.asked
@@ -56,7 +56,6 @@ async def test_the_one_object_is_asked_for_and_its_metadata_alone() -> None:
         "ztunnel-system",
         "ztunnel",
     )
-    assert DAEMON_SETS.metadata_only
     assert server.log.lines == []
 
 
@@ -114,3 +113,43 @@ async def test_where_the_namespace_may_not_be_read_that_is_said() -> None:
     server.namespace = failed(403)
     await server.owner().try_out()
     assert server.log.about("cannot tell an uninstall from an upgrade")
+
+
+def selecting(**labels: str) -> dict[str, object]:
+    return {**THERE, "spec": {"template": {"spec": {"nodeSelector": labels}}}}
+
+
+@pytest.mark.parametrize(
+    ("daemon_set", "node", "fate"),
+    [
+        (selecting(pool="a"), None, Fate.STAYS),
+        (selecting(pool="b"), None, Fate.GONE),
+        (selecting(pool="b"), failed(403), Fate.STAYS),  # a chart of before: pods stay captured
+        (selecting(pool="b"), failed(404), Fate.STAYS),  # the machine is taken away
+        (selecting(pool="b"), failed(500), Fate.STAYS),
+        (selecting(pool="b"), ConfigError(Fault("token", 0, "", "gone")), Fate.STAYS),
+    ],
+)
+async def test_a_node_that_is_not_selected_any_more_is_left(
+    daemon_set: object, node: object, fate: Fate
+) -> None:
+    server = Server(daemon_set)
+    if node is not None:
+        server.node = node
+    owner = server.owner()
+    assert await owner.look() is fate
+    assert ("selects this node no more" in owner.reason) is (fate is Fate.GONE)
+
+
+async def test_a_node_that_is_selected_again_at_once_is_kept(autojump_clock) -> None:
+    other = selecting(pool="b")
+    assert await seconds_until_gone(Server(selecting(pool="a"), other, selecting(pool="a")).owner()) is None
+    assert await seconds_until_gone(Server(other).owner()) == pytest.approx(ASK_SECONDS, abs=0.1)
+
+
+async def test_where_nodes_may_not_be_read_that_is_said() -> None:
+    server = Server(THERE)
+    server.node = failed(403)
+    await server.owner().try_out()
+    [line] = server.log.about("cannot tell whether the DaemonSet selects this node")
+    assert "answered 403" in line

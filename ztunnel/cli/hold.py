@@ -48,7 +48,7 @@ async def _run(settings: Settings) -> str:
         nursery.start_soon(reporting.writer.run)
         await nursery.start(stop.hear)
         log = reporting.log.scoped("hold")
-        owner = Owner(settings.daemon_set, log)
+        owner = Owner(settings.daemon_set, settings.node, log)
         pins = redirection_of(settings).pins
         station = Station(pins, settings.run_dir, Pinned(pins, settings.run_dir))
         refused = await Holder(station, owner, log, settings.hold_seconds).run(stop)

@@ -272,7 +272,7 @@ def build_node(
         outside=OutsideCalls(engine, redirection, hold, report, direct.pods),
         forwarding=forwarding,
         waiting=WaitingCalls(engine, redirection.held, proxy.outbound.takers),
-        owner=Owner(settings.daemon_set, reporting.log.scoped("kube")),
+        owner=Owner(settings.daemon_set, settings.node, reporting.log.scoped("kube")),
         machine=machine,
     )
 

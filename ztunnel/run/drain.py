@@ -67,6 +67,6 @@ async def drain(node: Proxy, stop: Stop, seconds: float) -> None:
 async def leave_if_uninstalled(node: Node, stop: Stop, owner: Owner) -> None:
     """While we serve on: where nobody is to come after us, let the pods go. Until cancelled."""
     await owner.gone()
-    node.reporting.log.info("uninstalled: pods leave the mesh")
+    node.reporting.log.info(f"{owner.reason}: pods leave the mesh")
     stop.leaves = True
     node.pods.leave()

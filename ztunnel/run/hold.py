@@ -168,7 +168,7 @@ class Holder:
         if self._kept is not None:
             self._kept.hand_over(False)
         if freed is not None:
-            self._log.info("uninstalled: pods leave the mesh", pods=freed)
+            self._log.info(f"{self._owner.reason}: pods leave the mesh", pods=freed)
 
     # What proxies leave.
 

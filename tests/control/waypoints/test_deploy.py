@@ -3,6 +3,7 @@ touched."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -320,6 +321,36 @@ async def test_what_its_config_map_says_is_laid_over_and_followed(autojump_clock
         assert cluster.found(SERVICES)["spec"]["type"] == "ClusterIP"
         assert deployer.troubles == {}
     assert {text for _, text in cluster.faults} == {""}
+
+
+@pytest.mark.parametrize("by", ["an object of its own", "annotation"])
+async def test_an_autoscaler_begins_with_the_pods_that_there_are(autojump_clock: object, by: str) -> None:
+    cluster = with_parameters()
+    cluster.parameters(deployment="spec: {replicas: 3}")
+    async with cluster.deploying():
+        await trio.sleep(30)
+        found = cluster.found(DEPLOYMENTS)
+        fields = [{"manager": "ztunnel-control", "fieldsV1": {"f:spec": {"f:replicas": {}}}}]
+        cluster.server.put(DEPLOYMENTS, {**found, "metadata": {**found["metadata"], "managedFields": fields}})
+        await trio.sleep(30)
+        assert {manager for manager, _ in managers(cluster, DEPLOYMENTS)} == {"ztunnel-control"}
+        cluster.server.requests.clear()
+        if by == "annotation":
+            cluster.parameters()
+            found_gateway = cluster.gateways[NAME]
+            meta = replace(found_gateway.meta, annotations={"ztunnel.io/replicas": "auto"})
+            cluster.gateways[NAME] = replace(found_gateway, meta=meta)
+        else:
+            cluster.parameters(horizontalPodAutoscaler="spec: {maxReplicas: 5}")
+        await trio.sleep(30)
+        order = [manager for manager, _ in managers(cluster, DEPLOYMENTS)]
+        assert order[:2] == ["ztunnel-control-replicas", "ztunnel-control"]
+        [handed] = [
+            json.loads(one.content)["spec"]
+            for one in cluster.server.requests
+            if one.url.params.get("fieldManager") == "ztunnel-control-replicas"
+        ][:1]
+        assert handed == {"replicas": 3}
 
 
 async def test_a_config_map_that_makes_no_sense_is_said_and_changes_nothing(autojump_clock: object) -> None:

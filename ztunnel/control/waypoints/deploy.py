@@ -53,6 +53,8 @@ _SELECTOR: Final = {"labelSelector": f"{MANAGED}={MANAGED_BY_US}"}
 _FORCED: Final = {"fieldManager": MANAGER, "force": "true"}
 _AS_ISTIOD: Final = {"fieldManager": "istio.io/gateway-controller", "force": "true"}
 """As istiod applies what it makes for Gateways (istio/istio pilot/pkg/config/kube/gatewaycommon)."""
+_HANDED_OVER: Final = {"fieldManager": f"{MANAGER}-replicas", "force": "true"}
+"""Whose the number of pods is until an autoscaler has taken it up."""
 _TAKEN_SECONDS: Final = 60.0
 _TAKEN_TIMES: Final = 3
 """An object that was taken over so often in so long is taken back each time: istiod still runs ..."""
@@ -260,6 +262,8 @@ class Deployer:
         try:
             if found is not None and _is_istiods(found):
                 await self._take_over(part, request)
+            if found is not None and part.scaled and _has_our_number(found):
+                await self._hand_over(found, part, request)
             await self._api.patch(request, part.value, APPLY, _FORCED)
         except ApiFailure:
             self.applied[kind, "failed"] += 1
@@ -284,6 +288,15 @@ class Deployer:
             f"{part.resource.kind} {request.namespace}/{part.name} is written by an istiod that still runs: "
         )
         raise NotOurs(f"{text}it has it for ten minutes; take that istiod away", again_seconds=_LEFT_SECONDS)
+
+    async def _hand_over(self, found: Mapping[str, Any], part: Part, request: Request) -> None:
+        """An autoscaler begins with as many pods as there are: what we had applied and apply no more is taken
+        away, and would leave one (Kubernetes, Server-Side Apply, Transferring ownership). Raises
+        ApiFailure."""
+        value = {name: part.value[name] for name in ("apiVersion", "kind")}
+        value["metadata"] = {"name": part.name, "namespace": request.namespace}
+        value["spec"] = {"replicas": found["spec"]["replicas"]}
+        await self._api.patch(request, value, APPLY, _HANDED_OVER)
 
     def _failed(self, name: Name, why: str, seconds: float) -> None:
         self._done.pop(name, None)
@@ -349,6 +362,14 @@ def _is_istiods(value: Mapping[str, Any]) -> bool:
     """Whether istiod has written it last."""
     labels = (value.get("metadata") or {}).get("labels") or {}
     return str(labels.get(MANAGED, "")).startswith("istio.io-")
+
+
+def _has_our_number(value: Mapping[str, Any]) -> bool:
+    """Whether how many pods there are is what we have applied."""
+    return "replicas" in value.get("spec", {}) and any(
+        one.get("manager") == MANAGER and "f:replicas" in one.get("fieldsV1", {}).get("f:spec", {})
+        for one in value["metadata"].get("managedFields") or ()
+    )
 
 
 def _is_made(value: Mapping[str, Any], gateway: Gateway) -> bool:

@@ -34,6 +34,7 @@ _NAME: Final = "gateway.istio.io/name-override"
 _SERVICE_TYPE: Final = "networking.istio.io/service-type"
 _XFCC: Final = "ambient.istio.io/xfcc-include-client-identity"
 _REPLICAS: Final = "ztunnel.io/replicas"
+_AUTO: Final = "auto"
 READINESS_PORT: Final = 15021
 _METRICS_PORT: Final = 15020
 _USER: Final = 65532
@@ -115,10 +116,12 @@ def _wrong(text: str) -> ConfigError:
 
 
 class Part(NamedTuple):
-    """One object of a waypoint, whole, as it is applied."""
+    """One object of a waypoint, whole, as it is applied; `scaled`: of a Deployment, that others say how many
+    pods it has."""
 
     resource: Resource
     value: Value
+    scaled: bool = False
 
     @property
     def name(self) -> str:
@@ -152,7 +155,8 @@ def render(
     spec, scaler = _deployment(gateway, template, settings, roots), "horizontalPodAutoscaler" in overlays
     if scaler:
         spec.pop("replicas", None)
-    parts.append(Part(DEPLOYMENTS, {**_head(gateway, DEPLOYMENTS, name), "spec": spec}))
+    scaled = scaler or gateway.meta.annotations.get(_REPLICAS) == _AUTO
+    parts.append(Part(DEPLOYMENTS, {**_head(gateway, DEPLOYMENTS, name), "spec": spec}, scaled))
     budget: Value = {"selector": {"matchLabels": _selector(gateway)}}
     if not _says_how_many(overlays.get("podDisruptionBudget", {})):
         budget["maxUnavailable"] = 1
@@ -161,9 +165,9 @@ def render(
         target = {"apiVersion": DEPLOYMENTS.api_version, "kind": DEPLOYMENTS.kind, "name": name}
         scaling = {"scaleTargetRef": target, "maxReplicas": 1}
         parts.append(Part(POD_AUTOSCALERS, {**_head(gateway, POD_AUTOSCALERS, name), "spec": scaling}))
-    for resource, value in parts:
-        overlay = overlays.get(_OVERLAY[resource.kind])
-        yield Part(resource, value if overlay is None else lay_over(value, overlay))
+    for part in parts:
+        overlay = overlays.get(_OVERLAY[part.resource.kind])
+        yield part if overlay is None else part._replace(value=lay_over(part.value, overlay))
 
 
 def _says_how_many(overlay: Value) -> bool:
@@ -266,7 +270,7 @@ def _replicas(gateway: Gateway, template: Template) -> int | None:
     said = gateway.meta.annotations.get(_REPLICAS, "")
     if said.isascii() and said.isdigit():
         return int(said)
-    return template.replicas if template.replicas != 1 and said != "auto" else None
+    return template.replicas if template.replicas != 1 and said != _AUTO else None
 
 
 def _pod_labels(gateway: Gateway, template: Template, settings: MeshSettings) -> dict[str, str]:
