@@ -74,6 +74,32 @@ def test_beside_an_istiod_ours_has_another_name_everywhere(maps, where):
     assert not maps.beside_istiod
 
 
+def pem(*texts: str) -> str:
+    lines = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
+    return "".join(lines.format(each) for each in texts)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "manager", "shared"),
+    [
+        (pem("AAAA"), pem("AAAA"), "pilot-discovery", True),
+        (pem("AAAA", "BBBB"), pem("CCCC", "BB\nBB"), "pilot-discovery", True),
+        (pem("AAAA"), pem("CCCC"), "pilot-discovery", False),
+        (pem("AAAA"), pem("AAAA"), "kubectl", False),
+        (pem("AAAA"), None, "pilot-discovery", False),
+        ("", pem("AAAA"), "pilot-discovery", False),
+        ("roots", "roots", "pilot-discovery", False),
+    ],
+)
+def test_whether_an_istiod_trusts_the_same_root(maps, ours, theirs, manager, shared):
+    maps.roots = ours
+    assert not maps.shares_root
+    maps.put_map("shop", SHARED, value(pem("AAAA", "BBBB", "CCCC"), "pilot-discovery"))
+    assert not maps.shares_root, "what a tenant writes says nothing"
+    maps.put_map(ISTIO, SHARED, value(theirs, manager))
+    assert maps.shares_root is shared
+
+
 def test_what_a_tenant_writes_in_its_namespace_says_nothing_of_an_istiod(maps):
     maps.put_map("shop", SHARED, value("forged", "pilot-discovery"))
     assert not maps.beside_istiod

@@ -9,6 +9,7 @@ One that something else keeps on writing is left alone for some minutes, and sai
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -20,6 +21,7 @@ LABELS: Final = {"app.kubernetes.io/managed-by": "ztunnel-control"}
 
 _LEFT_OUT = frozenset(("kube-system", "kube-public", "kube-node-lease"))  # as istiod, IgnoredNamespaces
 _ISTIOD = "pilot-discovery"  # the name that istiod gives itself as a field manager
+_PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----([^-]+)-----END CERTIFICATE-----")
 _REPAIRS = 5
 _REPAIR_SECONDS = 60.0
 _PEACE_SECONDS = 600.0
@@ -88,6 +90,15 @@ class RootMaps:
             for found in (self._maps.get((namespace, SHARED)) for namespace in self._trusted)
         )
 
+    @property
+    def shares_root(self) -> bool:
+        """Whether an istiod's proxies trust one of our roots, as where both have one `cacerts`: then theirs
+        and ours can prove to each other who they are."""
+        own = _certificates(self.roots)
+        found = (self._maps.get((namespace, SHARED)) for namespace in self._trusted)
+        theirs = (one.text for one in found if one is not None and one.istiod and one.text)
+        return any(own & _certificates(text) for text in theirs)
+
     def due(self, now: float) -> list[Due]:
         """What is to be written now; nothing while there are no roots."""
         if not self.roots:
@@ -145,6 +156,11 @@ def map_value(one: Due, roots: str) -> dict[str, Any]:
         return {"metadata": meta, "data": {KEY: roots}}
     meta |= {"name": one.name, "namespace": one.namespace}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {KEY: roots}}
+
+
+def _certificates(text: str) -> set[str]:
+    """What stands in PEM, without how it is broken into lines."""
+    return {"".join(each.split()) for each in _PEM.findall(text)}
 
 
 def _of_istiod(value: Mapping[str, Any]) -> bool:

@@ -84,8 +84,10 @@ class Cluster:
         where = settings.pod_namespace, settings.trust_domain
         self._kept = KeptAuthority(api, where, now, chance, self._observe_authority)
         self.authority = self._kept.authority
-        maps = RootMaps(settings.pod_namespace, settings.root_namespace, settings.adopt)
-        self._roots = RootDistribution(api, maps, self.authority, chance, reporting.log.scoped("ca"))
+        self._root_maps = RootMaps(settings.pod_namespace, settings.root_namespace, settings.adopt)
+        self._roots = RootDistribution(
+            api, self._root_maps, self.authority, chance, reporting.log.scoped("ca")
+        )
         self._roots.register(reporting.figures)
         self.tokens = TokenReviews(api, settings.trust_domain, now)
         identity = f"{settings.pod_name or 'ztunnel-control'}_{chance.getrandbits(64):016x}"
@@ -167,8 +169,10 @@ class Cluster:
                 nursery.start_soon(self._deployer.run)
 
     def _leaves_pods_alone(self) -> bool:
-        """An istiod's proxies would take the pods for theirs."""
-        return not self._settings.show_enrolment or self._beside_istiod()
+        """An istiod has its proxies call pods that say so over HBONE, which wants a root that both trust."""
+        if not self._settings.show_enrolment:
+            return True
+        return self._beside_istiod() and not self._root_maps.shares_root
 
     def _beside_istiod(self) -> bool:
         return self.watch.collection.istiod is not None and not self._settings.adopt

@@ -2,7 +2,8 @@
 
 A node proxy may change no object of the cluster: it tells us, and is believed about the pods of its own node
 alone. The replica that was told writes: a proxy tells one at a time, and again when it has changed. Nothing
-is written beside an istiod that is not to be replaced: its own proxies would take such pods for theirs."""
+is written beside an istiod that is not to be replaced, unless both sign by one root: its proxies call such
+pods over HBONE."""
 
 from __future__ import annotations
 
