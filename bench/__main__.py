@@ -28,7 +28,7 @@ from bench.figures import Result, Sample, Unmeasured
 from bench.idle import measure_idle
 from bench.large.measure import measure_large
 from bench.measure import measure, warm_up
-from bench.others import Watch
+from bench.others import watch_beside
 from bench.peers import Peer, read_peer
 from bench.plan import QUICK, WHOLE, Plan, chosen
 from bench.ports import measure_sustained
@@ -169,7 +169,7 @@ def compete(made: Ground, cells: Cells, plan: Plan) -> list[Result]:
     def sample(one: Contestant, cell: Cell) -> Sample:
         return measure(made.laboratory, one, cell, plan.seconds_of(cell))
 
-    watch = Watch(made.laboratory.names.cgroup, plan.patience_seconds)
+    watch = watch_beside(made.laboratory.names.cgroup, plan.patience_seconds)
     return take_turns(entries, plan.rounds, sample, watch, plan.repeats)
 
 

@@ -10,8 +10,8 @@ from bench.cells import BARE, ENVOY, OURS, Cell, Load, Route
 
 MESHED, STRICT, PLAIN, PROXIED = "meshed", "strict", "plain", "proxied"  # a namespace for each
 SERVER_PORTS = (80, 81, 82, 83)
-"""All alike: at 64 new connections at a time a client without a mesh uses up its 28,000 ports towards one of
-them within two seconds, and from then on the kernel is measured looking for one."""
+"""All alike: a client has 28,000 ports towards each, and who closes first holds one for a minute. In no row
+does the kernel have to look for one that is left."""
 SINK_PORT = 5001  # what comes here is read and thrown away
 TUNNEL_PORT = 15008  # HBONE, of both ztunnel and Envoy
 PLAIN_PORT = 15006  # of the server's Envoy, for plaintext from outside

@@ -19,7 +19,7 @@ from bench.cells import OURS, Cell, Load, Route
 from bench.contestants import Contestant, Way, called_itself
 from bench.figures import Result, Sample, parse_wrk
 from bench.measure import run_in, warm_up, wrk_command
-from bench.others import Watch
+from bench.others import watch_beside
 from bench.pair import NodeProxies, cpu_seconds
 from bench.plan import Plan
 from bench.turns import take_turns
@@ -80,7 +80,7 @@ def measure_engines(cell: Cell, plan: Plan) -> Result:
         def sample(engines: Engines, cell: Cell) -> Sample:
             return drive(laboratory, engines, cell, plan.seconds)
 
-        watch = Watch(laboratory.names.cgroup, plan.patience_seconds)
+        watch = watch_beside(laboratory.names.cgroup, plan.patience_seconds)
         [found] = take_turns([(cell, contestants)], plan.rounds, sample, watch, plan.repeats)
     return of_one(found)
 
