@@ -1,8 +1,7 @@
 """A client's connection that speaks HTTP/1.1: one request after the other, each answered before the next.
 
-What a client sends ahead of its turn stays unread, so that it is the client's buffers that fill. After a
-request that is refused for how it is written, nothing of the connection is believed any more: it is answered
-and closed.
+After a request that is refused for how it is written, nothing of the connection is believed any more: it is
+answered and closed.
 
 ```
 reading ── head ──> exchange ── both are whole ──> reading
@@ -16,15 +15,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from ztunnel.errors import ConnectionFailed, PeerError, Unreachable
+from ztunnel.errors import Unreachable
 from ztunnel.flow.transport import Transport
-from ztunnel.http1.ahead import Ahead
 from ztunnel.http1.framing import Frame, push_chunk, push_last_chunk
 from ztunnel.http1.head import Fields, push_response_head
-from ztunnel.http1.reader import NOTHING, RequestReader, State
-from ztunnel.l7.reply import IDLE, SLOW_HEAD, Refused, Reply, of_codec
+from ztunnel.http1.reader import NOTHING, State
+from ztunnel.l7.reply import IDLE, SLOW_HEAD, Refused, Reply
 from ztunnel.l7.request import Request, complete, parse_request
 from ztunnel.waypoint.exchange.exchange import Exchange
+from ztunnel.waypoint.link1 import Http1Link
 from ztunnel.waypoint.way import HttpWay
 
 LINGER_SECONDS: Final = 5.0
@@ -35,71 +34,20 @@ _SWITCHING: Final = b"101"
 _NO_BODY: Final = frozenset((b"204", b"304"))
 
 
-class Http1Server:
-    """One connection: a receiver of its transport, of its reader, and the client's end of its exchanges.
-
-    Args:
-        next_round: has something called in the engine's next round.
-    """
+class Http1Server(Http1Link):
+    """One connection, which is the client's end of its exchanges as well."""
 
     def __init__(
         self, way: HttpWay, transport: Transport, next_round: Callable[[Callable[[], None]], None]
     ) -> None:
-        self._way = way
-        self._transport = transport
-        self._next_round = next_round
-        self._reader = RequestReader(self)
-        self._ahead = Ahead()
-        self._exchange: Exchange | None = None
-        self._since = way.now
+        super().__init__(way, transport, next_round)
         self._method = b""
         self._has_body = False
-        self._body_bytes = 0
-        self._closing = False
         self._chunked = False
         self._bodyless = False
-        self._over = False
-        self._peer_ended = False
-        self._reading = False
-        self._switched = False
         self._last_fields: Fields = NOTHING
         self._last: Request | None = None
         way.live.add(self)
-
-    # The transport's side.
-
-    def received(self, untrusted: memoryview) -> None:
-        if self._over:
-            self._transport.taken(len(untrusted))
-        elif len(self._ahead):
-            self._ahead.append(untrusted)
-        else:
-            taken = self._read(untrusted)
-            if taken < len(untrusted):
-                self._ahead.append(untrusted[taken:])
-
-    def ended(self) -> None:
-        self._peer_ended = True
-        if self._over:
-            self._way.live.discard(self)
-        elif self._exchange is None:
-            if not len(self._ahead):
-                self._end_of_input()
-        elif self._switched:
-            self._exchange.end(())
-        else:
-            self._go()
-
-    def writable(self) -> None:
-        if self._exchange is not None:
-            self._exchange.down_writable()
-
-    def lost(self, error: ConnectionFailed | None) -> None:
-        self._leave()
-        self._way.live.discard(self)
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.gone()
 
     # Time.
 
@@ -128,61 +76,7 @@ class Http1Server:
         if self._exchange is None and not self._reader.begun:
             self._close()
 
-    # Reading.
-
-    def _read(self, untrusted: memoryview) -> int:
-        """Returns how much was read; the rest waits. Once it is over, nothing does."""
-        size = len(untrusted)
-        if self._switched:
-            if self._exchange is not None:
-                self._exchange.body(untrusted)
-            return size
-        begun = self._reader.begun
-        self._reading, self._body_bytes = True, 0
-        try:
-            taken = self._reader.read(untrusted)
-        except PeerError as error:
-            self._transport.taken(size - self._body_bytes)
-            self._refuse(of_codec(error.reply))
-            return size
-        finally:
-            self._reading = False
-        if self._over:
-            self._transport.taken(size - self._body_bytes)
-            return size
-        self._transport.taken(taken - self._body_bytes)
-        if not begun and self._exchange is None:
-            self._since = self._way.now
-        if taken < size and self._reader.state is not State.END:
-            self._next_round(self._read_on)
-        return taken
-
-    def _read_on(self) -> None:
-        """Read what has come ahead."""
-        self._ahead.read(self._read)
-        if self._peer_ended and not len(self._ahead) and not self._over:
-            self.ended()
-
-    def _end_of_input(self) -> None:
-        """The client has said all that it will."""
-        try:
-            self._reader.ended()
-        except PeerError as error:
-            self._refuse(of_codec(error.reply))
-            return
-        self._closing = True
-        self._close()
-
-    def _go(self) -> None:
-        """The client has closed its side while it waits for an answer. It may be that it closes the other one
-        as well, or that it still reads: Envoy takes it to have gone (its connections of HTTP know no half),
-        and so do we, so that nothing is carried on for nobody."""
-        self._leave()
-        self._way.live.discard(self)
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.gone()
-        self._transport.finish()
+    # The requests.
 
     def on_head(self, untrusted: Fields, frame: Frame) -> None:
         self._since = self._way.now
@@ -281,7 +175,7 @@ class Http1Server:
     def unsent(self) -> int:
         return self._transport.unsent_bytes
 
-    # The end of one, and of all.
+    # The end of one.
 
     def _answered(self) -> None:
         """The response is whole: the next request, or the end."""
@@ -313,32 +207,3 @@ class Http1Server:
             self._close()
         else:
             exchange.reply(reply)
-
-    def _close(self) -> None:
-        """All has been said."""
-        if not self._over:
-            self._leave()
-            self._transport.finish()
-            if self._peer_ended:
-                self._way.live.discard(self)
-
-    def _drop(self) -> None:
-        """It cannot go on, and the client is to notice."""
-        self._leave()
-        self._way.live.discard(self)
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.gone()
-        self._transport.abort(Unreachable("the response was cut off"))
-
-    def _drop_ahead(self) -> None:
-        lost = self._ahead.clear()
-        if lost:
-            self._transport.taken(lost)
-
-    def _leave(self) -> None:
-        if not self._over:
-            self._over = True
-            self._since = self._way.now
-            self._reader.stop()
-            self._drop_ahead()
