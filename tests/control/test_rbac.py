@@ -70,6 +70,8 @@ def test_waypoints_may_be_made_and_not_deleted():
             assert allowed("ClusterRole", verb, resource.group, resource.plural), (verb, resource)
         assert not allowed("ClusterRole", "delete", resource.group, resource.plural)
     assert allowed("ClusterRole", "get", PODS.group, PODS.plural)
+    assert allowed("ClusterRole", "get", CONFIG_MAPS.group, CONFIG_MAPS.plural)
+    assert allowed("Role", "list", CONFIG_MAPS.group, CONFIG_MAPS.plural)  # the defaults of a class
 
 
 def test_last_good_versions_may_be_kept():

@@ -215,7 +215,13 @@ class FakeServer(httpx2.AsyncBaseTransport):
     def _list_inside(self, path, namespace, params):
         """Of one namespace, whole; of one name where that is asked for."""
         found = sorted(self.objects[path].items())
-        items = [value for _, value in found if selected(value, params, namespace)]
+        label, _, wanted = (params.get("labelSelector") or "").partition("=")
+        items = [
+            value
+            for _, value in found
+            if selected(value, params, namespace)
+            and (not label or (value["metadata"].get("labels") or {}).get(label) == wanted)
+        ]
         meta = {"resourceVersion": str(self.version)}
         return answer(200, {"kind": "List", "metadata": meta, "items": items})
 

@@ -16,6 +16,7 @@ from tests.control.waypoints.test_deployment import TEMPLATE, gateway
 from tests.kube.fake import FakeServer, answer, status
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.waypoints.deploy import WRITTEN, Deployer, Wanted
+from ztunnel.control.waypoints.fetch import DEFAULTS_FOR
 from ztunnel.kube.resource import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -63,6 +64,10 @@ class Cluster:
 
     def parameters(self, **data: str) -> None:
         self.server.put(CONFIG_MAPS, {"metadata": {"name": "options", "namespace": "shop"}, "data": data})
+
+    def defaults(self, name: str, of_class: str, **data: str) -> None:
+        meta = {"name": name, "namespace": "ztunnel-system", "labels": {DEFAULTS_FOR: of_class}}
+        self.server.put(CONFIG_MAPS, {"metadata": meta, "data": data})
 
     @property
     def patches(self) -> int:
@@ -371,6 +376,38 @@ async def test_a_config_map_that_makes_no_sense_is_said_and_changes_nothing(auto
         await trio.sleep(30)
         assert cluster.found(DEPLOYMENTS)["spec"]["replicas"] == 4
         assert (deployer.troubles, cluster.faults[-1]) == ({}, (NAME, ""))
+
+
+async def test_defaults_of_the_class_count_below_what_a_gateway_says_and_are_followed(
+    autojump_clock: object,
+) -> None:
+    cluster = with_parameters()
+    cluster.parameters(deployment="spec: {replicas: 3}")
+    cluster.defaults("other", "another-class", service="spec: {type: NodePort}")
+    cluster.defaults("b", "ztunnel-waypoint", deployment="spec: {replicas: 9}")
+    cluster.defaults(
+        "a", "ztunnel-waypoint", deployment="spec: {replicas: 2}", service="spec: {type: LoadBalancer}"
+    )
+    async with cluster.deploying() as deployer:
+        await trio.sleep(30)
+        assert cluster.found(DEPLOYMENTS)["spec"]["replicas"] == 3
+        assert cluster.found(SERVICES)["spec"]["type"] == "LoadBalancer"
+        before = cluster.patches
+        await trio.sleep(60)
+        assert cluster.patches == before
+        cluster.gateways[NAME] = gateway()
+        deployer.wake()
+        await trio.sleep(30)
+        assert cluster.found(DEPLOYMENTS)["spec"]["replicas"] == 2
+        cluster.defaults("a", "ztunnel-waypoint", deployment="spec: {paused: 7z: 1}")
+        await trio.sleep(30)
+        assert deployer.troubles[NAME].startswith("ConfigMap ztunnel-system/a: deployment: line 1")
+        assert cluster.found(DEPLOYMENTS)["spec"]["replicas"] == 2
+        cluster.server.remove(CONFIG_MAPS, "a", "ztunnel-system")
+        await trio.sleep(30)
+        assert cluster.found(DEPLOYMENTS)["spec"]["replicas"] == 9
+        assert cluster.found(SERVICES)["spec"]["type"] == "ClusterIP"
+        assert deployer.troubles == {}
 
 
 async def test_what_the_api_server_refuses_of_it_is_said_of_the_gateway(autojump_clock: object) -> None:

@@ -12,7 +12,7 @@ from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.document import KINDS, read_value
 from ztunnel.control.waypoints.deployment import Template, name_of, read_template, render
 from ztunnel.errors import ConfigError
-from ztunnel.kube.resource import DEPLOYMENTS, DISRUPTION_BUDGETS, POD_AUTOSCALERS, SERVICE_ACCOUNTS
+from ztunnel.kube.resource import DEPLOYMENTS, DISRUPTION_BUDGETS, POD_AUTOSCALERS, SERVICE_ACCOUNTS, SERVICES
 
 TEMPLATE = Template(image="registry.example/ztunnel:1", control="https://control:15012")
 GATEWAY = """
@@ -205,7 +205,7 @@ def test_what_a_gateway_wants_otherwise_is_laid_over_its_object_alone() -> None:
     }
     plain = {part.resource: part.value for part in render(gateway(), TEMPLATE, MeshSettings(), "roots")}
     laid = {
-        part.resource: part.value for part in render(gateway(), TEMPLATE, MeshSettings(), "roots", overlays)
+        part.resource: part.value for part in render(gateway(), TEMPLATE, MeshSettings(), "roots", [overlays])
     }
     assert laid[DEPLOYMENTS]["spec"]["replicas"] == 4
     annotations = laid[SERVICE_ACCOUNTS]["metadata"]["annotations"]
@@ -220,7 +220,7 @@ def test_where_an_autoscaler_says_how_many_the_deployment_does_not(replicas: int
     template = replace(TEMPLATE, replicas=replicas)
     overlays = {"horizontalPodAutoscaler": {"spec": {"maxReplicas": 4}}}
     made = {
-        part.resource: part.value for part in render(gateway(), template, MeshSettings(), "roots", overlays)
+        part.resource: part.value for part in render(gateway(), template, MeshSettings(), "roots", [overlays])
     }
     assert "replicas" not in made[DEPLOYMENTS]["spec"]
     assert made[POD_AUTOSCALERS]["spec"] == {
@@ -234,7 +234,23 @@ def test_where_an_autoscaler_says_how_many_the_deployment_does_not(replicas: int
 def test_a_disruption_budget_says_one_of_the_two(said: dict[str, object]) -> None:
     overlays = {"podDisruptionBudget": {"spec": said}}
     made = {
-        part.resource: part.value for part in render(gateway(), TEMPLATE, MeshSettings(), "roots", overlays)
+        part.resource: part.value for part in render(gateway(), TEMPLATE, MeshSettings(), "roots", [overlays])
     }
     spec = made[DISRUPTION_BUDGETS]["spec"]
     assert {name: one for name, one in spec.items() if name != "selector"} == said
+
+
+def test_what_a_gateway_wants_is_laid_over_what_its_class_does() -> None:
+    of_class = {
+        "deployment": {"spec": {"replicas": 3, "template": {"spec": {"priorityClassName": "low"}}}},
+        "service": {"spec": {"type": "LoadBalancer"}},
+    }
+    own = {"deployment": {"spec": {"replicas": 5, "template": {"spec": {"priorityClassName": None}}}}}
+    made = {
+        part.resource: part.value
+        for part in render(gateway(), TEMPLATE, MeshSettings(), "roots", [of_class, own])
+    }
+    spec = made[DEPLOYMENTS]["spec"]
+    assert spec["replicas"] == 5
+    assert "priorityClassName" not in spec["template"]["spec"]
+    assert made[SERVICES]["spec"]["type"] == "LoadBalancer"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Final
@@ -18,15 +17,15 @@ import trio
 
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.status.conditions import MANAGER
-from ztunnel.control.waypoints.deployment import MANAGED_BY_US, NO_OVERLAYS, Part, Template, render
-from ztunnel.control.waypoints.overlay import BadOverlay, Value, read_overlays
+from ztunnel.control.waypoints.deployment import MANAGED_BY_US, Part, Template, render
+from ztunnel.control.waypoints.fetch import SECONDS, Parameters
+from ztunnel.control.waypoints.overlay import BadOverlay, Value
 from ztunnel.control.waypoints.waypoint import GATEWAY_NAME, MANAGED
 from ztunnel.kube import informer
 from ztunnel.kube.call import APPLY, Api
 from ztunnel.kube.failure import ApiFailure, Request
 from ztunnel.kube.informer import Informer
 from ztunnel.kube.resource import (
-    CONFIG_MAPS,
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
     GATEWAYS,
@@ -46,9 +45,6 @@ _RETRY_SECONDS: Final = 5.0
 _REFUSED_SECONDS: Final = 60.0
 _REPAIR_SECONDS: Final = 1.0
 """Whoever keeps on changing what is ours has it changed back once in so long."""
-_PARAMETERS_SECONDS: Final = 10.0
-"""Between two looks at the ConfigMaps that Gateways name: to be told of changes takes the right to follow all
-of a cluster."""
 _SELECTOR: Final = {"labelSelector": f"{MANAGED}={MANAGED_BY_US}"}
 _FORCED: Final = {"fieldManager": MANAGER, "force": "true"}
 _AS_ISTIOD: Final = {"fieldManager": "istio.io/gateway-controller", "force": "true"}
@@ -112,7 +108,7 @@ class Deployer:
         self._due_at: dict[Name, float] = {}
         self._marks: dict[tuple[Resource, Name], object] = {}
         self._told = ""
-        self._parameters: dict[Name, str] = {}
+        self._parameters = Parameters(api, wanted.own_pod[0])
         self._taken: dict[tuple[Resource, Name], list[float]] = {}
         self.troubles: dict[Name, str] = {}
         self.applied: Counter[tuple[str, str]] = Counter()
@@ -168,8 +164,9 @@ class Deployer:
         """A Gateway whose objects are not known to be as they should."""
         gateways, roots = self._wanted.gateways(), self._wanted.roots()
         for gone in [name for name in (*self._done, *self._due_at) if name not in gateways]:
-            for kept in (self._done, self._due_at, self.troubles, self._parameters):
+            for kept in (self._done, self._due_at, self.troubles):
                 kept.pop(gone, None)
+            self._parameters.forget(gone)
             self._wanted.fault(gone, "")
             self._say()
         now = trio.current_time()
@@ -182,8 +179,9 @@ class Deployer:
         gateway, roots = self._wanted.gateways()[name], self._wanted.roots()
         self._done[name] = (gateway, roots)  # unless something of it changes while it is applied
         self._due_at.pop(name, None)
+        overlays: tuple[Mapping[str, Value], ...] = ()
         try:
-            overlays = await self._overlays(name, gateway)
+            overlays = await self._parameters.overlays(name, gateway)
             for part in tuple(render(gateway, self._template, self._settings, roots, overlays)):
                 await self._apply(part, gateway)
         except BadOverlay as error:
@@ -195,52 +193,22 @@ class Deployer:
             refused = failure.code in (400, 403, 422)
             seconds = _REFUSED_SECONDS if refused else _RETRY_SECONDS
             self._failed(name, str(failure), max(failure.retry_seconds or 0.0, seconds))
-            if refused and gateway.infrastructure.parameters:
+            if refused and overlays:
                 self._wanted.fault(name, str(failure))
         else:
             self._wanted.fault(name, "")
             self.troubles.pop(name, None)
             self._say()
 
-    async def _overlays(self, name: Name, gateway: Gateway) -> Mapping[str, Value]:
-        """What its ConfigMap says. Raises ApiFailure; BadOverlay: it is not there, or makes no sense."""
-        if not gateway.infrastructure.parameters:
-            self._parameters.pop(name, None)
-            return NO_OVERLAYS
-        version, data = await self._read_parameters(gateway)
-        self._parameters[name] = version
-        where = f"ConfigMap {gateway.meta.namespace}/{gateway.infrastructure.parameters.partition(' ')[2]}"
-        if data is None:
-            raise BadOverlay(f"{where} is not there")
-        try:
-            return read_overlays(data)
-        except BadOverlay as error:
-            raise BadOverlay(f"{where}: {error}") from error
-
-    async def _read_parameters(self, gateway: Gateway) -> tuple[str, Mapping[str, Any] | None]:
-        """The version of its ConfigMap, and what is in it; empty and None: there is none."""
-        called = gateway.infrastructure.parameters.partition(" ")[2]
-        try:
-            found = await self._api.get(CONFIG_MAPS, called, gateway.meta.namespace)
-        except ApiFailure as failure:
-            if failure.code != 404:
-                raise
-            return "", None
-        data = found.get("data")
-        return str(found["metadata"].get("resourceVersion")), data if isinstance(data, dict) else {}
-
     async def _look_at_parameters(self) -> None:
-        """Have a Gateway seen to again whose ConfigMap is another one."""
+        """Have a Gateway seen to again whose ConfigMaps are others."""
         while True:
-            await trio.sleep(_PARAMETERS_SECONDS)
-            for name, gateway in self._wanted.gateways().items():
-                if gateway.infrastructure.parameters and name in self._parameters:
-                    with suppress(ApiFailure):
-                        version, _ = await self._read_parameters(gateway)
-                        if version != self._parameters.get(name):
-                            self._done.pop(name, None)
-                            self._due_at.pop(name, None)
-                            self.wake()
+            await trio.sleep(SECONDS)
+            for name, gateway in tuple(self._wanted.gateways().items()):
+                if await self._parameters.changed(name, gateway):
+                    self._done.pop(name, None)
+                    self._due_at.pop(name, None)
+                    self.wake()
 
     async def _apply(self, part: Part, gateway: Gateway) -> None:
         """Bring one object to what it should be. Raises ApiFailure, NotOurs."""

@@ -7,7 +7,7 @@ nothing: it is a user of its own without capabilities, and writes nowhere but to
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -40,7 +40,7 @@ _METRICS_PORT: Final = 15020
 _USER: Final = 65532
 _STATE, _ROOTS, _TOKENS = "/var/lib/ztunnel", "/var/run/secrets/istio", "/var/run/secrets/tokens"
 
-NO_OVERLAYS: Final[Mapping[str, Value]] = {}
+NO_OVERLAYS: Final[tuple[Mapping[str, Value], ...]] = ()
 _OVERLAY: Final = {f"{name[0].upper()}{name[1:]}": name for name in OVERLAYS}
 """By the kind of an object the name of what is laid over it."""
 
@@ -139,10 +139,11 @@ def render(
     template: Template,
     settings: MeshSettings,
     roots: str,
-    overlays: Mapping[str, Value] = NO_OVERLAYS,
+    overlays: Sequence[Mapping[str, Value]] = NO_OVERLAYS,
 ) -> Iterator[Part]:
     """The objects of a waypoint, in the order in which they are applied. `roots`: the ConfigMap with the
-    mesh's roots in each namespace; `overlays`: what the Gateway wants otherwise, as `read_overlays` gives it.
+    mesh's roots in each namespace; `overlays`: what is wanted otherwise, each as `read_overlays` gives it,
+    the later ones over the earlier.
 
     Raises:
         BadOverlay: one of these makes no sense.
@@ -152,13 +153,14 @@ def render(
         account = {**_head(gateway, SERVICE_ACCOUNTS, name), "automountServiceAccountToken": False}
         parts.append(Part(SERVICE_ACCOUNTS, account))
     parts.append(Part(SERVICES, {**_head(gateway, SERVICES, name), "spec": _service(gateway)}))
-    spec, scaler = _deployment(gateway, template, settings, roots), "horizontalPodAutoscaler" in overlays
+    spec = _deployment(gateway, template, settings, roots)
+    scaler = any("horizontalPodAutoscaler" in one for one in overlays)
     if scaler:
         spec.pop("replicas", None)
     scaled = scaler or gateway.meta.annotations.get(_REPLICAS) == _AUTO
     parts.append(Part(DEPLOYMENTS, {**_head(gateway, DEPLOYMENTS, name), "spec": spec}, scaled))
     budget: Value = {"selector": {"matchLabels": _selector(gateway)}}
-    if not _says_how_many(overlays.get("podDisruptionBudget", {})):
+    if not any(_says_how_many(one.get("podDisruptionBudget", {})) for one in overlays):
         budget["maxUnavailable"] = 1
     parts.append(Part(DISRUPTION_BUDGETS, {**_head(gateway, DISRUPTION_BUDGETS, name), "spec": budget}))
     if scaler:
@@ -166,8 +168,10 @@ def render(
         scaling = {"scaleTargetRef": target, "maxReplicas": 1}
         parts.append(Part(POD_AUTOSCALERS, {**_head(gateway, POD_AUTOSCALERS, name), "spec": scaling}))
     for part in parts:
-        overlay = overlays.get(_OVERLAY[part.resource.kind])
-        yield part if overlay is None else part._replace(value=lay_over(part.value, overlay))
+        made, key = part.value, _OVERLAY[part.resource.kind]
+        for one in overlays:
+            made = lay_over(made, one[key]) if key in one else made
+        yield part._replace(value=made)
 
 
 def _says_how_many(overlay: Value) -> bool:
