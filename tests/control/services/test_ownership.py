@@ -184,12 +184,12 @@ def test_at_the_address_of_a_tunnel_is_only_one_namespaces_workload():
     assert standing(second, workload("w", "zz", "192.0.2.9", {}, OLD)).refused == ()
 
 
-def test_ranges_and_sockets_and_repetitions_are_said():
+def test_sockets_and_repetitions_are_said_and_ranges_are_left_out():
     found = standing(
         entry("e", "x", addresses=["192.0.2.0/24", "192.0.2.1"], endpoints=["192.0.2.8", "192.0.2.8"])
     )
     assert found.addresses == (ip_address("192.0.2.1"),)
-    assert [text.split()[0] for text in found.refused] == ["address", "endpoint"]
+    assert [text.split()[0] for text in found.refused] == ["endpoint"]
     socket = replace(entry("e", "x"), endpoints=(EntryEndpoint("unix:///x", None, {}, {}),))
     assert "no IP address" in standing(socket).refused[0]
 

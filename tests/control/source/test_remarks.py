@@ -29,6 +29,10 @@ def entry(resolution=Resolution.NONE, addresses=(), labels=None, **more):
 NOBODY = "resolution STATIC without endpoints or a workloadSelector: nobody serves it"
 PAST = "without addresses calls go past its waypoint: node proxies know it by these alone"
 ENTRY = "ServiceEntry shop/a"
+RANGE = (
+    "address 192.0.2.0/24 is a range: node proxies leave calls to it alone, in plaintext and past "
+    "policies and waypoints; single addresses are acted on"
+)
 AMBIENT = "it is there in every namespace, as in Istio's ambient mode"
 STAR = "node proxies cannot resolve a '*'"
 LABEL = "istio.io/dataplane-mode"
@@ -52,6 +56,7 @@ MODE = {LABEL: "Ambient"}
         (entry(Resolution.STATIC, selector={"a": "b"}), []),
         (entry(labels={"istio.io/use-waypoint": "wp"}), [f"{ENTRY}: {PAST}"]),
         (entry(labels={"istio.io/use-waypoint": "wp"}, addresses=(ip_network("192.0.2.1"),)), []),
+        (entry(addresses=(ip_network("192.0.2.0/24"), ip_network("192.0.2.1"))), [f"{ENTRY}: {RANGE}"]),
         (entry(export_to=(".",)), [f"{ENTRY}: exportTo is not honoured: {AMBIENT}"]),
         (entry(Resolution.DYNAMIC_DNS), [f"{ENTRY}: resolution DYNAMIC_DNS needs a waypoint: {STAR}"]),
     ],

@@ -1,5 +1,8 @@
 """Conditions say what becomes of an object, and are written once."""
 
+from dataclasses import replace
+from ipaddress import ip_network
+
 import pytest
 import yaml
 
@@ -26,6 +29,7 @@ from ztunnel.model.service import IpFamilies, ServiceName, Waypoint
 from ztunnel.state.gateway import Gateway, GatewayClass, Listener
 from ztunnel.state.kube import Service
 from ztunnel.state.meta import Meta
+from ztunnel.state.networking import EntryPort, Resolution, ServiceEntry
 
 META = "metadata: {name: p, namespace: shop, generation: 4, resourceVersion: '7'}"
 STAMP, LATER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
@@ -321,3 +325,29 @@ spec: {host: web, trafficPolicy: {tunnel: {targetHost: b, targetPort: 80}}}
     assert condition.message == "trafficPolicy.tunnel is not supported: connections that need it are refused"
     (rule,) = parse(text.replace("tunnel: {targetHost: b, targetPort: 80}", "")).objects
     assert wanted(rule, (), MeshSettings()) == ()
+
+
+RANGES = ("10.9.0.0/16", "fd00:9::/32")
+
+
+@pytest.mark.parametrize("address", RANGES)
+def test_what_of_an_entry_is_not_acted_on_is_said_and_is_no_refusal(address: str) -> None:
+    meta = Meta("ledger", "shop", {}, {})
+    ports = (EntryPort("tls", 443, 443, "tls"),)
+    entry = ServiceEntry(
+        meta,
+        ("a.b",),
+        (ip_network(address), ip_network("10.8.0.1")),
+        ports,
+        Resolution.NONE,
+        export_to=(".",),
+    )
+    (one,) = wanted(entry, (), MeshSettings())
+    assert (one.type, one.met, one.reason) == ("ZtunnelAccepted", True, "UnsupportedValue")
+    assert one.message.startswith(f"address {address} is a range: node proxies leave calls to it alone")
+    assert "exportTo is not honoured: it is there in every namespace" in one.message
+    (conflict,) = wanted(entry, (), MeshSettings(), Said(("host a.b is Service shop/a",)))
+    assert (conflict.met, conflict.reason) == (False, "Conflicted")
+    assert one.message in conflict.message
+    whole = replace(entry, addresses=(ip_network("10.8.0.1"), ip_network("fd00::1")), export_to=("*",))
+    assert wanted(whole, (), MeshSettings()) == ()

@@ -118,7 +118,7 @@ class Entries:
             frozenset(host for host in hosts if self._is_canonical(host, called[host], entry)),
             addresses,
             self._endpoints(entry.endpoints, entry, refused),
-            (*self._ranges(entry), *refused),
+            tuple(refused),
             allocated,
         )
 
@@ -164,11 +164,6 @@ class Entries:
         return all(one.meta.namespace == mine.namespace or _age(mine) < _age(one.meta) for one in rivals)
 
     # --- addresses
-
-    def _ranges(self, entry: ServiceEntry) -> Iterator[str]:
-        for network in entry.addresses:
-            if network.prefixlen < network.max_prefixlen:
-                yield f"address {network} is a range: calls to it are left alone by node proxies"
 
     def _addresses(
         self, wanted: Iterable[IPAddress], entry: ServiceEntry, refused: list[str]

@@ -75,6 +75,12 @@ def _all(traffic: PortTraffic) -> Iterator[Traffic]:
 
 def _of_service_entry(one: ServiceEntry) -> Iterator[str]:
     who = f"ServiceEntry {one.meta.namespace}/{one.meta.name}"
+    for network in one.addresses:
+        if network.prefixlen < network.max_prefixlen:
+            yield (
+                f"{who}: address {network} is a range: node proxies leave calls to it alone, in plaintext "
+                "and past policies and waypoints; single addresses are acted on"
+            )
     if one.export_to and "*" not in one.export_to:
         yield f"{who}: exportTo is not honoured: it is there in every namespace, as in Istio's ambient mode"
     if one.resolution is Resolution.DYNAMIC_DNS:

@@ -182,7 +182,8 @@ def wanted(
         return (_of_telemetry(one, said),)
     if isinstance(one, RateLimitPolicy):
         return (at_waypoint(said.targets, [text.partition(": ")[2] for text in remark(one)]),)
-    return tuple(_of_claims(said))
+    remarks = [text.partition(": ")[2] for text in remark(one)] if isinstance(one, ServiceEntry) else []
+    return tuple(_of_claims(said, remarks))
 
 
 def _of_rule(one: DestinationRule, said: Said) -> Iterator[Condition]:
@@ -203,10 +204,12 @@ def _of_telemetry(one: Telemetry, said: Said) -> Condition:
     return Condition(_AT_WAYPOINT, True, "PartiallyInvalid" if said.remarks else "Accepted", cut(text))
 
 
-def _of_claims(said: Said) -> Iterator[Condition]:
-    """Of a service or an entry."""
+def _of_claims(said: Said, remarks: Sequence[str]) -> Iterator[Condition]:
+    """Of a service or an entry; `remarks`: what of it is not acted on."""
     if said.refused:
-        yield Condition(_ACCEPTED, False, "Conflicted", cut("; ".join(said.refused)))
+        yield Condition(_ACCEPTED, False, "Conflicted", cut("; ".join((*said.refused, *remarks))))
+    elif remarks:
+        yield Condition(_ACCEPTED, True, "UnsupportedValue", cut("; ".join(remarks)))
     binding = said.binding
     if binding.reason:
         yield Condition(_BOUND, False, binding.reason, binding.message)
