@@ -17,6 +17,7 @@ from tests.waypoint.mesh import (
     REFUSED,
     SERVERS,
     SERVICE,
+    WEB,
     WP,
     Mesh,
     change,
@@ -27,6 +28,9 @@ from ztunnel.errors import Unreachable
 from ztunnel.http2.frame import PREFACE
 from ztunnel.model.http_policy import HttpAction, HttpPolicy
 from ztunnel.model.service import AppProtocol, Service
+from ztunnel.model.service_traffic import ClientTraffic, ServiceTraffic
+from ztunnel.model.traffic import Pool, PortTraffic, Traffic
+from ztunnel.state.delta import apply
 from ztunnel.waypoint.reporting.scope import Log
 
 __all__ = ["contexts", "lab"]
@@ -326,3 +330,25 @@ def test_what_cannot_be_switched_to_in_http2_is_refused(lab: Lab) -> None:
     lab.go(until=lambda: mesh.lines)
     assert " 403 - upgrade_failed - " in mesh.lines[0]
     assert not mesh.tunnels.asked
+
+
+def test_a_websocket_outlives_changes_that_are_not_about_it(lab: Lab) -> None:
+    """envoyproxy/gateway#8889: it was drained when the same configuration came once more."""
+    mesh = Mesh(lab)
+    client, heard = mesh.open("10.1.0.1:80")
+    switch = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    client.write(b"GET /ws HTTP/1.1\r\nHost: web\r\n" + switch + b"\r\n")
+    server, asked = mesh.serve()
+    lab.go(until=lambda: b"\r\n\r\n" in asked.got)
+    server.write(b"HTTP/1.1 101 Switching Protocols\r\n" + switch + b"\r\n")
+    lab.go(until=lambda: b"\r\n\r\n" in heard.got)
+    (other,) = (one for one in SERVERS if str(one.addresses[0]) != mesh.tunnels.asked[-1][0])
+    limits = ServiceTraffic(WEB, (ClientTraffic("", PortTraffic(Traffic(pool=Pool(connections=1)))),))
+    for number, change_ in enumerate(([SERVICE], [limits], [replace(other, capacity=7)], [SERVICE])):
+        mesh.hold.publish(*apply(mesh.hold.world, change_))
+        said = b"after %d" % number
+        client.write(said)
+        lab.go(until=lambda said=said: asked.got.endswith(said))
+        server.write(said)
+        lab.go(until=lambda said=said: heard.got.endswith(said))
+    assert not mesh.lines
