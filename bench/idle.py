@@ -50,7 +50,7 @@ def measure_idle(
             first = number % len(chosen)
             for one in (*chosen[first:], *chosen[:first]):
                 print(f"{Route.PROXIES}: idle connections, {one.name} ...", file=sys.stderr)
-                for cell, sample in zip(cells, _weigh(laboratory, one, cells), strict=True):
+                for cell, sample in zip(cells, _weigh(laboratory, one, cells, number), strict=True):
                     samples[cell][one.name].append(sample)
     except Unmeasured as error:
         failure = f"{one.name}: {error}"
@@ -58,16 +58,18 @@ def measure_idle(
     return [Result(cell, samples[cell]) for cell in cells]
 
 
-def _weigh(laboratory: Laboratory, one: Contestant, cells: Sequence[Cell]) -> Iterator[Sample]:
+def _weigh(laboratory: Laboratory, one: Contestant, cells: Sequence[Cell], number: int) -> Iterator[Sample]:
+    """In each round towards another port: those of the client that stood before rest for a minute."""
     assert one.proxies is not None
     one.proxies.restart()
     until_answered(laboratory, one, Route.TWO_NODES)
     way, stand = one.ways[Route.TWO_NODES], 0
+    place = way.host, way.ports[number % len(way.ports)]
     with ExitStack() as stack:
         for cell in cells:
             if cell.parallel > stand:
                 more = cell.parallel - stand
-                stack.enter_context(standing(laboratory, way.client, (way.host, way.ports[0]), more))
+                stack.enter_context(standing(laboratory, way.client, place, more))
                 stand = cell.parallel
             client, server = one.proxies.pids()
             yield (float(resident_bytes([*client, *server])),)
