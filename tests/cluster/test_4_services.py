@@ -164,22 +164,6 @@ def test_a_service_that_changes_leads_where_it_says_now(town: Apps, nodes: tuple
         wait_for(town, address, {"n1", "n2"})
 
 
-def test_hooks_of_a_container_call_as_its_pod(town: Apps, nodes: tuple[str, str]) -> None:
-    """The first before anything is ready, the last while the pod is being deleted; by name, and STRICT."""
-    pod = town.server("hooked", nodes[1])
-    url = f"http://recorder.{town.namespace}.svc.cluster.local"
-    hooks = {
-        name: {"exec": {"command": ["python3", "-c", ASK, f"{url}/{name}"]}}
-        for name in ("postStart", "preStop")
-    }
-    pod["spec"]["containers"][0]["lifecycle"] = hooks
-    pod["spec"]["terminationGracePeriodSeconds"] = 20
-    town.start(pod)
-    assert "/postStart" in recorded(town)
-    town.cluster.call("-n", town.namespace, "delete", "pod", "hooked", timeout=60)
-    assert "/preStop" in recorded(town)
-
-
 def recorded(town: Apps) -> list[str]:
     address = town.addresses("recorder")[0]
     host = f"[{address}]" if ":" in address else address
@@ -251,13 +235,18 @@ def caller(apps: Apps, pod: str, address: str, port: int) -> str:
     return seen.rpartition(":")[0].strip("[]")
 
 
-def test_a_rollout_under_load_is_not_noticed(town: Apps) -> None:
-    """Pods that wait in their preStop go on serving until every node knows that they end."""
+def test_a_rollout_under_load_is_not_noticed_and_hooks_call_as_their_pods(town: Apps) -> None:
+    """Pods that wait in their preStop go on serving until every node knows that they end. Before anything is
+    ready, and while they are being deleted, they can call: by name, and STRICT."""
     cluster, pod = town.cluster, town.server("web", "")
     spec = pod["spec"]
     del spec["nodeName"]
-    spec["terminationGracePeriodSeconds"] = 15
-    spec["containers"][0]["lifecycle"] = {"preStop": {"exec": {"command": ["sleep", "3"]}}}
+    spec["terminationGracePeriodSeconds"] = 8
+    url = f"http://recorder.{town.namespace}.svc.cluster.local"
+    spec["containers"][0]["lifecycle"] = {
+        name: {"exec": {"command": ["python3", "-c", f"{ASK}\n{more}", f"{url}/{name}"]}}
+        for name, more in (("postStart", ""), ("preStop", "import time; time.sleep(3)"))
+    }
     template = {"metadata": {"labels": pod["metadata"]["labels"]}, "spec": spec}
     deployment = {
         "apiVersion": "apps/v1",
@@ -284,3 +273,6 @@ def test_a_rollout_under_load_is_not_noticed(town: Apps) -> None:
         said = {at: load.end() for at, load in loads.items()}
     print({at: (each["seen"], each["failed"], each["slowest"]) for at, each in said.items()})
     assert {at: each["errors"] for at, each in said.items() if each["failed"]} == {}
+    called = recorded(town)
+    assert called.count("/postStart") >= 4
+    assert called.count("/preStop") >= 2

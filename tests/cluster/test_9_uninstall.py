@@ -21,6 +21,8 @@ GONE_SECONDS = 60
 
 HOLD = "holder.env.ZTUNNEL_HOLD_TIMEOUT=3s"
 """What is called while no proxy runs is refused after that, where a minute is the default."""
+BRIEF = "holder.terminationGracePeriodSeconds=10"
+"""A namespace is deleted half of the longest of these after its pods were told to end."""
 
 BROKEN = {
     "crashes": {"args": ["node", "--no-such-flag"]},
@@ -69,7 +71,7 @@ def test_pods_are_freed_also_where_no_proxy_can_do_it(
     proxy: str,
     leave: Callable[[Mesh], None],
 ) -> None:
-    mesh.install(HOLD)
+    mesh.install(HOLD, BRIEF)
     apps.label("ambient")
     apps.start(apps.server("a", nodes[0]), apps.server("b", nodes[1]))
     address = apps.addresses("b")[0]
