@@ -17,7 +17,8 @@ waypoint is not to be without its routes:
 What is new and changed goes in this order; removals wait until all that may refer to them was answered for.
 
 On demand: an address that is asked for by its name, or by who is at it (`network/ip`), is sent whatever the
-scope, and kept current until it is asked for no more. That nobody is there is an answer, too.
+scope, and kept current until it is asked for no more. That nobody is there is an answer, too. Who asks for
+nothing else, a node proxy, is sent more than that (`followed.py`).
 
     unsubscribed --request--> settled --differs--> awaiting --ACK or NACK--> settled
 """
@@ -31,6 +32,7 @@ from sys import intern
 from typing import Final, Protocol
 
 from ztunnel.errors import PeerError
+from ztunnel.xds.followed import is_followed, is_service, node_of
 from ztunnel.xds.pb import discovery_pb2
 from ztunnel.xds.resource import ADDRESS, ROUTES, TYPES
 from ztunnel.xds.snapshot import Snapshot
@@ -147,7 +149,7 @@ class Publisher:
                 topic.acknowledged = topic.nonce
             topic.rejection = untrusted.error_detail.message if untrusted.HasField("error_detail") else ""
         self._subscribe(topic, untrusted.resource_names_subscribe, begins)
-        self._unsubscribe(topic, untrusted.resource_names_unsubscribe)
+        self._unsubscribe(topic, untrusted.resource_names_unsubscribe, begins)
 
     def _subscribe(self, topic: Topic, names: Iterable[str], begins: bool) -> None:
         """What is asked for by name is answered, even where it was sent before (xDS protocol, delta); but not
@@ -162,24 +164,32 @@ class Publisher:
             for one in (name, *self._snapshot.aliases.get(name, ())):
                 if not begins:
                     topic.sent.pop(one, None)
-                if topic.doubtful is not None:
-                    topic.doubtful.add(one)
+                self._doubt(topic, one)
 
-    def _unsubscribe(self, topic: Topic, names: Iterable[str]) -> None:
+    def _unsubscribe(self, topic: Topic, names: Iterable[str], begins: bool) -> None:
         """What bears a name that was asked for is forgotten by whoever asked. What was found by another name
-        is removed, unless it is sent for another reason, too: that is not known there."""
+        is removed, unless it is sent for another reason, too: that is not known there. So is what somebody
+        has who `begins` with nothing."""
         for name in names:
             if name == _EVERYTHING:
                 topic.doubtful = None
                 topic.everything = False
-                topic.sent = {one: version for one, version in topic.sent.items() if one in topic.names}
+                if not begins:
+                    topic.sent = {one: version for one, version in topic.sent.items() if one in topic.names}
                 continue
             topic.names.discard(name)
             topic.asked.discard(name)
             if not topic.everything:
                 topic.sent.pop(name, None)
-            if topic.doubtful is not None:
-                topic.doubtful.update((name, *self._snapshot.aliases.get(name, ())))
+            for one in (name, *self._snapshot.aliases.get(name, ())):
+                self._doubt(topic, one)
+
+    def _doubt(self, topic: Topic, name: str) -> None:
+        """Look at it again; at everything for the endpoints of a service, of which there is no list here."""
+        if not topic.everything and is_service(self._snapshot, name):
+            topic.doubtful = None
+        elif topic.doubtful is not None:
+            topic.doubtful.add(name)
 
     def work(self) -> Steps:
         """Send what can be sent now; nothing else may be told to the publisher until that is at its end."""
@@ -265,23 +275,23 @@ class Publisher:
             scope is None or scope.holds(self._snapshot, url, name)
         ):
             return True
+        if url != ADDRESS:
+            return False
         names = topic.names
-        return url == ADDRESS and bool(names) and (name in names or not names.isdisjoint(one.aliases))
+        if names and (name in names or not names.isdisjoint(one.aliases)):
+            return True
+        return not topic.everything and is_followed(self._snapshot, name, node_of(self.node), names)
 
     def _doubtful(self, topic: Topic, current: Mapping[str, object]) -> Iterable[str]:
         """The names to be looked at, none twice; in order where they are few."""
         if topic.doubtful is not None:
             names = topic.doubtful
             return sorted(names) if len(names) <= _SORTED else names
-        wanted = current if topic.everything else self._named(topic)
+        is_address = current is self._snapshot.resources[ADDRESS]
+        wanted = current if topic.everything or is_address else topic.names
         if len(topic.sent) + len(wanted) <= _SORTED:
             return sorted({*topic.sent, *wanted})
         return chain((name for name in topic.sent if name not in wanted), wanted)
-
-    def _named(self, topic: Topic) -> set[str]:
-        """The names that are asked for, and what bears them as another name."""
-        aliases = self._snapshot.aliases
-        return topic.names.union(*(aliases[name] for name in topic.names if name in aliases))
 
     def _respond(self, url: str, topic: Topic, difference: _Difference) -> Steps:
         """The response, if there is anything to say; the first is sent even when empty: it says that this is
