@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import trio
@@ -141,6 +142,29 @@ def test_whatever_the_lines_are_the_octets_are_theirs(lines):
         assert drain(writer, pipe) == expected
     finally:
         pipe.close()
+
+
+async def test_a_writer_without_lines_sleeps_until_one_is_put_by_whatever_thread(pipe, autojump_clock):
+    class Counting(LineWriter):
+        flushed = 0
+
+        def flush(self) -> bool:
+            self.flushed += 1
+            return super().flush()
+
+    writer = Counting(pipe.writing)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.run)
+        await trio.sleep(60)
+        assert writer.flushed == 0
+        for count, put in enumerate((writer.put, partial(trio.to_thread.run_sync, writer.put)), 1):
+            answer = put("a line")
+            if count == 2:
+                await answer
+            await trio.sleep(0.3)
+            assert writer.flushed == count
+            assert pipe.read() == b"a line\n"
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_writer_flushes_by_itself_and_once_more_at_the_end(pipe, autojump_clock):

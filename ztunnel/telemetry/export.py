@@ -13,6 +13,7 @@ import stat
 import traceback
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
@@ -48,6 +49,7 @@ class LineWriter:
             self._poll = select.poll()
             self._poll.register(fd, select.POLLOUT)
             self._chunk_bytes = select.PIPE_BUF
+        self._wake: Callable[[], None] | None = None
         self.errors = 0
 
     def put(self, line: str, urgent: bool = False) -> bool:
@@ -60,6 +62,9 @@ class LineWriter:
         ):
             return False
         self._lines.append(line)
+        wake, self._wake = self._wake, None
+        if wake is not None:
+            wake()
         return True
 
     def flush(self) -> bool:
@@ -88,15 +93,33 @@ class LineWriter:
         return not (self._rest or self._lines)
 
     async def run(self) -> None:
-        """Flush ten times a second until cancelled, and then for up to a second what is left."""
+        """Flush ten times a second while there are lines, until cancelled, and then for up to a second what
+        is left."""
         try:
             while True:
+                await self._line()
                 await trio.sleep(_FLUSH_SECONDS)
                 self.flush()
         finally:
             with closing(_GOODBYE_SECONDS):
                 while not self.flush():  # noqa: ASYNC110 (nothing tells that a descriptor takes bytes again)
                     await trio.sleep(_FLUSH_SECONDS / 10)
+
+    async def _line(self) -> None:
+        """Wait until there is one: an idle process is not to be woken ten times a second for none. Lines come
+        from other threads as well."""
+        put, token = trio.Event(), trio.lowlevel.current_trio_token()
+
+        def wake() -> None:
+            with suppress(trio.RunFinishedError):  # who still writes lines then is no matter of ours
+                token.run_sync_soon(put.set)
+
+        self._wake = wake
+        try:
+            if not self._lines and not self._rest:
+                await put.wait()
+        finally:
+            self._wake = None
 
     def _chunk(self) -> bytes:
         """The next lines, as many as one write takes; one line at least, if there is one."""

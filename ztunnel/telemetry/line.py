@@ -27,8 +27,14 @@ Field = tuple[str, "str | int | float | bool"]
 
 def timestamp(time_ns: int) -> str:
     """`2026-08-20T10:00:00.123456Z`, from nanoseconds since the epoch: a third of what `isoformat` costs."""
-    seconds, rest = divmod(time_ns, 1_000_000_000)
-    return f"{_second(seconds)}.{rest // 1000:06}Z"
+    micros = time_ns // 1000
+    return f"{_second(micros // 1_000_000)}.{str(1_000_000 + micros % 1_000_000)[1:]}Z"
+
+
+def timestamp_ms(time_ns: int) -> str:
+    """The same in milliseconds."""
+    millis = time_ns // 1_000_000
+    return f"{_second(millis // 1000)}.{str(1000 + millis % 1000)[1:]}Z"
 
 
 @lru_cache(4)

@@ -11,7 +11,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from ztunnel.telemetry.line import LONGEST, quote, timestamp
+from ztunnel.telemetry.line import LONGEST, quote, timestamp_ms
 
 _NOTHING: Final = "-"
 _NO_TEXT: Final = '"-"'
@@ -109,7 +109,7 @@ def render_request_json(record: RequestRecord) -> str:
 
 def start_time(time_ns: int) -> str:
     """Envoy's %START_TIME%, in milliseconds."""
-    return timestamp(time_ns)[:-4] + "Z"
+    return timestamp_ms(time_ns)
 
 
 def _quoted(text: str) -> str:
