@@ -20,7 +20,8 @@ from ztunnel.control.status.conditions import MANAGER
 from ztunnel.control.waypoints.deployment import MANAGED_BY_US, Part, Template, render
 from ztunnel.control.waypoints.fetch import SECONDS, Parameters
 from ztunnel.control.waypoints.overlay import BadOverlay, Value
-from ztunnel.control.waypoints.waypoint import GATEWAY_NAME, MANAGED
+from ztunnel.control.waypoints.owner import has_our_number, is_istiods, is_made, is_owned, mark_of
+from ztunnel.control.waypoints.waypoint import MANAGED
 from ztunnel.kube import informer
 from ztunnel.kube.call import APPLY, Api
 from ztunnel.kube.failure import ApiFailure, Request
@@ -28,7 +29,6 @@ from ztunnel.kube.informer import Informer
 from ztunnel.kube.resource import (
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
-    GATEWAYS,
     POD_AUTOSCALERS,
     PODS,
     SERVICE_ACCOUNTS,
@@ -220,17 +220,17 @@ class Deployer:
                 self.applied[kind, "failed"] += 1
                 raise
             found = None
-        if found is not None and not _is_owned(found, gateway):
-            leaves = _is_made(found, gateway)  # for an earlier Gateway of the name: Kubernetes will remove it
+        if found is not None and not is_owned(found, gateway):
+            leaves = is_made(found, gateway)  # for an earlier Gateway of the name: Kubernetes will remove it
             if not leaves:
                 self.applied[kind, "foreign"] += 1
             text = f"{kind} {namespace}/{part.name} is not this Gateway's: it is left as it is"
             raise NotOurs(text, again_seconds=_REPAIR_SECONDS if leaves else _REFUSED_SECONDS)
         request = Request("patch", part.resource, namespace, part.name)
         try:
-            if found is not None and _is_istiods(found):
+            if found is not None and is_istiods(found):
                 await self._take_over(part, request)
-            if found is not None and part.scaled and _has_our_number(found):
+            if found is not None and part.scaled and has_our_number(found):
                 await self._hand_over(found, part, request)
             await self._api.patch(request, part.value, APPLY, _FORCED)
         except ApiFailure:
@@ -292,7 +292,7 @@ class Deployer:
         """What is applied is compared by the API server: to apply it once more costs no version. So each
         change of what is not status has it applied again."""
         key = resource, change.name
-        mark = None if isinstance(change, informer.Removal) else _mark(change.value)
+        mark = None if isinstance(change, informer.Removal) else mark_of(change.value)
         before = self._marks.get(key)
         if mark is None:
             self._marks.pop(key, None)
@@ -303,44 +303,3 @@ class Deployer:
                 self._done.pop(name)
                 self._due_at.setdefault(name, trio.current_time() + _REPAIR_SECONDS)
             self.wake()
-
-
-def _mark(value: Mapping[str, Any]) -> object:
-    """What is another when somebody has changed more than status."""
-    meta = value.get("metadata") or {}
-    kept = {name: meta.get(name) for name in ("uid", "labels", "annotations", "ownerReferences")}
-    kept["annotations"] = {
-        name: one
-        for name, one in (kept["annotations"] or {}).items()
-        if not name.startswith("deployment.kubernetes.io/")
-    }
-    rest = {name: one for name, one in value.items() if name not in ("metadata", "status")}
-    return kept, rest
-
-
-def _is_owned(value: Mapping[str, Any], gateway: Gateway) -> bool:
-    """Whether it is the Gateway's, also where somebody has taken away that it says so."""
-    owners = (value.get("metadata") or {}).get("ownerReferences") or ()
-    if not owners:
-        return _is_made(value, gateway)
-    return any(one.get("uid") == gateway.meta.uid and one.get("kind") == GATEWAYS.kind for one in owners)
-
-
-def _is_istiods(value: Mapping[str, Any]) -> bool:
-    """Whether istiod has written it last."""
-    labels = (value.get("metadata") or {}).get("labels") or {}
-    return str(labels.get(MANAGED, "")).startswith("istio.io-")
-
-
-def _has_our_number(value: Mapping[str, Any]) -> bool:
-    """Whether how many pods there are is what we have applied."""
-    return "replicas" in value.get("spec", {}) and any(
-        one.get("manager") == MANAGER and "f:replicas" in one.get("fieldsV1", {}).get("f:spec", {})
-        for one in value["metadata"].get("managedFields") or ()
-    )
-
-
-def _is_made(value: Mapping[str, Any], gateway: Gateway) -> bool:
-    """Whether it was made here, for a Gateway of that name."""
-    labels = (value.get("metadata") or {}).get("labels") or {}
-    return labels.get(MANAGED) == MANAGED_BY_US and labels.get(GATEWAY_NAME) == gateway.meta.name
