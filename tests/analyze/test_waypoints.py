@@ -5,7 +5,8 @@ import pytest
 from ztunnel.analyze.waypoints import as_list, as_status, enrolment, manifest, rows, users
 from ztunnel.control.index import Index
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.source.document import KINDS, read_value
+from ztunnel.control.source.document import KINDS
+from ztunnel.control.source.reading import read_value
 from ztunnel.control.waypoints.waypoint import Waypoints
 
 

@@ -10,8 +10,8 @@ from bench.control_api import ApiServer
 from bench.control_world import NAMESPACES, PODS, POLICIES, SERVICES, Pod, pod_value, pods, slice_value, world
 from bench.waypoint_world import namespace_labels, waypoint_objects
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.source.document import read_value
 from ztunnel.control.source.follow import ClusterWatch
+from ztunnel.control.source.reading import read_value
 from ztunnel.control.source.served import SERVED
 from ztunnel.control.translation import Translator
 from ztunnel.kube.connect import open_api

@@ -14,8 +14,9 @@ import yaml
 
 from tests.control.plain import routes_as_plain
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.source.document import KINDS, read_value
+from ztunnel.control.source.document import KINDS
 from ztunnel.control.source.inventory import Inventory, gather
+from ztunnel.control.source.reading import read_value
 from ztunnel.control.translation import Translator, translate
 from ztunnel.l7.routing.router import Router
 from ztunnel.xds.routes import parse_routes, render_routes

@@ -12,7 +12,8 @@ import yaml
 
 from tests.deploy.chart import BASE, CHART, ROOT, objects
 from tests.state.test_rate_limit_policy import TARGET, asked, limited
-from ztunnel.control.source.document import KINDS, check
+from ztunnel.control.source.document import KINDS
+from ztunnel.control.source.reading import check
 from ztunnel.state.client_selector import _PATHS, _SELECTOR, _TEXTS
 from ztunnel.state.rate_limit_policy import _SOURCES, _UNITS
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ztunnel.control.source.document import parse
+from ztunnel.control.source.reading import parse
 from ztunnel.state.config_map import ConfigMap
 
 

@@ -4,7 +4,8 @@ from base64 import b64encode
 
 import pytest
 
-from ztunnel.control.source.document import KINDS, read_value
+from ztunnel.control.source.document import KINDS
+from ztunnel.control.source.reading import read_value
 from ztunnel.state.secret import Secret
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ztunnel.control.source import document
+from ztunnel.control.source import reading
 from ztunnel.demo.assign import Objects
 from ztunnel.demo.cluster import Difference
 from ztunnel.demo.manifest import Key, render
@@ -53,7 +53,7 @@ def check_completed(before: Objects, after: Objects) -> None:
     faults: list[Fault] = []
     for key, manifest in after.items():
         if before.get(key) is not manifest and not is_workload(key):
-            found = document.parse(render(manifest)).all_faults
+            found = reading.parse(render(manifest)).all_faults
             faults += [
                 replace(fault, file=manifest.file, line=manifest.line, field=f"{key}: {fault.field}")
                 for fault in found

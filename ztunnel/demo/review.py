@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import yaml
 
-from ztunnel.control.source import document
-from ztunnel.control.source.document import in_file
+from ztunnel.control.source import reading
+from ztunnel.control.source.reading import in_file
 from ztunnel.demo.kinds import Standing, standing
 from ztunnel.demo.template import check_workload
 from ztunnel.demo.tree import Item, child, items, line_of
@@ -26,7 +26,7 @@ def review(chunk: Chunk, root: yaml.Node, file: str) -> list[Fault]:
                 wrong_kinds.add(item.path)
     except TooLarge:
         pass  # the reader says so
-    others = [one for one in document.parse(chunk.text).all_faults if one.field not in wrong_kinds]
+    others = [one for one in reading.parse(chunk.text).all_faults if one.field not in wrong_kinds]
     return sorted(in_file(fault, file, chunk) for fault in dict.fromkeys((*others, *notes.faults)))
 
 

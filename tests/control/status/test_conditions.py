@@ -9,7 +9,8 @@ import yaml
 from ztunnel.control.index import Index
 from ztunnel.control.policies.policy_targets import Target
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.source.document import KINDS, Key, parse, read_value
+from ztunnel.control.source.document import KINDS, Key
+from ztunnel.control.source.reading import parse, read_value
 from ztunnel.control.status.conditions import (
     Condition,
     Said,

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.source.document import KINDS, read_value
+from ztunnel.control.source.document import KINDS
+from ztunnel.control.source.reading import read_value
 from ztunnel.control.waypoints.deployment import Template, name_of, read_template, render
 from ztunnel.errors import ConfigError
 from ztunnel.kube.resource import DEPLOYMENTS, DISRUPTION_BUDGETS, POD_AUTOSCALERS, SERVICE_ACCOUNTS, SERVICES

@@ -14,9 +14,10 @@ from typing import Any, Final, NamedTuple
 from ztunnel.control.services.endpoint import Name
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.change import Change
-from ztunnel.control.source.document import Key, Object, read_value
+from ztunnel.control.source.document import Key, Object
 from ztunnel.control.source.inventory import POLICIES, FaultyPolicy, Inventory
 from ztunnel.control.source.kept_texts import read_texts, render_texts
+from ztunnel.control.source.reading import read_value
 from ztunnel.control.source.served import Served, trim
 from ztunnel.control.status.condition import Condition
 from ztunnel.control.status.conditions import (

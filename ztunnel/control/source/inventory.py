@@ -16,17 +16,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple, TypeVar
 
-from ztunnel.control.source.document import (
-    Found,
-    Key,
-    Object,
-    Parsed,
-    in_file,
-    parse,
-    parse_frame,
-    parse_item,
-    twice,
-)
+from ztunnel.control.source.document import Key, Object
+from ztunnel.control.source.reading import Found, Parsed, in_file, parse, parse_frame, parse_item, twice
 from ztunnel.errors import Fault
 from ztunnel.state import istio
 from ztunnel.state.listing import cut_list
