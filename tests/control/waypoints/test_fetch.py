@@ -107,3 +107,13 @@ async def test_what_a_class_has_is_asked_for_once_for_all_of_its_gateways(autoju
         for number in range(50):
             await it.overlays(("shop", f"wp-{number}"), PLAIN)
         assert len(server.requests) == 1
+
+
+async def test_a_gateway_may_go_while_its_config_maps_are_looked_at(autojump_clock: object) -> None:
+    server = FakeServer(CONFIG_MAPS)
+    put(server, "own", "shop", deployment="spec: {replicas: 3}")
+    async with fetching(server) as it:
+        await it.overlays(NAME, NAMING)
+        await trio.sleep(5)
+        server.faults.append(lambda _: it.forget(NAME))
+        assert not await it.changed(NAME, NAMING)

@@ -60,10 +60,11 @@ class Parameters:
     async def changed(self, name: Name, gateway: Gateway) -> bool:
         """Whether something else is there than when the Gateway was seen to last. Where it cannot be asked
         now, that is not known."""
-        if name not in self._seen:
+        seen = self._seen.get(name)
+        if seen is None:
             return False
         with suppress(ApiFailure):
-            return tuple([mark for mark, _ in await self._fetch(gateway)]) != self._seen[name]
+            return tuple([mark for mark, _ in await self._fetch(gateway)]) != seen
         return False
 
     async def _fetch(self, gateway: Gateway) -> list[_Found]:
