@@ -107,6 +107,23 @@ def test_no_class_says_that_an_attribute_is_an_object(file: str) -> None:
     assert not [ast.unparse(each) for each in said if ast.unparse(each.annotation) == "object"]
 
 
+@pytest.mark.parametrize("file", CHOSEN)
+def test_no_constant_is_a_tuple_that_begins_with_a_float(file: str) -> None:
+    """mypyc 2.4 takes one whose length is known for not set. `Final[tuple[float, ...]]` is read right."""
+    said = [
+        node for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.AnnAssign)
+    ]
+    assert not [
+        ast.unparse(node.target)
+        for node in said
+        if ast.unparse(node.annotation) == "Final"
+        and isinstance(node.value, ast.Tuple)
+        and node.value.elts
+        and isinstance(node.value.elts[0], ast.Constant)
+        and isinstance(node.value.elts[0].value, float)
+    ]
+
+
 @pytest.mark.parametrize("kind", ["include", "exclude"])
 def test_every_pattern_matches_something(kind: str) -> None:
     assert not [pattern for pattern in configuration()[kind] if not any(ROOT.glob(pattern))]
