@@ -53,6 +53,8 @@ def test_a_node_proxy_imports_no_control_plane_and_no_client_of_kubernetes() -> 
     unwanted = [
         "ztunnel.control.source.watch",
         "ztunnel.control.keys.fetch_keys",
+        "ztunnel.control.serve",
+        "ztunnel.explain.explanation",
         "lightkube",
         "httpx2",
         "pyroute2.iproute",

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 from google.protobuf.message import DecodeError
 
 from ztunnel.control.connect import Upstream
-from ztunnel.control.serve import Requests, Responses
 from ztunnel.errors import NoCertificate, PeerError
 from ztunnel.model.identity import SpiffeId
 from ztunnel.rpc.call import Call
@@ -21,6 +20,9 @@ from ztunnel.rpc.status import Code, RpcError
 from ztunnel.xds.enrolment import PATH as ENROLMENT
 from ztunnel.xds.enrolment import EnrolledPod, render_pods
 from ztunnel.xds.pb import citadel_pb2, discovery_pb2
+
+if TYPE_CHECKING:
+    from ztunnel.control.serve import Requests, Responses
 
 DISCOVERY: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 CERTIFICATES: Final = "/istio.v1.auth.IstioCertificateService/CreateCertificate"

@@ -21,8 +21,9 @@ _HEADER_BYTES = 8
 class Records:
     """The reading end of a BPF ring buffer (kernel/bpf/ringbuf.c); one reader per buffer.
 
-    Mapped are a page with the reader's position, one with the writer's, and the buffer itself twice over, so
-    that a record that wraps around its end is contiguous. Positions only grow.
+    Mapped are a page with the reader's position, one with the writer's, and the buffer itself. Once: the
+    kernel would have it twice over, so that a record that wraps around its end is contiguous, and count it
+    twice as our memory. Positions only grow.
     """
 
     def __init__(self, ring: Map) -> None:
@@ -30,7 +31,7 @@ class Records:
         self._size = ring.spec.max_entries
         page = mmap.PAGESIZE
         self._mine = mmap.mmap(self.fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        self._theirs = mmap.mmap(self.fd, page + 2 * self._size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+        self._theirs = mmap.mmap(self.fd, page + self._size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
 
     def pull(self, limit: int = 1024) -> list[bytes]:
         """Up to `limit` records in the order in which they were made. Never waits; `fd` is readable when it
@@ -44,11 +45,16 @@ class Records:
             if header & _BUSY:
                 break
             if not header & _DISCARDED:
-                start = at + _HEADER_BYTES
-                found.append(self._theirs[start : start + (header & _LENGTH)])
+                found.append(self._read(position + _HEADER_BYTES, header & _LENGTH))
             position += _HEADER_BYTES + ((header & _LENGTH) + 7) // 8 * 8
             NUMBER.pack_into(self._mine, 0, position)
         return found
+
+    def _read(self, position: int, length: int) -> bytes:
+        start = position % self._size
+        beyond = max(start + length - self._size, 0)
+        at, page = mmap.PAGESIZE + start, mmap.PAGESIZE
+        return self._theirs[at : at + length - beyond] + self._theirs[page : page + beyond]
 
     def close(self) -> None:
         """Unmap."""

@@ -15,9 +15,6 @@ import trio
 
 from ztunnel.config import Settings
 from ztunnel.errors import ConfigError
-from ztunnel.explain.explanation import explain_call
-from ztunnel.explain.names import Unknown, find_call
-from ztunnel.explain.text import as_text, as_values
 from ztunnel.model.address import Endpoint
 from ztunnel.pages import listen as http_listen
 from ztunnel.pages.message import JSON, Request, Response, Route, text
@@ -114,8 +111,13 @@ async def _serve(listeners: Listeners, *servers: Callable[[], Awaitable[object]]
 async def _explain(node: Proxy, request: Request) -> Response:
     """`?from=shop/frontend&to=orders.shop:80`: what would become of that call, by the world as it is here.
 
-    The work is bounded by the policies that concern a few endpoints, and done in a worker thread.
+    The work is bounded by the policies that concern a few endpoints, and done in a worker thread. What does
+    it knows waypoints too, and is imported where it is asked for.
     """
+    from ztunnel.explain.explanation import explain_call
+    from ztunnel.explain.names import Unknown, find_call
+    from ztunnel.explain.text import as_text, as_values
+
     source, destination = request.query.get("from", ""), request.query.get("to", "")
     if not source or not destination:
         return text(400, "which call? Ask for /explain?from=<namespace>/<pod>&to=<service or pod>:<port>\n")
