@@ -143,19 +143,19 @@ def test_what_would_not_come_into_force_is_refused_and_not_stored(
 
 
 def test_what_is_not_read_is_said_and_a_pod_there_must_be(demo: Demo, tmp_path: Path) -> None:
-    text = "apiVersion: v1\nkind: Secret\nmetadata: {name: c}\n"
+    text = "apiVersion: v1\nkind: LimitRange\nmetadata: {name: c}\n"
     (tmp_path / "a.yaml").write_text(text)
     done = demo("up", "--plain", str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"{tmp_path}/a.yaml:1: Secret default/c: not read",
+        f"{tmp_path}/a.yaml:1: LimitRange default/c: not read",
         "Error: no pod comes of these manifests (0 objects were read, 1 were not): "
         "give Pods, Deployments or the like",
     ]
     assert demo("down").stdout.startswith("There is nothing left")
     done = demo("up", "--plain", "-", text=f"{text}---\napiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\n")
-    assert (done.returncode, done.stderr) == (0, "<stdin>:1: Secret default/c: not read\n")
-    assert demo("apply", "-f", "-", text=text).stderr == "<stdin>:1: Secret default/c: not read\n"
+    assert (done.returncode, done.stderr) == (0, "<stdin>:1: LimitRange default/c: not read\n")
+    assert demo("apply", "-f", "-", text=text).stderr == "<stdin>:1: LimitRange default/c: not read\n"
 
 
 def test_status_is_for_programs_too_and_a_proxy_is_restarted(demo: Demo) -> None:

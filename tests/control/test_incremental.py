@@ -430,7 +430,7 @@ def test_that_ingress_uses_the_waypoint_is_said_also_across_namespaces():
     translator.update({key_of(one): one for one in (gateway, space, service, entry)})
     for name, one in (("one/s.one.svc.cluster.local", service), ("one/a.example", entry)):
         assert translator.addresses[name].ingress_uses_waypoint
-        (condition,) = wanted(one, (), SETTINGS, translator.said(key_of(one)))
+        condition = wanted(one, (), SETTINGS, translator.said(key_of(one)))[-1]
         assert condition.message == (
             "Successfully attached to waypoint two/g. Ingress traffic will traverse the waypoint"
         )
@@ -451,9 +451,9 @@ def test_what_is_attached_and_has_no_address_says_that_calls_go_past():
     translator = Translator(SETTINGS)
     translator.update({key_of(one): one for one in (gateway, headless, entry)})
     for one in (headless, entry):
-        (condition,) = wanted(one, (), SETTINGS, translator.said(key_of(one)))
+        condition = wanted(one, (), SETTINGS, translator.said(key_of(one)))[-1]
         assert condition.message.endswith(". It has no address: calls go to its endpoints, past the waypoint")
     addressed = replace(entry, addresses=(ip_network("198.51.100.1"),))
     translator.update({key_of(addressed): addressed})
-    (condition,) = wanted(addressed, (), SETTINGS, translator.said(key_of(addressed)))
+    condition = wanted(addressed, (), SETTINGS, translator.said(key_of(addressed)))[-1]
     assert condition.message == "Successfully attached to waypoint one/g"

@@ -50,7 +50,7 @@ def test_the_items_of_a_typed_list_may_omit_their_kind() -> None:
         ("apiVersion: v1\nkind: Pod\n", "x.yaml:1: metadata is missing"),
         (POD.replace("name: a", "name: A_b"), "x.yaml:3: metadata.name: not a name"),
         (POD.replace("shop", "a/../b"), "x.yaml:3: metadata.namespace: not a name"),
-        ("apiVersion: v1\nkind: Secret\nmetadata: {name: ../x}\n", "x.yaml:1: metadata.name"),
+        ("apiVersion: v1\nkind: LimitRange\nmetadata: {name: ../x}\n", "x.yaml:1: metadata.name"),
         (POD + "kind: Pod\n", "x.yaml:4: kind: stands twice"),
         ("[" * 200_000, "x.yaml:1: nested deeper than 100 levels"),
         (POD + "spec: " + "[" * 150 + "]" * 150, "x.yaml:1: nested deeper than 100 levels"),

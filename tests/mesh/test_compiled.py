@@ -39,4 +39,5 @@ def test_every_module_that_shall_be_compiled_is(mesh: Mesh) -> None:
     waypoint = set(json.loads(get(where, 15000, "/config_dump")[1])["version"]["compiled"])
     for node in ("node-1", "node-2"):
         version = json.loads(laboratory.node_get(node, "/config_dump"))["version"]
-        assert not names - set(version["compiled"]) - waypoint, FIX
+        missing = names - set(version["compiled"]) - waypoint
+        assert not missing, f"{sorted(missing)}: {FIX}"

