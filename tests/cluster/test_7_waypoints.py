@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
+import yaml
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
@@ -139,13 +140,13 @@ def test_until_it_was_ready_calls_go_as_before_and_from_then_on_by_it_or_not_at_
     mesh: Mesh, shop: Apps, cluster: Cluster
 ) -> None:
     addresses = shop.service_addresses("web")
-    apply(shop, "--enroll-namespace")
-    annotate(shop, replicas="0")
-    wait_until("it has no pod", lambda: not pods(shop), START_SECONDS)
-    if bound(shop) != ("True", "WaypointAccepted"):  # a pod may have been quicker than the annotation
-        assert bound(shop) == ("False", "WaypointIsNotReady")
-        for address in addresses:
-            assert answers(shop, address)
+    gateway = yaml.safe_load(cluster.ztunnel("waypoint", "generate", "-n", shop.namespace).stdout)
+    gateway["metadata"]["annotations"] = {"ztunnel.io/replicas": "0"}
+    cluster.apply(gateway)
+    cluster.call("label", "namespace", shop.namespace, f"{USE}={NAME}")
+    wait_until("it is said", lambda: bound(shop) == ("False", "WaypointIsNotReady"), SECONDS)
+    for address in addresses:
+        assert answers(shop, address)
     annotate(shop, replicas="1")
     wait_until("it is attached", lambda: bound(shop) == ("True", "WaypointAccepted"), START_SECONDS)
     wait_until("it is called", lambda: answers(shop, addresses[0]) and requests(shop) > 0, SECONDS)
