@@ -16,7 +16,7 @@ import pytest
 
 from bench.ports import percentile
 from tests.cluster.apps import PORT, Apps, Running, namespace
-from tests.cluster.cluster import Cluster, Object, wait_until
+from tests.cluster.cluster import Cluster, ClusterError, Object, wait_until
 from tests.cluster.conftest import SYSTEM, Mesh
 from tests.cluster.crowd import (
     ENDPOINT_COUNT,
@@ -294,7 +294,10 @@ def restart(mesh: Mesh) -> None:
     nodes = len(mesh.cluster.nodes())
 
     def resynced() -> bool:
-        served = samples(mesh, "control", "pilot_xds")
+        try:
+            served = samples(mesh, "control", "pilot_xds")
+        except ClusterError:  # one of them has no address yet, or none any more
+            return False
         return not before & served.keys() and sum(v for each in served.values() for _, v in each) == nodes
 
     wait_until("every node proxy has subscribed again", resynced, 60, 0.3)
