@@ -9,6 +9,7 @@ from random import Random
 import pytest
 import trio
 
+from tests import waiting
 from tests.kube.fake import FakeServer
 from ztunnel.kube.connect import open_api
 from ztunnel.kube.failure import ApiFailure, Request
@@ -109,9 +110,7 @@ async def followed(api, resource, page, selectors=None):
 
 
 async def until(condition):
-    with trio.fail_after(30):
-        while not condition():  # noqa: ASYNC110
-            await trio.sleep(0.02)
+    await waiting.until(condition, 30, 0.02)
 
 
 async def test_what_is_listed_in_pages_and_then_changes_is_told_once(side):

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from tests.kube.fake import FakeServer, answer, line, once, status
+from tests.waiting import until
 from ztunnel.kube.informer import Informer, Removal, Upsert
 from ztunnel.kube.resource import PODS, Resource
 from ztunnel.kube.watch import STALL_SECONDS, Watcher
@@ -44,9 +45,7 @@ class Followed:
         return sorted(there)
 
     async def until(self, condition, step=0.1):
-        with trio.fail_after(7200):
-            while not condition():  # noqa: ASYNC110
-                await trio.sleep(step)
+        await until(condition, 7200, step)
 
 
 @asynccontextmanager

@@ -62,4 +62,4 @@ class Server:
 
     def owner(self, name: str = "ztunnel-system/ztunnel") -> Owner:
         log = Log(self.log, Levels(), time.time_ns)  # type: ignore[arg-type]
-        return Owner(name, "n1", log, self.open)  # type: ignore[arg-type]
+        return Owner(name, "n1", log, self.open)  # type: ignore[arg-type] (what it opens is ours)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import pytest
 import trio
@@ -15,7 +16,7 @@ from tests.hbone.conftest import contexts, lab
 from tests.hbone.peers import Lab
 from tests.run.test_outlets import Collector
 from tests.waypoint.mesh import CALLER, ME, SERVERS, SERVICE, WEB, Mesh
-from tests.waypoint.rig import Clock, Server
+from tests.waypoint.rig import Server
 from tests.waypoint.test_calls import Bench, answers, framed
 from tests.waypoint.tls_server import Authority, TlsServer
 from ztunnel.model.provider import OtelLog, OtelTraces, SentHeader, ServicePort, Zipkin
@@ -41,7 +42,7 @@ class Played(Bench):
     def __init__(self, answer: Callable[[Server], None] | None = None, service=SERVICE) -> None:
         super().__init__(answer)
         self.world: World = world_of(ME, service)
-        client = Client(self.clock, lambda *asked: self.connect(*asked), Clock)  # type: ignore[arg-type]
+        client = Client(self.clock, lambda *asked: self.connect(*asked), Random(1))
         self.calls = ServiceCalls(client, lambda: (self.world, ME))
         self.collectors = Collectors(self.calls, lambda callback: callback(), lambda: self.world, "shop")
 

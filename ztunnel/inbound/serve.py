@@ -66,7 +66,7 @@ _MOST_FROM_HERE = "too many handshakes are under way, most of them from this add
 class _Arrival:
     """One accepted connection, until it is a session or refused."""
 
-    __slots__ = ("_owner", "certificate", "ends", "handshake", "place", "pod")
+    __slots__ = ("_owner", "certificate", "ends", "handshake", "place", "pod", "share")
 
     def __init__(
         self,
@@ -82,6 +82,7 @@ class _Arrival:
         self.ends = ends
         self.place: Place | None = None
         self.certificate: Certificate | None = None
+        self.share = share
         self.handshake = Handshake(owner.engine, sock, self, share)
 
     def give_way(self) -> None:
@@ -245,9 +246,15 @@ class Handshakes:
             serving = self._begin(self._inbound, pod, arrival.ends, identity)
             standing = self._standings.of((identity, peer.ip))
             ended = partial(self._session_ended, pod.uid, peer.ip)
-            share = self._ledger.held.share(pod.network.cookie, peer.ip)
             session = Session(
-                self.engine, link, self._ledger, ended, serving.requested, standing, share, serving.incoming
+                self.engine,
+                link,
+                self._ledger,
+                ended,
+                serving.requested,
+                standing,
+                arrival.share,
+                serving.incoming,
             )
         except BaseException:
             link.sock.close()

@@ -21,7 +21,6 @@ from ztunnel.flow.share import Shares
 from ztunnel.flow.turn import Turns
 from ztunnel.forward.answer import Forwarding
 from ztunnel.hbone.ledger import Ledger
-from ztunnel.http2.limits import Limits
 from ztunnel.identity.rotate import Certificates
 from ztunnel.inbound.accept import PLAIN_RATE, Inbound
 from ztunnel.inbound.serve import PLACES as HANDSHAKES
@@ -53,6 +52,7 @@ from ztunnel.redirect.repair import Installation
 from ztunnel.run.detach import Detachments
 from ztunnel.run.exits import StallExits
 from ztunnel.run.follow import Knowledge
+from ztunnel.run.limits import limits_of
 from ztunnel.run.load import prepare
 from ztunnel.run.owner import Owner
 from ztunnel.run.reporting import Reporting, now
@@ -171,17 +171,7 @@ class Core(NamedTuple):
 def build_core(settings: Settings, reporting: Reporting) -> Core:
     engine = Engine(reporting.bug)
     engine.half_closed.seconds = settings.half_closed_seconds
-    ledger = Ledger(
-        Limits(
-            open_streams=settings.pool_max_streams,
-            stream_window_bytes=settings.stream_window_bytes,
-            session_window_bytes=settings.session_window_bytes,
-            frame_bytes=settings.frame_bytes,
-            ping_seconds=settings.ping_interval_seconds,
-            pong_seconds=settings.ping_timeout_seconds,
-            buffered_bytes=settings.buffer_limit_bytes,
-        )
-    )
+    ledger = Ledger(limits_of(settings))
     write = reporting.access_log.write if settings.access_log else None
     wants = reporting.access_log.wants
     report = Report(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from random import Random, SystemRandom
@@ -15,7 +15,6 @@ from ztunnel.flow.engine import Engine
 from ztunnel.flow.turn import Turns
 from ztunnel.hbone.ledger import Ledger
 from ztunnel.hbone.terminate import TerminatedTunnel
-from ztunnel.http2.limits import Limits
 from ztunnel.inbound.accept import PLAIN_RATE, Inbound, LocalPod
 from ztunnel.inbound.serve import Handshakes, Serving
 from ztunnel.kernel import netns
@@ -30,6 +29,7 @@ from ztunnel.outbound.find import Tunnels
 from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.run.collectors import Collectors
 from ztunnel.run.follow import Knowledge
+from ztunnel.run.limits import limits_of
 from ztunnel.run.outlets import Outlets
 from ztunnel.run.policies import follow_policies
 from ztunnel.run.reporting import Reporting, now
@@ -93,17 +93,7 @@ def build_waypoint(
     hold, certificates = knowledge.hold, knowledge.certificates
     rng = Random(SystemRandom().getrandbits(256))  # for choices and ids, never for keys
     engine = Engine(reporting.bug)
-    limits = Limits(
-        open_streams=settings.pool_max_streams,
-        accept_streams=_STREAMS,
-        stream_window_bytes=settings.stream_window_bytes,
-        session_window_bytes=settings.session_window_bytes,
-        frame_bytes=settings.frame_bytes,
-        ping_seconds=settings.ping_interval_seconds,
-        pong_seconds=settings.ping_timeout_seconds,
-        buffered_bytes=settings.buffer_limit_bytes,
-    )
-    ledger = Ledger(limits)
+    ledger = Ledger(replace(limits_of(settings), accept_streams=_STREAMS))
     write = reporting.access_log.write if settings.access_log else None
     report = Report(reporting.metrics, write, time.monotonic, time.time_ns, settings.log_format == "json")
     own = workload.addresses

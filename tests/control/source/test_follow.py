@@ -11,6 +11,7 @@ import trio
 
 from tests.kube.fake import FakeServer, answer, status
 from tests.l7.issuers import jwk, jwks
+from tests.waiting import until
 from ztunnel.control.keys.fetch_keys import Keys, Unfetched
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.follow import LONGEST_SECONDS, QUIET_SECONDS, ClusterWatch
@@ -42,9 +43,7 @@ class Followed:
         return {name.rpartition("/")[2]: one for name, one in self.published[-1].origins[ADDRESS].items()}
 
     async def until(self, condition, step=0.01):
-        with trio.fail_after(100_000 * step):
-            while not condition():  # noqa: ASYNC110
-                await trio.sleep(step)
+        await until(condition, 100_000 * step, step)
 
 
 def cluster(*absent):

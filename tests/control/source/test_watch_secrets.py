@@ -9,6 +9,7 @@ from random import Random
 import trio
 
 from tests.kube.fake import FakeServer, answer, status
+from tests.waiting import until
 from ztunnel.control.source.watch_secrets import SecretWatch
 from ztunnel.kube.informer import Removal, Upsert
 from ztunnel.kube.resource import SECRETS
@@ -21,9 +22,7 @@ class Watched:
         self.watch, self.there, self.told = watch, there, told
 
     async def until(self, condition) -> None:
-        with trio.fail_after(1000):
-            while not condition():  # noqa: ASYNC110
-                await trio.sleep(0.01)
+        await until(condition, 1000, 0.01)
 
 
 @asynccontextmanager

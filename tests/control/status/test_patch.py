@@ -9,6 +9,7 @@ from random import Random
 import trio
 
 from tests.kube.fake import FakeServer, answer, status
+from tests.waiting import until
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.follow import ClusterWatch
 from ztunnel.control.source.served import SERVED, mesh_config
@@ -40,9 +41,7 @@ class Written:
         return len([one for one in self.server.requests if one.method == "PATCH"])
 
     async def until(self, condition):
-        with trio.fail_after(600):
-            while not condition():  # noqa: ASYNC110
-                await trio.sleep(0.1)
+        await until(condition, 600, 0.1)
 
 
 @asynccontextmanager
