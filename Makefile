@@ -21,6 +21,7 @@ BENCH_PACKAGES := $(LOAD_PACKAGES) nghttp2-client
 BPF_SOURCES = $(shell find bpf -name '*.[ch]')
 
 export PYTHON COMPILE
+unexport PYTHONDONTWRITEBYTECODE # without compiled tests each of the workers compiles all of them, a minute together
 
 .PHONY: help demo bookinfo test test-kube test-long bench bench-waypoint bench-ports bench-control bench-routes lint clean install lock
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import stat
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -20,6 +23,9 @@ from tests.install.helm import fake_helm as fake_helm
 
 TREES = ("tests/kernel", "tests/mesh")  # what needs the machine: slow, and never skipped whole in CI
 SLOW_SECONDS = 60.0
+PROPERTY_SECONDS = 30.0  # a hundred examples; a time limit in one of them would be taken for a fault of it
+PINS = Path("/sys/fs/bpf/ztunnel")
+CLAIMS = "tests/demo/claims/"
 GRACE_SECONDS = 2.0  # a thread ends a little later than its last work
 
 hypothesis.settings.register_profile(
@@ -34,6 +40,39 @@ def tree_of(item: pytest.Item) -> str | None:
     return next((tree for tree in TREES if path.startswith(f"{tree}/")), None)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of several workers each has whole files; the claims, which share one laboratory, go to one of them."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return CLAIMS if nodeid.startswith(CLAIMS) else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
+
+
+def turned(folders: list[str], worker: str, workers: int) -> list[str]:
+    """The same folders from another one on for each worker, of `gw0` to `gw<workers - 1>`."""
+    start = int(re.sub(r"\D", "", worker)) * len(folders) // workers
+    return [*folders[start:], *folders[:start]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Every worker reads all tests. Each begins elsewhere, so that it finds most of them compiled by another
+    one, and not all compile the same at the same time. What is run in which order is sorted afterwards."""
+    given = getattr(config, "workerinput", None)
+    if given is None or config.args != config.getini("testpaths"):
+        return
+    left_out = config.getini("norecursedirs")
+    places = [path for path in Path(__file__).parent.iterdir() if not any(map(path.match, left_out))]
+    folders = sorted(str(path) for path in places if path.is_dir())
+    modules = sorted(str(path) for path in places if path.match("test_*.py"))
+    config.args[:] = [*turned(folders, given["workerid"], given["workercount"]), *modules]
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give tests of the machine their time limit, and put the files first that may take longest where several
@@ -45,6 +84,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if limit is None and (needs_root or tree_of(item)):
             item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
             limit = item.get_closest_marker("timeout")
+        elif limit is None and item.get_closest_marker("hypothesis"):
+            item.add_marker(pytest.mark.timeout(PROPERTY_SECONDS))
         if needs_root and os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs root"))
         limits[item.path] += int(limit.args[0]) if limit is not None else 1
@@ -158,6 +199,9 @@ def skip_reasons(terminal: pytest.TerminalReporter) -> dict[str, str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):
+        with suppress(OSError):  # it is not there, or somebody's pins are in it
+            PINS.rmdir()  # pins are removed by the test that made them, and may have been the first ones
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")
     if terminal is None or not os.environ.get("CI"):
         return

@@ -64,10 +64,7 @@ def entries(folder: Path) -> list[Path]:
 
 def below(folder: Path) -> Iterator[Path]:
     """Everything below a folder that may change meanwhile."""
-    for path in entries(folder):
-        yield path
-        if path.is_dir():
-            yield from below(path)
+    return (Path(top, name) for top, folders, files in os.walk(folder) for name in (*folders, *files))
 
 
 def cgroup_mounts() -> list[Path]:
@@ -78,7 +75,9 @@ def cgroup_mounts() -> list[Path]:
 
 def cgroups(mount: Path) -> Iterator[Path]:
     """Our cgroups, wherever they stand in the tree: those with a name that starts with `zt`."""
-    return (path for path in below(mount) if path.name.startswith("zt") and path.is_dir())
+    return (
+        Path(top, name) for top, folders, _ in os.walk(mount) for name in folders if name.startswith("zt")
+    )
 
 
 def run_processes(mark: str, before: dict[int, tuple[float, str]]) -> set[Thing]:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import turned
+
 ROOT = Path(__file__).parents[1]
 
 # Each call takes the next line of its own list: an exit status, and what it prints; without one it succeeds.
@@ -164,3 +166,19 @@ def test_without_the_kit_it_is_said_loudly(tmp_path: Path):
     assert run.status == 0
     assert f"{NO_CLUSTER}" in run.text
     assert "../shared/kube/kube is not here" in run.text
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 40])
+def test_each_worker_reads_all_folders_and_begins_elsewhere(workers: int):
+    folders = [f"tests/{letter}" for letter in "abcdefghij"]
+    orders = [turned(folders, f"gw{number}", workers) for number in range(workers)]
+    assert all(sorted(order) == folders for order in orders)
+    assert len({order[0] for order in orders}) == min(workers, len(folders))
+
+
+def test_make_has_what_is_read_compiled_once(tmp_path: Path):
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text() + "\nprinted:\n\t@env\n")
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(["make", "-s", "printed"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert "\nCOMPILE=" in done.stdout
+    assert "PYTHONDONTWRITEBYTECODE" not in done.stdout

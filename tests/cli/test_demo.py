@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,8 @@ COUNTER = itertools.count()
 Demo = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
-def demo() -> Iterator[Demo]:
+@contextmanager
+def named() -> Iterator[Demo]:
     """`ztunnel demo VERB --name <own> ...`, removed at the end."""
     name = f"c{os.getpid()}x{next(COUNTER)}"
 
@@ -29,6 +30,21 @@ def demo() -> Iterator[Demo]:
 
     yield run
     Laboratory(name).down()
+
+
+@pytest.fixture
+def demo() -> Iterator[Demo]:
+    """Nothing stands yet."""
+    with named() as demo:
+        yield demo
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Demo]:
+    """The bundled application without a mesh; who uses it leaves it as it was."""
+    with named() as demo:
+        assert demo("up", "--plain").returncode == 0
+        yield demo
 
 
 def test_a_laboratory_from_up_to_down(demo: Demo) -> None:
@@ -48,11 +64,10 @@ def test_a_laboratory_from_up_to_down(demo: Demo) -> None:
     assert demo("down").stdout.startswith("There is nothing left")
 
 
-def test_exec_passes_streams_options_and_the_exit_status(demo: Demo) -> None:
-    demo("up", "--plain")
-    done = demo("exec", "load", "--", "sh", "-c", "cat; echo err >&2; exit 9", text="in\n")
+def test_exec_passes_streams_options_and_the_exit_status(plain: Demo) -> None:
+    done = plain("exec", "load", "--", "sh", "-c", "cat; echo err >&2; exit 9", text="in\n")
     assert (done.returncode, done.stdout, done.stderr) == (9, "in\n", "err\n")
-    assert demo("exec", "load", "hostname", "-s").stdout == "load\n"
+    assert plain("exec", "load", "hostname", "-s").stdout == "load\n"
 
 
 def test_objects_are_applied_labelled_and_deleted(demo: Demo, tmp_path: Path) -> None:
@@ -80,10 +95,9 @@ def test_objects_are_applied_labelled_and_deleted(demo: Demo, tmp_path: Path) ->
     ],
 )
 def test_what_cannot_be_done_is_one_message_and_no_stack(
-    demo: Demo, words: list[str], status: int, message: str
+    plain: Demo, words: list[str], status: int, message: str
 ) -> None:
-    demo("up", "--plain")
-    done = demo(*words)
+    done = plain(*words)
     assert done.returncode == status
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -126,20 +140,24 @@ spec: {action: DENY, rules: [{from: [{source: {principals: ["*"]}}]}]}
     ],
 )
 def test_what_would_not_come_into_force_is_refused_and_not_stored(
-    demo: Demo, tmp_path: Path, before: str, after: str, said: str
+    plain: Demo, tmp_path: Path, before: str, after: str, said: str
 ) -> None:
-    demo("up", "--plain")
     (tmp_path / "p.yaml").write_text(DENY.replace(before, after))
     for done, name in (
-        (demo("apply", "-f", str(tmp_path / "p.yaml")), str(tmp_path / "p.yaml")),
-        (demo("apply", "-f", "-", text=DENY.replace(before, after)), "<stdin>"),
+        (plain("apply", "-f", str(tmp_path / "p.yaml")), str(tmp_path / "p.yaml")),
+        (plain("apply", "-f", "-", text=DENY.replace(before, after)), "<stdin>"),
     ):
         assert (done.returncode, done.stdout) == (1, "")
         assert f"{name}{said}" in done.stderr
-    assert "not in the laboratory" in demo("apply", "--delete", "-f", "-", text=DENY).stderr
-    good = demo("apply", "-f", "-", text="\ufeff" + DENY)
+    assert "not in the laboratory" in plain("apply", "--delete", "-f", "-", text=DENY).stderr
+
+
+def test_a_byte_order_mark_is_no_part_of_what_is_stored(plain: Demo) -> None:
+    good = plain("apply", "-f", "-", text="\ufeff" + DENY)
     assert good.stdout == "AuthorizationPolicy shop/slip added\n"
-    assert demo("exec", "load", "--", "true").returncode == 0
+    assert plain("exec", "load", "--", "true").returncode == 0
+    gone = plain("apply", "--delete", "-f", "-", text=DENY)
+    assert gone.stdout == "AuthorizationPolicy shop/slip removed\n"
 
 
 def test_what_is_not_read_is_said_and_a_pod_there_must_be(demo: Demo, tmp_path: Path) -> None:
@@ -168,13 +186,14 @@ def test_status_is_for_programs_too_and_a_proxy_is_restarted(demo: Demo) -> None
     assert "Not enrolled" not in demo("status").stdout
 
 
-def test_what_a_change_means_is_said_to_who_makes_it(demo: Demo) -> None:
-    demo("up", "--plain")
-    done = demo("apply", "-f", "-", text=DENY.replace("DENY", "AUDIT"))
+def test_what_a_change_means_is_said_to_who_makes_it(plain: Demo) -> None:
+    done = plain("apply", "-f", "-", text=DENY.replace("DENY", "AUDIT"))
     assert (done.returncode, done.stdout) == (0, "AuthorizationPolicy shop/slip added\n")
     assert (
         "Warning: AuthorizationPolicy shop/slip: node proxies do not support the AUDIT action" in done.stderr
     )
-    assert demo("apply", "-f", "-", text=DENY.replace("DENY", "AUDIT")).stderr == ""
-    done = demo("label", "namespace", "shop", "istio.io/dataplane-mode=Ambient")
+    assert plain("apply", "-f", "-", text=DENY.replace("DENY", "AUDIT")).stderr == ""
+    done = plain("label", "namespace", "shop", "istio.io/dataplane-mode=Ambient")
     assert done.stderr.startswith("Warning: Namespace shop: istio.io/dataplane-mode=Ambient is neither")
+    plain("label", "namespace", "shop", "istio.io/dataplane-mode=ambient")
+    plain("apply", "--delete", "-f", "-", text=DENY)

@@ -1,5 +1,5 @@
 """Policies that the API server lets through and that make no sense, and rights that are missing: said where
-one looks, in force nowhere, and over as soon as they are mended."""
+one looks, in force nowhere, and over as soon as they are fixed."""
 
 from __future__ import annotations
 

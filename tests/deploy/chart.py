@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,18 @@ def call_helm(*words: str) -> subprocess.CompletedProcess[str]:
 def render(*words: str, settings: Iterator[str] | list[str] | tuple[str, ...] = ()) -> list[Object]:
     """The objects of the chart with these `--set`s. Fails the test where Helm refuses."""
     sets = [word for each in settings for word in ("--set", each)]
-    done = call_helm("template", "ztunnel", str(CHART), "--namespace", "ztunnel-system", *sets, *words)
+    return objects(_rendered(*sets, *words))
+
+
+@cache
+def _rendered(*words: str) -> str:
+    done = call_helm("template", "ztunnel", str(CHART), "--namespace", "ztunnel-system", *words)
     assert done.returncode == 0, done.stderr
-    return objects(done.stdout)
+    return done.stdout
 
 
 def objects(text: str) -> list[Object]:
-    return [each for each in yaml.safe_load_all(text) if each]
+    return [each for each in yaml.load_all(text, yaml.CSafeLoader) if each]
 
 
 def of_kind(found: list[Object], kind: str, name: str = "") -> Object:

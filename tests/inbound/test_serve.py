@@ -245,7 +245,7 @@ async def test_a_workload_that_left_between_accept_and_handshake_is_not_served(n
         await node.refused("the workload has left the mesh")
 
 
-async def test_a_pod_that_was_given_back_during_the_handshake_is_drained_at_once(node: Node) -> None:
+async def test_a_pod_that_was_removed_during_the_handshake_is_drained_at_once(node: Node) -> None:
     async with node.running():
         node.pod.serving = False
         session = await node.begin()

@@ -36,6 +36,7 @@ from ztunnel.redirect.plan import RedirectSettings
 CACHE = Path("/var/cache/ztunnel/bpf")
 PINS = Path("/sys/fs/bpf/ztunnel")
 PATIENCE_SECONDS = 3.0
+STARTING_SECONDS = 10.0  # a process of ours, on a machine that is busy
 T = TypeVar("T")
 _numbers = itertools.count()
 
@@ -98,7 +99,7 @@ def local_of(sock: socket.socket) -> Endpoint:
 
 def wait_until(found: Callable[[], T]) -> T:
     """The first true answer, asked again and again for a bounded time."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + STARTING_SECONDS
     while not (answer := found()):
         assert time.monotonic() < deadline, "did not happen in time"
         time.sleep(0.005)

@@ -105,7 +105,7 @@ def test_all_faults_are_said_at_once_each_with_its_place(mesh: Mesh, folder: Pat
     assert holds(mesh)
 
 
-def test_a_fault_is_logged_once_and_gone_when_it_is_mended(mesh: Mesh, folder: Path) -> None:
+def test_a_fault_is_logged_once_and_gone_when_it_is_fixed(mesh: Mesh, folder: Path) -> None:
     text, line, said = BAD["cidr.yml"]
     (folder / "cidr.yml").write_text(text)
     wait_until(lambda: faults(mesh, "node-1") == 1, "the fault")

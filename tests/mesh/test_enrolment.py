@@ -191,7 +191,7 @@ def test_a_pod_that_is_replaced_under_its_name_is_another_pod(mesh: Mesh) -> Non
     enrolled(mesh, "node-2", 1)
 
 
-def test_a_pod_that_takes_a_port_of_ours_is_said_to_be_pending_and_taken_in_once_it_lets_go(
+def test_a_pod_that_takes_a_port_of_ours_is_said_to_be_pending_and_enrolled_once_it_lets_go(
     mesh: Mesh,
 ) -> None:
     wait_until(lambda: not listens(mesh, "fresh/one", 15008), "nobody has it")

@@ -61,7 +61,7 @@ OPENING = ("idle_plaintext_connections", "connections_that_end_with_a_reset")
 """These open plaintext connections by the thousand a second, each of which is judged, made and logged as any
 other: a short run allows a second."""
 
-BESIDE_SECONDS = 10.0 if LONG else 0.5
+BESIDE_SECONDS = 10.0 if LONG else 0.3
 
 
 @dataclass

@@ -167,7 +167,7 @@ def test_a_policy_that_changed_meanwhile_ends_a_direct_flow_that_lived_on(mesh: 
         mesh.apply(ONLY_NOBODY, delete=True)
 
 
-def test_what_left_or_joined_meanwhile_is_given_back_and_taken_in(mesh: Mesh) -> None:
+def test_what_left_or_joined_meanwhile_is_removed_and_enrolled(mesh: Mesh) -> None:
     new, gone = lab.pod("shop/new", "node-1"), lab.pod("shop/gone", "node-1")
     mesh.apply(gone)
     wait_until(lambda: mesh.figures("node-1").total("workload_manager_active_proxy_count") == 3, "3 pods")

@@ -169,9 +169,7 @@ class Blind(Engine):
         super().watch(fd, events, ready, abandon)
 
 
-def test_a_pod_that_cannot_be_listened_for_is_given_back(
-    node: Node, scratch: Scratch, kernel: Kernel
-) -> None:
+def test_a_pod_that_cannot_be_listened_for_is_removed(node: Node, scratch: Scratch, kernel: Kernel) -> None:
     blind = Blind(node.bugs)
     outbound = type(node.outbound)(
         blind, node.desk.hold, node.inbound.report, node.redirection, node.outbound.tunnels, node.direct,

@@ -245,7 +245,7 @@ async def _flush(issuance: Issuance) -> None:
 
 async def _drain(settings: Settings, reporting: Reporting, rpc: RpcServer, stop: Stop) -> None:
     """Node proxies are sent to other replicas; those that stay until the deadline are left. Before that,
-    whoever has not heard yet that this one leaves is still served."""
+    whoever does not know yet that this one leaves is still served."""
     reporting.log.info("draining", connections=rpc.connections)
     reporting.readiness.pend(_DRAINING)
     async with trio.open_nursery() as nursery:

@@ -291,7 +291,7 @@ class H2Connection(Streams):
             self._checked.keep(untrusted, True)
 
     def _refuse(self, block: HeaderBlock, code: Code) -> None:
-        """Give a stream up before anybody has heard of it."""
+        """Give a stream up before anybody was told of it."""
         self._host.push(push_reset(block.stream_id, code))
         self._remember_reset(block.stream_id, 0 if block.end_stream else self._promised_bytes)
 

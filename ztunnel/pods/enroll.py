@@ -1,9 +1,9 @@
-"""Takes one pod into the mesh and gives it back: its namespace, its three listeners, the kernel's view of it.
+"""Enrolls one pod and removes it: its namespace, its three listeners, the kernel's view of it.
 
-The order is what keeps it honest. Taking in: everything that a captured connection needs stands before the
-first one is captured. Giving back: capture ends first; the listeners stay for a moment, for calls that were
-captured before and for those who have not heard of it yet; rule and route stay until the last connection that
-shows a client's address has ended.
+The order matters. Enrolling: everything that a captured connection needs stands before the first one is
+captured. Removing: capture ends first; the listeners stay for a moment, for calls that were captured before
+and for clients that do not know of it yet; rule and route stay until the last connection that shows a
+client's address has ended.
 
     enroll ──> captured ── leave ──> answers ── withdraw, close ─> quiet ── release ──> nothing of it is left
                   ^                     │                            │

@@ -1,7 +1,7 @@
 """Keeps the pods of this node enrolled as the world says: at once when it changes, and by looking again.
 
 A pod that cannot be enrolled stays pending and refused, and is tried again; the node is ready all the same. A
-pod that is removed keeps its listeners for a moment, so that whoever has not heard of it yet is still served,
+pod that is removed keeps its listeners for a moment, so that whoever does not know of it yet is still served,
 and its namespace until its last connection has ended. If it is wanted again before that, it goes on with what
 it still has.
 """

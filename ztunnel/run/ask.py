@@ -40,6 +40,6 @@ def register_on_demand(figures: Figures, on_demand: OnDemand) -> None:
     )
     figures.counter(
         "ztunnel_on_demand_unanswered_total",
-        "Addresses that were met, and of which nothing was heard in time",
+        "Addresses that were met, and which were not answered in time",
         lambda: on_demand.unanswered,
     )

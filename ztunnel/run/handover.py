@@ -63,7 +63,7 @@ def _place(run_dir: Path, name: str) -> Path:
 
 
 class Channel:
-    """One end of the conversation. Owns its socket; use as a context manager."""
+    """One end of a handover. Owns its socket; use as a context manager."""
 
     def __init__(self, sock: socket.socket) -> None:
         """Takes over a connected SOCK_SEQPACKET socket."""

@@ -174,7 +174,7 @@ def _look(parts: Parts, clock: Callable[[], float]) -> None:
 
 
 async def _give_notice(waypoint: Waypoint, stop: Stop) -> None:
-    """Go on as before until every node has heard that we leave: who has not is refused otherwise."""
+    """Go on as before until every node knows that we leave: who has not is refused otherwise."""
     waypoint.reporting.readiness.pend(_DRAINING)
     with trio.move_on_after(min(_NOTICE_SECONDS, waypoint.settings.termination_deadline_seconds / 2)):
         await stop.urged.wait()

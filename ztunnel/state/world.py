@@ -45,7 +45,7 @@ class Policies(NamedTuple):
 class Served:
     """One service with its endpoints, in order of uid.
 
-    `service` is None while only workloads have named it: endpoints are staged until their service arrives.
+    `service` is None while only workloads have named it: endpoints wait until their service arrives.
     `identities` are those subject alternative names that are SPIFFE IDs; Istio ignores the others. `most` is
     a bound of the endpoints' capacities, not always the least one. `memo` is the balancer's: what it works
     out from this value alone, kept with it and forgotten with it."""

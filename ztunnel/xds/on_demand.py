@@ -64,7 +64,7 @@ class OnDemand:
     # Whoever meets an address.
 
     def awaits(self, ip: IPAddress, now: float) -> bool:
-        """Whether it is still to be heard who is at an address that is not known: it is asked for if nobody
+        """Whether it is still to be said who is at an address that is not known: it is asked for if nobody
         has. False: whatever is known by now is all there is."""
         name = at_address(self._network, ip)
         asked = self._asked.get(name)

@@ -5,7 +5,7 @@ goes concerns none of them anew: whether a waypoint is sent it, and its labels, 
 and of what it is attached to.
 
 What a waypoint has to do with no more, it is sent for a while longer: it serves what was detached until every
-node proxy has heard of that, by its routes and under its policies."""
+node proxy knows of that, by its routes and under its policies."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Host:
         weight: its share beside the others; at least 1.
         level: 0 is asked first, others where too few of those before them are left.
         place: the localities of one level have shares; hosts of one place are one locality.
-        since: monotonic seconds; when it was first heard of.
+        since: monotonic seconds; when it was first named.
         active: requests and connections that it has under way.
         ejected_at: monotonic seconds; None: it is not ejected.
         ejections: by how much longer it is ejected the next time.
