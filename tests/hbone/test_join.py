@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import socket
 import sys
+from errno import EPIPE
 
 import pytest
 
@@ -87,6 +88,20 @@ def read_to_the_reset(lab: Lab, sock: socket.socket) -> int:
     except ConnectionResetError:
         return received
     raise AssertionError("an end, and no reset")
+
+
+@pytest.mark.parametrize("first", ["caller", "app"])
+def test_a_reset_behind_a_half_close_is_a_reset_at_the_other(lab: Lab, first: str) -> None:
+    client, _ = lab.sessions()
+    caller, _, app = lab.joined(client)
+    one, other = (caller.sock, app) if first == "caller" else (app, caller.sock)
+    one.send(b"last")
+    one.shutdown(socket.SHUT_WR)
+    assert lab.receive(other, 5) == b"last"
+    close_with_reset(one)
+    # That is how a kernel says it of a socket whose peer had shut its side.
+    lab.go(until=lambda: other.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == EPIPE)
+    assert not client.tunnels
 
 
 @pytest.mark.parametrize("first", ["caller", "app"])

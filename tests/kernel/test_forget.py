@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import socket
+import struct
 
 import pytest
+from pyroute2.netlink import NLM_F_REQUEST
+from pyroute2.netlink.diag import SOCK_DESTROY, inet_diag_req
 
 from tests.kernel.lab import Kernel, local_of, wait_until
 from ztunnel.kernel.forget import Forgettable, forget
-from ztunnel.kernel.sockets import TcpState, connections
-from ztunnel.model.address import Endpoint
+from ztunnel.kernel.netlink import encoded
+from ztunnel.kernel.sockets import TcpState, connections, cookie_of
+from ztunnel.model.address import Endpoint, parse_ip
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 HOSTS = pytest.mark.parametrize("host", ["10.77.0.3", "fd77::3"])
@@ -34,6 +38,23 @@ def requests(*clients: socket.socket) -> list[bytes]:
             Forgettable(own.ip, Endpoint(type(own.ip)(host), port)).request(client, own.port)  # type: ignore[arg-type]
         )
     return made
+
+
+@pytest.mark.parametrize(("source", "app"), [("10.77.0.2", "10.77.0.3"), ("fd77::2", "fd77::3")])
+def test_a_request_is_what_the_library_writes(source: str, app: str) -> None:
+    """It takes the library 50 us to write one, and one is written for each connection."""
+    own, far = parse_ip(source), parse_ip(app)
+    wanted = inet_diag_req()
+    wanted["sdiag_family"] = int(socket.AF_INET if own.version == 4 else socket.AF_INET6)
+    wanted["sdiag_protocol"], wanted["idiag_states"] = int(socket.IPPROTO_TCP), 0xFFFFFFFF
+    wanted["idiag_sport"], wanted["idiag_dport"] = 4711, 8080
+    for name, ip in (("idiag_src", own), ("idiag_dst", far)):
+        wanted[name] = struct.unpack(">4I", ip.packed.ljust(16, b"\0"))
+    with socket.socket() as sock:
+        made = Forgettable(own, Endpoint(far, 8080)).request(sock, 4711)
+        wanted["idiag_cookie"] = cookie_of(sock)
+    head = struct.pack("=IHHII", len(made), SOCK_DESTROY, NLM_F_REQUEST, 0, 0)
+    assert made == head + encoded(wanted)
 
 
 @HOSTS

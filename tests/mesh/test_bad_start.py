@@ -156,7 +156,7 @@ def test_whoever_is_not_root_is_told_to_be(machine: Machine) -> None:
     assert_said(machine.start(user=NOBODY), "root")
 
 
-def test_an_authority_that_is_broken_is_named_with_its_file_and_the_mend(machine: Machine) -> None:
+def test_an_authority_that_is_broken_is_named_with_its_file_and_the_fix(machine: Machine) -> None:
     place = machine.directory / "state" / "ca"
     place.mkdir(parents=True, mode=0o700)
     (place / "root-cert.pem").write_text("not a certificate")

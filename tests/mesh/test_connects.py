@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Address
 
 import pytest
 
@@ -78,7 +79,7 @@ def test_a_policy_denies(mesh: Mesh, applied, where: str, family: Family) -> Non
 
 @PODS
 @FAMILIES
-def test_a_server_that_speaks_first_and_closes_is_heard(mesh: Mesh, where: str, family: Family) -> None:
+def test_a_server_that_speaks_first_and_closes_is_read(mesh: Mesh, where: str, family: Family) -> None:
     listener = mesh.listen(where)
     for _ in range(ROUNDS):
         sock = mesh.socket("shop/caller", socket.AF_INET6 if family is lab.IPv6Address else socket.AF_INET)
@@ -94,6 +95,25 @@ def test_a_server_that_speaks_first_and_closes_is_heard(mesh: Mesh, where: str, 
         assert read_exactly(server, 4) == b"QUIT"
         sock.close()
         server.close()
+
+
+@PODS
+@FAMILIES
+def test_two_that_connect_to_each_other_are_both_refused(mesh: Mesh, where: str, family: Family) -> None:
+    """Simultaneous open (RFC 9293 3.5): nobody listens."""
+    kind = socket.AF_INET if family is IPv4Address else socket.AF_INET6
+    names = [mesh.socket("shop/caller", kind), mesh.socket(where, kind)]
+    for sock, pod in zip(names, ("shop/caller", where), strict=True):
+        sock.bind((mesh.address(pod, family), 0))
+        sock.setblocking(False)
+    ends = [sock.getsockname()[:2] for sock in names]
+    for sock, other in zip(names, reversed(ends), strict=True):
+        assert sock.connect_ex(other) in (errno.EINPROGRESS, errno.ECONNREFUSED)
+    for sock in names:
+        wait_until(lambda sock=sock: select.select([], [sock], [], 0)[1], "an answer")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (0, errno.ECONNREFUSED)
+        with pytest.raises(OSError, match="not connected"):
+            sock.getpeername()
 
 
 def test_a_node_that_does_not_answer(mesh: Mesh) -> None:

@@ -45,7 +45,7 @@ def enrolled(mesh: Mesh, node: str, count: int) -> None:
     wait_until(lambda: active(mesh, node) == count, f"{count} pods of {node} are in the mesh")
 
 
-def test_labelling_a_namespace_takes_its_running_pods_in_and_back(mesh: Mesh) -> None:
+def test_labelling_a_namespace_enrolls_its_running_pods_and_removes_them(mesh: Mesh) -> None:
     assert not is_tunnelled(mesh, "fresh/one", "fresh/two")
     mesh.label("namespace", "fresh", {MODE: "ambient"})
     enrolled(mesh, "node-1", 3)

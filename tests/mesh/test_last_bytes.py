@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import select
 import socket
 
 import pytest
 
 from tests.mesh import lab
-from tests.mesh.lab import Family, Mesh, read_exactly
+from tests.mesh.lab import Family, Mesh, read_exactly, reset
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -87,3 +89,23 @@ def test_what_a_client_sent_before_its_reset_arrives(mesh: Mesh, family: Family,
         assert read_exactly(server, len(ANSWER)) == ANSWER
         with pytest.raises(ConnectionResetError):
             server.recv(1)
+
+
+@WITH_FAMILIES
+@EVERY_WAY
+def test_a_reset_behind_a_half_close_is_told_at_once(mesh: Mesh, family: Family, where: str, to: str) -> None:
+    """Whoever waits to write, and never does, learns of it as without a mesh."""
+    listener, address = mesh.listen(to), mesh.address(to, family)
+    for _ in range(2):
+        for first in (0, 1):
+            ends = mesh.join(where, listener, address)
+            one, other = ends[first], ends[1 - first]
+            one.sendall(b"last")
+            one.shutdown(socket.SHUT_WR)
+            assert read_exactly(other, 4) == b"last"
+            assert other.recv(1) == b""
+            reset(one)
+            events = select.poll()
+            events.register(other, 0)
+            assert [mask for _, mask in events.poll(5000)] == [select.POLLERR | select.POLLHUP]
+            assert other.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EPIPE

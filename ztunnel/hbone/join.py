@@ -290,10 +290,10 @@ class Tunnel(ApplicationEnd):
 
     def on_reset(self, code: int) -> None:
         """The stream is over. NO_ERROR and CANCEL are no failure (as in Istio's ztunnel); the application
-        gets a reset unless the peer had sent all that it wanted to."""
+        gets a reset, also behind the peer's last byte: who has shut its side may be reset later."""
         failed = code not in (Code.NO_ERROR, Code.CANCEL)
         error = Unreachable(f"the peer reset the tunnel: {code_name(code)}") if failed else None
-        self._end_after_backlog(error, reset=code != Code.NO_ERROR and not self.remote_closed)
+        self._end_after_backlog(error, reset=code != Code.NO_ERROR)
 
     def session_lost(self, error: ConnectionFailed) -> None:
         """The session died under the tunnel. What the peer had sent is still delivered."""

@@ -2,6 +2,8 @@
 
 What TIME_WAIT guards against, segments that are late and a last FIN that got lost, does not happen over the
 loopback. There it only holds the port, for a minute.
+
+One request for each connection: written here, as pyroute2's message takes 50 us (a test compares the two).
 """
 
 from __future__ import annotations
