@@ -8,7 +8,7 @@ from ztunnel.cli._cluster import LEASE
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.recall import NAME
 from ztunnel.control.source.served import SERVED, mesh_config
-from ztunnel.control.status.conditions import MANAGER
+from ztunnel.control.status.standing import MANAGER
 from ztunnel.control.waypoints.deploy import WRITTEN
 from ztunnel.control.waypoints.waypoint import CONTROLLER
 from ztunnel.kube.resource import CONFIG_MAPS, CRDS, LEASES, PODS

@@ -23,7 +23,7 @@ from tests.deploy.chart import (
 )
 from ztunnel import __version__
 from ztunnel.config import Settings
-from ztunnel.control.waypoints.deployment import read_template
+from ztunnel.control.waypoints.template import read_template
 from ztunnel.kernel.capability import HOLDER, LOADER, PROXY, REDIRECTED
 
 pytestmark = pytest.mark.timeout(60)

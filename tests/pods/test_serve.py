@@ -313,7 +313,7 @@ async def test_a_withdrawn_pod_that_goes_while_it_drains_is_let_go(
             assert (node.state, node.wanted) == ({"s": "Up"}, ["a"])
 
 
-async def test_a_successor_takes_over_and_gives_back_who_is_not_wanted_any_more(
+async def test_a_successor_takes_over_and_removes_who_is_not_wanted_any_more(
     kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
 ) -> None:
     node = made(nodes, kernel, A, B)
@@ -329,7 +329,7 @@ async def test_a_successor_takes_over_and_gives_back_who_is_not_wanted_any_more(
         assert is_served(kernel, successor)
 
 
-async def test_a_wanted_pod_that_cannot_be_taken_over_stays_captured_and_others_are_given_back(
+async def test_a_wanted_pod_that_cannot_be_taken_over_stays_captured_and_others_are_removed(
     kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
 ) -> None:
     node = made(nodes, kernel, A, B)
@@ -346,7 +346,7 @@ async def test_a_wanted_pod_that_cannot_be_taken_over_stays_captured_and_others_
             assert is_served(kernel, successor)
 
 
-async def test_a_process_that_stops_takes_in_no_more(
+async def test_a_process_that_stops_enrolls_no_more(
     kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
 ) -> None:
     node = made(nodes, kernel, A)
@@ -371,7 +371,7 @@ async def test_another_nodes_pods_and_those_that_serve_themselves_are_left_alone
         assert node.state == {"a": "Up"}
 
 
-async def test_pods_that_are_given_back_a_hundred_times_leak_nothing(
+async def test_pods_that_are_removed_a_hundred_times_leak_nothing(
     kernel: Kernel, nodes: ExitStack, autojump_clock: MockClock
 ) -> None:
     node = made(nodes, kernel, A)

@@ -26,7 +26,7 @@ from ztunnel.control.status.annotate import Annotator
 from ztunnel.control.status.patch import StatusWriter
 from ztunnel.control.status.untaint import Untainting
 from ztunnel.control.waypoints.deploy import Deployer, Wanted
-from ztunnel.control.waypoints.deployment import read_template
+from ztunnel.control.waypoints.template import read_template
 from ztunnel.kube.call import Api
 from ztunnel.kube.elect import Election
 from ztunnel.kube.lease import Candidate

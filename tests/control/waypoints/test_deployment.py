@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -11,8 +10,8 @@ import yaml
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.document import KINDS
 from ztunnel.control.source.reading import read_value
-from ztunnel.control.waypoints.deployment import Template, name_of, read_template, render
-from ztunnel.errors import ConfigError
+from ztunnel.control.waypoints.deployment import name_of, render
+from ztunnel.control.waypoints.template import Template
 from ztunnel.kube.resource import DEPLOYMENTS, DISRUPTION_BUDGETS, POD_AUTOSCALERS, SERVICE_ACCOUNTS, SERVICES
 
 TEMPLATE = Template(image="registry.example/ztunnel:1", control="https://control:15012")
@@ -77,39 +76,6 @@ def test_its_pods_are_none_of_the_mesh_whatever_the_gateway_says_and_take_tunnel
     assert pod(settings=MeshSettings(network="n"))["metadata"]["labels"]["topology.istio.io/network"] == "n"
 
 
-def test_its_pods_have_no_rights():
-    spec = pod()["spec"]
-    assert spec["securityContext"]["runAsNonRoot"] is True
-    assert spec["automountServiceAccountToken"] is False
-    [container] = spec["containers"]
-    assert container["securityContext"] == {
-        "privileged": False,
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    assert not any("hostPath" in volume for volume in spec["volumes"])
-    mounted = {each["name"] for each in container["volumeMounts"]}
-    assert mounted == {each["name"] for each in spec["volumes"]}
-
-
-def test_it_is_told_where_its_control_plane_is_and_which_pod_it_is():
-    settings = MeshSettings(
-        cluster="c", cluster_domain="d", trust_domain="t", network="n", root_namespace="r"
-    )
-    template = replace(TEMPLATE, env={"LOG_LEVEL": "debug", "NETWORK": "m"})
-    spec = pod(template=template, settings=settings, roots="own-roots")["spec"]
-    env = {one["name"]: one.get("value") for one in spec["containers"][0]["env"]}
-    assert len(env) == len(spec["containers"][0]["env"]), "each once: an apply refuses the second"
-    assert env["XDS_ADDRESS"] == env["CA_ADDRESS"] == "https://control:15012"
-    assert (env["CLUSTER_ID"], env["CLUSTER_DOMAIN"], env["TRUST_DOMAIN"]) == ("c", "d", "t")
-    assert (env["ZTUNNEL_ROOT_NAMESPACE"], env["NETWORK"], env["LOG_LEVEL"]) == ("r", "m", "debug")
-    assert {"POD_NAME", "POD_NAMESPACE", "NODE_NAME"} <= env.keys()
-    assert env["TERMINATION_GRACE_PERIOD_SECONDS"] == str(spec["terminationGracePeriodSeconds"])
-    [roots] = [each for each in spec["volumes"] if each["name"] == "root"]
-    assert roots["configMap"]["name"] == "own-roots"
-
-
 @pytest.mark.parametrize(
     ("said", "replicas"), [("", 2), ("3", 3), ("0", 0), ("auto", None), ("-1", 2), ("²", 2), ("x", 2)]
 )
@@ -157,46 +123,6 @@ def test_the_chart_places_labels_and_scrapes_them():
     assert made["spec"]["containers"][0]["resources"] == {"limits": {"memory": "1Gi"}}
     plain = pod(template=replace(TEMPLATE, scraped=False))["metadata"]
     assert plain["annotations"] == {"note": "b"}
-
-
-def test_the_template_is_read_as_the_chart_writes_it():
-    text = json.dumps({
-        "image": "i:1", "control": "https://c:15012", "authority": "", "pullPolicy": "Always",
-        "pullSecrets": ["a"], "replicas": 2, "graceSeconds": 9, "scraped": False, "priorityClass": "",
-        "env": {}, "resources": {}, "podLabels": {}, "podAnnotations": {}, "placement": {},
-    })  # fmt: skip
-    assert read_template(text) == Template(
-        image="i:1", control="https://c:15012", pull_policy="Always", pull_secrets=("a",), replicas=2,
-        grace_seconds=9, scraped=False,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("{", "no JSON"),
-        ("[]", "it has to be an object"),
-        ('{"image": "x"}', "control is missing"),
-        ('{"image": 1}', "image: 1 is not known here, or of another type"),
-        ('{"replicas": true}', "replicas: true"),
-        ('{"replicas": -1}', "replicas: -1"),
-        ('{"pullSecrets": [1]}', "pullSecrets: [1]"),
-        ('{"scraped": "no"}', "scraped"),
-        ('{"pull_policy": "x"}', "pull_policy"),
-    ],
-)
-def test_a_template_that_makes_no_sense_says_where(text, said):
-    with pytest.raises(ConfigError) as caught:
-        read_template(text)
-    assert said in str(caught.value)
-    assert "ZTUNNEL_WAYPOINT" in str(caught.value)
-
-
-@pytest.mark.parametrize(("said", "told"), [("true", ["true"]), ("false", []), (None, [])])
-def test_the_gateway_says_whether_servers_are_told_who_calls(said, told):
-    one = gateway(**{"ambient.istio.io_xfcc-include-client-identity": said} if said else {})
-    (container,) = pod(one=one)["spec"]["containers"]
-    assert [each["value"] for each in container["env"] if each["name"] == "ZTUNNEL_XFCC"] == told
 
 
 def test_what_a_gateway_wants_otherwise_is_laid_over_its_object_alone() -> None:

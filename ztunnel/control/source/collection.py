@@ -20,15 +20,8 @@ from ztunnel.control.source.kept_texts import read_texts, render_texts
 from ztunnel.control.source.reading import read_value
 from ztunnel.control.source.served import Served, trim
 from ztunnel.control.status.condition import Condition
-from ztunnel.control.status.conditions import (
-    Said,
-    Standing,
-    gateway_status,
-    merge,
-    read_standing,
-    status_of_route,
-    wanted,
-)
+from ztunnel.control.status.conditions import Said, gateway_status, wanted
+from ztunnel.control.status.standing import Standing, merge, read_standing, status_of_route
 from ztunnel.errors import Fault
 from ztunnel.kube import informer
 from ztunnel.kube.resource import Resource

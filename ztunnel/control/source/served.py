@@ -14,7 +14,7 @@ from typing import Any, Final
 from ztunnel.control.routes.route_status import is_attached
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.document import KINDS, Kind
-from ztunnel.control.status.conditions import is_our_class, is_waypoint
+from ztunnel.control.status.standing import is_our_class, is_waypoint
 from ztunnel.kube.resource import CONFIG_MAPS, ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Resource
 
 

@@ -14,8 +14,8 @@ from typing import Final, NamedTuple, Protocol
 
 import trio
 
-from ztunnel.control.status.conditions import MANAGER
 from ztunnel.control.status.enrolment import Due, Name, Note, due, is_ours, note
+from ztunnel.control.status.standing import MANAGER
 from ztunnel.errors import PeerError
 from ztunnel.flow.rate import Bucket, Rate, Recent
 from ztunnel.kube.call import MERGE, Api

@@ -4,26 +4,19 @@ ZtunnelAccepted, WaypointAccepted, WaypointBound)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from ztunnel.control.policies.authorization import convert_authorization
 from ztunnel.control.policies.http_authorization import convert_http_authorization
 from ztunnel.control.policies.policy_targets import Target
-from ztunnel.control.routes.route_status import (
-    RoutingSaid,
-    merge_parents,
-    of_faults,
-    of_virtual_service,
-    wanted_parents,
-    with_faults,
-    written_parents,
-)
-from ztunnel.control.settings import ISTIO_WAYPOINT_CLASS, WAYPOINT_CLASS, MeshSettings
+from ztunnel.control.routes.route_status import RoutingSaid, of_faults, of_virtual_service
+from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.document import Key, Object
 from ztunnel.control.source.remarks import remark
 from ztunnel.control.status.condition import Condition, cut
+from ztunnel.control.status.standing import ACCEPTED, AT_WAYPOINT, BOUND, Standing
 from ztunnel.control.waypoints.use_waypoint import HBONE_PORT
 from ztunnel.control.waypoints.waypoint import (
     CONTROLLER,
@@ -41,18 +34,11 @@ from ztunnel.state.kube import Service
 from ztunnel.state.networking import ServiceEntry, WorkloadEntry
 from ztunnel.state.rate_limit_policy import RateLimitPolicy
 from ztunnel.state.request_authentication import RequestAuthentication
-from ztunnel.state.route_filter import Reference
 from ztunnel.state.telemetry import Telemetry
 from ztunnel.state.virtual_service import VirtualService
 
-MANAGER: Final = "ztunnel-control"
-"""The field manager of what we write."""
-
-_ACCEPTED, _AT_WAYPOINT, _BOUND = "ZtunnelAccepted", "WaypointAccepted", "istio.io/WaypointBound"
-_OURS: Final = frozenset((_ACCEPTED, _AT_WAYPOINT, _BOUND))
 _GATEWAY: Final = ("Accepted", "Programmed")
 """Of a Gateway or GatewayClass of ours."""
-_KEYS: Final = {f'k:{{"type":"{name}"}}' for name in _OURS}
 _OF_WAYPOINTS: Final = frozenset(
     one.__name__
     for one in (VirtualService, DestinationRule, RequestAuthentication, RateLimitPolicy, Telemetry)
@@ -101,57 +87,6 @@ def said_of(
     return Said(refused, binding)
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """The status of an object as the API has it. `foreign`: somebody else has written conditions. `parents`
-    are those of a route's status, `references` what it wants to be attached to."""
-
-    version: str
-    generation: int
-    conditions: tuple[Mapping[str, Any], ...]
-    foreign: bool
-    parents: tuple[Mapping[str, Any], ...] = ()
-    references: tuple[Reference, ...] = ()
-
-
-def read_standing(value: Mapping[str, Any]) -> Standing:
-    """Of an object as it came; what makes no sense counts as absent."""
-    meta, status = _mapping(value.get("metadata")), _mapping(value.get("status"))
-    found, generation = status.get("conditions"), meta.get("generation")
-    conditions = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-    managed = meta.get("managedFields")
-    return Standing(
-        str(meta.get("resourceVersion") or ""),
-        generation if isinstance(generation, int) else 0,
-        tuple(conditions),
-        any(_writes_conditions(entry) for entry in managed) if isinstance(managed, list) else False,
-        tuple(written_parents(value)),
-        wanted_parents(value),
-    )
-
-
-def _writes_conditions(entry: object) -> bool:
-    """Whether that entry of managedFields is somebody else's claim to conditions of ours: one by one, or to
-    the list as a whole where its schema has no keys."""
-    found = _mapping(entry)
-    status = _mapping(_mapping(found.get("fieldsV1")).get("f:status"))
-    if found.get("manager") == MANAGER or "f:conditions" not in status:
-        return False
-    keys = [name for name in _mapping(status["f:conditions"]) if name.startswith("k:")]
-    return not keys or bool(_KEYS & set(keys))
-
-
-def is_waypoint(value: Mapping[str, Any]) -> bool:
-    """Whether a Gateway may be one of ours."""
-    name = _mapping(value.get("spec")).get("gatewayClassName")
-    return name in (WAYPOINT_CLASS, ISTIO_WAYPOINT_CLASS)
-
-
-def is_our_class(value: Mapping[str, Any]) -> bool:
-    """Whether a GatewayClass is."""
-    return _mapping(value.get("spec")).get("controllerName") == CONTROLLER
-
-
 def wanted(
     one: Object | None,
     faults: tuple[Fault, ...],
@@ -165,16 +100,16 @@ def wanted(
         return tuple(_of_gateway(said))
     if faults:
         of_waypoint = kind in _OF_WAYPOINTS
-        name = _AT_WAYPOINT if of_waypoint else _ACCEPTED
+        name = AT_WAYPOINT if of_waypoint else ACCEPTED
         return (Condition(name, False, "Invalid", of_faults(faults, in_force=one is not None)),)
     if said.routing is not None:
-        return (of_virtual_service(_AT_WAYPOINT, said.routing),)
+        return (of_virtual_service(AT_WAYPOINT, said.routing),)
     if isinstance(one, AuthorizationPolicy):
         return (_of_policy(one, settings, said),)
     if isinstance(one, RequestAuthentication):
         remarks = [text.partition(": ")[2] for text in remark(one)]
         if not one.targets:
-            return (Condition(_AT_WAYPOINT, False, "UnsupportedValue", cut("; ".join(remarks))),)
+            return (Condition(AT_WAYPOINT, False, "UnsupportedValue", cut("; ".join(remarks))),)
         return (at_waypoint(said.targets, remarks),)
     if isinstance(one, DestinationRule):
         return tuple(_of_rule(one, said))
@@ -190,36 +125,36 @@ def _of_rule(one: DestinationRule, said: Said) -> Iterator[Condition]:
     """Nothing, where nothing is wrong: what it is for may have no waypoint."""
     if one.unread:
         texts = [text.partition(": ")[2] for text in remark(one)]
-        yield Condition(_AT_WAYPOINT, False, "UnsupportedValue", cut("; ".join((*texts, *said.remarks))))
+        yield Condition(AT_WAYPOINT, False, "UnsupportedValue", cut("; ".join((*texts, *said.remarks))))
     elif said.remarks:
-        yield Condition(_AT_WAYPOINT, False, "InvalidCertificateRef", cut("; ".join(said.remarks)))
+        yield Condition(AT_WAYPOINT, False, "InvalidCertificateRef", cut("; ".join(said.remarks)))
 
 
 def _of_telemetry(one: Telemetry, said: Said) -> Condition:
     if one.targets:
         return at_waypoint(said.targets, said.remarks)
     if one.selector:
-        return Condition(_AT_WAYPOINT, False, "UnsupportedValue", cut("; ".join(said.remarks)))
+        return Condition(AT_WAYPOINT, False, "UnsupportedValue", cut("; ".join(said.remarks)))
     text = "; ".join((f"bound to the waypoints of {one.meta.namespace}", *said.remarks))
-    return Condition(_AT_WAYPOINT, True, "PartiallyInvalid" if said.remarks else "Accepted", cut(text))
+    return Condition(AT_WAYPOINT, True, "PartiallyInvalid" if said.remarks else "Accepted", cut(text))
 
 
 def _of_claims(said: Said, remarks: Sequence[str]) -> Iterator[Condition]:
     """Of a service or an entry; `remarks`: what of it is not acted on."""
     if said.refused:
-        yield Condition(_ACCEPTED, False, "Conflicted", cut("; ".join((*said.refused, *remarks))))
+        yield Condition(ACCEPTED, False, "Conflicted", cut("; ".join((*said.refused, *remarks))))
     elif remarks:
-        yield Condition(_ACCEPTED, True, "UnsupportedValue", cut("; ".join(remarks)))
+        yield Condition(ACCEPTED, True, "UnsupportedValue", cut("; ".join(remarks)))
     binding = said.binding
     if binding.reason:
-        yield Condition(_BOUND, False, binding.reason, binding.message)
+        yield Condition(BOUND, False, binding.reason, binding.message)
     elif binding.waypoint is not None:
         texts = [f"{ATTACHED}{binding.name}"]
         if said.ingress:
             texts.append("Ingress traffic will traverse the waypoint")
         if said.unaddressed:
             texts.append("It has no address: calls go to its endpoints, past the waypoint")
-        yield Condition(_BOUND, True, "WaypointAccepted", ". ".join(texts))
+        yield Condition(BOUND, True, "WaypointAccepted", ". ".join(texts))
 
 
 def _of_gateway(said: Said) -> Iterator[Condition]:
@@ -291,19 +226,10 @@ def _of_policy(one: AuthorizationPolicy, settings: MeshSettings, said: Said) -> 
         return at_waypoint(said.targets, [*texts, *([said.problem] if said.problem else [])])
     policy, remarks = convert_authorization(one, settings)
     if not remarks:
-        return Condition(_ACCEPTED, True, "Accepted", "attached to ztunnel")
+        return Condition(ACCEPTED, True, "Accepted", "attached to ztunnel")
     texts = [remark.partition(": ")[2] for remark in remarks]
     # What is enforced in part is accepted, as istiod has it (istio/istio#52929).
-    return Condition(_ACCEPTED, policy is not None, "UnsupportedValue", cut("; ".join(texts)))
-
-
-def status_of_route(
-    standing: Standing, said: RoutingSaid | None, faults: tuple[Fault, ...], stamp: str
-) -> Mapping[str, Any] | None:
-    """The status of a route; None where all is written already. `said` is None where it never was good."""
-    parents = with_faults(said, standing.references, faults)
-    merged = merge_parents(standing.parents, parents, standing.generation, stamp)
-    return None if merged is None else {"parents": merged}
+    return Condition(ACCEPTED, policy is not None, "UnsupportedValue", cut("; ".join(texts)))
 
 
 def at_waypoint(targets: Sequence[Target], remarks: Iterable[str] = ()) -> Condition:
@@ -313,44 +239,7 @@ def at_waypoint(targets: Sequence[Target], remarks: Iterable[str] = ()) -> Condi
     texts = [*([f"bound to {bound}"] if bound else []), *(one.message for one in unbound), *remarks]
     if not bound:
         reason = unbound[0].reason if unbound else "AncestorNotBound"
-        return Condition(_AT_WAYPOINT, False, reason, cut("; ".join(texts) or "not bound"))
+        return Condition(AT_WAYPOINT, False, reason, cut("; ".join(texts) or "not bound"))
     whole = len(texts) == 1
     reason = "Accepted" if whole else "PartiallyInvalid"
-    return Condition(_AT_WAYPOINT, True, reason, cut("; ".join(texts)))
-
-
-def merge(standing: Standing, conditions: Iterable[Condition], stamp: str) -> list[Mapping[str, Any]] | None:
-    """The conditions to write, those of others as they are; None where all is written already. `stamp`: the
-    time, as Kubernetes writes it."""
-    old = {one.get("type"): one for one in standing.conditions}
-    made = []
-    for one in conditions:
-        before, met = old.get(one.type, {}), "True" if one.met else "False"
-        changed = before.get("status") != met
-        made.append(
-            {
-                "type": one.type,
-                "status": met,
-                "reason": one.reason,
-                "message": one.message,
-                "observedGeneration": standing.generation,
-                "lastTransitionTime": stamp if changed else before.get("lastTransitionTime", stamp),
-            }
-        )
-    ours = _OURS.union(str(one["type"]) for one in made)
-    others = [one for one in standing.conditions if one.get("type") not in ours]
-    now = [one for one in standing.conditions if one.get("type") in ours]
-    same = [_comparable(one) for one in now] == [_comparable(one) for one in made]
-    return None if same else [*others, *made]
-
-
-def _comparable(one: Mapping[str, Any]) -> tuple[object, ...]:
-    """A condition without when it began. Istio's schema stores generations as texts."""
-    return (
-        *(one.get(name) for name in ("type", "status", "reason", "message")),
-        str(one.get("observedGeneration")),
-    )
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
+    return Condition(AT_WAYPOINT, True, reason, cut("; ".join(texts)))

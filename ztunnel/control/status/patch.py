@@ -16,7 +16,7 @@ from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.collection import Collection
 from ztunnel.control.source.document import Key
 from ztunnel.control.source.recall import LastGood
-from ztunnel.control.status.conditions import MANAGER
+from ztunnel.control.status.standing import MANAGER
 from ztunnel.kube.call import MERGE, Api
 from ztunnel.kube.failure import ApiFailure, Request
 from ztunnel.telemetry.figures import Figures

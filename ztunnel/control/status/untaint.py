@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from ztunnel.control.status.conditions import MANAGER
+from ztunnel.control.status.standing import MANAGER
 from ztunnel.kube.call import MERGE, Api
 from ztunnel.kube.failure import ApiFailure, Request
 from ztunnel.kube.resource import NODES

@@ -16,11 +16,12 @@ from typing import Any, Final
 import trio
 
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.status.conditions import MANAGER
-from ztunnel.control.waypoints.deployment import MANAGED_BY_US, Part, Template, render
+from ztunnel.control.status.standing import MANAGER
+from ztunnel.control.waypoints.deployment import MANAGED_BY_US, Part, render
 from ztunnel.control.waypoints.fetch import SECONDS, Parameters
 from ztunnel.control.waypoints.overlay import BadOverlay, Value
 from ztunnel.control.waypoints.owner import has_our_number, is_istiods, is_made, is_owned, mark_of
+from ztunnel.control.waypoints.template import Template
 from ztunnel.control.waypoints.waypoint import MANAGED
 from ztunnel.kube import informer
 from ztunnel.kube.call import APPLY, Api

@@ -6,16 +6,15 @@ nothing: it is a user of its own without capabilities, and writes nowhere but to
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from ztunnel.control.settings import MeshSettings
-from ztunnel.control.waypoints.overlay import OVERLAYS, OWN_CONTAINER, Value, lay_over
+from ztunnel.control.waypoints.container import METRICS_PORT, READINESS_PORT, container_of, volumes_of
+from ztunnel.control.waypoints.overlay import OVERLAYS, Value, lay_over
+from ztunnel.control.waypoints.template import Template
 from ztunnel.control.waypoints.use_waypoint import HBONE_PORT
 from ztunnel.control.waypoints.waypoint import GATEWAY_NAME, MANAGED
-from ztunnel.errors import ConfigError, Fault
 from ztunnel.kube.resource import (
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
@@ -32,87 +31,13 @@ MANAGED_BY_US: Final = "ztunnel.io-waypoint-controller"
 _ACCOUNT: Final = "gateway.istio.io/service-account"
 _NAME: Final = "gateway.istio.io/name-override"
 _SERVICE_TYPE: Final = "networking.istio.io/service-type"
-_XFCC: Final = "ambient.istio.io/xfcc-include-client-identity"
 _REPLICAS: Final = "ztunnel.io/replicas"
 _AUTO: Final = "auto"
-READINESS_PORT: Final = 15021
-_METRICS_PORT: Final = 15020
 _USER: Final = 65532
-_STATE, _ROOTS, _TOKENS = "/var/lib/ztunnel", "/var/run/secrets/istio", "/var/run/secrets/tokens"
 
 NO_OVERLAYS: Final[tuple[Mapping[str, Value], ...]] = ()
 _OVERLAY: Final = {f"{name[0].upper()}{name[1:]}": name for name in OVERLAYS}
 """By the kind of an object the name of what is laid over it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Template:
-    """What is the same of all waypoints: values of the chart.
-
-    Attributes:
-        image: repository and tag; empty for that of the control plane itself.
-        control: where control planes serve, `https://...`; `authority`: who signs, the same where empty.
-        replicas: where a Gateway does not say (`ztunnel.io/replicas`).
-        grace_seconds: from SIGTERM to SIGKILL.
-        scraped: whether pods have the annotations of Prometheus.
-    """
-
-    control: str
-    image: str = ""
-    authority: str = ""
-    pull_policy: str = "IfNotPresent"
-    pull_secrets: tuple[str, ...] = ()
-    replicas: int = 1
-    grace_seconds: int = 30
-    scraped: bool = True
-    priority_class: str = ""
-    env: Mapping[str, str] = field(default_factory=dict)
-    resources: Mapping[str, Any] = field(default_factory=dict)
-    pod_labels: Mapping[str, str] = field(default_factory=dict)
-    pod_annotations: Mapping[str, str] = field(default_factory=dict)
-    placement: Mapping[str, Any] = field(default_factory=dict)
-    """`nodeSelector`, `tolerations`, `affinity` of the pods."""
-
-
-_TEXTS: Final = ("image", "control", "authority", "pullPolicy", "priorityClass")
-_NUMBERS: Final = ("replicas", "graceSeconds")
-_MAPPINGS: Final = ("env", "resources", "podLabels", "podAnnotations", "placement")
-_VARIABLE: Final = "ZTUNNEL_WAYPOINT"
-
-
-def read_template(text: str) -> Template:
-    """The template as JSON has it, with its names in camelCase. Raises ConfigError: it makes no sense."""
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise _wrong(f"no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise _wrong("it has to be an object")
-    found: dict[str, Any] = {}
-    for name, one in value.items():
-        if not _is_right(name, one):
-            raise _wrong(f"{name}: {json.dumps(one)[:200]} is not known here, or of another type")
-        found["".join(f"_{each.lower()}" if each.isupper() else each for each in name)] = one
-    if not found.get("control"):
-        raise _wrong("control is missing")
-    found["pull_secrets"] = tuple(found.get("pull_secrets", ()))
-    return Template(**found)
-
-
-def _is_right(name: str, one: object) -> bool:
-    if name in _TEXTS:
-        return isinstance(one, str)
-    if name in _NUMBERS:
-        return isinstance(one, int) and not isinstance(one, bool) and one >= 0
-    if name in _MAPPINGS:
-        return isinstance(one, dict)
-    if name == "pullSecrets":
-        return isinstance(one, list) and all(isinstance(each, str) for each in one)
-    return name == "scraped" and isinstance(one, bool)
-
-
-def _wrong(text: str) -> ConfigError:
-    return ConfigError(Fault("environment", 0, _VARIABLE, text))
 
 
 class Part(NamedTuple):
@@ -224,7 +149,7 @@ def _service(gateway: Gateway) -> Value:
 def _deployment(gateway: Gateway, template: Template, settings: MeshSettings, roots: str) -> Value:
     annotations, labels = dict(template.pod_annotations), _pod_labels(gateway, template, settings)
     if template.scraped:
-        scrape = {"scrape": "true", "port": str(_METRICS_PORT), "path": "/metrics"}
+        scrape = {"scrape": "true", "port": str(METRICS_PORT), "path": "/metrics"}
         annotations |= {f"prometheus.io/{name}": one for name, one in scrape.items()}
     annotations |= gateway.infrastructure.annotations
     spec: Value = {
@@ -246,8 +171,8 @@ def _deployment(gateway: Gateway, template: Template, settings: MeshSettings, ro
             "runAsGroup": _USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(gateway, template, settings)],
-        "volumes": _volumes(roots),
+        "containers": [container_of(gateway, template, settings)],
+        "volumes": volumes_of(roots),
     }
     spec["nodeSelector"] = {"kubernetes.io/os": "linux", **template.placement.get("nodeSelector", {})}
     if template.pull_secrets:
@@ -292,72 +217,3 @@ def _pod_labels(gateway: Gateway, template: Template, settings: MeshSettings) ->
     if settings.network:
         made["topology.istio.io/network"] = settings.network
     return made
-
-
-def _container(gateway: Gateway, template: Template, settings: MeshSettings) -> Value:
-    tells = gateway.meta.annotations.get(_XFCC) == "true"
-    told = [{"name": "ZTUNNEL_XFCC", "value": "true"}] if tells else []
-    return {
-        "name": OWN_CONTAINER,
-        "image": template.image,
-        "imagePullPolicy": template.pull_policy,
-        "args": ["waypoint"],
-        "env": [*_env(template, settings), *told],
-        "ports": [
-            {"name": "mesh", "containerPort": HBONE_PORT, "protocol": "TCP"},
-            {"name": "metrics", "containerPort": _METRICS_PORT, "protocol": "TCP"},
-            {"name": "readiness", "containerPort": READINESS_PORT, "protocol": "TCP"},
-        ],
-        "readinessProbe": {
-            "httpGet": {"path": "/healthz/ready", "port": "readiness"},
-            "periodSeconds": 2,
-            "failureThreshold": 3,
-        },
-        "securityContext": {
-            "privileged": False,
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "resources": dict(template.resources),
-        "volumeMounts": [
-            {"name": "token", "mountPath": _TOKENS, "readOnly": True},
-            {"name": "root", "mountPath": _ROOTS, "readOnly": True},
-            {"name": "state", "mountPath": _STATE},
-            {"name": "tmp", "mountPath": "/tmp"},
-        ],
-    }
-
-
-def _env(template: Template, settings: MeshSettings) -> Iterator[Value]:
-    for name, path in (
-        ("NODE_NAME", "spec.nodeName"),
-        ("POD_NAME", "metadata.name"),
-        ("POD_NAMESPACE", "metadata.namespace"),
-        ("INSTANCE_IP", "status.podIP"),
-    ):
-        yield {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
-    said = {
-        "XDS_ADDRESS": template.control,
-        "CA_ADDRESS": template.authority or template.control,
-        "XDS_ROOT_CA": f"{_ROOTS}/root-cert.pem",
-        "CA_ROOT_CA": f"{_ROOTS}/root-cert.pem",
-        "AUTH_TOKEN": f"{_TOKENS}/istio-token",
-        "CLUSTER_ID": settings.cluster,
-        "CLUSTER_DOMAIN": settings.cluster_domain,
-        "TRUST_DOMAIN": settings.trust_domain,
-        "NETWORK": settings.network,
-        "ZTUNNEL_ROOT_NAMESPACE": settings.root_namespace,
-        "TERMINATION_GRACE_PERIOD_SECONDS": str(template.grace_seconds),
-    }
-    yield from ({"name": name, "value": str(value)} for name, value in {**said, **template.env}.items())
-
-
-def _volumes(roots: str) -> list[Value]:
-    token = {"audience": "istio-ca", "expirationSeconds": 43200, "path": "istio-token"}
-    return [
-        {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}},
-        {"name": "root", "configMap": {"name": roots}},
-        {"name": "state", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
-        {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
-    ]

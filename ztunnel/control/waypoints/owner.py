@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ztunnel.control.status.conditions import MANAGER
+from ztunnel.control.status.standing import MANAGER
 from ztunnel.control.waypoints.deployment import MANAGED_BY_US
 from ztunnel.control.waypoints.waypoint import GATEWAY_NAME, MANAGED
 from ztunnel.kube.resource import GATEWAYS
