@@ -64,6 +64,14 @@ def plain(laboratory: Laboratory) -> Laboratory:
     return laboratory
 
 
+@pytest.fixture(scope="module")
+def standing() -> Iterator[Laboratory]:
+    """The same for a module; who uses it leaves it as it was."""
+    with Laboratory(f"t{os.getpid()}x{next(_COUNTER)}") as laboratory:
+        laboratory.up(TEXT, start_nodes=False)
+        yield laboratory
+
+
 @pytest.fixture
 def text() -> str:
     return textwrap.dedent(TEXT)

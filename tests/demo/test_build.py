@@ -11,16 +11,16 @@ from ztunnel.kernel.topology import Up
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 
-def test_what_the_kernel_says_is_in_the_error(plain: Laboratory) -> None:
+def test_what_the_kernel_says_is_in_the_error(standing: Laboratory) -> None:
     with pytest.raises(LaboratoryFailed, match=r"fabric: up none: No such device"):
-        build.change_networks(plain.names, {plain.names.fabric: [Up("lo"), Up("none")]})
+        build.change_networks(standing.names, {standing.names.fabric: [Up("lo"), Up("none")]})
     with pytest.raises(LaboratoryFailed, match=r"nowhere: .*No such file"):
-        build.change_networks(plain.names, {"nowhere": [Up("lo")]})
+        build.change_networks(standing.names, {"nowhere": [Up("lo")]})
 
 
-def test_what_nft_says_is_in_the_error(plain: Laboratory) -> None:
+def test_what_nft_says_is_in_the_error(standing: Laboratory) -> None:
     with pytest.raises(LaboratoryFailed, match="syntax error"):
-        build.translate(plain.names, ["node-1"], "nonsense")
+        build.translate(standing.names, ["node-1"], "nonsense")
 
 
 def test_a_pods_addresses_are_usable_at_once(plain: Laboratory) -> None:
@@ -41,8 +41,8 @@ def test_a_node_forwards_and_the_machine_is_left_as_it_was(plain: Laboratory) ->
     assert not {"fabric0", "pods0"} & set(names)
 
 
-def test_cgroups_of_nodes_and_pods_are_there(plain: Laboratory) -> None:
-    names, pod = plain.names, plain.pod("far")
+def test_cgroups_of_nodes_and_pods_are_there(standing: Laboratory) -> None:
+    names, pod = standing.names, standing.pod("far")
     for path in (
         names.node_cgroup("node-2"),
         names.proxy_cgroup("node-2"),

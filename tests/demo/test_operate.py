@@ -55,44 +55,44 @@ def left(name: str) -> list[str]:
 @pytest.mark.parametrize("family", [IPv4Address, IPv6Address])
 @pytest.mark.parametrize("target", ["near", "far"])
 def test_plain_pods_reach_each_other_and_see_true_addresses(
-    plain: Laboratory, target: str, family: type[IPv4Address] | type[IPv6Address]
+    standing: Laboratory, target: str, family: type[IPv4Address] | type[IPv6Address]
 ) -> None:
-    caller, called = plain.pod("caller").address(family), plain.pod(target).address(family)
+    caller, called = standing.pod("caller").address(family), standing.pod(target).address(family)
     url = f"http://[{called}]:8080/" if called.version == 6 else f"http://{called}:8080/"
-    found = answer(plain, "caller", url)
+    found = answer(standing, "caller", url)
     assert found["pod"] == target
     assert str(found["caller"]).rpartition(":")[0].strip("[]") == str(caller)
     assert str(found["called"]).rpartition(":")[0].strip("[]") == str(called)
 
 
-def test_a_virtual_address_reaches_all_endpoints_in_both_families(plain: Laboratory) -> None:
-    for address in plain.service("t/web").addresses:
+def test_a_virtual_address_reaches_all_endpoints_in_both_families(standing: Laboratory) -> None:
+    for address in standing.service("t/web").addresses:
         url = f"http://[{address}]/" if address.version == 6 else f"http://{address}/"
-        assert {answer(plain, "caller", url)["pod"] for _ in range(12)} == {"near", "far"}
+        assert {answer(standing, "caller", url)["pod"] for _ in range(12)} == {"near", "far"}
 
 
-def test_a_pod_that_is_its_own_endpoint_reaches_itself(plain: Laboratory) -> None:
-    assert plain.exec("near", [sys.executable, "-c", COUNTER]).stdout.split() == ["far", "near"]
+def test_a_pod_that_is_its_own_endpoint_reaches_itself(standing: Laboratory) -> None:
+    assert standing.exec("near", [sys.executable, "-c", COUNTER]).stdout.split() == ["far", "near"]
 
 
-def test_a_node_reaches_pods_and_virtual_addresses(plain: Laboratory) -> None:
+def test_a_node_reaches_pods_and_virtual_addresses(standing: Laboratory) -> None:
     for url in (
-        f"http://{plain.pod('far').addresses[0]}:8080/",
-        f"http://{plain.service('t/web').addresses[0]}/",
+        f"http://{standing.pod('far').addresses[0]}:8080/",
+        f"http://{standing.service('t/web').addresses[0]}/",
     ):
-        assert '"pod"' in plain.exec_node("node-1", [*CURL, url]).stdout
-    cgroup = plain.exec_node("node-1", ["cat", "/proc/self/cgroup"]).stdout
-    assert f"/ztunnel-{plain.names.lab}/node-1/kubelet\n" in cgroup
+        assert '"pod"' in standing.exec_node("node-1", [*CURL, url]).stdout
+    cgroup = standing.exec_node("node-1", ["cat", "/proc/self/cgroup"]).stdout
+    assert f"/ztunnel-{standing.names.lab}/node-1/kubelet\n" in cgroup
 
 
-def test_a_command_in_a_pod_has_its_files_its_cgroup_and_its_exit_status(plain: Laboratory) -> None:
+def test_a_command_in_a_pod_has_its_files_its_cgroup_and_its_exit_status(standing: Laboratory) -> None:
     script = "cat; hostname; getent hosts web.t; grep -o 'kubepods/pod.*' /proc/self/cgroup; exit 7"
-    done = plain.exec("caller", ["sh", "-c", script], input="said\n")
+    done = standing.exec("caller", ["sh", "-c", script], input="said\n")
     assert done.returncode == 7
     lines = done.stdout.split("\n")
     assert lines[:2] == ["said", "caller"]
     assert "web.t.svc.cluster.local" in lines[2]
-    assert lines[3] == f"kubepods/pod{plain.pod('caller').uid}"
+    assert lines[3] == f"kubepods/pod{standing.pod('caller').uid}"
 
 
 def test_a_service_without_endpoints_refuses_at_once(plain: Laboratory) -> None:
@@ -224,10 +224,10 @@ def test_two_laboratories_with_the_same_addresses_do_not_meet(
     assert answer(one, "caller", url)["pod"] == "far"
 
 
-def test_a_second_one_of_the_same_name_says_how_to_go_on(plain: Laboratory, text: str) -> None:
+def test_a_second_one_of_the_same_name_says_how_to_go_on(standing: Laboratory, text: str) -> None:
     with pytest.raises(LaboratoryFailed, match=r"is already up: `ztunnel demo down --name \w+` removes it"):
-        Laboratory(plain.names.lab).up(text)
-    assert answer(plain, "caller", "http://web/")
+        Laboratory(standing.names.lab).up(text)
+    assert answer(standing, "caller", "http://web/")
 
 
 def test_without_a_laboratory_every_command_says_how_to_make_one(laboratory: Laboratory) -> None:
