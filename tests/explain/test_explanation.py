@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.builders import policy, service, strict, workload, world_of
+from tests.builders import policy, service, workload, world_of
 from ztunnel.authz.direct import connection_between
 from ztunnel.authz.verdict import judge
 from ztunnel.errors import Denied
-from ztunnel.explain.explanation import MOST_PATHS, Explanation, Way, explain_call
+from ztunnel.explain.explanation import explain_call
 from ztunnel.explain.names import find_call
+from ztunnel.explain.path import MOST_PATHS, Explanation, Way
 from ztunnel.model.connection import Connection
 from ztunnel.model.policy import Action, Policy
 from ztunnel.model.service import LoadBalancing, Service
-from ztunnel.model.workload import LeftTo, SameNode, Workload
+from ztunnel.model.workload import SameNode, Workload
 from ztunnel.state.world import World
 
 WEB = service("web").at("10.96.0.1").port(80, 8080)
@@ -69,20 +67,6 @@ def test_a_service_is_explained_for_each_endpoint() -> None:
     assert not found.allowed
 
 
-@pytest.mark.parametrize(
-    ("other", "said"),
-    [
-        (OLD, "not in the mesh"),
-        (replace(OLD, left_to=LeftTo.SIDECAR), "not in the mesh (its sidecar serves it)"),
-        (replace(FAR.native(), left_to=LeftTo.ISTIO), "not in the mesh (Istio's ztunnel serves it)"),
-    ],
-)
-def test_why_a_pod_is_not_in_the_mesh_is_said(other: Workload, said: str) -> None:
-    to = explained("default/client", f"{other.addresses[0]}:8080", other)
-    assert to.destination.endswith(said)
-    assert f"{said}: " in explained(f"default/{other.name}", "10.0.0.1:8080", other).source
-
-
 def test_modes_for_one_node_count() -> None:
     assert explained("default/client", "10.0.0.2:1", NEAR, same_node=SameNode.MTLS).paths[0].way is Way.HBONE
 
@@ -91,20 +75,6 @@ def test_many_endpoints_are_cut() -> None:
     many = [workload(f"pod-{n}").at(f"10.0.7.{n}").on("n2").hbone().serves(WEB) for n in range(1, 41)]
     found = explained("default/client", "web", WEB, *many)
     assert (len(found.paths), found.more) == (MOST_PATHS, 40 - MOST_PATHS)
-
-
-@pytest.mark.parametrize("source", ["192.0.2.9", "default/old"])
-def test_plaintext_into_the_mesh_is_judged_without_an_identity(source: str) -> None:
-    found = explained(source, "10.0.1.1:8080", FAR.selected_by(strict()), OLD, strict())
-    (path,) = found.paths
-    assert (path.way, path.allowed) == (Way.PLAINTEXT, False)
-    assert "no identity: the connection is plaintext" in path.reason
-
-
-def test_a_caller_outside_is_sent_to_the_endpoints_that_are_ready() -> None:
-    found = explained("192.0.2.9", "web", WEB, NEAR, FAR.unhealthy(), OLD)
-    assert sorted(path.to for path in found.paths) == ["default/near", "default/old"]
-    assert [path.reason for path in found.paths if path.to == "default/old"] == ["neither end is in the mesh"]
 
 
 def test_nowhere_is_refused_with_the_reason() -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from tests.builders import service, workload, world_of
 from tests.explain.test_waypoint import CLIENT, GATE, GATE_1, WEB
-from ztunnel.explain.explanation import Explanation, explain_call
+from ztunnel.explain.explanation import explain_call
 from ztunnel.explain.names import find_call
+from ztunnel.explain.path import Explanation
 from ztunnel.explain.text import as_text
 from ztunnel.explain.waypoint import HttpCall
 from ztunnel.model.labels import WorkloadLabels

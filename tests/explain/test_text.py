@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from tests.builders import policy, service, workload, world_of
-from ztunnel.explain.explanation import Explanation, Path, Way, explain_call
+from ztunnel.explain.explanation import explain_call
 from ztunnel.explain.names import find_call
+from ztunnel.explain.path import Explanation, Path, Way
 from ztunnel.explain.text import as_text, as_values
 
 WEB = service("web").at("10.96.0.1").port(80, 8080)

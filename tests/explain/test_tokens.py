@@ -9,8 +9,9 @@ import pytest
 from tests.explain.test_waypoint import CLIENT, GATE, GATE_1, WEB, WEB_1, WEB_2, world_of
 from tests.l7.issuers import ISSUER, claims, jwk, jwks, key_of, token
 from tests.l7.policy.test_authorization import policies
-from ztunnel.explain.explanation import Path, explain_call
+from ztunnel.explain.explanation import explain_call
 from ztunnel.explain.names import find_call
+from ztunnel.explain.path import Path
 from ztunnel.explain.waypoint import HttpCall
 from ztunnel.l7.jwt.jwks import parse_keys
 from ztunnel.model.jwt import ClaimHeader, JwtPolicy, JwtRule

@@ -10,8 +10,9 @@ import pytest
 from tests.builders import policy as node_policy
 from tests.builders import service, workload, world_of
 from tests.l7.policy.test_authorization import policies
-from ztunnel.explain.explanation import Explanation, Way, explain_call
+from ztunnel.explain.explanation import explain_call
 from ztunnel.explain.names import find_call
+from ztunnel.explain.path import Explanation, Way
 from ztunnel.explain.text import as_text, as_values
 from ztunnel.explain.waypoint import HttpCall
 from ztunnel.model.provider import ExtAuthz, ExtensionProvider, ServicePort, Speech

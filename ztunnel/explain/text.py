@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ztunnel.authz.explanation import Tried
-from ztunnel.explain.explanation import Explanation, Path, Way
+from ztunnel.explain.path import Explanation, Path, Way
 
 
 def as_values(explanation: Explanation) -> dict[str, Any]:
