@@ -1,10 +1,11 @@
-"""Bytes in unusual places, on every way: urgent ones, and the last ones before a reset."""
+"""Bytes in unusual places, on every way: urgent ones, last ones before a reset; and what is below them."""
 
 from __future__ import annotations
 
 import errno
 import select
 import socket
+from ipaddress import IPv4Address
 
 import pytest
 
@@ -109,3 +110,38 @@ def test_a_reset_behind_a_half_close_is_told_at_once(mesh: Mesh, family: Family,
             events.register(other, 0)
             assert [mask for _, mask in events.poll(5000)] == [select.POLLERR | select.POLLHUP]
             assert other.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EPIPE
+
+
+IP_RECVTOS, IP_PKTOPTIONS, IPV6_2292PKTOPTIONS = 13, 9, 6
+DSCP = 0x28
+
+
+@WITH_FAMILIES
+@EVERY_WAY
+def test_a_class_of_traffic_is_seen_where_the_kernel_makes_the_call(
+    mesh: Mesh, family: Family, where: str, to: str
+) -> None:
+    """IP_TOS: through the proxy packets are the proxy's own."""
+    if family is IPv4Address:
+        kind, level, mark, ask, tell = (
+            socket.AF_INET,
+            socket.IPPROTO_IP,
+            socket.IP_TOS,
+            IP_RECVTOS,
+            IP_PKTOPTIONS,
+        )
+    else:
+        kind, level = socket.AF_INET6, socket.IPPROTO_IPV6
+        mark, ask, tell = socket.IPV6_TCLASS, socket.IPV6_RECVTCLASS, IPV6_2292PKTOPTIONS
+    listener = mesh.listen(to, mesh.address(to, family))
+    listener.sock.setsockopt(level, ask, 1)
+    seen = []
+    for _ in range(2):  # on one node the kernel makes the second
+        client = mesh.socket(where, kind)
+        client.setsockopt(level, mark, DSCP)
+        client.connect((mesh.address(to, family), listener.port))
+        server = listener.accept()
+        client.sendall(b"x")
+        assert server.recv(1) == b"x"
+        seen.append(DSCP in server.getsockopt(level, tell, 256)[:20])
+    assert seen == [False, to == "shop/near"]
