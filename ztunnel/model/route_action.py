@@ -90,8 +90,8 @@ class Rewrite:
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why nothing can be sent to a destination, and with which status its share of the requests is
-    answered: 500 says the Gateway API of a backendRef that is invalid, 503 Istio of a host or subset that
-    is unknown."""
+    answered: 500 says the Gateway API of an HTTPRoute's backendRef that is invalid, 503 Istio of a host or
+    subset that is unknown, and a GRPCRoute: it is UNAVAILABLE to a client of gRPC."""
 
     status: int
     reason: str

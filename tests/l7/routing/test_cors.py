@@ -27,6 +27,7 @@ WHOLE = (
     (b"access-control-allow-credentials", b"true"),
     (b"access-control-allow-methods", b"GET,PUT"),
     (b"access-control-allow-headers", b"x-a,x-b"),
+    (b"access-control-expose-headers", b"x-c"),
     (b"access-control-max-age", b"60"),
 )
 SMALL = ((b"access-control-allow-origin", b"https://a.b"), (b"vary", b"origin"))

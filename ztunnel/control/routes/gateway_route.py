@@ -2,7 +2,8 @@
 pilot/pkg/config/kube/gateway conversion.go).
 
 What cannot be done for a request is answered with 500 for just the share of it that it concerns: a backend
-that is not there or may not be referred to, a rule with a filter that is not known."""
+that is not there or may not be referred to, a rule with a filter that is not known. Of a GRPCRoute it is 503,
+which is UNAVAILABLE to a client of gRPC."""
 
 from __future__ import annotations
 
@@ -27,6 +28,9 @@ ENTRY: Final = ("networking.istio.io", "ServiceEntry")
 HOSTNAME: Final = ("networking.istio.io", "Hostname")
 
 Route = HTTPRoute | GRPCRoute | TCPRoute | TLSRoute
+_UNAVAILABLE: Final = {GRPCRoute.__name__: 503}
+"""Statuses that say so, where it is not 500: "MUST receive an UNAVAILABLE status" (apis/v1
+grpcroute_types.go, GRPCRouteRule.BackendRefs)."""
 
 
 @dataclass(slots=True)
@@ -36,6 +40,11 @@ class _Conversion:
     namespace: str
     problems: list[Problem] = field(default_factory=list)
     field: str = ""
+
+    @property
+    def status(self) -> int:
+        """With which a request is answered that can be sent nowhere."""
+        return _UNAVAILABLE.get(self.kind, 500)
 
     def note(self, why: Why, below: str, text: str) -> None:
         """There is a problem with something in the rule."""
@@ -52,7 +61,7 @@ def convert_route(one: Route, view: View) -> Converted:
         it.field = f"rules[{number}]"
         name = written.name or f"{one.meta.namespace}.{one.meta.name}.{number}"
         source = RouteSource(it.kind, one.meta.namespace, one.meta.name)
-        made = checked(_rule(written, name, source, it), 500, partial(it.note, Why.UNSUPPORTED, ""))
+        made = checked(_rule(written, name, source, it), it.status, partial(it.note, Why.UNSUPPORTED, ""))
         if made is not None:
             rules.append(made)
     return Converted(tuple(rules), tuple(it.problems))
@@ -118,7 +127,7 @@ def _forward(backends: tuple[Backend, ...], it: _Conversion) -> Forward:
 
 
 def _refused(why: str, it: _Conversion) -> Forward:
-    return Forward((Destination(ServiceName(it.namespace, ""), refusal=Refusal(500, why)),))
+    return Forward((Destination(ServiceName(it.namespace, ""), refusal=Refusal(it.status, why)),))
 
 
 def _destination(one: Backend, place: str, it: _Conversion) -> Destination:
@@ -128,12 +137,12 @@ def _destination(one: Backend, place: str, it: _Conversion) -> Destination:
     if isinstance(found, Problem):
         it.note(found.why, place, found.text)
         name = ServiceName(to.namespace or it.namespace, to.name)
-        return Destination(name, to.port, weight=one.weight or 1, refusal=Refusal(500, found.text))
+        return Destination(name, to.port, weight=one.weight or 1, refusal=Refusal(it.status, found.text))
     wrong = tuple(_of_backend(one.filters))
     if wrong:
         text = f"a backend cannot have the filters {', '.join(wrong)}"
         it.note(Why.INCOMPATIBLE, f"{place}.filters", text)
-        return Destination(found.key, to.port, weight=one.weight or 1, refusal=Refusal(500, text))
+        return Destination(found.key, to.port, weight=one.weight or 1, refusal=Refusal(it.status, text))
     rewrite = one.filters.rewrite
     return Destination(
         found.key,

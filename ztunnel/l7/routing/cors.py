@@ -38,7 +38,8 @@ class CorsAnswers:
         return bool(origin) and any(each.meets(origin) for each in self._origins)
 
     def preflight(self, request: Request) -> Fields | None:
-        """The answer to a preflight, without a status; None: the request is to be sent on."""
+        """The answer to a preflight, without a status; None: the request is to be sent on. What is exposed is
+        said here, too, as the Gateway API's HTTPRouteCORS asks for it."""
         method = request.get(b"access-control-request-method")
         origin = request.get(b"origin")
         if request.method != b"OPTIONS" or not method or not origin:
@@ -53,6 +54,8 @@ class CorsAnswers:
             fields.append((b"access-control-allow-methods", self._said(self._methods, method)))
         if self._headers:
             fields.append((b"access-control-allow-headers", self._said(self._headers, asked)))
+        if self._exposed:
+            fields.append((_EXPOSED, self._exposed))
         if self._max_age:
             fields.append((b"access-control-max-age", self._max_age))
         return tuple(field for field in fields if field[1])

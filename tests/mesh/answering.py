@@ -1,0 +1,262 @@
+"""Servers in pods that tell what they were asked, in HTTP/1.1 and HTTP/2, and clients for them."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.events
+
+from tests.mesh.lab import Listener, Mesh, read_exactly
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_SHADOW = "-shadow"
+
+
+class Answered:
+    """What servers have been asked, and how they are to answer, by the `x-request-id` of requests.
+
+    Attributes:
+        tries: how often each was asked, copies aside.
+        copies: the versions of the servers that were asked for a copy of it.
+        fails, waits: the status, and the seconds before it, of one try of it after the other.
+        closed: that it is over.
+    """
+
+    def __init__(self) -> None:
+        self.tries: dict[str, int] = defaultdict(int)
+        self.copies: dict[str, list[str]] = defaultdict(list)
+        self.fails: dict[str, tuple[int, ...]] = {}
+        self.waits: dict[str, tuple[float, ...]] = {}
+        self.closed = threading.Event()
+
+    def status(self, version: str, host: str, fields: Mapping[str, str]) -> int:
+        """Note a request; the status of its response, which is due now."""
+        key = fields.get("x-request-id", "")
+        if host.partition(":")[0].endswith(_SHADOW):
+            self.copies[key].append(version)
+            return 200
+        number = self.tries[key]
+        self.tries[key] += 1
+        waits, fails = self.waits.get(key, ()), self.fails.get(key, ())
+        if number < len(waits):
+            self.closed.wait(waits[number])
+        return fails[number] if number < len(fails) else 200
+
+
+class Server:
+    """One, of one pod, until it is closed. It answers with JSON: what it is, and what it was asked.
+
+    Attributes:
+        connections: how many it has been called by.
+    """
+
+    def __init__(self, listener: Listener, version: str, answered: Answered) -> None:
+        self.version = version
+        self.connections = 0
+        self._answered = answered
+        self._sockets = [listener.sock]
+        self._threads: list[threading.Thread] = []
+        listener.sock.settimeout(None)
+        self._start(self._accept, listener.sock)
+
+    def _start(self, run: Callable[..., None], *args: object) -> None:
+        self._threads.append(threading.Thread(target=run, args=args))
+        self._threads[-1].start()
+
+    def _accept(self, listening: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                sock = listening.accept()[0]
+                self._sockets.append(sock)
+                self.connections += 1
+                self._start(self._serve, sock, self.connections)
+
+    def _serve(self, sock: socket.socket, number: int) -> None:
+        with sock, suppress(OSError, AssertionError):
+            first = sock.recv(len(_PREFACE), socket.MSG_PEEK | socket.MSG_WAITALL)
+            (self._serve2 if first.startswith(b"PRI ") else self._serve1)(sock, number)
+
+    def _told(self, number: int, http: int, fields: Mapping[str, str]) -> bytes:
+        return json.dumps(
+            {"version": self.version, "connection": number, "http": http, "fields": fields}
+        ).encode()
+
+    def _serve1(self, sock: socket.socket, number: int) -> None:
+        while True:
+            line, fields = read_head(sock)
+            method, path, _ = line.split(" ", 2)
+            read_exactly(sock, int(fields.get("content-length", 0)))
+            status = self._answered.status(self.version, fields["host"], fields)
+            body = self._told(number, 1, {**fields, "method": method, "path": path})
+            if method == "HEAD":
+                body = b""
+            head = f"HTTP/1.1 {status} -\r\nserver: echo\r\ncontent-length: {len(body)}\r\n\r\n"
+            sock.sendall(head.encode() + body)
+
+    def _serve2(self, sock: socket.socket, number: int) -> None:
+        side = h2.connection.H2Connection(
+            h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
+        )
+        side.initiate_connection()
+        asked: dict[int, dict[str, str]] = {}
+        while octets := sock.recv(1 << 16):
+            for event in side.receive_data(octets):
+                if isinstance(event, h2.events.RequestReceived):
+                    asked[event.stream_id] = dict(event.headers)
+                elif isinstance(event, h2.events.DataReceived):
+                    side.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                elif isinstance(event, h2.events.StreamEnded):
+                    self._answer2(side, event.stream_id, asked.pop(event.stream_id), number)
+            sock.sendall(side.data_to_send())
+
+    def _answer2(
+        self, side: h2.connection.H2Connection, stream: int, asked: dict[str, str], number: int
+    ) -> None:
+        fields = {name.lstrip(":"): value for name, value in asked.items()}
+        fields["host"] = fields.pop("authority", "")
+        status = self._answered.status(self.version, fields["host"], fields)
+        body = self._told(number, 2, fields)
+        grpc = fields.get("content-type", "").startswith("application/grpc")
+        kind = [("content-type", "application/grpc")] if grpc else []
+        side.send_headers(stream, [(":status", str(status)), ("server", "echo"), *kind])
+        side.send_data(stream, framed(body) if grpc else body, end_stream=not grpc)
+        if grpc:
+            side.send_headers(stream, [("grpc-status", "0")], end_stream=True)
+
+    def close(self) -> None:
+        """It answers nobody any more."""
+        for sock in list(self._sockets):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in list(self._threads):
+            thread.join(10)
+
+
+class Greeter:
+    """A server that says its version to each connection, and closes it."""
+
+    def __init__(self, listener: Listener, version: str) -> None:
+        self._sock = listener.sock
+        self._sock.settimeout(None)
+        self._thread = threading.Thread(target=self._greet, args=[version.encode()])
+        self._thread.start()
+
+    def _greet(self, said: bytes) -> None:
+        with suppress(OSError):
+            while True:
+                with self._sock.accept()[0] as sock, suppress(OSError):
+                    sock.sendall(said)
+
+    def close(self) -> None:
+        """It greets nobody any more."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._thread.join(10)
+
+
+def framed(body: bytes) -> bytes:
+    """A message of gRPC."""
+    return b"\0" + len(body).to_bytes(4, "big") + body
+
+
+def read_head(sock: socket.socket) -> tuple[str, dict[str, str]]:
+    """The first line of a head, and its fields, those of one name joined by commas."""
+    got = bytearray()
+    while not got.endswith(b"\r\n\r\n"):
+        seen = sock.recv(1 << 16, socket.MSG_PEEK)
+        assert seen, bytes(got)
+        end = (bytes(got[-3:]) + seen).find(b"\r\n\r\n")
+        got += read_exactly(sock, len(seen) if end < 0 else end + 4 - min(3, len(got)))
+    line, *rest = got.decode().split("\r\n")
+    fields: dict[str, str] = {}
+    for each in rest:
+        name, colon, value = each.partition(":")
+        if colon:
+            before = fields.get(name.lower())
+            fields[name.lower()] = value.strip() if before is None else f"{before},{value.strip()}"
+    return line, fields
+
+
+class Reply:
+    """A response: its fields, `:status` and trailers among them, and its body."""
+
+    def __init__(self, fields: dict[str, str], body: bytes) -> None:
+        self.fields = fields
+        self.body = body
+
+    @property
+    def status(self) -> int:
+        return int(self.fields[":status"])
+
+    @property
+    def told(self) -> dict[str, Any] | None:
+        """What the server has told; None: a response of the waypoint's own."""
+        if self.fields.get("server") == "istio-envoy" or not self.body.startswith((b"{", b"\0")):
+            return None
+        found = json.loads(self.body[5:] if self.body.startswith(b"\0") else self.body)
+        assert isinstance(found, dict)
+        return found
+
+
+class Http1:
+    """A client's connection of HTTP/1.1, made again where it was closed."""
+
+    def __init__(self, mesh: Mesh, address: str, port: int, where: str = "shop/caller") -> None:
+        self._connect = lambda: mesh.connect(where, address, port)
+        self._sock: socket.socket | None = None
+
+    def ask(self, method: str, path: str, host: str, fields: Mapping[str, str]) -> Reply:
+        """One request after the other."""
+        if self._sock is None:
+            self._sock = self._connect()
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *(f"{n}: {v}" for n, v in fields.items())]
+        body = b"body" if method in ("POST", "PUT", "PATCH") else b""
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        self._sock.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+        line, found = read_head(self._sock)
+        said = read_exactly(self._sock, int(found.get("content-length", 0)))
+        if found.get("connection") == "close":
+            self._sock = None
+        return Reply({":status": line.split(" ")[1], **found}, said)
+
+
+class Http2:
+    """A client's connection of HTTP/2."""
+
+    def __init__(self, mesh: Mesh, address: str, port: int, where: str = "shop/caller") -> None:
+        self._sock = mesh.connect(where, address, port)
+        self._side = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        self._side.initiate_connection()
+
+    def ask(self, method: str, path: str, host: str, fields: Mapping[str, str]) -> Reply:
+        """One request after the other, with a message of gRPC."""
+        side, stream = self._side, self._side.get_next_available_stream_id()
+        pseudo = [(":method", method), (":scheme", "http"), (":authority", host), (":path", path)]
+        side.send_headers(stream, [*pseudo, *fields.items()])
+        side.send_data(stream, framed(b"question"), end_stream=True)
+        found: dict[str, str] = {}
+        body, ended = bytearray(), False
+        while not ended:
+            self._sock.sendall(side.data_to_send())
+            octets = self._sock.recv(1 << 16)
+            assert octets
+            for event in side.receive_data(octets):
+                if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
+                    found.update(event.headers)
+                elif isinstance(event, h2.events.DataReceived):
+                    body += event.data
+                    side.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                elif isinstance(event, h2.events.StreamEnded):
+                    ended = True
+                assert not isinstance(event, h2.events.StreamReset | h2.events.ConnectionTerminated), event
+        self._sock.sendall(side.data_to_send())
+        return Reply(found, bytes(body))

@@ -1,0 +1,181 @@
+"""What Istio's documentation and the Gateway API's conformance tests show of routing is what a waypoint does:
+the tables of tests/documented, asked through real processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import pytest
+
+from tests.documented.cases import BACKENDS, Case, Outcome, Table, check, check_shares, tables
+from tests.mesh.answering import Answered, Greeter, Http1, Http2, Server
+from tests.mesh.lab import SHOP, TCP_FAMILIES, Family, Mesh, read_all, wait_until
+from tests.mesh.test_waypoint import GATEWAY, Waypoint, signed, vip
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
+
+TABLES = list(tables())
+VERSIONS = {"shop/one": "v1", "shop/two": "v2", "shop/three": "v3", "far/three": "v3"}
+MANY = 60
+"""Requests of which a share is told."""
+
+AT_ONCE = 8
+"""Tables."""
+
+
+def pod(name: str, version: str) -> str:
+    return (
+        f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, "
+        f"labels: {{app: server, version: {version}}}}}\n"
+        "spec: {nodeName: node-2, containers: [{name: main, command: [sleep, infinity]}]}\n---\n"
+    )
+
+
+MANIFESTS = (
+    SHOP
+    + GATEWAY
+    + "".join(pod(where.removeprefix("shop/"), version) for where, version in list(VERSIONS.items())[:3])
+    + BACKENDS
+    + "".join(table.objects for table in TABLES)
+)
+
+
+@pytest.fixture
+def answered(mesh: Mesh) -> Iterator[Answered]:
+    """Servers in all pods."""
+    made = Answered()
+    with ExitStack() as stack:
+        for where, version in VERSIONS.items():
+            stack.enter_context(closing(Server(mesh.listen(where, port=8081), version, made)))
+            stack.enter_context(closing(Greeter(mesh.listen(where, port=8083), version)))
+        stack.callback(made.closed.set)
+        yield made
+
+
+class Asking:
+    """Cases asked by one family; `routes`: the names that the log has to have, by request."""
+
+    _numbers = count(1)
+
+    def __init__(self, mesh: Mesh, answered: Answered, family: Family) -> None:
+        self._mesh, self._answered, self.family = mesh, answered, family
+        self._clients: dict[tuple[str, int, bool], Http1 | Http2] = {}
+        self.routes: dict[str, str] = {}
+
+    def _client(self, case: Case) -> Http1 | Http2:
+        key = case.service, case.port, case.is_grpc
+        if key not in self._clients:
+            address = vip(self._mesh, case.service, self.family)
+            self._clients[key] = (Http2 if case.is_grpc else Http1)(self._mesh, address, case.port)
+        return self._clients[key]
+
+    def _ask(self, case: Case) -> tuple[str, Outcome]:
+        """What becomes of a request, but for what the log says and copies; and its number."""
+        key = f"00000000-0000-4000-8000-{next(self._numbers):012d}"
+        self._answered.fails[key], self._answered.waits[key] = case.fails, case.waits
+        fields = {"x-request-id": key, **case.headers}
+        if case.claims is not None:
+            fields["authorization"] = f"Bearer {signed(**case.claims).decode()}"
+        if case.route is not None:
+            self.routes[key] = case.route
+        began = time.monotonic()
+        reply = self._client(case).ask(case.method, case.path, case.host, fields)
+        delay = time.monotonic() - began if case.delay else 0.0
+        told: dict[str, Any] = reply.told or {"version": "", "fields": {}}
+        return key, Outcome(
+            told["version"],
+            reply.status,
+            int(reply.fields.get("grpc-status", -1)),
+            told["fields"],
+            reply.fields,
+            "" if told["version"] else reply.body.decode(),
+            self._answered.tries[key],
+            delay,
+            (),
+            case.route or "",
+        )
+
+    def _connect(self, case: Case) -> tuple[str, Outcome]:
+        """Where a connection goes that speaks no HTTP."""
+        call = self._mesh.call("shop/caller", vip(self._mesh, case.service, self.family), case.port)
+        version = "" if call.error is not None else read_all(call.sock).decode()
+        return "", Outcome(version, 200 if version else 503)
+
+    def expect(self, case: Case) -> None:
+        """It becomes what the case says. Copies come when they do."""
+        made = [(self._connect if case.tcp else self._ask)(case) for _ in range(MANY if case.is_share else 1)]
+
+        def found() -> list[Outcome]:
+            return [replace(one, copies=tuple(self._answered.copies[key])) for key, one in made]
+
+        def holds() -> bool:
+            try:
+                self._check(case, found())
+            except AssertionError:
+                return False
+            return True
+
+        if any(case.copies.values()):
+            with suppress(AssertionError):
+                wait_until(holds, case.text, seconds=2)
+        self._check(case, found())
+
+    def _check(self, case: Case, found: list[Outcome]) -> None:
+        for one in found:
+            check(case, one)
+        if case.is_share:
+            check_shares(case, found)
+
+
+def run(asking: Asking, table: Table, others: int) -> list[str]:
+    """What has become otherwise than the table says. Shares, and what takes its time, are asked for by one
+    of the families each."""
+    wrong = []
+    for number, case in enumerate(table.cases):
+        if (case.is_share or case.delay or case.waits) and number % 2 == others:
+            continue
+        try:
+            asking.expect(case)
+        except (AssertionError, OSError) as error:
+            wrong.append(f"{asking.family.__name__}: {error}")
+    return wrong
+
+
+def settled(asking: Asking, table: Table) -> bool:
+    """Whether the waypoint, and who calls it, know of the table's objects."""
+    (case, *_) = (one for one in table.cases if not (one.is_share or one.delay or one.waits))
+    try:
+        asking.expect(case)
+    except (AssertionError, OSError):
+        return False
+    return True
+
+
+def test_what_is_documented_is_done(mesh: Mesh, answered: Answered) -> None:
+    waypoint = Waypoint(mesh)
+    askings = [Asking(mesh, answered, family) for family in TCP_FAMILIES]
+    for asking in askings:
+        for table in TABLES:
+            wait_until(lambda by=asking, table=table: settled(by, table), f"{table.name} is known")
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        running = [
+            pool.submit(run, asking, table, number)
+            for number, asking in enumerate(askings)
+            for table in TABLES
+        ]
+        wrong = [text for each in running for text in each.result()]
+    assert not wrong, "\n".join(wrong)
+    expected = {key: route for asking in askings for key, route in asking.routes.items()}
+
+    def logged() -> bool:
+        found = {line[13]: line[-1] for line in waypoint.lines()}
+        return {key: found.get(key) for key in expected} == expected
+
+    wait_until(logged, "the log names what has decided")
+    assert waypoint.figures().total("ztunnel_internal_errors_total") == 0
