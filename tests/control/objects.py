@@ -8,9 +8,8 @@ from ztunnel.model.service import Port, Service, ServiceName, Waypoint
 
 def manifest(kind, name, spec, namespace="shop", created=""):
     """One of networking.istio.io or of the Gateway API."""
-    group = "gateway.networking.k8s.io" if kind in ("HTTPRoute", "GRPCRoute", "ReferenceGrant") else (
-        "networking.istio.io"
-    )  # fmt: skip
+    of_gateway_api = kind.endswith("Route") or kind == "ReferenceGrant"
+    group = "gateway.networking.k8s.io" if of_gateway_api else "networking.istio.io"
     date = f', creationTimestamp: "{created}"' if created else ""
     return (
         f"apiVersion: {group}/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}{date}}}\n"

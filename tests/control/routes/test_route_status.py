@@ -82,6 +82,32 @@ def test_a_service_without_a_waypoint_is_said_to_have_none():
     assert conditions(WEB.replace("web", "x"))[1][2:] == ("NoMatchingParent", "parent not found")
 
 
+@pytest.mark.parametrize(
+    ("parent", "accepted"),
+    [
+        ("", ("Accepted", False, "Conflicted", "GRPCRoutes are asked in its place at %s:80,90")),
+        (", port: 80", ("Accepted", True, "Accepted",
+                        "Route was valid, but GRPCRoutes are asked in its place at %s:80")),
+        (", port: 1", ("Accepted", True, "Accepted", "Route was valid")),
+    ],
+)  # fmt: skip
+def test_a_route_of_a_kind_that_is_not_asked_is_said_to_be_in_conflict(parent, accepted):
+    """GEP-1294, "Route types"."""
+    routes, web = ServiceRoutes(MeshSettings()), service("web", 80, 90, waypoint="shop")
+    routes.put_service(None, replace(web, addresses=(VIP,)))
+    spec = "{parentRefs: [{group: '', kind: Service, name: web%s}], rules: [{%s}]}"
+    grpc = manifest("GRPCRoute", "g", spec % (parent, BACKEND))
+    for key, one in read(manifest("HTTPRoute", "r", spec % ("", BACKEND)), grpc).items():
+        routes.put(key, None, one)
+    routes.update()
+    objects = read(manifest("HTTPRoute", "r", spec % ("", BACKEND)))
+    ((key, one),) = objects.items()
+    (below,) = said_of_routing(key, one, routes).parents
+    found = below.conditions[0]
+    message = accepted[3].replace("%s", "web.shop.svc.cluster.local")
+    assert (found.type, found.met, found.reason, found.message) == (*accepted[:3], message)
+
+
 def test_a_headless_service_takes_no_route():
     """kumahq/kuma#18073, GEP-1426: it was accepted, and the calls of its pods went past it."""
     accepted = conditions(WEB, addresses=())[0]

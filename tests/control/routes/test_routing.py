@@ -228,3 +228,47 @@ def test_a_thousand_routes_cost_the_one_that_changes():
     changed, _ = mesh.apply(texts[7].replace("{backendRefs", "{name: changed, backendRefs"))
     assert list(changed) == ["shop/s7.shop.svc.cluster.local"]
     assert all(mesh.routes.routes[name] is one for name, one in before.items() if name not in changed)
+
+
+def of_kind(kind, name, parent="", namespace="shop"):
+    return manifest(kind, name, f"{{{PARENT % parent}, rules: [{{{TO}}}]}}", namespace=namespace)
+
+
+HTTP, GRPC = Key("HTTPRoute", "shop", "http"), "shop.grpc.0"
+
+
+@pytest.mark.parametrize(
+    ("parent", "asked"),
+    [
+        (", port: 80", {80: [GRPC], 90: ["shop.http.0"]}),
+        ("", {80: [GRPC], 90: [GRPC]}),
+        (", port: 81", {80: ["shop.http.0"], 90: ["shop.http.0"]}),
+    ],
+)
+def test_where_two_kinds_are_bound_to_a_port_the_more_specific_one_is_asked(parent, asked):
+    """GEP-1294, istio/istio#59204: which of both it was, was chance."""
+    mesh = Mesh(service("web", 80, 90))
+    mesh.apply(of_kind("HTTPRoute", "http"))
+    _, unsettled = mesh.apply(of_kind("GRPCRoute", "grpc", parent))
+    assert HTTP in unsettled  # something else is to be said of it
+    found = {port: [rule.name for rule in mesh.routes.routes[WEB].at(port)] for port in (80, 90)}
+    assert found == asked
+    assert (HTTP in mesh.routes.problems()) is (GRPC in found[80])
+    _, unsettled = mesh.delete("GRPCRoute", "grpc")
+    assert HTTP in unsettled
+    assert mesh.names() == ["shop.http.0"]
+    assert mesh.routes.problems() == {}
+
+
+def test_what_another_namespace_says_takes_no_port():
+    mesh = Mesh(service("web"))
+    mesh.apply(of_kind("HTTPRoute", "http"), of_kind("GRPCRoute", "grpc", ", namespace: shop", "far"))
+    assert mesh.names() == ["shop.http.0"]
+
+
+def test_a_tls_route_goes_before_a_tcp_route_and_neither_before_requests():
+    mesh = Mesh(service("web"))
+    mesh.apply(*(of_kind(f"{kind}Route", kind.lower()) for kind in ("TCP", "TLS", "HTTP")))
+    routes = mesh.routes.routes[WEB]
+    assert [rule.name for rule in routes.connections] == ["shop.tls.0"]
+    assert [rule.name for rule in routes.rules] == ["shop.http.0"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ztunnel.control.routes.gateway_route import ENTRY, SERVICE, Route
-from ztunnel.control.routes.route_parts import UNRESOLVED, Converted, Problem, Why
+from ztunnel.control.routes.route_parts import UNRESOLVED, Problem, Why
 from ztunnel.control.routes.routing import Routing, ServiceRoutes, caller_of
 from ztunnel.control.source.document import Key
 from ztunnel.control.status.condition import Condition, cut
@@ -66,7 +66,7 @@ def said_of_routing(key: Key, one: Routing, routes: ServiceRoutes) -> RoutingSai
         return RoutingSaid(problems=converted.problems, nowhere=routes.nowhere(one))
     return RoutingSaid(
         tuple(
-            ParentSaid(reference, tuple(_conditions(one, converted, reference, routes)))
+            ParentSaid(reference, tuple(_conditions(key, one, reference, routes)))
             for reference in dict.fromkeys(one.parents)
             if _is_of_mesh(reference)
         )
@@ -108,11 +108,10 @@ def with_faults(
     return tuple(ParentSaid(reference, (wrong,)) for reference in references)
 
 
-def _conditions(
-    one: Route, converted: Converted, reference: Reference, routes: ServiceRoutes
-) -> Iterator[Condition]:
+def _conditions(key: Key, one: Route, reference: Reference, routes: ServiceRoutes) -> Iterator[Condition]:
+    converted = routes.converted(key)
     wrong = [problem for problem in converted.problems if problem.why in _INVALID]
-    reason, message = _not_matching(one, reference, routes)
+    reason, message = _not_matching(key, one, reference, routes)
     if reason:
         yield Condition("Accepted", False, reason, message)
     elif wrong and len({_rule_of(problem) for problem in wrong}) == len(one.rules):
@@ -129,7 +128,7 @@ def _conditions(
         yield Condition("ResolvedRefs", True, "ResolvedRefs", "All references resolved")
 
 
-def _not_matching(one: Route, reference: Reference, routes: ServiceRoutes) -> tuple[str, str]:
+def _not_matching(key: Key, one: Route, reference: Reference, routes: ServiceRoutes) -> tuple[str, str]:
     """Why the parent does not take the route, if it does not; and the message for either."""
     services = routes.parent(reference, one.meta.namespace)
     if not services:
@@ -144,7 +143,10 @@ def _not_matching(one: Route, reference: Reference, routes: ServiceRoutes) -> tu
     if not any(each.addresses for each in services):
         text = f"{_named(reference, one)} has no address: calls go to its pods, past any waypoint of it"
         return "UnsupportedValue", text
-    return "", "Route was valid"
+    where, whole = routes.displaced(key, one, services)
+    if whole:
+        return "Conflicted", cut(where)
+    return "", cut(f"Route was valid, but {where}" if where else "Route was valid")
 
 
 def _waypoints(one: Route, reference: Reference, routes: ServiceRoutes) -> Condition:

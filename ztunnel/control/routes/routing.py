@@ -9,7 +9,7 @@ of whoever calls (istio/istio getVirtualServiceForWaypoint)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ztunnel.control.membership import set_member
@@ -18,6 +18,7 @@ from ztunnel.control.routes.hosts import covering, covers, is_exported, whole_na
 from ztunnel.control.routes.precedence import Source, connections, ordered
 from ztunnel.control.routes.registry import Asked, Registry, View
 from ztunnel.control.routes.route_parts import NOTHING, Converted, Problem, Why
+from ztunnel.control.routes.specificity import MORE_SPECIFIC, SPECIFIC, Ports, left_ports, taken_ports
 from ztunnel.control.routes.virtual_service import convert_virtual_service, is_of_mesh
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.document import Key, Object
@@ -56,6 +57,7 @@ class ServiceRoutes:
         self._asked: dict[Key, set[Asked]] = {}
         self._asking: dict[Asked, set[Key]] = {}
         self._attached: dict[_Parent, set[Key]] = {}
+        self._specific: dict[_Parent, set[Key]] = {}
         self._due: set[Key] = set()
         self._dirty: set[ServiceName] = set()
         self._unsettled: set[Key] = set()
@@ -69,7 +71,10 @@ class ServiceRoutes:
             if isinstance(one, Routing):
                 for parent in self._parents(one):
                     set_member(self._attached, parent, key, there)
+                    if key.kind in SPECIFIC:
+                        set_member(self._specific, parent, key, there)
                     self._dirty.update(self._below(parent))
+                    self._unsettled.update(self._less_specific(parent, key.kind))
                 self._due.add(key)
         if isinstance(new, Routing):
             self._objects[key] = new
@@ -126,6 +131,10 @@ class ServiceRoutes:
         one, found = self._objects.get(key), self.converted(key).problems
         if isinstance(one, VirtualService) and (text := self.nowhere(one)):
             found = (*found, Problem(Why.NOWHERE, "hosts", text))
+        elif one is not None and not isinstance(one, VirtualService):
+            text, _ = self.displaced(key, one, self.services_of(one))
+            if text:
+                found = (*found, Problem(Why.NOWHERE, "parentRefs", text))
         self._problems.pop(key, None)
         if found:
             self._problems[key] = found
@@ -144,6 +153,21 @@ class ServiceRoutes:
         if not near:
             return "their services are of other namespaces: it counts only in theirs, or in their waypoints'"
         return ""
+
+    def displaced(self, key: Key, one: Route, services: Iterable[Service]) -> tuple[str, bool]:
+        """At which ports of these services, that it is bound to, a route of a more specific kind is asked in
+        its place; empty: at none. And whether it is so at all of them."""
+        found, left = [], False
+        for service in services:
+            every, ports = _ports_of(service), self._ports(one, service)
+            if ports is None:
+                continue
+            taken = self._taken(service).get(key.kind, frozenset())
+            left = left or left_ports(ports, taken, every) is not None
+            if at := [str(port) for port in ports or every if port in taken]:
+                found.append(f"{service.hostname}:{','.join(at)}")
+        where = f"{MORE_SPECIFIC[key.kind]}s are asked in its place at {', '.join(found)}" if found else ""
+        return where, bool(found) and not left
 
     def texts(self) -> Iterator[str]:
         """What the operator should know, in order of the objects."""
@@ -201,18 +225,38 @@ class ServiceRoutes:
         return Routes(name, rules, others) if rules or others else None
 
     def _sources(self, service: Service, keys: Iterable[Key]) -> Iterator[Source]:
-        caller = caller_of(service)
+        caller, taken = caller_of(service), self._taken(service)
         for key in keys:
             one, converted = self._objects[key], self.converted(key)
             if key.namespace not in (service.namespace, caller) or not converted:
                 continue
             if not isinstance(one, VirtualService):
                 ports = self._ports(one, service)
+                if ports is not None:
+                    ports = left_ports(ports, taken.get(key.kind, frozenset()), _ports_of(service))
                 first = key.namespace == caller != service.namespace
                 if ports is not None:
                     yield Source(one.meta, converted.rules, ports, first, True, converted.connections)
             elif is_exported(one.export_to, key.namespace, caller):
                 yield Source(one.meta, converted.rules, connections=converted.connections)
+
+    def _taken(self, service: Service) -> Mapping[str, frozenset[int]]:
+        """The ports of a service at which routes of a kind are not asked, by that kind."""
+        near, bound = (service.namespace, caller_of(service)), []
+        for parent in self._parents_of(service):
+            for key in self._specific.get(parent, ()):
+                one = self._objects[key]
+                if key.namespace in near and self.converted(key) and not isinstance(one, VirtualService):
+                    ports = self._ports(one, service)
+                    if ports is not None:
+                        bound.append((key.kind, ports))
+        return taken_ports(bound, _ports_of(service)) if bound else {}
+
+    def _less_specific(self, parent: _Parent, kind: str) -> Iterator[Key]:
+        """The routes that one of that kind may be asked in the place of."""
+        for key in self._attached.get(parent, ()):
+            if MORE_SPECIFIC.get(key.kind) == kind:
+                yield key
 
     def _ports(self, route: Route, service: Service) -> tuple[int, ...] | None:
         """At which ports of the service a route is; none: at all; None: at no one."""
@@ -261,6 +305,10 @@ def caller_of(service: Service) -> str:
     """The namespace that calls of a service come from: that of its waypoint."""
     waypoint = service.waypoint.service if service.waypoint is not None else None
     return waypoint.namespace if waypoint is not None else service.namespace
+
+
+def _ports_of(service: Service) -> Ports:
+    return tuple(port.service for port in service.ports)
 
 
 def _parent(reference: Reference, own: str) -> _Parent:
