@@ -16,7 +16,9 @@ import h2.events
 
 from tests.mesh.lab import Listener, Mesh, read_exactly
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_BEGINNING = b"PRI "
+"""Of what is said first in HTTP/2, and of no request of HTTP/1.1."""
+
 _SHADOW = "-shadow"
 
 
@@ -81,19 +83,25 @@ class Server:
 
     def _serve(self, sock: socket.socket, number: int) -> None:
         with sock, suppress(OSError, AssertionError):
-            first = sock.recv(len(_PREFACE), socket.MSG_PEEK | socket.MSG_WAITALL)
-            (self._serve2 if first.startswith(b"PRI ") else self._serve1)(sock, number)
+            first = b""
+            while len(first) < len(_BEGINNING) and (octets := sock.recv(1)):
+                first += octets
+            if first == _BEGINNING:
+                self._serve2(sock, number, first)
+            elif first:
+                self._serve1(sock, number, first)
 
     def _told(self, number: int, http: int, fields: Mapping[str, str]) -> bytes:
         return json.dumps(
             {"version": self.version, "connection": number, "http": http, "fields": fields}
         ).encode()
 
-    def _serve1(self, sock: socket.socket, number: int) -> None:
+    def _serve1(self, sock: socket.socket, number: int, first: bytes) -> None:
         while True:
-            line, fields = read_head(sock)
+            line, fields = read_head(sock, first)
+            first = b""
             method, path, _ = line.split(" ", 2)
-            read_exactly(sock, int(fields.get("content-length", 0)))
+            read_body(sock, fields)
             status = self._answered.status(self.version, fields["host"], fields)
             body = self._told(number, 1, {**fields, "method": method, "path": path})
             if method == "HEAD":
@@ -101,13 +109,13 @@ class Server:
             head = f"HTTP/1.1 {status} -\r\nserver: echo\r\ncontent-length: {len(body)}\r\n\r\n"
             sock.sendall(head.encode() + body)
 
-    def _serve2(self, sock: socket.socket, number: int) -> None:
+    def _serve2(self, sock: socket.socket, number: int, octets: bytes) -> None:
         side = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
         )
         side.initiate_connection()
         asked: dict[int, dict[str, str]] = {}
-        while octets := sock.recv(1 << 16):
+        while octets:
             for event in side.receive_data(octets):
                 if isinstance(event, h2.events.RequestReceived):
                     asked[event.stream_id] = dict(event.headers)
@@ -116,6 +124,7 @@ class Server:
                 elif isinstance(event, h2.events.StreamEnded):
                     self._answer2(side, event.stream_id, asked.pop(event.stream_id), number)
             sock.sendall(side.data_to_send())
+            octets = sock.recv(1 << 16)
 
     def _answer2(
         self, side: h2.connection.H2Connection, stream: int, asked: dict[str, str], number: int
@@ -125,8 +134,8 @@ class Server:
         status = self._answered.status(self.version, fields["host"], fields)
         body = self._told(number, 2, fields)
         grpc = fields.get("content-type", "").startswith("application/grpc")
-        kind = [("content-type", "application/grpc")] if grpc else []
-        side.send_headers(stream, [(":status", str(status)), ("server", "echo"), *kind])
+        kind = ("content-type", "application/grpc") if grpc else ("content-length", str(len(body)))
+        side.send_headers(stream, [(":status", str(status)), ("server", "echo"), kind])
         side.send_data(stream, framed(body) if grpc else body, end_stream=not grpc)
         if grpc:
             side.send_headers(stream, [("grpc-status", "0")], end_stream=True)
@@ -167,9 +176,10 @@ def framed(body: bytes) -> bytes:
     return b"\0" + len(body).to_bytes(4, "big") + body
 
 
-def read_head(sock: socket.socket) -> tuple[str, dict[str, str]]:
-    """The first line of a head, and its fields, those of one name joined by commas."""
-    got = bytearray()
+def read_head(sock: socket.socket, first: bytes = b"") -> tuple[str, dict[str, str]]:
+    """The first line of a head, which begins with `first`, and its fields, those of one name joined by
+    commas."""
+    got = bytearray(first)
     while not got.endswith(b"\r\n\r\n"):
         seen = sock.recv(1 << 16, socket.MSG_PEEK)
         assert seen, bytes(got)
@@ -183,6 +193,21 @@ def read_head(sock: socket.socket) -> tuple[str, dict[str, str]]:
             before = fields.get(name.lower())
             fields[name.lower()] = value.strip() if before is None else f"{before},{value.strip()}"
     return line, fields
+
+
+def read_body(sock: socket.socket, fields: Mapping[str, str]) -> bytes:
+    """The body behind a head, without trailers."""
+    if fields.get("transfer-encoding") != "chunked":
+        return read_exactly(sock, int(fields.get("content-length", 0)))
+    found = b""
+    while True:
+        line = b""
+        while not line.endswith(b"\r\n"):
+            line += read_exactly(sock, 1)
+        size = int(line, 16)
+        found += read_exactly(sock, size + 2)[:-2]
+        if not size:
+            return found
 
 
 class Reply:
@@ -223,7 +248,7 @@ class Http1:
             lines.append(f"Content-Length: {len(body)}")
         self._sock.sendall("\r\n".join([*lines, "", ""]).encode() + body)
         line, found = read_head(self._sock)
-        said = read_exactly(self._sock, int(found.get("content-length", 0)))
+        said = read_body(self._sock, found)
         if found.get("connection") == "close":
             self._sock = None
         return Reply({":status": line.split(" ")[1], **found}, said)

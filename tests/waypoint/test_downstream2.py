@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.http2.recording import pull_frames
+from tests.waypoint.broken import BROKEN
 from tests.waypoint.rig import Rig, Wire, echoes
 from ztunnel.http2.frame import END_STREAM, MAX_STREAM_ID, Frame
 from ztunnel.waypoint.downstream2 import LINGER_SECONDS, Http2Server
@@ -130,20 +131,29 @@ def test_garbage_ends_the_connection_and_takes_nobody_along(garbage: bytes, afte
     assert client.wire.took == client.wire.given
 
 
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ([(b":method", b"GET / HTTP/1.1"), *GET[1:]], 400),
-        ([*GET[:3], (b":path", b"/a b")], 400),
-        ([*GET[:3], (b":path", b"/a#b")], 400),
-        ([*GET[:3], (b":path", b"/%00")], 400),
-        ([*GET[:2], (b":authority", b"u@a"), GET[3]], 400),
-        ([GET[0], (b":scheme", b"HTTP"), *GET[2:]], 400),
-        ([*GET, (b"host", b"b")], 400),
-        ([(b":method", b"CONNECT"), (b":authority", b"a:80")], 404),
-        ([*GET, (b"content-length", b"+1")], 400),
-    ],
-)
+ANOTHER_ELSEWHERE = [
+    ([(b":method", b"GET / HTTP/1.1"), *GET[1:]], 400),
+    ([*GET[:3], (b":path", b"/a b")], 400),
+    ([*GET[:3], (b":path", b"/a#b")], 400),
+    ([*GET[:3], (b":path", b"/%00")], 400),
+    ([*GET[:2], (b":authority", b"u@a"), GET[3]], 400),
+    ([GET[0], (b":scheme", b"HTTP"), *GET[2:]], 400),
+    ([*GET, (b"host", b"b")], 400),
+    ([(b":method", b"CONNECT"), (b":authority", b"a:80")], 404),
+    ([*GET, (b"content-length", b"+1")], 400),
+]
+MALFORMED = [
+    [*GET, (b"transfer-encoding", b"chunked")],
+    [*GET, (b"connection", b"close")],
+    [*GET, (b"X-Upper", b"a")],
+    [*GET, (b"x", b"a\r\nb: c")],
+    [*GET, (b":path", b"/b")],
+    [*GET, (b":protocol", b"websocket")],
+    GET[:3],
+]
+
+
+@pytest.mark.parametrize(("headers", "status"), ANOTHER_ELSEWHERE)
 def test_what_would_be_another_request_elsewhere_goes_nowhere(headers, status: int) -> None:
     rig = Rig(echoes)
     client = Client(rig, validate=False)
@@ -154,18 +164,7 @@ def test_what_would_be_another_request_elsewhere_goes_nowhere(headers, status: i
     assert not rig.servers
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        [*GET, (b"transfer-encoding", b"chunked")],
-        [*GET, (b"connection", b"close")],
-        [*GET, (b"X-Upper", b"a")],
-        [*GET, (b"x", b"a\r\nb: c")],
-        [*GET, (b":path", b"/b")],
-        [*GET, (b":protocol", b"websocket")],
-        GET[:3],
-    ],
-)
+@pytest.mark.parametrize("headers", MALFORMED)
 def test_what_is_malformed_is_reset_and_heard_by_nobody(headers) -> None:
     rig = Rig(echoes)
     client = Client(rig, validate=False)
@@ -371,6 +370,33 @@ def test_the_hundred_and_first_stream_is_refused_and_the_others_go_on() -> None:
     rig.servers[0].respond(end=True)
     client.flush()
     assert len(client.of(h2.events.StreamEnded)) == 1
+
+
+@pytest.mark.parametrize("octets", BROKEN.values(), ids=list(BROKEN))
+@pytest.mark.parametrize("size", [1 << 20, 16_384, 100])
+def test_a_connection_that_is_broken_ends_and_is_counted_once(octets: bytes, size: int) -> None:
+    rig, wire = Rig(), Wire()
+    wire.receiver = Http2Server(rig.way, wire)
+    for start in range(0, len(octets), size):
+        if not (wire.over or wire.finished):
+            wire.send(octets[start : start + size])
+            rig.clock.rounds()
+    assert wire.over or wire.finished
+    assert rig.refusals == ["http2.codec_error"]
+
+
+def test_a_client_that_gives_up_every_second_request_is_served() -> None:
+    rig = Rig(echoes)
+    client = Client(rig)
+    for number in range(1200):
+        client.h2.send_headers(2 * number + 1, POST if number % 2 else GET, end_stream=number % 2 == 0)
+        if number % 2:
+            client.h2.reset_stream(2 * number + 1)
+        if number % 20 == 0:
+            client.flush()
+    client.flush()
+    assert len(client.of(h2.events.StreamEnded)) == 600
+    assert rig.refusals == []
 
 
 def test_a_flood_of_frames_that_carry_nothing_ends_the_connection() -> None:

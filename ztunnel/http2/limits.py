@@ -24,6 +24,8 @@ class Limits:
         request_work, response_work: what a header block weighs in what is done for a peer in one round
             (`standing.WORK_PER_ROUND`).
         skipped_header_bytes: a head above its limit by so much costs only its stream; 0: the connection.
+        churn_ends: a peer in debt for streams that it has reset early (`standing`) loses its connection, as
+            with Envoy (overload.premature_reset_total_stream_count); else only its new streams wait.
     """
 
     open_streams: int = 100
@@ -36,6 +38,7 @@ class Limits:
     skipped_header_bytes: int = 0
     request_work: int = HEADERS_WORK
     response_work: int = HEADERS_WORK
+    churn_ends: bool = False
     continuations: int = 64
     settings_seconds: float = 10.0
     ping_seconds: float = 10.0

@@ -21,7 +21,17 @@ from typing import Final
 from ztunnel.errors import PeerError
 from ztunnel.http2.block import HeaderBlock
 from ztunnel.http2.budget import Glitch, GlitchBudget
-from ztunnel.http2.frame import END_STREAM, HEADER, HEADER_BYTES, MAX_STREAM_ID, PADDED, PREFACE, Code, Frame
+from ztunnel.http2.frame import (
+    ACK,
+    END_STREAM,
+    HEADER,
+    HEADER_BYTES,
+    MAX_STREAM_ID,
+    PADDED,
+    PREFACE,
+    Code,
+    Frame,
+)
 from ztunnel.http2.standing import Standing
 from ztunnel.http2.stream import Stream
 
@@ -44,6 +54,7 @@ class FrameReader:
     """
 
     __slots__ = (
+        "_begun",
         "_block",
         "_ends",
         "_frame_limit",
@@ -68,6 +79,7 @@ class FrameReader:
         self._frame_limit = frame_limit_bytes
         self._methods: Mapping[int, tuple[int, FrameMethod]] = {}
         self._preface = PREFACE if expect_preface else b""
+        self._begun = not expect_preface
         self._partial = b""
         self._left = 0
         self._skip = 0
@@ -225,6 +237,10 @@ class FrameReader:
         if self._block is not None and kind != Frame.CONTINUATION:
             raise PeerError("a header block was interrupted", Code.PROTOCOL_ERROR)
         stream_id &= MAX_STREAM_ID
+        if not self._begun:
+            self._begun = True
+            if kind != Frame.SETTINGS or flags & ACK:
+                raise PeerError("the preface does not end with SETTINGS", Code.PROTOCOL_ERROR)
         if kind == Frame.DATA:
             return self._padded_data(view, at)
         handler = self._methods.get(kind)

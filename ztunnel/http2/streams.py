@@ -281,7 +281,9 @@ class Streams(FrameReader):
                 self._reset[stream_id] = -1
             return
         if self.role is Role.SERVER and self.now - stream.opened_at < EARLY_SECONDS:
-            self.standing.churn.take(1 if stream.started else UNSTARTED_POINTS, self.now)
+            left = self.standing.churn.take(1 if stream.started else UNSTARTED_POINTS, self.now)
+            if left < 0 and self._limits.churn_ends:
+                raise PeerError("too many streams that are reset early", Code.ENHANCE_YOUR_CALM)
         self._drop(stream)
         stream.on_reset(int.from_bytes(payload, "big"))
 

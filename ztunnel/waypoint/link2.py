@@ -32,6 +32,7 @@ LIMITS: Final = Limits(
     skipped_header_bytes=180 * 1024,
     request_work=8,
     response_work=4,
+    churn_ends=True,
 )
 """Of the HTTP/2 within tunnels: Istio's waypoint takes 100 streams and heads of 60 KiB. A larger one is
 answered: cookies grow without anybody's wish, but not above 240 KiB. A request costs some 50 us and

@@ -166,6 +166,28 @@ def test_what_is_spare_for_long_is_closed(pool, seconds):
     assert len(rig.calls) == 2
 
 
+@pytest.mark.parametrize(("pool", "seconds"), [
+    (Pool(1, http_idle_seconds=5), 5), (Pool(1, idle_seconds=7), 7), (Pool(1, connection_seconds=20), 20),
+])  # fmt: skip
+def test_what_is_idle_for_longer_than_it_may_be_carries_no_other_request(pool, seconds):
+    """A server that closes it a second later (Node.js: after five) would lose that one. Another connection is
+    made even where there may be one only."""
+    rig = pooled(pool)
+    rig.ask()
+    first = rig.calls[0].stand()
+    first.send(OK)
+    rig.clock.now += seconds - 0.1
+    rig.ask()
+    assert len(rig.calls) == 1
+    first.send(OK)
+    rig.clock.now += seconds + 0.1
+    last = rig.ask()
+    assert first.over
+    rig.calls[1].stand().send(OK)
+    assert last.status == 200
+    assert rig.used(Limit.CONNECTIONS) == 1
+
+
 def test_what_is_spare_is_shed_and_what_is_in_use_is_not():
     rig = pooled(Pool(http_idle_seconds=3600))
     rig.ask()

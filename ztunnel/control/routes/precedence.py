@@ -1,9 +1,10 @@
 """The rules of several objects for one service, in the order in which they are asked.
 
 HTTPRoutes and GRPCRoutes are one list (at a port both are never: `specificity.py`), in the order that the
-Gateway API gives to their matches (HTTPRouteRule `matches`; regular expressions last, as with Istio). VirtualServices follow, the oldest first,
-each in its own order. Where there are several sources, what takes every request goes behind all that does
-not, as istiod has it of VirtualServices that share a host (istio/istio#59484, route.SortVHostRoutes)."""
+Gateway API gives to their matches (HTTPRouteRule `matches`; regular expressions last, as with Istio).
+VirtualServices follow, the oldest first, each in its own order. Where there are several sources, what takes
+every request goes behind all that does not, as istiod has it of VirtualServices that share a host
+(istio/istio#59484, route.SortVHostRoutes)."""
 
 from __future__ import annotations
 

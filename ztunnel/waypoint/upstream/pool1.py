@@ -44,18 +44,27 @@ class Http1Pools:
 
     def connect(self, exchange: Exchange, spot: Spot) -> None:
         """Find a connection for it: one that is spare, or a new one, or the next that will be spare."""
-        lane = self._lanes.get(spot.key)
-        if lane is None:
-            lane = self._lanes[spot.key] = _Lane(spot)
-        lane.spot = spot
-        if lane.spares:
+        lane = self._lane(spot)
+        while lane.spares:
             client = lane.spares.pop()
+            if spot.is_late(client.born, client.idle_since, self._clock.now):
+                client.close("idle")
+                lane = self._lane(spot)  # it may have gone with its last connection
+                continue
             if begin(exchange):
                 client.carry(exchange)
             else:
                 lane.spares.append(client)
-        elif lane.line.join(exchange):
+            return
+        if lane.line.join(exchange):
             self._open(lane)
+
+    def _lane(self, spot: Spot) -> _Lane:
+        lane = self._lanes.get(spot.key)
+        if lane is None:
+            lane = self._lanes[spot.key] = _Lane(spot)
+        lane.spot = spot
+        return lane
 
     def _open(self, lane: _Lane) -> None:
         """Make a connection, if more wait than are being made and there may be one more. Where there is none

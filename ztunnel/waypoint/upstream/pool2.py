@@ -35,10 +35,12 @@ class Http2Pools:
 
     def connect(self, exchange: Exchange, spot: Spot) -> None:
         """Find a connection for it: one with room, or a new one."""
-        lane = self._lanes.get(spot.key)
-        if lane is None:
-            lane = self._lanes[spot.key] = _Lane(spot)
-        lane.spot = spot
+        lane = self._lane(spot)
+        for client in tuple(lane.clients):
+            since = client.idle_since
+            if since is not None and spot.is_late(client.born, since, self._clock.now):
+                client.close()
+                lane = self._lane(spot)  # it may have gone with its last connection
         for client in lane.clients:
             if self._takes(client, lane):
                 if begin(exchange):
@@ -46,6 +48,13 @@ class Http2Pools:
                 return
         if lane.line.join(exchange):
             self._open(lane)
+
+    def _lane(self, spot: Spot) -> _Lane:
+        lane = self._lanes.get(spot.key)
+        if lane is None:
+            lane = self._lanes[spot.key] = _Lane(spot)
+        lane.spot = spot
+        return lane
 
     def _takes(self, client: Http2Client, lane: _Lane) -> bool:
         limits = lane.spot.limits

@@ -133,6 +133,13 @@ class Spot:
         seconds = self.limits.connection_seconds
         return bool(seconds) and now - born > seconds
 
+    def is_late(self, born: float, since: float, now: float) -> bool:
+        """Whether a connection that is idle since then is as old as it may become, or has been idle for as
+        long as its cluster says: a server that closes it a little later would lose the next request."""
+        limits = self.limits
+        idle, old = limits.http_idle_seconds or limits.idle_seconds, limits.connection_seconds
+        return (idle > 0 and now - since > idle) or (old > 0 and now - born > old)
+
     def idle_seconds(self, usual: float) -> float:
         """For how long a connection may be idle: `usual`, unless its cluster says another time."""
         limits = self.limits

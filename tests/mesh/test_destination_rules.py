@@ -1,0 +1,357 @@
+"""DestinationRules say which endpoint is asked, over which connections, and when one is left out: each field
+by what servers in pods see of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from itertools import count
+from typing import Any
+
+import pytest
+
+from tests.documented.cases import SIGMAS
+from tests.mesh.answering import Answered, Http1, Http2, Reply, Server
+from tests.mesh.lab import TCP_FAMILIES, Mesh, namespace, pod, wait_until
+from tests.mesh.test_waypoint import GATEWAY, Waypoint, vip
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
+
+NODES = "".join(
+    f"apiVersion: v1\nkind: Node\nmetadata: {{name: node-{number}, labels: {{"
+    f"topology.kubernetes.io/region: r{number}, topology.kubernetes.io/zone: z{number}}}}}\n---\n"
+    for number in (1, 2)
+)
+VERSIONS = {"shop/one": "v1", "shop/two": "v2", "shop/three": "v3"}
+HOMES = {"v1": "node-1", "v2": "node-2", "v3": "node-2"}
+
+OUTLIERS = "outlierDetection: {interval: 10ms, baseEjectionTime: 60s, maxEjectionPercent: 100, %s}"
+HASH = "loadBalancer: {consistentHash: {%s}}"
+POLICIES = {
+    "turns": "loadBalancer: {simple: ROUND_ROBIN}",
+    "random": "loadBalancer: {simple: RANDOM}",
+    "least": "loadBalancer: {simple: LEAST_REQUEST}",
+    "passed": "loadBalancer: {simple: PASSTHROUGH}",
+    "ring": HASH % "httpHeaderName: x-user, ringHash: {minimumRingSize: 64}",
+    "maglev": HASH % "httpHeaderName: x-user, maglev: {tableSize: 1009}",
+    "cookie": HASH % "httpCookie: {name: place, path: /shop, ttl: 60s}",
+    "query": HASH % "httpQueryParameterName: key",
+    "source": HASH % "useSourceIp: true",
+    "ports": f"portLevelSettings: [{{port: {{number: 90}}, {HASH % 'useSourceIp: true'}}}], "
+    "loadBalancer: {simple: ROUND_ROBIN}",
+    "spread": "loadBalancer: {localityLbSetting: {distribute: [{from: '*', to: {'r1/*': 70, 'r2/*': 30}}]}}",
+    "near": OUTLIERS % "consecutive5xxErrors: 1",
+    "anywhere": "loadBalancer: {localityLbSetting: {enabled: false}}, "
+    + OUTLIERS % "consecutive5xxErrors: 1",
+    "labelled": "loadBalancer: {localityLbSetting: {failoverPriority: ['version=v3']}}, "
+    + OUTLIERS % "consecutive5xxErrors: 1",
+    "away": "loadBalancer: {localityLbSetting: {failover: [{from: r1, to: r2}, {from: r2, to: r1}]}}, "
+    + OUTLIERS % "consecutive5xxErrors: 1",
+    "once": "connectionPool: {http: {maxRequestsPerConnection: 1}}",
+    "upgraded": "connectionPool: {http: {h2UpgradePolicy: UPGRADE}}",
+    "kept": "connectionPool: {http: {h2UpgradePolicy: DO_NOT_UPGRADE}}",
+    "clients": "connectionPool: {http: {useClientProtocol: true}}",
+    "idle": "connectionPool: {http: {idleTimeout: 200ms}}",
+    "old": "connectionPool: {tcp: {maxConnectionDuration: 200ms}}",
+    "few": "connectionPool: {http: {http2MaxRequests: 1}}",
+    "gateway": "loadBalancer: {localityLbSetting: {enabled: false}}, "
+    + OUTLIERS % "consecutiveGatewayErrors: 1, consecutive5xxErrors: 0",
+    "local": "loadBalancer: {localityLbSetting: {enabled: false}}, "
+    + OUTLIERS % "splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 1",
+    "unsupported": "proxyProtocol: {version: V1}",
+    "hidden": "loadBalancer: {simple: ROUND_ROBIN}, connectionPool: {http: {maxRequestsPerConnection: 1}}",
+    "again": HASH % "httpHeaderName: x-user",
+}
+
+
+def manifests(name: str, policy: str) -> str:
+    """A service, and the rule for it."""
+    port = 8085 if name == "local" else 8081
+    export = ", exportTo: [istio-system]" if name == "hidden" else ""
+    return (
+        f"apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop, "
+        "labels: {istio.io/use-waypoint: wp}}\n"
+        f"spec: {{selector: {{role: server}}, ports: [{{name: http, port: 80, targetPort: {port}}}, "
+        f"{{name: http-other, port: 90, targetPort: {port}}}]}}\n---\n"
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n"
+        f"metadata: {{name: {name}, namespace: shop}}\n"
+        f"spec: {{host: {name}, trafficPolicy: {{{policy}}}{export}}}\n---\n"
+    )
+
+
+ROUTES = """apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: again, namespace: shop}
+spec:
+  hosts: [again]
+  http: [{retries: {attempts: 1, retryOn: 5xx}, route: [{destination: {host: again, port: {number: 80}}}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: local, namespace: shop}
+spec:
+  hosts: [local]
+  http: [{retries: {attempts: 0}, route: [{destination: {host: local, port: {number: 80}}}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: parts, namespace: shop}
+spec:
+  host: parts
+  trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}
+  subsets:
+  - {name: second, labels: {version: v2}}
+  - name: third
+    labels: {version: v3}
+    trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 1}}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: parts, namespace: shop}
+spec:
+  hosts: [parts]
+  http:
+  - match: [{uri: {prefix: /third}}]
+    route: [{destination: {host: parts, subset: third, port: {number: 80}}}]
+  - route: [{destination: {host: parts, subset: second, port: {number: 80}}}]
+---
+"""
+MANIFESTS = (
+    NODES
+    + namespace("shop")
+    + pod("shop/caller", "node-1")
+    + GATEWAY
+    + "".join(
+        pod(where, HOMES[version], labels=f"role: server, version: {version}").replace(
+            "ports: [{name: http, containerPort: 8080}]", "command: [sleep, infinity]"
+        )
+        for where, version in VERSIONS.items()
+    )
+    + "".join(manifests(name, policy) for name, policy in POLICIES.items())
+    + manifests("parts", "").partition("apiVersion: networking")[0]
+    + ROUTES
+)
+
+
+class Shop:
+    """A client, and the servers in the pods."""
+
+    def __init__(self, mesh: Mesh, servers: dict[str, Server], answered: Answered) -> None:
+        self.mesh, self.servers, self.answered = mesh, servers, answered
+        self.waypoint = Waypoint(mesh)
+        self._numbers = count(1)
+        self._families = dict(zip([*POLICIES, "parts"], TCP_FAMILIES * len(POLICIES), strict=False))
+
+    def client(self, name: str, port: int = 80, kind: type[Http1] | type[Http2] = Http1) -> Http1 | Http2:
+        """A connection of its own, of the one family or the other."""
+        return kind(self.mesh, vip(self.mesh, name, self._families[name]), port)
+
+    def ask(
+        self, client: Http1 | Http2, path: str = "/", *, fails: tuple[int, ...] = (), **fields: str
+    ) -> Reply:
+        """One request, of which tries fail like that."""
+        key = f"00000000-0000-4000-8000-{next(self._numbers):012d}"
+        self.answered.fails[key] = fails
+        more = {name.replace("_", "-"): value for name, value in fields.items()}
+        return client.ask("GET", path, "a", {"x-request-id": key, **more})
+
+    def versions(self, name: str, many: int, port: int = 80, path: str = "/", **fields: str) -> list[str]:
+        """Whom so many requests go to."""
+        client = self.client(name, port)
+        return [told(self.ask(client, path, **fields))["version"] for _ in range(many)]
+
+    @property
+    def near(self) -> set[str]:
+        """Those on the waypoint's node."""
+        return {version for version, node in HOMES.items() if node == self.waypoint.pod.node.name}
+
+
+def told(reply: Reply) -> dict[str, Any]:
+    assert reply.told is not None, (reply.fields, reply.body)
+    return reply.told
+
+
+@pytest.fixture
+def shop(mesh: Mesh) -> Iterator[Shop]:
+    answered = Answered()
+    with ExitStack() as stack:
+        servers = {
+            version: stack.enter_context(closing(Server(mesh.listen(where, port=8081), version, answered)))
+            for where, version in VERSIONS.items()
+        }
+        stack.enter_context(closing(Server(mesh.listen("shop/one", port=8085), "v1", answered)))
+        stack.callback(answered.closed.set)
+        made = Shop(mesh, servers, answered)
+        for name in [*POLICIES, "parts"]:
+            if name not in ("unsupported", "local"):
+                wait_until(lambda name=name: knows(made, name), f"{name} is known")
+        yield made
+
+
+ALL = {"v1", "v2", "v3"}
+
+
+def turns(shop: Shop) -> None:
+    assert Counter(shop.versions("turns", 9)) == dict.fromkeys(ALL, 3)
+
+
+def chance(shop: Shop) -> None:
+    found = Counter(shop.versions("random", 60))
+    assert set(found) == ALL
+    assert found != dict.fromkeys(ALL, 20) or Counter(shop.versions("random", 60)) != found
+    assert set(shop.versions("passed", 20)) <= ALL
+
+
+def the_less_busy(shop: Shop) -> None:
+    """One has a request under way: it is chosen only where chance names it twice."""
+    busy = shop.client("least")
+    shop.answered.waits["busy"] = (60.0,)
+    asking = threading.Thread(target=unanswered, args=[busy])
+    asking.start()
+    wait_until(lambda: shop.answered.tries["busy"], "one is busy")
+    found = Counter(shop.versions("least", 60))
+    (least,) = (version for version in ALL if found[version] == min(found.values()))
+    assert found[least] < 60 / 9 + SIGMAS * (60 * 8 / 81) ** 0.5
+    shop.answered.closed.set()
+    asking.join()
+
+
+def unanswered(client: Http1 | Http2) -> None:
+    client.ask("GET", "/", "a", {"x-request-id": "busy"})
+
+
+def by_key(shop: Shop) -> None:
+    """What the key is, and that it is the same for ever."""
+    for name in ("ring", "maglev"):
+        places = {user: set(shop.versions(name, 3, x_user=user)) for user in map(str, range(12))}
+        assert all(len(each) == 1 for each in places.values()), (name, places)
+        assert len(set().union(*places.values())) > 1, (name, places)
+    places = {key: set(shop.versions("query", 3, path=f"/?key={key}")) for key in "abcdefghijkl"}
+    assert all(len(each) == 1 for each in places.values()), places
+    assert len(set().union(*places.values())) > 1, places
+    assert len(set(shop.versions("source", 9))) == 1
+
+
+def by_cookie(shop: Shop) -> None:
+    """A client without one is given one, and it leads to where it was given."""
+    client, places = shop.client("cookie"), set()
+    for _ in range(8):
+        first = shop.ask(client)
+        cookie, *attributes = first.fields["set-cookie"].split("; ")
+        assert {"Max-Age=60", "Path=/shop", "HttpOnly"} <= set(attributes), attributes
+        for _ in range(3):
+            again = shop.ask(client, cookie=cookie)
+            assert told(again)["version"] == told(first)["version"]
+            assert "set-cookie" not in again.fields
+        places.add(told(first)["version"])
+    assert len(places) > 1
+
+
+def of_a_port_and_of_a_subset(shop: Shop) -> None:
+    assert Counter(shop.versions("ports", 9)) == dict.fromkeys(ALL, 3)
+    assert len(set(shop.versions("ports", 9, port=90))) == 1
+    second, third = (
+        [told(shop.ask(client, path)) for _ in range(3)]
+        for client, path in ((shop.client("parts"), "/"), (shop.client("parts"), "/third"))
+    )
+    assert [(one["version"], one["http"]) for one in second] == [("v2", 2)] * 3
+    assert len({one["connection"] for one in second}) == 1
+    assert [one["version"] for one in third] == ["v3"] * 3
+    assert len({one["connection"] for one in third}) == 3  # in place of what the whole says of its pool
+
+
+def by_place(shop: Shop) -> None:
+    found = Counter(HOMES[version] for version in shop.versions("spread", 120))
+    assert abs(found["node-1"] - 84) < SIGMAS * (120 * 0.7 * 0.3) ** 0.5, found
+    assert set(shop.versions("near", 20)) == shop.near
+    assert set(shop.versions("anywhere", 60)) == ALL
+    assert set(shop.versions("labelled", 10)) == {"v3"}
+    assert set(shop.versions("away", 20)) == shop.near
+    client = shop.client("away")
+    for _ in shop.near:  # each fails once, and is left out
+        assert shop.ask(client, fails=(500,)).status == 500
+    wait_until(lambda: told(shop.ask(client))["version"] not in shop.near, "the other region is asked")
+    assert not set(shop.versions("away", 20)) & shop.near
+
+
+def over_connections(shop: Shop) -> None:
+    def ids(name: str, wait: float = 0.0) -> list[tuple[str, int]]:
+        client, found = shop.client(name), []
+        for _ in range(4):
+            one = told(shop.ask(client))
+            found.append((one["version"], one["connection"]))
+            time.sleep(wait)  # longer than a connection may be idle, or old
+        return found
+
+    for name in ("once", "idle", "old"):
+        found = ids(name, 0.0 if name == "once" else 0.3)
+        assert len(set(found)) == 4, (name, found)
+    assert len(set(ids("kept") + ids("kept"))) <= 3  # one with each server
+    versions = [
+        told(shop.ask(shop.client(name, 80, kind), te="trailers"))["http"]
+        for name in ("upgraded", "kept", "clients")
+        for kind in (Http1, Http2)
+    ]
+    assert versions == [2, 2, 1, 1, 1, 2]
+    assert len(set(ids("hidden"))) < 4 or len(set(ids("hidden") + ids("hidden"))) < 8  # not exported to it
+
+
+def no_more_than(shop: Shop) -> None:
+    shop.answered.waits["few"] = (60.0,)
+    busy = shop.client("few")
+    asking = threading.Thread(target=lambda: busy.ask("GET", "/", "a", {"x-request-id": "few"}))
+    asking.start()
+    wait_until(lambda: shop.answered.tries["few"], "one is under way")
+    refused = shop.ask(shop.client("few"))
+    assert (refused.status, refused.fields["x-envoy-overloaded"]) == (503, "true")
+    shop.answered.closed.set()
+    asking.join()
+    assert shop.ask(shop.client("few")).status == 200
+    assert shop.ask(shop.client("unsupported")).status == 503
+
+
+def without_those_that_fail(shop: Shop) -> None:
+    client = shop.client("gateway")
+    for _ in range(9):  # these are no errors of a gateway
+        assert shop.ask(client, fails=(500,)).status == 500
+    assert set(shop.versions("gateway", 40)) == ALL
+    failed = shop.ask(client, fails=(502,))
+    assert failed.status == 502
+    assert set(shop.versions("gateway", 40)) == ALL - {told(failed)["version"]}
+    client = shop.client("local")  # two of three have nobody at that port
+    statuses = [shop.ask(client).status for _ in range(30)]
+    assert statuses.count(503) == 2, statuses
+    first = told(shop.ask(shop.client("again"), x_user="a"))["version"]
+    retried = shop.ask(shop.client("again"), x_user="a", fails=(503,))
+    assert retried.status == 200
+    assert told(retried)["version"] != first  # envoyproxy/envoy#27317
+
+
+CHECKS: list[Callable[[Shop], None]] = [
+    turns, chance, by_key, by_cookie, of_a_port_and_of_a_subset, by_place, over_connections,
+    without_those_that_fail,
+]  # fmt: skip
+
+
+def test_endpoints_are_asked_as_destination_rules_say(shop: Shop) -> None:
+    with ThreadPoolExecutor(len(CHECKS)) as pool:
+        running = [pool.submit(check, shop) for check in CHECKS]
+        wrong = [repr(error) for each in running if (error := each.exception()) is not None]
+    assert not wrong, "\n".join(wrong)
+    assert shop.waypoint.figures().total("ztunnel_internal_errors_total") == 0
+
+
+@pytest.mark.parametrize("check", [the_less_busy, no_more_than])
+def test_what_is_under_way_counts(shop: Shop, check: Callable[[Shop], None]) -> None:
+    check(shop)
+
+
+def knows(shop: Shop, name: str) -> bool:
+    try:
+        return told(shop.ask(shop.client(name)))["version"] in ALL
+    except (AssertionError, OSError):
+        return False

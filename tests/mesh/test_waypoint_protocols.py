@@ -1,0 +1,385 @@
+"""What clients may say to a waypoint, and what they may not: HTTP/1.1, HTTP/2, gRPC and what is no HTTP, byte
+by byte through real processes."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+import grpc
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import pytest
+
+from tests.mesh.lab import SHOP, TCP_FAMILIES, Listener, Mesh, read_all, read_exactly, wait_until
+from tests.mesh.test_waypoint import (
+    GATEWAY,
+    OUTSIDER,
+    SERVER,
+    GrpcInPod,
+    Waypoint,
+    answers,
+    head_of,
+    pump,
+    server,
+    service,
+    vip,
+)  # fmt: skip
+from tests.waypoint.broken import BROKEN
+from tests.waypoint.test_downstream1 import ALL, LIMITS, head
+from tests.waypoint.test_downstream2 import ANOTHER_ELSEWHERE, GET, MALFORMED
+from tests.waypoint.tls_server import Authority
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
+
+SERVER_FIRST = {"mail": 25, "names": 53, "rows": 3306, "documents": 27017}
+MANIFESTS = (
+    SHOP
+    + GATEWAY
+    + SERVER
+    + OUTSIDER
+    + service("web", "{name: http, port: 80, targetPort: 8081}")
+    + service("sealed", "{name: tls, port: 443, targetPort: 8081}")
+    + service(
+        "first", ", ".join(f"{{name: {n}, port: {p}, targetPort: 8081}}" for n, p in SERVER_FIRST.items())
+    )
+    + service("calls", "{name: grpc, port: 80, targetPort: 8082}", app="outsider")
+)
+
+
+@pytest.fixture
+def waypoint(mesh: Mesh) -> Waypoint:
+    made = Waypoint(mesh)
+    for family in TCP_FAMILIES:
+        wait_until(lambda family=family: answers(mesh, family), "the waypoint is known")
+    made.settle(mesh)
+    return made
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_what_http1_allows_passes(mesh: Mesh, waypoint: Waypoint, family) -> None:
+    listener = server(mesh)
+    client = mesh.connect("shop/caller", vip(mesh, "web", family), 80)
+    client.sendall(head(first=b"GET /one HTTP/1.1") + head(first=b"HEAD /two HTTP/1.1"))  # pipelined
+    there = listener.accept()
+    assert head_of(there).startswith(b"GET /one ")
+    there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none")
+    assert b"content-length: 3\r\n" in head_of(client)
+    assert read_exactly(client, 3) == b"one"
+    assert head_of(there).startswith(b"HEAD /two ")
+    there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")
+    assert b"content-length: 7\r\n" in head_of(client)
+    asked = head(b"Expect: 100-continue", b"Content-Length: 4", first=b"PUT /three HTTP/1.1")
+    client.sendall(asked)
+    assert head_of(client) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    client.sendall(b"body")
+    assert b"expect" not in head_of(there)
+    assert read_exactly(there, 4) == b"body"
+    there.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+    assert b"content-length" not in head_of(client)
+    asked = head(b"Transfer-Encoding: chunked", b"Trailer: X-Sum", first=b"POST /four HTTP/1.1")
+    client.sendall(asked + b"4;x=y\r\nbody\r\n0\r\nX-Sum: 1\r\n\r\n")
+    head_of(there)
+    assert read_exactly(there, 24) == b"4\r\nbody\r\n0\r\nx-sum: 1\r\n\r\n"
+    there.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+    there.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 2\r\n\r\n")
+    assert head_of(client).startswith(b"HTTP/1.1 103 ")
+    assert head_of(client).startswith(b"HTTP/1.1 200 ")
+    assert read_exactly(client, 22) == b"2\r\nhi\r\n0\r\nx-sum: 2\r\n\r\n"
+    client.sendall(head(first=b"OPTIONS * HTTP/1.1"))
+    assert head_of(there).startswith(b"OPTIONS * HTTP/1.1\r\n")
+    there.sendall(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n")
+    assert head_of(client).startswith(b"HTTP/1.1 304 ")
+    client.sendall(head(b"Connection: close", first=b"GET /last HTTP/1.1"))
+    assert b"close" not in head_of(there)
+    there.sendall(b"HTTP/1.0 200 OK\r\n\r\nuntil the end")
+    there.close()
+    assert read_all(client).endswith(b"\r\nd\r\nuntil the end\r\n0\r\n\r\n")
+    paths = [line[1].split()[1] for line in (waypoint.line(6), *waypoint.lines()[waypoint.seen :])[1:]]
+    assert sorted(paths) == sorted(["/one", "/two", "/three", "/four", "*", "/last"])
+
+
+class Recorder:
+    """A server that keeps what it is told, and answers nothing."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.told = bytearray()
+        self._sockets = [listener.sock]
+        listener.sock.settimeout(None)
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                sock = self._sockets[0].accept()[0]
+                self._sockets.append(sock)
+                self._threads.append(threading.Thread(target=self._read, args=[sock]))
+                self._threads[-1].start()
+
+    def _read(self, sock: socket.socket) -> None:
+        with sock, suppress(OSError):
+            while part := sock.recv(1 << 16):
+                self.told += part
+
+    def close(self) -> None:
+        for sock in list(self._sockets):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in list(self._threads):
+            thread.join(10)
+
+
+@contextmanager
+def recording(mesh: Mesh) -> Iterator[Recorder]:
+    made = Recorder(server(mesh))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+SMUGGLED = head(first=b"GET /smuggled HTTP/1.1")
+
+
+def test_what_two_could_read_otherwise_reaches_nobody(mesh: Mesh, waypoint: Waypoint) -> None:
+    """Each has one answer, and what stands behind it is no request; all of it is logged or counted."""
+    cases = [(name, octets + SMUGGLED, b"HTTP/1.1 ") for name, octets in ALL.items()]
+    cases += [(f"limit {status!r}", octets, b"HTTP/1.1 " + status) for octets, status in LIMITS]
+    with recording(mesh) as recorder:
+        for number, (name, octets, status) in enumerate(cases):
+            family = TCP_FAMILIES[number % 2]
+            client = mesh.connect("shop/caller", vip(mesh, "web", family), 80)
+            with suppress(OSError):  # what is behind it may not be read any more
+                client.sendall(octets)
+            said = bytearray()
+            with suppress(ConnectionResetError):
+                while part := client.recv(1 << 16):
+                    said += part
+            assert said.startswith(status), (name, bytes(said))
+            assert said[9:10] in b"45", (name, bytes(said))
+            assert said.count(b"HTTP/1.1 ") == 1, (name, bytes(said))
+            client.close()
+        assert b"smuggled" not in recorder.told
+    grown = wait_until(
+        lambda: (
+            found
+            if (found := waypoint.figures().total("ztunnel_waypoint_refusals_total") - before(waypoint))
+            > len(ALL) / 2
+            else 0
+        ),
+        "refusals are counted",
+    )
+    lines = waypoint.lines()[waypoint.seen :]
+    assert not [line for line in lines if line[2][0] not in "45" and line[2] != "0"]
+    assert grown + len(lines) >= len(cases)
+
+
+def before(waypoint: Waypoint) -> float:
+    return waypoint.before.total("ztunnel_waypoint_refusals_total")
+
+
+def exchanged(sock: socket.socket, side: h2.connection.H2Connection, stream: int) -> list[h2.events.Event]:
+    """Everything until that stream has ended, or the connection."""
+    events: list[h2.events.Event] = []
+    over = (h2.events.StreamEnded, h2.events.StreamReset)
+    while not any(isinstance(each, over) and each.stream_id == stream for each in events):
+        octets = sock.recv(1 << 16)
+        assert octets, events
+        events += side.receive_data(octets)
+        if told := side.data_to_send():
+            sock.sendall(told)
+    return events
+
+
+def test_a_request_of_http2_that_would_be_another_one_elsewhere_reaches_nobody(
+    mesh: Mesh, waypoint: Waypoint
+) -> None:
+    """Refused, or its stream is reset; the others of the connection go on."""
+    config = h2.config.H2Configuration(
+        header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
+    )
+    with recording(mesh) as recorder:
+        for family in TCP_FAMILIES:
+            sock = mesh.connect("shop/caller", vip(mesh, "web", family), 80)
+            side = h2.connection.H2Connection(config)
+            side.initiate_connection()
+            for headers, status in [*ANOTHER_ELSEWHERE, *((each, 0) for each in MALFORMED)]:
+                stream = side.get_next_available_stream_id()
+                side.send_headers(stream, headers, end_stream=True)
+                sock.sendall(side.data_to_send())
+                events = exchanged(sock, side, stream)
+                answers = [each for each in events if isinstance(each, h2.events.ResponseReceived)]
+                assert [dict(each.headers)[b":status"] for each in answers] == [b"%d" % status] * bool(status)
+            stream = side.get_next_available_stream_id()
+            side.send_headers(stream, [*GET[:3], (b":path", b"/good")], end_stream=True)
+            sock.sendall(side.data_to_send())
+            wait_until(lambda: recorder.told.count(b"GET /good HTTP/1.1\r\n"), "the good one passes")
+            recorder.told.clear()
+        assert not recorder.told
+    refused = waypoint.figures().total("ztunnel_waypoint_refusals_total") - before(waypoint)
+    assert refused >= 2 * len(MALFORMED)
+
+
+def test_a_connection_of_http2_that_is_broken_ends_and_takes_nobody_along(
+    mesh: Mesh, waypoint: Waypoint
+) -> None:
+    """Of h2spec's kinds, and floods: the connection is closed, is counted, and memory does not grow."""
+    with recording(mesh):
+        other = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+        held = resident(waypoint)
+        for number, (name, octets) in enumerate(BROKEN.items()):
+            sock = mesh.connect("shop/caller", vip(mesh, "web", TCP_FAMILIES[number % 2]), 80)
+            with suppress(OSError):
+                sock.sendall(octets)
+            with suppress(ConnectionResetError):
+                assert ended(sock), name
+            sock.close()
+        other.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert b" 400 " in head_of(other)
+        assert resident(waypoint) - held < 16 << 20
+    grown = waypoint.figures().total("ztunnel_waypoint_refusals_total") - before(waypoint)
+    assert grown >= len(BROKEN)
+
+
+def ended(sock: socket.socket) -> bool:
+    while sock.recv(1 << 16):
+        pass
+    return True
+
+
+def resident(waypoint: Waypoint) -> int:
+    """Bytes."""
+    return int(waypoint.figures().total("process_resident_memory_bytes"))
+
+
+class Calls(GrpcInPod):
+    """A service of grpcio's with a method of each kind."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.cancelled = threading.Event()
+        super().__init__(
+            mesh, 8082, "shop.Calls",
+            Unary=grpc.unary_unary_rpc_method_handler(self.unary),
+            Down=grpc.unary_stream_rpc_method_handler(self.down),
+            Up=grpc.stream_unary_rpc_method_handler(self.up),
+            Both=grpc.stream_stream_rpc_method_handler(self.both),
+            Fails=grpc.unary_unary_rpc_method_handler(self.fails),
+            Waits=grpc.unary_unary_rpc_method_handler(self.waits),
+        )  # fmt: skip
+
+    def unary(self, asked: bytes, context: grpc.ServicerContext) -> bytes:
+        context.set_trailing_metadata((("x-sum", str(len(asked))),))
+        return asked[::-1]
+
+    def down(self, asked: bytes, _context: object) -> Iterator[bytes]:
+        for number in range(int(asked)):
+            yield b"%d" % number
+
+    def up(self, asked: Iterator[bytes], _context: object) -> bytes:
+        return b",".join(asked)
+
+    def both(self, asked: Iterator[bytes], _context: object) -> Iterator[bytes]:
+        for each in asked:
+            yield each.upper()
+
+    def fails(self, _asked: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not now: ü%")
+
+    def waits(self, _asked: bytes, context: grpc.ServicerContext) -> bytes:
+        context.add_callback(self.cancelled.set)
+        self.cancelled.wait(30)
+        return b""
+
+
+@contextmanager
+def channel_to(mesh: Mesh, name: str, family) -> Iterator[grpc.Channel]:
+    """A channel of grpcio's, which is the caller's."""
+    with socket.create_server(("127.0.0.1", 0)) as near, ThreadPoolExecutor(4) as pool:
+
+        def relay() -> None:
+            address = vip(mesh, name, family)
+            with suppress(OSError), near.accept()[0] as here:
+                there = mesh.connect("shop/caller", address, 80)
+                there.settimeout(None)
+                pool.submit(pump, here, there)
+                pump(there, here)
+
+        pool.submit(relay)
+        options = [("grpc.enable_retries", 0), ("grpc.enable_http_proxy", 0)]
+        with grpc.insecure_channel(f"127.0.0.1:{near.getsockname()[1]}", options) as channel:
+            yield channel
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_calls_of_grpc_of_every_kind_pass(mesh: Mesh, waypoint: Waypoint, family) -> None:
+    """By grpcio at both ends: messages each way, statuses with their texts, deadlines, and cancellation."""
+    calls = Calls(mesh)
+    try:
+        with channel_to(mesh, "calls", family) as channel:
+            answer, call = channel.unary_unary("/shop.Calls/Unary").with_call(b"abc", timeout=10)
+            assert (answer, dict(call.trailing_metadata())["x-sum"]) == (b"cba", "3")
+            down = channel.unary_stream("/shop.Calls/Down")(b"50", timeout=10)
+            assert list(down) == [b"%d" % number for number in range(50)]
+            up = channel.stream_unary("/shop.Calls/Up")(iter([b"a", b"b", b"c"]), timeout=10)
+            assert up == b"a,b,c"
+            both = channel.stream_stream("/shop.Calls/Both")(iter([b"x" * 100_000] * 3), timeout=10)
+            assert list(both) == [b"X" * 100_000] * 3
+            with pytest.raises(grpc.RpcError) as failed:
+                channel.unary_unary("/shop.Calls/Fails")(b"", timeout=10)
+            assert failed.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+            assert failed.value.details() == "not now: ü%"
+            with pytest.raises(grpc.RpcError) as failed:
+                channel.unary_unary("/shop.Calls/Nothing")(b"", timeout=10)
+            assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            with pytest.raises(grpc.RpcError) as failed:
+                channel.unary_unary("/shop.Calls/Waits")(b"", timeout=0.3)
+            assert failed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert calls.cancelled.wait(10)  # the server hears that nobody waits
+    finally:
+        calls.close()
+    labels = {"destination_service": "calls.shop.svc.cluster.local", "request_protocol": "grpc"}
+    waypoint.grows("istio_requests_total", 4, grpc_response_status="0", **labels)
+    waypoint.grows("istio_requests_total", 1, grpc_response_status="9", **labels)
+    waypoint.grows("istio_request_messages_total", 11, **labels)
+
+
+def test_where_the_server_speaks_first_nobody_waits_for_the_client(mesh: Mesh, waypoint: Waypoint) -> None:
+    """Ports 25, 53, 3306 and 27017 are not listened to for what is spoken on them."""
+    listener = server(mesh)
+    for number, port in enumerate(SERVER_FIRST.values()):
+        began = time.monotonic()
+        client = mesh.connect("shop/caller", vip(mesh, "first", TCP_FAMILIES[number % 2]), port)
+        there = listener.accept()
+        there.sendall(b"220 ready\r\n")
+        assert read_exactly(client, 11) == b"220 ready\r\n"
+        assert time.monotonic() - began < 1.0
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")  # it is not HTTP whatever it looks like
+        assert read_exactly(there, 18) == b"GET / HTTP/1.1\r\n\r\n"
+    waypoint.grows("ztunnel_waypoint_undetected_total", 0)
+
+
+def test_tls_passes_as_it_is(mesh: Mesh, waypoint: Waypoint, tmp_path: Path) -> None:
+    """It is the server's certificate that the client sees."""
+    authority = Authority(tmp_path)
+    near, far = ssl.create_default_context(cafile=authority.roots), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    far.load_cert_chain(*authority.issue("server", "a.example"))
+    listener = server(mesh)
+    for family in (IPv4Address, IPv6Address):
+        client = mesh.connect("shop/caller", vip(mesh, "sealed", family), 443)
+        with ThreadPoolExecutor(1) as pool:
+            there = pool.submit(lambda: far.wrap_socket(listener.accept(), server_side=True))
+            with near.wrap_socket(client, server_hostname="a.example") as sealed, there.result() as other:
+                sealed.sendall(b"secret")
+                assert read_exactly(other, 6) == b"secret"
+    wait_until(lambda: len(waypoint.lines()) == waypoint.seen + 2, "both are logged")
+    assert {tuple(line[1:4]) for line in waypoint.lines()[waypoint.seen :]} == {("- - -", "0", "-")}
