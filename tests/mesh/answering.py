@@ -14,7 +14,7 @@ import h2.config
 import h2.connection
 import h2.events
 
-from tests.mesh.lab import Listener, Mesh, read_exactly
+from tests.mesh.lab import Family, Listener, Mesh, read_exactly
 
 _BEGINNING = b"PRI "
 """Of what is said first in HTTP/2, and of no request of HTTP/1.1."""
@@ -29,7 +29,6 @@ class Answered:
         tries: how often each was asked, copies aside.
         copies: the versions of the servers that were asked for a copy of it.
         fails, waits: the status, and the seconds before it, of one try of it after the other.
-        closed: that it is over.
     """
 
     def __init__(self) -> None:
@@ -37,7 +36,21 @@ class Answered:
         self.copies: dict[str, list[str]] = defaultdict(list)
         self.fails: dict[str, tuple[int, ...]] = {}
         self.waits: dict[str, tuple[float, ...]] = {}
-        self.closed = threading.Event()
+        self._held: dict[str, threading.Event] = {}
+        self._closed = threading.Event()
+
+    def hold(self, key: str) -> None:
+        """The request of that key is answered when it is let go."""
+        self._held[key] = threading.Event()
+
+    def let_go(self, key: str) -> None:
+        """See `hold`."""
+        self._held[key].set()
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        for each in (self._closed, *self._held.values()):
+            each.set()
 
     def status(self, version: str, host: str, fields: Mapping[str, str]) -> int:
         """Note a request; the status of its response, which is due now."""
@@ -49,7 +62,9 @@ class Answered:
         self.tries[key] += 1
         waits, fails = self.waits.get(key, ()), self.fails.get(key, ())
         if number < len(waits):
-            self.closed.wait(waits[number])
+            self._closed.wait(waits[number])
+        if key in self._held:
+            self._held[key].wait()
         return fails[number] if number < len(fails) else 200
 
 
@@ -169,6 +184,16 @@ class Greeter:
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         self._thread.join(10)
+
+
+def addresses(mesh: Mesh, family: Family) -> dict[str, str]:
+    """Those of all services of the shop, found out once."""
+    services = mesh.laboratory.cluster().services
+    return {
+        one.name: str(next(ip for ip in one.addresses if isinstance(ip, family)))
+        for one in services
+        if one.namespace == "shop" and any(isinstance(ip, family) for ip in one.addresses)
+    }
 
 
 def framed(body: bytes) -> bytes:

@@ -1,5 +1,5 @@
 """What Istio's documentation and the Gateway API's conformance tests show of routing is what a waypoint does:
-the tables of tests/documented, asked through real processes."""
+the tables of tests/documented, and every field of a DestinationRule, asked through real processes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from tests.documented.cases import BACKENDS, Case, Outcome, Table, check, check_shares, tables
-from tests.mesh.answering import Answered, Greeter, Http1, Http2, Server
-from tests.mesh.lab import SHOP, TCP_FAMILIES, Family, Mesh, read_all, wait_until
-from tests.mesh.test_waypoint import GATEWAY, Waypoint, signed, vip
+from tests.mesh.answering import Answered, Greeter, Http1, Http2, Server, addresses
+from tests.mesh.destination_rules import CHECKS, HOMES, KNOWN_LATER, NODES, POLICIES, RULES, Shop, knows
+from tests.mesh.lab import TCP_FAMILIES, Family, Mesh, namespace, pod, read_all, wait_until
+from tests.mesh.test_waypoint import GATEWAY, Waypoint, signed
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
@@ -29,20 +30,21 @@ AT_ONCE = 8
 """Tables."""
 
 
-def pod(name: str, version: str) -> str:
-    return (
-        f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, "
-        f"labels: {{app: server, version: {version}}}}}\n"
-        "spec: {nodeName: node-2, containers: [{name: main, command: [sleep, infinity]}]}\n---\n"
-    )
+def server_pod(where: str, version: str) -> str:
+    made = pod(where, HOMES[version], labels=f"role: server, version: {version}")
+    own = made.replace(f"app: {where.partition('/')[2]},", "app: server,")
+    return own.replace("ports: [{name: http, containerPort: 8080}]", "command: [sleep, infinity]")
 
 
 MANIFESTS = (
-    SHOP
+    NODES
+    + namespace("shop")
+    + pod("shop/caller", "node-1")
     + GATEWAY
-    + "".join(pod(where.removeprefix("shop/"), version) for where, version in list(VERSIONS.items())[:3])
+    + "".join(server_pod(where, version) for where, version in VERSIONS.items() if where.startswith("shop/"))
     + BACKENDS
     + "".join(table.objects for table in TABLES)
+    + RULES
 )
 
 
@@ -54,7 +56,8 @@ def answered(mesh: Mesh) -> Iterator[Answered]:
         for where, version in VERSIONS.items():
             stack.enter_context(closing(Server(mesh.listen(where, port=8081), version, made)))
             stack.enter_context(closing(Greeter(mesh.listen(where, port=8083), version)))
-        stack.callback(made.closed.set)
+        stack.enter_context(closing(Server(mesh.listen("shop/one", port=8085), "v1", made)))
+        stack.enter_context(closing(made))
         yield made
 
 
@@ -67,11 +70,12 @@ class Asking:
         self._mesh, self._answered, self.family = mesh, answered, family
         self._clients: dict[tuple[str, int, bool], Http1 | Http2] = {}
         self.routes: dict[str, str] = {}
+        self._addresses = addresses(mesh, family)
 
     def _client(self, case: Case) -> Http1 | Http2:
         key = case.service, case.port, case.is_grpc
         if key not in self._clients:
-            address = vip(self._mesh, case.service, self.family)
+            address = self._addresses[case.service]
             self._clients[key] = (Http2 if case.is_grpc else Http1)(self._mesh, address, case.port)
         return self._clients[key]
 
@@ -103,7 +107,7 @@ class Asking:
 
     def _connect(self, case: Case) -> tuple[str, Outcome]:
         """Where a connection goes that speaks no HTTP."""
-        call = self._mesh.call("shop/caller", vip(self._mesh, case.service, self.family), case.port)
+        call = self._mesh.call("shop/caller", self._addresses[case.service], case.port)
         version = "" if call.error is not None else read_all(call.sock).decode()
         return "", Outcome(version, 200 if version else 503)
 
@@ -179,3 +183,15 @@ def test_what_is_documented_is_done(mesh: Mesh, answered: Answered) -> None:
         wait_until(lambda: named() == expected, "the log names what has decided")
     assert named() == expected
     assert waypoint.figures().total("ztunnel_internal_errors_total") == 0
+
+
+def test_endpoints_are_asked_as_destination_rules_say(mesh: Mesh, answered: Answered) -> None:
+    shop = Shop(mesh, answered)
+    for name in [*POLICIES, "parts"]:
+        if name not in KNOWN_LATER:
+            wait_until(lambda name=name: knows(shop, name), f"{name} is known")
+    with ThreadPoolExecutor(len(CHECKS)) as pool:
+        running = [pool.submit(check, shop) for check in CHECKS]
+        wrong = [repr(error) for each in running if (error := each.exception()) is not None]
+    assert not wrong, "\n".join(wrong)
+    assert shop.waypoint.figures().total("ztunnel_internal_errors_total") == 0

@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address
@@ -20,19 +20,18 @@ import h2.errors
 import h2.events
 import pytest
 
-from tests.mesh.lab import SHOP, TCP_FAMILIES, Listener, Mesh, read_all, read_exactly, wait_until
+from tests.mesh.answering import addresses
+from tests.mesh.lab import SHOP, TCP_FAMILIES, Family, Listener, Mesh, read_all, read_exactly, wait_until
 from tests.mesh.test_waypoint import (
     GATEWAY,
     OUTSIDER,
     SERVER,
     GrpcInPod,
     Waypoint,
-    answers,
     head_of,
     pump,
     server,
     service,
-    vip,
 )  # fmt: skip
 from tests.waypoint.broken import BROKEN
 from tests.waypoint.test_downstream1 import ALL, LIMITS, head
@@ -40,6 +39,8 @@ from tests.waypoint.test_downstream2 import ANOTHER_ELSEWHERE, GET, MALFORMED
 from tests.waypoint.tls_server import Authority
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
+
+At = Mapping[Family, Mapping[str, str]]
 
 SERVER_FIRST = {"mail": 25, "names": 53, "rows": 3306, "documents": 27017}
 MANIFESTS = (
@@ -57,18 +58,30 @@ MANIFESTS = (
 
 
 @pytest.fixture
-def waypoint(mesh: Mesh) -> Waypoint:
-    made = Waypoint(mesh)
+def at(mesh: Mesh) -> dict[Family, dict[str, str]]:
+    """The addresses of services, once the waypoint is known."""
+    found = {family: addresses(mesh, family) for family in TCP_FAMILIES}
+    for each in found.values():
+        wait_until(lambda to=each["web"]: mesh.call("shop/caller", to, 80).error is None, "it is known")
+    return found
+
+
+@pytest.fixture
+def waypoint(mesh: Mesh, at: At) -> Waypoint:
+    return Waypoint(mesh)
+
+
+def test_what_http1_allows_passes(mesh: Mesh, waypoint: Waypoint, at: At) -> None:
+    waypoint.settle(mesh)
     for family in TCP_FAMILIES:
-        wait_until(lambda family=family: answers(mesh, family), "the waypoint is known")
-    made.settle(mesh)
-    return made
+        http1_passes(mesh, at[family]["web"])
+    paths = [line[1].split()[1] for line in (waypoint.line(12), *waypoint.lines()[waypoint.seen :])[1:]]
+    assert sorted(paths) == sorted(["/one", "/two", "/three", "/four", "*", "/last"] * 2)
 
 
-@pytest.mark.parametrize("family", TCP_FAMILIES)
-def test_what_http1_allows_passes(mesh: Mesh, waypoint: Waypoint, family) -> None:
+def http1_passes(mesh: Mesh, address: str) -> None:
     listener = server(mesh)
-    client = mesh.connect("shop/caller", vip(mesh, "web", family), 80)
+    client = mesh.connect("shop/caller", address, 80)
     client.sendall(head(first=b"GET /one HTTP/1.1") + head(first=b"HEAD /two HTTP/1.1"))  # pipelined
     there = listener.accept()
     assert head_of(there).startswith(b"GET /one ")
@@ -104,8 +117,7 @@ def test_what_http1_allows_passes(mesh: Mesh, waypoint: Waypoint, family) -> Non
     there.sendall(b"HTTP/1.0 200 OK\r\n\r\nuntil the end")
     there.close()
     assert read_all(client).endswith(b"\r\nd\r\nuntil the end\r\n0\r\n\r\n")
-    paths = [line[1].split()[1] for line in (waypoint.line(6), *waypoint.lines()[waypoint.seen :])[1:]]
-    assert sorted(paths) == sorted(["/one", "/two", "/three", "/four", "*", "/last"])
+    listener.sock.close()
 
 
 class Recorder:
@@ -151,14 +163,14 @@ def recording(mesh: Mesh) -> Iterator[Recorder]:
 SMUGGLED = head(first=b"GET /smuggled HTTP/1.1")
 
 
-def test_what_two_could_read_otherwise_reaches_nobody(mesh: Mesh, waypoint: Waypoint) -> None:
+def test_what_two_could_read_otherwise_reaches_nobody(mesh: Mesh, waypoint: Waypoint, at: At) -> None:
     """Each has one answer, and what stands behind it is no request; all of it is logged or counted."""
     cases = [(name, octets + SMUGGLED, b"HTTP/1.1 ") for name, octets in ALL.items()]
     cases += [(f"limit {status!r}", octets, b"HTTP/1.1 " + status) for octets, status in LIMITS]
+    waypoint.seen = len(waypoint.lines())
     with recording(mesh) as recorder:
         for number, (name, octets, status) in enumerate(cases):
-            family = TCP_FAMILIES[number % 2]
-            client = mesh.connect("shop/caller", vip(mesh, "web", family), 80)
+            client = mesh.connect("shop/caller", at[TCP_FAMILIES[number % 2]]["web"], 80)
             with suppress(OSError):  # what is behind it may not be read any more
                 client.sendall(octets)
             said = bytearray()
@@ -199,7 +211,7 @@ def exchanged(sock: socket.socket, side: h2.connection.H2Connection, stream: int
 
 
 def test_a_request_of_http2_that_would_be_another_one_elsewhere_reaches_nobody(
-    mesh: Mesh, waypoint: Waypoint
+    mesh: Mesh, waypoint: Waypoint, at: At
 ) -> None:
     """Refused, or its stream is reset; the others of the connection go on."""
     config = h2.config.H2Configuration(
@@ -207,7 +219,7 @@ def test_a_request_of_http2_that_would_be_another_one_elsewhere_reaches_nobody(
     )
     with recording(mesh) as recorder:
         for family in TCP_FAMILIES:
-            sock = mesh.connect("shop/caller", vip(mesh, "web", family), 80)
+            sock = mesh.connect("shop/caller", at[family]["web"], 80)
             side = h2.connection.H2Connection(config)
             side.initiate_connection()
             for headers, status in [*ANOTHER_ELSEWHERE, *((each, 0) for each in MALFORMED)]:
@@ -227,14 +239,14 @@ def test_a_request_of_http2_that_would_be_another_one_elsewhere_reaches_nobody(
 
 
 def test_a_connection_of_http2_that_is_broken_ends_and_takes_nobody_along(
-    mesh: Mesh, waypoint: Waypoint
+    mesh: Mesh, waypoint: Waypoint, at: At
 ) -> None:
     """Of h2spec's kinds, and floods: the connection is closed, is counted, and memory does not grow."""
     with recording(mesh):
-        other = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+        other = mesh.connect("shop/caller", at[IPv4Address]["web"], 80)
         held = resident(waypoint)
         for number, (name, octets) in enumerate(BROKEN.items()):
-            sock = mesh.connect("shop/caller", vip(mesh, "web", TCP_FAMILIES[number % 2]), 80)
+            sock = mesh.connect("shop/caller", at[TCP_FAMILIES[number % 2]]["web"], 80)
             with suppress(OSError):
                 sock.sendall(octets)
             with suppress(ConnectionResetError):
@@ -297,12 +309,11 @@ class Calls(GrpcInPod):
 
 
 @contextmanager
-def channel_to(mesh: Mesh, name: str, family) -> Iterator[grpc.Channel]:
+def channel_to(mesh: Mesh, address: str) -> Iterator[grpc.Channel]:
     """A channel of grpcio's, which is the caller's."""
     with socket.create_server(("127.0.0.1", 0)) as near, ThreadPoolExecutor(4) as pool:
 
         def relay() -> None:
-            address = vip(mesh, name, family)
             with suppress(OSError), near.accept()[0] as here:
                 there = mesh.connect("shop/caller", address, 80)
                 there.settimeout(None)
@@ -316,11 +327,11 @@ def channel_to(mesh: Mesh, name: str, family) -> Iterator[grpc.Channel]:
 
 
 @pytest.mark.parametrize("family", TCP_FAMILIES)
-def test_calls_of_grpc_of_every_kind_pass(mesh: Mesh, waypoint: Waypoint, family) -> None:
+def test_calls_of_grpc_of_every_kind_pass(mesh: Mesh, waypoint: Waypoint, at: At, family: Family) -> None:
     """By grpcio at both ends: messages each way, statuses with their texts, deadlines, and cancellation."""
     calls = Calls(mesh)
     try:
-        with channel_to(mesh, "calls", family) as channel:
+        with channel_to(mesh, at[family]["calls"]) as channel:
             answer, call = channel.unary_unary("/shop.Calls/Unary").with_call(b"abc", timeout=10)
             assert (answer, dict(call.trailing_metadata())["x-sum"]) == (b"cba", "3")
             down = channel.unary_stream("/shop.Calls/Down")(b"50", timeout=10)
@@ -348,12 +359,14 @@ def test_calls_of_grpc_of_every_kind_pass(mesh: Mesh, waypoint: Waypoint, family
     waypoint.grows("istio_request_messages_total", 11, **labels)
 
 
-def test_where_the_server_speaks_first_nobody_waits_for_the_client(mesh: Mesh, waypoint: Waypoint) -> None:
+def test_where_the_server_speaks_first_nobody_waits_for_the_client(
+    mesh: Mesh, waypoint: Waypoint, at: At
+) -> None:
     """Ports 25, 53, 3306 and 27017 are not listened to for what is spoken on them."""
     listener = server(mesh)
     for number, port in enumerate(SERVER_FIRST.values()):
         began = time.monotonic()
-        client = mesh.connect("shop/caller", vip(mesh, "first", TCP_FAMILIES[number % 2]), port)
+        client = mesh.connect("shop/caller", at[TCP_FAMILIES[number % 2]]["first"], port)
         there = listener.accept()
         there.sendall(b"220 ready\r\n")
         assert read_exactly(client, 11) == b"220 ready\r\n"
@@ -363,14 +376,15 @@ def test_where_the_server_speaks_first_nobody_waits_for_the_client(mesh: Mesh, w
     waypoint.grows("ztunnel_waypoint_undetected_total", 0)
 
 
-def test_tls_passes_as_it_is(mesh: Mesh, waypoint: Waypoint, tmp_path: Path) -> None:
+def test_tls_passes_as_it_is(mesh: Mesh, waypoint: Waypoint, at: At, tmp_path: Path) -> None:
     """It is the server's certificate that the client sees."""
+    waypoint.settle(mesh)
     authority = Authority(tmp_path)
     near, far = ssl.create_default_context(cafile=authority.roots), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     far.load_cert_chain(*authority.issue("server", "a.example"))
     listener = server(mesh)
     for family in (IPv4Address, IPv6Address):
-        client = mesh.connect("shop/caller", vip(mesh, "sealed", family), 443)
+        client = mesh.connect("shop/caller", at[family]["sealed"], 443)
         with ThreadPoolExecutor(1) as pool:
             there = pool.submit(lambda: far.wrap_socket(listener.accept(), server_side=True))
             with near.wrap_socket(client, server_hostname="a.example") as sealed, there.result() as other:

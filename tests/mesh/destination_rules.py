@@ -1,32 +1,28 @@
-"""DestinationRules say which endpoint is asked, over which connections, and when one is left out: each field
-by what servers in pods see of it."""
+"""What servers in pods see of each field of a DestinationRule: which of them is asked, over which
+connections, and when one is left out."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-import pytest
-
 from tests.documented.cases import SIGMAS
-from tests.mesh.answering import Answered, Http1, Http2, Reply, Server
-from tests.mesh.lab import TCP_FAMILIES, Mesh, namespace, pod, wait_until
-from tests.mesh.test_waypoint import GATEWAY, Waypoint, vip
-
-pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
+from tests.mesh.answering import Answered, Http1, Http2, Reply, addresses
+from tests.mesh.lab import TCP_FAMILIES, Mesh, wait_until
+from tests.mesh.test_waypoint import Waypoint
 
 NODES = "".join(
     f"apiVersion: v1\nkind: Node\nmetadata: {{name: node-{number}, labels: {{"
     f"topology.kubernetes.io/region: r{number}, topology.kubernetes.io/zone: z{number}}}}}\n---\n"
     for number in (1, 2)
 )
-VERSIONS = {"shop/one": "v1", "shop/two": "v2", "shop/three": "v3"}
+KNOWN_LATER = ("unsupported", "local")
+"""Those that do not answer every request."""
+
 HOMES = {"v1": "node-1", "v2": "node-2", "v3": "node-2"}
 
 OUTLIERS = "outlierDetection: {interval: 10ms, baseEjectionTime: 60s, maxEjectionPercent: 100, %s}"
@@ -35,7 +31,7 @@ POLICIES = {
     "turns": "loadBalancer: {simple: ROUND_ROBIN}",
     "random": "loadBalancer: {simple: RANDOM}",
     "least": "loadBalancer: {simple: LEAST_REQUEST}",
-    "passed": "loadBalancer: {simple: PASSTHROUGH}",
+    "through": "loadBalancer: {simple: PASSTHROUGH}",
     "ring": HASH % "httpHeaderName: x-user, ringHash: {minimumRingSize: 64}",
     "maglev": HASH % "httpHeaderName: x-user, maglev: {tableSize: 1009}",
     "cookie": HASH % "httpCookie: {name: place, path: /shop, ttl: 60s}",
@@ -120,35 +116,27 @@ spec:
   - route: [{destination: {host: parts, subset: second, port: {number: 80}}}]
 ---
 """
-MANIFESTS = (
-    NODES
-    + namespace("shop")
-    + pod("shop/caller", "node-1")
-    + GATEWAY
-    + "".join(
-        pod(where, HOMES[version], labels=f"role: server, version: {version}").replace(
-            "ports: [{name: http, containerPort: 8080}]", "command: [sleep, infinity]"
-        )
-        for where, version in VERSIONS.items()
-    )
-    + "".join(manifests(name, policy) for name, policy in POLICIES.items())
+RULES = (
+    "".join(manifests(name, policy) for name, policy in POLICIES.items())
     + manifests("parts", "").partition("apiVersion: networking")[0]
     + ROUTES
 )
+"""Services with a rule for each field. Their servers are the pods with `role: server`."""
 
 
 class Shop:
     """A client, and the servers in the pods."""
 
-    def __init__(self, mesh: Mesh, servers: dict[str, Server], answered: Answered) -> None:
-        self.mesh, self.servers, self.answered = mesh, servers, answered
+    def __init__(self, mesh: Mesh, answered: Answered) -> None:
+        self.mesh, self.answered = mesh, answered
         self.waypoint = Waypoint(mesh)
         self._numbers = count(1)
+        self._addresses = {family: addresses(mesh, family) for family in TCP_FAMILIES}
         self._families = dict(zip([*POLICIES, "parts"], TCP_FAMILIES * len(POLICIES), strict=False))
 
     def client(self, name: str, port: int = 80, kind: type[Http1] | type[Http2] = Http1) -> Http1 | Http2:
         """A connection of its own, of the one family or the other."""
-        return kind(self.mesh, vip(self.mesh, name, self._families[name]), port)
+        return kind(self.mesh, self._addresses[self._families[name]][name], port)
 
     def ask(
         self, client: Http1 | Http2, path: str = "/", *, fails: tuple[int, ...] = (), **fields: str
@@ -175,23 +163,6 @@ def told(reply: Reply) -> dict[str, Any]:
     return reply.told
 
 
-@pytest.fixture
-def shop(mesh: Mesh) -> Iterator[Shop]:
-    answered = Answered()
-    with ExitStack() as stack:
-        servers = {
-            version: stack.enter_context(closing(Server(mesh.listen(where, port=8081), version, answered)))
-            for where, version in VERSIONS.items()
-        }
-        stack.enter_context(closing(Server(mesh.listen("shop/one", port=8085), "v1", answered)))
-        stack.callback(answered.closed.set)
-        made = Shop(mesh, servers, answered)
-        for name in [*POLICIES, "parts"]:
-            if name not in ("unsupported", "local"):
-                wait_until(lambda name=name: knows(made, name), f"{name} is known")
-        yield made
-
-
 ALL = {"v1", "v2", "v3"}
 
 
@@ -203,20 +174,20 @@ def chance(shop: Shop) -> None:
     found = Counter(shop.versions("random", 60))
     assert set(found) == ALL
     assert found != dict.fromkeys(ALL, 20) or Counter(shop.versions("random", 60)) != found
-    assert set(shop.versions("passed", 20)) <= ALL
+    assert set(shop.versions("through", 20)) <= ALL
 
 
 def the_less_busy(shop: Shop) -> None:
     """One has a request under way: it is chosen only where chance names it twice."""
     busy = shop.client("least")
-    shop.answered.waits["busy"] = (60.0,)
+    shop.answered.hold("busy")
     asking = threading.Thread(target=unanswered, args=[busy])
     asking.start()
     wait_until(lambda: shop.answered.tries["busy"], "one is busy")
     found = Counter(shop.versions("least", 60))
     (least,) = (version for version in ALL if found[version] == min(found.values()))
     assert found[least] < 60 / 9 + SIGMAS * (60 * 8 / 81) ** 0.5
-    shop.answered.closed.set()
+    shop.answered.let_go("busy")
     asking.join()
 
 
@@ -301,14 +272,14 @@ def over_connections(shop: Shop) -> None:
 
 
 def no_more_than(shop: Shop) -> None:
-    shop.answered.waits["few"] = (60.0,)
+    shop.answered.hold("few")
     busy = shop.client("few")
     asking = threading.Thread(target=lambda: busy.ask("GET", "/", "a", {"x-request-id": "few"}))
     asking.start()
     wait_until(lambda: shop.answered.tries["few"], "one is under way")
     refused = shop.ask(shop.client("few"))
     assert (refused.status, refused.fields["x-envoy-overloaded"]) == (503, "true")
-    shop.answered.closed.set()
+    shop.answered.let_go("few")
     asking.join()
     assert shop.ask(shop.client("few")).status == 200
     assert shop.ask(shop.client("unsupported")).status == 503
@@ -332,25 +303,13 @@ def without_those_that_fail(shop: Shop) -> None:
 
 
 CHECKS: list[Callable[[Shop], None]] = [
-    turns, chance, by_key, by_cookie, of_a_port_and_of_a_subset, by_place, over_connections,
-    without_those_that_fail,
+    turns, chance, the_less_busy, by_key, by_cookie, of_a_port_and_of_a_subset, by_place, over_connections,
+    no_more_than, without_those_that_fail,
 ]  # fmt: skip
 
 
-def test_endpoints_are_asked_as_destination_rules_say(shop: Shop) -> None:
-    with ThreadPoolExecutor(len(CHECKS)) as pool:
-        running = [pool.submit(check, shop) for check in CHECKS]
-        wrong = [repr(error) for each in running if (error := each.exception()) is not None]
-    assert not wrong, "\n".join(wrong)
-    assert shop.waypoint.figures().total("ztunnel_internal_errors_total") == 0
-
-
-@pytest.mark.parametrize("check", [the_less_busy, no_more_than])
-def test_what_is_under_way_counts(shop: Shop, check: Callable[[Shop], None]) -> None:
-    check(shop)
-
-
 def knows(shop: Shop, name: str) -> bool:
+    """Whether the waypoint serves it, and who calls it knows that."""
     try:
         return told(shop.ask(shop.client(name)))["version"] in ALL
     except (AssertionError, OSError):
