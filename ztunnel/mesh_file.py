@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import yaml
+from typing import TYPE_CHECKING, NamedTuple
 
 from ztunnel.errors import Fault
+
+if TYPE_CHECKING:
+    import yaml
+
+_MAPPING, _LIST, _SCALAR = "mapping", "sequence", "scalar"  # kinds of nodes, as PyYAML calls them
 
 
 class Given(NamedTuple):
@@ -26,6 +29,10 @@ class MeshFile:
         self.values: dict[str, Given] = {}
         self.faults: list[Fault] = []
         self._file = file
+        if not text:
+            return
+        import yaml  # most proxies are given no such file, and a megabyte less
+
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.YAMLError as error:
@@ -40,16 +47,16 @@ class MeshFile:
         else:
             self.faults.append(Fault(file, 1, "", "a mapping is expected"))
 
-    def _flatten(self, prefix: str, node: yaml.MappingNode, depth: int) -> None:
+    def _flatten(self, prefix: str, node: yaml.Node, depth: int) -> None:
         """`depth` bounds what aliases can do; the keys that we know are three deep."""
         for key_node, value_node in node.value:
             key = f"{prefix}{key_node.value}"
-            if isinstance(value_node, yaml.MappingNode) and depth:
+            if value_node.id == _MAPPING and depth:
                 self._flatten(f"{key}.", value_node, depth - 1)
-            elif isinstance(value_node, yaml.ScalarNode):
+            elif value_node.id == _SCALAR:
                 self._add(key, value_node, str(value_node.value))
-            elif isinstance(value_node, yaml.SequenceNode):
-                parts = [part.value for part in value_node.value if isinstance(part, yaml.ScalarNode)]
+            elif value_node.id == _LIST:
+                parts = [part.value for part in value_node.value if part.id == _SCALAR]
                 self._add(key, value_node, ",".join(parts))
 
     def _add(self, key: str, node: yaml.Node, value: str) -> None:

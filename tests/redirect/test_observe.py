@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import select
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.kernel.lab import Kernel, endpoint
 from ztunnel.redirect.layout import Deny, Outcome
 from ztunnel.redirect.records import RecordEvent
+
+MAPPED_BYTES = 4 * (80 << 10)
+"""Four buffers, a window and two pages of each."""
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -22,6 +26,13 @@ def refuse(kernel: Kernel, times: int) -> None:
         kernel.redirection.teach(pod.cookie, to, Deny(number, kernel.redirection.generation(pod.cookie)))
         with kernel.lab.a.socket(2, 1) as client, pytest.raises(ConnectionRefusedError):
             client.connect((str(to.ip), to.port))
+
+
+def mapped_bytes() -> int:
+    """Of the kernel's maps in this process, which count as its memory."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    ranges = [line.split()[0].split("-") for line in lines if "bpf-map" in line]
+    return sum(int(end, 16) - int(start, 16) for start, end in ranges)
 
 
 def test_records_come_in_order_and_once_and_make_the_descriptor_readable(kernel: Kernel) -> None:
@@ -43,6 +54,7 @@ def test_records_are_read_around_the_end_of_the_buffer_and_lost_ones_are_counted
     records = kernel.redirection.records()
     while more := kernel.redirection.records():
         records += more
+        assert mapped_bytes() < MAPPED_BYTES
     assert [record.policy for record in records] == list(range(room))
     assert kernel.count("record_lost") == 10
     refuse(kernel, 20)

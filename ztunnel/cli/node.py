@@ -15,7 +15,6 @@ from ztunnel.run.follow import ControlPlane
 from ztunnel.run.reporting import Reporting
 from ztunnel.run.serve import run_node
 from ztunnel.run.stop import Stop
-from ztunnel.run.zds import run_agent_node
 
 
 @click.command()
@@ -59,8 +58,12 @@ async def _run(settings: Settings) -> int:
             await nursery.start(stop.hear)
             with stop.starting:
                 plane = await _control(nursery, settings, reporting)
-                run = run_agent_node if settings.pod_source is PodSource.ZDS else run_node
-                await run(settings, plane, reporting, stop)
+                if settings.pod_source is PodSource.ZDS:
+                    from ztunnel.run.zds import run_agent_node  # here, as nobody else is of use to an agent
+
+                    await run_agent_node(settings, plane, reporting, stop)
+                else:
+                    await run_node(settings, plane, reporting, stop)
             nursery.cancel_scope.cancel()
     return stop.exit_code
 

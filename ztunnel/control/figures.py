@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from prometheus_client import Histogram
+from prometheus_client.metrics import Histogram
 
 from ztunnel.telemetry.figures import Figures, Tally
 from ztunnel.xds.resource import ADDRESS, AUTHORIZATION, HTTP_TYPES

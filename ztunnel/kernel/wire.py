@@ -2,24 +2,32 @@
 
 A raw socket inside the pod would not do: what it sends does not come in by the pod's interface, which its
 translation of addresses and its routes may ask for.
+
+Links are asked for by hand (include/uapi/linux/if_link.h, net_namespace.h): pyroute2's message of a link
+comes with one for each kind of device, a megabyte of every proxy.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import struct
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pyroute2.netlink.rtnl import RTM_GETLINK, RTM_GETNSID
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
 
-from ztunnel.kernel.netlink import Netlink, decoded, encoded
+from ztunnel.kernel.netlink import Netlink, attributes, body_of
 from ztunnel.kernel.netns import NetworkNamespace, current
 
 _REMEMBERED = 1024
 _ETHERNET = {4: 0x0800, 6: 0x86DD}
+_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
+_NAMESPACE = struct.Struct("=B3xHHi")  # struct rtgenmsg, and one attribute
+_NUMBER = struct.Struct("=i")
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_LINK_NETNSID = 1, 3, 5, 37
+_NETNSA_NSID, _NETNSA_FD = 1, 3
 
 
 class _Far(NamedTuple):
@@ -74,33 +82,46 @@ def _find(home: NetworkNamespace, pod: NetworkNamespace, interface: int) -> _Far
     """Each end says the number of the other; both have to, because a number alone may be anybody's."""
     with Netlink(pod) as there, Netlink(home) as here:
         near = _link(there, interface)
-        number = near and near.get_attr("IFLA_LINK")
-        far = number and _link(here, number)
-        if not far or far.get_attr("IFLA_LINK") != interface:
+        far = _link(here, near.other) if near and near.other else None
+        if near is None or far is None or far.other != interface:
             return None
-        if far.get_attr("IFLA_LINK_NETNSID") != _number_of(here, pod):
+        if far.namespace != _number_of(here, pod):
             return None
-        hardware = bytes.fromhex(near.get_attr("IFLA_ADDRESS").replace(":", ""))
-        return _Far(far.get_attr("IFLA_IFNAME"), hardware)
+        return _Far(far.name, near.hardware)
 
 
-def _link(netlink: Netlink, index: int) -> Any:
-    """A link as pyroute2 has it; None where there is none. Raises OSError for other reasons."""
-    question = ifinfmsg()
-    question["index"] = index
+class _Link(NamedTuple):
+    """A link as the kernel tells of it: `other` is the number of its other end, 0 where it has none, in the
+    namespace of this number (None: in its own)."""
+
+    name: str
+    hardware: bytes
+    other: int
+    namespace: int | None
+
+
+def _link(netlink: Netlink, index: int) -> _Link | None:
+    """None where there is none. Raises OSError for other reasons."""
     try:
-        (answer,) = netlink.ask(RTM_GETLINK, encoded(question))
+        (answer,) = netlink.ask(RTM_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0))
     except OSError as error:
         if error.errno == errno.ENODEV:
             return None
         raise
-    return decoded(ifinfmsg(answer))
+    found = dict(attributes(body_of(answer), _LINK.size))
+    return _Link(
+        os.fsdecode(found[_IFLA_IFNAME].rstrip(b"\0")),
+        found.get(_IFLA_ADDRESS, b""),
+        _number(found, _IFLA_LINK) or 0,
+        _number(found, _IFLA_LINK_NETNSID),
+    )
 
 
 def _number_of(netlink: Netlink, namespace: NetworkNamespace) -> int | None:
     """By which links of one namespace name the other."""
-    question = nsidmsg()
-    question["attrs"] = [["NETNSA_FD", namespace.fileno()]]
-    (answer,) = netlink.ask(RTM_GETNSID, encoded(question))
-    number: int | None = decoded(nsidmsg(answer)).get_attr("NETNSA_NSID")
-    return number
+    (answer,) = netlink.ask(RTM_GETNSID, _NAMESPACE.pack(socket.AF_UNSPEC, 8, _NETNSA_FD, namespace.fileno()))
+    return _number(dict(attributes(body_of(answer), 4)), _NETNSA_NSID)
+
+
+def _number(found: dict[int, bytes], kind: int) -> int | None:
+    return _NUMBER.unpack(found[kind])[0] if kind in found else None

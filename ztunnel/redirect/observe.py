@@ -16,14 +16,17 @@ from ztunnel.redirect.records import LiveFlow, pull_live_flow
 
 _BUSY, _DISCARDED, _LENGTH = 1 << 31, 1 << 30, (1 << 30) - 1
 _HEADER_BYTES = 8
+_WINDOW_BYTES = 1 << 16
+"""Some 500 records; to move it takes as long as to read ten."""
 
 
 class Records:
     """The reading end of a BPF ring buffer (kernel/bpf/ringbuf.c); one reader per buffer.
 
-    Mapped are a page with the reader's position, one with the writer's, and the buffer itself. Once: the
-    kernel would have it twice over, so that a record that wraps around its end is contiguous, and count it
-    twice as our memory. Positions only grow.
+    Mapped are a page with the reader's position, one with the writer's, and a window of the buffer that moves
+    on with the reader: all of it would be 2 MiB of the kernel's memory that counts as ours, and is mostly
+    empty. The kernel has the buffer twice over, one behind the other, so that a record that wraps around its
+    end is contiguous. Positions only grow.
     """
 
     def __init__(self, ring: Map) -> None:
@@ -31,35 +34,52 @@ class Records:
         self._size = ring.spec.max_entries
         page = mmap.PAGESIZE
         self._mine = mmap.mmap(self.fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        self._theirs = mmap.mmap(self.fd, page + self._size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+        self._theirs = mmap.mmap(self.fd, page, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+        self._begin, self._bytes = 0, min(_WINDOW_BYTES, self._size)
+        self._window = self._map(0, self._bytes)
 
     def pull(self, limit: int = 1024) -> list[bytes]:
         """Up to `limit` records in the order in which they were made. Never waits; `fd` is readable when it
-        would return some."""
+        would return some. Raises OSError: the kernel has no memory for tables of pages."""
         found: list[bytes] = []
         position = NUMBER.unpack_from(self._mine)[0]
         written = NUMBER.unpack_from(self._theirs)[0]
         while position < written and len(found) < limit:
-            at = mmap.PAGESIZE + position % self._size
-            header = SMALL.unpack_from(self._theirs, at)[0]
+            at = self._place(position % self._size, _HEADER_BYTES)
+            header = SMALL.unpack_from(self._window, at)[0]
             if header & _BUSY:
                 break
+            length = header & _LENGTH
             if not header & _DISCARDED:
-                found.append(self._read(position + _HEADER_BYTES, header & _LENGTH))
-            position += _HEADER_BYTES + ((header & _LENGTH) + 7) // 8 * 8
+                at = self._place(position % self._size, _HEADER_BYTES + length) + _HEADER_BYTES
+                end = at + length
+                found.append(self._window[at:end])
+            position += _HEADER_BYTES + (length + 7) // 8 * 8
             NUMBER.pack_into(self._mine, 0, position)
         return found
 
-    def _read(self, position: int, length: int) -> bytes:
-        start = position % self._size
-        beyond = max(start + length - self._size, 0)
-        at, page = mmap.PAGESIZE + start, mmap.PAGESIZE
-        return self._theirs[at : at + length - beyond] + self._theirs[page : page + beyond]
+    def _place(self, start: int, length: int) -> int:
+        """Where in the window what begins there in the buffer is; the window moves if it is not all in it."""
+        at = start - self._begin
+        if at >= 0 and at + length <= self._bytes:
+            return at
+        begin = start // mmap.PAGESIZE * mmap.PAGESIZE
+        at = start - begin
+        mapped = max(min(_WINDOW_BYTES, self._size), at + length)
+        window = self._map(begin, mapped)
+        self._window.close()
+        self._window, self._begin, self._bytes = window, begin, mapped
+        return at
+
+    def _map(self, begin: int, length: int) -> mmap.mmap:
+        offset = 2 * mmap.PAGESIZE + begin
+        return mmap.mmap(self.fd, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset)
 
     def close(self) -> None:
         """Unmap."""
         self._mine.close()
         self._theirs.close()
+        self._window.close()
 
 
 class HeldCalls:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import trio
-from prometheus_client import disable_created_metrics
+from prometheus_client.metrics import disable_created_metrics
 
 from ztunnel import __version__
 from ztunnel.config import Settings

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
-from difflib import get_close_matches
 from enum import StrEnum
 from re import compile as pattern
 from typing import Final
@@ -94,6 +93,8 @@ class Field(ABC):
         for name, below in self.pairs():
             if name in names:
                 continue
+            from difflib import get_close_matches  # of no use to a proxy that is given no objects to read
+
             guess = get_close_matches(name, names if similar_to is None else similar_to, n=1, cutoff=0.75)
             if guess:
                 below.fault(f"unknown field; did you mean {guess[0]}?")

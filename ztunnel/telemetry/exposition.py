@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prometheus_client.exposition import generate_latest as generate_text
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest as generate_open_metrics
 from prometheus_client.registry import Collector
@@ -36,7 +35,13 @@ class _Taken(Collector):
 def render(families: Sequence[Metric], open_metrics: bool) -> bytes:
     """The families as text, with the end of the whole where the format has one."""
     taken = _Taken(families)
-    return generate_open_metrics(taken) if open_metrics else generate_text(taken)
+    if open_metrics:
+        made: bytes = generate_open_metrics(taken)
+        return made
+    # What Prometheus does not ask for; with it come an HTTP server and a client, 1.5 MiB.
+    from prometheus_client.exposition import generate_latest as generate_text
+
+    return generate_text(taken)
 
 
 def label_text(names: Sequence[str], values: Sequence[str]) -> str:

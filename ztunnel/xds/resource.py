@@ -2,15 +2,15 @@
 content.
 
 Beside Istio's two types there are those of our own, that only waypoints subscribe to: `HTTP_TYPES`. One more
-is a line in `_OWN`."""
+is a line in `KINDS`, and one in `http_resource.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import cache
 from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
 from typing import Any as Anything
-from typing import Final
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import DecodeError, Message
@@ -31,30 +31,11 @@ from ztunnel.model.service_traffic import ServiceTraffic
 from ztunnel.model.telemetry import Telemetry
 from ztunnel.model.workload import Workload
 from ztunnel.xds.address import parse_service, parse_workload, render_service, render_workload
-from ztunnel.xds.credential import parse_credential, render_credential
-from ztunnel.xds.http_policy import parse_http_policy, render_http_policy
-from ztunnel.xds.jwt_policy import parse_jwt_policy, render_jwt_policy
-from ztunnel.xds.labels import parse_labels, render_labels
-from ztunnel.xds.mesh import parse_defaults, parse_provider, render_defaults, render_provider
-from ztunnel.xds.pb import (
-    authorization_pb2,
-    credential_pb2,
-    discovery_pb2,
-    http_policy_pb2,
-    jwt_policy_pb2,
-    labels_pb2,
-    mesh_pb2,
-    rate_limit_pb2,
-    routes_pb2,
-    telemetry_pb2,
-    traffic_pb2,
-    workload_pb2,
-)
+from ztunnel.xds.pb import authorization_pb2, discovery_pb2, workload_pb2
 from ztunnel.xds.policy import parse_policy, render_policy
-from ztunnel.xds.rate_limit import parse_rate_limit, render_rate_limit
-from ztunnel.xds.routes import parse_routes, render_routes
-from ztunnel.xds.telemetry import parse_telemetry, render_telemetry
-from ztunnel.xds.traffic import parse_traffic, render_traffic
+
+if TYPE_CHECKING:
+    from ztunnel.xds.http_resource import Codec
 
 ADDRESS: Final = "type.googleapis.com/istio.workload.Address"
 AUTHORIZATION: Final = "type.googleapis.com/istio.security.Authorization"
@@ -90,32 +71,21 @@ HttpResource = (
 Resource = Workload | Service | Policy | HttpResource
 
 
-@dataclass(frozen=True, slots=True)
-class _Codec:
-    """A type of our own: what it is here, and on the wire."""
-
-    kind: type[Anything]
-    message: type[Message]
-    render: Callable[[Anything], Message]
-    parse: Callable[[Anything], HttpResource]
-
-
-_OWN: Final[Mapping[str, _Codec]] = {
-    PROVIDER: _Codec(ExtensionProvider, mesh_pb2.ExtensionProvider, render_provider, parse_provider),
-    MESH_DEFAULTS: _Codec(MeshDefaults, mesh_pb2.MeshDefaults, render_defaults, parse_defaults),
-    CREDENTIAL: _Codec(Credential, credential_pb2.Credential, render_credential, parse_credential),
-    HTTP_POLICY: _Codec(
-        HttpPolicy, http_policy_pb2.AuthorizationPolicy, render_http_policy, parse_http_policy
-    ),
-    JWT_POLICY: _Codec(JwtPolicy, jwt_policy_pb2.RequestAuthentication, render_jwt_policy, parse_jwt_policy),
-    RATE_LIMIT: _Codec(RateLimitPolicy, rate_limit_pb2.RateLimitPolicy, render_rate_limit, parse_rate_limit),
-    LABELS: _Codec(WorkloadLabels, labels_pb2.WorkloadLabels, render_labels, parse_labels),
-    ROUTES: _Codec(Routes, routes_pb2.Routes, render_routes, parse_routes),
-    TELEMETRY: _Codec(Telemetry, telemetry_pb2.Telemetry, render_telemetry, parse_telemetry),
-    TRAFFIC: _Codec(ServiceTraffic, traffic_pb2.ServiceTraffic, render_traffic, parse_traffic),
+KINDS: Final[Mapping[str, type[Anything]]] = {
+    PROVIDER: ExtensionProvider,
+    MESH_DEFAULTS: MeshDefaults,
+    CREDENTIAL: Credential,
+    HTTP_POLICY: HttpPolicy,
+    JWT_POLICY: JwtPolicy,
+    RATE_LIMIT: RateLimitPolicy,
+    LABELS: WorkloadLabels,
+    ROUTES: Routes,
+    TELEMETRY: Telemetry,
+    TRAFFIC: ServiceTraffic,
 }
+"""What resources of our own types are here."""
 
-HTTP_TYPES: Final = tuple(_OWN)
+HTTP_TYPES: Final = tuple(KINDS)
 NODE_TYPES: Final = (AUTHORIZATION, ADDRESS)
 """Policies first: a workload that refers to a policy not received yet is refused."""
 
@@ -123,9 +93,6 @@ WAYPOINT_TYPES: Final = (*HTTP_TYPES, ADDRESS)
 """A waypoint enforces what its services name, and no policy of connections."""
 
 TYPES: Final = (*HTTP_TYPES, *NODE_TYPES)
-
-KINDS: Final[Mapping[str, type[Anything]]] = {type_url: codec.kind for type_url, codec in _OWN.items()}
-"""What resources of our own types are here."""
 
 
 def name_of(resource: Resource) -> str:
@@ -178,7 +145,7 @@ def _message(resource: Resource, network: str) -> Message:
         return workload_pb2.Address(service=render_service(resource, network))
     if isinstance(resource, Policy):
         return render_policy(resource)
-    return _OWN[type_of(resource)].render(resource)
+    return _codecs()[KINDS[type_of(resource)]].render(resource)
 
 
 def parse(type_url: str, untrusted: discovery_pb2.Resource, network: str) -> Resource:
@@ -202,16 +169,26 @@ def _decode(type_url: str, untrusted: bytes, network: str) -> Resource:
     try:
         if type_url == AUTHORIZATION:
             return parse_policy(authorization_pb2.Authorization.FromString(untrusted))
-        if (own := _OWN.get(type_url)) is not None:
+        if (kind := KINDS.get(type_url)) is not None:
+            own = _codecs()[kind]
             message = own.message()
             message.ParseFromString(untrusted)
-            return own.parse(message)
+            found: HttpResource = own.parse(message)
+            return found
         address = workload_pb2.Address.FromString(untrusted)
     except DecodeError as error:
         raise PeerError("cannot be decoded") from error
-    kind = address.WhichOneof("type")
-    if kind == "workload":
+    which = address.WhichOneof("type")
+    if which == "workload":
         return parse_workload(address.workload)
-    if kind == "service":
+    if which == "service":
         return parse_service(address.service, network)
     raise PeerError("is neither a workload nor a service")
+
+
+@cache
+def _codecs() -> Mapping[type[Anything], Codec]:
+    """Imported where there is such a resource: node proxies never have one, and do without four megabytes."""
+    from ztunnel.xds.http_resource import CODECS
+
+    return CODECS

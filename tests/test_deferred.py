@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ztunnel.kernel.deferred import defer
+from ztunnel.deferred import defer
 
 
 @pytest.fixture

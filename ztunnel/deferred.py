@@ -1,7 +1,8 @@
 """A package whose submodules are used without all that the package itself imports.
 
 `import pyroute2.netlink` runs `pyroute2/__init__.py` first, which imports 160 modules: a tenth of a node
-proxy's start, and 8 MiB. Its messages need a handful of them.
+proxy's start, and 8 MiB. Its messages need a handful of them. So it is with prometheus_client, whose metrics
+come with an HTTP server, a client and WSGI: 2 MiB.
 """
 
 from __future__ import annotations
