@@ -19,6 +19,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (place / "__init__.py").write_text("from . import whole\nran = 1\nfrom .light import message as told\n")
     (place / "light.py").write_text("message = 'light'\n")
     (place / "whole.py").write_text("")
+    (place / "alone.py").write_text("message = 'alone'\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     return name
 
@@ -41,3 +42,21 @@ def test_what_is_imported_already_or_not_there_stays_as_it_is(package: str) -> N
     assert sys.modules[package] is module
     defer("no_such_package_anywhere")
     assert "no_such_package_anywhere" not in sys.modules
+
+
+def test_a_module_is_run_when_something_of_it_is_asked_for(package: str) -> None:
+    name = f"{package}.alone"
+    defer(name)
+    alone = __import__(package, fromlist=["alone"]).alone
+    assert alone is sys.modules[name]
+    assert "message" not in vars(alone)
+    assert alone.message == "alone"
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = alone.nothing
+
+
+def test_what_a_package_imports_itself_is_no_longer_deferred(package: str) -> None:
+    defer(f"{package}.light")
+    assert vars(sys.modules[f"{package}.light"])["message"] == "light"
+    defer(f"{package}.light.below_a_module")
+    defer("no_such_package_anywhere.below")

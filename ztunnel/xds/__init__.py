@@ -5,3 +5,7 @@
     python -m grpc_tools.protoc -Iztunnel/xds/pb=ztunnel/xds/proto \\
         --python_out=. --mypy_out=. ztunnel/xds/proto/*.proto
 """
+
+from ztunnel.deferred import defer
+
+defer("google.protobuf.internal.python_message")
