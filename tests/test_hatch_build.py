@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hatch_build import CustomBuildHook, compiled_files, toolchain
+from hatch_build import CustomBuildHook, compiled_files, link_flags, toolchain
 
 ROOT = Path(__file__).parents[1]
 AWAITING = {"ztunnel/outbound/dial.py"}
@@ -33,6 +33,16 @@ def test_what_was_compiled_serves_the_same_compiler_only(tmp_path: Path, monkeyp
     monkeypatch.setenv("CC", f"{other} -m64")
     assert toolchain() != before
     assert "-1.2.3-" in toolchain()
+
+
+@pytest.mark.parametrize(
+    ("libc", "packed"),
+    [(("glibc", "2.35"), False), (("glibc", "2.36"), True), (("glibc", "2.100"), True), (("", ""), False)],
+)
+def test_relocations_are_packed_where_the_c_library_can_read_them(
+    libc: tuple[str, str], packed: bool
+) -> None:
+    assert bool(link_flags(libc)) == packed
 
 
 @pytest.mark.parametrize("file", [file for file in CHOSEN if file not in AWAITING])

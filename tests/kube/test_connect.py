@@ -1,29 +1,21 @@
 """The API server and our credentials are found where kubectl and client-go find them."""
 
-import stat
+import ssl
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from functools import partial
 
-import httpx2
 import pytest
 import trio
-import yaml
 
+from tests.kube.test_load import kubeconfig
 from ztunnel.errors import ConfigError
-from ztunnel.kube.connect import BearerAuth, open_api
+from ztunnel.identity.serving import make_serving
+from ztunnel.identity.sign import open_authority
+from ztunnel.kube.connect import open_api
 from ztunnel.kube.failure import ApiFailure
 from ztunnel.kube.resource import PODS
-
-
-def kubeconfig(path, server="http://127.0.0.1:1", **user):
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "c",
-        "clusters": [{"name": "c", "cluster": {"server": server}}],
-        "users": [{"name": "u", "user": user}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-    }
-    path.write_text(yaml.safe_dump(config))
-    return str(path)
 
 
 async def test_an_api_server_that_is_not_there_is_named(tmp_path):
@@ -52,126 +44,66 @@ async def test_a_kubeconfig_that_is_not_there_is_a_fault(tmp_path):
             raise AssertionError
 
 
-def served(tokens):
-    """A client of a server that knows these tokens, and the tokens that it was shown."""
-    shown = []
-
-    def transport(request):
-        shown.append(request.headers["authorization"].removeprefix("Bearer "))
-        return httpx2.Response(200 if shown[-1] in tokens else 401, json={})
-
-    return httpx2.MockTransport(transport), shown
-
-
-async def test_a_token_that_was_replaced_is_read_again():
-    tokens = ["old", "new", "newer"]
-    transport, shown = served({"new", "newer"})
-    auth = BearerAuth(lambda: (tokens.pop(0), 3600.0))
-    async with httpx2.AsyncClient(transport=transport, auth=auth) as client:
-        assert (await client.get("https://api/")).status_code == 200
-        assert (await client.get("https://api/")).status_code == 200
-    assert shown == ["old", "new", "new"]
+@pytest.fixture
+def account(tmp_path):
+    """A service account's files, and the authority that signs for its API server."""
+    authority = open_authority(tmp_path / "authority")
+    place = tmp_path / "account"
+    place.mkdir()
+    (place / "token").write_text("pod-token\n")
+    (place / "ca.crt").write_text(authority.roots_pem)
+    return place, authority
 
 
-async def test_a_token_is_read_again_after_its_time():
-    tokens = ["a", "b"]
-    transport, shown = served({"a", "b"})
-    auth = BearerAuth(lambda: (tokens.pop(0), 0.0))
-    async with httpx2.AsyncClient(transport=transport, auth=auth) as client:
-        await client.get("https://api/")
-        await client.get("https://api/")
-    assert shown == ["a", "b"]
-
-
-async def test_a_wrong_token_is_shown_once_where_there_is_no_other():
-    transport, shown = served(set())
-    async with httpx2.AsyncClient(transport=transport, auth=BearerAuth(lambda: ("a", 60.0))) as client:
-        assert (await client.get("https://api/")).status_code == 401
-    assert shown == ["a"]
-
-
-async def test_a_token_that_cannot_be_read_is_no_answer_and_an_old_one_goes_on():
-    transport, shown = served({"a"})
-    answers = [("a", 0.0)]
-
-    def fetch():
-        if answers:
-            return answers.pop()
-        raise OSError(13, "Permission denied")
-
-    async with httpx2.AsyncClient(transport=transport, auth=BearerAuth(fetch)) as client:
-        await client.get("https://api/")
-        await client.get("https://api/")
-        assert shown == ["a", "a"]
-    async with httpx2.AsyncClient(transport=transport, auth=BearerAuth(fetch)) as client:
-        with pytest.raises(httpx2.TransportError, match="Permission denied"):
-            await client.get("https://api/")
-
-
-async def requests_of(config, count=1):
-    """What a server is asked by a client of `config(server address)`, of which the first lines are told."""
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_in_a_pod_its_service_account_is_used(account, tmp_path, monkeypatch, host):
+    place, authority = account
+    serving = make_serving(authority, [host], timedelta(days=1), datetime.now(UTC))
+    file = tmp_path / "serving.pem"
+    file.write_text(serving.key_pem + serving.chain_pem)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(file)
     seen = []
 
     async def serve(stream):
-        data = b""
-        while b"\r\n\r\n" not in data:
-            data += await stream.receive_some()
-        seen.append(data.decode())
+        seen.append((await stream.receive_some()).decode())
         body = b'{"items":[]}'
-        await stream.send_all(
-            b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
-        )
-        await stream.aclose()
+        await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
 
     async with trio.open_nursery() as nursery:
-        (listener, *_) = await nursery.start(trio.serve_tcp, serve, 0)
-        port = listener.socket.getsockname()[1]
-        async with config(f"http://127.0.0.1:{port}") as api:
-            for _ in range(count):
-                await api.list(PODS)
+        (listener,) = await nursery.start(partial(trio.serve_ssl_over_tcp, serve, 0, context, host=host))
+        port = listener.transport_listener.socket.getsockname()[1]
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(port))
+        async with open_api(account=place) as api:
+            assert (await api.list(PODS))["items"] == []
         nursery.cancel_scope.cancel()
-    return seen
-
-
-async def test_a_credential_plugin_is_run(tmp_path):
-    plugin = tmp_path / "plugin"
-    plugin.write_text(
-        "#!/bin/sh\n"
-        'case "$KUBERNETES_EXEC_INFO" in *client.authentication.k8s.io/v1*) ;; *) exit 3;; esac\n'
-        'echo "{\\"status\\": {\\"token\\": \\"from-$WHO-$1\\"}}"\n'
-    )
-    plugin.chmod(plugin.stat().st_mode | stat.S_IXUSR)
-    entry = {
-        "apiVersion": "client.authentication.k8s.io/v1",
-        "command": str(plugin),
-        "args": ["x"],
-        "env": [{"name": "WHO", "value": "me"}],
-    }
-    seen = await requests_of(lambda server: open_api(kubeconfig(tmp_path / "config", server, exec=entry)))
-    assert "Bearer from-me-x" in seen[0]
+    assert "authorization: bearer pod-token\r\n" in seen[0].lower()
 
 
 @pytest.mark.parametrize(
-    ("script", "words"),
+    ("file", "text", "words"),
     [
-        ("exit 1", "ended with 1"),
-        ("echo nothing", "printed no token"),
-        ("echo '{\"status\": {}}'", "printed no token"),
+        ("ca.crt", "none", "certificate"),
+        ("ca.crt", None, "No such file"),
+        ("token", "\n", "token is empty"),
+        ("token", None, "No such file"),
     ],
 )
-async def test_a_credential_plugin_that_fails_is_named(tmp_path, script, words):
-    entry = {"apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", script]}
-    async with open_api(kubeconfig(tmp_path / "config", exec=entry)) as api:
-        with pytest.raises(ApiFailure, match=f"sh {words}"):
-            await api.list(PODS)
-
-
-async def test_in_a_pod_its_service_account_is_used(tmp_path, monkeypatch):
-    (tmp_path / "namespace").write_text("ztunnel-system")
-    (tmp_path / "token").write_text("pod-token\n")
-    (tmp_path / "ca.crt").write_text("none")
+async def test_a_service_account_that_cannot_be_used_is_said(account, monkeypatch, file, text, words):
+    place, _ = account
+    if text is None:
+        (place / file).unlink()
+    else:
+        (place / file).write_text(text)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "::1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
-    with pytest.raises(ConfigError, match=str(tmp_path)):  # its CA is read, and is none
-        async with open_api(account=tmp_path):
+    with pytest.raises(ConfigError, match=f"{place}: cannot be used .*{words}"):
+        async with open_api(account=place):
             raise AssertionError
+
+
+def test_a_pod_of_the_cluster_needs_no_reader_of_kubeconfigs():
+    code = "import sys, ztunnel.kube.connect; print({'lightkube', 'yaml'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
