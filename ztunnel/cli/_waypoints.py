@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Final, TypeVar
 
@@ -233,3 +233,12 @@ async def _users(api: Api, name: str, namespace: str) -> list[str]:
         # Of metadata alone an empty list comes as null.
         objects += [{**one, "kind": resource.kind} for one in found.get("items") or ()]
     return list(users(name, namespace, objects))
+
+
+COMMANDS: Final[Mapping[str, click.Command]] = {
+    "apply": apply,
+    "delete": delete,
+    "generate": generate,
+    "list": list_,
+    "status": status,
+}

@@ -8,7 +8,6 @@ import click
 import trio
 
 from ztunnel.cli._compose import ca_upstream, settings_of, ungrouped, xds_upstream
-from ztunnel.cli._waypoints import apply, delete, generate, list_, status
 from ztunnel.config import Settings
 from ztunnel.control.fetch import NetworkCertificates, NetworkSessions
 from ztunnel.run.follow import ControlPlane
@@ -17,7 +16,22 @@ from ztunnel.run.stop import Stop
 from ztunnel.run.waypoint import run_waypoint
 
 
-@click.group(invoke_without_command=True)
+class _Commands(click.Group):
+    """Those about the waypoints of a cluster. They are imported where one is called: a waypoint itself takes
+    ten megabytes less."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["apply", "delete", "generate", "list", "status"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        from ztunnel.cli._waypoints import COMMANDS
+
+        return COMMANDS[cmd_name]
+
+
+@click.group(cls=_Commands, invoke_without_command=True)
 @click.pass_context
 @click.option("--manifests", metavar="DIR", help="Folder of Kubernetes and Istio manifests.")
 @click.option("--xds-address", metavar="URL", help="Control plane, https://HOST:PORT (XDS_ADDRESS).")
@@ -41,10 +55,6 @@ def waypoint(context: click.Context, /, **flags: Any) -> None:
     with ungrouped():
         exit_code = trio.run(_run, settings)
     raise SystemExit(exit_code)
-
-
-for _command in (apply, delete, generate, list_, status):
-    waypoint.add_command(_command)
 
 
 async def _run(settings: Settings) -> int:

@@ -16,17 +16,17 @@ PORTS = 4080
 LISTENER_PORTS = range(65535, FIRST + PORTS - 1, -1)
 """Where our listeners are bound that only sk_lookup finds: the first one that is free."""
 
-_OURS = frozenset(range(FIRST, 65536))
+_OURS = range(FIRST, 65536)
 
 
 def reserve(reserved: str) -> str:
     """The sysctl with our ports besides those that are there."""
-    return _render(_parse(reserved) | _OURS)
+    return _render(_parse(reserved).union(_OURS))
 
 
 def release(reserved: str, before: str = "") -> str:
     """The sysctl without them, but for those that were reserved before."""
-    return _render(_parse(reserved) - (_OURS - _parse(before)))
+    return _render(_parse(reserved) - (frozenset(_OURS) - _parse(before)))
 
 
 def _parse(reserved: str) -> frozenset[int]:

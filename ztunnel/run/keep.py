@@ -18,7 +18,7 @@ from ztunnel.run.compiled import compiled_modules
 from ztunnel.run.reporting import Reporting
 
 _FLUSH_SECONDS = 1.0
-_GIVE_BACK_SECONDS = 20.0
+_STARTED_SECONDS, _GIVE_BACK_SECONDS = 2.0, 20.0
 _SWITCH_SECONDS = 0.001
 """How long a thread waits for the interpreter: those that compute handshakes need it for moments only."""
 
@@ -48,9 +48,11 @@ def _spare_collector() -> None:
 
 
 async def give_back() -> None:
-    """What a storm took goes back to the machine some time after it."""
+    """What the start and a storm took goes back to the machine some time after it."""
+    seconds = _STARTED_SECONDS
     while True:
-        await trio.sleep(_GIVE_BACK_SECONDS)
+        await trio.sleep(seconds)
+        seconds = _GIVE_BACK_SECONDS
         gc.collect(1)
         await trio.to_thread.run_sync(memory.give_back)
 

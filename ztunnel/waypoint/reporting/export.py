@@ -10,9 +10,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-import httpx2
 import trio
 
 from ztunnel.errors import PeerError
@@ -20,6 +19,9 @@ from ztunnel.rpc.call import Channel, open_channel
 from ztunnel.rpc.limits import SERVER
 from ztunnel.rpc.status import RpcError
 from ztunnel.waypoint.reporting.otlp import refused
+
+if TYPE_CHECKING:
+    import httpx2
 
 _QUEUE = 4096
 _BATCH = 256
@@ -44,8 +46,8 @@ class Collector(Protocol):
     def leaving(self) -> bool: ...
 
     async def send(self, body: bytes) -> tuple[int, str]:
-        """Send one batch: how many of it were not taken, -1 for none of it, and why. Raises OSError, RpcError
-        or HTTPError: there is no connection (any more)."""
+        """Send one batch: how many of it were not taken, -1 for none of it, and why. Raises OSError or
+        RpcError: there is no connection (any more)."""
 
 
 Open = Callable[[], AbstractAsyncContextManager[Collector]]
@@ -113,7 +115,7 @@ class Exporter(Generic[T]):
                         await trio.sleep(_FLUSH_SECONDS)
                     else:
                         return
-        except (OSError, RpcError, PeerError, httpx2.HTTPError) as error:
+        except (OSError, RpcError, PeerError) as error:
             self._fails(str(error) or type(error).__name__)
 
     async def _send(self, collector: Collector) -> bool:
@@ -218,7 +220,12 @@ class _OverHttp:
         self._headers = headers
 
     async def send(self, body: bytes) -> tuple[int, str]:
-        answer = await self._client.post(self._url, content=body, headers=self._headers)
+        from httpx2 import HTTPError
+
+        try:
+            answer = await self._client.post(self._url, content=body, headers=self._headers)
+        except HTTPError as error:
+            raise ConnectionError(str(error) or type(error).__name__) from error
         return (0, "") if answer.is_success else (-1, f"it answers {answer.status_code}")
 
 
@@ -240,6 +247,8 @@ class _OverGrpc:
 @asynccontextmanager
 async def open_http(url: str, headers: Mapping[str, str], seconds: float = 0.0) -> AsyncIterator[Collector]:
     """Batches by POST. `headers` have the type of the content."""
+    import httpx2  # a proxy without such a collector takes four megabytes less
+
     timeout = httpx2.Timeout(seconds or ANSWER_SECONDS, connect=_CONNECT_SECONDS)
     async with httpx2.AsyncClient(timeout=timeout, trust_env=False) as client:
         yield _OverHttp(client, url, headers)
