@@ -29,6 +29,9 @@ CASES = [
     for number, case in enumerate(table.cases)
 ]
 MANY = 2000
+CUT_OFF = -503
+"""A status of the waypoint's own."""
+
 WAYPOINT = (
     "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: wp, namespace: shop}\n"
     "spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n---\n"
@@ -72,11 +75,11 @@ def as_text(fields: Fields) -> dict[str, str]:
 
 
 def tried(made: Plan, case: Case, rng: Random) -> tuple[int, int]:
-    """How often it is sent, and with which status its client is left."""
+    """How often it is sent, and with which status (of gRPC, for a call of that) its client is left."""
     retries, tries, spent = Retries(made.retry), 0, 0.0
     while True:
         wait = case.waits[tries] if tries < len(case.waits) else 0.0
-        status = case.fails[tries] if tries < len(case.fails) else 200
+        status = case.fails[tries] if tries < len(case.fails) else 0 if case.is_grpc else 200
         tries += 1
         limit = made.try_timeout_seconds or wait
         spent += min(wait, limit)
@@ -84,6 +87,12 @@ def tried(made: Plan, case: Case, rng: Random) -> tuple[int, int]:
             return tries, 504
         if wait > limit:
             status, again = 504, retries.after_loss(Loss.TRY_TIMEOUT, unsent=False)
+        elif case.is_grpc:
+            again = retries.after_response(((b":status", b"200"), (b"grpc-status", b"%d" % status)))
+        elif not status:
+            status, again = 503, retries.after_loss(Loss.RESET, unsent=False)
+            if not again:
+                return tries, CUT_OFF
         else:
             again = retries.after_response(((b":status", b"%d" % status),))
         if not again or not retries.left:
@@ -106,13 +115,14 @@ def decide(case: Case, table: str, rng: Random) -> Outcome:
     )
     if made.reply is not None:
         return answered(made, made.reply, case)
-    tries, status = tried(made, case, rng)
+    tries, left = tried(made, case, rng)
+    grpc, status = (left, 200) if case.is_grpc else (-1, abs(left))
     sent = made.request or request
     got = as_text(made.edit(((b":status", b"%d" % status), (b"server", b"echo")), "10.0.0.1:8081"))
     return Outcome(
-        version_of(made.destination, case) if status != 504 else "",
+        version_of(made.destination, case) if left not in (504, CUT_OFF) else "",
         status,
-        0 if case.is_grpc else -1,
+        grpc,
         {"path": sent.path.decode(), "host": sent.authority.decode(), **as_text(tuple(sent.fields))},
         got,
         "upstream request timeout" if status == 504 else "",

@@ -27,7 +27,8 @@ SIGMAS = 4.5
 PORTS = (
     "{name: http, port: 80, targetPort: 8081}, {name: http-other, port: 90, targetPort: 8081}, "
     "{name: grpc, port: 7070, targetPort: 8081}, {name: tcp, port: 5432, targetPort: 8083}, "
-    "{name: tcp-other, port: 5433, targetPort: 8083}, {name: tls, port: 443, targetPort: 8083}"
+    "{name: tcp-other, port: 5433, targetPort: 8083}, {name: tls, port: 443, targetPort: 8083}, "
+    "{name: by-kind, port: 8000, targetPort: 8081, appProtocol: http}"
 )
 
 
@@ -51,8 +52,9 @@ class Case:
         method, path, host, headers: of the request; a `host` of its own is not the service's name. `tcp`: it
             is a connection that speaks no HTTP.
         claims: of the token that it brings.
-        fails, waits: the statuses with which its server answers one try after the other, and the seconds it
-            takes for each before it does; after them 200, at once.
+        fails, waits: the statuses (of gRPC, for a call of that) with which its server answers one try after
+            the other, 0 for none: it cuts the connection off; and the seconds it takes for each before it
+            does. After them it answers 200, at once.
         to: the versions that it may go to, in percent of such requests; none: it is answered.
         status, grpc: of the response; the latter is -1 where it is no call of gRPC.
         sent, got: fields of the request as the server has it, and of the response; None: it has none. `path`

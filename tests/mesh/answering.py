@@ -28,6 +28,7 @@ class Answered:
     Attributes:
         tries: how often each was asked, copies aside.
         copies: the versions of the servers that were asked for a copy of it.
+        over: by which server's which connection it came last.
         fails, waits: the status, and the seconds before it, of one try of it after the other.
     """
 
@@ -36,35 +37,39 @@ class Answered:
         self.copies: dict[str, list[str]] = defaultdict(list)
         self.fails: dict[str, tuple[int, ...]] = {}
         self.waits: dict[str, tuple[float, ...]] = {}
-        self._held: dict[str, threading.Event] = {}
+        self.over: dict[str, tuple[str, int]] = {}
+        self._held: dict[str, tuple[threading.Event, int]] = {}
         self._closed = threading.Event()
 
-    def hold(self, key: str) -> None:
-        """The request of that key is answered when it is let go."""
-        self._held[key] = threading.Event()
+    def hold(self, key: str, after: int = 0) -> None:
+        """The request of that key is answered when it is let go, but for the first `after` tries."""
+        self._held[key] = threading.Event(), after
 
     def let_go(self, key: str) -> None:
         """See `hold`."""
-        self._held[key].set()
+        self._held[key][0].set()
 
     def close(self) -> None:
         """Nobody waits any more."""
-        for each in (self._closed, *self._held.values()):
+        for each in (self._closed, *(event for event, _ in self._held.values())):
             each.set()
 
-    def status(self, version: str, host: str, fields: Mapping[str, str]) -> int:
-        """Note a request; the status of its response, which is due now."""
-        key = fields.get("x-request-id", "")
+    def status(self, by: tuple[str, int], fields: Mapping[str, str]) -> int:
+        """Note a request that has come to a server, on one of its connections; the status of its response,
+        which is due now."""
+        key, host, version = fields.get("x-request-id", ""), fields["host"], by[0]
         if host.partition(":")[0].endswith(_SHADOW):
             self.copies[key].append(version)
             return 200
         number = self.tries[key]
+        self.over[key] = by
         self.tries[key] += 1
         waits, fails = self.waits.get(key, ()), self.fails.get(key, ())
         if number < len(waits):
             self._closed.wait(waits[number])
-        if key in self._held:
-            self._held[key].wait()
+        event, after = self._held.get(key, (None, 0))
+        if event is not None and number >= after:
+            event.wait()
         return fails[number] if number < len(fails) else 200
 
 
@@ -117,7 +122,9 @@ class Server:
             first = b""
             method, path, _ = line.split(" ", 2)
             read_body(sock, fields)
-            status = self._answered.status(self.version, fields["host"], fields)
+            status = self._answered.status((self.version, number), fields)
+            if not status:
+                return
             body = self._told(number, 1, {**fields, "method": method, "path": path})
             if method == "HEAD":
                 body = b""
@@ -146,9 +153,15 @@ class Server:
     ) -> None:
         fields = {name.lstrip(":"): value for name, value in asked.items()}
         fields["host"] = fields.pop("authority", "")
-        status = self._answered.status(self.version, fields["host"], fields)
+        status = self._answered.status((self.version, number), fields)
         body = self._told(number, 2, fields)
         grpc = fields.get("content-type", "").startswith("application/grpc")
+        if grpc and status != 200:  # one of gRPC, with nothing before it
+            code = ("grpc-status", str(status))
+            side.send_headers(
+                stream, [(":status", "200"), ("x-version", self.version), code], end_stream=True
+            )
+            return
         kind = ("content-type", "application/grpc") if grpc else ("content-length", str(len(body)))
         side.send_headers(stream, [(":status", str(status)), ("server", "echo"), kind])
         side.send_data(stream, framed(body) if grpc else body, end_stream=not grpc)

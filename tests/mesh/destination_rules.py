@@ -34,7 +34,8 @@ POLICIES = {
     "through": "loadBalancer: {simple: PASSTHROUGH}",
     "ring": HASH % "httpHeaderName: x-user, ringHash: {minimumRingSize: 64}",
     "maglev": HASH % "httpHeaderName: x-user, maglev: {tableSize: 1009}",
-    "cookie": HASH % "httpCookie: {name: place, path: /shop, ttl: 60s}",
+    "cookie": HASH % "httpCookie: {name: place, path: /shop, ttl: 60s, "
+    "attributes: [{name: SameSite, value: Strict}]}",
     "query": HASH % "httpQueryParameterName: key",
     "source": HASH % "useSourceIp: true",
     "ports": f"portLevelSettings: [{{port: {{number: 90}}, {HASH % 'useSourceIp: true'}}}], "
@@ -54,6 +55,8 @@ POLICIES = {
     "idle": "connectionPool: {http: {idleTimeout: 200ms}}",
     "old": "connectionPool: {tcp: {maxConnectionDuration: 200ms}}",
     "few": "connectionPool: {http: {http2MaxRequests: 1}}",
+    "streams": "connectionPool: {http: {maxConcurrentStreams: 1, h2UpgradePolicy: UPGRADE}}",
+    "retries": "connectionPool: {http: {maxRetries: 1}}",
     "gateway": "loadBalancer: {localityLbSetting: {enabled: false}}, "
     + OUTLIERS % "consecutiveGatewayErrors: 1, consecutive5xxErrors: 0",
     "local": "loadBalancer: {localityLbSetting: {enabled: false}}, "
@@ -85,6 +88,13 @@ metadata: {name: again, namespace: shop}
 spec:
   hosts: [again]
   http: [{retries: {attempts: 1, retryOn: 5xx}, route: [{destination: {host: again, port: {number: 80}}}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: retries, namespace: shop}
+spec:
+  hosts: [retries]
+  http: [{retries: {attempts: 1, retryOn: 5xx}, route: [{destination: {host: retries, port: {number: 80}}}]}]
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -179,20 +189,12 @@ def chance(shop: Shop) -> None:
 
 def the_less_busy(shop: Shop) -> None:
     """One has a request under way: it is chosen only where chance names it twice."""
-    busy = shop.client("least")
     shop.answered.hold("busy")
-    asking = threading.Thread(target=unanswered, args=[busy])
-    asking.start()
-    wait_until(lambda: shop.answered.tries["busy"], "one is busy")
+    asking = at_once(shop, "least", "busy")
     found = Counter(shop.versions("least", 60))
-    (least,) = (version for version in ALL if found[version] == min(found.values()))
-    assert found[least] < 60 / 9 + SIGMAS * (60 * 8 / 81) ** 0.5
+    assert min(found[version] for version in ALL) < 60 / 9 + SIGMAS * (60 * 8 / 81) ** 0.5
     shop.answered.let_go("busy")
     asking.join()
-
-
-def unanswered(client: Http1 | Http2) -> None:
-    client.ask("GET", "/", "a", {"x-request-id": "busy"})
 
 
 def by_key(shop: Shop) -> None:
@@ -213,7 +215,7 @@ def by_cookie(shop: Shop) -> None:
     for _ in range(8):
         first = shop.ask(client)
         cookie, *attributes = first.fields["set-cookie"].split("; ")
-        assert {"Max-Age=60", "Path=/shop", "HttpOnly"} <= set(attributes), attributes
+        assert {"Max-Age=60", "Path=/shop", "HttpOnly", "SameSite=Strict"} <= set(attributes), attributes
         for _ in range(3):
             again = shop.ask(client, cookie=cookie)
             assert told(again)["version"] == told(first)["version"]
@@ -271,12 +273,39 @@ def over_connections(shop: Shop) -> None:
     assert len(set(ids("hidden"))) < 4 or len(set(ids("hidden") + ids("hidden"))) < 8  # not exported to it
 
 
+def at_once(shop: Shop, name: str, key: str) -> threading.Thread:
+    """A request that stays under way until it is let go."""
+    busy = shop.client(name)
+    asking = threading.Thread(target=lambda: busy.ask("GET", "/", "a", {"x-request-id": key}))
+    asking.start()
+    wait_until(lambda: shop.answered.tries[key], f"{key} is under way")
+    return asking
+
+
+def no_more_streams_or_retries_than(shop: Shop) -> None:
+    keys = [f"stream {number}" for number in range(4)]
+    for key in keys:
+        shop.answered.hold(key)
+    asking = [at_once(shop, "streams", key) for key in keys]
+    seen = {shop.answered.over[key] for key in keys}
+    assert len(seen) == 4, seen  # each on a connection of its own
+    for key, each in zip(keys, asking, strict=True):
+        shop.answered.let_go(key)
+        each.join()
+    shop.answered.fails["retried"] = (503,)
+    shop.answered.hold("retried", after=1)
+    busy = at_once(shop, "retries", "retried")
+    wait_until(lambda: shop.answered.tries["retried"] == 2, "it is tried again")
+    refused = shop.ask(shop.client("retries"), fails=(503,))
+    assert refused.status == 503
+    shop.answered.let_go("retried")
+    busy.join()
+    assert shop.ask(shop.client("retries"), fails=(503,)).status == 200
+
+
 def no_more_than(shop: Shop) -> None:
     shop.answered.hold("few")
-    busy = shop.client("few")
-    asking = threading.Thread(target=lambda: busy.ask("GET", "/", "a", {"x-request-id": "few"}))
-    asking.start()
-    wait_until(lambda: shop.answered.tries["few"], "one is under way")
+    asking = at_once(shop, "few", "few")
     refused = shop.ask(shop.client("few"))
     assert (refused.status, refused.fields["x-envoy-overloaded"]) == (503, "true")
     shop.answered.let_go("few")
@@ -304,7 +333,7 @@ def without_those_that_fail(shop: Shop) -> None:
 
 CHECKS: list[Callable[[Shop], None]] = [
     turns, chance, the_less_busy, by_key, by_cookie, of_a_port_and_of_a_subset, by_place, over_connections,
-    no_more_than, without_those_that_fail,
+    no_more_than, no_more_streams_or_retries_than, without_those_that_fail,
 ]  # fmt: skip
 
 

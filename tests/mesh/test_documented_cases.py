@@ -91,7 +91,7 @@ class Asking:
         began = time.monotonic()
         reply = self._client(case).ask(case.method, case.path, case.host, fields)
         delay = time.monotonic() - began if case.delay else 0.0
-        told: dict[str, Any] = reply.told or {"version": "", "fields": {}}
+        told: dict[str, Any] = reply.told or {"version": reply.fields.get("x-version", ""), "fields": {}}
         return key, Outcome(
             told["version"],
             reply.status,
