@@ -47,14 +47,19 @@ def translated(table: str) -> Translation:
 
 
 def routes_of(case: Case, table: str) -> Routes | None:
-    return translated(table).routes.get(f"shop/{case.service}.shop.svc.cluster.local")
+    return translated(table).routes.get(f"shop/{host_of(case)}")
+
+
+def host_of(case: Case) -> str:
+    return case.service if "." in case.service else f"{case.service}.shop.svc.cluster.local"
 
 
 def version_of(one: Destination | None, case: Case) -> str:
     if one is None:
         return "any"
-    name = one.service.hostname.partition(".")[0]
-    return dict(one.labels).get("version", "any") if name == case.service else name
+    if one.service.hostname == host_of(case):
+        return dict(one.labels).get("version", "any")
+    return one.service.hostname.partition(".")[0]
 
 
 def answered(made: Plan, reply: Reply, case: Case) -> Outcome:

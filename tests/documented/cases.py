@@ -113,12 +113,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One file: `objects` are its manifests, the service among them; `doubtful`: some are to be warned of."""
+    """One file: `objects` are its manifests, the service among them; `doubtful`: some are to be warned of;
+    `addresses` are those of a service that is a ServiceEntry of the table's own, else none."""
 
     name: str
     objects: str
     cases: tuple[Case, ...]
     doubtful: bool
+    addresses: tuple[str, ...]
 
 
 def check(case: Case, found: Outcome) -> None:
@@ -162,9 +164,10 @@ def read(path: Path) -> Table:
     for one in objects:
         if one["kind"] != "Namespace":
             one["metadata"].setdefault("namespace", "shop")
-    made = service(name, "app: server", "istio.io/use-waypoint: wp")
+    made = "" if "addresses" in head else service(name, "app: server", "istio.io/use-waypoint: wp")
     made += "".join(yaml.safe_dump(one, sort_keys=False) + "---\n" for one in objects)
-    return Table(path.stem, made, tuple(_case(name, one) for one in head["cases"]), "doubtful" in head)
+    cases = tuple(_case(name, one) for one in head["cases"])
+    return Table(path.stem, made, cases, "doubtful" in head, tuple(head.get("addresses", ())))
 
 
 def tables() -> Iterator[Table]:

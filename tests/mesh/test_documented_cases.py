@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
+from ipaddress import ip_address
 from itertools import count
 from typing import Any
 
@@ -71,6 +72,10 @@ class Asking:
         self._clients: dict[tuple[str, int, bool], Http1 | Http2] = {}
         self.routes: dict[str, str] = {}
         self._addresses = addresses(mesh, family)
+        for table in TABLES:
+            for each in table.addresses:
+                if isinstance(ip_address(each), family):
+                    self._addresses[table.cases[0].service] = each
 
     def _client(self, case: Case) -> Http1 | Http2:
         key = case.service, case.port, case.is_grpc

@@ -82,9 +82,12 @@ def test_what_http1_allows_passes(mesh: Mesh, waypoint: Waypoint, at: At) -> Non
 def http1_passes(mesh: Mesh, address: str) -> None:
     listener = server(mesh)
     client = mesh.connect("shop/caller", address, 80)
-    client.sendall(head(first=b"GET /one HTTP/1.1") + head(first=b"HEAD /two HTTP/1.1"))  # pipelined
+    forwarded = head(b"X-Forwarded-For: 192.0.2.1", b"X-Forwarded-Host: b", first=b"GET /one HTTP/1.1")
+    client.sendall(forwarded + head(first=b"HEAD /two HTTP/1.1"))  # pipelined
     there = listener.accept()
-    assert head_of(there).startswith(b"GET /one ")
+    asked = head_of(there)
+    assert asked.startswith(b"GET /one ")
+    assert b"\r\nx-forwarded-for: 192.0.2.1\r\nx-forwarded-host: b\r\n" in asked
     there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none")
     assert b"content-length: 3\r\n" in head_of(client)
     assert read_exactly(client, 3) == b"one"
