@@ -20,7 +20,7 @@ NODES = "".join(
     f"topology.kubernetes.io/region: r{number}, topology.kubernetes.io/zone: z{number}}}}}\n---\n"
     for number in (1, 2)
 )
-KNOWN_LATER = ("unsupported", "local")
+KNOWN_LATER = ("unsupported", "local", "deaf")
 """Those that do not answer every request."""
 
 HOMES = {"v1": "node-1", "v2": "node-2", "v3": "node-2"}
@@ -61,6 +61,7 @@ POLICIES = {
     + OUTLIERS % "consecutiveGatewayErrors: 1, consecutive5xxErrors: 0",
     "local": "loadBalancer: {localityLbSetting: {enabled: false}}, "
     + OUTLIERS % "splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 1",
+    "deaf": "connectionPool: {tcp: {connectTimeout: 200ms}}",
     "unsupported": "proxyProtocol: {version: V1}",
     "hidden": "loadBalancer: {simple: ROUND_ROBIN}, connectionPool: {http: {maxRequestsPerConnection: 1}}",
     "again": HASH % "httpHeaderName: x-user",
@@ -70,11 +71,12 @@ POLICIES = {
 def manifests(name: str, policy: str) -> str:
     """A service, and the rule for it."""
     port = 8085 if name == "local" else 8081
+    selector = "app: deaf" if name == "deaf" else "role: server"
     export = ", exportTo: [istio-system]" if name == "hidden" else ""
     return (
         f"apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop, "
         "labels: {istio.io/use-waypoint: wp}}\n"
-        f"spec: {{selector: {{role: server}}, ports: [{{name: http, port: 80, targetPort: {port}}}, "
+        f"spec: {{selector: {{{selector}}}, ports: [{{name: http, port: 80, targetPort: {port}}}, "
         f"{{name: http-other, port: 90, targetPort: {port}}}]}}\n---\n"
         "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n"
         f"metadata: {{name: {name}, namespace: shop}}\n"
@@ -303,6 +305,16 @@ def no_more_streams_or_retries_than(shop: Shop) -> None:
     assert shop.ask(shop.client("retries"), fails=(503,)).status == 200
 
 
+def no_longer_than(shop: Shop) -> None:
+    """Nobody answers a pod's connections: by default they are waited for ten seconds."""
+    with shop.mesh.filtered("shop/deaf", "type filter hook input priority 0; meta l4proto tcp drop;"):
+        began = time.monotonic()
+        refused = shop.ask(shop.client("deaf"))
+        assert refused.status == 503
+        assert 0.2 <= time.monotonic() - began < 5
+    assert b"connection" in refused.body
+
+
 def no_more_than(shop: Shop) -> None:
     shop.answered.hold("few")
     asking = at_once(shop, "few", "few")
@@ -333,7 +345,7 @@ def without_those_that_fail(shop: Shop) -> None:
 
 CHECKS: list[Callable[[Shop], None]] = [
     turns, chance, the_less_busy, by_key, by_cookie, of_a_port_and_of_a_subset, by_place, over_connections,
-    no_more_than, no_more_streams_or_retries_than, without_those_that_fail,
+    no_longer_than, no_more_than, no_more_streams_or_retries_than, without_those_that_fail,
 ]  # fmt: skip
 
 

@@ -43,6 +43,7 @@ MANIFESTS = (
     + pod("shop/caller", "node-1")
     + GATEWAY
     + "".join(server_pod(where, version) for where, version in VERSIONS.items() if where.startswith("shop/"))
+    + pod("shop/deaf", "node-2")
     + BACKENDS
     + "".join(table.objects for table in TABLES)
     + RULES
