@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tarfile
 from functools import partial
@@ -98,7 +99,13 @@ def test_a_cluster_gives_objects_logs_and_pages(kubectl: Fake, monkeypatch: pyte
         port = address.rpartition(":")[2]
         script = f"""case "$*" in
             *port-forward*) echo 'Forwarding from 127.0.0.1:{port} -> 1'; exec sleep 60;;
+            *"get pods -l app.kubernetes.io/component=control"*) {listing(pod("zt-c", "n1"))}
+            ;;
             *"get pods -l"*) {listing(pod("zt-a", "n1"))}
+            ;;
+            "get pods -A -l gateway.istio.io/managed=ztunnel.io-waypoint-controller"*) cat <<'END'
+{json.dumps({"items": [{"metadata": {"namespace": "shop", "name": "wp-1"}}]})}
+END
             ;;
             *previous*) echo 'previous terminated container not found' >&2; exit 1;;
             *) echo "said $*";;
@@ -107,9 +114,13 @@ def test_a_cluster_gives_objects_logs_and_pages(kubectl: Fake, monkeypatch: pyte
         archive = gather(cluster_parts("zs"), silent)
     assert archive.texts["nodes/n1/config_dump.json"] == "page /config_dump"
     assert archive.texts["objects/pods.yaml"] == "said get pods -A -o yaml\n"
-    assert archive.texts["control/log.txt"].startswith(
-        "said -n zs logs -l app.kubernetes.io/component=control"
-    )
+    for name, component in (("control/log.txt", "control"), ("nodes/holders.txt", "holder")):
+        words = f"said -n zs logs -l app.kubernetes.io/component={component} --all-containers"
+        assert archive.texts[name].startswith(words)
+    assert archive.texts["control/zt-c/syncz.json"] == "page /debug/syncz"
+    assert archive.texts["waypoints/shop/wp-1/config_dump.json"] == "page /config_dump"
+    assert archive.texts["waypoints/shop/wp-1/log.txt"].startswith("said -n shop logs wp-1 --all-containers")
+    assert {"objects/ratelimitpolicies.ztunnel.io.yaml", "control/zt-c/metrics.txt"} <= archive.texts.keys()
     assert archive.errors == [
         "nodes/n1/log-before.txt: kubectl -n zs logs zt-a --all-containers --tail=20000 --previous: "
         "previous terminated container not found"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ztunnel.analyze.rollout import holder_remarks, rollout_remarks
+from ztunnel.analyze.rollout import holder_remarks, refusal_of, rollout_remarks
 
 
 def pod(node: str, revision: str, made: int, ready: bool = True, **status: Any) -> dict[str, Any]:
@@ -79,3 +79,17 @@ def test_holders_that_do_not_run_are_named() -> None:
         "n2: no holder runs: n2-a: holder: CrashLoopBackOff"
     ]
     assert holder_remarks([]) == []
+
+
+def test_a_daemon_set_without_pods_says_why() -> None:
+    meta = {"namespace": "zs", "name": "ztunnel"}
+    no_node = {"metadata": meta, "status": {"desiredNumberScheduled": 0}}
+    wants = {"metadata": meta, "status": {"desiredNumberScheduled": 2}}
+    of_another = {"reason": "FailedCreate", "message": "no", "involvedObject": {"name": "holder"}}
+    refused = {"reason": "FailedCreate", "message": "quota", "involvedObject": {"name": "ztunnel"}}
+    assert refusal_of([], [refused]) == ""
+    assert refusal_of([no_node], [of_another]).startswith(
+        "DaemonSet zs/ztunnel is for no node of this cluster"
+    )
+    assert refusal_of([wants], []) == "DaemonSet zs/ztunnel has no pods yet, and wants 2: look again"
+    assert refusal_of([wants], [of_another, refused]) == "DaemonSet zs/ztunnel cannot make its pods: quota"

@@ -70,6 +70,33 @@ def test_where_nothing_is_installed_that_is_said(kubectl: Fake) -> None:
     assert "there are no node proxies in namespace ztunnel-system" in found.output
 
 
+def refused(message: str, at: str) -> dict[str, object]:
+    return {
+        "reason": "FailedCreate",
+        "message": message,
+        "lastTimestamp": at,
+        "involvedObject": {"kind": "DaemonSet", "name": "ztunnel"},
+    }
+
+
+def test_a_daemon_set_whose_pods_are_refused_is_told_of_with_the_reason(kubectl: Fake) -> None:
+    """As where a namespace admits restricted pods only."""
+    there = {"metadata": {"namespace": "ztunnel-system", "name": "ztunnel"}}
+    events = [refused("an older one", "2026-01-01"), refused("violates PodSecurity restricted", "2026-01-02")]
+    kubectl(
+        f"""case "$*" in
+    *daemonsets*) echo '{json.dumps({"items": [there]})}';;
+    *events*) echo '{json.dumps({"items": events})}';;
+    *) echo '{json.dumps({"items": []})}';;
+    esac"""
+    )
+    found = call()
+    assert found.exit_code == 1
+    told = "DaemonSet ztunnel-system/ztunnel cannot make its pods: violates PodSecurity restricted"
+    assert told in found.output
+    assert "install" not in found.output
+
+
 def test_an_upgrade_that_has_come_to_a_halt_is_told_of_and_fails(kubectl: Fake) -> None:
     there = pod()
     there["metadata"] = {

@@ -35,13 +35,14 @@ def test_crds_go_where_that_is_asked_for(fake_helm: Fake, kubectl: Callable[[str
     kubectl(
         f"""case "$1" in
         get) [ "$2" = pods ] && echo "{{}}" && exit
-            echo {CRDS}sidecars.networking.istio.io; echo {CRDS}gateways.gateway.networking.k8s.io;;
-        delete) [ "$2" = {CRDS}sidecars.networking.istio.io ] && [ $# = 2 ];;
+            echo {CRDS}sidecars.networking.istio.io; echo {CRDS}gateways.gateway.networking.k8s.io
+            echo {CRDS}ratelimitpolicies.ztunnel.io; echo {CRDS}things.notztunnel.io;;
+        delete) [ "$*" = "delete {CRDS}sidecars.networking.istio.io {CRDS}ratelimitpolicies.ztunnel.io" ];;
         esac"""
     )
     found = CliRunner().invoke(main, ["uninstall", "--purge-crds"])
     assert found.exit_code == 0
-    assert "1 CRDs are removed." in found.output
+    assert "2 CRDs are removed." in found.output
 
 
 def test_pods_do_not_go_on_saying_that_they_are_in_the_mesh(

@@ -57,11 +57,18 @@ class Api:
 
     def get(self, kind: str, name: str = "", namespace: str = "", selector: str = "") -> Object:
         """One object or a list, of a kind in KINDS; without a namespace, of `default` as kubectl does."""
-        version, plural = KINDS[kind]
-        inside = "" if plural in ("namespaces", "nodes") else f"/namespaces/{namespace or 'default'}"
-        path = "/".join(part for part in (f"{_root(version)}{inside}/{plural}", name) if part)
-        found: Object = self._ask("GET", path, {"labelSelector": selector} if selector else {}).json()
+        params = {"labelSelector": selector} if selector else {}
+        found: Object = self._ask("GET", _path(kind, name, namespace), params).json()
         return found
+
+    def patch(self, kind: str, name: str, change: Object, namespace: str = "") -> None:
+        """By a merge patch. Raises ApiError."""
+        headers = {"Content-Type": "application/merge-patch+json"}
+        self._ask("PATCH", _path(kind, name, namespace), {}, json.dumps(change), headers)
+
+    def delete(self, kind: str, name: str, namespace: str = "") -> None:
+        """What may not be there; not waited for. Raises ApiError."""
+        self._ask("DELETE", _path(kind, name, namespace), {}, absent_is_good=True)
 
     def apply(self, value: Object) -> None:
         """Server-side, taking over what somebody else has set. Raises ApiError."""
@@ -91,6 +98,7 @@ class Api:
         params: dict[str, str],
         content: str | None = None,
         headers: dict[str, str] | None = None,
+        absent_is_good: bool = False,
     ) -> httpx2.Response:
         for attempt in range(_TRIES):
             try:
@@ -99,9 +107,15 @@ class Api:
             except (httpx2.HTTPError, OSError) as error:
                 if attempt + 1 == _TRIES:
                     raise ApiError(f"{method} {path}: {type(error).__name__} {error}") from error
-        if not answer.is_success:
+        if not answer.is_success and not (absent_is_good and answer.status_code == 404):
             raise ApiError(f"{method} {path}: {answer.status_code} {answer.text[:2000]}")
         return answer
+
+
+def _path(kind: str, name: str, namespace: str) -> str:
+    version, plural = KINDS[kind]
+    inside = "" if plural in ("namespaces", "nodes") else f"/namespaces/{namespace or 'default'}"
+    return "/".join(part for part in (f"{_root(version)}{inside}/{plural}", name) if part)
 
 
 def _root(version: str) -> str:

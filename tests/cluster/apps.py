@@ -7,9 +7,11 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tests.cluster.cluster import Cluster, Object, families, is_ready, wait_until
+from tests.cluster.inside import Insides
 
 PORT = 8080
 OPT_IN = "istio.io/dataplane-mode"
@@ -101,6 +103,10 @@ class Apps:
     cluster: Cluster
     namespace: str
 
+    @cached_property
+    def insides(self) -> Insides:
+        return Insides(self.cluster, self.namespace)
+
     def server(self, name: str, node: str, labels: dict[str, str] | None = None, account: str = "") -> Object:
         """A pod that says who called it; not waited for."""
         repository, tag = self.cluster.image
@@ -176,13 +182,11 @@ class Apps:
 
     def label(self, value: str | None) -> None:
         """Opt the namespace in or out."""
-        change = f"{OPT_IN}-" if value is None else f"{OPT_IN}={value}"
-        self.cluster.call("label", "namespace", self.namespace, change, "--overwrite")
+        self.cluster.patch("namespace", self.namespace, {"metadata": {"labels": {OPT_IN: value}}})
 
     def python(self, pod: str, script: str, *words: object, timeout: float = 60) -> str:
-        return self.cluster.call(
-            "-n", self.namespace, "exec", pod, "--", "python3", "-c", script, *words, timeout=timeout
-        )
+        """What a script printed that was run in a pod, by a process of its own."""
+        return self.insides.run(pod, script, words, timeout)
 
     def call(
         self, pod: str, host: str, port: int = PORT, path: str = "/who", seconds: float = 5
@@ -227,8 +231,10 @@ def namespace(cluster: Cluster, name: str, labels: dict[str, str] | None = None)
     test starts its own."""
     made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels or {}}}
     cluster.apply(made)
+    apps = Apps(cluster, name)
     try:
-        yield Apps(cluster, name)
+        yield apps
     finally:
-        cluster.call("delete", "namespace", name, "--wait=false")
+        apps.insides.close()
+        cluster.delete("namespace", name)
         cluster.leaving.append(name)

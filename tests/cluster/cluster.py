@@ -91,6 +91,10 @@ class Cluster:
     def call_helm(self, *words: object, timeout: float = 180) -> str:
         return run(*self.helm, "--kubeconfig", self.config, *words, timeout=timeout)
 
+    def exec_words(self, namespace: str, pod: str) -> list[str]:
+        """What runs the words that are put after it in a pod, with standard input."""
+        return [*self.kubectl, "--kubeconfig", str(self.config), "-n", namespace, "exec", "-i", pod, "--"]
+
     def popen(self, *words: object) -> subprocess.Popen[str]:
         """kubectl, with pipes."""
         argv = [*self.kubectl, "--kubeconfig", str(self.config), *map(str, words)]
@@ -116,6 +120,20 @@ class Cluster:
                 self.api.apply(each)
             except ApiError as error:
                 raise ClusterError(str(error)) from error
+
+    def patch(self, kind: str, name: str, change: Object, namespace: str = "") -> None:
+        """By a merge patch, of a kind that the API's words know."""
+        try:
+            self.api.patch(kind, name, change, namespace)
+        except ApiError as error:
+            raise ClusterError(str(error)) from error
+
+    def delete(self, kind: str, name: str, namespace: str = "") -> None:
+        """What may not be there, without waiting for its end."""
+        try:
+            self.api.delete(kind, name, namespace)
+        except ApiError as error:
+            raise ClusterError(str(error)) from error
 
     def ztunnel(self, *words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """The program of this checkout, as an operator runs it."""

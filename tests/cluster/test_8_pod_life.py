@@ -207,7 +207,9 @@ def test_an_address_that_comes_again_at_once_is_nobody_s_but_its_new_pod_s(
     if old == "deleted":
         cluster.call("-n", apps.namespace, "delete", "pod", "old", "--grace-period=1", timeout=60)
     else:
-        apps.python("old", "import os, signal; os.kill(1, signal.SIGINT)")
+        # Whoever runs it ends with the container.
+        kill = "import os, signal; os.kill(1, signal.SIGINT)"
+        cluster.call("-n", apps.namespace, "exec", "old", "--", "python3", "-c", kill)
         wait_until("it has ended", lambda: phase(apps, "old") in ("Failed", "Succeeded"), 60)
         assert apps.addresses("old") == before
     wait_until("its address is free", lambda: not is_taken(cluster, nodes[0], before), 30, 0)

@@ -78,10 +78,12 @@ def _local_port(process: subprocess.Popen[str], command: str) -> str:
     return match[1]
 
 
-def kubectl(words: Sequence[str]) -> str:
+def kubectl(words: Sequence[str], stdin: str | None = None) -> str:
     """What kubectl prints. Raises NoCluster, with what it says instead."""
     try:
-        done = subprocess.run([_found(), *words], capture_output=True, text=True, timeout=_SECONDS)
+        done = subprocess.run(
+            [_found(), *words], input=stdin, capture_output=True, text=True, timeout=_SECONDS
+        )
     except subprocess.TimeoutExpired as error:
         raise NoCluster(f"kubectl {' '.join(words)}: no answer within {_SECONDS:.0f} s") from error
     if done.returncode:

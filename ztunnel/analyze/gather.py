@@ -5,20 +5,23 @@ A part that cannot be had costs only itself: why not stands in `errors.txt`."""
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ztunnel.analyze.ask import METRICS_PORT, READINESS_PORT, Place, ask, nodes_of
 from ztunnel.analyze.checks import as_text
 from ztunnel.analyze.fetch import NoAnswer
-from ztunnel.analyze.forward import NoCluster, kubectl, node_pods
+from ztunnel.analyze.forward import CONTROL, HOLDER, NoCluster, kubectl, list_pods, node_pods
 from ztunnel.analyze.probe import probe_machine
 from ztunnel.analyze.redact import redact
 from ztunnel.config import Settings
+from ztunnel.control.waypoints.deployment import MANAGED_BY_US
+from ztunnel.control.waypoints.waypoint import MANAGED
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.names import Names
 from ztunnel.errors import ConfigError, Unsupported
@@ -26,10 +29,13 @@ from ztunnel.errors import ConfigError, Unsupported
 _LARGEST_BYTES: Final = 16 << 20
 """Of one part; of a longer one the end is kept, which is the newest of a log."""
 
+_CONTROL_PORT: Final = 15014
 _LOG_LINES: Final = 20_000
 _KINDS: Final = (
     "namespaces", "nodes", "pods", "services", "endpointslices", "serviceaccounts", "networkpolicies",
     "authorizationpolicies.security.istio.io", "peerauthentications.security.istio.io",
+    "requestauthentications.security.istio.io", "telemetries.telemetry.istio.io",
+    "ratelimitpolicies.ztunnel.io",
     "serviceentries.networking.istio.io", "workloadentries.networking.istio.io",
     "virtualservices.networking.istio.io", "destinationrules.networking.istio.io",
     "gateways.gateway.networking.k8s.io", "gatewayclasses.gateway.networking.k8s.io",
@@ -88,7 +94,9 @@ def laboratory_parts(names: Names) -> dict[str, Part]:
     parts: dict[str, Part] = {}
     for place in nodes_of(Place(laboratory=names.lab)):
         log = names.node_directory(place.node) / "log"
-        parts |= _pages(place) | {f"nodes/{place.node}/log.txt": partial(log.read_text, errors="replace")}
+        parts |= _pages(f"nodes/{place.node}", place) | {
+            f"nodes/{place.node}/log.txt": partial(log.read_text, errors="replace")
+        }
     for file in sorted(names.manifests.glob("*.yaml")):
         if file.name.startswith("secret_"):
             continue
@@ -112,11 +120,24 @@ def cluster_parts(namespace: str) -> dict[str, Part]:
     for kind in _KINDS:
         parts[f"objects/{kind}.yaml"] = partial(kubectl, ["get", kind, "-A", "-o", "yaml"])
     for node, pod in sorted(node_pods(namespace).items()):
-        parts |= _pages(Place(pod=pod, node=node, namespace=namespace))
+        parts |= _pages(f"nodes/{node}", Place(pod=pod, node=node, namespace=namespace))
         parts[f"nodes/{node}/log.txt"] = partial(_log, mine, pod)
         parts[f"nodes/{node}/log-before.txt"] = partial(_log, mine, pod, "--previous")
-    control = ["-l", "app.kubernetes.io/component=control", "--all-containers", "--prefix"]
-    parts["control/log.txt"] = lambda: kubectl([*mine, "logs", *control, f"--tail={_LOG_LINES}"])
+    for name in _names(list_pods(namespace, CONTROL)):
+        place = Place(pod=name, namespace=namespace)
+        parts[f"control/{name}/metrics.txt"] = partial(ask, place, "/metrics", _CONTROL_PORT)
+        parts[f"control/{name}/syncz.json"] = partial(ask, place, "/debug/syncz", _CONTROL_PORT)
+        parts[f"control/{name}/readiness.txt"] = partial(ask, place, "/healthz/ready", READINESS_PORT)
+    for name, selector in (("control/log.txt", CONTROL), ("nodes/holders.txt", HOLDER)):
+        words = ["-l", selector, "--all-containers", "--prefix"]
+        parts[name] = partial(kubectl, [*mine, "logs", *words, f"--tail={_LOG_LINES}"])
+    try:
+        waypoints = _waypoints()
+    except (NoCluster, ValueError):
+        waypoints = []  # why not, is told of the pods of all namespaces
+    for where, name in waypoints:
+        parts |= _pages(f"waypoints/{where}/{name}", Place(pod=name, namespace=where))
+        parts[f"waypoints/{where}/{name}/log.txt"] = partial(_log, ("-n", where), name)
     return parts
 
 
@@ -131,10 +152,21 @@ def _log(mine: Iterable[str], pod: str, *more: str) -> str:
     return kubectl([*mine, "logs", pod, "--all-containers", f"--tail={_LOG_LINES}", *more])
 
 
-def _pages(place: Place) -> dict[str, Part]:
-    """What a node proxy says of itself."""
+def _names(pods: Iterable[Mapping[str, Any]]) -> list[str]:
+    return sorted(str(one["metadata"]["name"]) for one in pods)
+
+
+def _waypoints() -> list[tuple[str, str]]:
+    """Namespace and name of each pod of a waypoint that our control plane runs."""
+    found = json.loads(kubectl(["get", "pods", "-A", "-l", f"{MANAGED}={MANAGED_BY_US}", "-o", "json"]))
+    metas = [one["metadata"] for one in found.get("items") or ()]
+    return sorted((str(one["namespace"]), str(one["name"])) for one in metas)
+
+
+def _pages(folder: str, place: Place) -> dict[str, Part]:
+    """What a node proxy or a waypoint says of itself."""
     return {
-        f"nodes/{place.node}/config_dump.json": partial(ask, place, "/config_dump"),
-        f"nodes/{place.node}/metrics.txt": partial(ask, place, "/metrics", METRICS_PORT),
-        f"nodes/{place.node}/readiness.txt": partial(ask, place, "/healthz/ready", READINESS_PORT),
+        f"{folder}/config_dump.json": partial(ask, place, "/config_dump"),
+        f"{folder}/metrics.txt": partial(ask, place, "/metrics", METRICS_PORT),
+        f"{folder}/readiness.txt": partial(ask, place, "/healthz/ready", READINESS_PORT),
     }

@@ -49,6 +49,29 @@ def holder_remarks(pods: Sequence[Pod]) -> list[str]:
     ]
 
 
+def refusal_of(daemon_sets: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]) -> str:
+    """Why DaemonSets make no pods, in the API server's words, as where a namespace admits no privileged ones;
+    empty where there is none."""
+    for each in daemon_sets:
+        name = f"{each['metadata']['namespace']}/{each['metadata']['name']}"
+        wanted = each.get("status", {}).get("desiredNumberScheduled", 0)
+        refused = [
+            one
+            for one in events
+            if one.get("reason") == "FailedCreate"
+            and one.get("involvedObject", {}).get("name") == each["metadata"]["name"]
+        ]
+        if refused:
+            newest = max(refused, key=lambda one: str(one.get("lastTimestamp") or ""))
+            return f"DaemonSet {name} cannot make its pods: {newest.get('message', '')}"
+        return (
+            f"DaemonSet {name} has no pods yet, and wants {wanted}: look again"
+            if wanted
+            else f"DaemonSet {name} is for no node of this cluster: see its nodeSelector and tolerations"
+        )
+    return ""
+
+
 def _made(pod: Pod) -> str:
     return str(pod["metadata"].get("creationTimestamp", ""))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,9 +11,9 @@ import click
 
 from ztunnel.analyze.ask import READINESS_PORT, Place, ask
 from ztunnel.analyze.fetch import NoAnswer
-from ztunnel.analyze.forward import CONTROL, HOLDER, NAMESPACE, NODE, NoCluster, list_pods
+from ztunnel.analyze.forward import CONTROL, HOLDER, NAMESPACE, NODE, NoCluster, kubectl, list_pods
 from ztunnel.analyze.nodes import NodeState, as_text, as_values, control_state, node_state
-from ztunnel.analyze.rollout import holder_remarks, rollout_remarks
+from ztunnel.analyze.rollout import holder_remarks, refusal_of, rollout_remarks
 from ztunnel.cli.options import echo, formatted
 
 _AT_ONCE = 8
@@ -36,13 +36,11 @@ def status(system_namespace: str, form: str) -> None:
         raise click.ClickException(str(error)) from error
     if not pods:
         raise click.ClickException(
-            f"there are no node proxies in namespace {system_namespace}: install them "
+            _why_not_made(system_namespace)
+            or f"there are no node proxies in namespace {system_namespace}: install them "
             "(helm install, or name another with --system-namespace)"
         )
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        nodes = sorted(
-            threads.map(lambda pod: _node(pod, system_namespace), pods), key=lambda one: (one.node, one.pod)
-        )
+    nodes = node_states(pods, system_namespace)
     upgrade = rollout_remarks(pods)
     if form == "text":
         click.echo(as_text(nodes, controls))
@@ -52,6 +50,24 @@ def status(system_namespace: str, form: str) -> None:
         echo({**as_values(nodes, controls), "upgrade": upgrade, "holders": holders}, form)
     if upgrade or holders or not all(one.good for one in nodes) or not all(one.ready for one in controls):
         raise SystemExit(1)
+
+
+def node_states(pods: Sequence[Mapping[str, Any]], namespace: str) -> list[NodeState]:
+    """What each of these pods of node proxies says, by node."""
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        found = threads.map(lambda pod: _node(pod, namespace), pods)
+        return sorted(found, key=lambda one: (one.node, one.pod))
+
+
+def _why_not_made(namespace: str) -> str:
+    """What keeps a DaemonSet of ours from making its pods; empty where there is none, or nothing does."""
+    mine = ["-n", namespace, "get"]
+    try:
+        there = json.loads(kubectl([*mine, "daemonsets", "-l", NODE, "-o", "json"])).get("items")
+        events = kubectl([*mine, "events", "--field-selector=involvedObject.kind=DaemonSet", "-o", "json"])
+    except NoCluster:
+        return ""
+    return refusal_of(there or (), json.loads(events).get("items") or ())
 
 
 def _node(pod: Mapping[str, Any], namespace: str) -> NodeState:

@@ -11,13 +11,19 @@ from ztunnel.control.status.enrolment import OURS, REDIRECTION
 from ztunnel.install.release import NAMESPACE, Release
 from ztunnel.install.run import HelmFailed, chart, helm, installed
 
-_CRDS = ("security.istio.io", "networking.istio.io", "extensions.istio.io", "telemetry.istio.io")
+_CRDS = (
+    ".security.istio.io",
+    ".networking.istio.io",
+    ".extensions.istio.io",
+    ".telemetry.istio.io",
+    ".ztunnel.io",
+)
 
 
 @click.command()
 @click.option("--system-namespace", "namespace", default=NAMESPACE, show_default=True)
 @click.option(
-    "--purge-crds", is_flag=True, help="Also Istio's CRDs, with every object of them in the cluster."
+    "--purge-crds", is_flag=True, help="Also Istio's CRDs and ours, with every object of them in the cluster."
 )
 @click.option(
     "--timeout", "timeout_seconds", default=120, show_default=True, help="Seconds until it is gone."
