@@ -136,8 +136,9 @@ class Cluster:
             raise ClusterError(str(error)) from error
 
     def ztunnel(self, *words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """The program of this checkout, as an operator runs it."""
-        env = {**os.environ, "KUBECONFIG": str(self.config)}
+        """The program of this checkout, as an operator runs it, with kubectl and helm in PATH."""
+        tools = f"{KIT_CONFIG.parent / 'cache' / 'bin'}:" if self.kit else ""
+        env = {**os.environ, "KUBECONFIG": str(self.config), "PATH": f"{tools}{os.environ['PATH']}"}
         argv = [sys.executable, "-m", "ztunnel", *words]
         return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=timeout)
 

@@ -28,6 +28,8 @@ READY_SECONDS = 60
 GRACE = 12
 """Of the node proxies here: what lives on in a replaced one has five seconds less to end, in which it leaves
 its listeners to the next one. Of ten seconds it would have one."""
+VALUES = (f"node.terminationGracePeriodSeconds={GRACE}", f"control.nodeTaint={TAINT}")
+"""Of the chart, in all tests."""
 
 
 @dataclass
@@ -44,8 +46,7 @@ class Mesh:
     def install(self, *values: str) -> None:
         """Install, or upgrade, with these values of the chart, and wait until it is ready."""
         began, config = time.monotonic(), self.cluster.config
-        values = (f"node.terminationGracePeriodSeconds={GRACE}", f"control.nodeTaint={TAINT}", *values)
-        flags = " ".join(f"--set {each}" for each in values)
+        flags = " ".join(f"--set {each}" for each in (*VALUES, *values))
         try:
             provision(self.cluster.image, self.cluster.kit, "install", config=config, flags=flags)
         except ClusterError as error:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import signal
+import struct
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.cluster.cluster import KIT_CONFIG, Cluster, wait_until
+from tests.cluster.cluster import KIT_CONFIG, Cluster, Object, wait_until
+from ztunnel.kernel import bpf
 
 _PIDS = KIT_CONFIG.parent / "pids"
 _LOGS = KIT_CONFIG.parent / "log"
 _CGROUPS = Path("/sys/fs/cgroup")
+_NEXT_IDS = {"map": 12, "link": 31}
+"""BPF_MAP_GET_NEXT_ID, BPF_LINK_GET_NEXT_ID."""
 
 
 def restart(name: str) -> None:
@@ -36,6 +43,33 @@ def restart(name: str) -> None:
     )  # fmt: skip
     pid = int(started.stdout)
     place.write_text(f"{pid} {_birth(pid)}\n")
+
+
+def kill(cluster: Cluster, pod: Object, word: str) -> None:
+    """-9 of each process of a pod that has this word in its command line."""
+    uid, node = pod["metadata"]["uid"], pod["spec"]["nodeName"]
+    look = f"grep -q pod{uid} $p/cgroup && tr '\\0' '\\n' <$p/cmdline | grep -qx {word}"
+    script = f'for p in /proc/[0-9]*; do {look} && kill -9 "${{p#/proc/}}"; done 2>/dev/null; true'
+    cluster.on_node(node, "sh", "-c", script)
+
+
+def kernel_objects() -> set[tuple[str, int]]:
+    """Maps and links of eBPF on this machine, whose kernel the nodes share, by kind and number."""
+    return {(kind, number) for kind, next_id in _NEXT_IDS.items() for number in _numbers(next_id)}
+
+
+def _numbers(next_id: int) -> Iterator[int]:
+    attr = ctypes.create_string_buffer(16)
+    number = 0
+    while True:
+        struct.pack_into("I", attr, 0, number)
+        code = bpf.call_in_place(next_id, attr)
+        if code == errno.ENOENT:
+            return
+        if code:
+            raise OSError(code, f"bpf: {os.strerror(code)}")
+        (number,) = struct.unpack_from("I", attr, 4)
+        yield number
 
 
 def is_taken(cluster: Cluster, node: str, addresses: list[str]) -> bool:

@@ -4,18 +4,14 @@ one looks, in force nowhere, and over as soon as they are fixed."""
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster.apps import Apps
-from tests.cluster.cluster import KIT, Cluster, Object, is_ready, wait_until
+from tests.cluster.cluster import Cluster, Object, is_ready, wait_until
 from tests.cluster.conftest import SYSTEM, Mesh
 from tests.cluster.test_3_policy import SECONDS, allow, answered
 
@@ -61,21 +57,15 @@ def condition(apps: Apps, name: str) -> dict[str, Any]:
     return {}
 
 
-def analyzed(cluster: Cluster, apps: Apps, tmp_path: Path) -> str:
+def analyzed(cluster: Cluster, apps: Apps) -> str:
     """What `ztunnel analyze` says of the namespace."""
-    tools = tmp_path / "bin"
-    if cluster.kit and not tools.exists():
-        tools.mkdir()
-        (tools / "kubectl").symlink_to(KIT)
-    env = {**os.environ, "KUBECONFIG": str(cluster.config), "PATH": f"{tools}:{os.environ['PATH']}"}
-    words = [sys.executable, "-m", "ztunnel", "analyze", "--cluster", "-n", apps.namespace]
-    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
+    done = cluster.ztunnel("analyze", "--cluster", "-n", apps.namespace)
     assert done.returncode == 1, done.stdout + done.stderr
     return done.stdout
 
 
 def test_a_policy_that_makes_no_sense_is_said_and_widens_nothing(
-    mesh: Mesh, cluster: Cluster, apps: Apps, nodes: tuple[str, str], tmp_path: Path
+    mesh: Mesh, cluster: Cluster, apps: Apps, nodes: tuple[str, str]
 ) -> None:
     apps.label("ambient")
     apps.start(apps.account("one"), apps.server("a", nodes[0], account="one"), apps.server("b", nodes[1]))
@@ -97,7 +87,7 @@ def test_a_policy_that_makes_no_sense_is_said_and_widens_nothing(
             assert found["message"].endswith(instead)
         assert [each for each in addresses if answered(apps, "a", each)] == [], field
 
-    said = analyzed(cluster, apps, tmp_path)
+    said = analyzed(cluster, apps)
     for number, field in enumerate(BAD):
         [line] = [each for each in said.splitlines() if f"another-{number}" in each]
         assert field in line

@@ -3,16 +3,12 @@ their statuses; and whether every node has taken that over."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster.apps import PORT, Apps, namespace
-from tests.cluster.cluster import KIT, Cluster, Object, wait_until
+from tests.cluster.cluster import Cluster, Object, wait_until
 from tests.cluster.conftest import Mesh
 
 pytestmark = pytest.mark.timeout(300)
@@ -131,21 +127,12 @@ def test_a_gateway_that_is_served_by_hand_and_whoever_names_it_say_how_they_are(
     ]
 
 
-def proxy_status(cluster: Cluster, tools: Path) -> subprocess.CompletedProcess[str]:
-    if cluster.kit and not tools.exists():
-        tools.mkdir()
-        (tools / "kubectl").symlink_to(KIT)
-    env = {**os.environ, "KUBECONFIG": str(cluster.config), "PATH": f"{tools}:{os.environ['PATH']}"}
-    words = [sys.executable, "-m", "ztunnel", "proxy-status"]
-    return subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
-
-
 def test_every_node_has_taken_over_what_is_served_and_only_the_pods_own_loopback_is_told(
-    mesh: Mesh, cluster: Cluster, apps: Apps, nodes: tuple[str, str], tmp_path: Path
+    mesh: Mesh, cluster: Cluster, apps: Apps, nodes: tuple[str, str]
 ) -> None:
     done = wait_until(
         "every node proxy is synced",
-        lambda: found if (found := proxy_status(cluster, tmp_path / "bin")).returncode == 0 else None,
+        lambda: found if (found := cluster.ztunnel("proxy-status")).returncode == 0 else None,
         60,
     )
     rows = done.stdout.splitlines()[1:]

@@ -12,6 +12,7 @@ import pytest
 from tests.cluster.apps import HOLD, LOAD, PORT, STEADY, Apps, namespace
 from tests.cluster.cluster import CHART, Cluster, wait_until
 from tests.cluster.conftest import SYSTEM, Mesh
+from tests.cluster.kit import kill
 from tests.cluster.test_3_policy import answered, strict
 
 pytestmark = pytest.mark.timeout(400)
@@ -172,6 +173,43 @@ def test_an_upgrade_by_helm_and_its_rollback_fail_no_request(mesh: Mesh, talking
     print(said)
     assert {way: each["failed"] for way, each in said.items()} == {"across": 0, "beside": 0}, said
     assert min(each["seen"] for each in said.values()) > 100
+
+
+def test_killed_control_planes_are_not_noticed_and_come_back(
+    mesh: Mesh, cluster: Cluster, talking: Apps, nodes: tuple[str, str]
+) -> None:
+    """All of them at once, in the middle of load: what is in force stays so, and what changes afterwards comes
+    into force."""
+    assert cluster.kit
+    across, own = talking.addresses("b")[0], talking.addresses("a")[0]
+
+    def restarts() -> dict[str, int]:
+        """Of each container."""
+        return {
+            each["metadata"]["name"]: each["status"]["containerStatuses"][0]["restartCount"]
+            for each in mesh.pods("control")
+        }
+
+    with namespace(cluster, f"{talking.namespace}-out") as outside:
+        outside.start(outside.server("x", nodes[1]))
+        cluster.apply(strict(talking, "STRICT"))
+        wait_until("plaintext is refused", lambda: not answered(outside, "x", own), 20)
+        before = restarts()
+        with (
+            talking.running("a", LOAD, across, PORT, EVERY_SECONDS) as load,
+            outside.running("x", LOAD, own, PORT, EVERY_SECONDS) as stranger,
+        ):
+            for each in mesh.pods("control"):
+                kill(cluster, each, "control")
+            again = {name: count + 1 for name, count in before.items()}
+            wait_until("they were started again", lambda: restarts() == again, 60)
+            mesh.wait()
+            said, refused = load.end(), stranger.end()
+        cluster.apply(strict(talking, "PERMISSIVE"))
+        wait_until("a change is in force", lambda: answered(outside, "x", own), 20)
+    print({name: (said[name], refused[name]) for name in ("seen", "failed", "slowest")})
+    assert said["errors"] == []
+    assert refused["failed"] == refused["seen"] > 20
 
 
 def test_killed_proxies_enforce_and_come_back(

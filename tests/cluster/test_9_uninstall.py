@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 
 import pytest
 
-from tests.cluster.apps import Apps
+from tests.cluster.apps import PORT, Apps
 from tests.cluster.cluster import Cluster, Object, wait_until
-from tests.cluster.conftest import SYSTEM, Mesh
+from tests.cluster.conftest import READY_SECONDS, SYSTEM, VALUES, Mesh
+from tests.cluster.kit import kernel_objects
+from tests.cluster.test_3_policy import allow
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -73,13 +76,18 @@ def test_pods_are_freed_also_where_no_proxy_can_do_it(
 ) -> None:
     mesh.install(HOLD, BRIEF)
     apps.label("ambient")
-    apps.start(apps.server("a", nodes[0]), apps.server("b", nodes[1]))
+    apps.start(
+        *(apps.server(name, node) for pair in ("ab", "cd") for name, node in zip(pair, nodes, strict=True))
+    )
     address = apps.addresses("b")[0]
     wait_until("in the mesh", lambda: apps.call("a", address).get("pod") == "b", 30)
     if proxy in BROKEN:
         break_proxies(mesh, BROKEN[proxy])
         refused = apps.call("a", address, seconds=90)  # as long as connections wait for the next proxy
         assert "error" in refused, refused
+    if (proxy, leave) == ("crashes", leave_by_helm) and cluster.kit:
+        free_by_hand(cluster, apps, nodes)
+        assert "error" in apps.call("a", address), "the others stay captured"
     began = time.monotonic()
     leave(mesh)
     wait_until("free", lambda: apps.call("a", address, seconds=1).get("pod") == "b", FREE_SECONDS)
@@ -95,6 +103,16 @@ def test_pods_are_freed_also_where_no_proxy_can_do_it(
         cluster.call(*words, timeout=130, check=False)  # it may be gone already
 
 
+def free_by_hand(cluster: Cluster, apps: Apps, nodes: tuple[str, str]) -> None:
+    """Pods c and d, by `ztunnel detach` on their nodes, where no proxy runs."""
+    address = apps.addresses("d")[0]
+    assert "error" in apps.call("c", address)
+    for pod, node in zip("cd", nodes, strict=True):
+        words = ("-m", "ztunnel", "detach", "--node", node, "--pod", f"{apps.namespace}/{pod}")
+        assert "1 freed now" in cluster.on_node(node, sys.executable, *words)
+    wait_until("free", lambda: apps.call("c", address, seconds=1).get("pod") == "d", FREE_SECONDS)
+
+
 def reason(pod: Object) -> str:
     """Why its proxy waits; empty where it does not."""
     found = [each for each in pod["status"].get("containerStatuses", []) if each["name"] == "proxy"]
@@ -108,14 +126,40 @@ def pinned(cluster: Cluster, node: str) -> list[str]:
 def test_uninstalling_frees_every_pod_and_leaves_nothing(
     mesh: Mesh, cluster: Cluster, apps: Apps, nodes: tuple[str, str]
 ) -> None:
-    mesh.install()
+    """By the program's own commands: installed within a minute, brought to a version that is the same, and
+    taken away."""
+    before = kernel_objects() if cluster.kit else set()
+    repository, tag = cluster.image
+    values = (
+        f"image.repository={repository},image.tag={tag}",
+        f"control.replicas={len(set(nodes))}",
+        *VALUES,
+    )
+    sets = [word for each in values for word in ("--set", each)]
+    began = time.monotonic()
+    done = cluster.ztunnel("install", *sets, timeout=180)
+    assert done.returncode == 0, done.stdout + done.stderr + mesh.describe()
+    took = time.monotonic() - began
+    print(f"ztunnel install: ready after {took:.1f} s")
+    assert took < READY_SECONDS
     apps.label("ambient")
     apps.start(apps.server("a", nodes[0]), apps.server("b", nodes[1]))
+    cluster.apply(allow(apps, "default"))
     [address, *_] = apps.addresses("b")
-    assert apps.call("a", address)["pod"] == "b"
+    wait_until("it is allowed", lambda: apps.call("a", address).get("pod") == "b", FREE_SECONDS)
+    proxies = {each["metadata"]["uid"] for each in mesh.pods("node")}
+    done = cluster.ztunnel("upgrade", *sets, timeout=180)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {each["metadata"]["uid"] for each in mesh.pods("node")} == proxies
+    if cluster.kit:
+        assert kernel_objects() - before, "there is something to be left"
     definitions = cluster.call("get", "crd", "-o", "name")
-    mesh.uninstall()
+    policy = cluster.get("authorizationpolicy.security.istio.io", "callers", apps.namespace)
+    done = cluster.ztunnel("uninstall", timeout=180)
+    assert done.returncode == 0, done.stdout + done.stderr
     wait_until("free", lambda: apps.call("a", address).get("pod") == "b", FREE_SECONDS)
+    kept = cluster.get("authorizationpolicy.security.istio.io", "callers", apps.namespace)
+    assert (kept["metadata"]["uid"], kept["spec"]) == (policy["metadata"]["uid"], policy["spec"])
     assert (
         cluster.get("namespace", apps.namespace)["metadata"]["labels"]["istio.io/dataplane-mode"] == "ambient"
     )
@@ -126,3 +170,7 @@ def test_uninstalling_frees_every_pod_and_leaves_nothing(
     if cluster.kit:
         for node in cluster.nodes():
             assert pinned(cluster, node) == []
+        wait_until("the kernel has nothing of it", lambda: not kernel_objects() - before, GONE_SECONDS)
+    look = "import sys; print(open('/proc/net/tcp').read(), open('/proc/net/tcp6').read())"
+    listening = [line.split() for line in apps.python("b", look).splitlines() if " 0A " in line]
+    assert {int(words[1].rpartition(":")[2], 16) for words in listening} == {PORT}
