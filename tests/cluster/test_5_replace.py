@@ -178,8 +178,8 @@ def test_an_upgrade_by_helm_and_its_rollback_fail_no_request(mesh: Mesh, talking
 def test_killed_control_planes_are_not_noticed_and_come_back(
     mesh: Mesh, cluster: Cluster, talking: Apps, nodes: tuple[str, str]
 ) -> None:
-    """All of them at once, in the middle of load: what is in force stays so, and what changes afterwards comes
-    into force."""
+    """All of them at once, in the middle of load: what is in force stays so, and what changes afterwards
+    comes into force."""
     assert cluster.kit
     across, own = talking.addresses("b")[0], talking.addresses("a")[0]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tests.cluster.alerting import FIRING, rule_tests
 from tests.cluster.apps import LOAD, PORT, Apps, namespace
 from tests.cluster.cluster import Cluster, wait_until
 from tests.cluster.conftest import Mesh
@@ -23,6 +26,17 @@ IN_TROUBLE = ("no metric ztunnel_pods_pending",)
 
 def test_the_rules_are_valid_for_prometheus() -> None:
     done = subprocess.run([program("promtool"), "check", "rules", ALERTS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_alert_fires_by_what_it_is_for_and_none_of_what_is_over(tmp_path: Path) -> None:
+    names = {
+        rule["alert"] for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]
+    }
+    assert FIRING.keys() == names
+    file = tmp_path / "tests.json"
+    file.write_text(json.dumps(rule_tests()))
+    done = subprocess.run([program("promtool"), "test", "rules", file], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

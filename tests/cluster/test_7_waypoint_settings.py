@@ -1,6 +1,6 @@
 """What is said of a waypoint beside routes and policies: whom it asks (mesh config), what it reports
-(Telemetry) and limits (RateLimitPolicy), and what its Gateway wants otherwise of its pods (parametersRef, an
-autoscaler)."""
+(Telemetry), limits (RateLimitPolicy) and shows to servers (credentialName), and what its Gateway or its class
+wants otherwise of its pods (parametersRef, an autoscaler)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster import secrets
 from tests.cluster.apps import LOAD, OPT_IN, Apps, namespace
 from tests.cluster.cluster import Cluster, Object, wait_until
 from tests.cluster.conftest import SYSTEM, Mesh
@@ -35,6 +36,9 @@ pytestmark = pytest.mark.timeout(300)
 SCALED_SECONDS = 60
 """A HorizontalPodAutoscaler is looked at every fifteen seconds."""
 USE = "istio.io/use-waypoint"
+CLASS = "ztunnel-waypoint"
+DEFAULTS = "test-defaults"
+TEAM, OF_CLASS = "example.org/team", "example.org/class"
 
 SCALED = {
     "deployment": """
@@ -197,11 +201,46 @@ def test_a_rate_limit_holds_and_a_bad_change_of_it_changes_nothing(shop: Apps) -
     wait_until("it is over", lambda: statuses(shop, address, times=4, end_user="one") == [200] * 4, SECONDS)
 
 
+def test_a_client_s_certificate_of_a_secret_is_shown_and_changed_and_what_is_missing_refuses(
+    shop: Apps,
+) -> None:
+    """Only of the Secrets that the control plane may read, each by its name."""
+    cluster, issuer, where = shop.cluster, secrets.Issuer(), shop.namespace
+    shop.start(secrets.server(shop, cluster.nodes()[-1], issuer), shop.service("secure", "secure"))
+    addresses = shop.service_addresses("secure")
+
+    def is_told(*texts: str) -> bool:
+        status, reason, text = condition(shop, "destinationrule", "secure", "WaypointAccepted")
+        return (status, reason) == ("False", "InvalidCertificateRef") and all(one in text for one in texts)
+
+    def is_seen(client: str, at: str) -> bool:
+        return shop.call("a", at, 80).get("client") == client
+
+    cluster.apply(secrets.rule(shop))
+    wait_until("the right is missing", lambda: is_told("'client'", "needs RBAC: list secrets"), SECONDS)
+    assert statuses(shop, addresses[0]) == [503]
+    cluster.apply(*secrets.rights(shop))
+    # A right that comes is noticed when it is asked for the next time, after half a minute at the latest.
+    wait_until("the Secret is missing", lambda: is_told(f"there is no Secret {where}/client"), SCALED_SECONDS)
+    assert statuses(shop, addresses[0]) == [503]
+    for client in ("one", "two"):
+        cluster.apply(secrets.secret(shop, issuer, client))
+        for address in addresses:
+            wait_until(f"{client} calls", lambda at=address, name=client: is_seen(name, at), SECONDS)
+    assert condition(shop, "destinationrule", "secure", "WaypointAccepted")[0] == "True"
+    cluster.call("-n", where, "delete", "secret", "client")
+    for address in addresses:
+        wait_until("nobody is called", lambda at=address: statuses(shop, at) == [503], SECONDS)
+    cluster.call("-n", where, "delete", "destinationrule", "secure")
+
+
 def test_a_gateway_s_parameters_and_its_autoscaler_hold_and_what_reaches_for_the_node_is_refused(
     shop: Apps,
 ) -> None:
-    """From two pods by annotation to three by an autoscaler, with none the fewer in between."""
+    """From two pods by annotation to three by an autoscaler, with none the fewer in between. What a ConfigMap
+    says for all of the class counts below what the Gateway's own says."""
     cluster, name = shop.cluster, shop.namespace
+    cluster.apply(class_defaults())
     wait_until("its two are there", lambda: len(waypoints(shop)) == 2, SECONDS)
     with shop.running("a", LOAD, shop.service_addresses("web")[0], 80, 0.05) as load:
         numbers = set()
@@ -209,12 +248,14 @@ def test_a_gateway_s_parameters_and_its_autoscaler_hold_and_what_reaches_for_the
         def is_changed() -> bool:
             spec = cluster.get("deployment", "wp", name)["spec"]
             numbers.add(spec["replicas"])
-            return "example.org/team" in spec["template"]["metadata"].get("annotations", {})
+            return spec["template"]["metadata"].get("annotations", {}).get(TEAM) == "web"
 
+        wait_until("the class's hold", lambda: annotations(shop).get(TEAM) == "all", SECONDS)
         cluster.apply(parameters(shop, SCALED), gateway(shop, "wp-parameters"))
         wait_until("its pods are others", is_changed, SECONDS, 0.02)
         assert is_changed()
         assert numbers <= {2, 3}
+        assert annotations(shop)[OF_CLASS] == "all"
         budget = json.loads(cluster.call("-n", name, "get", "poddisruptionbudget", "wp", "-o", "json"))
         assert budget["spec"]["minAvailable"] == 1
         assert "maxUnavailable" not in budget["spec"]
@@ -231,14 +272,30 @@ def test_a_gateway_s_parameters_and_its_autoscaler_hold_and_what_reaches_for_the
         cluster.call("-n", name, "delete", "poddisruptionbudget", "wp")
         wait_until("what was deleted is there again", lambda: has_budget(shop), SECONDS)
         assert cluster.get("deployment", "wp", name)["spec"]["replicas"] == 3
+        cluster.delete("configmap", DEFAULTS, SYSTEM)
+        wait_until(
+            "nothing is left of the class's", lambda: OF_CLASS not in annotations(shop), SCALED_SECONDS
+        )
         said = load.end()
     assert (said["failed"], said["seen"] > 100) == (0, True), said
+
+
+def class_defaults() -> Object:
+    meta = {"name": DEFAULTS, "namespace": SYSTEM, "labels": {"gateway.istio.io/defaults-for-class": CLASS}}
+    overlay = f"spec: {{template: {{metadata: {{annotations: {{{TEAM}: all, {OF_CLASS}: all}}}}}}}}"
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"deployment": overlay}}
+
+
+def annotations(shop: Apps) -> dict[str, str]:
+    """Of the pods that are made for it."""
+    spec = shop.cluster.get("deployment", "wp", shop.namespace)["spec"]
+    return dict(spec["template"]["metadata"].get("annotations", {}))
 
 
 def are_new(shop: Apps) -> bool:
     """Whether all pods are as the parameters want them."""
     return all(
-        pod["metadata"]["annotations"].get("example.org/team") == "web"
+        pod["metadata"]["annotations"].get(TEAM) == "web"
         and {"name": "LOG_LEVEL", "value": "info"} in pod["spec"]["containers"][0]["env"]
         for pod in waypoints(shop)
     )
