@@ -33,3 +33,15 @@ def test_a_namespace_filters() -> None:
 
 def test_suppressed_ones_are_left_out() -> None:
     assert analyze(mesh(AMBIENT, WEB, PORT), suppressions=[parse_suppression("IST0118=*")]) == []
+
+
+def test_a_pattern_that_is_none_is_known_by_its_own_code() -> None:
+    """Lookahead is not of RE2."""
+    rule = "[{match: [{uri: {regex: '(?=a)'}}], route: [{destination: {host: s}}]}]"
+    virtual = (
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: shop}\n"
+        f"spec: {{hosts: [s], http: {rule}}}\n"
+    )
+    (found,) = [each for each in findings(AMBIENT, WEB, PORT, virtual) if each.level is Level.ERROR]
+    assert found.code == "IST0122"
+    assert found.message.startswith("spec.http[0].match[0].uri")

@@ -103,8 +103,13 @@ def test_http_rules_at_l4_are_ineffective() -> None:
 
 
 def test_other_remarks_of_the_translation_are_findings_too() -> None:
-    odd = AMBIENT.replace("ambient", "ambiant")
-    assert codes(odd, WEB) == [("ZT0100", "Namespace shop")]
+    entry = (
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e, namespace: shop}\n"
+        "spec: {hosts: [e.example], addresses: [192.0.2.0/24], resolution: STATIC,\n"
+        "  ports: [{number: 80, name: http, protocol: HTTP}], endpoints: [{address: 192.0.2.1}]}\n"
+    )
+    (found,) = [each for each in findings(AMBIENT, WEB, entry) if each.code == "ZT0100"]
+    assert (found.what, "192.0.2.0/24" in found.message) == ("ServiceEntry shop/e", True)
 
 
 def limits(target: str, more: str) -> str:
@@ -204,3 +209,14 @@ def test_telemetry_that_names_nobody_or_is_for_nobody_is_found() -> None:
     assert not [each for each in found if each.what == "Telemetry shop/t"]
     both = "selector: {matchLabels: {app: web}}, targetRefs: [{kind: Gateway, name: wp}]"
     assert ("IST0106", "document") in codes(AMBIENT, WEB, TELEMETRY % both)
+
+
+def test_of_two_telemetries_for_a_namespace_the_one_that_does_not_count_is_found() -> None:
+    wide = TELEMETRY % "accessLogging: [{providers: [{name: envoy}]}]"
+    found = [
+        each
+        for each in findings(AMBIENT, WEB, wide, wide.replace("name: t,", "name: u,"))
+        if each.code == "IST0160"
+    ]
+    assert [each.what for each in found] == ["Telemetry shop/u"]
+    assert "Telemetry shop/t is older" in found[0].message

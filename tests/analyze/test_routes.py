@@ -71,7 +71,7 @@ V = "VirtualService shop/v"
         (f"{{match: [{{sourceLabels: {{a: b}}}}], {TO}}}, {{{TO}}}",
          [("ZT0100", V, "http[0].match: a waypoint does not know sourceLabels: the match is left out")]),
         ("{match: [{uri: {regex: '('}}], redirect: {uri: /}}",
-         [("IST0106", V,
+         [("IST0122", V,
            "spec.http[0].match[0].uri.regex: not a regular expression of RE2: '(': missing ): (")]),
     ],
 )  # fmt: skip

@@ -35,6 +35,11 @@ class Code(NamedTuple):
 SCHEMA: Final = Code("IST0106", "SchemaValidationError", Level.ERROR)
 MISSING: Final = Code("IST0101", "ReferencedResourceNotFound", Level.ERROR)
 PORT_NAME: Final = Code("IST0118", "PortNameIsNotUnderNamingConvention", Level.INFO)
+MISPLACED: Final = Code("IST0107", "MisplacedAnnotation", Level.WARNING)
+PATTERN: Final = Code("IST0122", "InvalidRegexp", Level.ERROR)
+TWO_MESHES: Final = Code("IST0123", "NamespaceMultipleInjectionLabels", Level.WARNING)
+INVALID_ANNOTATION: Final = Code("IST0125", "InvalidAnnotation", Level.WARNING)
+SECOND_TELEMETRY: Final = Code("IST0160", "MultipleTelemetriesWithoutWorkloadSelectors", Level.WARNING)
 NO_MATCH: Final = Code("IST0127", "NoMatchingWorkloadsFound", Level.WARNING)
 NO_ADDRESSES: Final = Code("IST0134", "ServiceEntryAddressesRequired", Level.WARNING)
 INEFFECTIVE: Final = Code("IST0167", "IneffectivePolicy", Level.WARNING)
@@ -58,7 +63,8 @@ SIDECAR: Final = Code("ZT0106", "PodHasSidecar", Level.INFO)
 CODES: Final = (
     SCHEMA, MISSING, PORT_NAME, NO_MATCH, NO_ADDRESSES, INEFFECTIVE, REMARK, STRICT_OUTSIDE, STRICT_CLIENTS,
     NETWORK_POLICY, LABELS, NOT_IN_AMBIENT, SIDECAR, CONFLICT, PORT_REQUIRED, NO_ROOTS, NO_ROOTS_AT_PORT,
-    UNREACHABLE, INEFFECTIVE_MATCH, ROUTE_REFUSED, WITHOUT_EFFECT, SEES_WAYPOINT,
+    UNREACHABLE, INEFFECTIVE_MATCH, ROUTE_REFUSED, WITHOUT_EFFECT, SEES_WAYPOINT, MISPLACED, PATTERN,
+    TWO_MESHES, INVALID_ANNOTATION, SECOND_TELEMETRY,
 )  # fmt: skip
 
 

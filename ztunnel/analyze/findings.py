@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from ztunnel.analyze.finding import SCHEMA, Finding, Suppression, without
+from ztunnel.analyze.finding import PATTERN, SCHEMA, Finding, Suppression, without
 from ztunnel.analyze.mesh import Mesh
+from ztunnel.analyze.metadata import metadata_findings
 from ztunnel.analyze.network_policies import network_policy_findings
 from ztunnel.analyze.objects import object_findings
 from ztunnel.analyze.policies import policy_findings
 from ztunnel.analyze.routes import route_findings
 from ztunnel.analyze.seen import seen_findings
 
+_NO_PATTERN: Final = "not a regular expression of RE2"
 _SYSTEM: Final = ("kube-system", "kube-public", "kube-node-lease", "local-path-storage")
 
 
@@ -31,6 +33,7 @@ def analyze(mesh: Mesh, namespace: str = "", suppressions: Iterable[Suppression]
         *seen_findings(mesh),
         *network_policy_findings(mesh),
         *object_findings(mesh),
+        *metadata_findings(mesh),
         *route_findings(mesh),
     ]
     shown = [one for one in every if _is_in(one, namespace)]
@@ -47,4 +50,5 @@ def _faults(mesh: Mesh) -> Iterator[Finding]:
     for fault in mesh.faults:
         what, _, field = fault.field.rpartition(": ")
         message = f"{field}: {fault.message}" if field else fault.message
-        yield Finding(SCHEMA.code, SCHEMA.level, what or "document", message, fault.file, fault.line)
+        code = PATTERN if _NO_PATTERN in fault.message else SCHEMA
+        yield Finding(code.code, code.level, what or "document", message, fault.file, fault.line)

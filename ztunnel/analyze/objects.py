@@ -17,11 +17,11 @@ from ztunnel.analyze.finding import (
     Finding,
 )
 from ztunnel.analyze.mesh import Mesh, Written
+from ztunnel.analyze.metadata import MODE, TEMPLATES
 from ztunnel.analyze.policies import found
 from ztunnel.state.kube import Pod
 from ztunnel.state.networking import WorkloadEntry
 
-_WORKLOADS: Final = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob")
 _PROTOCOLS: Final = (
     "grpc", "grpc-web", "http", "http2", "https", "mongo", "mysql", "redis", "tcp", "tls", "udp", "hbone"
 )  # fmt: skip
@@ -55,7 +55,7 @@ def object_findings(mesh: Mesh) -> Iterator[Finding]:
 def _one(mesh: Mesh, one: Written) -> Iterator[Finding]:
     if one.kind == "Service" and not one.group:
         yield from _ports(one)
-    elif one.kind == "Pod" or one.kind in _WORKLOADS:
+    elif one.kind == "Pod" or one.kind in TEMPLATES:
         yield from _pods(mesh, one)
     elif (one.group, one.kind) == ("networking.istio.io", "ServiceEntry"):
         yield from _service_entry(mesh, one)
@@ -96,9 +96,7 @@ def _service_entry(mesh: Mesh, one: Written) -> Iterator[Finding]:
 
 
 def _pods(mesh: Mesh, one: Written) -> Iterator[Finding]:
-    path = "metadata" if one.kind == "Pod" else "spec.template.metadata"
-    if one.kind == "CronJob":
-        path = "spec.jobTemplate.spec.template.metadata"
+    path = TEMPLATES.get(one.kind, "metadata")
     if one.kind == "Pod" and one.entries("metadata.ownerReferences"):
         return  # told of what made it
     if not _in_mesh(mesh, one):
@@ -117,12 +115,12 @@ def _pods(mesh: Mesh, one: Written) -> Iterator[Finding]:
 
 def _in_mesh(mesh: Mesh, one: Written) -> bool:
     """Whether a pod of it is in the mesh, or its namespace wants it there."""
-    label = "istio.io/dataplane-mode"
-    own = one.labels().get(label) or one.labels("spec.template.metadata.labels").get(label)
+    path = TEMPLATES.get(one.kind, "metadata")
+    own = one.labels(f"{path}.labels").get(MODE)
     if own in ("ambient", "none"):
         return own == "ambient"
     return any(
-        other.kind == "Namespace" and other.name == one.namespace and other.labels().get(label) == "ambient"
+        other.kind == "Namespace" and other.name == one.namespace and other.labels().get(MODE) == "ambient"
         for other in mesh.written
     )
 

@@ -10,6 +10,7 @@ from ztunnel.analyze.finding import (
     MISSING,
     NO_MATCH,
     REMARK,
+    SECOND_TELEMETRY,
     STRICT_CLIENTS,
     STRICT_OUTSIDE,
     Code,
@@ -30,6 +31,9 @@ _NAMED = 5
 _WAYPOINT = "is not ready: HTTP rules"
 _UNKNOWN_PROVIDER = "no extensionProvider of the mesh config has that name"
 _NO_SECRET = "there is no Secret "
+_MODE = "is neither ambient nor none"
+"""Told of what is written; this is also of pods that are made of it."""
+_SECOND = "is older and for the same namespace"
 _HTTP_MARKS = ("HTTP attributes", "nobody enforces it", "do not support the", "it does nothing")
 
 
@@ -158,11 +162,13 @@ def _remarks(mesh: Mesh) -> Iterator[Finding]:
     for text in mesh.warnings:
         who, _, message = text.partition(": ")
         one = by_name.get(who)
-        if _WAYPOINT in message or is_route(who.partition(" ")[0]):
+        if _WAYPOINT in message or _MODE in message or is_route(who.partition(" ")[0]):
             continue
         code = INEFFECTIVE if any(mark in message for mark in _HTTP_MARKS) else REMARK
         if _UNKNOWN_PROVIDER in message or _NO_SECRET in message:
             code = MISSING
+        elif _SECOND in message:
+            code = SECOND_TELEMETRY
         if one is not None:
             yield found(code, one, message)
         elif not text.startswith("not read: "):
