@@ -331,6 +331,23 @@ def test_a_new_proxy_is_there_before_the_old_one_ends():
         assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 
 
+EVICTION = "cluster-autoscaler.kubernetes.io/enable-ds-eviction"
+
+
+def test_what_pods_need_while_they_end_is_there_until_they_have_ended():
+    """The cluster autoscaler, which evicts DaemonSets' pods with all others (kubernetes/autoscaler issues 4337
+    and 6580), leaves ours; a kubelet that shuts its node down ends them with the last."""
+    for name in ("ztunnel", "ztunnel-holder"):
+        template = of_kind(render(), "DaemonSet", name)["spec"]["template"]
+        assert template["metadata"]["annotations"][EVICTION] == "false"
+        assert template["spec"]["priorityClassName"] == "system-node-critical"
+        assert {"effect": "NoExecute", "operator": "Exists"} in template["spec"]["tolerations"]
+    said = json.dumps({"podAnnotations": {EVICTION: "true"}})
+    done = call_helm("template", "ztunnel", str(CHART), "--set-json", f"node={said}")
+    assert done.stdout.count(f'{EVICTION}: "true"') == 1
+    assert done.stdout.count(f'{EVICTION}: "false"') == 1, "the holder's"
+
+
 @pytest.mark.parametrize(
     ("settings", "kind"),
     [

@@ -81,6 +81,12 @@ prometheus.io/path: /metrics
   | toJson -}}
 {{- end -}}
 
+{{/* The cluster autoscaler evicts pods of DaemonSets from a node that it gives up together with all others, which would
+have no proxy then while they end. */}}
+{{- define "ztunnel.stays" -}}
+cluster-autoscaler.kubernetes.io/enable-ds-eviction: "false"
+{{- end -}}
+
 {{- define "ztunnel.holder.selector" -}}
 app.kubernetes.io/name: ztunnel
 app.kubernetes.io/component: holder
