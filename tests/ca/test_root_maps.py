@@ -33,6 +33,19 @@ def test_every_namespace_gets_one_and_ours_both(maps):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("beside_istiod", [False, True])
+def test_a_control_plane_in_kube_system_has_one_to_mount(beside_istiod):
+    """As istio/istio pull request 49261 had to make it for a ztunnel in that namespace."""
+    maps = RootMaps("kube-system", ISTIO)
+    maps.roots = "roots"
+    for name in ("kube-system", "shop"):
+        maps.put_namespace(name, {"metadata": {"name": name}})
+    if beside_istiod:
+        maps.put_map(ISTIO, SHARED, value("theirs", "pilot-discovery"))
+    name = OWN if beside_istiod else SHARED
+    assert maps.due(0.0) == [Due("kube-system", OWN, False), Due("shop", name, False)]
+
+
 def test_without_roots_nothing_is_due(maps):
     maps.roots = ""
     assert maps.due(0.0) == []

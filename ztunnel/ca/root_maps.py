@@ -139,9 +139,9 @@ class RootMaps:
 
     def _wrong(self) -> list[tuple[str, str]]:
         name = OWN if self.beside_istiod else SHARED
-        wanted = [(namespace, name) for namespace in self._namespaces - _LEFT_OUT]
-        if name != OWN and self._own in self._namespaces:
-            wanted.append((self._own, OWN))
+        wanted = {(namespace, name) for namespace in self._namespaces - _LEFT_OUT}
+        if self._own in self._namespaces:  # the cluster's own, where the mesh is installed there
+            wanted.add((self._own, OWN))
         found = ((key, self._maps.get(key)) for key in sorted(wanted))
         return [key for key, one in found if one is None or one.text != self.roots]
 
