@@ -28,9 +28,19 @@ KINDS: Final = {
     "service": ("v1", "services"),
     "services": ("v1", "services"),
     "serviceentry": ("networking.istio.io/v1", "serviceentries"),
+    "authorizationpolicy": ("security.istio.io/v1", "authorizationpolicies"),
     "authorizationpolicy.security.istio.io": ("security.istio.io/v1", "authorizationpolicies"),
+    "clusterrole": ("rbac.authorization.k8s.io/v1", "clusterroles"),
+    "destinationrule": ("networking.istio.io/v1", "destinationrules"),
+    "httproute": ("gateway.networking.k8s.io/v1", "httproutes"),
+    "job": ("batch/v1", "jobs"),
+    "ratelimitpolicy": ("ztunnel.io/v1alpha1", "ratelimitpolicies"),
+    "requestauthentication": ("security.istio.io/v1", "requestauthentications"),
+    "telemetry": ("telemetry.istio.io/v1", "telemetries"),
+    "virtualservice": ("networking.istio.io/v1", "virtualservices"),
 }
 """What tests ask for by these words; for others there is kubectl."""
+_OF_THE_CLUSTER: Final = ("namespaces", "nodes", "clusterroles")
 _FORCED: Final = {"fieldManager": "kubectl", "force": "true"}
 _TRIES: Final = 3
 
@@ -114,7 +124,7 @@ class Api:
 
 def _path(kind: str, name: str, namespace: str) -> str:
     version, plural = KINDS[kind]
-    inside = "" if plural in ("namespaces", "nodes") else f"/namespaces/{namespace or 'default'}"
+    inside = "" if plural in _OF_THE_CLUSTER else f"/namespaces/{namespace or 'default'}"
     return "/".join(part for part in (f"{_root(version)}{inside}/{plural}", name) if part)
 
 

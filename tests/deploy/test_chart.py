@@ -335,8 +335,8 @@ EVICTION = "cluster-autoscaler.kubernetes.io/enable-ds-eviction"
 
 
 def test_what_pods_need_while_they_end_is_there_until_they_have_ended():
-    """The cluster autoscaler, which evicts DaemonSets' pods with all others (kubernetes/autoscaler issues 4337
-    and 6580), leaves ours; a kubelet that shuts its node down ends them with the last."""
+    """The cluster autoscaler, which evicts DaemonSets' pods with all others (kubernetes/autoscaler issues
+    4337 and 6580), leaves ours; a kubelet that shuts its node down ends them with the last."""
     for name in ("ztunnel", "ztunnel-holder"):
         template = of_kind(render(), "DaemonSet", name)["spec"]["template"]
         assert template["metadata"]["annotations"][EVICTION] == "false"
