@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 
 from ztunnel.analyze.forward import NAMESPACE, NoCluster
 from ztunnel.analyze.gather import Part, cluster_parts, gather, laboratory_parts, machine_parts
+from ztunnel.cli._progress import progress
 from ztunnel.config import read_settings
 from ztunnel.demo.failure import LaboratoryFailed
 from ztunnel.demo.names import Names
@@ -33,7 +33,8 @@ def bug_report(name: str, cluster: bool, system_namespace: str, path: Path | Non
     """
     parts = machine_parts(read_settings({}, os.environ))
     parts |= _parts(name, cluster, system_namespace)
-    archive = gather(parts, _tell)
+    with progress("gathering") as shown:
+        archive = gather(parts, shown.tell)
     now = datetime.now(UTC).timestamp()
     root = time.strftime("ztunnel-bug-report-%Y%m%d-%H%M%S", time.gmtime(now))
     path = path or Path(f"{root}.tar.gz")
@@ -53,8 +54,3 @@ def _parts(name: str, cluster: bool, namespace: str) -> dict[str, Part]:
         return cluster_parts(namespace)
     except (LaboratoryFailed, NoCluster) as error:
         raise click.ClickException(f"neither a laboratory {name!r} nor a cluster: {error}") from error
-
-
-def _tell(part: str) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\r\033[K{part}", nl=False, err=True)

@@ -14,6 +14,7 @@ from ztunnel.analyze.forward import NoCluster
 from ztunnel.analyze.probe import probe_machine
 from ztunnel.analyze.strict import seen, strict_checks
 from ztunnel.cli._preflight import preflight
+from ztunnel.cli._progress import progress
 from ztunnel.cli.options import echo, find_mesh, formatted, placed
 from ztunnel.config import read_settings
 
@@ -57,8 +58,9 @@ def _strict(namespace: str, place: Place, cluster: bool) -> list[Check]:
     mesh, _ = find_mesh((), cluster, place.laboratory)
     one = place.admin or place.pod or place.node
     try:
-        places = [place] if one else nodes_of(place, cluster=cluster)
-        metrics = [ask(each, "/metrics", METRICS_PORT) for each in places]
+        with progress("asking the node proxies"):
+            places = [place] if one else nodes_of(place, cluster=cluster)
+            metrics = [ask(each, "/metrics", METRICS_PORT) for each in places]
         return strict_checks(mesh.world, seen(metrics, namespace), namespace)
     except (NoAnswer, ValueError) as error:
         raise click.ClickException(str(error)) from error
@@ -66,7 +68,8 @@ def _strict(namespace: str, place: Place, cluster: bool) -> list[Check]:
 
 def _preflight(namespace: str) -> list[Check]:
     try:
-        return preflight(namespace)
+        with progress("looking at the cluster"):
+            return preflight(namespace)
     except NoCluster as error:
         raise click.ClickException(str(error)) from error
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ztunnel.cli._progress import progress
 from ztunnel.install.release import NAMESPACE, PROFILES, Release
 from ztunnel.install.run import HelmFailed, chart, helm, installed
 
@@ -62,7 +63,8 @@ def put(release: Release) -> None:
     what = f"{before} is brought to this version" if before else "the mesh is installed"
     click.echo(f"{what} in namespace {release.namespace}; until all is ready this takes up to a minute")
     try:
-        helm(release.installing())
+        with progress("waiting until all is ready"):
+            helm(release.installing())
     except HelmFailed as error:
         fix = "Look at it: ztunnel status"
         if "another operation" in str(error):

@@ -16,6 +16,7 @@ from ztunnel.analyze.ask import Place
 from ztunnel.analyze.forward import NAMESPACE, NoCluster
 from ztunnel.analyze.load import load_cluster, load_mesh
 from ztunnel.analyze.mesh import Mesh
+from ztunnel.cli._progress import progress
 from ztunnel.config import Settings, read_settings
 from ztunnel.control.settings import mesh_settings
 from ztunnel.demo.names import RUN
@@ -69,7 +70,8 @@ def find_mesh(sources: Sequence[Path], cluster: bool, laboratory: str) -> tuple[
     settings = read_settings({}, os.environ)
     if cluster and not sources:
         try:
-            return load_cluster(mesh_settings(settings)), settings
+            with progress("reading the objects of the cluster"):
+                return load_cluster(mesh_settings(settings)), settings
         except NoCluster as error:
             raise click.ClickException(str(error)) from error
     folder = RUN / laboratory / "manifests"

@@ -10,6 +10,7 @@ from ztunnel.analyze.fetch import NoAnswer, fetch
 from ztunnel.analyze.forward import CONTROL, NAMESPACE, NoCluster, forwarded, list_pods, node_pods
 from ztunnel.analyze.sync import ProxySync, as_text, as_values, join, read_sync
 from ztunnel.cli._pages import SYNC
+from ztunnel.cli._progress import progress
 from ztunnel.cli.options import echo, formatted
 
 _PORT = 15014
@@ -50,12 +51,14 @@ def _of_cluster(namespace: str, troubles: list[str]) -> list[ProxySync]:
             "--system-namespace; one of Istio's is asked by istioctl proxy-status"
         )
     found: list[ProxySync] = []
-    for name in controls:
-        try:
-            with forwarded(name, _PORT, namespace) as address:
-                found += _read(name, address, troubles)
-        except NoCluster as error:
-            troubles.append(f"{name}: {error}")
+    with progress("asking the control planes") as shown:
+        for name in controls:
+            shown.tell(f"asking {name}")
+            try:
+                with forwarded(name, _PORT, namespace) as address:
+                    found += _read(name, address, troubles)
+            except NoCluster as error:
+                troubles.append(f"{name}: {error}")
     return join(found, pods)
 
 

@@ -14,6 +14,7 @@ from ztunnel.analyze.fetch import NoAnswer
 from ztunnel.analyze.forward import CONTROL, HOLDER, NAMESPACE, NODE, NoCluster, kubectl, list_pods
 from ztunnel.analyze.nodes import NodeState, as_text, as_values, control_state, node_state
 from ztunnel.analyze.rollout import holder_remarks, refusal_of, rollout_remarks
+from ztunnel.cli._progress import progress
 from ztunnel.cli.options import echo, formatted
 
 _AT_ONCE = 8
@@ -54,7 +55,7 @@ def status(system_namespace: str, form: str) -> None:
 
 def node_states(pods: Sequence[Mapping[str, Any]], namespace: str) -> list[NodeState]:
     """What each of these pods of node proxies says, by node."""
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
+    with progress(f"asking {len(pods)} node proxies"), ThreadPoolExecutor(_AT_ONCE) as threads:
         found = threads.map(lambda pod: _node(pod, namespace), pods)
         return sorted(found, key=lambda one: (one.node, one.pod))
 

@@ -7,6 +7,7 @@ import json
 import click
 
 from ztunnel.analyze.forward import NoCluster, kubectl
+from ztunnel.cli._progress import progress
 from ztunnel.control.status.enrolment import OURS, REDIRECTION
 from ztunnel.install.release import NAMESPACE, Release
 from ztunnel.install.run import HelmFailed, chart, helm, installed
@@ -38,7 +39,8 @@ def uninstall(namespace: str, purge_crds: bool, timeout_seconds: int) -> None:
     try:
         if installed(namespace) is None:
             raise click.ClickException(f"there is no mesh in namespace {namespace}")
-        helm(release.removing())
+        with progress("waiting until its pods have gone"):
+            helm(release.removing())
         _unmark()
         if purge_crds:
             _purge()
