@@ -182,8 +182,8 @@ class Translator:
         for resource, traffic in self._traffic.update():
             self.credentials.put_traffic(_service_of(resource), traffic)
             self.http.put(TRAFFIC, resource, traffic, delta)
-        delta.unsettled |= self.credentials.renew(delta)
         delta.unsettled |= self._at_waypoints.renew(touched, changes)
+        delta.unsettled |= self.credentials.renew(delta)
         return delta
 
     def _take_over(

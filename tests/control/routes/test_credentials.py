@@ -12,10 +12,11 @@ from tests.control.scoped import forwards, routes
 from ztunnel.control.delta import Delta, HttpResources
 from ztunnel.control.routes.credentials import Credentials
 from ztunnel.model.credential import Credential
+from ztunnel.model.provider import ExtensionProvider, OtelTraces, ServicePort
 from ztunnel.model.service import Service
 from ztunnel.model.service_traffic import ClientTraffic, ServiceTraffic, SubsetTraffic
 from ztunnel.model.traffic import UNSAID, ClientTls, PortTraffic, TlsMode, Traffic
-from ztunnel.xds.resource import CREDENTIAL
+from ztunnel.xds.resource import CREDENTIAL, PROVIDER
 
 TLS = {"tls.crt": "C", "tls.key": "K", "ca.crt": "R"}
 
@@ -124,6 +125,21 @@ def test_a_service_that_only_routes_lead_to_is_called_by_their_waypoint() -> Non
     assert it.sent().keys() == {"shop/s"}
     it.it.put_routes(WEB.key, None)
     assert (it.sent(), it.it.wanted) == ({}, frozenset())
+
+
+def test_a_provider_is_called_by_every_waypoint_though_no_route_leads_there() -> None:
+    """Whom CUSTOM policies ask, and collectors; until no provider is there any more."""
+    it = Stage()
+    it.put(WHOLE)
+    it.it.put_service(None, WEB)
+    it.it.put_service(None, BACK)
+    it.it.put_traffic(BACK.key, traffic(BACK, tls()))
+    assert it.sent() == {}
+    asked = ExtensionProvider("asked", OtelTraces(ServicePort(BACK.key.hostname, 4317)))
+    for provider, names in ((asked, {"shop/s"}), (None, set())):
+        it.it.renew(Delta(http={PROVIDER: {"asked": provider}}))
+        assert set(it.http.in_force.get(CREDENTIAL, {})) == names
+        assert {name for _, name in it.it.wanted} == ({"s", "s-cacert"} if names else set())
 
 
 def test_a_waypoint_that_comes_and_goes_and_moves_takes_its_namespace_along() -> None:

@@ -14,7 +14,7 @@ from ztunnel.control.delta import Delta, HttpResources
 from ztunnel.control.membership import set_member
 from ztunnel.control.services.endpoint import Name
 from ztunnel.control.source.document import Key, Object
-from ztunnel.control.waypoints.scope import led_to, waypoints_of
+from ztunnel.control.waypoints.scope import led_to, provided_by, waypoints_of
 from ztunnel.model.credential import Credential
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service, ServiceName
@@ -22,7 +22,7 @@ from ztunnel.model.service_traffic import ServiceTraffic
 from ztunnel.model.traffic import ClientTls, PortTraffic, TlsMode
 from ztunnel.state.destination_rule import DestinationRule
 from ztunnel.state.secret import Secret
-from ztunnel.xds.resource import CREDENTIAL
+from ztunnel.xds.resource import CREDENTIAL, PROVIDER, RATE_LIMIT
 
 ROOTS_SUFFIX: Final = "-cacert"
 
@@ -52,6 +52,7 @@ class Credentials:
         self._waypoints: dict[ServiceName, frozenset[str]] = {}
         self._leading: dict[ServiceName, set[ServiceName]] = {}
         self._routes: dict[ServiceName, frozenset[ServiceName]] = {}
+        self._provided: dict[tuple[str, str], str] = {}
         self._made: dict[str, Credential] = {}
         self._dirty = False
 
@@ -101,11 +102,21 @@ class Credentials:
             self._using[service] = traffic
         self._dirty |= before != self._using.get(service)
 
+    def _put_providers(self, delta: Delta) -> None:
+        for url in (PROVIDER, RATE_LIMIT):
+            for name, new in delta.http.get(url, {}).items():
+                before = self._provided.pop((url, name), None)
+                port = provided_by(new)
+                if port is not None:
+                    self._provided[url, name] = port.hostname
+                self._dirty |= self._provided.get((url, name)) != before
+
     # --- what it comes to
 
     def renew(self, delta: Delta, *, anew: bool = False) -> frozenset[Key]:
-        """Have waypoints sent what has changed; the DestinationRules of which there may be something else to
-        say. `anew`: `trouble` has another answer."""
+        """Have waypoints sent what has changed, after the providers of `delta`; the DestinationRules of which
+        there may be something else to say. `anew`: `trouble` has another answer."""
+        self._put_providers(delta)
         if not self._dirty and not anew:
             return frozenset()
         self._dirty = False
@@ -136,7 +147,9 @@ class Credentials:
 
     def _callers(self, service: ServiceName) -> set[str]:
         """The namespaces of the waypoints that call a service: its own, and those of services whose routes
-        lead to it."""
+        lead to it; where a provider is there, all, of which each may ask it."""
+        if service.hostname in self._provided.values():
+            return {one for each in self._waypoints.values() for one in each}
         services = {service, *self._leading.get(service, ())}
         return {one for each in services for one in self._waypoints.get(each, ())}
 
