@@ -178,6 +178,13 @@ def test_each_node_is_told_where_there_is_a_mesh() -> None:
     ]
 
 
+def test_a_mesh_that_makes_no_proxies_says_why() -> None:
+    why = "DaemonSet ztunnel-system/ztunnel cannot make its pods: quota"
+    [found] = bad(replace(GOOD, refusal=why))
+    assert (found.category, found.state, found.found) == ("node proxies", State.FAIL, why)
+    assert bad(replace(GOOD, refusal=why, nodes=(node("n1"),), proxies=(PROXY,))) == []
+
+
 def test_the_rights_are_for_what_the_chart_makes() -> None:
     """And for Helm's own Secret."""
     versions = ("gateway.networking.k8s.io/v1",)

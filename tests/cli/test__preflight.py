@@ -68,6 +68,8 @@ def cluster(**change: str) -> str:
     ;;
     *"get pods -l app.kubernetes.io/component=node"*) {answers["pods"]}
     ;;
+    "-n z"*" get daemonsets"*) {answers.get("daemonsets", listed())}
+    ;;
     *port-forward*) {answers.get("forward", "exit 1")};;
     *) echo "unexpected: $*" >&2; exit 1;;
     esac"""

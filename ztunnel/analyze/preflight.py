@@ -95,6 +95,7 @@ class Cluster:
         cilium: the data of Cilium's ConfigMap; empty where there is none.
         rights: of whoever asks.
         proxies: node proxies that are there.
+        refusal: why there are none of a mesh that is installed.
         unread: what could not be looked at, and why.
     """
 
@@ -107,6 +108,7 @@ class Cluster:
     cilium: Mapping[str, str] = field(default_factory=dict)
     rights: Mapping[Right, bool] = field(default_factory=dict)
     proxies: Sequence[NodeState] = ()
+    refusal: str = ""
     unread: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -183,7 +185,7 @@ def _of_others(found: Cluster) -> Iterator[Check]:
     for each in found.workloads:
         meta = each["metadata"]
         name, labels = meta["name"], meta.get("labels", {})
-        if meta["namespace"] == found.namespace and labels.get("app.kubernetes.io/part-of") == "ztunnel":
+        if labels.get("app.kubernetes.io/part-of") == "ztunnel":
             continue
         place = f"{each['kind']} {meta['namespace']}/{name}"
         if name in _AGENTS:
@@ -212,6 +214,8 @@ def _balances_sockets(settings: Mapping[str, str]) -> bool:
 def _of_mesh(found: Cluster) -> Iterator[Check]:
     """How the mesh is on each node, where there is one."""
     if not found.proxies:
+        if found.refusal:
+            yield Check(_MESH, "none", State.FAIL, found.refusal, "as its words say")
         return
     for one in found.proxies:
         if one.good:

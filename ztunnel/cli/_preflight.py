@@ -10,7 +10,7 @@ from typing import Any
 from ztunnel.analyze.checks import Check
 from ztunnel.analyze.forward import NODE, NoCluster, kubectl, list_pods
 from ztunnel.analyze.preflight import RIGHTS, Cluster, Right, cluster_checks
-from ztunnel.cli.status import node_states
+from ztunnel.cli.status import node_states, why_not_made
 
 _CILIUM = ("-n", "kube-system", "get", "configmap", "cilium-config", "--ignore-not-found", "-o", "json")
 _REVIEW = "authorization.k8s.io/v1"
@@ -28,6 +28,7 @@ def preflight(namespace: str) -> list[Check]:
         "Cilium": lambda: json.loads(kubectl(_CILIUM) or "{}").get("data") or {},
         "your rights": lambda: _rights(namespace),
         "node proxies": lambda: node_states(list_pods(namespace, NODE), namespace),
+        "the mesh's DaemonSets": lambda: why_not_made(namespace),
     }
     found: dict[str, Any] = {}
     unread: dict[str, str] = {}
@@ -49,6 +50,7 @@ def preflight(namespace: str) -> list[Check]:
             cilium=found.get("Cilium", {}),
             rights=found.get("your rights", {}),
             proxies=found.get("node proxies", ()),
+            refusal=found.get("the mesh's DaemonSets", ""),
             unread=unread,
         )
     )

@@ -37,7 +37,7 @@ def status(system_namespace: str, form: str) -> None:
         raise click.ClickException(str(error)) from error
     if not pods:
         raise click.ClickException(
-            _why_not_made(system_namespace)
+            why_not_made(system_namespace)
             or f"there are no node proxies in namespace {system_namespace}: install them "
             "(helm install, or name another with --system-namespace)"
         )
@@ -60,7 +60,7 @@ def node_states(pods: Sequence[Mapping[str, Any]], namespace: str) -> list[NodeS
         return sorted(found, key=lambda one: (one.node, one.pod))
 
 
-def _why_not_made(namespace: str) -> str:
+def why_not_made(namespace: str) -> str:
     """What keeps a DaemonSet of ours from making its pods; empty where there is none, or nothing does."""
     mine = ["-n", namespace, "get"]
     try:
