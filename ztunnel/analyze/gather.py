@@ -8,6 +8,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from ztunnel.errors import ConfigError, Unsupported
 _LARGEST_BYTES: Final = 16 << 20
 """Of one part; of a longer one the end is kept, which is the newest of a log."""
 
+_AT_ONCE: Final = 8
 _CONTROL_PORT: Final = 15014
 _LOG_LINES: Final = 20_000
 _KINDS: Final = (
@@ -57,15 +59,14 @@ class Archive:
     errors: list[str] = field(default_factory=list)
 
     def take(self, parts: Mapping[str, Part], tell: Tell) -> None:
-        """Take each part, and tell its name before."""
-        for name, part in parts.items():
-            tell(name)
-            try:
-                text = redact(part())
-            except (NoAnswer, NoCluster, LaboratoryFailed, ConfigError, Unsupported, OSError) as error:
-                self.errors.append(f"{name}: {error}")
-                continue
-            self.texts[name] = text[-_LARGEST_BYTES:]
+        """Take each part, some at once, and tell its name before, from any thread."""
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            begun = {name: threads.submit(_take, name, part, tell) for name, part in parts.items()}
+            for name, one in begun.items():
+                try:
+                    self.texts[name] = one.result()
+                except (NoAnswer, NoCluster, LaboratoryFailed, ConfigError, Unsupported, OSError) as error:
+                    self.errors.append(f"{name}: {error}")
 
     def write(self, path: Path, root: str, now_seconds: float) -> None:
         """As a compressed tar at `path`, below a folder `root` in it, as of now. Raises OSError."""
@@ -76,6 +77,11 @@ class Archive:
                 entry = tarfile.TarInfo(f"{root}/{name}")
                 entry.size, entry.mtime, entry.mode = len(content), int(now_seconds), 0o600
                 archive.addfile(entry, io.BytesIO(content))
+
+
+def _take(name: str, part: Part, tell: Tell) -> str:
+    tell(name)
+    return redact(part())[-_LARGEST_BYTES:]
 
 
 def machine_parts(settings: Settings) -> dict[str, Part]:
