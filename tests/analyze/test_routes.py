@@ -178,3 +178,20 @@ def test_a_secret_that_is_missing_is_found_where_secrets_are_among_the_manifests
     assert told(NEEDS, OTHER_SECRET, base=base) == [("IST0101", "DestinationRule shop/d", message)]
     there = OTHER_SECRET.replace("other", "s") + "stringData: {ca.crt: R}\n"
     assert told(NEEDS, there, base=base) == []
+
+
+def test_a_route_by_claims_of_tokens_that_nobody_proves_is_found() -> None:
+    match = "match: [{headers: {'@request.auth.claims.group': {exact: admin}}}]"
+    by_claim = virtual(f"{{{match}, {TO}}}, {{{TO}}}")
+    found = [message for code, what, message in told(by_claim) if (code, what) == ("IST0149", V)]
+    text = "it routes by claims (group), and no RequestAuthentication proves tokens of web.shop"
+    assert [each.startswith(text) for each in found] == [True]
+    proves = (
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n"
+        "metadata: {name: j, namespace: shop}\n"
+        "spec: {jwtRules: [{issuer: i, jwksUri: 'https://i.example/keys'}]%s}\n"
+    )
+    targets = ", targetRefs: [{group: '', kind: Service, name: web}]"
+    assert "IST0149" in {code for code, _, _ in told(by_claim, proves % "")}, "of no waypoint"
+    assert "IST0149" not in {code for code, _, _ in told(by_claim, proves % targets)}
+    assert "IST0149" not in {code for code, _, _ in told(virtual(f"{{{TO}}}"))}

@@ -38,6 +38,7 @@ PORT_NAME: Final = Code("IST0118", "PortNameIsNotUnderNamingConvention", Level.I
 MISPLACED: Final = Code("IST0107", "MisplacedAnnotation", Level.WARNING)
 PATTERN: Final = Code("IST0122", "InvalidRegexp", Level.ERROR)
 TWO_MESHES: Final = Code("IST0123", "NamespaceMultipleInjectionLabels", Level.WARNING)
+NO_TOKENS: Final = Code("IST0149", "JwtClaimBasedRoutingWithoutRequestAuthN", Level.ERROR)
 INVALID_ANNOTATION: Final = Code("IST0125", "InvalidAnnotation", Level.WARNING)
 SECOND_TELEMETRY: Final = Code("IST0160", "MultipleTelemetriesWithoutWorkloadSelectors", Level.WARNING)
 NO_MATCH: Final = Code("IST0127", "NoMatchingWorkloadsFound", Level.WARNING)
@@ -64,7 +65,7 @@ CODES: Final = (
     SCHEMA, MISSING, PORT_NAME, NO_MATCH, NO_ADDRESSES, INEFFECTIVE, REMARK, STRICT_OUTSIDE, STRICT_CLIENTS,
     NETWORK_POLICY, LABELS, NOT_IN_AMBIENT, SIDECAR, CONFLICT, PORT_REQUIRED, NO_ROOTS, NO_ROOTS_AT_PORT,
     UNREACHABLE, INEFFECTIVE_MATCH, ROUTE_REFUSED, WITHOUT_EFFECT, SEES_WAYPOINT, MISPLACED, PATTERN,
-    TWO_MESHES, INVALID_ANNOTATION, SECOND_TELEMETRY,
+    TWO_MESHES, INVALID_ANNOTATION, SECOND_TELEMETRY, NO_TOKENS,
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from ztunnel.analyze.finding import (
     NO_MATCH,
     NO_ROOTS,
     NO_ROOTS_AT_PORT,
+    NO_TOKENS,
     PORT_REQUIRED,
     REMARK,
     ROUTE_REFUSED,
@@ -75,6 +76,8 @@ def _of_services(mesh: Mesh, by_key: dict[tuple[str, str, str], Written]) -> Ite
         elif service is not None and (text := _not_spoken(service, routes)):
             for one in sources:
                 yield found(WITHOUT_EFFECT, one, text)
+        if service is not None and not _proves_tokens(mesh, service):
+            yield from _unproved(routes, by_key)
         kinds = {one.kind for one in sources}
         if len(sources) > 1 and "VirtualService" in kinds:
             for one in sources:
@@ -82,6 +85,30 @@ def _of_services(mesh: Mesh, by_key: dict[tuple[str, str, str], Written]) -> Ite
                 how = "HTTPRoutes first, then the oldest VirtualService, what takes every request last"
                 text = f"{routes.service.hostname} has rules of {others}, too: they are joined, {how}"
                 yield found(CONFLICT, one, text)
+
+
+def _unproved(routes: Routes, by_key: dict[tuple[str, str, str], Written]) -> Iterator[Finding]:
+    """Rules by claims of tokens that nobody proves: no request has any."""
+    for rule in routes.rules:
+        claims = sorted({".".join(each.path) for match in rule.matches for each in match.claims})
+        source = rule.source
+        if claims and (one := by_key.get((source.kind, source.namespace, source.name))) is not None:
+            message = (
+                f"it routes by claims ({named(claims)}), and no RequestAuthentication proves tokens of "
+                f"{routes.service.hostname}: no request has claims there"
+            )
+            yield found(NO_TOKENS, one, message)
+
+
+def _proves_tokens(mesh: Mesh, service: Service) -> bool:
+    """Whether some RequestAuthentication may be for its waypoint."""
+    places = {service.namespace, mesh.settings.root_namespace}
+    if service.waypoint is not None and service.waypoint.service is not None:
+        places.add(service.waypoint.service.namespace)
+    return any(
+        one.namespace in places and (one.entries("spec.targetRefs") or one.get("spec.targetRef"))
+        for one in mesh.of("security.istio.io", "RequestAuthentication")
+    )
 
 
 def _not_spoken(service: Service, routes: Routes) -> str:
