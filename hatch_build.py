@@ -95,6 +95,7 @@ def build_libraries(files: Sequence[str], place: Path) -> list[Path]:
         extension.extra_link_args = [*extension.extra_link_args, *link_flags(platform.libc_ver())]
     command = _ParallelBuild(Distribution({"name": "ztunnel", "ext_modules": extensions}))
     command.build_lib, command.build_temp = str(place / "lib"), str(place / "o")
+    command.parallel = os.cpu_count()  # each module has a library of its own beside the one with all code
     command.ensure_finalized()
     command.run()
     return [Path(output) for output in command.get_outputs()]
