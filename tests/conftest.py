@@ -68,7 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     left_out = config.getini("norecursedirs")
     places = [path for path in Path(__file__).parent.iterdir() if not any(map(path.match, left_out))]
-    folders = sorted(str(path) for path in places if path.is_dir())
+    folders = sorted(str(path) for path in places if path.is_dir() and path.name != "__pycache__")
     modules = sorted(str(path) for path in places if path.match("test_*.py"))
     config.args[:] = [*turned(folders, given["workerid"], given["workercount"]), *modules]
 
