@@ -17,16 +17,16 @@ from tests.hbone.peers import Lab
 from tests.run.test_outlets import Collector
 from tests.waypoint.mesh import CALLER, ME, SERVERS, SERVICE, WEB, Mesh
 from tests.waypoint.rig import Server
-from tests.waypoint.test_calls import Bench, answers, framed
+from tests.waypoint.test_calls import Bench, answers, closes, framed
 from tests.waypoint.tls_server import Authority, TlsServer
 from ztunnel.model.provider import OtelLog, OtelTraces, SentHeader, ServicePort, Zipkin
 from ztunnel.model.service_traffic import ClientTraffic, ServiceTraffic
 from ztunnel.model.traffic import ClientTls, PortTraffic, TlsMode, Traffic
-from ztunnel.run.collectors import Collectors, Kind, sent_headers
+from ztunnel.run.collectors import Collectors, Kind, collector_at, sent_headers
 from ztunnel.state.world import World
 from ztunnel.waypoint.calls import Called, ServiceCalls
 from ztunnel.waypoint.client import Client
-from ztunnel.waypoint.reporting.export import OverMesh
+from ztunnel.waypoint.reporting.export import Lost, OverMesh
 from ztunnel.waypoint.reporting.otlp import LOGS, TRACES
 from ztunnel.xds.pb import otlp_pb2 as pb
 
@@ -117,6 +117,15 @@ async def test_a_batch_that_is_not_taken_says_why(answer, why: str) -> None:
     assert told == [(-1, why)]
 
 
+async def test_a_batch_whose_connection_was_just_closed_may_be_sent_again() -> None:
+    played = Played(closes)
+    with pytest.raises(Lost, match="closed"):
+        await played.send(Zipkin(KNOWN))
+    with pytest.raises(Lost, match="closed"):
+        await played.send(OtelTraces(KNOWN))
+    assert played.calls.live == 0
+
+
 async def test_who_does_not_wait_any_more_ends_the_request() -> None:
     played = Played()
     with trio.move_on_after(0.05):
@@ -190,6 +199,23 @@ def test_a_destination_rule_has_a_collector_called_by_tls(lab: Lab, tmp_path: Pa
         assert told == [(b"", "")]
     assert calls.live == 0
     mesh.servers.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "path"),
+    [
+        (
+            "http://otel.shop.svc.cluster.local:4318/v1/traces",
+            "otel.shop.svc.cluster.local",
+            4318,
+            "/v1/traces",
+        ),
+        ("http://10.0.0.1:80/a/b", "10.0.0.1", 80, "/a/b"),
+        ("http://[fd00::1]:4318/v1/traces", "fd00::1", 4318, "/v1/traces"),
+    ],
+)
+def test_a_collector_of_the_settings_is_one_as_any_other(url: str, host: str, port: int, path: str) -> None:
+    assert collector_at(url) == OtelTraces(ServicePort(host, port), path)
 
 
 def test_headers_are_values_or_come_of_the_environment() -> None:

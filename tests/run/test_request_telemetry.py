@@ -10,7 +10,10 @@ import pytest
 
 from tests.builders import workload, world_of
 from tests.run.parts import SETTINGS
+from tests.run.test_collectors import Played, says
 from tests.telemetry.test_request_log import FULL
+from tests.telemetry.test_span import ONE
+from tests.waypoint.mesh import SERVICE
 from tests.waypoint.rig import Clock
 from ztunnel.errors import ConfigError
 from ztunnel.model.mesh_defaults import MeshDefaults
@@ -34,12 +37,26 @@ def test_lines_are_istios_or_the_operators() -> None:
 
 
 def test_spans_are_made_where_a_collector_is_named() -> None:
-    reporting = Reporting(SETTINGS)
-    assert exporter_of(SETTINGS, reporting, workload("wp")) is None
+    reporting, collectors = Reporting(SETTINGS), collectors_of(Hold(world_of()))
+    assert exporter_of(SETTINGS, reporting, workload("wp"), collectors) is None
     named = replace(SETTINGS, tracing_endpoint="http://collector:4318/v1/traces")
-    exporter = exporter_of(named, reporting, workload("wp"))
+    exporter = exporter_of(named, reporting, workload("wp"), collectors)
     assert exporter is not None
     assert (exporter.sent, exporter.dropped) == (0, 0)
+
+
+async def test_spans_for_the_collector_of_the_settings_go_over_the_mesh_where_it_is_a_service_of_it() -> None:
+    played = Played(says(b"200"))
+    settings = replace(SETTINGS, tracing_endpoint=f"http://{SERVICE.hostname}:9000/v1/traces")
+    exporter = exporter_of(settings, Reporting(SETTINGS), workload("wp"), played.collectors)
+    assert exporter is not None
+    exporter.put(ONE)
+    await exporter.flush()
+    (server,) = played.servers
+    assert server.request is not None
+    assert (server.request.path, server.request.get(b"content-type")) == (b"/v1/traces", b"application/json")
+    assert json.loads(server.body)["resourceSpans"]
+    assert (exporter.sent, exporter.dropped) == (1, 0)
 
 
 def test_what_is_reported_follows_the_world() -> None:

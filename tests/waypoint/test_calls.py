@@ -15,7 +15,7 @@ from tests.builders import world_of
 from tests.waypoint.mesh import ME, SERVICE
 from tests.waypoint.rig import Clock, Server, Wire
 from ztunnel.http1.head import Fields
-from ztunnel.l7.reply import CONNECT_FAILED
+from ztunnel.l7.reply import CONNECT_FAILED, TERMINATED
 from ztunnel.waypoint.calls import MOST, MOST_BYTES, Called, ServiceCalls
 from ztunnel.waypoint.client import Client
 from ztunnel.waypoint.exchange.exchange import Exchange
@@ -156,6 +156,34 @@ def test_nobody_is_asked_who_is_not_known() -> None:
     bench = Bench().call(CALLED._replace(host="nowhere.shop"))
     assert bench.told == [(None, "nowhere.shop is no service of the mesh")]
     assert bench.terms == []
+
+
+def closes(server: Server) -> None:
+    """As a server does that has found the connection idle."""
+    assert server.exchange is not None
+    server.exchange.failed(TERMINATED, "closed")
+
+
+def breaks_off(server: Server) -> None:
+    server.respond((b"content-type", b"application/grpc"))
+    assert server.exchange is not None
+    server.exchange.failed(TERMINATED, "closed")
+
+
+@pytest.mark.parametrize(
+    ("answer", "lost"),
+    [(closes, True), (breaks_off, False), (answers(status=b"503"), False), (answers(framed(b"x")), False)],
+)
+def test_what_was_closed_before_anything_was_said_is_told_apart(answer, lost: bool) -> None:
+    bench = Bench(answer)
+    call = bench.calls.call(CALLED, b"hello", lambda *said: None)
+    assert call is not None
+    assert call.lost is lost
+    bench = Bench(answer)
+    bench.failures = 3  # nobody could be reached
+    call = bench.calls.call(CALLED, b"hello", lambda *said: None)
+    assert call is not None
+    assert not call.lost
 
 
 def test_there_are_only_so_many_at_once() -> None:

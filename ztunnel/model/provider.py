@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ztunnel.model.http_policy import TextMatch
+from ztunnel.model.service import ServiceName
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,10 @@ class ServicePort:
     hostname: str
     port: int
     namespace: str = ""
+
+    def means(self, service: ServiceName) -> bool:
+        """Whether it is that service's."""
+        return self.hostname == service.hostname and self.namespace in ("", service.namespace)
 
     def __str__(self) -> str:
         name = f"{self.namespace}/{self.hostname}" if self.namespace else self.hostname

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Final
+from urllib.parse import urlsplit
 
 from ztunnel.model.provider import OtelLog, OtelTraces, SentHeader, ServicePort, Zipkin
 from ztunnel.state.lookup import service_named
@@ -90,6 +91,12 @@ class Collectors:
             return {}
         sent = sent_headers(what.headers, os.environ)
         return {**sent, **_JSON} if path_of(what) else sent
+
+
+def collector_at(url: str) -> OtelTraces:
+    """The collector of OTLP over HTTP that a setting names, `http://host:port/path`."""
+    parts = urlsplit(url)
+    return OtelTraces(ServicePort(parts.hostname or "", parts.port or 0), parts.path)
 
 
 def path_of(what: Kind) -> str:

@@ -16,7 +16,7 @@ from ztunnel.model.mesh_defaults import MeshDefaults
 from ztunnel.model.provider import ExtensionProvider
 from ztunnel.model.telemetry import Telemetry as Wishes
 from ztunnel.model.workload import Workload
-from ztunnel.run.collectors import Collectors
+from ztunnel.run.collectors import Collectors, collector_at
 from ztunnel.run.outlets import Outlets
 from ztunnel.run.reporting import Reporting
 from ztunnel.state.delta import Change
@@ -26,7 +26,7 @@ from ztunnel.telemetry.log_format import parse_format
 from ztunnel.telemetry.request_log import RequestRecord, render_request, render_request_json
 from ztunnel.telemetry.request_metrics import RequestMetrics
 from ztunnel.telemetry.span import Span, render_spans
-from ztunnel.waypoint.reporting.export import Exporter, open_http
+from ztunnel.waypoint.reporting.export import Exporter
 from ztunnel.waypoint.reporting.report import Telemetry
 from ztunnel.waypoint.reporting.scopes import Own, Scopes
 
@@ -50,7 +50,7 @@ def telemetry_of(
     rng = Random(SystemRandom().getrandbits(256))  # for ids and chances, never for keys
     requests = RequestMetrics(settings.metrics_series_limit)
     reporting.figures.register(requests)
-    exporter = exporter_of(settings, reporting, workload)
+    exporter = exporter_of(settings, reporting, workload, collectors)
     outlets = Outlets(workload, reporting, collectors, exporter)
     own = Own(
         workload.uid,
@@ -85,8 +85,11 @@ def line_of(settings: Settings) -> Callable[[RequestRecord], str]:
         raise ConfigError(Fault("settings", 0, "ZTUNNEL_ACCESS_LOG_FORMAT", str(error))) from error
 
 
-def exporter_of(settings: Settings, reporting: Reporting, workload: Workload) -> Exporter[Span] | None:
-    """Who sends the spans of a waypoint that is `workload`; None where no collector is named."""
+def exporter_of(
+    settings: Settings, reporting: Reporting, workload: Workload, collectors: Collectors
+) -> Exporter[Span] | None:
+    """Who sends the spans of a waypoint that is `workload`, by `collectors`; None where no collector is
+    named."""
     if not settings.tracing_endpoint:
         return None
     resource = {
@@ -102,7 +105,7 @@ def exporter_of(settings: Settings, reporting: Reporting, workload: Workload) ->
     endpoint = settings.tracing_endpoint
     return Exporter(
         endpoint,
-        partial(open_http, endpoint, {"content-type": "application/json"}),
+        partial(collectors.open, collector_at(endpoint)),
         partial(render_spans, resource=resource, version=__version__),
         complain,
     )

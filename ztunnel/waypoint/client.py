@@ -33,6 +33,9 @@ HTTP2: Final = 2
 _LONGEST_TIMEOUT: Final = 99_999_999
 """Eight digits are all that `grpc-timeout` may have."""
 
+_CLOSED: Final = frozenset(("UC", "UR"))
+"""By Envoy's flags, that a server closed the connection or the stream."""
+
 Connect = Callable[[Exchange, Terms, int], None]
 """Finds a server for an exchange; the number is the version of HTTP."""
 
@@ -87,11 +90,13 @@ class ClientCall:
         trailers: of the answer.
         body: of the answer, as it comes.
         failure: once it is over, why there is no whole answer; empty: there is one.
+        lost: once it is over, whether the server closed the connection before it said anything: one that was
+            kept may be closed at any time.
     """
 
     __slots__ = (
         "_client", "_exchange", "_most_bytes", "_plan", "_terms", "_then", "_version", "_whole", "body",
-        "failure", "fields", "trailers",
+        "failure", "fields", "lost", "trailers",
     )  # fmt: skip
 
     def __init__(
@@ -111,6 +116,7 @@ class ClientCall:
         self.trailers = NO_FIELDS
         self.body = bytearray()
         self.failure = ""
+        self.lost = False
 
     def start(self, request: Request, body: bytes, version: int = HTTP2) -> None:
         """Send it, in that version of HTTP."""
@@ -159,6 +165,7 @@ class ClientCall:
         """It is over, however that came."""
         if not self.failure and not (self._whole and exchange.answered_at):
             self.failure = exchange.failure or exchange.details
+        self.lost = not exchange.answered_at and not _CLOSED.isdisjoint(exchange.flag.split(","))
         self._then(self)
 
     # The client's end of the exchange.

@@ -4,6 +4,7 @@ one, and no key that nobody needs."""
 from __future__ import annotations
 
 from base64 import b64encode
+from dataclasses import replace
 
 import pytest
 
@@ -11,12 +12,15 @@ from tests.control.objects import manifest, read, service
 from tests.control.scoped import forwards, routes
 from ztunnel.control.delta import Delta, HttpResources
 from ztunnel.control.routes.credentials import Credentials
+from ztunnel.control.settings import MeshSettings
+from ztunnel.control.translation import Translator
 from ztunnel.model.credential import Credential
-from ztunnel.model.provider import ExtensionProvider, OtelTraces, ServicePort
+from ztunnel.model.provider import ExtensionProvider, OtelTraces, ServicePort, Zipkin
+from ztunnel.model.rate_limit import GlobalLimit, RateLimitPolicy
 from ztunnel.model.service import Service
 from ztunnel.model.service_traffic import ClientTraffic, ServiceTraffic, SubsetTraffic
 from ztunnel.model.traffic import UNSAID, ClientTls, PortTraffic, TlsMode, Traffic
-from ztunnel.xds.resource import CREDENTIAL, PROVIDER
+from ztunnel.xds.resource import CREDENTIAL, PROVIDER, RATE_LIMIT
 
 TLS = {"tls.crt": "C", "tls.key": "K", "ca.crt": "R"}
 
@@ -140,6 +144,54 @@ def test_a_provider_is_called_by_every_waypoint_though_no_route_leads_there() ->
         it.it.renew(Delta(http={PROVIDER: {"asked": provider}}))
         assert set(it.http.in_force.get(CREDENTIAL, {})) == names
         assert {name for _, name in it.it.wanted} == ({"s", "s-cacert"} if names else set())
+
+
+@pytest.mark.parametrize("at", [ServicePort(BACK.hostname, 80), ServicePort(BACK.hostname, 80, "shop")])
+def test_whoever_is_asked_or_told_by_waypoints_is_called_by_all_of_them(at: ServicePort) -> None:
+    """A provider that no route leads to, or the service of a rate limit."""
+    it = Stage()
+    it.put(WHOLE, secret("s", "edge", ca_crt="E"))
+    it.it.put_service(None, WEB)
+    it.it.put_service(None, service("far", namespace="edge", waypoint="edge"))
+    it.it.put_traffic(BACK.key, traffic(BACK, tls()))
+    assert it.sent() == {}
+    it.it.put_provider(PROVIDER, "p", ExtensionProvider("p", Zipkin(at)))
+    assert it.sent() == {
+        "shop/s": Credential("s", "shop", "C", "K", "R"),
+        "edge/s": Credential("s", "edge", roots="E"),
+    }
+    limit = RateLimitPolicy("p", "shop", service=GlobalLimit(at.hostname, at.port, "d", ()))
+    it.it.put_provider(RATE_LIMIT, "p", limit)
+    it.it.put_provider(PROVIDER, "p", None)
+    assert it.sent().keys() == {"shop/s", "edge/s"}
+    it.it.put_provider(RATE_LIMIT, "p", None)
+    assert (it.sent(), it.it.wanted) == ({}, frozenset())
+    it.it.put_provider(PROVIDER, "q", ExtensionProvider("q", Zipkin(replace(at, namespace="other"))))
+    assert it.sent() == {}
+
+
+def test_a_secret_for_a_provider_is_found_by_the_objects_alone() -> None:
+    mesh = (
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ztunnel-mesh, namespace: ztunnel-system}\ndata:\n"
+        "  mesh: 'extensionProviders: [{name: otel, opentelemetry: "
+        "{service: back.shop.svc.cluster.local, port: 80}}]'\n"
+    )
+    gateway = (
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: w, namespace: shop}\n"
+        "spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n"
+        "status: {addresses: [{type: Hostname, value: w.shop.svc.cluster.local}]}\n"
+    )
+    services = [
+        f"apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop, labels: {{{labels}}}}}\n"
+        f"spec: {{clusterIP: 10.96.0.{number}, ports: [{{port: 80, name: http}}]}}\n"
+        for number, name, labels in ((1, "web", "istio.io/use-waypoint: w"), (2, "back", ""))
+    ]
+    objects = [gateway, *services, WHOLE, RULE.replace("host: web", "host: back")]
+    translator = Translator(MeshSettings())
+    translator.update(read(*objects))
+    assert translator.http.in_force.get(CREDENTIAL, {}) == {}
+    delta = translator.update(read(mesh))
+    assert delta.http[CREDENTIAL] == {"shop/s": Credential("s", "shop", "C", "K", "R")}
 
 
 def test_a_waypoint_that_comes_and_goes_and_moves_takes_its_namespace_along() -> None:

@@ -29,6 +29,9 @@ class Collector:
     def __init__(self) -> None:
         self.got: list[dict] = []
         self.status = 200
+        self.connections = 0
+        self.closes_after = 1 << 30
+        self.half = False
 
     async def serve(self, host: str, task_status=trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:
@@ -37,16 +40,21 @@ class Collector:
             task_status.started(listener.socket.getsockname()[1])
 
     async def _answer(self, stream: trio.SocketStream) -> None:
-        octets = b""
+        octets, served = b"", 0
+        self.connections += 1
         while part := await stream.receive_some():
             octets += part
+            if served >= self.closes_after:  # it had found it idle when this came
+                if self.half:
+                    await stream.send_all(b"HTTP/1.1 200 X\r\nContent-Length: 2\r\n\r\n{")
+                return
             head, end, body = octets.partition(b"\r\n\r\n")
             length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0) if end else 1
             if not end or len(body) < length:
                 continue
             assert head.startswith(b"POST /v1/traces HTTP/1.1\r\n")
             self.got.append(json.loads(body[:length]))
-            octets = body[length:]
+            octets, served = body[length:], served + 1
             await stream.send_all(b"HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\n{}" % self.status)
 
     @property
@@ -107,6 +115,31 @@ async def lose(exporter: Exporter[Span]) -> None:
         await until(lambda: exporter.dropped == 5000 - 4096 + 256)
         nursery.cancel_scope.cancel()
     assert exporter.sent == 0
+
+
+async def test_a_batch_is_sent_again_where_a_kept_connection_was_just_closed() -> None:
+    """What it loses nobody has seen: not a byte of an answer has come."""
+    collector, told = Collector(), list[str]()
+    collector.closes_after = 1
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(collector.serve, "127.0.0.1")
+        exporter = over_http(f"http://127.0.0.1:{port}/v1/traces", told.append)
+        for _ in range(300):
+            exporter.put(ONE)
+        await exporter.flush()
+        assert (exporter.sent, collector.spans, collector.connections) == (300, 300, 2)
+        assert (exporter.dropped, told) == (0, [])
+        collector.half, before = True, len(collector.got)
+        for _ in range(300):
+            exporter.put(ONE)
+        await exporter.flush()  # an answer has begun: it may have taken them
+        assert len(collector.got) == before + 1
+        assert (exporter.sent, exporter.dropped) == (300 + 256, 44)
+        collector.half, collector.closes_after = False, 0
+        exporter.put(ONE)
+        await exporter.flush()
+        assert (exporter.sent, exporter.dropped) == (300 + 256, 45)
+        nursery.cancel_scope.cancel()
 
 
 async def test_what_is_left_is_sent_at_the_end() -> None:

@@ -16,13 +16,14 @@ from ztunnel.control.services.endpoint import Name
 from ztunnel.control.source.document import Key, Object
 from ztunnel.control.waypoints.scope import led_to, provided_by, waypoints_of
 from ztunnel.model.credential import Credential
+from ztunnel.model.provider import ServicePort
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.service_traffic import ServiceTraffic
 from ztunnel.model.traffic import ClientTls, PortTraffic, TlsMode
 from ztunnel.state.destination_rule import DestinationRule
 from ztunnel.state.secret import Secret
-from ztunnel.xds.resource import CREDENTIAL, PROVIDER, RATE_LIMIT
+from ztunnel.xds.resource import CREDENTIAL, PROVIDER, RATE_LIMIT, Resource
 
 ROOTS_SUFFIX: Final = "-cacert"
 
@@ -52,7 +53,7 @@ class Credentials:
         self._waypoints: dict[ServiceName, frozenset[str]] = {}
         self._leading: dict[ServiceName, set[ServiceName]] = {}
         self._routes: dict[ServiceName, frozenset[ServiceName]] = {}
-        self._provided: dict[tuple[str, str], str] = {}
+        self._providers: dict[tuple[str, str], ServicePort] = {}
         self._made: dict[str, Credential] = {}
         self._dirty = False
 
@@ -102,21 +103,23 @@ class Credentials:
             self._using[service] = traffic
         self._dirty |= before != self._using.get(service)
 
-    def _put_providers(self, delta: Delta) -> None:
-        for url in (PROVIDER, RATE_LIMIT):
-            for name, new in delta.http.get(url, {}).items():
-                before = self._provided.pop((url, name), None)
-                port = provided_by(new)
-                if port is not None:
-                    self._provided[url, name] = port.hostname
-                self._dirty |= self._provided.get((url, name)) != before
+    def put_provider(self, type_url: str, name: str, provider: Resource | None) -> None:
+        """A provider, or a rate limit, is this now: the service that it is at is called by any waypoint."""
+        before = self._providers.pop((type_url, name), None)
+        now = provided_by(provider)
+        if now is not None:
+            self._providers[type_url, name] = now
+        self._dirty |= before != now
 
     # --- what it comes to
 
     def renew(self, delta: Delta, *, anew: bool = False) -> frozenset[Key]:
-        """Have waypoints sent what has changed, after the providers of `delta`; the DestinationRules of which
-        there may be something else to say. `anew`: `trouble` has another answer."""
-        self._put_providers(delta)
+        """Have waypoints sent what has changed; the DestinationRules of which there may be something else to
+        say. `anew`: `trouble` has another answer. Who is asked or told by waypoints is taken from the same
+        delta."""
+        for url in (PROVIDER, RATE_LIMIT):
+            for name, provider in delta.http.get(url, {}).items():
+                self.put_provider(url, name, provider)
         if not self._dirty and not anew:
             return frozenset()
         self._dirty = False
@@ -147,9 +150,9 @@ class Credentials:
 
     def _callers(self, service: ServiceName) -> set[str]:
         """The namespaces of the waypoints that call a service: its own, and those of services whose routes
-        lead to it; where a provider is there, all, of which each may ask it."""
-        if service.hostname in self._provided.values():
-            return {one for each in self._waypoints.values() for one in each}
+        lead to it; of a provider's all."""
+        if any(at.means(service) for at in self._providers.values()):
+            return {one for found in self._waypoints.values() for one in found}
         services = {service, *self._leading.get(service, ())}
         return {one for each in services for one in self._waypoints.get(each, ())}
 

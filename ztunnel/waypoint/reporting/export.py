@@ -39,6 +39,10 @@ _LIMITS = replace(SERVER, message_bytes=1 << 20, connect_seconds=_CONNECT_SECOND
 T = TypeVar("T")
 
 
+class Lost(Exception):
+    """A connection was closed before anything of an answer came: one that was kept may be at any time."""
+
+
 class Collector(Protocol):
     """A connection with one. `leaving`: it takes no more over this one."""
 
@@ -47,7 +51,7 @@ class Collector(Protocol):
 
     async def send(self, body: bytes) -> tuple[int, str]:
         """Send one batch: how many of it were not taken, -1 for none of it, and why. Raises OSError or
-        RpcError: there is no connection (any more)."""
+        RpcError: there is no connection (any more); Lost: the same, and it may be sent again."""
 
 
 Open = Callable[[], AbstractAsyncContextManager[Collector]]
@@ -115,7 +119,7 @@ class Exporter(Generic[T]):
                         await trio.sleep(_FLUSH_SECONDS)
                     else:
                         return
-        except (OSError, RpcError, PeerError) as error:
+        except (OSError, RpcError, PeerError, Lost) as error:
             self._fails(str(error) or type(error).__name__)
 
     async def _send(self, collector: Collector) -> bool:
@@ -123,7 +127,7 @@ class Exporter(Generic[T]):
         lost = len(batch)
         try:
             body = await trio.to_thread.run_sync(self._render, batch)
-            count, why = await collector.send(body)
+            count, why = await self._send_again(collector, body)
             lost = len(batch) if count < 0 else min(count, len(batch))
         finally:
             self.dropped += lost
@@ -134,6 +138,13 @@ class Exporter(Generic[T]):
             self._failing = False
         return count >= 0
 
+    async def _send_again(self, collector: Collector, body: bytes) -> tuple[int, str]:
+        """Send it, once more where nothing was heard of it."""
+        try:
+            return await collector.send(body)
+        except Lost:
+            return await collector.send(body)
+
     def _fails(self, why: str) -> None:
         if not self._failing:
             self._complain(f"cannot send to {self._where}: {why}")
@@ -141,7 +152,9 @@ class Exporter(Generic[T]):
 
 
 class Cancellable(Protocol):
-    """What is under way."""
+    """What is under way; `lost`: it is over, and nothing of an answer came."""
+
+    lost: bool
 
     def cancel(self) -> None:
         """Nobody waits for it any more."""
@@ -191,7 +204,11 @@ class OverMesh:
             if not told:
                 self._post(cancel)
         answer, why = told[0]
-        return (-1, why) if answer is None else self._read(answer)
+        if answer is not None:
+            return self._read(answer)
+        if any(each is not None and each.lost for each in under_way):
+            raise Lost(why)
+        return -1, why
 
 
 class Direct:
@@ -216,16 +233,25 @@ class _OverHttp:
 
     def __init__(self, client: httpx2.AsyncClient, url: str, headers: Mapping[str, str]) -> None:
         self._client = client
+        self._client.event_hooks = {"response": [self._hear]}
         self._url = url
         self._headers = headers
+        self._heard = False
+
+    async def _hear(self, _answer: httpx2.Response) -> None:
+        self._heard = True
 
     async def send(self, body: bytes) -> tuple[int, str]:
-        from httpx2 import HTTPError
+        from httpx2 import HTTPError, ReadError, RemoteProtocolError, WriteError
 
+        self._heard = False
         try:
             answer = await self._client.post(self._url, content=body, headers=self._headers)
         except HTTPError as error:
-            raise ConnectionError(str(error) or type(error).__name__) from error
+            why = str(error) or type(error).__name__
+            if self._heard or not isinstance(error, RemoteProtocolError | ReadError | WriteError):
+                raise ConnectionError(why) from error
+            raise Lost(why) from error
         return (0, "") if answer.is_success else (-1, f"it answers {answer.status_code}")
 
 
