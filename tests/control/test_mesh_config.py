@@ -72,6 +72,21 @@ def test_a_fault_costs_only_its_provider_whose_last_good_version_stays():
     assert mesh.texts == ()
 
 
+def test_that_paths_are_always_brought_to_one_spelling_is_said():
+    mesh = Mesh()
+    mesh.put("pathNormalization: {normalization: MERGE_SLASHES}")
+    assert mesh.texts == ()
+    mesh.put("pathNormalization: {normalization: NONE}")
+    (text,) = mesh.texts
+    assert text == (
+        f"{WHO}: pathNormalization.normalization: NONE is not done: paths are judged and sent on in one "
+        "spelling, as by BASE"
+    )
+    mesh.put("pathNormalization: {normalization: MERGE}")
+    assert mesh.translator.http.in_force[MESH_DEFAULTS][MESH].path_normalization == "NONE"
+    assert "normalization must be one of DEFAULT, NONE, BASE" in mesh.texts[0]
+
+
 def test_a_text_that_is_no_yaml_changes_nothing():
     mesh = Mesh()
     mesh.put(f"extensionProviders: [{ASKS}]")

@@ -15,6 +15,7 @@ from ztunnel.explain.names import find_call
 from ztunnel.explain.path import Explanation, Way
 from ztunnel.explain.text import as_text, as_values
 from ztunnel.explain.waypoint import HttpCall
+from ztunnel.model.mesh_defaults import MeshDefaults
 from ztunnel.model.provider import ExtAuthz, ExtensionProvider, ServicePort, Speech
 from ztunnel.model.service import AppProtocol, Waypoint
 from ztunnel.model.workload import Workload
@@ -86,6 +87,9 @@ def test_a_path_is_judged_in_the_spelling_that_it_is_forwarded_in() -> None:
     assert by(GET, http=HttpCall("GET", "/b/%2e%2e/%61")).allowed
     with pytest.raises(ValueError, match="is no path"):
         by(GET, http=HttpCall("GET", "/%00"))
+    merged = MeshDefaults(path_normalization="MERGE_SLASHES")
+    assert not by(GET, http=HttpCall("GET", "//a")).allowed
+    assert explained(merged, specs=[GET], http=HttpCall("GET", "//a")).allowed
 
 
 def test_policies_at_the_destination_see_the_waypoint() -> None:

@@ -78,14 +78,15 @@ def nothing_is_called(*_: object) -> None:
     raise AssertionError("there is no service in this mesh")
 
 
-def outlets_of() -> tuple[Outlets, Reporting]:
-    """In a mesh that knows no collector."""
+def outlets_of(**more: str) -> tuple[Outlets, Reporting]:
+    """In a mesh that knows no collector; `more`: of the workload that reports."""
     reporting = Reporting(SETTINGS)
     client = Client(Clock(), nothing_is_called, Random(1))
     collectors = Collectors(
         ServiceCalls(client, lambda: (World(), None)), nothing_is_called, lambda: World(), "shop"
     )
-    return Outlets(replace(workload("wp"), namespace="shop"), reporting, collectors), reporting
+    who = replace(workload("wp"), namespace="shop", **more)  # type: ignore[arg-type]
+    return Outlets(who, reporting, collectors), reporting
 
 
 def figure(reporting: Reporting, name: str) -> dict[tuple[str, ...], float]:
@@ -128,6 +129,55 @@ async def test_spans_over_http_go_there_as_each_kind_has_them(
         await until(lambda: sum(figure(reporting, "ztunnel_spans_sent_total").values()) == 2)
         assert figure(reporting, "ztunnel_spans_sent_total") == {("zipkin",): 1, ("otel",): 1}
         nursery.cancel_scope.cancel()
+
+
+NAMED = {
+    "service.name": "canon.shop", "k8s.cluster.name": "Kubernetes", "k8s.namespace.name": "shop",
+    "k8s.pod.name": "wp",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({}, NAMED),
+        (
+            {"from_environment": True},
+            {**NAMED, "deployment.environment.name": "a,b", "k8s.pod.name": "mine"},
+        ),
+        (
+            {"by_conventions": True},
+            {
+                **NAMED, "service.name": "canon", "service.namespace": "shop", "service.version": "latest",
+                "service.instance.id": "shop.wp.waypoint", "deployment.environment.name": "a,b",
+                "k8s.pod.name": "mine",
+            },
+        ),
+    ],
+)  # fmt: skip
+async def test_who_reports_is_told_as_the_provider_wants_it(
+    how: dict[str, bool], told: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`resourceDetectors.environment` and `serviceAttributeEnrichment`."""
+    monkeypatch.setenv(
+        "OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=a%2Cb, k8s.pod.name = mine ,none,=x"
+    )
+    collector = Collector()
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(collector.serve, "127.0.0.1")
+        outlets, _ = outlets_of(canonical_name="canon")
+        nursery.start_soon(outlets.run)
+        outlets.begin()
+        at = ServicePort("127.0.0.1", port)
+        put = outlets.spans(ExtensionProvider("otel", OtelTraces(at, "/v1/traces", **how)))  # type: ignore[arg-type]
+        outlets.end()
+        put(ONE)
+        await until(lambda: collector.got)  # type: ignore[arg-type, return-value]
+        nursery.cancel_scope.cancel()
+    ((_, _, body),) = collector.got
+    resource = json.loads(body)["resourceSpans"][0]["resource"]["attributes"]
+    said = {one["key"]: one["value"]["stringValue"] for one in resource}
+    assert said == told
 
 
 async def test_who_is_in_use_no_more_sends_what_is_left_and_its_figures_stay() -> None:

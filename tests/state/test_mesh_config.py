@@ -3,7 +3,7 @@
 import pytest
 
 from ztunnel.model.mesh_defaults import CustomTag, LogEncoding, MeshDefaults, TagSource, TracingDefaults
-from ztunnel.model.provider import Prometheus
+from ztunnel.model.provider import BodyCheck, OtelTraces, Prometheus, ServicePort
 from ztunnel.state.mesh_config import MOST_PROVIDERS, MeshConfig, read_mesh_config
 
 ISTIO = """
@@ -23,6 +23,7 @@ defaultConfig:
       f: {header: {name: x-f}}
       g: {formatter: {value: "%REQ(x)%"}}
 defaultProviders: {accessLogging: [l, l], metrics: [m], tracing: [t]}
+pathNormalization: {normalization: MERGE_SLASHES}
 enablePrometheusMerge: true
 rootNamespace: istio-system
 trustDomain: cluster.local
@@ -38,14 +39,99 @@ def test_what_counts_for_the_whole_mesh_is_read_and_the_rest_is_istios():
     )
     spans = TracingDefaults(12.5, 99, tags, "z.istio-system:9411")
     expected = MeshDefaults(
-        ("l",), ("m",), ("t",), "/dev/stdout", LogEncoding.JSON, "%PROTOCOL%", True, spans
-    )
+        ("l",), ("m",), ("t",), "/dev/stdout", LogEncoding.JSON, "%PROTOCOL%", True, spans,
+        "MERGE_SLASHES",
+    )  # fmt: skip
     assert read_mesh_config(ISTIO) == MeshConfig({}, expected)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "# nothing", "extensionProviders: []", "defaultProviders: {}"])
 def test_nothing_is_nothing(text):
     assert read_mesh_config(text) == MeshConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", ""),
+        ("{}", ""),
+        ("{normalization: DEFAULT}", "DEFAULT"),
+        ("{normalization: NONE}", "NONE"),
+        ("{normalization: BASE}", "BASE"),
+        ("{normalization: DECODE_AND_MERGE_SLASHES}", "DECODE_AND_MERGE_SLASHES"),
+    ],
+)
+def test_how_paths_are_brought_to_one_spelling_is_read(text, found):
+    assert read_mesh_config(f"pathNormalization: {text}").defaults.path_normalization == found
+
+
+@pytest.mark.parametrize("text", ["{normalization: MERGE}", "{normalisation: BASE}", "MERGE_SLASHES"])
+def test_a_spelling_that_there_is_not_is_a_fault(text):
+    """And no BASE by mistake: the last good version stays."""
+    found = read_mesh_config(f"pathNormalization: {text}")
+    assert found.defaults is None
+    assert found.faults
+
+
+SNAKE = """
+extension_providers:
+- name: otel
+  opentelemetry:
+    port: 4317
+    service: otel.observability.svc.cluster.local
+    max_tag_length: 9
+    resource_detectors: {environment: {}}
+    service_attribute_enrichment: OTEL_SEMANTIC_CONVENTIONS
+- name: asks
+  envoy_ext_authz_http:
+    service: asks.auth
+    port: "8000"
+    fail_open: true
+    status_on_error: "503"
+    path_prefix: /p
+    include_request_headers_in_check: [x-a]
+    include_additional_headers_in_check: {path_prefix: kept}
+    include_request_body_in_check: {max_request_bytes: 7, allow_partial_message: true, pack_as_bytes: true}
+    headers_to_upstream_on_allow: [x-b]
+- name: file
+  envoy_file_access_log: {log_format: {labels: {path_prefix: "%PROTOCOL%"}}}
+- name: z
+  zipkin: {service: z.b, port: 9, enable_64bit_trace_id: true}
+default_providers: {access_logging: [file]}
+enable_tracing: true
+access_log_file: /dev/stdout
+path_normalization: {normalization: MERGE_SLASHES}
+default_config:
+  tracing: {max_path_tag_length: 5, custom_tags: {log_format: {header: {name: x-f, default_value: d}}}}
+"""
+
+
+def test_names_of_fields_may_be_those_of_the_messages():
+    """As in Istio's documentation of sampling, `resource_detectors`: JSON of Protocol Buffers has both."""
+    found = read_mesh_config(SNAKE)
+    assert found.faults == ()
+    providers = {name: one.what for name, one in found.providers.items()}
+    assert providers["otel"] == OtelTraces(
+        ServicePort("otel.observability.svc.cluster.local", 4317), most_tag_length=9,
+        from_environment=True, by_conventions=True,
+    )  # fmt: skip
+    asks = providers["asks"]
+    assert (asks.fail_open, asks.error_status, asks.path_prefix) == (True, 503, "/p")
+    assert asks.added_headers == (("path_prefix", "kept"),)
+    assert asks.body == BodyCheck(7, True, True)
+    assert [one.text for one in (*asks.include_headers, *asks.upstream_on_allow)] == ["x-a", "x-b"]
+    assert providers["file"].format.labels == (("path_prefix", "%PROTOCOL%"),)
+    assert providers["z"].short_ids
+    tags = (CustomTag("log_format", TagSource.HEADER, "x-f", "d"),)
+    assert found.defaults == MeshDefaults(
+        ("file",), log_file="/dev/stdout", traced=True, spans=TracingDefaults(None, 5, tags),
+        path_normalization="MERGE_SLASHES",
+    )  # fmt: skip
+
+
+def test_a_field_by_both_of_its_names_is_there_twice():
+    (fault,) = read_mesh_config("accessLogFile: /a\naccess_log_file: /b").faults
+    assert (fault.line, fault.message) == (2, "stands twice in the same mapping")
 
 
 def test_a_provider_that_is_wrong_costs_only_itself():

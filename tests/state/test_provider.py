@@ -88,6 +88,11 @@ def read(spec):
             f"opentelemetry: {{{HERE}, grpc: {{timeout: 2s, initialMetadata: [{{name: a, value: b}}]}}}}",
             OtelTraces(AT, "", 2.0, (SentHeader("a", "b"),)),
         ),
+        (
+            f"opentelemetry: {{{HERE}, serviceAttributeEnrichment: OTEL_SEMANTIC_CONVENTIONS}}",
+            OtelTraces(AT, by_conventions=True),
+        ),
+        (f"opentelemetry: {{{HERE}, serviceAttributeEnrichment: ISTIO_CANONICAL}}", OtelTraces(AT)),
         (f"zipkin: {{{HERE}}}", Zipkin(AT)),
         (
             f"zipkin: {{{HERE}, path: /z, enable64bitTraceId: true, maxTagLength: 7, timeout: 1s,"
@@ -194,6 +199,11 @@ def test_what_is_said_of_a_provider_is_read(spec, what):
             f"opentelemetry: {{{HERE}, http: {{path: /a}}, grpc: {{}}}}",
             ".opentelemetry",
             "http and grpc exclude each other",
+        ),
+        (
+            f"opentelemetry: {{{HERE}, serviceAttributeEnrichment: CANONICAL}}",
+            ".opentelemetry",
+            "serviceAttributeEnrichment must be one of ISTIO_CANONICAL, OTEL_SEMANTIC_CONVENTIONS",
         ),
         (
             f"opentelemetry: {{{HERE}, dynatraceSampler: {{}}}}",

@@ -6,7 +6,7 @@ from random import Random
 
 from tests.waypoint.exchange.test_exchange import begin
 from tests.waypoint.rig import Client, Rig
-from ztunnel.l7.path import merge_slashes
+from ztunnel.l7.path import Spelling, merge_slashes
 from ztunnel.l7.request import Request
 from ztunnel.l7.trace import enter
 from ztunnel.waypoint.reporting.scope import Scope
@@ -32,8 +32,10 @@ def test_patience_is_envoys_where_envoy_has_some() -> None:
 
 def test_a_path_is_judged_and_forwarded_in_the_spelling_that_is_asked_for() -> None:
     rig = Rig()
-    common = Common(rig.clock, set(), lambda: b"an-id", respell=merge_slashes)
+    common = Common(rig.clock, set(), lambda: b"an-id", spelling=Spelling())
     way = HttpWay(common, rig, rig)
+    assert way.admit(Request(b"GET", b"a", b"//admin", [])).path == b"//admin"
+    common.spelling.respell = merge_slashes  # for what comes on connections that stand, too
     assert way.admit(Request(b"GET", b"a", b"//admin", [])).path == b"/admin"
     assert rig.way.admit(Request(b"GET", b"a", b"//admin", [])).path == b"//admin"
 

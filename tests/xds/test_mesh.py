@@ -49,7 +49,7 @@ kinds = st.one_of(
     authorizers,
     st.builds(FileLog, text, formats, truth),
     st.builds(OtelLog, ports, text, formats),
-    st.builds(OtelTraces, ports, text, seconds, headers, number, truth),
+    st.builds(OtelTraces, ports, text, seconds, headers, number, truth, truth),
     st.builds(Zipkin, ports, text, seconds, headers, number, truth, truth),
     st.just(Prometheus()),
     st.builds(Unsupported, text),
@@ -58,8 +58,9 @@ providers = st.builds(ExtensionProvider, st.text("ab", min_size=1), kinds)
 tags = some(st.builds(CustomTag, text, st.sampled_from(TagSource), text, text))
 spans = st.builds(TracingDefaults, st.none() | st.floats(0, 100), number, tags, text)
 defaults = st.builds(
-    MeshDefaults, some(text), some(text), some(text), text, st.sampled_from(LogEncoding), text, truth, spans
-)
+    MeshDefaults, some(text), some(text), some(text), text, st.sampled_from(LogEncoding), text, truth, spans,
+    text,
+)  # fmt: skip
 
 
 @settings(max_examples=200)

@@ -116,6 +116,11 @@ class MeshConfigs:
             texts.append(f"{self._key}: data.mesh: provider {name!r} is not taken over: {what}")
         if found.defaults is None:
             texts.append(f"{self._key}: data.mesh: defaults of telemetry are not taken over: {kept}")
+        if found.defaults is not None and found.defaults.path_normalization == "NONE":
+            texts.append(
+                f"{self._key}: data.mesh: pathNormalization.normalization: NONE is not done: paths are "
+                "judged and sent on in one spelling, as by BASE"
+            )
         for name, one in sorted(found.providers.items()):
             if isinstance(one.what, Unsupported):
                 texts.append(

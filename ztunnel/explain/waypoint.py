@@ -7,7 +7,7 @@ from typing import Final
 
 from ztunnel.authz.explanation import Tried
 from ztunnel.explain.tokens import TokenSaid, judge_token
-from ztunnel.l7.path import normalize
+from ztunnel.l7.path import SPELLINGS, normalize
 from ztunnel.l7.policy.attributes import Attributes
 from ztunnel.l7.policy.authorization import Authorization
 from ztunnel.l7.policy.reasons import explain_policy
@@ -15,6 +15,7 @@ from ztunnel.l7.policy.rule import Decision
 from ztunnel.l7.request import Request
 from ztunnel.model.connection import Connection
 from ztunnel.model.http_policy import HttpAction
+from ztunnel.model.mesh_defaults import MESH
 from ztunnel.model.provider import Speech
 from ztunnel.model.service import AppProtocol, Service
 from ztunnel.model.workload import Workload
@@ -68,7 +69,9 @@ def judge_at_waypoint(
     protocol = service.protocol(connection.destination.port) if service is not None else None
     request, token = None, NO_TOKEN
     if protocol not in _NO_HTTP:
-        request = request_of(http, service, connection)
+        defaults = world.defaults.get(MESH)
+        spelling = defaults.path_normalization if defaults is not None else ""
+        request = request_of(http, service, connection, spelling)
         token = judge_token(world, waypoint, service, request, http.now)
         if token.refused:
             refused = Decision(False, reason=token.refused)
@@ -107,8 +110,10 @@ def _asking(world: World, decision: Decision, *, http: bool) -> tuple[str, Decis
     return f"{decision.policy} asks {found.name} ({found.service.key}:{at.port}, {how}; {says})", decision
 
 
-def request_of(http: HttpCall, service: Service | None, connection: Connection) -> Request:
-    """The request as a waypoint has it.
+def request_of(
+    http: HttpCall, service: Service | None, connection: Connection, spelling: str = ""
+) -> Request:
+    """The request as a waypoint has it; `spelling` is what the mesh config says of paths.
 
     Raises:
         ValueError: the path has no meaning.
@@ -116,6 +121,9 @@ def request_of(http: HttpCall, service: Service | None, connection: Connection) 
     path = normalize(http.path.encode())
     if path is None:
         raise ValueError(f"{http.path!r} is no path: a waypoint answers 400")
+    respell = SPELLINGS.get(spelling)
+    if respell is not None:
+        path = respell(path)
     host = service.hostname if service is not None else str(connection.destination)
     named = {name.lower(): value for name, value in http.headers}
     host = named.pop("host", host)

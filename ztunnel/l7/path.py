@@ -56,11 +56,26 @@ def decode_and_merge_slashes(path: bytes) -> bytes:
 Respell = Callable[[bytes], bytes]
 
 SPELLINGS: Final[Mapping[str, Respell | None]] = {
+    "DEFAULT": None,
+    "NONE": None,
     "BASE": None,
     "MERGE_SLASHES": merge_slashes,
     "DECODE_AND_MERGE_SLASHES": decode_and_merge_slashes,
 }
-"""What is done with a path beyond `normalize`, by Istio's names."""
+"""What is done with a path beyond `normalize`, by Istio's names. Less than BASE is never done."""
+
+
+class Spelling:
+    """What is done with paths at present.
+
+    Attributes:
+        respell: beyond `normalize`; None: nothing.
+    """
+
+    __slots__ = ("respell",)
+
+    def __init__(self, respell: Respell | None = None) -> None:
+        self.respell = respell
 
 
 def _decoded(found: re.Match[bytes]) -> bytes:

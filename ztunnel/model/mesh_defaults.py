@@ -1,4 +1,5 @@
-"""What MeshConfig says of telemetry for the mesh (istio/api mesh/v1alpha1: config.proto, proxy.proto)."""
+"""What MeshConfig says of telemetry and paths for the mesh (istio/api mesh/v1alpha1: config.proto,
+proxy.proto)."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ MESH: Final = "mesh"
 @dataclass(frozen=True, slots=True)
 class MeshDefaults:
     """`defaultProviders` (names of providers), `enableTracing`, `accessLogFile`, `accessLogEncoding`,
-    `accessLogFormat` and `defaultConfig.tracing`."""
+    `accessLogFormat`, `defaultConfig.tracing` and `pathNormalization` (one of `l7.path.SPELLINGS`; empty:
+    nothing is said)."""
 
     access_logging: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
@@ -61,6 +63,7 @@ class MeshDefaults:
     log_format: str = ""
     traced: bool = False
     spans: TracingDefaults = TracingDefaults()
+    path_normalization: str = ""
 
     @property
     def key(self) -> str:

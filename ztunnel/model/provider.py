@@ -112,7 +112,8 @@ class SentHeader:
 @dataclass(frozen=True, slots=True)
 class OtelTraces:
     """Spans to an OpenTelemetry collector (`opentelemetry`), over HTTP at `path`, or gRPC where `path` is
-    empty. `timeout_seconds` 0: nothing is said."""
+    empty. `timeout_seconds` 0: nothing is said; `from_environment`: the waypoint's `OTEL_RESOURCE_ATTRIBUTES`
+    say who reports, beside it; `by_conventions`: that is told by OpenTelemetry's conventions."""
 
     service: ServicePort
     path: str = ""
@@ -120,6 +121,7 @@ class OtelTraces:
     headers: tuple[SentHeader, ...] = ()
     most_tag_length: int = 256
     from_environment: bool = False
+    by_conventions: bool = False
 
 
 @dataclass(frozen=True, slots=True)

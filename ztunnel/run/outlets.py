@@ -6,9 +6,11 @@ They come and go with the mesh config. Who was in use and is no more sends what 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
+from urllib.parse import unquote
 
 import trio
 
@@ -30,6 +32,8 @@ from ztunnel.waypoint.reporting.scopes import STDOUT
 _GOODBYE_SECONDS: Final = 1.0
 _LOG_NAME: Final = "otel_envoy_accesslog"
 _MOST_FILES: Final = 16
+_CONTAINER: Final = "waypoint"
+"""In which a waypoint runs (`control.waypoints.overlay`)."""
 
 
 class Outlets:
@@ -51,6 +55,12 @@ class Outlets:
             "k8s.cluster.name": workload.cluster,
             "k8s.namespace.name": workload.namespace,
             "k8s.pod.name": workload.name,
+        }
+        self._by_conventions = {
+            "service.name": workload.canonical_name,
+            "service.namespace": workload.namespace,
+            "service.version": workload.canonical_revision,
+            "service.instance.id": f"{workload.namespace}.{workload.name}.{_CONTAINER}",
         }
         self._reporting = reporting
         self._exporters: dict[ExtensionProvider, Exporter[Any]] = {}
@@ -162,6 +172,11 @@ class Outlets:
         what = provider.what
         assert isinstance(what, OtelTraces | Zipkin | OtelLog)
         resource = self._resource
+        if isinstance(what, OtelTraces):
+            if what.by_conventions:
+                resource = {**resource, **self._by_conventions}
+            if what.from_environment or what.by_conventions:
+                resource = {**resource, **attributes_of(os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))}
         if isinstance(what, Zipkin):
             render: Callable[[Any], bytes] = partial(
                 render_zipkin,
@@ -198,6 +213,13 @@ class Outlets:
     def _write(self, writer: LineWriter, line: str) -> None:
         if not writer.put(line):
             self._reporting.access_log.dropped += 1
+
+
+def attributes_of(text: str) -> dict[str, str]:
+    """Those of `OTEL_RESOURCE_ATTRIBUTES`: `name=value`, with commas, values as in a URL (OpenTelemetry's
+    resource SDK); what is none is left out."""
+    pairs = (each.partition("=") for each in text.split(","))
+    return {name.strip(): unquote(value.strip()) for name, mark, value in pairs if mark and name.strip()}
 
 
 def _kind(provider: ExtensionProvider) -> str:

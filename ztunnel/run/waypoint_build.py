@@ -18,10 +18,11 @@ from ztunnel.hbone.terminate import TerminatedTunnel
 from ztunnel.inbound.accept import PLAIN_RATE, Inbound, LocalPod
 from ztunnel.inbound.serve import Handshakes, Serving
 from ztunnel.kernel import netns
-from ztunnel.l7.path import SPELLINGS
+from ztunnel.l7.path import SPELLINGS, Spelling
 from ztunnel.l7.routing.retry import Budget
 from ztunnel.model.address import Endpoint, PeerAddress
 from ztunnel.model.identity import SpiffeId
+from ztunnel.model.mesh_defaults import MESH
 from ztunnel.model.workload import Workload
 from ztunnel.outbound.dial import Dialler
 from ztunnel.outbound.find import Patience as SessionPatience
@@ -35,6 +36,9 @@ from ztunnel.run.policies import follow_policies
 from ztunnel.run.reporting import Reporting, now
 from ztunnel.run.request_telemetry import telemetry_of
 from ztunnel.run.waypoint_figures import register_figures
+from ztunnel.state.delta import Change
+from ztunnel.state.hold import Hold
+from ztunnel.state.world import World
 from ztunnel.telemetry.figures import Tally
 from ztunnel.telemetry.report import Report
 from ztunnel.waypoint.answer import WaypointAcceptor
@@ -123,7 +127,7 @@ def build_waypoint(
         live,
         partial(_new_id, rng),
         refused=refusals.add,
-        respell=SPELLINGS[settings.path_normalization],
+        spelling=_spelling_of(settings, hold),
         rng=rng,
         budget=Budget(),
     )
@@ -145,6 +149,20 @@ def _begin(
     parts: Parts, _inbound: Inbound, _pod: LocalPod, ends: tuple[Endpoint, PeerAddress], identity: SpiffeId
 ) -> Serving:
     return Serving(WaypointAcceptor(parts, ends, identity).requested, TerminatedTunnel)
+
+
+def _spelling_of(settings: Settings, hold: Hold) -> Spelling:
+    """What is done with paths: as the mesh config of the moment has it, or else the setting."""
+    spelling = Spelling()
+
+    def follow(_before: World, world: World, _change: Change) -> None:
+        defaults = world.defaults.get(MESH)
+        said = defaults.path_normalization if defaults is not None else ""
+        spelling.respell = SPELLINGS.get(said or settings.path_normalization)
+
+    follow(hold.world, hold.world, Change())
+    hold.subscribe(follow)
+    return spelling
 
 
 def _new_id(rng: Random) -> bytes:

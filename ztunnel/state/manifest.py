@@ -10,7 +10,7 @@ exponential: the number of reads is bounded."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -128,6 +128,15 @@ def _too_deep(text: str) -> bool:
     return False
 
 
+def _renamed(key: yaml.Node, names: Mapping[str, str], *, free: bool) -> str:
+    """The name of a key, which it has from then on."""
+    if not isinstance(key, yaml.ScalarNode):
+        return ""
+    if not free:
+        key.value = names.get(key.value, key.value)
+    return str(key.value)
+
+
 class YamlField(Field):
     """A place in a document: a node of it, and where faults are noted."""
 
@@ -152,6 +161,22 @@ class YamlField(Field):
     def fault(self, message: str) -> None:
         """Note that this place is wrong."""
         self._notes.add(self.line, self.path, message)
+
+    def rename(self, names: Mapping[str, str], apart_from: Collection[str]) -> None:
+        """Have keys that stand in `names` other names, here and below, but for the keys of fields that are
+        called as one of `apart_from`: those are whatever somebody likes. Each node is looked at once."""
+        seen = {id(self._node)}
+        waiting: list[tuple[yaml.Node, bool]] = [(self._node, False)]
+        while waiting:
+            node, free = waiting.pop()
+            self._notes.spend()
+            below = [(value, False) for value in node.value if isinstance(value, yaml.Node)]
+            if isinstance(node, yaml.MappingNode):
+                below = [(value, _renamed(key, names, free=free) in apart_from) for key, value in node.value]
+            for each in below:
+                if not isinstance(each[0], yaml.ScalarNode) and id(each[0]) not in seen:
+                    seen.add(id(each[0]))
+                    waiting.append(each)
 
     def note_duplicates(self, apart_from: str = "") -> None:
         """Note every key that stands twice in one mapping, here and below, but not below the field

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from re import sub
 from typing import Final
 
 from ztunnel.errors import Fault
+from ztunnel.l7.path import SPELLINGS
 from ztunnel.model.mesh_defaults import CustomTag, LogEncoding, MeshDefaults, TagSource, TracingDefaults
 from ztunnel.model.provider import ExtensionProvider
 from ztunnel.state.field import Field
@@ -18,7 +20,26 @@ from ztunnel.state.provider import read_provider
 MOST_PROVIDERS: Final = 512
 _SILENT: Final = MeshDefaults()
 _KNOWN: Final = ("extensionProviders", "defaultProviders", "enableTracing", "accessLogFile",
-                 "accessLogEncoding", "accessLogFormat", "defaultConfig")  # fmt: skip
+                 "accessLogEncoding", "accessLogFormat", "defaultConfig", "pathNormalization")  # fmt: skip
+_FREE: Final = ("labels", "customTags", "includeAdditionalHeadersInCheck")
+"""Whose keys are anybody's."""
+_IN_PROTO: Final = {
+    sub("[A-Z]", lambda found: "_" + found[0].lower(), name): name
+    for name in (
+        *_KNOWN, "accessLogging", "allowPartialMessage", "clearRouteCache", "customTags", "defaultValue",
+        "dynatraceSampler", "enableIstioTags", "envName", "envoyExtAuthzGrpc", "envoyExtAuthzHttp",
+        "envoyFileAccessLog", "envoyHttpAls", "envoyOtelAls", "envoyTcpAls", "failOpen",
+        "headersToDownstreamOnAllow", "headersToDownstreamOnDeny", "headersToUpstreamOnAllow",
+        "includeAdditionalHeadersInCheck", "includeHeadersInCheck", "includeRequestBodyInCheck",
+        "includeRequestHeadersInCheck", "initialMetadata", "logFormat", "logName", "maxPathTagLength",
+        "maxRequestBytes", "maxTagLength", "omitEmptyValues", "packAsBytes", "pathPrefix",
+        "resourceDetectors", "serviceAttributeEnrichment", "statusOnError", "tlsSettings",
+        "traceContextOption",
+    )
+} | {"enable_64bit_trace_id": "enable64bitTraceId"}  # fmt: skip
+"""The names of fields as the messages have them: istiod reads MeshConfig as JSON of Protocol Buffers, which
+takes both, and Istio's documentation writes `resource_detectors`."""
+
 _TAGS: Final = {
     TagSource.LITERAL: "value",
     TagSource.ENVIRONMENT: "name",
@@ -48,6 +69,7 @@ def read_mesh_config(text: str) -> MeshConfig:
     try:
         root = compose(text, notes)
         if root is not None and root.is_mapping():
+            root.rename(_IN_PROTO, _FREE)
             root.note_duplicates()
         if notes.faults:
             return MeshConfig(faults=tuple(notes.faults), whole=False)
@@ -86,6 +108,13 @@ def _defaults(root: Field) -> MeshDefaults:
     if encoding not in list(LogEncoding):
         root.fault(f"accessLogEncoding must be one of {', '.join(LogEncoding)}")
         encoding = LogEncoding.TEXT
+    paths = root.sub("pathNormalization")
+    spelling = paths.text("normalization") if paths is not None else ""
+    if paths is not None:
+        paths.only(("normalization",))
+        if spelling not in ("", *SPELLINGS):
+            paths.fault(f"normalization must be one of {', '.join(SPELLINGS)}")
+            spelling = ""
     if named is not None:
         named.only(("accessLogging", "metrics", "tracing"))
     return MeshDefaults(
@@ -97,6 +126,7 @@ def _defaults(root: Field) -> MeshDefaults:
         root.text("accessLogFormat"),
         root.flag("enableTracing"),
         _tracing(tracing) if tracing is not None else TracingDefaults(),
+        spelling,
     )
 
 

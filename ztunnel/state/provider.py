@@ -112,10 +112,16 @@ def _otel_log(it: Field) -> Extension:
 
 
 def _otel_traces(it: Field) -> Extension:
-    it.only((*_SERVICE, "maxTagLength", "http", "grpc", "resourceDetectors", "dynatraceSampler"))
+    it.only(
+        (
+            *_SERVICE, "maxTagLength", "http", "grpc", "resourceDetectors", "serviceAttributeEnrichment",
+            "dynatraceSampler",
+        )
+    )  # fmt: skip
     http, grpc, detectors = it.sub("http"), it.sub("grpc"), it.sub("resourceDetectors")
     service, length = _service(it), read_count(it, "maxTagLength", 256) or 256
     by_environment = detectors is not None and detectors.sub("environment") is not None
+    conventions = _by_conventions(it)
     if it.sub("dynatraceSampler") is not None:
         it.fault("dynatraceSampler is not supported")
     if http is not None and grpc is not None:
@@ -125,12 +131,27 @@ def _otel_traces(it: Field) -> Extension:
         path, seconds = _path(http, "path", ""), read_duration(http, "timeout") or 0.0
         if not path:
             http.fault("needs a path")
-        return OtelTraces(service, path, seconds, _sent(http, "headers"), length, by_environment)
+        sent = _sent(http, "headers")
+        return OtelTraces(service, path, seconds, sent, length, by_environment, conventions)
     if grpc is None:
-        return OtelTraces(service, most_tag_length=length, from_environment=by_environment)
+        return OtelTraces(
+            service,
+            most_tag_length=length,
+            from_environment=by_environment,
+            by_conventions=conventions,
+        )
     grpc.only(("timeout", "initialMetadata"))
     seconds = read_duration(grpc, "timeout") or 0.0
-    return OtelTraces(service, "", seconds, _sent(grpc, "initialMetadata"), length, by_environment)
+    sent = _sent(grpc, "initialMetadata")
+    return OtelTraces(service, "", seconds, sent, length, by_environment, conventions)
+
+
+def _by_conventions(it: Field) -> bool:
+    """`serviceAttributeEnrichment`: whether who reports is told by OpenTelemetry's conventions."""
+    found = it.text("serviceAttributeEnrichment", "ISTIO_CANONICAL")
+    if found not in ("ISTIO_CANONICAL", "OTEL_SEMANTIC_CONVENTIONS"):
+        it.fault("serviceAttributeEnrichment must be one of ISTIO_CANONICAL, OTEL_SEMANTIC_CONVENTIONS")
+    return found == "OTEL_SEMANTIC_CONVENTIONS"
 
 
 def _zipkin(it: Field) -> Extension:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from ztunnel.l7.chance import Rng
+from ztunnel.l7.path import Spelling
 from ztunnel.l7.request import Request
 from ztunnel.l7.routing.retry import Budget, Retries
 from ztunnel.l7.trace import has_context
@@ -103,7 +104,7 @@ class Common(NamedTuple):
         patience: how long is waited.
         refused: is told why a request or a connection was refused for how it was written, or how slowly, in
             Envoy's words (its response_code_details).
-        respell: what is done with a path beyond bringing it to one spelling; None: nothing.
+        spelling: what is done with a path beyond bringing it to one spelling.
         rng: for shares of requests, and for waits.
         budget: what the retries of all requests have in common; None: they have no limit.
     """
@@ -113,7 +114,7 @@ class Common(NamedTuple):
     new_id: Callable[[], bytes]
     patience: Patience = Patience()
     refused: Callable[[str], None] = _nobody
-    respell: Callable[[bytes], bytes] | None = None
+    spelling: Spelling = Spelling()
     rng: Rng = _Even()
     budget: Budget | None = None
 
@@ -137,7 +138,7 @@ class HttpWay:
         """`forwarded` is what servers are told of who calls (`x-forwarded-client-cert`); empty: nothing.
         `scope` says whether requests have spans; None: they have none."""
         self.clock, self.live, self.new_id, self.patience, self.refused = common[:5]
-        self._respell = common.respell
+        self._spelling = common.spelling
         self._scope = _UNTRACED if scope is None else scope
         self._rng, self._budget = common.rng, common.budget
         self._forwarded = forwarded
@@ -152,8 +153,9 @@ class HttpWay:
 
     def admit(self, request: Request) -> Request:
         """A request goes on: add what the waypoint says of it."""
-        if self._respell is not None:
-            request.path = self._respell(request.path)
+        respell = self._spelling.respell
+        if respell is not None:
+            request.path = respell(request.path)
         if self._forwarded:
             request.fields.append((b"x-forwarded-client-cert", self._forwarded))
         enter = self._scope.enter

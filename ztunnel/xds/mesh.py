@@ -109,6 +109,7 @@ _OTEL: Final = Record(
     headers=Many(_SENT),
     most_tag_length=PLAIN,
     from_environment=PLAIN,
+    by_conventions=PLAIN,
 )
 _ZIPKIN: Final = Record(
     Zipkin,
@@ -155,6 +156,7 @@ _DEFAULTS: Final = Record(
     log_format=PLAIN,
     traced=PLAIN,
     spans=_SPANS,
+    path_normalization=PLAIN,
 )
 
 

@@ -339,10 +339,12 @@ class OtelTraces(_message.Message):
     HEADERS_FIELD_NUMBER: _builtins.int
     MOST_TAG_LENGTH_FIELD_NUMBER: _builtins.int
     FROM_ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    BY_CONVENTIONS_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     timeout_seconds: _builtins.float
     most_tag_length: _builtins.int
     from_environment: _builtins.bool
+    by_conventions: _builtins.bool
     @_builtins.property
     def service(self) -> Global___ServicePort: ...
     @_builtins.property
@@ -356,10 +358,11 @@ class OtelTraces(_message.Message):
         headers: _abc.Iterable[Global___SentHeader] | None = ...,
         most_tag_length: _builtins.int = ...,
         from_environment: _builtins.bool = ...,
+        by_conventions: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["service", b"service"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_environment", b"from_environment", "headers", b"headers", "most_tag_length", b"most_tag_length", "path", b"path", "service", b"service", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_conventions", b"by_conventions", "from_environment", b"from_environment", "headers", b"headers", "most_tag_length", b"most_tag_length", "path", b"path", "service", b"service", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -513,10 +516,13 @@ class MeshDefaults(_message.Message):
     LOG_FORMAT_FIELD_NUMBER: _builtins.int
     TRACED_FIELD_NUMBER: _builtins.int
     SPANS_FIELD_NUMBER: _builtins.int
+    PATH_NORMALIZATION_FIELD_NUMBER: _builtins.int
     log_file: _builtins.str
     log_encoding: _builtins.str
     log_format: _builtins.str
     traced: _builtins.bool
+    path_normalization: _builtins.str
+    """As in MeshConfig; empty: nothing is said."""
     @_builtins.property
     def access_logging(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -536,10 +542,11 @@ class MeshDefaults(_message.Message):
         log_format: _builtins.str = ...,
         traced: _builtins.bool = ...,
         spans: Global___TracingDefaults | None = ...,
+        path_normalization: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spans", b"spans"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_logging", b"access_logging", "log_encoding", b"log_encoding", "log_file", b"log_file", "log_format", b"log_format", "metrics", b"metrics", "spans", b"spans", "traced", b"traced", "tracing", b"tracing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_logging", b"access_logging", "log_encoding", b"log_encoding", "log_file", b"log_file", "log_format", b"log_format", "metrics", b"metrics", "path_normalization", b"path_normalization", "spans", b"spans", "traced", b"traced", "tracing", b"tracing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
