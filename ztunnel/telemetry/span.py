@@ -34,10 +34,11 @@ class Span(NamedTuple):
 def render_spans(
     spans: Iterable[Span], resource: Mapping[str, str], version: str, longest: int = LONGEST
 ) -> bytes:
-    """An ExportTraceServiceRequest; `resource` says who reports, `longest` is how long texts may be."""
+    """An ExportTraceServiceRequest; `resource` says who reports, `longest` is how long texts of spans may
+    be."""
     entries = [_entry(each, longest) for each in spans]
     scope = {"scope": {"name": "ztunnel", "version": version}, "spans": entries}
-    whose = {"attributes": [_attribute(name, value, longest) for name, value in resource.items() if value]}
+    whose = {"attributes": [_attribute(name, value, LONGEST) for name, value in resource.items() if value]}
     request = {"resourceSpans": [{"resource": whose, "scopeSpans": [scope]}]}
     return json.dumps(request, separators=(",", ":")).encode()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+from google.protobuf.json_format import Parse
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
@@ -12,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 from tests.telemetry.test_span import ONE
 from ztunnel.errors import PeerError
-from ztunnel.telemetry.span import CLIENT
+from ztunnel.telemetry.span import CLIENT, render_spans
 from ztunnel.waypoint.reporting.otlp import LogEntry, encode_logs, encode_spans, refused
 
 
@@ -45,6 +48,23 @@ def test_texts_are_cut_and_every_text_can_be_sent() -> None:
     assert span.name == "n" * 10
     assert [each.value.string_value for each in span.attributes] == ["\0?\n", "z" * 10]
     assert span.trace_id == b"\0" * 8 + b"\x4b" * 8
+
+
+@pytest.mark.parametrize("encode", [encode_spans, render_spans])
+def test_names_of_tags_and_who_reports_are_not_cut_by_how_long_tags_may_be(
+    encode: Callable[..., bytes],
+) -> None:
+    """A `maxTagLength` of 20 is about what requests say, and none of `istio.destination_canonical_service`."""
+    name = "istio.destination_canonical_service"
+    octets = encode([ONE._replace(attributes=((name, "z" * 30),))], {name: "w" * 30}, "", longest=20)
+    if encode is render_spans:
+        request = Parse(octets, ExportTraceServiceRequest())
+    else:
+        request = ExportTraceServiceRequest.FromString(octets)
+    (whose,) = request.resource_spans
+    (own,), (tag,) = whose.resource.attributes, whose.scope_spans[0].spans[0].attributes
+    assert (own.key, own.value.string_value) == (name, "w" * 30)
+    assert (tag.key, tag.value.string_value) == (name, "z" * 20)
 
 
 def test_log_records_are_what_the_library_reads() -> None:

@@ -29,10 +29,11 @@ class LogEntry(NamedTuple):
 def encode_spans(
     spans: Iterable[Span], resource: Mapping[str, str], version: str, longest: int = LONGEST
 ) -> bytes:
-    """An ExportTraceServiceRequest; `resource` says who reports, `longest` is how long texts may be."""
+    """An ExportTraceServiceRequest; `resource` says who reports, `longest` is how long texts of spans may
+    be."""
     made = pb.ExportTraceServiceRequest()
     whose = made.resource_spans.add()
-    _put(whose.resource.attributes, resource.items(), longest)
+    _put(whose.resource.attributes, resource.items(), LONGEST)
     within = whose.scope_spans.add()
     within.scope.name, within.scope.version = "ztunnel", version
     for span in spans:
@@ -88,7 +89,7 @@ def _put(to: Any, pairs: Iterable[tuple[str, str | int]], longest: int) -> None:
     for name, value in pairs:
         if value == "":
             continue
-        one = to.add(key=_text(name, longest))
+        one = to.add(key=_text(name, LONGEST))
         if isinstance(value, int):
             one.value.int_value = value
         else:

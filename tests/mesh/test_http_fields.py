@@ -1,0 +1,715 @@
+"""Every field of the policies of a waypoint, through real processes: tables of what is asked, and of what is
+attached."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.l7.issuers import ISSUER, claims, jwk, jwks, token
+from tests.mesh.lab import SHOP, TCP_FAMILIES, Family, Listener, Mesh, read_exactly, wait_until
+from tests.mesh.test_waypoint import GATEWAY, SERVER, Waypoint, head_of, pump, service, vip
+from ztunnel.waypoint.reporting.otlp import LOGS, TRACES
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
+
+MESH = """apiVersion: v1
+kind: ConfigMap
+metadata: {name: ztunnel-mesh, namespace: ztunnel-system}
+data:
+  mesh: |
+    pathNormalization: {normalization: DECODE_AND_MERGE_SLASHES}
+    extensionProviders:
+    - name: text
+      envoyFileAccessLog: {logFormat: {text: "text %REQ(:PATH)% %RESPONSE_CODE% %RESP(X-NONE)%\\n"}}
+    - name: labels
+      envoyFileAccessLog:
+        path: /dev/stdout
+        logFormat: {labels: {path: "%REQ(:PATH)%", none: "%REQ(X-NONE)%", code: "%RESPONSE_CODE%"}}
+        omitEmptyValues: true
+    - name: als
+      envoyOtelAls: {service: collector.shop.svc.cluster.local, port: 4317, logName: mine,
+                     logFormat: {text: "%REQ(:METHOD)% here", labels: {code: "%RESPONSE_CODE%"}}}
+    - name: otel
+      opentelemetry: {service: collector.shop.svc.cluster.local, port: 4317, maxTagLength: 20,
+                      resource_detectors: {environment: {}},
+                      grpc: {initialMetadata: [{name: x-tenant, value: mine}]}}
+---
+"""
+COLLECTOR = """apiVersion: v1
+kind: Pod
+metadata: {name: collector, namespace: shop, labels: {app: collector, istio.io/dataplane-mode: none}}
+spec:
+  nodeName: node-2
+  containers: [{name: main, command: [sleep, infinity]}]
+---
+"""
+ENTRY = """apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: entry, namespace: shop, labels: {istio.io/use-waypoint: wp}}
+spec:
+  hosts: [entry.example]
+  addresses: [240.9.9.9, "2001:db8:9::9"]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP, targetPort: 8081}]
+  workloadSelector: {labels: {app: server}}
+---
+"""
+SHARED = """apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: shared, namespace: infra, labels: {istio.io/waypoint-for: all}}
+spec:
+  gatewayClassName: ztunnel-waypoint
+  listeners:
+  - {name: mesh, port: 15008, protocol: HBONE, allowedRoutes: {namespaces: {from: Selector,
+     selector: {matchLabels: {shared: "yes"}}}}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: nothing, namespace: shop, labels: {istio.io/waypoint-for: none}}
+spec:
+  gatewayClassName: istio-waypoint
+  addresses: [{type: Hostname, value: wp.shop.svc.cluster.local}]
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+---
+"""
+USE_SHARED = "istio.io/use-waypoint: shared, istio.io/use-waypoint-namespace: infra"
+
+
+def space(name: str, labels: str) -> str:
+    return (
+        "apiVersion: v1\nkind: Namespace\n"
+        f"metadata: {{name: {name}, labels: {{istio.io/dataplane-mode: ambient, {labels}}}}}\n---\n"
+    )
+
+
+def pod(where: str, labels: str = "") -> str:
+    namespace, _, name = where.partition("/")
+    return SERVER.replace("name: server,", f"name: {name},").replace(
+        "namespace: shop, labels: {app: server}", f"namespace: {namespace}, labels: {{app: {name}{labels}}}"
+    )
+
+
+def attached(where: str, app: str, labels: str = "") -> str:
+    namespace, _, name = where.partition("/")
+    return service(name, "{name: http, port: 80, targetPort: 8081}", labels, app).replace(
+        "namespace: shop", f"namespace: {namespace}"
+    )
+
+
+ELSEWHERE = (
+    SHARED
+    + space("infra", "a: b")
+    + space("edge", f'shared: "yes", {USE_SHARED}')
+    + space("far", "a: b")
+    + pod("edge/app")
+    + pod("edge/alone", f", {USE_SHARED}")
+    + pod("far/app")
+    + attached("edge/inherits", "app")
+    + attached("edge/out", "app", "istio.io/use-waypoint: none")
+    + attached(
+        "edge/missing", "app", "istio.io/use-waypoint: nowhere, istio.io/use-waypoint-namespace: infra"
+    )
+    + attached("far/refused", "app", USE_SHARED)
+    + attached("shop/nobodys", "server", "istio.io/use-waypoint: nothing")
+)
+MANIFESTS = (
+    SHOP
+    + GATEWAY
+    + ELSEWHERE
+    + SERVER
+    + MESH
+    + ENTRY
+    + COLLECTOR
+    + service("collector", "{name: grpc, port: 4317, targetPort: 4317}", labels="", app="collector")
+    + service("web", "{name: http, port: 80, targetPort: 8081}")
+    + service("denied", "{name: http, port: 80, targetPort: 8081}")
+    + service("proved", "{name: http, port: 80, targetPort: 8081}")
+)
+ENVIRONMENT = {"ZTUNNEL_TRUSTED_PROXIES": "1", "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=lab"}
+
+
+class Server:
+    """Answers every request with its head."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._open = [listener.sock]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        self._listener.sock.settimeout(None)
+        with suppress(OSError):
+            while True:
+                sock = self._listener.sock.accept()[0]
+                self._open.append(sock)
+                self._threads.append(threading.Thread(target=self._answer, args=[sock]))
+                self._threads[-1].start()
+
+    def _answer(self, sock: socket.socket) -> None:
+        with sock, suppress(OSError, AssertionError):
+            while True:
+                head = head_of(sock)
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(head), head))
+
+    def close(self) -> None:
+        for sock in self._open:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+
+
+@pytest.fixture
+def server(mesh: Mesh) -> Iterator[Server]:
+    made = Server(mesh.listen("shop/server", port=8081))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def waypoint(mesh: Mesh, server: Server) -> Waypoint:
+    def known() -> bool:
+        call = mesh.call("shop/caller", vip(mesh, "web", IPv4Address), 80)
+        return call.error is None
+
+    wait_until(known, "the waypoint is known")
+    return Waypoint(mesh)
+
+
+class Ask(NamedTuple):
+    """A request."""
+
+    path: str = "/"
+    method: str = "GET"
+    host: str = "web"
+    fields: tuple[str, ...] = ()
+
+    @property
+    def octets(self) -> bytes:
+        lines = [f"{self.method} {self.path} HTTP/1.1", f"Host: {self.host}", *self.fields, "", ""]
+        return "\r\n".join(lines).encode()
+
+
+class Answer(NamedTuple):
+    """A response."""
+
+    status: int
+    head: str
+    body: str
+
+
+def is_answered(client: socket.socket, asked: Sequence[Ask], statuses: Sequence[int]) -> bool:
+    """Whether these are the answers by now."""
+    return [one.status for one in answers(client, asked)] == list(statuses)
+
+
+def answers(client: socket.socket, asked: Sequence[Ask]) -> list[Answer]:
+    """Ask all of it at once, as a client that pipelines does."""
+    client.sendall(b"".join(each.octets for each in asked))
+    found = []
+    for _ in asked:
+        head = head_of(client).decode()
+        length = int(head.lower().partition("content-length: ")[2].partition("\r")[0])
+        found.append(Answer(int(head.split()[1]), head, read_exactly(client, length).decode()))
+    return found
+
+
+def with_token(text: bytes, *more: str) -> tuple[str, ...]:
+    return f"Authorization: Bearer {text.decode()}", *more
+
+
+def signed(issuer: str = ISSUER, algorithm: str = "EdDSA", kid: str = "k1", **more: object) -> bytes:
+    """A token that is good for ten minutes."""
+    made = claims(**{"iss": issuer, "iat": None, "exp": int(time.time()) + 600, **more})  # type: ignore[arg-type]
+    return token(made, algorithm, kid)
+
+
+# --- AuthorizationPolicies
+
+ALICE = with_token(
+    signed(aud=["shop"], azp="app", group="admins", scope="read write", nested={"roles": ["a", "b"]})
+)
+BOB = with_token(signed(sub="bob", aud="bank", azp="robot", group="users", scope="read"))
+Case = tuple[str, Ask, bool]
+
+
+def source(text: str) -> str:
+    return f"from: [{{source: {{{text}}}}}]"
+
+
+def when(key: str, text: str) -> str:
+    return f"when: [{{key: '{key}', {text}}}]"
+
+
+def either(part: str, yes: Ask, no: Ask) -> tuple[Case, Case]:
+    """A part of a rule that one request matches, and another one does not."""
+    return (part, yes, True), (part, no, False)
+
+
+def whatever(part: str, other: str, ask: Ask = Ask()) -> tuple[Case, Case]:  # noqa: B008 (a tuple)
+    """Two parts, of which a request matches the first."""
+    return (part, ask, True), (other, ask, False)
+
+
+def cases(own: tuple[str, str], called: tuple[str, str]) -> list[Case]:
+    """`own` are the caller's addresses, `called` the service's, as YAML has them in a list."""
+    at, to, far = ", ".join(own), ", ".join(called), "192.0.2.0/24, 'fd99::/16'"
+    behind = Ask(fields=("X-Forwarded-For: 198.51.100.7, 10.9.9.9",))
+    v6 = Ask(fields=("X-Forwarded-For: 2001:db8::7, 10.9.9.9",))
+    token_a, token_b, free = Ask(fields=ALICE), Ask(fields=BOB), Ask()
+    x, y = Ask(fields=("X-A: v",)), Ask(fields=("X-A: w",))
+    pairs = [
+        whatever(source("principals: ['cluster.local/ns/shop/sa/caller']"), source("principals: ['*/sa/x']")),
+        whatever(source("notPrincipals: ['*/sa/x']"), source("notPrincipals: ['cluster.local/ns/shop/*']")),
+        whatever(source("namespaces: [shop]"), source("namespaces: [out]")),
+        whatever(source("notNamespaces: [out]"), source("notNamespaces: ['s*']")),
+        whatever(source("serviceAccounts: [caller]"), source("serviceAccounts: [out/caller]")),
+        whatever(source("notServiceAccounts: [x]"), source("notServiceAccounts: [shop/caller]")),
+        whatever(source("trustDomains: ['*.local']"), source("trustDomains: [other]")),
+        whatever(source("notTrustDomains: [other]"), source("notTrustDomains: [cluster.local]")),
+        whatever(source(f"ipBlocks: [{at}]"), source(f"ipBlocks: [{far}]")),
+        whatever(source(f"notIpBlocks: [{far}]"), source(f"notIpBlocks: [{at}]")),
+        either(source("remoteIpBlocks: [198.51.100.0/24, '2001:db8::/32']"), behind, free),
+        either(source("remoteIpBlocks: ['2001:db8::7']"), v6, behind),
+        either(source("notRemoteIpBlocks: [198.51.100.7]"), v6, behind),
+        either(source(f"requestPrincipals: ['{ISSUER}/alice']"), token_a, token_b),
+        either(source("requestPrincipals: ['*']"), token_b, free),
+        either(source("notRequestPrincipals: ['*/bob']"), token_a, token_b),
+        whatever("ports: ['80']", "ports: ['8081']"),
+        whatever("notPorts: ['8081']", "notPorts: ['80']"),
+        either("methods: [PUT, 'D*']", Ask(method="DELETE"), Ask(method="GET")),
+        either("notMethods: [GET]", Ask(method="PUT"), Ask()),
+        either("hosts: ['*.example', 'a.b']", Ask(host="X.Example"), Ask(host="example")),
+        either("hosts: ['a.b']", Ask(host="A.B"), Ask(host="a.b.c")),
+        either("notHosts: ['a.*']", Ask(host="b.a"), Ask(host="a.b")),
+        either(when("request.headers[X-A]", "values: ['v', 'u*']"), x, y),
+        either(when("request.headers[x-a]", "notValues: [v]"), y, x),
+        either(when("request.headers[x-a]", "values: ['*']"), x, free),
+        whatever(when("source.ip", f"values: [{at}]"), when("source.ip", f"notValues: [{at}]")),
+        whatever(when("source.namespace", "values: [shop]"), when("source.namespace", "values: [x]")),
+        whatever(when("source.principal", "values: ['*/caller']"), when("source.principal", "values: [x]")),
+        whatever(when("source.serviceAccount", "values: [caller]"),
+                 when("source.serviceAccount", "notValues: [caller]")),
+        whatever(when("source.trustDomain", "values: [cluster.local]"),
+                 when("source.trustDomain", "values: [x]")),
+        either(when("remote.ip", "values: [198.51.100.7]"), behind, v6),
+        whatever(when("destination.ip", f"values: [{to}]"), when("destination.ip", f"values: [{far}]")),
+        whatever(when("destination.port", "values: ['80']"), when("destination.port", "notValues: ['80']")),
+        whatever(when("connection.sni", "notValues: [x]"), when("connection.sni", "values: [x]")),
+        either(when("request.auth.principal", "values: ['*/alice']"), token_a, token_b),
+        either(when("request.auth.audiences", "values: [shop]"), token_a, token_b),
+        either(when("request.auth.presenter", "values: ['ap*']"), token_a, token_b),
+        either(when("request.auth.claims[group]", "values: [admins]"), token_a, token_b),
+        either(when("request.auth.claims[scope]", "values: [write]"), token_a, token_b),
+        either(when("request.auth.claims[nested][roles]", "values: [b]"), token_a, token_b),
+        either(when("request.auth.claims[group]", "notValues: [admins]"), token_b, token_a),
+    ]  # fmt: skip
+    return [each for pair in pairs for each in pair]
+
+
+PATHS = [
+    ("/exact", "/exact?x=1", "/exact/"),
+    ("/begin*", "/beginning/and/more", "/begi"),
+    ("*.html", "/a/b.html", "/a/b.htm"),
+    ("/one/{*}/end", "/one/x/end", "/one/x/y/end"),
+    ("/any/{**}", "/any/x/y", "/any"),
+    ("/merged/a", "//merged///a", "/merged/b"),
+    ("/decoded/a", "/decoded%2Fa", "/decoded%2F..%2Fa"),
+    ("/dots/a", "/x/%2e%2e/dots/./a", "/dots/a/.."),
+]
+"""A pattern, a path that it matches, and one that it does not."""
+
+
+def policy(name: str, rules: str, target: str, action: str = "ALLOW", **more: str) -> str:
+    kind, _, whose = target.partition(" ")
+    group = {
+        "Gateway": "gateway.networking.k8s.io",
+        "GatewayClass": "gateway.networking.k8s.io",
+        "ServiceEntry": "networking.istio.io",
+    }.get(kind, "")
+    where = "istio-system" if kind == "GatewayClass" else "shop"
+    return (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+        f"metadata: {{name: {name}, namespace: {where}, annotations: {{{more.get('annotations', '')}}}}}\n"
+        f'spec: {{targetRefs: [{{kind: {kind}, group: "{group}", name: {whose}}}], action: {action}, '
+        f"rules: [{rules}]}}\n---\n"
+    )
+
+
+def numbered(made: Sequence[Case]) -> tuple[str, list[Ask]]:
+    """Rules that are each for a path of their own, and the requests about them."""
+    rules, asked = [], []
+    for number, (part, ask, _) in enumerate(made):
+        paths = f"paths: ['/{number}/*']"
+        is_operation = not part.startswith(("from", "when"))
+        to = f"to: [{{operation: {{{paths}{', ' + part if is_operation else ''}}}}}]"
+        rules.append(f"{{{to}{'' if is_operation else ', ' + part}}}")
+        asked.append(ask._replace(path=f"/{number}{ask.path}"))
+    return ", ".join(rules), asked
+
+
+def authentication(rules: str, *services: str) -> str:
+    targets = ", ".join(f'{{kind: Service, group: "", name: {name}}}' for name in services)
+    return (
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n"
+        "metadata: {name: jwt, namespace: shop}\n"
+        f"spec: {{targetRefs: [{targets}], jwtRules: [{rules}]}}\n---\n"
+    )
+
+
+KEYS = f"jwks: '{jwks(jwk('EdDSA'))}'"
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_rules_match_by_each_of_their_fields(mesh: Mesh, waypoint: Waypoint, family: Family) -> None:
+    """What an ALLOW lets through a DENY of the same rules refuses, and the other way round."""
+    own, called = (
+        tuple(f"'{address}'" for address in addresses)
+        for addresses in (
+            [mesh.address("shop/caller", each) for each in TCP_FAMILIES],
+            [vip(mesh, name, each) for name in ("web", "denied") for each in TCP_FAMILIES],
+        )
+    )
+    made = cases(own, called)  # type: ignore[arg-type]
+    rules, asked = numbered(made)
+    expected = [each for _, _, each in made]
+    for pattern, yes, no in PATHS:
+        rules += f", {{to: [{{operation: {{paths: ['{pattern}'], notPaths: ['/never*', '/any/z/*']}}}}]}}"
+        asked += [Ask(yes), Ask(no)]
+        expected += [True, False]
+    asked.append(Ask("/any/z/y"))
+    expected.append(False)
+    texts = authentication(f"{{issuer: '{ISSUER}', {KEYS}}}", "web", "denied")
+    texts += policy("allow", rules, "Service web") + policy("deny", rules, "Service denied", "DENY")
+    mesh.apply(texts)
+    try:
+        bad = Ask(fields=with_token(b"x.y.z"))
+        for name, matched in (("web", 200), ("denied", 403)):
+            client = mesh.connect("shop/caller", vip(mesh, name, family), 80)
+            signs, told = [bad, Ask("/never"), asked[0]], [401, 603 - matched, matched]
+            wait_until(partial(is_answered, client, signs, told), "the rules are there")
+            found = [one.status for one in answers(client, asked)]
+            wanted = [matched if each else 603 - matched for each in expected]
+            wrong = [
+                (made[number][0] if number < len(made) else asked[number].path, found[number])
+                for number in range(len(asked))
+                if found[number] != wanted[number]
+            ]
+            assert wrong == [], name
+    finally:
+        mesh.apply(texts, delete=True)
+
+
+def test_what_is_tried_or_audited_passes_and_is_counted(mesh: Mesh, waypoint: Waypoint) -> None:
+    dry = "istio.io/dry-run: 'true'"
+    only = "{to: [{operation: {paths: ['/%s']}}]}"
+    texts = (
+        policy("dry-deny", only % "dry", "Service web", "DENY", annotations=dry)
+        + policy("dry-allow", only % "dry", "Service web", annotations=dry)
+        + policy("audit", only % "audit", "Service web", "AUDIT")
+    )
+    mesh.apply(texts)
+    try:
+        client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+
+        def seen() -> bool:
+            assert answers(client, [Ask("/audit")])[0].status == 200
+            return waypoint.figures().total("ztunnel_policy_audits_total", policy="shop/audit") > 0
+
+        wait_until(seen, "the policies are there")
+        assert [one.status for one in answers(client, [Ask("/dry"), Ask("/other")])] == [200, 200]
+        name = "ztunnel_policy_dry_run_total"
+        waypoint.grows(name, 1, policy="shop/dry-deny", result="denied")
+        waypoint.grows(name, 1, policy="shop/dry-allow", result="allowed")
+    finally:
+        mesh.apply(texts, delete=True)
+
+
+@pytest.mark.parametrize("target", ["ServiceEntry entry", "GatewayClass istio-waypoint"])
+def test_an_entry_stands_behind_a_waypoint_and_its_policies(
+    mesh: Mesh, waypoint: Waypoint, target: str
+) -> None:
+    """`istio.io/use-waypoint` on a ServiceEntry; policies by targets beside Service and Gateway."""
+    clients = [mesh.connect("shop/caller", address, 80) for address in ("240.9.9.9", "2001:db8:9::9")]
+    for client in clients:
+        (answer,) = answers(client, [Ask("/x", host="entry.example")])
+        assert (answer.status, "x-request-id: " in answer.body) == (200, True), answer
+    text = policy("p", "{to: [{operation: {methods: [PUT]}}]}", target)
+    mesh.apply(text)
+    try:
+        for client in clients:
+            wait_until(lambda by=client: answers(by, [Ask()])[0].status == 403, "it is refused")
+            assert answers(client, [Ask(method="PUT")])[0].status == 200
+    finally:
+        mesh.apply(text, delete=True)
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_what_stands_behind_which_waypoint(mesh: Mesh, waypoint: Waypoint, family: Family) -> None:
+    """By labels of a namespace, a service and a pod, in the namespace of the Gateway and beyond, where that
+    admits it and takes such calls; what is not attached is called as it is."""
+    pods = "edge/app", "edge/alone", "far/app"
+    servers = [Server(mesh.listen(each, port=8081)) for each in pods]
+
+    def through(address: str, port: int = 80) -> bool | None:
+        call = mesh.call("shop/caller", address, port)
+        if call.error is not None:
+            return None
+        (answer,) = answers(call.sock, [Ask()])
+        call.sock.close()
+        return "x-request-id: " in answer.body
+
+    def address(where: str) -> str:
+        found = mesh.laboratory.service(where).addresses
+        return str(next(ip for ip in found if isinstance(ip, family)))
+
+    try:
+        wait_until(lambda: through(address("edge/inherits")), "the other waypoint is known")
+        found = {
+            where: through(address(where))
+            for where in ("shop/web", "edge/inherits", "edge/out", "far/refused", "shop/nobodys")
+        }
+        assert found == {
+            "shop/web": True,
+            "edge/inherits": True,
+            "edge/out": False,
+            "far/refused": False,
+            "shop/nobodys": False,
+        }
+        assert through(address("edge/missing")) in (False, None)
+        assert through(mesh.address("edge/alone", family), 8081) is True
+        assert through(mesh.address("edge/app", family), 8081) is True  # by its namespace's label
+        assert through(mesh.address("far/app", family), 8081) is False
+    finally:
+        for each in servers:
+            each.close()
+
+
+# --- Telemetry
+
+WISHES = """apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: t, namespace: shop}
+spec:
+  targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: wp}]
+  accessLogging:
+  - providers: [{name: text}]
+    filter: {expression: "request.url_path.startsWith('/seen')"}
+  - providers: [{name: labels}]
+    match: {mode: SERVER}
+  - providers: [{name: als}]
+    match: {mode: CLIENT_AND_SERVER}
+  - providers: [{name: envoy}]
+    match: {mode: CLIENT}
+  metrics:
+  - providers: [{name: prometheus}]
+    overrides:
+    - match: {metric: ALL_METRICS, mode: SERVER}
+      tagOverrides:
+        agent: {operation: UPSERT, value: "has(request.useragent) ? request.useragent : 'none'"}
+        source_version: {operation: REMOVE}
+    - match: {metric: REQUEST_COUNT, mode: CLIENT}
+      disabled: true
+    - match: {metric: RESPONSE_SIZE}
+      disabled: true
+  tracing:
+  - match: {mode: SERVER}
+    providers: [{name: otel}]
+    randomSamplingPercentage: 100
+    enableIstioTags: false
+    customTags:
+      literal: {literal: {value: a text that is longer than twenty letters}}
+      variable: {environment: {name: POD_NAMESPACE, defaultValue: none}}
+      nowhere: {environment: {name: NOT_SET, defaultValue: by default}}
+      header: {header: {name: x-user, defaultValue: nobody}}
+      format: {formatter: {value: "%REQ(:METHOD)% %RESPONSE_CODE%"}}
+---
+"""
+
+
+class Collector:
+    """OpenTelemetry's, over gRPC, in a pod: what it was sent, by method."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.traces: list[tuple[ExportTraceServiceRequest, dict[str, str]]] = []
+        self.logs: list[ExportLogsServiceRequest] = []
+        self._pool = ThreadPoolExecutor(16)
+        self._server = grpc.server(self._pool)
+        handlers = {
+            TRACES: grpc.unary_unary_rpc_method_handler(
+                self._trace, ExportTraceServiceRequest.FromString, lambda _: b""
+            ),
+            LOGS: grpc.unary_unary_rpc_method_handler(
+                self._log, ExportLogsServiceRequest.FromString, lambda _: b""
+            ),
+        }
+        for path, handler in handlers.items():
+            _, name, method = path.split("/")
+            made = grpc.method_handlers_generic_handler(name, {method: handler})
+            self._server.add_generic_rpc_handlers((made,))
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+        self._listener = mesh.listen("shop/collector", port=4317)
+        self._pool.submit(self._relay, port)
+
+    def _trace(self, request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> str:
+        self.traces.append((request, dict(context.invocation_metadata())))  # type: ignore[arg-type]
+        return ""
+
+    def _log(self, request: ExportLogsServiceRequest, _context: grpc.ServicerContext) -> str:
+        self.logs.append(request)
+        return ""
+
+    def _relay(self, port: int) -> None:
+        self._listener.sock.settimeout(None)
+        with suppress(OSError):
+            while True:
+                there = self._listener.accept()
+                here = self._listener.keep(socket.create_connection(("127.0.0.1", port)))
+                for each in (there, here):
+                    each.settimeout(None)
+                self._pool.submit(pump, here, there)
+                self._pool.submit(pump, there, here)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._listener.sock.shutdown(socket.SHUT_RDWR)
+        self._server.stop(None).wait()
+        self._pool.shutdown()
+
+
+def test_what_is_reported_is_what_each_field_of_telemetry_says(mesh: Mesh, waypoint: Waypoint) -> None:
+    collector = Collector(mesh)
+    mesh.apply(WISHES)
+    client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+    log = partial(mesh.laboratory.pod_log, waypoint.pod.full_name)
+    seen = Ask("/seen", fields=("User-Agent: test", "X-User: jason"))
+    try:
+
+        def changed() -> bool:
+            (answer,) = answers(client, [seen])
+            return "text /seen 200 -" in log() and "traceparent: " in answer.body and bool(collector.traces)
+
+        wait_until(changed, "it is reported as it is wished")
+        before = len(log())
+        assert [one.status for one in answers(client, [Ask("/unseen"), seen])] == [200, 200]
+        wait_until(lambda: "text /seen 200 -" in log()[before:], "it is logged")
+        lines = log()[before:].splitlines()
+        assert [line for line in lines if line.startswith("text")] == ["text /seen 200 -"]
+        assert [json.loads(line) for line in lines if line.startswith("{")] == [
+            {"path": "/unseen", "code": 200},
+            {"path": "/seen", "code": 200},
+        ]
+        assert not [line for line in lines if line.startswith("[")]  # of CLIENT alone
+        figures = waypoint.figures()
+        counted = {"agent": "test", "response_code": "200", "reporter": "waypoint"}
+        assert figures.total("istio_requests_total", **counted) > 0
+        assert figures.total("istio_request_bytes_count", **counted) > 0
+        assert figures.total("istio_response_bytes_count", **counted) == 0
+        assert figures.total("istio_requests_total", source_version="unknown", **counted) == 0
+        request, metadata = collector.traces[0]
+        assert metadata["x-tenant"] == "mine"
+        resource = {one.key: one.value.string_value for one in request.resource_spans[0].resource.attributes}
+        assert resource["deployment.environment.name"] == "lab"
+        (span, *_) = request.resource_spans[0].scope_spans[0].spans
+        tags = {one.key: one.value.string_value for one in span.attributes}
+        assert {name: tags[name] for name in ("literal", "variable", "nowhere", "header", "format")} == {
+            "literal": "a text that is longe",
+            "variable": "shop",
+            "nowhere": "by default",
+            "header": "jason",
+            "format": "GET 200",
+        }
+        assert not [name for name in tags if name.startswith("istio.")]
+        wait_until(lambda: collector.logs, "log records come")
+        (whose,) = collector.logs[0].resource_logs
+        assert {one.key: one.value.string_value for one in whose.resource.attributes}["log_name"] == "mine"
+        record = whose.scope_logs[0].log_records[0]
+        assert record.body.string_value == "GET here"
+        assert [(one.key, one.value.string_value) for one in record.attributes] == [("code", "200")]
+    finally:
+        mesh.apply(WISHES, delete=True)
+        collector.close()
+
+
+# --- RequestAuthentications
+
+OTHER, RSA = "https://other.example", "https://rsa.example"
+TOKEN_RULES = ", ".join(
+    [
+        f"{{issuer: '{ISSUER}', {KEYS}, outputPayloadToHeader: x-payload, "
+        "outputClaimToHeaders: [{header: x-user, claim: sub}]}",
+        f"{{issuer: '{OTHER}', jwks: '{jwks(jwk('ES256', 'es'))}', audiences: [shop, bank], "
+        "fromHeaders: [{name: x-jwt, prefix: 'JWT '}, {name: x-bare}], fromParams: [tok], "
+        "fromCookies: [session], forwardOriginalToken: true, spaceDelimitedClaims: [roles]}",
+        f"{{issuer: '{RSA}', jwks: '{jwks(jwk('RS256', 'rs'), jwk('PS256', 'ps'), jwk('ES384', 'e3'))}'}}",
+    ]
+)
+THEIRS = signed(OTHER, "ES256", "es", aud="bank", roles="x y").decode()
+BAD = signed(OTHER, "ES256", "es", aud="other").decode()
+TOKENS = [
+    (Ask(), 200, ""),
+    (Ask(fields=with_token(signed())), 200, "x-user: alice"),
+    (Ask(fields=with_token(signed())), 200, "x-payload: "),
+    (Ask(fields=with_token(signed(kid="k2"))), 401, "Jwks doesn't have key to match kid or alg from Jwt"),
+    (Ask(fields=with_token(signed("https://nobody.example"))), 401, "Jwt issuer is not configured"),
+    (Ask(fields=with_token(signed(exp=1))), 401, "Jwt is expired"),
+    (Ask(fields=with_token(signed(nbf=int(time.time()) + 900))), 401, "Jwt not yet valid"),
+    (Ask(fields=with_token(b"x.y.z")), 401, "Jwt"),
+    (Ask(f"/?access_token={signed().decode()}"), 200, "x-user: alice"),
+    (Ask(fields=(f"X-Jwt: JWT {THEIRS}",)), 200, f"x-jwt: JWT {THEIRS}"),
+    (Ask(fields=(f"X-Bare: {THEIRS}",)), 200, f"x-bare: {THEIRS}"),
+    (Ask(f"/a?tok={THEIRS}"), 200, f"/a?tok={THEIRS}"),
+    (Ask(fields=(f"Cookie: a=b; session={THEIRS}",)), 200, f"session={THEIRS}"),
+    (Ask(fields=(f"X-Jwt: JWT {BAD}",)), 403, "Audiences in Jwt are not allowed"),
+    (Ask(fields=(f"X-Jwt: {BAD}",)), 200, f"x-jwt: {BAD}"),  # without the prefix it is no token
+    (Ask(fields=with_token(THEIRS.encode())), 401, "Jwt issuer is not configured"),  # not its place
+    (Ask(fields=with_token(signed(RSA, "RS256", "rs"))), 200, ""),
+    (Ask(fields=with_token(signed(RSA, "RS512", "rs"))), 200, ""),
+    (Ask(fields=with_token(signed(RSA, "PS256", "ps"))), 200, ""),
+    (Ask(fields=with_token(signed(RSA, "ES384", "e3"))), 200, ""),
+    (Ask(fields=with_token(token(header={"alg": "none"}))), 401, "Jwt"),
+]
+"""A request, the status of its answer, and what the server was sent or the client is told."""
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_tokens_are_believed_by_each_field_of_their_rule(
+    mesh: Mesh, waypoint: Waypoint, family: Family
+) -> None:
+    roles = when("request.auth.claims[roles]", "values: [y]")
+    texts = authentication(TOKEN_RULES, "proved") + policy(
+        "roles", f"{{to: [{{operation: {{notPaths: ['/roles']}}}}]}}, {{{roles}}}", "Service proved"
+    )
+    mesh.apply(texts)
+    try:
+        client = mesh.connect("shop/caller", vip(mesh, "proved", family), 80)
+        there = [Ask(fields=with_token(b"x.y.z")), Ask("/roles")]
+        wait_until(partial(is_answered, client, there, [401, 403]), "the rules are there")
+        found = answers(client, [ask for ask, _, _ in TOKENS])
+        for (ask, status, text), answer in zip(TOKENS, found, strict=True):
+            assert answer.status == status, (ask, answer)
+            assert text in answer.body, (ask, answer)
+            if status == 200 and any(line.startswith("Authorization") for line in ask.fields):
+                assert "authorization" not in answer.body  # not forwarded
+        split = Ask("/roles", fields=(f"X-Bare: {THEIRS}",))
+        assert answers(client, [split])[0].status == 200
+
+    finally:
+        mesh.apply(texts, delete=True)
