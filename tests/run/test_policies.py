@@ -50,7 +50,8 @@ def test_what_concerns_no_policy_looks_at_nothing(lab: Lab) -> None:
 def test_trials_and_audits_are_counted(lab: Lab) -> None:
     mesh, reporting = Mesh(lab), Reporting(SETTINGS)
     follow_policies(mesh.parts, reporting)
-    decision = Decision(True, tried=(Tried("shop/p", True, "why"),), audited=("shop/q", "shop/r"))
+    trial = Tried("shop/p", True, HttpAction.DENY, "ns[shop]-policy[p]-rule[0]")
+    decision = Decision(True, tried=(trial,), audited=("shop/q", "shop/r"))
     assert mesh.parts.note is not None
     mesh.parts.note(decision, "who", "what")
     found = {family.name: dict(family.samples) for family in reporting.figures.families()}

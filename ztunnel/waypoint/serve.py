@@ -106,6 +106,7 @@ class Tunnel:
     def admitted(self, exchange: Exchange, decision: Decision) -> None:
         """It may go on."""
         self._note(decision)
+        exchange.trials = decision.tried
         self._parts.guarded.add(self)
         self._routing.begin(self._parts.here.hold.world, exchange, self._limiting.admit)
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from tests.telemetry.records import record_of
 from ztunnel.l7.telemetry.attribute import Subject, Unknown, Value, attribute, members
+from ztunnel.model.workload import Workload, WorkloadKind
 from ztunnel.telemetry.request_counts import RequestLabels
 from ztunnel.telemetry.request_log import RequestRecord
 
@@ -38,10 +40,15 @@ RECORD = record_of(
     grpc_status="14",
 )
 LABELS = RequestLabels(source_workload="web", destination_workload_namespace="shop")
-SUBJECT = Subject(RECORD, LABELS)
+WEB, ORDERS = Workload("u1", "web-1", "shop"), Workload("u2", "orders-1", "shop")
+SUBJECT = Subject(RECORD, LABELS, WEB, replace(ORDERS, kind=WorkloadKind.DEPLOYMENT))
 EMPTY = Subject(RequestRecord(0), RequestLabels())
 
 VALUES: list[tuple[str, Value]] = [
+    ("filter_state.downstream_peer.name", "web-1"),
+    ("filter_state.downstream_peer.type", "pod"),
+    ("upstream_peer.name", "orders-1"),
+    ("upstream_peer.type", "deployment"),
     ("request.path", "/a/b?c=d"),
     ("request.url_path", "/a/b"),
     ("request.query", "c=d"),
@@ -101,6 +108,7 @@ def test_an_attribute_is_what_the_log_line_says(name: str, value: Value) -> None
     [
         "request.path", "request.headers.x-none", "request.headers.:path", "source.port", "upstream.port",
         "response.grpc_status", "response.backend_latency", "xds.route_name", "upstream_peer.app",
+        "upstream_peer.name", "downstream_peer.type",
         "connection.requested_server_name", "connection.termination_details", "request.referer",
     ],
 )  # fmt: skip

@@ -54,7 +54,7 @@ def test_texts_are_cut_and_every_text_can_be_sent() -> None:
 def test_names_of_tags_and_who_reports_are_not_cut_by_how_long_tags_may_be(
     encode: Callable[..., bytes],
 ) -> None:
-    """A `maxTagLength` of 20 is about what requests say, and none of `istio.destination_canonical_service`."""
+    """A `maxTagLength` of 20 is about what requests say."""
     name = "istio.destination_canonical_service"
     octets = encode([ONE._replace(attributes=((name, "z" * 30),))], {name: "w" * 30}, "", longest=20)
     if encode is render_spans:

@@ -7,12 +7,14 @@ from tests.waypoint.mesh import CALLER, SERVERS, SERVICE, scope_with
 from tests.waypoint.rig import Rig
 from ztunnel.errors import Unreachable
 from ztunnel.flow.flow import Counts
+from ztunnel.l7.policy.rule import Tried
 from ztunnel.l7.reply import CONNECT_FAILED
 from ztunnel.l7.telemetry.edits import edits_of, tcp_edits_of
 from ztunnel.l7.telemetry.expression import Expression
 from ztunnel.l7.telemetry.merging import MetricPlan
 from ztunnel.l7.trace import Context
 from ztunnel.model.address import Endpoint, OriginalDestination
+from ztunnel.model.http_policy import HttpAction
 from ztunnel.model.telemetry import METRICS
 from ztunnel.telemetry.metrics import TcpMetrics
 from ztunnel.telemetry.request_counts import RequestCounts
@@ -99,6 +101,22 @@ def test_connections_have_envoys_flags() -> None:
     assert {row.labels.reporter for row in telemetry.connections.rows(0.0)} == {"waypoint"}
 
 
+def test_the_span_of_a_request_tells_of_trials() -> None:
+    reports, _, _ = made()
+    spans: list[Span] = []
+    reports.scope.become(Scope((), None, SpanPlan(spans.append)))
+    for trials in ((), (Tried("shop/p", True, HttpAction.DENY, "rule"),)):
+        exchange, _ = begin(Rig())
+        exchange.request.trace = Context("4b" * 16, "aa" * 8, "", True)
+        exchange.trials = trials
+        reports.ended(exchange, 1)
+    plain, told = (dict(span.attributes) for span in spans)
+    begins = "istio.authorization.dry_run.deny_policy"
+    assert {name: told[name] for name in told.keys() - plain.keys()} == {
+        f"{begins}.name": "rule", f"{begins}.result": "denied",
+    }  # fmt: skip
+
+
 def test_as_json() -> None:
     reports, _, lines = made(render=render_request_json)
     exchange, _ = begin(Rig())
@@ -118,10 +136,17 @@ def test_a_line_is_written_of_what_is_asked_for_and_changes_count_at_once() -> N
         reports.ended(exchange, 1)
     assert len(lines) == 1
     assert '" 503 ' in lines[0]
+    peers = "filter_state.downstream_peer.name == 'caller' && upstream_peer.type == 'pod'"
+    scope.logs = (Log(log.take, Expression(peers)),)
+    for destination in (None, SERVERS[0]):
+        exchange, _ = begin(Rig())
+        exchange.destination = destination
+        reports.ended(exchange, 1)
+    assert len(lines) == 2
     scope.become(Scope())
     reports.ended(begin(Rig())[0], 1)
-    assert len(lines) == 1
-    assert sum(series.count for series in telemetry.requests.series.values()) == 3
+    assert len(lines) == 2
+    assert sum(series.count for series in telemetry.requests.series.values()) == 5
 
 
 def test_connections_are_filtered_by_what_is_known_of_them() -> None:

@@ -8,14 +8,17 @@ import pytest
 
 from tests.telemetry.records import changed
 from tests.telemetry.test_request_log import FULL
+from ztunnel.l7.policy.rule import Tried
 from ztunnel.l7.request import Request
 from ztunnel.l7.trace import Context, enter
+from ztunnel.model.http_policy import HttpAction
 from ztunnel.model.mesh_defaults import CustomTag, TagSource
 from ztunnel.telemetry.request_counts import RequestLabels
 from ztunnel.waypoint.reporting.scope import Scope
-from ztunnel.waypoint.reporting.tracing import span_of, span_tags
+from ztunnel.waypoint.reporting.tracing import span_of, span_tags, with_trials
 from ztunnel.waypoint.way import Common, HttpWay
 
+ALLOW, DENY = HttpAction.ALLOW, HttpAction.DENY
 CONTEXT = Context("4b" * 16, "aa" * 8, "bb" * 8, True)
 LABELS = RequestLabels(
     source_workload="caller", source_workload_namespace="shop", destination_workload="server",
@@ -72,6 +75,27 @@ def test_tags_of_an_operator_come_of_the_request_and_the_environment() -> None:
     assert [name for name, _ in plain.attributes if name.startswith("istio.")] != []
     with pytest.raises(ValueError, match="%NO% is not known"):
         span_tags([CustomTag("a", TagSource.FORMATTER, "%NO%")], {})
+
+
+@pytest.mark.parametrize(
+    ("trials", "tags"),
+    [
+        ([Tried("s/p", True, DENY, "ns[s]-policy[p]-rule[0]")],
+         {"deny_policy.name": "ns[s]-policy[p]-rule[0]", "deny_policy.result": "denied"}),
+        ([Tried("s/p", False, DENY)], {"deny_policy.result": "allowed"}),
+        ([Tried("s/p", False, ALLOW, "a")], {"allow_policy.name": "a", "allow_policy.result": "allowed"}),
+        ([Tried("s/p", True, ALLOW)], {"allow_policy.result": "denied"}),
+        # Istio asks all of one action together.
+        ([Tried("s/p", True, ALLOW), Tried("s/q", False, ALLOW, "b"), Tried("s/r", True, DENY, "c")],
+         {"allow_policy.name": "b", "allow_policy.result": "allowed",
+          "deny_policy.name": "c", "deny_policy.result": "denied"}),
+        ([Tried("s/p", True, HttpAction.CUSTOM, "d")], {}),
+    ],
+)  # fmt: skip
+def test_a_span_tells_what_policies_under_trial_would_do(trials: list[Tried], tags: dict[str, str]) -> None:
+    plain = span_of(FULL, CONTEXT, LABELS)
+    found = with_trials(plain, trials).attributes[len(plain.attributes) :]
+    assert {name.removeprefix("istio.authorization.dry_run."): value for name, value in found} == tags
 
 
 def test_a_request_is_told_who_calls_and_where_it_is_in_the_trace() -> None:

@@ -203,7 +203,8 @@ class Judge:
             Tried(
                 policy.key,
                 not allowed if policy.action is HttpAction.ALLOW else rule is not None,
-                matched(rule.name if rule is not None else "none"),
+                policy.action,
+                rule.name if rule is not None else "",
             )
             for policy, rule in found
             if policy.action is not HttpAction.AUDIT

@@ -19,11 +19,18 @@ Clause = list[Match]
 @dataclass(frozen=True, slots=True)
 class Tried:
     """What a policy under trial (`istio.io/dry-run`) would do. `policy` is its key; `refuses`: were it in
-    force, the request would be refused; `why` names the rule that matches, as the details of a refusal do."""
+    force, the request would be refused; `action` is its own, `rule` the name of the one that matches, empty
+    for none."""
 
     policy: str
     refuses: bool
-    why: str
+    action: HttpAction
+    rule: str = ""
+
+    @property
+    def why(self) -> str:
+        """The rule that matches, as the details of a refusal name it."""
+        return matched(self.rule or "none")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Final
 
+from ztunnel.model.workload import Workload
 from ztunnel.telemetry.labels import UNKNOWN
 from ztunnel.telemetry.request_counts import RequestLabels
 from ztunnel.telemetry.request_log import Fields, RequestRecord
@@ -23,13 +24,22 @@ class Unknown(Exception):
 
 
 class Subject:
-    """What an expression is about; `labels` are those of its metrics."""
+    """What an expression is about; `labels` are those of its metrics, `source` and `destination` who calls
+    and who answers, where that is known."""
 
-    __slots__ = ("labels", "record")
+    __slots__ = ("destination", "labels", "record", "source")
 
-    def __init__(self, record: RequestRecord, labels: RequestLabels) -> None:
+    def __init__(
+        self,
+        record: RequestRecord,
+        labels: RequestLabels,
+        source: Workload | None = None,
+        destination: Workload | None = None,
+    ) -> None:
         self.record = record
         self.labels = labels
+        self.source = source
+        self.destination = destination
 
 
 Get = Callable[[Subject], Value]
@@ -100,10 +110,22 @@ def _value(fields: Fields, name: bytes) -> str | None:
 
 
 def _peer(names: tuple[str, ...]) -> Get:
-    side = "destination_" if names[0] == "upstream_peer" else "source_"
+    upstream = names[0] == "upstream_peer"
+    side = "destination_" if upstream else "source_"
+    of_workload = _OF_WORKLOADS.get(names[1]) if len(names) == 2 else None
+    if of_workload is not None:
+        say = of_workload
+
+        def get_own(subject: Subject) -> Value:
+            workload = subject.destination if upstream else subject.source
+            if workload is None:
+                raise Unknown
+            return say(workload)
+
+        return get_own
     label = _OF_PEERS.get(names[1]) if len(names) == 2 else None
     if label is None:
-        known = ", ".join(f"{names[0]}.{name}" for name in _OF_PEERS)
+        known = ", ".join(f"{names[0]}.{name}" for name in (*_OF_PEERS, *_OF_WORKLOADS))
         raise ValueError(f"{'.'.join(names)} is not known here; there are {known}")
     index = RequestLabels._fields.index(side + label)
 
@@ -162,6 +184,10 @@ _OF_PEERS: Final = {
     "app": "app",
     "version": "version",
     "principal": "principal",
+}
+_OF_WORKLOADS: Final[Mapping[str, Callable[[Workload], str]]] = {
+    "name": lambda it: it.name,
+    "type": lambda it: it.kind.value.lower(),
 }
 _FIELDS: Final[Mapping[str, Callable[[RequestRecord], Fields]]] = {
     "request.headers": lambda it: it.request,

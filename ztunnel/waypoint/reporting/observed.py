@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import Final
 
 from ztunnel.http1.head import Fields
 from ztunnel.l7.flags import joined
 from ztunnel.l7.grpc import MessageCounter
+from ztunnel.l7.policy.rule import Tried
 from ztunnel.l7.reply import NO_FLAG, Reply
 from ztunnel.l7.request import Request
 from ztunnel.model.service import Service
@@ -16,6 +18,7 @@ from ztunnel.model.workload import Workload
 _BEFORE: Final = "before_response_started"
 _AFTER: Final = "after_response_started"
 NO_FIELDS: Fields = ()
+NO_TRIALS: Sequence[Tried] = ()
 _MOST_INTERIMS: Final = 100
 """Of one exchange: a server that says 102 (Processing) every few seconds needs some."""
 
@@ -30,6 +33,7 @@ class Observed:
         request: as it is sent on.
         is_grpc: whether the client asked for a call of gRPC.
         until: when its token expires, in monotonic seconds.
+        trials: what policies under trial have said of it.
         received_bytes, sent_bytes: of the request's body, of the response's.
         received_messages, sent_messages: in these; None where it is no call of gRPC.
         status: that the client got; 0 for none.
@@ -47,7 +51,7 @@ class Observed:
         "_interims", "added", "admitted", "answered_at", "asked", "began", "cluster", "destination",
         "details", "failure", "flag", "grpc_status", "host", "is_grpc", "over", "received_bytes",
         "received_messages", "request", "response", "sent_bytes", "sent_messages", "service", "status",
-        "trailers", "until",
+        "trailers", "trials", "until",
     )  # fmt: skip
 
     def __init__(self, request: Request, now: float) -> None:
@@ -75,6 +79,7 @@ class Observed:
         self.destination: Workload | None = None
         self.cluster: str | None = None
         self.service: Service | None = None
+        self.trials: Sequence[Tried] = NO_TRIALS
 
     @property
     def switched(self) -> bool:

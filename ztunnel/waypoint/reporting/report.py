@@ -22,7 +22,7 @@ from ztunnel.telemetry.request_log import RequestRecord
 from ztunnel.waypoint.chain import Chain
 from ztunnel.waypoint.exchange.exchange import Exchange
 from ztunnel.waypoint.reporting.scope import Scope
-from ztunnel.waypoint.reporting.tracing import span_of
+from ztunnel.waypoint.reporting.tracing import span_of, with_trials
 
 _KINDS_REMEMBERED: Final = 256
 _NO_GRPC: Final = "-"
@@ -110,12 +110,14 @@ class Reports:
         traced = trace is not None and trace.sampled and spans is not None
         if not scope.logs and not traced and edits is None:
             return
-        subject = Subject(self._record(exchange, version, seconds), kind.labels)
+        record = self._record(exchange, version, seconds)
+        subject = Subject(record, kind.labels, self._caller.workload, exchange.destination)
         if edits is not None:
             for edited in edits.of(subject):
                 self._telemetry.requests.count_edited(edited, values, messages)
         if trace is not None and spans is not None and traced:
-            spans.put(span_of(subject.record, trace, kind.labels, spans.tags, spans.istio_tags))
+            one = span_of(subject.record, trace, kind.labels, spans.tags, spans.istio_tags)
+            spans.put(with_trials(one, exchange.trials) if exchange.trials else one)
         scope.log(subject, trace)
 
     def _record(self, exchange: Exchange, version: int, seconds: float) -> RequestRecord:

@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from ztunnel.l7.policy.rule import Tried
 from ztunnel.l7.trace import Context
+from ztunnel.model.http_policy import HttpAction
 from ztunnel.model.mesh_defaults import CustomTag, TagSource
 from ztunnel.telemetry.labels import UNKNOWN
 from ztunnel.telemetry.log_format import parse_plain
@@ -16,6 +18,7 @@ from ztunnel.telemetry.span import Attribute, Span
 
 _PEERS = ("workload", "canonical_service", "canonical_revision", "app", "version", "principal")
 _FIRST_ERROR = 500
+_TRIED = (HttpAction.ALLOW, HttpAction.DENY)
 
 
 class SpanTag(NamedTuple):
@@ -68,6 +71,21 @@ def span_of(
         ),
         record.status >= _FIRST_ERROR or record.status == 0 or record.grpc_status not in ("", "0"),
     )
+
+
+def with_trials(span: Span, trials: Iterable[Tried]) -> Span:
+    """The same, with what policies under trial would have done: those of ALLOW together, and those of DENY
+    (istio/istio pilot/pkg/networking/core/tracing.go: optionalPolicyTags)."""
+    rules: dict[HttpAction, list[str]] = {}
+    for one in trials:
+        if one.action in _TRIED:
+            rules.setdefault(one.action, []).extend([one.rule] if one.rule else [])
+    tags: list[Attribute] = []
+    for action, names in rules.items():
+        begin, met = f"istio.authorization.dry_run.{action.name.lower()}_policy", bool(names)
+        tags += [(f"{begin}.name", min(names))] if names else []
+        tags.append((f"{begin}.result", "allowed" if met is (action is HttpAction.ALLOW) else "denied"))
+    return span._replace(attributes=(*span.attributes, *tags))
 
 
 def _of_request(record: RequestRecord) -> tuple[Attribute, ...]:
