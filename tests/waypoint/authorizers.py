@@ -39,11 +39,13 @@ DENIES = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\nX-Why: you\r\nServe
 class Asking(Mesh):
     """`counted`: what came of questions."""
 
-    def __init__(self, lab: Lab, provider: ExtAuthz, *more, policies=(ASK, ALLOW)) -> None:
+    def __init__(
+        self, lab: Lab, provider: ExtAuthz, *more, policies=(ASK, ALLOW), jwt: tuple[str, ...] = ()
+    ) -> None:
+        """`jwt`: the policies of tokens, of those in `more`, that the service has."""
         known = ExtensionProvider("asks", provider)
-        super().__init__(
-            lab, ME, CALLER, *SERVERS, AUTHORIZER, ASKS, replace(GUARDED), known, *policies, *more
-        )
+        guarded = replace(GUARDED, jwt_policies=jwt)
+        super().__init__(lab, ME, CALLER, *SERVERS, AUTHORIZER, ASKS, guarded, known, *policies, *more)
         self.counted: list[tuple[str, str]] = []
         self.parts.checks.counted = lambda name, outcome: self.counted.append((name, outcome))
 

@@ -64,10 +64,10 @@ def convert_http_authorization(
     policy = HttpPolicy(
         found.meta.name, found.meta.namespace, action, tuple(rules), is_dry_run(found), found.provider
     )
-    return policy, tuple(_remarks(policy, unsupported))
+    return policy, tuple(_remarks(policy, unsupported, _odd(found.rules)))
 
 
-def _remarks(policy: HttpPolicy, unsupported: Iterable[str]) -> Iterable[str]:
+def _remarks(policy: HttpPolicy, unsupported: Iterable[str], odd: Iterable[str]) -> Iterable[str]:
     who = f"AuthorizationPolicy {policy.key}"
     if names := ", ".join(unsupported):
         end = (
@@ -76,6 +76,32 @@ def _remarks(policy: HttpPolicy, unsupported: Iterable[str]) -> Iterable[str]:
             else "the policy is enforced without them, which concerns more than requested"
         )
         yield f"{who}: waypoints do not support attributes of Envoy alone (found: {names}): {end}"
+    for text in odd:
+        yield f"{who}: '*' stands for anything only at one end of a value: {text!r} is compared as it is"
+
+
+def _odd(rules: Iterable[PolicyRule]) -> list[str]:
+    """The texts with a `*` that stands for nothing but itself."""
+    found: set[str] = set()
+    for rule in rules:
+        for names, written in ((_SOURCES, rule.sources), (_OPERATIONS, rule.operations)):
+            for name, (negated, attribute) in names.items():
+                for each in written:
+                    texts = (*each.get(name, ()), *each.get(negated, ()))
+                    found.update(text for text in texts if _is_odd(attribute, text))
+        for it in rule.conditions:
+            attribute_of = _attribute_of(it.key)
+            if attribute_of is not None:
+                found.update(text for text in it.values + it.not_values if _is_odd(attribute_of, text))
+    return sorted(found)
+
+
+def _is_odd(attribute: Attribute, text: str) -> bool:
+    if attribute is Attribute.NAMESPACE or (attribute is Attribute.PATH and _TEMPLATE.search(text)):
+        return False
+    if attribute is Attribute.SERVICE_ACCOUNT:
+        return "*" in text
+    return "*" in match_text(text).text
 
 
 def _rule(written: PolicyRule, namespace: str, settings: MeshSettings) -> HttpRule:
