@@ -643,6 +643,22 @@ def test_what_is_reported_is_what_each_field_of_telemetry_says(mesh: Mesh, waypo
         record = whose.scope_logs[0].log_records[0]
         assert record.body.string_value == "GET here"
         assert [(one.key, one.value.string_value) for one in record.attributes] == [("code", "200")]
+        traced = Ask("/seen", fields=("Traceparent: 00-" + "4b" * 16 + "-" + "aa" * 8 + "-01", "B3: 1"))
+        mesh.apply(WISHES.replace("enableIstioTags: false", "disableContextPropagation: true"))
+
+        def hidden() -> bool:
+            (answer,) = answers(client, [traced])
+            return "traceparent: " not in answer.body and "b3: " not in answer.body
+
+        wait_until(hidden, "whoever comes next is told nothing of traces")
+
+        def reported() -> bool:
+            sent = [one for request, _ in collector.traces for one in request.resource_spans[0].scope_spans]
+            spans = [span for one in sent for span in one.spans if span.trace_id == bytes.fromhex("4b" * 16)]
+            tags = {one.key for span in spans for one in span.attributes}
+            return "istio.source_namespace" in tags
+
+        wait_until(reported, "and the span comes, with who calls whom")
     finally:
         mesh.apply(WISHES, delete=True)
         collector.close()

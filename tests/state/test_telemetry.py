@@ -66,6 +66,7 @@ def test_everything_is_read() -> None:
                     },
                     "useRequestIdForTraceSampling": False,
                     "enableIstioTags": False,
+                    "disableContextPropagation": True,
                 }
             ],
         }
@@ -104,6 +105,7 @@ def test_everything_is_read() -> None:
             ),
             False,
             False,
+            True,
         ),
     )
 

@@ -56,7 +56,8 @@ class AccessLogging:
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """An entry of `tracing`; None is what is not said. `sampling` is a percentage."""
+    """An entry of `tracing`; None is what is not said. `sampling` is a percentage; `hidden`: requests go on
+    without the headers of traces."""
 
     providers: tuple[str, ...] = ()
     mode: Mode = Mode.BOTH
@@ -65,6 +66,7 @@ class Tracing:
     tags: tuple[CustomTag, ...] | None = None
     request_id: bool | None = None
     istio_tags: bool | None = None
+    hidden: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

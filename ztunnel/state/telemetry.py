@@ -172,8 +172,8 @@ def _tag(name: str, place: Field) -> TagOverride:
 
 def _tracing(place: Field) -> Tracing:
     place.only(
-        ["customTags", "disableSpanReporting", "enableIstioTags", "match", "providers",
-         "randomSamplingPercentage", "useRequestIdForTraceSampling"]
+        ["customTags", "disableContextPropagation", "disableSpanReporting", "enableIstioTags", "match",
+         "providers", "randomSamplingPercentage", "useRequestIdForTraceSampling"]
     )  # fmt: skip
     if (match := place.sub("match")) is not None:
         match.only(["mode"])
@@ -193,6 +193,7 @@ def _tracing(place: Field) -> Tracing:
         tags,
         _flag(place, "useRequestIdForTraceSampling"),
         _flag(place, "enableIstioTags"),
+        _flag(place, "disableContextPropagation"),
     )
 
 

@@ -111,6 +111,7 @@ _TRACING: Final = Record(
     tags=_Tags(),
     request_id=OPTIONAL,
     istio_tags=OPTIONAL,
+    hidden=OPTIONAL,
 )
 _TELEMETRY: Final = Record(
     Telemetry,

@@ -113,6 +113,11 @@ ENVOY = ("envoy",)
         ([(AccessLogging(ENVOY, Mode.CLIENT, disabled=True),)], ENVOY, {}),
         ([(AccessLogging(ENVOY),), (AccessLogging((), Mode.CLIENT, disabled=True),)], (), {"envoy": ""}),
         ([(AccessLogging(ENVOY),), (AccessLogging((), Mode.SERVER, disabled=True),)], (), {}),
+        # What is for clients takes no providers from servers.
+        ([(AccessLogging(ENVOY),), (AccessLogging(("otel",), Mode.CLIENT),)], (), {"envoy": ""}),
+        # A filter that stands beside no provider is nobody's, as in Istio (istio/istio#41170).
+        ([(AccessLogging(ENVOY), AccessLogging(filter="a"))], (), {"envoy": ""}),
+        ([(AccessLogging(filter="a"),)], ENVOY, {"envoy": ""}),
         # Filters go with the provider that they stand beside.
         ([(AccessLogging(ENVOY, filter="a"),)], (), {"envoy": "a"}),
         ([(AccessLogging(ENVOY, filter="a"),), (AccessLogging(ENVOY, filter="b"),)], (), {"envoy": "b"}),
@@ -177,6 +182,17 @@ def test_metrics_can_be_taken_away_one_by_one_or_all() -> None:
 def test_what_is_for_clients_is_not_for_a_waypoint() -> None:
     client = MetricOverride("REQUEST_COUNT", Mode.CLIENT, True)
     assert metrics((Metrics(overrides=(client,)),)) == {"prometheus": {}}
+    all_of_clients = MetricOverride(mode=Mode.CLIENT, disabled=True)
+    assert metrics((Metrics(overrides=(all_of_clients,)),)) == {"prometheus": {}}
+    off = Metrics(overrides=(MetricOverride(disabled=True),))
+    assert metrics((off,), (Metrics(overrides=(client,)),)) == {}
+
+
+def test_a_provider_named_again_brings_back_nothing() -> None:
+    """istio/istio#51697: what brings metrics back is an override."""
+    off = Metrics(("prometheus",), (MetricOverride(disabled=True),))
+    assert metrics((off,), (Metrics(("prometheus",)),)) == {}
+    assert metrics((off,), (Metrics(("prometheus",), (MetricOverride(),)),)) != {}
 
 
 def test_providers_of_a_closer_level_replace_the_others() -> None:
@@ -212,6 +228,8 @@ OTHER = CustomTag("b", TagSource.HEADER, "x-b", "none")
         ([Tracing(("otel",), Mode.CLIENT)], None, TracingPlan()),
         ([Tracing(sampling=5.0)], None, TracingPlan("", False, 5.0)),
         ([Tracing(("otel",), istio_tags=False)], None, TracingPlan("otel", istio_tags=False)),
+        ([Tracing(("otel",)), Tracing(hidden=True)], None, TracingPlan("otel", hidden=True)),
+        ([Tracing(hidden=True), Tracing(hidden=False)], None, TracingPlan()),
         (
             [Tracing(("otel",))],
             MeshDefaults(spans=TracingDefaults(percent=7.0, tags=(TAG,))),

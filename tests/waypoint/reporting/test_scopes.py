@@ -257,6 +257,26 @@ def test_spans_go_to_the_provider_with_its_headers_and_tags() -> None:
     assert set(waypoint.told.spans_of) == {"otel", "zipkin"}
 
 
+def test_of_a_trace_that_is_hidden_whoever_comes_next_is_told_nothing() -> None:
+    trace, parent = "4b" * 16, "aa" * 8
+    said = [(b"traceparent", f"00-{trace}-{parent}-01".encode()), (b"tracestate", b"a=1"), (b"x", b"y")]
+    said += [(b"b3", b"1"), (b"x-b3-traceid", trace.encode()), (b"x-b3-spanid", parent.encode())]
+    waypoint = Waypoint(OTEL)
+    for entry, reported in (
+        (Tracing(("otel",), sampling=100.0, hidden=True), True),
+        (Tracing(("otel",), disabled=True, hidden=True), False),
+        (Tracing(("nobody",), hidden=True), False),
+        (Tracing(hidden=True), False),
+    ):
+        waypoint.put(Telemetry("t", "shop", tracing=(entry,)))
+        context = waypoint.enter(fields := list(said))
+        assert fields == [(b"x", b"y")]
+        assert (context is not None) is reported
+        if context is not None:
+            assert (context.trace_id, context.parent_id, context.sampled) == (trace, parent, True)
+        assert (waypoint.scopes.of(SERVICE).spans is not None) is reported
+
+
 def test_sampling_is_telemetrys_the_meshs_or_the_settings() -> None:
     for defaults, sampling, percent, share in (
         (MeshDefaults(), None, 100.0, 1.0),

@@ -25,13 +25,14 @@ class MetricPlan(NamedTuple):
 
 class TracingPlan(NamedTuple):
     """How requests are traced. `provider` is empty where none is named; `sampling` is a percentage, None: not
-    said."""
+    said; `hidden`: requests go on without the headers of traces."""
 
     provider: str = ""
     disabled: bool = False
     sampling: float | None = None
     tags: tuple[CustomTag, ...] = ()
     istio_tags: bool = True
+    hidden: bool = False
 
 
 def applicable(
@@ -89,8 +90,8 @@ def merge_logging(levels: Sequence[Telemetry], defaults: Sequence[str]) -> dict[
     in_scope: Iterable[str] = defaults
     filters: dict[str, str] = {}
     for entries in logs:
-        names = dict.fromkeys(name for each in entries for name in each.providers)
-        mine = (each for each in entries if each.mode is not Mode.CLIENT)
+        mine = [each for each in entries if each.mode is not Mode.CLIENT]
+        names = dict.fromkeys(name for each in mine for name in each.providers)
         filters |= {name: each.filter for each in mine for name in each.providers}
         in_scope = names or in_scope
     found: dict[str, str] = {}
@@ -131,12 +132,12 @@ def merge_metrics(levels: Sequence[Telemetry], defaults: Sequence[str]) -> dict[
                 continue
             plans = found.setdefault(name, {})
             for override in each.overrides:
+                if override.mode is Mode.CLIENT:
+                    continue
                 if override.metric == ALL_METRICS and override.disabled:
                     off.add(name)
                     continue
                 off.discard(name)
-                if override.mode is Mode.CLIENT:
-                    continue
                 changed = {tag.name: None if tag.remove else tag.value for tag in override.tags}
                 for metric in METRICS if override.metric == ALL_METRICS else (override.metric,):
                     plan = plans.get(metric, MetricPlan())
@@ -165,4 +166,6 @@ def merge_tracing(levels: Sequence[Telemetry], defaults: MeshDefaults) -> Tracin
             plan = plan._replace(sampling=each.sampling)
         if each.istio_tags is not None:
             plan = plan._replace(istio_tags=each.istio_tags)
+        if each.hidden is not None:
+            plan = plan._replace(hidden=each.hidden)
     return plan

@@ -14,8 +14,8 @@ from ztunnel.telemetry.request_log import RequestRecord
 from ztunnel.telemetry.span import Span
 from ztunnel.waypoint.reporting.tracing import SpanTag
 
-Enter = Callable[[list[tuple[bytes, bytes]]], Context]
-"""Begins a request's span, and writes that into its headers."""
+Enter = Callable[[list[tuple[bytes, bytes]]], Context | None]
+"""Begins a request's span, and writes that into its headers; None: it is none."""
 
 
 class Log(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from ztunnel.l7.telemetry.edits import edits_of, tcp_edits_of
 from ztunnel.l7.telemetry.expression import Expression
 from ztunnel.l7.telemetry.merging import applicable, merge_logging, merge_metrics, merge_tracing
-from ztunnel.l7.trace import Rng, enter
+from ztunnel.l7.trace import Context, Rng, enter, hide
 from ztunnel.model.mesh_defaults import MESH, LogEncoding, MeshDefaults
 from ztunnel.model.provider import (
     ExtensionProvider,
@@ -34,7 +34,7 @@ from ztunnel.telemetry.log_format import parse_format
 from ztunnel.telemetry.request_log import RequestRecord, render_request, render_request_json
 from ztunnel.telemetry.span import Span
 from ztunnel.waypoint.reporting.otlp import LogEntry
-from ztunnel.waypoint.reporting.scope import Log, Scope, SpanPlan
+from ztunnel.waypoint.reporting.scope import Enter, Log, Scope, SpanPlan
 from ztunnel.waypoint.reporting.takers import Take, lines_to, records_to, render_of
 from ztunnel.waypoint.reporting.tracing import span_tags
 
@@ -236,7 +236,7 @@ class Scopes:
         found = self._world().providers.get(plan.provider)
         if not plan.provider and own.span is None:
             found = self._zipkin_of(defaults)
-        scope.enter = scope.spans = None
+        scope.enter, scope.spans = partial(_hidden, None) if plan.hidden else None, None
         if plan.disabled:  # headers pass as they are, so that what others report stays together
             return
         b3 = short = False
@@ -252,13 +252,21 @@ class Scopes:
                 self._complain(f"tracing: provider {plan.provider!r}: {why} in the mesh config")
             return
         percent = own.percent if plan.sampling is None else plan.sampling
-        scope.enter = partial(enter, sampling=percent / 100, rng=own.rng, b3=b3, short=short)
+        begin = partial(enter, sampling=percent / 100, rng=own.rng, b3=b3, short=short)
+        scope.enter = partial(_hidden, begin) if plan.hidden else begin
         try:
             tags = span_tags(plan.tags, own.environment)
         except ValueError as error:
             self._complain(f"tracing: customTags: {error}")
             tags = ()
         scope.spans = SpanPlan(put, tags, plan.istio_tags)
+
+
+def _hidden(begin: Enter | None, fields: list[tuple[bytes, bytes]]) -> Context | None:
+    """Begin a span below the caller's, if any, of which whoever comes next is told nothing."""
+    context = begin(fields) if begin is not None else None
+    hide(fields)
+    return context
 
 
 def _name(service: Service | None) -> str:

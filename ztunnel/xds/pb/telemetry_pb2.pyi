@@ -193,12 +193,14 @@ class Tracing(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ISTIO_TAGS_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
     sampling: _builtins.float
     """A percentage."""
     disabled: _builtins.bool
     request_id: _builtins.bool
     istio_tags: _builtins.bool
+    hidden: _builtins.bool
     @_builtins.property
     def providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -213,13 +215,16 @@ class Tracing(_message.Message):
         tags: Global___CustomTags | None = ...,
         request_id: _builtins.bool | None = ...,
         istio_tags: _builtins.bool | None = ...,
+        hidden: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "_istio_tags", b"_istio_tags", "_request_id", b"_request_id", "_sampling", b"_sampling", "disabled", b"disabled", "istio_tags", b"istio_tags", "request_id", b"request_id", "sampling", b"sampling", "tags", b"tags"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "_hidden", b"_hidden", "_istio_tags", b"_istio_tags", "_request_id", b"_request_id", "_sampling", b"_sampling", "disabled", b"disabled", "hidden", b"hidden", "istio_tags", b"istio_tags", "request_id", b"request_id", "sampling", b"sampling", "tags", b"tags"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "_istio_tags", b"_istio_tags", "_request_id", b"_request_id", "_sampling", b"_sampling", "disabled", b"disabled", "istio_tags", b"istio_tags", "mode", b"mode", "providers", b"providers", "request_id", b"request_id", "sampling", b"sampling", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "_hidden", b"_hidden", "_istio_tags", b"_istio_tags", "_request_id", b"_request_id", "_sampling", b"_sampling", "disabled", b"disabled", "hidden", b"hidden", "istio_tags", b"istio_tags", "mode", b"mode", "providers", b"providers", "request_id", b"request_id", "sampling", b"sampling", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__disabled: _TypeAlias = _typing.Literal["disabled"]  # noqa: Y015
     _WhichOneofArgType__disabled: _TypeAlias = _typing.Literal["_disabled", b"_disabled"]  # noqa: Y015
+    _WhichOneofReturnType__hidden: _TypeAlias = _typing.Literal["hidden"]  # noqa: Y015
+    _WhichOneofArgType__hidden: _TypeAlias = _typing.Literal["_hidden", b"_hidden"]  # noqa: Y015
     _WhichOneofReturnType__istio_tags: _TypeAlias = _typing.Literal["istio_tags"]  # noqa: Y015
     _WhichOneofArgType__istio_tags: _TypeAlias = _typing.Literal["_istio_tags", b"_istio_tags"]  # noqa: Y015
     _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
@@ -228,6 +233,8 @@ class Tracing(_message.Message):
     _WhichOneofArgType__sampling: _TypeAlias = _typing.Literal["_sampling", b"_sampling"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__disabled) -> _WhichOneofReturnType__disabled | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__hidden) -> _WhichOneofReturnType__hidden | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__istio_tags) -> _WhichOneofReturnType__istio_tags | None: ...
     @_typing.overload
