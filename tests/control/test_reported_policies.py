@@ -32,7 +32,7 @@ def principals(*values: str) -> str:
         (GITHUB, JOB, f"{GITHUB}/*", True),
         (GITHUB, JOB, "*main", True),
         (GITHUB, JOB, f"{GITHUB}/repo:other*", False),
-        # What stands behind the last slash is the subject, here as there: no other can claim an issuer's name.
+        # What stands behind the last slash is the subject, as there: no other can claim to be an issuer.
         (GITHUB, JOB, f"{GITHUB}/{JOB}", False),
         (GITHUB, JOB, f"{GITHUB}/repo:my-org/*", False),
         (f"{GITHUB}/", "job", f"{GITHUB}/job", False),  # its principal has two slashes

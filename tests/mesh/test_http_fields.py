@@ -47,6 +47,26 @@ data:
       opentelemetry: {service: collector.shop.svc.cluster.local, port: 4317, maxTagLength: 20,
                       resource_detectors: {environment: {}},
                       grpc: {initialMetadata: [{name: x-tenant, value: mine}]}}
+    - name: asks-begin
+      envoyExtAuthzHttp:
+        service: asks.shop.svc.cluster.local
+        port: 8000
+        timeout: 0.3s
+        failOpen: true
+        pathPrefix: /check
+        includeRequestHeadersInCheck: [x-seen*]
+        includeAdditionalHeadersInCheck: {x-added: always}
+        includeRequestBodyInCheck: {maxRequestBytes: 4, allowPartialMessage: true}
+        headersToUpstreamOnAllow: [x-up]
+        headersToDownstreamOnAllow: [x-down]
+        headersToDownstreamOnDeny: [x-deny*]
+    - name: asks-whole
+      envoyExtAuthzHttp:
+        service: asks.shop.svc.cluster.local
+        port: 8000
+        timeout: 0.3s
+        statusOnError: "503"
+        includeRequestBodyInCheck: {maxRequestBytes: 4}
 ---
 """
 COLLECTOR = """apiVersion: v1
@@ -136,6 +156,7 @@ MANIFESTS = (
     + ENTRY
     + COLLECTOR
     + service("collector", "{name: grpc, port: 4317, targetPort: 4317}", labels="", app="collector")
+    + service("asks", "{name: http, port: 8000, targetPort: 8000}", labels="", app="collector")
     + service("web", "{name: http, port: 80, targetPort: 8081}")
     + service("denied", "{name: http, port: 80, targetPort: 8081}")
     + service("proved", "{name: http, port: 80, targetPort: 8081}")
@@ -144,7 +165,11 @@ ENVIRONMENT = {"ZTUNNEL_TRUSTED_PROXIES": "1", "OTEL_RESOURCE_ATTRIBUTES": "depl
 
 
 class Server:
-    """Answers every request with its head."""
+    """Answers every request with what `respond` makes of its head and body: the head."""
+
+    @staticmethod
+    def respond(head: bytes, _body: bytes) -> bytes:
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(head), head)
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -165,7 +190,8 @@ class Server:
         with sock, suppress(OSError, AssertionError):
             while True:
                 head = head_of(sock)
-                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(head), head))
+                length = head.lower().partition(b"\r\ncontent-length: ")[2].partition(b"\r")[0]
+                sock.sendall(self.respond(head, read_exactly(sock, int(length or b"0"))))
 
     def close(self) -> None:
         for sock in self._open:
@@ -199,11 +225,13 @@ class Ask(NamedTuple):
     method: str = "GET"
     host: str = "web"
     fields: tuple[str, ...] = ()
+    body: str = ""
 
     @property
     def octets(self) -> bytes:
-        lines = [f"{self.method} {self.path} HTTP/1.1", f"Host: {self.host}", *self.fields, "", ""]
-        return "\r\n".join(lines).encode()
+        more = [f"Content-Length: {len(self.body)}"] if self.body else []
+        lines = [f"{self.method} {self.path} HTTP/1.1", f"Host: {self.host}", *self.fields, *more]
+        return "\r\n".join([*lines, "", self.body]).encode()
 
 
 class Answer(NamedTuple):
@@ -441,6 +469,60 @@ def test_what_is_tried_or_audited_passes_and_is_counted(mesh: Mesh, waypoint: Wa
         mesh.apply(texts, delete=True)
 
 
+class Authorizer(Server):
+    """Denies `/no`, says nothing of `/slow`; `asked`: heads and bodies."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.asked: list[tuple[str, bytes]] = []
+        super().__init__(mesh.listen("shop/collector", port=8000))
+
+    def respond(self, head: bytes, body: bytes) -> bytes:  # type: ignore[override]
+        self.asked.append((head.decode(), body))
+        if b"/slow" in head:
+            return b""
+        if b"/no" in head:
+            return b"HTTP/1.1 401 No\r\nX-Deny-Why: so\r\nX-Other: o\r\nContent-Length: 2\r\n\r\nno"
+        return b"HTTP/1.1 200 OK\r\nX-Up: u\r\nX-Down: d\r\nX-Other: o\r\nContent-Length: 0\r\n\r\n"
+
+
+def test_an_authorizer_is_asked_as_each_field_of_its_provider_says(mesh: Mesh, waypoint: Waypoint) -> None:
+    authorizer = Authorizer(mesh)
+    asks = policy("asks", "{}", "Service web", "CUSTOM, provider: {name: asks-begin}")
+    try:
+        mesh.apply(asks)
+        client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+        wait_until(partial(is_answered, client, [Ask("/no")], [401]), "it is asked")
+        forged = ("X-Seen-It: yes", "X-Unseen: no", "X-Added: forged", "X-Up: forged")
+        (passed,) = answers(client, [Ask("/ok?q=1", "POST", "web", forged, "0123456789")])
+        head, body = authorizer.asked[-1]
+        assert head.startswith("POST /check/ok?q=1 HTTP/1.1\r\n")
+        assert ("x-seen-it: yes" in head, "x-unseen" in head) == (True, False)
+        assert ("x-added: always" in head, "forged" in head) == (True, False)
+        assert ("x-envoy-auth-partial-body: true" in head, body) == (True, b"0123")
+        assert passed.status == 200
+        assert ("x-up: u" in passed.body, "X-Up: forged" in passed.body) == (True, False)
+        assert "x-other" not in passed.body
+        assert ("x-down: d" in passed.head, "x-other" in passed.head) == (True, False)
+        (denied,) = answers(client, [Ask("/no")])
+        assert (denied.status, denied.body) == (401, "no")
+        assert ("x-deny-why: so" in denied.head, "x-other" in denied.head) == (True, False)
+        (slow,) = answers(client, [Ask("/slow")])
+        assert (slow.status, "x-up" in slow.body) == (200, False)
+        mesh.apply(asks.replace("asks-begin", "asks-whole"))
+        wait_until(partial(is_answered, client, [Ask("/slow")], [503]), "the other one is asked")
+        (short,) = answers(client, [Ask("/ok", "POST", body="0123")])
+        assert (short.status, "x-up" in short.body) == (200, False)
+        assert authorizer.asked[-1][0].startswith("POST /ok HTTP/1.1\r\n")
+        assert authorizer.asked[-1][1] == b"0123"
+        (denied,) = answers(client, [Ask("/no")])
+        assert ("x-deny-why: so" in denied.head, "x-other: o" in denied.head) == (True, True)
+        (long,) = answers(client, [Ask("/ok", "POST", body="01234")])
+        assert long.status == 413
+    finally:
+        mesh.apply(asks, delete=True)
+        authorizer.close()
+
+
 @pytest.mark.parametrize("target", ["ServiceEntry entry", "GatewayClass istio-waypoint"])
 def test_an_entry_stands_behind_a_waypoint_and_its_policies(
     mesh: Mesh, waypoint: Waypoint, target: str
@@ -607,14 +689,14 @@ def test_what_is_reported_is_what_each_field_of_telemetry_says(mesh: Mesh, waypo
             return "text /seen 200 -" in log() and "traceparent: " in answer.body and bool(collector.traces)
 
         wait_until(changed, "it is reported as it is wished")
-        before = len(log())
-        assert [one.status for one in answers(client, [Ask("/unseen"), seen])] == [200, 200]
-        wait_until(lambda: "text /seen 200 -" in log()[before:], "it is logged")
-        lines = log()[before:].splitlines()
-        assert [line for line in lines if line.startswith("text")] == ["text /seen 200 -"]
+        later = [Ask("/unseen/2"), seen._replace(path="/seen/2")]
+        assert [one.status for one in answers(client, later)] == [200, 200]
+        wait_until(lambda: log().count("seen/2") == 3, "it is logged")
+        lines = [line for line in log().splitlines() if "seen/2" in line]
+        assert [line for line in lines if line.startswith("text")] == ["text /seen/2 200 -"]
         assert [json.loads(line) for line in lines if line.startswith("{")] == [
-            {"path": "/unseen", "code": 200},
-            {"path": "/seen", "code": 200},
+            {"path": "/unseen/2", "code": 200},
+            {"path": "/seen/2", "code": 200},
         ]
         assert not [line for line in lines if line.startswith("[")]  # of CLIENT alone
         figures = waypoint.figures()

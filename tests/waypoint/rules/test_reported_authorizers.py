@@ -1,4 +1,4 @@
-"""What others reported of external authorizers (issues of istio/istio and envoyproxy/envoy), as experiments."""
+"""What others reported of external authorizers (issues of Istio and of Envoy), as experiments."""
 
 from __future__ import annotations
 
