@@ -158,6 +158,8 @@ MANIFESTS = (
     + service("collector", "{name: grpc, port: 4317, targetPort: 4317}", labels="", app="collector")
     + service("asks", "{name: http, port: 8000, targetPort: 8000}", labels="", app="collector")
     + service("web", "{name: http, port: 80, targetPort: 8081}")
+    + service("empty", "{name: http, port: 80, targetPort: 8081}", app="nobody")
+    + service("closed", "{name: http, port: 80, targetPort: 8099}")
     + service("denied", "{name: http, port: 80, targetPort: 8081}")
     + service("proved", "{name: http, port: 80, targetPort: 8081}")
 )
@@ -743,6 +745,59 @@ def test_what_is_reported_is_what_each_field_of_telemetry_says(mesh: Mesh, waypo
         wait_until(reported, "and the span comes, with who calls whom")
     finally:
         mesh.apply(WISHES, delete=True)
+        collector.close()
+
+
+BY_MESH = MESH.replace(
+    "  mesh: |\n",
+    """  mesh: |
+    accessLogFile: /dev/stdout
+    accessLogEncoding: JSON
+    accessLogFormat: '{"it": "%REQ(:PATH)%", "flags": "%RESPONSE_FLAGS%", "why": "%RESPONSE_CODE_DETAILS%"}'
+    enableTracing: true
+    defaultProviders: {tracing: [otel]}
+    defaultConfig: {tracing: {sampling: 100, customTags: {where: {literal: {value: lab}}}}}
+""",
+)
+SILENT = """apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: silent, namespace: shop}
+spec: {tracing: [{disableSpanReporting: true}]}
+---
+"""
+
+
+def test_what_is_reported_is_what_each_field_of_the_mesh_config_says(mesh: Mesh, waypoint: Waypoint) -> None:
+    collector = Collector(mesh)
+    client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+
+    def lines() -> list[dict[str, str]]:
+        log = mesh.laboratory.pod_log(waypoint.pod.full_name).splitlines()
+        return [json.loads(line) for line in log if line.startswith('{"it"')]
+
+    try:
+        mesh.apply(BY_MESH)
+
+        def changed() -> bool:
+            assert answers(client, [Ask("/by-mesh")])[0].status == 200
+            return bool(lines() and collector.traces)
+
+        wait_until(changed, "it is reported as the mesh wants it")
+        assert lines()[-1] == {"it": "/by-mesh", "flags": "-", "why": "via_upstream"}
+        spans = collector.traces[-1][0].resource_spans[0].scope_spans[0].spans
+        assert [one.value.string_value for one in spans[0].attributes if one.key == "where"] == ["lab"]
+        for name, flags in (("empty", "UH"), ("closed", "URX,UF")):
+            other = mesh.connect("shop/caller", vip(mesh, name, IPv4Address), 80)
+            assert answers(other, [Ask(f"/{name}")])[0].status == 503
+            line = wait_until(lambda at=f"/{name}": [one for one in lines() if one["it"] == at], "its line")
+            assert [one["flags"] for one in line] == [flags], line
+        mesh.apply(SILENT)
+        said = "00-" + "5c" * 16 + "-" + "bb" * 8 + "-01"
+        asked = Ask("/silent", fields=(f"Traceparent: {said}",))
+        wait_until(lambda: f"traceparent: {said}" in answers(client, [asked])[0].body, "it passes as it is")
+        mesh.apply(SILENT, delete=True)
+    finally:
+        mesh.apply(MESH)
         collector.close()
 
 

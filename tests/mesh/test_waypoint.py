@@ -295,7 +295,7 @@ def test_http2_with_prior_knowledge_passes_with_its_trailers(mesh: Mesh, waypoin
         (b"content-type", b"application/grpc"), (b"te", b"trailers"),
     ]  # fmt: skip
     near.send_headers(1, fields)
-    near.send_data(1, b"question", end_stream=True)
+    near.send_data(1, b"\0\0\0\0\3abc" * 2, end_stream=True)
     client.sendall(near.data_to_send())
     there = listener.accept()
     far = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
@@ -304,7 +304,7 @@ def test_http2_with_prior_knowledge_passes_with_its_trailers(mesh: Mesh, waypoin
     (request,) = [each for each in asked if isinstance(each, h2.events.RequestReceived)]
     assert (b"te", b"trailers") in request.headers
     far.send_headers(1, [(b":status", b"200"), (b"content-type", b"application/grpc")])
-    far.send_data(1, b"answer")
+    far.send_data(1, b"\0\0\0\0\0" * 3)
     far.send_headers(1, [(b"grpc-status", b"5")], end_stream=True)
     there.sendall(far.data_to_send())
     told = exchange(client, near, h2.events.StreamEnded)
@@ -314,6 +314,8 @@ def test_http2_with_prior_knowledge_passes_with_its_trailers(mesh: Mesh, waypoin
     assert line[1:3] == ["POST /a.B/C HTTP/2", "200"], line
     labels = {"request_protocol": "grpc", "grpc_response_status": "5", "response_code": "200"}
     waypoint.grows("istio_requests_total", 1, **labels)
+    waypoint.grows("istio_request_messages_total", 2, request_protocol="grpc")
+    waypoint.grows("istio_response_messages_total", 3, request_protocol="grpc")
 
 
 def test_a_client_of_http1_is_served_by_a_server_of_http2(mesh: Mesh, waypoint: Waypoint) -> None:
