@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import fcntl
+import random
 import socket
 import sys
 from errno import EPIPE
 
+import h2.events
 import pytest
 
 from tests.flow.driving import read
-from tests.hbone.peers import Lab
+from tests.hbone.peers import OK, Lab
 from ztunnel.errors import Denied, Unreachable
 from ztunnel.flow.expire import STALLED_SECONDS
 from ztunnel.flow.linger import close_with_reset
 
 SIOCOUTQ = 0x5411
 """What a socket's kernel has not sent, or of which it does not know that it arrived."""
+
+
+def segments_in(sock: socket.socket) -> int:
+    """How many it has received (`tcpi_segs_in`)."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)
+    return int.from_bytes(info[140:144], sys.byteorder)
 
 
 def test_bulk_arrives_whole_in_both_directions_at_once(lab: Lab) -> None:
@@ -63,6 +71,101 @@ def test_a_half_close_is_passed_on_and_the_other_way_lives_on(lab: Lab, first: s
     assert callee.ends == [None]
     assert client.tunnels == server.tunnels == set()
     assert lab.ledger.streams == 0
+
+
+@pytest.mark.parametrize("first", ["caller", "app"])
+def test_last_bytes_and_the_end_behind_them_reach_the_application_in_one_segment(
+    lab: Lab, first: str
+) -> None:
+    client, _ = lab.sessions()
+    caller, callee, app = lab.joined(client)
+    one, other = (caller.sock, app) if first == "caller" else (app, caller.sock)
+    before = segments_in(other)
+    one.send(b"last")
+    one.shutdown(socket.SHUT_WR)
+    assert lab.receive(other, 5) == b"last"
+    assert segments_in(other) == before + 1
+    other.send(b"still")
+    assert lab.receive(one, 5) == b"still"
+    other.close()
+    lab.go()
+    assert (caller.log[1:], callee.ends) == ([("ended", None)], [None])
+
+
+@pytest.mark.parametrize("first", ["caller", "app"])
+def test_who_has_shut_its_side_gets_last_bytes_at_once(lab: Lab, first: str) -> None:
+    """Nothing is shut behind them then, which would push them out."""
+    client, _ = lab.sessions()
+    caller, callee, app = lab.joined(client)
+    one, other = (caller.sock, app) if first == "caller" else (app, caller.sock)
+    other.shutdown(socket.SHUT_WR)
+    assert lab.receive(one, 1) == b""
+    one.send(b"last")
+    one.close()
+    assert lab.receive(other, 5) == b"last"
+    lab.go()
+    assert (caller.log[1:], callee.ends) == ([("ended", None)], [None])
+
+
+@pytest.mark.parametrize("first", ["caller", "app"])
+def test_last_bytes_that_are_not_taken_at_once_arrive_whole_before_the_end(lab: Lab, first: str) -> None:
+    client, _ = lab.sessions()
+    caller, callee, app = lab.joined(client)
+    one, other = (caller.sock, app) if first == "caller" else (app, caller.sock)
+    sent = lab.fill(one)
+    one.shutdown(socket.SHUT_WR)
+    lab.go()
+    assert len(lab.receive(other, sent + 1)) == sent
+    other.close()
+    lab.go()
+    assert (caller.log[1:], callee.ends) == ([("ended", None)], [None])
+
+
+def test_a_frame_that_has_not_left_says_that_it_is_the_last(lab: Lab) -> None:
+    _, peer, caller = lab.answered()
+    caller.sock.send(b"last")
+    caller.sock.shutdown(socket.SHUT_WR)
+    lab.go(until=lambda: peer.of(h2.events.StreamEnded))
+    (data,) = peer.of(h2.events.DataReceived)
+    assert (data.data, data.stream_ended is None) == (b"last", False)
+
+
+def test_behind_a_frame_that_has_left_one_that_is_empty_says_it(lab: Lab) -> None:
+    _, peer, caller = lab.answered()
+    caller.sock.send(b"last")
+    lab.go(until=lambda: peer.of(h2.events.DataReceived))
+    caller.sock.shutdown(socket.SHUT_WR)
+    lab.go(until=lambda: peer.of(h2.events.StreamEnded))
+    first, second = peer.of(h2.events.DataReceived)
+    assert (first.data, first.stream_ended, second.data) == (b"last", None, b"")
+    assert second.stream_ended is not None
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_ends_of_many_tunnels_are_those_of_their_own_streams(lab: Lab, seed: int) -> None:
+    rng = random.Random(seed)
+    client, peer = lab.client_to_h2()
+    callers = [lab.call(client) for _ in range(6)]
+    lab.go(until=lambda: len(peer.of(h2.events.RequestReceived)) == 6)
+    for stream_id in range(1, 13, 2):
+        peer.conn.send_headers(stream_id, OK)
+    lab.go(until=lambda: all(caller.log for caller in callers))
+    sent = [b""] * 6
+    living = list(range(6))
+    while living:
+        for at in rng.sample(living, rng.randint(1, len(living))):
+            for _ in range(rng.randint(0, 2)):
+                part = rng.randbytes(rng.randint(1, 3000))
+                sent[at] += part
+                callers[at].sock.send(part)
+            if rng.random() < 0.4:
+                callers[at].sock.shutdown(socket.SHUT_WR)
+                living.remove(at)
+        for _ in range(rng.randint(0, 2)):
+            lab.engine.round()
+    lab.go(until=lambda: len(peer.of(h2.events.StreamEnded)) == 6)
+    assert [peer.data.get(stream_id, b"") for stream_id in range(1, 13, 2)] == sent
+    assert not peer.of(h2.events.StreamReset)
 
 
 @pytest.mark.parametrize("first", ["caller", "app"])

@@ -29,15 +29,22 @@ from ztunnel.flow.linger import close_with_reset, reset_when_sent
 from ztunnel.hbone.hold import TunnelSession
 from ztunnel.hbone.watch import ApplicationEnd
 from ztunnel.http2.budget import UPDATES_PER_FRAME
-from ztunnel.http2.frame import HEADER, HEADER_BYTES, Code, code_name
+from ztunnel.http2.frame import END_STREAM, FLAGS_AT, HEADER, HEADER_BYTES, Code, code_name
 
 GATHER_BYTES: Final = 60_000
 """A block is written out before the next read once it holds this much: the rest has room for one read of
 bulk."""
 
-READ = EPOLLIN | EPOLLRDHUP
+READ: Final = EPOLLIN | EPOLLRDHUP
 """What is waited for while the application is read: its bytes, and whether it has shut its side."""
 
+# Compiled code looks the names of another module up, each time.
+_IN: Final = EPOLLIN
+_OUT: Final = EPOLLOUT
+_RDHUP: Final = EPOLLRDHUP
+_ERR: Final = EPOLLERR
+_HUP: Final = EPOLLHUP
+_MORE: Final = int(socket.MSG_MORE)
 _PACK_INTO: Final = HEADER.pack_into
 
 
@@ -106,7 +113,7 @@ class Tunnel(ApplicationEnd):
             return
         read = READ if self._reading and self not in self._session.waiting else 0
         try:
-            self._watch(read | (EPOLLOUT if self._backlog.held_bytes else 0))
+            self._watch(read | (_OUT if self._backlog.held_bytes else 0))
         except OSError as error:
             self.abort(Unreachable(f"the connection cannot be carried: {error}"))
 
@@ -114,27 +121,27 @@ class Tunnel(ApplicationEnd):
         self.abort(ConnectionFailed(f"internal error: {bug!r}"))
 
     def _ready(self, mask: int) -> None:
-        if mask == EPOLLIN and self._events & EPOLLIN:
+        if mask == _IN and self._events & _IN:
             self._read()
             return
-        if mask & EPOLLOUT:
+        if mask & _OUT:
             self._flush()
-        if self._over or not mask & ~EPOLLOUT:
+        if self._over or not mask & ~_OUT:
             return
-        if self._events & EPOLLIN:
-            self._read(mask & EPOLLRDHUP != 0)
-        elif mask & EPOLLERR and not self._reading:
+        if self._events & _IN:
+            self._read(mask & _RDHUP != 0)
+        elif mask & _ERR and not self._reading:
             self._app_gone()
-        elif mask & (EPOLLERR | EPOLLHUP):
+        elif mask & (_ERR | _HUP):
             # It is over, and it is not the time to read what is left: EPOLLHUP would not stop coming.
-            if mask & EPOLLERR:
+            if mask & _ERR:
                 self._break()
             self._unwatch()
 
     def _read(self, shut: bool = False) -> None:
         """Read from the application into the session's block: DATA frames, header and all, without a copy.
-        Where it has shut its side (`shut`), its end follows its last bytes at once: both leave in one TLS
-        record, and the peer is woken up once."""
+        Where it has shut its side (`shut`), its end is read at once as well: the frame of its last bytes
+        says so, and the peer is woken up once."""
         session, pipe = self._session, self._pipe
         h2 = session.h2
         for _ in range(session.reads + 1 if shut else session.reads):
@@ -160,7 +167,9 @@ class Tunnel(ApplicationEnd):
                 self._app_ended()
                 return
             _PACK_INTO(block.memory, at, count << 8, 0, self.stream_id)
-            block.at = start + count
+            block.frame_at = at
+            block.frame_stream = self.stream_id
+            block.at = block.frame_end = start + count
             self.send_window -= count
             h2.send_window -= count
             h2.budget.updates += UPDATES_PER_FRAME
@@ -191,12 +200,22 @@ class Tunnel(ApplicationEnd):
             self._app_gone()
             return
         self._reading = False
-        self._session.h2.finish(self)
+        self._finish()
         if self.remote_closed and not self._backlog.held_bytes:
             self._end_in_order()
         elif self._app is not None:
             self._watch_less(READ)
             self._session.engine.half_closed.add(self._app)
+
+    def _finish(self) -> None:
+        """The application has sent its last. Where the frame of that has not left, and nothing stands behind
+        it, it says so; else one that is empty."""
+        block = self._pipe.block
+        if block is None or block.frame_end != block.at or block.frame_stream != self.stream_id:
+            self._session.h2.finish(self)
+            return
+        block.memory[block.frame_at + FLAGS_AT] |= END_STREAM
+        self._session.h2.finished(self)
 
     def _app_gone(self) -> None:
         """The application's side is reset. For the log that is an end like any other (as in Istio's
@@ -212,7 +231,7 @@ class Tunnel(ApplicationEnd):
             return
         self._break()
         self._drop_backlog()
-        self._watch_less(EPOLLOUT)
+        self._watch_less(_OUT)
         if self not in self._session.waiting:
             self._watch_more(READ)
 
@@ -230,7 +249,9 @@ class Tunnel(ApplicationEnd):
             return
         if not self._backlog.held_bytes and self._app is not None:
             try:
-                sent = self._send(payload)
+                # The end that follows leaves with these bytes, in one segment.
+                shuts = self.ending and not self.local_closed
+                sent = self._send(payload, _MORE) if shuts else self._send(payload)
             except BlockingIOError:
                 pass
             except OSError:
@@ -240,7 +261,7 @@ class Tunnel(ApplicationEnd):
             self._took(sent)
             if sent == count:
                 return
-            self._watch_more(EPOLLOUT)
+            self._watch_more(_OUT)
         self._backlog.append(payload[sent:])
         self._session.share.hold(self, count - sent, self._session.engine)
 
@@ -267,7 +288,7 @@ class Tunnel(ApplicationEnd):
             backlog.drop(sent)
             self._session.share.drop(self, sent)
             self._took(sent)
-        self._watch_less(EPOLLOUT)
+        self._watch_less(_OUT)
         if self._last_words is not None:
             self._end_when_sent(*self._last_words)
         elif self.remote_closed:
@@ -312,7 +333,7 @@ class Tunnel(ApplicationEnd):
         self._reading = False
         self._last_words = (error, reset)
         if self._app is not None:
-            self._watch(EPOLLOUT)
+            self._watch(_OUT)
         self._session.engine.last_words.watch(self._app, self._counts.moved, self._app_gone)
 
     def _leave(self, closing: bool = False) -> socket.socket | None:

@@ -169,6 +169,7 @@ class FrameReader:
         by one system call and not by one for each. Returns where the last of them ends."""
         end = len(view)
         if flags or stop - at >= SMALL_BYTES or end - stop <= HEADER_BYTES:
+            target.ending = flags & END_STREAM != 0
             target.on_data(view[at:stop])
             return stop
         standing = self.standing

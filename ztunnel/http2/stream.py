@@ -21,6 +21,7 @@ class Stream:
         answered: a response has come, or has been sent.
         local_closed, remote_closed: END_STREAM was sent, has come.
         closed: the stream is over; no `on_` method is called any more.
+        ending: what `on_data` is given is the last, and `on_end` follows at once. It may be False then.
         opened_at: monotonic seconds.
         started: whether anything has been done for it.
         repeated: the fields of what the peer has begun it with, a request or the response to ours, are as an
@@ -31,6 +32,7 @@ class Stream:
     __slots__ = (
         "answered",
         "closed",
+        "ending",
         "local_closed",
         "opened_at",
         "oversized",
@@ -50,6 +52,7 @@ class Stream:
         self.local_closed = False
         self.remote_closed = False
         self.closed = False
+        self.ending = False
         self.opened_at = 0.0
         self.started = False
         self.oversized = False
