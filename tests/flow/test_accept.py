@@ -65,6 +65,30 @@ def test_a_closed_acceptor_accepts_no_more(
     assert accepted == []
 
 
+def test_whoever_knows_that_they_are_there_need_not_wait_to_be_told(
+    engine: Engine, listener: socket.socket, accepted: Accepted
+) -> None:
+    acceptor = Acceptor(engine, listener, lambda sock, peer: accepted.append((sock, peer)))
+    acceptor.accept_now(3)
+    assert accepted == [], "nobody is there"
+    with ExitStack() as callers:
+        for _ in range(4):
+            callers.enter_context(call(listener))
+        acceptor.accept_now(3)
+        assert len(accepted) == 3, "no more than are asked for"
+        drive(engine, until=lambda: len(accepted) == 4)
+        assert len({peer for _, peer in accepted}) == 4
+        callers.enter_context(call(listener))
+        acceptor.hold_back()
+        acceptor.accept_now(1)
+        assert len(accepted) == 4, "they are whoever's has the listener then"
+        acceptor.go_on()
+        acceptor.accept_now(1)
+        assert len(accepted) == 5
+    acceptor.close()
+    acceptor.accept_now(1)
+
+
 def test_while_whoever_takes_them_is_crowded_new_ones_stay_in_the_backlog(
     engine: Engine, clock: Clock, listener: socket.socket, accepted: Accepted
 ) -> None:

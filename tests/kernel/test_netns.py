@@ -57,8 +57,8 @@ def test_sockets_asked_for_quickly_are_made_in_advance_where_they_belong(
 ) -> None:
     monkeypatch.setattr(netns.time, "monotonic", lambda: 5.0)
     before = len(os.listdir("/proc/self/fd"))
-    made = [elsewhere.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(20)]
-    made.append(elsewhere.socket(socket.AF_INET6, socket.SOCK_STREAM))
+    made = [elsewhere.tcp_socket(socket.AF_INET) for _ in range(20)]
+    made.append(elsewhere.tcp_socket(socket.AF_INET6))
     assert {cookie_of(each) for each in made} == {elsewhere.cookie}
     assert {each.gettimeout() for each in made} == {0.0}
     assert len({each.fileno() for each in made}) == 21
@@ -74,38 +74,38 @@ def test_sockets_asked_for_now_and_then_are_made_one_by_one(
     seconds = iter(range(100))
     monkeypatch.setattr(netns.time, "monotonic", lambda: float(next(seconds)))
     for _ in range(5):
-        elsewhere.socket(socket.AF_INET, socket.SOCK_STREAM).close()
+        elsewhere.tcp_socket(socket.AF_INET).close()
     assert elsewhere.spares == 0
 
 
 def test_where_descriptors_run_out_the_one_that_is_asked_for_is_made(
     elsewhere: NetworkNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make, left = netns._new_socket, iter(range(5))
+    make, left = netns._new_tcp, iter(range(5))
 
-    def made(family: int, kind: int, mark: int = 0) -> socket.socket:
+    def made(family: int) -> socket.socket:
         if next(left, None) is None:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return make(family, kind, mark=mark)
+        return make(family)
 
     monkeypatch.setattr(netns.time, "monotonic", lambda: 5.0)
-    monkeypatch.setattr(netns, "_new_socket", made)
+    monkeypatch.setattr(netns, "_new_tcp", made)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(2):
-        elsewhere.socket(socket.AF_INET, socket.SOCK_STREAM).close()
+        elsewhere.tcp_socket(socket.AF_INET).close()
     assert elsewhere.spares == 3
     for _ in range(3):
-        elsewhere.socket(socket.AF_INET, socket.SOCK_STREAM).close()
+        elsewhere.tcp_socket(socket.AF_INET).close()
     assert len(os.listdir("/proc/self/fd")) == before
     with pytest.raises(OSError, match="Too many open files"):
-        elsewhere.socket(socket.AF_INET, socket.SOCK_STREAM)
+        elsewhere.tcp_socket(socket.AF_INET)
 
 
 def test_what_was_made_in_advance_goes_with_the_namespace() -> None:
     before = len(os.listdir("/proc/self/fd"))
     with netns.current() as here_again:
         for _ in range(2):
-            here_again.socket(socket.AF_INET, socket.SOCK_STREAM).close()
+            here_again.tcp_socket(socket.AF_INET).close()
         assert here_again.spares
     assert len(os.listdir("/proc/self/fd")) == before
 

@@ -51,6 +51,9 @@ class Here:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
 
+    def tcp_socket(self, family: int) -> socket.socket:
+        return self.socket(family, socket.SOCK_STREAM)
+
     def ephemeral_ports(self) -> tuple[int, int]:
         return 32768, 60999
 

@@ -15,6 +15,7 @@ from tests.inbound.parts import Sockets
 from tests.outbound.parts import Desk, Here, address_of, is_reset
 from tests.redirect.test_syn import syn
 from ztunnel.errors import ConnectionFailed, Drained, Unreachable
+from ztunnel.flow.accept import Acceptor
 from ztunnel.flow.engine import Engine
 from ztunnel.model.address import Endpoint, OriginalDestination, PeerAddress, parse_endpoint
 from ztunnel.outbound.accept import OutboundAcceptor
@@ -142,6 +143,56 @@ def test_a_plain_call_is_let_in_when_the_far_end_stands(case: Case) -> None:
     assert len(case.lines) == 1
     assert "error" not in case.lines[0]
     assert case.desk.totals() == (1, 1)
+
+
+def test_who_is_let_in_is_taken_up_in_the_same_round(case: Case) -> None:
+    """By then the handshake is over: to be told of it would take another round."""
+    servers = [case.sockets.listen("127.0.3.1") for _ in range(3)]
+    ports = [case.free_port() for _ in servers]
+    clients: list[socket.socket] = []
+
+    def connects(packet: bytes, address: tuple[str, int]) -> None:
+        client = case.sockets.keep(socket.socket())
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.bind(("127.0.0.9", ports[len(clients)]))
+        client.connect(case.listener.getsockname())
+        clients.append(client)
+
+    case.raw.sendto = connects  # type: ignore[method-assign]
+    acceptor = Acceptor(case.engine, case.listener, case.acceptor.accepted)
+    case.acceptor.take_from(acceptor.accept_now)
+    helds = [case.call(address_of(server), port) for server, port in zip(servers, ports, strict=True)]
+    while not clients:
+        case.engine.round()
+    assert case.desk.kernel.held.dropped == [held.caller for held in helds]
+    for server, client in zip(servers, clients, strict=True):
+        far = case.sockets.keep(server.accept()[0])
+        far.sendall(b"hello")
+        drive(case.engine)
+        assert client.recv(9) == b"hello"
+        far.close()
+        client.close()
+    drive(case.engine, until=lambda: not len(case.desk.calls))
+    acceptor.close()
+
+
+def test_who_is_not_there_yet_is_told_of(case: Case) -> None:
+    server = case.sockets.listen("127.0.3.1")
+    port = case.free_port()
+    acceptor = Acceptor(case.engine, case.listener, case.acceptor.accepted)
+    case.acceptor.take_from(acceptor.accept_now)
+    held = case.call(address_of(server), port)
+    drive(case.engine, until=lambda: case.raw.sent)
+    assert case.desk.kernel.held.dropped == []
+    client = case.sockets.keep(socket.socket())
+    client.bind(("127.0.0.9", port))
+    client.connect(case.listener.getsockname())
+    drive(case.engine, until=lambda: case.desk.kernel.held.dropped)
+    assert case.desk.kernel.held.dropped == [held.caller]
+    server.accept()[0].close()
+    client.close()
+    drive(case.engine, until=lambda: not len(case.desk.calls))
+    acceptor.close()
 
 
 def test_a_plain_call_that_is_refused_is_refused(case: Case) -> None:

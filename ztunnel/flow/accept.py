@@ -13,27 +13,31 @@ import sys
 from collections.abc import Callable
 from ipaddress import ip_address
 from select import EPOLLIN
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from ztunnel.flow.engine import Engine
+from ztunnel.kernel.tcp import STREAM, TcpSocket
 from ztunnel.model.address import IPAddress, PeerAddress, canonical
 
-_PER_WAKE_UP = 16
+_PER_WAKE_UP: Final = 16
 """At most so many are accepted in one go: a storm of new connections must not keep established flows
 waiting."""
 
-_AT_MOST_ROUNDS = 32
-_PAUSE_SECONDS = 0.1
-_STREAM = int(socket.SOCK_STREAM)
-_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EBADF)
+_AT_MOST_ROUNDS: Final = 32
+_PAUSE_SECONDS: Final = 0.1
+_OURS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EBADF)
 """Errors that asking again at once would only repeat: nothing is left. Any other is that of a connection
 which died in the backlog (accept(2)), but for EINVAL: it listens no more, because a process of the pod may
 destroy our listener through sock_diag."""
 
-_REMEMBERED_PEERS = 1024
-_ESTABLISHED, _CLOSE_WAIT = 1, 8  # include/net/tcp_states.h
-_INFO_BYTES, _LAST_SENT_AT = 104, 44  # struct tcp_info up to tcpi_total_retrans; tcpi_last_data_sent
-PATIENT_MILLISECONDS = 2000
+_REMEMBERED_PEERS: Final = 1024
+_TCP: Final = int(socket.IPPROTO_TCP)
+_TCP_INFO: Final = int(socket.TCP_INFO)
+_ESTABLISHED: Final = 1  # include/net/tcp_states.h
+_CLOSE_WAIT: Final = 8
+_INFO_BYTES: Final = 104  # struct tcp_info up to tcpi_total_retrans
+_LAST_SENT_AT: Final = 44  # tcpi_last_data_sent
+PATIENT_MILLISECONDS: Final = 2000
 
 _Accept = Callable[[], tuple[int, Any]]
 Accepted = Callable[[socket.socket, PeerAddress], None]
@@ -44,12 +48,12 @@ def has_gone(sock: socket.socket) -> bool:
     has waited for long. So it is after we stood still: what waited is not carried out for those who have
     gone. Who closes its side without having waited only says that it has said all."""
     try:
-        state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        state = sock.getsockopt(_TCP, _TCP_INFO, 1)[0]
         if state == _ESTABLISHED:
             return False
         if state != _CLOSE_WAIT:
             return True
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
+        info = sock.getsockopt(_TCP, _TCP_INFO, _INFO_BYTES)
     except OSError:
         return True
     # We have sent nothing yet: that is counted from the handshake.
@@ -111,26 +115,43 @@ class Acceptor:
                 return
             self._ready(EPOLLIN)
 
+    def accept_now(self, count: int) -> None:
+        """Take up to `count` connections that are in the backlog by now, for whoever knows that they are: it
+        spares the round that would tell. Those that it leaves are told of as ever."""
+        if self._watched:
+            self._take(min(count, _PER_WAKE_UP))
+
     def _ready(self, mask: int) -> None:
+        burst = self._burst
+        taken = self._take(burst)
+        if taken < 0:
+            return
+        if taken < burst:
+            self._burst = max(taken, 1)
+        else:
+            self._expect_more()
+
+    def _take(self, count: int) -> int:
+        """Take up to `count` connections. Returns how many there were; -1 where it is not to be gone on
+        with."""
         # Not accept(): making its socket looks the family and kind up as enums, which costs as much again.
         accept = cast("_Accept", self._listener._accept)  # type: ignore[attr-defined]
         accepted, family = self._accepted, self._family
-        for number in range(self._burst):
+        for number in range(count):
             if self._crowded is not None and self._crowded():
                 self._pause()
-                return
+                return -1
             try:
                 fd, address = accept()
             except BlockingIOError:
-                self._burst = max(number, 1)
-                return
+                return number
             except OSError as error:
                 if error.errno == errno.EINVAL:
                     self._lose()
                 elif error.errno in _OURS:
                     self._pause()
-                return
-            sock = socket.socket(family, _STREAM, 0, fd)
+                return -1
+            sock = cast("socket.socket", TcpSocket(family, STREAM, 0, fd))
             sock.setblocking(False)
             if has_gone(sock):
                 self._engine.given_up += 1
@@ -138,8 +159,8 @@ class Acceptor:
                 continue
             accepted(sock, PeerAddress(self._ip(address[0]), address[1]))
             if self._closed:
-                return
-        self._expect_more()
+                return -1
+        return count
 
     def _expect_more(self) -> None:
         """There may be more, which the next round will tell. Where it does, there are many."""

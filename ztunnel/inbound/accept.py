@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
-from typing import Protocol
+from typing import Final, Protocol
 
 from ztunnel.authz.enforce import LiveConnections
 from ztunnel.errors import ConnectionFailed, Crowded, Drained, NoDestination
@@ -22,7 +22,7 @@ from ztunnel.flow.turn import Turns
 from ztunnel.inbound.connect import AppDial, Approach, unreachable
 from ztunnel.inbound.decision import judge_plain
 from ztunnel.inbound.port import SparePorts, port_beside
-from ztunnel.model.address import Endpoint, IPAddress, PeerAddress, canonical
+from ztunnel.model.address import Endpoint, IPAddress, PeerAddress, canonical, ip_text
 from ztunnel.model.connection import Connection
 from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.state.hold import Hold
@@ -30,15 +30,15 @@ from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.report import Account, Report
 
-_REMEMBERED_ADDRESSES = 64
+_REMEMBERED_ADDRESSES: Final = 64
 """A pod has a few addresses; what it calls its own loopback by are others."""
 
 
-PLACES = 64
+PLACES: Final = 64
 """So many may wait for their turn of each listener; more of them stay in its backlog, where the kernel turns
 newcomers away by and by: accepting and resetting them would let a peer come at full speed."""
 
-PLAIN_RATE = Rate(200, 1200, 0)
+PLAIN_RATE: Final = Rate(200, 1200, 0)
 """Plaintext connections of one address: 200 at once, then 1,200 a second, which is a third of a core. More
 wait."""
 
@@ -113,7 +113,8 @@ class PlainConnection:
         inbound = self._inbound
         self._account = inbound.report.open(journey, self.connection.source, self._counts)
         inbound.live.register(self)
-        self._place = inbound.room.enter(self.workload_uid, self.connection.source.ip, self._give_way)
+        source = ip_text(self.connection.source.ip)
+        self._place = inbound.room.enter(self.workload_uid, source, self._give_way)
         if self._place is None:
             self._fail(Crowded())
             return

@@ -15,19 +15,35 @@ import errno
 import socket
 import struct
 from ipaddress import IPv4Address
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import Keepalive
 from ztunnel.kernel.way_back import MARK
 from ztunnel.model.address import IPAddress, ip_text
 
-_IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
-_IP_BIND_ADDRESS_NO_PORT, _IP_LOCAL_PORT_RANGE = 24, 51  # the second since Linux 6.3
-_TCP_REPAIR, _ON, _OFF = 19, 1, 0
-_SO_RCVBUFFORCE = 33
-_ROOM_BYTES = 3 << 20  # which the kernel doubles
-_RANGE = struct.Struct("=I")
+_IP_TRANSPARENT: Final = 19
+_IPV6_TRANSPARENT: Final = 75
+_IP_BIND_ADDRESS_NO_PORT: Final = 24
+_IP_LOCAL_PORT_RANGE: Final = 51  # since Linux 6.3
+_TCP_REPAIR: Final = 19
+_ON: Final = 1
+_OFF: Final = 0
+_SO_RCVBUFFORCE: Final = 33
+_ROOM_BYTES: Final = 3 << 20  # which the kernel doubles
+_RANGE: Final = struct.Struct("=I")
+# Compiled code looks the names of another module up, each time.
+_SOL_SOCKET: Final = int(socket.SOL_SOCKET)
+_TCP: Final = int(socket.IPPROTO_TCP)
+_IP: Final = int(socket.IPPROTO_IP)
+_IPV6: Final = int(socket.IPPROTO_IPV6)
+_NODELAY: Final = int(socket.TCP_NODELAY)
+_REUSEADDR: Final = int(socket.SO_REUSEADDR)
+_OOBINLINE: Final = int(socket.SO_OOBINLINE)
+_SO_MARK: Final = int(socket.SO_MARK)
+_AF_INET: Final = int(socket.AF_INET)
+_AF_INET6: Final = int(socket.AF_INET6)
+_EADDRNOTAVAIL: Final = errno.EADDRNOTAVAIL
 
 
 class Source(NamedTuple):
@@ -50,11 +66,11 @@ def dial_socket(
     """An unconnected, non-blocking TCP socket in the namespace for an address of that family, without Nagle's
     delay; urgent bytes stay in their place. No application that sets SO_REUSEADDR is kept from its port.
     Raises OSError."""
-    family = socket.AF_INET if isinstance(towards, IPv4Address) else socket.AF_INET6
-    dialler = namespace.socket(family, socket.SOCK_STREAM)
-    dialler.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    dialler.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    dialler.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    family = _AF_INET if isinstance(towards, IPv4Address) else _AF_INET6
+    dialler = namespace.tcp_socket(family)
+    dialler.setsockopt(_TCP, _NODELAY, 1)
+    dialler.setsockopt(_SOL_SOCKET, _REUSEADDR, 1)
+    dialler.setsockopt(_SOL_SOCKET, _OOBINLINE, 1)
     if keepalive is not None:
         keepalive.apply(dialler)
     return dialler
@@ -63,7 +79,7 @@ def dial_socket(
 def keep_source(dialler: socket.socket, source: IPAddress) -> None:
     """Let an unconnected socket of that family carry an address of its namespace that an application chose.
     The kernel chooses the port at connect. Raises OSError."""
-    dialler.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    dialler.setsockopt(_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
     dialler.bind((ip_text(source), 0))
 
 
@@ -73,17 +89,17 @@ def receive_all(dialler: socket.socket) -> None:
     Over the loopback an application may write 4 MB before anything is read, and all of it that is not in our
     hands is lost when it closes with unread input. Raises OSError.
     """
-    dialler.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM_BYTES)
+    dialler.setsockopt(_SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM_BYTES)
 
 
 def spoof(dialler: socket.socket, source: IPAddress, mark: int = MARK) -> None:
     """Let an unconnected socket of that family be bound to an address that is not the namespace's. By its
     mark what comes back to that address is the namespace's own. Raises OSError."""
     if isinstance(source, IPv4Address):
-        dialler.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+        dialler.setsockopt(_IP, _IP_TRANSPARENT, 1)
     else:
-        dialler.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
-    dialler.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        dialler.setsockopt(_IPV6, _IPV6_TRANSPARENT, 1)
+    dialler.setsockopt(_SOL_SOCKET, _SO_MARK, mark)
 
 
 def connect_from(dialler: socket.socket, address: tuple[Any, ...], source: Source) -> int:
@@ -93,7 +109,7 @@ def connect_from(dialler: socket.socket, address: tuple[Any, ...], source: Sourc
     """
     try:
         code = _connect_unbound(dialler, address, source)
-        if code == errno.EADDRNOTAVAIL:
+        if code == _EADDRNOTAVAIL:
             _bind(dialler, source)
             code = dialler.connect_ex(address)
     except OSError as error:
@@ -110,20 +126,20 @@ def _connect_unbound(dialler: socket.socket, address: tuple[Any, ...], source: S
             continue
         if not bound:
             bound = True
-            dialler.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+            dialler.setsockopt(_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             dialler.bind((host, 0))
         try:
-            dialler.setsockopt(socket.IPPROTO_IP, _IP_LOCAL_PORT_RANGE, _RANGE.pack(port << 16 | port))
+            dialler.setsockopt(_IP, _IP_LOCAL_PORT_RANGE, _RANGE.pack(port << 16 | port))
         except OSError:
             break
         code = dialler.connect_ex(address)
-        if code != errno.EADDRNOTAVAIL:
+        if code != _EADDRNOTAVAIL:
             return code
-    return errno.EADDRNOTAVAIL
+    return _EADDRNOTAVAIL
 
 
 def _bind(dialler: socket.socket, source: Source) -> None:
-    dialler.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _ON)
+    dialler.setsockopt(_TCP, _TCP_REPAIR, _ON)
     dialler.bind((source.host, source.ports[0]))
-    dialler.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _OFF)
-    dialler.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the end of repair takes it away
+    dialler.setsockopt(_TCP, _TCP_REPAIR, _OFF)
+    dialler.setsockopt(_SOL_SOCKET, _REUSEADDR, 1)  # the end of repair takes it away

@@ -18,6 +18,9 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
+
+from ztunnel.kernel.tcp import STREAM, TcpSocket
 
 _CLONE_NEWNET = 0x40000000
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h, since Linux 5.14
@@ -36,6 +39,7 @@ _PORTS_SECONDS = 10.0
 as much as three connections."""
 
 _DEFAULT_PORTS = 32768, 60999
+_FLAGS = int(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
 _Socket = socket.socket
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -93,27 +97,41 @@ class NetworkNamespace:
         return self._fd
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> _Socket:
-        """A new non-blocking socket that lives in this namespace. Raises OSError.
+        """A new non-blocking socket that lives in this namespace. Raises OSError."""
+        with self.entered():
+            made = socket.socket(family, kind | _FLAGS, protocol)
+        return self._marked(made)
 
-        Entering a namespace costs as much as making four sockets: where TCP sockets are asked for in quick
+    def tcp_socket(self, family: int) -> _Socket:
+        """The same for flows: a `TcpSocket`. Raises OSError.
+
+        Entering a namespace costs as much as making four sockets: where they are asked for in quick
         succession, some are made in advance.
         """
-        mark = self.mark if family in _MARKED else 0
-        if kind != socket.SOCK_STREAM or protocol:
-            with self.entered():
-                return _new_socket(family, kind, protocol, mark)
+        spare = self._spare.get(family)
+        return spare.pop() if spare else self._several(family)
+
+    def _several(self, family: int) -> _Socket:
+        """One, and others in advance."""
         spare = self._spare.setdefault(family, [])
-        if spare:
-            return spare.pop()
         now = time.monotonic()
         quick = now - self._made_at.get(family, -math.inf) < _QUICK_SECONDS
         self._made_at[family] = now
         with self.entered():
-            made = _new_socket(family, kind, mark=mark)
+            made = self._marked(_new_tcp(family))
             # Where descriptors run out, there is at least the one that is asked for.
             with suppress(OSError):
                 while quick and len(spare) < IN_ADVANCE:
-                    spare.append(_new_socket(family, kind, mark=mark))
+                    spare.append(self._marked(_new_tcp(family)))
+        return made
+
+    def _marked(self, made: _Socket) -> _Socket:
+        if self.mark and made.family in _MARKED:
+            try:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self.mark)
+            except OSError:
+                made.close()
+                raise
         return made
 
     @contextmanager
@@ -199,15 +217,8 @@ class NetworkNamespace:
         self.close()
 
 
-def _new_socket(family: int, kind: int, protocol: int = 0, mark: int = 0) -> _Socket:
-    made = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
-    if mark:
-        try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-        except OSError:
-            made.close()
-            raise
-    return made
+def _new_tcp(family: int) -> _Socket:
+    return cast("socket.socket", TcpSocket(family, STREAM | _FLAGS))
 
 
 def is_network_namespace(fd: int) -> bool:
@@ -243,7 +254,7 @@ class Here:
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> _Socket:
         """A new non-blocking socket. Raises OSError."""
-        return _new_socket(family, kind, protocol)
+        return socket.socket(family, kind | _FLAGS, protocol)
 
 
 def _sysctl(name: str, proc: Path = _PROC) -> Path:

@@ -10,14 +10,15 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final
 
 from ztunnel.errors import PeerError
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
-_MAPPED = bytes(10) + b"\xff\xff"
-_PORT = re.compile("[0-9]{1,5}")
+_MAPPED: Final = bytes(10) + b"\xff\xff"
+_PORT: Final = re.compile("[0-9]{1,5}")
 
 
 def canonical(ip: IPAddress) -> IPAddress:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from errno import ECONNREFUSED
 from functools import partial
 from random import Random
-from typing import Protocol
+from typing import Final, Protocol
 
 from ztunnel.errors import ConnectionFailed, Crowded, NoDestination
 from ztunnel.flow.engine import Engine
@@ -38,12 +39,12 @@ from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.report import Report
 
-_NOT_REDIRECTED = "no original destination: its entry was lost"
-_WAITING = 4096
+_NOT_REDIRECTED: Final = "no original destination: its entry was lost"
+_WAITING: Final = 4096
 """Connects of one pod that wait at once: as many as may wait for one session."""
 
-_FULL = "too many connects of this pod wait for an answer"
-_LEFT = "failed to fetch information about local workload: it has left the mesh"
+_FULL: Final = "too many connects of this pod wait for an answer"
+_LEFT: Final = "failed to fetch information about local workload: it has left the mesh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,10 @@ class OutboundAcceptor:
         self._routes = {4: Routes(), 6: Routes()}
         self._connects = Connects(outbound.engine, network, _WAITING)
         outbound.takers[network.cookie] = self
+
+    def take_from(self, accept_now: Callable[[int], None]) -> None:
+        """Whose connections have been let in is to be taken up by this, as `Acceptor.accept_now` does."""
+        self._connects.accept = accept_now
 
     def let_in(self) -> bool:
         """The listener is about to be closed: connects that wait would not find us any more. Whether there
@@ -194,7 +199,7 @@ class OutboundAcceptor:
             outbound.report.deny_early(Direction.OUTBOUND, peer, recalled.destination, reason)
             return
         call = Call(opener, peer, outbound.report, outbound.calls)
-        call.place = outbound.calls.room.enter(self._uid, recalled.destination.ip, call.give_way)
+        call.place = outbound.calls.room.enter(self._uid, recalled.host, call.give_way)
         call.share = outbound.calls.held.share(self._network.cookie, recalled.destination.ip)
         try:
             if call.place is None:

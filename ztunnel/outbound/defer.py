@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from select import EPOLLIN
-from typing import Protocol
+from typing import Final, Protocol
 
 from ztunnel.errors import ConnectionFailed, Drained, GaveUp, HandedOver, Unreachable
 from ztunnel.flow.engine import Engine
@@ -28,14 +28,18 @@ from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.held import HeldCall
 from ztunnel.redirect.syn import answer, whole
 
-_PER_ROUND = 8
+_PER_ROUND: Final = 8
 """Calls that are taken up in one round of the engine, some 2 ms: others have their turn between them."""
 
-_AGAIN_SECONDS = 1.0
-_MOST_SENT = 5
+_AGAIN_SECONDS: Final = 1.0
+_MOST_SENT: Final = 5
 """A SYN that is sent on is lost where our backlog is full; the kernel sends one six times by default."""
 
 OnOpen = Callable[[socket.socket], None]
+
+
+def _nobody(count: int) -> None:
+    """Nobody takes connections up now."""
 
 
 class Caller(Protocol):
@@ -107,7 +111,11 @@ class Deferred:
 
 
 class Connects:
-    """The connects of one pod that wait."""
+    """The connects of one pod that wait.
+
+    Attributes:
+        accept: takes up to so many connections from the pod's listener, those that are there by now.
+    """
 
     def __init__(self, engine: Engine, network: PodNetwork, limit: int) -> None:
         self._engine = engine
@@ -117,6 +125,8 @@ class Connects:
         self._sent: dict[bytes, Deferred] = {}
         self._looks = False
         self._closed = False
+        self._let_in = 0
+        self.accept: Callable[[int], None] = _nobody
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -131,6 +141,7 @@ class Connects:
         for deferred in tuple(self._waiting.values()):
             deferred.end(Drained("the pod is served no more"))
         self._closed = True
+        self.accept = _nobody
         self._injector.close()
 
     def let_in(self) -> bool:
@@ -170,10 +181,18 @@ class Connects:
         deferred.sent += 1
         deferred.sent_at = self._engine.now
         self._sent[deferred.held.caller] = deferred
-        self._inject(deferred, whole(deferred.held.syn))
+        if self._inject(deferred, whole(deferred.held.syn)):
+            # Its handshake is over by now: within a pod a packet has arrived when sending it returns.
+            if not self._let_in:
+                self._engine.afterwards(self._accept)
+            self._let_in += 1
         if not self._looks:
             self._looks = True
             self._engine.after(_AGAIN_SECONDS, self._look)
+
+    def _accept(self) -> None:
+        count, self._let_in = self._let_in, 0
+        self.accept(count)
 
     def refuse(self, deferred: Deferred, error: int) -> None:
         """Send what makes it fail. One that was sent on may be about to be accepted: it is reset then."""

@@ -159,6 +159,7 @@ class Held:
                 undo.callback(acceptors[-1].close)
             undo.pop_all()
         self._acceptors = tuple(acceptors)
+        self._outbound.take_from(acceptors[0].accept_now)
 
     # A successor.
 

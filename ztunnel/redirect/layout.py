@@ -7,38 +7,39 @@ bytes (IPv4 is v4-mapped), ports host order, padding explicit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from functools import lru_cache
 from ipaddress import IPv6Address
 from struct import Struct
+from typing import Final
 
-from ztunnel.model.address import Endpoint, IPAddress, OriginalDestination, canonical, pack16
+from ztunnel.model.address import Endpoint, IPAddress, OriginalDestination, canonical, ip_text, pack16
 
-NUMBER = Struct("=Q")
-SMALL = Struct("=I")
-ADDR = Struct("=16s")
-ENDPOINT = Struct("=16sHxx")
-TUPLE = Struct("=16s16sHH")
-POD = Struct("=16s16sIxxxx")
-INTENT = Struct("=16sHxx16sHxxQQQQ16s16sHHBBxx")
-CALLER = Struct("=Q16sHHxxxx")
-LISTENER = Struct("=16sHH")
-DESTINATION = Struct("=16sHxx16sHxxQ")
-ASKED = Struct("=16sHxx16sHxx")
-ASKED_BYTES = ASKED.size
+NUMBER: Final = Struct("=Q")
+SMALL: Final = Struct("=I")
+ADDR: Final = Struct("=16s")
+ENDPOINT: Final = Struct("=16sHxx")
+TUPLE: Final = Struct("=16s16sHH")
+POD: Final = Struct("=16s16sIxxxx")
+INTENT: Final = Struct("=16sHxx16sHxxQQQQ16s16sHHBBxx")
+CALLER: Final = Struct("=Q16sHHxxxx")
+LISTENER: Final = Struct("=16sHH")
+DESTINATION: Final = Struct("=16sHxx16sHxxQ")
+ASKED: Final = Struct("=16sHxx16sHxx")
+ASKED_BYTES: Final = ASKED.size
 """Of `DESTINATION`: the rest is the kernel's own."""
-ADMISSION = Struct("=QQIxxxx")
-QUESTION = Struct("=Q16sHxxxxxx")
-VERDICT = Struct("=QQQII16sHxxxxxx")
-VIP = Struct("=III")
-AFFINITY = Struct("=16sHxxIQ")
-SLOT = Struct("=II")
-NODE_CLIENTS = Struct("=IIQ")
-START_RULES = Struct("=IIQQQ")
+ADMISSION: Final = Struct("=QQIxxxx")
+QUESTION: Final = Struct("=Q16sHxxxxxx")
+VERDICT: Final = Struct("=QQQII16sHxxxxxx")
+VIP: Final = Struct("=III")
+AFFINITY: Final = Struct("=16sHxxIQ")
+SLOT: Final = Struct("=II")
+NODE_CLIENTS: Final = Struct("=IIQ")
+START_RULES: Final = Struct("=IIQQQ")
 
 
-_NO_ADDRESS = bytes(16)
+_NO_ADDRESS: Final = bytes(16)
 
 
 class IntentKind(IntEnum):
@@ -59,7 +60,7 @@ class AdmissionKind(IntEnum):
     BY_SELF = 4
 
 
-QUEUES = 8
+QUEUES: Final = 8
 """bpf/lib/config.h: QUEUES_BITS."""
 
 
@@ -212,10 +213,18 @@ def push_listener(ip: IPAddress, kind: ListenerKind, queue: int = 0) -> bytes:
 @dataclass(frozen=True, slots=True)
 class Recalled:
     """What the application asked for, and the endpoint that the kernel picked of it if it was a VIP with
-    slots: the proxy honours that pick, so that shares over many connections stay the balancer's."""
+    slots: the proxy honours that pick, so that shares over many connections stay the balancer's.
+
+    Attributes:
+        host: the destination's address as text, by which places are shared out: its hash costs nothing.
+    """
 
     destination: OriginalDestination
     picked: Endpoint | None
+    host: str = field(default="", init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "host", ip_text(self.destination.ip))
 
 
 def pull_destination(packed: bytes) -> Recalled:

@@ -77,7 +77,7 @@ def test_a_refused_call_fails(engine: Engine, listener: socket.socket, namespace
 class Without:
     """A namespace in which no socket can be had."""
 
-    def socket(self, family: int, kind: int) -> socket.socket:
+    def tcp_socket(self, family: int) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
 
