@@ -8,14 +8,14 @@ import os
 import socket
 from collections.abc import Callable
 from select import EPOLLOUT
-from typing import Any
+from typing import Any, Final
 
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.timers import Timer
 from ztunnel.kernel.dial import Source, connect_from
 
-_UNDER_WAY = (errno.EINPROGRESS, errno.EALREADY)
-_DONE = (0, errno.EISCONN)
+_UNDER_WAY: Final = (errno.EINPROGRESS, errno.EALREADY)
+_DONE: Final = (0, errno.EISCONN)
 
 
 class Connecting:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Sized
+from typing import Final
 
 from ztunnel.flow.buffer import Block, Blocks
 from ztunnel.flow.expire import LastWords
@@ -30,11 +31,11 @@ from ztunnel.flow.poll import Poll
 from ztunnel.flow.probe import HalfClosed
 from ztunnel.flow.timers import Timer, Timers
 
-IDLE_SECONDS = 0.001
-BREATH_SECONDS = 0.008
+IDLE_SECONDS: Final = 0.001
+BREATH_SECONDS: Final = 0.008
 """How long flows may keep others waiting while they are busy."""
 
-ROUND_SECONDS = 0.003
+ROUND_SECONDS: Final = 0.003
 """How long what is ready may take of a round where it is more than a few."""
 
 Ready = Callable[[int], None]

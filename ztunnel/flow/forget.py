@@ -9,15 +9,16 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 from ztunnel.kernel.forget import forget
 from ztunnel.kernel.netns import NetworkNamespace
 
-GATHER_SECONDS = 1.0
+GATHER_SECONDS: Final = 1.0
 """Until they are forgotten, many at once. By then the other end has had the last ACK."""
 
-_AT_ONCE = 200
-_NEXT_SECONDS = 0.01
+_AT_ONCE: Final = 200
+_NEXT_SECONDS: Final = 0.01
 
 
 class TimeWait:

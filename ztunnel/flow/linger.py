@@ -11,14 +11,15 @@ import contextlib
 import fcntl
 import socket
 import struct
+from typing import Final
 
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.expire import STALLED_SECONDS
 from ztunnel.flow.timers import Timer
 
-_RESET = struct.pack("ii", 1, 0)
-_SIOCOUTQNSD = 0x894B  # linux/sockios.h: bytes that have not left
-_COUNT = struct.Struct("=i")
+_RESET: Final = struct.pack("ii", 1, 0)
+_SIOCOUTQNSD: Final = 0x894B  # linux/sockios.h: bytes that have not left
+_COUNT: Final = struct.Struct("=i")
 _FIRST_LOOK_SECONDS, _LAST_LOOK_SECONDS = 0.01, 0.5
 
 

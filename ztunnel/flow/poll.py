@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import select
 from collections.abc import Hashable
+from typing import Final
 
 from ztunnel.flow.held import Share
 
-FEW_EVENTS = 64
+FEW_EVENTS: Final = 64
 """Of so many the order does not matter: they are some milliseconds together."""
 
-_MOST_EVENTS = 4096
+_MOST_EVENTS: Final = 4096
 
 Event = tuple[int, int]
 """A descriptor, and the mask of what it is ready for."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Protocol
+from typing import Final, Protocol
 
 from ztunnel.flow.rate import Bucket, Rate, Recent
 
-PER_ROUND = 1
+PER_ROUND: Final = 1
 """Opening a connection takes a few tenths of a millisecond."""
 
-_SOURCES = 4096
-_PAUSED_FOR = 4
+_SOURCES: Final = 4096
+_PAUSED_FOR: Final = 4
 """A source that has used up its rate is paused until it has so many turns again: a timer for each would cost
 more."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from errno import EHOSTUNREACH
-from typing import Protocol
+from typing import Final, Protocol
 
 from ztunnel.errors import Busy, ConnectionFailed, HandshakeFailed
 from ztunnel.flow.flow import Counts
@@ -15,7 +15,7 @@ from ztunnel.hbone.join import Tunnel
 from ztunnel.http2.fields import Fields
 from ztunnel.http2.frame import Code, code_name
 
-_OK = b"200"
+_OK: Final = b"200"
 
 
 class TunnelEvents(Protocol):

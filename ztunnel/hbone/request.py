@@ -7,21 +7,22 @@ metrics. So what is wrong in it is left out, and only a wrong request line refus
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from ztunnel.errors import PeerError
 from ztunnel.http2.fields import Fields, push_fields
 from ztunnel.model.address import Endpoint, IPAddress, parse_endpoint
 from ztunnel.model.workload import Workload, WorkloadKind
 
-BAD_REQUEST = 400
-_CONNECT = (b":method", b"CONNECT")
-_MAX_AUTHORITY_BYTES = 512
-_MAX_HINT_BYTES = 4096
-_TRACEPARENT_BYTES = 55
-_PORT_DIGITS, _LAST_PORT = 5, 65535
-_HEX = frozenset("0123456789abcdef-")
-_KINDS = {f"k8s.{kind.value}.name": kind for kind in WorkloadKind}
+BAD_REQUEST: Final = 400
+_CONNECT: Final = (b":method", b"CONNECT")
+_MAX_AUTHORITY_BYTES: Final = 512
+_MAX_HINT_BYTES: Final = 4096
+_TRACEPARENT_BYTES: Final = 55
+_PORT_DIGITS: Final = 5
+_LAST_PORT: Final = 65535
+_HEX: Final = frozenset("0123456789abcdef-")
+_KINDS: Final = {f"k8s.{kind.value}.name": kind for kind in WorkloadKind}
 
 
 class Random(Protocol):

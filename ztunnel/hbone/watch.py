@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+from typing import Final
 
 from ztunnel.hbone.hold import TunnelSession, TunnelStream
 
-_UNWATCHED = -1
+_UNWATCHED: Final = -1
 
 
 class ApplicationEnd(TunnelStream):

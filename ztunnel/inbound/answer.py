@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ztunnel.authz.verdict import Trial
 from ztunnel.errors import ConnectionFailed, Crowded, Denied, Drained, PeerError
@@ -36,10 +36,10 @@ from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.report import Account
 from ztunnel.telemetry.tunnel_span import is_sampled
 
-_OK = 200
-_UNAUTHORIZED = 401
-_UNAVAILABLE = 503
-_REMEMBERED = 64
+_OK: Final = 200
+_UNAUTHORIZED: Final = 401
+_UNAVAILABLE: Final = 503
+_REMEMBERED: Final = 64
 """Outlines that a session's answers are kept for: a pod has few ports, and a peer may invent many."""
 
 

@@ -17,6 +17,7 @@ import errno
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 from ztunnel.errors import Unreachable
 from ztunnel.flow.connect import Connecting
@@ -28,14 +29,14 @@ from ztunnel.kernel.way_back import MARK
 from ztunnel.model.address import Endpoint, IPAddress, ip_text
 from ztunnel.redirect.enroll import PodNetwork
 
-FIRST_SECONDS = 1.5
-SECOND_SECONDS = 8.5
+FIRST_SECONDS: Final = 1.5
+SECOND_SECONDS: Final = 8.5
 """Together ztunnel's 10 s for a connect."""
 
-_ANOTHER_PORT = (errno.ETIMEDOUT, errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EACCES)
+_ANOTHER_PORT: Final = (errno.ETIMEDOUT, errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EACCES)
 """The last where a port is privileged, and we are not (CAP_NET_BIND_SERVICE)."""
 
-_SPARES = 8
+_SPARES: Final = 8
 
 Reached = Callable[[socket.socket | None, OSError | None], None]
 

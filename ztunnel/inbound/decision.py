@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from ztunnel.authz.verdict import Admitted, judge
 from ztunnel.errors import NoDestination, PeerError
@@ -20,9 +21,9 @@ from ztunnel.model.workload import Workload
 from ztunnel.state.lookup import ILLEGAL_PORTS, service_of, target_port
 from ztunnel.state.world import World
 
-_RECURSION = "attempted recursive call to ourselves"
-_BY_NAME = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?):([0-9]{1,5})")
-_NUMERIC = re.compile(r"[0-9.]+")
+_RECURSION: Final = "attempted recursive call to ourselves"
+_BY_NAME: Final = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?):([0-9]{1,5})")
+_NUMERIC: Final = re.compile(r"[0-9.]+")
 
 
 @dataclass(frozen=True, slots=True)

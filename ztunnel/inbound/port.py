@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-_PRIVILEGED = 1024
+from typing import Final
+
+_PRIVILEGED: Final = 1024
 _FIRST, _LAST = 32769, 60999
 """Odd ports of the default ephemeral range: connect() chooses even ones while there are some
 (net/ipv4/inet_hashtables.c), so that a client's own later calls rarely meet them."""

@@ -84,7 +84,7 @@ class Map:
             struct.pack("=IIQQQ", fd, 0, key, following, 0), ATTR_BYTES
         )
         self._drop_attr = ctypes.create_string_buffer(struct.pack("=IIQ", fd, 0, key), ATTR_BYTES)
-        self._at = ctypes.addressof(self._attr)
+        self._at, self._drop_at = ctypes.addressof(self._attr), ctypes.addressof(self._drop_attr)
         self._flags = ctypes.c_uint64.from_address(self._at + 24)
 
     def get(self, key: bytes) -> bytes | None:
@@ -119,7 +119,7 @@ class Map:
     def drop(self, key: bytes) -> bool:
         """Remove the entry; whether there was one."""
         self._key[:] = key
-        if _short(_NUMBER, _DELETE, ctypes.addressof(self._drop_attr), 32) == 0:
+        if _short(_NUMBER, _DELETE, self._drop_at, 32) == 0:
             return True
         self._require_absence()
         return False

@@ -11,17 +11,18 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Sequence
+from typing import Final
 
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import cookie_of
 from ztunnel.model.address import Endpoint, IPAddress
 
 _SOCK_DIAG, _SOCK_DESTROY, _REQUEST = 4, 21, 1
-_HEAD = struct.Struct("=IHHIIBBBBI")  # struct nlmsghdr, and the beginning of struct inet_diag_req_v2
-_PORTS = struct.Struct("!HH")
-_TAIL = struct.Struct("=IQ")  # no interface, and the cookie
-_BYTES = 72
-_ANY_STATE = 0xFFFFFFFF
+_HEAD: Final = struct.Struct("=IHHIIBBBBI")  # struct nlmsghdr, and the beginning of struct inet_diag_req_v2
+_PORTS: Final = struct.Struct("!HH")
+_TAIL: Final = struct.Struct("=IQ")  # no interface, and the cookie
+_BYTES: Final = 72
+_ANY_STATE: Final = 0xFFFFFFFF
 
 
 class Forgettable:

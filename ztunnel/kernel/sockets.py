@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ztunnel.kernel.netlink import Netlink, attributes, body_of
 from ztunnel.kernel.netns import Here, NetworkNamespace
@@ -29,10 +29,12 @@ _INET_DIAG_INFO, _INET_DIAG_CGROUP_ID = 2, 21
 _ASK = struct.Struct("=BBBxI2s2s16s16sIQ")
 """struct inet_diag_req_v2: family, protocol, attributes, states, and one connection."""
 _MESSAGE_BYTES = 72  # struct inet_diag_msg, before the attributes
-_IP_FREEBIND, _IP_TRANSPARENT, _SO_COOKIE = 15, 19, 57
-_NO_COOKIE = 0xFFFFFFFFFFFFFFFF
-_ALL_STATES = 0xFFFFFFFF
-_NOWHERE = "192.0.0.8"
+_IP_FREEBIND, _IP_TRANSPARENT = 15, 19
+_SO_COOKIE: Final = 57
+_SOL_SOCKET: Final = int(socket.SOL_SOCKET)
+_NO_COOKIE: Final = 0xFFFFFFFFFFFFFFFF
+_ALL_STATES: Final = 0xFFFFFFFF
+_NOWHERE: Final = "192.0.0.8"
 """The dummy address of RFC 7600: no host has it, no packet goes to it."""
 
 
@@ -52,7 +54,13 @@ class TcpState(IntEnum):
     CLOSING = 11
 
 
-LIVE = (TcpState.ESTABLISHED, TcpState.FIN_WAIT1, TcpState.FIN_WAIT2, TcpState.CLOSE_WAIT, TcpState.CLOSING)
+LIVE: Final = (
+    TcpState.ESTABLISHED,
+    TcpState.FIN_WAIT1,
+    TcpState.FIN_WAIT2,
+    TcpState.CLOSE_WAIT,
+    TcpState.CLOSING,
+)
 
 
 class Keepalive(NamedTuple):
@@ -81,7 +89,7 @@ class Listening(NamedTuple):
     transparent: bool = False
 
 
-DUAL_STACK = Listening()
+DUAL_STACK: Final = Listening()
 
 
 def listen_in(
@@ -168,7 +176,7 @@ def _listen(
 def cookie_of(sock: socket.socket) -> int:
     """The kernel's number of a socket, as hooks and `connections()` report it; unique while the machine
     runs."""
-    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
+    return int.from_bytes(sock.getsockopt(_SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ userinfo, query or fragment.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ztunnel.errors import PeerError
 
@@ -19,11 +19,18 @@ _MAX_BYTES = 2048
 
 @dataclass(frozen=True, slots=True, order=True)
 class SpiffeId:
-    """Who a workload is."""
+    """Who a workload is. Whose each connection is, is looked up by it, so its hash is made once."""
 
     trust_domain: str
     namespace: str
     service_account: str
+    _hash: int = field(default=0, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.trust_domain, self.namespace, self.service_account)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __str__(self) -> str:
         return f"spiffe://{self.trust_domain}/ns/{self.namespace}/sa/{self.service_account}"

@@ -17,7 +17,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from errno import ECONNRESET
-from typing import Protocol
+from typing import Final, Protocol
 
 from ztunnel.errors import Busy, ConnectionFailed, Crowded, Denied, HandshakeFailed, Unreachable
 from ztunnel.flow.connect import Connecting, connect
@@ -39,9 +39,9 @@ from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.telemetry.journey import Journey
 from ztunnel.telemetry.report import Account, Report
 
-_DENIED_STATUSES = (401, 403)
-_UNAVAILABLE = 503
-_TUNNEL_ATTEMPTS = 2
+_DENIED_STATUSES: Final = (401, 403)
+_UNAVAILABLE: Final = 503
+_TUNNEL_ATTEMPTS: Final = 2
 """A pooled session may have died unseen: no byte was sent on it, so another one is tried, once."""
 
 

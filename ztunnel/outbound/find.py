@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from ztunnel.errors import NOT_TAKEN, Busy, ConnectionFailed, Crowded, Unreachable
 from ztunnel.flow.engine import Engine
@@ -30,8 +31,8 @@ from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.state.delta import Change
 from ztunnel.state.world import World
 
-_FIRST_PAUSE_SECONDS = 0.005
-_LONGEST_PAUSE_SECONDS = 0.25
+_FIRST_PAUSE_SECONDS: Final = 0.005
+_LONGEST_PAUSE_SECONDS: Final = 0.25
 
 Ask = Callable[[PoolKey, PodNetwork], bool]
 """Has a session dialled; `dialled` or `failed` follows. False where too many are asked for already."""

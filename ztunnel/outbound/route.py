@@ -7,6 +7,8 @@ a known way costs a look-up, and what is kept can never be older than the world 
 
 from __future__ import annotations
 
+from typing import Final
+
 from ztunnel.hbone.pool import PoolKey
 from ztunnel.hbone.request import RequestHead, render_baggage
 from ztunnel.model.address import IPAddress
@@ -18,7 +20,7 @@ from ztunnel.state.world import World
 from ztunnel.telemetry.journey import Journey, direct_journey
 from ztunnel.telemetry.labels import Reporter
 
-_REMEMBERED = 256
+_REMEMBERED: Final = 256
 """Routes of one pod, each of 2 to 3 KiB; then it starts afresh."""
 
 

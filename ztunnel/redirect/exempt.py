@@ -19,8 +19,8 @@ from ztunnel.kernel.cgroup import cgroup_id
 from ztunnel.kernel.sockets import own_cgroup_id
 from ztunnel.redirect.layout import NODE_CLIENTS, NUMBER, SMALL, NodeRule
 
-LOOK_SECONDS = 0.005
-"""In so long a proxy that captures itself makes some fifty connections."""
+LOOK_SECONDS = 0.02
+"""In so long a proxy that captures itself makes some two hundred connections."""
 
 IN_ROOT = (
     "the proxy is in the root cgroup, and so is every process that nobody has put elsewhere: "

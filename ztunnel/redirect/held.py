@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from enum import IntEnum
 from struct import Struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ztunnel.model.address import PeerAddress
 from ztunnel.redirect.layout import pull_ip
 
-HELD = Struct("=Q16sHHxxxx16sHxx16sHxxBB6x120s")
-_CALLER = Struct("=Q16sH")
-_CALLER_BYTES, _EVENT_AT, _SYN_AT = 32, 72, 80
+HELD: Final = Struct("=Q16sHHxxxx16sHxx16sHxxBB6x120s")
+_CALLER: Final = Struct("=Q16sH")
+_CALLER_BYTES: Final = 32
+_EVENT_AT: Final = 72
+_SYN_AT: Final = 80
 
 
 class HeldEvent(IntEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Mapping
+from typing import Final
 
 from ztunnel.kernel.batch import items
 from ztunnel.kernel.bpf import Map, possible_cpus
@@ -14,9 +15,11 @@ from ztunnel.redirect.outside import OutsideCall, pull_outside
 from ztunnel.redirect.recall import Recall
 from ztunnel.redirect.records import LiveFlow, pull_live_flow
 
-_BUSY, _DISCARDED, _LENGTH = 1 << 31, 1 << 30, (1 << 30) - 1
-_HEADER_BYTES = 8
-_WINDOW_BYTES = 1 << 16
+_BUSY: Final = 1 << 31
+_DISCARDED: Final = 1 << 30
+_LENGTH: Final = (1 << 30) - 1
+_HEADER_BYTES: Final = 8
+_WINDOW_BYTES: Final = 1 << 16
 """Some 500 records; to move it takes as long as to read ten."""
 
 

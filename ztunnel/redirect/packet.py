@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from struct import Struct
+from typing import Final
 
-TCP, ICMP, ICMPV6 = 6, 1, 58
-_RST, _ACK = 0x04, 0x10
-_DONT_FRAGMENT, _TTL = 0x4000, 64
-_ONES = 0xFFFF
-_IPV4 = Struct("!BBHHHBBH4s4s")
-_IPV6 = Struct("!IHBB16s16s")
-_SEGMENT = Struct("!HHIIBBHHH")
+TCP: Final = 6
+ICMP: Final = 1
+ICMPV6: Final = 58
+_RST: Final = 0x04
+_ACK: Final = 0x10
+_DONT_FRAGMENT: Final = 0x4000
+_TTL: Final = 64
+_ONES: Final = 0xFFFF
+_IPV4: Final = Struct("!BBHHHBBH4s4s")
+_IPV6: Final = Struct("!IHBB16s16s")
+_SEGMENT: Final = Struct("!HHIIBBHHH")
 
 
 def ip_packet(source: bytes, destination: bytes, protocol: int, body: bytes) -> bytes:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ztunnel.kernel.bpf import Map
 from ztunnel.model.address import Endpoint
 from ztunnel.redirect.layout import ASKED_BYTES, Recalled, pull_destination, push_caller
 
-_REMEMBERED = 4096
+_REMEMBERED: Final = 4096
 """Destinations that are kept: applications call the same ones again and again."""
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ztunnel.model.address import Endpoint, OriginalDestination, pack16
 from ztunnel.redirect.layout import INTENT, TUPLE, IntentKind, pull_ip, push_tuple
 
-RECORD = Struct("=QQQQQ16s16sHH16sHxxIIIBBBx")
+RECORD: Final = Struct("=QQQQQ16s16sHH16sHxxIIIBBBx")
 _RECORD_HEAD, _RECORD_TAIL = Struct("=QQQQQ"), Struct("=IIIBBBx")
-WAY = Struct("=16s16sH16sH")
+WAY: Final = Struct("=16s16sH16sH")
 
 
 class RecordEvent(IntEnum):
@@ -36,8 +36,8 @@ class RecordRole(IntEnum):
     SERVER = 2
 
 
-_EVENTS = {event.value: event for event in RecordEvent}
-_ROLES = {role.value: role for role in RecordRole}
+_EVENTS: Final = {event.value: event for event in RecordEvent}
+_ROLES: Final = {role.value: role for role in RecordRole}
 
 
 def push_way(source: Endpoint, destination: Endpoint, asked: Endpoint) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from struct import Struct, unpack
+from typing import Final
 
 from ztunnel.redirect.packet import (
     ICMP,
@@ -20,12 +21,12 @@ from ztunnel.redirect.packet import (
     sum_of,
 )
 
-_ICMP_HEAD = Struct("!BBHI")
-_CHECKSUM_AT = 16  # in a TCP header
-_QUOTED_BYTES = 64
+_ICMP_HEAD: Final = Struct("!BBHI")
+_CHECKSUM_AT: Final = 16  # in a TCP header
+_QUOTED_BYTES: Final = 64
 """Of the packet that an ICMP error is about: at least its IP header and eight bytes (RFC 792, RFC 4443)."""
 
-_UNREACHABLE = {
+_UNREACHABLE: Final = {
     errno.ENETUNREACH: ((3, 0), (1, 0)),
     errno.EHOSTUNREACH: ((3, 1), (1, 3)),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Direction
@@ -19,7 +19,7 @@ from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.level import Level
 from ztunnel.telemetry.line import Field, quote, render_json, render_text, text_head, timestamp
 
-SCOPE = "access"
+SCOPE: Final = "access"
 
 
 class Record(NamedTuple):

@@ -14,6 +14,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import trio
 
@@ -137,16 +138,13 @@ class LineWriter:
 
 
 class AccessLog:
-    """Takes the lines of connections; `wants` tells before a line is made whether it would be written."""
+    """Takes the lines of connections; `wants` tells before a line is made whether one of its level would be
+    written now: scope `access` of the levels."""
 
     def __init__(self, writer: LineWriter, levels: Levels) -> None:
         self._writer = writer
-        self._levels = levels
+        self.wants: Callable[[Level], bool] = partial(levels.enabled, SCOPE)
         self.dropped = 0
-
-    def wants(self, level: Level) -> bool:
-        """Whether lines of this level are written now: scope `access` of the levels."""
-        return self._levels.enabled(SCOPE, level)
 
     def write(self, line: str) -> None:
         """Take a line without its end; dropped and counted if the buffer is full."""

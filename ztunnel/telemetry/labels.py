@@ -7,7 +7,7 @@ is ever left out, because Prometheus treats a missing label as another series.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ztunnel.errors import Flag
 from ztunnel.model.connection import Direction, Security
@@ -15,7 +15,7 @@ from ztunnel.model.identity import SpiffeId
 from ztunnel.model.service import Service
 from ztunnel.model.workload import Workload
 
-UNKNOWN = "unknown"
+UNKNOWN: Final = "unknown"
 
 
 class Reporter(StrEnum):
@@ -31,7 +31,7 @@ class Reporter(StrEnum):
         return Direction.OUTBOUND if self is Reporter.SOURCE else Direction.INBOUND
 
 
-ENDS = (Reporter.SOURCE, Reporter.DESTINATION)
+ENDS: Final = (Reporter.SOURCE, Reporter.DESTINATION)
 """Of every connection; a waypoint is none."""
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import IntEnum
+from typing import Final
 
-_SCOPE = re.compile(r"[A-Za-z0-9_.:*-]{1,64}")
-_MAX_SCOPES = 256
+_SCOPE: Final = re.compile(r"[A-Za-z0-9_.:*-]{1,64}")
+_MAX_SCOPES: Final = 256
 
 
 class Level(IntEnum):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from prometheus_client.utils import floatToGoString
 
@@ -203,7 +203,7 @@ class _Column(NamedTuple):
 
 
 _OPENED, _CLOSED, _FAILED = attrgetter("opened"), attrgetter("closed"), attrgetter("failed")
-_COLUMNS = (
+_COLUMNS: Final = (
     _Column(
         "istio_tcp_connections_opened_total", "The total number of TCP connections opened", _OPENED, _OPENED
     ),

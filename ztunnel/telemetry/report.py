@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Final
 
 from ztunnel.errors import ConnectionFailed, Denied, Flag, HandedOver
 from ztunnel.model.address import Endpoint
@@ -27,10 +28,14 @@ from ztunnel.telemetry.metrics import Counted, Live, TcpMetrics
 from ztunnel.telemetry.trial import Trials, Tried
 from ztunnel.telemetry.tunnel_span import Ended, TunnelSpans
 
-_DEBUG, _INFO, _ERROR = Level.DEBUG, Level.INFO, Level.ERROR  # an enum's members are slow to look up
+# An enum's members are slow to look up.
+_DEBUG: Final = Level.DEBUG
+_INFO: Final = Level.INFO
+_ERROR: Final = Level.ERROR
+_NO_FLAG: Final = Flag.NONE
 
 
-_NO_POLICY = "other"
+_NO_POLICY: Final = "other"
 """In the figures, where what refused was no policy: an identity that has changed, TLS that is due by now."""
 
 
@@ -113,7 +118,7 @@ class Report:
         live, account.live = account.live, None
         if live is None:
             return
-        self._metrics.closed(live, error.flag if error else Flag.NONE)
+        self._metrics.closed(live, error.flag if error else _NO_FLAG)
         if isinstance(error, HandedOver):  # the successor writes its line
             return
         self._count_denial(account.journey, error)
