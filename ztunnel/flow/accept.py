@@ -31,6 +31,9 @@ which died in the backlog (accept(2)), but for EINVAL: it listens no more, becau
 destroy our listener through sock_diag."""
 
 _REMEMBERED_PEERS: Final = 1024
+# Compiled code looks the names of another module up, each time.
+_Socket: Final = TcpSocket
+_STREAM: Final = STREAM
 _TCP: Final = int(socket.IPPROTO_TCP)
 _TCP_INFO: Final = int(socket.TCP_INFO)
 _ESTABLISHED: Final = 1  # include/net/tcp_states.h
@@ -151,7 +154,7 @@ class Acceptor:
                 elif error.errno in _OURS:
                     self._pause()
                 return -1
-            sock = cast("socket.socket", TcpSocket(family, STREAM, 0, fd))
+            sock = cast("socket.socket", _Socket(family, _STREAM, 0, fd))
             sock.setblocking(False)
             if has_gone(sock):
                 self._engine.given_up += 1

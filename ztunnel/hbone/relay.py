@@ -29,6 +29,11 @@ from ztunnel.hbone.link import TlsLink
 
 _LAST_RECORD_BYTES: Final = 17 * 1024
 
+# Compiled code looks the names of another module up, each time.
+_IN: Final = EPOLLIN
+_OUT: Final = EPOLLOUT
+_GONE: Final = EPOLLERR | EPOLLHUP
+
 SLICE_BYTES: Final = 64 * 1024
 """OpenSSL's memories grow to what passes through them at once, and never shrink: they get bulk in slices.
 Sending one slice before the next is encrypted lets the peer begin on it as well."""
@@ -123,7 +128,7 @@ class Pipe:
 
     def start(self) -> None:
         """Begin; bytes that came behind the handshake are looked at in this round."""
-        self.engine.watch(self._fd, EPOLLIN, self._ready, self._abandon)
+        self.engine.watch(self._fd, _IN, self._ready, self._abandon)
         if self._incoming.pending or self._pending():
             self.engine.post(self._decrypt)
 
@@ -169,8 +174,8 @@ class Pipe:
             self._rewatch()
 
     def _rewatch(self) -> None:
-        events = 0 if self._paused else EPOLLIN
-        self.engine.rewatch(self._fd, events | EPOLLOUT if self.blocked else events)
+        events = 0 if self._paused else _IN
+        self.engine.rewatch(self._fd, events | _OUT if self.blocked else events)
 
     # Sending.
 
@@ -276,12 +281,12 @@ class Pipe:
     # Receiving.
 
     def _ready(self, mask: int) -> None:
-        if mask & EPOLLOUT:
+        if mask & _OUT:
             self._writable()
-        if not mask & ~EPOLLOUT or not self.open:
+        if not mask & ~_OUT or not self.open:
             return
         if self._paused:
-            if mask & (EPOLLERR | EPOLLHUP):  # which would not stop to be reported
+            if mask & _GONE:  # which would not stop to be reported
                 self._ends.broken(None)
             return
         inbox = self.engine.inbox.view

@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from ztunnel.errors import Unreachable
@@ -137,9 +136,12 @@ class AppDial:
     def _remember(self, sock: socket.socket | None) -> None:
         approach = self._approach
         if sock is not None and approach.traces is not None:
-            with suppress(OSError):
+            try:
                 port = self._port or sock.getsockname()[1]
-                self._engine.time_wait.know(sock, approach.namespace, approach.traces.request(sock, port))
+                request = approach.traces.request(sock, port)
+            except OSError:
+                return
+            self._engine.time_wait.know(sock, approach.namespace, request)
 
     def _drop(self) -> None:
         """Whatever there is of the attempt."""
