@@ -117,6 +117,28 @@ def test_a_call_that_waits_when_the_process_ends_is_let_in(
     kernel.redirection.held.hold(0)
 
 
+def test_a_call_that_is_let_in_is_accepted_in_the_same_round(
+    kernel: Kernel, held: Held, node: Node, scratch: Scratch
+) -> None:
+    """Within a pod a packet has arrived when sending it returns, and the two behind it as well."""
+    held.listen()
+    kernel.redirection.renew_lease(time.monotonic_ns())
+    WaitingCalls(node.engine, kernel.redirection.held, node.outbound.takers).watch(time.monotonic_ns())
+    with scratch.open() as netns, netns.socket(2, 1) as client:
+        client.setblocking(False)
+        assert client.connect_ex(("10.9.0.50", 80)) == errno.EINPROGRESS
+        with kernel.lab.in_cgroup("proxy"):
+            until(node, lambda: len(node.outbound.calls) == 1)
+            [call] = node.outbound.calls
+            node.engine.post(held.let_in)
+            node.engine.round()
+            assert call.deferred is None
+            assert call.opener is not None
+            assert client.getpeername() == ("10.9.0.50", 80)
+            call.abort(Drained("the test is over"))
+    kernel.redirection.held.hold(0)
+
+
 def until(node: Node, holds: Callable[[], bool]) -> None:
     """Run the engine until then."""
     deadline = time.monotonic() + 2.0
