@@ -63,7 +63,7 @@ class Baggage:
 
 def new_traceparent(rng: Random) -> str:
     """A W3C trace context for one connection, not sampled: it only ties the logs of both ends together."""
-    digits = f"{rng.getrandbits(192):048x}"
+    digits = rng.getrandbits(192).to_bytes(24, "big").hex()
     return f"00-{digits[:32]}-{digits[32:]}-00"
 
 

@@ -24,6 +24,9 @@ class HeldEvent(IntEnum):
     GAVE_UP = 2
 
 
+_GAVE_UP: Final = int(HeldEvent.GAVE_UP)
+
+
 class HeldCall(NamedTuple):
     """One report of such a call.
 
@@ -59,7 +62,7 @@ def pull_held(packed: bytes) -> HeldCall:
         packed[:_CALLER_BYTES],
         cookie,
         PeerAddress(pull_ip(ip), port),
-        packed[_EVENT_AT] == HeldEvent.GAVE_UP,
+        packed[_EVENT_AT] == _GAVE_UP,
         packed[_CALLER_BYTES:_EVENT_AT],
         packed[_SYN_AT : _SYN_AT + syn_bytes],
     )

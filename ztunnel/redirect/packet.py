@@ -15,6 +15,7 @@ _TTL: Final = 64
 _ONES: Final = 0xFFFF
 _IPV4: Final = Struct("!BBHHHBBH4s4s")
 _IPV6: Final = Struct("!IHBB16s16s")
+_IPV6_BYTES: Final = _IPV6.size
 _SEGMENT: Final = Struct("!HHIIBBHHH")
 
 
@@ -29,7 +30,7 @@ def ip_packet(source: bytes, destination: bytes, protocol: int, body: bytes) -> 
 
 def header_bytes(packet: bytes) -> int:
     """How long its IP header is; extension headers of IPv6 are not looked at."""
-    return (packet[0] & 15) * 4 if packet[0] >> 4 == 4 else _IPV6.size
+    return (packet[0] & 15) * 4 if packet[0] >> 4 == 4 else _IPV6_BYTES
 
 
 def readdressed(packet: bytes, source: bytes, destination: bytes, segment: bytes) -> bytes:
