@@ -61,12 +61,16 @@ def toolchain() -> str:
     return f"{sys.implementation.cache_tag}-mypy{'-'.join(parts)}-O{OPTIMIZATION}"
 
 
-def link_flags(libc: tuple[str, str]) -> list[str]:
-    """For a machine with this C library, as `platform.libc_ver` names it. Relocations are packed where glibc
-    can read that (2.36): 40,000 of them are a megabyte of each process."""
-    name, version = libc
-    numbers = [int(number) for number in version.split(".") if number.isdecimal()]
-    return ["-Wl,-z,pack-relative-relocs"] if name == "glibc" and numbers >= [2, 36] else []
+def c_library() -> bytes:
+    """The C library that this process runs with; empty where it is not glibc's."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return next((Path(line.split()[-1]).read_bytes() for line in lines if line.endswith("/libc.so.6")), b"")
+
+
+def link_flags(library: bytes) -> list[str]:
+    """For a machine with this C library. Relocations are packed where it says that it can read that, as not
+    every glibc since 2.36 does: 40,000 of them are a megabyte of each process."""
+    return ["-Wl,-z,pack-relative-relocs"] if b"GLIBC_ABI_DT_RELR" in library else []
 
 
 def compiled_files(root: Path, config: Mapping[str, Any]) -> list[str]:
@@ -90,9 +94,10 @@ def build_libraries(files: Sequence[str], place: Path) -> list[Path]:
         target_dir=str(place / "c"),
         group_name="ztunnel",
     )
+    link = link_flags(c_library())
     for extension in extensions:
         extension.extra_compile_args = [*extension.extra_compile_args, *COMPILE]
-        extension.extra_link_args = [*extension.extra_link_args, *link_flags(platform.libc_ver())]
+        extension.extra_link_args = [*extension.extra_link_args, *link]
     command = _ParallelBuild(Distribution({"name": "ztunnel", "ext_modules": extensions}))
     command.build_lib, command.build_temp = str(place / "lib"), str(place / "o")
     command.parallel = os.cpu_count()  # each module has a library of its own beside the one with all code
