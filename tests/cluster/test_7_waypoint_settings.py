@@ -227,7 +227,7 @@ def test_a_client_s_certificate_of_a_secret_is_shown_and_changed_and_what_is_mis
         cluster.apply(secrets.secret(shop, issuer, client))
         for address in addresses:
             wait_until(f"{client} calls", lambda at=address, name=client: is_seen(name, at), SECONDS)
-    assert condition(shop, "destinationrule", "secure", "WaypointAccepted")[0] == "True"
+    wait_until("nothing is missing any more", lambda: not is_told(), SECONDS)
     cluster.call("-n", where, "delete", "secret", "client")
     for address in addresses:
         wait_until("nobody is called", lambda at=address: statuses(shop, at) == [503], SECONDS)
