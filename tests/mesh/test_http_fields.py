@@ -58,6 +58,7 @@ data:
         includeAdditionalHeadersInCheck: {x-added: always}
         includeRequestBodyInCheck: {maxRequestBytes: 4, allowPartialMessage: true}
         headersToUpstreamOnAllow: [x-up]
+        clearRouteCache: true
         headersToDownstreamOnAllow: [x-down]
         headersToDownstreamOnDeny: [x-deny*]
     - name: asks-whole
@@ -487,13 +488,32 @@ class Authorizer(Server):
         return b"HTTP/1.1 200 OK\r\nX-Up: u\r\nX-Down: d\r\nX-Other: o\r\nContent-Length: 0\r\n\r\n"
 
 
+BY_AUTHORIZER = """apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: by-authorizer, namespace: shop}
+spec:
+  parentRefs: [{kind: Service, group: "", name: web}]
+  rules:
+  - matches: [{headers: [{name: x-up, value: u}]}]
+    filters: [{type: RequestHeaderModifier, requestHeaderModifier: {add: [{name: x-routed, value: again}]}}]
+    backendRefs: [{name: web, port: 80}]
+  - backendRefs: [{name: web, port: 80}]
+---
+"""
+
+
 def test_an_authorizer_is_asked_as_each_field_of_its_provider_says(mesh: Mesh, waypoint: Waypoint) -> None:
     authorizer = Authorizer(mesh)
     asks = policy("asks", "{}", "Service web", "CUSTOM, provider: {name: asks-begin}")
     try:
-        mesh.apply(asks)
+        mesh.apply(asks + BY_AUTHORIZER)
         client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
         wait_until(partial(is_answered, client, [Ask("/no")], [401]), "it is asked")
+
+        def routed_by_what_it_says() -> bool:
+            return "x-routed: again" in answers(client, [Ask("/ok")])[0].body
+
+        wait_until(routed_by_what_it_says, "it decides where the request goes")
         forged = ("X-Seen-It: yes", "X-Unseen: no", "X-Added: forged", "X-Up: forged")
         (passed,) = answers(client, [Ask("/ok?q=1", "POST", "web", forged, "0123456789")])
         head, body = authorizer.asked[-1]
@@ -521,7 +541,7 @@ def test_an_authorizer_is_asked_as_each_field_of_its_provider_says(mesh: Mesh, w
         (long,) = answers(client, [Ask("/ok", "POST", body="01234")])
         assert long.status == 413
     finally:
-        mesh.apply(asks, delete=True)
+        mesh.apply(asks + BY_AUTHORIZER, delete=True)
         authorizer.close()
 
 
