@@ -8,9 +8,9 @@ from ztunnel import errors
 from ztunnel.errors import (
     ConfigError,
     ConnectionFailed,
-    Crowded,
     Denied,
     Drained,
+    Exhausted,
     Expired,
     Fault,
     Flag,
@@ -33,7 +33,7 @@ from ztunnel.errors import (
 LEAVES = [
     (Denied, Flag.DENY, Side.SOURCE, False),
     (Unreachable, Flag.CONNECT, Side.DESTINATION, True),
-    (Crowded, Flag.CONNECT, Side.US, False),
+    (Exhausted, Flag.CONNECT, Side.US, False),
     (HboneTimedOut, Flag.NETWORK_POLICY, Side.DESTINATION, False),
     (TlsFailed, Flag.TLS_FAILURE, Side.DESTINATION, False),
     (IdentityMismatch, Flag.IDENTITY_ERROR, Side.DESTINATION, False),

@@ -80,7 +80,7 @@ NOT_TAKEN = (
 )
 
 
-class Crowded(ConnectionFailed):
+class Exhausted(ConnectionFailed):
     """There are no descriptors for more connections, or no room for more bytes, and this one is the newest of
     whoever has the most."""
 

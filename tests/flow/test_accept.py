@@ -89,7 +89,7 @@ def test_whoever_knows_that_they_are_there_need_not_wait_to_be_told(
     acceptor.accept_now(1)
 
 
-def test_while_whoever_takes_them_is_crowded_new_ones_stay_in_the_backlog(
+def test_while_whoever_takes_them_is_full_new_ones_stay_in_the_backlog(
     engine: Engine, clock: Clock, listener: socket.socket, accepted: Accepted
 ) -> None:
     places = [2]
@@ -97,7 +97,7 @@ def test_while_whoever_takes_them_is_crowded_new_ones_stay_in_the_backlog(
         engine,
         listener,
         lambda sock, peer: accepted.append((sock, peer)),
-        crowded=lambda: len(accepted) >= places[0],
+        full=lambda: len(accepted) >= places[0],
     )
     callers = [call(listener) for _ in range(5)]
     drive(engine)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.flow.driving import Clock, drive, read
-from ztunnel.errors import ConnectionFailed, Crowded, Denied
+from ztunnel.errors import ConnectionFailed, Denied, Exhausted
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.expire import STALLED_SECONDS
 from ztunnel.flow.flow import Counts
@@ -160,7 +160,7 @@ def test_a_flow_that_is_over_holds_nothing(flow: Flow, end: str) -> None:
     assert flow.held.total_bytes == 0
     if end == "gives way":
         [error] = flow.ends
-        assert isinstance(error, Crowded)
+        assert isinstance(error, Exhausted)
         assert "ZTUNNEL_BUFFER_LIMIT" in str(error)
 
 

@@ -250,11 +250,11 @@ def test_while_many_wait_at_a_listener_it_is_left_alone_and_the_pods_others_are_
         turns.enter("another pod", ip_address("127.0.0.9"), lambda: None)
         engine.round()
     for number in range(PLACES):
-        assert not way.acceptor.crowded()
+        assert not way.acceptor.full()
         way.call("127.0.0.9")
         assert len(turns) == number + 1
-    assert way.acceptor.crowded()
-    assert not another.crowded()
+    assert way.acceptor.full()
+    assert not another.full()
 
 
 def test_when_no_more_can_be_held_the_newest_of_the_greediest_gives_way(way: Way) -> None:

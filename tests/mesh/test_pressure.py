@@ -162,7 +162,7 @@ def test_who_does_not_read_is_refused_at_the_limit_and_nobody_else(mesh: Mesh) -
     assert "ZTUNNEL_BUFFER_LIMIT" in mesh.line("node-1", src_addr=call.own)["error"]
     assert mesh.call("shop/near", target, 8080).answers(), "another pod's calls are taken"
     others = download(mesh, 40, "shop/near")
-    wait_until(lambda: mesh.grown("node-1", "ztunnel_buffers_crowded_total") > 20, "some gave way", 20)
+    wait_until(lambda: mesh.grown("node-1", "ztunnel_buffers_exhausted_total") > 20, "some gave way", 20)
     assert held_bytes(mesh) <= LIMIT_MIB * MIB
     assert resident_bytes(pid) - before < 100 * MIB
     gave_way = mesh.find_lines("node-1", message="connection complete", src_workload="caller")
@@ -185,14 +185,14 @@ def test_plaintext_that_nobody_reads_is_held_within_the_same_limit(mesh: Mesh) -
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
     block = bytes(MIB)
 
-    def crowded() -> bool:
+    def gave_way() -> bool:
         for client, _ in pairs:
             with suppress(BlockingIOError, ConnectionResetError, BrokenPipeError):
                 while True:
                     client.send(block)
-        return mesh.grown("node-1", "ztunnel_buffers_crowded_total") > 0
+        return mesh.grown("node-1", "ztunnel_buffers_exhausted_total") > 0
 
-    wait_until(crowded, "some have given way", 20)
+    wait_until(gave_way, "some have given way", 20)
     assert 0 < held_bytes(mesh) <= LIMIT_MIB * MIB
     live.sendall(b"still here")
     assert read_exactly(far, 10) == b"still here"

@@ -72,16 +72,16 @@ class Acceptor:
         listener: socket.socket,
         accepted: Accepted,
         lost: Callable[[], None] | None = None,
-        crowded: Callable[[], bool] | None = None,
+        full: Callable[[], bool] | None = None,
     ) -> None:
         """Takes over `listener`, which is non-blocking; `close` closes it. `lost` is called once when it
-        listens no more, which is not watched any longer then. While `crowded()` holds, new ones stay in the
+        listens no more, which is not watched any longer then. While `full()` holds, new ones stay in the
         backlog."""
         self._engine = engine
         self._listener = listener
         self._accepted = accepted
         self._lost = lost
-        self._crowded = crowded
+        self._full = full
         self._family = int(listener.family)
         self._peers: dict[str, IPAddress] = {}
         # How many to accept at once: asking for one more than there are costs as much as another connection.
@@ -141,7 +141,7 @@ class Acceptor:
         accept = cast("_Accept", self._listener._accept)  # type: ignore[attr-defined]
         accepted, family = self._accepted, self._family
         for number in range(count):
-            if self._crowded is not None and self._crowded():
+            if self._full is not None and self._full():
                 self._pause()
                 return -1
             try:

@@ -215,10 +215,10 @@ class Engine:
         later, self._later = self._later, []
         self._gone.clear()
         for fd, mask in events:
-            if poll.crowded:
+            if poll.busy:
                 poll.served(fd)
             self._handle(fd, mask)
-            if poll.crowded and self.clock() >= now + ROUND_SECONDS:
+            if poll.busy and self.clock() >= now + ROUND_SECONDS:
                 break
         busy = bool(events)
         if later:

@@ -26,17 +26,17 @@ class Poll:
     """What is registered, with whose it is.
 
     Attributes:
-        crowded: more than a few were ready when it was asked last.
+        busy: more than a few were ready when it was asked last.
     """
 
-    __slots__ = ("_epoll", "_round", "_served", "_shares", "crowded")
+    __slots__ = ("_epoll", "_round", "_served", "_shares", "busy")
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._shares: dict[int, Share] = {}
         self._served: dict[int, int] = {}
         self._round = 0
-        self.crowded = False
+        self.busy = False
 
     def close(self) -> None:
         """Let go of the epoll set, and of no descriptor."""
@@ -67,23 +67,23 @@ class Poll:
         self._shares.pop(fd, None)
 
     def ready(self, wait_seconds: float) -> list[Event]:
-        """What is ready, after a wait of up to so long. Where it is `crowded`, whoever asks may leave the
+        """What is ready, after a wait of up to so long. Where it is `busy`, whoever asks may leave the
         last ones: they are ready the next time."""
-        events = self._epoll.poll(wait_seconds, _MOST_EVENTS if self.crowded else FEW_EVENTS)
+        events = self._epoll.poll(wait_seconds, _MOST_EVENTS if self.busy else FEW_EVENTS)
         if len(events) < FEW_EVENTS:
-            if self.crowded:
-                self.crowded = False
+            if self.busy:
+                self.busy = False
                 self._served.clear()
             return events
-        if not self.crowded:
-            self.crowded = True
+        if not self.busy:
+            self.busy = True
             # What was seen just now is ready still, and is reported again.
             events = self._epoll.poll(0, _MOST_EVENTS)
         self._round += 1
         return self._in_turn(events)
 
     def served(self, fd: int) -> None:
-        """It has had its turn, while it was crowded."""
+        """It has had its turn, while many were ready."""
         self._served[fd] = self._round
 
     def _in_turn(self, events: list[Event]) -> list[Event]:

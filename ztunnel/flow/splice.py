@@ -22,7 +22,7 @@ from collections.abc import Callable
 from functools import partial
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI
 
-from ztunnel.errors import NOT_TAKEN, ConnectionFailed, Crowded
+from ztunnel.errors import NOT_TAKEN, ConnectionFailed, Exhausted
 from ztunnel.flow.buffer import Backlog
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
@@ -98,7 +98,7 @@ class Splice:
 
     def give_way(self) -> None:
         """Too much is held, most of it for this pod and peer."""
-        self.abort(Crowded(NOT_TAKEN))
+        self.abort(Exhausted(NOT_TAKEN))
 
     def _abandon(self, bug: BaseException) -> None:
         self._finish(ConnectionFailed(f"internal error: {bug!r}"), _RESET_NOW)

@@ -22,7 +22,7 @@ from functools import partial
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import Final
 
-from ztunnel.errors import NOT_TAKEN, ConnectionFailed, Crowded, Unreachable
+from ztunnel.errors import NOT_TAKEN, ConnectionFailed, Exhausted, Unreachable
 from ztunnel.flow.buffer import Backlog
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.linger import close_with_reset, reset_when_sent
@@ -92,7 +92,7 @@ class Tunnel(ApplicationEnd):
 
     def give_way(self) -> None:
         """Too much is held, most of it for this pod and peer."""
-        self.abort(Crowded(NOT_TAKEN))
+        self.abort(Exhausted(NOT_TAKEN))
 
     # The application's side.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ztunnel.errors import NOT_TAKEN, ConnectionFailed, Crowded, Unreachable
+from ztunnel.errors import NOT_TAKEN, ConnectionFailed, Exhausted, Unreachable
 from ztunnel.flow.buffer import Backlog
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.transport import Receiver
@@ -76,7 +76,7 @@ class InnerTunnel(TunnelStream):
     def give_way(self) -> None:
         """Too much is held, most of it for this pod and peer."""
         receiver = self._receiver
-        error = Crowded(NOT_TAKEN)
+        error = Exhausted(NOT_TAKEN)
         self.abort(error)
         if receiver is not None:
             receiver.lost(error)

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from typing import Final, Protocol
 
 from ztunnel.authz.enforce import LiveConnections
-from ztunnel.errors import ConnectionFailed, Crowded, Drained, NoDestination
+from ztunnel.errors import ConnectionFailed, Drained, Exhausted, NoDestination
 from ztunnel.flow.accept import has_gone
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
@@ -116,14 +116,14 @@ class PlainConnection:
         source = ip_text(self.connection.source.ip)
         self._place = inbound.room.enter(self.workload_uid, source, self._give_way)
         if self._place is None:
-            self._fail(Crowded())
+            self._fail(Exhausted())
             return
         self._share = inbound.held.share(approach.namespace.cookie, self.connection.source.ip)
         self._dial = AppDial(inbound.engine, inbound.spare_ports, approach)
         self._dial.start(port_beside(self.connection.source.port), self._reached)
 
     def _give_way(self) -> None:
-        self.abort(Crowded())
+        self.abort(Exhausted())
 
     def abort(self, error: ConnectionFailed) -> None:
         """End it now, both sides reset. Nothing happens if it has ended already."""
@@ -186,7 +186,7 @@ class PlainAcceptor:
         piece = partial(self._open, opener, peer, inbound.engine.number)
         inbound.turns.enter(self._pod.uid, peer.ip, piece)
 
-    def crowded(self) -> bool:
+    def full(self) -> bool:
         """Whether new ones had better stay in the listener's backlog for a moment."""
         return self._waiting >= PLACES
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from ztunnel.authz.verdict import Trial
-from ztunnel.errors import ConnectionFailed, Crowded, Denied, Drained, PeerError
+from ztunnel.errors import ConnectionFailed, Denied, Drained, Exhausted, PeerError
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.share import Place
 from ztunnel.hbone.answer import IncomingTunnel
@@ -83,7 +83,7 @@ class TunnelConnection:
         source = self.connection.identity or self.connection.source.ip
         self._place = inbound.room.enter(self.workload_uid, source, self._give_way)
         if self._place is None:
-            self._refuse(_UNAVAILABLE, Crowded())
+            self._refuse(_UNAVAILABLE, Exhausted())
             return
         self._tunnel.cancelled = self._cancelled
         self._dial = AppDial(inbound.engine, inbound.spare_ports, approach)
@@ -95,7 +95,7 @@ class TunnelConnection:
             self._account.traceparent = traceparent
 
     def _give_way(self) -> None:
-        self.abort(Crowded())
+        self.abort(Exhausted())
 
     def abort(self, error: ConnectionFailed) -> None:
         """End it now: the peer gets its answer or a reset, the application a reset. Nothing if it has ended

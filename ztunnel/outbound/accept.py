@@ -12,7 +12,7 @@ from functools import partial
 from random import Random
 from typing import Final, Protocol
 
-from ztunnel.errors import ConnectionFailed, Crowded, NoDestination
+from ztunnel.errors import ConnectionFailed, Exhausted, NoDestination
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.splice import close_with_reset
 from ztunnel.hbone.request import new_traceparent
@@ -204,7 +204,7 @@ class OutboundAcceptor:
         try:
             if call.place is None:
                 call.journey = Journey(Reporter.SOURCE, recalled.destination, source)
-                call.fail(Crowded())
+                call.fail(Exhausted())
                 return
             routes = self._routes[peer.ip.version]
             origin = routes.enter(outbound.hold.world, source, peer.ip)

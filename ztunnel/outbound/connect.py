@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from errno import ECONNRESET
 from typing import Final, Protocol
 
-from ztunnel.errors import Busy, ConnectionFailed, Crowded, Denied, HandshakeFailed, Unreachable
+from ztunnel.errors import Busy, ConnectionFailed, Denied, Exhausted, HandshakeFailed, Unreachable
 from ztunnel.flow.connect import Connecting, connect
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
@@ -172,7 +172,7 @@ class Call:
 
     def give_way(self) -> None:
         """Somebody else gets its place."""
-        self.abort(Crowded())
+        self.abort(Exhausted())
 
     def abort(self, error: ConnectionFailed) -> None:
         """End it now, wherever it stands."""

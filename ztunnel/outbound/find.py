@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from ztunnel.errors import NOT_TAKEN, Busy, ConnectionFailed, Crowded, Unreachable
+from ztunnel.errors import NOT_TAKEN, Busy, ConnectionFailed, Exhausted, Unreachable
 from ztunnel.flow.engine import Engine
 from ztunnel.hbone.carry import Session
 from ztunnel.hbone.ledger import Ledger
@@ -116,7 +116,7 @@ class Tunnels:
     def open(self, call: Wanted) -> None:
         """Start a call: on a session that has room, or when one has been dialled."""
         if self._ledger.held.refuses(call.network.cookie, call.key.destination.ip):
-            call.fail(Crowded(NOT_TAKEN))
+            call.fail(Exhausted(NOT_TAKEN))
             return
         session = self._pool.take(call.key)
         if session is not None:

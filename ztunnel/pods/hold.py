@@ -149,13 +149,13 @@ class Held:
         takers: tuple[tuple[socket.socket, Accepted, Callable[[], bool] | None], ...] = (
             (listeners.outbound, self._outbound.accepted, None),
             (listeners.hbone, partial(ways.handshakes.accepted, enrolled), None),
-            *((listener, queue.accepted, queue.crowded) for listener, queue in queues),
+            *((listener, queue.accepted, queue.full) for listener, queue in queues),
         )
         acceptors: list[Acceptor] = []
         with ExitStack() as undo:
             undo.callback(close, enrolled)
-            for listener, accepted, crowded in takers:
-                acceptors.append(Acceptor(ways.outbound.engine, listener, accepted, self._spoiled, crowded))
+            for listener, accepted, full in takers:
+                acceptors.append(Acceptor(ways.outbound.engine, listener, accepted, self._spoiled, full))
                 undo.callback(acceptors[-1].close)
             undo.pop_all()
         self._acceptors = tuple(acceptors)

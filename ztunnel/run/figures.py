@@ -66,7 +66,7 @@ def register_common(node: Proxy) -> None:
         lambda: ledger.buffered_bytes,
     )
     figures.counter(
-        "ztunnel_buffers_crowded_total",
+        "ztunnel_buffers_exhausted_total",
         "Connections refused or ended, the newest of whoever held the most, for want of room for bytes",
         lambda: ledger.held.gave_way_total + ledger.held.refused_total,
     )
@@ -89,7 +89,7 @@ def register_common(node: Proxy) -> None:
     room = node.outbound.calls.room
     figures.gauge("ztunnel_connections", "Connections that the proxy carries", lambda: len(room))
     figures.counter(
-        "ztunnel_connections_crowded_total",
+        "ztunnel_connections_exhausted_total",
         "Connections that were ended, the newest of whoever held the most, because no more could be held",
         lambda: room.gave_way_total + room.refused_total,
     )

@@ -128,10 +128,10 @@ class RedirectedPod:
         takers = (
             (listeners.outbound, self._called, None),
             (listeners.hbone, self._tunnelled, None),
-            (inbound, self._arrived, self._crowded),
+            (inbound, self._arrived, self._full),
         )
-        for listener, accepted, crowded in takers:
-            self._acceptors += (Acceptor(engine, listener, accepted, None, crowded),)
+        for listener, accepted, full in takers:
+            self._acceptors += (Acceptor(engine, listener, accepted, None, full),)
         if self._by_tcp is not None:
             self._acceptors += (Acceptor(engine, self._by_tcp, self._called),)
 
@@ -172,8 +172,8 @@ class RedirectedPod:
         else:
             self._plain.accepted(opener, peer)
 
-    def _crowded(self) -> bool:
-        return self._plain is not None and self._plain.crowded()
+    def _full(self) -> bool:
+        return self._plain is not None and self._plain.full()
 
     @property
     def _unknown(self) -> str:

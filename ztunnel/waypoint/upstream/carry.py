@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 
-from ztunnel.errors import NOT_TAKEN, ConnectionFailed, Crowded, Unreachable
+from ztunnel.errors import NOT_TAKEN, ConnectionFailed, Exhausted, Unreachable
 from ztunnel.flow.buffer import Backlog
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.held import Share
@@ -58,7 +58,7 @@ class PlainStream:
 
     def give_way(self) -> None:
         """Too much is held, most of it for this pod and peer."""
-        self._lose(Crowded(NOT_TAKEN))
+        self._lose(Exhausted(NOT_TAKEN))
 
     def attach(self, receiver: Receiver) -> None:
         """Read from now on."""
