@@ -82,8 +82,12 @@ def test_the_label_on_and_off_again_while_a_connection_lives(
             "connection_security_policy": "mutual_tls",
             "destination_workload_namespace": apps.namespace,
         }
-        opened = mesh.count(nodes[1], "istio_tcp_connections_opened_total", **counted)
-        assert opened == len(addresses)
+
+        def opened() -> float:
+            return mesh.count(nodes[1], "istio_tcp_connections_opened_total", **counted)
+
+        wait_until("they are counted", lambda: opened() >= len(addresses), 10, 0.3)
+        assert opened() == len(addresses)
 
         apps.label(None)
         wait_until("plain again", lambda: seen_on_the_way(apps, nodes, "b", addresses).readable > 0, 20)

@@ -101,9 +101,8 @@ def test_prometheus_answers_what_istios_dashboards_ask(
         wait_until("a call is refused", lambda: not answered(apps, "a", address), SECONDS)
 
         # All that dashboards and alerts ask for is there, and no alert of ours is wrong about a healthy mesh.
-        scrapes = [cluster.scrape(each["metadata"]["name"], 15020) for each in mesh.pods("node")]
-        scrapes += [cluster.scrape(each["metadata"]["name"], 15014) for each in mesh.pods("control")]
-        assert [each for each in missing(scrapes) if not each.endswith(IN_TROUBLE)] == []
+        # A page of metrics is kept for a second.
+        wait_until(f"all is there: {lacking(mesh)}", lambda: not lacking(mesh), 10, 0.3)
         for where_asked, expression in expressions():
             plain_expression = expression.replace("$__rate_interval", "30s").replace("$instance", ".*")
             prometheus.query(plain_expression)
@@ -114,6 +113,13 @@ def test_prometheus_answers_what_istios_dashboards_ask(
             if each["state"] == "firing"
         ]
         assert firing == []
+
+
+def lacking(mesh: Mesh) -> list[str]:
+    """What dashboards and alerts ask for, and no page of ours has."""
+    scrapes = [mesh.cluster.scrape(each["metadata"]["name"], 15020) for each in mesh.pods("node")]
+    scrapes += [mesh.cluster.scrape(each["metadata"]["name"], 15014) for each in mesh.pods("control")]
+    return [each for each in missing(scrapes) if not each.endswith(IN_TROUBLE)]
 
 
 def healthy(prometheus: Prometheus) -> dict[str, set[str]]:

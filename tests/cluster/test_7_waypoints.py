@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from tests.cluster.apps import LOAD, OPT_IN, Apps, Running, namespace
-from tests.cluster.cluster import Cluster, Object, is_ready, wait_until
+from tests.cluster.cluster import Cluster, ClusterError, Object, is_ready, wait_until
 from tests.cluster.conftest import SYSTEM, Mesh
 
 pytestmark = pytest.mark.timeout(400)
@@ -94,10 +94,13 @@ def ready(shop: Apps, count: int) -> bool:
 
 
 def requests(shop: Apps) -> float:
-    """That the waypoint's pods have passed on."""
+    """That the waypoint's pods that serve have passed on."""
     total = 0.0
-    for each in pods(shop):
-        page = shop.cluster.scrape(each["metadata"]["name"], 15020, namespace=shop.namespace)
+    for each in filter(is_ready, pods(shop)):
+        try:
+            page = shop.cluster.scrape(each["metadata"]["name"], 15020, namespace=shop.namespace)
+        except ClusterError:  # it has ended meanwhile
+            continue
         total += sum(
             float(value) for value in re.findall(r"^istio_requests_total{.*} (\S+)$", page, re.MULTILINE)
         )

@@ -66,6 +66,11 @@ def test_a_node_takes_pods_once_its_proxy_is_ready(
     times = {each["type"]: each["lastTransitionTime"] for each in came["status"]["conditions"]}
     print("a proxy that comes to a node:", came["status"]["startTime"], times)
     mesh.wait()
-    before = mesh.count(node, "istio_tcp_connections_opened_total", reporter="destination")
+
+    def opened() -> float:
+        return mesh.count(node, "istio_tcp_connections_opened_total", reporter="destination")
+
+    before = opened()
     assert apps.call("a", address).get("pod") == "b"
-    assert mesh.count(node, "istio_tcp_connections_opened_total", reporter="destination") > before
+    # A page of metrics is kept for a second.
+    wait_until("it is counted", lambda: opened() > before, 10, 0.3)

@@ -83,6 +83,12 @@ def buckets(mesh: Mesh, nodes: set[str]) -> dict[float, float]:
     return found
 
 
+def counted(mesh: Mesh, nodes: set[str], more_than: float) -> dict[float, float] | None:
+    """The same, once there are more in all."""
+    found = buckets(mesh, nodes)
+    return found if found.get(float("inf"), 0.0) > more_than else None
+
+
 def quantile(counts: dict[float, float], share: float) -> float:
     """The least bound below which that share of them are."""
     total = max(counts.values())
@@ -94,10 +100,12 @@ def test_of_fifty_pods_at_once_none_calls_before_it_is_enrolled(
 ) -> None:
     """What they call takes nothing in plaintext: who called in plaintext would have been reset."""
     apps.label("ambient")
+    first = buckets(mesh, set(nodes)).get(float("inf"), 0.0)
     apps.start(apps.server("b", nodes[1]))
     cluster.apply(strict(apps, "STRICT"))
     address = apps.addresses("b")[0]
-    before = buckets(mesh, set(nodes))
+    # A page of metrics is kept for a second.
+    before = wait_until("that one is counted", lambda: counted(mesh, set(nodes), first), 10, 0.3)
     misses = sum(mesh.count(node, "ztunnel_pod_start_misses_total") for node in set(nodes))
     cluster.apply(*(eager(apps, number, nodes[number % 2], address) for number in range(PODS)))
     found = outcomes(apps)
