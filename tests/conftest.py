@@ -64,8 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Every worker reads all tests. Each begins elsewhere, so that it finds most of them compiled by another
     one, and not all compile the same at the same time. What is run in which order is sorted afterwards."""
     given = getattr(config, "workerinput", None)
-    if given is None or config.args != config.getini("testpaths"):
-        return
+    if given is None or config.args != config.getini("testpaths") or config.getoption("ignore"):
+        return  # what is named is not ignored
     left_out = config.getini("norecursedirs")
     places = [path for path in Path(__file__).parent.iterdir() if not any(map(path.match, left_out))]
     folders = sorted(str(path) for path in places if path.is_dir() and path.name != "__pycache__")
