@@ -4,6 +4,7 @@ the tables of tests/documented, and every field of a DestinationRule, asked thro
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
@@ -198,6 +199,10 @@ def test_endpoints_are_asked_as_destination_rules_say(mesh: Mesh, answered: Answ
             wait_until(lambda name=name: knows(shop, name), f"{name} is known")
     with ThreadPoolExecutor(len(CHECKS)) as pool:
         running = [pool.submit(check, shop) for check in CHECKS]
-        wrong = [repr(error) for each in running if (error := each.exception()) is not None]
+        wrong = [
+            "".join(traceback.format_exception(error))
+            for each in running
+            if (error := each.exception()) is not None
+        ]
     assert not wrong, "\n".join(wrong)
     assert shop.waypoint.figures().total("ztunnel_internal_errors_total") == 0
