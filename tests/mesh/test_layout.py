@@ -31,8 +31,8 @@ CHANGES = {
          "\tu16 kind, queue;\n\tu32 spare;\n};\n_Static_assert(sizeof(struct listener) == 24"),
     ),
     "redirect/layout.py": (
-        ('POD = Struct("=16s16sIxxxx")', 'POD = Struct("=16s16sIxxxx8x")'),
-        ('LISTENER = Struct("=16sHH")', 'LISTENER = Struct("=16sHH4x")'),
+        ('POD: Final = Struct("=16s16sIxxxx")', 'POD: Final = Struct("=16s16sIxxxx8x")'),
+        ('LISTENER: Final = Struct("=16sHH")', 'LISTENER: Final = Struct("=16sHH4x")'),
     ),
 }  # fmt: skip
 SIZES = {
