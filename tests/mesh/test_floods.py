@@ -106,10 +106,12 @@ class Neighbour:
 
     def _shake(self) -> None:
         context = self.paper.context(ssl.PROTOCOL_TLS_CLIENT)
+        address = self.mesh.address("shop/other")  # out of the laboratory's manifests, which takes long
         try:
             while not self._stop.is_set():
+                sock = self.mesh.socket("out/third")
                 begun = time.monotonic()
-                sock = self.mesh.connect("out/third", self.mesh.address("shop/other"), 15008)
+                sock.connect((address, 15008))
                 with context.wrap_socket(sock) as tls:
                     tls.settimeout(5)
                     assert tls.recv(1)  # its settings: a session stands
