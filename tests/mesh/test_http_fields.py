@@ -21,6 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tests.l7.issuers import ISSUER, claims, jwk, jwks, token
 from tests.mesh.lab import SHOP, TCP_FAMILIES, Family, Listener, Mesh, read_exactly, wait_until
+from tests.mesh.test_traces import COLLECTOR
 from tests.mesh.test_waypoint import GATEWAY, SERVER, Waypoint, head_of, pump, service, vip
 from ztunnel.waypoint.reporting.otlp import LOGS, TRACES
 
@@ -68,14 +69,6 @@ data:
         timeout: 0.3s
         statusOnError: "503"
         includeRequestBodyInCheck: {maxRequestBytes: 4}
----
-"""
-COLLECTOR = """apiVersion: v1
-kind: Pod
-metadata: {name: collector, namespace: shop, labels: {app: collector, istio.io/dataplane-mode: none}}
-spec:
-  nodeName: node-2
-  containers: [{name: main, command: [sleep, infinity]}]
 ---
 """
 ENTRY = """apiVersion: networking.istio.io/v1
