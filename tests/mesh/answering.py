@@ -73,21 +73,31 @@ class Answered:
         return fails[number] if number < len(fails) else 200
 
 
-class Server:
-    """One, of one pod, until it is closed. It answers with JSON: what it is, and what it was asked.
+class Accepting:
+    """A server in a pod: each connection is served by a thread of its own, until it is closed.
 
     Attributes:
         connections: how many it has been called by.
     """
 
-    def __init__(self, listener: Listener, version: str, answered: Answered) -> None:
-        self.version = version
+    def __init__(self, listener: Listener) -> None:
         self.connections = 0
-        self._answered = answered
         self._sockets = [listener.sock]
         self._threads: list[threading.Thread] = []
         listener.sock.settimeout(None)
         self._start(self._accept, listener.sock)
+
+    def serve(self, sock: socket.socket, number: int) -> None:
+        """Serve the connection of that number, until it ends. OSError and AssertionError end it as well."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nobody is served any more."""
+        for sock in list(self._sockets):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in list(self._threads):
+            thread.join(10)
 
     def _start(self, run: Callable[..., None], *args: object) -> None:
         self._threads.append(threading.Thread(target=run, args=args))
@@ -103,13 +113,25 @@ class Server:
 
     def _serve(self, sock: socket.socket, number: int) -> None:
         with sock, suppress(OSError, AssertionError):
-            first = b""
-            while len(first) < len(_BEGINNING) and (octets := sock.recv(1)):
-                first += octets
-            if first == _BEGINNING:
-                self._serve2(sock, number, first)
-            elif first:
-                self._serve1(sock, number, first)
+            self.serve(sock, number)
+
+
+class Server(Accepting):
+    """One, of one pod. It answers with JSON: what it is, and what it was asked."""
+
+    def __init__(self, listener: Listener, version: str, answered: Answered) -> None:
+        self.version = version
+        self._answered = answered
+        super().__init__(listener)
+
+    def serve(self, sock: socket.socket, number: int) -> None:
+        first = b""
+        while len(first) < len(_BEGINNING) and (octets := sock.recv(1)):
+            first += octets
+        if first == _BEGINNING:
+            self._serve2(sock, number, first)
+        elif first:
+            self._serve1(sock, number, first)
 
     def _told(self, number: int, http: int, fields: Mapping[str, str]) -> bytes:
         return json.dumps(
@@ -168,35 +190,16 @@ class Server:
         if grpc:
             side.send_headers(stream, [("grpc-status", "0")], end_stream=True)
 
-    def close(self) -> None:
-        """It answers nobody any more."""
-        for sock in list(self._sockets):
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in list(self._threads):
-            thread.join(10)
 
-
-class Greeter:
+class Greeter(Accepting):
     """A server that says its version to each connection, and closes it."""
 
     def __init__(self, listener: Listener, version: str) -> None:
-        self._sock = listener.sock
-        self._sock.settimeout(None)
-        self._thread = threading.Thread(target=self._greet, args=[version.encode()])
-        self._thread.start()
+        self._said = version.encode()
+        super().__init__(listener)
 
-    def _greet(self, said: bytes) -> None:
-        with suppress(OSError):
-            while True:
-                with self._sock.accept()[0] as sock, suppress(OSError):
-                    sock.sendall(said)
-
-    def close(self) -> None:
-        """It greets nobody any more."""
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
+    def serve(self, sock: socket.socket, number: int) -> None:
+        sock.sendall(self._said)
 
 
 def addresses(mesh: Mesh, family: Family) -> dict[str, str]:

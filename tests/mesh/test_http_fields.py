@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from ipaddress import IPv4Address
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 import pytest
@@ -20,7 +19,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.l7.issuers import ISSUER, claims, jwk, jwks, token
-from tests.mesh.lab import SHOP, TCP_FAMILIES, Family, Listener, Mesh, read_exactly, wait_until
+from tests.mesh.answering import Accepting
+from tests.mesh.lab import SHOP, TCP_FAMILIES, Family, Mesh, read_exactly, wait_until
 from tests.mesh.test_traces import COLLECTOR
 from tests.mesh.test_waypoint import GATEWAY, SERVER, Waypoint, head_of, pump, service, vip
 from ztunnel.waypoint.reporting.otlp import LOGS, TRACES
@@ -160,41 +160,17 @@ MANIFESTS = (
 ENVIRONMENT = {"ZTUNNEL_TRUSTED_PROXIES": "1", "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=lab"}
 
 
-class Server:
+class Server(Accepting):
     """Answers every request with what `respond` makes of its head and body: the head."""
 
-    @staticmethod
-    def respond(head: bytes, _body: bytes) -> bytes:
+    def respond(self, head: bytes, body: bytes) -> bytes:
         return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(head), head)
 
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
-        self._open = [listener.sock]
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        self._listener.sock.settimeout(None)
-        with suppress(OSError):
-            while True:
-                sock = self._listener.sock.accept()[0]
-                self._open.append(sock)
-                self._threads.append(threading.Thread(target=self._answer, args=[sock]))
-                self._threads[-1].start()
-
-    def _answer(self, sock: socket.socket) -> None:
-        with sock, suppress(OSError, AssertionError):
-            while True:
-                head = head_of(sock)
-                length = head.lower().partition(b"\r\ncontent-length: ")[2].partition(b"\r")[0]
-                sock.sendall(self.respond(head, read_exactly(sock, int(length or b"0"))))
-
-    def close(self) -> None:
-        for sock in self._open:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(10)
+    def serve(self, sock: socket.socket, number: int) -> None:
+        while True:
+            head = head_of(sock)
+            length = head.lower().partition(b"\r\ncontent-length: ")[2].partition(b"\r")[0]
+            sock.sendall(self.respond(head, read_exactly(sock, int(length or b"0"))))
 
 
 @pytest.fixture
@@ -258,9 +234,9 @@ def with_token(text: bytes, *more: str) -> tuple[str, ...]:
     return f"Authorization: Bearer {text.decode()}", *more
 
 
-def signed(issuer: str = ISSUER, algorithm: str = "EdDSA", kid: str = "k1", **more: object) -> bytes:
+def signed(issuer: str = ISSUER, algorithm: str = "EdDSA", kid: str = "k1", **more: Any) -> bytes:
     """A token that is good for ten minutes."""
-    made = claims(**{"iss": issuer, "iat": None, "exp": int(time.time()) + 600, **more})  # type: ignore[arg-type]
+    made = claims(**{"iss": issuer, "iat": None, "exp": int(time.time()) + 600, **more})
     return token(made, algorithm, kid)
 
 
@@ -291,7 +267,7 @@ def whatever(part: str, other: str, ask: Ask = Ask()) -> tuple[Case, Case]:  # n
     return (part, ask, True), (other, ask, False)
 
 
-def cases(own: tuple[str, str], called: tuple[str, str]) -> list[Case]:
+def cases(own: Sequence[str], called: Sequence[str]) -> list[Case]:
     """`own` are the caller's addresses, `called` the service's, as YAML has them in a list."""
     at, to, far = ", ".join(own), ", ".join(called), "192.0.2.0/24, 'fd99::/16'"
     behind = Ask(fields=("X-Forwarded-For: 198.51.100.7, 10.9.9.9",))
@@ -410,7 +386,7 @@ def test_rules_match_by_each_of_their_fields(mesh: Mesh, waypoint: Waypoint, fam
             [vip(mesh, name, each) for name in ("web", "denied") for each in TCP_FAMILIES],
         )
     )
-    made = cases(own, called)  # type: ignore[arg-type]
+    made = cases(own, called)
     rules, asked = numbered(made)
     expected = [each for _, _, each in made]
     for pattern, yes, no in PATHS:
@@ -472,7 +448,7 @@ class Authorizer(Server):
         self.asked: list[tuple[str, bytes]] = []
         super().__init__(mesh.listen("shop/collector", port=8000))
 
-    def respond(self, head: bytes, body: bytes) -> bytes:  # type: ignore[override]
+    def respond(self, head: bytes, body: bytes) -> bytes:
         self.asked.append((head.decode(), body))
         if b"/slow" in head:
             return b""
@@ -666,7 +642,7 @@ class Collector:
         self._pool.submit(self._relay, port)
 
     def _trace(self, request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> str:
-        self.traces.append((request, dict(context.invocation_metadata())))  # type: ignore[arg-type]
+        self.traces.append((request, dict(context.invocation_metadata())))  # type: ignore[arg-type] (pairs, by grpcio's documentation)
         return ""
 
     def _log(self, request: ExportLogsServiceRequest, _context: grpc.ServicerContext) -> str:

@@ -7,7 +7,6 @@ import json
 import select
 import socket
 import ssl
-import threading
 import time
 from contextlib import closing, suppress
 from ipaddress import IPv4Address, IPv6Address
@@ -18,6 +17,7 @@ import h2.connection
 import h2.events
 import pytest
 
+from tests.mesh.answering import Accepting
 from tests.mesh.lab import SHOP, TCP_FAMILIES, Listener, Mesh, is_refused, read_exactly, wait_until
 from tests.mesh.test_waypoint import GATEWAY, Waypoint, exchange, head_of, service, vip
 from tests.waypoint.tls_server import Authority
@@ -165,38 +165,19 @@ def destination_rule(host: str, traffic: str) -> str:
     )
 
 
-class Answering:
-    """A server that answers every request of every connection with `status`, and counts them, until it is
-    closed."""
+class Answering(Accepting):
+    """A server that answers every request of every connection with `status`, and counts them."""
 
     def __init__(self, listener: Listener, status: str) -> None:
         self.status = status
         self.count = 0
-        self._sockets = [listener.sock]
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        super().__init__(listener)
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                sock = self._sockets[0].accept()[0]
-                self._sockets.append(sock)
-                self._threads.append(threading.Thread(target=self._answer, args=[sock]))
-                self._threads[-1].start()
-
-    def _answer(self, sock: socket.socket) -> None:
-        with sock, suppress(OSError, AssertionError):
-            while True:
-                head_of(sock)
-                self.count += 1
-                sock.sendall(f"HTTP/1.1 {self.status}\r\nContent-Length: 0\r\n\r\n".encode())
-
-    def close(self) -> None:
-        for sock in self._sockets:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(10)
+    def serve(self, sock: socket.socket, number: int) -> None:
+        while True:
+            head_of(sock)
+            self.count += 1
+            sock.sendall(f"HTTP/1.1 {self.status}\r\nContent-Length: 0\r\n\r\n".encode())
 
 
 class Client:

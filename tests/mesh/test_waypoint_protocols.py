@@ -20,7 +20,7 @@ import h2.errors
 import h2.events
 import pytest
 
-from tests.mesh.answering import addresses
+from tests.mesh.answering import Accepting, addresses
 from tests.mesh.lab import SHOP, TCP_FAMILIES, Family, Listener, Mesh, read_all, read_exactly, wait_until
 from tests.mesh.test_waypoint import (
     GATEWAY,
@@ -123,35 +123,16 @@ def http1_passes(mesh: Mesh, address: str) -> None:
     listener.sock.close()
 
 
-class Recorder:
+class Recorder(Accepting):
     """A server that keeps what it is told, and answers nothing."""
 
     def __init__(self, listener: Listener) -> None:
         self.told = bytearray()
-        self._sockets = [listener.sock]
-        listener.sock.settimeout(None)
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        super().__init__(listener)
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                sock = self._sockets[0].accept()[0]
-                self._sockets.append(sock)
-                self._threads.append(threading.Thread(target=self._read, args=[sock]))
-                self._threads[-1].start()
-
-    def _read(self, sock: socket.socket) -> None:
-        with sock, suppress(OSError):
-            while part := sock.recv(1 << 16):
-                self.told += part
-
-    def close(self) -> None:
-        for sock in list(self._sockets):
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in list(self._threads):
-            thread.join(10)
+    def serve(self, sock: socket.socket, number: int) -> None:
+        while part := sock.recv(1 << 16):
+            self.told += part
 
 
 @contextmanager

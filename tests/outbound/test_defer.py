@@ -158,7 +158,7 @@ def test_who_is_let_in_is_taken_up_in_the_same_round(case: Case) -> None:
         client.connect(case.listener.getsockname())
         clients.append(client)
 
-    case.raw.sendto = connects  # type: ignore[method-assign]
+    case.raw.sendto = connects  # type: ignore[method-assign] (the moment in which it is sent)
     acceptor = Acceptor(case.engine, case.listener, case.acceptor.accepted)
     case.acceptor.take_from(acceptor.accept_now)
     helds = [case.call(address_of(server), port) for server, port in zip(servers, ports, strict=True)]

@@ -7,6 +7,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import trio
@@ -93,9 +94,9 @@ def test_a_process_that_ends_takes_up_nothing_new(
     assert not knock(kernel, scratch, node)
 
 
-def test_a_call_that_waits_when_the_process_ends_is_let_in(
-    kernel: Kernel, held: Held, node: Node, scratch: Scratch
-) -> None:
+@contextmanager
+def waiting(kernel: Kernel, held: Held, node: Node, scratch: Scratch) -> Iterator[socket.socket]:
+    """A client of the pod whose connect() waits for the proxy; inside, this is the proxy."""
     held.listen()
     kernel.redirection.renew_lease(time.monotonic_ns())
     WaitingCalls(node.engine, kernel.redirection.held, node.outbound.takers).watch(time.monotonic_ns())
@@ -104,15 +105,22 @@ def test_a_call_that_waits_when_the_process_ends_is_let_in(
         assert client.connect_ex(("10.9.0.50", 80)) == errno.EINPROGRESS
         with kernel.lab.in_cgroup("proxy"):
             until(node, lambda: len(node.outbound.calls) == 1)
-            held.refuse()
-            kernel.redirection.end_lease()
-            until(node, lambda: bool(select.select([], [client], [], 0)[1]))
-            assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
-            until(node, lambda: not node.redirection.listens(POD.addresses[0], ListenerKind.OUTBOUND))
-            with pytest.raises(BlockingIOError):
-                client.recv(1)  # it was accepted before
-            assert len(node.outbound.calls) == 1
+            yield client
         node.outbound.calls.abort(Drained("the test is over"))
+
+
+def test_a_call_that_waits_when_the_process_ends_is_let_in(
+    kernel: Kernel, held: Held, node: Node, scratch: Scratch
+) -> None:
+    with waiting(kernel, held, node, scratch) as client:
+        held.refuse()
+        kernel.redirection.end_lease()
+        until(node, lambda: bool(select.select([], [client], [], 0)[1]))
+        assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        until(node, lambda: not node.redirection.listens(POD.addresses[0], ListenerKind.OUTBOUND))
+        with pytest.raises(BlockingIOError):
+            client.recv(1)  # it was accepted before
+        assert len(node.outbound.calls) == 1
     assert not knock(kernel, scratch, node)
     kernel.redirection.held.hold(0)
 
@@ -121,21 +129,13 @@ def test_a_call_that_is_let_in_is_accepted_in_the_same_round(
     kernel: Kernel, held: Held, node: Node, scratch: Scratch
 ) -> None:
     """Within a pod a packet has arrived when sending it returns, and the two behind it as well."""
-    held.listen()
-    kernel.redirection.renew_lease(time.monotonic_ns())
-    WaitingCalls(node.engine, kernel.redirection.held, node.outbound.takers).watch(time.monotonic_ns())
-    with scratch.open() as netns, netns.socket(2, 1) as client:
-        client.setblocking(False)
-        assert client.connect_ex(("10.9.0.50", 80)) == errno.EINPROGRESS
-        with kernel.lab.in_cgroup("proxy"):
-            until(node, lambda: len(node.outbound.calls) == 1)
-            [call] = node.outbound.calls
-            node.engine.post(held.let_in)
-            node.engine.round()
-            assert call.deferred is None
-            assert call.opener is not None
-            assert client.getpeername() == ("10.9.0.50", 80)
-            call.abort(Drained("the test is over"))
+    with waiting(kernel, held, node, scratch) as client:
+        [call] = node.outbound.calls
+        node.engine.post(held.let_in)
+        node.engine.round()
+        assert call.deferred is None
+        assert call.opener is not None
+        assert client.getpeername() == ("10.9.0.50", 80)
     kernel.redirection.held.hold(0)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import grpc
 import pytest
@@ -78,14 +79,14 @@ def nothing_is_called(*_: object) -> None:
     raise AssertionError("there is no service in this mesh")
 
 
-def outlets_of(**more: str) -> tuple[Outlets, Reporting]:
+def outlets_of(**more: Any) -> tuple[Outlets, Reporting]:
     """In a mesh that knows no collector; `more`: of the workload that reports."""
     reporting = Reporting(SETTINGS)
     client = Client(Clock(), nothing_is_called, Random(1))
     collectors = Collectors(
         ServiceCalls(client, lambda: (World(), None)), nothing_is_called, lambda: World(), "shop"
     )
-    who = replace(workload("wp"), namespace="shop", **more)  # type: ignore[arg-type]
+    who = replace(workload("wp"), namespace="shop", **more)
     return Outlets(who, reporting, collectors), reporting
 
 
@@ -156,7 +157,7 @@ NAMED = {
     ],
 )  # fmt: skip
 async def test_who_reports_is_told_as_the_provider_wants_it(
-    how: dict[str, bool], told: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    how: dict[str, Any], told: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`resourceDetectors.environment` and `serviceAttributeEnrichment`."""
     monkeypatch.setenv(
@@ -169,10 +170,10 @@ async def test_who_reports_is_told_as_the_provider_wants_it(
         nursery.start_soon(outlets.run)
         outlets.begin()
         at = ServicePort("127.0.0.1", port)
-        put = outlets.spans(ExtensionProvider("otel", OtelTraces(at, "/v1/traces", **how)))  # type: ignore[arg-type]
+        put = outlets.spans(ExtensionProvider("otel", OtelTraces(at, "/v1/traces", **how)))
         outlets.end()
         put(ONE)
-        await until(lambda: collector.got)  # type: ignore[arg-type, return-value]
+        await until(lambda: bool(collector.got))
         nursery.cancel_scope.cancel()
     ((_, _, body),) = collector.got
     resource = json.loads(body)["resourceSpans"][0]["resource"]["attributes"]
