@@ -95,6 +95,18 @@ static __always_inline int to_proxy(struct bpf_sk_lookup *ctx, const struct tupl
 	return failed ? inbound(INBOUND_NOT_ASSIGNED, DROP) : inbound(why, PASS);
 }
 
+/* What the proxy would close at once costs it nothing here. */
+static __always_inline int hbone(const struct tuple *flow)
+{
+	if (stands_still())
+		return inbound(INBOUND_LAPSED, DROP);
+	struct addr source = flow->source;
+	u64 *until_ns = turned_away.lookup(&source);
+	if (until_ns && bpf_ktime_get_ns() < *until_ns)
+		return inbound(INBOUND_TURNED_AWAY, DROP);
+	return inbound(INBOUND_HBONE, PASS);
+}
+
 int sk_lookup(struct bpf_sk_lookup *ctx)
 {
 	struct tuple flow = {};
@@ -122,7 +134,7 @@ int sk_lookup(struct bpf_sk_lookup *ctx)
 	if (flags & POD_REFUSED)
 		return inbound(INBOUND_PENDING, DROP);
 	if (flow.destination_port == HBONE_PORT)
-		return stands_still() ? inbound(INBOUND_LAPSED, DROP) : inbound(INBOUND_HBONE, PASS);
+		return hbone(&flow);
 	if (is_admitted(admission))
 		return inbound(INBOUND_ADMITTED, PASS);
 	return stands_still() ? inbound(INBOUND_LAPSED, DROP)

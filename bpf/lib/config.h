@@ -32,6 +32,9 @@
 #ifndef MAX_VERDICTS
 #define MAX_VERDICTS 16384
 #endif
+#ifndef MAX_TURNED_AWAY
+#define MAX_TURNED_AWAY 4096
+#endif
 #ifndef MAX_VIPS
 #define MAX_VIPS 8192
 #endif

@@ -42,6 +42,10 @@ BPF_TABLE("lru_hash", struct caller, struct destination, callers, MAX_CONNECTION
 /* proxy, sockops -> sk_lookup. 4-tuples that may pass. Lost before the SYN: captured; later: nothing. */
 BPF_TABLE("lru_hash", struct tuple, struct admission, admitted, MAX_CONNECTIONS);
 
+/* proxy -> sk_lookup. Addresses whose handshakes the proxy does not take, and until when, by CLOCK_MONOTONIC.
+ * Lost: the proxy turns them away itself. */
+BPF_TABLE("lru_hash", struct addr, u64, turned_away, MAX_TURNED_AWAY);
+
 /* proxy -> sk_lookup. A pod's addresses to the proxy's listeners in it. Lost: what they would take is
  * refused. */
 BPF_TABLE("sockhash", struct listener, u64, listeners, MAX_PODS * 32);

@@ -66,8 +66,9 @@ enum outcome {
 	CONNECT_PENDING = 81, /* its call is refused */
 	INBOUND_PENDING = 82, /* a call to it is refused */
 	/* sk_lookup, again */
-	INBOUND_LAPSED = 83, /* refused: the proxy stands still, its lease has lapsed */
-	INBOUND_LEFT = 84,   /* the pod has just left the mesh */
+	INBOUND_LAPSED = 83,	  /* refused: the proxy stands still, its lease has lapsed */
+	INBOUND_LEFT = 84,	  /* the pod has just left the mesh */
+	INBOUND_TURNED_AWAY = 87, /* refused: the address has had too many handshakes */
 	/* a pod that starts: its namespace is not known yet */
 	CONNECT_STARTING = 85, /* refused until it is enrolled */
 	CONNECT_EARLY = 86, /* left alone: it is not known to be in the mesh, or was not enrolled in time */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import socket
@@ -9,7 +10,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from ipaddress import IPv4Address
 from random import Random
@@ -35,6 +36,7 @@ from ztunnel.http2.frame import push_ping
 from ztunnel.identity.rotate import Certificates
 from ztunnel.identity.secure import client_context
 from ztunnel.inbound.serve import Handshakes
+from ztunnel.model.address import IPAddress
 from ztunnel.model.identity import SpiffeId
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(20)]
@@ -319,6 +321,29 @@ def test_handshakes_of_one_address_have_a_rate(hand: Hand) -> None:
     client = hand.node.call()
     with pytest.raises(BlockingIOError):
         client.recv(1)
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_who_has_too_many_is_turned_away_by_the_kernel_until_one_is_taken_again(hand: Hand, refuses) -> None:
+    told: list[tuple[IPAddress, float]] = []
+
+    def turn_away(source: IPAddress, seconds: float) -> None:
+        told.append((source, seconds))
+        if refuses:
+            raise OSError(errno.ENOMEM, "no memory")
+
+    handshakes = hand.node.handshakes
+    handshakes._inbound = replace(handshakes._inbound, turn_away=turn_away)
+    source = IPv4Address("127.0.0.9")
+    assert hand.node.call()
+    assert told == []
+    handshakes._sources.of(source).take(2000, hand.clock())  # in the deepest debt
+    assert hand.node.call().recv(1) == b""
+    assert told == [(source, pytest.approx(251 / 50))]
+    hand.move(told[0][1] + 0.001)
+    with pytest.raises(BlockingIOError):
+        hand.node.call().recv(1)
+    assert len(told) == 1
 
 
 async def test_a_handshake_that_fails_costs_more_than_one_that_says_nothing(node: Node) -> None:

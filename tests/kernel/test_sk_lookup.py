@@ -98,6 +98,29 @@ def test_hbone_passes_and_the_dns_port_is_closed_to_others(kernel: Kernel) -> No
     assert kernel.count("inbound_dns") == 1
 
 
+@pytest.mark.parametrize("host", ["10.77.0.3", "fd77::3"])
+def test_who_is_turned_away_is_refused_hbone_alone_until_the_time_is_over(kernel: Kernel, host) -> None:
+    pod, inbound = enroll_with_listener(kernel)
+    hbone = kernel.listen(pod.netns, 15008)
+    client = kernel.connect(kernel.lab.a, host, 15008)
+    established, source = kernel.accept(hbone)
+    kernel.redirection.turn_away(source.ip, 3600)
+    for _ in range(3):
+        with pytest.raises(ConnectionRefusedError):
+            kernel.connect(kernel.lab.a, host, 15008)
+    assert kernel.count("inbound_turned_away") == 3
+    client.sendall(b"what stands goes on")
+    assert established.recv(99) == b"what stands goes on"
+    kernel.connect(kernel.lab.a, host, 8080)
+    kernel.accept(inbound)
+    kernel.connect(pod.netns, host, 15008)
+    assert kernel.accept(hbone)[1].ip != source.ip
+    kernel.redirection.turn_away(source.ip, 0)
+    kernel.connect(kernel.lab.a, host, 15008)
+    assert kernel.accept(hbone)[1].ip == source.ip
+    assert kernel.count("inbound_turned_away") == 3
+
+
 def test_without_a_listener_plaintext_is_refused(kernel: Kernel) -> None:
     pod, inbound = enroll_with_listener(kernel)
     kernel.listen(pod.netns, 8080)

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from ztunnel.http2.fields import push_fields
@@ -66,25 +67,28 @@ class Target:
 
     def session(self, identity: str) -> ssl.SSLSocket:
         """TLS, preface and settings."""
-        tls = self.context(identity).wrap_socket(self.connect())
+        tls = context(self.roots, identity).wrap_socket(self.connect())
         tls.sendall(PREFACE + push_settings({}))
         return tls
-
-    def context(self, identity: str) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.load_verify_locations(cadata=self.roots)
-        context.set_alpn_protocols(["h2"])
-        with tempfile.NamedTemporaryFile("w") as file:
-            file.write(identity)
-            file.flush()
-            context.load_cert_chain(file.name)
-        return context
 
     def connect_block(self, port: int | None = None) -> bytes:
         host = f"[{self.host}]" if ":" in self.host else self.host
         authority = f"{host}:{port or self.port}"
         return push_fields([(b":method", b"CONNECT"), (b":authority", authority.encode())])
+
+
+@cache
+def context(roots: str, identity: str) -> ssl.SSLContext:
+    """Of a client that presents this identity."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname = False
+    made.load_verify_locations(cadata=roots)
+    made.set_alpn_protocols(["h2"])
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(identity)
+        file.flush()
+        made.load_cert_chain(file.name)
+    return made
 
 
 Pattern = Callable[[Target], None]
@@ -337,7 +341,7 @@ def silent_connections(target: Target) -> None:
 @pattern
 def half_a_handshake(target: Target) -> None:
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    hello = target.context(target.allowed).wrap_bio(incoming, outgoing)
+    hello = context(target.roots, target.allowed).wrap_bio(incoming, outgoing)
     with suppress(ssl.SSLWantReadError):
         hello.do_handshake()
     words = outgoing.read()
@@ -359,9 +363,9 @@ def garbage_instead_of_a_handshake(target: Target) -> None:
 
 @pattern
 def handshakes_and_no_more(target: Target) -> None:
-    context = target.context(target.allowed)
+    client = context(target.roots, target.allowed)
     while target.left > 0:
-        with suppress(OSError), context.wrap_socket(target.connect()) as tls:
+        with suppress(OSError), client.wrap_socket(target.connect()) as tls:
             tls.sendall(PREFACE)
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.kernel.lab import Kernel, endpoint
 from ztunnel.kernel import bpf
 from ztunnel.kernel.bpf import Map
-from ztunnel.redirect.enforce import Addresses, Admissions, Affinities, Slots, Verdicts
+from ztunnel.redirect.enforce import Addresses, Admissions, Affinities, Slots, TurnedAway, Verdicts
 from ztunnel.redirect.layout import AFFINITY, ENDPOINT, NUMBER, SMALL, Deny, Direct, pull_ip, push_endpoint
 from ztunnel.redirect.layout import VIP as VIP_STRUCT
 
@@ -34,6 +34,13 @@ def test_an_admission_is_given_and_taken_back(maps) -> None:
     admissions.dismiss(TO, VIP)
     admissions.dismiss(TO, VIP)
     assert list(maps["admitted"]) == []
+
+
+def test_who_is_turned_away_is_so_until_a_time(maps) -> None:
+    begun = time.monotonic_ns()
+    TurnedAway(maps["turned_away"]).turn_away(TO.ip, 1.5)
+    (until,) = (maps["turned_away"].get(key) for key in maps["turned_away"])
+    assert begun + 1_500_000_000 <= NUMBER.unpack(until)[0] <= time.monotonic_ns() + 1_500_000_000
 
 
 def test_a_lease_is_a_time_that_ends_at_once_when_told(maps) -> None:

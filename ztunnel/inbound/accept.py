@@ -43,6 +43,14 @@ PLAIN_RATE: Final = Rate(200, 1200, 0)
 wait."""
 
 
+TurnAway = Callable[[IPAddress, float], None]
+"""Has the kernel refuse HBONE of this address for so many seconds. Raises OSError."""
+
+
+def _turned_away_here(source: IPAddress, seconds: float) -> None:
+    """Nothing does it for us."""
+
+
 class LocalPod(Protocol):
     """A pod of this node, as it is now: it changes while its acceptors and sessions live."""
 
@@ -76,6 +84,9 @@ class Inbound:
 
     held: HeldBytes = field(default_factory=HeldBytes)
     """Bytes that either side has not taken, of all ways."""
+
+    turn_away: TurnAway = _turned_away_here
+    """Of handshakes alone."""
 
 
 class PlainConnection:

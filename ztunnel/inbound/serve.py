@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from ipaddress import ip_address
@@ -52,7 +53,7 @@ _FAILED_POINTS = 7
 _CALMED_POINTS = 50
 """Handshakes of one address: 1,024 at once, then 50 a second, which is a tenth of a core. One that fails
 counts as eight, and one whose session was closed for what the peer did on it as 50. Five seconds forgive
-all."""
+all. Where eBPF captures, the kernel refuses what is above it."""
 
 _LATE_SECONDS = 1.0
 """A session that is late still takes the tunnels that it was made for."""
@@ -161,6 +162,8 @@ class Handshakes:
             return
         if bucket.level(now) < 1:
             self._turn_away(sock, peer, "too many handshakes from this address")
+            with suppress(OSError):  # it comes here again then
+                self._inbound.turn_away(peer.ip, bucket.seconds_until(1, now))
             return
         bucket.take(1, now)
         try:

@@ -14,7 +14,7 @@ from ztunnel.kernel import bpf
 from ztunnel.kernel.bpf import Map
 from ztunnel.model.address import Endpoint, IPAddress
 from ztunnel.redirect.classify import Starts
-from ztunnel.redirect.enforce import Addresses, Admissions, Affinities, Slots, Verdicts
+from ztunnel.redirect.enforce import Addresses, Admissions, Affinities, Slots, TurnedAway, Verdicts
 from ztunnel.redirect.enroll import EnrolledPod, PodEntries, PodNetwork
 from ztunnel.redirect.exempt import CgroupRules
 from ztunnel.redirect.forward import Forwards
@@ -35,6 +35,7 @@ class Redirection:
         self.cgroups, self.starts = CgroupRules(maps), Starts(maps)
         self._recall = Recall(maps["callers"])
         self._admissions = Admissions(maps["admitted"])
+        self._turned_away = TurnedAway(maps["turned_away"])
         self._verdicts = Verdicts(maps)
         self._slots = Slots(maps)
         self.addresses, self.affinities = Addresses(maps), Affinities(maps)
@@ -158,6 +159,10 @@ class Redirection:
     def dismiss(self, source: Endpoint, destination: Endpoint) -> None:
         """See `Admissions.dismiss`."""
         self._admissions.dismiss(source, destination)
+
+    def turn_away(self, source: IPAddress, seconds: float) -> None:
+        """See `TurnedAway.turn_away`."""
+        self._turned_away.turn_away(source, seconds)
 
     # Verdicts.
 

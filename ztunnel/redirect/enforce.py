@@ -49,6 +49,18 @@ class Admissions:
         self._admitted.drop(push_tuple(source, destination))
 
 
+class TurnedAway:
+    """Addresses whose calls of the HBONE port are refused for a while, before the proxy hears of them."""
+
+    def __init__(self, turned_away: Map) -> None:
+        self._turned_away = turned_away
+
+    def turn_away(self, source: IPAddress, seconds: float) -> None:
+        """From now on and for so long. Raises OSError."""
+        until_ns = time.monotonic_ns() + round(seconds * 1e9)
+        self._turned_away.put(pack16(source), NUMBER.pack(until_ns))
+
+
 class Verdicts:
     """The kernel's cache of verdicts, held to be true only while it is confirmed and both ends are
     unchanged."""

@@ -167,6 +167,7 @@ class Outcome(IntEnum):
     INBOUND_LEFT = 84
     CONNECT_STARTING = 85
     CONNECT_EARLY = 86
+    INBOUND_TURNED_AWAY = 87
 
 
 @lru_cache(4096)

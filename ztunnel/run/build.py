@@ -7,7 +7,7 @@ import resource
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
@@ -216,6 +216,8 @@ def build_proxy(
     mesh = Mesh(settings.node, same_node, direct, settings.connect_timeout_seconds, rng, keepalive)
     room = Shares(_places(reporting, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     inbound = Inbound(engine, hold, live, report, Turns(engine, PLAIN_RATE), room=room, held=ledger.held)
+    if capture.redirection is not None:
+        inbound = replace(inbound, turn_away=capture.redirection.turn_away)
     outbound = Outbound(
         engine, hold, report, capture.redirection, tunnels, capture.direct, mesh, Calls(room, ledger.held),
         exemption=capture.exemption, memory=capture.memory,
