@@ -494,6 +494,25 @@ def test_what_is_left_for_later_rounds_is_read_then_and_in_order() -> None:
     assert host.events[-1] == ("data", 1, text)
 
 
+def test_what_is_left_for_later_rounds_is_not_copied_in_each_and_a_reused_buffer_changes_nothing() -> None:
+    host = server()
+    host.receive(headers(1))
+    text = bytes(range(256)) * 8
+    buffer = bytearray(b"".join(data(1, bytes((octet,))) for octet in text))
+    host.h2.standing.enter(-5)
+    assert host.h2.receive(memoryview(buffer), host.now)
+    buffer[:] = bytes(len(buffer))  # the engine reads the next peer's bytes into it
+    holders = set()
+    for number in range(len(text) // WORK_PER_ROUND - 2):
+        host.h2.standing.enter(number)
+        assert host.h2.receive(memoryview(b""), host.now)
+        holders.add(id(memoryview(host.h2._partial).obj))
+    assert len(holders) == 1
+    host.h2.standing.enter(-6)
+    host.h2.receive(memoryview(b""), host.now)
+    assert host.events[-1] == ("data", 1, text)
+
+
 def test_a_connect_weighs_more_than_a_message() -> None:
     host = server()
     host.h2.standing.enter(-5)

@@ -80,7 +80,7 @@ class FrameReader:
         self._methods: Mapping[int, tuple[int, FrameMethod]] = {}
         self._preface = PREFACE if expect_preface else b""
         self._begun = not expect_preface
-        self._partial = b""
+        self._partial: bytes | memoryview = b""
         self._left = 0
         self._skip = 0
         self._target: Stream | None = None
@@ -125,7 +125,7 @@ class FrameReader:
         streams, standing = self.streams, self.standing
         while end - at >= HEADER_BYTES:
             if standing.work_left <= 0:
-                self._keep(view, at, at > first)
+                self._keep(view[at:] if view is not untrusted else bytes(view[at:]), at > first)
                 return True
             standing.work_left -= 1
             head, flags, stream_id = unpack(view, at)
@@ -151,12 +151,12 @@ class FrameReader:
                 self._end_remote(target)
             at = stop
         if at < end or self._block is not None or self.unfinished_since:
-            self._keep(view, at, at > first)
+            self._keep(bytes(view[at:]), at > first)
         return False
 
-    def _keep(self, view: memoryview, at: int, progress: bool) -> None:
+    def _keep(self, rest: bytes | memoryview, progress: bool) -> None:
         """What is not whole waits. A header block is not since its first frame, whatever comes of it."""
-        self._partial = bytes(view[at:])
+        self._partial = rest
         if self._block is None and (progress or not self._partial):
             self.unfinished_since = 0.0
         if (self._partial or self._block is not None) and not self.unfinished_since:
@@ -204,8 +204,10 @@ class FrameReader:
         if self._left or self._skip:
             at = self._continue(view, at)
         elif self._partial:
-            # The start of a frame that is held whole: at most the limit for headers.
-            view, self._partial = memoryview(self._partial + bytes(view)), b""
+            # The start of a frame that is held whole: at most the limit for headers. Or what is left of a
+            # read, which is not copied anew for each round that does a little of it.
+            joined = b"".join((self._partial, view)) if len(view) else self._partial
+            view, self._partial = memoryview(joined), b""
         return view, at
 
     def _continue(self, view: memoryview, at: int) -> int:
