@@ -149,6 +149,7 @@ MANIFESTS = (
     + service("weak", "{name: http, port: 80, targetPort: 8082}")
     + service("narrow", "{name: http, port: 80, targetPort: 8081}", app="alone")
     + service("sealed", "{name: http, port: 80, targetPort: 8443}", app="alone")
+    + service("shown", "{name: http, port: 80, targetPort: 8444}", app="alone")
     + VIRTUAL_SERVICE
     + HTTP_ROUTE
     + CONNECTIONS
@@ -568,10 +569,10 @@ def test_a_server_is_shown_the_certificate_of_a_secret_and_another_one_once_that
     server.load_cert_chain(*authority.issue("server", "a.example"))
     server.load_verify_locations(authority.roots)
     server.verify_mode = ssl.CERT_REQUIRED
-    mesh.apply(destination_rule("sealed", "tls: {mode: MUTUAL, sni: a.example, credentialName: sealed}"))
-    listener = mesh.listen("shop/alone", port=8443)
-    wait_until(lambda: knows_traffic(waypoint, "sealed"), "the waypoint knows of it")
-    client = Client(mesh, "sealed")
+    mesh.apply(destination_rule("shown", "tls: {mode: MUTUAL, sni: a.example, credentialName: sealed}"))
+    listener = mesh.listen("shop/alone", port=8444)
+    wait_until(lambda: knows_traffic(waypoint, "shown"), "the waypoint knows of it")
+    client = Client(mesh, "shown")
     client.ask("/none")
     status, _, body = client.answer()
     assert (status, b"there is no Secret shop/sealed" in body) == (503, True)
@@ -584,7 +585,7 @@ def test_a_server_is_shown_the_certificate_of_a_secret_and_another_one_once_that
         wait_until(
             lambda text=text: shown_credential(waypoint) == (text, "<redacted>"), "the waypoint has it"
         )
-        client = Client(mesh, "sealed")
+        client = Client(mesh, "shown")
         client.ask(f"/{name}")
         with server.wrap_socket(listener.accept(), server_side=True) as there:
             assert f"GET /{name} HTTP/1.1" in serve(there, "200 OK", "Connection: close", body="hi")

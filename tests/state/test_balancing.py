@@ -14,6 +14,7 @@ from ztunnel.state.balancing import read_balancing
         ("{simple: ROUND_ROBIN, warmup: {duration: 10s}}", Balancing(Balance.ROUND_ROBIN, warmup=Warmup(10))),
         ("{warmup: {duration: 10s, minimumPercent: 5, aggression: 1.5}}",
          Balancing(warmup=Warmup(10, 5, 1.5))),
+        ("{warmup: {duration: 10s, minimumPercent: 12.5}}", Balancing(warmup=Warmup(10, 12.5))),
         ("{warmupDurationSecs: 4s}", Balancing(warmup=Warmup(4))),
         ("{simple: UNSPECIFIED}", Balancing()),
         ("{consistentHash: {httpHeaderName: X-User}}", Balancing(by_hash=ConsistentHash("x-user"))),

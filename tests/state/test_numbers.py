@@ -2,7 +2,7 @@
 
 import pytest
 
-from ztunnel.state.numbers import read_count, read_percent
+from ztunnel.state.numbers import read_count, read_percent, read_share
 from ztunnel.state.value import ValueField
 
 
@@ -25,6 +25,14 @@ def test_a_count(value, found):
 @pytest.mark.parametrize(("value", "found"), [(None, (7, 0)), (100, (100, 0)), (101, (7, 1)), (-1, (7, 1))])
 def test_a_percentage(value, found):
     assert read(read_percent, value) == found
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [(None, (7, 0)), (12.5, (12.5, 0)), (0, (0, 0)), (100.5, (7, 1)), (-1, (7, 1)), ("a", (7, 1))],
+)
+def test_a_percentage_with_decimals(value, found):
+    assert read(read_share, value) == found
 
 
 def test_where_there_is_nothing_the_default_counts():

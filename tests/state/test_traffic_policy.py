@@ -9,6 +9,7 @@ from ztunnel.model.traffic import (
     ClientTls,
     KeepAlive,
     Outlier,
+    Pings,
     Pool,
     PortTraffic,
     RetryBudget,
@@ -30,9 +31,12 @@ def test_a_pool_is_read():
       tcp: {maxConnections: 100, connectTimeout: 30ms, maxConnectionDuration: 1h, idleTimeout: 5s,
             tcpKeepalive: {probes: 3, time: 7200s, interval: 75s}}
       http: {http1MaxPendingRequests: 1, http2MaxRequests: 2, maxRequestsPerConnection: 3, maxRetries: 4,
-             idleTimeout: 6s, h2UpgradePolicy: UPGRADE, useClientProtocol: true, maxConcurrentStreams: 5}
+             idleTimeout: 6s, h2UpgradePolicy: UPGRADE, useClientProtocol: true, maxConcurrentStreams: 5,
+             http2KeepAlive: {interval: 30s, timeout: 5s}}
 """)
-    pool = Pool(100, 0.03, 3600, 5, KeepAlive(3, 7200, 75), 1, 2, 3, 4, 6, Upgrade.ALWAYS, True, 5)
+    pool = Pool(
+        100, 0.03, 3600, 5, KeepAlive(3, 7200, 75), 1, 2, 3, 4, 6, Upgrade.ALWAYS, True, 5, Pings(30, 5)
+    )
     assert (found, unread, faults) == (PortTraffic(Traffic(pool=pool)), (), [])
 
 
@@ -46,6 +50,7 @@ def test_a_pool_is_read():
         ("{consecutiveGatewayErrors: 3, consecutive5xxErrors: 0, splitExternalLocalOriginErrors: true, "
          "consecutiveLocalOriginFailures: 2, minHealthPercent: 50}",
          Outlier(0, 3, 2, True, least_healthy_percent=50)),
+        ("{outlierDetectionHttpErrorCodes: [429, 503, 429]}", Outlier(codes=(429, 503))),
     ],
 )  # fmt: skip
 def test_outliers_are_read(text, expected):
@@ -60,6 +65,32 @@ def test_tls_and_a_budget_are_read():
     tls = ClientTls(TlsMode.MUTUAL, "c", "k", "r", "l", "", ("a",), "s")
     assert (found, faults) == (PortTraffic(Traffic(tls=tls, budget=RetryBudget(25.5, 1))), [])
     assert policy("{retryBudget: {}}")[0].common.budget == RetryBudget()
+    assert policy("{retryBudget: {minRetryConcurrency: 0}}")[0].common.budget == RetryBudget()
+    assert policy("{retryBudget: {budgetInterval: 10s}}")[0].common.budget == RetryBudget(seconds=10)
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("{}", None), ("{timeout: 1s}", None), ("{interval: 1s}", Pings(1)),
+    ("{interval: 1ms, timeout: 2s}", Pings(0.001, 2)),
+])  # fmt: skip
+def test_without_an_interval_there_are_no_pings(text, expected):
+    found, _, faults = policy(f"{{connectionPool: {{http: {{http2KeepAlive: {text}}}}}}}")
+    assert (found.common.pool, faults) == (Pool(pings=expected), [])
+
+
+ZONES = "loadBalancer: {simple: RANDOM, zoneAwareLbSetting: {%s}}"
+
+
+@pytest.mark.parametrize(("text", "named"), [
+    (ZONES % "enabled: true, minClusterSize: 3, failover: [{from: a, to: b}], failoverPriority: [c]", True),
+    (ZONES % "", True),
+    (ZONES % "enabled: false", False),
+    (f"portLevelSettings: [{{port: {{number: 80}}, {ZONES % ''}}}], loadBalancer: {{simple: RANDOM}}", True),
+])  # fmt: skip
+def test_what_has_no_effect_is_named_and_costs_nothing_else(text, named):
+    found, unread, faults = policy(f"{{{text}}}")
+    assert (unread, faults) == (("loadBalancer.zoneAwareLbSetting",) * named, [])
+    assert found.common == Traffic(Balancing(Balance.RANDOM))
 
 
 def test_ports_have_their_own_and_what_is_not_acted_on_is_named():
@@ -96,6 +127,15 @@ def test_ports_have_their_own_and_what_is_not_acted_on_is_named():
         ("{tls: {mode: SIMPLE, insecureSkipVerify: true, subjectAltNames: [b]}}", ["s.trafficPolicy.tls"]),
         ("{tls: {mode: NONE}}", ["s.trafficPolicy.tls.mode"]),
         ("{retryBudget: {percent: 101}}", ["s.trafficPolicy.retryBudget.percent"]),
+        ("{retryBudget: {budgetInterval: 10}}", ["s.trafficPolicy.retryBudget.budgetInterval"]),
+        ("{outlierDetection: {outlierDetectionHttpErrorCodes: [503, 99, 600]}}",
+         [f"s.trafficPolicy.outlierDetection.outlierDetectionHttpErrorCodes[{at}]" for at in (1, 2)]),
+        ("{connectionPool: {http: {http2KeepAlive: {interval: 0s}}}}",
+         ["s.trafficPolicy.connectionPool.http.http2KeepAlive.interval"]),
+        ("{loadBalancer: {zoneAwareLbSetting: {minClusterSize: 0}}}",
+         ["s.trafficPolicy.loadBalancer.zoneAwareLbSetting"]),
+        ("{loadBalancer: {zoneAwareLbSetting: {failover: [{from: a}]}}}",
+         ["s.trafficPolicy.loadBalancer.zoneAwareLbSetting.failover[0]"]),
         ("{portLevelSettings: [{}]}", ["s.trafficPolicy.portLevelSettings[0]"]),
         ("{portLevelSettings: [{port: {number: 80}}, {port: {number: 80}}]}",
          ["s.trafficPolicy.portLevelSettings[1].port.number"]),

@@ -16,6 +16,7 @@ from ztunnel.model.traffic import (
     KeepAlive,
     Localities,
     Outlier,
+    Pings,
     Pool,
     PortTraffic,
     RetryBudget,
@@ -51,17 +52,21 @@ localities = st.builds(
 )
 balancing = st.builds(
     Balancing, st.none() | st.sampled_from(Balance), st.none() | hashes, st.none() | localities,
-    st.none() | st.builds(Warmup, positive, percent, positive),
+    st.none() | st.builds(Warmup, positive, st.floats(0, 100), positive),
 )  # fmt: skip
 pools = st.builds(
     Pool, number, seconds, seconds, seconds, st.none() | st.builds(KeepAlive, number, seconds, seconds),
     number, number, number, number, seconds, st.sampled_from(Upgrade), truth, number,
+    st.none() | st.builds(Pings, positive, positive),
 )  # fmt: skip
-outliers = st.builds(Outlier, number, number, number, truth, positive, positive, percent, percent)
+outliers = st.builds(
+    Outlier, number, number, number, truth, positive, positive, percent, percent,
+    some(st.integers(100, 599)),
+)  # fmt: skip
 tls = st.builds(ClientTls, st.sampled_from(TlsMode), text, text, text, text, text, some(text), text, truth)
 policies = st.builds(
     Traffic, st.none() | balancing, st.none() | pools, st.none() | outliers, st.none() | tls,
-    st.none() | st.builds(RetryBudget, st.floats(0, 100), number),
+    st.none() | st.builds(RetryBudget, st.floats(0, 100), number, seconds),
 )  # fmt: skip
 
 
@@ -96,6 +101,9 @@ WRONG = [
     (Traffic(Balancing(by_hash=ConsistentHash(ring_size=MOST_RING + 1))), "ring_size: from 0 to"),
     (Traffic(pool=Pool(connect_seconds=float("nan"))), "connect_seconds: not a time"),
     (Traffic(budget=RetryBudget(200.0)), "percent: from 0 to 100"),
+    (Traffic(budget=RetryBudget(seconds=-1.0)), "seconds: not a time"),
+    (Traffic(pool=Pool(pings=Pings(0.0))), "every_seconds: more than nothing"),
+    (Traffic(outlier=Outlier(codes=(99, 200))), "codes: not a status of HTTP: 99"),
 ]
 
 

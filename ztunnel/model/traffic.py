@@ -48,7 +48,7 @@ class Warmup:
     """An endpoint that is new gets less at first."""
 
     seconds: float
-    least_percent: int = 10
+    least_percent: float = 10.0
     aggression: float = 1.0
 
 
@@ -91,6 +91,15 @@ class KeepAlive:
     every_seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Pings:
+    """Of HTTP/2: after how many seconds one follows the answer to the one before, and how long that may
+    take."""
+
+    every_seconds: float
+    within_seconds: float = 20.0
+
+
 class Upgrade(StrEnum):
     """Whether HTTP/2 is spoken to endpoints whose port says HTTP/1.1. DEFAULT: as the mesh has it, which is
     not."""
@@ -117,12 +126,14 @@ class Pool:
     upgrade: Upgrade = Upgrade.DEFAULT
     client_protocol: bool = False
     streams_per_connection: int = 0
+    pings: Pings | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outlier:
     """Endpoints that fail are not chosen for a while: after so many failures in a row (0: never), for the
-    base time, times how often it was so. `split`: failures to connect are counted apart, as `local`."""
+    base time, times how often it was so. `split`: failures to connect are counted apart, as `local`. `codes`:
+    the statuses that are failures, and no others; none: all from 500 on."""
 
     server_errors: int = 5
     gateway_errors: int = 0
@@ -132,6 +143,7 @@ class Outlier:
     base_seconds: float = 30.0
     most_percent: int = 10
     least_healthy_percent: int = 0
+    codes: tuple[int, ...] = ()
 
 
 class TlsMode(StrEnum):
@@ -161,10 +173,12 @@ class ClientTls:
 
 @dataclass(frozen=True, slots=True)
 class RetryBudget:
-    """So many requests of a hundred may be retries at a time, and `least` always."""
+    """So many requests of a hundred may be retries at a time, and `least` always: of those that are under
+    way, or, with `seconds`, of those that were sent in the last so many."""
 
     percent: float = 20.0
     least: int = 3
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

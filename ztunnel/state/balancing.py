@@ -10,7 +10,7 @@ from ztunnel.state.duration import read_duration
 from ztunnel.state.field import Field
 from ztunnel.state.header_edits import read_header_name
 from ztunnel.state.meta import read_choice
-from ztunnel.state.numbers import read_count, read_percent
+from ztunnel.state.numbers import read_count, read_share
 
 _SIMPLE: Final = {
     "UNSPECIFIED": None,
@@ -21,13 +21,16 @@ _SIMPLE: Final = {
     "PASSTHROUGH": Balance.PASSTHROUGH,
 }
 _KEYS: Final = ("httpCookie", "httpHeaderName", "httpQueryParameterName", "useSourceIp")
+ZONE_AWARE: Final = "zoneAwareLbSetting"
+"""It is read, and not acted on: Istio has it for sidecars, and not in ambient mode."""
+
 _MOST_RING: Final = 8 << 20
 _MOST_TABLE: Final = 5_000_011
 
 
 def read_balancing(place: Field) -> Balancing:
     """LoadBalancerSettings."""
-    place.only(["consistentHash", "localityLbSetting", "simple", "warmup", "warmupDurationSecs"])
+    place.only(["consistentHash", "localityLbSetting", "simple", "warmup", "warmupDurationSecs", ZONE_AWARE])
     hashed, localities, warmup = (
         place.sub(name) for name in ("consistentHash", "localityLbSetting", "warmup")
     )
@@ -35,6 +38,9 @@ def read_balancing(place: Field) -> Balancing:
     if simple is not None and hashed is not None:
         place.fault("simple and consistentHash exclude each other")
     older = read_duration(place, "warmupDurationSecs")
+    zones = place.sub(ZONE_AWARE)
+    if zones is not None:
+        _check_zones(zones)
     return Balancing(
         simple,
         _hash(hashed) if hashed is not None else None,
@@ -89,7 +95,7 @@ def _warmup(place: Field) -> Warmup:
     power = aggression.as_decimal() if aggression is not None else 1.0
     if power is not None and power < 1.0:
         place.fault("aggression is at least 1")
-    return Warmup(seconds or 1.0, read_percent(place, "minimumPercent", 10), power or 1.0)
+    return Warmup(seconds or 1.0, read_share(place, "minimumPercent", 10.0), power or 1.0)
 
 
 def _localities(place: Field) -> Localities:
@@ -103,6 +109,16 @@ def _localities(place: Field) -> Localities:
     if found.distribute and (found.failover or found.priorities):
         place.fault("distribute excludes failover and failoverPriority")
     return found
+
+
+def _check_zones(place: Field) -> None:
+    place.only(["enabled", "failover", "failoverPriority", "minClusterSize"])
+    place.flag("enabled")
+    tuple(_failover(place))
+    for one in place.each("failoverPriority"):
+        one.as_text()
+    if place.sub("minClusterSize") is not None and not read_count(place, "minClusterSize", 1):
+        place.fault("minClusterSize is at least 1")
 
 
 def _spread(place: Field) -> Spread:

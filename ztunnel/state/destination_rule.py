@@ -39,6 +39,12 @@ class DestinationRule:
     selector: Mapping[str, str] | None = None
     unread: tuple[str, ...] = ()
 
+    @property
+    def refusing(self) -> frozenset[str]:
+        """Of `unread`, those without which nobody is called."""
+        policies = (self.traffic.common, *(each.traffic.common for each in self.subsets))
+        return frozenset(name for one in policies for name in one.unsupported)
+
 
 def read_destination_rule(root: Field) -> DestinationRule:
     """networking.istio.io DestinationRule."""

@@ -1,7 +1,8 @@
 """Traffic policies as networking.istio.io/v1's DestinationRule has them: TrafficPolicy and what is in it.
 
 What istiod's validation refuses is refused here (istio/istio pkg/config/validation: validateTrafficPolicy and
-those that it calls). `tunnel` and `proxyProtocol` are read by name only: they refuse."""
+those that it calls). `tunnel` and `proxyProtocol` are read by name only: they refuse; `zoneAwareLbSetting` is
+checked, and has no effect."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from ztunnel.model.traffic import (
     ClientTls,
     KeepAlive,
     Outlier,
+    Pings,
     Pool,
     PortTraffic,
     RetryBudget,
@@ -20,11 +22,11 @@ from ztunnel.model.traffic import (
     Traffic,
     Upgrade,
 )
-from ztunnel.state.balancing import read_balancing
+from ztunnel.state.balancing import ZONE_AWARE, read_balancing
 from ztunnel.state.duration import read_duration
 from ztunnel.state.field import Field
 from ztunnel.state.meta import read_choice, read_port
-from ztunnel.state.numbers import read_count, read_percent
+from ztunnel.state.numbers import read_count, read_percent, read_share
 
 _PARTS: Final = ("connectionPool", "loadBalancer", "outlierDetection", "tls")
 _POLICY: Final = (*_PARTS, "portLevelSettings", "proxyProtocol", "retryBudget", "tunnel")
@@ -35,11 +37,11 @@ _TLS: Final = (
 _OUTLIER: Final = (
     "baseEjectionTime", "consecutive5xxErrors", "consecutiveErrors", "consecutiveGatewayErrors",
     "consecutiveLocalOriginFailures", "interval", "maxEjectionPercent", "minHealthPercent",
-    "splitExternalLocalOriginErrors",
+    "outlierDetectionHttpErrorCodes", "splitExternalLocalOriginErrors",
 )  # fmt: skip
 _HTTP: Final = (
-    "h2UpgradePolicy", "http1MaxPendingRequests", "http2MaxRequests", "idleTimeout", "maxConcurrentStreams",
-    "maxRequestsPerConnection", "maxRetries", "useClientProtocol",
+    "h2UpgradePolicy", "http1MaxPendingRequests", "http2KeepAlive", "http2MaxRequests", "idleTimeout",
+    "maxConcurrentStreams", "maxRequestsPerConnection", "maxRetries", "useClientProtocol",
 )  # fmt: skip
 _TCP: Final = ("connectTimeout", "idleTimeout", "maxConnectionDuration", "maxConnections", "tcpKeepalive")
 _UPGRADES: Final = {
@@ -47,18 +49,28 @@ _UPGRADES: Final = {
     "DO_NOT_UPGRADE": Upgrade.NEVER,
     "UPGRADE": Upgrade.ALWAYS,
 }
+ZONES: Final = f"loadBalancer.{ZONE_AWARE}"
 _MODES: Final = {mode.name: mode for mode in TlsMode}
 
 
 def read_traffic_policy(parent: Field) -> tuple[PortTraffic, tuple[str, ...]]:
-    """`trafficPolicy` of a rule or subset; and the names of those of its fields that are not acted on."""
+    """`trafficPolicy` of a rule or subset; and the names of those of its fields that are not acted on, first
+    those that refuse."""
     place = parent.sub("trafficPolicy")
     if place is None:
         return PortTraffic(), ()
     place.only(_POLICY)
     unread = tuple(name for name in ("proxyProtocol", "tunnel") if place.sub(name) is not None)
     ports = tuple((port, replace(one, unsupported=unread)) for port, one in sorted(_ports(place)))
-    return PortTraffic(replace(_traffic(place), unsupported=unread), ports), unread
+    zones = any(_has_zones(one) for one in (place, *place.each("portLevelSettings")))
+    return PortTraffic(replace(_traffic(place), unsupported=unread), ports), (*unread, *[ZONES] * zones)
+
+
+def _has_zones(place: Field) -> bool:
+    """Whether zone-aware balancing is asked for."""
+    balancer = place.sub("loadBalancer")
+    zones = balancer.sub(ZONE_AWARE) if balancer is not None else None
+    return zones is not None and (zones.sub("enabled") is None or zones.flag("enabled"))
 
 
 def _ports(place: Field) -> Iterator[tuple[int, Traffic]]:
@@ -106,6 +118,7 @@ def _pool(place: Field) -> Pool:
     if http is not None:
         http.only(_HTTP)
     alive = tcp.sub("tcpKeepalive") if tcp is not None else None
+    pings = http.sub("http2KeepAlive") if http is not None else None
     upgrade = read_choice(http, "h2UpgradePolicy", *_UPGRADES) if http is not None else ""
     return Pool(
         read_count(tcp, "maxConnections"),
@@ -121,6 +134,7 @@ def _pool(place: Field) -> Pool:
         _UPGRADES.get(upgrade, Upgrade.DEFAULT),
         http.flag("useClientProtocol") if http is not None else False,
         read_count(http, "maxConcurrentStreams"),
+        _pings(pings) if pings is not None else None,
     )
 
 
@@ -131,6 +145,26 @@ def _seconds(place: Field | None, name: str) -> float:
 def _keep_alive(place: Field) -> KeepAlive:
     place.only(["interval", "probes", "time"])
     return KeepAlive(read_count(place, "probes"), _seconds(place, "time"), _seconds(place, "interval"))
+
+
+def _pings(place: Field) -> Pings | None:
+    """None: without an interval there are none (Envoy's KeepaliveSettings)."""
+    place.only(["interval", "timeout"])
+    every, within = (read_duration(place, name, 0.001) for name in ("interval", "timeout"))
+    if every is None:
+        return None
+    return Pings(every) if within is None else Pings(every, within)
+
+
+def _codes(place: Field) -> tuple[int, ...]:
+    found = set[int]()
+    for one in place.each("outlierDetectionHttpErrorCodes"):
+        code = one.as_number()
+        if code is not None and not 100 <= code < 600:
+            one.fault("a status of HTTP is from 100 to 599")
+        elif code is not None:
+            found.add(code)
+    return tuple(sorted(found))
 
 
 def _outlier(place: Field) -> Outlier:
@@ -150,6 +184,7 @@ def _outlier(place: Field) -> Outlier:
         default.base_seconds if base is None else base,
         read_percent(place, "maxEjectionPercent", default.most_percent) or default.most_percent,
         read_percent(place, "minHealthPercent", default.least_healthy_percent),
+        _codes(place),
     )
 
 
@@ -179,10 +214,11 @@ def _tls(place: Field) -> ClientTls:
 
 
 def _budget(place: Field) -> RetryBudget:
-    place.only(["minRetryConcurrency", "percent"])
-    below, default = place.sub("percent"), RetryBudget()
-    percent = below.as_decimal() if below is not None else None
-    if below is not None and percent is not None and not 0 <= percent <= 100:
-        below.fault("a percentage is from 0 to 100")
-    least = read_count(place, "minRetryConcurrency", default.least)
-    return RetryBudget(default.percent if percent is None else percent, least)
+    """A concurrency of 0 is none that is said (istio/istio cluster_traffic_policy.go applyRetryBudget)."""
+    place.only(["budgetInterval", "minRetryConcurrency", "percent"])
+    default = RetryBudget()
+    return RetryBudget(
+        read_share(place, "percent", default.percent),
+        read_count(place, "minRetryConcurrency") or default.least,
+        _seconds(place, "budgetInterval"),
+    )

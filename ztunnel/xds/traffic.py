@@ -21,6 +21,7 @@ from ztunnel.model.traffic import (
     KeepAlive,
     Localities,
     Outlier,
+    Pings,
     Pool,
     PortTraffic,
     RetryBudget,
@@ -31,7 +32,7 @@ from ztunnel.model.traffic import (
     Warmup,
 )
 from ztunnel.xds.pb import traffic_pb2 as pb
-from ztunnel.xds.record import LISTED, OPTIONAL, PAIRS, PLAIN, EnumOf, Many, Maybe, Plain, Record
+from ztunnel.xds.record import LISTED, OPTIONAL, PAIRS, PLAIN, EnumOf, Listed, Many, Maybe, Plain, Record
 
 MOST_RING: Final = 8 << 20
 MOST_TABLE: Final = 5_000_011
@@ -113,6 +114,17 @@ class _Ports:
         return tuple((each.port, _TRAFFIC.parse(each.traffic)) for each in getattr(untrusted, name))
 
 
+class _Codes(Listed):
+    """Statuses of HTTP, as a tuple."""
+
+    def get(self, untrusted: Any, name: str) -> Any:
+        """Read them. Raises ValueError."""
+        found = super().get(untrusted, name)
+        if wrong := [code for code in found if not 100 <= code < 600]:
+            raise ValueError(f"{name}: not a status of HTTP: {wrong[0]}")
+        return found
+
+
 _SECONDS, _POSITIVE, _PERCENT = _Seconds(), _Positive(), _AtMost(100)
 _COOKIE: Final = Record(
     HashCookie, pb.HashCookie, name=PLAIN, path=PLAIN, ttl_seconds=OPTIONAL, attributes=PAIRS
@@ -141,6 +153,7 @@ _BALANCING: Final = Record(
     warmup=Maybe(_WARMUP),
 )
 _ALIVE: Final = Record(KeepAlive, pb.KeepAlive, probes=PLAIN, after_seconds=_SECONDS, every_seconds=_SECONDS)
+_PINGS: Final = Record(Pings, pb.Pings, every_seconds=_POSITIVE, within_seconds=_POSITIVE)
 _POOL: Final = Record(
     Pool,
     pb.Pool,
@@ -157,6 +170,7 @@ _POOL: Final = Record(
     upgrade=EnumOf(Upgrade),
     client_protocol=PLAIN,
     streams_per_connection=PLAIN,
+    pings=Maybe(_PINGS),
 )
 _OUTLIER: Final = Record(
     Outlier,
@@ -169,6 +183,7 @@ _OUTLIER: Final = Record(
     base_seconds=_POSITIVE,
     most_percent=_PERCENT,
     least_healthy_percent=_PERCENT,
+    codes=_Codes(),
 )
 _TLS: Final = Record(
     ClientTls,
@@ -183,7 +198,7 @@ _TLS: Final = Record(
     sni=PLAIN,
     skip_verify=PLAIN,
 )
-_BUDGET: Final = Record(RetryBudget, pb.RetryBudget, percent=_PERCENT, least=PLAIN)
+_BUDGET: Final = Record(RetryBudget, pb.RetryBudget, percent=_PERCENT, least=PLAIN, seconds=_SECONDS)
 _TRAFFIC: Final = Record(
     Traffic,
     pb.Traffic,

@@ -75,6 +75,9 @@ def rule(traffic=UNSAID, **more):
 
 FOR_NOBODY = "a rule that has one is not for waypoints: it counts for nobody"
 TUNNEL = "trafficPolicy.tunnel is not supported: connections that need it are refused"
+ZONES = (
+    "trafficPolicy.loadBalancer.zoneAwareLbSetting has no effect at a waypoint, as in Istio; the rest counts"
+)
 PASSES = "calls of a service's own address go to its endpoints, as LEAST_REQUEST"
 
 
@@ -82,7 +85,8 @@ PASSES = "calls of a service's own address go to its endpoints, as LEAST_REQUEST
     ("one", "expected"),
     [
         (rule(), []),
-        (rule(unread=("tunnel",)), [TUNNEL]),
+        (rule(PortTraffic(Traffic(unsupported=("tunnel",))), unread=("tunnel",)), [TUNNEL]),
+        (rule(unread=("loadBalancer.zoneAwareLbSetting",)), [ZONES]),
         (rule(selector={"a": "b"}), [f"workloadSelector: {FOR_NOBODY}"]),
         (rule(PortTraffic(Traffic(Balancing(Balance.PASSTHROUGH)))), [f"PASSTHROUGH: {PASSES}"]),
     ],

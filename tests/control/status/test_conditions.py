@@ -247,6 +247,11 @@ spec: {host: web, trafficPolicy: {tunnel: {targetHost: b, targetPort: 80}}}
     assert condition.message == "trafficPolicy.tunnel is not supported: connections that need it are refused"
     (rule,) = parse(text.replace("tunnel: {targetHost: b, targetPort: 80}", "")).objects
     assert wanted(rule, (), MeshSettings()) == ()
+    zones = "loadBalancer: {zoneAwareLbSetting: {enabled: true}}"
+    (rule,) = parse(text.replace("tunnel: {targetHost: b, targetPort: 80}", zones)).objects
+    (condition,) = wanted(rule, (), MeshSettings())
+    assert (condition.met, condition.reason) == (True, "PartiallyInvalid")
+    assert condition.message.startswith("trafficPolicy.loadBalancer.zoneAwareLbSetting has no effect")
 
 
 RANGES = ("10.9.0.0/16", "fd00:9::/32")

@@ -60,6 +60,22 @@ BUDGETS = [
 ]
 
 
+def test_a_budget_of_an_interval_is_a_part_of_what_was_sent_in_it():
+    circuit = Circuit()
+    circuit.limit(None, RetryBudget(50, 1, 10.0))
+    for _ in range(8):
+        circuit.sent(0.0)
+        assert circuit.take(Limit.REQUESTS, 0.0)
+    circuit.limit(None, RetryBudget(25, 1, 10.0))  # what was counted counts for it, too
+    assert [circuit.take(Limit.RETRIES, 5.0) for _ in range(3)] == [True, True, False]
+    assert not circuit.has_room(Limit.RETRIES, 20.0)  # though they are still under way
+    circuit.give(Limit.RETRIES)
+    circuit.give(Limit.RETRIES)
+    assert [circuit.take(Limit.RETRIES, 20.0) for _ in range(2)] == [True, False]
+    circuit.limit(None, RetryBudget(25, 1))
+    assert circuit.take(Limit.RETRIES, 20.0)  # of eight that are under way
+
+
 @pytest.mark.parametrize(("percent", "least", "requests", "fit"), BUDGETS)
 def test_a_budget_is_a_part_of_what_is_under_way(percent, least, requests, fit):
     circuit = Circuit()

@@ -29,6 +29,10 @@ COUNTED = [
     (Outlier(9, 0, 2, True, most_percent=50), ["connect", 200, "connect"], None),
     (Outlier(9, 0, 2, True, most_percent=50), ["connect", 503, "connect"], None),  # it could be reached
     (Outlier(9, 0, 0, True, most_percent=50), ["connect"] * 20, None),
+    (Outlier(2, codes=(429, 503)), [429, 503], 2),
+    (Outlier(2, codes=(429, 503)), [500, 429, 500, 404, 429], None),
+    (Outlier(0, 2, codes=(429, 503)), [503, 429, 503, 503], 4),  # 429 is no gateway's
+    (Outlier(2, codes=(429,)), [429, "connect"], 2),
 ]
 
 

@@ -8,8 +8,9 @@ import h2.events
 import pytest
 
 from tests.waypoint.pooled import Pooled, Stream
+from ztunnel.http2.frame import push_ping
 from ztunnel.l7.balancing.circuit import Limit
-from ztunnel.model.traffic import ClientTls, Pool, TlsMode, Traffic
+from ztunnel.model.traffic import ClientTls, Pings, Pool, TlsMode, Traffic
 from ztunnel.waypoint.upstream.pool2 import Http2Pools
 
 
@@ -213,6 +214,37 @@ def test_a_connection_that_is_too_old_takes_no_more():
     rig.clock.now += 21
     rig.ask()
     assert len(rig.calls) == 2
+
+
+def test_a_server_that_does_not_answer_pings_is_left():
+    rig = pooled(Pool(pings=Pings(10.0, 2.0)))
+    asked = rig.ask()
+    peer = Peer(rig, rig.calls[0].stand())
+    for _ in range(3):
+        rig.clock.sleep(10.0)
+        peer.pump()  # it answers
+    assert not peer.stream.over
+    peer.stream.send(push_ping(b"whatever", ack=True))  # which nobody has asked for
+    rig.clock.sleep(10.0)
+    assert peer.stream.said()
+    rig.clock.sleep(1.9)
+    assert not peer.stream.over
+    rig.clock.sleep(0.2)
+    assert peer.stream.over
+    assert "UC" in asked.flag.split(",")
+    assert rig.used(Limit.CONNECTIONS) == 0
+    assert not rig.clock.timers
+
+
+def test_a_connection_that_is_closed_asks_no_more():
+    rig = pooled(Pool(pings=Pings(10.0, 2.0)))
+    rig.ask()
+    peer = Peer(rig, rig.calls[0].stand())
+    peer.answer()
+    rig.pools.shed()
+    peer.stream.said()
+    rig.clock.sleep(30.0)
+    assert not peer.stream.said()
 
 
 @pytest.mark.parametrize(("tls", "scheme"), [(None, b"http"), (ClientTls(TlsMode.SIMPLE), b"https")])

@@ -58,7 +58,10 @@ def _of_rate_limits(one: RateLimitPolicy) -> Iterator[str]:
 def _of_destination_rule(one: DestinationRule) -> Iterator[str]:
     who = f"DestinationRule {one.meta.namespace}/{one.meta.name}"
     for name in one.unread:
-        yield f"{who}: trafficPolicy.{name} is not supported: connections that need it are refused"
+        if name in one.refusing:
+            yield f"{who}: trafficPolicy.{name} is not supported: connections that need it are refused"
+        else:
+            yield f"{who}: trafficPolicy.{name} has no effect at a waypoint, as in Istio; the rest counts"
     if one.selector:
         yield f"{who}: workloadSelector: a rule that has one is not for waypoints: it counts for nobody"
     policies = [

@@ -125,7 +125,10 @@ def _of_rule(one: DestinationRule, said: Said) -> Iterator[Condition]:
     """Nothing, where nothing is wrong: what it is for may have no waypoint."""
     if one.unread:
         texts = [text.partition(": ")[2] for text in remark(one)]
-        yield Condition(AT_WAYPOINT, False, "UnsupportedValue", cut("; ".join((*texts, *said.remarks))))
+        status, reason = (False, "UnsupportedValue") if one.refusing else (True, "PartiallyInvalid")
+        if said.remarks:
+            status, reason = False, reason if one.refusing else "InvalidCertificateRef"
+        yield Condition(AT_WAYPOINT, status, reason, cut("; ".join((*texts, *said.remarks))))
     elif said.remarks:
         yield Condition(AT_WAYPOINT, False, "InvalidCertificateRef", cut("; ".join(said.remarks)))
 

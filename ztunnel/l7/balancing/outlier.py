@@ -6,8 +6,9 @@ in use ── so many failures in a row ──> ejected ── base time x how o
 ```
 
 Failures to connect, and requests that were cut off, count as 503, time-outs as 504, unless `split` has them
-counted apart. No more are ejected than the percentage says, but one of several may always be: of two
-endpoints ten percent would be none (envoyproxy/envoy#8140 of its gateway, Envoy's always_eject_one_host).
+counted apart; of answers those from 500 on are failures, unless `codes` says which are. No more are ejected
+than the percentage says, but one of several may always be: of two endpoints ten percent would be none
+(envoyproxy/envoy#8140 of its gateway, Envoy's always_eject_one_host).
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ class Outliers:
     def responded(self, host: Host, status: int, count: int, now: float) -> bool:
         """It has answered, with that status; `count` is how many hosts there are. Whether it was ejected."""
         host.local_errors = 0
+        codes = self._outlier.codes
+        if codes:  # Envoy's error_matcher: what is none of them is a success, and 429 as good as 500
+            status = max(status, 500) if status in codes else 200
         return self._count(host, status, count, now)
 
     def failed(self, host: Host, timed_out: bool, count: int, now: float) -> bool:

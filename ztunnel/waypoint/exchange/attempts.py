@@ -102,10 +102,9 @@ class Attempts:
         one of a request is held until it is over."""
         if self._retrying is not None or self.asking is None:
             return True
-        circuit = self.asking.circuit
-        if not circuit.take(Limit.RETRIES):
+        if not self.asking.retry():
             return False
-        self._retrying = circuit
+        self._retrying = self.asking.circuit
         return True
 
     # Time.

@@ -55,7 +55,14 @@ class Asking:
     def begin(self) -> bool:
         """A connection is there for the request; whether it may be sent (http2MaxRequests)."""
         self._holds = self.circuit.take(Limit.REQUESTS)
+        if self._holds:
+            self.circuit.sent(self._clock.now)
         return self._holds
+
+    def retry(self) -> bool:
+        """Whether its cluster lets there be one more retry at once (maxRetries, retryBudget), which counts
+        until it is given back to `circuit`."""
+        return self.circuit.take(Limit.RETRIES, self._clock.now)
 
     def connect(self) -> bool:
         """It is a connection that is passed on, which counts among its cluster's (maxConnections) until it is

@@ -77,6 +77,8 @@ class Http2Pools:
             client.secure = lane.spot.key.tls is not None
             lane.clients.append(client)
             stream.attach(client)
+            if (pings := lane.spot.limits.pings) is not None:
+                client.keep_asking(pings)
             self.room(client)
             self._open(lane)
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from ztunnel.errors import PeerError
+from ztunnel.errors import PeerError, Unreachable
 from ztunnel.flow.transport import Transport
 from ztunnel.http1.head import Fields
 from ztunnel.http2.fields import push_fields
-from ztunnel.http2.frame import Code
+from ztunnel.http2.frame import Code, push_ping
 from ztunnel.http2.limits import Role
 from ztunnel.http2.repeats import Repeats
 from ztunnel.l7.reply import REMOTE_RESET, TERMINATED, UPSTREAM_PROTOCOL_ERROR, Reply
 from ztunnel.l7.request import Request
 from ztunnel.l7.response import check_interim, length_of, said_length
+from ztunnel.model.traffic import Pings
+from ztunnel.waypoint.exchange.deadlines import Timer
 from ztunnel.waypoint.exchange.exchange import Exchange
 from ztunnel.waypoint.link2 import Http2Link, HttpStream
 from ztunnel.waypoint.way import Clock
 
 _HTTP1: Final = b"HTTP/1."
+_PING: Final = b"http2 up"
 
 
 class Owner(Protocol):
@@ -184,6 +187,8 @@ class Http2Client(Http2Link):
         self.carried = 0
         self.secure = False
         self._tells = False
+        self._pings: Pings | None = None
+        self._timer: Timer | None = None
         self._lengths: Repeats[int] = Repeats()
         super().__init__(clock, transport, Role.CLIENT)
 
@@ -251,4 +256,37 @@ class Http2Client(Http2Link):
         self._end(Code.NO_ERROR, "idle")
 
     def left(self, reason: str) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
         self._owner.left(self)
+
+    # Whether the server is still there.
+
+    def keep_asking(self, pings: Pings) -> None:
+        """Ask the server from now on, and end the connection when it does not answer (http2KeepAlive; Envoy's
+        connection_keepalive). What is on it is lost then."""
+        self._pings = pings
+        self._wait(pings)
+
+    def _wait(self, pings: Pings) -> None:
+        if not self.over:
+            self._timer = self._clock.after(pings.every_seconds, self._ping)
+
+    def _ping(self) -> None:
+        pings = self._pings
+        if pings is not None and not self.over:
+            self.push(push_ping(_PING))
+            self._timer = self._clock.after(pings.within_seconds, self._silent)
+
+    def on_pong(self, opaque: bytes) -> None:
+        pings, timer = self._pings, self._timer
+        if opaque != _PING or pings is None or timer is None:
+            return
+        timer.cancel()
+        self._wait(pings)
+
+    def _silent(self) -> None:
+        reason = "the server did not answer a ping in time (http2KeepAlive)"
+        self._leave(reason)
+        self._transport.abort(Unreachable(reason))

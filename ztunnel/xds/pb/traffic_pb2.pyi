@@ -390,17 +390,17 @@ class Warmup(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SECONDS_FIELD_NUMBER: _builtins.int
-    LEAST_PERCENT_FIELD_NUMBER: _builtins.int
     AGGRESSION_FIELD_NUMBER: _builtins.int
+    LEAST_PERCENT_FIELD_NUMBER: _builtins.int
     seconds: _builtins.float
-    least_percent: _builtins.int
     aggression: _builtins.float
+    least_percent: _builtins.float
     def __init__(
         self,
         *,
         seconds: _builtins.float = ...,
-        least_percent: _builtins.int = ...,
         aggression: _builtins.float = ...,
+        least_percent: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -427,6 +427,7 @@ class Pool(_message.Message):
     UPGRADE_FIELD_NUMBER: _builtins.int
     CLIENT_PROTOCOL_FIELD_NUMBER: _builtins.int
     STREAMS_PER_CONNECTION_FIELD_NUMBER: _builtins.int
+    PINGS_FIELD_NUMBER: _builtins.int
     connections: _builtins.int
     connect_seconds: _builtins.float
     connection_seconds: _builtins.float
@@ -441,6 +442,8 @@ class Pool(_message.Message):
     streams_per_connection: _builtins.int
     @_builtins.property
     def keep_alive(self) -> Global___KeepAlive: ...
+    @_builtins.property
+    def pings(self) -> Global___Pings: ...
     def __init__(
         self,
         *,
@@ -457,14 +460,37 @@ class Pool(_message.Message):
         upgrade: _builtins.str = ...,
         client_protocol: _builtins.bool = ...,
         streams_per_connection: _builtins.int = ...,
+        pings: Global___Pings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["keep_alive", b"keep_alive"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keep_alive", b"keep_alive", "pings", b"pings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_protocol", b"client_protocol", "connect_seconds", b"connect_seconds", "connection_seconds", b"connection_seconds", "connections", b"connections", "http_idle_seconds", b"http_idle_seconds", "idle_seconds", b"idle_seconds", "keep_alive", b"keep_alive", "pending_requests", b"pending_requests", "requests", b"requests", "requests_per_connection", b"requests_per_connection", "retries", b"retries", "streams_per_connection", b"streams_per_connection", "upgrade", b"upgrade"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_protocol", b"client_protocol", "connect_seconds", b"connect_seconds", "connection_seconds", b"connection_seconds", "connections", b"connections", "http_idle_seconds", b"http_idle_seconds", "idle_seconds", b"idle_seconds", "keep_alive", b"keep_alive", "pending_requests", b"pending_requests", "pings", b"pings", "requests", b"requests", "requests_per_connection", b"requests_per_connection", "retries", b"retries", "streams_per_connection", b"streams_per_connection", "upgrade", b"upgrade"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Pool: _TypeAlias = Pool  # noqa: Y015
+
+@_typing.final
+class Pings(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVERY_SECONDS_FIELD_NUMBER: _builtins.int
+    WITHIN_SECONDS_FIELD_NUMBER: _builtins.int
+    every_seconds: _builtins.float
+    within_seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        every_seconds: _builtins.float = ...,
+        within_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["every_seconds", b"every_seconds", "within_seconds", b"within_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pings: _TypeAlias = Pings  # noqa: Y015
 
 @_typing.final
 class KeepAlive(_message.Message):
@@ -503,6 +529,7 @@ class Outlier(_message.Message):
     BASE_SECONDS_FIELD_NUMBER: _builtins.int
     MOST_PERCENT_FIELD_NUMBER: _builtins.int
     LEAST_HEALTHY_PERCENT_FIELD_NUMBER: _builtins.int
+    CODES_FIELD_NUMBER: _builtins.int
     server_errors: _builtins.int
     gateway_errors: _builtins.int
     local: _builtins.int
@@ -511,6 +538,8 @@ class Outlier(_message.Message):
     base_seconds: _builtins.float
     most_percent: _builtins.int
     least_healthy_percent: _builtins.int
+    @_builtins.property
+    def codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -522,10 +551,11 @@ class Outlier(_message.Message):
         base_seconds: _builtins.float = ...,
         most_percent: _builtins.int = ...,
         least_healthy_percent: _builtins.int = ...,
+        codes: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_seconds", b"base_seconds", "gateway_errors", b"gateway_errors", "interval_seconds", b"interval_seconds", "least_healthy_percent", b"least_healthy_percent", "local", b"local", "most_percent", b"most_percent", "server_errors", b"server_errors", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_seconds", b"base_seconds", "codes", b"codes", "gateway_errors", b"gateway_errors", "interval_seconds", b"interval_seconds", "least_healthy_percent", b"least_healthy_percent", "local", b"local", "most_percent", b"most_percent", "server_errors", b"server_errors", "split", b"split"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -581,17 +611,20 @@ class RetryBudget(_message.Message):
 
     PERCENT_FIELD_NUMBER: _builtins.int
     LEAST_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
     percent: _builtins.float
     least: _builtins.int
+    seconds: _builtins.float
     def __init__(
         self,
         *,
         percent: _builtins.float = ...,
         least: _builtins.int = ...,
+        seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["least", b"least", "percent", b"percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["least", b"least", "percent", b"percent", "seconds", b"seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
