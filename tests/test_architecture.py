@@ -22,7 +22,7 @@ def words(text: str) -> set[str]:
 VERBS = words("""
     accept admit annotate announce answer ask attach authenticate build call capture carry certify check
     classify compute connect defer deploy dial distribute drain drive elect encrypt enforce enroll exempt
-    expire export fetch fetch_keys find follow forget forward gather hold join keep linger link listen
+    expire export fetch fetch_keys find follow forget forward gather hold inherit join keep linger link listen
     load measure observe originate oversee patch poll prepare probe recall refuse relay renew repair
     replace resolve rotate run secure serve sign splice spoof subscribe teach terminate untaint watch
     watch_secrets

@@ -47,8 +47,8 @@ def test_link_local_addresses_come_with_their_interfaces(lab: Lab) -> None:
     index = int(shell(names, "cat /sys/class/net/eth0/ifindex"))
     shell(names, "ip addr add fe80::77/64 dev eth0 nodad")
     try:
-        assert (parse_ip("fe80::77"), index) in netlink.link_local(lab.a)
-        assert all(ip.is_link_local for ip, _ in netlink.link_local(lab.a))
+        assert (parse_ip("fe80::77"), index) in netlink.look_up(lab.a).link_local
+        assert all(ip.is_link_local for ip, _ in netlink.look_up(lab.a).link_local)
         assert parse_ip("fe80::77") not in netlink.addresses(lab.a)
     finally:
         shell(names, "ip addr del fe80::77/64 dev eth0")

@@ -7,9 +7,21 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from pyroute2.netlink.rtnl import RTM_GETROUTE
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from tests.kernel.lab import Lab, shell
-from ztunnel.kernel.way_back import Choice, Rule, WayBack, WayBlocked, choose, remove_way_back
+from ztunnel.kernel.netlink import Netlink, body_of, decoded, encoded
+from ztunnel.kernel.way_back import (
+    Choice,
+    Route,
+    Rule,
+    WayBack,
+    WayBlocked,
+    choose,
+    pull_route,
+    remove_way_back,
+)
 
 RULES = "ip -4 rule; ip -6 rule"
 ROUTES = "ip -4 route show table all; ip -6 route show table all"
@@ -68,6 +80,29 @@ def test_it_is_made_once_and_undone(lab: Lab, name: str) -> None:
     assert shell(name, ROUTES).count("local default dev lo table 100 proto 90") == 2
     remove_way_back(lab.a)
     remove_way_back(lab.a)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_routes_are_read_as_the_library_reads_them(lab: Lab, name: str, family: int) -> None:
+    WayBack().ensure(lab.a)
+    version, net = ("4", "10.9.0.0/16") if family == socket.AF_INET else ("6", "fd09::/64")
+    kinds = (f"{net} dev lo", f"blackhole {net}", f"{net} dev lo proto 90", f"unreachable {net} metric 7")
+    tables = [15100 + number for number in range(len(kinds))]
+    for table, route in zip(tables, kinds, strict=True):
+        shell(name, f"ip -{version} route add {route} table {table}")
+    try:
+        question = rtmsg()
+        question["family"] = family
+        with Netlink(lab.a) as netlink:
+            found = netlink.dump(RTM_GETROUTE, encoded(question))
+        known = [decoded(rtmsg(each)) for each in found]
+        wanted = [Route(each["proto"], each["type"], each.get_attr("RTA_TABLE")) for each in known]
+        assert [pull_route(body_of(each)) for each in found] == wanted
+        assert {100, 254, 255, *tables} <= {each.table for each in wanted} | {254}
+    finally:
+        for table in tables:
+            shell(name, f"ip -{version} route flush table {table}")
 
 
 @pytest.mark.root

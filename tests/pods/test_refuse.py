@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pytest
 
@@ -21,11 +21,16 @@ HOME = [parse_ip("10.77.0.2"), parse_ip("fd77::2")]
 OWN, OTHERS = ["10.77.0.2", "fd77::2"], ["10.77.0.3", "fd77::3"]
 
 
+def settle(refusals: Refusals, pending: Collection[str] = (), enrolled: Collection[int] = ()) -> None:
+    for uid in refusals.over(pending):
+        refusals.let_go(uid, enrolled)
+
+
 @pytest.fixture
 def refusals(kernel: Kernel) -> Iterator[Refusals]:
     refusals = Refusals(kernel.redirection, NAMED)
     yield refusals
-    refusals.settle([], [])
+    settle(refusals)
     assert kernel.redirection.enrolled() == {}
 
 
@@ -55,7 +60,7 @@ def test_nothing_leaves_and_nothing_comes_in_but_the_pod_reaches_itself(kernel, 
             assert kernel.accept(app)[1] == local_of(own_call)
     assert kernel.count("connect_pending") == 2
     assert kernel.count("inbound_pending") == 2
-    refusals.settle([], [])
+    settle(refusals)
     assert "u" not in refusals
     for own, other in zip(OWN, OTHERS, strict=True):
         assert not refused(kernel, lab.a, other, away)
@@ -84,7 +89,7 @@ def test_a_namespace_is_refused_before_it_has_addresses(kernel, refusals) -> Non
         refusals.refuse("s", scratch.place, [parse_ip("10.9.0.1")], [])
         (pod,) = kernel.redirection.enrolled().values()
         assert {str(ip) for ip in pod.addresses} == {"10.9.0.1", "fd09::1"}
-        refusals.settle([], [])
+        settle(refusals)
 
 
 def test_a_namespace_that_is_somebody_elses_is_spared(kernel, refusals) -> None:
@@ -100,7 +105,7 @@ def test_the_addresses_of_others_stay_theirs(kernel, refusals) -> None:
     with Scratch("10.77.0.3/32") as scratch:
         refusals.refuse("s", scratch.place, HOME, [other.cookie])
         assert kernel.redirection.enrolled()[other.cookie].addresses == frozenset(other.addresses)
-        refusals.settle([], [])
+        settle(refusals)
     kernel.redirection.withdraw(other)
 
 
@@ -108,13 +113,13 @@ def test_another_namespace_at_the_same_path_is_refused_in_its_place(kernel, refu
     with Scratch("10.9.0.1/24") as scratch:
         first = refusals.refuse("s", scratch.place, HOME, [])
         scratch.delete()
-        refusals.settle(["s"], [])
+        settle(refusals, ["s"])
         assert "s" not in refusals
         scratch.add()
         second = refusals.refuse("s", scratch.place, HOME, [])
         assert second not in (None, first)
         assert set(kernel.redirection.enrolled()) == {second}
-        refusals.settle([], [])
+        settle(refusals)
 
 
 def test_one_that_was_enrolled_stays_captured_and_one_of_a_process_that_ended_stays_refused(
@@ -123,7 +128,7 @@ def test_one_that_was_enrolled_stays_captured_and_one_of_a_process_that_ended_st
     place = place_of(kernel.lab, "a")
     refusals.refuse("u", place, HOME, [])
     pod = kernel.enroll("a")
-    refusals.settle([], [pod.cookie])
+    settle(refusals, enrolled=[pod.cookie])
     assert set(kernel.redirection.enrolled()) == {pod.cookie}
     refusals.refuse("u", place, HOME, [])
     refusals.close()

@@ -16,7 +16,13 @@ from ztunnel.errors import Unsupported
 from ztunnel.kernel import bpf
 from ztunnel.kernel.attached import attached
 from ztunnel.redirect import load
-from ztunnel.redirect.find import CGROUP_HOOKS, find_neighbours, list_programs, why_not_attached
+from ztunnel.redirect.find import (
+    CGROUP_HOOKS,
+    find_neighbours,
+    list_programs,
+    programs_on,
+    why_not_attached,
+)
 from ztunnel.redirect.plan import HOOKS, LISTED, SK_LOOKUP
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
@@ -37,8 +43,8 @@ def here(lab: Lab) -> Iterator[int]:
     os.close(fd)
 
 
-def ours(target: int) -> set[int]:
-    return {number for hook in CGROUP_HOOKS for number in attached(target, hook.hook).programs}
+def ours(target: int) -> frozenset[int]:
+    return programs_on(target, CGROUP_HOOKS)
 
 
 def test_alone_there_is_nothing_to_say(kernel: Kernel, here: int) -> None:

@@ -17,7 +17,8 @@ from ztunnel.model.address import Endpoint
 from ztunnel.redirect import load
 from ztunnel.redirect.attach import Redirection
 from ztunnel.redirect.enroll import PodNetwork
-from ztunnel.redirect.passages import Forwarded
+from ztunnel.redirect.layout import SMALL
+from ztunnel.redirect.passages import INTERFACE, Forwarded, push_interface
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -320,3 +321,25 @@ def test_a_pod_that_is_removed_forwards_as_before(kernel, behind, pod) -> None:
     for family in (4, 6):
         assert connect(kernel, kernel.lab.a, called(behind, family))
         kernel.accept(app)
+
+
+def test_interfaces_that_a_pod_is_not_reached_by_any_more_are_forgotten(kernel: Kernel) -> None:
+    """Those that a predecessor has entered, too."""
+    pod, uplinks = kernel.lab.pod("a"), kernel.redirection._maps["uplinks"]
+    other = kernel.enroll("b")
+
+    def known(cookie: int) -> set[int]:
+        return {index for owner, index in map(INTERFACE.unpack, uplinks) if owner == cookie}
+
+    uplinks.put(push_interface(pod.cookie, 77), SMALL.pack(1))
+    kernel.redirection.enroll(replace(pod, uplinks=(5, 6)))
+    assert known(pod.cookie) == {5, 6}
+    kernel.redirection.enroll(replace(pod, uplinks=(6,)))
+    assert known(pod.cookie) == {6}
+    uplinks.drop(push_interface(pod.cookie, 6))
+    kernel.redirection.look(replace(pod, uplinks=(6,)))
+    assert known(pod.cookie) == {6}
+    kernel.redirection.withdraw(pod)
+    assert known(pod.cookie) == set()
+    assert known(other.cookie) == set(other.uplinks)
+    kernel.redirection.withdraw(other)

@@ -19,7 +19,7 @@ from ztunnel.kernel.attached import attached
 from ztunnel.redirect import load
 from ztunnel.redirect.find import CGROUP_HOOKS
 from ztunnel.redirect.plan import HOOKS, SK_LOOKUP, Pins
-from ztunnel.redirect.repair import Installation, PodLinks, programs_beside
+from ztunnel.redirect.repair import Beside, Installation, PodLinks, programs_beside
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -254,3 +254,16 @@ def test_programs_of_other_nodes_are_known(lab: Lab, kernel: Kernel) -> None:
         assert set(attached_to(lab)) <= known
         assert other.settings.pins.parent == kernel.settings.pins.parent
     assert programs_beside(Pins(Path("/none/such/node"))) == frozenset()
+
+
+def test_another_program_at_a_place_that_was_seen_is_seen(lab: Lab, kernel: Kernel) -> None:
+    beside = Beside(Pins(kernel.settings.pins))
+    with Kernel(lab) as other:
+        place = other.settings.pins / "programs/connect4"
+        hook = next(each for each in HOOKS if each.name == "connect4")
+        assert beside.programs() == beside.programs() == programs_beside(Pins(kernel.settings.pins))
+        fd = bpf.prog_load(bpf.Program("other", hook.kind, hook.hook, ALLOW))
+        bpf.set_pinned(fd, place)
+        assert bpf.object_id(fd) in beside.programs()
+        bpf.close(fd)
+    assert beside.programs() == programs_beside(Pins(kernel.settings.pins))

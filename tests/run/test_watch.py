@@ -21,6 +21,7 @@ from tests.kernel.lab import Kernel as Installed
 from tests.kernel.lab import Lab, unique
 from tests.kernel.test_attached import MULTI, attach
 from tests.run.parts import SETTINGS, until
+from tests.turns import calls_of
 from ztunnel.kernel import bpf, cgroup
 from ztunnel.kernel.cgroup import cgroup_id
 from ztunnel.pods.find import survey
@@ -313,6 +314,23 @@ def test_hooks_are_repaired_and_counted(watching_hooks):
     made.hooks.look()
     assert made.figure("ztunnel_repairs_total") == {("link connect6",): 1, ("pins",): 1}
     assert "hooks" not in made.ready
+
+
+@pytest.mark.root
+@pytest.mark.timeout(60)
+def test_a_look_costs_no_more_where_other_nodes_pin_beside(watching_hooks):
+    """The thread is the engine's, too."""
+    made = watching_hooks
+    made.hooks.look()
+    alone = calls_of(made.hooks.look)
+    assert alone < 1000
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(Installed(made.kernel.lab))
+        made.hooks.look()
+        assert not made.hooks.neighbours
+        # Of each, which programs are attached here, and where its pins are.
+        assert calls_of(made.hooks.look) < alone + 3 * 250
 
 
 @pytest.mark.root

@@ -137,6 +137,11 @@ def body_of(message: bytes) -> bytes:
     return message[_HEADER_BYTES:]
 
 
+def message_of(kind: int, body: bytes) -> bytes:
+    """The opposite, with a header that says no more than it has to."""
+    return _HEADER.pack(_HEADER_BYTES + len(body), kind, 0, 0, 0) + body
+
+
 def decoded(message: nlmsg) -> Any:
     """The same message, after it was decoded: fields by key, attributes by `get_attr`."""
     message.decode()
@@ -163,38 +168,48 @@ class Address(NamedTuple):
     scope: int
 
 
-def addresses(namespace: NetworkNamespace) -> tuple[IPAddress, ...]:
-    """The namespace's addresses of global scope on all interfaces but lo, in the kernel's order. Raises
-    OSError."""
-    found = _addresses(namespace)
-    everywhere = (each.ip for each in found if each.scope == _UNIVERSE and each.interface != LOOPBACK)
-    return tuple(dict.fromkeys(everywhere))
+class Addresses(NamedTuple):
+    """All addresses of a namespace, in the kernel's order, as one look has found them."""
+
+    all: tuple[Address, ...] = ()
+
+    @property
+    def everywhere(self) -> tuple[IPAddress, ...]:
+        """Those of global scope on all interfaces but lo."""
+        found = (each.ip for each in self.all if each.scope == _UNIVERSE and each.interface != LOOPBACK)
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def link_local(self) -> tuple[tuple[IPv6Address, int], ...]:
+        """The link-local ones of IPv6, each with the index of its interface."""
+        return tuple(
+            (each.ip, each.interface)
+            for each in self.all
+            if each.scope == _LINK and isinstance(each.ip, IPv6Address)
+        )
+
+    def interfaces(self, of: Collection[IPAddress]) -> tuple[int, ...]:
+        """The indices of the interfaces that have one of these addresses."""
+        return tuple(dict.fromkeys(each.interface for each in self.all if each.ip in of))
 
 
-def link_local(namespace: NetworkNamespace) -> tuple[tuple[IPv6Address, int], ...]:
-    """The namespace's link-local IPv6 addresses, each with the index of its interface. Raises OSError."""
-    return tuple(
-        (each.ip, each.interface)
-        for each in _addresses(namespace)
-        if each.scope == _LINK and isinstance(each.ip, IPv6Address)
-    )
-
-
-def interfaces(namespace: NetworkNamespace, of: Collection[IPAddress]) -> tuple[int, ...]:
-    """The indices of the namespace's interfaces that have one of these addresses. Raises OSError."""
-    return tuple(dict.fromkeys(each.interface for each in _addresses(namespace) if each.ip in of))
-
-
-def _addresses(namespace: NetworkNamespace) -> list[Address]:
+def look_up(namespace: NetworkNamespace) -> Addresses:
+    """The namespace's addresses now; some 30 us. Raises OSError."""
     with Netlink(namespace) as netlink:
-        return [_pull_address(body_of(each)) for each in netlink.dump(RTM_GETADDR, _ALL_ADDRESSES)]
+        return Addresses(
+            tuple(_pull_address(body_of(each)) for each in netlink.dump(RTM_GETADDR, _ALL_ADDRESSES))
+        )
+
+
+def addresses(namespace: NetworkNamespace) -> tuple[IPAddress, ...]:
+    """Those that `Addresses.everywhere` names. Raises OSError."""
+    return look_up(namespace).everywhere
 
 
 @lru_cache(maxsize=4096)
 def _pull_address(body: bytes) -> Address:
     """They are asked for again and again, and mostly say the same."""
-    header = _HEADER.pack(_HEADER_BYTES + len(body), RTM_NEWADDR, 0, 0, 0)
-    address = decoded(ifaddrmsg(header + body))
+    address = decoded(ifaddrmsg(message_of(RTM_NEWADDR, body)))
     ip = parse_ip(address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"))
     return Address(ip, address["index"], address["scope"])
 

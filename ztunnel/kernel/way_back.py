@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import NamedTuple
 
 from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL
 from pyroute2.netlink.rtnl import (
@@ -33,7 +35,7 @@ from pyroute2.netlink.rtnl import (
 from pyroute2.netlink.rtnl.fibmsg import FR_ACT_TO_TBL, fibmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from ztunnel.kernel.netlink import LOOPBACK, Netlink, body_of, decoded, encoded
+from ztunnel.kernel.netlink import LOOPBACK, Netlink, attributes, body_of, decoded, encoded, message_of
 from ztunnel.kernel.netns import NetworkNamespace
 
 MARK, MASK = 0x111, 0xFFF  # istio/ztunnel src/proxy.rs: the mark of sockets that carry a client's address
@@ -45,6 +47,8 @@ _PRIORITY = 32764  # Istio's CNI has its rule there
 _LOCAL_TABLE = 255
 _HOST, _RTN_LOCAL = 254, 2
 _INVERT = 2  # FIB_RULE_INVERT
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_RTA_TABLE = 15
 _SELECTORS = (
     *("FRA_SRC", "FRA_DST", "FRA_IIFNAME", "FRA_OIFNAME", "FRA_UID_RANGE", "FRA_IP_PROTO"),
     *("FRA_SPORT_RANGE", "FRA_DPORT_RANGE", "FRA_TUN_ID", "FRA_L3MDEV"),
@@ -77,6 +81,14 @@ class Rule:
     @property
     def is_ours(self) -> bool:
         return self.protocol == OWN_PROTOCOL
+
+
+class Route(NamedTuple):
+    """A route, as far as it matters here: who made it, its type (`RTN_LOCAL` is 2), and its table."""
+
+    protocol: int
+    kind: int
+    table: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +164,12 @@ class WayBack:
         return list(map(body_of, (*_rules(netlink, family), *routes)))
 
     def _settle(self, netlink: Netlink, family: int) -> list[str]:
-        rules = list(map(_pull_rule, _rules(netlink, family)))
+        rules = list(map(pull_rule, map(body_of, _rules(netlink, family))))
         busy: set[int] = set()
         while True:
             choice = choose(rules, busy)
-            routes = [_pull_route(each) for each in _routes(netlink, family, choice.table)]
-            if all(route["proto"] == OWN_PROTOCOL for route in routes):
+            routes = _read_routes(netlink, family, choice.table)
+            if all(route.protocol == OWN_PROTOCOL for route in routes):
                 break
             busy.add(choice.table)
         self._require_mark(netlink, family, rules)
@@ -182,8 +194,8 @@ class WayBack:
         for rule in rules:
             if rule.is_ours or rule.inverted or not rule.mask or not rule.takes_ours:
                 continue
-            routes = [_pull_route(each) for each in _routes(netlink, family, rule.table)]
-            if not all(route["type"] == _RTN_LOCAL for route in routes):
+            routes = _read_routes(netlink, family, rule.table)
+            if not all(route.kind == _RTN_LOCAL for route in routes):
                 raise WayBlocked(
                     f"a rule of somebody else's in the pod (priority {rule.priority}, table {rule.table}) "
                     f"is for the mark 0x{rule.mark:x}/0x{rule.mask:x}, and so would be for the mesh's 0x111: "
@@ -199,7 +211,7 @@ def has_istio_rule(namespace: NetworkNamespace) -> bool:
             (rule.priority, rule.table, rule.mark, rule.mask) == (_PRIORITY, _TABLES[0], MARK, MASK)
             and not rule.is_ours
             for family in BOTH
-            for rule in map(_pull_rule, _rules(netlink, family))
+            for rule in map(pull_rule, map(body_of, _rules(netlink, family)))
         )
 
 
@@ -207,7 +219,7 @@ def remove_way_back(namespace: NetworkNamespace, families: Iterable[int] = BOTH)
     """Remove rules and routes of ours, whoever made them, and nothing else. Raises OSError."""
     with Netlink(namespace) as netlink:
         for family in families:
-            for rule in map(_pull_rule, _rules(netlink, family)):
+            for rule in map(pull_rule, map(body_of, _rules(netlink, family))):
                 if rule.is_ours:
                     _remove(netlink, RTM_DELRULE, _rule(family, rule.priority, rule.table))
             _remove_routes(netlink, family, None)
@@ -243,8 +255,17 @@ def _all_routes(family: int, table: int | None) -> bytes:
     return encoded(question)
 
 
-def _pull_rule(message: bytes) -> Rule:
-    rule = decoded(fibmsg(message))
+def _read_routes(netlink: Netlink, family: int, table: int | None) -> list[Route]:
+    return list(map(pull_route, map(body_of, _routes(netlink, family, table))))
+
+
+# Pods mostly have the same rules and routes, and a library takes 50 us and more to read or write one.
+
+
+@lru_cache(maxsize=1024)
+def pull_rule(body: bytes) -> Rule:
+    """A rule of a message without its header."""
+    rule = decoded(fibmsg(message_of(RTM_NEWRULE, body)))
     mark = rule.get_attr("FRA_FWMARK") or 0
     return Rule(
         priority=rule.get_attr("FRA_PRIORITY") or 0,
@@ -257,11 +278,15 @@ def _pull_rule(message: bytes) -> Rule:
     )
 
 
-def _pull_route(message: bytes) -> Any:
-    return decoded(rtmsg(message))
+def pull_route(body: bytes) -> Route:
+    """A route of a message without its header: of these a pod may have many, and no two the same."""
+    _, _, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(body)
+    whole = next((value for number, value in attributes(body, _RTMSG.size) if number == _RTA_TABLE), b"")
+    return Route(protocol, kind, int.from_bytes(whole, sys.byteorder) or table)
 
 
-def _rule(family: int, priority: int, table: int) -> fibmsg:
+@cache
+def _rule(family: int, priority: int, table: int) -> bytes:
     rule = fibmsg()
     rule["family"], rule["action"] = family, FR_ACT_TO_TBL
     rule["attrs"] = [
@@ -271,25 +296,26 @@ def _rule(family: int, priority: int, table: int) -> fibmsg:
         ("FRA_TABLE", table),
         ("FRA_PROTOCOL", OWN_PROTOCOL),
     ]
-    return rule
+    return encoded(rule)
 
 
-def _route(family: int, table: int) -> rtmsg:
+@cache
+def _route(family: int, table: int) -> bytes:
     route = rtmsg()
     route["family"], route["proto"] = family, OWN_PROTOCOL
     route["scope"], route["type"] = _HOST, _RTN_LOCAL
     route["attrs"] = [("RTA_TABLE", table), ("RTA_OIF", LOOPBACK)]
-    return route
+    return encoded(route)
 
 
-def _add(netlink: Netlink, kind: int, message: Any) -> None:
+def _add(netlink: Netlink, kind: int, message: bytes) -> None:
     with suppress(FileExistsError):
-        netlink.act(kind, encoded(message), NLM_F_CREATE | NLM_F_EXCL)
+        netlink.act(kind, message, NLM_F_CREATE | NLM_F_EXCL)
 
 
-def _remove(netlink: Netlink, kind: int, message: Any) -> None:
+def _remove(netlink: Netlink, kind: int, message: bytes) -> None:
     try:
-        netlink.act(kind, encoded(message))
+        netlink.act(kind, message)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ESRCH):
             raise
@@ -297,7 +323,6 @@ def _remove(netlink: Netlink, kind: int, message: Any) -> None:
 
 def _remove_routes(netlink: Netlink, family: int, tables: set[int] | None) -> None:
     """Remove our routes in these tables, or in all."""
-    for route in map(_pull_route, _routes(netlink, family, None)):
-        table = route.get_attr("RTA_TABLE") or route["table"]
-        if route["proto"] == OWN_PROTOCOL and (tables is None or table in tables):
-            _remove(netlink, RTM_DELROUTE, _route(family, table))
+    for route in _read_routes(netlink, family, None):
+        if route.protocol == OWN_PROTOCOL and (tables is None or route.table in tables):
+            _remove(netlink, RTM_DELROUTE, _route(family, route.table))

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-from ztunnel.kernel.netlink import addresses, interfaces, link_local
+from ztunnel.kernel.netlink import Addresses, look_up
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import DUAL_STACK, Listening, LiveSocket, connections, cookie_of
 from ztunnel.model.address import IPAddress
@@ -77,7 +77,7 @@ def enroll(
     left: Left | None = None,
     listening: Listening = DUAL_STACK,
 ) -> Enrolled:
-    """Enroll the pod whose network namespace is at `place`; takes about 1 ms and waits for nothing.
+    """Enroll the pod whose network namespace is at `place`; takes 1.5 ms and waits for nothing.
 
     Args:
         left: what a predecessor has left. This pod's listeners are used, and stay the caller's where this
@@ -92,7 +92,7 @@ def enroll(
         try:
             netns = undo.enter_context(open_namespace(place))
             found = _addresses(netns, workload)
-            home = frozenset(workload.addresses or found)
+            home = frozenset(workload.addresses or found.everywhere)
             network = pod_network(netns, home, found, workload.forwards)
             inherited = left.listeners.get(network.cookie) if left is not None else None
             listeners = inherited or listen_in_pod(undo, netns, _name(workload), listening)
@@ -121,7 +121,7 @@ def resume(
     with ExitStack() as undo:
         try:
             found = _addresses(netns, workload)
-            home = frozenset(workload.addresses or found)
+            home = frozenset(workload.addresses or found.everywhere)
             network = pod_network(netns, home, found, workload.forwards)
             listeners = enrolled.listeners or listen_in_pod(undo, netns, _name(workload), listening)
             enrolled.preparation.ensure()
@@ -144,8 +144,8 @@ def readdress(redirection: Redirection, enrolled: Enrolled) -> frozenset[IPAddre
         OSError: the kernel refuses; the addresses count as before, and it may be tried again.
     """
     before, listeners = enrolled.network, enrolled.listeners
-    found = addresses(before.netns)
-    if not found or listeners is None:
+    found = look_up(before.netns)
+    if not found.everywhere or listeners is None:
         return frozenset()
     network = pod_network(before.netns, enrolled.home, found, before.forwards)
     if network == before:
@@ -156,7 +156,7 @@ def readdress(redirection: Redirection, enrolled: Enrolled) -> frozenset[IPAddre
     except OSError:
         enrolled.network = before
         raise
-    return frozenset(before.addresses) - frozenset(found)
+    return frozenset(before.addresses) - frozenset(network.addresses)
 
 
 def relisten(redirection: Redirection, enrolled: Enrolled, listening: Listening = DUAL_STACK) -> None:
@@ -233,7 +233,7 @@ def let_forward(redirection: Redirection, enrolled: Enrolled, forwards: bool) ->
 
 
 def pod_network(
-    netns: NetworkNamespace, home: Collection[IPAddress], found: tuple[IPAddress, ...], forwards: bool = False
+    netns: NetworkNamespace, home: Collection[IPAddress], found: Addresses, forwards: bool = False
 ) -> PodNetwork:
     """A pod with these addresses; calls of each family are redirected to the first of that family. Those of
     one that the pod does not speak with itself are refused: they would get no answer.
@@ -243,19 +243,20 @@ def pod_network(
             have them.
 
     Raises:
-        OSError: its interfaces cannot be listed.
+        OSError: its sysctls cannot be read.
     """
-    ordered = sorted(found, key=lambda ip: ip not in home)
+    everywhere = found.everywhere
+    ordered = sorted(everywhere, key=lambda ip: ip not in home)
     ipv6 = next((ip for ip in ordered if isinstance(ip, IPv6Address)), None)
     return PodNetwork(
         cookie=netns.cookie,
         netns=netns,
         ipv4=next((ip for ip in ordered if isinstance(ip, IPv4Address)), None),
         ipv6=ipv6 if ipv6 is not None and netns.has_ipv6() else None,
-        addresses=found,
-        uplinks=interfaces(netns, home),
+        addresses=everywhere,
+        uplinks=found.interfaces(home),
         forwards=forwards,
-        link_local=link_local(netns),
+        link_local=found.link_local,
     )
 
 
@@ -275,14 +276,15 @@ def outside_of(enrolled: Enrolled) -> list[LiveSocket]:
     return [each for each in connections(enrolled.network.netns) if each.cookie in enrolled.outside]
 
 
-def _addresses(netns: NetworkNamespace, workload: Workload) -> tuple[IPAddress, ...]:
+def _addresses(netns: NetworkNamespace, workload: Workload) -> Addresses:
     """The pod's addresses as its namespace has them. A namespace without any of the pod's addresses is
     another pod's: to enroll it would give it this pod's identity. A pod that starts has addresses in its
     namespace before the world knows them."""
     _refuse_virtual_machines(netns, workload)
-    found = addresses(netns)
+    looked = look_up(netns)
+    found = looked.everywhere
     if found and not workload.addresses:
-        return found
+        return looked
     if not found and workload.addresses:
         raise CannotEnroll(
             f"{_name(workload)}: {NO_ADDRESSES}: none of {_list(workload.addresses)} is in {netns.path}: it "
@@ -294,7 +296,7 @@ def _addresses(netns: NetworkNamespace, workload: Workload) -> tuple[IPAddress, 
             f"{_name(workload)}: the namespace {netns.path} has the addresses "
             f"{_list(found)}, the pod {_list(workload.addresses)}"
         )
-    return found
+    return looked
 
 
 def machine_behind(netns: NetworkNamespace) -> str:

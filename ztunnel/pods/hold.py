@@ -181,11 +181,11 @@ class Held:
 
     # What others change.
 
-    def look(self, listening: Listening = DUAL_STACK) -> list[str]:
-        """Look whether all that enrolling has made is there, and make what is missing.
+    def look(self) -> list[str]:
+        """Look whether all that enrolling has made in the namespace is there, and make what is missing.
 
         Returns:
-            What was repaired: `IPv4 rule`, the name of a sysctl, `listener hbone`.
+            What was repaired: `IPv4 rule`, the name of a sysctl.
 
         Raises:
             CannotEnroll: somebody in the pod is in the way. OSError: the kernel refuses. What could be made
@@ -195,12 +195,22 @@ class Held:
         if self._events is not None:
             self._events.drain()
         try:
-            made = self.enrolled.preparation.ensure()
+            return self.enrolled.preparation.ensure()
         except WayBlocked as error:
             raise CannotEnroll(str(error)) from error
         finally:
             self._watch_again()
-        made += self._relisten(listening)
+
+    def look_at_capture(self, listening: Listening = DUAL_STACK) -> list[str]:
+        """Look whether the pod is captured, and by listeners that live, and see to what is missing.
+
+        Returns:
+            What was repaired: `listener hbone`, `pod entry`.
+
+        Raises:
+            CannotEnroll, OSError: as `look`.
+        """
+        made = self._relisten(listening)
         self.machine = machine_behind(self.enrolled.network.netns)
         if self.enrolled.serving:
             made += remind(self._ways.redirection, self.enrolled)

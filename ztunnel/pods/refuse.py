@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import trio
 
-from ztunnel.kernel.netlink import addresses, interfaces
+from ztunnel.kernel.netlink import Addresses, look_up
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.processes import holder
 from ztunnel.model.address import IPAddress
@@ -61,7 +61,7 @@ class Refusals:
             network = _network(before.netns, home)
         else:
             if before is not None:
-                self._let_go(uid, ())
+                self.let_go(uid, ())
             netns = open_namespace(place)
             if netns.cookie in spared:
                 netns.close()
@@ -72,16 +72,25 @@ class Refusals:
             self._redirection.refuse(network)
         return network.cookie
 
-    def settle(self, pending: Collection[str], enrolled: Collection[int]) -> None:
-        """Let go of those that are not pending any more, and of namespaces that have gone. Raises OSError,
-        and may be called again.
+    def over(self, pending: Collection[str]) -> list[str]:
+        """Those that are not `pending` any more, and those whose namespaces have gone."""
+        return [
+            uid
+            for uid, (place, _) in self._refused.items()
+            if uid not in pending or not self._find.exists(place)
+        ]
+
+    def let_go(self, uid: str, enrolled: Collection[int]) -> None:
+        """Refuse it no more. Raises OSError, and may be called again.
 
         Args:
             enrolled: cookies of the pods that are in the mesh: they stay captured.
         """
-        for uid, (place, _) in tuple(self._refused.items()):
-            if uid not in pending or not self._find.exists(place):
-                self._let_go(uid, enrolled)
+        _, network = self._refused[uid]
+        if network.cookie not in enrolled:
+            self._redirection.withdraw(network)
+        del self._refused[uid]
+        network.netns.close()
 
     def close(self) -> None:
         """The process ends: they stay refused."""
@@ -89,21 +98,13 @@ class Refusals:
             network.netns.close()
         self._refused.clear()
 
-    def _let_go(self, uid: str, enrolled: Collection[int]) -> None:
-        _, network = self._refused[uid]
-        if network.cookie not in enrolled:
-            self._redirection.withdraw(network)
-        del self._refused[uid]
-        network.netns.close()
-
 
 def _network(netns: NetworkNamespace, home: Collection[IPAddress]) -> PodNetwork:
     """As far as it can be seen: a namespace that is being set up has no addresses yet."""
-    found: tuple[IPAddress, ...] = ()
-    uplinks: tuple[int, ...] = ()
+    found = Addresses()
     with suppress(OSError):
-        found, uplinks = addresses(netns), interfaces(netns, home)
-    return PodNetwork(netns.cookie, netns, None, None, found, uplinks)
+        found = look_up(netns)
+    return PodNetwork(netns.cookie, netns, None, None, found.everywhere, found.interfaces(home))
 
 
 class Holders:

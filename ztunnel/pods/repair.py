@@ -4,6 +4,7 @@ have changed in their namespaces."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final, NamedTuple
 
 import trio
@@ -55,7 +56,8 @@ class Upkeep:
         self._look_at = 0.0
 
     async def refresh(self, wanted: Mapping[str, Workload], parting: Mapping[str, Held]) -> dict[str, str]:
-        """Follow what has changed of the pods. Between two pods others have the thread.
+        """Follow what has changed of the pods. Others have the thread between two pods, and within each look
+        at one: that is some hundred system calls.
 
         Args:
             parting: pods that are removed and still have connections.
@@ -64,7 +66,7 @@ class Upkeep:
             What could not be done, by uid.
         """
         failed: dict[str, str] = {}
-        for uid, held in self._held.items():
+        for uid, held in tuple(self._held.items()):
             workload = wanted.get(uid)
             if workload is not None and workload.identity != held.identity:
                 held.want(workload.identity)
@@ -74,6 +76,7 @@ class Upkeep:
                     self._let_forward(uid, held, workload.forwards)
                 except OSError as error:
                     failed[uid] = f"what it forwards cannot be left alone, or not any more: {error}"
+                await trio.lowlevel.checkpoint()
             if workload is not None and workload.addresses:
                 self._rehome(held, frozenset(workload.addresses))
         now = trio.current_time()
@@ -82,17 +85,19 @@ class Upkeep:
             self._look_at = now + SWEEP_SECONDS
         for uid, held in (*self._held.items(), *parting.items()):
             if sweep or held.stale or held.trouble:
-                self._look(uid, held)
+                await self._look(uid, held)
                 await trio.lowlevel.checkpoint()
         failed.update((uid, held.trouble) for uid, held in self._held.items() if held.trouble)
         return failed
 
-    def _look(self, uid: str, held: Held) -> None:
+    async def _look(self, uid: str, held: Held) -> None:
         """See what has become of a pod's namespace, and repair what others have changed in it."""
         held.trouble, before = "", held.others
         try:
-            for what in held.look(self._listening):
-                self._repairs.repaired(what, uid)
+            for look in (held.look, partial(held.look_at_capture, self._listening)):
+                for what in look():
+                    self._repairs.repaired(what, uid)
+                await trio.lowlevel.checkpoint()
             if held is self._held.get(uid):
                 self._readdress(uid, held)
             for text in set(held.others).difference(before):

@@ -19,9 +19,10 @@ from ztunnel.model.workload import LeftTo, Workload
 from ztunnel.pods.announce import Announcer
 from ztunnel.pods.classify import Starting
 from ztunnel.pods.detached import LeftOut
-from ztunnel.pods.enroll import Enrolled, Left, enroll, leave, release, resume, withdraw
+from ztunnel.pods.enroll import Enrolled, enroll, leave, release, resume, withdraw
 from ztunnel.pods.find import Finder
 from ztunnel.pods.hold import Held, Ways
+from ztunnel.pods.inherit import Predecessor
 from ztunnel.pods.kubelet import Place
 from ztunnel.pods.lifecycle import Spaces, Told, plan, summary
 from ztunnel.pods.listen import CannotEnroll, Listeners
@@ -31,7 +32,6 @@ from ztunnel.pods.refuse import Holders, Refusals
 from ztunnel.pods.repair import Reports, Upkeep
 from ztunnel.pods.watch import Arrivals
 from ztunnel.redirect.attach import Redirection
-from ztunnel.redirect.enroll import EnrolledPod
 from ztunnel.redirect.held import HeldCall
 from ztunnel.state.delta import Change
 from ztunnel.state.world import World
@@ -40,6 +40,10 @@ from ztunnel.telemetry.figures import Figures
 
 GRACE_SECONDS = 2.0
 """How long a pod that was removed still answers on its ports: other nodes hear of it within a second."""
+
+_FOUND_AT_ONCE = 32
+"""Namespaces that are looked for until others have the thread: two system calls each, where they go by their
+names."""
 
 _READINESS, _STRICT_START = "pods", "strict start"
 
@@ -56,7 +60,6 @@ class Pods:
         starting: Starting | None = None,
     ) -> None:
         """`starting` has the processes of pods that start wait; None: they do not."""
-        self._inherited: dict[int, Listeners] = {}
         self._still, self._stepped_back = trio.Lock(), False
         self._ways = ways
         self._redirection = ways.redirection
@@ -70,7 +73,7 @@ class Pods:
         self._held: dict[str, Held] = {}
         self._parting: dict[str, Held] = {}
         self._upkeep = Upkeep(ways, reports, self._held, listening)
-        self._strangers: dict[int, EnrolledPod] = {}
+        self._predecessor = Predecessor(self._redirection, reports.log)
         self._pending: dict[str, str] = {}
         self._refusals = Refusals(self._redirection, find)
         self.starting = starting or Starting(self._redirection.starts, StrictStart.OFF, find)
@@ -93,7 +96,7 @@ class Pods:
 
         Started when every pod that could be enrolled is.
         """
-        self._strangers = self._redirection.enrolled()
+        self._predecessor.begin()
         self._entries.begin()
         self._arrivals.open()
         try:
@@ -110,7 +113,7 @@ class Pods:
         finally:
             self._arrivals.close()
             self._refusals.close()
-            self._forget_inherited()
+            self._predecessor.forget_listeners()
             for held in self._held.values():
                 held.let_go()
             for held in self._parting.values():
@@ -137,7 +140,7 @@ class Pods:
     def inherit(self, listeners: Mapping[int, Listeners]) -> None:
         """Use a predecessor's listeners, by the cookie of their namespace, in place of new ones. Takes them
         over."""
-        self._inherited.update(listeners)
+        self._predecessor.listeners.update(listeners)
 
     async def hold_back(self) -> None:
         """Take up, enroll and remove nothing, until `go_on` by the same task, or for good: a successor asks
@@ -208,7 +211,7 @@ class Pods:
         """Enroll and remove as the world wants. Between two pods others have the thread: a storm of pods must
         not stall what flows."""
         wanted = self.left_out.wanted(self._hold.world.on_node(self._node))
-        found = {uid: self._find.find(workload) for uid, workload in wanted.items()}
+        found = await self._find_all(wanted)
         inodes = {uid: place.inode if place else None for uid, place in found.items()}
         held = {uid: each for uid, each in self._held.items() if not each.outlives(self._hold.world)}
         todo = plan(inodes, {uid: (each.inode, each.exists) for uid, each in held.items()})
@@ -220,8 +223,10 @@ class Pods:
         self._pending = {uid: self._find.missing(wanted[uid]) for uid in ours}
         for uid in todo.drop:
             self._drop(uid)
+            await trio.lowlevel.checkpoint()
         for uid in todo.withdraw:
             self._withdraw(uid, graces)
+            await trio.lowlevel.checkpoint()
         for uid in todo.enroll if not self._stopping else ():
             place = found[uid]
             if place is not None:
@@ -230,16 +235,25 @@ class Pods:
             await trio.lowlevel.checkpoint()
         left.update((uid, each.reason) for uid, each in self._neighbours.alone.items())
         self.left_out.leave(left)
-        self._settle_refusals(wanted)
+        await self._settle_refusals(wanted)
         self._pending.update(await self._upkeep.refresh(wanted, self._parting))
-        self._let_go()
-        self._withdraw_strangers(wanted)
+        await self._let_go()
+        pending = (wanted[uid] for uid in self._pending if uid in wanted)
+        await self._predecessor.withdraw({ip for workload in pending for ip in workload.addresses})
         if not self._pending:
-            self._forget_inherited()
+            self._predecessor.forget_listeners()
         self._classify()
         enrolled = {uid: each.enrolled.network.cookie for uid, each in self._held.items()}
         self.left_out.remember({**self._refusals.cookies(), **enrolled})
         self._tell()
+
+    async def _find_all(self, wanted: Mapping[str, Workload]) -> dict[str, Place | None]:
+        found: dict[str, Place | None] = {}
+        for uid, workload in wanted.items():
+            found[uid] = self._find.find(workload)
+            if len(found) % _FOUND_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+        return found
 
     # Enrolling.
 
@@ -283,13 +297,14 @@ class Pods:
             self._pending[uid] += f"; and it cannot be refused: {error}"
             return
         if cookie is not None:
-            is_known = self._strangers.pop(cookie, None) is not None
-            self._entries.refused(uid, place, is_known=is_known)
+            self._entries.refused(uid, place, is_known=self._predecessor.took_over(cookie))
 
-    def _settle_refusals(self, wanted: Mapping[str, Workload]) -> None:
+    async def _settle_refusals(self, wanted: Mapping[str, Workload]) -> None:
         pending = [uid for uid in self._pending if uid in wanted and uid not in self._held]
         try:
-            self._refusals.settle(pending, {each.enrolled.network.cookie for each in self._held.values()})
+            for uid in self._refusals.over(pending):
+                self._refusals.let_go(uid, {each.enrolled.network.cookie for each in self._held.values()})
+                await trio.lowlevel.checkpoint()
         except OSError as error:
             self._log.warn("refused pod not released", error=str(error))
 
@@ -300,18 +315,11 @@ class Pods:
             self._pending[uid] += f": {who}" if who else ""
 
     def _enroll(self, workload: Workload, place: Place) -> Held:
-        left = Left(self._strangers, self._inherited)
-        enrolled = enroll(self._redirection, workload, place, left, self._listening)
+        enrolled = enroll(self._redirection, workload, place, self._predecessor.left, self._listening)
         held = Held(self._ways, enrolled, place, self._find, self._stir)
-        held.was_known = self._strangers.pop(enrolled.network.cookie, None) is not None
-        self._inherited.pop(enrolled.network.cookie, None)
+        held.was_known = self._predecessor.took_over(enrolled.network.cookie)
+        self._predecessor.listeners.pop(enrolled.network.cookie, None)
         return held
-
-    def _forget_inherited(self) -> None:
-        """Nobody needs them any more: their pods have left."""
-        for listeners in self._inherited.values():
-            listeners.close()
-        self._inherited.clear()
 
     def _stir(self) -> None:
         if not self._stepped_back:  # a successor says by now who has to wait
@@ -365,27 +373,16 @@ class Pods:
             self._figures.stopped()
         return True
 
-    def _let_go(self) -> None:
+    async def _let_go(self) -> None:
         """Let go of the namespaces whose last proxied connection has ended, or that are gone."""
         for uid, held in tuple(self._parting.items()):
             if not held.exists:
                 self._parting.pop(uid).end()
             elif held.idle:
                 release(self._parting.pop(uid).enrolled)
-
-    def _withdraw_strangers(self, wanted: Mapping[str, Workload]) -> None:
-        """Pods that left the mesh, or vanished, while no proxy ran. One of them may be wanted and could not
-        be enrolled yet: that one stays captured, because otherwise it would talk in plaintext."""
-        pending = {ip for uid in self._pending if uid in wanted for ip in wanted[uid].addresses}
-        for cookie, pod in tuple(self._strangers.items()):
-            if pod.addresses & pending:
+            else:
                 continue
-            try:
-                self._redirection.withdraw_cookie(cookie)
-            except OSError as error:
-                self._log.warn("pod of an earlier run not removed", cookie=cookie, error=str(error))
-                continue
-            del self._strangers[cookie]
+            await trio.lowlevel.checkpoint()
 
     def _tell(self) -> None:
         """Readiness: every pod that the world wants here was tried. One that cannot be enrolled is named, and

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from ztunnel.kernel import bpf
+from ztunnel.kernel.batch import items
 from ztunnel.kernel.bpf import NOEXIST, Map
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.model.address import IPAddress, pack16
@@ -186,22 +187,19 @@ class PodEntries:
     def enrolled(self) -> dict[int, EnrolledPod]:
         """The pods that the kernel redirects now, by cookie."""
         addresses: dict[int, set[IPAddress]] = {}
-        for key in self._owners:
-            owner = self._owners.get(key)
-            if owner:
-                addresses.setdefault(NUMBER.unpack(owner)[0], set()).add(pull_ip(key))
+        for ip, owner in items(self._owners):
+            addresses.setdefault(NUMBER.unpack(owner)[0], set()).add(pull_ip(ip))
         found: dict[int, EnrolledPod] = {}
-        for key in self._enrolled:
-            value = self._enrolled.get(key)
-            if value:
-                cookie = NUMBER.unpack(key)[0]
-                ipv4, ipv6, flags = pull_pod(value)
-                found[cookie] = EnrolledPod(ipv4, ipv6, frozenset(addresses.get(cookie, ())), flags)
+        for key, value in items(self._enrolled):
+            cookie = NUMBER.unpack(key)[0]
+            ipv4, ipv6, flags = pull_pod(value)
+            found[cookie] = EnrolledPod(ipv4, ipv6, frozenset(addresses.get(cookie, ())), flags)
         return found
 
     def _disown_addresses(self, cookie: int, keep: frozenset[bytes]) -> None:
-        for ip in self._owners:
-            if ip not in keep and self._owners.get(ip) == NUMBER.pack(cookie):
+        key = NUMBER.pack(cookie)
+        for ip, owner in items(self._owners):
+            if owner == key and ip not in keep:
                 self._owners.drop(ip)
 
 

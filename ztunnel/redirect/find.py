@@ -61,6 +61,11 @@ def find_neighbours(target_fd: int, hooks: Iterable[Hook], ours: Collection[int]
     return found
 
 
+def programs_on(target_fd: int, hooks: Iterable[Hook]) -> frozenset[int]:
+    """The numbers of all programs on this cgroup or namespace, whosever they are. Raises OSError."""
+    return frozenset(number for hook in hooks for number in attached(target_fd, hook.hook).programs)
+
+
 def list_programs(root: Path, ours: Collection[int]) -> list[Placed]:
     """The programs of others on every hook of LISTED, of the root of cgroup v2 and of all cgroups below;
     those of a cgroup run before those of the cgroups above. Takes some 20 us for each cgroup.

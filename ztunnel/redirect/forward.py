@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ztunnel.kernel import bpf
+from ztunnel.kernel.batch import items
 from ztunnel.kernel.bpf import Map
 from ztunnel.kernel.filter import allow_forwarded, is_refusing, refuse_forwarded
 from ztunnel.kernel.netns import NetworkNamespace
@@ -44,6 +45,7 @@ class Forwards:
         self._records = Records(maps["forwards"])
         self._held: dict[tuple[int, int], int] = {}
         self._filtered: dict[int, tuple[int, ...] | None] = {}
+        self._told: dict[int, frozenset[int]] = {}
 
     @property
     def supported(self) -> bool:
@@ -63,7 +65,10 @@ class Forwards:
         """By these interfaces the pod is reached, and its tunnels leave. Raises OSError."""
         for index in uplinks:
             self._uplinks.put(push_interface(cookie, index), SMALL.pack(1))
-        self._forget_uplinks(cookie, uplinks)
+        told = frozenset(uplinks)
+        if self._told.get(cookie) != told:  # all pods' are looked through
+            self._forget_uplinks(cookie, told)
+            self._told[cookie] = told
 
     def attach(self, netns: NetworkNamespace, uplinks: Collection[int], allowed: bool = False) -> bool:
         """What this namespace forwards by way of these interfaces is stopped from now on, unless it is
@@ -88,6 +93,7 @@ class Forwards:
                     bpf.link_detach(link)
                 bpf.close(link)
             bpf.remove_link(self._pins.forward(cookie, family))
+        self._told.pop(cookie, None)
         self._forget_uplinks(cookie, ())
 
     def admit(self, cookie: int, source: IPAddress, called: Endpoint, generation: int) -> None:
@@ -115,7 +121,7 @@ class Forwards:
         return True
 
     def _forget_uplinks(self, cookie: int, keep: Collection[int]) -> None:
-        for key in self._uplinks:
+        for key, _ in items(self._uplinks):
             owner, index = INTERFACE.unpack(key)
             if owner == cookie and index not in keep:
                 self._uplinks.drop(key)

@@ -24,7 +24,11 @@ Lock = Callable[[], AbstractContextManager[bool]]
 
 
 class Installation:
-    """The pins of one node, as they were when it was opened."""
+    """The pins of one node, as they were when it was opened.
+
+    Attributes:
+        programs: the kernel's numbers of our programs.
+    """
 
     def __init__(self, pins: Pins, cgroup: Path, maps: Mapping[str, int], lock: Lock) -> None:
         """`maps` are descriptors by name, which stay the caller's. Raises OSError."""
@@ -42,21 +46,19 @@ class Installation:
                 if not hook.optional or (pins.programs / hook.name).exists()
             }
             self._links = {hook: self._open(pins.links / hook.name) for hook in _CGROUP_HOOKS}
+            self.programs = frozenset(map(bpf.object_id, self._programs.values()))
         except OSError:
             self.close()
             raise
-        self._maps = dict(maps)
+        lasting = {pins.maps / name: fd for name, fd in maps.items()}
+        self._lasting = lasting | {pins.programs / name: fd for name, fd in self._programs.items()}
+        self._link_pins = {hook: pins.links / hook.name for hook in _CGROUP_HOOKS}
 
     def close(self) -> None:
         """Let go; what is pinned stays in force."""
         for fd in self._opened:
             bpf.close(fd)
         self._opened.clear()
-
-    @property
-    def programs(self) -> frozenset[int]:
-        """The kernel's numbers of our programs."""
-        return frozenset(map(bpf.object_id, self._programs.values()))
 
     @property
     def cgroup_fd(self) -> int:
@@ -110,11 +112,8 @@ class Installation:
 
     def _pin_all(self, fresh: frozenset[str]) -> list[str]:
         """Pin what is not; `fresh` are links that were just made, and need not be told of again."""
-        wanted = [
-            *((self._pins.maps / name, fd) for name, fd in self._maps.items()),
-            *((self._pins.programs / name, fd) for name, fd in self._programs.items()),
-            *((self._pins.links / hook.name, fd) for hook, fd in self._links.items()),
-        ]
+        links = ((self._link_pins[hook], fd) for hook, fd in self._links.items())
+        wanted = [*self._lasting.items(), *links]
         missing = [(place, fd) for place, fd in wanted if not self._is_pinned(place, fd)]
         if not missing and self._version_now():
             return []
@@ -156,6 +155,7 @@ class PodLinks:
     def __init__(self, pins: Pins, program_fd: int) -> None:
         """`program_fd` stays the caller's."""
         self._pins, self._program_fd = pins, program_fd
+        self._place = pins.programs / SK_LOOKUP.name
         self._held: dict[int, int] = {}
 
     def close(self) -> None:
@@ -195,10 +195,7 @@ class PodLinks:
         info = bpf.link_info(link)
         if info.target != bpf.target_id(netns_fd):
             return False
-        return info.program in (
-            bpf.object_id(self._program_fd),
-            _pinned(self._pins.programs / SK_LOOKUP.name),
-        )
+        return info.program == bpf.object_id(self._program_fd) or info.program == _pinned(self._place)
 
     def _drop(self, cookie: int) -> None:
         link = self._held.pop(cookie, None)
@@ -206,13 +203,40 @@ class PodLinks:
             bpf.close(link)
 
 
+class Beside:
+    """The programs of all node proxies that pin beside one, itself included, which are no strangers.
+
+    A pin whose inode was seen before is the same as before: that is one system call instead of four.
+    """
+
+    def __init__(self, pins: Pins) -> None:
+        self._parent = pins.root.parent
+        self._seen: dict[str, tuple[int, int]] = {}
+
+    def programs(self) -> frozenset[int]:
+        """Their numbers."""
+        try:
+            nodes = sorted(os.listdir(self._parent))
+        except OSError:
+            return frozenset()
+        seen, self._seen = self._seen, {}
+        for node in nodes:
+            for hook in HOOKS:
+                self._look(f"{self._parent}/{node}/programs/{hook.name}", seen)
+        return frozenset(number for _, number in self._seen.values())
+
+    def _look(self, place: str, seen: Mapping[str, tuple[int, int]]) -> None:
+        with suppress(OSError):
+            inode = os.stat(place).st_ino
+            known = seen.get(place)
+            number = known[1] if known is not None and known[0] == inode else _pinned(Path(place))
+            if number:
+                self._seen[place] = inode, number
+
+
 def programs_beside(pins: Pins) -> frozenset[int]:
-    """The numbers of the programs of all node proxies that pin beside this one, which are no strangers."""
-    try:
-        nodes = list(pins.root.parent.iterdir())
-    except OSError:
-        return frozenset()
-    return frozenset(_pinned(Pins(node).programs / hook.name) for node in nodes for hook in HOOKS)
+    """As `Beside.programs`, once."""
+    return Beside(pins).programs()
 
 
 def _pinned(place: Path) -> int:

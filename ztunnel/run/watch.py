@@ -18,9 +18,9 @@ from ztunnel.kernel.inotify import Inotify
 from ztunnel.kernel.processes import named
 from ztunnel.pods.find import CLIENT_PROCESSES, Client, NodeCgroups, cgroups_of, survey
 from ztunnel.redirect.exempt import CgroupRules
-from ztunnel.redirect.find import CGROUP_HOOKS, Neighbour, find_neighbours
+from ztunnel.redirect.find import CGROUP_HOOKS, Neighbour, find_neighbours, programs_on
 from ztunnel.redirect.plan import Pins
-from ztunnel.redirect.repair import Installation, programs_beside
+from ztunnel.redirect.repair import Beside, Installation
 from ztunnel.run.reporting import Reporting
 
 SWEEP_SECONDS = 5.0
@@ -179,7 +179,7 @@ class Hooks:
 
     def __init__(self, installation: Installation, pins: Pins, reporting: Reporting) -> None:
         self._installation = installation
-        self._pins = pins
+        self._beside = Beside(pins)
         self._log = reporting.log.scoped(_HOOKS)
         self._readiness = reporting.readiness
         self._repairs = reporting.repairs
@@ -193,12 +193,12 @@ class Hooks:
         )
 
     def look(self) -> None:
-        """See to it once. Never raises."""
+        """See to it once; some 200 us. Never raises."""
         trouble = ""
         try:
             for what in self._installation.look():
                 self._repairs.repaired(what)
-            self._meet(find_neighbours(self._installation.cgroup_fd, CGROUP_HOOKS, self._known()))
+            self._meet(self._find())
         except (OSError, Unsupported) as error:
             trouble = f"our programs cannot be kept in place: {getattr(error, 'strerror', None) or error}"
         if trouble != self._trouble:
@@ -210,8 +210,12 @@ class Hooks:
                 self._readiness.done(_HOOKS)
         self._readiness.detail(_HOOKS, "\n".join(filter(None, (trouble, *(n.text for n in self.neighbours)))))
 
-    def _known(self) -> frozenset[int]:
-        return self._installation.programs | programs_beside(self._pins)
+    def _find(self) -> list[Neighbour]:
+        """Whose programs are here is asked only where not all of them are ours."""
+        ours, fd = self._installation.programs, self._installation.cgroup_fd
+        if programs_on(fd, CGROUP_HOOKS) <= ours:
+            return []
+        return find_neighbours(fd, CGROUP_HOOKS, ours | self._beside.programs())
 
     def _meet(self, found: list[Neighbour]) -> None:
         for each in found:

@@ -14,7 +14,7 @@ from ztunnel.errors import Drained
 from ztunnel.flow.accept import Acceptor
 from ztunnel.flow.splice import close_with_reset
 from ztunnel.inbound.accept import PlainAcceptor
-from ztunnel.kernel.netlink import addresses
+from ztunnel.kernel.netlink import look_up
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.original import original_destination
 from ztunnel.kernel.sockets import Listening
@@ -205,8 +205,8 @@ class RedirectedPod:
         if not self.serving:
             return []
         before = self.network
-        found = addresses(before.netns)
-        if found and set(found) != set(before.addresses):
+        found = look_up(before.netns)
+        if found.everywhere and set(found.everywhere) != set(before.addresses):
             self.network = pod_network(before.netns, before.addresses, found)
             if self._outbound is not None:
                 self._outbound.close()
@@ -286,7 +286,7 @@ class RedirectedPod:
 
 def _network(pod: Named, netns: NetworkNamespace) -> PodNetwork:
     """Raises CannotEnroll, OSError."""
-    found = addresses(netns)
-    if not found:
+    found = look_up(netns)
+    if not found.everywhere:
         raise CannotEnroll(f"pod {pod}: {NO_ADDRESSES}: it is being set up")
-    return pod_network(netns, found, found)
+    return pod_network(netns, found.everywhere, found)
