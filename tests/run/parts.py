@@ -15,7 +15,7 @@ from tests.outbound.parts import Kernel
 from tests.redirect.starts import KeptStarts
 from ztunnel.config import Settings
 from ztunnel.control.serve import Server
-from ztunnel.model.address import Endpoint
+from ztunnel.model.address import Endpoint, IPAddress
 from ztunnel.run.build import Node, build_node
 from ztunnel.run.follow import ControlPlane, Knowledge
 from ztunnel.run.pages import Listeners
@@ -64,6 +64,9 @@ class Redirected(Kernel):
 
     def outcomes(self) -> dict[str, int]:
         return {"captured": 3, "allowed": 0}
+
+    def turn_away(self, source: IPAddress, seconds: float) -> None:
+        """Nobody calls."""
 
     def renew_lease(self, now_ns: int) -> None:
         self.renewals.append(now_ns)

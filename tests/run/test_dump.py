@@ -29,7 +29,7 @@ from ztunnel.telemetry.labels import Reporter
 async def test_the_dump_has_the_world_the_pods_the_version_and_the_settings():
     with built(served_by(Server())) as (node, _):
         node.hold.publish(*apply(node.hold.world, [workload("a")]))
-        dump = json.loads(json.dumps(dump_node(node)))
+        dump = json.loads(json.dumps(dump_node(node)()))
         assert [each["name"] for each in dump["workloads"]] == ["a"]
         assert dump["workloadState"] == {}
         assert re.fullmatch(r"\d+\.\d+\.\d+", dump["version"]["version"])
@@ -49,7 +49,7 @@ async def test_certificates_are_shown_without_keys_and_with_the_reason_where_the
     with built(ControlPlane(Server().session, signer)) as (node, _):
         name = identity("shop/web")
         node.certificates.want(name)
-        assert dump_node(node)["certificates"] == [
+        assert dump_node(node)()["certificates"] == [
             {"identity": str(name), "state": "Initializing", "certChain": [], "rootCerts": []}
         ]
         signer.error = NoCertificate("not now")
@@ -57,11 +57,11 @@ async def test_certificates_are_shown_without_keys_and_with_the_reason_where_the
             nursery.start_soon(node.certificates.run)
             while not node.certificates.failed_total:
                 await trio.lowlevel.checkpoint()
-            assert dump_node(node)["certificates"][0]["state"] == "Unavailable: not now"
+            assert dump_node(node)()["certificates"][0]["state"] == "Unavailable: not now"
             signer.error = None
             await until(lambda: node.certificates.current(name))
             held = node.certificates.current(name)
-            [shown] = dump_node(node)["certificates"]
+            [shown] = dump_node(node)()["certificates"]
             nursery.cancel_scope.cancel()
         assert shown["state"] == "Available"
         assert shown["certChain"][0]["serialNumber"] == str(held.serial)
@@ -100,7 +100,7 @@ async def test_open_connections_say_who_was_asked_for_and_who_was_found():
             )
         node.live.register(Open(db.uid, Connection(app, server, web.identity)), web.uid)
         states = {web.uid: {"state": "Up"}, db.uid: {"state": "Up"}}
-        shown = dump_proxy(node, states, ())["workloadState"]
+        shown = dump_proxy(node, states, ())()["workloadState"]
     outbound = {"actualDst": "10.0.0.2:15008", "protocol": "HBONE"}
     assert sorted(shown[web.uid]["connections"]["outbound"], key=str) == [
         {"src": "10.0.0.1:40000", "originalDst": "10.96.0.9:80", **outbound},

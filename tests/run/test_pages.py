@@ -89,7 +89,7 @@ async def test_the_admin_page_dumps_stops_and_drains(nursery):
 
 async def test_a_call_is_explained_by_the_world_as_it_is(nursery):
     with built(served_by(Server())) as (node, _), opened(await listen(SETTINGS)) as listeners:
-        nursery.start_soon(serve_private, node, listeners, Orders(dict, print, print))
+        nursery.start_soon(serve_private, node, listeners, Orders(lambda: dict, print, print))
         web = workload("web").at("10.0.0.9").hbone().on("n2")
         client = workload("client").at("10.0.0.1").hbone().on("n1")
         node.hold.publish(*apply(node.hold.world, [client, web]))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -162,7 +164,7 @@ def admin(calls: list[str]) -> Admin:
         return text(200, "more\n")
 
     return Admin(
-        dump=lambda: {"workloads": [], "certificates": [], "config": {"node": "n1"}},
+        dump=lambda: lambda: {"workloads": [], "certificates": [], "config": {"node": "n1"}},
         levels=Levels(),
         quit=lambda: calls.append("quit"),
         drain=lambda: calls.append("drain"),
@@ -175,6 +177,20 @@ async def test_the_configuration_dump_is_json():
         answer = await server.ask("GET", "/config_dump")
     assert answer.headers["content-type"] == "application/json"
     assert json.loads(answer.body)["config"] == {"node": "n1"}
+
+
+async def test_a_dump_is_looked_at_here_and_composed_in_another_thread():
+    """Of 100,000 workloads it takes seconds, in which flows go on."""
+    looked: list[int] = []
+
+    def dump() -> Callable[[], object]:
+        looked.append(threading.get_ident())
+        return lambda: {"composed": threading.get_ident()}
+
+    async with served(serve_admin, replace(admin([]), dump=dump)) as server:
+        composed = json.loads((await server.ask("GET", "/config_dump")).body)["composed"]
+    assert looked == [threading.get_ident()]
+    assert composed != threading.get_ident()
 
 
 async def test_levels_are_asked_changed_and_reset():

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import trio
 
@@ -84,10 +84,10 @@ async def serve_public(reporting: Reporting, listeners: Listeners) -> None:
 
 
 class Orders(NamedTuple):
-    """What the admin page does: `dump` shows the configuration, `stop` ends the process, `drain` only refuses
-    what is new."""
+    """What the admin page does: `dump` shows the configuration (`telemetry.serve.Admin`), `stop` ends the
+    process, `drain` only refuses what is new."""
 
-    dump: Callable[[], dict[str, Any]]
+    dump: Callable[[], Callable[[], object]]
     stop: Callable[[], None]
     drain: Callable[[], None]
 

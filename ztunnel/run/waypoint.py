@@ -14,7 +14,6 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
 
 import trio
 
@@ -27,7 +26,7 @@ from ztunnel.kernel import netns
 from ztunnel.kernel.sockets import Listening, listen_in
 from ztunnel.model.workload import Workload
 from ztunnel.run.compiled import compiled_modules
-from ztunnel.run.dump import dump_settings
+from ztunnel.run.dump import Compose, dump_settings
 from ztunnel.run.follow import ControlPlane, Knowledge, follow
 from ztunnel.run.keep import set_up_process
 from ztunnel.run.pages import Listeners, listen, serve_public
@@ -204,11 +203,12 @@ async def _serve_admin(waypoint: Waypoint, listeners: Listeners, stop: Stop) -> 
     await serve_admin([listeners.admin], admin, reporting.boundary)
 
 
-def _dump(waypoint: Waypoint) -> dict[str, Any]:
-    return {
-        **dump_world(waypoint.knowledge.hold.world),
-        **dump_http(waypoint.knowledge.hold.world),
-        "manifests": waypoint.knowledge.plane.dump(),
+def _dump(waypoint: Waypoint) -> Compose:
+    world, manifests = waypoint.knowledge.hold.world, waypoint.knowledge.plane.dump()
+    return lambda: {
+        **dump_world(world),
+        **dump_http(world),
+        "manifests": manifests,
         "version": {"version": __version__, "pid": os.getpid(), "compiled": compiled_modules()},
         "config": dump_settings(waypoint.settings),
     }

@@ -28,7 +28,7 @@ from ztunnel.pods.hold import Ways
 from ztunnel.pods.repair import Reports
 from ztunnel.run.build import Capture, Proxy, build_core, build_proxy, keepalive_of, parts_of
 from ztunnel.run.drain import drain, serve_on
-from ztunnel.run.dump import dump_proxy
+from ztunnel.run.dump import Compose, dump_proxy
 from ztunnel.run.figures import register_common
 from ztunnel.run.follow import ControlPlane, Knowledge, follow
 from ztunnel.run.keep import flush_log, give_back, say_what_starts, set_up_process, watch_thread
@@ -150,7 +150,7 @@ class _Ending:
         node.tunnels.leave(lambda key: True)
 
 
-def _dump(node: AgentNode) -> dict[str, object]:
+def _dump(node: AgentNode) -> Compose:
     return dump_proxy(node, node.pods.dump(), ())
 
 

@@ -137,14 +137,14 @@ class Admin:
     """What the admin page can do.
 
     Attributes:
-        dump: builds the configuration dump of plain JSON values, with ztunnel's top-level keys; called on
-            Trio's thread, and what it returns must not change afterwards.
+        dump: looks at the configuration, on Trio's thread. What it returns is called in a worker, and makes
+            plain JSON values of it, with ztunnel's top-level keys.
         quit: begins the end of the process, with a drain.
         drain: begins to refuse new connections and lets the others end.
         pages: more pages, by path.
     """
 
-    dump: Callable[[], object]
+    dump: Callable[[], Callable[[], object]]
     levels: Levels
     quit: Callable[[], None]
     drain: Callable[[], None]
@@ -164,8 +164,7 @@ async def serve_admin(
     """
 
     async def dump(request: Request) -> Response:
-        value = admin.dump()
-        return Response(200, await trio.to_thread.run_sync(_to_json, value), JSON)
+        return Response(200, await trio.to_thread.run_sync(_to_json, admin.dump()), JSON)
 
     async def logging(request: Request) -> Response:
         return _change_levels(admin.levels, request)
@@ -194,8 +193,8 @@ async def serve_admin(
     await serve(listeners, pages, task_status=task_status)
 
 
-def _to_json(value: object) -> bytes:
-    return json.dumps(value, indent=2, default=str).encode()
+def _to_json(compose: Callable[[], object]) -> bytes:
+    return json.dumps(compose(), indent=2, default=str).encode()
 
 
 def _change_levels(levels: Levels, request: Request) -> Response:
