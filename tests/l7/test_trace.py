@@ -8,16 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ztunnel.l7.trace import Context, enter
+from ztunnel.l7.trace import W3C as BY_W3C
+from ztunnel.l7.trace import Context, Spoken, enter
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 W3C = (b"traceparent", f"00-{TRACE}-{PARENT}-01".encode())
 MULTI = [(b"x-b3-traceid", TRACE.encode()), (b"x-b3-spanid", PARENT.encode())]
 
 
-def entered(*fields: tuple[bytes, bytes], sampling: float = 0.0) -> tuple[Context, dict[bytes, bytes]]:
+B3, B3_AND_W3C = Spoken(w3c=False, b3=True), Spoken(b3=True)
+
+
+def entered(
+    *fields: tuple[bytes, bytes], sampling: float = 0.0, spoken: Spoken = BY_W3C, below: bytes = b""
+) -> tuple[Context, dict[bytes, bytes]]:
     found = list(fields)
-    context = enter(found, sampling, Random(1))
+    context = enter(found, sampling, Random(1), spoken, below)
     assert len({name for name, _ in found}) == len(found)
     return context, dict(found)
 
@@ -96,6 +102,59 @@ def test_ids_of_64_bits_are_read() -> None:
     context, said = entered((b"b3", b"00f067aa0ba902b7-00f067aa0ba902b8"))
     assert context.trace_id == "0" * 16 + "00f067aa0ba902b7"
     assert said[b"traceparent"].startswith(b"00-000000000000000000f067aa0ba902b7-")
+
+
+OTHER = "5c" * 16
+OTHERS = (b"traceparent", f"00-{OTHER}-{PARENT}-01".encode())
+SINGLE = (b"b3", f"{TRACE}-{PARENT}-1".encode())
+NEW = {b"x-b3-traceid", b"x-b3-spanid", b"x-b3-sampled"}
+BELOW = NEW | {b"x-b3-parentspanid"}
+
+
+@pytest.mark.parametrize(
+    ("spoken", "fields", "trace", "written"),
+    [
+        (B3, [], "", NEW),
+        (B3, [OTHERS], "", NEW | {b"traceparent"}),
+        (B3, [*MULTI, OTHERS], TRACE, BELOW | {b"traceparent"}),
+        (B3, [SINGLE], TRACE, {b"b3"}),
+        (B3, [SINGLE, *MULTI], TRACE, BELOW | {b"b3"}),
+        (B3_AND_W3C, [], "", NEW | {b"traceparent"}),
+        (B3_AND_W3C, [OTHERS], OTHER, BELOW | {b"traceparent"}),
+        (B3_AND_W3C, [OTHERS, *MULTI], TRACE, BELOW | {b"traceparent"}),
+        (B3_AND_W3C, [OTHERS, SINGLE], TRACE, {b"b3", b"traceparent"}),
+        (BY_W3C, [OTHERS, SINGLE], OTHER, {b"b3", b"traceparent"}),
+    ],
+)
+def test_headers_are_those_that_the_provider_speaks(
+    spoken: Spoken, fields: list[tuple[bytes, bytes]], trace: str, written: set[bytes]
+) -> None:
+    """Zipkin's `traceContextOption`; a `b3` that is read is written, too (envoyproxy/envoy#47515)."""
+    state = (b"tracestate", b"a=b")
+    context, said = entered(*fields, state, spoken=spoken)
+    assert (context.trace_id if trace else "", bool(context.parent_id)) == (trace, bool(trace))
+    goes_on = not spoken.w3c or context.trace_id == OTHER
+    assert said.keys() == written | ({b"tracestate"} if goes_on else set())
+    if not spoken.w3c:
+        assert said.get(b"traceparent", OTHERS[1]) == OTHERS[1]  # as it came
+    for name in (b"x-b3-spanid", b"b3"):
+        assert context.span_id.encode() in said.get(name, context.span_id.encode())
+
+
+@pytest.mark.parametrize("spoken", [B3, B3_AND_W3C, BY_W3C])
+def test_a_request_that_names_no_span_is_below_its_tunnels(spoken: Spoken) -> None:
+    context, said = entered(spoken=spoken, below=W3C[1])
+    assert (context.trace_id, context.parent_id, context.sampled) == (TRACE, PARENT, True)
+    assert (b"traceparent" in said) is spoken.w3c
+    assert entered(*MULTI, spoken=spoken, below=OTHERS[1])[0].trace_id == TRACE
+    assert not entered((b"b3", b"0"), spoken=spoken, below=OTHERS[1])[0].sampled
+
+
+def test_an_id_of_64_bits_has_16_digits_in_b3() -> None:
+    """As Envoy writes it: who wants such ids has servers that know no others."""
+    context, said = entered(spoken=Spoken(w3c=False, b3=True, short=True))
+    assert said[b"x-b3-traceid"].decode() == context.trace_id[16:]
+    assert context.trace_id[:16] == "0" * 16
 
 
 def test_a_share_is_sampled() -> None:

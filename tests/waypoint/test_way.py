@@ -43,7 +43,7 @@ def test_a_path_is_judged_and_forwarded_in_the_spelling_that_is_asked_for() -> N
 def test_the_first_request_of_a_tunnel_that_is_traced_is_below_it() -> None:
     context = b"00-%b-%b-01" % (b"4b" * 16, b"aa" * 8)
     rig, rng = Rig(), Random(1)
-    scope = Scope(enter=lambda fields: enter(fields, 0.0, rng))
+    scope = Scope(enter=lambda fields, below: enter(fields, 0.0, rng, below=below))
     way = HttpWay(Common(rig.clock, set(), lambda: b"an-id"), rig, rig, b"", scope)
     way.context = context
     first, second = (way.admit(Request(b"GET", b"a", b"/", [])).trace for _ in range(2))

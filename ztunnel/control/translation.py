@@ -326,6 +326,8 @@ class Translator:
             self._routes.put_service(before, now)
             self._traffic.put_service(before, now)
             self.credentials.put_service(before, now)
+        if isinstance(old, Workload) or isinstance(new, Workload):
+            self.credentials.put_workload(*(one if isinstance(one, Workload) else None for one in (old, new)))
         if new is None:
             del self.addresses[name]
         else:

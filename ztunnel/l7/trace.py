@@ -7,7 +7,7 @@ malformed begins a new trace, as if it were not there; two contexts that say dif
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ztunnel.http1.head import Fields
 
@@ -17,7 +17,9 @@ _TRACE_ID = re.compile(rb"[0-9a-f]{16}|[0-9a-f]{32}")
 _SPAN_ID = re.compile(rb"[0-9a-f]{16}")
 _W3C, _STATE, _SINGLE = b"traceparent", b"tracestate", b"b3"
 _MULTI = (b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid", b"x-b3-sampled", b"x-b3-flags")
-_OURS = frozenset((_W3C, _SINGLE, *_MULTI))
+_NO_HALF = b"0" * 16
+_OF_B3 = frozenset((_SINGLE, *_MULTI))
+_OURS = frozenset((_W3C, *_OF_B3))
 
 
 class Rng(Protocol):
@@ -48,33 +50,52 @@ class _Said(NamedTuple):
     sampled: bool | None = None
 
 
-def has_context(fields: list[tuple[bytes, bytes]]) -> bool:
-    """Whether a request says where in a trace it is, or whether it is reported."""
-    return any(name in _OURS for name, _ in fields)
+class Spoken(NamedTuple):
+    """Which headers tell of traces.
+
+    Attributes:
+        w3c: W3C's are read, and always written; otherwise they pass as they are.
+        b3: those of B3 are always written, and count where both are there; otherwise they are read where
+            there is none of W3C's, and written where the request came with them.
+        short: a new trace gets an id of 64 bits.
+    """
+
+    w3c: bool = True
+    b3: bool = False
+    short: bool = False
+
+
+W3C: Final = Spoken()
 
 
 def enter(
-    fields: list[tuple[bytes, bytes]], sampling: float, rng: Rng, b3: bool = False, short: bool = False
+    fields: list[tuple[bytes, bytes]], sampling: float, rng: Rng, spoken: Spoken = W3C, below: bytes = b""
 ) -> Context:
-    """Begin a span for a request, below the one that its headers name, and have them name it.
+    """Begin a span for a request, below the one that its headers name, else `below` (a traceparent; empty for
+    none), and have them name it.
 
     A caller that has decided whether the trace is reported is followed; else a share `sampling` (0 to 1) is.
-    W3C's header is always written, those of B3 where the request came with them, or `b3` asks for them.
-    `short`: a new trace gets an id of 64 bits.
     """
-    said = _read(fields)
+    said = _read(fields, spoken) or _of_w3c([(_W3C, below)]) or _Said()
     sampled = rng.random() < sampling if said.sampled is None else said.sampled
-    trace_id = said.trace_id or f"{rng.getrandbits(64 if short else 128) or 1:032x}"
+    trace_id = said.trace_id or f"{rng.getrandbits(64 if spoken.short else 128) or 1:032x}"
     context = Context(trace_id, f"{rng.getrandbits(64) or 1:016x}", said.span_id, sampled)
     names = {name for name, _ in fields}
-    if b3 and _SINGLE not in names:
+    if spoken.b3 and _SINGLE not in names:
         names.add(_MULTI[0])
-    kept = [field for field in fields if field[0] not in _OURS]
-    if not _of_w3c(fields):
+    replaced = _OURS if spoken.w3c else _OF_B3
+    kept = [field for field in fields if field[0] not in replaced]
+    if spoken.w3c and not _goes_on(fields, context):
         kept = [field for field in kept if field[0] != _STATE]
     fields[:] = kept
-    fields.extend(_written(context, names))
+    fields.extend(_written(context, names, w3c=spoken.w3c))
     return context
+
+
+def _goes_on(fields: list[tuple[bytes, bytes]], context: Context) -> bool:
+    """Whether it is W3C's trace that goes on, whose `tracestate` stands there."""
+    said = _of_w3c(fields)
+    return said is not None and said.trace_id == context.trace_id
 
 
 def hide(fields: list[tuple[bytes, bytes]]) -> None:
@@ -82,10 +103,11 @@ def hide(fields: list[tuple[bytes, bytes]]) -> None:
     fields[:] = [field for field in fields if field[0] not in _OURS and field[0] != _STATE]
 
 
-def _written(context: Context, names: set[bytes]) -> list[tuple[bytes, bytes]]:
+def _written(context: Context, names: set[bytes], *, w3c: bool) -> list[tuple[bytes, bytes]]:
     trace_id, span_id, parent_id = (each.encode() for each in context[:3])
     flag = b"1" if context.sampled else b"0"
-    made = [(_W3C, b"00-%b-%b-0%b" % (trace_id.rjust(32, b"0"), span_id, flag))]
+    made = [(_W3C, b"00-%b-%b-0%b" % (trace_id, span_id, flag))] if w3c else []
+    trace_id = trace_id.removeprefix(_NO_HALF)  # to B3 an id of 64 bits is one of 16 digits
     if _SINGLE in names:
         value = b"%b-%b-%b" % (trace_id, span_id, flag)
         made.append((_SINGLE, value + b"-" + parent_id if parent_id else value))
@@ -96,8 +118,13 @@ def _written(context: Context, names: set[bytes]) -> list[tuple[bytes, bytes]]:
     return made
 
 
-def _read(fields: list[tuple[bytes, bytes]] | Fields) -> _Said:
-    return _of_w3c(fields) or _of_b3(fields) or _of_multi(fields) or _Said()
+def _read(fields: list[tuple[bytes, bytes]], spoken: Spoken) -> _Said | None:
+    """What they say, in the order that Envoy's tracers of either kind have."""
+    if not spoken.w3c:
+        return _of_b3(fields) or _of_multi(fields)
+    if spoken.b3:
+        return _of_b3(fields) or _of_multi(fields) or _of_w3c(fields)
+    return _of_w3c(fields) or _of_b3(fields) or _of_multi(fields)
 
 
 def _one(fields: list[tuple[bytes, bytes]] | Fields, name: bytes) -> bytes:

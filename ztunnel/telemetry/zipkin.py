@@ -11,6 +11,8 @@ from ztunnel.telemetry.span import CLIENT, LONGEST, SERVER, Span
 
 _KINDS = {SERVER: "SERVER", CLIENT: "CLIENT"}
 _PEER = "peer.address"
+_NO_HALF = "0" * 16
+"""Of an id of 64 bits, which has 16 digits here."""
 
 
 def render_zipkin(
@@ -23,7 +25,7 @@ def render_zipkin(
 
 def _entry(span: Span, whose: dict[str, str], longest: int) -> dict[str, Any]:
     entry: dict[str, Any] = {
-        "traceId": span.trace_id,
+        "traceId": span.trace_id.removeprefix(_NO_HALF),
         "id": span.span_id,
         "name": span.name[:longest],
         "timestamp": span.start_ns // 1000,

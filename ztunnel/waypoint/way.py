@@ -9,7 +9,6 @@ from ztunnel.l7.chance import Rng
 from ztunnel.l7.path import Spelling
 from ztunnel.l7.request import Request
 from ztunnel.l7.routing.retry import Budget, Retries
-from ztunnel.l7.trace import has_context
 from ztunnel.waypoint.exchange.deadlines import Timer
 from ztunnel.waypoint.exchange.exchange import Exchange
 from ztunnel.waypoint.exchange.sides import Copy
@@ -160,10 +159,8 @@ class HttpWay:
             request.fields.append((b"x-forwarded-client-cert", self._forwarded))
         enter = self._scope.enter
         if enter is not None:
-            context, self.context = self.context, b""
-            if context and not has_context(request.fields):
-                request.fields.append((b"traceparent", context))
-            request.trace = enter(request.fields)
+            below, self.context = self.context, b""
+            request.trace = enter(request.fields, below)
         return request
 
     def begin(self, exchange: Exchange) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from base64 import b64encode
 from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -17,9 +19,10 @@ from ztunnel.control.translation import Translator
 from ztunnel.model.credential import Credential
 from ztunnel.model.provider import ExtensionProvider, OtelTraces, ServicePort, Zipkin
 from ztunnel.model.rate_limit import GlobalLimit, RateLimitPolicy
-from ztunnel.model.service import Service
+from ztunnel.model.service import Service, ServiceName, Waypoint
 from ztunnel.model.service_traffic import ClientTraffic, ServiceTraffic, SubsetTraffic
 from ztunnel.model.traffic import UNSAID, ClientTls, PortTraffic, TlsMode, Traffic
+from ztunnel.model.workload import Workload
 from ztunnel.xds.resource import CREDENTIAL, PROVIDER, RATE_LIMIT
 
 TLS = {"tls.crt": "C", "tls.key": "K", "ca.crt": "R"}
@@ -170,23 +173,57 @@ def test_whoever_is_asked_or_told_by_waypoints_is_called_by_all_of_them(at: Serv
     assert it.sent() == {}
 
 
-def test_a_secret_for_a_provider_is_found_by_the_objects_alone() -> None:
+def test_a_waypoint_that_only_workloads_use_asks_providers_as_any_other() -> None:
+    """Until its last pod has gone, and in the namespace where it is then."""
+    it = Stage()
+    it.put(WHOLE, secret("s", "edge", ca_crt="E"))
+    it.it.put_traffic(BACK.key, traffic(BACK, tls()))
+    it.it.put_provider(PROVIDER, "p", ExtensionProvider("p", Zipkin(ServicePort(BACK.hostname, 80))))
+    first, second = (
+        workload(name, waypoint=Waypoint(ServiceName("shop", "w.shop.svc"), None)) for name in ("a", "b")
+    )
+    for one in (first, second, workload("c"), workload("d", waypoint=Waypoint(None, ip_address("fd00::1")))):
+        it.it.put_workload(None, one)
+    assert it.sent().keys() == {"shop/s"}
+    it.it.put_workload(first, replace(first, healthy=False))
+    it.it.put_workload(first, None)
+    assert it.sent().keys() == {"shop/s"}
+    moved = replace(second, waypoint=Waypoint(ServiceName("edge", "w.edge.svc"), None))
+    it.it.put_workload(second, moved)
+    assert it.sent().keys() == {"edge/s"}
+    it.it.put_workload(moved, None)
+    assert (it.sent(), it.it.wanted) == ({}, frozenset())
+
+
+def workload(name: str, **more: Any) -> Workload:
+    return Workload(f"c//Pod/shop/{name}", name, "shop", **more)
+
+
+@pytest.mark.parametrize("attached", ["Service", "Pod"])
+def test_a_secret_for_a_provider_is_found_by_the_objects_alone(attached: str) -> None:
     mesh = (
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ztunnel-mesh, namespace: ztunnel-system}\ndata:\n"
         "  mesh: 'extensionProviders: [{name: otel, opentelemetry: "
         "{service: back.shop.svc.cluster.local, port: 80}}]'\n"
     )
     gateway = (
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: w, namespace: shop}\n"
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n"
+        "metadata: {name: w, namespace: shop, labels: {istio.io/waypoint-for: all}}\n"
         "spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n"
         "status: {addresses: [{type: Hostname, value: w.shop.svc.cluster.local}]}\n"
     )
+    use = "istio.io/use-waypoint: w"
     services = [
         f"apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop, labels: {{{labels}}}}}\n"
         f"spec: {{clusterIP: 10.96.0.{number}, ports: [{{port: 80, name: http}}]}}\n"
-        for number, name, labels in ((1, "web", "istio.io/use-waypoint: w"), (2, "back", ""))
+        for number, name, labels in ((1, "web", use if attached == "Service" else ""), (2, "back", ""))
     ]
-    objects = [gateway, *services, WHOLE, RULE.replace("host: web", "host: back")]
+    labels = f"{use if attached == 'Pod' else 'a: b'}, istio.io/dataplane-mode: ambient"
+    pod = (
+        f"apiVersion: v1\nkind: Pod\nmetadata: {{name: web, namespace: shop, labels: {{{labels}}}}}\n"
+        "spec: {nodeName: n}\nstatus: {podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}], phase: Running}\n"
+    )
+    objects = [gateway, *services, pod, WHOLE, RULE.replace("host: web", "host: back")]
     translator = Translator(MeshSettings())
     translator.update(read(*objects))
     assert translator.http.in_force.get(CREDENTIAL, {}) == {}

@@ -44,7 +44,10 @@ VARIANTS = [
 def test_it_is_always_what_the_pods_of_the_moment_make_it(steps: list[tuple[Workload, bool]]) -> None:
     behind, pods = Behind(), dict[str, Workload]()
     for one, there in steps:
-        before = {handle: {*behind.services(handle)} for handle in (FIRST.key, THERE.address)}
+        before = {
+            handle: ({*behind.services(handle)}, bool(behind.pods(handle)))
+            for handle in (FIRST.key, THERE.address)
+        }
         changed = behind.put(one.uid, pods.pop(one.uid, None), one if there else None)
         if there:
             pods[one.uid] = one
@@ -52,4 +55,5 @@ def test_it_is_always_what_the_pods_of_the_moment_make_it(steps: list[tuple[Work
             at = [each for each in pods.values() if handle_of(each.waypoint) == handle]
             assert {*behind.pods(handle)} == {each.uid for each in at}
             assert {*behind.services(handle)} == {name for each in at for name in each.services}
-            assert before[handle] == {*behind.services(handle)} or handle in changed
+            now = {*behind.services(handle)}, bool(at)
+            assert (before[handle] != now) is (handle in changed)

@@ -148,6 +148,13 @@ def test_a_waypoint_is_sent_the_secrets_of_its_namespace_that_it_needs_and_no_ot
     assert scope_of(other, stands(other)).names[CREDENTIAL] == set()
 
 
+def test_a_waypoint_that_only_workloads_use_is_sent_the_secrets_of_whom_it_asks() -> None:
+    world = snapshot(WAYPOINT, OWN, CART, *needs_secret(CART))
+    asked = Stands(OWN.uid, handles_of(world, OWN), provided=frozenset({CART.key}), pods=True)
+    assert scope_of(world, asked).names[CREDENTIAL] == {"shop/s"}
+    assert CREDENTIAL not in scope_of(world, replace(asked, pods=False)).names
+
+
 def test_a_pod_that_nothing_names_as_its_waypoint_is_sent_no_secret_though_its_service_needs_one() -> None:
     world = snapshot(WAYPOINT, OWN, *needs_secret(WAYPOINT))
     scope = scope_of(world, replace(stands(world), attached=frozenset()))

@@ -201,7 +201,8 @@ def _made(world: Snapshot, one: Workload) -> Scope:
         for each in found
         if isinstance(each, Service) and each.waypoint is not None and each.waypoint.service in own
     }
-    return scope_of(world, Stands(one.uid, own, frozenset(attached), frozenset(through)))
+    pods = any(isinstance(each, Workload) and handle_of(each.waypoint) in own for each in found)
+    return scope_of(world, Stands(one.uid, own, frozenset(attached), frozenset(through), pods=pods))
 
 
 def _held(scope: Scope, world: Snapshot, everything: list[Resource]) -> dict[tuple[str, str], bool]:

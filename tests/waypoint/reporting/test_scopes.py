@@ -90,7 +90,7 @@ class Waypoint:
 
     def enter(self, fields: list[tuple[bytes, bytes]] | None = None) -> Context | None:
         begin = self.scopes.of(SERVICE).enter
-        return begin([] if fields is None else fields) if begin is not None else None
+        return begin([] if fields is None else fields, b"") if begin is not None else None
 
 
 def logging(*entries: AccessLogging) -> Telemetry:
@@ -250,11 +250,15 @@ def test_spans_go_to_the_provider_with_its_headers_and_tags() -> None:
     context = waypoint.enter(fields := [])
     assert context is not None
     assert context.trace_id.startswith("0" * 16)
-    assert {name for name, _ in fields} == {b"traceparent", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-sampled"}
+    b3 = {b"x-b3-traceid", b"x-b3-spanid", b"x-b3-sampled"}
+    assert {name for name, _ in fields} == b3
     spans = waypoint.scopes.of(SERVICE).spans
     assert spans is not None
     assert not spans.istio_tags
     assert set(waypoint.told.spans_of) == {"otel", "zipkin"}
+    waypoint.put(ExtensionProvider("zipkin", Zipkin(COLLECTOR, w3c_too=True)))
+    assert waypoint.enter(fields := []) is not None
+    assert {name for name, _ in fields} == {b"traceparent", *b3}
 
 
 def test_of_a_trace_that_is_hidden_whoever_comes_next_is_told_nothing() -> None:

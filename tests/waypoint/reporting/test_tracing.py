@@ -100,7 +100,7 @@ def test_a_span_tells_what_policies_under_trial_would_do(trials: list[Tried], ta
 
 def test_a_request_is_told_who_calls_and_where_it_is_in_the_trace() -> None:
     rng = Random(1)
-    scope = Scope(enter=lambda fields: enter(fields, 1.0, rng))
+    scope = Scope(enter=lambda fields, below: enter(fields, 1.0, rng, below=below))
     common = Common(None, set(), lambda: b"")  # type: ignore[arg-type]
     way = HttpWay(common, None, None, b"By=a;URI=b", scope)  # type: ignore[arg-type]
     request = way.admit(Request(b"GET", b"a", b"/", [(b"x", b"y")]))

@@ -7,6 +7,7 @@ MUTUAL. A Secret is asked for (`wanted`) only where a waypoint uses it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -14,13 +15,14 @@ from ztunnel.control.delta import Delta, HttpResources
 from ztunnel.control.membership import set_member
 from ztunnel.control.services.endpoint import Name
 from ztunnel.control.source.document import Key, Object
-from ztunnel.control.waypoints.scope import led_to, provided_by, waypoints_of
+from ztunnel.control.waypoints.scope import handle_of, led_to, provided_by, waypoints_of
 from ztunnel.model.credential import Credential
 from ztunnel.model.provider import ServicePort
 from ztunnel.model.route import Routes
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.service_traffic import ServiceTraffic
 from ztunnel.model.traffic import ClientTls, PortTraffic, TlsMode
+from ztunnel.model.workload import Workload
 from ztunnel.state.destination_rule import DestinationRule
 from ztunnel.state.secret import Secret
 from ztunnel.xds.resource import CREDENTIAL, PROVIDER, RATE_LIMIT, Resource
@@ -51,6 +53,7 @@ class Credentials:
         self._rules: dict[Key, DestinationRule] = {}
         self._using: dict[ServiceName, ServiceTraffic] = {}
         self._waypoints: dict[ServiceName, frozenset[str]] = {}
+        self._of_workloads: Counter[str] = Counter()
         self._leading: dict[ServiceName, set[ServiceName]] = {}
         self._routes: dict[ServiceName, frozenset[ServiceName]] = {}
         self._providers: dict[tuple[str, str], ServicePort] = {}
@@ -83,6 +86,16 @@ class Credentials:
                 self._waypoints.pop(new.key, None)
                 if found:
                     self._waypoints[new.key] = found
+
+    def put_workload(self, old: Workload | None, new: Workload | None) -> None:
+        """A workload is now `new`, and was `old`: its waypoint asks providers as any other, though no service
+        may be attached to it."""
+        for one, more in ((new, 1), (old, -1)):
+            handle = handle_of(one.waypoint) if one is not None else None
+            if isinstance(handle, ServiceName):
+                count = self._of_workloads[handle.namespace]
+                self._of_workloads[handle.namespace] = count + more
+                self._dirty |= count + more == 0 or count == 0
 
     def put_routes(self, service: ServiceName, routes: Routes | None) -> None:
         """The routes of a service are these now: where they lead."""
@@ -152,7 +165,7 @@ class Credentials:
         """The namespaces of the waypoints that call a service: its own, and those of services whose routes
         lead to it; of a provider's all."""
         if any(at.means(service) for at in self._providers.values()):
-            return {one for found in self._waypoints.values() for one in found}
+            return {one for found in self._waypoints.values() for one in found}.union(+self._of_workloads)
         services = {service, *self._leading.get(service, ())}
         return {one for each in services for one in self._waypoints.get(each, ())}
 

@@ -31,10 +31,11 @@ class Behind:
         return self._services.get(handle, _NO_SERVICES)
 
     def put(self, uid: str, old: Workload | None, new: Workload | None) -> set[Handle]:
-        """A pod comes, goes or is another one; the waypoints whose `services` are others now. One more pod of
-        the same services is no such change."""
+        """A pod comes, goes or is another one; the waypoints whose `services` are others now, or that have
+        pods now, or none any more. One more pod of the same services is no such change."""
         before, now = _attached(old), _attached(new)
         changed = set[Handle]()
+        had = {handle: handle in self._pods for handle, _ in (*before, *now)}
         for handle, services in before:
             set_member(self._pods, handle, uid, False)
             counts = self._services[handle]
@@ -54,7 +55,7 @@ class Behind:
                 del self._services[handle][service]
             if handle not in self._pods:
                 del self._services[handle]
-        return changed
+        return changed | {handle for handle, some in had.items() if some is not (handle in self._pods)}
 
 
 def _attached(pod: Workload | None) -> list[tuple[Handle, Iterable[ServiceName]]]:

@@ -149,6 +149,7 @@ class Stands:
         attached: the names of the services that are attached to it.
         through: the services of pods that are.
         provided: the services of providers, of which it may ask any.
+        pods: whether pods are attached to it, of services or of none.
     """
 
     uid: str
@@ -156,6 +157,7 @@ class Stands:
     attached: frozenset[str] = frozenset()
     through: frozenset[ServiceName] = frozenset()
     provided: frozenset[ServiceName] = frozenset()
+    pods: bool = False
 
 
 def scope_of(snapshot: Snapshot, stands: Stands) -> Scope:
@@ -183,7 +185,7 @@ def scope_of(snapshot: Snapshot, stands: Stands) -> Scope:
         JWT_POLICY: frozenset(tokens),
         ADDRESS: frozenset({stands.uid, *map(str, services | beyond | stands.through)}),
     }
-    if attached or stands.through:  # a pod that nothing names as its waypoint is given no Secrets
+    if attached or stands.pods:  # a pod that nothing names as its waypoint is given no Secrets
         names[CREDENTIAL] = _credentials(snapshot, stands.uid, services)
     resources = snapshot.resources[ADDRESS]
     found = (resources.get(name) for name in attached | mine)

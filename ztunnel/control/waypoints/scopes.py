@@ -223,7 +223,8 @@ class Scopes:
             if port.namespace in ("", name.namespace)
         )
         through = frozenset(name for one in follower.own for name in self._behind.services(one))
-        return scope_of(self._snapshot, Stands(uid, follower.own, attached, through, provided))
+        pods = any(self._behind.pods(one) for one in follower.own)
+        return scope_of(self._snapshot, Stands(uid, follower.own, attached, through, provided, pods))
 
     def _renew(self, uid: str, follower: _Follower, now: float) -> Names:
         self._own(uid, follower)

@@ -14,8 +14,9 @@ from ztunnel.telemetry.request_log import RequestRecord
 from ztunnel.telemetry.span import Span
 from ztunnel.waypoint.reporting.tracing import SpanTag
 
-Enter = Callable[[list[tuple[bytes, bytes]]], Context | None]
-"""Begins a request's span, and writes that into its headers; None: it is none."""
+Enter = Callable[[list[tuple[bytes, bytes]], bytes], Context | None]
+"""Begins a request's span, and writes that into its headers; None: it is none. It is below the one that they
+name, or else that of its tunnel (a traceparent; empty: it has none)."""
 
 
 class Log(NamedTuple):

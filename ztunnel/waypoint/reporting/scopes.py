@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from ztunnel.l7.telemetry.edits import edits_of, tcp_edits_of
 from ztunnel.l7.telemetry.expression import Expression
 from ztunnel.l7.telemetry.merging import applicable, merge_logging, merge_metrics, merge_tracing
-from ztunnel.l7.trace import Context, Rng, enter, hide
+from ztunnel.l7.trace import W3C, Context, Rng, Spoken, enter, hide
 from ztunnel.model.mesh_defaults import MESH, LogEncoding, MeshDefaults
 from ztunnel.model.provider import (
     ExtensionProvider,
@@ -174,7 +174,7 @@ class Scopes:
         own = self._own
         if own.span is None:
             return Scope()
-        begin = partial(enter, sampling=own.percent / 100, rng=own.rng)
+        begin = _begins(own, own.percent, W3C)
         return Scope((), begin, SpanPlan(own.span))
 
     def _default_logs(self, defaults: MeshDefaults) -> tuple[Log, ...]:
@@ -239,20 +239,20 @@ class Scopes:
         scope.enter, scope.spans = partial(_hidden, None) if plan.hidden else None, None
         if plan.disabled:  # headers pass as they are, so that what others report stays together
             return
-        b3 = short = False
+        spoken = W3C
         if not plan.provider and own.span is not None:
             put = own.span
         elif found is not None and isinstance(found.what, OtelTraces | Zipkin):
             put = self._outlets.spans(found)
-            b3 = isinstance(found.what, Zipkin)
-            short = isinstance(found.what, Zipkin) and found.what.short_ids
+            if isinstance(found.what, Zipkin):
+                spoken = Spoken(w3c=found.what.w3c_too, b3=True, short=found.what.short_ids)
         else:
             if plan.provider:
                 why = "it is none of spans" if found is not None else "there is none of that name"
                 self._complain(f"tracing: provider {plan.provider!r}: {why} in the mesh config")
             return
         percent = own.percent if plan.sampling is None else plan.sampling
-        begin = partial(enter, sampling=percent / 100, rng=own.rng, b3=b3, short=short)
+        begin = _begins(own, percent, spoken)
         scope.enter = partial(_hidden, begin) if plan.hidden else begin
         try:
             tags = span_tags(plan.tags, own.environment)
@@ -262,9 +262,14 @@ class Scopes:
         scope.spans = SpanPlan(put, tags, plan.istio_tags)
 
 
-def _hidden(begin: Enter | None, fields: list[tuple[bytes, bytes]]) -> Context | None:
+def _begins(own: Own, percent: float, spoken: Spoken) -> Enter:
+    """Begins spans of so many requests of a hundred."""
+    return lambda fields, below: enter(fields, percent / 100, own.rng, spoken, below)
+
+
+def _hidden(begin: Enter | None, fields: list[tuple[bytes, bytes]], below: bytes) -> Context | None:
     """Begin a span below the caller's, if any, of which whoever comes next is told nothing."""
-    context = begin(fields) if begin is not None else None
+    context = begin(fields, below) if begin is not None else None
     hide(fields)
     return context
 
