@@ -142,6 +142,7 @@ class Settings:
             machine's, those of links, and where clouds have their metadata.
         jwks_allowed: of all these, those that it asks all the same.
         jwks_root_ca: a file with roots that it trusts beside the system's when it asks.
+        jwks_refresh_seconds: about so long after they have come it asks for them again.
         serving_names: DNS names and addresses of a control plane's certificate.
     """
 
@@ -238,6 +239,9 @@ class Settings:
         "ZTUNNEL_JWKS_ALLOWED", values.networks, ()
     )
     jwks_root_ca: Path | None = _setting("ZTUNNEL_JWKS_ROOT_CA", values.maybe_path, None)
+    jwks_refresh_seconds: float = _setting(
+        "PILOT_JWT_PUB_KEY_REFRESH_INTERVAL", values.positive_duration, 1200.0
+    )
     serving_names: tuple[str, ...] = _setting("ZTUNNEL_SERVING_NAMES", values.hosts, _SERVED_AS)
     metrics_series_limit: int = _setting("ZTUNNEL_METRICS_SERIES_LIMIT", values.number(100, 10**6), 20_000)
     buffer_limit_bytes: int = _setting("ZTUNNEL_BUFFER_LIMIT", values.bytes_from(1 << 20, 1 << 40), 64 << 20)

@@ -3,27 +3,37 @@ attached."""
 
 from __future__ import annotations
 
+import hmac
 import json
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import grpc
+import h2.config
+import h2.connection
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.l7.issuers import ISSUER, claims, jwk, jwks, token
+from tests.l7.issuers import ISSUER, b64, claims, jwk, jwks, key_of, token
+from tests.l7.issuers import part as encoded
 from tests.mesh.answering import Accepting
 from tests.mesh.lab import SHOP, TCP_FAMILIES, Family, Mesh, read_exactly, wait_until
 from tests.mesh.test_traces import COLLECTOR
-from tests.mesh.test_waypoint import GATEWAY, SERVER, Waypoint, head_of, pump, service, vip
+from tests.mesh.test_waypoint import GATEWAY, SERVER, GrpcInPod, Waypoint, head_of, pump, service, vip
+from tests.waypoint.tls_server import Authority
 from ztunnel.waypoint.reporting.otlp import LOGS, TRACES
+from ztunnel.xds.pb import ext_authz_pb2
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
@@ -69,6 +79,39 @@ data:
         timeout: 0.3s
         statusOnError: "503"
         includeRequestBodyInCheck: {maxRequestBytes: 4}
+    - name: grpc-begin
+      envoyExtAuthzGrpc:
+        service: shop/asks.shop.svc.cluster.local
+        port: 9000
+        timeout: 0.3s
+        failOpen: true
+        clearRouteCache: true
+        includeRequestBodyInCheck: {maxRequestBytes: 4, allowPartialMessage: true}
+    - name: grpc-whole
+      envoyExtAuthzGrpc:
+        service: asks.shop.svc.cluster.local
+        port: 9000
+        timeout: 0.3s
+        statusOnError: "503"
+        includeRequestBodyInCheck: {maxRequestBytes: 4, packAsBytes: true}
+    - name: zipkin
+      zipkin:
+        service: spans.shop.svc.cluster.local
+        port: 9411
+        path: /mine
+        timeout: 0.5s
+        headers: [{name: x-tenant, value: mine}, {name: x-where, envName: POD_NAMESPACE}]
+        enable64bitTraceId: true
+        maxTagLength: 5
+    - name: both
+      zipkin: {service: spans.shop.svc.cluster.local, port: 9411,
+               traceContextOption: USE_B3_WITH_W3C_PROPAGATION}
+    - name: otel-http
+      opentelemetry:
+        service: spans.shop.svc.cluster.local
+        port: 9411
+        http: {path: /otlp, timeout: 5s, headers: [{name: x-tenant, value: other}]}
+        serviceAttributeEnrichment: OTEL_SEMANTIC_CONVENTIONS
 ---
 """
 ENTRY = """apiVersion: networking.istio.io/v1
@@ -150,20 +193,32 @@ MANIFESTS = (
     + ENTRY
     + COLLECTOR
     + service("collector", "{name: grpc, port: 4317, targetPort: 4317}", labels="", app="collector")
-    + service("asks", "{name: http, port: 8000, targetPort: 8000}", labels="", app="collector")
+    + service(
+        "asks",
+        "{name: http, port: 8000, targetPort: 8000}, {name: grpc, port: 9000, targetPort: 9000}",
+        labels="",
+        app="collector",
+    )
+    + service("spans", "{name: http, port: 9411, targetPort: 9411}", labels="", app="collector")
     + service("web", "{name: http, port: 80, targetPort: 8081}")
     + service("empty", "{name: http, port: 80, targetPort: 8081}", app="nobody")
     + service("closed", "{name: http, port: 80, targetPort: 8099}")
     + service("denied", "{name: http, port: 80, targetPort: 8081}")
     + service("proved", "{name: http, port: 80, targetPort: 8081}")
 )
-ENVIRONMENT = {"ZTUNNEL_TRUSTED_PROXIES": "1", "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=lab"}
+ENVIRONMENT = {
+    "ZTUNNEL_TRUSTED_PROXIES": "1",
+    "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=lab",
+    "PILOT_JWT_PUB_KEY_REFRESH_INTERVAL": "500ms",
+}
 
 
 class Server(Accepting):
-    """Answers every request with what `respond` makes of its head and body: the head."""
+    """Answers every request with what `respond` makes of its head and body: the head; but for `/held`."""
 
     def respond(self, head: bytes, body: bytes) -> bytes:
+        if b" /held " in head:
+            return b""
         return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(head), head)
 
     def serve(self, sock: socket.socket, number: int) -> None:
@@ -514,6 +569,153 @@ def test_an_authorizer_is_asked_as_each_field_of_its_provider_says(mesh: Mesh, w
         authorizer.close()
 
 
+class GrpcAuthorizer(GrpcInPod):
+    """The same over gRPC."""
+
+    where = "shop/collector"
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.asked: list[Any] = []
+        self.over = Event()
+        handler = grpc.unary_unary_rpc_method_handler(
+            self.check,
+            ext_authz_pb2.CheckRequest.FromString,
+            ext_authz_pb2.CheckResponse.SerializeToString,
+        )
+        super().__init__(mesh, 9000, "envoy.service.auth.v3.Authorization", Check=handler)
+
+    def check(self, request: ext_authz_pb2.CheckRequest, _context: object) -> ext_authz_pb2.CheckResponse:
+        http = request.attributes.request.http
+        self.asked.append(http)
+        if http.path == "/slow":
+            self.over.wait()
+        header = {"header": {"key": "x-up", "value": "u"}}
+        if http.path == "/no":
+            denied = {"status": {"code": 401}, "body": "no", "headers": [header]}
+            return ext_authz_pb2.CheckResponse(status={"code": 16}, denied_response=denied)
+        ok = {"headers": [header], "headers_to_remove": ["x-gone"], "response_headers_to_add": [header]}
+        ok["query_parameters_to_set"] = [{"key": "q", "value": "2"}]
+        return ext_authz_pb2.CheckResponse(ok_response=ok)
+
+    def close(self) -> None:
+        self.over.set()
+        super().close()
+
+
+def test_so_is_one_of_grpc(mesh: Mesh, waypoint: Waypoint) -> None:
+    authorizer = GrpcAuthorizer(mesh)
+    asks = policy("asks", "{}", "Service web", "CUSTOM, provider: {name: grpc-begin}")
+    try:
+        mesh.apply(asks + BY_AUTHORIZER)
+        client = mesh.connect("shop/caller", vip(mesh, "web", IPv6Address), 80)
+        wait_until(partial(is_answered, client, [Ask("/no")], [401]), "it is asked")
+
+        def routed_by_what_it_says() -> bool:
+            return "x-routed: again" in answers(client, [Ask("/ok")])[0].body
+
+        wait_until(routed_by_what_it_says, "it decides where the request goes")
+        said = ("X-Gone: g", "X-Up: forged", "X-Envoy-Auth-Partial-Body: forged")
+        (passed,) = answers(client, [Ask("/ok?q=1", "POST", "web", said, "0123456789")])
+        asked = authorizer.asked[-1]
+        assert (asked.body, asked.raw_body, asked.size) == ("0123", b"", 10)
+        assert asked.headers["x-envoy-auth-partial-body"] == "true"
+        assert (asked.headers[":path"], asked.headers["x-gone"]) == ("/ok?q=1", "g")
+        assert passed.body.startswith("POST /ok?q=2 HTTP/1.1")
+        assert ("x-up: u" in passed.body, "forged" in passed.body) == (True, False)
+        assert ("x-gone" in passed.body, "x-up: u" in passed.head) == (False, True)
+        (denied,) = answers(client, [Ask("/no")])
+        assert (denied.status, denied.body, "x-up: u" in denied.head) == (401, "no", True)
+        (slow,) = answers(client, [Ask("/slow")])
+        assert (slow.status, "x-envoy-auth-failure-mode-allowed: true" in slow.body) == (200, True)
+        mesh.apply(asks.replace("grpc-begin", "grpc-whole"))
+        wait_until(partial(is_answered, client, [Ask("/slow")], [503]), "the other one is asked")
+        wait_until(lambda: waypoint.lines()[-1][3:5] == ["UAEX", "ext_authz_error"], "the log says why")
+        (short,) = answers(client, [Ask("/ok", "POST", body="0123")])
+        assert (short.status, authorizer.asked[-1].raw_body, authorizer.asked[-1].body) == (200, b"0123", "")
+        assert authorizer.asked[-1].headers["x-envoy-auth-partial-body"] == "false"
+        count = len(authorizer.asked)
+        (long,) = answers(client, [Ask("/ok", "POST", body="01234")])
+        assert (long.status, len(authorizer.asked)) == (413, count)
+    finally:
+        mesh.apply(asks + BY_AUTHORIZER, delete=True)
+        authorizer.close()
+
+
+class TlsAuthorizer(Authorizer):
+    """The first one, behind TLS."""
+
+    def __init__(self, mesh: Mesh, context: ssl.SSLContext) -> None:
+        self.context = context
+        super().__init__(mesh)
+
+    def serve(self, sock: socket.socket, number: int) -> None:
+        if not sock.recv(1, socket.MSG_PEEK):  # who has nothing to prove itself by says nothing
+            return
+        wrap = partial(self.context.wrap_socket, server_side=True, do_handshake_on_connect=False)
+        with wrap(sock) as inner:
+            self._sockets.append(inner)
+            inner.do_handshake()
+            super().serve(inner, number)
+
+    def cut(self) -> None:
+        """End the connections that stand."""
+        for each in self._sockets[1:]:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+ASKS_TLS = """apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: asks, namespace: shop}
+spec:
+  host: asks.shop.svc.cluster.local
+  trafficPolicy: {tls: {mode: MUTUAL, sni: asks.example, credentialName: asks}}
+---
+"""
+
+
+def test_an_authorizer_is_called_by_the_secret_that_its_rule_names(
+    mesh: Mesh, waypoint: Waypoint, tmp_path: Path
+) -> None:
+    """Without it nobody is asked; a server that it does not prove is told nothing."""
+    authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("asks", "asks.example"))
+    context.load_verify_locations(authority.roots)
+    context.verify_mode = ssl.CERT_REQUIRED
+    authorizer = TlsAuthorizer(mesh, context)
+    certificate, key = (Path(one).read_text() for one in authority.issue("wp", "wp.example"))
+
+    def secret(roots: str) -> str:
+        data = {"tls.crt": certificate, "tls.key": key, "ca.crt": Path(roots).read_text()}
+        meta = {"name": "asks", "namespace": "shop"}
+        made = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": data}
+        return json.dumps(made) + "\n---\n"
+
+    asks = policy("asks", "{}", "Service web", "CUSTOM, provider: {name: asks-whole}")
+    client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
+    mesh.apply(ASKS_TLS + asks)
+    try:
+        wait_until(partial(is_answered, client, [Ask("/no")], [503]), "nobody can be asked")
+
+        def why() -> bool:
+            assert answers(client, [Ask("/no")])[0].status == 503
+            return any("there is no Secret shop/asks" in " ".join(line) for line in waypoint.lines())
+
+        wait_until(why, "the log says why")
+        mesh.apply(secret(authority.roots))
+        wait_until(partial(is_answered, client, [Ask("/no")], [401]), "it is asked")
+        assert is_answered(client, [Ask("/ok")], [200])
+        count = len(authorizer.asked)
+        mesh.apply(secret(stranger.roots))
+        authorizer.cut()  # the next connection is by the other Secret
+        wait_until(partial(is_answered, client, [Ask("/ok")], [503]), "it is trusted no more")
+        assert len(authorizer.asked) == count
+    finally:
+        mesh.apply(secret(authority.roots) + ASKS_TLS + asks, delete=True)
+        authorizer.close()
+
+
 @pytest.mark.parametrize("target", ["ServiceEntry entry", "GatewayClass istio-waypoint"])
 def test_an_entry_stands_behind_a_waypoint_and_its_policies(
     mesh: Mesh, waypoint: Waypoint, target: str
@@ -737,6 +939,102 @@ def test_what_is_reported_is_what_each_field_of_telemetry_says(mesh: Mesh, waypo
         collector.close()
 
 
+SPANS_TO = """apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: t, namespace: shop}
+spec:
+  tracing: [{providers: [{name: %s}], randomSamplingPercentage: 100,
+             customTags: {mine: {literal: {value: longer than five}}}}]
+---
+"""
+
+
+class Spans(Server):
+    """A collector over HTTP; it says nothing at first, and takes what comes later."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.got: list[tuple[str, Any]] = []
+        self.answers = False
+        super().__init__(mesh.listen("shop/collector", port=9411))
+
+    def respond(self, head: bytes, body: bytes) -> bytes:
+        if not self.answers:
+            return b""
+        self.got.append((head.decode(), json.loads(body)))
+        return b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
+
+
+B3 = ("x-b3-traceid", "x-b3-spanid", "x-b3-sampled")
+
+
+def test_spans_come_as_each_field_of_their_provider_says(mesh: Mesh, waypoint: Waypoint) -> None:
+    spans = Spans(mesh)
+    client = mesh.connect("shop/caller", vip(mesh, "web", IPv6Address), 80)
+    theirs, single = "4b" * 16, f"b3: {'5c' * 16}-{'aa' * 8}-1"
+    w3c = f"00-{theirs}-{'bb' * 8}-01"
+
+    def asked(*fields: str) -> dict[str, str]:
+        """The headers that the server gets."""
+        (answer,) = answers(client, [Ask("/", fields=fields)])
+        lines = [line.partition(": ") for line in answer.body.split("\r\n")]
+        return {name.lower(): value for name, _, value in lines}
+
+    def reported(path: str) -> tuple[str, Any]:
+        found = wait_until(lambda: [one for one in spans.got if path in one[0]], f"spans come to {path}")
+        spans.got.clear()
+        return found[-1]
+
+    try:
+        mesh.apply(SPANS_TO % "zipkin")
+        wait_until(lambda: "x-b3-traceid" in asked(), "spans are made")
+        provider = {"provider": "zipkin"}
+        wait_until(
+            lambda: waypoint.figures().total("ztunnel_spans_dropped_total", **provider) > 0,
+            "what is not answered in time is lost",
+        )
+        spans.answers = True
+        told = asked(f"Traceparent: {w3c}")
+        assert (told["traceparent"], len(told["x-b3-traceid"])) == (w3c, 16)
+        head, sent = reported("POST /mine ")
+        assert ("\r\nx-tenant: mine\r\n" in head, "\r\nx-where: shop\r\n" in head) == (True, True)
+        assert {len(one["traceId"]) for one in sent} == {16}
+        assert {one["tags"]["mine"] for one in sent} == {"longe"}
+        told = asked(single)
+        assert told["b3"].startswith("5c" * 16)
+        assert (told["b3"].split("-")[1] != "aa" * 8, "x-b3-traceid" in told) == (True, False)
+        mesh.apply(SPANS_TO % "both")
+        wait_until(lambda: "traceparent" in asked(), "W3C's are written, too")
+        told = asked(f"Traceparent: {w3c}")
+        assert {theirs, told["x-b3-traceid"]} == {theirs}
+        assert (told["traceparent"][:36], told["traceparent"] != w3c) == (w3c[:36], True)
+        told = asked(f"Traceparent: {w3c}", single)
+        assert told["traceparent"][3:35] == told["b3"][:32] == "5c" * 16
+        reported("POST /api/v2/spans ")
+        mesh.apply(SPANS_TO % "otel-http")
+        wait_until(lambda: "x-b3-traceid" not in asked(), "nobody speaks B3")
+        head, sent = reported("POST /otlp ")
+        assert "\r\nx-tenant: other\r\n" in head
+        resource = sent["resourceSpans"][0]["resource"]["attributes"]
+        who = {one["key"]: one["value"]["stringValue"] for one in resource}
+        assert {name: who[name] for name in ("service.name", "service.namespace")} == {
+            "service.name": "wp",
+            "service.namespace": "shop",
+        }
+        assert who["service.instance.id"] == f"shop.{waypoint.pod.name}.istio-proxy"
+        plain = MESH.replace(
+            "  mesh: |\n",
+            "  mesh: |\n    enableTracing: true\n    defaultConfig: {tracing: {sampling: 100, "
+            "zipkin: {address: 'spans.shop.svc.cluster.local:9411'}}}\n",
+        )
+        mesh.apply(plain + SPANS_TO.replace("providers: [{name: %s}], ", ""))
+        wait_until(lambda: "x-b3-traceid" in asked(), "the mesh's own collector is told")
+        reported("POST /api/v2/spans ")
+    finally:
+        mesh.apply(MESH)
+        mesh.apply(SPANS_TO, delete=True)
+        spans.close()
+
+
 BY_MESH = MESH.replace(
     "  mesh: |\n",
     """  mesh: |
@@ -748,6 +1046,24 @@ BY_MESH = MESH.replace(
     defaultConfig: {tracing: {sampling: 100, customTags: {where: {literal: {value: lab}}}}}
 """,
 )
+
+
+def malformed() -> bytes:
+    """A request of HTTP/2 with capitals in the name of a field."""
+    side = h2.connection.H2Connection(
+        h2.config.H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False)
+    )
+    side.initiate_connection()
+    pseudo = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/")]
+    side.send_headers(1, [*pseudo, ("X-A", "b")], end_stream=True)
+    return side.data_to_send()
+
+
+NO_REQUESTS = [
+    (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", "http1.codec_error"),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"x" * 70_000), "http1.headers_too_large"),
+    (malformed(), "http2.invalid_header_field"),
+]
 SILENT = """apiVersion: telemetry.istio.io/v1
 kind: Telemetry
 metadata: {name: silent, namespace: shop}
@@ -781,6 +1097,12 @@ def test_what_is_reported_is_what_each_field_of_the_mesh_config_says(mesh: Mesh,
             line = wait_until(lambda at=f"/{name}": [one for one in lines() if one["it"] == at], "its line")
             assert [one["flags"] for one in line] == [flags], line
         mesh.apply(SILENT)
+        for octets, details in NO_REQUESTS:
+            other = mesh.connect("shop/caller", vip(mesh, "web", IPv6Address), 80)
+            count = len(lines())
+            other.sendall(octets)
+            line = wait_until(lambda at=count: lines()[at:], "what is no request is logged")
+            assert [(one["flags"], one["why"]) for one in line] == [("DPE", details)]
         said = "00-" + "5c" * 16 + "-" + "bb" * 8 + "-01"
         asked = Ask("/silent", fields=(f"Traceparent: {said}",))
         wait_until(lambda: f"traceparent: {said}" in answers(client, [asked])[0].body, "it passes as it is")
@@ -805,6 +1127,30 @@ TOKEN_RULES = ", ".join(
 )
 THEIRS = signed(OTHER, "ES256", "es", aud="bank", roles="x y").decode()
 BAD = signed(OTHER, "ES256", "es", aud="other").decode()
+
+
+def confused(secret: bytes, algorithm: str = "HS256", **header: Any) -> bytes:
+    """A token whose signature anybody can make: with a public key for the secret of an HMAC."""
+    head = {"alg": algorithm, "kid": "rs", "typ": "JWT", **header}
+    text = encoded(head) + b"." + encoded(claims(iss=RSA, iat=None, exp=int(time.time()) + 600))
+    return text + b"." + b64(hmac.digest(secret, text, f"sha{algorithm[2:]}"))
+
+
+PUBLIC = key_of("RS256", "rs").public_key()
+SECRETS = [
+    b"",
+    PUBLIC.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+    PUBLIC.public_bytes(Encoding.PEM, PublicFormat.PKCS1),
+    PUBLIC.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+    jwk("RS256", "rs")["n"].encode(),
+]  # fmt: skip
+CONFUSED = [confused(each, name) for each in SECRETS for name in ("HS256", "HS512")]
+CONFUSED += [
+    confused(b"k", jwk={"kty": "oct", "k": "aw", "kid": "rs"}),
+    confused(b"k", jku="https://evil.example/keys"),
+    signed(RSA, "PS256", "rs")[:-8],
+    token(claims(iss=RSA, iat=None, exp=int(time.time()) + 600), "ES384", "rs", key=key_of("ES384", "e3")),
+]
 TOKENS = [
     (Ask(), 200, ""),
     (Ask(fields=with_token(signed())), 200, "x-user: alice"),
@@ -827,6 +1173,7 @@ TOKENS = [
     (Ask(fields=with_token(signed(RSA, "PS256", "ps"))), 200, ""),
     (Ask(fields=with_token(signed(RSA, "ES384", "e3"))), 200, ""),
     (Ask(fields=with_token(token(header={"alg": "none"}))), 401, "Jwt"),
+    *((Ask(fields=with_token(each)), 401, "Jwt") for each in CONFUSED),
 ]
 """A request, the status of its answer, and what the server was sent or the client is told."""
 
@@ -855,3 +1202,46 @@ def test_tokens_are_believed_by_each_field_of_their_rule(
 
     finally:
         mesh.apply(texts, delete=True)
+
+
+class Issuer(Server):
+    """Serves keys, or fails."""
+
+    def __init__(self, mesh: Mesh, keys: str) -> None:
+        self.keys = keys
+        self.asked = 0
+        super().__init__(mesh.listen("shop/collector", port=8005))
+
+    def respond(self, head: bytes, body: bytes) -> bytes:
+        self.asked += 1
+        if not self.keys:
+            return b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(self.keys), self.keys.encode())
+
+
+def test_keys_that_an_issuer_changes_count_and_no_others(mesh: Mesh, waypoint: Waypoint) -> None:
+    """Also those under a name that is there already; and while it fails the last good ones count."""
+    issuer = Issuer(mesh, jwks(jwk("EdDSA")))
+    address = mesh.address("shop/collector", IPv6Address)
+    rules = authentication(f"{{issuer: '{ISSUER}', jwksUri: 'http://[{address}]:8005/keys'}}", "proved")
+    client = mesh.connect("shop/caller", vip(mesh, "proved", IPv4Address), 80)
+    first, second = Ask(fields=with_token(signed())), Ask(fields=with_token(signed(kid="k2")))
+    other = jwk("EdDSA", "k3") | {"kid": "k2"}
+    third = token(claims(iat=None, exp=int(time.time()) + 600), "EdDSA", "k2", key=key_of("EdDSA", "k3"))
+    mesh.apply(rules)
+    try:
+        wait_until(partial(is_answered, client, [first, second], [200, 401]), "the first key counts")
+        goes_on = mesh.connect("shop/caller", vip(mesh, "proved", IPv6Address), 80)
+        goes_on.sendall(first._replace(path="/held").octets)
+        issuer.keys = jwks(jwk("EdDSA", "k2"))
+        wait_until(partial(is_answered, client, [first, second], [401, 200]), "the second one counts")
+        assert head_of(goes_on).startswith(b"HTTP/1.1 401 ")
+        issuer.keys, count = "", issuer.asked
+        wait_until(lambda: issuer.asked > count, "it is asked, in vain")
+        assert is_answered(client, [first, second], [401, 200])
+        issuer.keys = jwks(other)
+        again = Ask(fields=with_token(third))
+        wait_until(partial(is_answered, client, [second, again], [401, 200]), "another one of that name")
+    finally:
+        mesh.apply(rules, delete=True)
+        issuer.close()

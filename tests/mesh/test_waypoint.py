@@ -1120,7 +1120,9 @@ def test_whoever_asks_too_often_is_refused(mesh: Mesh, waypoint: Waypoint, famil
 
 
 class GrpcInPod:
-    """A server of grpcio's in a pod."""
+    """A server of grpcio's in the pod `where`."""
+
+    where = "shop/outsider"
 
     def __init__(self, mesh: Mesh, port: int, name: str, **handlers: grpc.RpcMethodHandler) -> None:
         self.pool = ThreadPoolExecutor(16)
@@ -1128,15 +1130,20 @@ class GrpcInPod:
         self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         self.port = self.server.add_insecure_port("127.0.0.1:0")
         self.server.start()
-        self.listener = mesh.listen("shop/outsider", port=port)
+        self.listener = mesh.listen(self.where, port=port)
+        self.listener.sock.settimeout(None)
         self.pool.submit(self.relay)
 
     def relay(self) -> None:
         """What comes to the pod goes to the server."""
-        with self.listener.accept() as there, socket.create_connection(("127.0.0.1", self.port)) as here:
-            there.settimeout(None)
-            self.pool.submit(pump, here, there)
-            pump(there, here)
+        with suppress(OSError):  # until the listener is shut
+            while True:
+                there = self.listener.accept()
+                here = self.listener.keep(socket.create_connection(("127.0.0.1", self.port)))
+                for each in (there, here):
+                    each.settimeout(None)
+                self.pool.submit(pump, here, there)
+                self.pool.submit(pump, there, here)
 
     def close(self) -> None:
         with suppress(OSError):

@@ -95,7 +95,7 @@ def fetch_keys(nursery: trio.Nursery, settings: Settings, reporting: Reporting) 
         client = KeyClient(reach, file)
     except OSError as error:  # an SSLError is one
         raise ConfigError(Fault("settings", 0, "ZTUNNEL_JWKS_ROOT_CA", f"{file}: {error}")) from error
-    keys = Keys(client, Random(SystemRandom().getrandbits(64)))
+    keys = Keys(client, Random(SystemRandom().getrandbits(64)), settings.jwks_refresh_seconds)
     keys.register(reporting.figures)
     nursery.start_soon(keys.run)
     return keys

@@ -90,6 +90,17 @@ def test_an_unknown_key_has_them_fetched_early_but_not_often() -> None:
     assert not it.ask(B, 1e9)
 
 
+def test_an_operator_may_have_them_fetched_more_often() -> None:
+    """istiod's PILOT_JWT_PUB_KEY_REFRESH_INTERVAL; an unknown key waits for no longer than that."""
+    it = KeySchedule(Random(1), 10.0)
+    it.want({A: 5.0}, 0.0)
+    it.take_due(0.0)
+    it.succeed(A, FIRST, 1.0)
+    assert it.next_at == pytest.approx(11.0, rel=0.11)
+    assert it.ask(A, 2.0)
+    assert (it.take_due(9.9), it.next_at, it.take_due(10.0)) == ({}, 10.0, {A: 5.0})
+
+
 def test_an_unknown_key_does_not_shorten_the_wait_after_a_failure() -> None:
     it = scheduled()
     it.take_due(0.0)

@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 import h11
 import trio
 
-from ztunnel.control.keys.key_schedule import KeySchedule, Rng
+from ztunnel.control.keys.key_schedule import REFRESH_SECONDS, KeySchedule, Rng
 from ztunnel.control.keys.key_source import KeySource, keys_url_of
 from ztunnel.control.keys.reach import Reach
 from ztunnel.l7.jwt.jwks import MAX_BYTES, KeySet, parse_keys
@@ -186,9 +186,14 @@ class Keys:
         observe: called after each fetch; nobody at first.
     """
 
-    def __init__(self, client: Client | None = None, rng: Rng | None = None) -> None:
+    def __init__(
+        self,
+        client: Client | None = None,
+        rng: Rng | None = None,
+        refresh_seconds: float = REFRESH_SECONDS,
+    ) -> None:
         self._client = client
-        self._schedule = KeySchedule(rng or Random())
+        self._schedule = KeySchedule(rng or Random(), refresh_seconds)
         self._changed: set[KeySource] = set()
         self._woken = trio.Event()
         self._places = trio.CapacityLimiter(_AT_ONCE)

@@ -50,8 +50,10 @@ class KeySchedule:
         fetched, failed: how often that was so.
     """
 
-    def __init__(self, rng: Rng) -> None:
+    def __init__(self, rng: Rng, refresh_seconds: float = REFRESH_SECONDS) -> None:
+        """`refresh_seconds`: about so long after they have come keys are fetched anew."""
         self._rng = rng
+        self._refresh_seconds = refresh_seconds
         self._sources: dict[KeySource, _Standing] = {}
         self.fetched = 0
         self.failed = 0
@@ -86,7 +88,7 @@ class KeySchedule:
         self.fetched += 1
         changed = standing.keys is None or standing.keys.digest != keys.digest
         standing.keys, standing.failures, standing.reason, standing.under_way = keys, 0, "", False
-        standing.due = now + self._about(REFRESH_SECONDS)
+        standing.due = now + self._about(self._refresh_seconds)
         return changed
 
     def fail(self, source: KeySource, reason: str, now: float) -> None:
@@ -106,7 +108,7 @@ class KeySchedule:
         standing = self._sources.get(source)
         if standing is None or standing.failures or standing.under_way:
             return False
-        due = max(now, standing.began + ASKED_SECONDS)
+        due = max(now, standing.began + min(ASKED_SECONDS, self._refresh_seconds))
         sooner = due < standing.due
         standing.due = min(due, standing.due)
         return sooner
