@@ -174,3 +174,27 @@ def test_a_drains_deadline_ends_everything_once() -> None:
         registry.unregister(live, C.uid)
     assert len(registry) == 0
     registry.abort_all(drained)
+
+
+def test_connections_that_differ_in_their_source_port_alone_are_judged_once() -> None:
+    """A pod may have ten thousand of them, and the thread that judges carries all flows."""
+    registry, judged = recording()
+    ways = [
+        ("10.0.0.1", A, "default/client"),
+        ("10.0.0.1", A, "default/other"),
+        ("10.0.0.9", A, "default/client"),
+        ("10.0.0.1", B, "default/client"),
+    ]
+    opened = [
+        Open(target.uid, connection(f"{source}:{port}", f"{target.addresses[0]}:80", principal))
+        for source, target, principal in ways
+        for port in range(40000, 40050)
+    ]
+    for one in opened:
+        registry.register(one)
+    rule = policy("d").deny().when(principals=["*/sa/other"])
+    assert registry.rejudge(*apply(world_of(A, B), [rule])) == 50
+    assert len(judged) == len(ways)
+    refused = [one for one in opened if one.ended]
+    assert {str(one.connection.identity).rpartition("/")[2] for one in refused} == {"other"}
+    assert len({id(error) for one in refused for error in one.ended}) == 50  # each may be told apart

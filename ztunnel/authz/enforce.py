@@ -8,12 +8,15 @@ from typing import Protocol
 
 from ztunnel.authz.verdict import Admitted, judge
 from ztunnel.errors import ConnectionFailed, Denied
+from ztunnel.model.address import Endpoint, IPAddress
 from ztunnel.model.connection import Connection
+from ztunnel.model.identity import SpiffeId
 from ztunnel.model.workload import Workload
 from ztunnel.state.delta import Change
 from ztunnel.state.world import World
 
 Judge = Callable[[World, Workload, Connection], Admitted]
+_Alike = tuple[str, IPAddress, Endpoint, SpiffeId | None]
 
 
 class Live(Protocol):
@@ -77,26 +80,39 @@ class LiveConnections:
     def rejudge(self, world: World, change: Change) -> int:
         """Judge again what `change` can touch, and abort what is refused by now.
 
-        Costs one verdict for each connection so touched; where policies changed, one look at each workload
-        with open connections besides. A workload that is gone from the world keeps its connections: its pod
+        Costs a look at each connection so touched, and one verdict for all that differ in their source port
+        alone, at which no policy looks; where policies changed, one look at each workload with open
+        connections besides. A workload that is gone from the world keeps its connections: its pod
         is leaving.
 
         Returns:
             How many were aborted, each with "connection closed due to policy change: " and why.
         """
         touched = {live for uid in self._touched(world, change) for live in self._live[uid]}
+        judged: dict[_Alike, Denied | None] = {}
         aborted = 0
         with ExitStack() as aborts:
             for live in touched:
-                workload = world.workload(live.workload_uid)
-                if workload is None:
-                    continue
-                try:
-                    self._judge(world, workload, live.connection)
-                except Denied as denied:
+                connection = live.connection
+                alike = live.workload_uid, connection.source.ip, connection.destination, connection.identity
+                if alike in judged:
+                    denied = judged[alike]
+                else:
+                    denied = judged[alike] = self._denied(world, live)
+                if denied is not None:
                     aborts.callback(live.abort, _changed(denied))
                     aborted += 1
         return aborted
+
+    def _denied(self, world: World, live: Live) -> Denied | None:
+        """Why it is refused now."""
+        workload = world.workload(live.workload_uid)
+        if workload is not None:
+            try:
+                self._judge(world, workload, live.connection)
+            except Denied as denied:
+                return denied
+        return None
 
     def _touched(self, world: World, change: Change) -> Iterable[str]:
         if change.everywhere:
