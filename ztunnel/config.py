@@ -182,6 +182,8 @@ class Settings:
     tracing_percent: float = _setting("ZTUNNEL_TRACING_SAMPLING", values.percentage, 1.0)
     tells_identity: bool = _setting("ZTUNNEL_XFCC", values.flag, False)
     path_normalization: str = _setting("ZTUNNEL_PATH_NORMALIZATION", _SPELLING, "BASE")
+    request_head_seconds: float = _setting("ZTUNNEL_REQUEST_HEAD_TIMEOUT", values.positive_duration, 10.0)
+    stream_idle_seconds: float = _setting("ZTUNNEL_STREAM_IDLE_TIMEOUT", values.positive_duration, 300.0)
     trusted_proxies: int = _setting("ZTUNNEL_TRUSTED_PROXIES", values.number(0, 100), 0)
     manifests: Path | None = _setting("ZTUNNEL_MANIFESTS", values.maybe_path, None)
     root_ca_dir: Path | None = _setting("ROOT_CA_DIR", values.maybe_path, None)

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from tests.documented.cases import BACKENDS, Case, Outcome, Table, check, check_shares, tables
+from tests.documented.cases import BACKENDS, REFUSED, Case, Outcome, Table, check, check_shares, tables
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.inventory import Inventory, gather
 from ztunnel.control.translation import Translation, translate
@@ -82,6 +82,7 @@ def as_text(fields: Fields) -> dict[str, str]:
 def tried(made: Plan, case: Case, rng: Random) -> tuple[int, int]:
     """How often it is sent, and with which status (of gRPC, for a call of that) its client is left."""
     retries, tries, spent = Retries(made.retry), 0, 0.0
+    why: Fields = ((b"x-envoy-ratelimited", b"true"),) * case.limited
     while True:
         wait = case.waits[tries] if tries < len(case.waits) else 0.0
         status = case.fails[tries] if tries < len(case.fails) else 0 if case.is_grpc else 200
@@ -92,6 +93,10 @@ def tried(made: Plan, case: Case, rng: Random) -> tuple[int, int]:
             return tries, 504
         if wait > limit:
             status, again = 504, retries.after_loss(Loss.TRY_TIMEOUT, unsent=False)
+        elif status == REFUSED:
+            again = retries.after_loss(Loss.REFUSED, unsent=True)
+            if not again or not retries.left:
+                return tries, CUT_OFF
         elif case.is_grpc:
             again = retries.after_response(((b":status", b"200"), (b"grpc-status", b"%d" % status)))
         elif not status:
@@ -99,7 +104,7 @@ def tried(made: Plan, case: Case, rng: Random) -> tuple[int, int]:
             if not again:
                 return tries, CUT_OFF
         else:
-            again = retries.after_response(((b":status", b"%d" % status),))
+            again = retries.after_response(((b":status", b"%d" % status), *(why if status != 200 else ())))
         if not again or not retries.left:
             return tries, status
         spent += retries.next_wait(rng)
@@ -109,6 +114,7 @@ def decide(case: Case, table: str, rng: Random) -> Outcome:
     """What a waypoint decides."""
     fields = [(name.encode(), value.encode()) for name, value in case.headers.items()]
     request = Request(case.method.encode(), case.host.encode(), case.path.encode(), fields)
+    request.scheme = case.headers.get("x-forwarded-proto", case.scheme).encode()
     if case.claims is not None:
         request.claims = dict(case.claims)
     routes = routes_of(case, table)
@@ -121,7 +127,7 @@ def decide(case: Case, table: str, rng: Random) -> Outcome:
     if made.reply is not None:
         return answered(made, made.reply, case)
     tries, left = tried(made, case, rng)
-    grpc, status = (left, 200) if case.is_grpc else (-1, abs(left))
+    grpc, status = (14 if left == CUT_OFF else left, 200) if case.is_grpc else (-1, abs(left))
     sent = made.request or request
     got = as_text(made.edit(((b":status", b"%d" % status), (b"server", b"echo")), "10.0.0.1:8081"))
     return Outcome(

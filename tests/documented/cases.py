@@ -21,6 +21,9 @@ from tests.l7.issuers import ISSUER, jwk, jwks
 
 FOLDER = Path(__file__).parent
 VERSIONS = ("v1", "v2", "v3")
+REFUSED = -1
+"""A stream that a server gives back unread (HTTP/2 REFUSED_STREAM); in a table it is `refused`."""
+
 SIGMAS = 4.5
 """How far a count may be from what it should be: beyond is one in a hundred thousand."""
 
@@ -52,9 +55,11 @@ class Case:
         method, path, host, headers: of the request; a `host` of its own is not the service's name. `tcp`: it
             is a connection that speaks no HTTP.
         claims: of the token that it brings.
+        scheme: that it names, if it is a call of gRPC.
         fails, waits: the statuses (of gRPC, for a call of that) with which its server answers one try after
-            the other, 0 for none: it cuts the connection off; and the seconds it takes for each before it
-            does. After them it answers 200, at once.
+            the other, 0 for none: it cuts the connection off, or REFUSED: it gives the stream back unread;
+            and the seconds it takes for each before it does. After them it answers 200, at once.
+        limited: whether what fails says that it was for a rate limit (`x-envoy-ratelimited`).
         to: the versions that it may go to, in percent of such requests; none: it is answered.
         status, grpc: of the response; the latter is -1 where it is no call of gRPC.
         sent, got: fields of the request as the server has it, and of the response; None: it has none. `path`
@@ -76,8 +81,10 @@ class Case:
     tcp: bool = False
     is_grpc: bool = False
     claims: Mapping[str, Any] | None = None
+    scheme: str = "http"
     fails: tuple[int, ...] = ()
     waits: tuple[float, ...] = ()
+    limited: bool = False
     to: Mapping[str, float] = field(default_factory=dict)
     status: int = 200
     grpc: int = -1
@@ -201,8 +208,10 @@ def _case(name: str, written: dict[str, Any]) -> Case:
         tcp,
         is_grpc,
         said.pop("claims", None),
-        tuple(said.pop("fails", ())),
+        said.pop("scheme", "http"),
+        tuple(REFUSED if each == "refused" else each for each in said.pop("fails", ())),
         tuple(said.pop("waits", ())),
+        said.pop("limited", False),
         {to: 100} if isinstance(to, str) else to,
         **said,
     )

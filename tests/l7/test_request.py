@@ -67,6 +67,26 @@ def test_what_a_client_says_of_itself_stays() -> None:
     assert [name for name, _ in found.fields].count(b"x-request-id") == 1
 
 
+FROM_A_GATEWAY = (b"x-forwarded-proto", b"HTTPS")
+
+
+@pytest.mark.parametrize(("found", "scheme"), [
+    (one(HOST), b"http"),
+    (one(HOST, FROM_A_GATEWAY), b"https"),
+    (one(HOST, (b"x-forwarded-proto", b"ws")), b"http"),
+    (one(HOST, (b"x-forwarded-proto", b"")), b"http"),
+    (one(HOST, path=b"HTTPS://a/"), b"https"),
+    (one(HOST, FROM_A_GATEWAY, path=b"http://a/"), b"http"),
+    (two(), b"http"),
+    (two(scheme=b"https"), b"https"),
+    (two(FROM_A_GATEWAY), b"http"),  # Envoy: the two may differ
+])  # fmt: skip
+def test_the_scheme_is_what_is_said_of_it(found, scheme) -> None:
+    assert found.scheme == scheme
+    assert [name for name, _ in found.fields].count(b"x-forwarded-proto") == 1
+    assert found.get(b"x-forwarded-proto") in (b"http", b"HTTPS", b"ws", b"")
+
+
 @pytest.mark.parametrize("name", [b"host", b"x-forwarded-for", b"Authorization", b"content-length"])
 def test_a_hop_must_not_be_made_to_remove_what_others_judge_by(name) -> None:
     with pytest.raises(Refused) as refused:

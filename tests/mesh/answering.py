@@ -12,8 +12,10 @@ from typing import Any
 
 import h2.config
 import h2.connection
+import h2.errors
 import h2.events
 
+from tests.documented.cases import REFUSED
 from tests.mesh.lab import Family, Listener, Mesh, read_exactly
 
 _BEGINNING = b"PRI "
@@ -30,6 +32,8 @@ class Answered:
         copies: the versions of the servers that were asked for a copy of it.
         over: by which server's which connection it came last.
         fails, waits: the status, and the seconds before it, of one try of it after the other.
+        limited: whose failures say that they are for a rate limit.
+        pings: how many PINGs of HTTP/2 servers of a version have had.
     """
 
     def __init__(self) -> None:
@@ -38,6 +42,8 @@ class Answered:
         self.fails: dict[str, tuple[int, ...]] = {}
         self.waits: dict[str, tuple[float, ...]] = {}
         self.over: dict[str, tuple[str, int]] = {}
+        self.limited: set[str] = set()
+        self.pings: dict[str, int] = defaultdict(int)
         self._held: dict[str, tuple[threading.Event, int]] = {}
         self._closed = threading.Event()
 
@@ -150,7 +156,10 @@ class Server(Accepting):
             body = self._told(number, 1, {**fields, "method": method, "path": path})
             if method == "HEAD":
                 body = b""
-            head = f"HTTP/1.1 {status} -\r\nserver: echo\r\ncontent-length: {len(body)}\r\n\r\n"
+            head = f"HTTP/1.1 {status} -\r\nserver: echo\r\ncontent-length: {len(body)}\r\n"
+            if status != 200 and fields.get("x-request-id") in self._answered.limited:
+                head += "x-envoy-ratelimited: true\r\n"
+            head += "\r\n"
             sock.sendall(head.encode() + body)
 
     def _serve2(self, sock: socket.socket, number: int, octets: bytes) -> None:
@@ -165,6 +174,8 @@ class Server(Accepting):
                     asked[event.stream_id] = dict(event.headers)
                 elif isinstance(event, h2.events.DataReceived):
                     side.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                elif isinstance(event, h2.events.PingReceived):
+                    self._answered.pings[self.version] += 1
                 elif isinstance(event, h2.events.StreamEnded):
                     self._answer2(side, event.stream_id, asked.pop(event.stream_id), number)
             sock.sendall(side.data_to_send())
@@ -176,6 +187,9 @@ class Server(Accepting):
         fields = {name.lstrip(":"): value for name, value in asked.items()}
         fields["host"] = fields.pop("authority", "")
         status = self._answered.status((self.version, number), fields)
+        if status == REFUSED:
+            side.reset_stream(stream, h2.errors.ErrorCodes.REFUSED_STREAM)
+            return
         body = self._told(number, 2, fields)
         grpc = fields.get("content-type", "").startswith("application/grpc")
         if grpc and status != 200:  # one of gRPC, with nothing before it
@@ -189,6 +203,15 @@ class Server(Accepting):
         side.send_data(stream, framed(body) if grpc else body, end_stream=not grpc)
         if grpc:
             side.send_headers(stream, [("grpc-status", "0")], end_stream=True)
+
+
+class Mute(Accepting):
+    """A server of HTTP/2 that says its settings, and nothing else."""
+
+    def serve(self, sock: socket.socket, number: int) -> None:
+        sock.sendall(bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+        while sock.recv(1 << 16):
+            pass
 
 
 class Greeter(Accepting):
@@ -296,9 +319,14 @@ class Http1:
 
 
 class Http2:
-    """A client's connection of HTTP/2."""
+    """A client's connection of HTTP/2.
+
+    Attributes:
+        scheme: that requests name.
+    """
 
     def __init__(self, mesh: Mesh, address: str, port: int, where: str = "shop/caller") -> None:
+        self.scheme = "http"
         self._sock = mesh.connect(where, address, port)
         self._side = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self._side.initiate_connection()
@@ -306,7 +334,7 @@ class Http2:
     def ask(self, method: str, path: str, host: str, fields: Mapping[str, str]) -> Reply:
         """One request after the other, with a message of gRPC."""
         side, stream = self._side, self._side.get_next_available_stream_id()
-        pseudo = [(":method", method), (":scheme", "http"), (":authority", host), (":path", path)]
+        pseudo = [(":method", method), (":scheme", self.scheme), (":authority", host), (":path", path)]
         side.send_headers(stream, [*pseudo, *fields.items()])
         side.send_data(stream, framed(b"question"), end_stream=True)
         found: dict[str, str] = {}

@@ -20,12 +20,15 @@ NODES = "".join(
     f"topology.kubernetes.io/region: r{number}, topology.kubernetes.io/zone: z{number}}}}}\n---\n"
     for number in (1, 2)
 )
-KNOWN_LATER = ("unsupported", "local", "deaf")
+KNOWN_LATER = ("unsupported", "local", "deaf", "mute")
 """Those that do not answer every request."""
 
 HOMES = {"v1": "node-1", "v2": "node-2", "v3": "node-2"}
 
+WARM_SECONDS = 3
+
 OUTLIERS = "outlierDetection: {interval: 10ms, baseEjectionTime: 60s, maxEjectionPercent: 100, %s}"
+ANYWHERE = "loadBalancer: {localityLbSetting: {enabled: false}}, "
 HASH = "loadBalancer: {consistentHash: {%s}}"
 POLICIES = {
     "turns": "loadBalancer: {simple: ROUND_ROBIN}",
@@ -65,19 +68,33 @@ POLICIES = {
     "unsupported": "proxyProtocol: {version: V1}",
     "hidden": "loadBalancer: {simple: ROUND_ROBIN}, connectionPool: {http: {maxRequestsPerConnection: 1}}",
     "again": HASH % "httpHeaderName: x-user",
+    "codes": ANYWHERE + OUTLIERS % "consecutive5xxErrors: 1, outlierDetectionHttpErrorCodes: [429]",
+    "panic": ANYWHERE + OUTLIERS % "consecutive5xxErrors: 1, minHealthPercent: 50",
+    "budget": "retryBudget: {percent: 50, minRetryConcurrency: 1}",
+    "interval": "retryBudget: {percent: 50, minRetryConcurrency: 1, budgetInterval: 60s}",
+    "remote": OUTLIERS % "consecutive5xxErrors: 0",
+    "nearby": OUTLIERS % "consecutive5xxErrors: 0",
+    "pings": "connectionPool: {http: {h2UpgradePolicy: UPGRADE, "
+    "http2KeepAlive: {interval: 50ms, timeout: 5s}}}",
+    "mute": "connectionPool: {http: {h2UpgradePolicy: UPGRADE, "
+    "http2KeepAlive: {interval: 100ms, timeout: 300ms}}}",
+    "warm": f"loadBalancer: {{simple: ROUND_ROBIN, warmup: {{duration: {WARM_SECONDS}s}}}}",
+    "zones": "loadBalancer: {simple: ROUND_ROBIN, zoneAwareLbSetting: {enabled: true}}",
 }
 
 
 def manifests(name: str, policy: str) -> str:
     """A service, and the rule for it."""
-    port = 8085 if name == "local" else 8081
-    selector = "app: deaf" if name == "deaf" else "role: server"
+    port = {"local": 8085, "mute": 8086}.get(name, 8081)
+    selectors = {"deaf": "app: deaf", "mute": "version: v1", "warm": "warm: up"}
+    selector = selectors.get(name, "role: server")
     export = ", exportTo: [istio-system]" if name == "hidden" else ""
     return (
         f"apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop, "
         "labels: {istio.io/use-waypoint: wp}}\n"
         f"spec: {{selector: {{{selector}}}, ports: [{{name: http, port: 80, targetPort: {port}}}, "
-        f"{{name: http-other, port: 90, targetPort: {port}}}]}}\n---\n"
+        f"{{name: http-other, port: 90, targetPort: {port}}}, "
+        f"{{name: by-kind, port: 91, targetPort: {port}, appProtocol: kubernetes.io/h2c}}]}}\n---\n"
         "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n"
         f"metadata: {{name: {name}, namespace: shop}}\n"
         f"spec: {{host: {name}, trafficPolicy: {{{policy}}}{export}}}\n---\n"
@@ -93,10 +110,19 @@ spec:
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
-metadata: {name: retries, namespace: shop}
+metadata: {name: nearby, namespace: shop}
 spec:
-  hosts: [retries]
-  http: [{retries: {attempts: 1, retryOn: 5xx}, route: [{destination: {host: retries, port: {number: 80}}}]}]
+  hosts: [nearby]
+  http: [{retries: {attempts: 2, retryOn: 5xx}, route: [{destination: {host: nearby, port: {number: 80}}}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: remote, namespace: shop}
+spec:
+  hosts: [remote]
+  http:
+  - retries: {attempts: 2, retryOn: 5xx, retryRemoteLocalities: true}
+    route: [{destination: {host: remote, port: {number: 80}}}]
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -128,10 +154,19 @@ spec:
   - route: [{destination: {host: parts, subset: second, port: {number: 80}}}]
 ---
 """
+RETRIED_ONCE = """apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: NAME, namespace: shop}
+spec:
+  hosts: [NAME]
+  http: [{retries: {attempts: 1, retryOn: 5xx}, route: [{destination: {host: NAME, port: {number: 80}}}]}]
+---
+"""
 RULES = (
     "".join(manifests(name, policy) for name, policy in POLICIES.items())
     + manifests("parts", "").partition("apiVersion: networking")[0]
     + ROUTES
+    + "".join(RETRIED_ONCE.replace("NAME", name) for name in ("retries", "budget", "interval"))
 )
 """Services with a rule for each field. Their servers are the pods with `role: server`."""
 
@@ -272,6 +307,7 @@ def over_connections(shop: Shop) -> None:
         for kind in (Http1, Http2)
     ]
     assert versions == [2, 2, 1, 1, 1, 2]
+    assert told(shop.ask(shop.client("kept", 91)))["http"] == 2  # as its appProtocol says
     assert len(set(ids("hidden"))) < 4 or len(set(ids("hidden") + ids("hidden"))) < 8  # not exported to it
 
 
@@ -294,15 +330,16 @@ def no_more_streams_or_retries_than(shop: Shop) -> None:
     for key, each in zip(keys, asking, strict=True):
         shop.answered.let_go(key)
         each.join()
-    shop.answered.fails["retried"] = (503,)
-    shop.answered.hold("retried", after=1)
-    busy = at_once(shop, "retries", "retried")
-    wait_until(lambda: shop.answered.tries["retried"] == 2, "it is tried again")
-    refused = shop.ask(shop.client("retries"), fails=(503,))
-    assert refused.status == 503
-    shop.answered.let_go("retried")
-    busy.join()
-    assert shop.ask(shop.client("retries"), fails=(503,)).status == 200
+    for name, status in (("retries", 503), ("budget", 503), ("interval", 200)):
+        shop.answered.fails[name] = (503,)
+        shop.answered.hold(name, after=1)
+        busy = at_once(shop, name, name)
+        wait_until(lambda name=name: shop.answered.tries[name] == 2, "it is tried again")
+        second = shop.ask(shop.client(name), fails=(503,))
+        assert second.status == status, name
+        shop.answered.let_go(name)
+        busy.join()
+        assert shop.ask(shop.client(name), fails=(503,)).status == 200
 
 
 def no_longer_than(shop: Shop) -> None:
@@ -334,6 +371,18 @@ def without_those_that_fail(shop: Shop) -> None:
     failed = shop.ask(client, fails=(502,))
     assert failed.status == 502
     assert set(shop.versions("gateway", 40)) == ALL - {told(failed)["version"]}
+    client = shop.client("codes")
+    for _ in range(4):
+        assert shop.ask(client, fails=(500,)).status == 500
+    assert set(shop.versions("codes", 40)) == ALL
+    failed = shop.ask(client, fails=(429,))
+    assert failed.status == 429
+    assert set(shop.versions("codes", 40)) == ALL - {told(failed)["version"]}
+    client, left = shop.client("panic"), ALL
+    for _ in range(2):
+        left = left - {told(shop.ask(client, fails=(500,)))["version"]}
+        used = left if len(left) == 2 else ALL  # one of three would be too few
+        assert set(shop.versions("panic", 40)) == used
     client = shop.client("local")  # two of three have nobody at that port
     statuses = [shop.ask(client).status for _ in range(30)]
     assert statuses.count(503) == 2, statuses
@@ -343,9 +392,31 @@ def without_those_that_fail(shop: Shop) -> None:
     assert told(retried)["version"] != first  # envoyproxy/envoy#27317
 
 
+def elsewhere(shop: Shop) -> None:
+    """After two tries in vain near by."""
+    for name in ("remote", "nearby"):
+        retried = shop.ask(shop.client(name), fails=(503, 503))
+        assert retried.status == 200
+        assert (told(retried)["version"] in shop.near) == (name == "nearby"), name
+    assert Counter(shop.versions("zones", 9)) == dict.fromkeys(ALL, 3)  # as it has no effect
+
+
+def with_pings(shop: Shop) -> None:
+    first = told(shop.ask(shop.client("pings")))
+    wait_until(lambda: shop.answered.pings[first["version"]] >= 3, "it is asked whether it is there")
+    began = time.monotonic()
+    lost = shop.ask(shop.client("mute"))
+    assert lost.status == 503
+    assert b"reset reason: connection termination" in lost.body
+    assert 0.4 <= time.monotonic() - began < 5
+    why = "the server did not answer a ping in time (http2KeepAlive)"
+    wait_until(lambda: any(line[3] == "UC" and why in line for line in shop.waypoint.lines()), "it is logged")
+
+
 CHECKS: list[Callable[[Shop], None]] = [
     turns, chance, the_less_busy, by_key, by_cookie, of_a_port_and_of_a_subset, by_place, over_connections,
-    no_longer_than, no_more_than, no_more_streams_or_retries_than, without_those_that_fail,
+    elsewhere, with_pings, no_longer_than, no_more_than, no_more_streams_or_retries_than,
+    without_those_that_fail,
 ]  # fmt: skip
 
 

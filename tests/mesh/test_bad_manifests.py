@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.mesh import lab
 from tests.mesh.lab import Mesh, wait_until
+from ztunnel.demo.command import program
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -204,6 +206,33 @@ def test_an_unknown_kind_is_warned_about_once(mesh: Mesh, folder: Path) -> None:
     assert len([one for one in mesh.lines("node-1") if "Strange" in one["text"]]) == 1
     assert faults(mesh, "node-1") == 0
     assert holds(mesh)
+
+
+def test_what_is_for_other_proxies_is_said_to_have_no_effect(mesh: Mesh, folder: Path) -> None:
+    """By the control plane once, by `analyze` with what would do instead."""
+    filters = folder / "filters.yml"
+    filters.write_text(
+        "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: f, namespace: shop}\n"
+        "spec: {configPatches: []}\n---\napiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\n"
+        "metadata: {name: w, namespace: shop}\nspec: {url: 'oci://x'}\n"
+    )
+    for node in ("node-1", "node-2"):
+        for kind in ("EnvoyFilter", "WasmPlugin"):
+            wait_until(
+                lambda node=node, kind=kind: [
+                    one for one in mesh.lines(node) if kind in one["text"] and one["level"] == "warn"
+                ],
+                f"{node} says so of {kind}",
+            )
+        assert faults(mesh, node) == 0
+    assert holds(mesh)
+    run = [*program(os.environ), "analyze", "--failure-threshold", "info", str(filters)]
+    found = subprocess.run(run, check=False, capture_output=True, text=True)
+    assert found.returncode == 1, found.stderr
+    assert "EnvoyFilter shop/f" in found.stdout
+    assert "no proxy here is an Envoy to patch" in found.stdout
+    assert "WasmPlugin shop/w" in found.stdout
+    assert "no proxy here runs Wasm" in found.stdout
 
 
 def test_a_proxy_that_restarts_upon_a_fault_goes_on_with_what_is_good(mesh: Mesh, folder: Path) -> None:

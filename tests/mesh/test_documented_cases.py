@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
@@ -16,10 +16,21 @@ from typing import Any
 import pytest
 
 from tests.documented.cases import BACKENDS, Case, Outcome, Table, check, check_shares, tables
-from tests.mesh.answering import Answered, Greeter, Http1, Http2, Server, addresses
-from tests.mesh.destination_rules import CHECKS, HOMES, KNOWN_LATER, NODES, POLICIES, RULES, Shop, knows
+from tests.mesh.answering import Answered, Greeter, Http1, Http2, Mute, Server, addresses
+from tests.mesh.destination_rules import (
+    CHECKS,
+    HOMES,
+    KNOWN_LATER,
+    NODES,
+    POLICIES,
+    RULES,
+    WARM_SECONDS,
+    Shop,
+    knows,
+)
 from tests.mesh.lab import TCP_FAMILIES, Family, Mesh, namespace, pod, read_all, wait_until
 from tests.mesh.test_waypoint import GATEWAY, Waypoint, signed
+from ztunnel.demo.call import get
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
@@ -33,8 +44,10 @@ AT_ONCE = 8
 
 
 def server_pod(where: str, version: str) -> str:
-    made = pod(where, HOMES[version], labels=f"role: server, version: {version}")
-    own = made.replace(f"app: {where.partition('/')[2]},", "app: server,")
+    warm = "" if version == "v3" else ", warm: up"
+    made = pod(where, HOMES[version], labels=f"role: server, version: {version}{warm}")
+    name = where.partition("/")[2]
+    own = made.replace(f"app: {name},", "app: server,") if name != "late" else made
     return own.replace("ports: [{name: http, containerPort: 8080}]", "command: [sleep, infinity]")
 
 
@@ -60,6 +73,7 @@ def answered(mesh: Mesh) -> Iterator[Answered]:
             stack.enter_context(closing(Server(mesh.listen(where, port=8081), version, made)))
             stack.enter_context(closing(Greeter(mesh.listen(where, port=8083), version)))
         stack.enter_context(closing(Server(mesh.listen("shop/one", port=8085), "v1", made)))
+        stack.enter_context(closing(Mute(mesh.listen("shop/one", port=8086))))
         stack.enter_context(closing(made))
         yield made
 
@@ -90,13 +104,18 @@ class Asking:
         """What becomes of a request, but for what the log says and copies; and its number."""
         key = f"00000000-0000-4000-8000-{next(self._numbers):012d}"
         self._answered.fails[key], self._answered.waits[key] = case.fails, case.waits
+        if case.limited:
+            self._answered.limited.add(key)
         fields = {"x-request-id": key, **case.headers}
         if case.claims is not None:
             fields["authorization"] = f"Bearer {signed(**case.claims).decode()}"
         if case.route is not None:
             self.routes[key] = case.route
         began = time.monotonic()
-        reply = self._client(case).ask(case.method, case.path, case.host, fields)
+        client = self._client(case)
+        if isinstance(client, Http2):
+            client.scheme = case.scheme
+        reply = client.ask(case.method, case.path, case.host, fields)
         delay = time.monotonic() - began if case.delay else 0.0
         told: dict[str, Any] = reply.told or {"version": reply.fields.get("x-version", ""), "fields": {}}
         return key, Outcome(
@@ -206,3 +225,19 @@ def test_endpoints_are_asked_as_destination_rules_say(mesh: Mesh, answered: Answ
         ]
     assert not wrong, "\n".join(wrong)
     assert shop.waypoint.figures().total("ztunnel_internal_errors_total") == 0
+
+
+def test_an_endpoint_that_is_new_gets_less_at_first(
+    mesh: Mesh, answered: Answered, applied: Callable[[str], None]
+) -> None:
+    """In turns with two that are warm: in its first second a third of a turn, later a whole one."""
+    shop = Shop(mesh, answered)
+    wait_until(lambda: knows(shop, "warm"), "it is known")
+    warm_from = time.monotonic() + WARM_SECONDS
+    applied(server_pod("shop/late", "v1").replace("role: server, version: v1", "version: late"))
+    with closing(Server(mesh.listen("shop/late", port=8081), "late", answered)):
+        wait_until(lambda: time.monotonic() > warm_from, "the others are warm")
+        wait_until(lambda: "shop/late" in get(shop.waypoint.netns, 15000, "/config_dump")[1], "it is there")
+        first = shop.versions("warm", 30).count("late")
+        assert 1 <= first <= 7, first  # 30 / 7 and one more; of 30 / 3 where it gets as much as the others
+        wait_until(lambda: shop.versions("warm", 30).count("late") in (9, 10, 11), "it gets its share")

@@ -4,10 +4,13 @@ leave: by real objects, through a real waypoint."""
 from __future__ import annotations
 
 import json
+import re
 import select
 import socket
 import ssl
+import subprocess
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -19,7 +22,7 @@ import pytest
 
 from tests.mesh.answering import Accepting
 from tests.mesh.lab import SHOP, TCP_FAMILIES, Listener, Mesh, is_refused, read_exactly, wait_until
-from tests.mesh.test_waypoint import GATEWAY, Waypoint, exchange, head_of, service, vip
+from tests.mesh.test_waypoint import GATEWAY, OUTSIDER, Waypoint, exchange, head_of, service, vip
 from tests.waypoint.tls_server import Authority
 from ztunnel.demo.call import get
 
@@ -150,6 +153,11 @@ MANIFESTS = (
     + service("narrow", "{name: http, port: 80, targetPort: 8081}", app="alone")
     + service("sealed", "{name: http, port: 80, targetPort: 8443}", app="alone")
     + service("shown", "{name: http, port: 80, targetPort: 8444}", app="alone")
+    + service("listed", "{name: http, port: 80, targetPort: 8445}", app="alone")
+    + service("blind", "{name: http, port: 80, targetPort: 8446}", app="alone")
+    + OUTSIDER
+    + service("plain", "{name: http, port: 80, targetPort: 8081}", app="outsider")
+    + service("free", "{name: http, port: 80, targetPort: 8081}")
     + VIRTUAL_SERVICE
     + HTTP_ROUTE
     + CONNECTIONS
@@ -539,23 +547,114 @@ def test_a_server_of_tls_is_talked_to_where_it_is_proved(
     client.ask("/stranger")
     other = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     other.load_cert_chain(*stranger.issue("other", "a.example"))
+    assert "certificate was refused" in refusal(listener, client, other)
+
+
+def refusal(listener: Listener, client: Client, context: ssl.SSLContext) -> str:
+    """Why the waypoint does not talk to a server with that context."""
     for _ in range(3):  # Istio's two retries of what was not sent
-        with suppress(OSError), other.wrap_socket(listener.accept(), server_side=True):
+        with suppress(OSError), context.wrap_socket(listener.accept(), server_side=True):
             pass
         if readable(client.sock):
             break
     status, _, body = client.answer()
     assert status == 503
-    assert b"certificate was refused" in body
+    return body.decode()
 
 
-def secret(certificate: str, key: str, roots: str) -> str:
-    """As `kubectl create secret generic` makes it."""
-    data = {
-        name: Path(path).read_text()
-        for name, path in (("cert", certificate), ("key", key), ("cacert", roots))
-    }
-    meta = {"name": "sealed", "namespace": "shop"}
+def test_a_server_whose_certificate_is_revoked_is_not_talked_to(
+    mesh: Mesh, waypoint: Waypoint, tmp_path: Path
+) -> None:
+    """By the list in the Secret of the rule; another list counts from the next connection on."""
+    authority, contexts = Authority(tmp_path), []
+    for serial in (11, 12):
+        contexts.append(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        contexts[-1].load_cert_chain(*authority.issue(f"s{serial}", "a.example", serial=serial))
+    mesh.apply(destination_rule("listed", "tls: {mode: SIMPLE, sni: a.example, credentialName: listed}"))
+    listener = mesh.listen("shop/alone", port=8445)
+    for serial, good, bad in ((12, *contexts), (11, *contexts[::-1])):
+        revoked = authority.revoke(serial)
+        mesh.apply(secret("listed", cacert=authority.roots, crl=revoked))
+        text = Path(revoked).read_text()
+        wait_until(lambda text=text: shown(waypoint, "listed").get("revoked") == text, "the waypoint has it")
+        client = Client(mesh, "listed", family=IPv6Address)
+        client.ask("/good")
+        with good.wrap_socket(listener.accept(), server_side=True) as there:
+            serve(there, "200 OK", "Connection: close", body="hi")
+            assert client.answer()[::2] == (200, b"hi")
+        client.ask("/bad")
+        assert "certificate revoked" in refusal(listener, client, bad)
+
+
+def test_a_server_that_need_not_be_proved_may_be_anybody(
+    mesh: Mesh, waypoint: Waypoint, tmp_path: Path
+) -> None:
+    mesh.apply(destination_rule("blind", "tls: {mode: SIMPLE, sni: a.example, insecureSkipVerify: true}"))
+    listener = mesh.listen("shop/alone", port=8446)
+    wait_until(lambda: knows_traffic(waypoint, "blind"), "the waypoint knows of it")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*Authority(tmp_path, "stranger").issue("other", "b.example"))
+    client = Client(mesh, "blind")
+    client.ask("/")
+    with context.wrap_socket(listener.accept(), server_side=True) as there:
+        serve(there, body="secret")
+        assert client.answer()[::2] == (200, b"secret")
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_servers_outside_are_asked_whether_they_are_there_as_their_rule_says(
+    mesh: Mesh, waypoint: Waypoint, family: type
+) -> None:
+    mesh.apply(destination_rule("plain", "connectionPool: {tcp: {tcpKeepalive: {time: 50s, interval: 7s}}}"))
+    wait_until(lambda: knows_traffic(waypoint, "plain"), "the waypoint knows of it")
+    listener, client = mesh.listen("shop/outsider", port=8081), Client(mesh, "plain", family=family)
+    client.ask("/")
+    there = listener.accept()
+    serve(there)
+    assert client.answer()[0] == 200
+    port = there.getpeername()[1]
+
+    def timer() -> re.Match[str] | None:
+        """The kernel's, of the waypoint's connection."""
+        listing = ["ss", "-tnoH", "state", "established", f"( sport = :{port} )"]
+        run = ["nsenter", f"--net={waypoint.netns}", *listing]
+        found = subprocess.run(run, check=True, capture_output=True, text=True).stdout
+        return re.search(r"timer:\(keepalive,([0-9]+)(?:\.[0-9]+)?sec,0\)", found)
+
+    assert 40 <= int(wait_until(timer, "it has been quiet")[1]) <= 50
+
+
+def of_every_host(host: str, status: int) -> str:
+    return (
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: every, namespace: shop}\n"
+        f"spec: {{hosts: ['{host}'], http: [{{name: every, directResponse: {{status: {status}}}}}]}}\n---\n"
+    )
+
+
+def test_a_rule_for_every_host_counts_behind_those_for_some_requests(
+    mesh: Mesh, waypoint: Waypoint, applied: Callable[[str], None]
+) -> None:
+    client, own = Client(mesh, "free", family=IPv6Address), Client(mesh)
+
+    def status(of: Client, path: str) -> int:
+        of.ask(path)
+        return of.answer()[0]
+
+    assert status(own, "/none") == 404
+    applied(of_every_host("*", 430))
+    wait_until(lambda: status(client, "/") == 430, "it counts for a service without rules")
+    wait_until(lambda: waypoint.lines()[-1][-1] == "every", "the log names it")
+    assert (status(own, "/teapot"), status(own, "/none")) == (418, 430)
+    mesh.apply(of_every_host("*.shop.svc.cluster.local", 431))
+    wait_until(lambda: status(client, "/") == 431, "it is of every host of the namespace now")
+    mesh.apply(of_every_host("*.elsewhere.example", 432))
+    wait_until(lambda: status(own, "/none") == 404, "it is of others now")
+
+
+def secret(name: str, **paths: str) -> str:
+    """As `kubectl create secret generic` makes it, of files."""
+    data = {key: Path(path).read_text() for key, path in paths.items()}
+    meta = {"name": name, "namespace": "shop"}
     return (
         json.dumps({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": data}) + "\n---\n"
     )
@@ -580,7 +679,7 @@ def test_a_server_is_shown_the_certificate_of_a_secret_and_another_one_once_that
         pass
     for name in ("first", "second"):
         certificate, key = authority.issue(name, f"{name}.example")
-        mesh.apply(secret(certificate, key, authority.roots))
+        mesh.apply(secret("sealed", cert=certificate, key=key, cacert=authority.roots))
         text = Path(certificate).read_text()
         wait_until(
             lambda text=text: shown_credential(waypoint) == (text, "<redacted>"), "the waypoint has it"
@@ -594,7 +693,12 @@ def test_a_server_is_shown_the_certificate_of_a_secret_and_another_one_once_that
 
 
 def shown_credential(waypoint: Waypoint) -> tuple[str, str]:
-    """What the waypoint shows of the Secret that it was sent."""
-    dump = json.loads(get(waypoint.netns, 15000, "/config_dump")[1])
-    (one,) = dump["credentials"]
+    """What the waypoint shows of the Secret of servers that are sealed."""
+    one = shown(waypoint, "sealed")
     return one.get("certificate", ""), one.get("privateKey", "")
+
+
+def shown(waypoint: Waypoint, name: str) -> dict[str, str]:
+    """What the waypoint shows of what it was sent of a Secret."""
+    dump = json.loads(get(waypoint.netns, 15000, "/config_dump")[1])
+    return next((dict(one) for one in dump["credentials"] if one["name"] == name), {})

@@ -3,13 +3,14 @@ by byte through real processes."""
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import h2.errors
 import h2.events
 import pytest
 
-from tests.mesh.answering import Accepting, addresses
+from tests.mesh.answering import Accepting, Answered, Http1, Server, addresses
 from tests.mesh.lab import SHOP, TCP_FAMILIES, Family, Listener, Mesh, read_all, read_exactly, wait_until
 from tests.mesh.test_waypoint import (
     GATEWAY,
@@ -33,7 +34,7 @@ from tests.mesh.test_waypoint import (
     server,
     service,
 )  # fmt: skip
-from tests.waypoint.broken import BROKEN
+from tests.waypoint.broken import BEGINNING, BLOCK, BROKEN, frame
 from tests.waypoint.test_downstream1 import ALL, LIMITS, head
 from tests.waypoint.test_downstream2 import ANOTHER_ELSEWHERE, GET, MALFORMED
 from tests.waypoint.tls_server import Authority
@@ -42,6 +43,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
 At = Mapping[Family, Mapping[str, str]]
 
+ENVIRONMENT = {"ZTUNNEL_REQUEST_HEAD_TIMEOUT": "1500ms", "ZTUNNEL_STREAM_IDLE_TIMEOUT": "1500ms"}
 SERVER_FIRST = {"mail": 25, "names": 53, "rows": 3306, "documents": 27017}
 MANIFESTS = (
     SHOP
@@ -55,6 +57,20 @@ MANIFESTS = (
     )
     + service("calls", "{name: grpc, port: 80, targetPort: 8082}", app="outsider")
 )
+
+
+MESH_CONFIG = """apiVersion: v1
+kind: ConfigMap
+metadata: {name: ztunnel-mesh, namespace: ztunnel-system}
+data: {mesh: "pathNormalization: {normalization: %s}"}
+---
+"""
+SPELLED = {
+    "BASE": "/a//b/c%2Fd?q=//",
+    "MERGE_SLASHES": "/a/b/c%2Fd?q=//",
+    "DECODE_AND_MERGE_SLASHES": "/a/b/c/d?q=//",
+}
+"""What servers have of `/a//./b/%2e/c%2fd?q=//`."""
 
 
 @pytest.fixture
@@ -123,6 +139,31 @@ def http1_passes(mesh: Mesh, address: str) -> None:
     listener.sock.close()
 
 
+def test_paths_are_spelled_as_the_mesh_config_says(
+    mesh: Mesh, waypoint: Waypoint, at: At, applied: Callable[[str], None]
+) -> None:
+    with closing(Answered()) as answered, closing(Server(server(mesh), "v1", answered)):
+        clients = [Http1(mesh, at[family]["web"], 80) for family in TCP_FAMILIES]
+        apply = applied
+
+        def paths() -> set[str]:
+            replies = [
+                client.ask("GET", "/a//./b/%2e/c%2fd?q=//", "web", {}).told or {} for client in clients
+            ]
+            return {each["fields"]["path"] for each in replies}
+
+        for spelling, path in SPELLED.items():
+            if spelling != "BASE":  # which is the default
+                apply(MESH_CONFIG % spelling)
+                apply = mesh.apply
+            wait_until(lambda path=path: paths() == {path}, f"{spelling}: {path}")
+            said = f"GET {path} HTTP/1.1"
+            wait_until(
+                lambda said=said: [line[1] for line in waypoint.lines()[-1:]] == [said],
+                "it is logged like that",
+            )
+
+
 class Recorder(Accepting):
     """A server that keeps what it is told, and answers nothing."""
 
@@ -173,6 +214,70 @@ def test_what_two_could_read_otherwise_reaches_nobody(mesh: Mesh, waypoint: Wayp
     wait_until(lambda: told() >= len(cases), "each is counted, or logged")
     lines = waypoint.lines()[waypoint.seen :]
     assert not [line for line in lines if line[2][0] not in "45" and line[2] != "0"]
+
+
+def test_who_is_slow_is_not_waited_for(mesh: Mesh, waypoint: Waypoint, at: At) -> None:
+    """Heads and bodies that do not come, in both versions. A byte now and then is not enough of a head, but
+    of a body."""
+    waypoint.settle(mesh)
+    with recording(mesh) as recorder:
+        slow = [Slow(mesh, at[family]["web"]) for family in TCP_FAMILIES]
+        for more in (b"o", b"dy"):
+            pause = time.monotonic() + 0.9
+            wait_until(lambda until=pause: time.monotonic() > until, "less time passes than there is")
+            assert more == b"dy" or not any(each.answered for each in slow)
+            for each in slow:
+                each.go_on(more)
+        for each in slow:
+            each.check()
+        wait_until(lambda: recorder.told.count(b"dy") == 2, "what moves passes, as slow as it is")
+        assert b"/head" not in recorder.told
+    wait_until(lambda: refusals(waypoint) >= 4 * 2, "they are counted")
+    wanted = [[f"POST /slow HTTP/{n}", "408", "SI", "stream_idle_timeout"] for n in ("1.1", "2")]
+
+    def logged() -> list[int]:
+        lines = [line[1:5] for line in waypoint.lines()[waypoint.seen :]]
+        return [lines.count(each) for each in wanted]
+
+    wait_until(lambda: logged() == [2, 2], "they are logged")
+
+
+class Slow:
+    """Clients that begin, and do not go on."""
+
+    def __init__(self, mesh: Mesh, address: str) -> None:
+        made = (mesh.connect("shop/caller", address, 80) for _ in range(5))
+        self._head, self._body, self._trickle, self._block, self._stream = made
+        body = head(b"Content-Length: 4", first=b"POST /slow HTTP/1.1") + b"b"
+        self._head.sendall(b"GET /head HTTP/1.1\r\nHost: web\r\nX-")
+        self._body.sendall(body)
+        self._trickle.sendall(body)
+        self._block.sendall(BEGINNING + frame(1, 1, 1, BLOCK))
+        self._side = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
+        self._side.initiate_connection()
+        self._side.send_headers(1, [(b":method", b"POST"), *GET[1:3], (b":path", b"/slow")])
+        self._side.send_data(1, b"b")
+        self._stream.sendall(self._side.data_to_send())
+
+    @property
+    def answered(self) -> bool:
+        """Whether somebody who speaks HTTP/1.1 has been."""
+        return bool(select.select([self._head, self._body, self._trickle], [], [], 0)[0])
+
+    def go_on(self, more: bytes) -> None:
+        """Two of them say a little more."""
+        with suppress(OSError):
+            self._head.sendall(b"x")
+        self._trickle.sendall(more)
+
+    def check(self) -> None:
+        """All but one have been refused."""
+        assert head_of(self._head).startswith(b"HTTP/1.1 408 ")
+        assert head_of(self._body).startswith(b"HTTP/1.1 408 ")
+        assert ended(self._block)
+        events = exchanged(self._stream, self._side, 1)
+        (answer,) = [each for each in events if isinstance(each, h2.events.ResponseReceived)]
+        assert dict(answer.headers)[b":status"] == b"408"
 
 
 def refusals(waypoint: Waypoint) -> int:

@@ -20,7 +20,8 @@ from ztunnel.l7.trace import Context
 
 _METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
 _AUTHORITY: Final = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-_ABSOLUTE: Final = re.compile(rb"https?://([^/?#]+)(/[!-~]*|\?[!-~]*)?", re.IGNORECASE)
+_ABSOLUTE: Final = re.compile(rb"(https?)://([^/?#]+)(/[!-~]*|\?[!-~]*)?", re.IGNORECASE)
+_SCHEMES: Final = (b"http", b"https")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 
 _NOT_PASSED_ON = OURS | frozenset(
@@ -49,6 +50,8 @@ class Request:
     """One request.
 
     Attributes:
+        scheme: that its client names; where it cannot (HTTP/1.1), what a proxy before us says of it
+            (`x-forwarded-proto`: a gateway that ends TLS), else `http`.
         fields: in order, without pseudo-header fields, `host`, and what was for the connection.
         length: of the body in bytes, -1 where it is not said.
         upgrade: the protocol that the client wants to switch to; empty for none.
@@ -126,13 +129,14 @@ def parse_request(untrusted: Fields, upgrade: bytes) -> Request:
         raise Refused(BAD_HOST)
     if method == b"CONNECT":
         raise Refused(NO_ROUTE)
+    scheme = b""
     if not target.startswith((b"/", b"*")):
         absolute = _ABSOLUTE.fullmatch(target)
         if absolute is None:
             raise Refused(BAD_PATH)
-        if absolute[1].lower() != hosts[0].lower():
+        if absolute[2].lower() != hosts[0].lower():
             raise Refused(BAD_HOST)
-        rest = absolute[2] or b"/"
+        scheme, rest = absolute[1].lower(), absolute[3] or b"/"
         target = rest if rest.startswith(b"/") else b"/" + rest
     made = Request(method, hosts[0], target, _passed_on(fields))
     offered = {each.strip(b" \t") for each in upgrade.split(b",")}
@@ -141,7 +145,7 @@ def parse_request(untrusted: Fields, upgrade: bytes) -> Request:
         if wanted != {WEBSOCKET}:
             raise Refused(FORBIDDEN_UPGRADE)
         made.upgrade = WEBSOCKET
-    return _checked(made)
+    return _checked(made, scheme)
 
 
 def read_stream(untrusted: Fields, new_id: NewId) -> Request:
@@ -170,7 +174,7 @@ def parse_stream(untrusted: Fields) -> Request:
     method = pseudo[b":method"]
     if method == b"CONNECT":
         raise Refused(NO_ROUTE)
-    if not _METHOD.fullmatch(method) or pseudo[b":scheme"] not in (b"http", b"https"):
+    if not _METHOD.fullmatch(method) or pseudo[b":scheme"] not in _SCHEMES:
         raise Refused(MALFORMED)
     hosts = [value for name, value in fields if name == b"host"]
     authority = pseudo.get(b":authority") or (hosts[0] if hosts else b"")
@@ -178,7 +182,7 @@ def parse_stream(untrusted: Fields) -> Request:
         raise Refused(NO_HOST)
     if any(host.lower() != authority.lower() for host in hosts):
         raise Refused(BAD_HOST)
-    return _checked(Request(method, authority, pseudo[b":path"], _passed_on(fields)))
+    return _checked(Request(method, authority, pseudo[b":path"], _passed_on(fields)), pseudo[b":scheme"])
 
 
 def _passed_on(fields: list[tuple[bytes, bytes]] | Fields) -> list[tuple[bytes, bytes]]:
@@ -211,11 +215,11 @@ def complete(parsed: Request, new_id: NewId) -> Request:
     return parsed
 
 
-def _checked(made: Request) -> Request:
+def _checked(made: Request, scheme: bytes) -> Request:
     if not _AUTHORITY.fullmatch(made.authority):
         raise Refused(BAD_HOST)
     made.path = _path(made)
-    has_proto = False
+    forwarded = b""
     for name, value in made.fields:
         if name == b"content-length":
             if made.length >= 0 or not _DIGITS.fullmatch(value):
@@ -224,9 +228,11 @@ def _checked(made: Request) -> Request:
         elif name == b"x-request-id":
             made.has_id = True
         elif name == b"x-forwarded-proto":
-            has_proto = True
-    if not has_proto:
-        made.fields.append((b"x-forwarded-proto", made.scheme))
+            forwarded = value or b"-"
+    if not forwarded:
+        made.fields.append((b"x-forwarded-proto", b"http"))  # Envoy's for a connection without TLS of its own
+    said = scheme or forwarded.lower()
+    made.scheme = said if said in _SCHEMES else b"http"
     return made
 
 

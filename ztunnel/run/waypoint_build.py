@@ -47,7 +47,7 @@ from ztunnel.waypoint.client import Client
 from ztunnel.waypoint.hold import Parts
 from ztunnel.waypoint.upstream.connect import Servers
 from ztunnel.waypoint.upstream.find import Here
-from ztunnel.waypoint.way import Common, Watched
+from ztunnel.waypoint.way import Common, Patience, Watched
 
 _UUID_4: Final = 4 << 76 | 2 << 62
 _UUID_DRAWN: Final = (1 << 128) - 1 & ~(0xF << 76 | 3 << 62)
@@ -126,6 +126,7 @@ def build_waypoint(
         engine,
         live,
         partial(_new_id, rng),
+        Patience(settings.request_head_seconds, settings.stream_idle_seconds),
         refused=refusals.add,
         spelling=_spelling_of(settings, hold),
         rng=rng,
