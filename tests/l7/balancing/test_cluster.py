@@ -15,7 +15,7 @@ from ztunnel.l7.balancing.circuit import Circuit
 from ztunnel.l7.balancing.cluster import Cluster, Member
 from ztunnel.l7.balancing.host import hash_of
 from ztunnel.l7.balancing.tried import Tried
-from ztunnel.model.traffic import Balance, Balancing, ConsistentHash, Outlier, Pool, Traffic
+from ztunnel.model.traffic import Balance, Balancing, ConsistentHash, Outlier, Pool, Traffic, Warmup
 
 EJECTING = Traffic(outlier=Outlier(2, most_percent=100, base_seconds=30, interval_seconds=10))
 
@@ -62,6 +62,34 @@ def test_where_all_are_ejected_there_is_none():
     eject(made, 0)
     eject(made, 1)
     assert made.pick(None, None, 0.0) is None
+
+
+@pytest.mark.parametrize("simple", [None, Balance.ROUND_ROBIN])
+def test_a_level_whose_endpoint_is_new_gets_more_and_more(simple):
+    """It is nearer than the others, and was not there before."""
+    warmup = Traffic(Balancing(simple, warmup=Warmup(100.0, 5)))
+    made = cluster([member(1), member(2)], warmup)
+    assert set(picked(made)) == {endpoint(1), endpoint(2)}
+    made.replace([member(0, level=0), member(1, level=1), member(2, level=1)], 200.0)
+    for age, share in ((0.0, 0.07), (25.0, 0.35), (50.0, 0.7), (72.0, 1.0), (200.0, 1.0)):
+        count = picked(made, 1000, now=200.0 + age)[endpoint(0)]
+        assert abs(count - 1000 * share) <= 4.5 * (1000 * share * (1 - share)) ** 0.5 + 1, (age, count)
+
+
+def test_a_locality_whose_endpoint_is_new_gets_more_and_more():
+    warmup = Traffic(Balancing(warmup=Warmup(100.0)))
+    made = cluster([member(1, place="a", share=50.0)], warmup)
+    both = [member(0, place="b", share=50.0), member(1, place="a", share=50.0)]
+    made.replace(both, 200.0)
+    for age, share in ((0.0, 0.1 / 1.1), (50.0, 1 / 3), (100.0, 0.5)):
+        count = picked(made, 1000, now=200.0 + age)[endpoint(0)]
+        assert abs(count - 1000 * share) <= 4.5 * (1000 * share * (1 - share)) ** 0.5, (age, count)
+
+
+def test_where_all_are_new_the_near_ones_get_all():
+    """As where a waypoint starts."""
+    made = cluster([member(0), member(1, level=1)], Traffic(Balancing(warmup=Warmup(100.0))))
+    assert set(picked(made)) == {endpoint(0)}
 
 
 def test_where_too_few_are_left_all_are_used():

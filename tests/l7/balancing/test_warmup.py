@@ -2,8 +2,9 @@
 
 import pytest
 
-from ztunnel.l7.balancing.warmup import share_of
-from ztunnel.model.traffic import Warmup
+from tests.l7.hosts import host
+from ztunnel.l7.balancing.warmup import share_of, warmths_of, warmup_of
+from ztunnel.model.traffic import Balance, Balancing, ConsistentHash, Warmup
 
 CASES = [
     # seconds, least percent, aggression, age: share
@@ -22,3 +23,30 @@ CASES = [
 @pytest.mark.parametrize(("seconds", "least", "aggression", "age", "share"), CASES)
 def test_the_share_grows_with_age(seconds, least, aggression, age, share):
     assert share_of(Warmup(seconds, least, aggression), age) == pytest.approx(share)
+
+
+WARMTHS = [
+    # when the endpoints of each group came, and what the groups can take at 100
+    ([[0.0], [0.0]], [1.0, 1.0]),
+    ([[90.0], [0.0]], [0.1, 1.0]),
+    ([[50.0, 0.0], [0.0]], [0.75, 1.0]),
+    ([[100.0, 100.0], [100.0]], [1.0, 1.0]),  # nobody is warmer
+    ([[], [90.0]], [1.0, 1.0]),
+    ([], []),
+]
+
+
+@pytest.mark.parametrize(("groups", "expected"), WARMTHS)
+def test_groups_are_as_warm_as_their_endpoints_beside_the_warmest(groups, expected):
+    made = [[host(0, since=since) for since in group] for group in groups]
+    assert warmths_of(Warmup(100), made, 100.0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("balancing", "counts"), [
+    (None, False), (Balancing(warmup=Warmup(1)), True),
+    (Balancing(Balance.ROUND_ROBIN, warmup=Warmup(1)), True),
+    (Balancing(Balance.RANDOM, warmup=Warmup(1)), False),
+    (Balancing(by_hash=ConsistentHash("x"), warmup=Warmup(1)), False), (Balancing(), False),
+])  # fmt: skip
+def test_only_turns_know_of_it(balancing, counts):
+    assert (warmup_of(balancing) is not None) is counts

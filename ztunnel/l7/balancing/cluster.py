@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple
+from math import inf
+from typing import Final, NamedTuple
 
 from ztunnel.l7.balancing.balance import Chooser, chooser_of
 from ztunnel.l7.balancing.circuit import Circuit
@@ -22,12 +23,16 @@ from ztunnel.l7.balancing.host import Host
 from ztunnel.l7.balancing.levels import panics, shares_of_levels, weight_of_place
 from ztunnel.l7.balancing.outlier import Outliers
 from ztunnel.l7.balancing.tried import Tried, passed_over
+from ztunnel.l7.balancing.warmup import warmths_of, warmup_of
 from ztunnel.l7.chance import Rng
 from ztunnel.model.address import Endpoint
 from ztunnel.model.traffic import NO_TRAFFIC, Balancing, Traffic
 from ztunnel.model.workload import Workload
 
 _ALL = Balancing()
+
+_MOMENT: Final = 0.25
+"""Seconds: so often it is looked at what new endpoints can take."""
 
 
 class Member(NamedTuple):
@@ -44,11 +49,13 @@ class Member(NamedTuple):
 
 @dataclass(slots=True)
 class _Group:
-    """The endpoints of a locality that may be chosen; `count`, how many it has."""
+    """The endpoints of a locality that may be chosen; `count`, how many it has; `warmth`: which part of its
+    share they can take."""
 
     hosts: list[Host]
     count: int
     share: float
+    warmth: float = 1.0
     chooser: Chooser | None = None
 
 
@@ -68,7 +75,9 @@ class Cluster:
         self._members: tuple[Member, ...] = ()
         self._groups: list[list[_Group]] = []
         self._levels: list[float] = []
-        self._health: list[tuple[int, int]] = []
+        self._counts: list[tuple[int, int]] = []
+        self._health: list[tuple[float, int]] = []
+        self._weigh_at = inf
         self._choosers: dict[tuple[int, str], Chooser] = {}
         self._filling: list[Chooser] = []
         self._stale = True
@@ -119,6 +128,8 @@ class Cluster:
         """
         if self._stale:
             self._arrange(now)
+        elif now >= self._weigh_at:
+            self._weigh(now)
         shares = self._levels if tried is None or not tried.remote else self._other_levels(tried)
         groups = self._level(shares)
         if groups is None:
@@ -185,11 +196,30 @@ class Cluster:
             group.count += 1
             if host.available or panicking[member.level]:
                 group.hosts.append(host)
-        health = [(total if panicking[level] else left, total) for level, (left, total) in enumerate(health)]
+        self._counts = [
+            (total if panicking[level] else left, total) for level, (left, total) in enumerate(health)
+        ]
+        self._groups = [list(found.values()) for found in places]
+        self._weigh(now)
+        self._choose(places, now)
+
+    def _weigh(self, now: float) -> None:
+        """What levels and localities are asked for, as their endpoints are at the moment."""
+        warmup = warmup_of(self.traffic.balancing)
+        health = [(float(left), total) for left, total in self._counts]
+        self._weigh_at = inf
+        if warmup is not None:
+            for groups in self._groups:
+                warmths = warmths_of(warmup, [each.hosts for each in groups], now)
+                for group, warmth in zip(groups, warmths, strict=True):
+                    group.warmth = warmth
+            levels = [[host for group in groups for host in group.hosts] for groups in self._groups]
+            warmths = warmths_of(warmup, levels, now)
+            health = [(left * warmth, total) for (left, total), warmth in zip(health, warmths, strict=True)]
+            if any(now - host.since < warmup.seconds for host in self.hosts.values()):
+                self._weigh_at = now + _MOMENT
         self._health = health
         self._levels = list(accumulate(shares_of_levels(health)))
-        self._groups = [list(found.values()) for found in places]
-        self._choose(places, now)
 
     def _choose(self, places: list[dict[str, _Group]], now: float) -> None:
         before, self._choosers = self._choosers, {}
@@ -232,7 +262,7 @@ class Cluster:
 
     def _place(self, groups: list[_Group]) -> _Group:
         """The locality that is asked."""
-        weights = [weight_of_place(each.share, len(each.hosts), each.count) for each in groups]
+        weights = [weight_of_place(each.share * each.warmth, len(each.hosts), each.count) for each in groups]
         total = sum(weights)
         if total <= 0:
             return next((each for each in groups if each.hosts), groups[0])

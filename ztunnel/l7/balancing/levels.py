@@ -10,12 +10,12 @@ OVERPROVISIONED = 1.4
 overprovisioning_factor, 140)."""
 
 
-def shares_of_levels(levels: Sequence[tuple[int, int]]) -> list[float]:
+def shares_of_levels(levels: Sequence[tuple[float, int]]) -> list[float]:
     """The part of all requests that each level gets, the first as much as it can take. All are 0 where no
     endpoint is left.
 
     Args:
-        levels: of each, how many of its endpoints are left, and how many it has.
+        levels: of each, how many of its endpoints are left (parts of some that are new), and how many it has.
     """
     health = [min(OVERPROVISIONED * left / count, 1.0) if count else 0.0 for left, count in levels]
     total = min(sum(health), 1.0)
