@@ -12,6 +12,7 @@ from tests.builders import policy, service, workload
 from tests.flow.driving import Bugs, Clock, drive
 from tests.inbound.parts import Sockets
 from tests.outbound.parts import Desk, Here, address_of, is_reset, record
+from tests.turns import calls_of
 from ztunnel.errors import Denied
 from ztunnel.flow.engine import Engine
 from ztunnel.kernel.sockets import cookie_of
@@ -301,6 +302,24 @@ def test_bytes_are_read_from_either_end_while_a_flow_lives(
     poll(desk, follower, clock)
     assert desk.bytes_of("source") == (100, 2000)
     assert len(follower) == 1
+
+
+def test_no_round_of_the_engine_is_longer_for_the_number_of_flows(
+    desk: Desk, follower: Follower, sockets: Sockets, clock: Clock
+) -> None:
+    pairs = [Pair(sockets) for _ in range(200)]
+    for each in pairs:
+        each.opened(desk, follower)
+        each.client.sendall(b"a")
+    follower.poll()
+    clock.move(POLL_SECONDS)
+    rounds = []
+    while desk.engine.has_calls or desk.engine.next_timer <= clock():
+        rounds.append(calls_of(desk.engine.round))
+    assert desk.bytes_of("source") == (len(pairs), 0)
+    assert len(follower) == len(pairs)
+    # A packet of the kernel's has some ninety of the four hundred sockets.
+    assert sum(rounds) > 3 * max(rounds)
 
 
 def test_the_servers_half_close_counts_no_byte(

@@ -111,15 +111,34 @@ class Netlink:
         """Change something. Raises OSError with the kernel's errno."""
         self._exchange(kind, NLM_F_REQUEST | NLM_F_ACK | flags, body)
 
+    def parts(self, kind: int, body: bytes) -> Iterator[list[bytes]]:
+        """As `dump`, some at a time: the kernel goes on when the next are asked for, and so each is of
+        another moment. Raises OSError."""
+        self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
+        for answers, _ in self._packets():
+            yield answers
+
     def _exchange(self, kind: int, flags: int, body: bytes) -> tuple[list[bytes], bool]:
+        self._send(kind, flags, body)
+        found: list[bytes] = []
+        is_interrupted = False
+        for answers, interrupted in self._packets():
+            found += answers
+            is_interrupted = is_interrupted or interrupted
+        return found, is_interrupted
+
+    def _send(self, kind: int, flags: int, body: bytes) -> None:
         self._sequence += 1
         self._socket.send(_HEADER.pack(_HEADER_BYTES + len(body), kind, flags, self._sequence, 0) + body)
-        answers: list[bytes] = []
-        interrupted = False
-        while True:
+
+    def _packets(self) -> Iterator[tuple[list[bytes], bool]]:
+        """The messages of each, and whether what they list has changed meanwhile."""
+        is_over = False
+        while not is_over:
             packet = self._socket.recv(_RECEIVE_BYTES)
-            offset = 0
-            while offset + _HEADER_BYTES <= len(packet):
+            answers: list[bytes] = []
+            offset, interrupted = 0, False
+            while not is_over and offset + _HEADER_BYTES <= len(packet):
                 size, answer, reply_flags, sequence, _ = _HEADER.unpack_from(packet, offset)
                 message = packet[offset : offset + size]
                 offset += (size + 3) & ~3
@@ -128,8 +147,10 @@ class Netlink:
                 interrupted = interrupted or bool(reply_flags & NLM_F_DUMP_INTR)
                 if answer in (NLMSG_ERROR, NLMSG_DONE):
                     _raise(message)
-                    return answers, interrupted
-                answers.append(message)
+                    is_over = True
+                else:
+                    answers.append(message)
+            yield answers, interrupted
 
 
 def body_of(message: bytes) -> bytes:

@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import IntEnum
@@ -198,12 +198,18 @@ class LiveSocket:
 
 def connections(namespace: NetworkNamespace, states: Iterable[TcpState] = LIVE) -> list[LiveSocket]:
     """The namespace's TCP sockets in these states, both families. Raises OSError."""
+    return [each for some in list_some(namespace, states) for each in some]
+
+
+def list_some(namespace: NetworkNamespace, states: Iterable[TcpState] = LIVE) -> Iterator[list[LiveSocket]]:
+    """The same, some ninety at a time, each of which takes some 10 us. Raises OSError."""
     wanted = sum(1 << state for state in set(states))
     # The older request of the two, which pyroute2 does not know: it asks for both families at once, and each
     # request walks the machine's whole table of connections, whatever the namespace.
     ask = struct.pack("=BBBB48xII", 0, 0, 0, 1 << (_INET_DIAG_INFO - 1), wanted, 0)
     with Netlink(namespace, _SOCK_DIAG) as netlink:
-        return [_live_socket(body_of(each)) for each in netlink.dump(_TCP_GETSOCK, ask)]
+        for some in netlink.parts(_TCP_GETSOCK, ask):
+            yield [_live_socket(body_of(each)) for each in some]
 
 
 class _Info(NamedTuple):
@@ -214,7 +220,7 @@ class _Info(NamedTuple):
 
 
 def _live_socket(payload: bytes) -> LiveSocket:
-    """Read by hand: with pyroute2's message 10,000 flows would hold the thread for 540 ms, so for 90 ms."""
+    """Read by hand: with pyroute2's message 10,000 flows would take 540 ms, so 90 ms."""
     family, state = payload[0], payload[1]
     sport, dport = struct.unpack_from("!HH", payload, 4)
     width = 4 if family == socket.AF_INET else 16

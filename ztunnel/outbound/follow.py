@@ -13,20 +13,20 @@ every flow: they are followed again.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
 from ztunnel.authz.verdict import NO_POLICY, Trial, allowing_keys, denied_by, none_allowed, trials
 from ztunnel.errors import Denied, HandedOver, Unreachable
 from ztunnel.flow.timers import Timer
-from ztunnel.kernel.sockets import LiveSocket, TcpState, connections, destroy
+from ztunnel.kernel.sockets import LiveSocket, TcpState, destroy, list_some
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Connection
 from ztunnel.model.workload import Workload
 from ztunnel.outbound.gather import RECORDS, Gatherer, Namespaces
 from ztunnel.outbound.kernel_flow import KernelFlow
 from ztunnel.outbound.oversee import DirectFlows
-from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.records import FlowRecord, LiveFlow, RecordEvent, RecordRole
 from ztunnel.state.delta import Change
 from ztunnel.state.hold import Hold
@@ -37,6 +37,12 @@ from ztunnel.telemetry.labels import ENDS, Reporter
 POLL_SECONDS = 15.0
 _UNSEEN = 2
 """Polls without a flow's socket until it counts as gone: at the first, its last record may be under way."""
+
+_DIVIDED_AT_ONCE = 500
+"""Flows, of 1 us each: there may be ten thousand of them."""
+
+_End = tuple[str, RecordRole]
+"""A pod by its uid, and what it is of the flows."""
 
 _WAYS = 1024
 """Remembered ways, and the accounts' journeys with each."""
@@ -113,15 +119,7 @@ class Follower:
         without a record."""
         self.pull()
         self._recover()
-        flows = defaultdict(list)
-        for flow in tuple(self._live.values()):
-            uid, role = self._end_at_hand(flow)
-            if uid:
-                flows[uid, role].append(flow)
-            else:
-                self._miss(flow)
-        for number, (end, group) in enumerate(flows.items()):
-            self._flows.engine.after(POLL_SECONDS * number / len(flows), partial(self._read, end, group))
+        self._divide(list(self._live.values()), defaultdict(list))
 
     def destroy(self, flow: KernelFlow) -> None:
         """Destroy a flow's sockets from whichever end is still there; the other one is reset by the first.
@@ -298,37 +296,64 @@ class Follower:
             (flow.workload_uid, RecordRole.SERVER) if flow.workload_uid in pods else ("", RecordRole.SERVER)
         )
 
-    def _read(self, end: tuple[str, RecordRole], flows: list[KernelFlow]) -> None:
+    def _divide(self, flows: list[KernelFlow], ends: defaultdict[_End, list[KernelFlow]]) -> None:
+        """Which pods are to be asked, and for which flows: some in each round of the engine."""
+        for _ in range(min(len(flows), _DIVIDED_AT_ONCE)):
+            flow = flows.pop()
+            uid, role = self._end_at_hand(flow)
+            if uid:
+                ends[uid, role].append(flow)
+            else:
+                self._miss(flow)
+        if flows:
+            self._flows.engine.next_round(partial(self._divide, flows, ends))
+            return
+        for number, (end, group) in enumerate(ends.items()):
+            self._flows.engine.after(POLL_SECONDS * number / len(ends), partial(self._read, end, group))
+
+    def _read(self, end: _End, flows: list[KernelFlow]) -> None:
         uid, role = end
         network = self._flows.pods.get(uid)
-        found = _sockets(network) if network is not None else None
-        if found is None:
-            return  # the pod is leaving: the next poll knows more
-        for flow in flows:
-            near, far = flow.ends if role is RecordRole.CLIENT else flow.ends[::-1]
-            seen = found.get((near, far))
-            if self._live.get(flow.key) is not flow:
-                continue
-            if seen is None or not flow.belongs(role, seen.cookie):
+        if network is not None:
+            ways = [flow.ends if role is RecordRole.CLIENT else flow.ends[::-1] for flow in flows]
+            self._compare(role, dict(zip(ways, flows, strict=True)), list_some(network.netns))
+
+    def _compare(
+        self,
+        role: RecordRole,
+        flows: dict[tuple[Endpoint, Endpoint], KernelFlow],
+        sockets: Iterator[list[LiveSocket]],
+    ) -> None:
+        """What the kernel says of the pod's connections, some in each round of the engine. Flows by their
+        ends, the pod's first; those of which nothing is said are missed."""
+        try:
+            some = next(sockets, None)
+        except OSError:  # the pod is leaving: the next poll knows more
+            return
+        for seen in some or ():
+            flow = flows.get((seen.local, seen.remote))
+            if flow is not None and self._is_seen(flow, role, seen):
+                del flows[seen.local, seen.remote]
+        if some is not None:
+            self._flows.engine.next_round(partial(self._compare, role, flows, sockets))
+            return
+        for flow in flows.values():
+            if self._live.get(flow.key) is flow:
                 self._miss(flow)
-                continue
-            flow.unseen = 0
-            flow.measure(role, *payload(seen, role))
-            if flow.condemned is not None:
-                self.destroy(flow)
+
+    def _is_seen(self, flow: KernelFlow, role: RecordRole, seen: LiveSocket) -> bool:
+        if self._live.get(flow.key) is not flow or not flow.belongs(role, seen.cookie):
+            return False
+        flow.unseen = 0
+        flow.measure(role, *payload(seen, role))
+        if flow.condemned is not None:
+            self.destroy(flow)
+        return True
 
     def _miss(self, flow: KernelFlow) -> None:
         flow.unseen += 1
         if flow.unseen >= _UNSEEN:
             self._close(flow)
-
-
-def _sockets(network: PodNetwork) -> dict[tuple[Endpoint, Endpoint], LiveSocket] | None:
-    """A pod's connections by (local, remote); None where its namespace does not answer."""
-    try:
-        return {(each.local, each.remote): each for each in connections(network.netns)}
-    except OSError:
-        return None
 
 
 def payload(seen: LiveSocket, role: RecordRole) -> tuple[int, int]:

@@ -133,14 +133,8 @@ def outcomes(counters: Map) -> dict[str, int]:
 def direct_flows(maps: Mapping[str, Map]) -> list[LiveFlow]:
     """Both ends of the direct flows that live now, for instance to count and judge them again after a
     restart."""
-    intents = maps["intents"]
-    found: list[LiveFlow] = []
-    for key in intents:
-        value = intents.get(key)
-        flow = pull_live_flow(NUMBER.unpack(key)[0], value) if value else None
-        if flow:
-            found.append(flow)
-    return found
+    flows = (pull_live_flow(NUMBER.unpack(key)[0], value) for key, value in items(maps["intents"]))
+    return [flow for flow in flows if flow is not None]
 
 
 def outside_calls(outside: Map) -> list[OutsideCall]:
