@@ -69,8 +69,8 @@ data:
         includeRequestBodyInCheck: {maxRequestBytes: 4, allowPartialMessage: true}
         headersToUpstreamOnAllow: [x-up]
         clearRouteCache: true
-        headersToDownstreamOnAllow: [x-down]
-        headersToDownstreamOnDeny: [x-deny*]
+        headersToDownstreamOnAllow: [x-down, set-cookie]
+        headersToDownstreamOnDeny: [x-deny*, set-cookie]
     - name: asks-whole
       envoyExtAuthzHttp:
         service: asks.shop.svc.cluster.local
@@ -218,6 +218,8 @@ class Server(Accepting):
     def respond(self, head: bytes, body: bytes) -> bytes:
         if b" /held " in head:
             return b""
+        if b" /own " in head:
+            return b"HTTP/1.1 200 OK\r\nSet-Cookie: own=1\r\nContent-Length: 0\r\n\r\n"
         return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(head), head)
 
     def serve(self, sock: socket.socket, number: int) -> None:
@@ -282,6 +284,12 @@ def answers(client: socket.socket, asked: Sequence[Ask]) -> list[Answer]:
         length = int(head.lower().partition("content-length: ")[2].partition("\r")[0])
         found.append(Answer(int(head.split()[1]), head, read_exactly(client, length).decode()))
     return found
+
+
+def said(answer: Answer, name: str) -> list[str]:
+    """The values of a field of its head."""
+    lines = (line.partition(": ") for line in answer.head.split("\r\n"))
+    return [value for each, _, value in lines if each == name]
 
 
 def with_token(text: bytes, *more: str) -> tuple[str, ...]:
@@ -508,7 +516,10 @@ class Authorizer(Server):
             return b""
         if b"/no" in head:
             return b"HTTP/1.1 401 No\r\nX-Deny-Why: so\r\nX-Other: o\r\nContent-Length: 2\r\n\r\nno"
-        return b"HTTP/1.1 200 OK\r\nX-Up: u\r\nX-Down: d\r\nX-Other: o\r\nContent-Length: 0\r\n\r\n"
+        cookies = b"Set-Cookie: a=1\r\nSet-Cookie: b=2; Path=/\r\nContent-Length: 0\r\n\r\n"
+        if b"/login" in head:
+            return b"HTTP/1.1 302 Found\r\nLocation: https://idp.example/?rd=%2F\r\n" + cookies
+        return b"HTTP/1.1 200 OK\r\nX-Up: u\r\nX-Down: d\r\nX-Other: o\r\n" + cookies
 
 
 BY_AUTHORIZER = """apiVersion: gateway.networking.k8s.io/v1
@@ -551,6 +562,12 @@ def test_an_authorizer_is_asked_as_each_field_of_its_provider_says(mesh: Mesh, w
         (denied,) = answers(client, [Ask("/no")])
         assert (denied.status, denied.body) == (401, "no")
         assert ("x-deny-why: so" in denied.head, "x-other" in denied.head) == (True, False)
+        # As oauth2-proxy sets them (istio/istio#43533, #36950).
+        own, login = answers(client, [Ask("/own"), Ask("/login")])
+        cookies = ["a=1", "b=2; Path=/"]
+        assert sorted(said(own, "set-cookie")) == [*cookies, "own=1"]
+        assert (login.status, sorted(said(login, "set-cookie"))) == (302, cookies)
+        assert said(login, "location") == ["https://idp.example/?rd=%2F"]
         (slow,) = answers(client, [Ask("/slow")])
         assert (slow.status, "x-up" in slow.body) == (200, False)
         mesh.apply(asks.replace("asks-begin", "asks-whole"))
@@ -613,8 +630,8 @@ def test_so_is_one_of_grpc(mesh: Mesh, waypoint: Waypoint) -> None:
             return "x-routed: again" in answers(client, [Ask("/ok")])[0].body
 
         wait_until(routed_by_what_it_says, "it decides where the request goes")
-        said = ("X-Gone: g", "X-Up: forged", "X-Envoy-Auth-Partial-Body: forged")
-        (passed,) = answers(client, [Ask("/ok?q=1", "POST", "web", said, "0123456789")])
+        fields = ("X-Gone: g", "X-Up: forged", "X-Envoy-Auth-Partial-Body: forged")
+        (passed,) = answers(client, [Ask("/ok?q=1", "POST", "web", fields, "0123456789")])
         asked = authorizer.asked[-1]
         assert (asked.body, asked.raw_body, asked.size) == ("0123", b"", 10)
         assert asked.headers["x-envoy-auth-partial-body"] == "true"
@@ -895,6 +912,11 @@ def test_what_is_reported_is_what_each_field_of_telemetry_says(mesh: Mesh, waypo
         counted = {"agent": "test", "response_code": "200", "reporter": "waypoint"}
         assert figures.total("istio_requests_total", **counted) > 0
         assert figures.total("istio_request_bytes_count", **counted) > 0
+        name = "istio_request_duration_milliseconds"
+        found = [
+            figures.total(f"{name}_bucket", le=le, **counted) for le in ("0.5", "100", "3600000", "+Inf")
+        ]
+        assert (found, found[-2]) == (sorted(found), figures.total(f"{name}_count", **counted))
         assert figures.total("istio_response_bytes_count", **counted) == 0
         assert figures.total("istio_requests_total", source_version="unknown", **counted) == 0
         request, metadata = collector.traces[0]
@@ -949,11 +971,11 @@ spec:
 
 
 class Spans(Server):
-    """A collector over HTTP; it says nothing at first, and takes what comes later."""
+    """A collector over HTTP; `answers`: it says something."""
 
     def __init__(self, mesh: Mesh) -> None:
         self.got: list[tuple[str, Any]] = []
-        self.answers = False
+        self.answers = True
         super().__init__(mesh.listen("shop/collector", port=9411))
 
     def respond(self, head: bytes, body: bytes) -> bytes:
@@ -986,21 +1008,21 @@ def test_spans_come_as_each_field_of_their_provider_says(mesh: Mesh, waypoint: W
     try:
         mesh.apply(SPANS_TO % "zipkin")
         wait_until(lambda: "x-b3-traceid" in asked(), "spans are made")
-        provider = {"provider": "zipkin"}
-        wait_until(
-            lambda: waypoint.figures().total("ztunnel_spans_dropped_total", **provider) > 0,
-            "what is not answered in time is lost",
-        )
-        spans.answers = True
         told = asked(f"Traceparent: {w3c}")
         assert (told["traceparent"], len(told["x-b3-traceid"])) == (w3c, 16)
         head, sent = reported("POST /mine ")
         assert ("\r\nx-tenant: mine\r\n" in head, "\r\nx-where: shop\r\n" in head) == (True, True)
         assert {len(one["traceId"]) for one in sent} == {16}
         assert {one["tags"]["mine"] for one in sent} == {"longe"}
+        spans.answers = False
         told = asked(single)
         assert told["b3"].startswith("5c" * 16)
         assert (told["b3"].split("-")[1] != "aa" * 8, "x-b3-traceid" in told) == (True, False)
+        wait_until(
+            lambda: waypoint.figures().total("ztunnel_spans_dropped_total", provider="zipkin") > 0,
+            "what is not answered in time is lost",
+        )
+        spans.answers = True
         mesh.apply(SPANS_TO % "both")
         wait_until(lambda: "traceparent" in asked(), "W3C's are written, too")
         told = asked(f"Traceparent: {w3c}")
@@ -1115,7 +1137,8 @@ OTHER, RSA = "https://other.example", "https://rsa.example"
 TOKEN_RULES = ", ".join(
     [
         f"{{issuer: '{ISSUER}', {KEYS}, outputPayloadToHeader: x-payload, "
-        "outputClaimToHeaders: [{header: x-user, claim: sub}]}",
+        "outputClaimToHeaders: [{header: x-user, claim: sub}, "
+        "{header: x-ns, claim: kubernetes.io.namespace}]}",
         f"{{issuer: '{OTHER}', jwks: '{jwks(jwk('ES256', 'es'))}', audiences: [shop, bank], "
         "fromHeaders: [{name: x-jwt, prefix: 'JWT '}, {name: x-bare}], fromParams: [tok], "
         "fromCookies: [session], forwardOriginalToken: true, spaceDelimitedClaims: [roles]}",
@@ -1171,6 +1194,14 @@ TOKENS = [
     (Ask(fields=with_token(signed(RSA, "ES384", "e3"))), 200, ""),
     (Ask(fields=with_token(token(header={"alg": "none"}))), 401, "Jwt"),
     *((Ask(fields=with_token(each)), 401, "Jwt") for each in CONFUSED),
+    # envoyproxy/envoy#27877, #31468, istio/istio#29024
+    (Ask(fields=with_token(signed() + b" more")), 401, "Jwt"),
+    (Ask(fields=with_token(signed() + b"###")), 401, "Jwt"),
+    (Ask(fields=("Authorization: Basic YTpi", *with_token(signed()))), 200, "x-user: alice"),
+    (Ask(fields=with_token(signed(), *with_token(b"x.y.z"))), 401, "Jwt"),
+    (Ask(fields=with_token(b"x.y.z", *with_token(signed()))), 401, "Jwt"),
+    (Ask(fields=(f"Authorization: {signed().decode()}",)), 200, "authorization: "),
+    (Ask(fields=with_token(signed(**{"kubernetes.io": {"namespace": "ns"}}))), 200, "x-ns: ns"),
 ]
 """A request, the status of its answer, and what the server was sent or the client is told."""
 
@@ -1192,7 +1223,7 @@ def test_tokens_are_believed_by_each_field_of_their_rule(
         for (ask, status, text), answer in zip(TOKENS, found, strict=True):
             assert answer.status == status, (ask, answer)
             assert text in answer.body, (ask, answer)
-            if status == 200 and any(line.startswith("Authorization") for line in ask.fields):
+            if status == 200 and any(line.startswith("Authorization: Bearer ") for line in ask.fields):
                 assert "authorization" not in answer.body  # not forwarded
         split = Ask("/roles", fields=(f"X-Bare: {THEIRS}",))
         assert answers(client, [split])[0].status == 200

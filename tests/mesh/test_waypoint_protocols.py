@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from queue import SimpleQueue
 
 import grpc
 import h2.config
@@ -30,6 +31,7 @@ from tests.mesh.test_waypoint import (
     GrpcInPod,
     Waypoint,
     head_of,
+    policy,
     pump,
     server,
     service,
@@ -446,6 +448,40 @@ def test_calls_of_grpc_of_every_kind_pass(mesh: Mesh, waypoint: Waypoint, at: At
     waypoint.grows("istio_requests_total", 4, grpc_response_status="0", **labels)
     waypoint.grows("istio_requests_total", 1, grpc_response_status="9", **labels)
     waypoint.grows("istio_request_messages_total", 11, **labels)
+
+
+def who(rule: str, action: str = "ALLOW") -> str:
+    return policy(f"{{from: [{{source: {{{rule}}}}}]}}", action=action, name="calls")
+
+
+@pytest.mark.parametrize(
+    ("family", "before", "after"),
+    [
+        (IPv4Address, who("serviceAccounts: [caller]"), who("serviceAccounts: [server]")),
+        (IPv6Address, who("namespaces: [out]", "DENY"), who("namespaces: [shop]", "DENY")),
+    ],
+)
+def test_a_stream_of_grpc_ends_when_its_caller_may_not_call_any_more(
+    mesh: Mesh, waypoint: Waypoint, at: At, family: Family, before: str, after: str
+) -> None:
+    calls, asked = Calls(mesh), SimpleQueue[bytes]()
+    mesh.apply(before)
+    try:
+        with channel_to(mesh, at[family]["calls"]) as channel:
+            both = channel.stream_stream("/shop.Calls/Both")(iter(asked.get, b""), timeout=20)
+            asked.put(b"one")
+            assert next(both) == b"ONE"
+            mesh.apply(after)
+            with pytest.raises(grpc.RpcError) as failed:
+                next(both)
+            assert failed.value.code() is grpc.StatusCode.PERMISSION_DENIED
+            asked.put(b"")
+    finally:
+        asked.put(b"")
+        mesh.apply(before, delete=True)
+        calls.close()
+    labels = {"destination_service": "calls.shop.svc.cluster.local", "request_protocol": "grpc"}
+    waypoint.grows("istio_requests_total", 1, grpc_response_status="7", **labels)
 
 
 def test_where_the_server_speaks_first_nobody_waits_for_the_client(

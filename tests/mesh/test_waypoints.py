@@ -136,6 +136,43 @@ def test_what_stands_behind_it_follows_labels_and_gateways_live(
     assert mesh.call("shop/caller", address, 80).refused
 
 
+LATE = (
+    "apiVersion: v1\nkind: Service\nmetadata: {name: late, namespace: shop}\n"
+    "spec: {ports: [{name: mesh, port: 15008}]}\n---\n"
+)
+ONLY_LATE = (
+    "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: late, namespace: shop}\n"
+    'spec: {targetRefs: [{kind: Service, group: "", name: web}], rules: [{}]}\n---\n'
+)
+
+
+def test_until_a_waypoint_was_ready_once_calls_go_as_before_and_then_by_it_or_nowhere(mesh: Mesh) -> None:
+    """But where there are policies that only it enforces: those are refused from the beginning."""
+    late = gateway().replace("wp", "late")
+    waits = behind(WEB).replace("use-waypoint: wp", "use-waypoint: late")
+
+    def answered() -> list[bool]:
+        calls = [mesh.call("shop/caller", vip(mesh, family), 80) for family in TCP_FAMILIES]
+        return [call.answers() for call in calls]
+
+    mesh.apply(late + waits)
+    try:
+        assert answered() == [True, True]
+        mesh.apply(ONLY_LATE)
+        assert answered() == [False, False]
+        mesh.apply(ONLY_LATE, delete=True)
+        assert answered() == [True, True]
+        mesh.apply(LATE)  # it is there, and nobody answers for it
+        assert answered() == [False, False]
+        mesh.apply(LATE, delete=True)
+        mesh.apply(late, delete=True)
+        assert answered() == [False, False]
+        mesh.apply(WEB)
+        assert answered() == [True, True]
+    finally:
+        mesh.apply(behind(WEB))
+
+
 @pytest.mark.parametrize("family", TCP_FAMILIES)
 def test_a_gateway_passes_it_also_where_it_chooses_the_endpoint_itself(mesh: Mesh, family: Family) -> None:
     """As ingress controllers do (istio/istio#51214): the label is for them, and for nobody else."""

@@ -326,6 +326,24 @@ def test_an_application_is_told_claims_and_not_the_token() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("claim", "said", "told"),
+    [
+        ("kubernetes.io.namespace", {"kubernetes.io": {"namespace": "v"}}, b"v"),
+        ("kubernetes.io", {"kubernetes.io": "v"}, b"v"),
+        ("https://a.example/role", {"https://a.example/role": "v"}, b"v"),
+        ("a.b.c.d", {"a": {"b": 1}, "a.b": {"c.d": "v"}}, b"v"),
+        ("a.b", {"a": {"b": "v"}, "a.b": "w"}, b"v"),
+        ("a.b.c", {"a.b": {"d": "w"}, "a": "w"}, b""),
+        ("a.", {"a": {"": "v"}}, b"v"),
+    ],
+)
+def test_a_dot_is_between_claims_or_in_the_name_of_one(claim: str, said: dict[str, Any], told: bytes) -> None:
+    """Kubernetes' own tokens have `kubernetes.io` (google/jwt_verify_lib#104)."""
+    it = authenticated([rule(claim_headers=(ClaimHeader("x-told", claim),))])
+    assert sent_on(it, bearer(token(claims(**said)))).get(b"x-told") == told
+
+
 @pytest.mark.parametrize("name", [b"x-user", b"x-payload", b"x_user", b"x-evil", b"x-other"])
 def test_nobody_else_writes_what_a_token_says(name: bytes) -> None:
     """With a token, without one, in a preflight request, and where another rule has let it pass."""

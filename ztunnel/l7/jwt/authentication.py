@@ -220,9 +220,7 @@ def _alike(name: bytes) -> bytes:
 
 def _told_value(payload: dict[str, Any], claim: str) -> bytes:
     """A claim as a header can have it: texts, numbers and booleans; empty for what cannot stand there."""
-    found: Any = payload
-    for name in claim.split("."):
-        found = found.get(name) if isinstance(found, dict) else None
+    found = _nested(payload, claim)
     if isinstance(found, bool):
         return b"true" if found else b"false"
     if isinstance(found, int | float):
@@ -231,6 +229,22 @@ def _told_value(payload: dict[str, Any], claim: str) -> bytes:
         return b""
     value = found.encode("utf-8", "replace").strip()
     return b"" if any(octet < 32 or octet == 127 for octet in value) else value
+
+
+def _nested(payload: Any, claim: str) -> Any:
+    """The claim of that name, in which a dot stands between one and what is in it, as with Envoy, or else in
+    a name itself (`kubernetes.io.namespace`: google/jwt_verify_lib#104). None: there is none."""
+    if not isinstance(payload, dict):
+        return None
+    at = claim.find(".")
+    while at >= 0:
+        begin = claim[:at]
+        if begin in payload:
+            found = _nested(payload[begin], claim[at + 1 :])
+            if found is not None:
+                return found
+        at = claim.find(".", at + 1)
+    return payload.get(claim)
 
 
 NO_RULES: Final = Authentication(())
