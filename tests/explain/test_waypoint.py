@@ -196,3 +196,12 @@ def test_it_says_why_nobody_is_asked(items: tuple[object, ...], protocol: AppPro
     found = explained(*items, specs=(CUSTOM,), web=web, http=HttpCall("GET", "/a"))
     (path,) = found.paths
     assert (path.allowed, path.reason.partition(": ")[2]) == (False, why)
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"), [((), False), ((("X-Forwarded-Proto", "https"),), True)], ids=["plain", "gateway"]
+)
+def test_its_scheme_is_what_a_gateway_says(headers: tuple[tuple[str, str], ...], allowed: bool) -> None:
+    only = "rules: [{when: [{key: 'request.headers[:scheme]', values: [https]}]}]"
+    (path,) = by(only, http=HttpCall(headers=headers)).paths
+    assert path.allowed is allowed

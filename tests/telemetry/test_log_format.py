@@ -17,7 +17,7 @@ FULL = changed(
     BASE, request=((b"user-agent", b"curl/8"), (b"x-a", b"1"), (b"x-a", b"2"), (b"x-request-id", b"an-id"),
              (b"x-forwarded-for", b"1.2.3.4")),
     response=((b":status", b"503"), (b"x-envoy-upstream-service-time", b"4"), (b"server", b"mine")),
-    trailers=((b"grpc-status", b"5"),), grpc_status="5", attempts=2, peer="spiffe://a/ns/b/sa/c",
+    trailers=((b"grpc-status", b"5"),), scheme="https", grpc_status="5", attempts=2, peer="spiffe://a/ns/b/sa/c",
 )  # fmt: skip
 ISTIOS = (
     '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% '
@@ -44,7 +44,7 @@ def test_istios_own_format_gives_the_line_that_we_write_without_one() -> None:
         ("%REQ(X-B?X-A)%", "1,2"),
         ("%REQ(X-B)%", "-"),
         ("%REQ(:METHOD):2%", "GE"),
-        ("%REQ(:scheme)%", "http"),
+        ("%REQ(:scheme)%", "https"),
         ("%RESP(:STATUS)% %RESP(server)%", "503 mine"),
         ("%TRAILER(GRPC-STATUS)% %GRPC_STATUS% %GRPC_STATUS_NUMBER%", "5 NotFound 5"),
         ("%UPSTREAM_REQUEST_ATTEMPT_COUNT% %DOWNSTREAM_PEER_URI_SAN%", "2 spiffe://a/ns/b/sa/c"),

@@ -12,7 +12,7 @@ from ztunnel.l7.policy.attributes import Attributes
 from ztunnel.l7.policy.authorization import Authorization
 from ztunnel.l7.policy.reasons import explain_policy
 from ztunnel.l7.policy.rule import Decision
-from ztunnel.l7.request import Request
+from ztunnel.l7.request import Request, scheme_of
 from ztunnel.model.connection import Connection
 from ztunnel.model.http_policy import HttpAction
 from ztunnel.model.mesh_defaults import MESH
@@ -128,4 +128,6 @@ def request_of(
     named = {name.lower(): value for name, value in http.headers}
     host = named.pop("host", host)
     fields = [(name.encode(), value.encode()) for name, value in named.items()]
-    return Request(http.method.encode(), host.encode(), path, fields)
+    request = Request(http.method.encode(), host.encode(), path, fields)
+    request.scheme = scheme_of(request.get(b"x-forwarded-proto"))
+    return request

@@ -231,9 +231,14 @@ def _checked(made: Request, scheme: bytes) -> Request:
             forwarded = value or b"-"
     if not forwarded:
         made.fields.append((b"x-forwarded-proto", b"http"))  # Envoy's for a connection without TLS of its own
-    said = scheme or forwarded.lower()
-    made.scheme = said if said in _SCHEMES else b"http"
+    made.scheme = scheme or scheme_of(forwarded)
     return made
+
+
+def scheme_of(forwarded: bytes) -> bytes:
+    """The scheme of a request that names none; `forwarded`: its `x-forwarded-proto`."""
+    said = forwarded.lower()
+    return said if said in _SCHEMES else b"http"
 
 
 def _path(made: Request) -> bytes:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from ztunnel.telemetry.line import escaped
 from ztunnel.telemetry.request_log import Fields, RequestRecord, start_time
@@ -165,11 +165,18 @@ def _of_fields(name: str, argument: str, longest: int) -> Operator:
     return value
 
 
+_PSEUDO: Final[Mapping[bytes, Callable[[RequestRecord], str]]] = {
+    b":method": lambda it: it.method,
+    b":path": lambda it: it.path,
+    b":authority": lambda it: it.authority,
+    b":scheme": lambda it: it.scheme,
+}
+
+
 def _field(record: RequestRecord, fields: Fields, name: bytes) -> str:
     if name[:1] == b":":
-        pseudo = {b":method": record.method, b":path": record.path, b":authority": record.authority}
         if fields is record.request:
-            return pseudo.get(name, "http" if name == b":scheme" else "")
+            return _PSEUDO[name](record) if name in _PSEUDO else ""
         return str(record.status) if name == b":status" and record.status else ""
     return ",".join(value.decode("utf-8", "backslashreplace") for each, value in fields if each == name)
 

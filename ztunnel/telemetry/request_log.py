@@ -34,7 +34,7 @@ class RequestRecord:
     __slots__ = (
         "attempts", "authority", "details", "downstream_local", "downstream_remote",
         "duration_seconds", "flag", "forwarded_for", "grpc_status", "method", "path", "peer",
-        "protocol", "received_bytes", "request", "request_id", "response", "route", "sent_bytes",
+        "protocol", "received_bytes", "request", "request_id", "response", "route", "scheme", "sent_bytes",
         "server_name", "status", "termination", "time_ns", "trailers", "upstream_cluster",
         "upstream_failure", "upstream_host", "upstream_local", "upstream_milliseconds",
         "user_agent",
@@ -43,7 +43,7 @@ class RequestRecord:
     def __init__(self, time_ns: int) -> None:
         """Nothing else is known yet: whoever makes it says what is."""
         self.time_ns = time_ns
-        self.method = self.path = self.protocol = ""
+        self.method = self.path = self.protocol = self.scheme = ""
         self.status = 0
         self.flag = self.details = self.termination = self.upstream_failure = ""
         self.received_bytes = self.sent_bytes = 0

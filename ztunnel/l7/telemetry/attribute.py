@@ -199,14 +199,14 @@ _PSEUDO: Final[Mapping[str, Callable[[RequestRecord], str]]] = {
     ":path": lambda it: it.path,
     ":authority": lambda it: it.authority,
     "host": lambda it: it.authority,
-    ":scheme": lambda it: "http" if it.method else "",
+    ":scheme": lambda it: it.scheme,
 }
 _SIMPLE: Final[Mapping[str, Get]] = {
     "request.path": lambda it: _some(it.record.path),
     "request.url_path": lambda it: _some(it.record.path.partition("?")[0]),
     "request.query": lambda it: it.record.path.partition("?")[2],
     "request.host": lambda it: _some(it.record.authority),
-    "request.scheme": lambda it: "http",
+    "request.scheme": lambda it: _some(it.record.scheme),
     "request.method": lambda it: _some(it.record.method),
     "request.protocol": lambda it: _some(it.record.protocol),
     "request.id": lambda it: _some(it.record.request_id),

@@ -126,6 +126,7 @@ class Reports:
         record.method = _text(request.method)
         record.path = _text(request.path)
         record.authority = _text(request.authority)
+        record.scheme = _text(request.scheme)
         for name, value in request.fields:
             if name == b"x-forwarded-for":
                 record.forwarded_for = record.forwarded_for or _text(value)
