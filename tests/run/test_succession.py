@@ -8,7 +8,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.run.running import Live, Planes, ready, running
 from ztunnel.run.serve import LEASE_SECONDS
 from ztunnel.run.succession import Succession
-from ztunnel.state.delta import Change
+from ztunnel.state.change import Change
 
 
 async def test_while_it_steps_back_the_lease_is_its_own_and_the_reports_are_not(autojump_clock):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.builders import workload, world_of
-from ztunnel.state.delta import Change, apply
+from ztunnel.state.change import Change
+from ztunnel.state.delta import apply
 from ztunnel.state.hold import Hold
 from ztunnel.state.world import World
 

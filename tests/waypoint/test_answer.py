@@ -21,7 +21,7 @@ from tests.waypoint.mesh import (
     counted,
 )
 from ztunnel.errors import Unreachable
-from ztunnel.state.delta import Change
+from ztunnel.state.change import Change
 from ztunnel.xds.on_demand import OnDemand
 from ztunnel.xds.pb.discovery_pb2 import Resource
 

@@ -12,7 +12,7 @@ from ztunnel.model.address import Endpoint, IPAddress
 from ztunnel.model.connection import Connection
 from ztunnel.model.identity import SpiffeId
 from ztunnel.model.workload import Workload
-from ztunnel.state.delta import Change
+from ztunnel.state.change import Change
 from ztunnel.state.world import World
 
 Judge = Callable[[World, Workload, Connection], Admitted]

@@ -28,7 +28,7 @@ from ztunnel.kernel.sockets import Keepalive
 from ztunnel.model.identity import SpiffeId
 from ztunnel.model.workload import Workload
 from ztunnel.redirect.enroll import PodNetwork
-from ztunnel.state.delta import Change
+from ztunnel.state.change import Change
 from ztunnel.state.world import World
 
 _FIRST_PAUSE_SECONDS: Final = 0.005

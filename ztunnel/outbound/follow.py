@@ -28,7 +28,7 @@ from ztunnel.outbound.gather import RECORDS, Gatherer, Namespaces
 from ztunnel.outbound.kernel_flow import KernelFlow
 from ztunnel.outbound.oversee import DirectFlows
 from ztunnel.redirect.records import FlowRecord, LiveFlow, RecordEvent, RecordRole
-from ztunnel.state.delta import Change
+from ztunnel.state.change import Change
 from ztunnel.state.hold import Hold
 from ztunnel.state.lookup import service_at
 from ztunnel.telemetry.journey import Journey, direct_journey

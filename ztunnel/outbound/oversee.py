@@ -35,7 +35,7 @@ from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.layout import Deny, Direct
 from ztunnel.redirect.records import FlowRecord, LiveFlow
 from ztunnel.state.balancer import shares
-from ztunnel.state.delta import Change
+from ztunnel.state.change import Change
 from ztunnel.state.hold import Hold
 from ztunnel.state.world import World
 from ztunnel.telemetry.labels import Reporter

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from ztunnel.model.address import IPAddress
-from ztunnel.state.delta import Change
+from ztunnel.state.change import Change
 from ztunnel.state.hold import Hold
 from ztunnel.state.lookup import concerns
 from ztunnel.state.world import World

@@ -33,7 +33,7 @@ from ztunnel.pods.repair import Reports, Upkeep
 from ztunnel.pods.watch import Arrivals
 from ztunnel.redirect.attach import Redirection
 from ztunnel.redirect.held import HeldCall
-from ztunnel.state.delta import Change
+from ztunnel.state.change import Change
 from ztunnel.state.world import World
 from ztunnel.telemetry.component import PodFigures
 from ztunnel.telemetry.figures import Figures

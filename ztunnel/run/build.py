@@ -57,7 +57,7 @@ from ztunnel.run.load import prepare
 from ztunnel.run.owner import Owner
 from ztunnel.run.reporting import Reporting, now
 from ztunnel.run.watch import Hooks
-from ztunnel.state.delta import Change
+from ztunnel.state.change import Change
 from ztunnel.state.hold import Hold
 from ztunnel.state.world import World
 from ztunnel.telemetry.repairs import Repairs

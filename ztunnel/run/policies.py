@@ -7,7 +7,7 @@ from functools import partial
 
 from ztunnel.l7.policy.rule import Decision
 from ztunnel.run.reporting import Reporting
-from ztunnel.state.delta import Change
+from ztunnel.state.change import Change
 from ztunnel.state.world import World
 from ztunnel.telemetry.figures import Tally
 from ztunnel.telemetry.trial import Trials

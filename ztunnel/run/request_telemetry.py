@@ -19,7 +19,7 @@ from ztunnel.model.workload import Workload
 from ztunnel.run.collectors import Collectors, collector_at
 from ztunnel.run.outlets import Outlets
 from ztunnel.run.reporting import Reporting
-from ztunnel.state.delta import Change
+from ztunnel.state.change import Change
 from ztunnel.state.hold import Hold
 from ztunnel.state.world import World
 from ztunnel.telemetry.log_format import parse_format

@@ -22,7 +22,8 @@ from ztunnel.errors import PeerError
 from ztunnel.model.address import IPAddress, parse_ip
 from ztunnel.model.service import ServiceName
 from ztunnel.model.workload import Workload
-from ztunnel.state.delta import Change, apply
+from ztunnel.state.change import Change
+from ztunnel.state.delta import apply
 from ztunnel.state.hold import Hold
 from ztunnel.state.world import World
 from ztunnel.xds.resource import Resource

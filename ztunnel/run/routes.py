@@ -8,7 +8,7 @@ from functools import partial
 import trio
 
 from ztunnel.model.route import Routes
-from ztunnel.state.delta import Change
+from ztunnel.state.change import Change
 from ztunnel.state.world import World
 from ztunnel.waypoint.rules.routing import Routers, compiled
 from ztunnel.waypoint.upstream.find import Here

@@ -36,7 +36,7 @@ from ztunnel.run.policies import follow_policies
 from ztunnel.run.reporting import Reporting, now
 from ztunnel.run.request_telemetry import telemetry_of
 from ztunnel.run.waypoint_figures import register_figures
-from ztunnel.state.delta import Change
+from ztunnel.state.change import Change
 from ztunnel.state.hold import Hold
 from ztunnel.state.world import World
 from ztunnel.telemetry.figures import Tally

@@ -1,4 +1,4 @@
-"""Applies what the control plane sent to a world, and says exactly what the difference can touch.
+"""Applies what the control plane sent to a world, and says exactly what the difference can touch (`change`).
 
 The cost of a delta is that of what it names, never that of the world: each index is a persistent map whose
 untouched parts are shared. What arrives again unchanged (a reconnection sends everything) costs one
@@ -7,11 +7,10 @@ comparison and is no change.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from operator import attrgetter
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 from immutables import Map
 
@@ -29,12 +28,12 @@ from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.service_traffic import ServiceTraffic
 from ztunnel.model.telemetry import Telemetry
 from ztunnel.model.workload import TunnelProtocol, Workload
+from ztunnel.state.change import Change, Pairs, change_of
+from ztunnel.state.groups import Groups
 from ztunnel.state.world import EVERYWHERE, Served, World, serve
 from ztunnel.xds.resource import HttpResource
 
-_K = TypeVar("_K", bound=Hashable)
 _T = TypeVar("_T")
-_Pairs = list[tuple[_T | None, _T | None]]
 
 _HELD: Final[Mapping[type[Any], str]] = {
     HttpPolicy: "http_policies",
@@ -52,67 +51,6 @@ _HELD: Final[Mapping[type[Any], str]] = {
 
 _Wanted = dict[type[Any], dict[str, Any]]
 _NONE: Final[Mapping[type[Any], Iterable[str]]] = {}
-
-# What a verdict or a decision about a workload may rest on. Not health, capacity, locality and the names that
-# telemetry shows: who serves what is asked again for each connection.
-_BASIS = attrgetter(
-    "namespace", "service_account", "trust_domain", "addresses", "node", "network", "protocol", "same_node",
-    "services", "authorization_policies", "waypoint", "host_network", "native_tunnel", "gateway",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What one delta can touch. False when it changed nothing.
-
-    Attributes:
-        workloads: uids that came, went or changed in any way.
-        reclassified: those of them where something changed that a verdict rests on (identity, policies, node,
-            protocol, addresses, services, waypoint, same-node mode), and all that came or went.
-        addresses: the addresses that these had and have.
-        nodes: the nodes that these ran and run on.
-        services: services whose definition or endpoints changed, known or not.
-        policies: keys of the policies that came, went or changed.
-        namespaces: those whose own policies are among them.
-        everywhere: whether a policy for the whole mesh is among them.
-        http: resources of waypoints that came, went or changed, by the name of their class and their key.
-    """
-
-    workloads: frozenset[str] = frozenset()
-    reclassified: frozenset[str] = frozenset()
-    addresses: frozenset[IPAddress] = frozenset()
-    nodes: frozenset[str] = frozenset()
-    services: frozenset[ServiceName] = frozenset()
-    policies: frozenset[str] = frozenset()
-    namespaces: frozenset[str] = frozenset()
-    everywhere: bool = False
-    http: frozenset[tuple[str, str]] = frozenset()
-
-    def __bool__(self) -> bool:
-        return bool(self.workloads or self.services or self.policies or self.http)
-
-    def touches(self, workload: Workload) -> bool:
-        """Whether a verdict about connections from or to `workload` may be another one now."""
-        if self.everywhere or workload.uid in self.reclassified or workload.namespace in self.namespaces:
-            return True
-        return bool(self.policies) and any(key in self.policies for key in workload.authorization_policies)
-
-
-def merge(changes: Sequence[Change]) -> Change:
-    """What several deltas, one after the other, can touch together."""
-    if len(changes) == 1:
-        return changes[0]
-    return Change(
-        workloads=frozenset().union(*(one.workloads for one in changes)),
-        reclassified=frozenset().union(*(one.reclassified for one in changes)),
-        addresses=frozenset().union(*(one.addresses for one in changes)),
-        nodes=frozenset().union(*(one.nodes for one in changes)),
-        services=frozenset().union(*(one.services for one in changes)),
-        policies=frozenset().union(*(one.policies for one in changes)),
-        namespaces=frozenset().union(*(one.namespaces for one in changes)),
-        everywhere=any(one.everywhere for one in changes),
-        http=frozenset().union(*(one.http for one in changes)),
-    )
 
 
 def apply(
@@ -149,7 +87,7 @@ def apply(
     moved = _differing(world.workloads, workloads)
     ruled = _differing(world.policies, policies)
     world, touched = _serve(world, moved, services)
-    change = _change(moved, touched, ruled)
+    change = change_of(moved, touched, ruled)
     if moved:
         world = _move(world, moved)
     if ruled:
@@ -200,35 +138,16 @@ def _hold(world: World, kind: type[Any], wanted: dict[str, Any]) -> tuple[World,
     return replace(world, **found), frozenset((kind.__name__, key) for key in changed)
 
 
-def _differing(current: Map[str, _T], wanted: dict[str, _T | None]) -> _Pairs[_T]:
+def _differing(current: Map[str, _T], wanted: dict[str, _T | None]) -> Pairs[_T]:
     """(old, new) of what really changes."""
     pairs = ((current.get(key), new) for key, new in wanted.items())
     return [(old, new) for old, new in pairs if old is not new and old != new]
 
 
-def _change(moved: _Pairs[Workload], services: Iterable[ServiceName], ruled: _Pairs[Policy]) -> Change:
-    both = [workload for pair in moved for workload in pair if workload]
-    policies = [policy for pair in ruled for policy in pair if policy]
-    return Change(
-        workloads=frozenset(workload.uid for workload in both),
-        reclassified=frozenset(
-            (new or old).uid  # type: ignore[union-attr]
-            for old, new in moved
-            if old is None or new is None or _BASIS(old) != _BASIS(new)
-        ),
-        addresses=frozenset(ip for workload in both for ip in workload.addresses),
-        nodes=frozenset(workload.node for workload in both if workload.node),
-        services=frozenset(services),
-        policies=frozenset(policy.key for policy in policies),
-        namespaces=frozenset(each.namespace for each in policies if each.scope is PolicyScope.NAMESPACE),
-        everywhere=any(each.scope is PolicyScope.GLOBAL for each in policies),
-    )
-
-
-def _move(world: World, moved: _Pairs[Workload]) -> World:
+def _move(world: World, moved: Pairs[Workload]) -> World:
     """Workloads into their own three indexes."""
-    addresses = _Groups(world.addresses.get, _preference)
-    nodes = _Groups(world.nodes.get, _uid)
+    addresses = Groups(world.addresses.get, _preference)
+    nodes = Groups(world.nodes.get, _uid)
     workloads = world.workloads.mutate()
     for old, new in moved:
         if old:
@@ -248,11 +167,11 @@ def _move(world: World, moved: _Pairs[Workload]) -> World:
 
 
 def _serve(
-    world: World, moved: _Pairs[Workload], wanted: dict[ServiceName, Service | None]
+    world: World, moved: Pairs[Workload], wanted: dict[ServiceName, Service | None]
 ) -> tuple[World, set[ServiceName]]:
     """Services and endpoints; also the names of those of which either changed."""
     changed = {name: new for name, new in wanted.items() if world.service(name) != new}
-    endpoints = _Groups(world.endpoints, _uid)
+    endpoints = Groups(world.endpoints, _uid)
     most = 1
     for old, new in moved:
         if old:
@@ -279,8 +198,8 @@ def _serve(
 
 def _name(result: World, before: World, changed: dict[ServiceName, Service | None]) -> World:
     """Services by hostname and by virtual address."""
-    hostnames = _Groups(before.hostnames.get, _precedence)
-    virtual = _Groups(before.virtual.get, _precedence)
+    hostnames = Groups(before.hostnames.get, _precedence)
+    virtual = Groups(before.virtual.get, _precedence)
     for name, new in changed.items():
         if old := before.service(name):
             hostnames.take_out((old.hostname,), old)
@@ -293,9 +212,9 @@ def _name(result: World, before: World, changed: dict[ServiceName, Service | Non
     )
 
 
-def _rule(world: World, ruled: _Pairs[Policy]) -> World:
+def _rule(world: World, ruled: Pairs[Policy]) -> World:
     """Policies by key and by the namespace that they rule."""
-    scoped = _Groups(world.scoped.get, attrgetter("key"))
+    scoped = Groups(world.scoped.get, attrgetter("key"))
     policies = world.policies.mutate()
     for old, new in ruled:
         if old:
@@ -305,40 +224,6 @@ def _rule(world: World, ruled: _Pairs[Policy]) -> World:
             scoped.put_in(_rules(new), new)
             policies[new.key] = new
     return replace(world, policies=policies.finish(), scoped=scoped.update(world.scoped))
-
-
-class _Groups(Generic[_K, _T]):
-    """The lists of one index that a delta rewrites, each sorted by `order`, which is unique in a list."""
-
-    def __init__(self, read: Callable[[_K], Sequence[_T] | None], order: Callable[[_T], Any]) -> None:
-        self._read = read
-        self._order = order
-        self.members: dict[_K, list[_T]] = {}
-
-    def _list(self, key: _K) -> list[_T]:
-        found = self.members.get(key)
-        if found is None:
-            found = self.members[key] = list(self._read(key) or ())
-        return found
-
-    def take_out(self, keys: Iterable[_K], item: _T) -> None:
-        for key in keys:
-            members = self._list(key)
-            del members[bisect_left(members, self._order(item), key=self._order)]
-
-    def put_in(self, keys: Iterable[_K], item: _T) -> None:
-        for key in keys:
-            insort(self._list(key), item, key=self._order)
-
-    def update(self, index: Map[_K, tuple[_T, ...]]) -> Map[_K, tuple[_T, ...]]:
-        """The index with these lists in it, and without those that ran empty."""
-        changed = index.mutate()
-        for key, members in self.members.items():
-            if members:
-                changed[key] = tuple(members)
-            elif key in changed:
-                del changed[key]
-        return changed.finish()
 
 
 _uid = attrgetter("uid")

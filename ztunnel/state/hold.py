@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from ztunnel.state.delta import Change
+from ztunnel.state.change import Change
 from ztunnel.state.world import World
 
 Subscriber = Callable[[World, World, Change], None]

@@ -8,7 +8,8 @@ from typing import Final
 import trio
 
 from ztunnel.errors import PeerError
-from ztunnel.state.delta import Change, apply, merge
+from ztunnel.state.change import Change, merge
+from ztunnel.state.delta import apply
 from ztunnel.state.hold import Hold
 from ztunnel.state.world import World
 from ztunnel.xds.pb import discovery_pb2

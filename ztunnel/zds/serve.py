@@ -22,7 +22,7 @@ from ztunnel.pods.hold import Ways
 from ztunnel.pods.lifecycle import Told, cause_of, summary
 from ztunnel.pods.listen import CannotEnroll
 from ztunnel.pods.repair import Reports
-from ztunnel.state.delta import Change
+from ztunnel.state.change import Change
 from ztunnel.state.lookup import HBONE_PORT
 from ztunnel.state.world import World
 from ztunnel.telemetry.component import PodFigures

@@ -16,7 +16,8 @@ from ztunnel.model.address import Endpoint, OriginalDestination
 from ztunnel.model.service_traffic import ClientTraffic, ServiceTraffic
 from ztunnel.model.traffic import PortTraffic, Traffic
 from ztunnel.model.workload import TunnelProtocol
-from ztunnel.state.delta import Change, apply
+from ztunnel.state.change import Change
+from ztunnel.state.delta import apply
 
 __all__ = ["contexts", "lab"]
 VIP = OriginalDestination(SERVICE.addresses[0], 80)

@@ -21,7 +21,7 @@ from ztunnel.model.service_traffic import ServiceTraffic
 from ztunnel.model.traffic import NO_TRAFFIC
 from ztunnel.model.workload import Workload
 from ztunnel.state.balancer import Choice, usable
-from ztunnel.state.delta import Change
+from ztunnel.state.change import Change
 from ztunnel.state.world import Served, World
 from ztunnel.waypoint.upstream.members import decides_places, members_of
 
