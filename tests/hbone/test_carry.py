@@ -13,8 +13,9 @@ from h2.errors import ErrorCodes
 from tests.flow.driving import read
 from tests.hbone.peers import CONNECT, OK, OK_BLOCK, H2Peer, Lab
 from tests.http2.recording import pull_frames
-from ztunnel.errors import HandshakeFailed, Unreachable
+from ztunnel.errors import ConnectionFailed, HandshakeFailed, Unreachable
 from ztunnel.flow.flow import Counts
+from ztunnel.flow.pieces import AT_ONCE
 from ztunnel.flow.splice import close_with_reset
 from ztunnel.hbone.carry import Session
 from ztunnel.http2.fields import push_fields
@@ -201,6 +202,76 @@ def test_a_connection_that_is_cut_resets_its_tunnels_and_hands_waiting_calls_bac
     assert waiting.handed_back is not None
     assert waiting.handed_back.recv(100) == b"not read before the answer"
     assert lab.callees[1].cancelled
+
+
+@pytest.mark.parametrize("end", ["cut", "calmed"])
+def test_of_many_tunnels_of_a_session_that_is_over_a_few_end_in_each_round(lab: Lab, end: str) -> None:
+    client, server = lab.sessions()
+    calls = [lab.joined(client) for _ in range(3 * AT_ONCE)]
+    waiting = [lab.call(client) for _ in range(AT_ONCE)]
+    lab.go(until=lambda: len(lab.callees) == 4 * AT_ONCE)
+    answers = [lab.callees[-1].accept]
+    for caller, _, app in calls:  # which is seen before the tunnel is told
+        caller.sock.send(b"too late")
+        app.send(b"too late")
+    close_with_reset(calls[-1][2])
+    if end == "cut":
+        server.pipe._sock.shutdown(socket.SHUT_RDWR)
+    else:
+        server.received(memoryview(push_ping(bytes(8)) * 500))
+
+    def over() -> int:
+        return sum("ended" in caller.words for caller, _, _ in calls) + sum(
+            bool(each.words) for each in waiting
+        )
+
+    before, rounds = 0, 0
+    while lab.ledger.streams:
+        lab.engine.round(0.001)
+        told = over() + sum(bool(each.ends) or each.cancelled for each in lab.callees)
+        assert told - before <= AT_ONCE + 1
+        before, rounds = told, rounds + (told > before)
+        if not server.alive and answers:
+            answers.pop()()  # an application answers before its tunnel is told
+    assert rounds >= 8 - 1
+    lab.go()
+    assert over() == 4 * AT_ONCE
+    assert all(isinstance(caller.log[1][1], ConnectionFailed) for caller, _, _ in calls[:-1])
+    assert [each.words for each in waiting] == [["lost"]] * AT_ONCE
+    assert not client.alive
+    assert not server.alive
+    assert lab.ledger.sessions == lab.ledger.streams == lab.ledger.buffered_bytes == 0
+
+
+def test_who_ends_a_session_behind_its_tunnels_pays_as_if_it_had_reset_them(lab: Lab) -> None:
+    costs = {}
+    for count, seconds in ((0, 0), (30, 0), (30, 2)):
+        server, peer = lab.server_to_h2()
+        lab.go()
+        for stream_id in range(1, 2 * count, 2):
+            peer.conn.send_headers(stream_id, CONNECT)
+        lab.go()
+        lab.clock.move(seconds)
+        before = server.standing.churn.level(lab.clock())
+        lab.peers.clear()
+        close_with_reset(peer.link.sock)
+        lab.go()
+        assert not server.alive
+        costs[count, seconds] = before - server.standing.churn.level(lab.clock())
+    assert costs == {(0, 0): 0, (30, 0): 30, (30, 2): 0}
+
+
+def test_who_is_sent_away_with_its_tunnels_pays_nothing(lab: Lab) -> None:
+    server, peer = lab.server_to_h2()
+    lab.go()
+    for stream_id in range(1, 60, 2):
+        peer.conn.send_headers(stream_id, CONNECT)
+    lab.go()
+    before = server.standing.churn.level(lab.clock())
+    server.abort(Unreachable("the pod has gone"))
+    assert server.standing.churn.level(lab.clock()) == before
+    assert lab.ledger.streams == 0
+    lab.go()
 
 
 def test_a_peer_that_sends_no_settings_is_given_up(lab: Lab) -> None:

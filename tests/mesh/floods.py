@@ -178,6 +178,21 @@ def streams_beyond_the_limit(target: Target) -> None:
 
 
 @pattern
+def sessions_that_end_with_their_tunnels(target: Target) -> None:
+    block = target.connect_block()
+    calls = b"".join(push_headers(stream(each), block, False, 16_384) for each in range(100))
+    while target.left > 0:
+        with suppress(OSError), target.session(target.allowed) as tls:
+            tls.sendall(calls)
+            tls.settimeout(max(min(target.left, 1.0), 0.01))
+            answered = 0
+            while answered < 50 * 10:  # some fifty answers
+                answered += len(tls.recv(1 << 16)) or 1 << 16
+            target.chunks += 1
+            tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+@pattern
 def calls_that_policy_refuses(target: Target) -> None:
     end = lambda each: frame(Frame.DATA, 1, each)  # noqa: E731
     send(target, asking(target, target.connect_block(), end), target.denied)

@@ -27,6 +27,7 @@ from ztunnel.flow.buffer import Block, Blocks
 from ztunnel.flow.expire import LastWords
 from ztunnel.flow.forget import TimeWait
 from ztunnel.flow.held import Share
+from ztunnel.flow.pieces import Pieces
 from ztunnel.flow.poll import Poll
 from ztunnel.flow.probe import HalfClosed
 from ztunnel.flow.timers import Timer, Timers
@@ -57,6 +58,7 @@ class Engine:
         half_closed: sockets that flows only write to any more.
         time_wait: connections to applications, of which nothing is to stay.
         last_words: sockets of flows that are over but for last bytes.
+        pieces: work of which a little is done in each round.
     """
 
     def __init__(self, on_bug: Bug, clock: Callable[[], float] = time.monotonic) -> None:
@@ -82,6 +84,7 @@ class Engine:
         self.half_closed = HalfClosed(self.after)
         self.time_wait = TimeWait(self.after)
         self.last_words = LastWords(self.after)
+        self.pieces = Pieces(self.next_round)
 
     def close(self) -> None:
         """Let go of the epoll set. Descriptors still watched stay open: they are their flows' to close."""

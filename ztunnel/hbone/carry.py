@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from ztunnel.errors import ConnectionFailed, HandshakeFailed, PeerError, Unreachable
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.held import Share
+from ztunnel.flow.pieces import AT_ONCE
 from ztunnel.flow.timers import Timer
 from ztunnel.hbone.answer import IncomingTunnel
 from ztunnel.hbone.ask import OutgoingTunnel, TunnelEvents
@@ -192,8 +194,8 @@ class Session(TunnelSession):
             self.push(push_goaway(MAX_STREAM_ID, Code.NO_ERROR) + push_ping(_DRAIN_PING))
 
     def abort(self, error: ConnectionFailed) -> None:
-        """Close now, with GOAWAY(NO_ERROR); every tunnel ends with `error`."""
-        self._close(Code.NO_ERROR, error)
+        """Close now, with GOAWAY(NO_ERROR); every tunnel ends with `error` before this returns."""
+        self._close(Code.NO_ERROR, error, at_once=True)
 
     # H2Connection's host.
 
@@ -349,27 +351,38 @@ class Session(TunnelSession):
         if self._retired and not self.tunnels:
             self._close(Code.NO_ERROR, None)
 
-    def _close(self, code: int, error: ConnectionFailed | None) -> None:
+    def _close(self, code: int, error: ConnectionFailed | None, at_once: bool = False) -> None:
         """Say goodbye, and close."""
         if self._on_end is not None:
             self.push(push_goaway(self.h2.refuse_streams(), code))
-            self._end(error, linger=True)
+            self._end(error, linger=True, at_once=at_once)
 
-    def _end(self, error: ConnectionFailed | None, linger: bool) -> None:
+    def _end(self, error: ConnectionFailed | None, linger: bool, at_once: bool = False) -> None:
         on_end, self._on_end = self._on_end, None
         if on_end is None:
             return
         self._timer.cancel()
         self.ledger.sessions -= 1
         self.pipe.close(self.ledger.limits.goodbye_seconds if linger else 0)
-        self.h2.streams.clear()
+        if at_once:
+            self.h2.streams.clear()
+        else:
+            self.h2.lose_streams(self.engine.now)
         if self.on_room is not None:
             self.engine.post(self._tell_room)
         lost = error or Unreachable("the session was closed")
-        for tunnel in list(self.tunnels):
-            tunnel.session_lost(lost)
+        tunnels = list(self.tunnels)
+        if at_once or len(tunnels) <= AT_ONCE:
+            for tunnel in tunnels:
+                tunnel.session_lost(lost)
+            on_end(self, error)
+            self.engine.post(self._release)
+            return
         on_end(self, error)
-        self.engine.post(self._release)
+        for tunnel in tunnels:
+            tunnel.closed = True  # until it is told, nothing is sent on it
+            self.engine.pieces.put(partial(tunnel.session_lost, lost))
+        self.engine.pieces.put(self._release)
 
     def _release(self) -> None:
         """What it is made of holds it in turn: circles, which the garbage collector finds late, and with each

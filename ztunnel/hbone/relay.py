@@ -150,9 +150,10 @@ class Pipe:
             with contextlib.suppress(ssl.SSLError):
                 self._tls.unwrap()
             self._send()
-        self.open = False
+        lingers = linger_seconds > 0 and not self.blocked
+        self.open, self.blocked = False, True  # tunnels that do not know yet read nothing for it
         self.engine.unwatch(self._fd)
-        if linger_seconds and not self.blocked:
+        if lingers:
             Lingering(self.engine, self._sock, linger_seconds)
         else:
             self._sock.close()

@@ -268,6 +268,21 @@ class Streams(FrameReader):
         self.reset(stream, code)
         stream.on_error(code)
 
+    def lose_streams(self, now: float) -> None:
+        """The peer has ended the connection, or what it did has: that resets every stream."""
+        self.now = now
+        for stream in self.streams.values():
+            self._came_to_nothing(stream)
+            stream.closed = True
+        self.streams.clear()
+
+    def _came_to_nothing(self, stream: Stream) -> bool:
+        """The peer gives a stream up, which costs points soon after it was opened. Whether it has none
+        left."""
+        if self.role is Role.CLIENT or self.now - stream.opened_at >= EARLY_SECONDS:
+            return False
+        return self.standing.churn.take(1 if stream.started else UNSTARTED_POINTS, self.now) < 0
+
     def _on_reset(self, flags: int, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise PeerError("RST_STREAM has 4 bytes", Code.FRAME_SIZE_ERROR)
@@ -280,10 +295,8 @@ class Streams(FrameReader):
             else:
                 self._reset[stream_id] = -1
             return
-        if self.role is Role.SERVER and self.now - stream.opened_at < EARLY_SECONDS:
-            left = self.standing.churn.take(1 if stream.started else UNSTARTED_POINTS, self.now)
-            if left < 0 and self._limits.churn_ends:
-                raise PeerError("too many streams that are reset early", Code.ENHANCE_YOUR_CALM)
+        if self._came_to_nothing(stream) and self._limits.churn_ends:
+            raise PeerError("too many streams that are reset early", Code.ENHANCE_YOUR_CALM)
         self._drop(stream)
         stream.on_reset(int.from_bytes(payload, "big"))
 
