@@ -9,7 +9,7 @@ BENCH_SECONDS ?= 3
 PORTS_SECONDS ?= 120
 CONTROL_SECONDS ?= 30
 WAYPOINTS ?= 0
-LONG_SECONDS ?= 60
+LONG_SECONDS ?= 30
 COMPILE ?= 1
 TEST_WORKERS ?= 4
 BIN := .venv/bin
@@ -54,7 +54,7 @@ test-kube:
 	@.ci/install dev $(KERNEL_PACKAGES)
 	@$(DEV)/python -m tests.leftovers $(DEV)/python -m pytest -p no:randomly -x -s tests/cluster $(PYTEST)
 
-# Each pattern of a hostile peer for LONG_SECONDS, held to the stricter limits: some forty minutes, on a machine of its own.
+# Each pattern of a hostile peer for LONG_SECONDS, held to the stricter limits: half an hour, on a machine of its own.
 test-long:
 	@.ci/as-root test-long
 	@.ci/install run $(KERNEL_PACKAGES) $(LOAD_PACKAGES)

@@ -1,8 +1,8 @@
 """Hostile peers at full speed, one pattern after the other: nobody else feels them, and what they took comes
 back.
 
-`ZTUNNEL_FLOOD_SECONDS` is how long each lasts: short in `make test`; `make test-long` takes a minute for each
-and has stricter limits.
+`ZTUNNEL_FLOOD_SECONDS` is how long each lasts: short in `make test`; `make test-long` takes half a minute for
+each and has stricter limits.
 """
 
 from __future__ import annotations

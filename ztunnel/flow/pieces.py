@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-AT_ONCE: Final = 8
+AT_ONCE: Final = 4
 """Each takes a tenth of a millisecond or two."""
 
 Piece = Callable[[], None]
