@@ -334,6 +334,7 @@ def cases(own: Sequence[str], called: Sequence[str]) -> list[Case]:
     at, to, far = ", ".join(own), ", ".join(called), "192.0.2.0/24, 'fd99::/16'"
     behind = Ask(fields=("X-Forwarded-For: 198.51.100.7, 10.9.9.9",))
     v6 = Ask(fields=("X-Forwarded-For: 2001:db8::7, 10.9.9.9",))
+    ported = Ask(fields=("X-Forwarded-For: 198.51.100.7:4711, 10.9.9.9",))
     token_a, token_b, free = Ask(fields=ALICE), Ask(fields=BOB), Ask()
     x, y = Ask(fields=("X-A: v",)), Ask(fields=("X-A: w",))
     pairs = [
@@ -349,6 +350,7 @@ def cases(own: Sequence[str], called: Sequence[str]) -> list[Case]:
         whatever(source(f"notIpBlocks: [{far}]"), source(f"notIpBlocks: [{at}]")),
         either(source("remoteIpBlocks: [198.51.100.0/24, '2001:db8::/32']"), behind, free),
         either(source("remoteIpBlocks: ['2001:db8::7']"), v6, behind),
+        either(source("remoteIpBlocks: [198.51.100.7]"), ported, v6),
         either(source("notRemoteIpBlocks: [198.51.100.7]"), v6, behind),
         either(source(f"requestPrincipals: ['{ISSUER}/alice']"), token_a, token_b),
         either(source("requestPrincipals: ['*']"), token_b, free),

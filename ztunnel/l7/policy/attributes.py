@@ -49,7 +49,7 @@ class Attributes:
     def remote_ip(self) -> IPAddress:
         """The client, as proxies before this one tell it: what X-Forwarded-For has at its end, but for the
         hops that are trusted; the connection's own where there is no address (Envoy's
-        getLastAddressFromXFF)."""
+        getLastAddressFromXFF, but for ports: those that some proxies add are passed over)."""
         if self._remote is None:
             self._remote = self._forwarded() or self._peer
         return self._remote
@@ -62,7 +62,7 @@ class Attributes:
         if len(entries) <= self._hops:
             return None
         try:
-            return parse_ip(entries[-1 - self._hops].strip())
+            return parse_ip(_without_port(entries[-1 - self._hops].strip()))
         except PeerError:
             return None
 
@@ -111,6 +111,13 @@ class Attributes:
     def _one(self, name: str) -> str:
         found = self._request.claims.get(name)
         return found if isinstance(found, str) else ""
+
+
+def _without_port(untrusted: str) -> str:
+    """`192.0.2.1:80` and `[2001:db8::1]:80` as an address (Azure's Application Gateway adds ports)."""
+    if untrusted.startswith("["):
+        return untrusted[1:].partition("]")[0]
+    return untrusted.partition(":")[0] if untrusted.count(":") == 1 else untrusted
 
 
 def _text(octets: bytes) -> str:
