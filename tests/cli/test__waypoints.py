@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from tests.kube.fake import FakeServer
 from ztunnel.cli.main import main
-from ztunnel.kube.resource import GATEWAYS, NAMESPACES, PODS, SERVICES
+from ztunnel.kube.resource import GATEWAYS, NAMESPACES, PODS, SERVICE_ENTRIES, SERVICES
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -58,7 +58,7 @@ def served(server: FakeServer) -> Iterator[str]:
 
 @pytest.fixture
 def server() -> FakeServer:
-    made = FakeServer(NAMESPACES, GATEWAYS, SERVICES, PODS)
+    made = FakeServer(NAMESPACES, GATEWAYS, SERVICES, PODS, SERVICE_ENTRIES)  # of all kinds but one
     made.put(NAMESPACES, {"metadata": {"name": "shop", "labels": {"istio.io/dataplane-mode": "ambient"}}})
     return made
 
@@ -132,6 +132,18 @@ def test_one_that_labels_name_is_not_deleted_unless_that_is_forced(run: Run, ser
     assert ("shop", "waypoint") in gateways(server)
     assert run("delete", "--all", "-n", "shop", "--force").exit_code == 0
     assert gateways(server) == {}
+
+
+def test_one_that_an_entry_names_is_not_deleted_either(run: Run, server: FakeServer) -> None:
+    """Its calls would be refused."""
+    run("apply", "-n", "shop")
+    labels = {"istio.io/use-waypoint": "waypoint", "istio.io/use-waypoint-namespace": "shop"}
+    server.put(SERVICE_ENTRIES, {"metadata": {"name": "e", "namespace": "far", "labels": labels}, "spec": {}})
+    found = run("delete", "waypoint", "-n", "shop")
+    assert (found.exit_code, ("shop", "waypoint") in gateways(server)) == (1, True)
+    assert "serviceentry far/e: istio.io/use-waypoint names it" in found.output
+    server.remove(SERVICE_ENTRIES, "e", "far")
+    assert run("delete", "waypoint", "-n", "shop").exit_code == 0
 
 
 def test_what_does_not_become_ready_in_time_is_said_with_the_reason(run: Run, server: FakeServer) -> None:

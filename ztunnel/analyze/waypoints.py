@@ -107,7 +107,7 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]], spaces: Sequence
 
 
 def users(name: str, namespace: str, objects: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Which of these namespaces, services and pods have a label that names that waypoint."""
+    """Which of these namespaces, services, pods and entries have a label that names that waypoint."""
     for one in objects:
         meta = one["metadata"]
         labels, own = meta.get("labels") or {}, meta.get("namespace", "")

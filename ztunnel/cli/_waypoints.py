@@ -18,10 +18,18 @@ from ztunnel.control.waypoints.use_waypoint import USE
 from ztunnel.kube.call import APPLY, MERGE, Api, Value
 from ztunnel.kube.connect import open_api
 from ztunnel.kube.failure import ApiFailure, Request
-from ztunnel.kube.resource import GATEWAYS, NAMESPACES, PODS, SERVICES
+from ztunnel.kube.resource import (
+    GATEWAYS,
+    NAMESPACES,
+    PODS,
+    SERVICE_ENTRIES,
+    SERVICES,
+    WORKLOAD_ENTRIES,
+)
 
 _MANAGER: Final = {"fieldManager": "ztunnel-cli"}
 _LOOK_SECONDS: Final = 0.3
+_NO_SUCH_KIND: Final = 404
 T = TypeVar("T")
 Command = Callable[..., Any]
 
@@ -228,8 +236,13 @@ def delete(names: tuple[str, ...], namespace: str, every: bool, force: bool, rev
 
 async def _users(api: Api, name: str, namespace: str) -> list[str]:
     objects: list[Value] = []
-    for resource in (NAMESPACES, SERVICES, PODS):
-        found = await api.list(resource, "", {"labelSelector": f"{USE}={name}"})
+    for resource in (NAMESPACES, SERVICES, PODS, SERVICE_ENTRIES, WORKLOAD_ENTRIES):
+        try:
+            found = await api.list(resource, "", {"labelSelector": f"{USE}={name}"})
+        except ApiFailure as failure:
+            if failure.code == _NO_SUCH_KIND and resource.custom:
+                continue
+            raise
         # Of metadata alone an empty list comes as null.
         objects += [{**one, "kind": resource.kind} for one in found.get("items") or ()]
     return list(users(name, namespace, objects))

@@ -47,6 +47,12 @@ DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
 DISRUPTION_BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 POD_AUTOSCALERS = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 GATEWAYS = Resource("gateway.networking.k8s.io", "v1", "gateways", "Gateway", custom=True)
+SERVICE_ENTRIES = Resource(
+    "networking.istio.io", "v1", "serviceentries", "ServiceEntry", metadata_only=True, custom=True
+)
+WORKLOAD_ENTRIES = Resource(
+    "networking.istio.io", "v1", "workloadentries", "WorkloadEntry", metadata_only=True, custom=True
+)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False)
 SIGNING_REQUESTS = Resource(
