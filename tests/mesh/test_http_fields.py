@@ -26,7 +26,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tests.l7.issuers import ISSUER, b64, claims, jwk, jwks, key_of, token
 from tests.l7.issuers import part as encoded
-from tests.mesh.answering import Accepting
+from tests.mesh.answering import Accepting, Http2
 from tests.mesh.lab import SHOP, TCP_FAMILIES, Family, Mesh, read_exactly, wait_until
 from tests.mesh.test_traces import COLLECTOR
 from tests.mesh.test_waypoint import GATEWAY, SERVER, GrpcInPod, Waypoint, head_of, pump, service, vip
@@ -77,7 +77,7 @@ data:
         port: 8000
         timeout: 0.3s
         statusOnError: "503"
-        includeRequestBodyInCheck: {maxRequestBytes: 4}
+        includeRequestBodyInCheck: {maxRequestBytes: 16}
     - name: grpc-begin
       envoyExtAuthzGrpc:
         service: shop/asks.shop.svc.cluster.local
@@ -574,13 +574,16 @@ def test_an_authorizer_is_asked_as_each_field_of_its_provider_says(mesh: Mesh, w
         assert (slow.status, "x-up" in slow.body) == (200, False)
         mesh.apply(asks.replace("asks-begin", "asks-whole"))
         wait_until(partial(is_answered, client, [Ask("/slow")], [503]), "the other one is asked")
+        grpc_client = Http2(mesh, vip(mesh, "web", IPv6Address), 80)
+        refused = grpc_client.ask("POST", "/slow", "web", {"content-type": "application/grpc+x"})
+        assert (refused.fields["grpc-status"], refused.told) == ("14", None)  # envoyproxy/envoy#32476
         (short,) = answers(client, [Ask("/ok", "POST", body="0123")])
         assert (short.status, "x-up" in short.body) == (200, False)
         assert authorizer.asked[-1][0].startswith("POST /ok HTTP/1.1\r\n")
         assert authorizer.asked[-1][1] == b"0123"
         (denied,) = answers(client, [Ask("/no")])
         assert ("x-deny-why: so" in denied.head, "x-other: o" in denied.head) == (True, True)
-        (long,) = answers(client, [Ask("/ok", "POST", body="01234")])
+        (long,) = answers(client, [Ask("/ok", "POST", body="0" * 17)])
         assert long.status == 413
     finally:
         mesh.apply(asks + BY_AUTHORIZER, delete=True)
