@@ -68,9 +68,6 @@ TERMINATED: Final = Reply(
 REMOTE_RESET: Final = Reply(
     503, "UR", "upstream_reset_before_response_started{remote_reset}", _RESET + "remote reset"
 )
-LOCAL_RESET: Final = Reply(
-    503, "LR", "upstream_reset_before_response_started{local_reset}", _RESET + "local reset"
-)
 OVERFLOW: Final = Reply(503, "UO", "upstream_reset_before_response_started{overflow}", _RESET + "overflow")
 UPSTREAM_PROTOCOL_ERROR: Final = Reply(
     502, "UPE", "upstream_reset_before_response_started{protocol_error}", _RESET + "protocol error"
