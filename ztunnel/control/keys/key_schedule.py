@@ -22,7 +22,7 @@ REFRESH_SECONDS: Final = 20 * 60.0
 """istiod: PILOT_JWT_PUB_KEY_REFRESH_INTERVAL."""
 RETRY_SECONDS: Final = (1.0, 60.0)
 ASKED_SECONDS: Final = 60.0
-"""Between two times that keys are fetched early, because tokens name keys that are not among them."""
+"""Between two times that keys are fetched early, because tokens are by keys that are not among them."""
 _JITTER: Final = 0.1
 
 
@@ -103,7 +103,7 @@ class KeySchedule:
         standing.reason, standing.under_way = reason, False
 
     def ask(self, source: KeySource, now: float) -> bool:
-        """A token names a key that is not there: fetch them early, once a minute at most. Whether they are
+        """A token is by a key that is not there: fetch them early, once a minute at most. Whether they are
         due sooner now."""
         standing = self._sources.get(source)
         if standing is None or standing.failures or standing.under_way:

@@ -36,6 +36,8 @@ WAITING: Final = 4096
 MISSED_SECONDS: Final = 60.0
 """Between two times that it is said of one policy that a key is missing."""
 
+_OTHER_KEYS: Final = (Wrong.NO_KEY, Wrong.UNPROVED)
+
 Find = Callable[[], Authentication]
 """The rules of the moment."""
 Then = Callable[[Exchange], None]
@@ -99,8 +101,9 @@ class Authenticator:
         return len(self._queue)
 
     def take_missed(self) -> tuple[str, ...]:
-        """The policies of which tokens have named keys that are not there, so that newer ones may be asked
-        for. Of one policy that is said once a minute."""
+        """The policies of which tokens have named keys that are not there, or are by none of those that are
+        (an issuer may change a key and keep its name, or give it none), so that newer ones may be asked for.
+        Of one policy that is said once a minute."""
         now = self._clock.clock()
         self._said = {name: at for name, at in self._said.items() if now - at < MISSED_SECONDS}
         found = tuple(sorted(self._missed - self._said.keys()))
@@ -187,7 +190,7 @@ class Authenticator:
             return False
         exchange = one.exchange
         if found.wrong is not None:
-            if found.wrong is Wrong.NO_KEY and found.rule is not None:
+            if found.wrong in _OTHER_KEYS and found.rule is not None:
                 self._missed.add(found.rule.policy)
             self._refuse(exchange, found.wrong, again=one.again)
             return True
