@@ -398,6 +398,9 @@ def elsewhere(shop: Shop) -> None:
         retried = shop.ask(shop.client(name), fails=(503, 503))
         assert retried.status == 200
         assert (told(retried)["version"] in shop.near) == (name == "nearby"), name
+    call = shop.client("turns", 90, Http2)  # there is no rule for it
+    again = shop.ask(call, "/a.B/C", fails=(14,), content_type="application/grpc", te="trailers")
+    assert again.fields["grpc-status"] == "0"
     assert Counter(shop.versions("zones", 9)) == dict.fromkeys(ALL, 3)  # as it has no effect
 
 

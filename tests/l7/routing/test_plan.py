@@ -10,7 +10,7 @@ import pytest
 from ztunnel.http1.head import Fields
 from ztunnel.l7.request import Request
 from ztunnel.l7.routing.plan import NO_FACTS, Plan, grpc_timeout, plan, without_routes
-from ztunnel.l7.routing.retry import DEFAULT
+from ztunnel.l7.routing.retry import DEFAULT, DEFAULT_OF_CALLS, Loss, Retries
 from ztunnel.l7.routing.route import Route
 from ztunnel.model.route import RouteSource, Rule
 from ztunnel.model.route_action import (
@@ -60,6 +60,17 @@ def test_no_rule_is_404_and_no_routes_are_no_rule() -> None:
     assert (made.reply.status, made.reply.flag, made.reply.details) == (404, "NR", "route_not_found")
     made = without_routes(asks())
     assert (made.name, made.reply, made.retry, made.timeout_seconds) == ("default", None, DEFAULT, 0)
+
+
+@pytest.mark.parametrize("more", [(), ((b"grpc-timeout", b"3S"),)])
+def test_calls_without_routes_are_tried_again_as_those_with_rules(more) -> None:
+    made = without_routes(asks("/a.B/C", (b"content-type", b"application/grpc"), *more))
+    assert (made.retry, made.timeout_seconds) == (DEFAULT_OF_CALLS, 3 if more else 0)
+    retries = Retries(made.retry)
+    assert retries.after_response(((b":status", b"200"), (b"grpc-status", b"14")))
+    assert not retries.after_response(((b":status", b"200"), (b"grpc-status", b"13")))
+    assert retries.after_loss(Loss.REFUSED, unsent=True)
+    assert not retries.after_loss(Loss.RESET, unsent=False)
 
 
 def test_a_request_is_sent_with_all_that_its_rule_says() -> None:

@@ -25,7 +25,7 @@ from ztunnel.l7.routing.comparison import joined
 from ztunnel.l7.routing.cors import CorsAnswers
 from ztunnel.l7.routing.edits import FieldEdits
 from ztunnel.l7.routing.path_edit import edited
-from ztunnel.l7.routing.retry import DEFAULT
+from ztunnel.l7.routing.retry import DEFAULT, DEFAULT_OF_CALLS
 from ztunnel.l7.routing.route import Route, Target
 from ztunnel.l7.substitution import Facts
 from ztunnel.model.route_action import Destination, DirectResponse
@@ -103,15 +103,16 @@ class Plan:
 
 def without_routes(request: Request) -> Plan:
     """The plan for a request where there are none."""
-    seconds = grpc_timeout(request, 0.0)
+    seconds, calls = grpc_timeout(request, 0.0), request.is_grpc
     if not seconds:
-        return _WITHOUT_ROUTES
-    made = Plan("default", DEFAULT)
+        return _CALL_WITHOUT_ROUTES if calls else _WITHOUT_ROUTES
+    made = Plan("default", DEFAULT_OF_CALLS if calls else DEFAULT)
     made.timeout_seconds = seconds
     return made
 
 
 _WITHOUT_ROUTES: Final = Plan("default", DEFAULT)
+_CALL_WITHOUT_ROUTES: Final = Plan("default", DEFAULT_OF_CALLS)
 NO_PLAN: Final = Plan("")
 """Nothing was decided yet."""
 

@@ -37,8 +37,12 @@ class Loss(Enum):
 
 
 DEFAULT: Final = Retry(2, frozenset((RetryOn.RESET_BEFORE_REQUEST,)))
-"""Where no route says anything: what cannot have had an effect is tried twice more (Istio's default inbound
-route)."""
+"""Where no route says anything: what cannot have had an effect is tried twice more. Of a request that is no
+call of gRPC it is what Istio's retries come to, and needs no body once more."""
+
+DEFAULT_OF_CALLS: Final = Retry(2, DEFAULT.on | {RetryOn.GRPC_UNAVAILABLE, RetryOn.GRPC_CANCELLED})
+"""The same for calls of gRPC: their servers may say that they are not there (Istio's waypoints since 1.31,
+istio/istio#60683)."""
 
 
 class Retries:
