@@ -517,3 +517,31 @@ def test_tls_passes_as_it_is(mesh: Mesh, waypoint: Waypoint, at: At, tmp_path: P
                 assert read_exactly(other, 6) == b"secret"
     wait_until(lambda: len(waypoint.lines()) == waypoint.seen + 2, "both are logged")
     assert {tuple(line[1:4]) for line in waypoint.lines()[waypoint.seen :]} == {("- - -", "0", "-")}
+
+
+@pytest.mark.parametrize(("action", "name"), [("ALLOW", "a.example"), ("DENY", "b.example")])
+def test_a_rule_about_a_name_of_tls_that_passes_lets_nothing_through(
+    mesh: Mesh, waypoint: Waypoint, at: At, action: str, name: str
+) -> None:
+    """Nobody has read it: all is refused, where it has to be that one or must not be another one."""
+    listener = server(mesh)
+    text = policy(f"{{when: [{{key: connection.sni, values: [{name}]}}]}}", action=action, name="sealed")
+
+    def passes(address: str) -> bool:
+        call = mesh.call("shop/caller", address, 443)
+        if call.error is not None:
+            return False
+        ready = select.select([call.sock, listener.sock], [], [], 10)[0]
+        assert ready
+        if listener.sock in ready:
+            listener.accept()
+        return listener.sock in ready
+
+    assert all(passes(at[family]["sealed"]) for family in TCP_FAMILIES)
+    mesh.apply(text)
+    try:
+        for family in TCP_FAMILIES:
+            wait_until(lambda to=at[family]["sealed"]: not passes(to), "it is refused")
+            assert not passes(at[family]["sealed"])
+    finally:
+        mesh.apply(text, delete=True)
