@@ -23,6 +23,7 @@ KINDS: Final = {
     "namespace": ("v1", "namespaces"),
     "node": ("v1", "nodes"),
     "nodes": ("v1", "nodes"),
+    "peerauthentication": ("security.istio.io/v1", "peerauthentications"),
     "pod": ("v1", "pods"),
     "pods": ("v1", "pods"),
     "service": ("v1", "services"),

@@ -144,7 +144,7 @@ def apps(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Apps]:
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def nodes(cluster: Cluster) -> tuple[str, str]:
     """Two of them; the same one twice where there is only one."""
     found = cluster.nodes()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
-from tests.cluster.apps import HOLD, LOAD, PORT, STEADY, Apps, namespace
+from tests.cluster.apps import HOLD, LOAD, OPT_IN, PORT, STEADY, Apps, namespace
 from tests.cluster.cluster import CHART, Cluster, wait_until
 from tests.cluster.conftest import SYSTEM, Mesh
 from tests.cluster.kit import kill
@@ -34,14 +35,29 @@ for name in os.listdir("/proc"):
 """
 
 
+@pytest.fixture(scope="module")
+def started(mesh: Mesh, cluster: Cluster, nodes: tuple[str, str]) -> Iterator[Apps]:
+    with namespace(cluster, f"ztunnel-test-{os.getpid()}-replace", {OPT_IN: "ambient"}) as apps:
+        apps.start(apps.server("a", nodes[0]), apps.server("b", nodes[1]), apps.server("c", nodes[0]))
+        yield apps
+
+
+@pytest.fixture(scope="module")
+def outside(mesh: Mesh, cluster: Cluster, nodes: tuple[str, str]) -> Iterator[Apps]:
+    """Pod x, which proves no identity."""
+    with namespace(cluster, f"ztunnel-test-{os.getpid()}-replace-out") as apps:
+        apps.start(apps.server("x", nodes[1]))
+        yield apps
+
+
 @pytest.fixture
-def talking(apps: Apps, nodes: tuple[str, str]) -> Apps:
-    """Pod a calls b on the other node and c on its own."""
-    apps.label("ambient")
-    apps.start(apps.server("a", nodes[0]), apps.server("b", nodes[1]), apps.server("c", nodes[0]))
+def talking(cluster: Cluster, started: Apps) -> Iterator[Apps]:
+    """Pod a calls b on the other node and c on its own. They outlive each test, and its policy does not."""
     for name in ("b", "c"):
-        wait_until(f"{name} answers", lambda name=name: "pod" in apps.call("a", apps.addresses(name)[0]), 20)
-    return apps
+        [address, *_] = started.addresses(name)
+        wait_until(f"{name} answers", lambda a=address: answered(started, "a", a), 20)
+    yield started
+    cluster.delete("peerauthentication", "default", started.namespace)
 
 
 def replace(mesh: Mesh, what: str) -> None:
@@ -110,7 +126,7 @@ def names_of_proxies(mesh: Mesh) -> set[str]:
 
 
 def test_a_daemon_set_that_is_replaced_by_force_frees_nobody(
-    mesh: Mesh, talking: Apps, nodes: tuple[str, str]
+    mesh: Mesh, talking: Apps, outside: Apps
 ) -> None:
     """As by tools that delete what they cannot patch: it is gone for a moment, and its pods at once. A pod
     that was let go would answer whoever proves no identity."""
@@ -123,24 +139,22 @@ def test_a_daemon_set_that_is_replaced_by_force_frees_nobody(
     kept = ("name", "namespace", "labels", "annotations")
     daemon_set["metadata"] = {name: daemon_set["metadata"].get(name, {}) for name in kept}
     daemon_set.pop("status")
-    with namespace(cluster, f"{talking.namespace}-out") as outside:
-        outside.start(outside.server("x", nodes[1]))
-        own = talking.addresses("a")[0]
-        wait_until("plaintext is refused", lambda: not answered(outside, "x", own), 20)
-        # The proxy carries the first call after a change of policy itself, and the kernel the next ones.
-        beside = talking.addresses("c")[0]
-        wait_until("the verdict about c is known", lambda: answered(talking, "a", beside), 20)
-        with (
-            talking.running("a", STEADY, talking.addresses("b")[0], PORT, EVERY_SECONDS, 45) as across,
-            talking.running("a", HOLD, beside, PORT) as direct,
-            outside.running("x", LOAD, own, PORT, EVERY_SECONDS) as stranger,
-        ):
-            cluster.call("replace", "--force", "-f", "-", stdin=json.dumps(daemon_set), timeout=120)
-            mesh.wait()
-            # The new one's pods may be ready before the last of the old ones has gone.
-            wait_until("the pods of before are gone", lambda: not before & names_of_proxies(mesh), 60)
-            said, refused = across.end(90), stranger.end()
-            assert direct.end()["sent"] > 50
+    own = talking.addresses("a")[0]
+    wait_until("plaintext is refused", lambda: not answered(outside, "x", own), 20)
+    # The proxy carries the first call after a change of policy itself, and the kernel the next ones.
+    beside = talking.addresses("c")[0]
+    wait_until("the verdict about c is known", lambda: answered(talking, "a", beside), 20)
+    with (
+        talking.running("a", STEADY, talking.addresses("b")[0], PORT, EVERY_SECONDS, 45) as across,
+        talking.running("a", HOLD, beside, PORT) as direct,
+        outside.running("x", LOAD, own, PORT, EVERY_SECONDS) as stranger,
+    ):
+        cluster.call("replace", "--force", "-f", "-", stdin=json.dumps(daemon_set), timeout=120)
+        mesh.wait()
+        # The new one's pods may be ready before the last of the old ones has gone.
+        wait_until("the pods of before are gone", lambda: not before & names_of_proxies(mesh), 60)
+        said, refused = across.end(90), stranger.end()
+        assert direct.end()["sent"] > 50
     print({name: (said[name], refused[name]) for name in ("seen", "failed", "slowest")})
     assert said["errors"] == []
     assert refused["failed"] == refused["seen"] > 50
@@ -176,7 +190,7 @@ def test_an_upgrade_by_helm_and_its_rollback_fail_no_request(mesh: Mesh, talking
 
 
 def test_killed_control_planes_are_not_noticed_and_come_back(
-    mesh: Mesh, cluster: Cluster, talking: Apps, nodes: tuple[str, str]
+    mesh: Mesh, cluster: Cluster, talking: Apps, outside: Apps
 ) -> None:
     """All of them at once, in the middle of load: what is in force stays so, and what changes afterwards
     comes into force."""
@@ -190,30 +204,28 @@ def test_killed_control_planes_are_not_noticed_and_come_back(
             for each in mesh.pods("control")
         }
 
-    with namespace(cluster, f"{talking.namespace}-out") as outside:
-        outside.start(outside.server("x", nodes[1]))
-        cluster.apply(strict(talking, "STRICT"))
-        wait_until("plaintext is refused", lambda: not answered(outside, "x", own), 20)
-        before = restarts()
-        with (
-            talking.running("a", LOAD, across, PORT, EVERY_SECONDS) as load,
-            outside.running("x", LOAD, own, PORT, EVERY_SECONDS) as stranger,
-        ):
-            for each in mesh.pods("control"):
-                kill(cluster, each, "control")
-            again = {name: count + 1 for name, count in before.items()}
-            wait_until("they were started again", lambda: restarts() == again, 60)
-            mesh.wait()
-            said, refused = load.end(), stranger.end()
-        cluster.apply(strict(talking, "PERMISSIVE"))
-        wait_until("a change is in force", lambda: answered(outside, "x", own), 20)
+    cluster.apply(strict(talking, "STRICT"))
+    wait_until("plaintext is refused", lambda: not answered(outside, "x", own), 20)
+    before = restarts()
+    with (
+        talking.running("a", LOAD, across, PORT, EVERY_SECONDS) as load,
+        outside.running("x", LOAD, own, PORT, EVERY_SECONDS) as stranger,
+    ):
+        for each in mesh.pods("control"):
+            kill(cluster, each, "control")
+        again = {name: count + 1 for name, count in before.items()}
+        wait_until("they were started again", lambda: restarts() == again, 60)
+        mesh.wait()
+        said, refused = load.end(), stranger.end()
+    cluster.apply(strict(talking, "PERMISSIVE"))
+    wait_until("a change is in force", lambda: answered(outside, "x", own), 20)
     print({name: (said[name], refused[name]) for name in ("seen", "failed", "slowest")})
     assert said["errors"] == []
     assert refused["failed"] == refused["seen"] > 20
 
 
 def test_killed_proxies_enforce_and_come_back(
-    mesh: Mesh, cluster: Cluster, talking: Apps, nodes: tuple[str, str]
+    mesh: Mesh, cluster: Cluster, talking: Apps, outside: Apps, nodes: tuple[str, str]
 ) -> None:
     """Whoever proves no identity is answered at no moment; new calls wait for the next proxy, or are
     refused."""
@@ -224,25 +236,23 @@ def test_killed_proxies_enforce_and_come_back(
         statuses = cluster.get("pod", proxy, SYSTEM)["status"]["containerStatuses"]
         return int(statuses[0]["restartCount"])
 
-    with namespace(cluster, f"{talking.namespace}-out") as outside:
-        outside.start(outside.server("x", nodes[1]))
-        # Of pod a alone: what c takes is to stay a direct flow.
-        only_a = strict(talking, "STRICT")
-        only_a["spec"]["selector"] = {"matchLabels": {"app": "a"}}
-        cluster.apply(only_a)
-        own = talking.addresses("a")[0]
-        wait_until("plaintext is refused", lambda: not answered(outside, "x", own), 20)
-        # The proxy carries the first call after a change of policy itself, and the kernel the next ones.
-        wait_until("the verdict about c is known", lambda: answered(talking, "a", beside), 20)
-        before = restarts()
-        with (
-            talking.running("a", HOLD, beside, PORT) as direct,
-            outside.running("x", LOAD, own, PORT, EVERY_SECONDS) as stranger,
-        ):
-            cluster.call("-n", SYSTEM, "exec", proxy, "--", "python3", "-c", KILL, check=False)
-            wait_until("it was started again", lambda: restarts() == before + 1, 60)
-            wait_until("it is back", lambda: answered(talking, "a", across), 60)
-            assert direct.end()["sent"] > 20
-            said = stranger.end()
+    # Of pod a alone: what c takes is to stay a direct flow.
+    only_a = strict(talking, "STRICT")
+    only_a["spec"]["selector"] = {"matchLabels": {"app": "a"}}
+    cluster.apply(only_a)
+    own = talking.addresses("a")[0]
+    wait_until("plaintext is refused", lambda: not answered(outside, "x", own), 20)
+    # The proxy carries the first call after a change of policy itself, and the kernel the next ones.
+    wait_until("the verdict about c is known", lambda: answered(talking, "a", beside), 20)
+    before = restarts()
+    with (
+        talking.running("a", HOLD, beside, PORT) as direct,
+        outside.running("x", LOAD, own, PORT, EVERY_SECONDS) as stranger,
+    ):
+        cluster.call("-n", SYSTEM, "exec", proxy, "--", "python3", "-c", KILL, check=False)
+        wait_until("it was started again", lambda: restarts() == before + 1, 60)
+        wait_until("it is back", lambda: answered(talking, "a", across), 60)
+        assert direct.end()["sent"] > 20
+        said = stranger.end()
     print({name: said[name] for name in ("seen", "failed", "slowest")})
     assert said["failed"] == said["seen"] > 0

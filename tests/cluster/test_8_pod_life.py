@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.cluster.apps import PORT, Apps
+from tests.cluster.apps import OPT_IN, PORT, Apps, namespace
 from tests.cluster.cluster import Cluster, ClusterError, Object, is_ready, wait_until
 from tests.cluster.conftest import Mesh
 from tests.cluster.kit import give_next, is_taken, restart
@@ -50,13 +52,21 @@ def seen(apps: Apps, name: str, container: str) -> dict[str, Any]:
     return found
 
 
+@pytest.fixture(scope="module")
+def other(mesh: Mesh, cluster: Cluster, nodes: tuple[str, str]) -> Iterator[Apps]:
+    """Pod b on the last node, for all tests: it answers those alone who prove who they are, and calls."""
+    with namespace(cluster, f"ztunnel-test-{os.getpid()}-other", {OPT_IN: "ambient"}) as apps:
+        cluster.apply(strict(apps, "STRICT"))
+        apps.start(apps.server("b", nodes[1]))
+        yield apps
+
+
 @pytest.fixture
-def server(mesh: Mesh, cluster: Cluster, apps: Apps, nodes: tuple[str, str]) -> str:
-    """The address of somebody who answers those alone who prove who they are."""
+def server(cluster: Cluster, apps: Apps, other: Apps) -> str:
+    """The address of that pod. The test's own will be in the mesh, and as strict."""
     apps.label("ambient")
-    apps.start(apps.server("b", nodes[1]))
     cluster.apply(strict(apps, "STRICT"))
-    return apps.addresses("b")[0]
+    return other.addresses("b")[0]
 
 
 def test_every_container_of_a_job_is_in_the_mesh_and_the_job_ends(
@@ -89,7 +99,7 @@ def ended(apps: Apps, job: str) -> str:
 
 
 def test_a_pod_of_a_stateful_set_is_called_by_its_name_and_evicted(
-    mesh: Mesh, apps: Apps, nodes: tuple[str, str], server: str
+    mesh: Mesh, apps: Apps, other: Apps, nodes: tuple[str, str], server: str
 ) -> None:
     """Through a headless service; evicted by the API, and as a kubelet does it: the object of the pod
     stays."""
@@ -121,7 +131,7 @@ def test_a_pod_of_a_stateful_set_is_called_by_its_name_and_evicted(
     host = f"web-0.web.{apps.namespace}.svc.cluster.local"
 
     def is_called() -> bool:
-        return apps.call("b", host).get("pod") == "web-0"
+        return other.call("b", host).get("pod") == "web-0"
 
     def enrolled() -> str:
         """The UID of the pod that it is written on."""
@@ -239,7 +249,7 @@ def ends(pod: Object) -> Object:
 
 
 def test_a_pod_whose_sandbox_is_made_anew_is_in_the_mesh_again(
-    cluster: Cluster, apps: Apps, nodes: tuple[str, str], server: str
+    cluster: Cluster, apps: Apps, other: Apps, nodes: tuple[str, str], server: str
 ) -> None:
     """Its sandbox dies, as when the machine starts anew: another namespace, maybe another address."""
     apps.start(apps.server("a", nodes[0]))
@@ -259,7 +269,7 @@ def test_a_pod_whose_sandbox_is_made_anew_is_in_the_mesh_again(
     wait_until("it has another one", is_new, 60, 0.3)
     wait_until("it is in the mesh", lambda: apps.call("a", server).get("pod") == "b", 10)
     for address in apps.addresses("a"):
-        is_reached(apps, "a", address)
+        is_reached(other, "a", address)
 
 
 def namespace_of(apps: Apps, pod: str) -> str:
@@ -272,7 +282,7 @@ STEADY_SECONDS = 5.0
 
 
 def test_probes_and_enrolment_outlive_the_kubelet_and_its_runtime(
-    mesh: Mesh, cluster: Cluster, apps: Apps, nodes: tuple[str, str], server: str
+    mesh: Mesh, cluster: Cluster, apps: Apps, other: Apps, nodes: tuple[str, str], server: str
 ) -> None:
     """A probe that the new kubelet's fails is the end of its container. All is STRICT."""
     probed = apps.server("a", nodes[0])
@@ -293,17 +303,17 @@ def test_probes_and_enrolment_outlive_the_kubelet_and_its_runtime(
     until = time.monotonic() + STEADY_SECONDS
     while time.monotonic() < until:
         is_well()
-        assert apps.call("b", apps.addresses("a")[0]).get("pod") == "a"
+        assert other.call("b", apps.addresses("a")[0]).get("pod") == "a"
     apps.start(apps.server("later", nodes[0]))
     for address in apps.addresses("later"):
-        is_reached(apps, "later", address)
+        is_reached(other, "later", address)
     assert apps.call("later", server).get("pod") == "b"
 
 
-def is_reached(apps: Apps, pod: str, address: str) -> None:
+def is_reached(other: Apps, pod: str, address: str) -> None:
     """Pod b's node may not know yet of one that has just started: it is called in plaintext then, and STRICT
     refuses that."""
-    wait_until("it is known", lambda: apps.call("b", address).get("pod") == pod, 5)
+    wait_until("it is known", lambda: other.call("b", address).get("pod") == pod, 5)
 
 
 def called(apps: Apps, pod: str, address: str) -> dict[str, Any]:
@@ -315,7 +325,7 @@ def called(apps: Apps, pod: str, address: str) -> dict[str, Any]:
 
 
 def test_a_pod_whose_name_comes_again_is_in_the_mesh_again(
-    apps: Apps, nodes: tuple[str, str], server: str
+    apps: Apps, other: Apps, nodes: tuple[str, str], server: str
 ) -> None:
     """As a StatefulSet's; the second time without waiting for the first one's end."""
     for force in ([], ["--force", "--grace-period=0"]):
@@ -324,7 +334,7 @@ def test_a_pod_whose_name_comes_again_is_in_the_mesh_again(
         apps.cluster.call("-n", apps.namespace, "delete", "pod", "web-0", *force, timeout=90)
     apps.start(apps.server("web-0", nodes[0]))
     assert apps.call("web-0", server).get("pod") == "b"
-    is_reached(apps, "web-0", apps.addresses("web-0")[0])
+    is_reached(other, "web-0", apps.addresses("web-0")[0])
 
 
 def test_a_container_that_starts_again_is_in_the_mesh(

@@ -29,7 +29,7 @@ BRIEF = "holder.terminationGracePeriodSeconds=10"
 
 BROKEN = {
     "crashes": {"args": ["node", "--no-such-flag"]},
-    "is not there": {"image": "localhost/ztunnel-test/none:none"},
+    "is not there": {"image": "localhost/ztunnel-test/none:none", "imagePullPolicy": "Never"},
 }
 
 
@@ -53,7 +53,7 @@ def break_proxies(mesh: Mesh, change: Object) -> None:
     cluster = mesh.cluster
     cluster.call("-n", SYSTEM, "patch", "daemonset", "ztunnel", "-p", json.dumps({"spec": spec}))
     cluster.call("-n", SYSTEM, "delete", "pods", "-l", "app.kubernetes.io/component=node", timeout=120)
-    waiting = ("CrashLoopBackOff", "ErrImagePull", "ImagePullBackOff")
+    waiting = ("CrashLoopBackOff", "ErrImageNeverPull")
     wait_until("it does not run", lambda: all(reason(each) in waiting for each in mesh.pods("node")), 120)
 
 
@@ -74,6 +74,7 @@ def test_pods_are_freed_also_where_no_proxy_can_do_it(
     proxy: str,
     leave: Callable[[Mesh], None],
 ) -> None:
+    """What is left of an installation without its DaemonSet is brought back by the next one."""
     mesh.install(HOLD, BRIEF)
     apps.label("ambient")
     apps.start(
@@ -97,7 +98,6 @@ def test_pods_are_freed_also_where_no_proxy_can_do_it(
     if cluster.kit:
         for node in cluster.nodes():
             wait_until(f"nothing is pinned on {node}", lambda node=node: not pinned(cluster, node), seconds)
-    mesh.uninstall()
     if leave is leave_by_namespace:
         words = ("wait", "--for=delete", f"namespace/{SYSTEM}", "--timeout=120s")
         cluster.call(*words, timeout=130, check=False)  # it may be gone already

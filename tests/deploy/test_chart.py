@@ -87,6 +87,7 @@ def test_helm_finds_nothing_to_complain_of():
         ("node.env.a-b=1", "at '/node/env': additional properties 'a-b' not allowed"),
         ("node.resources.requests.memory=lots", "at '/node/resources/requests/memory'"),
         ("node.terminationGracePeriodSeconds=0", "at '/node/terminationGracePeriodSeconds'"),
+        ("control.terminationGracePeriodSeconds=0", "at '/control/terminationGracePeriodSeconds'"),
         ("control.xdsAddress=istiod", "at '/control/xdsAddress'"),
         ("control.showEnrolment=perhaps", "at '/control/showEnrolment'"),
         ("control.nodeTaint=not ready", "at '/control/nodeTaint'"),
