@@ -167,8 +167,19 @@ def attached(where: str, app: str, labels: str = "") -> str:
     )
 
 
+SOLO = """apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: pods, namespace: solo, labels: {istio.io/waypoint-for: workload}}
+spec:
+  gatewayClassName: istio-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+---
+"""
 ELSEWHERE = (
     SHARED
+    + space("solo", "istio.io/use-waypoint: pods")
+    + SOLO
+    + pod("solo/one")
     + space("infra", "a: b")
     + space("edge", f'shared: "yes", {USE_SHARED}')
     + space("far", "a: b")
@@ -707,13 +718,16 @@ def test_an_authorizer_is_called_by_the_secret_that_its_rule_names(
     authorizer = TlsAuthorizer(mesh, context)
     certificate, key = (Path(one).read_text() for one in authority.issue("wp", "wp.example"))
 
-    def secret(roots: str) -> str:
+    def secret(roots: str, namespace: str = "shop") -> str:
         data = {"tls.crt": certificate, "tls.key": key, "ca.crt": Path(roots).read_text()}
-        meta = {"name": "asks", "namespace": "shop"}
+        meta = {"name": "asks", "namespace": namespace}
         made = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": data}
         return json.dumps(made) + "\n---\n"
 
     asks = policy("asks", "{}", "Service web", "CUSTOM, provider: {name: asks-whole}")
+    of_pods = policy("asks", "{}", "Gateway pods", "CUSTOM, provider: {name: asks-whole}")
+    of_pods = of_pods.replace("namespace: shop", "namespace: solo")
+    one = Server(mesh.listen("solo/one", port=8081))
     client = mesh.connect("shop/caller", vip(mesh, "web", IPv4Address), 80)
     mesh.apply(ASKS_TLS + asks)
     try:
@@ -727,6 +741,11 @@ def test_an_authorizer_is_called_by_the_secret_that_its_rule_names(
         mesh.apply(secret(authority.roots))
         wait_until(partial(is_answered, client, [Ask("/no")], [401]), "it is asked")
         assert is_answered(client, [Ask("/ok")], [200])
+        # So does a waypoint that only pods use, by the Secret of its own namespace.
+        mesh.apply(secret(authority.roots, "solo") + of_pods)
+        alone = mesh.connect("shop/caller", mesh.address("solo/one", IPv6Address), 8081)
+        wait_until(partial(is_answered, alone, [Ask("/no"), Ask("/ok")], [401, 200]), "it is asked there")
+        mesh.apply(secret(authority.roots, "solo") + of_pods, delete=True)
         count = len(authorizer.asked)
         mesh.apply(secret(stranger.roots))
         authorizer.cut()  # the next connection is by the other Secret
@@ -735,6 +754,7 @@ def test_an_authorizer_is_called_by_the_secret_that_its_rule_names(
     finally:
         mesh.apply(secret(authority.roots) + ASKS_TLS + asks, delete=True)
         authorizer.close()
+        one.close()
 
 
 @pytest.mark.parametrize("target", ["ServiceEntry entry", "GatewayClass istio-waypoint"])
