@@ -89,7 +89,10 @@ def _expanded(rule: RequestRule, it: _Conversion) -> Iterator[tuple[str, Request
     name = rule.delegate[0] or own, rule.delegate[1]
     delegate = it.view.delegate(name)
     if delegate is None or not is_exported(delegate.export_to, name[0], own):
-        it.note(Why.NOT_FOUND, f"there is no VirtualService {name[0]}/{name[1]} to delegate to", ".delegate")
+        text = f"there is no VirtualService {name[0]}/{name[1]} to delegate to"
+        if delegate is not None:
+            text = f"VirtualService {name[0]}/{name[1]} is not exported to {own} (exportTo)"
+        it.note(Why.NOT_FOUND, text, ".delegate")
         return
     for number, below in enumerate(delegate.http):
         found = merged(rule, below)
