@@ -19,6 +19,14 @@ def key(
     return PoolKey(source, frozenset({BOB}), ip_address(source_ip), parse_endpoint(destination))
 
 
+def test_keys_are_compared_by_all_that_they_say() -> None:
+    assert key() == key()
+    assert hash(key()) == hash(key())
+    for other in (key(source=BOB), key(source_ip="10.0.0.9"), key(destination="10.0.0.2:15009"), "a key"):
+        assert key() != other
+    assert key() != PoolKey(ALICE, frozenset(), key().source_ip, key().destination)
+
+
 @dataclass(eq=False)
 class FakeSession:
     room: bool = True

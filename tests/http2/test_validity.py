@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ztunnel.errors import PeerError
-from ztunnel.http2.fields import Fields
+from ztunnel.http2.fields import USUAL, Fields
 from ztunnel.http2.frame import Code
 from ztunnel.http2.validity import check_request, check_response, check_trailers
 
@@ -111,3 +111,15 @@ def test_what_passes_can_stand_in_a_line_of_text(name: bytes, value: bytes) -> N
     assert not {*b"\0\r\n :"} & {*name}
     assert not {*b"\0\r\n"} & {*value}
     assert value == value.strip(b" \t")
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_usual_names_are_as_sound_as_any(name: bytes) -> None:
+    assert not name.translate(None, b"abcdefghijklmnopqrstuvwxyz-")
+    check_request((*CONNECT, (name, b"trailers")))
+    for pseudo in (b":method", b":path"):  # behind it, as behind any other
+        with pytest.raises(PeerError):
+            check_request((CONNECT[1], (name, b"trailers"), (pseudo, b"CONNECT")))
+    for value in (b" a", b"a\t", b"a\0b", b"a\rb", b"a\nb"):
+        with pytest.raises(PeerError):
+            check_request((*CONNECT, (name, value)))

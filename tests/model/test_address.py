@@ -109,3 +109,25 @@ def test_roles_are_types() -> None:
     assert PeerAddress(ip, 80) != Endpoint(ip, 80)
     assert str(PeerAddress(ip, 80)) == "10.0.0.1:80"
     assert isinstance(OriginalDestination(ip, 80), Endpoint)
+
+
+@given(st.ip_addresses(), st.ip_addresses(), st.integers(0, 65535), st.integers(0, 65535))
+def test_endpoints_are_compared_by_address_and_port(
+    one: IPv4Address | IPv6Address, other: IPv4Address | IPv6Address, port: int, another: int
+) -> None:
+    again = Endpoint(type(one)(int(one)), port)
+    assert Endpoint(one, port) == again
+    assert hash(Endpoint(one, port)) == hash(again)
+    assert (Endpoint(one, port) == Endpoint(other, another)) == ((one, port) == (other, another))
+    assert Endpoint(one, port) != (one, port)
+    if one.version == other.version:
+        assert (Endpoint(one, port) < Endpoint(other, another)) == ((one, port) < (other, another))
+
+
+def test_an_address_is_spelt_by_its_value_however_many_there_are() -> None:
+    for number in range(10_000):
+        for ip in (IPv4Address(number * 400_000), IPv6Address(number << 100 | number)):
+            assert ip_text(ip) == str(ip)
+            expected = ip.packed if ip.version == 6 else bytes(10) + b"\xff\xff" + ip.packed
+            assert pack16(ip) == expected
+            assert ip_text(ip) == str(ip)  # remembered by now

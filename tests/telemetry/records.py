@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import Any
+from typing import Any, TypeVar
 
+from ztunnel.telemetry.access_log import Record
 from ztunnel.telemetry.request_counts import RequestCounts, RequestLabels
 from ztunnel.telemetry.request_log import RequestRecord
+
+_Record = TypeVar("_Record", Record, RequestRecord)
 
 
 def record_of(time_ns: int = 0, **known: Any) -> RequestRecord:
@@ -14,7 +17,7 @@ def record_of(time_ns: int = 0, **known: Any) -> RequestRecord:
     return changed(RequestRecord(time_ns), **known)
 
 
-def changed(record: RequestRecord, **other: Any) -> RequestRecord:
+def changed(record: _Record, **other: Any) -> _Record:
     """The same, but for this."""
     made = copy(record)
     for name, value in other.items():

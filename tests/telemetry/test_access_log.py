@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders import identity, service, workload
+from tests.telemetry.records import changed
 from ztunnel.model.address import parse_endpoint
 from ztunnel.model.connection import Direction, Security
 from ztunnel.telemetry.access_log import (
@@ -57,7 +58,7 @@ def test_an_outbound_tunnel_is_logged_as_istio_logs_it():
 def test_an_inbound_line_counts_from_its_own_side():
     line = COMPLETE + ENDS + 'direction="inbound" bytes_sent=22 bytes_recv=11 duration="3ms"'
     inbound = replace(JOURNEY, reporter=Reporter.DESTINATION)
-    assert render_record(OUTBOUND._replace(journey=inbound)) == line
+    assert render_record(changed(OUTBOUND, journey=inbound)) == line
 
 
 def test_plain_traffic_to_a_stranger_has_no_identities():
@@ -105,7 +106,7 @@ def test_an_early_denial_is_a_warning():
 
 
 def test_json_has_the_same_keys_flat():
-    entry = json.loads(render_record_json(OUTBOUND._replace(error="why")))
+    entry = json.loads(render_record_json(changed(OUTBOUND, error="why")))
     assert list(entry)[:4] == ["level", "time", "scope", "message"]
     assert (entry["level"], entry["scope"], entry["message"]) == ("error", "access", "connection complete")
     assert entry["time"] == "2026-08-20T10:00:00.123456Z"
@@ -116,7 +117,7 @@ def test_json_has_the_same_keys_flat():
 
 def test_an_ipv6_address_stands_in_brackets():
     assert "src.addr=[fd00::1]:5 src.workload=" in render_record(
-        OUTBOUND._replace(source=parse_endpoint("[fd00::1]:5"))
+        changed(OUTBOUND, source=parse_endpoint("[fd00::1]:5"))
     )
 
 
@@ -125,7 +126,7 @@ def test_an_ipv6_address_stands_in_brackets():
 def test_no_name_breaks_a_line(render, name, namespace, target, error):
     end = replace(CLIENT, name=name, namespace=namespace, cluster=name)
     called = replace(JOURNEY, source_workload=end, service=service(name), hbone_address=target)
-    line = render(OUTBOUND._replace(journey=called, error=error))
+    line = render(changed(OUTBOUND, journey=called, error=error))
     assert len(line.splitlines()) == 1
     assert line.replace("\t", "").isprintable()
     assert line.count("\t") == (4 if render is render_record else 0)

@@ -9,33 +9,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from ztunnel.model.address import Endpoint, IPAddress
 from ztunnel.model.identity import SpiffeId
 
 
-@dataclass(frozen=True, slots=True)
 class PoolKey:
     """What tunnels must have in common to share a session (ztunnel src/proxy/pool.rs `WorkloadKey`).
 
     `destinations` are the identities that the far end may prove; `destination` is the endpoint that is
-    dialled. One is kept for each route and looked up for each connection, so its hash is made once.
+    dialled. One is kept for each route and looked up for each connection, so its hash is made once; and a
+    session outlives the world in which it was dialled, so it is compared with the keys of later routes.
     """
 
-    source: SpiffeId
-    destinations: frozenset[SpiffeId]
-    source_ip: IPAddress
-    destination: Endpoint
-    _hash: int = field(default=0, init=False, repr=False, compare=False)
+    __slots__ = ("_hash", "destination", "destinations", "source", "source_ip")
 
-    def __post_init__(self) -> None:
-        parts = self.source, self.destinations, self.source_ip, self.destination
-        object.__setattr__(self, "_hash", hash(parts))
+    def __init__(
+        self,
+        source: SpiffeId,
+        destinations: frozenset[SpiffeId],
+        source_ip: IPAddress,
+        destination: Endpoint,
+    ) -> None:
+        self.source: Final = source
+        self.destinations: Final = destinations
+        self.source_ip: Final = source_ip
+        self.destination: Final = destination
+        self._hash: Final = hash((source, destinations, source_ip, destination))
 
     def __hash__(self) -> int:
         return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PoolKey):
+            return NotImplemented
+        return self._hash == other._hash and (
+            (self.source is other.source or self.source == other.source)
+            and self.destinations == other.destinations
+            and (self.source_ip is other.source_ip or self.source_ip == other.source_ip)
+            and self.destination == other.destination
+        )
 
 
 class Poolable(Protocol):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ztunnel.errors import PeerError
-from ztunnel.http2.fields import Fields, push_fields
+from ztunnel.http2.fields import SHORT, SHORT_BYTES, Fields, push_fields, push_name
 from ztunnel.model.address import Endpoint, IPAddress, parse_endpoint
 from ztunnel.model.workload import Workload, WorkloadKind
 
@@ -21,7 +21,12 @@ _MAX_HINT_BYTES: Final = 4096
 _TRACEPARENT_BYTES: Final = 55
 _PORT_DIGITS: Final = 5
 _LAST_PORT: Final = 65535
+_ABOVE: Final = 1 << 192
+_COMMA: Final = 0x2C
+_SEMICOLON: Final = 0x3B
 _HEX: Final = frozenset("0123456789abcdef-")
+_FORWARDED: Final = push_name(b"forwarded")
+_TRACEPARENT: Final = push_name(b"traceparent")
 _KINDS: Final = {f"k8s.{kind.value}.name": kind for kind in WorkloadKind}
 
 
@@ -63,8 +68,9 @@ class Baggage:
 
 def new_traceparent(rng: Random) -> str:
     """A W3C trace context for one connection, not sampled: it only ties the logs of both ends together."""
-    digits = rng.getrandbits(192).to_bytes(24, "big").hex()
-    return f"00-{digits[:32]}-{digits[32:]}-00"
+    # The bit above all others keeps the zeros of the first digits.
+    digits = hex(_ABOVE | rng.getrandbits(192))
+    return f"00-{digits[3:35]}-{digits[35:]}-00"
 
 
 def render_baggage(workload: Workload) -> str:
@@ -115,13 +121,17 @@ class RequestHead:
         if baggage:
             fields.append((b"baggage", baggage.encode()))
         self._common = push_fields(fields)
-        self._for = f'for="{Endpoint(source, 0)}'.encode().removesuffix(b"0")
-        self._host = f'";host={host}'.encode() if host else b'"'
+        self._for = f'for="{Endpoint(source, 0)}'.removesuffix("0")
+        self._host = f'";host={host}' if host else '"'
 
     def render(self, port: int, traceparent: str) -> bytes:
         """The header block of one call, from `port` of the source."""
-        forwarded = b"%b%d%b" % (self._for, port, self._host)
-        return self._common + push_fields(((b"forwarded", forwarded), (b"traceparent", traceparent.encode())))
+        forwarded = f"{self._for}{port}{self._host}".encode()
+        context = traceparent.encode()
+        if len(forwarded) < SHORT_BYTES and len(context) < SHORT_BYTES:
+            named = [_FORWARDED, SHORT[len(forwarded)], forwarded, _TRACEPARENT, SHORT[len(context)], context]
+            return self._common + b"".join(named)
+        return self._common + push_fields(((b"forwarded", forwarded), (b"traceparent", context)))
 
 
 Outline = tuple[bytes, bytes]
@@ -138,7 +148,8 @@ def outline_of(untrusted: Fields) -> Outline | None:
         if name.startswith(b":"):
             return None
         if name == b"forwarded" and forwarded is None:
-            plain = value.startswith(b"for=") and b"," not in value
+            # A number and not bytes: to look for these an exception is raised within, and taken back.
+            plain = value.startswith(b"for=") and _COMMA not in value
             forwarded = value.partition(b";")[2] if plain else value
     return untrusted[1][1], forwarded or b""
 
@@ -157,8 +168,13 @@ def calling_port(untrusted: Fields) -> int:
     of every request, and never proof of anything."""
     for name, value in untrusted:
         if name == b"forwarded":
-            pair = value.partition(b",")[0].partition(b";")[0]
-            digits = pair.rpartition(b":")[2].strip(b'"') if pair[:4] == b"for=" else b""
+            if not value.startswith(b"for="):
+                return 0
+            if _COMMA in value:
+                value = value.partition(b",")[0]
+            if _SEMICOLON in value:
+                value = value.partition(b";")[0]
+            digits = value[value.rfind(b":") + 1 :].strip(b'"')
             port = int(digits) if digits.isdigit() and len(digits) <= _PORT_DIGITS else 0
             return port if port <= _LAST_PORT else 0
     return 0

@@ -22,13 +22,13 @@ from ztunnel.http2.frame import (
     DEFAULT_FRAME_BYTES,
     DEFAULT_WINDOW,
     END_HEADERS,
-    END_STREAM,
     MAX_STREAM_ID,
     PREFACE,
     SETTINGS_ACK,
     Code,
     Frame,
     Setting,
+    push_end,
     push_frame,
     push_headers,
     push_ping,
@@ -184,7 +184,7 @@ class H2Connection(Streams):
 
     def finish(self, stream: Stream) -> None:
         """We will send no more on the stream."""
-        self._host.push(push_frame(Frame.DATA, END_STREAM, stream.stream_id))
+        self._host.push(push_end(stream.stream_id))
         self._close_local(stream)
 
     def finished(self, stream: Stream) -> None:

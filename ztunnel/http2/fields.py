@@ -29,11 +29,14 @@ def _push_length(length: int) -> bytes:
     return bytes(parts)
 
 
-_SHORT: Final = [bytes((length,)) for length in range(127)]
+SHORT_BYTES: Final = 127
+"""From so many on a length takes more than one octet."""
+
+SHORT: Final = [bytes((length,)) for length in range(SHORT_BYTES)]
 """Lengths of one octet."""
 
 _STATIC_NAMES: Final = {b":authority": 1, b":method": 2, b":path": 4, b":scheme": 6, b":status": 8}
-_USUAL: Final = (
+USUAL: Final = (
     b"accept accept-encoding accept-language authorization baggage cache-control content-encoding "
     b"content-length content-type cookie date etag forwarded grpc-accept-encoding grpc-encoding "
     b"grpc-message grpc-status grpc-timeout host last-modified location origin referer server "
@@ -42,9 +45,14 @@ _USUAL: Final = (
     b"x-request-id".split()
 )
 _NAMES: Final = {name: bytes((index,)) for name, index in _STATIC_NAMES.items()} | {
-    name: b"\0" + _push_length(len(name)) + name for name in _USUAL
+    name: b"\0" + _push_length(len(name)) + name for name in USUAL
 }
 """What is sent for names that are sent often."""
+
+
+def push_name(name: bytes) -> bytes:
+    """What stands before the length of a value that has no index."""
+    return _NAMES.get(name) or b"\0" + _push_length(len(name)) + name
 
 
 def push_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -55,7 +63,7 @@ def push_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
         if field == _OK:
             parts.append(_INDEXED_OK)
             continue
-        parts.append(_NAMES.get(name) or b"\0" + _push_length(len(name)) + name)
-        parts.append(_SHORT[len(value)] if len(value) < 127 else _push_length(len(value)))
+        parts.append(push_name(name))
+        parts.append(SHORT[len(value)] if len(value) < SHORT_BYTES else _push_length(len(value)))
         parts.append(value)
     return b"".join(parts)

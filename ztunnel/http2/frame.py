@@ -78,16 +78,25 @@ def code_name(code: int) -> str:
         return f"error code {code}"
 
 
-def push_frame(kind: Frame, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
-    """One frame."""
-    return HEADER.pack(len(payload) << 8 | kind, flags, stream_id) + payload
+_PACK: Final = HEADER.pack
+_HEADERS: Final = int(Frame.HEADERS)  # an enum's members are slow to look up, and to reckon with
+
+
+def push_frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
+    """One frame; `kind` is a `Frame`."""
+    return _PACK(len(payload) << 8 | kind, flags, stream_id) + payload
+
+
+def push_end(stream_id: int) -> bytes:
+    """A DATA frame without payload, the stream's last."""
+    return _PACK(0, END_STREAM, stream_id)
 
 
 def push_headers(stream_id: int, block: bytes, end_stream: bool, max_frame_bytes: int) -> bytes:
     """HEADERS, and CONTINUATION frames for what the peer's frame size leaves over."""
     flags = END_STREAM if end_stream else 0
     if len(block) <= max_frame_bytes:
-        return push_frame(Frame.HEADERS, flags | END_HEADERS, stream_id, block)
+        return push_frame(_HEADERS, flags | END_HEADERS, stream_id, block)
     parts = [block[at : at + max_frame_bytes] for at in range(0, len(block), max_frame_bytes)]
     frames = [push_frame(Frame.HEADERS, flags, stream_id, parts[0])]
     frames += [push_frame(Frame.CONTINUATION, 0, stream_id, part) for part in parts[1:-1]]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from ztunnel.errors import PeerError
-from ztunnel.http2.fields import Fields
+from ztunnel.http2.fields import USUAL, Fields
 from ztunnel.http2.frame import Code
 
 _IN_NAMES: Final = bytes(
@@ -15,9 +15,15 @@ _IN_NAMES: Final = bytes(
 _SPACE: Final = 0x20
 _TAB: Final = 0x09
 _COLON: Final = 0x3A
+# Numbers: to look for bytes in bytes, an exception is raised within and taken back.
+_NUL: Final = 0x00
+_CR: Final = 0x0D
+_LF: Final = 0x0A
 _CONNECTION_SPECIFIC: Final = frozenset(
     (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
 )
+_SOUND: Final = frozenset(USUAL) - {b"te"}
+"""Names with which nothing is wrong, whatever their value."""
 _REQUEST: Final = frozenset((b":method", b":scheme", b":authority", b":path"))
 _RESPONSE: Final = frozenset((b":status",))
 
@@ -48,28 +54,41 @@ def _check(untrusted: Fields, allowed: frozenset[bytes]) -> dict[bytes, bytes]:
     """Check names and values; returns the pseudo-header fields. What concerns single octets is looked for in
     all of them at once: each step over a field costs more than most fields have octets."""
     pseudo: dict[bytes, bytes] = {}
+    behind = False
     names: list[bytes] = []
     values: list[bytes] = []
     for name, value in untrusted:
         values.append(value)
-        if value and (value[0] in (_SPACE, _TAB) or value[-1] in (_SPACE, _TAB)):
+        if value and (_is_blank(value[0]) or _is_blank(value[-1])):
             raise _malformed("a value with blanks around it")
-        if name and name[0] == _COLON:
-            if names or name in pseudo or name not in allowed:
+        if name in _SOUND:
+            behind = True
+        elif name and name[0] == _COLON:
+            if behind or name in pseudo or name not in allowed:
                 raise _malformed("a pseudo-header field that is unknown, comes twice, or behind others")
             pseudo[name] = value
-            continue
-        names.append(name)
-        if not name:
-            raise _malformed("a field without a name")
-        if name in _CONNECTION_SPECIFIC or (name == b"te" and value != b"trailers"):
-            raise _malformed("a field that is about an HTTP/1.1 connection")
-    if b"".join(names).translate(None, _IN_NAMES):
+        else:
+            behind = True
+            _check_name(name, value)
+            names.append(name)
+    if names and b"".join(names).translate(None, _IN_NAMES):
         raise _malformed("a field name with a capital letter, a blank or a control character")
     octets = b"".join(values)
-    if b"\0" in octets or b"\r" in octets or b"\n" in octets:
+    if _NUL in octets or _CR in octets or _LF in octets:
         raise _malformed("a value with a control character")
     return pseudo
+
+
+def _is_blank(octet: int) -> bool:
+    return octet in (_SPACE, _TAB)
+
+
+def _check_name(name: bytes, value: bytes) -> None:
+    """Raises PeerError; what is in the name is looked at later."""
+    if not name:
+        raise _malformed("a field without a name")
+    if name in _CONNECTION_SPECIFIC or (name == b"te" and value != b"trailers"):
+        raise _malformed("a field that is about an HTTP/1.1 connection")
 
 
 def _malformed(why: str) -> PeerError:

@@ -15,7 +15,7 @@ import errno
 import socket
 import struct
 from ipaddress import IPv4Address
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import Keepalive
@@ -46,7 +46,7 @@ _AF_INET6: Final = int(socket.AF_INET6)
 _EADDRNOTAVAIL: Final = errno.EADDRNOTAVAIL
 
 
-class Source(NamedTuple):
+class Source:
     """What a connection is made from.
 
     Attributes:
@@ -55,9 +55,12 @@ class Source(NamedTuple):
         ephemeral: the namespace's own range, both ends included.
     """
 
-    host: str
-    ports: tuple[int, ...]
-    ephemeral: tuple[int, int]
+    __slots__ = ("ephemeral", "host", "ports")
+
+    def __init__(self, host: str, ports: tuple[int, ...], ephemeral: tuple[int, int]) -> None:
+        self.host = host
+        self.ports = ports
+        self.ephemeral = ephemeral
 
 
 def dial_socket(
@@ -118,16 +121,16 @@ def connect_from(dialler: socket.socket, address: tuple[Any, ...], source: Sourc
 
 
 def _connect_unbound(dialler: socket.socket, address: tuple[Any, ...], source: Source) -> int:
-    host, ports, (low, high) = source
+    low, high = source.ephemeral
     bound = False
-    for port in ports:
+    for port in source.ports:
         # The kernel takes a narrower range than the namespace's only where that lies inside it.
         if not low <= port <= high:
             continue
         if not bound:
             bound = True
             dialler.setsockopt(_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-            dialler.bind((host, 0))
+            dialler.bind((source.host, 0))
         try:
             dialler.setsockopt(_IP, _IP_LOCAL_PORT_RANGE, _RANGE.pack(port << 16 | port))
         except OSError:

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from ztunnel.kernel.netns import NetworkNamespace
-from ztunnel.kernel.sockets import cookie_of
+from ztunnel.kernel.sockets import packed_cookie_of
 from ztunnel.model.address import Endpoint, IPAddress
 
 _SOCK_DIAG, _SOCK_DESTROY, _REQUEST = 4, 21, 1
 _HEAD: Final = struct.Struct("=IHHIIBBBBI")  # struct nlmsghdr, and the beginning of struct inet_diag_req_v2
 _PORTS: Final = struct.Struct("!HH")
-_TAIL: Final = struct.Struct("=IQ")  # no interface, and the cookie
+_NO_INTERFACE: Final = bytes(4)
 _BYTES: Final = 72
 _ANY_STATE: Final = 0xFFFFFFFF
 
@@ -37,13 +37,13 @@ class Forgettable:
             _BYTES, _SOCK_DESTROY, _REQUEST, 0, 0, family, socket.IPPROTO_TCP, 0, 0, _ANY_STATE
         )
         self._port = app.port
-        self._addresses = source.packed.ljust(16, b"\0") + app.ip.packed.ljust(16, b"\0")
+        self._addresses = source.packed.ljust(16, b"\0") + app.ip.packed.ljust(16, b"\0") + _NO_INTERFACE
 
     def request(self, sock: socket.socket, port: int) -> bytes:
         """The request to forget this one, from `port`, and no other, however often its ports are used again.
         Raises OSError."""
         ports = _PORTS.pack(port, self._port)
-        return self._head + ports + self._addresses + _TAIL.pack(0, cookie_of(sock))
+        return self._head + ports + self._addresses + packed_cookie_of(sock)
 
 
 def forget(namespace: NetworkNamespace, requests: Sequence[bytes]) -> None:

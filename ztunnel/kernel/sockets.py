@@ -176,7 +176,12 @@ def _listen(
 def cookie_of(sock: socket.socket) -> int:
     """The kernel's number of a socket, as hooks and `connections()` report it; unique while the machine
     runs."""
-    return int.from_bytes(sock.getsockopt(_SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
+    return int.from_bytes(packed_cookie_of(sock), sys.byteorder)
+
+
+def packed_cookie_of(sock: socket.socket) -> bytes:
+    """The same as the kernel has it in its memory. Raises OSError."""
+    return sock.getsockopt(_SOL_SOCKET, _SO_COOKIE, 8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from errno import ECONNREFUSED
 from functools import partial
+from ipaddress import IPv4Address
 from random import Random
 from typing import Final, Protocol
 
@@ -109,7 +110,7 @@ class OutboundAcceptor:
         self._outbound = outbound
         self._uid = uid
         self._network = network
-        self._routes = {4: Routes(), 6: Routes()}
+        self._routes_v4, self._routes_v6 = Routes(), Routes()
         self._connects = Connects(outbound.engine, network, _WAITING)
         outbound.takers[network.cookie] = self
 
@@ -206,7 +207,7 @@ class OutboundAcceptor:
                 call.journey = Journey(Reporter.SOURCE, recalled.destination, source)
                 call.fail(Exhausted())
                 return
-            routes = self._routes[peer.ip.version]
+            routes = self._routes_from(peer)
             origin = routes.enter(outbound.hold.world, source, peer.ip)
             route = routes.settled(recalled)
             if route is not None:
@@ -216,6 +217,10 @@ class OutboundAcceptor:
         except BaseException:
             call.fail(ConnectionFailed("internal error"))
             raise
+
+    def _routes_from(self, peer: PeerAddress) -> Routes:
+        """Of calls from an address of that family."""
+        return self._routes_v4 if isinstance(peer.ip, IPv4Address) else self._routes_v6
 
     def _trouble(self) -> str:
         """Why this call must not be made: it may be one of our own."""
@@ -265,7 +270,7 @@ class OutboundAcceptor:
         self._keep(recalled, outcome.service, endpoint_of(outcome))
         call.retries += 1
         outbound.tunnels.count_retry()
-        origin = self._routes[call.peer.ip.version].enter(world, source, call.peer.ip)
+        origin = self._routes_from(call.peer).enter(world, source, call.peer.ip)
         self._begin(call, origin, recalled, mesh.direct, outcome)
         return True
 
@@ -289,7 +294,7 @@ class OutboundAcceptor:
     def _begin(self, call: Call, origin: Origin, recalled: Recalled, direct: bool, outcome: Outcome) -> None:
         """Go the way that was decided."""
         outbound, mesh = self._outbound, self._outbound.mesh
-        routes = self._routes[call.peer.ip.version]
+        routes = self._routes_from(call.peer)
         route = routes.route(recalled, outcome)
         if isinstance(route, TunnelRoute):
             if direct == mesh.direct:
@@ -310,7 +315,7 @@ class OutboundAcceptor:
         if source is None:
             call.fail(NoDestination(_LEFT))
             return
-        origin = self._routes[call.peer.ip.version].enter(world, source, call.peer.ip)
+        origin = self._routes_from(call.peer).enter(world, source, call.peer.ip)
         self._decide(call, origin, recalled, direct, picked or recalled.picked)
 
     def _direct(self, call: Call, origin: Origin, route: Route, target: ToDirect) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from ztunnel.model.address import Endpoint
 from ztunnel.model.connection import Direction
@@ -22,7 +22,7 @@ from ztunnel.telemetry.line import Field, quote, render_json, render_text, text_
 SCOPE: Final = "access"
 
 
-class Record(NamedTuple):
+class Record:
     """One connection that ended, and the address that it came from.
 
     `error` is empty on success; `gathered` is more than 1 where the line stands for others of its cause (see
@@ -30,15 +30,39 @@ class Record(NamedTuple):
     towards it. `time_ns` is nanoseconds since the epoch.
     """
 
-    time_ns: int
-    source: Endpoint
-    journey: Journey
-    up_bytes: int = 0
-    down_bytes: int = 0
-    duration_seconds: float = 0.0
-    error: str = ""
-    gathered: int = 1
-    retries: int = 0
+    __slots__ = (
+        "down_bytes",
+        "duration_seconds",
+        "error",
+        "gathered",
+        "journey",
+        "retries",
+        "source",
+        "time_ns",
+        "up_bytes",
+    )
+
+    def __init__(  # noqa: PLR0913 (what a line says)
+        self,
+        time_ns: int,
+        source: Endpoint,
+        journey: Journey,
+        up_bytes: int = 0,
+        down_bytes: int = 0,
+        duration_seconds: float = 0.0,
+        error: str = "",
+        gathered: int = 1,
+        retries: int = 0,
+    ) -> None:
+        self.time_ns = time_ns
+        self.source = source
+        self.journey = journey
+        self.up_bytes = up_bytes
+        self.down_bytes = down_bytes
+        self.duration_seconds = duration_seconds
+        self.error = error
+        self.gathered = gathered
+        self.retries = retries
 
     @property
     def level(self) -> Level:

@@ -127,8 +127,7 @@ class Report:
         if self._write is not None and self._wants(_ERROR if error else _INFO):
             seconds, counts = self._clock() - account.started, account.counts
             ended = Record(self._now_ns(), account.source, account.journey, counts.up, counts.down, seconds)
-            if account.retries:
-                ended = ended._replace(retries=account.retries)
+            ended.retries = account.retries
             if error is None:
                 self._line(ended)
             else:
@@ -161,11 +160,12 @@ class Report:
         """A line of a failure; of those that come too often, one for many."""
         policy = error.policy if isinstance(error, Denied) else ""
         cause = record.journey.reporter, record.source.ip, type(error), policy
-        failed = record._replace(error=str(error))
-        self._gathering.write(cause, partial(self._failed_line, failed), self._clock())
+        record.error = str(error)
+        self._gathering.write(cause, partial(self._failed_line, record), self._clock())
 
     def _failed_line(self, record: Record, count: int) -> None:
-        self._line(record._replace(gathered=count))
+        record.gathered = count
+        self._line(record)
 
     def _early_line(self, denial: EarlyDenial, count: int) -> None:
         if self._write is not None:
