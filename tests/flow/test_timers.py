@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Callable
 
-from ztunnel.flow.timers import Timers
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ztunnel.flow.timers import Deadlines, Timer, Timers
 
 
 def test_what_is_due_comes_earliest_first() -> None:
@@ -75,3 +79,73 @@ def test_a_timer_that_is_over_holds_nothing() -> None:
     timers.due(2.0).clear()
     del cancelled, came
     assert [each() for each in seen] == [None, None]
+
+
+class Clock:
+    """An engine whose time goes on when it is told so; as `flow.engine.Engine` it posts."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.clock = lambda: self.now
+        self.timers = Timers()
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        return self.timers.add(self.now + seconds, callback)
+
+    def post(self, callback: Callable[[], None]) -> None:
+        callback()
+
+    def go_on(self, seconds: float) -> None:
+        self.now += seconds
+        for callback in self.timers.due(self.now):
+            callback()
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.sampled_from([0.0, 1.0, 2.5, 5.0]), st.booleans(), st.floats(0, 3)),
+        max_size=40,
+    )
+)
+def test_a_deadline_comes_when_it_is_due_unless_it_was_taken_back(
+    steps: list[tuple[int, float, bool, float]],
+) -> None:
+    clock = Clock()
+    deadlines = Deadlines(clock)
+    due_at: dict[int, float] = {}
+    called: list[int] = []
+
+    def lapse(owner: int) -> None:
+        assert due_at.pop(owner) <= clock.now
+        called.append(owner)
+
+    for owner, seconds, taken_back, pause in steps:
+        if taken_back:
+            deadlines.drop(owner)
+            due_at.pop(owner, None)
+        elif owner not in due_at:
+            due_at[owner] = clock.now + seconds
+            deadlines.set(owner, seconds, lambda owner=owner: lapse(owner))
+        clock.go_on(pause)
+        assert all(when > clock.now for when in due_at.values())
+        assert len(deadlines) == len(due_at)
+        assert len(clock.timers) <= 1
+    clock.go_on(10)
+    assert not due_at
+    assert not len(deadlines)
+    clock.go_on(10)
+    assert not len(clock.timers)
+
+
+def test_a_deadline_that_was_taken_back_holds_nobody() -> None:
+    class Owner:
+        def lapse(self) -> None:
+            raise AssertionError
+
+    clock, owner = Clock(), Owner()
+    deadlines = Deadlines(clock)
+    gone = weakref.ref(owner)
+    deadlines.set(owner, 5.0, owner.lapse)
+    deadlines.drop(owner)
+    del owner
+    assert gone() is None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Protocol
 
 _SWEEP_ABOVE = 256
 
@@ -88,3 +89,57 @@ class Timers:
                 self._dead -= 1
         self.next_at = heap[0][0] if heap else math.inf
         return ready
+
+
+class Rounds(Protocol):
+    """The engine, as far as it concerns `Deadlines`."""
+
+    clock: Callable[[], float]
+
+    def after(self, seconds: float, callback: Callable[[], None], /) -> Timer:
+        """Call back in `seconds`."""
+
+    def post(self, callback: Callable[[], None], /) -> None:
+        """Call back soon."""
+
+
+class Deadlines:
+    """Deadlines that nearly all are taken back, with one timer for all of them: it looks at them when the
+    first would be due, and a timer for each would stand in the heap until that is swept."""
+
+    __slots__ = ("_rounds", "_timer", "_waiting")
+
+    def __init__(self, rounds: Rounds) -> None:
+        self._rounds = rounds
+        self._waiting: dict[Hashable, tuple[float, Callable[[], None]]] = {}
+        self._timer: Timer | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def set(self, owner: Hashable, seconds: float, callback: Callable[[], None]) -> None:
+        """Call back in `seconds`, unless `owner` takes it back before."""
+        when = self._rounds.clock() + seconds
+        self._waiting[owner] = when, callback
+        timer = self._timer
+        if timer is None or when < timer.when:
+            if timer is not None:
+                timer.cancel()
+            self._timer = self._rounds.after(seconds, self._look)
+
+    def drop(self, owner: Hashable) -> None:
+        """Its callback will not be called; harmless where there is none."""
+        self._waiting.pop(owner, None)
+
+    def _look(self) -> None:
+        self._timer = None
+        now, first = self._rounds.clock(), math.inf
+        for owner, (when, callback) in tuple(self._waiting.items()):
+            if when <= now:
+                del self._waiting[owner]
+                # Each by itself: a bug in one is none of the others'.
+                self._rounds.post(callback)
+            elif when < first:
+                first = when
+        if first < math.inf:
+            self._timer = self._rounds.after(first - now, self._look)

@@ -9,7 +9,6 @@ from typing import Final, Protocol
 from ztunnel.errors import Busy, ConnectionFailed, HandshakeFailed
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.linger import close_with_reset
-from ztunnel.flow.timers import Timer
 from ztunnel.hbone.hold import TunnelSession
 from ztunnel.hbone.join import Tunnel
 from ztunnel.http2.fields import Fields
@@ -44,16 +43,15 @@ class OutgoingTunnel(Tunnel):
     meanwhile is kept, within the stream's window.
     """
 
-    __slots__ = ("_receiver", "_timer")
+    __slots__ = ("_receiver",)
 
     def __init__(self, session: TunnelSession, receiver: TunnelEvents) -> None:
         super().__init__(session, opener=True)
         self._receiver = receiver
-        self._timer: Timer | None = None
 
     def begin(self, app: socket.socket | None, counts: Counts, answer_seconds: float) -> None:
         """Wait for the answer to a CONNECT just sent, noticing meanwhile if the application is reset."""
-        self._timer = self._session.engine.after(answer_seconds, self._unanswered)
+        self._session.unanswered.set(self, answer_seconds, self._unanswered)
         self._counts = counts
         if app is not None:
             self._join(app, counts)
@@ -81,7 +79,7 @@ class OutgoingTunnel(Tunnel):
             self._session.engine.last_words.watch(app, self._counts.moved, self._app_gone)
 
     def on_answer(self, untrusted: Fields, end: bool) -> None:
-        self._stop_timer()
+        self._session.unanswered.drop(self)
         status = dict(untrusted).get(b":status", b"")
         if status != _OK:
             self._session.h2.reset(self, Code.CANCEL)
@@ -120,7 +118,8 @@ class OutgoingTunnel(Tunnel):
             self._lost(error)
 
     def _unanswered(self) -> None:
-        self._timer = None
+        if self._over or self.answered:
+            return
         self._session.h2.reset(self, Code.CANCEL)
         silent = HandshakeFailed("the peer did not answer CONNECT in time")
         silent.errno = EHOSTUNREACH
@@ -129,15 +128,10 @@ class OutgoingTunnel(Tunnel):
     def _lost(self, error: ConnectionFailed) -> None:
         if self._over:
             return
-        self._stop_timer()
+        self._session.unanswered.drop(self)
         app = self._leave()
         self._receiver.lost(app, error)
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def _ended(self, error: ConnectionFailed | None) -> None:
-        self._stop_timer()
+        self._session.unanswered.drop(self)
         self._receiver.ended(error)

@@ -22,7 +22,7 @@ from ztunnel.flow.engine import Engine
 from ztunnel.flow.flow import Counts
 from ztunnel.flow.held import Share
 from ztunnel.flow.pieces import AT_ONCE
-from ztunnel.flow.timers import Timer
+from ztunnel.flow.timers import Deadlines, Timer
 from ztunnel.hbone.answer import IncomingTunnel
 from ztunnel.hbone.ask import OutgoingTunnel, TunnelEvents
 from ztunnel.hbone.defer import Slowed
@@ -90,6 +90,7 @@ class Session(TunnelSession):
         self.tls = link.tls
         self.tunnels: set[TunnelStream] = set()
         self.waiting = set()
+        self.unanswered = Deadlines(engine)
         self.idle_since: float | None = engine.now
         self.read_bytes = 0
         self.reads = 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 from ztunnel.errors import ConnectionFailed
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.held import Share
+from ztunnel.flow.timers import Deadlines
 from ztunnel.hbone.relay import Pipe
 from ztunnel.http2.connection import H2Connection
 from ztunnel.http2.stream import Stream
@@ -33,6 +34,7 @@ class TunnelSession:
     Attributes:
         share: of the bytes that are held for applications.
         waiting: those that have bytes to send and may not; `on_window` is called when they may.
+        unanswered: until when the peer is to answer a CONNECT, by the tunnel.
         read_bytes, reads: how much to read from an application at once, and how often per wake-up.
     """
 
@@ -41,6 +43,7 @@ class TunnelSession:
     pipe: Pipe
     h2: H2Connection
     waiting: set[Stream]
+    unanswered: Deadlines
     read_bytes: int
     reads: int
 

@@ -45,11 +45,11 @@ class Records:
         """Up to `limit` records in the order in which they were made. Never waits; `fd` is readable when it
         would return some. Raises OSError: the kernel has no memory for tables of pages."""
         found: list[bytes] = []
-        position = NUMBER.unpack_from(self._mine)[0]
-        written = NUMBER.unpack_from(self._theirs)[0]
+        position: int = NUMBER.unpack_from(self._mine)[0]
+        written: int = NUMBER.unpack_from(self._theirs)[0]
         while position < written and len(found) < limit:
             at = self._place(position % self._size, _HEADER_BYTES)
-            header = SMALL.unpack_from(self._window, at)[0]
+            header: int = SMALL.unpack_from(self._window, at)[0]
             if header & _BUSY:
                 break
             length = header & _LENGTH

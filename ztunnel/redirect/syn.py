@@ -40,7 +40,7 @@ def whole(syn: bytes) -> bytes:
     source, destination, start = _ends(syn)
     at = start + _CHECKSUM_AT
     head, rest = syn[start:at] + b"\0\0", syn[at + 2 :]
-    check = checksum(sum_of(source + destination) + TCP + len(syn) - start, head + rest)
+    check = checksum(TCP + len(syn) - start, source + destination + head + rest)
     return syn[:at] + check + rest
 
 
