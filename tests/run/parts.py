@@ -101,7 +101,7 @@ async def until(holds: Callable[[], object]) -> None:
 
 def lines(node: Node) -> list[str]:
     """What the node said so far and nobody has written yet."""
-    return list(node.reporting.writer._lines)
+    return list(node.reporting.writer.buffer.waiting)
 
 
 async def ask(listener: trio.SocketListener, method: str, path: str) -> tuple[int, str]:

@@ -83,6 +83,6 @@ def test_keepalive_is_whole_seconds_or_nothing():
 def test_a_limit_of_open_files_that_leaves_room_for_few_connections_is_said(files, places, said):
     reporting = Reporting(SETTINGS)
     assert build._places(reporting, files) == places
-    found = [line for line in reporting.writer._lines if "LimitNOFILE" in line]
+    found = [line for line in reporting.writer.buffer.waiting if "LimitNOFILE" in line]
     assert len(found) == said
     assert all(f"at_once={places} " in line and f"open_files={files}" in line for line in found)

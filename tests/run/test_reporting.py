@@ -12,7 +12,7 @@ from ztunnel.run.reporting import STATE, Reporting, now
 
 
 def said(reporting):
-    return list(reporting.writer._lines)
+    return list(reporting.writer.buffer.waiting)
 
 
 def test_the_wall_clock_is_aware():

@@ -66,7 +66,7 @@ class Watched:
         return self.kernel.rules[-1][0] == [wanted]
 
     def said(self, text: str) -> list[str]:
-        return [line for line in self.reporting.writer._lines if text in line]
+        return [line for line in self.reporting.writer.buffer.waiting if text in line]
 
     @property
     def ready(self) -> str:
@@ -285,7 +285,7 @@ class Watching:
         return {k: v for f in self.reporting.figures.families() if f.name == name for k, v in f.samples}
 
     def said(self, text: str) -> list[str]:
-        return [line for line in self.reporting.writer._lines if text in line]
+        return [line for line in self.reporting.writer.buffer.waiting if text in line]
 
     @property
     def ready(self) -> str:

@@ -11,7 +11,6 @@ import os
 import select
 import stat
 import traceback
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -23,16 +22,20 @@ from ztunnel.telemetry.access_log import SCOPE
 from ztunnel.telemetry.figures import Figures
 from ztunnel.telemetry.level import Level, Levels
 from ztunnel.telemetry.line import render_json, render_text, text_head, timestamp
+from ztunnel.telemetry.line_buffer import LineBuffer
 
 _FLUSH_BYTES = 1 << 20  # what one flush writes at most: about a millisecond
 _FILE_CHUNK_BYTES = 1 << 16
-_URGENT_LINES = 1000
 _FLUSH_SECONDS = 0.1
 _GOODBYE_SECONDS = 1.0
 
 
 class LineWriter:
     """A bounded buffer of lines in front of a file descriptor, which stays the caller's.
+
+    Attributes:
+        buffer: the lines that wait.
+        errors: failed writes.
 
     The descriptor is usually standard output, whose file description others share: it is left in the mode
     that it has. Where it is no regular file, it is asked first whether it takes a page and given no more than
@@ -41,8 +44,7 @@ class LineWriter:
 
     def __init__(self, fd: int, limit: int = 10_000) -> None:
         self._fd = fd
-        self._limit = limit
-        self._lines: deque[str] = deque()
+        self.buffer = LineBuffer(limit)
         self._rest = b""
         self._poll: select.poll | None = None
         self._chunk_bytes = _FILE_CHUNK_BYTES
@@ -50,7 +52,6 @@ class LineWriter:
             self._poll = select.poll()
             self._poll.register(fd, select.POLLOUT)
             self._chunk_bytes = select.PIPE_BUF
-        self._wake: Callable[[], None] | None = None
         self.errors = 0
 
     def put(self, line: str, urgent: bool = False) -> bool:
@@ -58,15 +59,7 @@ class LineWriter:
 
         An urgent line may use 1,000 places more than the others.
         """
-        if len(self._lines) >= self._limit and not (
-            urgent and len(self._lines) < self._limit + _URGENT_LINES
-        ):
-            return False
-        self._lines.append(line)
-        wake, self._wake = self._wake, None
-        if wake is not None:
-            wake()
-        return True
+        return self.buffer.put(line, urgent)
 
     def flush(self) -> bool:
         """Write what the descriptor takes now, at most 1 MiB; True if nothing is left.
@@ -91,7 +84,7 @@ class LineWriter:
                 return False
             self._rest = self._rest[written:]
             budget -= written
-        return not (self._rest or self._lines)
+        return not (self._rest or self.buffer.waiting)
 
     async def run(self) -> None:
         """Flush ten times a second while there are lines, until cancelled, and then for up to a second what
@@ -115,16 +108,16 @@ class LineWriter:
             with suppress(trio.RunFinishedError):  # who still writes lines then is no matter of ours
                 token.run_sync_soon(put.set)
 
-        self._wake = wake
+        self.buffer.on_line = wake
         try:
-            if not self._lines and not self._rest:
+            if not self.buffer.waiting and not self._rest:
                 await put.wait()
         finally:
-            self._wake = None
+            self.buffer.on_line = None
 
     def _chunk(self) -> bytes:
         """The next lines, as many as one write takes; one line at least, if there is one."""
-        lines = self._lines
+        lines = self.buffer.waiting
         parts: list[bytes] = []
         room = self._chunk_bytes
         while lines and room > 0:
@@ -144,19 +137,18 @@ class AccessLog:
     def __init__(self, writer: LineWriter, levels: Levels) -> None:
         self._writer = writer
         self.wants: Callable[[Level], bool] = partial(levels.enabled, SCOPE)
-        self.dropped = 0
+        self.write: Callable[[str], None] = writer.buffer.offer
+        """Takes a line without its end; dropped and counted if the buffer is full."""
 
-    def write(self, line: str) -> None:
-        """Take a line without its end; dropped and counted if the buffer is full."""
-        if not self._writer.put(line):
-            self.dropped += 1
+        self.dropped = 0
+        """Of lines that went to other writers."""
 
     def register(self, figures: Figures) -> None:
         """Bring the figures of this log and its writer to the register."""
         figures.counter(
             "ztunnel_access_log_dropped_total",
             "Lines of the access log that were dropped because the reader of the log is too slow",
-            lambda: self.dropped,
+            lambda: self.dropped + self._writer.buffer.dropped,
         )
         figures.counter(
             "ztunnel_log_write_errors_total", "Failed writes to the log", lambda: self._writer.errors
