@@ -174,7 +174,8 @@ def calling_port(untrusted: Fields) -> int:
                 value = value.partition(b",")[0]
             if _SEMICOLON in value:
                 value = value.partition(b";")[0]
-            digits = value[value.rfind(b":") + 1 :].strip(b'"')
+            at = value.rfind(b":") + 1
+            digits = value[at:].strip(b'"')
             port = int(digits) if digits.isdigit() and len(digits) <= _PORT_DIGITS else 0
             return port if port <= _LAST_PORT else 0
     return 0
