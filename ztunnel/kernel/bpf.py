@@ -1,7 +1,8 @@
 """bpf(2), thin: maps, programs, links and pins by file descriptor (include/uapi/linux/bpf.h, Linux 6.1).
 
 A `Map` belongs to one thread: its buffers are allocated once, so that a call costs a system call and little
-else.
+else. Not to be compiled by mypyc: buffers live here as long as a local name does, and compiled code lets go
+of it at its last use, before the kernel has read what the address stands for.
 """
 
 from __future__ import annotations
