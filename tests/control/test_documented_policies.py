@@ -152,7 +152,7 @@ def authentication(*issuers: str) -> str:
 
 
 def signed(issuer: str = WHO, subject: str = WHO, **more: Any) -> bytes:
-    made = claims(**{"iss": issuer, "sub": subject, "iat": None, "exp": int(time.time()) + 600, **more})
+    made = claims(**{"iss": issuer, "sub": subject, "iat": None, "exp": int(time.time()) + 86_400, **more})
     return token(made, "EdDSA")
 
 

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import os
+import resource
 import select
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -59,6 +63,39 @@ def test_records_are_read_around_the_end_of_the_buffer_and_lost_ones_are_counted
     assert kernel.count("record_lost") == 10
     refuse(kernel, 20)
     assert [record.policy for record in kernel.redirection.records()] == list(range(20))
+
+
+@contextmanager
+def descriptors(limit: int) -> Iterator[None]:
+    """None is free: those below the limit are taken."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for each in taken:
+            os.close(each)
+
+
+def test_records_are_read_without_a_free_descriptor_and_wait_where_even_their_own_is_lost(
+    kernel: Kernel,
+) -> None:
+    refuse(kernel, 2000)  # three windows full
+    with descriptors(max(map(int, os.listdir("/proc/self/fd"))) + 1):
+        records = kernel.redirection.records(1000)
+    assert len(records) == 1000
+    with descriptors(0):
+        while more := kernel.redirection.records():
+            records += more
+    assert 1000 <= len(records) < 2000
+    while more := kernel.redirection.records():
+        records += more
+    assert [record.policy for record in records] == list(range(2000))
 
 
 def test_every_outcome_has_a_counter(kernel: Kernel) -> None:

@@ -322,15 +322,17 @@ def test_a_look_costs_no_more_where_other_nodes_pin_beside(watching_hooks):
     """The thread is the engine's, too."""
     made = watching_hooks
     made.hooks.look()
-    alone = calls_of(made.hooks.look)
+    alone = min(calls_of(made.hooks.look) for _ in range(5))
     assert alone < 1000
     with ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(Installed(made.kernel.lab))
         made.hooks.look()
         assert not made.hooks.neighbours
-        # Of each, which programs are attached here, and where its pins are.
-        assert calls_of(made.hooks.look) < alone + 3 * 250
+        # Of each, which programs are attached here, and where its pins are. Other tests' nodes come and go
+        # meanwhile, and are looked at once.
+        beside = min(calls_of(made.hooks.look) for _ in range(5))
+        assert beside < alone + 3 * 250
 
 
 @pytest.mark.root

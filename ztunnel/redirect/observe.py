@@ -43,18 +43,24 @@ class Records:
 
     def pull(self, limit: int = 1024) -> list[bytes]:
         """Up to `limit` records in the order in which they were made. Never waits; `fd` is readable when it
-        would return some. Raises OSError: the kernel has no memory for tables of pages."""
+        would return some. They stay where the process has no descriptor, or the kernel no memory, to see
+        them."""
         found: list[bytes] = []
         position: int = NUMBER.unpack_from(self._mine)[0]
         written: int = NUMBER.unpack_from(self._theirs)[0]
         while position < written and len(found) < limit:
             at = self._place(position % self._size, _HEADER_BYTES)
+            if at < 0:
+                break
             header: int = SMALL.unpack_from(self._window, at)[0]
             if header & _BUSY:
                 break
             length = header & _LENGTH
             if not header & _DISCARDED:
-                at = self._place(position % self._size, _HEADER_BYTES + length) + _HEADER_BYTES
+                at = self._place(position % self._size, _HEADER_BYTES + length)
+                if at < 0:
+                    break
+                at += _HEADER_BYTES
                 end = at + length
                 found.append(self._window[at:end])
             position += _HEADER_BYTES + (length + 7) // 8 * 8
@@ -62,16 +68,22 @@ class Records:
         return found
 
     def _place(self, start: int, length: int) -> int:
-        """Where in the window what begins there in the buffer is; the window moves if it is not all in it."""
+        """Where in the window what begins there in the buffer is; the window moves if it is not all in it. -1
+        where it cannot."""
         at = start - self._begin
         if at >= 0 and at + length <= self._bytes:
             return at
         begin = start // mmap.PAGESIZE * mmap.PAGESIZE
         at = start - begin
         mapped = max(min(_WINDOW_BYTES, self._size), at + length)
-        window = self._map(begin, mapped)
+        # Each mapping has a descriptor of its own: that of the old one is free for the new one.
         self._window.close()
-        self._window, self._begin, self._bytes = window, begin, mapped
+        self._bytes = 0
+        try:
+            self._window = self._map(begin, mapped)
+        except OSError:
+            return -1
+        self._begin, self._bytes = begin, mapped
         return at
 
     def _map(self, begin: int, length: int) -> mmap.mmap:
