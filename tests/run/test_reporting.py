@@ -71,6 +71,17 @@ async def test_five_bugs_in_ten_seconds_make_the_node_not_ready(autojump_clock):
     assert reporting.readiness.render(trio.current_time())[0]
 
 
+async def test_a_bug_that_comes_again_and_again_fills_no_log(autojump_clock):
+    reporting = Reporting(SETTINGS)
+    for _ in range(1000):
+        reporting.bug(KeyError())
+    assert (len(said(reporting)), reporting.readiness.internal_errors) == (100, 1000)
+    await trio.sleep(1.01)
+    for _ in range(1000):
+        reporting.bug(KeyError())
+    assert (len(said(reporting)), reporting.readiness.internal_errors) == (110, 2000)
+
+
 def test_what_modules_say_through_logging_is_in_the_log_and_in_its_form():
     reporting = Reporting(replace(SETTINGS, log_format="json"))
     ours = logging.getLogger("ztunnel.identity.rotate")

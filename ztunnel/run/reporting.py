@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Final
 
 import trio
 from prometheus_client.metrics import disable_created_metrics
@@ -19,6 +20,7 @@ from prometheus_client.metrics import disable_created_metrics
 from ztunnel import __version__
 from ztunnel.config import Settings
 from ztunnel.errors import ConfigError, Fault
+from ztunnel.flow.rate import Bucket, Rate
 from ztunnel.telemetry.component import register_build
 from ztunnel.telemetry.export import AccessLog, LineWriter, Log
 from ztunnel.telemetry.figures import Figures
@@ -29,6 +31,10 @@ from ztunnel.telemetry.repairs import Repairs
 
 STATE = "state manager"
 """What a node waits for first, by the name that Istio's ztunnel shows."""
+
+
+_BUG_LINES: Final = Rate(100, 10, 0)
+"""Lines about them: a hundred at once, then ten a second."""
 
 
 def now() -> datetime:
@@ -56,6 +62,7 @@ class Reporting:
         self.figures = Figures()
         self.metrics = TcpMetrics(settings.metrics_series_limit)
         self.readiness = Readiness(pending)
+        self._bugs: Bucket | None = None
         self.sender: Callable[[], Awaitable[None]] | None = None
         register_build(self.figures, __version__, component)
         self.metrics.register(self.figures)
@@ -68,9 +75,15 @@ class Reporting:
         )
 
     def bug(self, error: BaseException) -> None:
-        """Something happened that nobody expected, and ended what it concerned."""
-        self.readiness.internal_error(trio.current_time())  # the clock of the readiness page
-        self.log.bug(error)
+        """Something happened that nobody expected, and ended what it concerned. One that comes again and
+        again is counted, and fills no log."""
+        now = trio.current_time()
+        self.readiness.internal_error(now)  # the clock of the readiness page
+        if self._bugs is None:
+            self._bugs = Bucket(_BUG_LINES, now)
+        if self._bugs.level(now) >= 1:
+            self._bugs.take(1, now)
+            self.log.bug(error)
 
     async def contain(self, part: Callable[[], Awaitable[None]]) -> None:
         """Run one connection's part; a bug ends it and nothing else."""
