@@ -283,6 +283,10 @@ def parse_line(text: str) -> Line:
 # --- the mesh ------------------------------------------------------------------------
 
 
+IN_A_ROW_SECONDS = 0.002
+"""Figures that are asked for so soon after one another are of one page: nothing has happened between."""
+
+
 @dataclass
 class Mesh:
     """A laboratory as these tests use it. `begin` and `finish` stand around each test."""
@@ -292,6 +296,9 @@ class Mesh:
     _since: str = ""
     _figures: dict[str, Figures] = field(default_factory=dict)
     _made: dict[str, float] = field(default_factory=dict)
+    _looked: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """When the last page was made, by a figure that has the time in it, and when it was looked at."""
+
     _dirty: bool = False
     patience_seconds: float = PATIENCE_SECONDS
     """How long what the test before has left behind may take to end."""
@@ -430,10 +437,24 @@ class Mesh:
         return found[0]
 
     def figures(self, node: str, fresh: bool = False) -> Figures:
-        """The node's metrics. A page is kept for a moment: only `begin` asks for the `fresh` one's format."""
+        """The node's metrics. A page is kept for up to a second: only `begin` asks for the `fresh` one's
+        format, and one that was made before what has happened since the last look is not taken."""
+        accept, made, looked = (
+            ("application/openmetrics-text", 0.0, 0.0)
+            if fresh
+            else ("text/plain", *self._looked.get(node, (0.0, 0.0)))
+        )
         netns = self.laboratory.names.netns(self.laboratory.names.node(node))
-        accept = "application/openmetrics-text" if fresh else "text/plain"
-        return parse_figures(fetch(netns, 15020, "/metrics", {"accept": accept})[1])
+        begun = time.monotonic()
+        while True:
+            found = parse_figures(fetch(netns, 15020, "/metrics", {"accept": accept})[1])
+            now_made = found.total("ztunnel_certificate_expiry_seconds")
+            if now_made != made or begun - looked < IN_A_ROW_SECONDS or time.monotonic() - begun > 1.5:
+                break
+            time.sleep(0.01)
+        if not fresh:
+            self._looked[node] = now_made, time.monotonic()
+        return found
 
     def grown(self, node: str, name: str, **labels: str) -> float:
         """How much a figure has grown since the test began."""
