@@ -264,6 +264,7 @@ def test_a_gateway_s_parameters_and_its_autoscaler_hold_and_what_reaches_for_the
         cluster.apply(parameters(shop, reaching))
         refused = wait_until("it is refused", lambda: refusal(shop), SECONDS)
         assert "hostNetwork: a waypoint gets nothing of its node by a ConfigMap" in refused
+        wait_until("the autoscaler wants three", lambda: replicas(shop) == 3, SCALED_SECONDS)
         wait_until("there are three", lambda: len(waypoints(shop)) == 3 and are_new(shop), SCALED_SECONDS)
         cluster.apply(parameters(shop, SCALED))
         wait_until("it is accepted again", lambda: not refusal(shop), SECONDS)
@@ -271,7 +272,7 @@ def test_a_gateway_s_parameters_and_its_autoscaler_hold_and_what_reaches_for_the
         cluster.call("-n", name, "label", "deployment", "wp", "example.org/touched=yes")
         cluster.call("-n", name, "delete", "poddisruptionbudget", "wp")
         wait_until("what was deleted is there again", lambda: has_budget(shop), SECONDS)
-        assert cluster.get("deployment", "wp", name)["spec"]["replicas"] == 3
+        assert replicas(shop) == 3
         cluster.delete("configmap", DEFAULTS, SYSTEM)
         wait_until(
             "nothing is left of the class's", lambda: OF_CLASS not in annotations(shop), SCALED_SECONDS
@@ -290,6 +291,11 @@ def annotations(shop: Apps) -> dict[str, str]:
     """Of the pods that are made for it."""
     spec = shop.cluster.get("deployment", "wp", shop.namespace)["spec"]
     return dict(spec["template"]["metadata"].get("annotations", {}))
+
+
+def replicas(shop: Apps) -> int:
+    """As many as the Deployment is to have; a pod more may be there while others take turns."""
+    return int(shop.cluster.get("deployment", "wp", shop.namespace)["spec"]["replicas"])
 
 
 def are_new(shop: Apps) -> bool:
