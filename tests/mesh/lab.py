@@ -451,7 +451,7 @@ class Mesh:
             now_made = found.total("ztunnel_certificate_expiry_seconds")
             if now_made != made or begun - looked < IN_A_ROW_SECONDS or time.monotonic() - begun > 1.5:
                 break
-            time.sleep(0.01)
+            time.sleep(0.1)  # to make a page, and to read it, is work
         if not fresh:
             self._looked[node] = now_made, time.monotonic()
         return found
