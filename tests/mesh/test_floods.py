@@ -59,7 +59,7 @@ MANIFESTS = (
     )
 )
 TURNS = itertools.count()
-SPARE_SECONDS = 0.0 if LONG else 0.25
+SPARE_SECONDS = 0.0 if LONG else 0.5
 """What a short run, of few samples and on a busy machine, allows beside three times the quiet value."""
 
 GROWTH_BYTES = (32 if LONG else 64) << 20
