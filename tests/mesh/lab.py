@@ -439,22 +439,22 @@ class Mesh:
     def figures(self, node: str, fresh: bool = False) -> Figures:
         """The node's metrics. A page is kept for up to a second: only `begin` asks for the `fresh` one's
         format, and one that was made before what has happened since the last look is not taken."""
-        accept, made, looked = (
-            ("application/openmetrics-text", 0.0, 0.0)
-            if fresh
-            else ("text/plain", *self._looked.get(node, (0.0, 0.0)))
-        )
-        netns = self.laboratory.names.netns(self.laboratory.names.node(node))
+        if fresh:
+            return self._page(node, "application/openmetrics-text")
+        before, looked = self._looked.get(node, (0.0, 0.0))
         begun = time.monotonic()
         while True:
-            found = parse_figures(fetch(netns, 15020, "/metrics", {"accept": accept})[1])
-            now_made = found.total("ztunnel_certificate_expiry_seconds")
-            if now_made != made or begun - looked < IN_A_ROW_SECONDS or time.monotonic() - begun > 1.5:
+            found = self._page(node, "text/plain")
+            made = found.total("ztunnel_certificate_expiry_seconds")
+            if made != before or begun - looked < IN_A_ROW_SECONDS or time.monotonic() - begun > 1.5:
                 break
             time.sleep(0.1)  # to make a page, and to read it, is work
-        if not fresh:
-            self._looked[node] = now_made, time.monotonic()
+        self._looked[node] = made, time.monotonic()
         return found
+
+    def _page(self, node: str, accept: str) -> Figures:
+        netns = self.laboratory.names.netns(self.laboratory.names.node(node))
+        return parse_figures(fetch(netns, 15020, "/metrics", {"accept": accept})[1])
 
     def grown(self, node: str, name: str, **labels: str) -> float:
         """How much a figure has grown since the test began."""

@@ -29,7 +29,18 @@ from tests.l7.issuers import part as encoded
 from tests.mesh.answering import Accepting, Http2
 from tests.mesh.lab import SHOP, TCP_FAMILIES, Family, Mesh, read_exactly, wait_until
 from tests.mesh.test_traces import COLLECTOR
-from tests.mesh.test_waypoint import GATEWAY, SERVER, GrpcInPod, Waypoint, head_of, pump, service, vip
+from tests.mesh.test_waypoint import (
+    AUTHORIZATION,
+    GATEWAY,
+    SERVER,
+    GrpcInPod,
+    Waypoint,
+    checks,
+    head_of,
+    pump,
+    service,
+    vip,
+)
 from tests.waypoint.tls_server import Authority
 from ztunnel.waypoint.reporting.otlp import LOGS, TRACES
 from ztunnel.xds.pb import ext_authz_pb2
@@ -609,12 +620,7 @@ class GrpcAuthorizer(GrpcInPod):
     def __init__(self, mesh: Mesh) -> None:
         self.asked: list[Any] = []
         self.over = Event()
-        handler = grpc.unary_unary_rpc_method_handler(
-            self.check,
-            ext_authz_pb2.CheckRequest.FromString,
-            ext_authz_pb2.CheckResponse.SerializeToString,
-        )
-        super().__init__(mesh, 9000, "envoy.service.auth.v3.Authorization", Check=handler)
+        super().__init__(mesh, 9000, AUTHORIZATION, Check=checks(self.check))
 
     def check(self, request: ext_authz_pb2.CheckRequest, _context: object) -> ext_authz_pb2.CheckResponse:
         http = request.attributes.request.http

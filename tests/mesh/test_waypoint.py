@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -1289,17 +1290,24 @@ class HttpAuthorizer:
         self.pool.shutdown()
 
 
+AUTHORIZATION = "envoy.service.auth.v3.Authorization"
+
+
+def checks(check: Callable[[ext_authz_pb2.CheckRequest, object], ext_authz_pb2.CheckResponse]) -> object:
+    """What an external authorizer of gRPC answers by."""
+    return grpc.unary_unary_rpc_method_handler(
+        check,
+        ext_authz_pb2.CheckRequest.FromString,
+        ext_authz_pb2.CheckResponse.SerializeToString,
+    )
+
+
 class GrpcAuthorizer(GrpcInPod):
     """The same over gRPC, outside of the mesh."""
 
     def __init__(self, mesh: Mesh) -> None:
         self.asked = ext_authz_pb2.AttributeContext()
-        handler = grpc.unary_unary_rpc_method_handler(
-            self.check,
-            ext_authz_pb2.CheckRequest.FromString,
-            ext_authz_pb2.CheckResponse.SerializeToString,
-        )
-        super().__init__(mesh, 8084, "envoy.service.auth.v3.Authorization", Check=handler)
+        super().__init__(mesh, 8084, AUTHORIZATION, Check=checks(self.check))
 
     def check(self, request: ext_authz_pb2.CheckRequest, _context: object) -> ext_authz_pb2.CheckResponse:
         self.asked = request.attributes

@@ -44,8 +44,8 @@ class Listener:
 
 def made(kernel: Kernel) -> tuple[Predecessor, Lines]:
     lines = Lines()
-    log = Log(lines, Levels(), time.time_ns)  # type: ignore[arg-type]
-    predecessor = Predecessor(kernel, log)  # type: ignore[arg-type]
+    log = Log(lines, Levels(), time.time_ns)  # type: ignore[arg-type] (they are only put there)
+    predecessor = Predecessor(kernel, log)  # type: ignore[arg-type] (what it asks of one)
     predecessor.begin()
     return predecessor, lines
 
@@ -95,7 +95,7 @@ async def test_others_have_the_thread_after_each() -> None:
 def test_listeners_that_nobody_needs_are_closed() -> None:
     predecessor, _ = made(Kernel(1))
     listener = Listener()
-    listeners: Listeners = listener  # type: ignore[assignment]
+    listeners: Listeners = listener  # type: ignore[assignment] (closed, and no more)
     predecessor.listeners[1] = listeners
     assert predecessor.left.listeners == {1: listener}
     predecessor.forget_listeners()

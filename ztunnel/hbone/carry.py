@@ -381,7 +381,6 @@ class Session(TunnelSession):
             return
         on_end(self, error)
         for tunnel in tunnels:
-            tunnel.closed = True  # until it is told, nothing is sent on it
             self.engine.pieces.put(partial(tunnel.session_lost, lost))
         self.engine.pieces.put(self._release)
 

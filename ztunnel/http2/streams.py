@@ -269,7 +269,8 @@ class Streams(FrameReader):
         stream.on_error(code)
 
     def lose_streams(self, now: float) -> None:
-        """The peer has ended the connection, or what it did has: that resets every stream."""
+        """The peer has ended the connection, or what it did has: that resets every stream. Each is closed
+        from now on, whenever it is told."""
         self.now = now
         for stream in self.streams.values():
             self._came_to_nothing(stream)

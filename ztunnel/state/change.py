@@ -85,9 +85,10 @@ def change_of(moved: Pairs[Workload], services: Iterable[ServiceName], ruled: Pa
     return Change(
         workloads=frozenset(workload.uid for workload in both),
         reclassified=frozenset(
-            (new or old).uid  # type: ignore[union-attr]
+            workload.uid
             for old, new in moved
-            if old is None or new is None or _BASIS(old) != _BASIS(new)
+            for workload in (old, new)
+            if workload and (old is None or new is None or _BASIS(old) != _BASIS(new))
         ),
         addresses=frozenset(ip for workload in both for ip in workload.addresses),
         nodes=frozenset(workload.node for workload in both if workload.node),
