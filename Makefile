@@ -18,6 +18,7 @@ UV := .build/uv/bin/uv
 KERNEL_PACKAGES := python3-bpfcc iproute2 nftables
 LOAD_PACKAGES := wrk nginx-light curl
 BENCH_PACKAGES := $(LOAD_PACKAGES) nghttp2-client
+TEST_PACKAGES := $(BENCH_PACKAGES) iptables
 BPF_SOURCES = $(shell find bpf -name '*.[ch]')
 
 export PYTHON COMPILE
@@ -43,7 +44,7 @@ test test-long bench bench-waypoint bench-ports bench-control: export ZTUNNEL_PR
 
 test:
 	@.ci/as-root test
-	@.ci/install run $(KERNEL_PACKAGES) $(BENCH_PACKAGES)
+	@.ci/install run $(KERNEL_PACKAGES) $(TEST_PACKAGES)
 	@.ci/install dev
 	@$(DEV)/python -m tests.leftovers $(DEV)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
@@ -104,7 +105,7 @@ lint:
 	@$(if $(BPF_SOURCES),$(DEV)/clang-format --dry-run -Werror $(BPF_SOURCES))
 
 install:
-	@.ci/install run $(KERNEL_PACKAGES) $(BENCH_PACKAGES)
+	@.ci/install run $(KERNEL_PACKAGES) $(TEST_PACKAGES)
 	@.ci/install dev
 
 clean:

@@ -21,6 +21,9 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 VIP = endpoint("10.96.0.80", 80)
 VIP6 = endpoint("fd00:96::80", 80)
+KEPT_SECONDS = 10
+"""The affinity of a VIP: shorter than this machine has been up, and much longer than some calls take."""
+
 DROP_ALL = (
     "add table ip zt; add chain ip zt in { type filter hook input priority 0 ; };"
     "add rule ip zt in iif eth0 drop"
@@ -233,10 +236,10 @@ def test_a_client_keeps_what_was_picked_until_its_time_is_over_or_the_endpoints_
     endpoints = [(endpoint(family % number, 80), 1) for number in range(1, 17)]
     pair.redirection.serve_vip(VIP, endpoints)
     assert len(picks(pair, 16)) > 1, "without affinity: not once in 16**15"
-    pair.redirection.serve_vip(VIP, endpoints, 3600)
+    pair.redirection.serve_vip(VIP, endpoints, KEPT_SECONDS)
     [first] = picks(pair, 16)
     now = time.monotonic_ns()
-    assert pair.redirection.affinities.kept(pair.a.cookie, VIP, 3600, now) == first
+    assert pair.redirection.affinities.kept(pair.a.cookie, VIP, KEPT_SECONDS, now) == first
     assert pair.kernel.count("vip_kept") == 15
     # What the proxy has picked is kept too.
     pair.redirection.affinities.keep(pair.a.cookie, VIP, endpoints[3][0], now)
@@ -244,11 +247,11 @@ def test_a_client_keeps_what_was_picked_until_its_time_is_over_or_the_endpoints_
     # Its time is over: it gets another one, now and then the same.
     chosen = set()
     for _ in range(16):
-        pair.redirection.affinities.keep(pair.a.cookie, VIP, endpoints[3][0], now - 3_600_000_000_000)
+        pair.redirection.affinities.keep(pair.a.cookie, VIP, endpoints[3][0], now - KEPT_SECONDS * 10**9)
         chosen |= picks(pair, 1)
     assert len(chosen) > 1
     # Its endpoint may be none any more: only the proxy knows.
-    pair.redirection.serve_vip(VIP, endpoints[:8], 3600)
+    pair.redirection.serve_vip(VIP, endpoints[:8], KEPT_SECONDS)
     assert picks(pair, 2) == {None}
     assert pair.kernel.count("vip_affinity_stale") == 2
     pair.redirection.affinities.keep(pair.a.cookie, VIP, endpoints[0][0], time.monotonic_ns())
