@@ -44,7 +44,7 @@ from ztunnel.http2.frame import (
 )
 from ztunnel.http2.limits import Limits, Role
 from ztunnel.http2.settings import pull_settings
-from ztunnel.http2.standing import HEADERS_WORK, UNSTARTED_POINTS, WORK_PER_ROUND, Standing
+from ztunnel.http2.standing import CHURN, HEADERS_WORK, UNSTARTED_POINTS, WORK_PER_ROUND, Standing
 
 
 def test_the_first_words_are_ztunnels_but_for_smaller_windows() -> None:
@@ -417,7 +417,6 @@ FLOODS: dict[str, Callable[[int], bytes]] = {
     "headers of streams that are over": lambda number: (
         headers(2 * number + 3, end=True) + headers(2 * number + 3, end=True)
     ),
-    "resets of streams that are over": lambda number: push_reset(1, Code.CANCEL),
     "CONTINUATION": lambda number: push_frame(Frame.CONTINUATION if number else Frame.HEADERS, 0, 3),
 }
 
@@ -565,6 +564,28 @@ def test_the_glitches_of_a_client_are_not_the_servers_resets() -> None:
         host.h2.open(RecordedStream(host), CONNECT_BLOCK)
         host.receive(push_reset(2 * number + 1, Code.CANCEL))
     assert host.h2.budget.spent == 0
+
+
+def test_a_stream_may_be_reset_again_and_costs_as_one_for_which_nothing_was_done() -> None:
+    host = server()
+    host.receive(headers(1) + push_reset(1, Code.CANCEL))
+    churn, before = host.h2.standing.churn, host.h2.standing.churn.level(host.now)
+    for _ in range(100):  # hyper's h2 resets once more for each frame that was under way
+        host.receive(push_reset(1, Code.STREAM_CLOSED))
+    assert host.h2.budget.spent == 0
+    assert before - churn.level(host.now) == pytest.approx(100 * UNSTARTED_POINTS)
+
+
+def test_who_resets_what_is_over_without_end_runs_into_debt_or_loses_a_session_that_may_be_lost() -> None:
+    patient, strict = server(), server(Limits(churn_ends=True))
+    for host in (patient, strict):
+        host.receive(headers(1))
+    frames = push_reset(1, Code.CANCEL) * int(CHURN.capacity / UNSTARTED_POINTS + 10)
+    patient.receive(frames)
+    assert patient.h2.standing.churn.level(patient.now) < 0
+    with pytest.raises(PeerError) as error:
+        strict.receive(frames)
+    assert error.value.reply == Code.ENHANCE_YOUR_CALM
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,12 @@ def rapid_reset(target: Target) -> None:
 
 
 @pattern
+def resets_of_streams_that_are_over(target: Target) -> None:
+    again = push_reset(1, Code.STREAM_CLOSED) * 1000
+    send(target, lambda number: again, first=push_headers(1, target.connect_block(), False, 16_384))
+
+
+@pattern
 def rapid_reset_of_a_denied_identity(target: Target) -> None:
     chunk = asking(target, target.connect_block(), lambda each: push_reset(each, Code.CANCEL))
     send(target, chunk, target.denied)

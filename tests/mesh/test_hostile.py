@@ -304,6 +304,7 @@ def test_rapid_resets_open_few_connections_and_the_sessions_other_tunnels_go_on(
     opened = mesh.grown("node-2", "istio_tcp_connections_opened_total", reporter="destination")
     assert opened <= 1100 + 200 * (time.monotonic() - begun)
     assert mesh.grown("node-2", "ztunnel_hbone_calmed_total") == 0
+    assert mesh.grown("node-2", "ztunnel_hbone_glitches_total") == 0
     lab.wait_until(lambda: mesh.figures("node-2").total("ztunnel_hbone_tunnels") == 1, "one tunnel is left")
 
 

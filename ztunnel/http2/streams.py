@@ -284,6 +284,13 @@ class Streams(FrameReader):
             return False
         return self.standing.churn.take(1 if stream.started else UNSTARTED_POINTS, self.now) < 0
 
+    def _reset_again(self) -> None:
+        """A reset of a stream that is over: it has crossed the end of that, or it is for what we sent before the
+        peer's first reset came (hyper's h2 sends one for each such frame). So it is no glitch, but what an
+        application did."""
+        if self.standing.churn.take(UNSTARTED_POINTS, self.now) < 0 and self._limits.churn_ends:
+            raise PeerError("too many resets", Code.ENHANCE_YOUR_CALM)
+
     def _on_reset(self, flags: int, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise PeerError("RST_STREAM has 4 bytes", Code.FRAME_SIZE_ERROR)
@@ -292,7 +299,7 @@ class Streams(FrameReader):
             if self._is_idle(stream_id):
                 raise PeerError("a reset of a stream that was never opened", Code.PROTOCOL_ERROR)
             if self._reset.get(stream_id, -1) < 0:
-                self.budget.spend(Glitch.STRAY, self.now)
+                self._reset_again()
             else:
                 self._reset[stream_id] = -1
             return
