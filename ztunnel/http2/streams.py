@@ -285,7 +285,7 @@ class Streams(FrameReader):
         return self.standing.churn.take(1 if stream.started else UNSTARTED_POINTS, self.now) < 0
 
     def _reset_again(self) -> None:
-        """A reset of a stream that is over: it has crossed the end of that, or it is for what we sent before the
+        """A reset of a stream that is over: it has crossed the end of that, or is for what we sent before the
         peer's first reset came (hyper's h2 sends one for each such frame). So it is no glitch, but what an
         application did."""
         if self.standing.churn.take(UNSTARTED_POINTS, self.now) < 0 and self._limits.churn_ends:
