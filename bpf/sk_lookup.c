@@ -135,8 +135,10 @@ int sk_lookup(struct bpf_sk_lookup *ctx)
 		return inbound(INBOUND_PENDING, DROP);
 	if (flow.destination_port == HBONE_PORT)
 		return hbone(&flow);
-	if (is_admitted(admission))
+	if (is_admitted(admission)) {
+		admission->arrived = 1;
 		return inbound(INBOUND_ADMITTED, PASS);
+	}
 	return stands_still() ? inbound(INBOUND_LAPSED, DROP)
 			      : to_proxy(ctx, &flow, INBOUND, INBOUND_CAPTURED);
 }

@@ -120,7 +120,7 @@ static __always_inline void unanswered(struct bpf_sock_ops *ctx)
 {
 	u64 socket = socket_cookie(ctx);
 	struct intent *intent = intents.lookup(&socket);
-	if (intent && intent->kind == DIRECT && !intent->established)
+	if (intent && intent->kind == DIRECT && !intent->established && !has_arrived(&intent->flow))
 		report(ctx, intent, UNANSWERED);
 }
 

@@ -27,6 +27,15 @@ static __always_inline bool admit(struct tuple *flow, u64 destination, u64 gener
 	return false;
 }
 
+/* A SYN that the pod has seen waits for an application whose backlog is full: on no way does it wait for less.
+ */
+static __always_inline bool has_arrived(const struct tuple *flow)
+{
+	struct tuple key = *flow;
+	struct admission *admission = admitted.lookup(&key);
+	return admission && admission->arrived;
+}
+
 /* A call within a pod. What is on the wire proves nothing: anybody may send a SYN that claims the pod's own
  * address. */
 static __always_inline void admit_within(struct bpf_sock_ops *ctx, u64 netns, struct tuple *flow)

@@ -86,7 +86,7 @@ struct admission {
 	u64 destination;
 	u64 generation;
 	u32 kind;
-	u32 pad;
+	u32 arrived; /* its SYN has been seen in the pod */
 };
 _Static_assert(sizeof(struct admission) == 24, "admission");
 

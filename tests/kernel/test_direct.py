@@ -402,6 +402,28 @@ def test_an_unanswered_direct_syn_is_reported_after_a_second(pair: Pair) -> None
         shell(pair.kernel.lab.names["b"], "nft delete table ip zt")
 
 
+@pytest.mark.parametrize("host", ["10.77.0.3", "fd77::3"])
+def test_a_direct_syn_that_waits_for_a_full_backlog_is_not_reported(pair: Pair, host: str) -> None:
+    """Whoever calls the application next calls it directly again."""
+    to = pair.direct(host)
+    pair.app.listen(0)
+    first = pair.call(host)
+    waiting = pair.kernel.socket(pair.a.netns, host)
+    waiting.setblocking(False)
+    waiting.connect_ex((host, 8080))
+    [opened] = pair.records(1)
+    assert opened.event is RecordEvent.OPENED
+    wait_until(lambda: retransmits(waiting))
+    assert pair.redirection.has_arrived(local_of(waiting), to)
+    assert pair.redirection.records() == []
+    first.close()
+
+
+def retransmits(sock: socket.socket) -> int:
+    """How often in a row (tcpi_retransmits)."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[2]
+
+
 def test_an_outsider_on_the_ports_of_an_ended_direct_flow_is_captured(pair: Pair) -> None:
     client, server = transfer(pair, 1, 1)
     source = local_of(client)

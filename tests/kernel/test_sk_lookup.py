@@ -382,7 +382,7 @@ def test_an_admission_of_an_older_generation_is_captured(kernel: Kernel) -> None
     pod, inbound = enroll_with_listener(kernel)
     client = kernel.socket(kernel.lab.x)
     client.bind(("10.78.0.2", 0))
-    old = ADMISSION.pack(pod.cookie, kernel.redirection.generation(pod.cookie), AdmissionKind.BY_VERDICT)
+    old = ADMISSION.pack(pod.cookie, kernel.redirection.generation(pod.cookie), AdmissionKind.BY_VERDICT, 0)
     with Map(bpf.open_pinned(kernel.settings.pins / "maps/admitted")) as entries:
         entries.put(push_tuple(local_of(client), endpoint("10.77.0.3", 8080)), old)
     kernel.redirection.bump(pod.cookie)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from tests.mesh.lab import Family, Listener, Mesh, endpoint_of, read_all, read_e
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import connections, cookie_of
 from ztunnel.model.address import Endpoint
+from ztunnel.outbound.call import UNANSWERED_SECONDS
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -31,6 +33,7 @@ IDENTITIES = {
     "destination_principal": lab.account("shop/near"),
 }
 Apply = Callable[[str], None]
+KINDS = {lab.IPv4Address: socket.AF_INET, lab.IPv6Address: socket.AF_INET6}
 
 
 _SIOCGSKNS = 0x894C
@@ -286,6 +289,25 @@ def test_a_local_port_that_refuses_refuses_the_first_call_and_the_next(mesh: Mes
     client, server = mesh.join("shop/caller", again, address)
     client.sendall(b"x")
     assert server.recv(1) == b"x"
+
+
+@pytest.mark.parametrize("family", lab.TCP_FAMILIES)
+def test_an_application_whose_backlog_was_full_is_called_directly_again(mesh: Mesh, family: Family) -> None:
+    """For its callers there is no quicker way."""
+    listener, address = mesh.listen("shop/near"), mesh.address("shop/near", family)
+    listener.sock.listen(4)
+    mesh.label("pod", "shop/near", {"full": family.__name__})  # whatever was learnt is void
+    calls = [mesh.socket("shop/caller", KINDS[family]) for _ in range(8)]
+    for call in calls:
+        call.setblocking(False)
+        call.connect_ex((address, listener.port))
+    select.select([], [], [], 1.5 * UNANSWERED_SECONDS)
+    for _ in calls:
+        listener.accept().sendall(b"!")
+    for call in calls:
+        call.settimeout(lab.SOCKET_SECONDS)
+        assert call.recv(1) == b"!"
+    join_directly(mesh, listener, address)
 
 
 @contextmanager

@@ -124,10 +124,11 @@ class Addresses:
 
 
 class Kernel:
-    """What the maps would hold. `full`: they take nothing more."""
+    """What the maps would hold. `full`: they take nothing more. `reached`: where SYNs arrive."""
 
     def __init__(self) -> None:
         self.full = False
+        self.reached: set[Endpoint] = set()
         self.generations: dict[int, int] = {}
         self.verdicts: dict[tuple[int, Endpoint], Direct | Deny] = {}
         self.vips: dict[Endpoint, tuple[tuple[Endpoint, int], ...]] = {}
@@ -196,6 +197,9 @@ class Kernel:
 
     def dismiss(self, source: Endpoint, destination: Endpoint) -> None:
         self.admitted.discard((source, destination))
+
+    def has_arrived(self, source: Endpoint, destination: Endpoint) -> bool:
+        return destination in self.reached
 
     def records(self, limit: int = 1024) -> list[FlowRecord]:
         taken, self.reported = self.reported[:limit], self.reported[limit:]

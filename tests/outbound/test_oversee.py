@@ -157,6 +157,29 @@ def test_an_unanswered_call_goes_another_way_for_a_minute(
     later.abort(DRAINED)
 
 
+def test_an_application_that_takes_up_no_more_for_now_is_called_directly_the_next_time(
+    desk: Desk, engine: Engine, clock: Clock, sockets: Sockets
+) -> None:
+    """Its backlog is full: the SYN has arrived, and waits for no less on another way."""
+    full = sockets.listen("127.0.0.2", backlog=0)
+    for _ in range(3):
+        caller = sockets.keep(socket.socket())
+        caller.setblocking(False)
+        caller.connect_ex(full.getsockname())
+    desk.kernel.reached.add(address_of(full))
+    instead = Instead()
+    call, client, _ = begin(desk, address_of(full), instead=instead)
+    clock.move(1.1)
+    drive(engine)
+    assert instead == [1]
+    assert desk.kernel.admitted == set()
+    call.fail(DRAINED)
+    assert is_reset(client)
+    again, _, begun = begin(desk, address_of(full))
+    assert begun
+    again.abort(DRAINED)
+
+
 def test_detours_are_remembered_up_to_a_limit(desk: Desk) -> None:
     for port in range(1, 5000):
         desk.direct.detour(1, Endpoint(SERVER.addresses[0], port))

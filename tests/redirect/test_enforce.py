@@ -31,9 +31,11 @@ def test_an_admission_is_given_and_taken_back(maps) -> None:
     admissions = Admissions(maps["admitted"])
     admissions.admit(TO, VIP)
     assert len(list(maps["admitted"])) == 1
+    assert not admissions.has_arrived(TO, VIP)
     admissions.dismiss(TO, VIP)
     admissions.dismiss(TO, VIP)
     assert list(maps["admitted"]) == []
+    assert not admissions.has_arrived(TO, VIP)
 
 
 def test_who_is_turned_away_is_so_until_a_time(maps) -> None:

@@ -70,6 +70,7 @@ class Admissions(Protocol):
 
     def admit(self, source: Endpoint, destination: Endpoint) -> None: ...
     def dismiss(self, source: Endpoint, destination: Endpoint) -> None: ...
+    def has_arrived(self, source: Endpoint, destination: Endpoint) -> bool: ...
 
 
 class Flows(Protocol):
@@ -152,9 +153,10 @@ class DirectCall:
         if error is None and flows.still_holds(pair, self._verdict):
             self._stands()
         elif error is None or isinstance(error, TimeoutError):
-            self._drop()
-            if error is not None:
+            # Where its SYN has arrived the application takes up no more for now: the next may go this way.
+            if error is not None and not flows.kernel.has_arrived(self._peer, pair.route.endpoint):
                 flows.detour(pair.source_network.cookie, pair.route.endpoint)
+            self._drop()
             self._instead()
         elif error.errno in _ANOTHER_PORT and not self._retried:
             self._retried = True

@@ -172,7 +172,7 @@ class Follower:
             self._close(flow)
 
     def _unanswered(self, record: FlowRecord) -> None:
-        """A direct SYN was refused, or has waited for a second: the next call comes to the proxy."""
+        """A direct SYN was refused, or has not arrived within a second: the next call comes to the proxy."""
         self._kernel.forget(record.cookie, record.destination)
         if record.event is RecordEvent.UNANSWERED:
             self._flows.detour(record.cookie, record.destination)

@@ -6,10 +6,12 @@ kernel makes the next ones alone and reports them (`follow`). What is taught is 
 generation has moved on, and none of it counts unless the lease is renewed.
 
     call -> judged -> dialled ── stands ──> taught, carried by us
-              │           └─ unanswered for a second ──> HBONE instead, for a minute at once
+              │           └─ unanswered for a second ──> HBONE instead; for a minute at once, where the SYN
+              │                                          has not arrived in the pod
               └─ refused ──> taught as well, so that the next call fails at connect
     kernel's record OPENED -> an account at both ends, registered with the live connections
-    kernel's record ENDED  -> its bytes, its account closed; a refused or unanswered SYN voids the verdict
+    kernel's record ENDED  -> its bytes, its account closed; a SYN that is refused, or has not arrived within
+                              a second, voids the verdict
     a change of the world  -> generations of what it touches move on; live flows are judged again
 """
 
@@ -42,7 +44,7 @@ from ztunnel.telemetry.labels import Reporter
 from ztunnel.telemetry.report import Report
 
 _DETOUR_SECONDS = 60.0
-"""For so long a pair whose SYN stayed unanswered (a NetworkPolicy lets only HBONE through) is not tried
+"""For so long a pair whose SYN did not arrive (a NetworkPolicy lets only HBONE through) is not tried
 again."""
 
 _DETOURS = 4096
@@ -164,7 +166,7 @@ class DirectFlows:
         return since_ns <= self._voided_ns + _RACE_NS
 
     def detour(self, cookie: int, destination: Endpoint) -> None:
-        """A SYN to there stayed unanswered: for a while this pod's calls to it go by HBONE at once."""
+        """A SYN to there did not arrive: for a while this pod's calls to it go by HBONE at once."""
         if len(self._detours) >= _DETOURS:
             del self._detours[next(iter(self._detours))]
         self._detours[cookie, destination] = self.engine.now + _DETOUR_SECONDS

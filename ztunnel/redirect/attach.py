@@ -160,6 +160,10 @@ class Redirection:
         """See `Admissions.dismiss`."""
         self._admissions.dismiss(source, destination)
 
+    def has_arrived(self, source: Endpoint, destination: Endpoint) -> bool:
+        """See `Admissions.has_arrived`."""
+        return self._admissions.has_arrived(source, destination)
+
     def turn_away(self, source: IPAddress, seconds: float) -> None:
         """See `TurnedAway.turn_away`."""
         self._turned_away.turn_away(source, seconds)

@@ -27,7 +27,7 @@ from ztunnel.redirect.layout import (
 )
 from ztunnel.redirect.plan import spread
 
-_BY_PROXY = ADMISSION.pack(0, 0, AdmissionKind.BY_PROXY)
+_BY_PROXY = ADMISSION.pack(0, 0, AdmissionKind.BY_PROXY, 0)
 _ONLY = SMALL.pack(0)
 _NEVER = NUMBER.pack(0)
 _YES, _NO = SMALL.pack(1), SMALL.pack(0)
@@ -47,6 +47,11 @@ class Admissions:
     def dismiss(self, source: Endpoint, destination: Endpoint) -> None:
         """Take the admission back of a connection that was never dialled."""
         self._admitted.drop(push_tuple(source, destination))
+
+    def has_arrived(self, source: Endpoint, destination: Endpoint) -> bool:
+        """Whether the SYN of a connection that does not stand yet has been seen in the pod that it calls."""
+        found = self._admitted.get(push_tuple(source, destination))
+        return found is not None and bool(ADMISSION.unpack(found)[3])
 
 
 class TurnedAway:

@@ -29,7 +29,7 @@ DESTINATION: Final = Struct("=16sHxx16sHxxQ")
 ASKED: Final = Struct("=16sHxx16sHxx")
 ASKED_BYTES: Final = ASKED.size
 """Of `DESTINATION`: the rest is the kernel's own."""
-ADMISSION: Final = Struct("=QQIxxxx")
+ADMISSION: Final = Struct("=QQII")
 QUESTION: Final = Struct("=Q16sHxxxxxx")
 VERDICT: Final = Struct("=QQQII16sHxxxxxx")
 VIP: Final = Struct("=III")

@@ -21,7 +21,8 @@ WAY: Final = Struct("=16s16sH16sH")
 
 
 class RecordEvent(IntEnum):
-    """enum record_event. UNANSWERED: a direct flow's SYN got no answer for a second, and is sent again."""
+    """enum record_event. UNANSWERED: a direct flow's SYN has not arrived within a second, and is sent
+    again."""
 
     OPENED = 1
     ENDED = 2
