@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 
 from tests.telemetry.records import record_of
-from ztunnel.l7.telemetry.attribute import Subject, Unknown, Value, attribute, members
+from ztunnel.l7 import reply
+from ztunnel.l7.telemetry.attribute import BITS, Subject, Unknown, Value, attribute, members
 from ztunnel.model.workload import Workload, WorkloadKind
 from ztunnel.telemetry.request_counts import RequestLabels
 from ztunnel.telemetry.request_log import RequestRecord
@@ -40,7 +41,8 @@ RECORD = record_of(
     peer="spiffe://cluster.local/ns/shop/sa/web",
     grpc_status="14",
 )
-LABELS = RequestLabels(source_workload="web", destination_workload_namespace="shop")
+LABELS = RequestLabels(source_workload="web", destination_workload_namespace="shop", destination_cluster="c2")
+NODE = Workload("u3", "wp-1", "infra", "wp", node="n1", network="net", cluster="c1", workload_name="waypoint")
 WEB, ORDERS = Workload("u1", "web-1", "shop"), Workload("u2", "orders-1", "shop")
 SUBJECT = Subject(RECORD, LABELS, WEB, replace(ORDERS, kind=WorkloadKind.DEPLOYMENT))
 EMPTY = Subject(RequestRecord(0), RequestLabels())
@@ -50,6 +52,16 @@ VALUES: list[tuple[str, Value]] = [
     ("filter_state.downstream_peer.type", "pod"),
     ("upstream_peer.name", "orders-1"),
     ("upstream_peer.type", "deployment"),
+    ("downstream_peer.workload_name", "web"),
+    ("upstream_peer.cluster", "c2"),
+    ("upstream_peer.cluster_id", "c2"),
+    ("node.metadata.NAME", "wp-1"),
+    ("node.metadata.NAMESPACE", "infra"),
+    ("node.metadata.CLUSTER_ID", "c1"),
+    ("xds.node.metadata.NODE_NAME", "n1"),
+    ("node.metadata.NETWORK", "net"),
+    ("node.metadata.SERVICE_ACCOUNT", "wp"),
+    ("xds.node.metadata.WORKLOAD_NAME", "waypoint"),
     ("request.path", "/a/b?c=d"),
     ("request.url_path", "/a/b"),
     ("request.query", "c=d"),
@@ -101,7 +113,7 @@ VALUES: list[tuple[str, Value]] = [
 @pytest.mark.parametrize(("name", "value"), VALUES, ids=[name for name, _ in VALUES])
 def test_an_attribute_is_what_the_log_line_says(name: str, value: Value) -> None:
     names = tuple(name.split("."))
-    assert attribute(names)(SUBJECT) == value
+    assert attribute(names, NODE)(SUBJECT) == value
 
 
 @pytest.mark.parametrize(
@@ -110,7 +122,8 @@ def test_an_attribute_is_what_the_log_line_says(name: str, value: Value) -> None
         "request.path", "request.headers.x-none", "request.headers.:path", "source.port", "upstream.port",
         "response.grpc_status", "response.backend_latency", "xds.route_name", "upstream_peer.app",
         "upstream_peer.name", "downstream_peer.type",
-        "connection.requested_server_name", "connection.termination_details", "request.referer",
+        "node.metadata.NAME", "request.referer",
+        "connection.requested_server_name", "connection.termination_details",
     ],
 )  # fmt: skip
 def test_what_is_not_there_has_no_value(name: str) -> None:
@@ -128,6 +141,10 @@ def test_what_is_not_there_has_no_value(name: str) -> None:
         ("metadata.filter", "metadata.filter is not known"),
         ("request.time", "request.time is not known"),
         ("upstream_peer.labels", "there are upstream_peer.workload"),
+        ("node.metadata.PLATFORM_METADATA", r"there are node.metadata\['NAME'\]"),
+        ("node.metadata", "node.metadata is not known here; there are node"),
+        ("node.id", "node.id is not known here"),
+        ("xds.node", "^node is not known here"),
         ("filter_state.other", "other is not known"),
         ("istio_operationId", "attributegen"),
     ],
@@ -135,6 +152,13 @@ def test_what_is_not_there_has_no_value(name: str) -> None:
 def test_an_attribute_that_is_not_known_is_refused_by_its_name(name: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         attribute(tuple(name.split(".")))
+
+
+def test_every_flag_of_a_reply_has_its_bit() -> None:
+    given = {one.flag for one in vars(reply).values() if isinstance(one, reply.Reply)} - {reply.NO_FLAG}
+    assert given <= BITS.keys()
+    assert all(bit.bit_count() == 1 for bit in BITS.values())
+    assert len(set(BITS.values())) == len(BITS)
 
 
 def test_a_map_has_the_members_that_were_sent() -> None:

@@ -25,7 +25,14 @@ from ztunnel.model.provider import (
     Zipkin,
 )
 from ztunnel.model.service import Service
-from ztunnel.model.telemetry import AccessLogging, MetricOverride, Metrics, Telemetry, Tracing
+from ztunnel.model.telemetry import (
+    AccessLogging,
+    MetricOverride,
+    Metrics,
+    TagOverride,
+    Telemetry,
+    Tracing,
+)
 from ztunnel.state.delta import apply
 from ztunnel.state.world import World
 from ztunnel.telemetry.span import Span
@@ -383,6 +390,24 @@ def test_what_is_wrong_is_told_once_for_all_destinations_and_as_long_as_it_is() 
     waypoint.put(logging(AccessLogging(("envoy",))))
     waypoint.put(logging(AccessLogging(("nobody",))))
     assert len(waypoint.said) == 2
+
+
+def test_expressions_know_the_waypoint_itself_as_it_is_at_the_moment() -> None:
+    tag = TagOverride("waypoint", value="node.metadata['NODE_NAME']")
+    waypoint = Waypoint(
+        Telemetry(
+            "t", "shop",
+            metrics=(Metrics(overrides=(MetricOverride(tags=(tag,)),)),),
+            access_logging=(AccessLogging(("envoy",), filter=f"node.metadata['NAME'] == '{ME.name}'"),),
+        ),
+    )  # fmt: skip
+    waypoint.log()
+    assert len(waypoint.told.lines_of["/dev/stdout"]) == 2
+    for node in ("n1", "n2"):
+        waypoint.put(replace(ME, node=node))
+        edits = waypoint.scopes.of(SERVICE).edits
+        assert edits is not None
+        assert {each.extra for each in edits.of(SUBJECT)} == {(("waypoint", node),)}
 
 
 def test_destinations_with_the_same_objects_have_what_they_come_to_in_common() -> None:

@@ -44,15 +44,17 @@ class Subject:
 
 Get = Callable[[Subject], Value]
 
-_FLAGS: Final = """
-    LH UH UT LR UR UF UC UO NR DI FI RL UAEX RLSE DC URX SI IH DPE UMSDR RFCF NFCF DT UPE NC OM DF DO DR
-"""
-_BITS: Final = {name: 1 << bit for bit, name in enumerate(_FLAGS.split())}
-"""Of response.flags (Envoy's StreamInfo::CoreResponseFlag)."""
+BITS: Final = {
+    "UH": 1 << 1, "UT": 1 << 2, "UR": 1 << 4, "UF": 1 << 5, "UC": 1 << 6, "UO": 1 << 7, "NR": 1 << 8,
+    "DI": 1 << 9, "FI": 1 << 10, "RL": 1 << 11, "UAEX": 1 << 12, "RLSE": 1 << 13, "DC": 1 << 14,
+    "URX": 1 << 15, "SI": 1 << 16, "DPE": 1 << 18, "UPE": 1 << 23, "NC": 1 << 24,
+}  # fmt: skip
+"""Of response.flags, those that are given (Envoy's StreamInfo::CoreResponseFlag)."""
 
 
-def attribute(names: tuple[str, ...]) -> Get:
-    """What gives the attribute of that name. Raises ValueError: it is not known here."""
+def attribute(names: tuple[str, ...], node: Workload | None = None) -> Get:
+    """What gives the attribute of that name; `node` is the waypoint itself. Raises ValueError: it is not
+    known here."""
     head, member = ".".join(names[:2]), names[2:]
     if names[:1] == ("istio_operationId",):
         raise ValueError("istio_operationId needs the attributegen plugin, which is not there")
@@ -61,6 +63,8 @@ def attribute(names: tuple[str, ...]) -> Get:
         head, member = ".".join(names[:2]), names[2:]
     if names[:1] in (("upstream_peer",), ("downstream_peer",)):
         return _peer(names)
+    if names[:1] == ("node",) or names[:2] == ("xds", "node"):
+        return _node(names[names.index("node") + 1 :], node)
     if head in _FIELDS:
         return _member(head, member)
     get = _SIMPLE.get(head)
@@ -138,6 +142,16 @@ def _peer(names: tuple[str, ...]) -> Get:
     return get
 
 
+def _node(names: tuple[str, ...], node: Workload | None) -> Get:
+    """Of the waypoint: what its pod tells istiod as well (istio/istio pkg/model/proxy.go NodeMetadata)."""
+    say = _OF_NODE.get(names[1]) if len(names) == 2 and names[0] == "metadata" else None
+    if say is None:
+        known = ", ".join(f"node.metadata['{name}']" for name in _OF_NODE)
+        raise ValueError(f"{'.'.join(('node', *names))} is not known here; there are {known}")
+    text = say(node) if node is not None else ""
+    return lambda subject: _some(text)
+
+
 def _some(text: str) -> str:
     if not text:
         raise Unknown
@@ -156,7 +170,7 @@ def _header(name: bytes) -> Get:
 
 
 def _flags(flag: str) -> int:
-    return sum(_BITS.get(each, 0) for each in flag.split(","))
+    return sum(BITS.get(each, 0) for each in flag.split(","))
 
 
 def _grpc(status: str) -> int:
@@ -175,10 +189,12 @@ def _total(fields: Fields, body: int) -> int:
     return body + sum(len(name) + len(value) for name, value in fields)
 
 
-_OF_PEERS: Final = {
+_OF_PEERS: Final = {  # cluster_id and workload_name are what Istio's filters of Wasm called them
     "workload": "workload",
+    "workload_name": "workload",
     "namespace": "workload_namespace",
     "cluster": "cluster",
+    "cluster_id": "cluster",
     "service": "canonical_service",
     "revision": "canonical_revision",
     "app": "app",
@@ -188,6 +204,15 @@ _OF_PEERS: Final = {
 _OF_WORKLOADS: Final[Mapping[str, Callable[[Workload], str]]] = {
     "name": lambda it: it.name,
     "type": lambda it: it.kind.value.lower(),
+}
+_OF_NODE: Final[Mapping[str, Callable[[Workload], str]]] = {
+    "NAME": lambda it: it.name,
+    "NAMESPACE": lambda it: it.namespace,
+    "CLUSTER_ID": lambda it: it.cluster,
+    "NETWORK": lambda it: it.network,
+    "NODE_NAME": lambda it: it.node,
+    "SERVICE_ACCOUNT": lambda it: it.service_account,
+    "WORKLOAD_NAME": lambda it: it.workload_name,
 }
 _FIELDS: Final[Mapping[str, Callable[[RequestRecord], Fields]]] = {
     "request.headers": lambda it: it.request,

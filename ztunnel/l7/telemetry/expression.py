@@ -36,6 +36,7 @@ from ztunnel.l7.telemetry.operation import (
     negate,
     text_in,
 )
+from ztunnel.model.workload import Workload
 
 MOST_CHARACTERS: Final = 2048
 _DEEPEST: Final = 32
@@ -59,12 +60,12 @@ class Expression:
 
     __slots__ = ("_get", "text")
 
-    def __init__(self, text: str) -> None:
-        """Raises ValueError: it is none, or says what is not known here."""
+    def __init__(self, text: str, node: Workload | None = None) -> None:
+        """`node` is the waypoint. Raises ValueError: it is none, or says what is not known here."""
         if len(text) > MOST_CHARACTERS:
             raise ValueError(f"an expression has at most {MOST_CHARACTERS} characters, not {len(text)}")
         self.text = text
-        self._get = _Parser(text).whole()
+        self._get = _Parser(text, node).whole()
 
     def holds(self, subject: Subject) -> bool:
         """Whether it is true; what cannot be told is not (Envoy's CEL access log filter)."""
@@ -84,7 +85,8 @@ class Expression:
 class _Parser:
     """Reads one expression; each method takes what it is called for, and gives what computes it."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, node: Workload | None) -> None:
+        self._node = node
         self._tokens: list[tuple[str, str, int]] = []
         self._at = 0
         self._depth = 0
@@ -245,7 +247,7 @@ class _Parser:
         after = self._tokens[self._at + 1][1] if self._tokens[self._at][1] == "." else ""
         if after in _MACROS:
             raise ValueError(f"{after}() is not known here: there are no loops (character {at})")
-        return attribute(names)
+        return attribute(names, self._node)
 
     def _names(self) -> tuple[str, ...]:
         """`a.b['c']` as its names, up to a function; none where no name is next."""
@@ -271,7 +273,7 @@ class _Parser:
 
     def _call(self, name: str, at: int) -> Get:
         if name == "has":
-            got = attribute(self._names())
+            got = attribute(self._names(), self._node)
             self._need(")")
             return lambda subject: is_there(got, subject)
         if name == "duration":

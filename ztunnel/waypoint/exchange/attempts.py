@@ -26,7 +26,6 @@ _LOSSES: Final = {
     "UF": Loss.CONNECT,
     "UC": Loss.RESET,
     "UR": Loss.RESET,
-    "LR": Loss.RESET,
     "UPE": Loss.RESET,
     "UT": Loss.TRY_TIMEOUT,
 }

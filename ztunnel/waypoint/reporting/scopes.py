@@ -29,6 +29,7 @@ from ztunnel.model.provider import (
 )
 from ztunnel.model.service import Service
 from ztunnel.model.telemetry import Telemetry
+from ztunnel.model.workload import Workload
 from ztunnel.state.world import World
 from ztunnel.telemetry.log_format import parse_format
 from ztunnel.telemetry.request_log import RequestRecord, render_request, render_request_json
@@ -139,12 +140,13 @@ class Scopes:
         same = tuple([each.key for each in levels])
         made = self._made.get(same)
         if made is None:
-            made = self._made[same] = self._of_levels(levels, world.defaults.get(MESH, _NO_DEFAULTS))
+            defaults = world.defaults.get(MESH, _NO_DEFAULTS)
+            made = self._made[same] = self._of_levels(levels, defaults, workload)
         scope = Scope()
         scope.become(made)
         return scope
 
-    def _of_levels(self, levels: tuple[Telemetry, ...], defaults: MeshDefaults) -> Scope:
+    def _of_levels(self, levels: tuple[Telemetry, ...], defaults: MeshDefaults, workload: Workload) -> Scope:
         """What these objects come to: the same for all destinations that they are for."""
         scope = self._plain()
         providers = merge_logging(levels, defaults.access_logging)
@@ -152,14 +154,14 @@ class Scopes:
             scope.logs = self._default_logs(defaults)
         else:
             scope.logs = tuple(
-                Log(take, Expression(condition) if condition else None)
+                Log(take, Expression(condition, workload) if condition else None)
                 for each, condition in sorted(providers.items())
                 for take in self._takers(each, defaults)
             )
         self._set_tracing(scope, levels, defaults)
         plans = merge_metrics(levels, defaults.metrics or (_PROMETHEUS,))
         scraped = next((plan for each, plan in plans.items() if self._is_scraped(each)), None)
-        scope.edits, scope.tcp = edits_of(scraped), tcp_edits_of(scraped)
+        scope.edits, scope.tcp = edits_of(scraped, workload), tcp_edits_of(scraped, workload)
         return scope
 
     def _complain(self, why: str) -> None:

@@ -10,7 +10,7 @@ from ztunnel.l7.balancing.cluster import Cluster
 from ztunnel.l7.balancing.host import Host
 from ztunnel.l7.balancing.outlier import status_of_grpc
 
-_FAILURES: Final = frozenset(("UF", "UC", "UR", "LR", "UPE", "UT"))
+_FAILURES: Final = frozenset(("UF", "UC", "UR", "UPE", "UT"))
 """By the flags of their replies, what an endpoint has failed by. Limits and policies are not its fault."""
 
 
