@@ -3,6 +3,7 @@
 from ztunnel.control.routes.registry import Registry, View
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.inventory import Inventory, gather
+from ztunnel.model.route_policy import RetryDefault
 from ztunnel.model.service import Port, Service, ServiceName, Waypoint
 
 
@@ -33,11 +34,12 @@ def service(name, *ports, namespace="shop", waypoint=""):
     )  # fmt: skip
 
 
-def view(*services, objects=()):
+def view(*services, objects=(), retries=RetryDefault()):  # noqa: B008 (a frozen value)
     """What a conversion sees of these."""
     registry = Registry(MeshSettings())
     for one in services:
         list(registry.put_service(None, one))
     for key, one in dict(objects).items():
         list(registry.put(key, None, one))
+    list(registry.put_retries(retries))
     return View(registry)

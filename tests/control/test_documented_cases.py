@@ -15,7 +15,7 @@ from ztunnel.control.translation import Translation, translate
 from ztunnel.http1.head import Fields
 from ztunnel.l7.reply import Reply, render
 from ztunnel.l7.request import Request
-from ztunnel.l7.routing.plan import NO_FACTS, Plan, plan, without_routes
+from ztunnel.l7.routing.plan import NO_FACTS, UNROUTED, Plan, plan
 from ztunnel.l7.routing.retry import Loss, Retries
 from ztunnel.l7.routing.router import Router, decide_about
 from ztunnel.model.address import IPv4Address
@@ -120,7 +120,7 @@ def decide(case: Case, table: str, rng: Random) -> Outcome:
     routes = routes_of(case, table)
     router = Router(routes, case.port) if routes is not None else None
     made = (
-        without_routes(request)
+        UNROUTED.of(request)
         if router is None or router.empty
         else plan(decide_about(router, request), request, NO_FACTS, case.port, rng)
     )

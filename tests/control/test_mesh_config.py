@@ -2,16 +2,24 @@
 
 from dataclasses import replace
 
-from tests.control.objects import read
+from tests.control.objects import manifest, read
+from tests.control.test_golden_routes import SERVICES
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.document import Key
+from ztunnel.control.source.inventory import Inventory, gather
 from ztunnel.control.translation import Translator
 from ztunnel.model.mesh_defaults import MESH, MeshDefaults
 from ztunnel.model.provider import Prometheus
-from ztunnel.xds.resource import HTTP_POLICY, MESH_DEFAULTS, PROVIDER, TYPES
+from ztunnel.model.route_policy import ISTIO_RETRY, RetryDefault
+from ztunnel.xds.resource import HTTP_POLICY, MESH_DEFAULTS, PROVIDER, TRAFFIC, TYPES
 
 KEY = Key("ConfigMap", "ztunnel-system", "ztunnel-mesh")
 ASKS = "{name: asks, envoyExtAuthzHttp: {service: a.b, port: 80}}"
+ROUTED = manifest(
+    "VirtualService",
+    "v",
+    "{hosts: [ratings], http: [{route: [{destination: {host: ratings, port: {number: 9080}}}]}]}",
+)
 WHO = "ConfigMap ztunnel-system/ztunnel-mesh: data.mesh"
 
 
@@ -101,10 +109,35 @@ def test_defaults_that_are_wrong_stay_as_they_were():
     mesh = Mesh()
     mesh.put("accessLogFile: /x")
     assert mesh.put("accessLogFile: /y\naccessLogEncoding: XML") == {}
-    assert (
-        mesh.texts[-1]
-        == f"{WHO}: defaults of telemetry are not taken over: its last good version is in force"
+    assert mesh.texts[-1] == f"{WHO}: defaults are not taken over: its last good version is in force"
+
+
+def test_how_servers_are_called_where_nothing_is_said_is_kept_as_the_other_defaults():
+    mesh = Mesh()
+    mesh.translator.update(gather({"services.yaml": SERVICES}, Inventory()).objects)
+    mesh.translator.update(read(ROUTED))
+    name = "shop/ratings.shop.svc.cluster.local"
+    sent = mesh.translator.update(
+        config(
+            "defaultHttpRetryPolicy: {attempts: 0}\n"
+            "defaultTrafficPolicy: {outlierDetection: {interval: 3s}, loadBalancer: {simple: RANDOM}}\n"
+            "connectTimeout: 1s"
+        )
     )
+    assert mesh.texts == (f"{WHO}: nothing is done with connectTimeout, defaultTrafficPolicy.loadBalancer",)
+    assert sent.http[MESH_DEFAULTS] == {MESH: MeshDefaults(retries=RetryDefault(None))}
+    assert sent.http[TRAFFIC][name].at("", 80).outlier.interval_seconds == 3
+    assert [rule.retry for rule in sent.routes[name].rules] == [None]
+    bad = mesh.translator.update(config("defaultHttpRetryPolicy: {attempts: -1}"))
+    assert (bad.http, bad.routes) == ({}, {})
+    later = Mesh()
+    later.translator.mesh.recall(mesh.translator.mesh.last_good().items())
+    later.translator.update(gather({"services.yaml": SERVICES}, Inventory()).objects)
+    later.translator.update(config("defaultHttpRetryPolicy: {attempts: -1}"))
+    assert later.translator.http.in_force[TRAFFIC][name].at("", 80).outlier.interval_seconds == 3
+    sent = mesh.translator.update({KEY: None})
+    assert (sent.http[MESH_DEFAULTS], sent.http[TRAFFIC][name]) == ({MESH: None}, None)
+    assert [rule.retry for rule in sent.routes[name].rules] == [ISTIO_RETRY]
 
 
 def test_only_the_config_map_that_is_named_counts():

@@ -21,6 +21,12 @@ def test_a_port_has_nothing_of_what_is_common():
     assert (them.at(80), them.at(81)) == (POOL, RANDOM)
 
 
+def test_what_the_mesh_says_holds_for_ports_as_well():
+    them = PortTraffic(RANDOM, ((80, POOL),)).over_mesh(Traffic(pool=Pool(connections=9), outlier=Outlier()))
+    assert them.at(80) == Traffic(pool=POOL.pool, outlier=Outlier())
+    assert them.at(81) == Traffic(RANDOM.balancing, pool=Pool(connections=9), outlier=Outlier())
+
+
 def test_a_subsets_ports_count_before_the_services_and_both_before_what_is_common():
     service = PortTraffic(POOL, ((80, POOL), (81, POOL)))
     subset = PortTraffic(RANDOM, ((80, RANDOM),))

@@ -11,6 +11,7 @@ from ztunnel.model.credential import Credential
 from ztunnel.model.http_policy import Attribute, HttpAction, HttpPolicy, Term, TextKind, TextMatch
 from ztunnel.model.route import Routes, RouteSource, Rule
 from ztunnel.model.route_action import Destination, Forward
+from ztunnel.model.route_policy import ISTIO_RETRY
 from ztunnel.model.service import LoadBalancing, Scope, ServiceName
 from ztunnel.model.service_traffic import ClientTraffic, ServiceTraffic
 from ztunnel.model.traffic import Balance, Balancing, Outlier, PortTraffic, Traffic
@@ -127,7 +128,8 @@ def test_routes_are_shown_with_what_they_come_from() -> None:
     name = ServiceName("shop", "web.shop.svc.cluster.local")
     match = route_match.Match(path=route_match.TextMatch(route_match.TextKind.PREFIX, "/a"))
     forward = Forward((Destination(name, subset="v2", weight=9),))
-    rule = Rule("first", RouteSource("VirtualService", "shop", "web"), forward, (match,), timeout_seconds=0.5)
+    source = RouteSource("VirtualService", "shop", "web")
+    rule = Rule("first", source, forward, (match,), timeout_seconds=0.5, retry=ISTIO_RETRY)
     world, _ = apply(world_of(), [Routes(name, (rule,))])
     shown = dump_http(world)
     assert json.loads(json.dumps(shown)) == shown
@@ -137,6 +139,7 @@ def test_routes_are_shown_with_what_they_come_from() -> None:
     assert (first["name"], first["source"]) == ("first", "VirtualService shop/web")
     assert "v2" in json.dumps(first["action"])
     assert first["timeoutSeconds"] == 0.5
+    assert first["retry"]["on"] == ["cancelled", "connect-failure", "refused-stream", "unavailable"]
 
 
 def test_everything_is_sorted_and_can_be_written() -> None:

@@ -51,7 +51,7 @@ def test_one_is_read():
         try_timeout=2,
     )
     assert second == RouteRule(backends=(Backend(Reference("", "Service", "", "reviews-v1", 9080)),))
-    assert (second.matches, second.retry) == ((ALL,), ISTIO_RETRY)
+    assert (second.matches, second.retries) == ((ALL,), None)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_match_is_read(text, match):
     ],
 )  # fmt: skip
 def test_retries_are_read(text, retry):
-    assert rule(f"{{retry: {text}}}").retry == retry
+    assert rule(f"{{retry: {text}}}").retries.retry == retry
 
 
 def test_a_route_without_rules_is_for_everything_and_what_is_not_acted_on_is_named():

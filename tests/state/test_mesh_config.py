@@ -4,6 +4,8 @@ import pytest
 
 from ztunnel.model.mesh_defaults import CustomTag, LogEncoding, MeshDefaults, TagSource, TracingDefaults
 from ztunnel.model.provider import BodyCheck, OtelTraces, Prometheus, ServicePort
+from ztunnel.model.route_policy import ISTIO_RETRY, Retry, RetryDefault, RetryOn
+from ztunnel.model.traffic import NO_TRAFFIC, Outlier, Pool, Traffic
 from ztunnel.state.mesh_config import MOST_PROVIDERS, MeshConfig, read_mesh_config
 
 ISTIO = """
@@ -71,6 +73,66 @@ def test_a_spelling_that_there_is_not_is_a_fault(text):
     found = read_mesh_config(f"pathNormalization: {text}")
     assert found.defaults is None
     assert found.faults
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", None),
+        ("{attempts: 0}", RetryDefault(None)),
+        ("{attempts: 3}", RetryDefault(Retry(3, ISTIO_RETRY.on))),
+        ("{attempts: 1, retryOn: '503,reset', perTryTimeout: 2s, backoff: 1s, retryRemoteLocalities: true, "
+         "retryIgnorePreviousHosts: false}",
+         RetryDefault(Retry(1, frozenset((RetryOn.STATUS_CODES, RetryOn.RESET)), (503,), 1, 10, False, True),
+                      2)),
+        ("{attempts: 1, per_try_timeout: 2s, retry_on: reset}",
+         RetryDefault(Retry(1, frozenset((RetryOn.RESET,))), 2)),
+    ],
+)  # fmt: skip
+def test_what_is_tried_again_for_the_whole_mesh_is_read(text, found):
+    assert read_mesh_config(f"defaultHttpRetryPolicy: {text}") == MeshConfig({}, MeshDefaults(retries=found))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["defaultHttpRetryPolicy: {retryOn: '503'}", "defaultHttpRetryPolicy: {attempts: 1, retryon: '5xx'}",
+     "defaultTrafficPolicy: {connectionPool: {}}", "defaultTrafficPolicy: {outlier: {}}"],
+)  # fmt: skip
+def test_what_is_wrong_of_how_servers_are_called_is_a_fault(text):
+    found = read_mesh_config(text)
+    assert (found.defaults, found.traffic, len(found.faults)) == (None, NO_TRAFFIC, 1)
+
+
+def test_of_a_traffic_policy_for_the_whole_mesh_two_blocks_are_read_and_the_rest_is_named():
+    found = read_mesh_config(
+        "default_traffic_policy:\n"
+        "  connection_pool: {tcp: {max_connections: 5}, http: {http1_max_pending_requests: 6}}\n"
+        "  outlier_detection: {consecutive_5xx_errors: 4}\n  tls: {mode: SIMPLE}\n  portLevelSettings: []\n"
+        "defaultInboundHttpRetryPolicy: {attempts: 0}\nlocalityLbSetting: {enabled: false}"
+    )
+    traffic = Traffic(pool=Pool(connections=5, pending_requests=6), outlier=Outlier(server_errors=4))
+    assert (found.defaults, found.traffic, found.faults) == (MeshDefaults(), traffic, ())
+    assert found.unread == (
+        "defaultInboundHttpRetryPolicy", "localityLbSetting", "defaultTrafficPolicy.tls",
+        "defaultTrafficPolicy.portLevelSettings",
+    )  # fmt: skip
+
+
+OTHERS = """
+proxyListenPort proxyInboundListenPort proxyHttpPort connectTimeout protocolDetectionTimeout tcpKeepalive
+ingressClass ingressService ingressControllerMode ingressSelector enableEnvoyAccessLogService
+disableEnvoyListenerLog outboundTrafficPolicy inboundTrafficPolicy configSources enableAutoMtls trustDomain
+trustDomainAliases caCertificates defaultServiceExportTo defaultVirtualServiceExportTo
+defaultDestinationRuleExportTo rootNamespace localityLbSetting zoneAwareLbSetting dnsRefreshRate
+h2UpgradePolicy inboundClusterStatName outboundClusterStatName certificates serviceSettings
+enablePrometheusMerge verifyCertificateAtClient ca discoverySelectors defaultInboundHttpRetryPolicy meshMTLS
+tlsDefaults serviceScopeConfigs hboneIdleTimeout serviceEntryVisibility
+"""
+
+
+def test_no_other_field_of_istios_is_taken_for_a_slip():
+    """As in istio/api mesh/v1alpha1/config.proto of 1.31, and of what is to come."""
+    assert read_mesh_config("\n".join(f"{name}: {{}}" for name in OTHERS.split())).faults == ()
 
 
 SNAKE = """

@@ -12,7 +12,7 @@ from ztunnel.flow.transport import Receiver
 from ztunnel.http1.head import Fields
 from ztunnel.l7.reply import NO_HEALTHY_UPSTREAM
 from ztunnel.l7.request import Request
-from ztunnel.l7.routing.plan import Plan, without_routes
+from ztunnel.l7.routing.plan import UNROUTED, Plan
 from ztunnel.l7.routing.retry import Budget
 from ztunnel.waypoint.exchange.exchange import Exchange
 from ztunnel.waypoint.exchange.shadow import Shadows
@@ -220,7 +220,7 @@ class Rig:
         self.way = HttpWay(common, self, self)
 
     def begin(self, exchange: Exchange) -> None:
-        exchange.proceed(self.plan or without_routes(exchange.request))
+        exchange.proceed(self.plan or UNROUTED.of(exchange.request))
 
     def copies(self, exchange: Exchange, end: bool) -> list[Copy]:
         return self.shadows.begin(exchange, end, self.connect)

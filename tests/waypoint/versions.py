@@ -11,7 +11,7 @@ import h2.events
 import h11
 
 from tests.waypoint.rig import Clock, Wire
-from ztunnel.l7.routing.plan import Plan, without_routes
+from ztunnel.l7.routing.plan import UNROUTED, Plan
 from ztunnel.waypoint.downstream1 import Http1Server
 from ztunnel.waypoint.downstream2 import Http2Server
 from ztunnel.waypoint.exchange.exchange import Exchange
@@ -300,7 +300,7 @@ class Between:
         self.client: Client1 | Client2 = Client1(self) if down == 1 else Client2(self)
 
     def begin(self, exchange: Exchange) -> None:
-        plan = without_routes(exchange.request)
+        plan = UNROUTED.of(exchange.request)
         if self.timeout_seconds:
             plan = Plan(plan.name, plan.retry)
             plan.timeout_seconds = self.timeout_seconds

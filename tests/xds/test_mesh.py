@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.xds.test_routes import retries
 from ztunnel.errors import PeerError
 from ztunnel.model.http_policy import TextKind, TextMatch
 from ztunnel.model.mesh_defaults import CustomTag, LogEncoding, MeshDefaults, TagSource, TracingDefaults
@@ -22,6 +23,7 @@ from ztunnel.model.provider import (
     Unsupported,
     Zipkin,
 )
+from ztunnel.model.route_policy import RetryDefault
 from ztunnel.xds.mesh import parse_defaults, parse_provider, render_defaults, render_provider
 from ztunnel.xds.pb import mesh_pb2 as pb
 
@@ -59,7 +61,7 @@ tags = some(st.builds(CustomTag, text, st.sampled_from(TagSource), text, text))
 spans = st.builds(TracingDefaults, st.none() | st.floats(0, 100), number, tags, text)
 defaults = st.builds(
     MeshDefaults, some(text), some(text), some(text), text, st.sampled_from(LogEncoding), text, truth, spans,
-    text,
+    text, st.none() | st.builds(RetryDefault, st.none() | retries, seconds),
 )  # fmt: skip
 
 

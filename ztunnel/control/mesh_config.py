@@ -17,6 +17,7 @@ from ztunnel.control.source.document import Key, Object
 from ztunnel.errors import Fault
 from ztunnel.model.mesh_defaults import MESH, MeshDefaults
 from ztunnel.model.provider import ExtensionProvider, Unsupported
+from ztunnel.model.traffic import NO_TRAFFIC
 from ztunnel.state.config_map import ConfigMap
 from ztunnel.state.mesh_config import MeshConfig, read_mesh_config
 from ztunnel.xds.resource import MESH_DEFAULTS, PROVIDER
@@ -34,6 +35,7 @@ class MeshConfigs:
 
     Attributes:
         providers: those in force, by name.
+        defaults, traffic: what counts for the whole mesh; `traffic` where no DestinationRule says anything.
         problem: why a CUSTOM policy's provider is not asked; empty: it is.
         put_policy: a policy of waypoints is now that, or none.
     """
@@ -43,7 +45,7 @@ class MeshConfigs:
         namespace, _, name = settings.mesh_config.partition("/")
         self._key = Key(ConfigMap.__name__, namespace, name)
         self._http = http
-        self._defaults = MeshDefaults()
+        self.defaults, self.traffic = MeshDefaults(), NO_TRAFFIC
         self.providers: dict[str, ExtensionProvider] = {}
         self._wrong: list[str] = []
         self._texts: dict[str, str] = {}
@@ -68,7 +70,7 @@ class MeshConfigs:
         before, self.providers = self.providers, {**found.providers, **kept}
         self._recalled = {}
         if found.whole and found.defaults is not None:
-            self._defaults = found.defaults
+            self.defaults, self.traffic = found.defaults, found.traffic
             self._texts[_DEFAULTS] = text or ""
         self._texts.update(dict.fromkeys(found.providers, text or ""))
         self._texts = {
@@ -82,7 +84,7 @@ class MeshConfigs:
         changed = frozenset(name for name in names if before.get(name) != self.providers.get(name))
         for name in changed:
             self._http.put(PROVIDER, name, self.providers.get(name), delta)
-        said = self._defaults if self._defaults != MeshDefaults() else None
+        said = self.defaults if self.defaults != MeshDefaults() else None
         self._http.put(MESH_DEFAULTS, MESH, said, delta)
         return self._custom.provide(self.providers)
 
@@ -103,7 +105,7 @@ class MeshConfigs:
                 if name in found.providers:
                     self._recalled[name], self._texts[name] = found.providers[name], text
                 elif name == _DEFAULTS and found.whole and found.defaults is not None:
-                    self._defaults, self._texts[name] = found.defaults, text
+                    self.defaults, self.traffic, self._texts[name] = found.defaults, found.traffic, text
 
     def _said_of(self, found: MeshConfig) -> list[str]:
         """Of each fault where it is, and what is in force instead."""
@@ -115,12 +117,15 @@ class MeshConfigs:
             what = kept if name in self.providers else "there is none of that name"
             texts.append(f"{self._key}: data.mesh: provider {name!r} is not taken over: {what}")
         if found.defaults is None:
-            texts.append(f"{self._key}: data.mesh: defaults of telemetry are not taken over: {kept}")
+            texts.append(f"{self._key}: data.mesh: defaults are not taken over: {kept}")
         if found.defaults is not None and found.defaults.path_normalization == "NONE":
             texts.append(
                 f"{self._key}: data.mesh: pathNormalization.normalization: NONE is not done: paths are "
                 "judged and sent on in one spelling, as by BASE"
             )
+        if found.unread:
+            names = ", ".join(found.unread)
+            texts.append(f"{self._key}: data.mesh: nothing is done with {names}")
         for name, one in sorted(found.providers.items()):
             if isinstance(one.what, Unsupported):
                 texts.append(

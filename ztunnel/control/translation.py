@@ -48,6 +48,7 @@ from ztunnel.control.source.remarks import remark
 from ztunnel.control.status.conditions import Said, said_of
 from ztunnel.control.waypoints.waypoint import Traffic, Waypoints
 from ztunnel.model.labels import WorkloadLabels
+from ztunnel.model.route_policy import RetryDefault
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.workload import Workload
 from ztunnel.state import kube
@@ -175,6 +176,8 @@ class Translator:
         for name in touched.pods:
             self._convert_pod(name, delta)
         self.waypoints.forget()
+        self._routes.put_retries(self.mesh.defaults.retries or RetryDefault())
+        self._traffic.put_baseline(self.mesh.traffic)
         delta.routes, unsettled = self._routes.update()
         delta.unsettled |= unsettled
         for routed, routes in delta.routes.items():

@@ -1,4 +1,4 @@
-"""What MeshConfig says of telemetry and paths for the mesh (istio/api mesh/v1alpha1: config.proto,
+"""What MeshConfig says of telemetry, paths and retries for the mesh (istio/api mesh/v1alpha1: config.proto,
 proxy.proto)."""
 
 from __future__ import annotations
@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from ztunnel.model.route_policy import RetryDefault
 
 
 class TagSource(StrEnum):
@@ -52,8 +54,8 @@ MESH: Final = "mesh"
 @dataclass(frozen=True, slots=True)
 class MeshDefaults:
     """`defaultProviders` (names of providers), `enableTracing`, `accessLogFile`, `accessLogEncoding`,
-    `accessLogFormat`, `defaultConfig.tracing` and `pathNormalization` (one of `l7.path.SPELLINGS`; empty:
-    nothing is said)."""
+    `accessLogFormat`, `defaultConfig.tracing`, `pathNormalization` (one of `l7.path.SPELLINGS`; empty:
+    nothing is said) and `defaultHttpRetryPolicy` (None: nothing is said)."""
 
     access_logging: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
@@ -64,6 +66,7 @@ class MeshDefaults:
     traced: bool = False
     spans: TracingDefaults = TracingDefaults()
     path_normalization: str = ""
+    retries: RetryDefault | None = None
 
     @property
     def key(self) -> str:

@@ -79,7 +79,17 @@ ISTIO_RETRY = Retry(
         (RetryOn.CONNECT_FAILURE, RetryOn.REFUSED_STREAM, RetryOn.GRPC_UNAVAILABLE, RetryOn.GRPC_CANCELLED)
     ),
 )
-"""What a VirtualService does that says nothing of retries (Istio, mesh.DefaultHttpRetryPolicy)."""
+"""What a VirtualService does that says nothing of retries, where the mesh config says nothing either (Istio,
+retry.DefaultPolicy)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDefault:
+    """What counts for requests of whose retries nothing is said (MeshConfig's defaultHttpRetryPolicy).
+    `retry` None: nothing is tried again; `try_seconds`: for each try, 0: as long as for all."""
+
+    retry: Retry | None = ISTIO_RETRY
+    try_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,6 +219,11 @@ class PortTraffic:
         """What holds for a port of the service."""
         return next((one for number, one in self.ports if number == port), self.common)
 
+    def over_mesh(self, baseline: Traffic) -> PortTraffic:
+        """These, and those of the mesh of what is not said, at each port as well."""
+        ports = tuple((port, one.over(baseline)) for port, one in self.ports)
+        return PortTraffic(self.common.over(baseline), ports)
+
     def credentials(self) -> tuple[ClientTls, ...]:
         """TLS that a Secret is needed for."""
         all_of = (self.common, *(one for _, one in self.ports))

@@ -19,6 +19,7 @@ from ztunnel.inbound.accept import PLAIN_RATE, Inbound, LocalPod
 from ztunnel.inbound.serve import Handshakes, Serving
 from ztunnel.kernel import netns
 from ztunnel.l7.path import SPELLINGS, Spelling
+from ztunnel.l7.routing.plan import Unrouted
 from ztunnel.l7.routing.retry import Budget
 from ztunnel.model.address import Endpoint, PeerAddress
 from ztunnel.model.identity import SpiffeId
@@ -45,6 +46,7 @@ from ztunnel.waypoint.answer import WaypointAcceptor
 from ztunnel.waypoint.calls import ServiceCalls
 from ztunnel.waypoint.client import Client
 from ztunnel.waypoint.hold import Parts
+from ztunnel.waypoint.rules.routing import Routers
 from ztunnel.waypoint.upstream.connect import Servers
 from ztunnel.waypoint.upstream.find import Here
 from ztunnel.waypoint.way import Common, Patience, Watched
@@ -137,6 +139,7 @@ def build_waypoint(
     if knowledge.on_demand is not None:
         parts.on_demand = knowledge.on_demand
     follow_policies(parts, reporting)
+    _follow_retries(parts.routers, hold)
     inbound = Inbound(engine, hold, LiveConnections(), report, Turns(engine, PLAIN_RATE), held=ledger.held)
     handshakes = Handshakes(inbound, ledger, certificates, now, partial(_begin, parts))
     waypoint = Waypoint(
@@ -164,6 +167,19 @@ def _spelling_of(settings: Settings, hold: Hold) -> Spelling:
     follow(hold.world, hold.world, Change())
     hold.subscribe(follow)
     return spelling
+
+
+def _follow_retries(routers: Routers, hold: Hold) -> None:
+    """What is tried again of requests without routes is as the mesh config of the moment has it."""
+
+    def follow(_before: World, world: World, _change: Change) -> None:
+        defaults = world.defaults.get(MESH)
+        said = defaults.retries if defaults is not None else None
+        if said != routers.unrouted.said:
+            routers.unrouted = Unrouted(said)
+
+    follow(hold.world, hold.world, Change())
+    hold.subscribe(follow)
 
 
 def _new_id(rng: Random) -> bytes:

@@ -60,11 +60,13 @@ def _routes(routes: Routes) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it; lists stay tuples."""
+    """As JSON has it; lists stay tuples, and sets are in order."""
     if isinstance(value, dict):
         return {str(name): _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return tuple(_plain(one) for one in value)
+    if isinstance(value, frozenset):
+        return tuple(sorted(_plain(one) for one in value))
     if isinstance(value, Enum):
         return _plain(value.value)
     if isinstance(value, bytes):

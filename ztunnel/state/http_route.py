@@ -19,6 +19,7 @@ from ztunnel.state.header_edits import read_header_name
 from ztunnel.state.meta import Meta, read_choice, read_meta
 from ztunnel.state.numbers import read_count
 from ztunnel.state.pattern import read_pattern
+from ztunnel.state.retry import Retries
 from ztunnel.state.route_filter import (
     NO_FILTERS,
     Backend,
@@ -40,8 +41,8 @@ _SEGMENT: Final = "[^/]+"
 
 @dataclass(frozen=True, slots=True)
 class RouteRule:
-    """An entry of `rules`. `timeout` and `try_timeout` are in seconds, None where they are not said; `tries`
-    None: neither are retries. `unread` are fields that are not acted on."""
+    """An entry of `rules`. `timeout` and `try_timeout` are in seconds; they and `retries` are None where they
+    are not said. `unread` are fields that are not acted on."""
 
     name: str = ""
     matches: tuple[Match, ...] = (_EVERYTHING,)
@@ -49,7 +50,7 @@ class RouteRule:
     backends: tuple[Backend, ...] = ()
     timeout: float | None = None
     try_timeout: float | None = None
-    retry: Retry | None = ISTIO_RETRY
+    retries: Retries | None = None
     unread: tuple[str, ...] = ()
 
 
@@ -120,7 +121,7 @@ def _http_rule(place: Field) -> RouteRule:
         backends,
         timeout,
         each,
-        _retry(retry) if retry is not None else ISTIO_RETRY,
+        _retries(retry) if retry is not None else None,
         tuple(name for name in ("sessionPersistence",) if place.sub(name) is not None),
     )
 
@@ -179,7 +180,7 @@ def _fields(parent: Field, name: str) -> Iterator[FieldMatch]:
             yield FieldMatch(text, TextMatch(TextKind.REGEX if regex else TextKind.EXACT, wanted))
 
 
-def _retry(place: Field) -> Retry | None:
+def _retries(place: Field) -> Retries:
     """An HTTPRouteRetry: of these statuses, and where the connection fails. Two attempts where it does not
     say (Istio)."""
     place.only(["attempts", "backoff", "codes"], similar_to=["attempts", "backoff", "codes"])
@@ -192,10 +193,11 @@ def _retry(place: Field) -> Retry | None:
         else:
             one.fault("a status that is tried again is one from 400 to 599")
     if not attempts:
-        return None
+        return Retries(None)
     on = ISTIO_RETRY.on | {RetryOn.RESET} | ({RetryOn.STATUS_CODES} if codes else set())
     found = tuple(dict.fromkeys(codes))
-    return Retry(min(attempts, MOST_ATTEMPTS), frozenset(on), found, base, base * 10)
+    retry = Retry(min(attempts, MOST_ATTEMPTS), frozenset(on), found, base, base * 10)
+    return Retries(retry, asked=attempts)
 
 
 def _grpc_rule(place: Field) -> RouteRule:

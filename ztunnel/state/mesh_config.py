@@ -12,21 +12,30 @@ from ztunnel.errors import Fault
 from ztunnel.l7.path import SPELLINGS
 from ztunnel.model.mesh_defaults import CustomTag, LogEncoding, MeshDefaults, TagSource, TracingDefaults
 from ztunnel.model.provider import ExtensionProvider
+from ztunnel.model.route_policy import RetryDefault
+from ztunnel.model.traffic import NO_TRAFFIC, Traffic
 from ztunnel.state.field import Field
 from ztunnel.state.manifest import Notes, TooLarge, YamlField, compose
 from ztunnel.state.numbers import read_count
 from ztunnel.state.provider import read_provider
+from ztunnel.state.retry import RETRY_FIELDS, read_retries
+from ztunnel.state.traffic_policy import TRAFFIC_FIELDS, read_baseline
 
 MOST_PROVIDERS: Final = 512
 _SILENT: Final = MeshDefaults()
 _KNOWN: Final = ("extensionProviders", "defaultProviders", "enableTracing", "accessLogFile",
-                 "accessLogEncoding", "accessLogFormat", "defaultConfig", "pathNormalization")  # fmt: skip
+                 "accessLogEncoding", "accessLogFormat", "defaultConfig", "pathNormalization",
+                 "defaultHttpRetryPolicy", "defaultTrafficPolicy")  # fmt: skip
+_NOT_DONE: Final = ("connectTimeout", "defaultInboundHttpRetryPolicy", "h2UpgradePolicy",
+                    "localityLbSetting", "tcpKeepalive", "zoneAwareLbSetting")  # fmt: skip
+"""What says how servers are called and nothing is done with."""
 _FREE: Final = ("labels", "customTags", "includeAdditionalHeadersInCheck")
 """Whose keys are anybody's."""
 _IN_PROTO: Final = {
     sub("[A-Z]", lambda found: "_" + found[0].lower(), name): name
     for name in (
-        *_KNOWN, "accessLogging", "allowPartialMessage", "clearRouteCache", "customTags", "defaultValue",
+        *_KNOWN, *_NOT_DONE, *RETRY_FIELDS, *TRAFFIC_FIELDS, "accessLogging", "allowPartialMessage",
+        "clearRouteCache", "customTags", "defaultValue",
         "dynatraceSampler", "enableIstioTags", "envName", "envoyExtAuthzGrpc", "envoyExtAuthzHttp",
         "envoyFileAccessLog", "envoyHttpAls", "envoyOtelAls", "envoyTcpAls", "failOpen",
         "headersToDownstreamOnAllow", "headersToDownstreamOnDeny", "headersToUpstreamOnAllow",
@@ -36,7 +45,10 @@ _IN_PROTO: Final = {
         "resourceDetectors", "serviceAttributeEnrichment", "statusOnError", "tlsSettings",
         "traceContextOption",
     )
-} | {"enable_64bit_trace_id": "enable64bitTraceId"}  # fmt: skip
+} | {
+    "consecutive_5xx_errors": "consecutive5xxErrors",
+    "enable_64bit_trace_id": "enable64bitTraceId",
+}  # fmt: skip
 """The names of fields as the messages have them: istiod reads MeshConfig as JSON of Protocol Buffers, which
 takes both, and Istio's documentation writes `resource_detectors`."""
 
@@ -52,15 +64,18 @@ _TAGS: Final = {
 class MeshConfig:
     """What a text says: providers by name, and what counts for the whole mesh.
 
-    `faulty` are the names of providers that are wrong, `defaults` is None where it is, and `faults` what is
-    wrong, with the field and the line of the text. Not `whole`: the text as such cannot be read.
+    `faulty` are the names of providers that are wrong, `defaults` is None where anything else is, `traffic`
+    then says nothing, and `faults` are what is wrong, with the field and the line of the text. Not `whole`:
+    the text as such cannot be read. `unread` are fields that are not acted on.
     """
 
     providers: Mapping[str, ExtensionProvider] = field(default_factory=dict)
     defaults: MeshDefaults | None = _SILENT
+    traffic: Traffic = NO_TRAFFIC
     faulty: frozenset[str] = frozenset()
     faults: tuple[Fault, ...] = ()
     whole: bool = True
+    unread: tuple[str, ...] = ()
 
 
 def read_mesh_config(text: str) -> MeshConfig:
@@ -79,7 +94,7 @@ def read_mesh_config(text: str) -> MeshConfig:
 
 
 def _read(root: YamlField, notes: Notes) -> MeshConfig:
-    root.only(_KNOWN, similar_to=_KNOWN)
+    root.only((*_KNOWN, *_NOT_DONE), similar_to=_KNOWN)
     providers, faulty = dict[str, ExtensionProvider](), set[str]()
     for number, place in enumerate(root.each("extensionProviders")):
         before = len(notes.faults)
@@ -95,9 +110,15 @@ def _read(root: YamlField, notes: Notes) -> MeshConfig:
             providers[one.name] = one
     before = len(notes.faults)
     defaults = _defaults(root)
+    traffic, unread = read_baseline(root)
     wrong = len(notes.faults) > before
     return MeshConfig(
-        providers, None if wrong else defaults, frozenset(faulty - providers.keys()), tuple(notes.faults)
+        providers,
+        None if wrong else defaults,
+        NO_TRAFFIC if wrong else traffic,
+        frozenset(faulty - providers.keys()),
+        tuple(notes.faults),
+        unread=(*(name for name in _NOT_DONE if root.sub(name) is not None), *unread),
     )
 
 
@@ -127,7 +148,18 @@ def _defaults(root: Field) -> MeshDefaults:
         root.flag("enableTracing"),
         _tracing(tracing) if tracing is not None else TracingDefaults(),
         spelling,
+        _retries(root),
     )
+
+
+def _retries(root: Field) -> RetryDefault | None:
+    """istiod has each try take no longer than `perTryTimeout` says, too (route.go), though the field's
+    description leaves it out."""
+    place = root.sub("defaultHttpRetryPolicy")
+    if place is None:
+        return None
+    said = read_retries(place)
+    return RetryDefault(said.retry, said.try_seconds)
 
 
 def _names(parent: Field | None, name: str) -> tuple[str, ...]:

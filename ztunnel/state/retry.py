@@ -10,6 +10,9 @@ from ztunnel.model.route_policy import ISTIO_RETRY, MOST_ATTEMPTS, Retry, RetryO
 from ztunnel.state.duration import read_duration
 from ztunnel.state.field import Field
 
+RETRY_FIELDS: Final = (
+    "attempts", "backoff", "perTryTimeout", "retryIgnorePreviousHosts", "retryOn", "retryRemoteLocalities",
+)  # fmt: skip
 _WITHOUT_EFFECT: Final = ("retriable-headers", "http3-post-connect-failure")
 """There are no headers to retry on, and there is no HTTP/3."""
 
@@ -25,12 +28,7 @@ class Retries:
 
 def read_retries(place: Field) -> Retries:
     """An HTTPRetry, of which Istio's defaults are taken where it is silent."""
-    place.only(
-        [
-            "attempts", "backoff", "perTryTimeout", "retryIgnorePreviousHosts", "retryOn",
-            "retryRemoteLocalities",
-        ]
-    )  # fmt: skip
+    place.only(RETRY_FIELDS)
     number, elsewhere = place.sub("attempts"), place.sub("retryIgnorePreviousHosts")
     attempts = (number.as_number() if number is not None else 0) or 0
     on, codes = _read_on(place)

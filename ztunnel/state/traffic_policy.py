@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from ztunnel.model.traffic import (
+    NO_TRAFFIC,
     ClientTls,
     KeepAlive,
     Outlier,
@@ -49,6 +50,8 @@ _UPGRADES: Final = {
     "DO_NOT_UPGRADE": Upgrade.NEVER,
     "UPGRADE": Upgrade.ALWAYS,
 }
+TRAFFIC_FIELDS: Final = (*_POLICY, *_OUTLIER, *_HTTP, *_TCP)
+_BASELINE: Final = ("connectionPool", "outlierDetection")
 ZONES: Final = f"loadBalancer.{ZONE_AWARE}"
 _MODES: Final = {mode.name: mode for mode in TlsMode}
 
@@ -64,6 +67,22 @@ def read_traffic_policy(parent: Field) -> tuple[PortTraffic, tuple[str, ...]]:
     ports = tuple((port, replace(one, unsupported=unread)) for port, one in sorted(_ports(place)))
     zones = any(_has_zones(one) for one in (place, *place.each("portLevelSettings")))
     return PortTraffic(replace(_traffic(place), unsupported=unread), ports), (*unread, *[ZONES] * zones)
+
+
+def read_baseline(root: Field) -> tuple[Traffic, tuple[str, ...]]:
+    """MeshConfig's `defaultTrafficPolicy`, of which Istio takes these two over (istio/istio#60664); and the
+    names of those of its fields that are not acted on."""
+    place = root.sub("defaultTrafficPolicy")
+    if place is None:
+        return NO_TRAFFIC, ()
+    place.only(_POLICY)
+    pool, outlier = (place.sub(name) for name in _BASELINE)
+    made = Traffic(
+        pool=_pool(pool) if pool is not None else None,
+        outlier=_outlier(outlier) if outlier is not None else None,
+    )
+    others = (name for name in _POLICY if name not in _BASELINE and place.sub(name) is not None)
+    return made, tuple(f"defaultTrafficPolicy.{name}" for name in others)
 
 
 def _has_zones(place: Field) -> bool:

@@ -32,6 +32,7 @@ from ztunnel.model.provider import (
     Unsupported,
     Zipkin,
 )
+from ztunnel.model.route_policy import RetryDefault
 from ztunnel.xds.pb import mesh_pb2 as pb
 from ztunnel.xds.record import (
     LISTED,
@@ -45,6 +46,7 @@ from ztunnel.xds.record import (
     Plain,
     Record,
 )
+from ztunnel.xds.routes import RETRY
 
 MOST_SECONDS: Final = 86_400.0
 
@@ -157,6 +159,7 @@ _DEFAULTS: Final = Record(
     traced=PLAIN,
     spans=_SPANS,
     path_normalization=PLAIN,
+    retries=Maybe(Record(RetryDefault, pb.RetryDefault, retry=Maybe(RETRY), try_seconds=PLAIN)),
 )
 
 

@@ -93,7 +93,7 @@ _REDIRECT: Final = Record(
 )
 _DIRECT: Final = Record(DirectResponse, pb.DirectResponse, status=PLAIN, body=PLAIN)
 
-_RETRY: Final = Record(
+RETRY: Final = Record(
     Retry,
     pb.Retry,
     attempts=PLAIN,
@@ -135,7 +135,7 @@ _RULE: Final = Record(
     rewrite=Maybe(_REWRITE),
     timeout_seconds=PLAIN,
     try_timeout_seconds=PLAIN,
-    retry=Maybe(_RETRY),
+    retry=Maybe(RETRY),
     fault=Maybe(_FAULT),
     mirrors=Many(_MIRROR),
     cors=Maybe(_CORS),

@@ -6,7 +6,7 @@ from tests.control.objects import manifest, read, service, view
 from ztunnel.control.routes.gateway_route import convert_route
 from ztunnel.control.routes.route_parts import Why
 from ztunnel.model.route_action import Forward, Redirect
-from ztunnel.model.route_policy import ISTIO_RETRY
+from ztunnel.model.route_policy import ISTIO_RETRY, RetryDefault
 
 SERVICES = (service("web"), service("far", namespace="other"))
 GRANT = (
@@ -16,10 +16,10 @@ GRANT = (
 WEB = "backendRefs: [{name: web, port: 80}]"
 
 
-def convert(rules, *others, kind="HTTPRoute"):
+def convert(rules, *others, kind="HTTPRoute", retries=RetryDefault()):  # noqa: B008 (a frozen value)
     objects = read(manifest(kind, "r", f"{{rules: [{rules}]}}"), *others)
     (one,) = (one for key, one in objects.items() if key.kind == kind)
-    seen = view(*SERVICES, objects=objects)
+    seen = view(*SERVICES, objects=objects, retries=retries)
     return convert_route(one, seen), seen
 
 
@@ -90,6 +90,16 @@ def test_a_rule_is_named_by_itself_or_by_its_place(kind):
     assert [rule.name for rule in found.rules] == ["a", "shop.r.1"]
     assert {(rule.source.kind, rule.retry) for rule in found.rules} == {(kind, ISTIO_RETRY)}
     assert all(isinstance(rule.action, Forward) for rule in found.rules)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("", 2.5), ("timeouts: {backendRequest: 1s}, ", 1), ("timeouts: {backendRequest: 0s}, ", 0),
+     ("retry: {attempts: 1}, ", 0)],
+)  # fmt: skip
+def test_how_long_a_try_may_take_is_the_rules_own_to_say_before_the_mesh_does(text, seconds):
+    (rule,) = convert(f"{{{text}{WEB}}}", retries=RetryDefault(try_seconds=2.5))[0].rules
+    assert rule.try_timeout_seconds == seconds
 
 
 def test_a_mirror_that_is_not_there_is_no_reason_to_refuse():

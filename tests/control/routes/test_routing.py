@@ -9,6 +9,7 @@ from ztunnel.control.routes.route_parts import Why
 from ztunnel.control.routes.routing import ServiceRoutes
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.document import Key
+from ztunnel.model.route_policy import Retry, RetryDefault, RetryOn
 from ztunnel.state.route_filter import Reference
 
 TO = "backendRefs: [{name: web, port: 80}]"
@@ -60,6 +61,21 @@ def route(name, parent="", namespace="shop", rules=f"[{{{TO}}}]"):
 def virtual(name, hosts="web", namespace="shop", more=""):
     text = f"{{hosts: [{hosts!r}], http: [{{name: {name}, route: [{{destination: {{host: web}}}}]}}]{more}}}"
     return manifest("VirtualService", name, text, namespace=namespace)
+
+
+def test_rules_that_say_nothing_of_retries_have_those_of_the_mesh():
+    mesh = Mesh(service("web"))
+    mesh.apply(route("r"), virtual("v"), virtual("mine").replace("route:", "retries: {attempts: 1}, route:"))
+    said = RetryDefault(Retry(5, frozenset((RetryOn.RESET,))), 2.5)
+    for counts in (RetryDefault(), said, RetryDefault(None)):
+        mesh.routes.put_retries(counts)
+        mesh.routes.update()
+        found = {rule.name: (rule.retry, rule.try_timeout_seconds) for rule in mesh.routes.routes[WEB].rules}
+        assert found.pop("mine")[0].attempts == 1
+        assert set(found) == {"shop.r.0", "v"}
+        assert set(found.values()) == {(counts.retry, counts.try_seconds)}
+    mesh.routes.put_retries(RetryDefault(None))
+    assert mesh.routes.update() == ({}, set())
 
 
 def test_a_route_is_there_from_when_its_service_is_until_either_goes():

@@ -18,6 +18,7 @@ from ztunnel.control.routes.service_traffic import ServiceTraffics
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.inventory import Inventory, gather
 from ztunnel.control.translation import Translator, translate
+from ztunnel.model.traffic import NO_TRAFFIC, Balance, Outlier, Pool, Traffic
 from ztunnel.xds.resource import TRAFFIC
 
 GOLDEN = Path(__file__).parent / "golden_traffic"
@@ -81,6 +82,37 @@ def test_a_service_whose_ports_change_has_the_same():
     assert list(traffics.update()) == [(str(one.key), None)]
     traffics.put_service(one, other)
     assert list(traffics.update()) == []
+
+
+def test_what_the_mesh_says_holds_for_each_block_that_no_rule_has():
+    """Of a port's settings and a subset's, too (istio/istio#60664)."""
+    pool, outlier = Pool(connections=7), Outlier(server_errors=2)
+    registry = Registry(MeshSettings())
+    traffics, one = ServiceTraffics(registry), service("ratings")
+    traffics.put_service(None, one)
+    list(registry.put_service(None, one))
+    assert dict(traffics.update()) == {str(one.key): None}
+    traffics.put_baseline(Traffic(pool=pool, outlier=outlier))
+    ((_, made),) = traffics.update()
+    assert (made.at("any", 80).pool, made.at("any", 80, "v1").outlier) == (pool, outlier)
+    spec = (
+        "{host: ratings, trafficPolicy: {loadBalancer: {simple: RANDOM}, outlierDetection: {interval: 1s}, "
+        "portLevelSettings: [{port: {number: 90}, connectionPool: {tcp: {maxConnections: 9}}}]}, "
+        "subsets: [{name: v1, labels: {a: b}, trafficPolicy: {connectionPool: {tcp: {maxConnections: 3}}}}]}"
+    )
+    for key, found in read(manifest("DestinationRule", "d", spec)).items():
+        list(registry.put(key, None, found))
+        traffics.put(key, None, found)
+    ((_, made),) = traffics.update()
+    top, port, subset = made.at("any", 80), made.at("any", 90), made.at("any", 80, "v1")
+    assert (top.balancing.simple, top.pool, top.outlier.interval_seconds) == (Balance.RANDOM, pool, 1)
+    assert (port.balancing, port.pool.connections, port.outlier) == (None, 9, outlier)
+    assert (subset.pool.connections, subset.outlier.interval_seconds) == (3, 1)
+    traffics.put_baseline(Traffic(pool=pool, outlier=outlier))
+    assert dict(traffics.update()) == {}
+    traffics.put_baseline(NO_TRAFFIC)
+    ((_, made),) = traffics.update()
+    assert (made.at("any", 80).pool, made.at("any", 90).outlier) == (None, None)
 
 
 if __name__ == "__main__":

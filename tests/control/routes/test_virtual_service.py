@@ -70,7 +70,7 @@ def test_a_subset_is_asked_for_and_what_was_asked_is_known():
     found, seen = convert("{route: [{destination: {host: web, subset: v1}}]}", rule)
     (one,) = found.rules[0].action.destinations
     assert (one.subset, one.labels, found.problems) == ("v1", (("a", "1"), ("b", "2")), ())
-    assert {each.what for each in seen.asked} == {"host", "rule"}
+    assert {each.what for each in seen.asked} == {"host", "rule", "retries"}
 
 
 def test_the_authority_is_the_rewrites_or_that_which_headers_set():

@@ -9,7 +9,7 @@ import pytest
 
 from ztunnel.http1.head import Fields
 from ztunnel.l7.request import Request
-from ztunnel.l7.routing.plan import NO_FACTS, Plan, grpc_timeout, plan, without_routes
+from ztunnel.l7.routing.plan import NO_FACTS, UNROUTED, Plan, Unrouted, grpc_timeout, plan
 from ztunnel.l7.routing.retry import DEFAULT, DEFAULT_OF_CALLS, Loss, Retries
 from ztunnel.l7.routing.route import Route
 from ztunnel.model.route import RouteSource, Rule
@@ -26,7 +26,7 @@ from ztunnel.model.route_action import (
     Rewrite,
 )
 from ztunnel.model.route_match import Match, TextKind, TextMatch
-from ztunnel.model.route_policy import ISTIO_RETRY, MILLION, Abort, Cors, Delay, Fault, Mirror
+from ztunnel.model.route_policy import ISTIO_RETRY, MILLION, Abort, Cors, Delay, Fault, Mirror, RetryDefault
 from ztunnel.model.service import ServiceName
 
 SOURCE = RouteSource("VirtualService", "shop", "reviews")
@@ -58,19 +58,30 @@ def test_no_rule_is_404_and_no_routes_are_no_rule() -> None:
     made = plan(None, asks(), FACTS, 80, Random(1))
     assert made.reply is not None
     assert (made.reply.status, made.reply.flag, made.reply.details) == (404, "NR", "route_not_found")
-    made = without_routes(asks())
+    made = UNROUTED.of(asks())
     assert (made.name, made.reply, made.retry, made.timeout_seconds) == ("default", None, DEFAULT, 0)
 
 
 @pytest.mark.parametrize("more", [(), ((b"grpc-timeout", b"3S"),)])
 def test_calls_without_routes_are_tried_again_as_those_with_rules(more) -> None:
-    made = without_routes(asks("/a.B/C", (b"content-type", b"application/grpc"), *more))
+    made = UNROUTED.of(asks("/a.B/C", (b"content-type", b"application/grpc"), *more))
     assert (made.retry, made.timeout_seconds) == (DEFAULT_OF_CALLS, 3 if more else 0)
     retries = Retries(made.retry)
     assert retries.after_response(((b":status", b"200"), (b"grpc-status", b"14")))
     assert not retries.after_response(((b":status", b"200"), (b"grpc-status", b"13")))
     assert retries.after_loss(Loss.REFUSED, unsent=True)
     assert not retries.after_loss(Loss.RESET, unsent=False)
+
+
+@pytest.mark.parametrize("said", [RetryDefault(None), RetryDefault(ISTIO_RETRY, 1.5)])
+def test_what_counts_for_the_mesh_counts_for_requests_and_calls_without_routes(said: RetryDefault) -> None:
+    them, both = Unrouted(said), (said.retry, said.try_seconds)
+    for request in (asks(), asks("/a.B/C", (b"content-type", b"application/grpc"))):
+        made = them.of(request)
+        assert (made.retry, made.try_timeout_seconds, made.timeout_seconds) == (*both, 0)
+    hurried = asks("/a.B/C", (b"content-type", b"application/grpc"), (b"grpc-timeout", b"3S"))
+    made = them.of(hurried)
+    assert (made.retry, made.try_timeout_seconds, made.timeout_seconds) == (*both, 3)
 
 
 def test_a_request_is_sent_with_all_that_its_rule_says() -> None:

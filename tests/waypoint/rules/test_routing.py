@@ -9,12 +9,13 @@ from tests.waypoint.mesh import SERVICE, WEB
 from tests.waypoint.rig import Client, Rig
 from ztunnel.l7.reply import FORBIDDEN_UPGRADE, NO_CLUSTER, Reply
 from ztunnel.l7.request import Request
-from ztunnel.l7.routing.plan import NO_FACTS, Plan
+from ztunnel.l7.routing.plan import NO_FACTS, Plan, Unrouted
 from ztunnel.l7.routing.retry import DEFAULT
 from ztunnel.model.address import OriginalDestination
 from ztunnel.model.route import Routes, RouteSource, Rule
 from ztunnel.model.route_action import Destination, DirectResponse, Forward
 from ztunnel.model.route_match import Match, TextKind, TextMatch
+from ztunnel.model.route_policy import RetryDefault
 from ztunnel.model.service import AppProtocol, Port, Service, ServiceName
 from ztunnel.state.delta import apply
 from ztunnel.state.world import World
@@ -33,6 +34,20 @@ def begin(world: World, port: int = 80, path: bytes = b"/v2", service: Service |
     exchange = Exchange(rig.way, Client(), Request(b"GET", b"web", path, []))
     Routing(Routers(), service, port, NO_FACTS, rig.way._rng).begin(world, exchange)
     return exchange
+
+
+def test_what_counts_for_the_mesh_counts_where_a_service_has_no_routes() -> None:
+    """Not for calls of a pod by its own address (istio/istio#60683)."""
+    routers, rig = Routers(), Rig()
+    routers.unrouted = Unrouted(RetryDefault(None))
+    for world, service, retry in (
+        (world_of(SERVICE), SERVICE, None),
+        (with_rules(RULE), SERVICE, None),
+        (world_of(SERVICE), None, DEFAULT),
+    ):
+        exchange = Exchange(rig.way, Client(), Request(b"GET", b"web", b"/v2", []))
+        Routing(routers, service, 90, NO_FACTS, rig.way._rng).begin(world, exchange)
+        assert exchange.plan.retry == retry
 
 
 def with_rules(*rules: Rule) -> World:

@@ -89,15 +89,16 @@ def _rule(rule: RouteRule, name: str, source: RouteSource, it: _Conversion) -> R
         rule.matches,
         filters.edits,
         timeout_seconds=rule.timeout or 0.0,
-        try_timeout_seconds=rule.try_timeout or 0.0,
         cors=filters.cors,
     )
     if not isinstance(made.action, Forward):
         return made
+    counts = it.view.retries() if rule.retries is None else rule.retries
     return replace(
         made,
         rewrite=filters.rewrite,
-        retry=rule.retry,
+        try_timeout_seconds=(counts.try_seconds if rule.try_timeout is None else rule.try_timeout) or 0.0,
+        retry=counts.retry,
         mirrors=tuple(
             Mirror(
                 _destination(Backend(one.backend), f".filters.requestMirror {one.backend}", it),

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ztunnel.control.membership import set_entry
 from ztunnel.control.routes.hosts import covering, is_exported, whole_name
 from ztunnel.control.services.endpoint import Name
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.document import Key, Object
+from ztunnel.model.route_policy import RetryDefault
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.state.destination_rule import DestinationRule
 from ztunnel.state.gateway import ReferenceGrant
@@ -22,8 +23,8 @@ from ztunnel.state.virtual_service import VirtualService
 
 
 class Asked(NamedTuple):
-    """What was asked for: `host`, `entry`, `rule` (a DestinationRule's host), `delegate` or `grants`, and its
-    name."""
+    """What was asked for: `host`, `entry`, `rule` (a DestinationRule's host), `delegate`, `grants` or
+    `retries`, and its name."""
 
     what: str
     name: str
@@ -54,6 +55,13 @@ class Registry:
         self._rules: dict[str, dict[Key, DestinationRule]] = {}
         self._delegates: dict[Name, VirtualService] = {}
         self._grants: dict[str, dict[Key, ReferenceGrant]] = {}
+        self.retries = RetryDefault()
+
+    def put_retries(self, retries: RetryDefault) -> Iterator[Asked]:
+        """This counts for rules that say nothing of retries."""
+        if retries != self.retries:
+            self.retries = retries
+            yield _RETRIES
 
     def put(self, key: Key, old: Object | None, new: Object | None) -> Iterator[Asked]:
         """The object of that key is now `new`, and was `old`."""
@@ -148,6 +156,9 @@ class Registry:
         )
 
 
+_RETRIES: Final = Asked("retries", "")
+
+
 class View:
     """The registry as one conversion sees it. `asked` is what it has looked for."""
 
@@ -170,6 +181,11 @@ class View:
         """See `Registry.chosen`."""
         self.asked.update(Asked("rule", pattern) for pattern in covering(service.hostname))
         return self._registry.chosen(service.hostname, namespace, service.namespace)
+
+    def retries(self) -> RetryDefault:
+        """What counts for a rule that says nothing of retries."""
+        self.asked.add(_RETRIES)
+        return self._registry.retries
 
     def delegate(self, name: Name) -> VirtualService | None:
         """See `Registry.delegate`."""

@@ -23,6 +23,7 @@ from ztunnel.control.routes.virtual_service import convert_virtual_service, is_o
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.document import Key, Object
 from ztunnel.model.route import Routes
+from ztunnel.model.route_policy import RetryDefault
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.state.route_filter import Reference
 from ztunnel.state.virtual_service import VirtualService
@@ -80,6 +81,11 @@ class ServiceRoutes:
             self._objects[key] = new
         else:
             self._objects.pop(key, None)
+
+    def put_retries(self, retries: RetryDefault) -> None:
+        """This counts for rules that say nothing of retries."""
+        for asked in self.registry.put_retries(retries):
+            self._due.update(self._asking.get(asked, ()))
 
     def put_service(self, old: Service | None, new: Service | None) -> None:
         """A service is now `new`, and was `old`."""

@@ -10,7 +10,7 @@ from ztunnel.control.routes.registry import Registry
 from ztunnel.control.source.document import Key, Object
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.model.service_traffic import ClientTraffic, ServiceTraffic, SubsetTraffic
-from ztunnel.model.traffic import UNSAID
+from ztunnel.model.traffic import NO_TRAFFIC, UNSAID, PortTraffic, Traffic
 from ztunnel.state.destination_rule import DestinationRule
 
 
@@ -20,6 +20,7 @@ class ServiceTraffics:
     def __init__(self, registry: Registry) -> None:
         """`registry` is to be told of what changes before this is."""
         self._registry = registry
+        self._baseline = NO_TRAFFIC
         self._services: set[ServiceName] = set()
         self._dirty: set[ServiceName] = set()
 
@@ -29,6 +30,12 @@ class ServiceTraffics:
             if isinstance(one, DestinationRule):
                 host = whole_name(one.host, key.namespace, self._registry.settings.cluster_domain)
                 self._dirty.update(self._below(host))
+
+    def put_baseline(self, baseline: Traffic) -> None:
+        """This holds where no rule says anything."""
+        if baseline != self._baseline:
+            self._baseline = baseline
+            self._dirty.update(self._services)
 
     def put_service(self, old: Service | None, new: Service | None) -> None:
         """A service is now `new`, and was `old`."""
@@ -65,16 +72,17 @@ class ServiceTraffics:
     def _for(self, name: ServiceName, caller: str) -> ClientTraffic | None:
         """What holds for callers of that namespace; None: nothing is said."""
         rules = self._registry.chosen(name.hostname, caller, name.namespace).rules
+        baseline = self._baseline
         if not rules:
-            return None
+            return ClientTraffic(caller, PortTraffic(baseline)) if baseline != NO_TRAFFIC else None
         top = rules[0].traffic
         subsets = {one.name: one for rule in reversed(rules) for one in rule.subsets}
         made = tuple(
-            SubsetTraffic(each, subsets[each].traffic.over(top))
+            SubsetTraffic(each, subsets[each].traffic.over(top).over_mesh(baseline))
             for each in sorted(subsets)
             if subsets[each].traffic != UNSAID
         )
-        return ClientTraffic(caller, top, made)
+        return ClientTraffic(caller, top.over_mesh(baseline), made)
 
 
 def _alike(one: ClientTraffic, common: ClientTraffic | None) -> bool:

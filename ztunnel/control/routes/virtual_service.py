@@ -19,7 +19,7 @@ from ztunnel.control.routes.route_parts import Converted, NamedRule, Problem, Wh
 from ztunnel.control.routes.unreachable import unreachable
 from ztunnel.model.route import ConnectionRule, RouteSource, Rule
 from ztunnel.model.route_action import NO_EDITS, Action, Destination, Forward, Refusal, Rewrite
-from ztunnel.model.route_policy import ISTIO_RETRY, Mirror
+from ztunnel.model.route_policy import Mirror
 from ztunnel.model.service import Service, ServiceName
 from ztunnel.state.virtual_match import ConnectionMatch, Sources
 from ztunnel.state.virtual_service import MESH, RequestRule, Target, VirtualService, WeightedTarget
@@ -119,12 +119,13 @@ def _rule(rule: RequestRule, of: VirtualService, it: _Conversion) -> Rule | None
     retries = rule.retries
     if retries is not None and retries.retry is not None and retries.asked > retries.retry.attempts:
         it.note(Why.REMARK, f"{retries.asked} are taken as {retries.retry.attempts}", ".retries.attempts")
+    counts = it.view.retries() if retries is None else retries
     return replace(
         made,
         rewrite=_rewrite(rule),
         timeout_seconds=rule.timeout or 0.0,
-        try_timeout_seconds=retries.try_seconds if retries is not None else 0.0,
-        retry=ISTIO_RETRY if retries is None else retries.retry,
+        try_timeout_seconds=counts.try_seconds,
+        retry=counts.retry,
         mirrors=tuple(
             Mirror(_destination(WeightedTarget(one.target), it), one.per_million)
             for one in rule.mirrors or ()

@@ -29,7 +29,7 @@ from ztunnel.l7.routing.retry import DEFAULT, DEFAULT_OF_CALLS
 from ztunnel.l7.routing.route import Route, Target
 from ztunnel.l7.substitution import Facts
 from ztunnel.model.route_action import Destination, DirectResponse
-from ztunnel.model.route_policy import Abort, Retry
+from ztunnel.model.route_policy import Abort, Retry, RetryDefault
 
 _GRPC_UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
@@ -101,18 +101,36 @@ class Plan:
             self._facts = facts
 
 
-def without_routes(request: Request) -> Plan:
-    """The plan for a request where there are none."""
-    seconds, calls = grpc_timeout(request, 0.0), request.is_grpc
-    if not seconds:
-        return _CALL_WITHOUT_ROUTES if calls else _WITHOUT_ROUTES
-    made = Plan("default", DEFAULT_OF_CALLS if calls else DEFAULT)
-    made.timeout_seconds = seconds
-    return made
+class Unrouted:
+    """The plans for requests for which there are no routes.
+
+    Attributes:
+        said: what counts for the whole mesh (istio/istio#60683); None: nothing is said.
+    """
+
+    __slots__ = ("_call", "_plain", "said")
+
+    def __init__(self, said: RetryDefault | None = None) -> None:
+        self.said = said
+        if said is None:
+            self._plain, self._call = Plan("default", DEFAULT), Plan("default", DEFAULT_OF_CALLS)
+            return
+        self._plain, self._call = Plan("default", said.retry), Plan("default", said.retry)
+        self._plain.try_timeout_seconds = self._call.try_timeout_seconds = said.try_seconds
+
+    def of(self, request: Request) -> Plan:
+        """That for a request."""
+        kept = self._call if request.is_grpc else self._plain
+        seconds = grpc_timeout(request, 0.0)
+        if not seconds:
+            return kept
+        made = Plan("default", kept.retry)
+        made.timeout_seconds, made.try_timeout_seconds = seconds, kept.try_timeout_seconds
+        return made
 
 
-_WITHOUT_ROUTES: Final = Plan("default", DEFAULT)
-_CALL_WITHOUT_ROUTES: Final = Plan("default", DEFAULT_OF_CALLS)
+UNROUTED: Final = Unrouted()
+"""Where nothing is said for the mesh."""
 NO_PLAN: Final = Plan("")
 """Nothing was decided yet."""
 

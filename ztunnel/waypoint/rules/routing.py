@@ -7,7 +7,7 @@ from typing import Final
 
 from ztunnel.l7.chance import Rng
 from ztunnel.l7.reply import BROKEN_ROUTES, FORBIDDEN_UPGRADE, NO_CLUSTER, Reply
-from ztunnel.l7.routing.plan import NO_FACTS, Plan, plan, without_routes
+from ztunnel.l7.routing.plan import NO_FACTS, UNROUTED, Plan, plan
 from ztunnel.l7.routing.router import Router, decide_about
 from ztunnel.l7.substitution import Facts
 from ztunnel.model.connection import Connection
@@ -30,9 +30,11 @@ class Routers:
         broken: why the routes of a service cannot be compiled, which a control plane of ours does not serve.
         behind: somebody compiles routes that have changed (`keep`), and until then those from before count: a
             thousand rules take longer than the engine may stand still.
+        unrouted: what becomes of requests to services that have none.
     """
 
     def __init__(self) -> None:
+        self.unrouted = UNROUTED
         self.broken: dict[str, str] = {}
         self.behind = False
         self._kept: dict[str, dict[int, tuple[Routes, Router | None]]] = {}
@@ -97,13 +99,14 @@ class Routing:
         request = exchange.request
         routes = world.routes.get(self._name) if self._name else None
         if routes is None:
-            then(exchange, without_routes(request), None)
+            unrouted = self._routers.unrouted if self._name else UNROUTED
+            then(exchange, unrouted.of(request), None)
             return
         router = self._routers.of(routes, self._port)
         if router is None:
             exchange.reply(BROKEN_ROUTES)
         elif router.empty:
-            then(exchange, without_routes(request), None)
+            then(exchange, self._routers.unrouted.of(request), None)
         else:
             route = decide_about(router, exchange.matched or request)
             made = plan(route, request, self._facts, self._port, self._rng)

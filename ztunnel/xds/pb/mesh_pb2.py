@@ -4,62 +4,68 @@
 # source: ztunnel/xds/pb/mesh.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "ztunnel/xds/pb/mesh.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'ztunnel/xds/pb/mesh.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x19ztunnel/xds/pb/mesh.proto\x12\x0cztunnel.http"\xef\x02\n\x11\x45xtensionProvider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\text_authz\x18\x02 \x01(\x0b\x32\x16.ztunnel.http.ExtAuthzH\x00\x12)\n\x08\x66ile_log\x18\x03 \x01(\x0b\x32\x15.ztunnel.http.FileLogH\x00\x12)\n\x08otel_log\x18\x04 \x01(\x0b\x32\x15.ztunnel.http.OtelLogH\x00\x12/\n\x0botel_traces\x18\x05 \x01(\x0b\x32\x18.ztunnel.http.OtelTracesH\x00\x12&\n\x06zipkin\x18\x06 \x01(\x0b\x32\x14.ztunnel.http.ZipkinH\x00\x12.\n\nprometheus\x18\x07 \x01(\x0b\x32\x18.ztunnel.http.PrometheusH\x00\x12\x38\n\x0bunsupported\x18\x08 \x01(\x0b\x32!.ztunnel.http.UnsupportedProviderH\x00\x42\x06\n\x04what"@\n\x0bServicePort\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x11\n\tnamespace\x18\x03 \x01(\t")\n\x0bHeaderMatch\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t")\n\nHeaderPair\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t"B\n\tBodyCheck\x12\x12\n\nmost_bytes\x18\x01 \x01(\r\x12\x0f\n\x07partial\x18\x02 \x01(\x08\x12\x10\n\x08\x61s_bytes\x18\x03 \x01(\x08"\xe9\x03\n\x08\x45xtAuthz\x12\x0e\n\x06speech\x18\x01 \x01(\t\x12*\n\x07service\x18\x02 \x01(\x0b\x32\x19.ztunnel.http.ServicePort\x12\x17\n\x0ftimeout_seconds\x18\x03 \x01(\x01\x12\x11\n\tfail_open\x18\x04 \x01(\x08\x12\x14\n\x0c\x65rror_status\x18\x05 \x01(\r\x12\x13\n\x0bpath_prefix\x18\x06 \x01(\t\x12\x32\n\x0finclude_headers\x18\x07 \x03(\x0b\x32\x19.ztunnel.http.HeaderMatch\x12/\n\radded_headers\x18\x08 \x03(\x0b\x32\x18.ztunnel.http.HeaderPair\x12%\n\x04\x62ody\x18\t \x01(\x0b\x32\x17.ztunnel.http.BodyCheck\x12\x34\n\x11upstream_on_allow\x18\n \x03(\x0b\x32\x19.ztunnel.http.HeaderMatch\x12\x35\n\x12\x64ownstream_on_deny\x18\x0b \x03(\x0b\x32\x19.ztunnel.http.HeaderMatch\x12\x36\n\x13\x64ownstream_on_allow\x18\x0c \x03(\x0b\x32\x19.ztunnel.http.HeaderMatch\x12\x19\n\x11\x63lear_route_cache\x18\r \x01(\x08"C\n\tLogFormat\x12\x0c\n\x04text\x18\x01 \x01(\t\x12(\n\x06labels\x18\x02 \x03(\x0b\x32\x18.ztunnel.http.HeaderPair"T\n\x07\x46ileLog\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\'\n\x06\x66ormat\x18\x02 \x01(\x0b\x32\x17.ztunnel.http.LogFormat\x12\x12\n\nomit_empty\x18\x03 \x01(\x08"l\n\x07OtelLog\x12*\n\x07service\x18\x01 \x01(\x0b\x32\x19.ztunnel.http.ServicePort\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\'\n\x06\x66ormat\x18\x03 \x01(\x0b\x32\x17.ztunnel.http.LogFormat";\n\nSentHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x10\n\x08variable\x18\x03 \x01(\t"\xd5\x01\n\nOtelTraces\x12*\n\x07service\x18\x01 \x01(\x0b\x32\x19.ztunnel.http.ServicePort\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x17\n\x0ftimeout_seconds\x18\x03 \x01(\x01\x12)\n\x07headers\x18\x04 \x03(\x0b\x32\x18.ztunnel.http.SentHeader\x12\x17\n\x0fmost_tag_length\x18\x05 \x01(\r\x12\x18\n\x10\x66rom_environment\x18\x06 \x01(\x08\x12\x16\n\x0e\x62y_conventions\x18\x07 \x01(\x08"\xc3\x01\n\x06Zipkin\x12*\n\x07service\x18\x01 \x01(\x0b\x32\x19.ztunnel.http.ServicePort\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x17\n\x0ftimeout_seconds\x18\x03 \x01(\x01\x12)\n\x07headers\x18\x04 \x03(\x0b\x32\x18.ztunnel.http.SentHeader\x12\x17\n\x0fmost_tag_length\x18\x05 \x01(\r\x12\x11\n\tshort_ids\x18\x06 \x01(\x08\x12\x0f\n\x07w3c_too\x18\x07 \x01(\x08"\x0c\n\nPrometheus"#\n\x13UnsupportedProvider\x12\x0c\n\x04kind\x18\x01 \x01(\t"H\n\tCustomTag\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x04 \x01(\t"\x83\x01\n\x0fTracingDefaults\x12\x14\n\x07percent\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\x0fmost_tag_length\x18\x02 \x01(\r\x12%\n\x04tags\x18\x03 \x03(\x0b\x32\x17.ztunnel.http.CustomTag\x12\x0e\n\x06zipkin\x18\x04 \x01(\tB\n\n\x08_percent"\xde\x01\n\x0cMeshDefaults\x12\x16\n\x0e\x61\x63\x63\x65ss_logging\x18\x01 \x03(\t\x12\x0f\n\x07metrics\x18\x02 \x03(\t\x12\x0f\n\x07tracing\x18\x03 \x03(\t\x12\x10\n\x08log_file\x18\x04 \x01(\t\x12\x14\n\x0clog_encoding\x18\x05 \x01(\t\x12\x12\n\nlog_format\x18\x06 \x01(\t\x12\x0e\n\x06traced\x18\x07 \x01(\x08\x12,\n\x05spans\x18\x08 \x01(\x0b\x32\x1d.ztunnel.http.TracingDefaults\x12\x1a\n\x12path_normalization\x18\t \x01(\tb\x06proto3'
-)
+from ztunnel.xds.pb import routes_pb2 as ztunnel_dot_xds_dot_pb_dot_routes__pb2
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19ztunnel/xds/pb/mesh.proto\x12\x0cztunnel.http\x1a\x1bztunnel/xds/pb/routes.proto\"\xef\x02\n\x11\x45xtensionProvider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\text_authz\x18\x02 \x01(\x0b\x32\x16.ztunnel.http.ExtAuthzH\x00\x12)\n\x08\x66ile_log\x18\x03 \x01(\x0b\x32\x15.ztunnel.http.FileLogH\x00\x12)\n\x08otel_log\x18\x04 \x01(\x0b\x32\x15.ztunnel.http.OtelLogH\x00\x12/\n\x0botel_traces\x18\x05 \x01(\x0b\x32\x18.ztunnel.http.OtelTracesH\x00\x12&\n\x06zipkin\x18\x06 \x01(\x0b\x32\x14.ztunnel.http.ZipkinH\x00\x12.\n\nprometheus\x18\x07 \x01(\x0b\x32\x18.ztunnel.http.PrometheusH\x00\x12\x38\n\x0bunsupported\x18\x08 \x01(\x0b\x32!.ztunnel.http.UnsupportedProviderH\x00\x42\x06\n\x04what\"@\n\x0bServicePort\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x11\n\tnamespace\x18\x03 \x01(\t\")\n\x0bHeaderMatch\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\")\n\nHeaderPair\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"B\n\tBodyCheck\x12\x12\n\nmost_bytes\x18\x01 \x01(\r\x12\x0f\n\x07partial\x18\x02 \x01(\x08\x12\x10\n\x08\x61s_bytes\x18\x03 \x01(\x08\"\xe9\x03\n\x08\x45xtAuthz\x12\x0e\n\x06speech\x18\x01 \x01(\t\x12*\n\x07service\x18\x02 \x01(\x0b\x32\x19.ztunnel.http.ServicePort\x12\x17\n\x0ftimeout_seconds\x18\x03 \x01(\x01\x12\x11\n\tfail_open\x18\x04 \x01(\x08\x12\x14\n\x0c\x65rror_status\x18\x05 \x01(\r\x12\x13\n\x0bpath_prefix\x18\x06 \x01(\t\x12\x32\n\x0finclude_headers\x18\x07 \x03(\x0b\x32\x19.ztunnel.http.HeaderMatch\x12/\n\radded_headers\x18\x08 \x03(\x0b\x32\x18.ztunnel.http.HeaderPair\x12%\n\x04\x62ody\x18\t \x01(\x0b\x32\x17.ztunnel.http.BodyCheck\x12\x34\n\x11upstream_on_allow\x18\n \x03(\x0b\x32\x19.ztunnel.http.HeaderMatch\x12\x35\n\x12\x64ownstream_on_deny\x18\x0b \x03(\x0b\x32\x19.ztunnel.http.HeaderMatch\x12\x36\n\x13\x64ownstream_on_allow\x18\x0c \x03(\x0b\x32\x19.ztunnel.http.HeaderMatch\x12\x19\n\x11\x63lear_route_cache\x18\r \x01(\x08\"C\n\tLogFormat\x12\x0c\n\x04text\x18\x01 \x01(\t\x12(\n\x06labels\x18\x02 \x03(\x0b\x32\x18.ztunnel.http.HeaderPair\"T\n\x07\x46ileLog\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\'\n\x06\x66ormat\x18\x02 \x01(\x0b\x32\x17.ztunnel.http.LogFormat\x12\x12\n\nomit_empty\x18\x03 \x01(\x08\"l\n\x07OtelLog\x12*\n\x07service\x18\x01 \x01(\x0b\x32\x19.ztunnel.http.ServicePort\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\'\n\x06\x66ormat\x18\x03 \x01(\x0b\x32\x17.ztunnel.http.LogFormat\";\n\nSentHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x10\n\x08variable\x18\x03 \x01(\t\"\xd5\x01\n\nOtelTraces\x12*\n\x07service\x18\x01 \x01(\x0b\x32\x19.ztunnel.http.ServicePort\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x17\n\x0ftimeout_seconds\x18\x03 \x01(\x01\x12)\n\x07headers\x18\x04 \x03(\x0b\x32\x18.ztunnel.http.SentHeader\x12\x17\n\x0fmost_tag_length\x18\x05 \x01(\r\x12\x18\n\x10\x66rom_environment\x18\x06 \x01(\x08\x12\x16\n\x0e\x62y_conventions\x18\x07 \x01(\x08\"\xc3\x01\n\x06Zipkin\x12*\n\x07service\x18\x01 \x01(\x0b\x32\x19.ztunnel.http.ServicePort\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x17\n\x0ftimeout_seconds\x18\x03 \x01(\x01\x12)\n\x07headers\x18\x04 \x03(\x0b\x32\x18.ztunnel.http.SentHeader\x12\x17\n\x0fmost_tag_length\x18\x05 \x01(\r\x12\x11\n\tshort_ids\x18\x06 \x01(\x08\x12\x0f\n\x07w3c_too\x18\x07 \x01(\x08\"\x0c\n\nPrometheus\"#\n\x13UnsupportedProvider\x12\x0c\n\x04kind\x18\x01 \x01(\t\"H\n\tCustomTag\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x04 \x01(\t\"\x83\x01\n\x0fTracingDefaults\x12\x14\n\x07percent\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\x0fmost_tag_length\x18\x02 \x01(\r\x12%\n\x04tags\x18\x03 \x03(\x0b\x32\x17.ztunnel.http.CustomTag\x12\x0e\n\x06zipkin\x18\x04 \x01(\tB\n\n\x08_percent\"\x8b\x02\n\x0cMeshDefaults\x12\x16\n\x0e\x61\x63\x63\x65ss_logging\x18\x01 \x03(\t\x12\x0f\n\x07metrics\x18\x02 \x03(\t\x12\x0f\n\x07tracing\x18\x03 \x03(\t\x12\x10\n\x08log_file\x18\x04 \x01(\t\x12\x14\n\x0clog_encoding\x18\x05 \x01(\t\x12\x12\n\nlog_format\x18\x06 \x01(\t\x12\x0e\n\x06traced\x18\x07 \x01(\x08\x12,\n\x05spans\x18\x08 \x01(\x0b\x32\x1d.ztunnel.http.TracingDefaults\x12\x1a\n\x12path_normalization\x18\t \x01(\t\x12+\n\x07retries\x18\n \x01(\x0b\x32\x1a.ztunnel.http.RetryDefault\"G\n\x0cRetryDefault\x12\"\n\x05retry\x18\x01 \x01(\x0b\x32\x13.ztunnel.http.Retry\x12\x13\n\x0btry_seconds\x18\x02 \x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "ztunnel.xds.pb.mesh_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ztunnel.xds.pb.mesh_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_EXTENSIONPROVIDER"]._serialized_start = 44
-    _globals["_EXTENSIONPROVIDER"]._serialized_end = 411
-    _globals["_SERVICEPORT"]._serialized_start = 413
-    _globals["_SERVICEPORT"]._serialized_end = 477
-    _globals["_HEADERMATCH"]._serialized_start = 479
-    _globals["_HEADERMATCH"]._serialized_end = 520
-    _globals["_HEADERPAIR"]._serialized_start = 522
-    _globals["_HEADERPAIR"]._serialized_end = 563
-    _globals["_BODYCHECK"]._serialized_start = 565
-    _globals["_BODYCHECK"]._serialized_end = 631
-    _globals["_EXTAUTHZ"]._serialized_start = 634
-    _globals["_EXTAUTHZ"]._serialized_end = 1123
-    _globals["_LOGFORMAT"]._serialized_start = 1125
-    _globals["_LOGFORMAT"]._serialized_end = 1192
-    _globals["_FILELOG"]._serialized_start = 1194
-    _globals["_FILELOG"]._serialized_end = 1278
-    _globals["_OTELLOG"]._serialized_start = 1280
-    _globals["_OTELLOG"]._serialized_end = 1388
-    _globals["_SENTHEADER"]._serialized_start = 1390
-    _globals["_SENTHEADER"]._serialized_end = 1449
-    _globals["_OTELTRACES"]._serialized_start = 1452
-    _globals["_OTELTRACES"]._serialized_end = 1665
-    _globals["_ZIPKIN"]._serialized_start = 1668
-    _globals["_ZIPKIN"]._serialized_end = 1863
-    _globals["_PROMETHEUS"]._serialized_start = 1865
-    _globals["_PROMETHEUS"]._serialized_end = 1877
-    _globals["_UNSUPPORTEDPROVIDER"]._serialized_start = 1879
-    _globals["_UNSUPPORTEDPROVIDER"]._serialized_end = 1914
-    _globals["_CUSTOMTAG"]._serialized_start = 1916
-    _globals["_CUSTOMTAG"]._serialized_end = 1988
-    _globals["_TRACINGDEFAULTS"]._serialized_start = 1991
-    _globals["_TRACINGDEFAULTS"]._serialized_end = 2122
-    _globals["_MESHDEFAULTS"]._serialized_start = 2125
-    _globals["_MESHDEFAULTS"]._serialized_end = 2347
+  DESCRIPTOR._loaded_options = None
+  _globals['_EXTENSIONPROVIDER']._serialized_start=73
+  _globals['_EXTENSIONPROVIDER']._serialized_end=440
+  _globals['_SERVICEPORT']._serialized_start=442
+  _globals['_SERVICEPORT']._serialized_end=506
+  _globals['_HEADERMATCH']._serialized_start=508
+  _globals['_HEADERMATCH']._serialized_end=549
+  _globals['_HEADERPAIR']._serialized_start=551
+  _globals['_HEADERPAIR']._serialized_end=592
+  _globals['_BODYCHECK']._serialized_start=594
+  _globals['_BODYCHECK']._serialized_end=660
+  _globals['_EXTAUTHZ']._serialized_start=663
+  _globals['_EXTAUTHZ']._serialized_end=1152
+  _globals['_LOGFORMAT']._serialized_start=1154
+  _globals['_LOGFORMAT']._serialized_end=1221
+  _globals['_FILELOG']._serialized_start=1223
+  _globals['_FILELOG']._serialized_end=1307
+  _globals['_OTELLOG']._serialized_start=1309
+  _globals['_OTELLOG']._serialized_end=1417
+  _globals['_SENTHEADER']._serialized_start=1419
+  _globals['_SENTHEADER']._serialized_end=1478
+  _globals['_OTELTRACES']._serialized_start=1481
+  _globals['_OTELTRACES']._serialized_end=1694
+  _globals['_ZIPKIN']._serialized_start=1697
+  _globals['_ZIPKIN']._serialized_end=1892
+  _globals['_PROMETHEUS']._serialized_start=1894
+  _globals['_PROMETHEUS']._serialized_end=1906
+  _globals['_UNSUPPORTEDPROVIDER']._serialized_start=1908
+  _globals['_UNSUPPORTEDPROVIDER']._serialized_end=1943
+  _globals['_CUSTOMTAG']._serialized_start=1945
+  _globals['_CUSTOMTAG']._serialized_end=2017
+  _globals['_TRACINGDEFAULTS']._serialized_start=2020
+  _globals['_TRACINGDEFAULTS']._serialized_end=2151
+  _globals['_MESHDEFAULTS']._serialized_start=2154
+  _globals['_MESHDEFAULTS']._serialized_end=2421
+  _globals['_RETRYDEFAULT']._serialized_start=2423
+  _globals['_RETRYDEFAULT']._serialized_end=2494
 # @@protoc_insertion_point(module_scope)

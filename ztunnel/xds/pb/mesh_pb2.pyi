@@ -9,6 +9,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from ztunnel.xds.pb import routes_pb2 as _routes_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -517,6 +518,7 @@ class MeshDefaults(_message.Message):
     TRACED_FIELD_NUMBER: _builtins.int
     SPANS_FIELD_NUMBER: _builtins.int
     PATH_NORMALIZATION_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
     log_file: _builtins.str
     log_encoding: _builtins.str
     log_format: _builtins.str
@@ -531,6 +533,10 @@ class MeshDefaults(_message.Message):
     def tracing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def spans(self) -> Global___TracingDefaults: ...
+    @_builtins.property
+    def retries(self) -> Global___RetryDefault:
+        """Missing: nothing is said."""
+
     def __init__(
         self,
         *,
@@ -543,11 +549,37 @@ class MeshDefaults(_message.Message):
         traced: _builtins.bool = ...,
         spans: Global___TracingDefaults | None = ...,
         path_normalization: _builtins.str = ...,
+        retries: Global___RetryDefault | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spans", b"spans"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retries", b"retries", "spans", b"spans"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_logging", b"access_logging", "log_encoding", b"log_encoding", "log_file", b"log_file", "log_format", b"log_format", "metrics", b"metrics", "path_normalization", b"path_normalization", "spans", b"spans", "traced", b"traced", "tracing", b"tracing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_logging", b"access_logging", "log_encoding", b"log_encoding", "log_file", b"log_file", "log_format", b"log_format", "metrics", b"metrics", "path_normalization", b"path_normalization", "retries", b"retries", "spans", b"spans", "traced", b"traced", "tracing", b"tracing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MeshDefaults: _TypeAlias = MeshDefaults  # noqa: Y015
+
+@_typing.final
+class RetryDefault(_message.Message):
+    """Without `retry`: nothing is tried again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETRY_FIELD_NUMBER: _builtins.int
+    TRY_SECONDS_FIELD_NUMBER: _builtins.int
+    try_seconds: _builtins.float
+    @_builtins.property
+    def retry(self) -> _routes_pb2.Retry: ...
+    def __init__(
+        self,
+        *,
+        retry: _routes_pb2.Retry | None = ...,
+        try_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry", "try_seconds", b"try_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryDefault: _TypeAlias = RetryDefault  # noqa: Y015
