@@ -8,11 +8,12 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
+from itertools import count
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
@@ -24,10 +25,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests.documented.cases import SIGMAS
 from tests.l7.issuers import ISSUER, b64, claims, jwk, jwks, key_of, token
 from tests.l7.issuers import part as encoded
 from tests.mesh.answering import Accepting, Http2
-from tests.mesh.lab import SHOP, TCP_FAMILIES, Family, Mesh, read_exactly, wait_until
+from tests.mesh.lab import SHOP, TCP_FAMILIES, Family, Listener, Mesh, read_exactly, wait_until
+from tests.mesh.test_routes import shown
 from tests.mesh.test_traces import COLLECTOR
 from tests.mesh.test_waypoint import (
     AUTHORIZATION,
@@ -42,6 +45,7 @@ from tests.mesh.test_waypoint import (
     vip,
 )
 from tests.waypoint.tls_server import Authority
+from ztunnel.demo.call import get
 from ztunnel.waypoint.reporting.otlp import LOGS, TRACES
 from ztunnel.xds.pb import ext_authz_pb2
 
@@ -186,6 +190,12 @@ spec:
   listeners: [{name: mesh, port: 15008, protocol: HBONE}]
 ---
 """
+PASSED = """apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: passed, namespace: edge}
+spec: {host: passed, trafficPolicy: {loadBalancer: {simple: PASSTHROUGH}}}
+---
+"""
 ELSEWHERE = (
     SHARED
     + space("solo", "istio.io/use-waypoint: pods")
@@ -194,8 +204,10 @@ ELSEWHERE = (
     + space("infra", "a: b")
     + space("edge", f'shared: "yes", {USE_SHARED}')
     + space("far", "a: b")
-    + pod("edge/app")
-    + pod("edge/alone", f", {USE_SHARED}")
+    + pod("edge/app", ", passed: by")
+    + pod("edge/alone", f", passed: by, {USE_SHARED}")
+    + attached("edge/passed", "x").replace("app: x", "passed: by")
+    + PASSED
     + pod("far/app")
     + attached("edge/inherits", "app")
     + attached("edge/out", "app", "istio.io/use-waypoint: none")
@@ -235,9 +247,23 @@ ENVIRONMENT = {
 
 
 class Server(Accepting):
-    """Answers every request with what `respond` makes of its head and body: the head; but for `/held`."""
+    """Answers every request with what `respond` makes of its head and body: the head; but for `/held`, and
+    for `/fails/N/...`, of which the first N tries fail.
+
+    Attributes:
+        tries: when each path was asked for.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self.tries: dict[bytes, list[float]] = {}
+        super().__init__(listener)
 
     def respond(self, head: bytes, body: bytes) -> bytes:
+        path = head.split(b" ", 2)[1]
+        tries = self.tries.setdefault(path, [])
+        tries.append(time.monotonic())
+        if path.startswith(b"/fails/") and len(tries) <= int(path.split(b"/")[2]):
+            return b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"
         if b" /held " in head:
             return b""
         if b" /own " in head:
@@ -754,7 +780,11 @@ def test_an_authorizer_is_called_by_the_secret_that_its_rule_names(
         mesh.apply(secret(authority.roots, "solo") + of_pods, delete=True)
         count = len(authorizer.asked)
         mesh.apply(secret(stranger.roots))
-        authorizer.cut()  # the next connection is by the other Secret
+        others = Path(stranger.roots).read_text()
+        wait_until(
+            lambda: shown(waypoint, "asks").get("roots") == others, "the waypoint has the other Secret"
+        )
+        authorizer.cut()  # the next connection is by that
         wait_until(partial(is_answered, client, [Ask("/ok")], [503]), "it is trusted no more")
         assert len(authorizer.asked) == count
     finally:
@@ -823,7 +853,208 @@ def test_what_stands_behind_which_waypoint(mesh: Mesh, waypoint: Waypoint, famil
             each.close()
 
 
+class Named(Server):
+    """Says whose it is."""
+
+    def __init__(self, mesh: Mesh, where: str) -> None:
+        self.where = where
+        super().__init__(mesh.listen(where, port=8081))
+
+    def respond(self, head: bytes, body: bytes) -> bytes:
+        fields = b"X-Pod: %b\r\nContent-Length: %d" % (self.where.encode(), len(head))
+        return b"HTTP/1.1 200 OK\r\n%b\r\n\r\n%b" % (fields, head)
+
+
+@pytest.mark.parametrize("family", TCP_FAMILIES)
+def test_with_passthrough_who_calls_a_pod_by_its_address_is_answered_by_that_one(
+    mesh: Mesh, waypoint: Waypoint, family: Family
+) -> None:
+    """By any, who calls the service."""
+    servers = [Named(mesh, where) for where in ("edge/app", "edge/alone")]
+    addresses = mesh.laboratory.service("edge/passed").addresses
+    service_address = str(next(ip for ip in addresses if isinstance(ip, family)))
+
+    def answer_by(address: str, port: int, count: int = 1) -> set[str]:
+        """Whose the answers are; nobody's where they come past the waypoint."""
+        found = answers(mesh.connect("shop/caller", address, port), [Ask()] * count)
+        return {said(one, "x-pod")[0] if "x-request-id: " in one.body else "" for one in found}
+
+    try:
+        wait_until(lambda: "" not in answer_by(service_address, 80), "the other waypoint is known")
+        for one in servers:
+            assert answer_by(mesh.address(one.where, family), 8081, 20) == {one.where}
+        assert answer_by(service_address, 80, 40) == {one.where for one in servers}
+    finally:
+        for one in servers:
+            one.close()
+
+
+# --- what a route does to requests
+
+ROUTED = """apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: shop}
+spec:
+  hosts: [web]
+  http:
+  - match: [{uri: {prefix: /abort}}]
+    fault: {abort: {percentage: {value: 30}, httpStatus: 418}}
+    route: [{destination: {host: web}}]
+  - match: [{uri: {prefix: /delay}}]
+    fault: {delay: {percentage: {value: 40}, fixedDelay: 10ms}}
+    route: [{destination: {host: web}}]
+  - retries: {attempts: 2, retryOn: 5xx, backoff: 200ms}
+    route: [{destination: {host: web}}]
+---
+"""
+LATE_SECONDS = 3.0
+"""How late something may be on a busy machine."""
+
+_IDS = count(1)
+
+
+def fresh(path: str) -> Ask:
+    """A request for a path that was not asked for yet."""
+    return Ask(f"{path}/{next(_IDS)}")
+
+
+def is_near(found: int, total: int, percent: float) -> bool:
+    """Whether a share is within what chance makes of it."""
+    share = percent / 100
+    return abs(found - total * share) < SIGMAS * (total * share * (1 - share)) ** 0.5
+
+
+def test_shares_of_requests_fail_wait_and_are_tried_again_after_a_while(
+    mesh: Mesh, waypoint: Waypoint, server: Server, applied: Callable[[str], None]
+) -> None:
+    clients = [mesh.connect("shop/caller", vip(mesh, "web", each), 80) for each in TCP_FAMILIES]
+    applied(ROUTED)
+    wait_until(
+        lambda: 418 in [one.status for one in answers(clients[0], [Ask("/abort")] * 10)], "it is known"
+    )
+    for client in clients:
+        found = [one.status for one in answers(client, [Ask("/abort")] * 100)]
+        assert set(found) == {200, 418}
+        assert is_near(found.count(418), 100, 30), found.count(418)
+        delayed = fresh("/delay").path
+        assert {one.status for one in answers(client, [Ask(delayed)] * 60)} == {200}
+
+        def flags(path: str = delayed) -> list[str]:
+            return [line[3] for line in waypoint.lines() if f" {path} " in line[1]]
+
+        wait_until(lambda: len(flags()) == 60, "they are logged")
+        assert set(flags()) == {"DI", "-"}
+        assert is_near(flags().count("DI"), 60, 40), flags().count("DI")
+    asked = [fresh("/fails/2") for _ in range(24)]
+    waiting = [
+        mesh.connect("shop/caller", vip(mesh, "web", TCP_FAMILIES[number % 2]), 80)
+        for number in range(len(asked))
+    ]
+    for client, each in zip(waiting, asked, strict=True):
+        client.sendall(each.octets)
+    assert all(head_of(client).startswith(b"HTTP/1.1 200 ") for client in waiting)
+    waits = []
+    for each in asked:
+        first, second, third = server.tries[each.path.encode()]
+        waits.append((second - first, third - second))
+    # Each is a random part of 0.2 s, and of twice that; by default they would be of 25 and of 50 ms.
+    assert 0.05 < max(first for first, _ in waits) < 0.2 + LATE_SECONDS, waits
+    assert 0.2 < max(second for _, second in waits) < 0.4 + LATE_SECONDS, waits
+
+
+def by_mesh(text: str) -> str:
+    """The mesh config with more in it."""
+    return MESH.replace("  mesh: |\n", f"  mesh: |\n    {text}\n")
+
+
+def test_servers_are_called_as_the_mesh_config_says_where_nobody_else_does(
+    mesh: Mesh, waypoint: Waypoint, server: Server
+) -> None:
+    clients = [mesh.connect("shop/caller", vip(mesh, "web", each), 80) for each in TCP_FAMILIES]
+    lost = [mesh.connect("shop/caller", vip(mesh, "closed", each), 80) for each in TCP_FAMILIES]
+
+    def each_is(path: str, status: int) -> bool:
+        """Whether a request by each family is answered so by now."""
+        return {answers(client, [fresh(path)])[0].status for client in clients} == {status}
+
+    def nobody_there() -> set[str]:
+        """The flags of requests to nobody."""
+        asked = [fresh("/gone") for _ in lost]
+        for client, each in zip(lost, asked, strict=True):
+            assert answers(client, [each])[0].status == 503
+        paths = {each.path for each in asked}
+
+        def flags() -> list[str]:
+            return [line[3] for line in waypoint.lines() if paths & {*line[1].split()}]
+
+        return set(wait_until(lambda: found if len(found := flags()) == len(asked) else None, "logged"))
+
+    try:
+        assert nobody_there() == {"URX,UF"}
+        assert each_is("/fails/1", 503)
+        mesh.apply(by_mesh("defaultHttpRetryPolicy: {attempts: 1, retryOn: '503', backoff: 1ms}"))
+        wait_until(lambda: each_is("/fails/1", 200), "failures are tried again")
+        assert each_is("/fails/2", 503)
+        mesh.apply(by_mesh("defaultHttpRetryPolicy: {attempts: 0}"))
+        wait_until(lambda: each_is("/fails/1", 503), "and are not any more")
+        assert nobody_there() == {"UF"}
+        mesh.apply(by_mesh("defaultTrafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 1}}}"))
+
+        def each_by_another() -> bool:
+            """Whether each request has a connection of its own."""
+            before = server.connections
+            for client in clients:
+                assert answers(client, [Ask()] * 3)[-1].status == 200
+            return server.connections - before >= 5
+
+        wait_until(each_by_another, "a connection is used once")
+        assert nobody_there() == {"URX,UF"}
+    finally:
+        mesh.apply(MESH)
+
+
 # --- Telemetry
+
+SILENCED = """apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: silenced, namespace: shop}
+spec:
+  targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: wp}]
+  accessLogging: [{disabled: true}]
+---
+"""
+
+
+def test_what_telemetry_silences_is_counted_and_not_logged(mesh: Mesh, waypoint: Waypoint) -> None:
+    clients = [mesh.connect("shop/caller", vip(mesh, "web", each), 80) for each in TCP_FAMILIES]
+
+    def is_told(there: bool) -> bool:
+        return ('"silenced"' in get(waypoint.netns, 15000, "/config_dump")[1]) == there
+
+    def logged(asked: Ask) -> bool:
+        return any(f" {asked.path} " in line[1] for line in waypoint.lines())
+
+    mesh.apply(SILENCED)
+    try:
+        wait_until(partial(is_told, there=True), "the waypoint knows of it")
+        before = waypoint.figures().total("istio_requests_total")
+        silent = [fresh("/silent") for _ in clients]
+        for client, each in zip(clients, silent, strict=True):
+            assert answers(client, [each])[0].status == 200
+    finally:
+        mesh.apply(SILENCED, delete=True)
+    wait_until(partial(is_told, there=False), "it is gone")
+    loud = [fresh("/loud") for _ in clients]
+    for client, each in zip(clients, loud, strict=True):
+        assert answers(client, [each])[0].status == 200
+    for each in loud:
+        wait_until(partial(logged, each), "it is logged again")
+    assert not any(map(logged, silent))
+    wait_until(
+        lambda: waypoint.figures().total("istio_requests_total") >= before + len(silent + loud),
+        "all are counted",
+    )
+
 
 WISHES = """apiVersion: telemetry.istio.io/v1
 kind: Telemetry
@@ -845,6 +1076,8 @@ spec:
     - match: {metric: ALL_METRICS, mode: SERVER}
       tagOverrides:
         agent: {operation: UPSERT, value: "has(request.useragent) ? request.useragent : 'none'"}
+        where: {operation: UPSERT, value: "node.metadata['CLUSTER_ID'] == upstream_peer.cluster_id
+          ? node.metadata['NAMESPACE'] : 'elsewhere'"}
         source_version: {operation: REMOVE}
     - match: {metric: REQUEST_COUNT, mode: CLIENT}
       disabled: true
@@ -940,7 +1173,7 @@ def test_what_is_reported_is_what_each_field_of_telemetry_says(mesh: Mesh, waypo
         ]
         assert not [line for line in lines if line.startswith("[")]  # of CLIENT alone
         figures = waypoint.figures()
-        counted = {"agent": "test", "response_code": "200", "reporter": "waypoint"}
+        counted = {"agent": "test", "where": "shop", "response_code": "200", "reporter": "waypoint"}
         assert figures.total("istio_requests_total", **counted) > 0
         assert figures.total("istio_request_bytes_count", **counted) > 0
         name = "istio_request_duration_milliseconds"
