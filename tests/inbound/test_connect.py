@@ -88,6 +88,13 @@ def test_the_application_sees_the_port_of_an_ipv6_client(engine: Engine, sockets
     assert shown(engine, sockets, sockets.listen("::1"), client) == client
 
 
+def test_little_is_held_for_an_application_that_does_not_read(engine: Engine, sockets: Sockets) -> None:
+    dial = Dialled(engine, sockets, end_of(sockets.listen()), CLIENT)
+    sock, _ = dial.begin().end()
+    assert sock is not None
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 1 << 20
+
+
 def test_a_client_whose_port_is_not_known_gets_one_after_the_other(engine: Engine, sockets: Sockets) -> None:
     listener = sockets.listen()
     dial = Dialled(engine, sockets, end_of(listener), Endpoint(CLIENT.ip, 0))

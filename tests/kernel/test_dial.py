@@ -8,14 +8,22 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
-from tests.kernel.lab import Kernel, Lab, endpoint, local_of
+from tests.kernel.lab import PATIENCE_SECONDS, Kernel, Lab, endpoint, local_of
 from tests.kernel.test_sockets import KEEPALIVE, keepalive_of
 from ztunnel.kernel import sockets
-from ztunnel.kernel.dial import Source, connect_from, dial_socket, keep_source, receive_all, spoof
+from ztunnel.kernel.dial import (
+    Source,
+    connect_from,
+    dial_socket,
+    hold_little,
+    keep_source,
+    receive_all,
+    spoof,
+)
 from ztunnel.kernel.sockets import TcpState
 from ztunnel.model.address import Endpoint
 
@@ -215,3 +223,24 @@ def test_a_dialler_that_receives_all_has_room_for_what_an_application_writes_at_
     with dial_socket(lab.a, endpoint("10.77.0.9", 1).ip) as dialler:
         receive_all(dialler)
         assert dialler.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 6 << 20
+
+
+@pytest.mark.parametrize("host", ["10.77.0.2", "fd77::2"])
+def test_a_dialler_that_holds_little_takes_a_megabyte_for_an_application_that_does_not_read(
+    kernel: Kernel, host: str
+) -> None:
+    app = kernel.listen(kernel.lab.a, 8080)
+    taken = []
+    for bounded in (False, True):
+        with dial_socket(kernel.lab.a, endpoint(host, 1).ip) as dialler:
+            if bounded:
+                hold_little(dialler)
+            dialler.settimeout(PATIENCE_SECONDS)
+            dialler.connect((host, 8080))
+            kernel.accept(app)
+            dialler.setblocking(False)
+            taken.append(0)
+            with suppress(BlockingIOError):
+                while True:
+                    taken[-1] += dialler.send(bytes(1 << 18))
+    assert taken[1] < 3 << 19 < taken[0]

@@ -22,7 +22,7 @@ from ztunnel.errors import Unreachable
 from ztunnel.flow.connect import Connecting
 from ztunnel.flow.engine import Engine
 from ztunnel.inbound.port import SparePorts
-from ztunnel.kernel.dial import Source, dial_socket, receive_all, spoof
+from ztunnel.kernel.dial import Source, dial_socket, hold_little, receive_all, spoof
 from ztunnel.kernel.forget import Forgettable
 from ztunnel.kernel.way_back import MARK
 from ztunnel.model.address import Endpoint, IPAddress, ip_text
@@ -104,6 +104,7 @@ class AppDial:
         try:
             self._sock = sock = dial_socket(approach.namespace, approach.app.ip)
             receive_all(sock)
+            hold_little(sock)
             if approach.spoofed is not None:
                 spoof(sock, approach.spoofed, approach.mark)
             source = None

@@ -29,8 +29,10 @@ _IP_LOCAL_PORT_RANGE: Final = 51  # since Linux 6.3
 _TCP_REPAIR: Final = 19
 _ON: Final = 1
 _OFF: Final = 0
+_SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
 _ROOM_BYTES: Final = 3 << 20  # which the kernel doubles
+_UNREAD_BYTES: Final = 1 << 19  # the same
 _RANGE: Final = struct.Struct("=I")
 # Compiled code looks the names of another module up, each time.
 _SOL_SOCKET: Final = int(socket.SOL_SOCKET)
@@ -93,6 +95,15 @@ def receive_all(dialler: socket.socket) -> None:
     hands is lost when it closes with unread input. Raises OSError.
     """
     dialler.setsockopt(_SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM_BYTES)
+
+
+def hold_little(dialler: socket.socket) -> None:
+    """Bound what an unconnected socket takes for an application of its own namespace that does not read.
+
+    Over the loopback the kernel takes 4 MB at once, and whoever sends is given as much room for it as the
+    kernel allows a receiver (tcp_rmem): memory that no limit of ours counts. Raises OSError.
+    """
+    dialler.setsockopt(_SOL_SOCKET, _SO_SNDBUFFORCE, _UNREAD_BYTES)
 
 
 def spoof(dialler: socket.socket, source: IPAddress, mark: int = MARK) -> None:
