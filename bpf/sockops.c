@@ -16,7 +16,8 @@ static __always_inline void calls(struct bpf_sock_ops *ctx)
 			watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
 			return;
 		}
-		outside.delete(&socket);
+		if (call)
+			outside.delete(&socket);
 		dialled(ctx, &flow);
 		return;
 	}
@@ -108,10 +109,11 @@ static __always_inline void closed(struct bpf_sock_ops *ctx)
 		admitted.delete(&flow);
 	if (intent->kind == DIRECT || intent->kind == SERVED) {
 		report(ctx, intent, ENDED);
-	} else if (intent->kind == CAPTURED && !intent->established) {
-		/* Once established the proxy accepts it, maybe after the application has closed: it takes the
-		 * entry. */
-		gave_up(intent->netns, &flow);
+	} else if (intent->kind == CAPTURED) {
+		if (!intent->established)
+			gave_up(intent->netns, &flow);
+		else
+			forget_told(intent->netns, &flow);
 	}
 	intents.delete(&socket);
 }

@@ -27,6 +27,17 @@ static __always_inline void gave_up(u64 netns, const struct tuple *flow)
 	callers.delete(&held.caller);
 }
 
+/* The connection is over. Its entry is not needed where the proxy was told of the call: it knows the
+ * connection by that. Any other the proxy takes when it accepts, maybe after the application has closed. */
+static __always_inline void forget_told(u64 netns, const struct tuple *flow)
+{
+	struct caller caller = {};
+	caller_of(netns, flow, &caller);
+	struct destination *destination = callers.lookup(&caller);
+	if (destination && destination->holder)
+		callers.delete(&caller);
+}
+
 static __always_inline bool proxy_listens(const struct tuple *flow)
 {
 	struct listener key = {};

@@ -36,7 +36,9 @@ BPF_TABLE("lru_hash", u64, u64, early, MAX_PODS);
  * tells the proxy's address, a direct flow ends uncounted. */
 BPF_TABLE("lru_hash", u64, struct intent, intents, MAX_CONNECTIONS);
 
-/* sockops -> egress, sk_lookup, proxy, which takes it at accept. Lost: the call is refused. */
+/* sockops -> egress, sk_lookup, proxy, which takes it at accept; of a call that it was told of, sockops
+ * removes it at the end. Lost before the SYN is sent on, or the accept of one that was not told: the call is
+ * refused. */
 BPF_TABLE("lru_hash", struct caller, struct destination, callers, MAX_CONNECTIONS);
 
 /* proxy, sockops, sk_lookup -> sk_lookup, sockops, proxy. 4-tuples that may pass, and whether their SYN has

@@ -13,8 +13,8 @@ from ztunnel.hbone.request import (
     Baggage,
     ConnectRequest,
     RequestHead,
+    TraceContexts,
     calling_port,
-    new_traceparent,
     outline_of,
     parse_baggage,
     parse_request,
@@ -125,10 +125,22 @@ def test_garbage_is_a_bad_request_or_a_request(fields: list[tuple[bytes, bytes]]
 
 
 def test_a_traceparent_is_a_w3c_trace_context_and_another_each_time() -> None:
-    rng = Random(1)
-    one, other = new_traceparent(rng), new_traceparent(rng)
-    assert one != other
-    assert [len(part) for part in one.split("-")] == [2, 32, 16, 2]
+    contexts = TraceContexts(Random(1))
+    several = [contexts.new() for _ in range(100)]
+    assert len(set(several)) == 100
+    for each in several:
+        version, trace, span, flags = each.split("-")
+        assert (version, len(trace), len(span), flags) == ("00", 32, 16, "00")
+        assert int(trace + span, 16)
+
+
+def test_the_first_digits_of_a_trace_may_be_zeros() -> None:
+    class Zeros:
+        def getrandbits(self, bits: int) -> int:
+            return 1
+
+    contexts = TraceContexts(Zeros())
+    assert contexts.new() == f"00-{'0' * 32}-{'0' * 16}-00"
 
 
 def test_baggage_has_ztunnels_keys_in_ztunnels_order() -> None:

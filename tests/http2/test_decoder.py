@@ -204,6 +204,21 @@ def test_what_is_remembered_is_little_and_is_not_what_a_peer_likes() -> None:
         assert all(len(block) <= 512 for block in reader._literal)
 
 
+def test_who_says_nothing_twice_costs_less_to_remember_until_one_comes_again() -> None:
+    reader = FieldReader(LIMIT_BYTES)
+    blocks = [push_fields([(b"number", b"%d" % number)]) for number in range(1000)]
+
+    def remembered(some: list[bytes]) -> int:
+        return sum(bool(reader.read(each)) and each in reader._literal for each in some)
+
+    assert remembered(blocks[:64]) == 64
+    assert remembered(blocks[64:164]) == 12
+    again = next(each for each in blocks[:164] if each in reader._literal)
+    reader.read(again)
+    assert reader.repeated
+    assert remembered(blocks[164:228]) == 64
+
+
 def test_many_references_to_a_long_entry_are_not_remembered() -> None:
     encoder, reader = hpack.Encoder(), FieldReader(LIMIT_BYTES)
     long = (b"x", b"v" * 1000)

@@ -21,6 +21,7 @@ from ztunnel.kernel.dial import (
     dial_socket,
     hold_little,
     keep_source,
+    only,
     receive_all,
     spoof,
 )
@@ -244,3 +245,8 @@ def test_a_dialler_that_holds_little_takes_a_megabyte_for_an_application_that_do
                 while True:
                     taken[-1] += dialler.send(bytes(1 << 18))
     assert taken[1] < 3 << 19 < taken[0]
+
+
+@pytest.mark.parametrize("port", [1, 32767, 32768, 65535])
+def test_a_range_of_one_port_has_it_as_its_first_and_last(port: int) -> None:
+    assert struct.pack("=i", only(port)) == struct.pack("=I", port << 16 | port)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
+import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.kernel.lab import Kernel, local_of, original, wait_until
+from ztunnel.kernel.bpf import Map
 from ztunnel.kernel.inject import Injector
 from ztunnel.model.address import Endpoint
 from ztunnel.redirect.held import HeldCall
@@ -69,6 +72,17 @@ def outcome(client: socket.socket) -> int | None:
     return client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
+def is_known(kernel: Kernel, caller: bytes) -> bool:
+    """Whether the kernel knows where that call goes."""
+    with Map(os.dup(kernel.redirection.map_descriptors["callers"])) as callers:
+        return callers.get(caller) is not None
+
+
+def reset(client: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
 @OWN
 def test_a_call_waits_until_its_syn_is_sent_on(holder: Holder, own: str) -> None:
     kernel, place = holder.kernel, ASKED[own]
@@ -92,6 +106,31 @@ def test_a_call_waits_until_its_syn_is_sent_on(holder: Holder, own: str) -> None
     accepted.close()
     assert kernel.redirection.held.pull(9) == []
     assert kernel.count("call_held") == 1
+
+
+@OWN
+@pytest.mark.parametrize("close", [socket.socket.close, reset])
+def test_where_a_call_goes_is_known_as_long_as_it_lives(
+    holder: Holder, own: str, close: Callable[[socket.socket], None]
+) -> None:
+    client = holder.call(own)
+    held = holder.told()
+    holder.send(held, whole(held.syn))
+    accepted, _ = holder.kernel.accept(holder.listener)
+    assert is_known(holder.kernel, held.caller)
+    close(client)
+    accepted.close()
+    wait_until(lambda: not is_known(holder.kernel, held.caller))
+
+
+def test_where_a_call_goes_that_did_not_wait_is_known_until_it_is_asked(holder: Holder) -> None:
+    """However long its application has been gone by then."""
+    kernel = holder.kernel
+    kernel.redirection.held.hold(0)
+    client = kernel.connect(holder.pod.netns, *ASKED["10.77.0.2"])
+    _, peer = kernel.accept(holder.listener)
+    reset(client)
+    assert kernel.recall(holder.pod.cookie, peer) is not None
 
 
 @OWN

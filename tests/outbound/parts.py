@@ -59,20 +59,16 @@ class Here:
 
 
 class HeldCalls:
-    """Calls that wait, as the kernel tells of them: `told` next; those that were `dropped`."""
+    """Calls that wait, as the kernel tells of them: `told` next."""
 
     def __init__(self) -> None:
         self.destinations: dict[bytes, Recalled] = {}
-        self.dropped: list[bytes] = []
         self.told: list[HeldCall] = []
         self.since = 0
         self.fd = -1
 
     def destination(self, held: HeldCall) -> Recalled:
         return self.destinations[held.destination]
-
-    def drop(self, caller: bytes) -> None:
-        self.dropped.append(caller)
 
     def pull(self, limit: int) -> list[HeldCall]:
         taken, self.told = self.told[:limit], self.told[limit:]

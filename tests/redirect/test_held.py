@@ -27,5 +27,7 @@ def test_one_that_waits_no_longer_has_no_packet() -> None:
 
 def test_a_call_that_waits_is_written_as_it_is_read() -> None:
     held = pull_held(packed(HeldEvent.CALLED, bytes(range(60))))
-    assert pull_held(push_held(held)) == held
+    again = pull_held(push_held(held))
+    assert (again.caller, again.cookie, again.peer) == (held.caller, held.cookie, held.peer)
+    assert (again.gave_up, again.destination, again.syn) == (False, held.destination, held.syn)
     assert len(push_held(held)) == HELD.size

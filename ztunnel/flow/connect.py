@@ -15,6 +15,14 @@ from ztunnel.flow.timers import Timer
 from ztunnel.kernel.dial import Source, connect_from
 
 _UNDER_WAY: Final = (errno.EINPROGRESS, errno.EALREADY)
+_EALREADY: Final = errno.EALREADY
+_ECONNABORTED: Final = errno.ECONNABORTED
+_TCP: Final = int(socket.IPPROTO_TCP)
+_TCP_INFO: Final = int(socket.TCP_INFO)
+_SOL_SOCKET: Final = int(socket.SOL_SOCKET)
+_SO_ERROR: Final = int(socket.SO_ERROR)
+_UNDER_WAY_STATES: Final = (2, 3)  # include/net/tcp_states.h: TCP_SYN_SENT, TCP_SYN_RECV
+_CLOSE: Final = 7
 _DONE: Final = (0, errno.EISCONN)
 
 
@@ -39,8 +47,7 @@ class Connecting:
         sock = self._sock
         code = sock.connect_ex(address) if source is None else connect_from(sock, address, source)
         if code in _UNDER_WAY:
-            # Between sockets of one machine the handshake is over when connect returns: asking again says so.
-            code = sock.connect_ex(address)
+            code = _progress(sock)
         if code in _UNDER_WAY:
             self._engine.watch(self._fd, EPOLLOUT, self._ready, self._abandon)
             self._watched = True
@@ -55,7 +62,7 @@ class Connecting:
         self._release()
 
     def _ready(self, mask: int) -> None:
-        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        code = self._sock.getsockopt(_SOL_SOCKET, _SO_ERROR)
         self._finish(OSError(code, os.strerror(code)) if code else None)
 
     def _expired(self) -> None:
@@ -78,6 +85,15 @@ class Connecting:
         on_done, self._on_done = self._on_done, None
         if on_done is not None:
             on_done(error)
+
+
+def _progress(sock: socket.socket) -> int:
+    """How far a connect is, as it would say itself if it was asked again. Between sockets of one machine the
+    handshake is over when connect returns."""
+    state = sock.getsockopt(_TCP, _TCP_INFO, 1)[0]
+    if state in _UNDER_WAY_STATES:
+        return _EALREADY
+    return 0 if state != _CLOSE else sock.getsockopt(_SOL_SOCKET, _SO_ERROR) or _ECONNABORTED
 
 
 def connect(

@@ -80,7 +80,7 @@ class OutgoingTunnel(Tunnel):
 
     def on_answer(self, untrusted: Fields, end: bool) -> None:
         self._session.unanswered.drop(self)
-        status = dict(untrusted).get(b":status", b"")
+        status = untrusted[0][1]  # of a response that was checked, the only pseudo-header field
         if status != _OK:
             self._session.h2.reset(self, Code.CANCEL)
             self._refused(status, untrusted)

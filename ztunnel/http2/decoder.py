@@ -49,6 +49,10 @@ _REMEMBERED: Final = 16
 _REMEMBERED_BYTES: Final = 512
 _REMEMBERED_SIZE: Final = 2048
 """So many blocks of one peer in either way, each of so many bytes at most, encoded and decoded: 80 KiB."""
+_ALL_NEW: Final = 64
+"""Of a peer of which so many blocks in a row were new, as the CONNECTs of node proxies are, one in"""
+_ONE_OF: Final = 8
+"""is remembered until one comes again."""
 _NO_ENTRY: Final = bytes(TABLE_BYTES + 1)
 """Stands for a string that does not fit into the table, whatever it says: entering it empties that (RFC 7541
 section 4.4)."""
@@ -70,6 +74,7 @@ class FieldReader:
         "_left_bytes",
         "_limit_bytes",
         "_literal",
+        "_new",
         "_refers",
         "_resized",
         "_skips",
@@ -91,6 +96,8 @@ class FieldReader:
         self.repeated = False
         self._known: dict[bytes, Fields] = {}
         self._literal: dict[bytes, tuple[Fields, Fields]] = {}
+        # How many blocks have come since one came again.
+        self._new = 0
         # Of the block that is read: what enters the table, whether it refers to that, and resizes it.
         self._entered: list[tuple[bytes, bytes]] = []
         self._refers = False
@@ -113,12 +120,14 @@ class FieldReader:
         known = self._known.get(untrusted)
         if known is not None:
             self.repeated = True
+            self._new = 0
             return known
         literal = self._literal.get(untrusted)
         if literal is not None:
             for entry in literal[1]:
                 self._evict(len(entry[0]) + len(entry[1]) + FIELD_OVERHEAD_BYTES, entry)
             self.repeated = True
+            self._new = 0
             return literal[0]
         self.repeated = False
         self._block, self._at = untrusted, 0
@@ -146,6 +155,9 @@ class FieldReader:
         return found
 
     def _remember(self, untrusted: bytes, fields: Fields) -> None:
+        self._new += 1
+        if self._new > _ALL_NEW and self._new % _ONE_OF:
+            return
         if self._limit_bytes - self._left_bytes > _REMEMBERED_SIZE:
             return
         if not self._refers:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from ipaddress import IPv4Address
 from typing import Any, Final
 
@@ -33,7 +32,6 @@ _SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
 _ROOM_BYTES: Final = 3 << 20  # which the kernel doubles
 _UNREAD_BYTES: Final = 1 << 19  # the same
-_RANGE: Final = struct.Struct("=I")
 # Compiled code looks the names of another module up, each time.
 _SOL_SOCKET: Final = int(socket.SOL_SOCKET)
 _TCP: Final = int(socket.IPPROTO_TCP)
@@ -143,13 +141,19 @@ def _connect_unbound(dialler: socket.socket, address: tuple[Any, ...], source: S
             dialler.setsockopt(_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             dialler.bind((source.host, 0))
         try:
-            dialler.setsockopt(_IP, _IP_LOCAL_PORT_RANGE, _RANGE.pack(port << 16 | port))
+            dialler.setsockopt(_IP, _IP_LOCAL_PORT_RANGE, only(port))
         except OSError:
             break
         code = dialler.connect_ex(address)
         if code != _EADDRNOTAVAIL:
             return code
     return _EADDRNOTAVAIL
+
+
+def only(port: int) -> int:
+    """A range of one port, as IP_LOCAL_PORT_RANGE has it: a u32, its upper half the last port. Given as the
+    int of these bits: bytes are what setsockopt tries last, after two exceptions within."""
+    return (port - 0x10000 if port & 0x8000 else port) << 16 | port
 
 
 def _bind(dialler: socket.socket, source: Source) -> None:

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from ztunnel.errors import ConnectionFailed, Exhausted, NoDestination
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.splice import close_with_reset
-from ztunnel.hbone.request import new_traceparent
+from ztunnel.hbone.request import TraceContexts
 from ztunnel.kernel.sockets import Keepalive
 from ztunnel.model.address import Endpoint, OriginalDestination, PeerAddress
 from ztunnel.model.connection import Direction
@@ -111,6 +111,7 @@ class OutboundAcceptor:
         self._uid = uid
         self._network = network
         self._routes_v4, self._routes_v6 = Routes(), Routes()
+        self._contexts = TraceContexts(outbound.mesh.rng)
         self._connects = Connects(outbound.engine, network, _WAITING)
         outbound.takers[network.cookie] = self
 
@@ -177,12 +178,10 @@ class OutboundAcceptor:
         self._take(opener, peer, recalled)
 
     def _joined(self, opener: socket.socket, peer: PeerAddress, port: int) -> bool:
-        """Whether it is the connection of a call that waited for it. Raises OSError."""
-        caller = push_caller(self._network.cookie, peer, port)
-        deferred = self._connects.take(caller)
+        """Whether it is the connection of a call that waited for it."""
+        deferred = self._connects.take(push_caller(self._network.cookie, peer, port))
         if deferred is None:
             return False
-        self._outbound.programs.held.drop(caller)
         deferred.accepted(opener)
         return True
 
@@ -335,7 +334,7 @@ class OutboundAcceptor:
         context, spans = "", outbound.report.spans
         if spans is not None and call.account is not None:
             context = call.account.traceparent = call.account.traceparent or spans.begin()
-        block = route.head.render(call.peer.port, context or new_traceparent(outbound.mesh.rng))
+        block = route.head.render(call.peer.port, context or self._contexts.new())
         stands = partial(self._stands, outbound.hold.world, call, route)
         outbound.tunnels.open(TunnelCall(outbound.tunnels, call, (route.key, self._network, block), stands))
 

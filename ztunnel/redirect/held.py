@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final
 
 from ztunnel.model.address import PeerAddress
 from ztunnel.redirect.layout import pull_ip
@@ -27,8 +27,9 @@ class HeldEvent(IntEnum):
 _GAVE_UP: Final = int(HeldEvent.GAVE_UP)
 
 
-class HeldCall(NamedTuple):
-    """One report of such a call.
+class HeldCall:
+    """One report of such a call. No named tuple: each connection has one, and objects of a compiled class are
+    made in a fifth of the time.
 
     Attributes:
         caller: which call, as the kernel's map has it (`layout.push_caller`).
@@ -39,12 +40,17 @@ class HeldCall(NamedTuple):
         syn: the packet, from its IP header on; its TCP checksum is not complete.
     """
 
-    caller: bytes
-    cookie: int
-    peer: PeerAddress
-    gave_up: bool
-    destination: bytes
-    syn: bytes
+    __slots__ = ("caller", "cookie", "destination", "gave_up", "peer", "syn")
+
+    def __init__(  # noqa: PLR0913 (what the kernel says of a call)
+        self, caller: bytes, cookie: int, peer: PeerAddress, gave_up: bool, destination: bytes, syn: bytes
+    ) -> None:
+        self.caller = caller
+        self.cookie = cookie
+        self.peer = peer
+        self.gave_up = gave_up
+        self.destination = destination
+        self.syn = syn
 
 
 def push_held(held: HeldCall) -> bytes:

@@ -101,7 +101,7 @@ class HeldCalls:
     """Captured calls whose SYN waits until the proxy sends it on."""
 
     def __init__(self, maps: Mapping[str, Map], recall: Recall) -> None:
-        self._holder, self._callers, self._recall = maps["holder"], maps["callers"], recall
+        self._holder, self._recall = maps["holder"], recall
         self._waiting = Records(maps["waiting"])
 
     @property
@@ -121,10 +121,6 @@ class HeldCalls:
     def destination(self, held: HeldCall) -> Recalled:
         """What it called; see `Recall.known`."""
         return self._recall.known(held.destination)
-
-    def drop(self, caller: bytes) -> None:
-        """It has been accepted: the kernel need not remember where it goes. Raises OSError."""
-        self._callers.drop(caller)
 
     def close(self) -> None:
         """Unmap."""

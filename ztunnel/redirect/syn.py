@@ -23,6 +23,7 @@ from ztunnel.redirect.packet import (
 
 _ICMP_HEAD: Final = Struct("!BBHI")
 _CHECKSUM_AT: Final = 16  # in a TCP header
+_PLAIN_IPV4: Final = 0x45  # its header without options
 _QUOTED_BYTES: Final = 64
 """Of the packet that an ICMP error is about: at least its IP header and eight bytes (RFC 792, RFC 4443)."""
 
@@ -37,11 +38,16 @@ net/ipv6/icmp.c)."""
 def whole(syn: bytes) -> bytes:
     """The SYN as it can be sent: the kernel leaves the checksum to the hardware that it did not reach. That
     of an IPv4 header is right, and a raw socket makes it anew in any case (raw(7))."""
-    source, destination, start = _ends(syn)
+    start = header_bytes(syn)
     at = start + _CHECKSUM_AT
-    head, rest = syn[start:at] + b"\0\0", syn[at + 2 :]
-    check = checksum(TCP + len(syn) - start, source + destination + head + rest)
-    return syn[:at] + check + rest
+    begun = syn[at : at + 2]
+    left_out = (TCP + len(syn) - start) - int.from_bytes(begun, "big")
+    if syn[0] == _PLAIN_IPV4:
+        summed = syn[12:]  # the addresses, and the segment behind them
+    else:
+        source, destination, _ = _ends(syn)
+        summed = source + destination + syn[start:]
+    return syn[:at] + checksum(left_out, summed) + syn[at + 2 :]
 
 
 def answer(syn: bytes, error: int) -> bytes:

@@ -121,7 +121,8 @@ class Report:
         self._metrics.closed(live, error.flag if error else _NO_FLAG)
         if isinstance(error, HandedOver):  # the successor writes its line
             return
-        self._count_denial(account.journey, error)
+        if error is not None:
+            self._count_denial(account.journey, error)
         if account.traceparent and self.spans is not None:
             self._trace(account, self.spans, error)
         if self._write is not None and self._wants(_ERROR if error else _INFO):
@@ -171,7 +172,7 @@ class Report:
         if self._write is not None:
             self._write(render_early_denial(denial, self._json, count))
 
-    def _count_denial(self, journey: Journey, error: ConnectionFailed | None) -> None:
+    def _count_denial(self, journey: Journey, error: ConnectionFailed) -> None:
         if isinstance(error, Denied):
             self._metrics.denied(journey.reporter, error.policy or _NO_POLICY)
 

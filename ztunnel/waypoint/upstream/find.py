@@ -12,7 +12,7 @@ from random import Random
 
 from ztunnel.errors import NoDestination
 from ztunnel.hbone.pool import PoolKey
-from ztunnel.hbone.request import RequestHead, new_traceparent, render_baggage
+from ztunnel.hbone.request import RequestHead, TraceContexts, render_baggage
 from ztunnel.l7.chance import Rng
 from ztunnel.model.address import Endpoint, IPAddress, OriginalDestination
 from ztunnel.model.route import ConnectionRule
@@ -47,6 +47,7 @@ class Here:
         self.network = network
         self.hold = hold
         self.rng = rng
+        self._contexts = TraceContexts(rng)
         self.context = ""
         self.clusters = Clusters(rng, now)
         hold.subscribe(self.clusters.changed)
@@ -119,7 +120,7 @@ class Here:
     def block(self, target: Target) -> bytes:
         """The header block of a CONNECT."""
         assert target.head is not None
-        return target.head.render(0, self.context or new_traceparent(self.rng))
+        return target.head.render(0, self.context or self._contexts.new())
 
 
 def _target(source: Workload, outcome: ToTunnel) -> Target:
