@@ -188,30 +188,34 @@ def test_until_it_was_ready_calls_go_as_before_and_from_then_on_by_it_or_not_at_
 def test_attached_replaced_and_detached_under_load_no_request_fails(mesh: Mesh, shop: Apps) -> None:
     cluster, marks = shop.cluster, {}
     with loaded(shop) as load:
+        marks["apply"] = time.time()
         apply(shop, "--enroll-namespace", "--wait")
         wait_until("calls go through it", lambda: requests(shop) > 20, SECONDS)
         assert bound(shop) == ("True", "WaypointAccepted")
-        marks["attached"] = requests(shop)
         annotate(shop, replicas="2")
+        marks["restart of the control plane"] = time.time()
         cluster.call("-n", SYSTEM, "rollout", "restart", "deployment/ztunnel-control")
         wait_until("there are two", lambda: ready(shop, 2), START_SECONDS)
         before, revision = names(shop), generation(shop)
         mesh.wait()
         assert (names(shop), generation(shop)) == (before, revision), "another control plane changes nothing"
+        marks["replacement"] = time.time()
         cluster.call("-n", shop.namespace, "delete", "pod", min(before), "--wait=false")
         template = {"metadata": {"annotations": {"again": "yes"}}}
         words = ("patch", "deployment", NAME, "-p", json.dumps({"spec": {"template": template}}))
         cluster.call("-n", shop.namespace, *words)
         wait_until("both are others", lambda: ready(shop, 2) and not before & names(shop), START_SECONDS)
         wait_until("calls go through them", lambda: requests(shop) > 20, SECONDS)
+        marks["detach"] = time.time()
         detach(shop)
-        marks["detached"] = requests(shop)
+        marks["delete"] = time.time()
         done = cluster.ztunnel("waypoint", "delete", NAME, "-n", shop.namespace)
         assert done.returncode == 0, done.stdout + done.stderr
         wait_until("what was made for it is gone", lambda: not made(shop), SECONDS)
         said = {address: each.end() for address, each in load.items()}
-    print(marks, {address: (each["seen"], each["failed"], each["slowest"]) for address, each in said.items()})
-    assert {address: each["errors"] for address, each in said.items() if each["failed"]} == {}
+    print({address: (each["seen"], each["failed"], each["slowest"]) for address, each in said.items()})
+    failed = {address: each["errors"] for address, each in said.items() if each["failed"]}
+    assert failed == {}, (marks, failed)
     assert min(each["seen"] for each in said.values()) > 200
 
 
