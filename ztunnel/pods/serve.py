@@ -60,7 +60,7 @@ class Pods:
         starting: Starting | None = None,
     ) -> None:
         """`starting` has the processes of pods that start wait; None: they do not."""
-        self._still, self._stepped_back = trio.Lock(), False
+        self._still, self._stepped_back, self._replaced = trio.Lock(), False, False
         self._ways = ways
         self._redirection = ways.redirection
         self._networks = ways.networks
@@ -109,7 +109,8 @@ class Pods:
                         await self._stirred.wait()
                     self._stirred = trio.Event()
                     async with self._still:
-                        await self._reconcile(graces)
+                        if not self._replaced:
+                            await self._reconcile(graces)
         finally:
             self._arrivals.close()
             self._refusals.close()
@@ -143,8 +144,8 @@ class Pods:
         self._predecessor.listeners.update(listeners)
 
     async def hold_back(self) -> None:
-        """Take up, enroll and remove nothing, until `go_on` by the same task, or for good: a successor asks
-        for what we have."""
+        """Take up, enroll and remove nothing, until `go_on`, or for good after `hand_over`, both by the same task:
+        a successor asks for what we have."""
         await self._still.acquire()
         self._stepped_back = True
         for held in self._all():
@@ -172,6 +173,8 @@ class Pods:
         for held in self._parting.values():
             held.go_on()
         self.stop_accepting()
+        self._replaced = True
+        self._still.release()  # its task may end before us, and Trio takes that ill of the owner of a lock
 
     def _all(self) -> tuple[Held, ...]:
         return *self._held.values(), *self._parting.values()

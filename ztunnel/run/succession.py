@@ -72,6 +72,8 @@ class Succession:
         """
         node = self._node
         if _pinned_version(node) != self._version:
+            node.pods.hand_over()
+            self.settled.release()
             raise Unsupported("a successor has loaded its programs and did not take over: start again")
         node.direct.begin_anew()
         node.addresses.begin_anew()
