@@ -144,8 +144,8 @@ class Pods:
         self._predecessor.listeners.update(listeners)
 
     async def hold_back(self) -> None:
-        """Take up, enroll and remove nothing, until `go_on`, or for good after `hand_over`, both by the same task:
-        a successor asks for what we have."""
+        """Take up, enroll and remove nothing, as a successor asks for what we have: until `go_on`, or
+        for good after `hand_over`, both by the same task."""
         await self._still.acquire()
         self._stepped_back = True
         for held in self._all():
