@@ -3,6 +3,7 @@ them."""
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import time
@@ -207,6 +208,19 @@ def test_a_call_to_a_vip_goes_to_the_picked_endpoint_and_shows_the_vip(pair: Pai
     [opened] = pair.records(1)
     assert (opened.role, opened.destination) == (RecordRole.CLIENT, to)
     assert opened.asked == original(str(vip.ip), vip.port)
+
+
+def test_from_a_chosen_port_a_pod_is_one_destination_by_whatever_address(pair: Pair) -> None:
+    """Without a mesh the VIP is another one (cilium/cilium#11810)."""
+    to = pair.direct()
+    pair.redirection.serve_vip(VIP, [(to, 1)])
+    seen = []
+    for port, called in ((20020, to), (20020, VIP), (0, VIP)):
+        sock = pair.kernel.socket(pair.a.netns)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("10.77.0.2", port))
+        seen.append(sock.connect_ex((str(called.ip), called.port)))
+    assert seen == [0, errno.EADDRNOTAVAIL, 0]
 
 
 def test_a_pick_without_a_verdict_is_told_to_the_proxy(pair: Pair) -> None:

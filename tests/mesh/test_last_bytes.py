@@ -1,16 +1,23 @@
-"""Bytes in unusual places, on every way: urgent ones, last ones before a reset; and what is below them."""
+"""Bytes in unusual places, on every way: urgent ones, last ones before a reset; by unusual calls; and what is
+below them."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
 import select
 import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address
 
 import pytest
 
 from tests.mesh import lab
-from tests.mesh.lab import Family, Mesh, read_exactly, reset
+from tests.mesh.lab import Family, Mesh, read_exactly, reset, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -110,6 +117,140 @@ def test_a_reset_behind_a_half_close_is_told_at_once(mesh: Mesh, family: Family,
             events.register(other, 0)
             assert [mask for _, mask in events.poll(5000)] == [select.POLLERR | select.POLLHUP]
             assert other.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EPIPE
+
+
+@contextmanager
+def beside(work: Callable[[], None]) -> Iterator[None]:
+    """Something that is done while the block runs."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+BULK = os.urandom(1 << 16) * 24
+SPLICE_F_MORE = 4
+
+
+@WITH_FAMILIES
+@EVERY_WAY
+def test_what_is_spliced_in_and_out_is_whole_and_has_an_end(
+    mesh: Mesh, family: Family, where: str, to: str
+) -> None:
+    """As Go's io.Copy does it between connections; nothing is waited for that does not come."""
+    listener, address = mesh.listen(to), mesh.address(to, family)
+    for _ in range(2):  # on one node the kernel makes the second
+        client, server = mesh.join(where, listener, address)
+        for sock in (client, server):
+            sock.settimeout(None)
+        pipes = os.pipe(), os.pipe()
+
+        def write(server: socket.socket = server, pipes: tuple[tuple[int, int], ...] = pipes) -> None:
+            for at in range(0, len(BULK), 1 << 16):
+                left = os.write(pipes[0][1], BULK[at : at + (1 << 16)])
+                while left:
+                    left -= os.splice(pipes[0][0], server.fileno(), left, flags=SPLICE_F_MORE)
+            server.shutdown(socket.SHUT_WR)
+
+        got = bytearray()
+        with beside(write):
+            while count := os.splice(client.fileno(), pipes[1][1], 1 << 16):
+                got += os.read(pipes[1][0], count)
+        assert got == BULK
+        for end in (*pipes[0], *pipes[1]):
+            os.close(end)
+
+
+@WITH_FAMILIES
+@EVERY_WAY
+def test_a_file_behind_a_corked_head_is_whole(mesh: Mesh, family: Family, where: str, to: str) -> None:
+    """nginx's sendfile and tcp_nopush."""
+    listener, address = mesh.listen(to), mesh.address(to, family)
+    with os.fdopen(os.memfd_create("body"), "r+b") as body:
+        body.write(BULK)
+        body.flush()
+        for _ in range(2):
+            client, server = mesh.join(where, listener, address)
+            server.settimeout(None)
+
+            def write(server: socket.socket = server) -> None:
+                server.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+                server.send(b"head")
+                at = 0
+                while at < len(BULK):
+                    at += os.sendfile(server.fileno(), body.fileno(), at, len(BULK) - at)
+                server.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+
+            with beside(write):
+                assert read_exactly(client, 4 + len(BULK)) == b"head" + BULK
+
+
+TCP_NOTSENT_LOWAT = 25
+
+
+@WITH_FAMILIES
+@EVERY_WAY
+def test_a_writer_that_is_told_once_is_told_when_there_is_room(
+    mesh: Mesh, family: Family, where: str, to: str
+) -> None:
+    """Edge-triggered, with TCP_NOTSENT_LOWAT; the reader begins when the writer waits."""
+    listener, address = mesh.listen(to), mesh.address(to, family)
+    data = BULK * 16
+    for _ in range(2):
+        client, server = mesh.join(where, listener, address)
+        server.setblocking(False)
+        server.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, 1 << 14)
+        waits = threading.Event()
+
+        def write(server: socket.socket = server, waits: threading.Event = waits) -> None:
+            at = 0
+            with select.epoll() as told:
+                told.register(server, select.EPOLLOUT | select.EPOLLET)
+                while at < len(data) and told.poll(lab.SOCKET_SECONDS):
+                    with suppress(BlockingIOError):
+                        while at < len(data):
+                            at += server.send(data[at : at + (1 << 18)])
+                    waits.set()
+            server.shutdown(socket.SHUT_WR)
+
+        with beside(write):
+            assert waits.wait(lab.SOCKET_SECONDS)
+            assert lab.read_all(client) == data
+
+
+FIONREAD, SO_ZEROCOPY, MSG_ZEROCOPY = 0x541B, 60, 0x4000000
+
+
+def unread(sock: socket.socket) -> int:
+    return int(struct.unpack("i", fcntl.ioctl(sock, FIONREAD, bytes(4)))[0])
+
+
+@WITH_FAMILIES
+@EVERY_WAY
+def test_what_has_come_is_told_and_waited_for_as_it_was_asked(
+    mesh: Mesh, family: Family, where: str, to: str
+) -> None:
+    """FIONREAD (Java's available()), SO_RCVLOWAT, MSG_WAITALL, and the notices of MSG_ZEROCOPY."""
+    listener, address = mesh.listen(to), mesh.address(to, family)
+    for _ in range(2):
+        client, server = mesh.join(where, listener, address)
+        server.setsockopt(socket.SOL_SOCKET, SO_ZEROCOPY, 1)
+        server.send(bytes(5000), MSG_ZEROCOPY)
+        wait_until(lambda sock=client: unread(sock) == 5000, "it has come")
+        assert len(client.recv(1200)) == 1200
+        assert unread(client) == 3800
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 4000)
+        assert not select.select([client], [], [], 0)[0]
+        server.sendall(bytes(200))
+        assert select.select([client], [], [], lab.SOCKET_SECONDS)[0]
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        client.settimeout(None)  # else it does not wait in the kernel
+        with beside(lambda sock=server: sock.sendall(bytes(1000))):
+            assert len(client.recv(5000, socket.MSG_WAITALL)) == 5000
+        server.setblocking(False)
+        assert server.recvmsg(0, 100, socket.MSG_ERRQUEUE)[1], "a notice"
 
 
 IP_RECVTOS, IP_PKTOPTIONS, IPV6_2292PKTOPTIONS = 13, 9, 6
