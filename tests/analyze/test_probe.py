@@ -21,6 +21,7 @@ from ztunnel.errors import Unsupported
 from ztunnel.kernel.capability import Capability
 from ztunnel.model.address import Endpoint
 from ztunnel.redirect.load import remove
+from ztunnel.run import load
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(30)]
 
@@ -173,3 +174,41 @@ def test_a_load_that_was_interrupted_is_told_of(tmp_path: Path) -> None:
         assert probe._programs(settings).state is State.OK
     finally:
         remove(pins)
+
+
+def test_without_a_nodes_name_every_proxy_of_the_machine_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "_PINS", tmp_path)
+    (tmp_path / "n1").mkdir()
+    (tmp_path / "n1" / "version").symlink_to("one")
+    (tmp_path / "+n2").mkdir()
+    nobody = replace(SETTINGS, node="")
+    found = probe._programs(nobody)
+    assert (found.state, found.found.split(";")[0]) == (State.OK, "pinned: n1")
+    (tmp_path / "n3").mkdir()
+    found = probe._programs(nobody)
+    assert (found.state, found.found) == (State.WARN, f"a load was interrupted: {tmp_path}/n3 is not whole")
+
+
+def test_our_own_programs_are_nobody_elses_without_a_nodes_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Path] = []
+    monkeypatch.setattr(probe, "programs_beside", lambda pins: looked.append(pins.root) or frozenset())
+    for node in ("", "n1"):
+        list(probe._neighbours(replace(SETTINGS, node=node)))
+    assert [place.parent for place in looked] == [Path("/sys/fs/bpf/ztunnel")] * 2
+
+
+def test_without_root_all_is_looked_at_and_what_cannot_be_is_said(tmp_path: Path) -> None:
+    shut = tmp_path / "etc" / "cni"
+    shut.mkdir(parents=True)
+    shut.chmod(0o700)
+    os.seteuid(65534)
+    try:
+        found = checked(root=tmp_path)
+    finally:
+        os.seteuid(0)
+    assert {found[name].state for name in ("CAP_BPF", "CAP_NET_ADMIN", "CAP_SYS_ADMIN")} == {State.FAIL}
+    tried = ("netfilter programs", "eBPF programs", "SOCK_DESTROY")
+    for name in (*tried, "programs on cgroup hooks", "/etc/cni/net.d"):
+        assert (found[name].state, found[name].fix) == (State.WARN, "check as root")

@@ -53,6 +53,7 @@ _OTHERS = {
     ),
 }
 
+_AS_ROOT = "check as root"
 _KERNEL, _PRIVILEGES, _LIMITS = "kernel", "privileges", "limits"
 
 
@@ -106,6 +107,8 @@ def _forward_programs() -> Check:
     name = "netfilter programs"
     try:
         bpf.close(bpf.prog_load(bpf.Program("probe", FORWARD.kind, FORWARD.hook, _RETURN_1)))
+    except PermissionError:
+        return Check(_KERNEL, name, State.WARN, "not tried", _AS_ROOT)
     except OSError as error:
         found = f"{error.strerror}: nftables judge what pods forward"
         if shutil.which("nft"):
@@ -138,11 +141,27 @@ def _programs(settings: Settings) -> Check:
     except (Unsupported, OSError) as error:
         found, _, fix = str(error).partition(": ")
         return Check(_KERNEL, name, State.FAIL, f"not loaded, and {found}", fix)
-    pins = Pins(redirection_of(settings).pins)
-    if pins.root.is_dir() and not pins.version.is_symlink():
+    try:
+        pinned = _pinned(settings)
+        broken = [each for each in pinned if not Pins(each).version.is_symlink()]
+    except OSError as error:
+        return Check(_KERNEL, name, State.WARN, f"what is pinned: {error.strerror}", _AS_ROOT)
+    if broken:
         fix = f"old and new programs run side by side: ztunnel load --node {settings.node or 'NODE'} ends it"
-        return Check(_KERNEL, name, State.WARN, f"a load was interrupted: {pins.root} is not whole", fix)
-    return Check(_KERNEL, name, State.OK, f"not loaded yet; bcc is there, headers: {headers}")
+        return Check(_KERNEL, name, State.WARN, f"a load was interrupted: {broken[0]} is not whole", fix)
+    there = "" if settings.node or settings.pins else ", ".join(each.name for each in pinned)
+    found = f"pinned: {there}" if there else "not loaded yet"
+    return Check(_KERNEL, name, State.OK, f"{found}; bcc is there, headers: {headers}")
+
+
+def _pinned(settings: Settings) -> list[Path]:
+    """Where the node's proxy has pinned something; where no node is named, every proxy of this machine.
+    Raises OSError."""
+    place = redirection_of(settings).pins
+    if settings.node or settings.pins:
+        return [place] if place.is_dir() else []
+    found = sorted(place.iterdir()) if place.is_dir() else []
+    return [each for each in found if each.is_dir() and not each.name.startswith("+")]  # those are being made
 
 
 def _destroying() -> Check:
@@ -151,11 +170,13 @@ def _destroying() -> Check:
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as client,
-        current() as here,
     ):
         names = (client.getsockname(), client.getpeername())
         try:
-            destroyed = destroy(here, *(parse_endpoint(f"{ip}:{port}") for ip, port in names))
+            with current() as here:
+                destroyed = destroy(here, *(parse_endpoint(f"{ip}:{port}") for ip, port in names))
+        except PermissionError:
+            return Check(_KERNEL, name, State.WARN, "not tried", _AS_ROOT)
         except OSError as error:
             fix = "pods of one node talk through tunnels: a kernel with CONFIG_INET_DIAG_DESTROY"
             return Check(_KERNEL, name, State.WARN, str(error.strerror), fix)
@@ -204,10 +225,11 @@ def _neighbours(settings: Settings) -> Iterator[Check]:
     except Unsupported:
         return
     try:
-        ours = programs_beside(Pins(redirection_of(settings).pins))
+        place = redirection_of(settings).pins
+        ours = programs_beside(Pins(place if settings.node or settings.pins else place / "any"))
         yield from hook_checks(list_programs(root, ours), whose)
     except OSError as error:
-        yield Check(_OTHER, "programs on cgroup hooks", State.WARN, str(error.strerror), "check as root")
+        yield Check(_OTHER, "programs on cgroup hooks", State.WARN, str(error.strerror), _AS_ROOT)
     yield kubelet_check(root)
 
 
@@ -226,7 +248,11 @@ def _agents(etc: Path) -> Iterator[Check]:
     """Other meshes that redirect pods."""
     for folder, marks in _OTHERS.items():
         place = etc / folder.lstrip("/")
-        texts = [_read(file) for file in sorted(place.glob("*.conf*"))] if place.is_dir() else []
+        try:
+            texts = [_read(file) for file in sorted(place.glob("*.conf*"))] if place.is_dir() else []
+        except OSError as error:
+            yield Check(_OTHER, folder, State.WARN, str(error.strerror), _AS_ROOT)
+            continue
         for mark, meaning in marks:
             if any(f'"{mark}"' in text for text in texts):
                 yield Check(_OTHER, mark, State.WARN, f"in {folder}", meaning)
