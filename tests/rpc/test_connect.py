@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from tests.rpc.conftest import HOST, Pair, client_context, make_pair, server_context
-from ztunnel.rpc.connect import connect
+from ztunnel.rpc.connect import ANOTHER_SECONDS, connect
 from ztunnel.rpc.limits import CLIENT
 from ztunnel.rpc.status import Code, RpcError
 
@@ -36,6 +37,41 @@ async def test_a_server_that_says_nothing(pair: Pair) -> None:
         silent.listen()
         said = await fail(silent.getsockname()[1], client_context(pair), handshake_seconds=0.1)
         assert "did not complete the TLS handshake in time" in said
+
+
+async def test_one_that_is_not_answered_does_not_keep_the_next_waiting(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """As behind a service of Kubernetes, whose pick for the first has just gone."""
+    begun: list[float] = []
+    streams = trio.testing.memory_stream_pair()
+
+    async def begin(_host: str, _port: int) -> trio.abc.Stream:
+        begun.append(trio.current_time())
+        if len(begun) < 3:
+            await trio.sleep_forever()
+        return streams[0]
+
+    monkeypatch.setattr(trio, "open_tcp_stream", begin)
+    before = trio.current_time()
+    made: object = await connect("service", 15012, None, HOST, CLIENT)
+    assert made is streams[0]
+    assert [at - before for at in begun] == [0, ANOTHER_SECONDS, 2 * ANOTHER_SECONDS]
+
+
+async def test_one_that_nobody_answers_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def begin(_host: str, _port: int) -> trio.abc.Stream:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(trio, "open_tcp_stream", begin)
+    before = trio.current_time()
+    with pytest.raises(RpcError) as failed:
+        await connect("service", 15012, None, HOST, CLIENT)
+    assert "service:15012 did not answer in time" in failed.value.message
+    assert trio.current_time() - before == CLIENT.connect_seconds
 
 
 @pytest.mark.parametrize("wrong", ["root", "name", "protocol"])

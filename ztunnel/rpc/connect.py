@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -15,6 +16,10 @@ Context = Callable[[], ssl.SSLContext]
 """The TLS context for a new connection, with the certificates and roots of this moment."""
 
 Tls = trio.SSLStream[trio.SocketStream]
+
+ANOTHER_SECONDS: Final = 1.0
+"""After which one more connection is begun: the address may be that of a service of Kubernetes, and what it
+picked for the first one have just gone, so that nobody refuses that."""
 
 
 async def connect(
@@ -33,7 +38,7 @@ async def connect(
     tcp: trio.SocketStream | None = None
     try:
         with trio.fail_after(limits.connect_seconds):
-            tcp = await trio.open_tcp_stream(host, port)
+            tcp = await _open(host, port)
         if context is None:
             return tcp
         tls = trio.SSLStream(tcp, context(), server_hostname=server_name, https_compatible=True)
@@ -56,6 +61,35 @@ async def connect(
         await trio.aclose_forcefully(tls)
         raise RpcError(Code.UNAVAILABLE, f"{where} does not speak h2 (ALPN)")
     return tls
+
+
+async def _open(host: str, port: int) -> trio.SocketStream:
+    """Of the connections that are begun one after the other, the one that first comes to something. Raises
+    OSError: what the first that failed said."""
+    found: list[trio.SocketStream] = []
+    failures: list[OSError] = []
+
+    async def attempt(scope: trio.CancelScope) -> None:
+        try:
+            found.append(await trio.open_tcp_stream(host, port))
+        except OSError as error:
+            failures.append(error)
+        scope.cancel()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            while not (found or failures):
+                nursery.start_soon(attempt, nursery.cancel_scope)
+                await trio.sleep(ANOTHER_SECONDS)
+    except BaseException:
+        for each in found:
+            await trio.aclose_forcefully(each)
+        raise
+    for late in found[1:]:
+        await trio.aclose_forcefully(late)
+    if not found:
+        raise failures[0]
+    return found[0]
 
 
 def _reason(error: OSError) -> str:
