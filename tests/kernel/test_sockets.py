@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from tests.kernel.lab import Kernel, Lab, endpoint, local_of, wait_until
 from ztunnel.kernel import sockets
-from ztunnel.kernel.sockets import Keepalive, LiveSocket, TcpState
+from ztunnel.kernel.sockets import Keepalive, LiveSocket, TcpState, keep_syns, kept_syn
+from ztunnel.redirect.syn import ends_of
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -156,3 +158,17 @@ def test_a_destroyed_connection_ends_at_both_ends_and_its_listener_lives(kernel:
     assert not sockets.destroy(kernel.lab.a, near, far)
     kernel.connect(kernel.lab.a, host, far.port)
     kernel.accept(listener)
+
+
+@pytest.mark.parametrize("host", ["10.77.0.2", "fd77::2"])
+def test_the_syn_of_what_was_accepted_is_told_once_where_it_was_kept(kernel: Kernel, host: str) -> None:
+    app = kernel.listen(kernel.lab.a, 8080)
+    kernel.connect(kernel.lab.b, host, 8080)
+    assert kept_syn(kernel.accept(app)[0]) == b""
+    keep_syns(app)
+    client = kernel.connect(kernel.lab.b, host, 8080)
+    accepted, peer = kernel.accept(app)
+    here = local_of(accepted)
+    ends = b"".join(each.ip.packed for each in (peer, here)) + struct.pack("!HH", peer.port, here.port)
+    assert local_of(client) == peer
+    assert [ends_of(kept_syn(accepted)) for _ in range(2)] == [ends, b""]

@@ -17,6 +17,7 @@ from tests.redirect.test_syn import syn
 from ztunnel.errors import ConnectionFailed, Drained, Unreachable
 from ztunnel.flow.accept import Acceptor
 from ztunnel.flow.engine import Engine
+from ztunnel.kernel.sockets import keep_syns
 from ztunnel.model.address import Endpoint, OriginalDestination, PeerAddress, parse_endpoint
 from ztunnel.outbound.accept import OutboundAcceptor
 from ztunnel.outbound.defer import WaitingCalls
@@ -181,6 +182,31 @@ def test_who_is_let_in_is_taken_up_in_the_same_round(case: Case) -> None:
         client.close()
     drive(case.engine, until=lambda: not len(case.desk.calls))
     acceptor.close()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_whose_connection_it_is_is_known_by_its_syn_and_without(case: Case, kept: bool) -> None:
+    """Of two calls from one port, to two destinations, one comes."""
+    servers = [case.sockets.listen("127.0.3.1") for _ in range(2)]
+    port, at = case.free_port(), case.listener.getsockname()[1]
+    if kept:
+        keep_syns(case.listener)
+    helds = [case.held(address_of(server), port) for server in servers]
+    for held, capture in zip(helds, (at + 1, at), strict=True):
+        held.caller = push_caller(1, held.peer, capture)
+        ports = port.to_bytes(2, "big") + capture.to_bytes(2, "big")
+        held.syn = held.syn[:20] + ports + held.syn[24:]
+        case.acceptor.held(held)
+    drive(case.engine, until=lambda: len(case.raw.sent) == 2)
+    client = case.arrive(port)
+    client.sendall(b"to the second")
+    far = case.sockets.keep(servers[1].accept()[0])
+    drive(case.engine)
+    assert far.recv(99) == b"to the second"
+    case.acceptor.hand_over()
+    client.close()
+    far.close()
+    drive(case.engine, until=lambda: not len(case.desk.calls))
 
 
 def test_who_is_not_there_yet_is_told_of(case: Case) -> None:

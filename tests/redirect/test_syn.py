@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ztunnel.redirect.syn import answer, whole
+from ztunnel.redirect.syn import answer, ends_of, whole
 
 V4 = bytes((10, 77, 0, 2)), bytes((10, 77, 0, 2))
 V6 = bytes.fromhex("fd770000000000000000000000000002"), bytes.fromhex("fd770000000000000000000000000002")
@@ -113,3 +113,16 @@ def test_every_checksum_is_right(address: bytes, sequence: int, words: int) -> N
     packet = syn((address, address), sequence, bytes(4 * words))
     for each in (whole(packet), answer(packet, 111), answer(packet, errno.EHOSTUNREACH)):
         parts(each)
+
+
+@FAMILIES
+def test_the_ends_of_a_packet_are_its_addresses_and_ports(ends: tuple[bytes, bytes]) -> None:
+    ports = (40000).to_bytes(2, "big") + (61500).to_bytes(2, "big")
+    assert ends_of(syn(ends)) == b"".join(ends) + ports
+    assert ends_of(whole(syn(ends))) == b"".join(ends) + ports
+
+
+def test_a_packet_that_is_not_plain_has_no_ends() -> None:
+    v6 = syn(V6)
+    odd = [b"", syn(V4)[:23], v6[:43], syn(V4, ip_options=b"\x01\x01\x01\x00"), v6[:6] + b"\x00" + v6[7:]]
+    assert [ends_of(each) for each in odd] == [b""] * 5

@@ -154,6 +154,17 @@ def test_a_series_that_rests_for_long_is_dropped_unless_a_connection_is_open():
     assert rows(metrics, 101)[LABELS] == (1, 0, 0, 0, 0)
 
 
+def test_who_comes_back_after_its_series_was_dropped_has_another():
+    """However often the same labels were used before."""
+    metrics = TcpMetrics(idle_seconds=100)
+    for _ in range(3):
+        metrics.closed(metrics.opened(LABELS, counts(1, 1)))
+    assert rows(metrics, 0)[LABELS] == (3, 3, 0, 3, 3)
+    assert rows(metrics, 100) == {}
+    metrics.opened(LABELS, counts())
+    assert rows(metrics, 101)[LABELS] == (1, 0, 0, 0, 0)
+
+
 def test_a_series_that_moves_is_kept():
     metrics = TcpMetrics(idle_seconds=100)
     for now in range(0, 1000, 90):

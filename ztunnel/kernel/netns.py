@@ -15,8 +15,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import cast
 
@@ -49,6 +49,25 @@ def _setns(fd: int) -> None:
     if _libc.setns(fd, _CLONE_NEWNET) < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"setns: {os.strerror(code)}")
+
+
+class _Entered:
+    """No generator: pods' sockets are made within."""
+
+    __slots__ = ("_fd", "_home")
+
+    def __init__(self, fd: int, home: int) -> None:
+        self._fd = fd
+        self._home = home
+
+    def __enter__(self) -> None:
+        _setns(self._fd)
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            _setns(self._home)
+        except OSError:
+            os.abort()
 
 
 class NetworkNamespace:
@@ -134,17 +153,9 @@ class NetworkNamespace:
                 raise
         return made
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> AbstractContextManager[None]:
         """The calling thread is in this namespace inside the block. Never await in it."""
-        _setns(self._fd)
-        try:
-            yield
-        finally:
-            try:
-                _setns(self._home)
-            except OSError:
-                os.abort()
+        return _Entered(self._fd, self._home)
 
     def read_sysctl(self, name: str) -> str:
         """The value of e.g. `net.ipv4.tcp_fwmark_accept` in this namespace. Raises OSError."""
@@ -243,10 +254,9 @@ def own() -> NetworkNamespace:
 class OwnNamespace(NetworkNamespace):
     """The namespace that the process is in, and stays in."""
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> AbstractContextManager[None]:
         """It is entered already."""
-        yield
+        return nullcontext()
 
 
 class Here:

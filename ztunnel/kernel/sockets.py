@@ -32,6 +32,10 @@ _MESSAGE_BYTES = 72  # struct inet_diag_msg, before the attributes
 _IP_FREEBIND, _IP_TRANSPARENT = 15, 19
 _SO_COOKIE: Final = 57
 _SOL_SOCKET: Final = int(socket.SOL_SOCKET)
+_TCP: Final = int(socket.IPPROTO_TCP)
+_TCP_SAVE_SYN: Final = 27
+_TCP_SAVED_SYN: Final = 28
+_SYN_BYTES: Final = 120  # the longest headers of IPv4 and TCP
 _NO_COOKIE: Final = 0xFFFFFFFFFFFFFFFF
 _ALL_STATES: Final = 0xFFFFFFFF
 _NOWHERE: Final = "192.0.0.8"
@@ -171,6 +175,20 @@ def _listen(
         listener.close()
         raise
     return listener
+
+
+def keep_syns(listener: socket.socket) -> None:
+    """Keep the SYN of each connection until `kept_syn` has told it. Raises OSError."""
+    listener.setsockopt(_TCP, _TCP_SAVE_SYN, 1)
+
+
+def kept_syn(accepted: socket.socket) -> bytes:
+    """From its IP header on; empty where it was not kept, was told before, or is longer than any plain one.
+    It says what `getsockname` would in a quarter of the time."""
+    try:
+        return accepted.getsockopt(_TCP, _TCP_SAVED_SYN, _SYN_BYTES)
+    except OSError:
+        return b""
 
 
 def cookie_of(sock: socket.socket) -> int:

@@ -17,7 +17,7 @@ from ztunnel.errors import ConnectionFailed, Exhausted, NoDestination
 from ztunnel.flow.engine import Engine
 from ztunnel.flow.splice import close_with_reset
 from ztunnel.hbone.request import TraceContexts
-from ztunnel.kernel.sockets import Keepalive
+from ztunnel.kernel.sockets import Keepalive, kept_syn
 from ztunnel.model.address import Endpoint, OriginalDestination, PeerAddress
 from ztunnel.model.connection import Direction
 from ztunnel.model.service import Service
@@ -160,8 +160,10 @@ class OutboundAcceptor:
         outbound = self._outbound
         port = 0
         try:
+            if self._connects and self._joined(opener):
+                return
             port = opener.getsockname()[1]
-            if self._connects and self._joined(opener, peer, port):
+            if self._connects and self._joined_at(opener, peer, port):
                 return
             recalled = outbound.programs.original_destination(self._network.cookie, peer, port)
         except OSError:
@@ -177,8 +179,16 @@ class OutboundAcceptor:
         was to go. `recalled` is the same object whenever it is the same destination."""
         self._take(opener, peer, recalled)
 
-    def _joined(self, opener: socket.socket, peer: PeerAddress, port: int) -> bool:
-        """Whether it is the connection of a call that waited for it."""
+    def _joined(self, opener: socket.socket) -> bool:
+        """Whether it is the connection of a call that waited for it, by its SYN."""
+        deferred = self._connects.take_from_syn(kept_syn(opener))
+        if deferred is None:
+            return False
+        deferred.accepted(opener)
+        return True
+
+    def _joined_at(self, opener: socket.socket, peer: PeerAddress, port: int) -> bool:
+        """The same where its listener, a predecessor's once, has kept no SYN, or a SYN is not plain."""
         deferred = self._connects.take(push_caller(self._network.cookie, peer, port))
         if deferred is None:
             return False

@@ -26,7 +26,7 @@ from ztunnel.kernel.inject import Injector
 from ztunnel.model.address import ip_text
 from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.held import HeldCall
-from ztunnel.redirect.syn import answer, whole
+from ztunnel.redirect.syn import answer, ends_of, whole
 
 _PER_ROUND: Final = 8
 """Calls that are taken up in one round of the engine, some 2 ms: others have their turn between them."""
@@ -54,12 +54,13 @@ class Caller(Protocol):
 class Deferred:
     """One connect() that waits."""
 
-    __slots__ = ("_connects", "_on_open", "caller", "held", "sent", "sent_at")
+    __slots__ = ("_connects", "_on_open", "caller", "ends", "held", "sent", "sent_at")
 
     def __init__(self, connects: Connects, held: HeldCall) -> None:
         self._connects = connects
         self._on_open: OnOpen | None = None
         self.held = held
+        self.ends = ends_of(held.syn)
         self.caller: Caller | None = None
         self.sent = 0
         self.sent_at = 0.0
@@ -123,6 +124,7 @@ class Connects:
         self._limit = limit
         self._waiting: dict[bytes, Deferred] = {}
         self._sent: dict[bytes, Deferred] = {}
+        self._by_ends: dict[bytes, Deferred] = {}
         self._looks = False
         self._closed = False
         self._let_in = 0
@@ -162,6 +164,7 @@ class Connects:
         waiting = list(self._waiting.values())
         self._waiting.clear()
         self._sent.clear()
+        self._by_ends.clear()
         for deferred in waiting:
             deferred.hand_over()
         return [deferred.held for deferred in waiting]
@@ -169,12 +172,22 @@ class Connects:
     def add(self, held: HeldCall) -> Deferred:
         """It waits from now on."""
         deferred = self._waiting[held.caller] = Deferred(self, held)
+        self._by_ends[deferred.ends] = deferred
         return deferred
 
     def take(self, caller: bytes) -> Deferred | None:
         """It waits no longer."""
         self._sent.pop(caller, None)
-        return self._waiting.pop(caller, None)
+        deferred = self._waiting.pop(caller, None)
+        if deferred is not None:
+            self._by_ends.pop(deferred.ends, None)
+        return deferred
+
+    def take_from_syn(self, syn: bytes) -> Deferred | None:
+        """The same, of the call whose SYN that is; None where there is none, or the SYN is not plain."""
+        ends = ends_of(syn)
+        deferred = self._by_ends.get(ends) if ends else None
+        return self.take(deferred.held.caller) if deferred is not None else None
 
     def send_on(self, deferred: Deferred) -> None:
         """Send its SYN on."""

@@ -18,7 +18,7 @@ from ztunnel.identity.rotate import Certificates
 from ztunnel.inbound.accept import Inbound, PlainAcceptor
 from ztunnel.inbound.serve import Handshakes
 from ztunnel.kernel.netlink import NamespaceEvents
-from ztunnel.kernel.sockets import DUAL_STACK, Listening
+from ztunnel.kernel.sockets import DUAL_STACK, Listening, keep_syns
 from ztunnel.model.identity import SpiffeId
 from ztunnel.outbound.accept import Outbound, OutboundAcceptor
 from ztunnel.pods.enroll import Enrolled, close, machine_behind, release, relisten, remind, withdraw
@@ -154,6 +154,7 @@ class Held:
         acceptors: list[Acceptor] = []
         with ExitStack() as undo:
             undo.callback(close, enrolled)
+            keep_syns(listeners.outbound)
             for listener, accepted, full in takers:
                 acceptors.append(Acceptor(ways.outbound.engine, listener, accepted, self._spoiled, full))
                 undo.callback(acceptors[-1].close)

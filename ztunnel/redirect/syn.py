@@ -24,6 +24,8 @@ from ztunnel.redirect.packet import (
 _ICMP_HEAD: Final = Struct("!BBHI")
 _CHECKSUM_AT: Final = 16  # in a TCP header
 _PLAIN_IPV4: Final = 0x45  # its header without options
+_IPV4_ENDS: Final = 24
+_IPV6_ENDS: Final = 44
 _QUOTED_BYTES: Final = 64
 """Of the packet that an ICMP error is about: at least its IP header and eight bytes (RFC 792, RFC 4443)."""
 
@@ -48,6 +50,15 @@ def whole(syn: bytes) -> bytes:
         source, destination, _ = _ends(syn)
         summed = source + destination + syn[start:]
     return syn[:at] + checksum(left_out, summed) + syn[at + 2 :]
+
+
+def ends_of(packet: bytes) -> bytes:
+    """The addresses and ports of a packet with plain headers, as they stand there; empty of any other."""
+    if len(packet) >= _IPV4_ENDS and packet[0] == _PLAIN_IPV4:
+        return packet[12:_IPV4_ENDS]
+    if len(packet) >= _IPV6_ENDS and packet[0] >> 4 == 6 and packet[6] == TCP:
+        return packet[8:_IPV6_ENDS]
+    return b""
 
 
 def answer(syn: bytes, error: int) -> bytes:

@@ -12,13 +12,13 @@ import json
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Final
 
 from ztunnel.telemetry.bare import Bare
 from ztunnel.telemetry.level import Level
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_.:/@%+\[\]-]+")
+_REMEMBERED: Final = 4
 LONGEST: Final = 2048
 _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0", '"': '\\"', "\\": "\\\\"}
 
@@ -37,9 +37,17 @@ def timestamp_ms(time_ns: int) -> str:
     return f"{_second(millis // 1000)}.{str(1000 + millis % 1000)[1:]}Z"
 
 
-@lru_cache(4)
+_SECONDS: Final[dict[int, str]] = {}
+"""The last ones, spelt."""
+
+
 def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
+    known = _SECONDS.get(seconds)
+    if known is None:
+        if len(_SECONDS) >= _REMEMBERED:
+            _SECONDS.clear()
+        known = _SECONDS[seconds] = datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
+    return known
 
 
 def quote(text: str) -> str:

@@ -55,6 +55,9 @@ class Measured:
         self.down = max(self.down, down)
 
 
+_RECENT: Final = 1024
+
+
 class Row(NamedTuple):
     """The figures of one label set; `text` is the set as the exposition formats write it."""
 
@@ -108,12 +111,15 @@ class TcpMetrics:
         self._limit = series_limit
         self._idle_seconds = idle_seconds
         self._series: dict[TcpLabels, _Series] = {}
+        # By the very object that a journey's labels are: to look those up by what they say is a hash of each.
+        self._recent: dict[int, tuple[TcpLabels, _Series]] = {}
         self._denials = Tally(2)
         self._cut = 0
 
     def opened(self, labels: TcpLabels, counts: Counted) -> Live:
         """A connection was taken up; `labels` carry no flag yet. Its bytes count from now on."""
-        series = self._series.get(labels) or self._new(labels)
+        recent = self._recent.get(id(labels))
+        series = recent[1] if recent is not None else self._found(labels)
         series.opened += 1
         live = Live(series, counts)
         series.lives.add(live)
@@ -172,8 +178,18 @@ class TcpMetrics:
                 series.last, series.since = row, now
             elif now - series.since >= self._idle_seconds:
                 self._series.pop(series.labels, None)
+                self._recent.clear()
                 continue
             yield row
+
+    def _found(self, labels: TcpLabels) -> _Series:
+        series = self._series.get(labels)
+        if series is None:
+            return self._new(labels)
+        if len(self._recent) >= _RECENT:
+            self._recent.clear()
+        self._recent[id(labels)] = labels, series  # while it is here, no other object has its id
+        return series
 
     def _ended_with(self, labels: TcpLabels) -> None:
         series = self._series.get(labels) or self._new(labels)
