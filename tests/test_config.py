@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ztunnel.config import Settings, read_settings
+from ztunnel.config import Settings, misspelt, read_settings
 from ztunnel.errors import ConfigError
 from ztunnel.model.address import Endpoint
 from ztunnel.model.workload import SameNode
@@ -168,6 +168,19 @@ def test_in_kubernetes_the_control_plane_is_istiod_unless_there_is_none_or_anoth
 def test_a_folder_of_manifests_and_a_control_plane_outside_exclude_each_other():
     (fault,) = faults(environment={"ZTUNNEL_MANIFESTS": "m", "XDS_ADDRESS": "https://a:1"})
     assert "exclude each other" in fault
+
+
+def test_a_variable_that_is_nearly_one_of_ours_is_told():
+    environment = {"ZTUNNEL_CONNECT_TIMOUT": "3", "ZTUNNEL_CONNECT_TIMEOUT": "4", "XDS_ADRESS": ""}
+    others = (
+        "ZTUNNEL_CONTROL_SERVICE_HOST",
+        "ZTUNNEL_CONTROL_PORT",
+        "ZTUNNEL_WORKER_THREADS",
+        "ZTUNNEL_PROGRAM",
+    )
+    assert misspelt({**environment, **dict.fromkeys(others, "")}) == {
+        "ZTUNNEL_CONNECT_TIMOUT": "ZTUNNEL_CONNECT_TIMEOUT"
+    }
 
 
 def test_a_token_is_not_shown():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
@@ -31,6 +32,9 @@ _SERVED_AS = (
     "ztunnel-control.ztunnel-system",
     "localhost",
 )
+
+_NEARLY = 0.9
+"""Of `difflib`: a letter or two of a name."""
 
 _WINDOW = values.bytes_from(65535, 2**31 - 1)
 _SPELLING = values.one_of("BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES")
@@ -258,6 +262,16 @@ class Settings:
     proxy_metadata: tuple[tuple[str, Any], ...] = field(default=())
     xds_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     ca_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
+def misspelt(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that begin as ours do and are none, but nearly, each with the one that it is nearly. Others
+    may be anything: Kubernetes names variables by its services, `ZTUNNEL_CONTROL_SERVICE_HOST`."""
+    sources = [one.metadata["source"] for one in fields(Settings) if "source" in one.metadata]
+    known = {variable for source in sources for variable in source.variables}
+    unknown = (name for name in sorted(environment.keys() - known) if name.startswith("ZTUNNEL_"))
+    near = {name: get_close_matches(name, known, 1, _NEARLY) for name in unknown}
+    return {name: found[0] for name, found in near.items() if found}
 
 
 class _Inputs(NamedTuple):

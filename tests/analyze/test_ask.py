@@ -40,6 +40,10 @@ def test_a_node_of_a_laboratory_is_told_by_its_namespace(monkeypatch: pytest.Mon
         with pytest.raises(NoAnswer, match=r"^n1: no such call$"):
             ask(place, "/x")
         assert [each.node for each in nodes_of(Place(laboratory=name))] == ["n1"]
+        monkeypatch.setenv("PATH", "/nowhere")
+        said = rf"^no node 'n9' in laboratory '{name}' \(there are: n1\); kubectl is not in PATH"
+        with pytest.raises(NoAnswer, match=said):
+            ask(Place(node="n9", laboratory=name), "/x")
     finally:
         file.unlink()
 

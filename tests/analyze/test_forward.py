@@ -42,6 +42,10 @@ def test_a_port_is_forwarded_while_the_context_lasts(kubectl: Fake, tmp_path: Pa
         ("echo 'error: pods \"a\" not found' >&2; exit 1", 'pods "a" not found'),
         ("exit 1", "ended without a word"),
         ("echo nonsense", "ended without a word"),
+        (
+            "echo 'E1130 08:31:57.440888 1 memcache.go:265] \"Unhandled Error\"' >&2; exit 1",
+            "Unhandled Error",
+        ),
     ],
 )
 def test_what_kubectl_says_is_told(kubectl: Fake, script: str, said: str) -> None:
@@ -60,6 +64,13 @@ def test_an_answer_that_is_none_is_told(kubectl: Fake) -> None:
     kubectl(listing())
     with pytest.raises(NoCluster, match="there are none"):
         pod_on("n1")
+
+
+def test_what_its_libraries_log_is_left_out(kubectl: Fake) -> None:
+    logged = 'E1130 08:31:57.440888   19970 memcache.go:265] "Unhandled Error" err="no API group list"'
+    kubectl(f"echo '{logged}\n{logged}\nThe connection was refused' >&2; exit 1")
+    with pytest.raises(NoCluster, match=r"-o json: The connection was refused$"):
+        node_pods()
 
 
 def test_without_kubectl_that_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

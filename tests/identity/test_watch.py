@@ -169,3 +169,8 @@ async def test_where_the_operator_s_ca_was_named_and_is_not_there_nothing_is_mad
     with pytest.raises(ConfigError, match="no certificate authority is in it"):
         await watched(make=False).watch.run()
     assert os.listdir(home) == []
+    home.rmdir()
+    with pytest.raises(
+        ConfigError, match=r"No such file or directory: a folder with ca-cert\.pem, ca-key\.pem"
+    ):
+        await watched(make=False).watch.run()

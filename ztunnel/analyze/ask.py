@@ -55,7 +55,9 @@ def ask(place: Place, path: str, port: int = ADMIN_PORT) -> str:
         with forwarded(pod, port, place.namespace) as address:
             return fetch(address, path)
     except NoCluster as error:
-        raise NoAnswer(str(error)) from error
+        there = "" if place.pod else ", ".join(_of_laboratory(place))
+        known = f"no node {place.node!r} in laboratory {place.laboratory!r} (there are: {there}); "
+        raise NoAnswer(f"{known if there else ''}{error}") from error
 
 
 def nodes_of(place: Place, *, cluster: bool = False) -> list[Place]:
@@ -65,9 +67,7 @@ def nodes_of(place: Place, *, cluster: bool = False) -> list[Place]:
     Raises:
         NoAnswer: the cluster cannot be asked.
     """
-    names = Names(place.laboratory, Path("/"))
-    prefix = names.node("")
-    found = sorted(each.name.removeprefix(prefix) for each in names.netns("x").parent.glob(f"{prefix}*"))
+    found = _of_laboratory(place)
     if found and not cluster:
         return [replace(place, node=node) for node in found]
     try:
@@ -75,6 +75,13 @@ def nodes_of(place: Place, *, cluster: bool = False) -> list[Place]:
     except NoCluster as error:
         raise NoAnswer(str(error)) from error
     return [replace(place, node=node, pod=pod) for node, pod in sorted(pods.items())]
+
+
+def _of_laboratory(place: Place) -> list[str]:
+    """The nodes of the laboratory; none where there is none of this name."""
+    names = Names(place.laboratory, Path("/"))
+    prefix = names.node("")
+    return sorted(each.name.removeprefix(prefix) for each in names.netns("x").parent.glob(f"{prefix}*"))
 
 
 def is_of_laboratory(place: Place) -> bool:

@@ -17,6 +17,8 @@ NAMESPACE: Final = "ztunnel-system"
 NODE: Final = "app.kubernetes.io/component=node"
 CONTROL: Final = "app.kubernetes.io/component=control"
 HOLDER: Final = "app.kubernetes.io/component=holder"
+_LOGGED = re.compile(r"[EWIF]\d{4} \d\d:\d\d:\d\d\.\d+ ")
+"""How a line of klog begins: what kubectl's libraries have to say, several times, before kubectl says it."""
 _FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ->")
 _SECONDS = 20.0
 
@@ -73,7 +75,7 @@ def _local_port(process: subprocess.Popen[str], command: str) -> str:
     match = _FORWARDING.match(process.stdout.readline()) if process.stdout in readable else None
     if match is None:
         process.terminate()
-        said = process.stderr.read().strip() if readable else f"no answer within {_SECONDS:.0f} s"
+        said = _said(process.stderr.read()) if readable else f"no answer within {_SECONDS:.0f} s"
         raise NoCluster(f"kubectl {command}: {said or 'ended without a word'}")
     return match[1]
 
@@ -87,8 +89,14 @@ def kubectl(words: Sequence[str], stdin: str | None = None) -> str:
     except subprocess.TimeoutExpired as error:
         raise NoCluster(f"kubectl {' '.join(words)}: no answer within {_SECONDS:.0f} s") from error
     if done.returncode:
-        raise NoCluster(f"kubectl {' '.join(words)}: {done.stderr.strip()}")
+        raise NoCluster(f"kubectl {' '.join(words)}: {_said(done.stderr)}")
     return done.stdout
+
+
+def _said(text: str) -> str:
+    """In kubectl's own words; in those of its libraries where it has none."""
+    lines = text.strip().splitlines()
+    return "\n".join([line for line in lines if not _LOGGED.match(line)] or lines)
 
 
 def _found() -> str:

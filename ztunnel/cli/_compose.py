@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ztunnel.config import Settings, read_settings
+from ztunnel.config import Settings, misspelt, read_settings
 from ztunnel.control.connect import Upstream
 from ztunnel.errors import ConfigError, Fault, Unsupported
 
@@ -17,7 +17,10 @@ _MESH_CONFIG = Path("./etc/istio/config/mesh")
 
 
 def settings_of(flags: Mapping[str, object]) -> Settings:
-    """Flags over environment over mesh config file. Raises ConfigError."""
+    """Flags over environment over mesh config file; of variables that are misspelt it warns. Raises
+    ConfigError."""
+    for name, meant in misspelt(os.environ).items():
+        click.echo(f"Warning: environment: {name}: no such setting; did you mean {meant}?", err=True)
     return read_settings(flags, os.environ, _mesh_config(), str(_MESH_CONFIG))
 
 

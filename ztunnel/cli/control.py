@@ -69,7 +69,7 @@ _FLUSH_SECONDS = 1.0
     "--root-ca-dir", metavar="DIR", help="Folder with your own CA, as Istio's cacerts (ROOT_CA_DIR)."
 )
 @click.option("--grpc-address", metavar="IP:PORT", help="For node proxies; [::]:15012 by default.")
-@click.option("--log-level", metavar="LEVELS", help="error, warn, info, debug, trace; or scope:level,...")
+@click.option("--log-level", metavar="LEVELS", help="error, warn, info, debug, trace; or scope=level,...")
 def control(**flags: Any) -> None:
     """Run the control plane until SIGTERM. Every setting is an environment variable as well."""
     flags["token_file"] = flags.pop("tokens")

@@ -32,7 +32,7 @@ from ztunnel.run.stop import Stop
     help="Path of a pod's network namespace, with {namespace} and {name} in it; else the kubelet's pods.",
 )
 @click.option("--same-node", metavar="MODE", help="auto, direct or mtls: how pods of one node talk.")
-@click.option("--log-level", metavar="LEVELS", help="error, warn, info, debug, trace; or scope:level,...")
+@click.option("--log-level", metavar="LEVELS", help="error, warn, info, debug, trace; or scope=level,...")
 def node(**flags: Any) -> None:
     """Run the node proxy until SIGTERM. Every setting is an environment variable as well."""
     settings = settings_of(flags)

@@ -66,5 +66,5 @@ def _read(name: str, address: str, troubles: list[str]) -> list[ProxySync]:
     try:
         return read_sync(name, json.loads(fetch(address, SYNC)))
     except (NoAnswer, ValueError) as error:
-        troubles.append(f"{name}: {error}")
+        troubles.append(f"{name}: {str(error).removeprefix(f'{address}: ')}")
         return []

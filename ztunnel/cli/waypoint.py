@@ -37,7 +37,7 @@ class _Commands(click.Group):
 @click.option("--xds-address", metavar="URL", help="Control plane, https://HOST:PORT (XDS_ADDRESS).")
 @click.option("--ca-address", metavar="URL", help="Who signs; the control plane by default (CA_ADDRESS).")
 @click.option("--state-dir", metavar="DIR", help="Files that survive a restart: the key of our own CA.")
-@click.option("--log-level", metavar="LEVELS", help="error, warn, info, debug, trace; or scope:level,...")
+@click.option("--log-level", metavar="LEVELS", help="error, warn, info, debug, trace; or scope=level,...")
 def waypoint(context: click.Context, /, **flags: Any) -> None:
     """Run a waypoint until SIGTERM, for what is attached to it by istio.io/use-waypoint.
 

@@ -39,6 +39,7 @@ TRUST_DOMAIN = "cluster.local"
 
 _PEM = serialization.Encoding.PEM
 _AFRESH = "put back the one that belongs there, or remove both files to start with a new root"
+_ROOM = "the root key and certificate need a directory that this process can write and that has space"
 _MAX_BYTES = 1 << 20
 _VOLUME = "..data"
 """What a Secret or ConfigMap that Kubernetes mounts has in it: modes there are the pod's `defaultMode`, and
@@ -82,7 +83,7 @@ def load_authority(directory: Path, now: datetime, trust_domain: str) -> Authori
     Raises:
         ConfigError: as `open_authority`, and where there is none.
     """
-    with _disk_faults(directory):
+    with _disk_faults(directory, "a folder with ca-cert.pem, ca-key.pem and root-cert.pem has to be there"):
         names = os.listdir(directory)
     if not is_plugged_in(names) and not {KEY_FILE, CERT_FILE} & set(names):
         raise _fault(directory, "no certificate authority is in it: ca-cert.pem, ca-key.pem, root-cert.pem")
@@ -191,13 +192,12 @@ def _check_directory(directory: Path) -> None:
 
 
 @contextmanager
-def _disk_faults(path: Path) -> Iterator[None]:
+def _disk_faults(path: Path, fix: str = _ROOM) -> Iterator[None]:
     """An error of the file system as the operator's: `path`, what happened, and the fix."""
     try:
         yield
     except OSError as error:
         where = Path(error.filename) if isinstance(error.filename, str | os.PathLike) else path
-        fix = "the root key and certificate need a directory that this process can write and that has space"
         raise _fault(where, f"{error.strerror}: {fix}") from error
 
 

@@ -58,7 +58,7 @@ def test_a_fault_is_said_once_and_once_when_it_is_gone():
     reported.take(a=POD)
     fault = "b.yaml:1: apiVersion and kind are needed"
     assert reported.take(a=POD, b="x: 1\n") == [
-        ("error", "manifest refused, its last good version stays in force", {"fault": fault})
+        ("error", "manifest refused; what was good of it before stays in force", {"fault": fault})
     ]
     assert reported.take(a=POD, b="x: 1\n") == []
     assert "manifests: b.yaml:1: apiVersion" in reported.body()

@@ -94,7 +94,7 @@ class ManifestReport:
         """Those that are new; a count when some are gone, and a line of its own when all are."""
         known = set(self._faults)
         for fault in _some(_by_file(fault for fault in faults if fault not in known)):
-            self._log.error("manifest refused, its last good version stays in force", fault=fault)
+            self._log.error("manifest refused; what was good of it before stays in force", fault=fault)
         present = set(faults)
         gone = [fault for fault in self._faults if fault not in present]
         for fault in _some(_by_file(gone)):
