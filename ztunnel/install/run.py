@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from ztunnel.errors import Unsupported
 from ztunnel.install.release import RELEASE
 
 _SECONDS = 30.0
+_LOGGED = re.compile(r"walk\.go:\d+: found symbolic link")
+"""As the chart has in a checkout (Helm 3, internal/sympath/walk.go)."""
 
 
 class HelmFailed(Exception):
@@ -45,8 +48,14 @@ def helm(words: Sequence[str], seconds: float | None = None) -> str:
     except subprocess.TimeoutExpired as error:
         raise HelmFailed(f"helm {words[0]}: no answer within {seconds:.0f} s") from error
     if done.returncode:
-        raise HelmFailed(done.stderr.strip() or f"helm {words[0]} failed without a word")
+        raise HelmFailed(_said(done.stderr) or f"helm {words[0]} failed without a word")
     return done.stdout
+
+
+def _said(text: str) -> str:
+    """Its error, without what it logs of the chart's links."""
+    lines = (line for line in text.strip().splitlines() if not _LOGGED.match(line))
+    return "\n".join(lines).removeprefix("Error: ")
 
 
 def installed(namespace: str) -> str | None:
