@@ -31,6 +31,15 @@ def test_they_listen_and_end_together(kernel: Kernel) -> None:
         kernel.connect(kernel.lab.b, "10.77.0.2", HBONE_PORT)
 
 
+def test_little_is_held_for_an_application_that_does_not_read(kernel: Kernel) -> None:
+    """It is near. Who calls from outside, and other nodes, may be far, and need what the kernel gives."""
+    with ExitStack() as undo:
+        listeners = listen(undo, kernel.lab.a)
+        room = {each: each.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) for each in listeners.all}
+        assert room.pop(listeners.outbound) == 1 << 20
+        assert set(room.values()) == {room[listeners.hbone]}
+
+
 def test_a_port_that_is_taken_is_named_and_nothing_is_left(kernel: Kernel) -> None:
     with listen_in(kernel.lab.a, HBONE_PORT, 1), ExitStack() as undo:
         with pytest.raises(CannotEnroll, match=f"default/a: port {HBONE_PORT} is taken") as raised:

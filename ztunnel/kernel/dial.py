@@ -95,13 +95,14 @@ def receive_all(dialler: socket.socket) -> None:
     dialler.setsockopt(_SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM_BYTES)
 
 
-def hold_little(dialler: socket.socket) -> None:
-    """Bound what an unconnected socket takes for an application of its own namespace that does not read.
+def hold_little(sock: socket.socket) -> None:
+    """Bound what an unconnected socket, or each that a listener accepts, takes for an application of its own
+    namespace that does not read.
 
     Over the loopback the kernel takes 4 MB at once, and whoever sends is given as much room for it as the
     kernel allows a receiver (tcp_rmem): memory that no limit of ours counts. Raises OSError.
     """
-    dialler.setsockopt(_SOL_SOCKET, _SO_SNDBUFFORCE, _UNREAD_BYTES)
+    sock.setsockopt(_SOL_SOCKET, _SO_SNDBUFFORCE, _UNREAD_BYTES)
 
 
 def spoof(dialler: socket.socket, source: IPAddress, mark: int = MARK) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 
+from ztunnel.kernel.dial import hold_little
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.sockets import Listening, listen_in, listen_nowhere, listen_side_by_side
 from ztunnel.redirect.capture import LISTENER_PORTS
@@ -98,6 +99,7 @@ def listen_in_pod(undo: ExitStack, netns: NetworkNamespace, pod: str, listening:
             HBONE_PORT,
         ) from error
     outbound = undo.enter_context(listen_nowhere(netns, LISTENER_PORTS, BACKLOG, listening))
+    hold_little(outbound)
     inbound = listen_side_by_side(netns, LISTENER_PORTS, QUEUE_BACKLOG, QUEUES, listening)
     for each in inbound:
         undo.enter_context(each)
