@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from ipaddress import ip_address
 
 import pytest
 
@@ -42,7 +43,7 @@ def test_a_connection_to_an_application_leaves_no_time_wait(
     own, app = map(parse_endpoint, ends)
     over: list[ConnectionFailed | None] = []
     with current() as here:
-        engine.time_wait.know(target, here, Forgettable(own.ip, app).request(target, own.port))
+        engine.time_wait.know(target, here, Forgettable(own.ip, app), own.port)
         flow = splice(engine, opener, target, Counts(), over.append)
         if how == "aborted":
             flow.abort(Denied("no"))
@@ -55,6 +56,7 @@ def test_a_connection_to_an_application_leaves_no_time_wait(
             second.close()
         drive(engine, until=lambda: over)
         assert in_time_wait(ends) is (how == "client first")
+        assert len(engine.time_wait) == (how == "client first")
         clock.move(GATHER_SECONDS)
         drive(engine)
     assert not in_time_wait(ends)
@@ -66,9 +68,11 @@ def test_many_are_forgotten_in_parts_and_a_pod_that_is_gone_stops_nothing(
 ) -> None:
     with current() as here:
         pass
+    traces = Forgettable(ip_address("127.0.0.1"), parse_endpoint("127.0.0.1:80"))
     socks = [socket.socket() for _ in range(450)]
     for sock in socks:
-        engine.time_wait.know(sock, here, b"")
+        engine.time_wait.know(sock, here, traces, 1)
+        engine.time_wait.shuts(sock)
         engine.time_wait.ended(sock)
     clock.move(GATHER_SECONDS)
     drive(engine)
@@ -80,6 +84,11 @@ def test_many_are_forgotten_in_parts_and_a_pod_that_is_gone_stops_nothing(
     for sock in socks:
         engine.time_wait.ended(sock)
         sock.close()
+    gone = socket.socket()
+    engine.time_wait.know(gone, here, traces, 1)
+    gone.close()
+    engine.time_wait.shuts(gone)
+    engine.time_wait.shuts(None)
     engine.time_wait.drop(None)
     engine.time_wait.ended(None)
     assert len(engine.time_wait) == 0

@@ -227,6 +227,7 @@ class Splice:
         if not near.writable or near.broken or far.broken:
             self._finish(None, _RESET if near.broken or far.broken else _CLOSE)
             return
+        self._engine.time_wait.shuts(far.sock)
         try:
             far.sock.shutdown(socket.SHUT_WR)
         except OSError:

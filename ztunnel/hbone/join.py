@@ -304,6 +304,7 @@ class Tunnel(ApplicationEnd):
             self._end_in_order()
             return
         assert self._app is not None
+        self._session.engine.time_wait.shuts(self._app)
         try:
             self._app.shutdown(socket.SHUT_WR)
         except OSError:

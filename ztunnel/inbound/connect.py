@@ -139,10 +139,9 @@ class AppDial:
         if sock is not None and approach.traces is not None:
             try:
                 port = self._port or sock.getsockname()[1]
-                request = approach.traces.request(sock, port)
             except OSError:
                 return
-            self._engine.time_wait.know(sock, approach.namespace, request)
+            self._engine.time_wait.know(sock, approach.namespace, approach.traces, port)
 
     def _drop(self) -> None:
         """Whatever there is of the attempt."""
