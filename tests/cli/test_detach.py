@@ -92,6 +92,7 @@ def test_a_pod_that_the_proxy_did_not_write_down_is_named_by_its_namespace(lab: 
 def test_a_node_that_has_nothing_is_detached_for_later(tmp_path: Path) -> None:
     done = call("detach", "--node", "none-such.example", "--run-dir", tmp_path)
     assert (done.exit_code, "0 freed now" in done.output) == (0, True)
+    assert "Warning: nothing is pinned at /sys/fs/bpf/ztunnel/none-such_-example yet" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,9 @@ def detach(
     freed = wait_freed(place, cookies)
     what = "all pods" if not pod else ", ".join(pod)
     click.echo(f"{what} of {place.name} detached, {freed} freed now; `ztunnel attach` undoes it")
+    if not place.is_dir():
+        others = ", ".join(sorted(each.name for each in PINS.glob("[!+]*/"))) or "none"
+        click.echo(f"Warning: nothing is pinned at {place} yet; what is pinned: {others}", err=True)
 
 
 def find_pins(node: str | None, pins: Path | None) -> Path:
