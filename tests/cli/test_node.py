@@ -213,7 +213,10 @@ def test_a_state_directory_that_cannot_be_made(machine: Machine) -> None:
 @pytest.mark.root
 def test_a_cache_that_cannot_be_made(machine: Machine) -> None:
     (machine.path / "file").touch()
-    assert "the redirection cannot be loaded" in machine.refused(cache_dir=machine.path / "file")
+    assert machine.refused(cache_dir=machine.path / "file") == (
+        f"the redirection cannot be loaded: {machine.path}/file/bpf: Not a directory: "
+        "compiled programs need a directory that can be written: set ZTUNNEL_CACHE_DIR"
+    )
 
 
 # --- the end during the start --------------------------------------------------------

@@ -18,7 +18,7 @@ _KINDS = (*SECTIONS, "all")
 
 
 @click.command()
-@click.argument("kind", metavar="|".join(_KINDS), type=click.Choice(_KINDS))
+@click.argument("kind", metavar="WHAT", type=click.Choice(_KINDS))
 @placed(default="node-1")
 @click.option("--file", "file", type=click.Path(exists=True, path_type=Path), help="A dump that was saved.")
 @click.option("-n", "--namespace", default="", help="Only what is of this namespace.")
@@ -28,6 +28,8 @@ _KINDS = (*SECTIONS, "all")
 @formatted
 def config(kind: str, form: str, place: Place, file: Path | None, **only: Any) -> None:
     """Show what a node proxy knows, as `istioctl ztunnel-config` does.
+
+    WHAT is workloads, services, policies, certificates, connections or all.
 
     The dump is that of a node of a laboratory or cluster, of the proxy at an admin address, or of a file that
     `/config_dump` was saved to.

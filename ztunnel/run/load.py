@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -66,7 +67,15 @@ def load_programs(
     try:
         return ensure_loaded(redirection_of(settings), fill, is_served=is_served)
     except OSError as error:
-        raise Unsupported(f"the redirection cannot be loaded: {error}") from error
+        raise Unsupported(f"the redirection cannot be loaded: {_why(error, settings.cache_dir)}") from error
+
+
+def _why(error: OSError, cache: Path) -> str:
+    place = error.filename
+    if not isinstance(place, str | os.PathLike) or not Path(place).is_relative_to(cache):
+        return str(error)
+    fix = "compiled programs need a directory that can be written: set ZTUNNEL_CACHE_DIR"
+    return f"{place}: {error.strerror}: {fix}"
 
 
 def refuse_rewritten(settings: Settings, root: Path, service: Endpoint) -> None:
