@@ -52,6 +52,10 @@
 #ifndef SK_FLAGS_AT
 #define SK_FLAGS_AT 0
 #endif
+/* Where struct tcp_sock says that it is a subflow of multipath TCP. */
+#ifndef IS_MPTCP_AT
+#define IS_MPTCP_AT 0
+#endif
 /* Where the running kernel has what bpf/lib/packet.h reads, by its BTF (ztunnel/redirect/plan.py). */
 #ifndef SKB_LEN_AT
 #define SKB_LEN_AT 0

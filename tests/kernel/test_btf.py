@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ztunnel.kernel.btf import RUNNING_KERNEL, offsets_of, sock_offsets
+from ztunnel.kernel.btf import RUNNING_KERNEL, multipath_offset, offsets_of, sock_offsets
 
 KIND_INT, KIND_STRUCT = 1, 4
 
@@ -66,8 +66,17 @@ def test_a_number_that_looks_like_the_name_is_no_struct() -> None:
 def test_what_is_no_description_tells_nothing(blob: bytes, tmp_path: Path) -> None:
     place = tmp_path / "vmlinux"
     place.write_bytes(blob)
-    assert sock_offsets(place) is None
-    assert sock_offsets(tmp_path / "none") is None
+    for offsets in (sock_offsets, multipath_offset):
+        assert offsets(place) is None
+        assert offsets(tmp_path / "none") is None
+
+
+def test_a_kernel_without_multipath_tcp_has_no_place_for_it(tmp_path: Path) -> None:
+    place = tmp_path / "vmlinux"
+    place.write_bytes(Description().struct("tcp_sock", 8, ("other", 0)).render())
+    assert multipath_offset(place) is None
+    place.write_bytes(Description().struct("tcp_sock", 8, ("other", 0), ("is_mptcp", 32)).render())
+    assert multipath_offset(place) == 4
 
 
 def test_the_running_kernel_tells_where_a_socket_keeps_its_error() -> None:

@@ -71,6 +71,22 @@ def pair(kernel: Kernel) -> Pair:
     return Pair(kernel)
 
 
+@pytest.mark.parametrize("called", ["10.77.0.3", "fd77::3"])
+def test_with_a_verdict_a_call_of_multipath_tcp_is_captured_all_the_same(pair: Pair, called: str) -> None:
+    family = socket.AF_INET6 if ":" in called else socket.AF_INET
+    pair.direct(called)
+    try:
+        client = pair.kernel.keep(pair.a.netns.socket(family, socket.SOCK_STREAM, socket.IPPROTO_MPTCP))
+    except OSError as error:
+        pytest.skip(f"the kernel has no MPTCP: {error}")
+    client.settimeout(3)
+    client.connect((called, 8080))
+    _, peer = pair.kernel.accept(pair.outbound)
+    recalled = pair.kernel.recall(pair.a.cookie, peer)
+    assert recalled is not None
+    assert recalled.destination == original(called, 8080)
+
+
 @pytest.mark.parametrize(
     ("called", "at"),
     [("10.77.0.3", "10.77.0.3"), ("fd77::3", "fd77::3"), ("::ffff:10.77.0.3", "10.77.0.3")],

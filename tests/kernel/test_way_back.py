@@ -97,7 +97,10 @@ def test_routes_are_read_as_the_library_reads_them(lab: Lab, name: str, family: 
         with Netlink(lab.a) as netlink:
             found = netlink.dump(RTM_GETROUTE, encoded(question))
         known = [decoded(rtmsg(each)) for each in found]
-        wanted = [Route(each["proto"], each["type"], each.get_attr("RTA_TABLE")) for each in known]
+        wanted = [
+            Route(each["proto"], each["type"], each.get_attr("RTA_TABLE"), each.get_attr("RTA_OIF") or 0)
+            for each in known
+        ]
         assert [pull_route(body_of(each)) for each in found] == wanted
         assert {100, 254, 255, *tables} <= {each.table for each in wanted} | {254}
     finally:
@@ -111,6 +114,39 @@ def test_one_family_may_be_left_out(lab: Lab, name: str, family: int) -> None:
     way = WayBack()
     assert len(way.ensure(lab.a, [family])) == 2
     assert len(shown(name)) == 1
+
+
+def loopbacks(name: str) -> list[str]:
+    """The routes of our table that lead to the pod itself: family and interface."""
+    shown = {version: shell(name, f"ip -{version} route show table 100") for version in "46"}
+    return sorted(
+        f"{version} {device}"
+        for version, text in shown.items()
+        for device in re.findall(r"local default dev (\w+) proto 90", text)
+    )
+
+
+@pytest.mark.root
+def test_an_interface_on_which_servers_may_listen_has_routes(lab: Lab, name: str) -> None:
+    """IPv4 has them also while it is down."""
+    shell(name, "ip link add second type veth peer name third; ip link set third up")
+    try:
+        way, second = WayBack(), (int(shell(name, "cat /sys/class/net/second/ifindex")),)
+        way.ensure(lab.a)
+        assert way.ensure(lab.a, interfaces=second) == ["IPv4 route"]
+        for _ in range(2):
+            assert way.ensure(lab.a, interfaces=second) == []
+            assert loopbacks(name) == ["4 lo", "4 second", "6 lo"]
+            shell(name, "ip link set second up")
+            assert way.ensure(lab.a, interfaces=second) == ["IPv6 route"]
+            assert way.ensure(lab.a, interfaces=second) == []
+            assert WayBack().ensure(lab.a, interfaces=second) == []  # a successor
+            assert loopbacks(name) == ["4 lo", "4 second", "6 lo", "6 second"]
+            shell(name, "ip link set second down")
+        remove_way_back(lab.a)
+        assert loopbacks(name) == []
+    finally:
+        shell(name, "ip link del second")
 
 
 @pytest.mark.root

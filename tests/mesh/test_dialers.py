@@ -138,6 +138,26 @@ def test_a_server_that_defers_its_accept_is_connected(mesh: Mesh, where: str, fa
         assert read_exactly(to.accept(), 4) == b"ping"
 
 
+@pytest.mark.parametrize("caller", ["shop/caller", "out/plain"])
+@PODS
+@FAMILIES
+def test_a_server_that_listens_on_an_interface_is_connected(
+    mesh: Mesh, where: str, family: Family, caller: str
+) -> None:
+    """SO_BINDTODEVICE: what it sends follows no route but those of the interface."""
+    listener, address = mesh.listen(where), mesh.address(where, family)
+    listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+    for _ in range(2):
+        client, server = mesh.join(caller, listener, address)
+        assert lab.endpoint_of(server.getpeername()).ip == lab.ip_address(mesh.address(caller, family))
+        server.sendall(b"many bytes" * 50_000)
+        assert read_exactly(client, 500_000) == b"many bytes" * 50_000
+        client.shutdown(socket.SHUT_WR)
+        assert server.recv(1) == b""
+        server.close()
+        assert client.recv(1) == b""
+
+
 @PODS
 @FAMILIES
 def test_data_with_the_syn_arrives_once(mesh: Mesh, where: str, family: Family) -> None:

@@ -116,6 +116,35 @@ def test_multipath_tcp_does_not_get_around(mesh: Mesh, where: str) -> None:
     )
 
 
+@pytest.mark.parametrize("family", lab.TCP_FAMILIES)
+@pytest.mark.parametrize("kind", [IPPROTO_MPTCP, socket.IPPROTO_TCP])
+def test_a_policy_ends_what_is_multipath_at_the_server_or_at_both_ends(
+    mesh: Mesh, applied, family: lab.Family, kind: int
+) -> None:
+    """Servers in Go listen so by default (golang/go#56539). A socket of it outlives its last connection."""
+    number = socket.AF_INET if family is lab.IPv4Address else socket.AF_INET6
+    target = mesh.address("shop/near", family)
+    try:
+        with lab.NetworkNamespace.open(mesh.netns("shop/near")) as there:
+            listening = mesh.keep(there.socket(number, socket.SOCK_STREAM, IPPROTO_MPTCP))
+    except OSError as error:
+        pytest.skip(f"this kernel has no multipath TCP: {error}")
+    listening.bind((target, 0))
+    listening.listen()
+    ends = []
+    for _ in range(2):  # of TCP the second is the kernel's
+        with lab.NetworkNamespace.open(mesh.netns("shop/caller")) as there:
+            client = mesh.keep(there.socket(number, socket.SOCK_STREAM, kind))
+        client.connect((target, listening.getsockname()[1]))
+        server = mesh.keep(listening.accept()[0])
+        client.sendall(b"x")
+        assert server.recv(1) == b"x"
+        assert server.getpeername()[:2] == (mesh.address("shop/caller", family), client.getsockname()[1])
+        ends += [client, server]
+    applied(lab.policy("shop/nobody", "DENY", "[{}]", "app: near"))
+    assert all(map(lab.is_refused, ends))
+
+
 def test_a_connected_socket_that_is_connected_again_is_captured_again(mesh: Mesh) -> None:
     """AF_UNSPEC dissolves a connection; the next one goes elsewhere."""
     first, second = mesh.listen("shop/called"), mesh.listen("out/plain")

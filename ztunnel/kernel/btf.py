@@ -28,6 +28,16 @@ def sock_offsets(place: Path = RUNNING_KERNEL) -> tuple[int, int] | None:
     return (error[1], error[0] + cookie[0] + 8) if error and cookie else None
 
 
+def multipath_offset(place: Path = RUNNING_KERNEL) -> int | None:
+    """Where `struct tcp_sock` has `is_mptcp`, in bytes; None where the kernel does not say, or has no multipath
+    TCP."""
+    try:
+        found = offsets_of(place.read_bytes(), "tcp_sock", ("is_mptcp",))
+    except (OSError, ValueError, struct.error):
+        return None
+    return found[0] if found else None
+
+
 def offsets_of(blob: bytes, name: str, members: Sequence[str]) -> list[int] | None:
     """Where a struct has these members, in bytes; None if no struct of that name has them all. Bit fields are
     none. Raises ValueError or struct.error on what is no BTF."""

@@ -1,10 +1,14 @@
 """The way back of sockets that show a client's address: a rule and a table in a pod's namespace.
 
 Replies to such a socket go to the client's address, which is not the pod's. By the socket's mark a rule of
-ours sends them to a table of ours, whose only route brings them back to the pod:
+ours sends them to a table of ours, whose routes bring them back to the pod:
 
     ip rule add pref 32764 fwmark 0x111/0xfff lookup 100 proto 90
     ip route add local default dev lo table 100 proto 90
+    ip route add local default dev eth0 table 100 proto 90 metric 1026
+
+The last is for servers that listen on an interface (SO_BINDTODEVICE): what they send follows only routes of that
+interface. As a local route it leads to lo all the same.
 
 What is ours is known by its protocol, also after a restart. Others' rules and tables are neither shared nor
 removed: where they have 100, another number is taken, and where a rule of theirs stands before ours (a
@@ -48,7 +52,8 @@ _LOCAL_TABLE = 255
 _HOST, _RTN_LOCAL = 254, 2
 _INVERT = 2  # FIB_RULE_INVERT
 _RTMSG = struct.Struct("=BBBBBBBBI")
-_RTA_TABLE = 15
+_RTA_OIF, _RTA_TABLE = 4, 15
+_METRIC = 1024  # IPv6 gives it to a route without one: that of lo stays the first
 _SELECTORS = (
     *("FRA_SRC", "FRA_DST", "FRA_IIFNAME", "FRA_OIFNAME", "FRA_UID_RANGE", "FRA_IP_PROTO"),
     *("FRA_SPORT_RANGE", "FRA_DPORT_RANGE", "FRA_TUN_ID", "FRA_L3MDEV"),
@@ -84,11 +89,13 @@ class Rule:
 
 
 class Route(NamedTuple):
-    """A route, as far as it matters here: who made it, its type (`RTN_LOCAL` is 2), and its table."""
+    """A route, as far as it matters here: who made it, its type (`RTN_LOCAL` is 2), its table, and the index of
+    its interface, 0 where it has none or several."""
 
     protocol: int
     kind: int
     table: int
+    interface: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +134,22 @@ def choose(rules: Sequence[Rule], busy: Iterable[int] = ()) -> Choice:
 
 
 class WayBack:
-    """Rule and route of one namespace."""
+    """Rule and routes of one namespace."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, list[bytes]] = {}
+        self._seen: dict[int, tuple[frozenset[int], list[bytes]]] = {}
         self._tables: dict[int, int] = {}
 
-    def ensure(self, namespace: NetworkNamespace, families: Iterable[int] = BOTH) -> list[str]:
+    def ensure(
+        self, namespace: NetworkNamespace, families: Iterable[int] = BOTH, interfaces: Iterable[int] = ()
+    ) -> list[str]:
         """Make what is missing, and move what is in the way of others, or behind them. Some 60 us where all
         is as it was, 1 ms to make it.
 
         Args:
             families: those that the namespace has; of others nothing is made.
+            interfaces: on which servers may listen, by their indexes; one that has no routes, because it is
+                down or without IPv6, is left out until it has.
 
         Returns:
             What had to be made, such as `IPv4 rule`.
@@ -148,13 +159,15 @@ class WayBack:
             OSError: the kernel refuses: EACCES or EAFNOSUPPORT where IPv6 is off, ENETDOWN where lo is down.
         """
         made: list[str] = []
+        wanted = frozenset((LOOPBACK, *interfaces))
         with Netlink(namespace) as netlink:
             for family in families:
-                if self._look(netlink, family) == self._seen.get(family):
+                if (wanted, self._look(netlink, family)) == self._seen.get(family):
                     continue
                 name = "IPv4" if family == socket.AF_INET else "IPv6"
-                made += [f"{name} {what}" for what in self._settle(netlink, family)]
-                self._seen[family] = self._look(netlink, family)
+                settled, lacking = self._settle(netlink, family, wanted)
+                made += [f"{name} {what}" for what in settled]
+                self._seen[family] = wanted - lacking, self._look(netlink, family)
         return made
 
     def _look(self, netlink: Netlink, family: int) -> list[bytes]:
@@ -163,7 +176,10 @@ class WayBack:
         routes = _routes(netlink, family, table) if table is not None else []
         return list(map(body_of, (*_rules(netlink, family), *routes)))
 
-    def _settle(self, netlink: Netlink, family: int) -> list[str]:
+    def _settle(
+        self, netlink: Netlink, family: int, wanted: frozenset[int]
+    ) -> tuple[list[str], frozenset[int]]:
+        """What was made, and the interfaces that cannot have a route now."""
         rules = list(map(pull_rule, map(body_of, _rules(netlink, family))))
         busy: set[int] = set()
         while True:
@@ -174,20 +190,19 @@ class WayBack:
             busy.add(choice.table)
         self._require_mark(netlink, family, rules)
         self._tables[family] = choice.table
-        made: list[str] = []
-        if not routes:
-            _add(netlink, RTM_NEWROUTE, _route(family, choice.table))
-            made.append("route")
+        missing = wanted.difference(route.interface for route in routes)
+        lacking = frozenset(each for each in missing if not _add_route(netlink, family, choice.table, each))
+        made = ["route"] if missing - lacking else []
         ours = [rule for rule in rules if rule.is_ours]
-        wanted = [r for r in ours if r.exact and (r.priority, r.table) == (choice.priority, choice.table)]
-        if not wanted:
+        right = [r for r in ours if r.exact and (r.priority, r.table) == (choice.priority, choice.table)]
+        if not right:
             _add(netlink, RTM_NEWRULE, _rule(family, choice.priority, choice.table))
             made.append("rule")
         for rule in ours:
-            if rule not in wanted[:1]:
+            if rule not in right[:1]:
                 _remove(netlink, RTM_DELRULE, _rule(family, rule.priority, rule.table))
                 _remove_routes(netlink, family, {rule.table} - {choice.table})
-        return made
+        return made, lacking
 
     def _require_mark(self, netlink: Netlink, family: int, rules: Sequence[Rule]) -> None:
         """Nobody else means something else by our mark. Istio's rule means the same, and need not be ours."""
@@ -281,8 +296,11 @@ def pull_rule(body: bytes) -> Rule:
 def pull_route(body: bytes) -> Route:
     """A route of a message without its header: of these a pod may have many, and no two the same."""
     _, _, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(body)
-    whole = next((value for number, value in attributes(body, _RTMSG.size) if number == _RTA_TABLE), b"")
-    return Route(protocol, kind, int.from_bytes(whole, sys.byteorder) or table)
+    found = dict(attributes(body, _RTMSG.size))
+    whole, interface = (
+        int.from_bytes(found.get(number, b""), sys.byteorder) for number in (_RTA_TABLE, _RTA_OIF)
+    )
+    return Route(protocol, kind, whole or table, interface)
 
 
 @cache
@@ -300,12 +318,25 @@ def _rule(family: int, priority: int, table: int) -> bytes:
 
 
 @cache
-def _route(family: int, table: int) -> bytes:
+def _route(family: int, table: int, interface: int) -> bytes:
     route = rtmsg()
     route["family"], route["proto"] = family, OWN_PROTOCOL
     route["scope"], route["type"] = _HOST, _RTN_LOCAL
-    route["attrs"] = [("RTA_TABLE", table), ("RTA_OIF", LOOPBACK)]
+    route["attrs"] = [("RTA_TABLE", table), ("RTA_OIF", interface)]
+    if interface != LOOPBACK:
+        route["attrs"].append(("RTA_PRIORITY", _METRIC + interface))
     return encoded(route)
+
+
+def _add_route(netlink: Netlink, family: int, table: int, interface: int) -> bool:
+    """Whether the interface has it now; it is required of lo alone."""
+    try:
+        _add(netlink, RTM_NEWROUTE, _route(family, table, interface))
+    except OSError:
+        if interface == LOOPBACK:
+            raise
+        return False
+    return True
 
 
 def _add(netlink: Netlink, kind: int, message: bytes) -> None:
@@ -325,4 +356,4 @@ def _remove_routes(netlink: Netlink, family: int, tables: set[int] | None) -> No
     """Remove our routes in these tables, or in all."""
     for route in _read_routes(netlink, family, None):
         if route.protocol == OWN_PROTOCOL and (tables is None or route.table in tables):
-            _remove(netlink, RTM_DELROUTE, _route(family, route.table))
+            _remove(netlink, RTM_DELROUTE, _route(family, route.table, route.interface))

@@ -99,7 +99,7 @@ def enroll(
             is_known = left is not None and network.cookie in left.known
             preparation = Preparation(netns, is_known)
             undo.callback(preparation.undo)
-            preparation.ensure()
+            preparation.ensure(network.uplinks)
             outside = frozenset() if is_known else outside_connections(redirection, network)
             enrolled = Enrolled(workload.uid, home, network, listeners, preparation, outside)
             _capture(redirection, enrolled, listeners)
@@ -124,7 +124,7 @@ def resume(
             home = frozenset(workload.addresses or found.everywhere)
             network = pod_network(netns, home, found, workload.forwards)
             listeners = enrolled.listeners or listen_in_pod(undo, netns, _name(workload), listening)
-            enrolled.preparation.ensure()
+            enrolled.preparation.ensure(network.uplinks)
             outside = enrolled.outside | outside_connections(redirection, network)
             enrolled.network, enrolled.home = network, home
             _capture(redirection, enrolled, listeners)

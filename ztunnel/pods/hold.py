@@ -196,7 +196,7 @@ class Held:
         if self._events is not None:
             self._events.drain()
         try:
-            return self.enrolled.preparation.ensure()
+            return self.enrolled.preparation.ensure(self.enrolled.network.uplinks)
         except WayBlocked as error:
             raise CannotEnroll(str(error)) from error
         finally:

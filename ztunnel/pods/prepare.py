@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 from ztunnel.kernel.filter import allow_forwarded
@@ -38,8 +38,11 @@ class Preparation:
         self._seen_reserved: str | None = None
         self._way_back = WayBack()
 
-    def ensure(self) -> list[str]:
+    def ensure(self, interfaces: Collection[int] = ()) -> list[str]:
         """Make what is missing; some 100 us where all is there.
+
+        Args:
+            interfaces: by which others reach the pod, and on which its servers may listen.
 
         Returns:
             What had to be made: `IPv4 rule`, `IPv6 route`, the names of sysctls.
@@ -57,7 +60,7 @@ class Preparation:
         else:
             self._seen_reserved = reserved
         has_ipv6 = now.get(_IPV6_OFF) == _OFF
-        return made + self._way_back.ensure(self._netns, BOTH if has_ipv6 else BOTH[:1])
+        return made + self._way_back.ensure(self._netns, BOTH if has_ipv6 else BOTH[:1], interfaces)
 
     def _switch_on(self, name: str) -> bool:
         """Whether it is on now: IPv6 may be none of this namespace's, whatever could be read."""

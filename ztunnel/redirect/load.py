@@ -156,11 +156,15 @@ def remove(pins: Path) -> None:
 
 def kernel_flags() -> tuple[str, ...]:
     """What this kernel tells of itself as bpf/lib/config.h knows it. Without, reports of calls that leave the
-    mesh are less exact, and what pods only forward is stopped by other means."""
+    mesh are less exact, what pods only forward is stopped by other means, and a policy does not end what is
+    multipath TCP at both ends."""
     told = packet.packet_offsets()
     sock = btf.sock_offsets()
     if sock is not None:
         told |= {"SK_ERR_AT": sock[0], "SK_FLAGS_AT": sock[1]}
+    multipath = btf.multipath_offset()
+    if multipath is not None:
+        told["IS_MPTCP_AT"] = multipath
     return tuple(f"-D{name}={offset}" for name, offset in told.items())
 
 
