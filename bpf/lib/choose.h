@@ -73,7 +73,7 @@ static __always_inline bool chose_interface(struct bpf_sock_addr *ctx, u64 netns
 	return by.index && !uplinks.lookup(&by);
 }
 
-/* Multipath TCP: where both ends speak it, an application does not notice that its only subflow is destroyed. */
+/* Multipath TCP: where both ends speak it, an application does not notice that its subflow is destroyed. */
 static __always_inline bool is_multipath(struct bpf_sock_addr *ctx)
 {
 #if IS_MPTCP_AT
@@ -131,8 +131,8 @@ static __always_inline enum step choose(struct bpf_sock_addr *ctx, struct intent
 	if (!judged(intent->netns, &wanted, &verdict))
 		return capture(ctx, intent, target);
 	/* Only the proxy can take a call from one family to the other, and judge one from another address. */
-	if (is_v4(&wanted.ip) != is_v4(&intent->asked.ip) || chose_source(ctx, pod, is_v4(&intent->asked.ip)) ||
-	    is_multipath(ctx))
+	if (is_v4(&wanted.ip) != is_v4(&intent->asked.ip) ||
+	    chose_source(ctx, pod, is_v4(&intent->asked.ip)) || is_multipath(ctx))
 		return capture(ctx, intent, target);
 	intent->picked = wanted;
 	if (verdict.kind != GO_DIRECT)

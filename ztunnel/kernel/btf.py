@@ -29,8 +29,8 @@ def sock_offsets(place: Path = RUNNING_KERNEL) -> tuple[int, int] | None:
 
 
 def multipath_offset(place: Path = RUNNING_KERNEL) -> int | None:
-    """Where `struct tcp_sock` has `is_mptcp`, in bytes; None where the kernel does not say, or has no multipath
-    TCP."""
+    """Where `struct tcp_sock` has `is_mptcp`, in bytes; None where the kernel does not say, or has no
+    multipath TCP."""
     try:
         found = offsets_of(place.read_bytes(), "tcp_sock", ("is_mptcp",))
     except (OSError, ValueError, struct.error):

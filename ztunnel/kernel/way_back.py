@@ -7,8 +7,8 @@ ours sends them to a table of ours, whose routes bring them back to the pod:
     ip route add local default dev lo table 100 proto 90
     ip route add local default dev eth0 table 100 proto 90 metric 1026
 
-The last is for servers that listen on an interface (SO_BINDTODEVICE): what they send follows only routes of that
-interface. As a local route it leads to lo all the same.
+The last is for servers that listen on an interface (SO_BINDTODEVICE): what they send follows only routes of
+that interface. As a local route it leads to lo all the same.
 
 What is ours is known by its protocol, also after a restart. Others' rules and tables are neither shared nor
 removed: where they have 100, another number is taken, and where a rule of theirs stands before ours (a
@@ -89,8 +89,8 @@ class Rule:
 
 
 class Route(NamedTuple):
-    """A route, as far as it matters here: who made it, its type (`RTN_LOCAL` is 2), its table, and the index of
-    its interface, 0 where it has none or several."""
+    """A route, as far as it matters here: who made it, its type (`RTN_LOCAL` is 2), its table, and the index
+    of its interface, 0 where it has none or several."""
 
     protocol: int
     kind: int
