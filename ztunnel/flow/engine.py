@@ -36,7 +36,7 @@ IDLE_SECONDS: Final = 0.001
 BREATH_SECONDS: Final = 0.008
 """How long flows may keep others waiting while they are busy."""
 
-ROUND_SECONDS: Final = 0.003
+ROUND_SECONDS: Final = 0.002
 """How long what is ready may take of a round where it is more than a few."""
 
 Ready = Callable[[int], None]
