@@ -213,7 +213,10 @@ def test_a_taken_port_is_named(control: Control) -> None:
         ([], "Give --manifests DIR"),
         (["--manifests", "{}/mesh"], "Give --tokens FILE"),
         (["--kubeconfig", "{}/none"], "none: cannot be used as a Kubernetes client's configuration"),
-        (["--manifests", "{}/mesh", "--tokens", "{}/none"], "none: cannot be read: "),
+        (
+            ["--manifests", "{}/mesh", "--tokens", "{}/none"],
+            "none: cannot be read: No such file or directory\n",
+        ),
         (["--manifests", "{}/mesh", "--tokens", "{}/mesh/a.yaml"], "a.yaml:1: "),
         (["--manifests", "{}/none", "--tokens", "{}/tokens", "--state-dir", "{}/state"], "none"),
         (["--manifests", "{}/mesh", "--tokens", "{}/tokens", "--grpc-address", "x"], "--grpc-address"),

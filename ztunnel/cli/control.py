@@ -89,7 +89,8 @@ def _read_tokens(file: Path, settings: Settings) -> Mapping[bytes, Caller]:
     try:
         text = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(Fault(str(file), 0, "", f"cannot be read: {error}")) from error
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(Fault(str(file), 0, "", f"cannot be read: {why}")) from error
     return read_static_tokens(text, str(file), settings.trust_domain, settings.trusted_accounts[0])
 
 

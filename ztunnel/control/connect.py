@@ -105,7 +105,8 @@ class Upstream:
                 return ""
             text = path.read_text("ascii").strip()
         except (OSError, ValueError) as error:
-            raise self._fault(f"{path}: {error}", "AUTH_TOKEN") from error
+            why = getattr(error, "strerror", None) or error
+            raise self._fault(f"{path}: {why}", "AUTH_TOKEN") from error
         if not text:
             raise self._fault(f"{path} is empty", "AUTH_TOKEN")
         return text

@@ -37,8 +37,9 @@ MACHINE: Final = (
 )
 
 NO_SERVICE: Final = (
-    "the control plane does not ask for it, as istiod: that has those pods in the mesh that are annotated "
-    "with ambient.istio.io/redirection: enabled, by Istio's CNI agent or in their template"
+    "the control plane does not ask for it: one of ours over a folder has no pods to write on, an istiod has "
+    "those in the mesh that are annotated with ambient.istio.io/redirection: enabled, by Istio's CNI agent "
+    "or in their template"
 )
 
 Report = Callable[[Iterable[EnrolledPod]], Awaitable[None]]
