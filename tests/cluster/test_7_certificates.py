@@ -238,11 +238,14 @@ def test_refused_logged_and_counted_is(
     assert refused.code() is code, refused.details()
     assert message in refused.details()
     wait_until(f"{reason} is counted", lambda: authority.counted(reason) == before + 1, 10)
-    logs = authority.mesh.logs("control", 200)
-    said = [
-        line for line in logs.splitlines() if "certificate refused" in line and f'reason="{reason}"' in line
-    ]
-    assert any(message in line for line in said), logs[-3000:]
+
+    def is_logged() -> bool:
+        lines = authority.mesh.logs("control", 200).splitlines()
+        return any(
+            "certificate refused" in line and f'reason="{reason}"' in line and message in line for line in lines
+        )
+
+    wait_until(f"{reason} is logged", is_logged, 10)
     assert bearer not in logs
 
 
