@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
@@ -270,7 +269,11 @@ def misspelt(environment: Mapping[str, str]) -> dict[str, str]:
     sources = [one.metadata["source"] for one in fields(Settings) if "source" in one.metadata]
     known = {variable for source in sources for variable in source.variables}
     unknown = (name for name in sorted(environment.keys() - known) if name.startswith("ZTUNNEL_"))
-    near = {name: get_close_matches(name, known, 1, _NEARLY) for name in unknown}
+    near = {}
+    for name in unknown:
+        from difflib import get_close_matches  # no proxy without such a name needs it
+
+        near[name] = get_close_matches(name, known, 1, _NEARLY)
     return {name: found[0] for name, found in near.items() if found}
 
 

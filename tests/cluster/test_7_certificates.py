@@ -239,14 +239,13 @@ def test_refused_logged_and_counted_is(
     assert message in refused.details()
     wait_until(f"{reason} is counted", lambda: authority.counted(reason) == before + 1, 10)
 
-    def is_logged() -> bool:
-        lines = authority.mesh.logs("control", 200).splitlines()
-        return any(
-            "certificate refused" in line and f'reason="{reason}"' in line and message in line for line in lines
-        )
+    def logged() -> str:
+        """The log, once it says so."""
+        logs = authority.mesh.logs("control", 200)
+        said = [line for line in logs.splitlines() if "certificate refused" in line and message in line]
+        return logs if any(f'reason="{reason}"' in line for line in said) else ""
 
-    wait_until(f"{reason} is logged", is_logged, 10)
-    assert bearer not in logs
+    assert bearer not in wait_until(f"{reason} is logged", logged, 10)
 
 
 def test_the_token_of_a_pod_that_is_gone_is_worth_nothing(authority: Authority, world: World) -> None:

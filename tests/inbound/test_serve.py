@@ -251,8 +251,7 @@ async def test_a_pod_that_was_removed_during_the_handshake_is_drained_at_once(no
     async with node.running():
         node.pod.serving = False
         session = await node.begin()
-        await node.until(lambda: node.ended)
-        assert not node.handshakes.sessions(POD.uid)
+        await node.until(lambda: node.ended and not node.handshakes.sessions(POD.uid))
         assert node.handshakes.failed_total == 0
         assert not session.can_take()
 

@@ -52,6 +52,12 @@ class HeldCall:
         self.destination = destination
         self.syn = syn
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HeldCall) and push_held(self) == push_held(other)
+
+    def __hash__(self) -> int:
+        return hash(self.caller)
+
 
 def push_held(held: HeldCall) -> bytes:
     """A call that waits, as `pull_held` reads it."""

@@ -64,7 +64,8 @@ def attribute(names: tuple[str, ...], node: Workload | None = None) -> Get:
     if names[:1] in (("upstream_peer",), ("downstream_peer",)):
         return _peer(names)
     if names[:1] == ("node",) or names[:2] == ("xds", "node"):
-        return _node(names[names.index("node") + 1 :], node)
+        first = names.index("node") + 1
+        return _node(names[first:], node)
     if head in _FIELDS:
         return _member(head, member)
     get = _SIMPLE.get(head)
