@@ -258,12 +258,16 @@ def test_programs_of_other_nodes_are_known(lab: Lab, kernel: Kernel) -> None:
 
 def test_another_program_at_a_place_that_was_seen_is_seen(lab: Lab, kernel: Kernel) -> None:
     beside = Beside(Pins(kernel.settings.pins))
+
+    def is_right() -> bool:  # but for what others make or remove between two looks
+        return beside.programs() == beside.programs() == programs_beside(Pins(kernel.settings.pins))
+
     with Kernel(lab) as other:
         place = other.settings.pins / "programs/connect4"
         hook = next(each for each in HOOKS if each.name == "connect4")
-        assert beside.programs() == beside.programs() == programs_beside(Pins(kernel.settings.pins))
+        wait_until(is_right)
         fd = bpf.prog_load(bpf.Program("other", hook.kind, hook.hook, ALLOW))
         bpf.set_pinned(fd, place)
         assert bpf.object_id(fd) in beside.programs()
         bpf.close(fd)
-    assert beside.programs() == programs_beside(Pins(kernel.settings.pins))
+    wait_until(is_right)
