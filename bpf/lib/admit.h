@@ -27,7 +27,8 @@ static __always_inline bool admit(struct tuple *flow, u64 destination, u64 gener
 	return false;
 }
 
-/* A SYN that the pod has seen waits for an application whose backlog is full: on no way does it wait for less.
+/* A SYN that the pod has seen waits for an application whose backlog is full: on no way does it wait for
+ * less.
  */
 static __always_inline bool has_arrived(const struct tuple *flow)
 {

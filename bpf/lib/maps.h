@@ -42,7 +42,8 @@ BPF_TABLE("lru_hash", u64, struct intent, intents, MAX_CONNECTIONS);
 BPF_TABLE("lru_hash", struct caller, struct destination, callers, MAX_CONNECTIONS);
 
 /* proxy, sockops, sk_lookup -> sk_lookup, sockops, proxy. 4-tuples that may pass, and whether their SYN has
- * come. Lost before the SYN: captured; later: nothing, but for one that is not answered: another way is taken. */
+ * come. Lost before the SYN: captured; later: nothing, but for one that is not answered: another way is
+ * taken. */
 BPF_TABLE("lru_hash", struct tuple, struct admission, admitted, MAX_CONNECTIONS);
 
 /* proxy -> sk_lookup. Addresses whose handshakes the proxy does not take, and until when, by CLOCK_MONOTONIC.
