@@ -27,9 +27,7 @@ static __always_inline bool admit(struct tuple *flow, u64 destination, u64 gener
 	return false;
 }
 
-/* A SYN that the pod has seen waits for an application whose backlog is full: on no way does it wait for
- * less.
- */
+/* Its SYN has been seen in the pod: what it waits for, a full backlog, it would wait for on any way. */
 static __always_inline bool has_arrived(const struct tuple *flow)
 {
 	struct tuple key = *flow;
