@@ -15,6 +15,11 @@ from enum import StrEnum
 from errno import ECONNREFUSED, EHOSTUNREACH
 
 
+def reason_of(error: BaseException) -> str:
+    """What happened, without the number and the path of an OSError; its kind where it says nothing."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 class Flag(StrEnum):
     """`response_flags` of the metrics, with ztunnel's values (reference: ztunnel src/proxy/metrics.rs)."""
 

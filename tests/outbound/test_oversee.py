@@ -125,14 +125,20 @@ def test_a_kernel_without_room_is_no_obstacle(desk: Desk, engine: Engine, listen
     assert len(desk.lines) == 2
 
 
-def test_an_unanswered_call_goes_another_way_for_a_minute(
-    desk: Desk, engine: Engine, clock: Clock, sockets: Sockets
-) -> None:
+def listen_in_vain(sockets: Sockets) -> socket.socket:
+    """A listener whose backlog is full: no SYN is answered."""
     full = sockets.listen("127.0.0.2", backlog=0)
     for _ in range(3):
         caller = sockets.keep(socket.socket())
         caller.setblocking(False)
         caller.connect_ex(full.getsockname())
+    return full
+
+
+def test_an_unanswered_call_goes_another_way_for_a_minute(
+    desk: Desk, engine: Engine, clock: Clock, sockets: Sockets
+) -> None:
+    full = listen_in_vain(sockets)
     instead = Instead()
     call, client, begun = begin(desk, address_of(full), instead=instead)
     assert begun
@@ -161,11 +167,7 @@ def test_an_application_that_takes_up_no_more_for_now_is_called_directly_the_nex
     desk: Desk, engine: Engine, clock: Clock, sockets: Sockets
 ) -> None:
     """Its backlog is full: the SYN has arrived, and waits for no less on another way."""
-    full = sockets.listen("127.0.0.2", backlog=0)
-    for _ in range(3):
-        caller = sockets.keep(socket.socket())
-        caller.setblocking(False)
-        caller.connect_ex(full.getsockname())
+    full = listen_in_vain(sockets)
     desk.kernel.reached.add(address_of(full))
     instead = Instead()
     call, client, _ = begin(desk, address_of(full), instead=instead)

@@ -27,7 +27,7 @@ from ztunnel.pods.find import survey
 from ztunnel.pods.gather import find_kubepods
 from ztunnel.redirect.find import list_programs, whose
 from ztunnel.redirect.load import require_loaded
-from ztunnel.redirect.plan import FORWARD, Pins
+from ztunnel.redirect.plan import FORWARD, Pins, pinned_in
 from ztunnel.redirect.repair import programs_beside
 from ztunnel.run.load import redirection_of
 
@@ -160,8 +160,7 @@ def _pinned(settings: Settings) -> list[Path]:
     place = redirection_of(settings).pins
     if settings.node or settings.pins:
         return [place] if place.is_dir() else []
-    found = sorted(place.iterdir()) if place.is_dir() else []
-    return [each for each in found if each.is_dir() and not each.name.startswith("+")]  # those are being made
+    return pinned_in(place)
 
 
 def _destroying() -> Check:

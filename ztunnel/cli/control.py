@@ -35,7 +35,7 @@ from ztunnel.control.answer import Discovery
 from ztunnel.control.figures import ControlFigures, register_server
 from ztunnel.control.serve import Server
 from ztunnel.control.status.annotate import Annotator, EnrolmentService
-from ztunnel.errors import ConfigError, Fault
+from ztunnel.errors import ConfigError, Fault, reason_of
 from ztunnel.identity.standing import StandingAuthority
 from ztunnel.kube.call import Api
 from ztunnel.kube.connect import open_api
@@ -89,8 +89,7 @@ def _read_tokens(file: Path, settings: Settings) -> Mapping[bytes, Caller]:
     try:
         text = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ConfigError(Fault(str(file), 0, "", f"cannot be read: {why}")) from error
+        raise ConfigError(Fault(str(file), 0, "", f"cannot be read: {reason_of(error)}")) from error
     return read_static_tokens(text, str(file), settings.trust_domain, settings.trusted_accounts[0])
 
 

@@ -11,7 +11,7 @@ import click
 from ztunnel.config import Settings
 from ztunnel.errors import Unsupported
 from ztunnel.kernel.probe import require_root
-from ztunnel.redirect.plan import pin_name
+from ztunnel.redirect.plan import pin_name, pinned_in
 from ztunnel.run.detach import Detached, Detachments
 from ztunnel.run.remove import PINS, cookie_at, free, known_pods, runs
 
@@ -75,7 +75,7 @@ def detach(
     what = "all pods" if not pod else ", ".join(pod)
     click.echo(f"{what} of {place.name} detached, {freed} freed now; `ztunnel attach` undoes it")
     if not place.is_dir():
-        others = ", ".join(sorted(each.name for each in PINS.glob("[!+]*/"))) or "none"
+        others = ", ".join(each.name for each in pinned_in(PINS)) or "none"
         click.echo(f"Warning: nothing is pinned at {place} yet; what is pinned: {others}", err=True)
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-from ztunnel.errors import ConfigError, Fault
+from ztunnel.errors import ConfigError, Fault, reason_of
 from ztunnel.rpc.call import Channel, open_channel
 from ztunnel.rpc.limits import CLIENT, Limits
 from ztunnel.rpc.status import RpcError
@@ -105,8 +105,7 @@ class Upstream:
                 return ""
             text = path.read_text("ascii").strip()
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise self._fault(f"{path}: {why}", "AUTH_TOKEN") from error
+            raise self._fault(f"{path}: {reason_of(error)}", "AUTH_TOKEN") from error
         if not text:
             raise self._fault(f"{path} is empty", "AUTH_TOKEN")
         return text

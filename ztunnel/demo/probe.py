@@ -18,6 +18,7 @@ from ztunnel.demo.cluster import Pod
 from ztunnel.demo.containers import Probe
 from ztunnel.demo.manifest import Key
 from ztunnel.demo.names import Names
+from ztunnel.errors import reason_of
 from ztunnel.kernel.netns import NetworkNamespace
 
 _MOST_SECONDS = 10.0
@@ -83,7 +84,7 @@ def _ask(names: Names, pod: Pod, each: Probe) -> str:
                 status = ask(sock, each.port, each.path)[0] if each.path else 200
                 return "" if 200 <= status < 400 else f"answers {status}"
         except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            reason = reason_of(error)
     return reason
 
 

@@ -53,7 +53,9 @@ class HeldCall:
         self.syn = syn
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, HeldCall) and push_held(self) == push_held(other)
+        if not isinstance(other, HeldCall):
+            return False
+        return self.gave_up == other.gave_up and push_held(self) == push_held(other)
 
     def __hash__(self) -> int:
         return hash(self.caller)

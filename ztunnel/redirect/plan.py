@@ -99,6 +99,13 @@ class RedirectSettings:
         )
 
 
+def pinned_in(place: Path) -> list[Path]:
+    """Where proxies have pinned something, below one directory of a bpffs; not what is being made
+    (`Pins.under_construction`). Raises OSError."""
+    found = sorted(place.iterdir()) if place.is_dir() else []
+    return [each for each in found if each.is_dir() and not each.name.startswith("+")]
+
+
 @dataclass(frozen=True, slots=True)
 class Pins:
     """The places of one node's pins. `version` is a symbolic link whose target is the fingerprint of what is
