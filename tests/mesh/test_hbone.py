@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 import select
@@ -11,7 +12,7 @@ import pytest
 import trio
 
 from tests.mesh import lab
-from tests.mesh.lab import Family, Mesh, account, endpoint_of, read_all, read_exactly
+from tests.mesh.lab import Family, Mesh, account, endpoint_of, read_all, read_exactly, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -66,6 +67,12 @@ def test_both_nodes_report_one_mutual_tls_connection_with_all_its_bytes(mesh: Me
     mesh.expect("node-1", 0, "istio_tcp_connections_opened_total", reporter="destination")
 
 
+def _are_kept_alive(mesh: Mesh, pod: str, ends: str) -> bool:
+    command = ["ss", "-Htno", "state", "established", ends]
+    shown = mesh.laboratory.exec(pod, command, check=True).stdout.splitlines()
+    return bool(shown) and all("keepalive" in line for line in shown)
+
+
 def test_the_kernel_asks_silent_peers_and_callers_whether_they_are_still_there(mesh: Mesh) -> None:
     listener = mesh.listen("shop/called")
     client, server = mesh.join("shop/caller", listener, mesh.address("shop/called"))
@@ -73,9 +80,8 @@ def test_the_kernel_asks_silent_peers_and_callers_whether_they_are_still_there(m
         ("shop/caller", "( dport = :15008 or sport >= :61440 )"),
         ("shop/called", "( sport = :15008 )"),
     ):
-        shown = mesh.laboratory.exec(pod, ["ss", "-Htno", "state", "established", ends], check=True).stdout
-        assert shown.strip()
-        assert all("keepalive" in line for line in shown.splitlines()), shown
+        # the timer shown is the one for unacknowledged bytes while there are any
+        wait_until(functools.partial(_are_kept_alive, mesh, pod, ends), f"{pod} kept alive")
     client.close()
     server.close()
 
