@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.http2.recording import pull_frames
 from tests.waypoint.broken import BROKEN
 from tests.waypoint.rig import Rig, Wire, echoes
-from ztunnel.http2.frame import END_STREAM, MAX_STREAM_ID, Frame
+from ztunnel.http2.frame import END_STREAM, MAX_STREAM_ID, Code, Frame, push_end, push_reset
 from ztunnel.waypoint.downstream2 import LINGER_SECONDS, Http2Server
 
 GET = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", b"/x")]
@@ -350,6 +350,59 @@ def test_an_answer_before_the_request_is_whole_tells_the_client_to_stop_when_it_
     assert (reset.stream_id, reset.error_code) == (1, h2.errors.ErrorCodes.NO_ERROR)
     assert not client.server.h2.streams
     assert not client.server.unwanted
+
+
+def test_a_client_that_ends_what_was_answered_is_told_at_once() -> None:
+    """curl until 8 takes no notice of an answer's end that it had before, and waits (curl/curl#15316)."""
+    rig = Rig()
+    client = Client(rig)
+    client.h2.send_headers(1, [*POST, (b"content-length", b"9")])
+    client.h2.send_data(1, b"abc")
+    client.flush()
+    rig.server.respond(status=b"401", end=True)
+    client.flush()
+    assert client.of(h2.events.StreamEnded)
+    client.wire.send(push_end(1))
+    client.rig.clock.rounds()
+    assert client.wire.said() == push_reset(1, Code.NO_ERROR)
+    assert not client.server.unwanted
+    assert rig.refusals == []
+
+
+@pytest.mark.parametrize(("status", "goes_on"), [(b"200", False), (b"301", True), (b"401", True)])
+def test_a_client_that_stops_as_an_error_begins_has_all_of_it(status: bytes, goes_on: bool) -> None:
+    rig = Rig()
+    client = Client(rig)
+    client.h2.send_headers(1, [*POST, (b"content-length", b"9")])
+    client.h2.send_data(1, b"abc")
+    client.flush()
+    rig.server.respond(status=status)
+    rig.server.say(b"beginning")
+    client.flush()
+    client.wire.send(push_end(1))
+    rig.server.say(b" and end")
+    rig.server.end()
+    client.flush()
+    assert bool(client.of(h2.events.StreamReset)) == (not goes_on)
+    assert bool(client.of(h2.events.StreamEnded)) == goes_on
+    assert client.body(1) == (b"beginning and end" if goes_on else b"beginning")
+    assert rig.server.cancelled
+    assert not rig.server.whole
+    assert not client.server.h2.streams
+
+
+def test_an_error_that_does_not_end_ends_for_a_client_that_has_stopped() -> None:
+    rig = Rig()
+    client = Client(rig)
+    client.h2.send_headers(1, [*POST, (b"content-length", b"9")])
+    client.flush()
+    rig.server.respond(status=b"401")
+    client.wire.send(push_end(1))
+    client.flush()
+    client.server.look(rig.clock.now + 301.0)
+    client.flush()
+    assert client.of(h2.events.StreamReset)
+    assert rig.server.cancelled
 
 
 def test_the_hundred_and_first_stream_is_refused_and_the_others_go_on() -> None:

@@ -8,7 +8,7 @@ from ztunnel.errors import ConnectionFailed, Unreachable
 from ztunnel.flow.transport import Transport
 from ztunnel.http1.head import Fields
 from ztunnel.http2.fields import push_fields
-from ztunnel.http2.frame import MAX_STREAM_ID, Code, push_goaway
+from ztunnel.http2.frame import MAX_STREAM_ID, Code, push_goaway, push_reset
 from ztunnel.http2.limits import Role
 from ztunnel.http2.repeats import Repeats
 from ztunnel.http2.standing import Standing
@@ -25,6 +25,9 @@ LINGER_SECONDS: Final = 5.0
 _NOTICE_SECONDS: Final = 1.0
 _ANSWER_SECONDS: Final = 0.5
 """For a client to read an answer that came before it had said all."""
+
+_STOPS_AT: Final = 300
+"""The first status at which curl sends no more of a body."""
 
 _CONTINUE: Final = push_fields([(b":status", b"100")])
 
@@ -91,11 +94,20 @@ class ServerStream(HttpStream):
         exchange = self.exchange
         if exchange is None:
             return
-        if self._left > 0:
-            self._malformed()
-            return
-        trailers, self.headers = self.headers, ()
-        exchange.end(trailers)
+        if exchange.over:
+            self._server.stop(self)
+        elif self.is_short:
+            if exchange.status < _STOPS_AT:
+                self._malformed()
+        else:
+            trailers, self.headers = self.headers, ()
+            exchange.end(trailers)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the client has ended its body before it was as long as it said. It may that, when an error
+        is being answered: curl stops so, and reads the rest of that."""
+        return self.remote_closed and self._left > 0
 
     def on_reset(self, code: int) -> None:
         self.lost("the client has reset it", False)
@@ -217,6 +229,13 @@ class Http2Server(Http2Link):
         """Monotonic seconds."""
         return self._way.now
 
+    def stop(self, stream: ServerStream) -> None:
+        """A client has ended a request that was answered before: it is told what it was to be told in a
+        moment. Of a stream that both sides have ended that is to be ignored (RFC 9113 section 5.1), but curl
+        7 sees only then that it is over (curl/curl#15316)."""
+        if self.unwanted.pop(stream, None) is not None:
+            self.push(push_reset(stream.stream_id, Code.NO_ERROR))
+
     def refused(self, reason: str) -> None:
         """Something was, for how it was written."""
         self._way.refused(reason)
@@ -248,11 +267,13 @@ class Http2Server(Http2Link):
                 self.h2.reset(each, Code.NO_ERROR)
         patience = self._way.patience.idle_seconds
         for stream in list(self.h2.streams.values()):
-            exchange = stream.exchange if isinstance(stream, ServerStream) else None
+            if not isinstance(stream, ServerStream):
+                continue
+            exchange = stream.exchange
             if exchange is not None and now - exchange.active > patience:
                 if exchange.over:
                     self.h2.reset(stream, Code.CANCEL)
-                elif exchange.stalls:
+                elif exchange.stalls or stream.is_short:
                     self.refused(IDLE.details)
                     exchange.reply(IDLE)
                     self._since = now

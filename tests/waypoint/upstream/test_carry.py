@@ -6,6 +6,8 @@ import errno
 import socket
 from collections.abc import Callable
 
+import pytest
+
 from tests.flow.conftest import bugs, clock, engine, pair
 from tests.flow.driving import drive, read
 from tests.hbone.inner import Listener
@@ -141,6 +143,21 @@ def test_writing_to_what_is_broken_is_told_later(engine: Engine, pair: Pair) -> 
     assert ends.heard.words == []
     drive(engine, until=lambda: ends.heard.words)
     assert ends.heard.words == ["lost"]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_the_server_said_before_it_broke_is_heard(engine: Engine, pair: Pair, waits: bool) -> None:
+    """Also where there is something that waits for it to read."""
+    ends = Ends(engine, pair)
+    ends.stream.write(bytes(1 << 24) if waits else b"unread")
+    drive(engine)
+    ends.server.send(b"answer")
+    ends.server.close()  # with something unread: a reset
+    ends.stream.write(b"more")
+    drive(engine, until=lambda: ends.heard.words)
+    assert (bytes(ends.heard.got), ends.heard.words) == (b"answer", ["lost"])
+    assert isinstance(ends.heard.error, Unreachable)
+    assert ends.held.total_bytes == 0
 
 
 def test_nothing_that_carries_it_leaves(engine: Engine, pair: Pair) -> None:

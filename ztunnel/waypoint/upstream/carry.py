@@ -76,7 +76,7 @@ class PlainStream:
             except BlockingIOError:
                 pass
             except OSError as error:
-                self._lose_later(Unreachable(f"the connection broke: {error}"))
+                self._break_later(error)
                 return
         if sent < len(part):
             self._backlog.append(memoryview(part)[sent:])
@@ -161,7 +161,7 @@ class PlainStream:
             except BlockingIOError:
                 break
             except OSError as error:
-                self._lose(Unreachable(f"the connection broke: {error}"))
+                self._break(error)
                 return
             backlog.drop(sent)
         self._account()
@@ -177,7 +177,7 @@ class PlainStream:
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError as error:
-            self._lose_later(Unreachable(f"the connection broke: {error}"))
+            self._break_later(error)
             return
         self._local_ended = True
         self._close_if_done()
@@ -192,9 +192,24 @@ class PlainStream:
     def _abandon(self, bug: BaseException) -> None:
         self._lose(ConnectionFailed(f"internal error: {bug!r}"))
 
-    def _lose_later(self, error: ConnectionFailed) -> None:
+    def _break_later(self, error: OSError) -> None:
         """Whoever writes is in the middle of something: the end comes after it."""
-        self._engine.post(lambda: self._lose(error))
+        self._engine.post(lambda: self._break(error))
+
+    def _break(self, error: OSError) -> None:
+        """The server takes nothing more. What it has said before is still there to read: its answer, perhaps,
+        to a request of which it did not want the rest (envoyproxy/envoy#2929)."""
+        inbox, receiver = self._engine.inbox.view, self._receiver
+        while receiver is not None and not self._over:
+            try:
+                count = self._sock.recv_into(inbox)
+            except OSError:
+                break
+            if not count:
+                break
+            self._untaken += count
+            receiver.received(inbox[:count])
+        self._lose(Unreachable(f"the connection broke: {error}"))
 
     def _lose(self, error: ConnectionFailed) -> None:
         if self._over:
