@@ -91,6 +91,26 @@ def test_a_response_is_framed_by_its_status_and_what_was_asked(status, method, f
     assert frame_response(((b":status", status), *fields), method, old) == expected
 
 
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (b"timeout=5", 5),
+        (b"timeout=0", 0),
+        (b"max=100, Timeout=65", 65),
+        (b"timeout=5, max=100", 5),
+        (b"300", -1),
+        (b"xtimeout=5", -1),
+        (b"timeout=", -1),
+        (b"timeout=-1", -1),
+        (b"timeout=12345678", -1),
+    ],
+)
+def test_a_server_says_for_how_long_it_keeps_a_connection(value: bytes, seconds: int) -> None:
+    fields = ((b":status", b"200"), LENGTH, (b"keep-alive", value))
+    assert frame_response(fields, b"GET", False).kept_seconds == seconds
+    assert frame_response(fields, b"HEAD", False).kept_seconds == seconds
+
+
 @pytest.mark.parametrize("fields", [(LENGTH, CHUNKED), (LENGTH, LENGTH), ((b"transfer-encoding", b"gzip"),)])
 def test_a_response_that_two_could_read_otherwise_is_refused(fields) -> None:
     with pytest.raises(PeerError):

@@ -15,6 +15,7 @@ from ztunnel.errors import PeerError
 from ztunnel.http1.head import BAD_REQUEST, NOT_IMPLEMENTED, Fields
 
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
+_KEPT: Final = re.compile(rb"(?:.*[,\t ])?timeout=([0-9]{1,6})(?![0-9])", re.IGNORECASE)
 _NO_BODY: Final = frozenset((b"204", b"304"))
 
 
@@ -39,6 +40,8 @@ class Frame(NamedTuple):
         close: the connection ends behind the message.
         upgrade: the protocols asked for or switched to, in lower case, with commas; empty for none.
         expects: the client waits for 100 (Continue) before it sends the body.
+        kept_seconds: for how long a server keeps a connection that carries nothing (`Keep-Alive`, RFC 2068
+            section 19.7.1.1); -1: it does not say.
     """
 
     framing: Framing
@@ -46,6 +49,7 @@ class Frame(NamedTuple):
     close: bool = False
     upgrade: bytes = b""
     expects: bool = False
+    kept_seconds: int = -1
 
     @property
     def has_body(self) -> bool:
@@ -59,7 +63,7 @@ def frame_request(untrusted: Fields) -> Frame:
     Raises:
         PeerError: it is framed in no way or in several; `reply` is the status to answer with.
     """
-    length, chunked, options, upgrade, expects = _say(untrusted)
+    length, chunked, options, upgrade, expects, _ = _say(untrusted)
     if expects and expects.lower() != b"100-continue":
         raise PeerError("an expectation that is not 100-continue", 417)
     framing = Framing.CHUNKED if chunked else (Framing.LENGTH if length > 0 else Framing.NONE)
@@ -74,24 +78,25 @@ def frame_response(untrusted: Fields, method: bytes, old: bool) -> Frame:
         PeerError: as of `frame_request`.
     """
     status = untrusted[0][1]
-    length, chunked, options, upgrade, _ = _say(untrusted)
+    length, chunked, options, upgrade, _, kept = _say(untrusted)
     if chunked and old:
         raise PeerError("Transfer-Encoding in HTTP/1.0", BAD_REQUEST)
     close = b"close" in options or (old and b"keep-alive" not in options)
     if status == b"101":
         return Frame(Framing.NONE, 0, False, upgrade)
     if method == b"HEAD" or status in _NO_BODY or status.startswith(b"1"):
-        return Frame(Framing.NONE, 0, close)
+        return Frame(Framing.NONE, 0, close, kept_seconds=kept)
     if chunked:
-        return Frame(Framing.CHUNKED, 0, close)
+        return Frame(Framing.CHUNKED, 0, close, kept_seconds=kept)
     if length >= 0:
-        return Frame(Framing.LENGTH if length else Framing.NONE, length, close)
+        return Frame(Framing.LENGTH if length else Framing.NONE, length, close, kept_seconds=kept)
     return Frame(Framing.CLOSE, 0, True)
 
 
-def _say(untrusted: Fields) -> tuple[int, bool, frozenset[bytes], bytes, bytes]:
-    """Length (-1 for none), whether chunked, the connection's options, `upgrade` and `expect`."""
-    length, chunked, upgrade, expects = -1, False, b"", b""
+def _say(untrusted: Fields) -> tuple[int, bool, frozenset[bytes], bytes, bytes, int]:
+    """Length (-1 for none), whether chunked, the connection's options, `upgrade`, `expect`, and the time of
+    `keep-alive` (-1 for none)."""
+    length, chunked, upgrade, expects, kept = -1, False, b"", b"", -1
     options: frozenset[bytes] = frozenset()
     for name, value in untrusted:
         if name == b"content-length":
@@ -99,19 +104,28 @@ def _say(untrusted: Fields) -> tuple[int, bool, frozenset[bytes], bytes, bytes]:
                 raise PeerError("Content-Length twice, or not a number", BAD_REQUEST)
             length = int(value)
         elif name == b"transfer-encoding":
-            if chunked or value.lower() != b"chunked":
-                reply = BAD_REQUEST if chunked or b"chunked" in value.lower() else NOT_IMPLEMENTED
-                raise PeerError("a Transfer-Encoding that is not exactly chunked", reply)
-            chunked = True
+            chunked = _is_chunked(value, chunked)
         elif name == b"connection":
             options |= connection_options(value)
         elif name == b"upgrade":
             upgrade = upgrade + b"," + value.lower() if upgrade else value.lower()
         elif name == b"expect":
             expects = value
+        elif name == b"keep-alive":
+            found = _KEPT.match(value)
+            kept = int(found[1]) if found is not None else -1
     if chunked and length >= 0:
         raise PeerError("Content-Length beside Transfer-Encoding", BAD_REQUEST)
-    return length, chunked, options, upgrade, expects
+    return length, chunked, options, upgrade, expects, kept
+
+
+def _is_chunked(untrusted: bytes, again: bool) -> bool:
+    """True, for a Transfer-Encoding that is the only one. Raises PeerError."""
+    coding = untrusted.lower()
+    if again or coding != b"chunked":
+        reply = BAD_REQUEST if again or b"chunked" in coding else NOT_IMPLEMENTED
+        raise PeerError("a Transfer-Encoding that is not exactly chunked", reply)
+    return True
 
 
 def connection_options(value: bytes) -> frozenset[bytes]:

@@ -188,6 +188,33 @@ def test_what_is_idle_for_longer_than_it_may_be_carries_no_other_request(pool, s
     assert rig.used(Limit.CONNECTIONS) == 1
 
 
+@pytest.mark.parametrize(("kept", "seconds"), [(5, 4.0), (65, 64.0), (2, 1.0), (1, 0.5), (0, 0.0)])
+def test_a_server_that_names_a_time_is_asked_no_more_shortly_before(kept, seconds):
+    """One that crosses its end would be lost (envoyproxy/envoy#28105)."""
+    rig = pooled()
+    said = OK.replace(b"\r\n\r\n", b"\r\nkeep-alive: timeout=%d\r\n\r\n" % kept)
+    rig.ask()
+    first = rig.calls[0].stand()
+    first.send(said)
+    if seconds:
+        rig.clock.now += seconds - 0.1
+        rig.ask()
+        assert len(rig.calls) == 1
+        first.send(said)
+    rig.clock.now += seconds + 0.1
+    rig.ask()
+    assert first.over
+    second = rig.calls[1].stand()
+    second.send(said)
+    rig.pools.look(rig.clock.now + seconds + 0.1, 60.0)
+    assert second.over
+    rig.ask()
+    last = rig.calls[2].stand()
+    last.send(OK)  # which says nothing, and so anything may be
+    rig.pools.look(rig.clock.now + 59.0, 60.0)
+    assert not last.over
+
+
 def test_what_is_spare_is_shed_and_what_is_in_use_is_not():
     rig = pooled(Pool(http_idle_seconds=3600))
     rig.ask()

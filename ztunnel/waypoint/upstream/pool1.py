@@ -47,7 +47,8 @@ class Http1Pools:
         lane = self._lane(spot)
         while lane.spares:
             client = lane.spares.pop()
-            if spot.is_late(client.born, client.idle_since, self._clock.now):
+            now = self._clock.now
+            if spot.is_late(client.born, client.idle_since, now) or client.is_late(now):
                 client.close("idle")
                 lane = self._lane(spot)  # it may have gone with its last connection
                 continue
@@ -147,6 +148,7 @@ class Http1Pools:
             spot = lane.spot
             idle = spot.idle_seconds(idle_seconds)
             for spare in tuple(lane.spares):
-                if spot.is_old(spare.born, now) or now - spare.idle_since > idle or spare.leaving:
+                late = now - spare.idle_since > idle or spare.is_late(now)
+                if late or spare.leaving or spot.is_old(spare.born, now):
                     spare.close("idle")
             lane.line.tidy()

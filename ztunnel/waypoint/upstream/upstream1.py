@@ -15,6 +15,10 @@ from ztunnel.l7.request import WEBSOCKET, Request
 from ztunnel.waypoint.exchange.exchange import Exchange
 from ztunnel.waypoint.way import Clock
 
+_AHEAD_SECONDS: Final = 1.0
+"""A server is expected to close a spare connection so long before the time that it names, as by undici; or at
+half of it, where that is short."""
+
 _WITH_BODY: Final = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
@@ -65,6 +69,12 @@ class Http1Client:
     def leaving(self) -> bool:
         """Whether what carries it ends soon."""
         return self._transport.leaving
+
+    def is_late(self, now: float) -> bool:
+        """Whether the server may be about to close it, as it is spare for as long as that keeps it: a request
+        that crosses the end is lost (envoyproxy/envoy#28105)."""
+        kept = self._frame.kept_seconds if self._frame is not None else -1
+        return kept >= 0 and now - self.idle_since > max(kept - _AHEAD_SECONDS, kept / 2)
 
     def carry(self, exchange: Exchange) -> None:
         """Carry this one."""
