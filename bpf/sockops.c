@@ -27,15 +27,9 @@ static __always_inline void calls(struct bpf_sock_ops *ctx)
 		intent->kind = ASTRAY;
 		count(INTENT_MISMATCH);
 	} else if (intent->kind == CAPTURED) {
-		struct caller caller = {};
-		struct destination destination = {};
-		caller_of(intent->netns, &flow, &caller);
-		destination.asked = intent->asked;
-		destination.picked = intent->picked;
-		count(callers.update(&caller, &destination) ? CALLER_NOT_MOVED : CALLER_MOVED);
+		remember_caller(intent, &flow);
 	} else if (intent->kind == DIRECT) {
-		if (admit(&flow, intent->destination, intent->generation, BY_VERDICT))
-			count(ADMITTED_DIRECT);
+		admit_direct(intent, &flow, socket);
 	}
 }
 
@@ -101,12 +95,12 @@ static __always_inline void closed(struct bpf_sock_ops *ctx)
 	if (!intent) {
 		struct tuple flow = {};
 		opening(ctx, &flow);
-		admitted.delete(&flow);
+		dismiss(&flow, true);
 		return;
 	}
 	struct tuple flow = intent->flow;
 	if (intent->kind == DIRECT)
-		admitted.delete(&flow);
+		dismiss(&flow, intent->has_port);
 	if (intent->kind == DIRECT || intent->kind == SERVED) {
 		report(ctx, intent, ENDED);
 	} else if (intent->kind == CAPTURED) {
@@ -144,6 +138,8 @@ int sockops(struct bpf_sock_ops *ctx)
 	case BPF_SOCK_OPS_STATE_CB:
 		if (ctx->args[1] == BPF_TCP_CLOSE)
 			closed(ctx);
+		else if (ctx->args[1] == BPF_TCP_FIN_WAIT1)
+			ends(socket_cookie(ctx));
 		break;
 	}
 	return 1;

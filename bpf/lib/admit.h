@@ -27,6 +27,22 @@ static __always_inline bool admit(struct tuple *flow, u64 destination, u64 gener
 	return false;
 }
 
+/* By a verdict. A call from a port that the kernel has chosen meets no other. */
+static __always_inline void admit_direct(const struct intent *intent, struct tuple *flow, u64 socket)
+{
+	if (admit(flow, intent->destination, intent->generation, BY_VERDICT))
+		count(ADMITTED_DIRECT);
+	if (intent->has_port)
+		taken.update(flow, &socket);
+}
+
+static __always_inline void dismiss(struct tuple *flow, bool has_port)
+{
+	admitted.delete(flow);
+	if (has_port)
+		taken.delete(flow);
+}
+
 /* Its SYN has been seen in the pod: what it waits for, a full backlog, it would wait for on any way. */
 static __always_inline bool has_arrived(const struct tuple *flow)
 {
@@ -74,6 +90,8 @@ static __always_inline void dialled(struct bpf_sock_ops *ctx, struct tuple *flow
 		return;
 	struct admission *known = admitted.lookup(flow);
 	if (known && known->kind == BY_PROXY) {
+		u64 proxy = 0;
+		taken.update(flow, &proxy);
 		watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
 		return;
 	}

@@ -56,9 +56,9 @@ static __always_inline enum step capture(struct bpf_sock_addr *ctx, struct inten
 	if (!pod)
 		return refuse(CONNECT_NOT_REMEMBERED, ECONNREFUSED);
 	target->ip = is_v4(&intent->asked.ip) ? pod->ip4 : pod->ip6;
-	target->port = capture_port(ctx, &intent->asked);
 	if (!target->ip.word[3] && !target->ip.word[0])
 		return refuse(is_v4(&intent->asked.ip) ? CONNECT_NO_IPV4 : CONNECT_NO_IPV6, ENETUNREACH);
+	target->port = capture_port(ctx, intent->netns, &target->ip, &intent->asked);
 	intent->kind = CAPTURED;
 	return remember(ctx, intent);
 }
@@ -126,13 +126,13 @@ static __always_inline enum step choose(struct bpf_sock_addr *ctx, struct intent
 		return LEAVE;
 	}
 
+	intent->has_port = own_port(ctx) != 0;
 	pick(intent);
 	struct endpoint wanted = intent->picked.port ? intent->picked : intent->asked;
-	if (!judged(intent->netns, &wanted, &verdict))
-		return capture(ctx, intent, target);
 	/* Only the proxy can take a call from one family to the other, and judge one from another address. */
-	if (is_v4(&wanted.ip) != is_v4(&intent->asked.ip) ||
-	    chose_source(ctx, pod, is_v4(&intent->asked.ip)) || is_multipath(ctx))
+	if (!judged(intent->netns, &wanted, &verdict) || is_v4(&wanted.ip) != is_v4(&intent->asked.ip) ||
+	    chose_source(ctx, pod, is_v4(&intent->asked.ip)) || is_multipath(ctx) ||
+	    (intent->has_port && is_taken(ctx, pod, &wanted, &intent->asked)))
 		return capture(ctx, intent, target);
 	intent->picked = wanted;
 	if (verdict.kind != GO_DIRECT)

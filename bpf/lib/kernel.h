@@ -50,6 +50,22 @@ static __always_inline bool same(const struct addr *one, const struct addr *othe
 	       one->word[2] == other->word[2] && one->word[3] == other->word[3];
 }
 
+static __always_inline bool is_endpoint(const struct endpoint *one, const struct endpoint *other)
+{
+	u32 differ = one->port ^ other->port;
+#pragma unroll
+	for (int word = 0; word < 4; word++)
+		differ |= one->ip.word[word] ^ other->ip.word[word];
+	return !differ;
+}
+
+/* Of a socket that is bound; 0: the kernel chooses its port when it is connected. */
+static __always_inline u16 own_port(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sock = ctx->sk;
+	return sock ? sock->src_port : 0;
+}
+
 static __always_inline bool is_v4(const struct addr *ip)
 {
 	return ip->word[0] == 0 && ip->word[1] == 0 && ip->word[2] == V4_MAPPED;

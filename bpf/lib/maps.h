@@ -46,6 +46,11 @@ BPF_TABLE("lru_hash", struct caller, struct destination, callers, MAX_CONNECTION
  * taken. */
 BPF_TABLE("lru_hash", struct tuple, struct admission, admitted, MAX_CONNECTIONS);
 
+/* sockops -> connect. Connections between pods of this node that a call from a chosen port may meet, and who
+ * has them: the cookie of an application's socket, 0: the proxy. Lost: such a call to the same pod by another
+ * name fails (EADDRNOTAVAIL). */
+BPF_TABLE("lru_hash", struct tuple, u64, taken, MAX_VERDICTS);
+
 /* proxy -> sk_lookup. Addresses whose handshakes the proxy does not take, and until when, by CLOCK_MONOTONIC.
  * Lost: the proxy turns them away itself. */
 BPF_TABLE("lru_hash", struct addr, u64, turned_away, MAX_TURNED_AWAY);

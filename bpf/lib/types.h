@@ -50,7 +50,8 @@ struct intent {
 	struct tuple flow; /* zero before the SYN */
 	u8 kind;
 	u8 established;
-	u16 pad;
+	u8 has_port; /* its own, since before it was connected */
+	u8 pad;
 };
 _Static_assert(sizeof(struct intent) == 112, "intent");
 
@@ -67,8 +68,10 @@ struct destination {
 	struct endpoint asked;
 	struct endpoint picked; /* port 0: none */
 	u64 holder;		/* the proxy that was told of its SYN; 0: none */
+	u32 ended;		/* the application sends no more */
+	u32 pad;
 };
-_Static_assert(sizeof(struct destination) == 48, "destination");
+_Static_assert(sizeof(struct destination) == 56, "destination");
 
 enum listener_kind { INBOUND = 1, OUTBOUND = 2 };
 

@@ -37,3 +37,21 @@ static __always_inline bool judged(u64 source, const struct endpoint *destinatio
 	count(VERDICT_STALE);
 	return false;
 }
+
+/* The application chose a port that has a connection with this endpoint already: under another name of it, or
+ * of the proxy's for an earlier call. Where names are translated behind the socket that is no obstacle. */
+static __always_inline bool is_taken(struct bpf_sock_addr *ctx, const struct pod *pod,
+				     const struct endpoint *wanted, const struct endpoint *asked)
+{
+	struct tuple flow = {};
+	flow.source = is_v4(&wanted->ip) ? pod->ip4 : pod->ip6;
+	flow.source_port = own_port(ctx);
+	flow.destination = wanted->ip;
+	flow.destination_port = wanted->port;
+	u64 *holder = taken.lookup(&flow);
+	if (!holder)
+		return false;
+	u64 socket = *holder;
+	struct intent *other = intents.lookup(&socket);
+	return !other || !is_endpoint(&other->asked, asked);
+}

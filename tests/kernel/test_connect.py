@@ -122,6 +122,44 @@ def test_a_port_that_the_application_chose_calls_several_destinations(kernel: Ke
         assert recalled.destination == original(*place)
 
 
+def call_from(kernel: Kernel, own: str, called: tuple[str, int]) -> socket.socket:
+    client = kernel.socket(kernel.lab.a, own)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    client.bind((own, 20030))
+    client.connect(called)
+    return client
+
+
+@pytest.mark.parametrize(("own", "host"), [("10.77.0.2", "10.96.0.50"), ("fd77::2", "fd00::50")])
+def test_destinations_do_not_take_a_chosen_port_from_one_another(kernel: Kernel, own, host) -> None:
+    """By their hash alone some of them would meet."""
+    kernel.enroll("a")
+    proxy = kernel.proxy("a")
+    for port in range(1, 251):
+        client = call_from(kernel, own, (host, port))
+        assert kernel.accept(proxy)[1] == local_of(client)
+
+
+@pytest.mark.parametrize(("own", "host"), [("10.77.0.2", "10.96.0.50"), ("fd77::2", "fd00::50")])
+@pytest.mark.parametrize("ended", ["close", "shutdown"])
+def test_a_chosen_port_may_be_used_again_before_the_end_has_come_back(
+    kernel: Kernel, own, host, ended
+) -> None:
+    pod = kernel.enroll("a")
+    proxy = kernel.proxy("a")
+    first = call_from(kernel, own, (host, 80))
+    server, _ = kernel.accept(proxy)
+    with pytest.raises(OSError, match="Cannot assign requested address"):
+        call_from(kernel, own, (host, 80))
+    first.close() if ended == "close" else first.shutdown(socket.SHUT_WR)
+    assert server.recv(1) == b""
+    call_from(kernel, own, (host, 80))
+    _, peer = kernel.accept(proxy)
+    recalled = kernel.recall(pod.cookie, peer)
+    assert recalled is not None
+    assert recalled.destination == original(host, 80)
+
+
 def test_calls_to_one_destination_go_to_a_few_ports_of_ours_alone(kernel: Kernel) -> None:
     kernel.enroll("a")
     proxy = kernel.proxy("a")

@@ -3,7 +3,6 @@ them."""
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 import time
@@ -12,7 +11,8 @@ import pytest
 
 from tests.kernel.lab import Kernel, endpoint, local_of, original, shell, wait_until
 from tests.kernel.test_sk_lookup import admitted, enroll_with_listener, source_rewritten
-from ztunnel.kernel import sockets
+from ztunnel.kernel import bpf, sockets
+from ztunnel.kernel.bpf import Map
 from ztunnel.model.address import Endpoint
 from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.redirect.layout import Deny, Direct
@@ -226,17 +226,83 @@ def test_a_call_to_a_vip_goes_to_the_picked_endpoint_and_shows_the_vip(pair: Pai
     assert opened.asked == original(str(vip.ip), vip.port)
 
 
-def test_from_a_chosen_port_a_pod_is_one_destination_by_whatever_address(pair: Pair) -> None:
-    """Without a mesh the VIP is another one (cilium/cilium#11810)."""
-    to = pair.direct()
-    pair.redirection.serve_vip(VIP, [(to, 1)])
-    seen = []
-    for port, called in ((20020, to), (20020, VIP), (0, VIP)):
-        sock = pair.kernel.socket(pair.a.netns)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("10.77.0.2", port))
-        seen.append(sock.connect_ex((str(called.ip), called.port)))
-    assert seen == [0, errno.EADDRNOTAVAIL, 0]
+NAMES = pytest.mark.parametrize(
+    ("own", "at", "vip"),
+    [
+        ("10.77.0.2", "10.77.0.3", "10.96.0.80"),
+        ("fd77::2", "fd77::3", "fd00:96::80"),
+        ("::ffff:10.77.0.2", "::ffff:10.77.0.3", "::ffff:10.96.0.80"),
+    ],
+    ids=["v4", "v6", "mapped"],
+)
+CHOSEN_PORT = 20020
+
+
+def call_from(pair: Pair, own: str, called: tuple[str, int], port: int = CHOSEN_PORT) -> socket.socket:
+    sock = pair.kernel.socket(pair.a.netns, own)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((own, port))
+    sock.connect(called)
+    return sock
+
+
+def teach_names(pair: Pair, at: str, vip: str) -> tuple[tuple[str, int], tuple[str, int]]:
+    """What an application calls b by: its own address, a service's."""
+    to = pair.direct(at)
+    pair.redirection.serve_vip(endpoint(vip, 80), [(to, 1)])
+    return (at, 8080), (vip, 80)
+
+
+@NAMES
+@pytest.mark.parametrize("turned", [False, True])
+def test_from_a_chosen_port_a_pod_is_called_by_each_of_its_names(pair: Pair, own, at, vip, turned) -> None:
+    """As where names are translated behind the socket (cilium/cilium#11810); by one name once at a time."""
+    first, second = teach_names(pair, at, vip)[:: -1 if turned else 1]
+    one = call_from(pair, own, first)
+    _, peer = pair.kernel.accept(pair.app)
+    other = call_from(pair, own, second)
+    _, captured_from = pair.kernel.accept(pair.outbound)
+    assert peer == captured_from == local_of(one) == local_of(other)
+    recalled = pair.kernel.recall(pair.a.cookie, captured_from)
+    assert recalled is not None
+    assert recalled.destination == original(*second)
+    assert (one.getpeername()[:2], other.getpeername()[:2]) == (first, second)
+    for called in (first, second):
+        with pytest.raises(OSError, match="Cannot assign requested address"):
+            call_from(pair, own, called)
+    call_from(pair, own, second, 0)
+    pair.kernel.accept(pair.app)
+
+
+@NAMES
+def test_from_a_chosen_port_that_is_free_again_a_call_goes_straight(pair: Pair, own, at, vip) -> None:
+    for called in teach_names(pair, at, vip) * 2:
+        client = call_from(pair, own, called)
+        server, _ = pair.kernel.accept(pair.app)
+        client.close()
+        assert server.recv(1) == b""
+        server.close()
+    assert pair.kernel.count("connect_direct") == 4
+    with Map(bpf.open_pinned(pair.kernel.settings.pins / "maps/taken")) as taken:
+        wait_until(lambda: not list(taken))
+
+
+@NAMES
+def test_a_call_from_a_port_with_which_the_proxy_has_called_goes_by_the_proxy(
+    pair: Pair, own, at, vip
+) -> None:
+    """The proxy makes the first call of a pair, from the application's port."""
+    with pair.kernel.lab.in_cgroup("proxy"):
+        pair.redirection.admit(endpoint(own, CHOSEN_PORT), endpoint(at, 8080))
+        first = call_from(pair, own, (at, 8080))
+    server, _ = pair.kernel.accept(pair.app)
+    for called in teach_names(pair, at, vip):
+        call_from(pair, own, called)
+        pair.kernel.accept(pair.outbound)
+    server.close()
+    first.close()
+    with Map(bpf.open_pinned(pair.kernel.settings.pins / "maps/taken")) as taken:
+        wait_until(lambda: not list(taken))
 
 
 def test_a_pick_without_a_verdict_is_told_to_the_proxy(pair: Pair) -> None:

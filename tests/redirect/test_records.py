@@ -46,7 +46,7 @@ def test_a_record_is_read(source, destination, asked, number, event, established
 )
 def test_only_direct_flows_whose_syn_has_left_are_live(kind, port, role) -> None:
     ip = pack16(IPv4Address("10.0.0.1"))
-    packed = layout.INTENT.pack(ip, 80, ip, 81, 7, 8, 9, 10, ip, ip, port, 82, kind, 1)
+    packed = layout.INTENT.pack(ip, 80, ip, 81, 7, 8, 9, 10, ip, ip, port, 82, kind, 1, 1)
     flow = records.pull_live_flow(99, packed)
     assert (flow and flow.role) == role
     if flow:

@@ -39,6 +39,7 @@ _IP: Final = int(socket.IPPROTO_IP)
 _IPV6: Final = int(socket.IPPROTO_IPV6)
 _NODELAY: Final = int(socket.TCP_NODELAY)
 _REUSEADDR: Final = int(socket.SO_REUSEADDR)
+_REUSEPORT: Final = int(socket.SO_REUSEPORT)
 _OOBINLINE: Final = int(socket.SO_OOBINLINE)
 _SO_MARK: Final = int(socket.SO_MARK)
 _AF_INET: Final = int(socket.AF_INET)
@@ -77,6 +78,12 @@ def dial_socket(
     if keepalive is not None:
         keepalive.apply(dialler)
     return dialler
+
+
+def share_port(dialler: socket.socket) -> None:
+    """Keep no application of our user that sets SO_REUSEPORT alone from the port of an unconnected socket.
+    Raises OSError."""
+    dialler.setsockopt(_SOL_SOCKET, _REUSEPORT, 1)
 
 
 def keep_source(dialler: socket.socket, source: IPAddress) -> None:

@@ -19,7 +19,7 @@ from ztunnel.authz.enforce import LiveConnections
 from ztunnel.errors import ConnectionFailed
 from ztunnel.flow.connect import Connecting
 from ztunnel.flow.engine import Engine
-from ztunnel.kernel.dial import Source, dial_socket
+from ztunnel.kernel.dial import Source, dial_socket, share_port
 from ztunnel.model.address import Endpoint, IPAddress, ip_text
 from ztunnel.model.connection import Connection
 from ztunnel.model.workload import Workload
@@ -139,6 +139,7 @@ class DirectCall:
         self._sock = sock = dial_socket(network.netns, endpoint.ip)
         source = None
         if own_port:
+            share_port(sock)
             source = Source(host, (self._peer.port,), network.netns.ephemeral_ports())
         else:
             sock.bind((host, 0))

@@ -22,10 +22,10 @@ ADDR: Final = Struct("=16s")
 ENDPOINT: Final = Struct("=16sHxx")
 TUPLE: Final = Struct("=16s16sHH")
 POD: Final = Struct("=16s16sIxxxx")
-INTENT: Final = Struct("=16sHxx16sHxxQQQQ16s16sHHBBxx")
+INTENT: Final = Struct("=16sHxx16sHxxQQQQ16s16sHHBBBx")
 CALLER: Final = Struct("=Q16sHHxxxx")
 LISTENER: Final = Struct("=16sHH")
-DESTINATION: Final = Struct("=16sHxx16sHxxQ")
+DESTINATION: Final = Struct("=16sHxx16sHxxQIxxxx")
 ASKED: Final = Struct("=16sHxx16sHxx")
 ASKED_BYTES: Final = ASKED.size
 """Of `DESTINATION`: the rest is the kernel's own."""

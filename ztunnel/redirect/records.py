@@ -145,7 +145,7 @@ def pull_live_flow(socket: int, packed: bytes) -> LiveFlow | None:
     """struct intent of the socket of this cookie; None where it is no direct flow, or its SYN has not
     left."""
     (asked, asked_port, _, _, netns, _, _, since_ns, source, destination, source_port, destination_port,
-     kind, established) = INTENT.unpack(packed)  # fmt: skip
+     kind, established, _) = INTENT.unpack(packed)  # fmt: skip
     if kind not in (IntentKind.DIRECT, IntentKind.SERVED) or not source_port:
         return None
     return LiveFlow(
