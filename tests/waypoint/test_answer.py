@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -42,6 +43,16 @@ def test_what_is_not_attached_is_refused_with_404(lab: Lab, authority: str) -> N
     assert not mesh.tunnels.asked
     assert authority in mesh.denied[0]
     assert mesh.parts.waiting == 0
+
+
+def test_it_is_known_for_how_long_nobody_has_asked(lab: Lab) -> None:
+    mesh = Mesh(lab)
+    assert mesh.parts.quiet_seconds() == math.inf
+    for _ in range(2):
+        mesh.open("10.1.0.1:80")
+        begun = mesh.parts.quiet_seconds()
+        lab.clock.move(2.0)
+        assert mesh.parts.quiet_seconds() == begun + 2.0 < 3.0
 
 
 def test_a_call_for_what_is_attached_a_moment_later_waits_for_that(lab: Lab) -> None:

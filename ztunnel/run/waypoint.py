@@ -29,6 +29,7 @@ from ztunnel.run.compiled import compiled_modules
 from ztunnel.run.dump import Compose, dump_settings
 from ztunnel.run.follow import ControlPlane, Knowledge, follow
 from ztunnel.run.keep import set_up_process
+from ztunnel.run.notice import give_notice
 from ztunnel.run.pages import Listeners, listen, serve_public
 from ztunnel.run.reporting import Reporting
 from ztunnel.run.routes import RouteCompiler
@@ -43,8 +44,6 @@ from ztunnel.xds.resource import JWT_POLICY, WAYPOINT_TYPES
 _BACKLOG = 4096
 _LOOK_SECONDS = 1.0
 _WAIT_SECONDS = 0.05
-_NOTICE_SECONDS = 3.0
-"""For the endpoints of our service to be without us, and every node proxy to know."""
 _OWN_POD, _CERTIFICATE, _DRAINING = "own pod", "certificate", "draining"
 
 
@@ -105,9 +104,11 @@ async def _run_parts(waypoint: Waypoint, listeners: Listeners, stop: Stop) -> No
             nursery.start_soon(waypoint.outlets.run)
             if (acceptor := await _listen_until_asked(waypoint, stop)) is not None:
                 await stop.asked.wait()
-                await _give_notice(waypoint, stop)
+                waypoint.reporting.readiness.pend(_DRAINING)
+                seconds = waypoint.settings.termination_deadline_seconds
+                left_seconds = await give_notice(stop, waypoint.parts.quiet_seconds, seconds)
                 acceptor.close()
-                await _drain(waypoint, stop)
+                await _drain(waypoint, stop, left_seconds)
             nursery.cancel_scope.cancel()
     finally:
         waypoint.parts.servers.close()
@@ -172,20 +173,13 @@ def _look(parts: Parts, clock: Callable[[], float]) -> None:
     parts.servers.look(at, parts.common.patience.upstream_idle_seconds)
 
 
-async def _give_notice(waypoint: Waypoint, stop: Stop) -> None:
-    """Go on as before until every node knows that we leave: who has not is refused otherwise."""
-    waypoint.reporting.readiness.pend(_DRAINING)
-    with trio.move_on_after(min(_NOTICE_SECONDS, waypoint.settings.termination_deadline_seconds / 2)):
-        await stop.urged.wait()
-
-
-async def _drain(waypoint: Waypoint, stop: Stop) -> None:
-    """Take nothing new, let what is under way end, and end the rest."""
+async def _drain(waypoint: Waypoint, stop: Stop, seconds: float) -> None:
+    """Take nothing new, let what is under way end for so long, and end the rest."""
     waypoint.pod.serving = False
     waypoint.handshakes.drain(waypoint.pod.uid)
     for each in tuple(waypoint.parts.common.live):
         each.drain()
-    with trio.move_on_after(waypoint.settings.termination_deadline_seconds):
+    with trio.move_on_after(seconds):
         while waypoint.ledger.streams and not stop.urged.is_set():
             waypoint.engine.post(waypoint.parts.servers.shed)  # spare connections to servers are streams, too
             await trio.sleep(_WAIT_SECONDS)

@@ -52,6 +52,7 @@ class WaypointAcceptor:
     def requested(self, tunnel: TunnelStream) -> None:
         """The peer asks for a tunnel."""
         assert isinstance(tunnel, TerminatedTunnel)
+        self._parts.asked_at = self._parts.engine.now
         untrusted, tunnel.headers = tunnel.headers, ()
         try:
             request = parse_request(untrusted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ class Parts:
     Attributes:
         undetected: tunnels of which nobody could tell within a second what is spoken in them.
         waiting: tunnels that wait for what they are for to be attached.
+        asked_at: when one was asked for last (monotonic seconds).
         tells_identity: whether servers are told who calls, in `x-forwarded-client-cert`.
         authorizations: what policies say, compiled.
         guarded: the tunnels with something under way, to be judged again when policies change.
@@ -75,6 +77,7 @@ class Parts:
     report: Report
     undetected: int = 0
     waiting: int = 0
+    asked_at: float = -math.inf
     attachments: Attachments = field(default_factory=Attachments)
     tells_identity: bool = False
     authorizations: Authorizations = field(default_factory=Authorizations)
@@ -99,6 +102,10 @@ class Parts:
     def current(self) -> tuple[World, Workload | None]:
         """The world of the moment, and the waypoint in it."""
         return self.here.hold.world, self.here.workload
+
+    def quiet_seconds(self) -> float:
+        """For how long nobody has asked for a tunnel."""
+        return self.engine.clock() - self.asked_at
 
     def rejudge(self) -> None:
         """Policies have changed: end what is under way and may not go on."""
