@@ -157,6 +157,7 @@ def test_the_pods_own_word_on_forwarding_wins(of_namespace, of_pod, expected):
         ("Job", "report-28391040", {}, (WorkloadKind.CRONJOB, "report")),
         ("Job", "report-2839", {}, (WorkloadKind.JOB, "report-2839")),
         ("StatefulSet", "db", {}, (WorkloadKind.POD, "db")),
+        ("Node", "kn1", {}, (WorkloadKind.POD, "web-0")),
     ],
 )
 def test_the_owner_is_told_by_its_name(kind, name, labels, expected):

@@ -21,8 +21,11 @@ def test_managed_fields_and_annotations_of_others_are_not_kept():
         "istio.io/dry-run": "true",
         "networking.istio.io/traffic-distribution": "x",
         "ztunnel.io/same-node": "y",
+        "kubernetes.io/config.hash": "24dc7a2d",
+        "kubernetes.io/config.mirror": "24dc7a2d",
     }
-    others = {"kubectl.kubernetes.io/last-applied-configuration": "{}", "notistio.io/x": "y", "a": "b"}
+    others = {"kubectl.kubernetes.io/last-applied-configuration": "{}", "kubernetes.io/config.seen": "x"}
+    others |= {"notistio.io/x": "y", "a": "b"}
     meta = {"name": "a", "managedFields": [{}], "annotations": kept | others, "labels": {"x": "y"}}
     assert trim({"metadata": meta, "spec": {}}) == {
         "metadata": {"name": "a", "annotations": kept, "labels": {"x": "y"}},

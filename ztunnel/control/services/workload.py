@@ -169,9 +169,9 @@ def canonical_names(labels: Mapping[str, str], owner: str) -> tuple[str, str]:
 def _owner(pod: kube.Pod) -> tuple[WorkloadKind, str]:
     """What controls the pod. The Deployment behind a ReplicaSet and the CronJob behind a Job are told by the
     names that their controllers give: `<deployment>-<pod-template-hash>`, `<cronjob>-<minutes since
-    1970>`."""
+    1970>`. A static pod is its node's, which no workload is named after."""
     owners = [one for one in pod.meta.owners if one.controller] or list(pod.meta.owners)
-    if not owners:
+    if not owners or owners[0].kind == "Node":
         return WorkloadKind.POD, pod.meta.name
     kind, name = owners[0].kind, owners[0].name
     if kind == "ReplicaSet":

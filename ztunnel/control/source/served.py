@@ -14,6 +14,7 @@ from typing import Any, Final
 from ztunnel.control.routes.route_status import is_attached
 from ztunnel.control.settings import MeshSettings
 from ztunnel.control.source.document import KINDS, Kind
+from ztunnel.control.status.enrolment import OF_STATIC_PODS
 from ztunnel.control.status.standing import is_our_class, is_waypoint
 from ztunnel.kube.resource import CONFIG_MAPS, ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Resource
 
@@ -100,8 +101,8 @@ def mesh_config(settings: MeshSettings) -> tuple[Served, str]:
 
 
 def trim(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The object without what nobody reads and what may be large: managed fields, annotations that are not of
-    a mesh (`kubectl apply` keeps the whole object in one). Labels of many objects share their texts."""
+    """The object without what nobody reads and what may be large: managed fields, annotations that are neither
+    of a mesh nor of a static pod (`kubectl apply` keeps the whole object in one). Labels of many objects share their texts."""
     meta = value.get("metadata")
     if not isinstance(meta, dict):
         return value
@@ -118,4 +119,5 @@ def trim(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _is_read(annotation: str) -> bool:
     group = annotation.partition("/")[0]
-    return group == "ztunnel.io" or group == "istio.io" or group.endswith(".istio.io")
+    of_a_mesh = group == "ztunnel.io" or group == "istio.io" or group.endswith(".istio.io")
+    return of_a_mesh or annotation in OF_STATIC_PODS

@@ -18,6 +18,8 @@ REDIRECTION: Final = "ambient.istio.io/redirection"
 ENABLED, _PENDING = "enabled", "pending"
 OURS: Final = "ztunnel.io/redirection"
 _MIRROR, _STATIC_UID = "kubernetes.io/config.mirror", "kubernetes.io/config.hash"
+OF_STATIC_PODS: Final = frozenset((_MIRROR, _STATIC_UID))
+"""Annotations that say what the kubelet knows a pod by."""
 
 Name = tuple[str, str]
 """Namespace and name of a pod."""
