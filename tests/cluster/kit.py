@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import os
 import signal
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster.cluster import KIT_CONFIG, Cluster, Object, wait_until
@@ -43,6 +45,29 @@ def restart(name: str) -> None:
     )  # fmt: skip
     pid = int(started.stdout)
     place.write_text(f"{pid} {_birth(pid)}\n")
+
+
+@contextmanager
+def static_pods(node: str) -> Iterator[Callable[[Object], None]]:
+    """Gives what makes a pod a static one of a node, from when its kubelet is started again; in the end there
+    is none left. The kubelet goes on looking for them."""
+    folder = KIT_CONFIG.parent / "nodes" / node
+    settings, manifests = folder / "kubelet.yaml", folder / "kubelet" / "static"
+    before = settings.read_text()
+    manifests.mkdir(exist_ok=True)
+    added = {"staticPodPath": "/var/lib/kubelet/static", "fileCheckFrequency": "1s"}
+    settings.write_text(json.dumps(json.loads(before) | added))
+    try:
+        yield lambda pod: _write(manifests / pod["metadata"]["name"], pod)
+    finally:
+        settings.write_text(before)
+        for each in manifests.iterdir():
+            each.unlink()
+
+
+def _write(place: Path, pod: Object) -> None:
+    spec = {name: one for name, one in pod["spec"].items() if name != "nodeName"}
+    place.write_text(json.dumps({**pod, "spec": spec}))
 
 
 def kill(cluster: Cluster, pod: Object, word: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 from tests.cluster.apps import OPT_IN, PORT, Apps, namespace
 from tests.cluster.cluster import Cluster, ClusterError, Object, is_ready, wait_until
 from tests.cluster.conftest import Mesh
-from tests.cluster.kit import give_next, is_taken, restart
+from tests.cluster.kit import give_next, is_taken, restart, static_pods
 from tests.cluster.test_3_policy import allow, strict
 from tests.cluster.test_8_storm import FIRST_ACT
 
@@ -286,14 +286,30 @@ STEADY_SECONDS = 5.0
 def test_probes_and_enrolment_outlive_the_kubelet_and_its_runtime(
     mesh: Mesh, cluster: Cluster, apps: Apps, other: Apps, nodes: tuple[str, str], server: str
 ) -> None:
-    """A probe that the new kubelet's fails is the end of its container. All is STRICT."""
+    """A probe that the new kubelet's fails is the end of its container. All is STRICT. The new kubelet runs a
+    static pod as well, which it knows by another UID than the API."""
+    assert mesh.cluster.kit
     probed = apps.server("a", nodes[0])
     probed["spec"]["containers"][0]["livenessProbe"] |= {"periodSeconds": 1, "failureThreshold": 1}
     apps.start(probed)
     assert apps.call("a", server).get("pod") == "b"
-    for name in ("containerd", "kubelet"):
-        restart(f"{nodes[0]}-{name}")
-    assert mesh.cluster.kit
+    with static_pods(nodes[0]) as make_static:
+        make_static(apps.server("static", nodes[0]))
+        for name in ("containerd", "kubelet"):
+            restart(f"{nodes[0]}-{name}")
+        outlives_them(apps, other, nodes[0], server)
+        static = wait_until(
+            "the static pod is in the mesh",
+            lambda: next(filter(is_shown, cluster.pods(apps.namespace, "app=static")), None),
+            30,
+        )
+        name = static["metadata"]["name"]
+        for address in apps.addresses(name):
+            is_reached(other, "static", address)
+        assert apps.call(name, server).get("pod") == "b"
+
+
+def outlives_them(apps: Apps, other: Apps, node: str, server: str) -> None:
     wait_until("the kubelet serves again", lambda: "error" not in called(apps, "a", server), 60, 0.5)
 
     def is_well() -> bool:
@@ -306,7 +322,7 @@ def test_probes_and_enrolment_outlive_the_kubelet_and_its_runtime(
     while time.monotonic() < until:
         is_well()
         assert other.call("b", apps.addresses("a")[0]).get("pod") == "a"
-    apps.start(apps.server("later", nodes[0]))
+    apps.start(apps.server("later", node))
     for address in apps.addresses("later"):
         is_reached(other, "later", address)
     assert apps.call("later", server).get("pod") == "b"

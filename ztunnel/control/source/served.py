@@ -101,8 +101,9 @@ def mesh_config(settings: MeshSettings) -> tuple[Served, str]:
 
 
 def trim(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The object without what nobody reads and what may be large: managed fields, annotations that are neither
-    of a mesh nor of a static pod (`kubectl apply` keeps the whole object in one). Labels of many objects share their texts."""
+    """The object without what nobody reads and what may be large: managed fields, annotations that are
+    neither of a mesh nor of a static pod (`kubectl apply` keeps the whole object in one). Labels of many
+    objects share their texts."""
     meta = value.get("metadata")
     if not isinstance(meta, dict):
         return value
