@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -139,6 +141,26 @@ def test_the_connections_window_is_never_promised_twice(steps: list[tuple[int, b
         promised = sum(stream.window.left_bytes for stream in host.h2.streams.values())
         assert promised <= host.h2._window.left_bytes + host.h2._window.taken_bytes
         assert host.h2._window.left_bytes or not promised  # nobody waits who could be told
+
+
+def test_a_client_hears_of_smaller_windows_when_it_has_many_streams() -> None:
+    """What it has sent by then is not too much, nor what it sends until it has heard."""
+    host = server(replace(SHARED, wide_streams=2), takes=False)
+    host.receive(headers(1) + headers(3))
+    assert [host.stream(stream_id).window.left_bytes for stream_id in (1, 3)] == [65_535] * 2
+    assert not [frame for frame in host.frames() if frame.kind == Frame.SETTINGS and not frame.flags]
+    host.receive(headers(5) + data(1, bytes(60_000)))
+    (told,) = [frame for frame in host.frames() if frame.kind == Frame.SETTINGS and not frame.flags]
+    assert told.payload == push_settings({Setting.INITIAL_WINDOW_SIZE: 20_000})[9:]
+    assert host.stream(5).window.left_bytes == 65_535
+    host.receive(headers(7) + SETTINGS_ACK)
+    left = [host.stream(stream_id).window.left_bytes for stream_id in (1, 3, 5, 7)]
+    assert left == [20_000 - 60_000, 20_000, 20_000, 20_000]
+    for stream_id in (3, 5, 7):
+        host.receive(push_reset(stream_id, Code.CANCEL))
+    host.receive(headers(9))
+    assert host.stream(9).window.left_bytes == 20_000
+    assert not [frame for frame in host.frames() if frame.kind == Frame.SETTINGS and not frame.flags]
 
 
 def test_more_than_the_streams_window_ends_the_stream() -> None:

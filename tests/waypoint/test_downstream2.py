@@ -335,8 +335,8 @@ def test_an_answer_before_the_request_is_whole_tells_the_client_to_stop_when_it_
     assert len(client.of(h2.events.ResponseReceived)) == 2
     assert rig.server.cancelled
     # It may send what it was allowed before, and no more; others are not held up by that.
-    room = client.h2.local_flow_control_window(1)
-    client.h2.send_data(1, bytes(room))
+    while room := min(client.h2.local_flow_control_window(1), 16_384):
+        client.h2.send_data(1, bytes(room))
     client.flush()
     assert client.h2.local_flow_control_window(1) == 0
     assert client.h2.outbound_flow_control_window >= 512 * 1024
@@ -350,6 +350,21 @@ def test_an_answer_before_the_request_is_whole_tells_the_client_to_stop_when_it_
     assert (reset.stream_id, reset.error_code) == (1, h2.errors.ErrorCodes.NO_ERROR)
     assert not client.server.h2.streams
     assert not client.server.unwanted
+
+
+def test_what_a_client_sends_before_it_has_heard_of_windows_fits_them() -> None:
+    """Clients for which a window is below nothing fail (encode/httpcore#1082)."""
+    rig = Rig()
+    rig.waits = True
+    client = Client(rig)
+    client.h2.send_headers(1, POST)
+    for size in (16_384, 16_384, 16_384, 16_383):
+        client.h2.send_data(1, bytes(size))
+    client.flush()
+    assert client.h2.local_flow_control_window(1) == 0
+    rig.stand(rig.waiting.pop())
+    client.flush()
+    assert client.h2.local_flow_control_window(1) >= 65_535
 
 
 def test_a_client_that_ends_what_was_answered_is_told_at_once() -> None:

@@ -108,7 +108,7 @@ class H2Connection(Streams):
         limits = self._limits
         client = self.role is Role.CLIENT
         settings = {
-            Setting.INITIAL_WINDOW_SIZE: self._stream_window_bytes,
+            Setting.INITIAL_WINDOW_SIZE: self._promised_bytes if self._wide else self._stream_window_bytes,
             Setting.MAX_FRAME_SIZE: limits.frame_bytes,
             Setting.MAX_HEADER_LIST_SIZE: self._fields_limit,
         }

@@ -24,6 +24,9 @@ class Limits:
         request_work, response_work: what a header block weighs in what is done for a peer in one round
             (`standing.WORK_PER_ROUND`).
         skipped_header_bytes: a head above its limit by so much costs only its stream; 0: the connection.
+        wide_streams: a client is told that a stream's share of the window is below what each may be sent at
+            first (RFC 9113 section 6.5.2) only when it has more streams than that: some that have sent more
+            when they hear of it cannot bear it (encode/httpcore#1082).
         churn_ends: a peer in debt for streams that it has reset early (`standing`) loses its connection, as
             with Envoy (overload.premature_reset_total_stream_count); else only its new streams wait.
     """
@@ -39,6 +42,7 @@ class Limits:
     request_work: int = HEADERS_WORK
     response_work: int = HEADERS_WORK
     churn_ends: bool = False
+    wide_streams: int = 0
     continuations: int = 64
     settings_seconds: float = 10.0
     ping_seconds: float = 10.0

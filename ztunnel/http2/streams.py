@@ -15,7 +15,8 @@ that there may be; what is left over lets the windows of those grow whose applic
 come. So slow readers hold their shares and no more, however many they are, and the others go on.
 
 Until the peer has acknowledged our settings it may know of no other share than the protocol's 65,535 bytes,
-and send so many on each stream (RFC 9113 section 6.9.3): Go's client does not wait.
+and send so many on each stream (RFC 9113 section 6.9.3): Go's client does not wait. Where that is more than
+the share, it is told of the share only once it has many streams (`Limits.wide_streams`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from ztunnel.http2.frame import (
     MAX_STREAM_ID,
     MAX_WINDOW,
     Code,
+    Setting,
     push_reset,
+    push_settings,
     push_window_update,
 )
 from ztunnel.http2.host import Host
@@ -59,6 +62,7 @@ class Streams(FrameReader):
     """
 
     __slots__ = (
+        "_acks_due",
         "_forgotten_id",
         "_gaps",
         "_host",
@@ -70,6 +74,7 @@ class Streams(FrameReader):
         "_reset",
         "_spare_bytes",
         "_stream_window_bytes",
+        "_wide",
         "_window",
         "role",
         "send_window",
@@ -87,6 +92,10 @@ class Streams(FrameReader):
         self._stream_window_bytes = limits.first_window_bytes(most)
         # What the peer believes that it may send on a new stream.
         self._promised_bytes = max(self._stream_window_bytes, DEFAULT_WINDOW)
+        # Whether the peer has not been told of its streams' share.
+        narrow = self._stream_window_bytes < DEFAULT_WINDOW
+        self._wide = role is Role.SERVER and narrow and limits.wide_streams > 0
+        self._acks_due = 1
         # What the windows of streams may grow by, all together.
         self._spare_bytes = limits.session_window_bytes - most * self._stream_window_bytes
         # Ids: ours are odd as the client; as the server we have none.
@@ -156,9 +165,16 @@ class Streams(FrameReader):
         self._spare_bytes -= self._promised_bytes - self._stream_window_bytes
         stream.opened_at = self.now
         self.streams[stream.stream_id] = stream
+        if self._wide and len(self.streams) > self._limits.wide_streams:
+            self._wide = False
+            self._acks_due += 1
+            self._host.push(push_settings({Setting.INITIAL_WINDOW_SIZE: self._stream_window_bytes}))
 
     def _acknowledged(self) -> None:
         """The peer has read our settings: from here on it keeps to the window that they say."""
+        self._acks_due = max(self._acks_due - 1, 0)
+        if self._wide or self._acks_due:
+            return
         excess = self._promised_bytes - self._stream_window_bytes
         self._promised_bytes = self._stream_window_bytes
         if not excess:

@@ -32,11 +32,13 @@ LIMITS: Final = Limits(
     skipped_header_bytes=180 * 1024,
     request_work=8,
     response_work=4,
+    wide_streams=12,
     churn_ends=True,
 )
 """Of the HTTP/2 within tunnels: Istio's waypoint takes 100 streams and heads of 60 KiB. A larger one is
 answered: cookies grow without anybody's wish, but not above 240 KiB. A request costs some 50 us and
-no connection of its own: those of a peer in one round are a millisecond's work at most."""
+no connection of its own: those of a peer in one round are a millisecond's work at most. Twelve streams may
+fill four fifths of a connection's window."""
 
 GATHER_BYTES: Final = 16 * 1024
 """So much is not kept any longer: bulk gains nothing by it."""
