@@ -17,6 +17,7 @@ from ztunnel.inbound.port import SparePorts
 from ztunnel.kernel.netns import current
 from ztunnel.kernel.sockets import TcpState, connections
 from ztunnel.model.address import Endpoint, parse_endpoint
+from ztunnel.model.port import ports_instead
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(20)]
 
@@ -44,7 +45,7 @@ class Dialled:
         self.dial = AppDial(engine, spares or SparePorts(), Approach(self.pod.network, source.ip, app))
 
     def begin(self) -> Dialled:
-        self.dial.start(self.port, self._reached)
+        self.dial.start([self.port, *ports_instead(self.port)], self._reached)
         assert not self.outcomes
         return self
 
@@ -115,6 +116,14 @@ def test_many_clients_behind_one_address_may_have_the_same_port(engine: Engine, 
     assert seen[0] == CLIENT
     assert {peer.ip for peer in seen} == {CLIENT.ip}
     assert len({peer.port for peer in seen}) == 20
+
+
+def test_in_the_place_of_a_privileged_port_another_one_is_shown(engine: Engine, sockets: Sockets) -> None:
+    listener = sockets.listen()
+    client = Endpoint(CLIENT.ip, 901)
+    seen = [shown(engine, sockets, listener, client).port for _ in range(3)]
+    assert seen[:2] == [901, 389]
+    assert seen[2] > 1023
 
 
 def test_a_port_that_an_application_of_the_pod_listens_on_can_be_shown(

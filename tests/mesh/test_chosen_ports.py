@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 MANIFESTS = lab.SHOP + lab.pod("shop/near", "node-1") + lab.pod("shop/far", "node-2")
 ports = count(20100)
+privileged = count(900)
 WITH_FAMILIES = pytest.mark.parametrize("family", lab.TCP_FAMILIES)
 WAYS = pytest.mark.parametrize("to", ["shop/near", "shop/far"])
 REUSES = pytest.mark.parametrize("reuse", [socket.SO_REUSEADDR, socket.SO_REUSEPORT], ids=["addr", "port"])
@@ -82,6 +83,18 @@ def test_all_names_of_a_pod_can_be_called_from_one_port(called: Called) -> None:
             client.close()
             assert server.recv(1) == b""
             server.close()
+
+
+@WITH_FAMILIES
+@WAYS
+@pytest.mark.parametrize("reuse", [socket.SO_REUSEADDR])
+def test_in_the_place_of_a_privileged_port_a_server_sees_another_one(called: Called) -> None:
+    """exports(5), secure; netfilter keeps the class as well."""
+    called.own = next(privileged)
+    seen = [endpoint_of(called.call(name)[1].getpeername()).port for name in called.names[:2]]
+    assert seen[0] == called.own
+    assert seen[1] != called.own
+    assert seen[1] < 1024
 
 
 @WITH_FAMILIES

@@ -21,9 +21,10 @@ from ztunnel.flow.splice import Splice, close_with_reset, splice
 from ztunnel.flow.turn import Turns
 from ztunnel.inbound.connect import AppDial, Approach, unreachable
 from ztunnel.inbound.decision import judge_plain
-from ztunnel.inbound.port import SparePorts, port_beside
+from ztunnel.inbound.port import SparePorts
 from ztunnel.model.address import Endpoint, IPAddress, PeerAddress, canonical, ip_text
 from ztunnel.model.connection import Connection
+from ztunnel.model.port import port_beside
 from ztunnel.redirect.enroll import PodNetwork
 from ztunnel.state.hold import Hold
 from ztunnel.telemetry.journey import Journey
@@ -131,7 +132,7 @@ class PlainConnection:
             return
         self._share = inbound.held.share(approach.namespace.cookie, self.connection.source.ip)
         self._dial = AppDial(inbound.engine, inbound.spare_ports, approach)
-        self._dial.start(port_beside(self.connection.source.port), self._reached)
+        self._dial.start([port_beside(self.connection.source.port), 0], self._reached)
 
     def _give_way(self) -> None:
         self.abort(Exhausted())

@@ -29,6 +29,7 @@ from ztunnel.inbound.decision import Arrival, InboundAdmitted, judge_tunnel
 from ztunnel.model.address import Endpoint, PeerAddress
 from ztunnel.model.connection import Connection, Security
 from ztunnel.model.identity import SpiffeId
+from ztunnel.model.port import ports_instead
 from ztunnel.model.workload import Workload
 from ztunnel.state.world import World
 from ztunnel.telemetry.journey import Journey
@@ -87,7 +88,7 @@ class TunnelConnection:
             return
         self._tunnel.cancelled = self._cancelled
         self._dial = AppDial(inbound.engine, inbound.spare_ports, approach)
-        self._dial.start(port, self._reached)
+        self._dial.start([port, *ports_instead(port)], self._reached)
 
     def trace(self, traceparent: str) -> None:
         """There is to be a span of it, of that trace."""

@@ -7,8 +7,9 @@ the pod's own address is what it calls (`bpf/lib/admit.h`).
 1. The client's own port: its calls have different ones, so ours have. It is not to be had where another
    connection of this address to the same application has it: behind a gateway many clients share one address,
    and a hostile peer may say anything.
-2. Where it is not to be had, a spare one. So too where the first attempt stays unanswered: a connection that
-   the client has to the application without us takes our SYN for its own, and drops it.
+2. Where it is not to be had and privileged, another privileged one.
+3. Where that is not to be had, a spare one. So too where an attempt stays unanswered: a connection that the
+   client has to the application without us takes our SYN for its own, and drops it.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class AppDial:
     `start`; after `cancel` neither does. The socket is the callee's.
     """
 
-    __slots__ = ("_approach", "_connecting", "_engine", "_port", "_reached", "_retried", "_sock", "_spares")
+    __slots__ = ("_approach", "_connecting", "_engine", "_others", "_port", "_reached", "_sock", "_spares")
 
     def __init__(self, engine: Engine, spares: SparePorts, approach: Approach) -> None:
         self._engine = engine
@@ -86,18 +87,24 @@ class AppDial:
         self._connecting: Connecting | None = None
         self._port = 0
         self._reached: Reached | None = None
-        self._retried = False
+        self._others: list[int] = []
 
-    def start(self, port: int, reached: Reached) -> None:
-        """Begin, from this port of the client's; 0 where it is not known."""
+    def start(self, ports: list[int], reached: Reached) -> None:
+        """Begin, from the first of these ports of the client's; the others are tried in turn where it is not
+        to be had, the last one where the first is not answered. 0 is a spare one. The list is ours."""
         self._reached = reached
-        self._port = port
-        self._attempt((port,) if port else self._spares.take(_SPARES), FIRST_SECONDS)
+        self._others = ports
+        self._next()
 
     def cancel(self) -> None:
         """Nobody wants it any more."""
         self._reached = None
         self._drop()
+
+    def _next(self) -> None:
+        self._port = port = self._others.pop(0)
+        seconds = FIRST_SECONDS if self._others else SECOND_SECONDS
+        self._attempt((port,) if port else self._spares.take(_SPARES), seconds)
 
     def _attempt(self, ports: tuple[int, ...], seconds: float) -> None:
         approach = self._approach
@@ -127,9 +134,10 @@ class AppDial:
             reached(sock, None)
             return
         self._drop()
-        if error.errno in _ANOTHER_PORT and not self._retried:
-            self._retried, self._port = True, 0
-            self._attempt(self._spares.take(_SPARES), SECOND_SECONDS)
+        if error.errno in _ANOTHER_PORT and self._others:
+            if error.errno == errno.ETIMEDOUT:
+                del self._others[:-1]
+            self._next()
         else:
             self._reached = None
             reached(None, error)

@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-_PRIVILEGED: Final = 1024
 _FIRST, _LAST = 32769, 60999
 """Odd ports of the default ephemeral range: connect() chooses even ones while there are some
 (net/ipv4/inet_hashtables.c), so that a client's own later calls rarely meet them."""
-
-
-def port_beside(port: int) -> int:
-    """For a client whose own port our accepted socket has already, as in plaintext: another one of the same
-    class, privileged or not, and always the same one.
-
-    A call that the client itself makes from it to the same application would be lost while this one lives. So
-    it lies where clients rarely call from: below 512, or between 16384 and 32767.
-    """
-    if port < _PRIVILEGED:
-        return port ^ 0x200 or 0x1FF
-    if 0x4000 <= port < 0x8000:
-        return port ^ 0x2000
-    return port & 0x3FFF | 0x4000
 
 
 class SparePorts:

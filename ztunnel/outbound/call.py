@@ -22,6 +22,7 @@ from ztunnel.flow.engine import Engine
 from ztunnel.kernel.dial import Source, dial_socket, share_port
 from ztunnel.model.address import Endpoint, IPAddress, ip_text
 from ztunnel.model.connection import Connection
+from ztunnel.model.port import ports_instead
 from ztunnel.model.workload import Workload
 from ztunnel.outbound.connect import Call, unreachable
 from ztunnel.outbound.decision import ToDirect
@@ -103,7 +104,7 @@ class DirectCall:
         self._instead: Callable[[], None] = _nothing
         self._sock: socket.socket | None = None
         self._peer = Endpoint(connection.source.ip, call.peer.port)
-        self._retried = False
+        self._others = ports_instead(call.peer.port)
         self._connecting: Connecting | None = None
         self._splice: Joining | None = None
         self._far: Account | None = None
@@ -117,7 +118,7 @@ class DirectCall:
         self._flows.live.register(self, self._pair.source.uid)
         self._call.carrier = self
         try:
-            self._dial(own_port=True)
+            self._dial(self._peer.port)
         except OSError:
             self._drop()
             return False
@@ -131,19 +132,19 @@ class DirectCall:
         self._drop()
         self._call.fail(error)
 
-    def _dial(self, own_port: bool) -> None:
-        """With another port than the application's where that is not to be had: it has a connection of its
-        own to there."""
+    def _dial(self, port: int) -> None:
+        """From this port, 0: any. Another one than the application's where that is not to be had: it has a
+        connection of its own to there."""
         network, endpoint = self._pair.source_network, self._pair.route.endpoint
         host = ip_text(self._peer.ip)
         self._sock = sock = dial_socket(network.netns, endpoint.ip)
         source = None
-        if own_port:
+        if port:
             share_port(sock)
-            source = Source(host, (self._peer.port,), network.netns.ephemeral_ports())
+            source = Source(host, (port,), network.netns.ephemeral_ports())
         else:
             sock.bind((host, 0))
-            self._peer = Endpoint(self._peer.ip, sock.getsockname()[1])
+        self._peer = Endpoint(self._peer.ip, port or sock.getsockname()[1])
         self._flows.kernel.admit(self._peer, endpoint)
         self._connecting = connecting = Connecting(self._flows.engine, sock, self._connected)
         connecting.start((ip_text(endpoint.ip), endpoint.port), UNANSWERED_SECONDS, source)
@@ -159,17 +160,16 @@ class DirectCall:
                 flows.detour(pair.source_network.cookie, pair.route.endpoint)
             self._drop()
             self._instead()
-        elif error.errno in _ANOTHER_PORT and not self._retried:
-            self._retried = True
-            self._try_another_port()
+        elif error.errno in _ANOTHER_PORT and self._others:
+            self._try_another_port(self._others.pop(0))
         else:
             self._drop()
             self._call.fail(unreachable(pair.route.endpoint, error))
 
-    def _try_another_port(self) -> None:
+    def _try_another_port(self, port: int) -> None:
         self._hang_up()
         try:
-            self._dial(own_port=False)
+            self._dial(port)
         except OSError:
             self._drop()
             self._instead()
