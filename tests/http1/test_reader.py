@@ -160,6 +160,27 @@ def test_an_end_between_messages_is_none() -> None:
     RequestReader(Events()).ended()
 
 
+@pytest.mark.parametrize("end", [b" \r\n", b"  \t \r\n", b" ;a=b\r\n", b" " * 16 + b"\r\n"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_servers_may_pad_the_sizes_of_chunks(end: bytes, cut: bool) -> None:
+    """As some do; the many that a long response has are no extensions without end."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    count = 5 if b";" in end else 5000
+    octets = head + (b"3" + end + b"abc\r\n") * count + b"0" + end + b"\r\n"
+    events = Events()
+    reader = ResponseReader(events)
+    for part in (octets[: len(head) + 3], octets[len(head) + 3 :]) if cut else (octets,):
+        read(reader, events, part)
+    assert events.all[1:] == [("body", b"abc" * count), ("end", ())]
+
+
+@pytest.mark.parametrize("size", [b" 3\r\n", b"3 0\r\n", b"3 \x0b\r\n", b"3" + b" " * 17 + b"\r\n", b" \r\n"])
+def test_what_else_stands_beside_a_size_is_refused(size: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with pytest.raises(PeerError):
+        read(ResponseReader(Events()), None, head + size + b"abc\r\n")
+
+
 def test_chunks_of_one_byte_cost_another_turn() -> None:
     events = Events()
     reader = RequestReader(events)

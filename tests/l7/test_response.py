@@ -78,6 +78,8 @@ def test_a_response_goes_back_without_what_was_for_the_connection() -> None:
 def test_a_response_that_has_no_body_says_no_length() -> None:
     fields = ((b":status", b"204"), (b"content-length", b"5"), (b"x", b"1"))
     assert passed_back(fields, 7)[:2] == ((b":status", b"204"), (b"x", b"1"))
+    fields = ((b":status", b"101"), (b"content-length", b"0"), (b"x", b"1"))
+    assert passed_back(fields, 7)[:2] == ((b":status", b"101"), (b"x", b"1"))
     fields = (
         (b":status", b"103"),
         (b"connection", b"x"),

@@ -32,8 +32,13 @@ from ztunnel.http1.head import (
 
 _VERSION: Final = b"HTTP/1."
 _HEAD_END: Final = b"\r\n\r\n"
-_CHUNK_HEAD: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t -~\x80-\xff]*)?\r\n")
+_CHUNK_HEAD: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(;[\t -~\x80-\xff]*)?\r\n")
 _CHUNK_BEGINNING: Final = re.compile(rb"(?:[0-9A-Fa-f]{1,15}(?:;[\t -~\x80-\xff]*)?\r?)?")
+_PADDED_HEAD: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]{0,16}(;[\t -~\x80-\xff]*)?\r\n")
+_PADDED_BEGINNING: Final = re.compile(rb"(?:[0-9A-Fa-f]{1,15}[ \t]{0,16}(?:;[\t -~\x80-\xff]*)?\r?)?")
+"""Servers and load balancers pad the sizes of chunks (akka/akka-http#1812, valyala/fasthttp#372); of clients
+that could be two requests for two readers."""
+
 _MAX_CHUNK_HEAD_BYTES: Final = 1024
 _MAX_TRAILER_BYTES: Final = 16 * 1024
 _EXTENSION_BYTES: Final = 16 * 1024
@@ -96,6 +101,7 @@ class MessageReader:
         self._kept = bytearray()
         self._left = 0
         self._extensions = 0
+        self._chunk_head, self._chunk_beginning = _CHUNK_HEAD, _CHUNK_BEGINNING
         self._blank = False
         # The last head, and what it says: most peers say the same again and again.
         self._last = b""
@@ -229,11 +235,11 @@ class MessageReader:
                 raise PeerError("a chunk that does not end where it said", BAD_REQUEST)
             self.state = State.CHUNK
             return after
-        found = _CHUNK_HEAD.fullmatch(line)
+        found = self._chunk_head.fullmatch(line)
         if found is None:
             raise PeerError("not the size of a chunk", BAD_REQUEST)
         self._extensions += len(line)
-        if self._extensions > _EXTENSION_BYTES and len(line) > len(found[1]) + 2:
+        if self._extensions > _EXTENSION_BYTES and found[2]:
             raise PeerError("extensions of chunks without end", BAD_REQUEST)
         self._left = int(found[1], 16)
         self.state = State.DATA if self._left else State.TRAILERS
@@ -249,7 +255,8 @@ class MessageReader:
             if self.state is State.DATA_END:
                 fits = b"\r\n".startswith(kept)
             else:
-                fits = len(kept) <= _MAX_CHUNK_HEAD_BYTES and _CHUNK_BEGINNING.fullmatch(kept) is not None
+                begins = self._chunk_beginning.fullmatch(kept) is not None
+                fits = begins and len(kept) <= _MAX_CHUNK_HEAD_BYTES
             if not fits:
                 raise PeerError("not the size or the end of a chunk", BAD_REQUEST)
             return None, min(len(view), at + _MAX_CHUNK_HEAD_BYTES)
@@ -297,6 +304,7 @@ class ResponseReader(MessageReader):
 
     def __init__(self, events: Events) -> None:
         super().__init__(events)
+        self._chunk_head, self._chunk_beginning = _PADDED_HEAD, _PADDED_BEGINNING
         self._asked = b""
 
     @property

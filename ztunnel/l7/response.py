@@ -17,6 +17,9 @@ from ztunnel.l7.field import can_stand_in_lines
 _STATUS: Final = re.compile(rb"[1-9][0-9][0-9]")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 _NO_BODY: Final = frozenset((b"204", b"304"))
+_NO_LENGTH: Final = frozenset((b"101", b"204"))
+"""Nor may they name one (RFC 9110 section 8.6): some clients refuse it (istio/istio#32127)."""
+
 _HOP_BY_HOP: Final = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade".split())
 
 
@@ -69,8 +72,8 @@ def passed_back(untrusted: Fields, milliseconds: int) -> Fields:
     """A response as it goes to the client: `:status`, then its fields without what was for the upstream
     connection, and how long the upstream took."""
     kept = _without_hops(untrusted)
-    if untrusted[0][1] == b"204":
-        kept = [field for field in kept if field[0] != b"content-length"]  # RFC 9110 section 8.6
+    if untrusted[0][1] in _NO_LENGTH:
+        kept = [field for field in kept if field[0] != b"content-length"]
     kept.append((b"x-envoy-upstream-service-time", b"%d" % milliseconds))
     return tuple(kept)
 

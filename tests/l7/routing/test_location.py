@@ -45,6 +45,16 @@ def test_a_redirect_leads_there(redirect: Redirect, authority: bytes, expected: 
     assert made.status == redirect.status
 
 
+@pytest.mark.parametrize(
+    ("authority", "expected"),
+    [(b"a.b", b"https://a.b/foo"), (b"a.b:443", b"https://a.b/foo"), (b"a.b:8443", b"https://a.b:8443/foo")],
+)
+def test_a_client_of_https_is_led_to_the_port_that_it_called(authority: bytes, expected: bytes) -> None:
+    """The service's is behind the gateway that ends its TLS."""
+    made = Location(Redirect(port_from=FROM_REQUEST), None)
+    assert made.of(b"https", authority, b"/foo", 80) == expected
+
+
 @pytest.mark.parametrize("authority", ["a b", "a/b", "a\r\nx: y", "a:b", "a@b"])
 def test_what_is_no_host_is_refused(authority: str) -> None:
     with pytest.raises(ValueError, match="to a host"):

@@ -41,7 +41,8 @@ class Location:
         elif self._port_from is RedirectPort.SCHEME:
             said = b""
         elif self._port_from is RedirectPort.REQUEST:
-            said = b"%d" % port
+            # A client of https is behind a gateway that ends its TLS, and has called a port of that.
+            said = said if scheme == b"https" else b"%d" % port
         elif not self._authority and to_scheme != scheme and said == _DEFAULT.get(scheme):
             said = b""
         if said == _DEFAULT.get(to_scheme):
