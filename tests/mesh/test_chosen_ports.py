@@ -17,7 +17,9 @@ from tests.mesh.lab import Family, Listener, Mesh, endpoint_of, read_exactly
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
-MANIFESTS = lab.SHOP + lab.pod("shop/near", "node-1") + lab.pod("shop/far", "node-2")
+MANIFESTS = (
+    lab.SHOP + lab.pod("shop/near", "node-1") + lab.pod("shop/far", "node-2") + lab.pod("out/plain", "node-2")
+)
 ports = count(20100)
 privileged = count(900)
 WITH_FAMILIES = pytest.mark.parametrize("family", lab.TCP_FAMILIES)
@@ -55,8 +57,8 @@ class Called:
 @pytest.fixture
 def called(mesh: Mesh, applied, to: str, family: Family, reuse: int) -> Called:
     listener = mesh.listen(to)
-    _, _, app = to.partition("/")
-    services = [f"shop/{app}-{number}" for number in (1, 2)]
+    space, _, app = to.partition("/")
+    services = [f"{space}/{app}-{number}" for number in (1, 2)]
     applied("".join(lab.service(name, app, 80, str(listener.port)) for name in services))
     names = [(mesh.address(to, family), listener.port)]
     for name in services:
@@ -110,3 +112,12 @@ def test_a_port_can_be_used_again_as_soon_as_it_is_closed(called: Called, first:
         client.close()
         assert server.recv(1) == b""
         server.close()
+
+
+@WITH_FAMILIES
+@pytest.mark.parametrize("to", ["out/plain"])
+@pytest.mark.parametrize("reuse", [socket.SO_REUSEADDR])
+def test_a_service_outside_of_the_mesh_sees_another_port(called: Called) -> None:
+    ends = [called.call(name) for name in called.names]
+    seen = [endpoint_of(server.getpeername()).port == called.own for _, server in ends]
+    assert seen == [True, False, False]
