@@ -208,10 +208,15 @@ def test_a_copy_whose_server_does_not_read_is_given_up_and_costs_the_request_not
     exchange, client = mirrored(rig, method=b"POST", end=False)
     copy, server = rig.servers
     copy.held = 1 << 20
-    for _ in range(5):
-        exchange.body(memoryview(bytes(1 << 16)))
+    part = memoryview(bytes(1 << 20))
+    for _ in range(16):
+        exchange.body(part)
+    assert not copy.cancelled
+    assert rig.shadows.held_bytes == 16 << 20
+    exchange.body(part)
     assert copy.cancelled
-    assert client.took == len(server.body) == 5 << 16
+    assert (rig.shadows.dropped, rig.shadows.held_bytes) == (1, 0)
+    assert client.took == len(server.body) == 17 << 20
     exchange.end(())
     server.respond(end=True)
     assert heads(client) == [200]
@@ -224,6 +229,40 @@ def test_a_copy_of_half_a_request_is_given_up() -> None:
     exchange.gone()
     assert copy.cancelled
     assert rig.shadows.live == 0
+
+
+def test_a_copy_that_is_connected_late_is_sent_all_of_it() -> None:
+    """A client may have sent megabytes by then (istio/istio#58870)."""
+    rig = Rig()
+    rig.waits = True
+    exchange, client = mirrored(rig, method=b"POST", end=False)
+    late, now = rig.waiting
+    server = rig.stand(now)
+    for _ in range(5):
+        exchange.body(memoryview(bytes(1 << 20)))
+    exchange.end(())
+    server.respond(end=True)
+    assert heads(client) == [200]
+    copy = rig.stand(late)
+    assert copy.whole
+    assert len(copy.body) == 5 << 20
+    assert rig.shadows.held_bytes == 0
+
+
+def test_all_copies_together_hold_only_so_much() -> None:
+    rig = Rig()
+    exchanges = [mirrored(rig, method=b"POST", end=False)[0] for _ in range(6)]
+    copies = rig.servers[::2]
+    for copy in copies:
+        copy.held = 1 << 20
+    for exchange in exchanges:
+        for _ in range(12):
+            exchange.body(memoryview(bytes(1 << 20)))
+    assert [copy.cancelled for copy in copies] == [False] * 5 + [True]
+    assert rig.shadows.held_bytes == 60 << 20
+    for exchange in exchanges:
+        exchange.gone()
+    assert (rig.shadows.held_bytes, rig.shadows.live) == (0, 0)
 
 
 def test_there_are_only_so_many_copies() -> None:

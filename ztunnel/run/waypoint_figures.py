@@ -43,7 +43,7 @@ def register_figures(figures: Figures, ledger: Ledger, parts: Parts) -> None:
     figures.gauge("ztunnel_waypoint_mirrors", "Mirrored requests under way", lambda: shadows.live)
     figures.counter(
         "ztunnel_waypoint_mirrors_dropped_total",
-        "Mirrored requests that were not sent, as too many were under way",
+        "Mirrored requests that were not sent, as too many were under way, or not to their end",
         lambda: shadows.dropped,
     )
     figures.counter(

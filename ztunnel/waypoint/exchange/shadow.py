@@ -1,6 +1,8 @@
 """A copy of a request that is sent to another service, whose response is nobody's (Envoy's ShadowWriter).
 
-It costs the request nothing: where its server takes no more than it is sent, the copy is given up.
+It costs the request nothing: what its server does not take as fast as the client sends it is held, and beyond
+a limit the copy is given up. With less than a body of usual size there would be no copies of uploads, as
+their servers are connected only when the request has come (istio/istio#58870: Envoy holds 1 MiB).
 """
 
 from __future__ import annotations
@@ -20,8 +22,11 @@ from ztunnel.waypoint.way import Clock
 MOST = 1024
 """Copies of a waypoint that are under way; there are none beyond."""
 
-MOST_BYTES = 256 * 1024
+MOST_BYTES = 16 * 1024 * 1024
 """That one copy may hold."""
+
+ALL_BYTES = 64 * 1024 * 1024
+"""That all copies of a waypoint may hold."""
 
 SECONDS = 15.0
 """That one copy may take, where the rule gives its request no time (Envoy's default of routes)."""
@@ -77,13 +82,28 @@ class Nobody:
         return 0
 
 
+class _Unheard(Nobody):
+    """That of one copy, whose bytes count among those of all."""
+
+    __slots__ = ("_shadows",)
+
+    def __init__(self, shadows: Shadows) -> None:
+        super().__init__()
+        self._shadows = shadows
+
+    def taken(self, count: int) -> None:
+        self.held -= count
+        self._shadows.held_bytes -= count
+
+
 class Shadow:
     """One copy."""
 
-    __slots__ = ("_exchange", "_nobody")
+    __slots__ = ("_exchange", "_nobody", "_shadows")
 
-    def __init__(self, way: _ShadowWay, request: Request) -> None:
-        self._nobody = Nobody()
+    def __init__(self, shadows: Shadows, way: _ShadowWay, request: Request) -> None:
+        self._shadows = shadows
+        self._nobody = _Unheard(shadows)
         self._exchange = Exchange(way, self._nobody, copied(request))
 
     def start(self, end: bool) -> None:
@@ -92,11 +112,15 @@ class Shadow:
 
     def body(self, payload: memoryview) -> None:
         """Some of the request's body has come."""
-        if not self._exchange.over:
-            self._nobody.held += len(payload)
-            self._exchange.body(payload)
-            if self._nobody.held > MOST_BYTES:
-                self.give_up()
+        if self._exchange.over:
+            return
+        nobody, shadows = self._nobody, self._shadows
+        nobody.held += len(payload)
+        shadows.held_bytes += len(payload)
+        self._exchange.body(payload)
+        if nobody.held > MOST_BYTES or shadows.held_bytes > ALL_BYTES:
+            shadows.dropped += 1
+            self.give_up()
 
     def end(self, trailers: Fields) -> None:
         """The request is whole."""
@@ -113,12 +137,14 @@ class Shadows:
 
     Attributes:
         live: how many are under way.
+        held_bytes: of their bodies.
         dropped: how many there was no room for; they are counted.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.live = 0
+        self.held_bytes = 0
         self.dropped = 0
 
     def begin(self, exchange: Exchange, end: bool, connect: Callable[[Exchange], None]) -> list[Copy]:
@@ -130,7 +156,8 @@ class Shadows:
                 self.dropped += 1
                 continue
             self.live += 1
-            shadow = Shadow(_ShadowWay(self, plan_of(plan, destination), connect), exchange.request)
+            way = _ShadowWay(self, plan_of(plan, destination), connect)
+            shadow = Shadow(self, way, exchange.request)
             made.append(shadow)
             shadow.start(end)
         return made
