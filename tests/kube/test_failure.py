@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ztunnel.kube.failure import ApiFailure, Request, failure_in_stream, refused, unanswered
-from ztunnel.kube.resource import ENDPOINT_SLICES, PODS
+from ztunnel.kube.resource import CONFIG_MAPS, ENDPOINT_SLICES, PODS
 
 LIST = Request("list", PODS)
+CREATE = Request("create", CONFIG_MAPS, "shop", "a")
 STATUS = Request("patch", ENDPOINT_SLICES, "shop", "a", "status")
 
 
@@ -29,6 +30,21 @@ def status(code, reason="", message="", **details):
             "needs RBAC: patch endpointslices.discovery.k8s.io/status in namespace shop",
         ),
         (
+            LIST, 403, status(403, "Forbidden", 'pods is forbidden: User "a" cannot list resource "pods"'),
+            "not allowed to list pods; needs RBAC: list pods: "
+            'pods is forbidden: User "a" cannot list resource "pods"',
+        ),
+        (
+            CREATE, 403, status(403, "Forbidden", 'configmaps "a" is forbidden: exceeded quota: q'),
+            "refused by the cluster's admission: create configmaps a in namespace shop: "
+            'configmaps "a" is forbidden: exceeded quota: q',
+        ),
+        (
+            CREATE, 403, status(403, "", 'admission webhook "x.example" denied the request: no'),
+            "refused by the cluster's admission: create configmaps a in namespace shop: "
+            'admission webhook "x.example" denied the request: no',
+        ),
+        (
             LIST, 401, b"",
             "not known to the API server (list pods): the token or certificate is wrong or has expired",
         ),
@@ -46,6 +62,8 @@ def test_a_refusal_is_said_in_plain_words(request_, code, body, words):
 def test_a_missing_permission_is_told_apart():
     assert refused(LIST, 403, b"", {}).rule == "list pods"
     assert refused(LIST, 500, b"", {}).rule == ""
+    quota = status(403, "Forbidden", 'configmaps "a" is forbidden: exceeded quota: q')
+    assert refused(CREATE, 403, quota, {}).rule == ""
 
 
 @pytest.mark.parametrize(

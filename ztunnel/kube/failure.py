@@ -44,7 +44,7 @@ class ApiFailure(Exception):
         code: the HTTP status; 0 where there was no answer.
         reason: Kubernetes' word for it (NotFound, Conflict, Expired, ...); empty where there was none.
         retry_seconds: when the server wants to be asked again; None where it says nothing.
-        rule: the permission that is missing, for 403.
+        rule: the permission that is missing, for a 403 that admission has not given.
     """
 
     def __init__(
@@ -91,6 +91,8 @@ def failure_in_stream(request: Request, status: Mapping[str, Any]) -> ApiFailure
 def failure_of(request: Request, code: int, reason: str, said: str, retry: float | None) -> ApiFailure:
     """In plain words."""
     end = f": {said}" if said else ""
+    if code == 403 and _is_of_admission(said):
+        return ApiFailure(f"refused by the cluster's admission: {request}{end}", code, reason, retry)
     if code == 403:
         text = f"not allowed to {request}; needs RBAC: {request.rule}{end}"
         return ApiFailure(text, code, reason, retry, request.rule)
@@ -102,6 +104,12 @@ def failure_of(request: Request, code: int, reason: str, said: str, retry: float
         429: f"the API server asks for patience ({request})",
     }.get(code, f"the API server answers {code} ({request})")
     return ApiFailure(begin + end, code, reason, retry)
+
+
+def _is_of_admission(said: str) -> bool:
+    """Whether what was asked is permitted, and a quota, a policy or a webhook has refused it (kubernetes
+    apiserver pkg/endpoints/handlers/responsewriters: a missing permission begins with the user)."""
+    return 'admission webhook "' in said or (" is forbidden: " in said and ' is forbidden: User "' not in said)
 
 
 def unanswered(request: Request, server: str, error: Exception) -> ApiFailure:
