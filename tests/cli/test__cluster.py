@@ -137,6 +137,19 @@ async def test_an_api_server_that_fails_is_said_in_log_and_readiness_until_it_is
         assert running.written.with_word("all kinds are up to date again")
 
 
+async def test_a_kind_that_is_installed_no_more_is_said_and_when_it_is_again(store, clock):
+    [policies] = [one.candidates[0] for one in SERVED if one.kind == "AuthorizationPolicy"]
+    async with following(store) as (running, _):
+        assert not running.written.with_word("installed")
+        for _ in range(2):
+            running.written.lines.clear()
+            store.uninstall(policies)
+            await until(lambda: running.written.with_word("not installed any more"))
+            store.install(policies)
+            await until(lambda: running.written.with_word("installed now"))
+            assert len(running.written.with_word("installed")) == 2
+
+
 async def test_ordinary_changes_are_not_logged(store, clock):
     async with following(store) as (running, cluster):
         before = len(running.written.lines)

@@ -61,6 +61,7 @@ class Cluster:
         self._reporting = reporting
         self._api = api
         self._troubles: tuple[str, ...] = ()
+        self._absent: tuple[str, ...] | None = None
         chance = Random(SystemRandom().getrandbits(64))
         mesh = replace(mesh_settings(settings), attach_ready=True)
         log = reporting.log.scoped("kube")
@@ -192,6 +193,19 @@ class Cluster:
             self._reporting.log.scoped("kube").info("all kinds are up to date again")
         self._troubles = troubles
         self._reporting.readiness.detail("kubernetes", "\n".join(troubles))
+        self._tell_absent(self.watch.absent)
+
+    def _tell_absent(self, absent: tuple[str, ...]) -> None:
+        """Kinds that were there and are not, or the other way round: with a definition all its objects go,
+        and what policies refused is let through."""
+        if not self.watch.loaded:
+            return
+        log, known = self._reporting.log.scoped("kube"), absent if self._absent is None else self._absent
+        for one in sorted(set(absent) - set(known)):
+            log.warn("not installed any more: no object of this kind is in force", kind=one)
+        for one in sorted(set(known) - set(absent)):
+            log.info("installed now", kind=one)
+        self._absent = absent
 
     def _observe_authority(self) -> None:
         self._authorities.observe(self._kept.authority.current, self._kept.faults)

@@ -109,7 +109,9 @@ def failure_of(request: Request, code: int, reason: str, said: str, retry: float
 def _is_of_admission(said: str) -> bool:
     """Whether what was asked is permitted, and a quota, a policy or a webhook has refused it (kubernetes
     apiserver pkg/endpoints/handlers/responsewriters: a missing permission begins with the user)."""
-    return 'admission webhook "' in said or (" is forbidden: " in said and ' is forbidden: User "' not in said)
+    return 'admission webhook "' in said or (
+        " is forbidden: " in said and ' is forbidden: User "' not in said
+    )
 
 
 def unanswered(request: Request, server: str, error: Exception) -> ApiFailure:

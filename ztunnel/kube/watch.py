@@ -40,13 +40,14 @@ class Watcher:
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
         """`take` gets what changes, in order; `tell` is called when the informer has come to know more: it is
-        synced, is in trouble, or out of it. Both are called in this task, and must not wait."""
+        synced, is in trouble, or out of it, or whether the resource is installed. Both are called in this
+        task, and must not wait."""
         self._api = api
         self.informer = informer
         self._take = take
         self._tell = tell
         self._stall_seconds = stall_seconds
-        self._told = (False, "")
+        self._told = (False, "", True)
         self.failures = 0
         """How many requests have failed."""
 
@@ -147,7 +148,7 @@ class Watcher:
             self._take(changes)
 
     def _say(self) -> None:
-        told = self.informer.synced, self.informer.trouble
+        told = self.informer.synced, self.informer.trouble, self.informer.installed
         if told != self._told:
             self._told = told
             self._tell()

@@ -110,9 +110,12 @@ async def test_kinds_that_are_not_installed_are_not_waited_for_and_count_when_th
     server = cluster("AuthorizationPolicy", "PeerAuthentication")
     async with followed(server) as it:
         assert it.watch.troubles == ()
+        both = tuple(f"{one}.security.istio.io" for one in ("authorizationpolicies", "peerauthentications"))
+        assert it.watch.absent == both
         server.install(RESOURCES["AuthorizationPolicy"])
         server.put(RESOURCES["AuthorizationPolicy"], named("p", spec={}))
         await it.until(lambda: it.published[-1].resources[AUTHORIZATION])
+        assert it.watch.absent == both[1:]
         server.uninstall(RESOURCES["AuthorizationPolicy"])
         await it.until(lambda: not it.published[-1].resources[AUTHORIZATION])
 

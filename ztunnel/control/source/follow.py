@@ -53,6 +53,7 @@ class ClusterWatch:
         faults: what is wrong with objects now, sorted; each names the object and the field.
         warnings: what the operator should know about the state in force.
         troubles: why kinds are not up to date, one line for each that is not.
+        absent: the kinds that the API server does not have; they are waited for.
         collection: the objects as the API has them.
         inventory: the objects in force.
         change: what the last taking over changed.
@@ -100,6 +101,7 @@ class ClusterWatch:
         self.faults: tuple[Fault, ...] = ()
         self.warnings: tuple[str, ...] = ()
         self.troubles: tuple[str, ...] = ()
+        self.absent: tuple[str, ...] = ()
 
     def _watcher(self, served: Served, rng: Random, namespace: str = "") -> Watcher:
         source = Informer(served.candidates, rng, served.selectors, namespace=namespace)
@@ -258,7 +260,8 @@ class ClusterWatch:
         """Say what is wrong, where that has changed."""
         troubles = tuple(f"{one.resource}: {one.trouble}" for one in self._informers if one.trouble)
         troubles += self._secrets.troubles()
-        if (troubles, self.collection.faults) != (self.troubles, self.faults):
-            self.troubles, self.faults = troubles, self.collection.faults
+        absent = tuple(str(one.resource) for one in self._informers if not one.installed)
+        if (troubles, absent, self.collection.faults) != (self.troubles, self.absent, self.faults):
+            self.troubles, self.absent, self.faults = troubles, absent, self.collection.faults
             self.inventory = self.collection.inventory()
             self._observe()
