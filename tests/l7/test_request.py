@@ -98,6 +98,21 @@ def test_a_target_with_an_authority_is_that_of_the_host() -> None:
     found = one((b"host", b"A:80"), path=b"http://a:80/b?c")
     assert (found.authority, found.path) == (b"A:80", b"/b?c")
     assert one(HOST, path=b"http://a?c").path == b"/?c"
+
+
+@pytest.mark.parametrize(
+    ("said", "host", "scheme"),
+    [
+        (b"a", b"a:80", b"http"),
+        (b"a:80", b"a", b"http"),
+        (b"A:443", b"a", b"https"),
+        (b"[fd00::1]", b"[FD00::1]:80", b"http"),
+    ],
+)
+def test_a_port_that_goes_without_saying_may_be_said_once(said: bytes, host: bytes, scheme: bytes) -> None:
+    """Clients that know of a proxy do (RFC 9112 section 3.2.2)."""
+    assert one((b"host", host), path=scheme + b"://" + said + b"/x").authority == host
+    assert two((b"host", host), authority=said, scheme=scheme).authority == said
     assert one(HOST, path=b"*", method=b"OPTIONS").path == b"*"
 
 
@@ -111,6 +126,8 @@ def test_a_target_with_an_authority_is_that_of_the_host() -> None:
         (lambda: one((b"host", b"a:b")), reply.BAD_HOST),
         (lambda: one((b"host", b"[::1")), reply.BAD_HOST),
         (lambda: one(HOST, path=b"http://b/"), reply.BAD_HOST),
+        (lambda: one(HOST, path=b"http://a:443/"), reply.BAD_HOST),
+        (lambda: one(HOST, path=b"https://a:80/"), reply.BAD_HOST),
         (lambda: one(HOST, path=b"a/b"), reply.BAD_PATH),
         (lambda: one(HOST, path=b"*"), reply.BAD_PATH),
         (lambda: one(HOST, path=b"/%00"), reply.BAD_PATH),

@@ -134,9 +134,9 @@ def parse_request(untrusted: Fields, upgrade: bytes) -> Request:
         absolute = _ABSOLUTE.fullmatch(target)
         if absolute is None:
             raise Refused(BAD_PATH)
-        if absolute[2].lower() != hosts[0].lower():
-            raise Refused(BAD_HOST)
         scheme, rest = absolute[1].lower(), absolute[3] or b"/"
+        if _bare(absolute[2], scheme) != _bare(hosts[0], scheme):
+            raise Refused(BAD_HOST)
         target = rest if rest.startswith(b"/") else b"/" + rest
     made = Request(method, hosts[0], target, _passed_on(fields))
     offered = {each.strip(b" \t") for each in upgrade.split(b",")}
@@ -146,6 +146,11 @@ def parse_request(untrusted: Fields, upgrade: bytes) -> Request:
             raise Refused(FORBIDDEN_UPGRADE)
         made.upgrade = WEBSOCKET
     return _checked(made, scheme)
+
+
+def _bare(authority: bytes, scheme: bytes) -> bytes:
+    """In lower case, without the port that goes without saying: some clients say it in one place only."""
+    return authority.lower().removesuffix(b":80" if scheme == b"http" else b":443")
 
 
 def read_stream(untrusted: Fields, new_id: NewId) -> Request:
@@ -180,9 +185,10 @@ def parse_stream(untrusted: Fields) -> Request:
     authority = pseudo.get(b":authority") or (hosts[0] if hosts else b"")
     if not authority:
         raise Refused(NO_HOST)
-    if any(host.lower() != authority.lower() for host in hosts):
+    scheme = pseudo[b":scheme"]
+    if hosts and any(_bare(host, scheme) != _bare(authority, scheme) for host in hosts):
         raise Refused(BAD_HOST)
-    return _checked(Request(method, authority, pseudo[b":path"], _passed_on(fields)), pseudo[b":scheme"])
+    return _checked(Request(method, authority, pseudo[b":path"], _passed_on(fields)), scheme)
 
 
 def _passed_on(fields: list[tuple[bytes, bytes]] | Fields) -> list[tuple[bytes, bytes]]:
