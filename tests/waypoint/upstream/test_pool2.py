@@ -5,9 +5,11 @@ from __future__ import annotations
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 import pytest
 
 from tests.waypoint.pooled import Pooled, Stream
+from ztunnel.errors import Unreachable
 from ztunnel.http2.frame import push_ping
 from ztunnel.l7.balancing.circuit import Limit
 from ztunnel.model.traffic import ClientTls, Pings, Pool, TlsMode, Traffic
@@ -17,10 +19,12 @@ from ztunnel.waypoint.upstream.pool2 import Http2Pools
 class Peer:
     """A server of HTTP/2 at the other end of a connection."""
 
-    def __init__(self, rig: Pooled, stream: Stream) -> None:
+    def __init__(self, rig: Pooled, stream: Stream, most: int = 100) -> None:
         self.rig, self.stream = rig, stream
         config = h2.config.H2Configuration(client_side=False, header_encoding=None)
         self.h2 = h2.connection.H2Connection(config)
+        self.h2.local_settings[h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS] = most
+        self.h2.local_settings.acknowledge()
         self.h2.initiate_connection()
         self.asked: list[int] = []
         self.heads: list[list[tuple[bytes, bytes]]] = []
@@ -59,6 +63,39 @@ def test_requests_share_a_connection():
     for _ in range(5):
         peer.answer()
     assert [exchange.status for exchange in asked] == [200] * 5
+    assert rig.idle
+
+
+def test_until_a_server_says_how_many_it_takes_it_has_one():
+    """It would refuse the others, and so would the next connection (REFUSED_STREAM)."""
+    rig = pooled()
+    asked = [rig.ask() for _ in range(4)]
+    stream = rig.calls[0].stand()
+    rig.clock.rounds()
+    assert len(rig.calls) == 1
+    peer = Peer(rig, stream, most=2)
+    assert len(peer.asked) == 2
+    other = Peer(rig, rig.calls[1].stand(), most=2)
+    assert len(other.asked) == 2
+    for each in (peer, peer, other, other):
+        each.answer()
+    assert [exchange.status for exchange in asked] == [200] * 4
+    assert len(rig.calls) == 2
+    assert rig.idle
+
+
+def test_who_waits_for_a_server_that_goes_before_it_has_spoken_asks_another():
+    rig = pooled()
+    asked = [rig.ask() for _ in range(3)]
+    stream = rig.calls[0].stand()
+    rig.clock.rounds()
+    stream.receiver.lost(Unreachable("reset"))
+    rig.clock.rounds()
+    assert [exchange.status for exchange in asked] == [503, 0, 0]
+    peer = Peer(rig, rig.calls[1].stand())
+    peer.answer()
+    peer.answer()
+    assert [exchange.status for exchange in asked] == [503, 200, 200]
     assert rig.idle
 
 

@@ -65,7 +65,8 @@ class Http2Pools:
         return not lane.spot.is_old(client.born, self._clock.now) and client.can_take()
 
     def _open(self, lane: _Lane) -> None:
-        if lane.opening or not lane.line:
+        """Make another, where those that there are have no room; one whose server has not spoken yet may."""
+        if lane.opening or not lane.line or not all(client.settled for client in lane.clients):
             return
         if not lane.spot.take_connection(first=not lane.clients):
             return

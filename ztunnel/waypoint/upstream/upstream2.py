@@ -223,9 +223,15 @@ class Http2Client(Http2Link):
         """It takes no more requests."""
         self.h2.refuse_streams()
 
+    @property
+    def settled(self) -> bool:
+        """Whether its server has said how many requests it takes at once."""
+        return self.h2.settled
+
     def can_take(self) -> bool:
-        """Whether it takes one more request now."""
-        return not self.over and self.h2.can_open
+        """Whether it takes one more request now. Before its server has spoken that is one: what is more than
+        it takes is refused, and tried again on connections of which no more is known."""
+        return not self.over and self.h2.can_open and (self.h2.settled or not self.h2.streams)
 
     def carry(self, exchange: Exchange) -> None:
         """Carry this one as well."""
