@@ -8,7 +8,7 @@ from datetime import datetime
 
 import pytest
 
-from tests.cluster.apps import HOLD, PORT, Apps
+from tests.cluster.apps import HOLD, LOAD, PORT, Apps
 from tests.cluster.cluster import Object, wait_until
 from tests.cluster.conftest import Mesh
 from tests.cluster.wire import Seen, as_text, capture, observer
@@ -57,21 +57,24 @@ def test_the_label_on_and_off_again_while_a_connection_lives(
     mesh: Mesh, apps: Apps, nodes: tuple[str, str]
 ) -> None:
     observer(mesh.cluster, apps, nodes[1])
-    apps.start(apps.server("a", nodes[0]), apps.server("b", nodes[1]))
+    pods = (("a", nodes[0]), ("b", nodes[1]), ("c", nodes[0]), ("d", nodes[0]))
+    apps.start(*(apps.server(name, node) for name, node in pods))
     addresses = apps.addresses("b")
     plain = seen_on_the_way(apps, nodes, "b", addresses)
     assert plain.readable > 0, as_text(plain)
     assert 15008 not in plain.ports, as_text(plain)
 
     with apps.running("a", HOLD, addresses[0], PORT) as held:
-        before = time.time()
-        apps.label("ambient")
-        labelled = time.time()
-        for name in ("a", "b"):
-            pod = f"{apps.namespace}/{name}"
-            at = wait_until(f"{pod} enrolled", lambda pod=pod: enrolled_at(mesh, pod, before), 20)
-            print(f"{pod} enrolled {at - labelled:.3f} s after the label")
-            assert at - labelled < ENROL_SECONDS
+        with apps.running("c", LOAD, apps.addresses("d")[0], PORT, 0.001) as calls:
+            before = time.time()
+            apps.label("ambient")
+            labelled = time.time()
+            for name in ("a", "b", "c", "d"):
+                pod = f"{apps.namespace}/{name}"
+                at = wait_until(f"{pod} enrolled", lambda pod=pod: enrolled_at(mesh, pod, before), 20)
+                print(f"{pod} enrolled {at - labelled:.3f} s after the label")
+                assert at - labelled < ENROL_SECONDS
+            assert calls.end()["errors"] == []
         wait_until("it is written on them", lambda: shown(apps) == {"a": True, "b": True}, 10)
         mutual = seen_on_the_way(apps, nodes, "b", addresses)
         assert mutual.readable == 0, as_text(mutual)

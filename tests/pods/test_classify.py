@@ -132,6 +132,24 @@ def test_the_time_counts_from_the_first_process(node: Node, monkeypatch: pytest.
     assert node.look(pod("web", 1, runs=True), world=[WEB]).until == {1: 11 * bound + 5}
 
 
+@pytest.mark.parametrize("mode", [StrictStart.OPTED_IN, StrictStart.ALL])
+def test_a_pod_that_runs_outside_and_is_brought_into_the_mesh_does_not_wait(mode: StrictStart) -> None:
+    """Its calls go as before until it is enrolled. A namespace that it has later waits as all others."""
+    node, web = Node(mode), pod("web", 1, runs=True)
+    node.look()
+    assert node.look(web, world=[WEB.plain()]).held == set()
+    assert node.look(web, world=[WEB]).held == set()
+    node.enrolled.add(WEB.uid)
+    assert node.look(web, world=[WEB]).held == set()
+    node.enrolled.clear()
+    assert node.look(web, world=[WEB]).held == {1}
+
+
+def test_a_pod_that_does_not_run_yet_when_a_label_comes_waits(node: Node) -> None:
+    assert node.look(pod("web", 1), world=[WEB.plain()]).held == set()
+    assert node.look(pod("web", 1, runs=True), world=[WEB]).held == {1}
+
+
 def test_a_pod_that_leaves_the_mesh_or_the_node_waits_no_more(node: Node) -> None:
     assert node.look(pod("web", 1), world=[WEB]).held == {1}
     assert node.look(pod("web", 1), world=[WEB.plain()]).until == {}

@@ -13,7 +13,9 @@ be enrolled is refused by its namespace as soon as that is found.
 - `all`: all pods, until they are enrolled or known not to be in the mesh; those that start without a proxy,
   too.
 
-Pods of kube-system and of our own namespace, and those with their node's network, never wait.
+Pods of kube-system and of our own namespace, and those with their node's network, never wait. Nor do those
+that run outside of the mesh when a label brings them into it: their calls go as before until they are
+enrolled, which for the last one of many may take a second.
 """
 
 from __future__ import annotations
@@ -77,6 +79,7 @@ class Starting:
         self._names: dict[int, PodName] = {}
         self._older: frozenset[int] | None = None
         self._outside: set[int] = set()
+        self._joins: set[int] = set()
         self._quicker: list[PodName] = []
 
     def look(
@@ -104,12 +107,10 @@ class Starting:
         wait: dict[int, bool] = {}
         for pod in pods:
             workload = known.get((*pod.name, pod.uid)) or known.get((*pod.name, ""))
-            if workload is not None and not workload.enrolled:
-                self._outside.add(pod.cgroup.number)
             if workload is None:
                 waits = self._waits_for_the_world(pod, spaces)
             else:
-                waits = workload.enrolled and workload.uid not in enrolled
+                waits = self._waits_to_be_enrolled(pod, workload, enrolled)
             if waits and pod.name.namespace not in self._exempt:
                 wait[pod.cgroup.number] = pod.runs
         self._hold(wait)
@@ -180,6 +181,17 @@ class Starting:
             return False
         return self._mode is StrictStart.ALL or pod.name.namespace in spaces
 
+    def _waits_to_be_enrolled(self, pod: Started, workload: Workload, enrolled: Collection[str]) -> bool:
+        number = pod.cgroup.number
+        if not workload.enrolled:
+            self._outside.add(number)
+            if pod.runs:
+                self._joins.add(number)
+        elif workload.uid in enrolled:
+            self._joins.discard(number)
+            return False
+        return workload.enrolled and number not in self._joins
+
     def _hold(self, wait: Mapping[int, bool]) -> None:
         now_ns = time.monotonic_ns()
         for number, runs in wait.items():
@@ -197,3 +209,4 @@ class Starting:
         self._waits = {number: each for number, each in self._waits.items() if number in wait}
         self._passes = passes
         self._outside &= numbers
+        self._joins &= numbers
