@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.waypoint.rig import Rig, Wire, echoes
+from ztunnel.l7.reply import NO_ROUTE
+from ztunnel.l7.routing.plan import Plan
 from ztunnel.waypoint.downstream1 import LINGER_SECONDS, Http1Server
 
 
@@ -200,6 +202,18 @@ def test_limits_have_their_status(octets: bytes, status: bytes, size: int) -> No
     assert wire.finished
     assert not [each for each in rig.servers if each.whole]
     assert rig.refusals == [each.details for each in rig.ended_] != []
+
+
+def test_nobody_is_told_to_go_on_with_what_is_answered_already() -> None:
+    """The client may still keep its body to itself (istio/istio#36278)."""
+    rig = Rig()
+    rig.plan = Plan("r", reply=NO_ROUTE)
+    wire, _ = serve(rig)
+    wire.send(head(b"Expect: 100-continue", b"Content-Length: 9", first=b"PUT / HTTP/1.1"))
+    said = wire.said()
+    assert said.startswith(b"HTTP/1.1 404 Not Found\r\n")
+    assert b"connection: close\r\n" in said
+    assert said.count(b"HTTP/1.1 ") == 1
 
 
 def test_a_client_that_waits_for_100_gets_it_once() -> None:

@@ -18,6 +18,8 @@ from tests.http2.recording import pull_frames
 from tests.waypoint.broken import BROKEN
 from tests.waypoint.rig import Rig, Wire, echoes
 from ztunnel.http2.frame import END_STREAM, MAX_STREAM_ID, Code, Frame, push_end, push_reset
+from ztunnel.l7.reply import NO_ROUTE
+from ztunnel.l7.routing.plan import Plan
 from ztunnel.waypoint.downstream2 import LINGER_SECONDS, Http2Server
 
 GET = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", b"/x")]
@@ -350,6 +352,16 @@ def test_an_answer_before_the_request_is_whole_tells_the_client_to_stop_when_it_
     assert (reset.stream_id, reset.error_code) == (1, h2.errors.ErrorCodes.NO_ERROR)
     assert not client.server.h2.streams
     assert not client.server.unwanted
+
+
+def test_nobody_is_told_to_go_on_with_what_is_answered_already() -> None:
+    rig = Rig()
+    rig.plan = Plan("r", reply=NO_ROUTE)
+    client = Client(rig)
+    client.h2.send_headers(1, [*POST, (b"expect", b"100-continue")])
+    client.flush()
+    assert not client.of(h2.events.InformationalResponseReceived)
+    assert client.of(h2.events.ResponseReceived)
 
 
 def test_what_a_client_sends_before_it_has_heard_of_windows_fits_them() -> None:

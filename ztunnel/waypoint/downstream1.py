@@ -91,9 +91,10 @@ class Http1Server(Http1Link):
             told = Request(untrusted[0][1], host, untrusted[1][1], list(untrusted[2:]))
             self._begin(told).reply(refused.reply)
             return
-        if frame.expects:
+        exchange = self._begin(request)
+        exchange.start(not frame.has_body and not request.upgrade)
+        if frame.expects and not exchange.over:  # else nobody wants what it would send
             self._transport.write(_CONTINUE)
-        self._begin(request).start(not frame.has_body and not request.upgrade)
 
     def _parsed(self, untrusted: Fields, frame: Frame) -> Request:
         """The request that a head is. The reader has the same object for a head that is the same as the last:

@@ -59,10 +59,10 @@ class ServerStream(HttpStream):
             self._refuse(way, untrusted, MALFORMED)
             return
         self._left = request.length
-        if any(name == b"expect" for name, _ in untrusted):
-            self._server.h2.inform(self, _CONTINUE)
         exchange = self.exchange = Exchange(way, self, request)
         exchange.start(self.remote_closed)
+        if any(name == b"expect" for name, _ in untrusted) and not exchange.over:
+            self._server.h2.inform(self, _CONTINUE)
 
     def _refuse(self, way: HttpWay, untrusted: Fields, reply: Reply) -> None:
         """It goes nowhere; what is known of it is logged."""
