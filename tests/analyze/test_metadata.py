@@ -92,6 +92,13 @@ def test_what_stands_where_it_belongs_is_not_said() -> None:
     assert [each for each in codes(AMBIENT, template, service) if each[0] in ("IST0107", "IST0125")] == []
 
 
+def test_a_namespace_whose_pods_are_in_no_mesh_is_said() -> None:
+    labelled = AMBIENT.replace("name: shop", "name: kube-system")
+    (one,) = [each for each in findings(AMBIENT, labelled, WEB) if each.code == "IST0107"]
+    assert one.what == "Namespace kube-system"
+    assert one.message == f"the label {MODE} does nothing here: pods of kube-system are in no mesh"
+
+
 @pytest.mark.parametrize("value", ["enabled", "Ambient", '"true"', '""'])
 def test_a_mode_that_nobody_knows_is_said(value: str) -> None:
     namespace = AMBIENT.replace("ambient", value)

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from ztunnel.analyze.finding import INVALID_ANNOTATION, MISPLACED, TWO_MESHES, Finding
 from ztunnel.analyze.mesh import Mesh, Written
 from ztunnel.analyze.policies import found
+from ztunnel.control.services.workload import NEVER
 from ztunnel.state.meta import FORWARDING, SAME_NODE
 
 MODE: Final = "istio.io/dataplane-mode"
@@ -66,6 +67,7 @@ def metadata_findings(mesh: Mesh) -> Iterator[Finding]:
         if one.kind in ("Namespace", "Pod"):
             yield from _mode(one, labels, "metadata.labels")
         if one.kind == "Namespace":
+            yield from _never(one, labels)
             yield from _two_meshes(one, labels)
 
 
@@ -94,6 +96,11 @@ def _mode(one: Written, labels: Mapping[str, str], path: str) -> Iterator[Findin
     if value not in _MODES:
         message = f"{path}: {MODE} is {' or '.join(_MODES)}, not {value!r}: it does nothing"
         yield found(INVALID_ANNOTATION, one, message)
+
+
+def _never(one: Written, labels: Mapping[str, str]) -> Iterator[Finding]:
+    if labels.get(MODE) == "ambient" and one.name in NEVER:
+        yield found(MISPLACED, one, f"the label {MODE} does nothing here: pods of {one.name} are in no mesh")
 
 
 def _two_meshes(one: Written, labels: Mapping[str, str]) -> Iterator[Finding]:

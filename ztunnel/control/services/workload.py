@@ -27,7 +27,8 @@ from ztunnel.state.istio import Mode
 DATAPLANE_MODE: Final = "istio.io/dataplane-mode"
 _SIDECAR = "sidecar.istio.io/status"
 _INGRESS: Final = "ztunnel.io/ingress"
-_NEVER = ("kube-system",)
+NEVER: Final = ("kube-system",)
+"""Namespaces whose pods are in no mesh, whatever their labels say (Istio: excludeNamespaces of its CNI)."""
 _CRONJOB = re.compile(r"(.+)-[0-9]{8,10}")
 _REPLICA_SET = re.compile(r"(.+)-[bcdfghjklmnpqrstvwxz2456789]{5,10}")
 _NAMES = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
@@ -121,7 +122,7 @@ def left_to(pod: kube.Pod, namespace: kube.Namespace | None) -> LeftTo:
 
 
 def _is_labelled(pod: kube.Pod, namespace: kube.Namespace | None) -> bool:
-    if pod.host_network or pod.meta.namespace in _NEVER:
+    if pod.host_network or pod.meta.namespace in NEVER:
         return False
     label = pod.meta.labels.get(DATAPLANE_MODE, "")
     if label not in ("ambient", "none") and namespace is not None:
