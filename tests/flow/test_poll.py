@@ -65,7 +65,34 @@ def test_many_of_one_source_stand_before_nobody_elses(engine: Engine, clock: Clo
     assert handled.count("greedy") < FEW_EVENTS
 
 
-def test_a_round_is_cut_off_and_the_rest_comes_in_the_next(engine: Engine, clock: Clock, ready: Make) -> None:
+def test_a_few_that_take_long_stand_before_nobody_elses_for_longer_than_a_round(
+    engine: Engine, clock: Clock, ready: Make
+) -> None:
+    greedy, modest = shares(2)
+    handled: list[str] = []
+
+    def leave(fd: int) -> None:
+        handled.append("greedy")
+        clock.move(ROUND_SECONDS / 4)
+
+    def read(fd: int) -> None:
+        os.eventfd_read(fd)
+        handled.append("modest")
+
+    for _ in range(FEW_EVENTS // 4):
+        ready(leave, greedy)
+    engine.round()
+    assert len(handled) == 4
+    ready(read, modest)
+    engine.round()
+    assert "modest" in handled[4:6]
+    assert len(handled) <= 9
+
+
+@pytest.mark.parametrize("count", [FEW_EVENTS // 2, MANY])
+def test_a_round_is_cut_off_and_the_rest_comes_in_the_next(
+    engine: Engine, clock: Clock, ready: Make, count: int
+) -> None:
     (greedy,) = shares(1)
     handled: list[int] = []
 
@@ -74,7 +101,7 @@ def test_a_round_is_cut_off_and_the_rest_comes_in_the_next(engine: Engine, clock
         handled.append(fd)
         clock.move(ROUND_SECONDS / 10)
 
-    made = [ready(read, greedy) for _ in range(MANY)]
+    made = [ready(read, greedy) for _ in range(count)]
     engine.round()
     assert len(handled) <= 11
     while engine.round():
@@ -82,9 +109,10 @@ def test_a_round_is_cut_off_and_the_rest_comes_in_the_next(engine: Engine, clock
     assert sorted(handled) == sorted(made)
 
 
+@pytest.mark.parametrize("count", [FEW_EVENTS // 2, MANY])
 @pytest.mark.parametrize("sources", [0, 1, 40])
 def test_who_stays_ready_keeps_nobody_from_its_turn(
-    engine: Engine, clock: Clock, ready: Make, sources: int
+    engine: Engine, clock: Clock, ready: Make, sources: int, count: int
 ) -> None:
     """As connections do whose peer sends faster than they are read; 0: each is nobody else's."""
     handled: dict[int, int] = {}
@@ -94,11 +122,11 @@ def test_who_stays_ready_keeps_nobody_from_its_turn(
         clock.move(ROUND_SECONDS / 10)
 
     theirs = shares(sources)
-    for number in range(MANY):
+    for number in range(count):
         ready(leave, theirs[number % sources] if sources else None)
-    for _ in range(MANY // 10 * 3):
+    for _ in range(count // 10 * 3):
         engine.round()
-    assert len(handled) == MANY
+    assert len(handled) == count
     assert max(handled.values()) <= 2 * min(handled.values())
 
 

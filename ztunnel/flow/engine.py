@@ -37,7 +37,7 @@ BREATH_SECONDS: Final = 0.008
 """How long flows may keep others waiting while they are busy."""
 
 ROUND_SECONDS: Final = 0.002
-"""How long what is ready may take of a round where it is more than a few."""
+"""How long what is ready may take of a round: the rest waits for the next."""
 
 Ready = Callable[[int], None]
 Bug = Callable[[BaseException], None]
@@ -221,7 +221,8 @@ class Engine:
             if poll.busy:
                 poll.served(fd)
             self._handle(fd, mask)
-            if poll.busy and self.clock() >= now + ROUND_SECONDS:
+            if self.clock() >= now + ROUND_SECONDS:
+                poll.leave(events, fd)
                 break
         busy = bool(events)
         if later:

@@ -1,8 +1,9 @@
 """Polls an epoll set: what is ready, in the order in which it has its turn.
 
-A few that are ready come as the kernel tells them. Where there are more, each source (`Share`) has one before
-any has its second, the descriptor first that has waited for longest: a pod that ends with three thousand
-connections, or a client that closes as many at once, stands before nobody else's bytes.
+A few that are ready come as the kernel tells them. Where there are more, or a round did not come to all, each
+source (`Share`) has one before any has its second, the descriptor first that has waited for longest: a pod
+that ends with three thousand connections, or a client that closes as many at once, stands before nobody
+else's bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 from ztunnel.flow.held import Share
 
 FEW_EVENTS: Final = 64
-"""Of so many the order does not matter: they are some milliseconds together."""
+"""Fewer are handled as they come, unless that takes long."""
 
 _MOST_EVENTS: Final = 4096
 
@@ -26,16 +27,17 @@ class Poll:
     """What is registered, with whose it is.
 
     Attributes:
-        busy: more than a few were ready when it was asked last.
+        busy: what it told of last has an order, and it is to be told what is `served`.
     """
 
-    __slots__ = ("_epoll", "_round", "_served", "_shares", "busy")
+    __slots__ = ("_epoll", "_left", "_round", "_served", "_shares", "busy")
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._shares: dict[int, Share] = {}
         self._served: dict[int, int] = {}
         self._round = 0
+        self._left = False
         self.busy = False
 
     def close(self) -> None:
@@ -67,24 +69,36 @@ class Poll:
         self._shares.pop(fd, None)
 
     def ready(self, wait_seconds: float) -> list[Event]:
-        """What is ready, after a wait of up to so long. Where it is `busy`, whoever asks may leave the
-        last ones: they are ready the next time."""
-        events = self._epoll.poll(wait_seconds, _MOST_EVENTS if self.busy else FEW_EVENTS)
-        if len(events) < FEW_EVENTS:
+        """What is ready, after a wait of up to so long. Whoever asks may leave the last ones and say so
+        (`leave`): they are ready the next time."""
+        left, self._left = self._left, False
+        events = self._epoll.poll(wait_seconds, _MOST_EVENTS if self.busy or left else FEW_EVENTS)
+        if len(events) < FEW_EVENTS and not left:
             if self.busy:
                 self.busy = False
                 self._served.clear()
             return events
         if not self.busy:
             self.busy = True
-            # What was seen just now is ready still, and is reported again.
-            events = self._epoll.poll(0, _MOST_EVENTS)
+            if not left:
+                # What was seen just now is ready still, and is reported again.
+                events = self._epoll.poll(0, _MOST_EVENTS)
         self._round += 1
         return self._in_turn(events)
 
     def served(self, fd: int) -> None:
-        """It has had its turn, while many were ready."""
+        """It has had its turn."""
         self._served[fd] = self._round
+
+    def leave(self, events: list[Event], last: int) -> None:
+        """Of these, those behind the descriptor `last` have not had their turn."""
+        self._left = True
+        if not self.busy:
+            self._round += 1
+            for fd, _ in events:
+                self.served(fd)
+                if fd == last:
+                    return
 
     def _in_turn(self, events: list[Event]) -> list[Event]:
         """The first of each source, the second of each, and so on."""
