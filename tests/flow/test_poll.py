@@ -9,7 +9,7 @@ from select import EPOLLIN
 import pytest
 
 from tests.flow.driving import Clock
-from ztunnel.flow.engine import ROUND_SECONDS, Engine
+from ztunnel.flow.engine import ROUND_SECONDS, UNORDERED_SECONDS, Engine
 from ztunnel.flow.held import HeldBytes, Share
 from ztunnel.flow.poll import FEW_EVENTS
 
@@ -73,7 +73,7 @@ def test_a_few_that_take_long_stand_before_nobody_elses_for_longer_than_a_round(
 
     def leave(fd: int) -> None:
         handled.append("greedy")
-        clock.move(ROUND_SECONDS / 4)
+        clock.move(UNORDERED_SECONDS / 4)
 
     def read(fd: int) -> None:
         os.eventfd_read(fd)
@@ -86,7 +86,7 @@ def test_a_few_that_take_long_stand_before_nobody_elses_for_longer_than_a_round(
     ready(read, modest)
     engine.round()
     assert "modest" in handled[4:6]
-    assert len(handled) <= 9
+    assert len(handled) <= 7
 
 
 @pytest.mark.parametrize("count", [FEW_EVENTS // 2, MANY])
@@ -103,7 +103,7 @@ def test_a_round_is_cut_off_and_the_rest_comes_in_the_next(
 
     made = [ready(read, greedy) for _ in range(count)]
     engine.round()
-    assert len(handled) <= 11
+    assert len(handled) <= 21
     while engine.round():
         pass
     assert sorted(handled) == sorted(made)

@@ -36,8 +36,11 @@ IDLE_SECONDS: Final = 0.001
 BREATH_SECONDS: Final = 0.008
 """How long flows may keep others waiting while they are busy."""
 
-ROUND_SECONDS: Final = 0.002
+ROUND_SECONDS: Final = 0.001
 """How long what is ready may take of a round: the rest waits for the next."""
+
+UNORDERED_SECONDS: Final = 0.002
+"""The same where a few are ready, in the order of the kernel: to find out whose turn it is costs 2 %."""
 
 Ready = Callable[[int], None]
 Bug = Callable[[BaseException], None]
@@ -217,11 +220,12 @@ class Engine:
         self.number += 1
         later, self._later = self._later, []
         self._gone.clear()
+        until = now + (ROUND_SECONDS if poll.busy else UNORDERED_SECONDS)
         for fd, mask in events:
             if poll.busy:
                 poll.served(fd)
             self._handle(fd, mask)
-            if self.clock() >= now + ROUND_SECONDS:
+            if self.clock() >= until:
                 poll.leave(events, fd)
                 break
         busy = bool(events)

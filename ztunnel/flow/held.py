@@ -143,15 +143,20 @@ class HeldBytes:
 
 
 class Share:
-    """What is held for the flows of one pod with one other end; there may be several for the same two."""
+    """What is held for the flows of one pod with one other end; there may be several for the same two.
 
-    __slots__ = ("_account", "_all", "pod", "source")
+    Attributes:
+        key: of the two, equal where they are.
+    """
+
+    __slots__ = ("_account", "_all", "key", "pod", "source")
 
     def __init__(self, held: HeldBytes, pod: Hashable, source: Hashable) -> None:
         self._all = held
         self._account: _Source | None = None
         self.pod = pod
         self.source = source
+        self.key = hash((pod, source))
 
     @property
     def refuses(self) -> bool:

@@ -9,7 +9,6 @@ else's bytes.
 from __future__ import annotations
 
 import select
-from collections.abc import Hashable
 from typing import Final
 
 from ztunnel.flow.held import Share
@@ -18,6 +17,8 @@ FEW_EVENTS: Final = 64
 """Fewer are handled as they come, unless that takes long."""
 
 _MOST_EVENTS: Final = 4096
+_ENOUGH: Final = 256
+"""Of one source: a round handles some tens."""
 
 Event = tuple[int, int]
 """A descriptor, and the mask of what it is ready for."""
@@ -101,19 +102,24 @@ class Poll:
                     return
 
     def _in_turn(self, events: list[Event]) -> list[Event]:
-        """The first of each source, the second of each, and so on."""
+        """The first of each source, the second of each, and so on; what no round comes to is left out."""
         served, shares = self._served, self._shares
-        events.sort(key=lambda event: served.get(event[0], 0))
-        seen: dict[Hashable, int] = {}
+        if served:
+            again = [event for event in events if event[0] in served]
+            again.sort(key=lambda event: served[event[0]])
+            events = [event for event in events if event[0] not in served]
+            events += again
+        seen: dict[int, int] = {}
         turns: list[list[Event]] = []
         for event in events:
             share = shares.get(event[0])
             if share is None:
                 turn = 0
             else:
-                source = (share.pod, share.source)
-                turn = seen.get(source, 0)
-                seen[source] = turn + 1
+                turn = seen.get(share.key, 0)
+                if turn >= _ENOUGH:
+                    continue
+                seen[share.key] = turn + 1
             if turn == len(turns):
                 turns.append([])
             turns[turn].append(event)
