@@ -96,6 +96,6 @@ def test_an_end_that_is_made_anew_is_found_after_one_failure(kernel: Kernel, wir
     assert wires.send(lab.b, index, packet)
     assert app.recv(99) == b"hello!"
     ip(lab.names["n"], "link del v10")
-    with pytest.raises(OSError):  # noqa: PT011
+    with pytest.raises(OSError):  # noqa: PT011 (as above)
         wires.send(lab.b, index, packet)
     assert not wires.send(lab.b, index, packet)

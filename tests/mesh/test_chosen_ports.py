@@ -78,7 +78,7 @@ def test_all_names_of_a_pod_can_be_called_from_one_port(called: Called) -> None:
         ends = [called.call(name) for name in names]
         assert endpoint_of(ends[0][1].getpeername()).port == called.own
         for name in names:
-            with pytest.raises(OSError) as failed:  # noqa: PT011
+            with pytest.raises(OSError) as failed:  # noqa: PT011 (its errno is compared below)
                 called.call(name)
             assert failed.value.errno == errno.EADDRNOTAVAIL
         for client, server in ends:

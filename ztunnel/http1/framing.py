@@ -104,7 +104,8 @@ def _say(untrusted: Fields) -> tuple[int, bool, frozenset[bytes], bytes, bytes, 
                 raise PeerError("Content-Length twice, or not a number", BAD_REQUEST)
             length = int(value)
         elif name == b"transfer-encoding":
-            chunked = _is_chunked(value, chunked)
+            _require_chunked(value, chunked)
+            chunked = True
         elif name == b"connection":
             options |= connection_options(value)
         elif name == b"upgrade":
@@ -119,13 +120,12 @@ def _say(untrusted: Fields) -> tuple[int, bool, frozenset[bytes], bytes, bytes, 
     return length, chunked, options, upgrade, expects, kept
 
 
-def _is_chunked(untrusted: bytes, again: bool) -> bool:
-    """True, for a Transfer-Encoding that is the only one. Raises PeerError."""
+def _require_chunked(untrusted: bytes, again: bool) -> None:
+    """Raises PeerError for a Transfer-Encoding that is another, or not the only one."""
     coding = untrusted.lower()
     if again or coding != b"chunked":
         reply = BAD_REQUEST if again or b"chunked" in coding else NOT_IMPLEMENTED
         raise PeerError("a Transfer-Encoding that is not exactly chunked", reply)
-    return True
 
 
 def connection_options(value: bytes) -> frozenset[bytes]:
