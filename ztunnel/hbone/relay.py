@@ -130,7 +130,7 @@ class Pipe:
         """Begin; bytes that came behind the handshake are looked at in this round."""
         self.engine.watch(self._fd, _IN, self._ready, self._abandon)
         if self._incoming.pending or self._pending():
-            self.engine.post(self._decrypt)
+            self.engine.post(self._catch_up)
 
     def stalls(self) -> bool:
         """Whether what was sent is not acknowledged, and was sent again in vain; 2 us."""
@@ -301,39 +301,50 @@ class Pipe:
         if not count:
             self._ends.broken(None)
             return
+        at = 0
         for start in range(0, count, SLICE_BYTES):
-            end = min(start + SLICE_BYTES, count)
-            self._incoming.write(inbox[start:end])
-            self._decrypt()
+            self._incoming.write(inbox[start : min(start + SLICE_BYTES, count)])
+            at = self._decrypt(at)
+        self._pass_on(at)
 
-    def _decrypt(self) -> None:
-        """Decrypt what has come, several records side by side, and pass it on."""
+    def _catch_up(self) -> None:
+        """What came behind the handshake."""
+        self._pass_on(self._decrypt(0))
+
+    def _decrypt(self, at: int) -> int:
+        """Decrypt what has come to `engine.plain`, several records side by side, behind the `at` bytes there.
+        Returns where they end. Only what does not fit is passed on before all of it is there: an application
+        is woken up once for what it gets in one piece."""
         plain = self.engine.plain.view
         room = len(plain)
         read, pending, incoming = self._read_into, self._pending, self._incoming
-        received = self._ends.received
-        at = 0
         try:
             while self.open:
+                if room - at < _LAST_RECORD_BYTES:
+                    self._ends.received(plain[:at])
+                    at = 0
+                    continue
                 count = read(room - at, plain[at:])
                 if not count:
-                    received(plain[:at])
+                    self._pass_on(at)
                     self._ends.broken(None)
-                    return
+                    return 0
                 at += count
-                # Asking spares an exception for each message; bulk has one for each read.
+                # Asking spares an exception for each message; bulk has one for each slice.
                 if not incoming.pending and not pending():
                     break
-                if room - at < _LAST_RECORD_BYTES:
-                    received(plain[:at])
-                    at = 0
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
+            self._pass_on(at)
             self._ends.broken(Unreachable(f"the session was cut: TLS: {error.reason or error}"))
-            return
-        if at:
-            received(plain[:at])
+            return 0
+        return at
+
+    def _pass_on(self, count: int) -> None:
+        """So many bytes were decrypted."""
+        if count:
+            self._ends.received(self.engine.plain.view[:count])
         if self._outgoing.pending:
             self._send()
 
