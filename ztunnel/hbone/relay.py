@@ -1,14 +1,14 @@
 """Relays frames through one TLS connection: gathered by the round on the way out, decrypted side by side on
 the way in.
 
-A round costs one `recv`, one decryption per TLS record, one TLS write and one `send`, however many tunnels
-took part:
+A round costs one `recv`, one decryption per TLS record, a TLS write for each slice of 64 KiB and one `send`,
+however many tunnels took part:
 
 ```
 socket readable: recv -> engine.inbox -> TLS -> engine.plain -> Ends.received
 round:           DATA frames are read into `block` in place, `push` adds others
-round end:       block -> one TLS write -> one send; what the socket does not take is kept, and the pipe is
-                 `blocked` until it is gone: frames pushed meanwhile wait within a limit
+round end:       block -> TLS -> one send; what the socket does not take is kept, and the pipe is `blocked`
+                 until it is gone: frames pushed meanwhile wait within a limit
 ```
 """
 
@@ -35,8 +35,7 @@ _OUT: Final = EPOLLOUT
 _GONE: Final = EPOLLERR | EPOLLHUP
 
 SLICE_BYTES: Final = 64 * 1024
-"""OpenSSL's memories grow to what passes through them at once, and never shrink: they get bulk in slices.
-Sending one slice before the next is encrypted lets the peer begin on it as well."""
+"""OpenSSL's memories grow to what passes through them at once, and never shrink: they get bulk in slices."""
 
 
 class Ends(Protocol):
@@ -209,11 +208,33 @@ class Pipe:
             return
         view, block.at, block.frame_end = block.view[: block.at], 0, -1
         try:
-            for start in range(0, len(view), SLICE_BYTES):
-                self._encrypt(view[start : start + SLICE_BYTES])
+            if len(view) <= SLICE_BYTES:
+                self._encrypt(view)
                 self._send()
+            else:
+                self._send_slices(view)
         except ssl.SSLError as error:
             self._break(f"TLS: {error}")
+
+    def _send_slices(self, view: memoryview) -> None:
+        """Bulk leaves in one piece: what each system call costs, and each time that the peer is woken up, is
+        felt."""
+        ciphers = []
+        for start in range(0, len(view), SLICE_BYTES):
+            self._encrypt(view[start : start + SLICE_BYTES])
+            if not self.blocked:
+                ciphers.append(self._outgoing.read())
+        if not ciphers:
+            return
+        try:
+            sent = self._sock.sendmsg(ciphers)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._break(str(error))
+            return
+        if sent < sum(map(len, ciphers)):
+            self._block(memoryview(b"".join(ciphers))[sent:])
 
     def _encrypt(self, view: memoryview) -> None:
         write = self._write
@@ -251,9 +272,13 @@ class Pipe:
             self._break(str(error))
             return
         if sent < len(cipher):
-            self._unsent = memoryview(cipher)[sent:]
-            self.blocked = True
-            self._rewatch()
+            self._block(memoryview(cipher)[sent:])
+
+    def _block(self, unsent: memoryview) -> None:
+        """The socket takes no more for now."""
+        self._unsent = unsent
+        self.blocked = True
+        self._rewatch()
 
     def _writable(self) -> None:
         unsent = self._unsent
