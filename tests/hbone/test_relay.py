@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from select import EPOLLIN
 
 import pytest
 
@@ -13,11 +16,15 @@ from tests.hbone.peers import CONNECT, H2Peer, Lab, link_pair
 from tests.http2.recording import pull_frames
 from tests.kernel.lab import unique, wait_until
 from ztunnel.errors import Unreachable
-from ztunnel.http2.frame import HEADER, Frame, push_ping
+from ztunnel.hbone.carry import Session
+from ztunnel.http2.frame import HEADER, Frame, push_frame, push_ping
 from ztunnel.kernel import named
 from ztunnel.kernel.links import change
 from ztunnel.kernel.netns import NetworkNamespace
 from ztunnel.kernel.topology import Up
+
+GARBAGE = b"\x17\x03\x03\x00\x20" + bytes(32)
+"""A record that nobody has encrypted."""
 
 
 def test_a_peer_that_never_reads_does_not_make_us_hold_more_than_a_bound(lab: Lab) -> None:
@@ -40,10 +47,119 @@ def test_a_peer_that_never_reads_does_not_make_us_hold_more_than_a_bound(lab: La
 def test_garbage_instead_of_tls_ends_the_session(lab: Lab) -> None:
     server, peer, callee = lab.asked()
     callee.accept()
-    peer.link.sock.send(b"\x17\x03\x03\x00\x20" + bytes(32))
-    lab.go()
+    peer.link.sock.send(GARBAGE)
+    with pytest.raises(ssl.SSLError, match="alert bad record mac"):  # the peer is told why
+        lab.go()
     assert not server.alive
     assert isinstance(callee.ends[0], Unreachable)
+
+
+def test_what_came_before_garbage_is_delivered(lab: Lab) -> None:
+    _server, peer, callee = lab.asked()
+    app = callee.accept()
+    lab.go()
+    peer.link.tls.write(HEADER.pack(5 << 8, 0, 1) + b"hello")
+    peer.link.sock.send(peer.link.outgoing.read() + GARBAGE)
+    peer.reads = False
+    assert lab.receive(app, 5) == b"hello"
+    lab.go()
+    assert isinstance(callee.ends[0], Unreachable)
+
+
+class Watching:
+    """The session's socket, with an eye on what is sent by which call.
+
+    Attributes:
+        most_bytes: it takes no more at once.
+    """
+
+    def __init__(self, sock: socket.socket, most_bytes: int = 1 << 30) -> None:
+        self.ciphers: list[bytes] = []
+        self.most_bytes = most_bytes
+        self._sock = sock
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._sock, name)
+
+    def send(self, cipher: bytes | memoryview) -> int:
+        return self.sendmsg([bytes(cipher)])
+
+    def sendmsg(self, ciphers: list[bytes]) -> int:
+        cipher = b"".join(ciphers)
+        self.ciphers.append(cipher)
+        return self._sock.send(cipher[: self.most_bytes])
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(cipher) for cipher in self.ciphers]
+
+
+def bulk(lab: Lab, most_bytes: int) -> tuple[Session, Watching, socket.socket, bytes]:
+    """A session that has bulk to send in this round, of whose socket so much is taken at once: the server,
+    the client's socket, the callee's own socket, and the bytes."""
+    lab.limits(accept_streams=4)
+    client, server = lab.sessions()
+    _caller, callee, own = lab.joined(client)
+    client.pipe._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    lab.go()
+    watching = Watching(client.pipe._sock, most_bytes)
+    client.pipe._sock = watching  # type: ignore[assignment]
+    sent = random.randbytes(150_000)
+    client.push(push_frame(Frame.DATA, 0, callee.tunnel.stream_id, sent))
+    return server, watching, own, sent
+
+
+def test_bulk_leaves_in_one_piece(lab: Lab) -> None:
+    """The peer is woken up once for what one read has brought."""
+    _, watching, own, sent = bulk(lab, 1 << 30)
+    lab.engine.round(0.001)
+    assert watching.sizes == [150_000 + 9 + 10 * 22]
+    assert lab.receive(own, len(sent)) == sent
+
+
+def test_bulk_is_passed_on_in_one_piece(lab: Lab) -> None:
+    """And so is the application."""
+    server, watching, own, sent = bulk(lab, 0)
+    lab.engine.round(0.001)
+    cipher, watching.ciphers = watching.ciphers[0], []
+    received: list[int] = []
+    take = server.received
+
+    class Ends:
+        """The session, with an eye on what it gets."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(server, name)
+
+        def received(self, untrusted: memoryview) -> None:
+            received.append(len(untrusted))
+            take(untrusted)
+
+    class All:
+        """The session's socket, which has all that was sent."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(sock, name)
+
+        def recv_into(self, view: memoryview) -> int:
+            view[: len(cipher)] = cipher
+            return len(cipher)
+
+    sock, server.pipe._sock = server.pipe._sock, All()  # type: ignore[assignment]
+    server.pipe._ends = Ends()  # type: ignore[assignment]
+    server.pipe._ready(EPOLLIN)
+    server.pipe._sock = sock
+    assert received == [150_000 + 9]
+    assert lab.receive(own, len(sent)) == sent
+
+
+@pytest.mark.parametrize("most_bytes", [1, 16_000, 65_000, 66_000, 131_000, 150_000])
+def test_what_a_socket_does_not_take_of_bulk_follows_in_order(lab: Lab, most_bytes: int) -> None:
+    _, watching, own, sent = bulk(lab, most_bytes)
+    lab.engine.round(0.001)
+    watching.most_bytes = 100_000
+    assert lab.receive(own, len(sent)) == sent
+    assert watching.sizes[:2] == [150_229, 150_229 - most_bytes]
 
 
 def test_a_frame_that_never_comes_to_its_end_is_not_held(lab: Lab) -> None:
@@ -73,23 +189,9 @@ def test_frames_of_one_round_share_a_record(lab: Lab) -> None:
     lab.go()
     for caller, _, _ in calls:
         caller.sock.send(b"hello")
-    sizes: list[int] = []
-    send = client.pipe._sock.send
-
-    class Watching:
-        """The session's socket, with an eye on what is sent."""
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(sock, name)
-
-        def send(self, cipher: bytes) -> int:
-            sizes.append(len(cipher))
-            return send(cipher)
-
-    sock, client.pipe._sock = client.pipe._sock, Watching()
+    client.pipe._sock = watching = Watching(client.pipe._sock)  # type: ignore[assignment]
     lab.engine.round(0.001)
-    client.pipe._sock = sock
-    assert sizes == [10 * (9 + 5) + 22]
+    assert watching.sizes == [10 * (9 + 5) + 22]
 
 
 def test_a_pipe_that_is_closed_says_nothing_more(lab: Lab) -> None:
