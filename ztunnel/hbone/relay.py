@@ -328,7 +328,8 @@ class Pipe:
             return
         at = 0
         for start in range(0, count, SLICE_BYTES):
-            self._incoming.write(inbox[start : min(start + SLICE_BYTES, count)])
+            end = min(start + SLICE_BYTES, count)
+            self._incoming.write(inbox[start:end])
             at = self._decrypt(at)
         self._pass_on(at)
 
