@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable, Iterator
 from select import EPOLLIN
 
@@ -11,7 +12,7 @@ import pytest
 from tests.flow.driving import Clock
 from ztunnel.flow.engine import ROUND_SECONDS, UNORDERED_SECONDS, Engine
 from ztunnel.flow.held import HeldBytes, Share
-from ztunnel.flow.poll import FEW_EVENTS
+from ztunnel.flow.poll import CROWD, FEW_EVENTS, Poll
 
 MANY = 40 * FEW_EVENTS
 
@@ -130,7 +131,8 @@ def test_who_stays_ready_keeps_nobody_from_its_turn(
     assert max(handled.values()) <= 2 * min(handled.values())
 
 
-def test_what_was_given_back_in_this_round_is_not_called(engine: Engine, ready: Make) -> None:
+@pytest.mark.parametrize("count", [2 * FEW_EVENTS, MANY])
+def test_what_was_given_back_in_this_round_is_not_called(engine: Engine, ready: Make, count: int) -> None:
     (greedy,) = shares(1)
     handled: list[int] = []
     made: list[int] = []
@@ -146,9 +148,111 @@ def test_what_was_given_back_in_this_round_is_not_called(engine: Engine, ready: 
         engine.watch(fd, EPOLLIN, lambda mask: once(fd), no_bug, greedy)
         return fd
 
-    made.extend(make() for _ in range(2 * FEW_EVENTS))
+    made.extend(make() for _ in range(count))
     engine.round()
     assert len(handled) == 1
     engine.unwatch(handled[0])
     for fd in made:
         os.close(fd)
+
+
+@pytest.fixture
+def poll() -> Iterator[Poll]:
+    poll = Poll()
+    yield poll
+    poll.close()
+
+
+@pytest.fixture
+def eventfds() -> Iterator[list[int]]:
+    """Some more than a source has in the set itself; each is ready."""
+    made = [os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(CROWD + 10)]
+    yield made
+    for fd in made:
+        os.close(fd)
+
+
+def told(poll: Poll, rounds: int = 20) -> set[int]:
+    """What it tells of in so many rounds."""
+    return {fd for _ in range(rounds) for fd, _ in poll.ready(0)}
+
+
+def test_a_source_with_many_has_a_set_of_its_own_as_long_as_it_has_any(
+    poll: Poll, eventfds: list[int]
+) -> None:
+    (greedy,) = shares(1)
+    before = len(os.listdir("/proc/self/fd"))
+    for fd in eventfds[:CROWD]:
+        poll.register(fd, EPOLLIN, greedy)
+    assert len(os.listdir("/proc/self/fd")) == before
+    for fd in eventfds[CROWD:]:
+        poll.register(fd, EPOLLIN, greedy)
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert told(poll) == set(eventfds)
+    for fd in eventfds[1:]:
+        poll.unregister(fd)
+    assert told(poll) == {eventfds[0]}
+    poll.forget(eventfds[0])
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert told(poll) == set()
+
+
+def test_each_is_told_of_by_what_it_waits_for_and_whoever_it_is_among(
+    poll: Poll, eventfds: list[int]
+) -> None:
+    (greedy,) = shares(1)
+    for fd in eventfds:
+        poll.register(fd, 0, greedy)
+    assert told(poll) == set()
+    for fd in eventfds[::2]:
+        poll.modify(fd, EPOLLIN)
+    assert told(poll) == set(eventfds[::2])
+    for fd in eventfds[::2]:
+        poll.unregister(fd)
+    for fd in eventfds[1::2]:
+        poll.modify(fd, EPOLLIN)
+    assert told(poll) == set(eventfds[1::2])
+
+
+def test_of_a_crowd_a_round_is_told_some_and_of_all_by_and_by(poll: Poll) -> None:
+    (greedy,) = shares(1)
+    made = [os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(MANY)]
+    for fd in made:
+        poll.register(fd, EPOLLIN, greedy)
+    seen: set[int] = set()
+    for _ in range(MANY // 4):
+        events = poll.ready(0)
+        assert len(events) <= 2 * FEW_EVENTS
+        for fd, _mask in events[:10]:
+            poll.served(fd)
+            seen.add(fd)
+        if len(events) > 10:
+            poll.leave(events, events[9][0])
+    assert seen == set(made)
+    for fd in made:
+        os.close(fd)
+
+
+def test_without_a_descriptor_for_another_set_all_are_in_one(poll: Poll, eventfds: list[int]) -> None:
+    (greedy,) = shares(1)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.dup(eventfds[0])
+    os.close(spare)  # the lowest that is free
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, limits[1]))
+    try:
+        for fd in eventfds:
+            poll.register(fd, EPOLLIN, greedy)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert told(poll) == set(eventfds)
+
+
+def test_what_cannot_be_watched_leaves_nothing_behind(poll: Poll, eventfds: list[int]) -> None:
+    (greedy,) = shares(1)
+    for fd in eventfds[:CROWD]:
+        poll.register(fd, EPOLLIN, greedy)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        poll.register(1 << 20, EPOLLIN, greedy)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert told(poll) == set(eventfds[:CROWD])
