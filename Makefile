@@ -62,21 +62,26 @@ test-long:
 	@.ci/install dev
 	@ZTUNNEL_FLOOD_SECONDS=$(LONG_SECONDS) $(DEV)/python -m tests.leftovers $(DEV)/python -m pytest -s tests/mesh/test_floods.py
 
-# All contestants in all rows, a table, .build/bench.json and a picture of it, .build/bench.svg.
+BENCH_WAYPOINT = $(DEV)/python -m tests.leftovers $(DEV)/python -m bench.waypoint --seconds $(BENCH_SECONDS) \
+	$(if $(QUICK),--quick)
+
+# All contestants in all rows, a table, .build/bench.json and a picture of it, .build/bench.svg; then bench-waypoint,
+# unless BENCH_OPTIONS asks for something else.
 bench:
 	@.ci/as-root bench
 	@.ci/install run $(KERNEL_PACKAGES) $(BENCH_PACKAGES)
 	@.ci/install dev
 	@status=0; $(DEV)/python -m tests.leftovers $(DEV)/python -m bench --command 'make bench$(if $(QUICK), QUICK=1)' \
 		$(if $(QUICK),--quick) $(if $(CHECK),--check) $(BENCH_OPTIONS) || status=$$?; \
-		[ ! -s .build/bench.json ] || $(DEV)/python -m bench.picture .build/bench.json .build/bench.svg; exit $$status
+		[ ! -s .build/bench.json ] || $(DEV)/python -m bench.picture .build/bench.json .build/bench.svg; \
+		$(if $(BENCH_OPTIONS),,$(BENCH_WAYPOINT) || status=$$?;) exit $$status
 
 # Only our waypoint beside an Envoy in its place; QUICK=1: one sample of a second each.
 bench-waypoint:
 	@.ci/as-root bench-waypoint
 	@.ci/install run $(KERNEL_PACKAGES) $(BENCH_PACKAGES)
 	@.ci/install dev
-	@$(DEV)/python -m tests.leftovers $(DEV)/python -m bench.waypoint --seconds $(BENCH_SECONDS) $(if $(QUICK),--quick)
+	@$(BENCH_WAYPOINT)
 
 # Many new connections a second from one pod, for PORTS_SECONDS, and what an unrelated pair of pods feels.
 bench-ports:
