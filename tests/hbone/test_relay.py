@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from select import EPOLLIN
+from typing import cast
 
 import pytest
 
@@ -103,7 +104,7 @@ def bulk(lab: Lab, most_bytes: int) -> tuple[Session, Watching, socket.socket, b
     client.pipe._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     lab.go()
     watching = Watching(client.pipe._sock, most_bytes)
-    client.pipe._sock = watching  # type: ignore[assignment]
+    client.pipe._sock = cast("socket.socket", watching)
     sent = random.randbytes(150_000)
     client.push(push_frame(Frame.DATA, 0, callee.tunnel.stream_id, sent))
     return server, watching, own, sent
@@ -145,8 +146,8 @@ def test_bulk_is_passed_on_in_one_piece(lab: Lab) -> None:
             view[: len(cipher)] = cipher
             return len(cipher)
 
-    sock, server.pipe._sock = server.pipe._sock, All()  # type: ignore[assignment]
-    server.pipe._ends = Ends()  # type: ignore[assignment]
+    sock, server.pipe._sock = server.pipe._sock, cast("socket.socket", All())
+    server.pipe._ends = cast("Session", Ends())
     server.pipe._ready(EPOLLIN)
     server.pipe._sock = sock
     assert received == [150_000 + 9]
@@ -189,7 +190,8 @@ def test_frames_of_one_round_share_a_record(lab: Lab) -> None:
     lab.go()
     for caller, _, _ in calls:
         caller.sock.send(b"hello")
-    client.pipe._sock = watching = Watching(client.pipe._sock)  # type: ignore[assignment]
+    watching = Watching(client.pipe._sock)
+    client.pipe._sock = cast("socket.socket", watching)
     lab.engine.round(0.001)
     assert watching.sizes == [10 * (9 + 5) + 22]
 

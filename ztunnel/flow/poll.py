@@ -41,24 +41,24 @@ class _Source:
     Attributes:
         key: the share's.
         events: by descriptor, what is waited for.
-        epoll: the set that they are in, if it is their own.
+        epoll: the set that they are in: that of all, or their own.
         batch: of how many in it a round is told.
         told: of how many the last one was.
     """
 
     __slots__ = ("batch", "epoll", "events", "key", "told")
 
-    def __init__(self, key: int) -> None:
+    def __init__(self, key: int, epoll: select.epoll) -> None:
         self.key = key
         self.events: dict[int, int] = {}
-        self.epoll: select.epoll | None = None
+        self.epoll = epoll
         self.batch = FEW_EVENTS
         self.told = 0
 
-    def next(self, epoll: select.epoll) -> list[Event]:
+    def next(self) -> list[Event]:
         """What is ready in its own set, the next ones. Those that are told of go to the end of the kernel's
         list, whatever becomes of them: so they are as many as the last rounds came to, and a few more."""
-        events = epoll.poll(0, self.batch)
+        events = self.epoll.poll(0, self.batch)
         self.told = len(events)
         if self.told == self.batch:
             self.batch = min(self.batch + self.batch // 8 + 1, _MOST_OF_A_SOURCE)
@@ -92,7 +92,6 @@ class Poll:
         """Let go of the epoll set, and of no descriptor."""
         self._epoll.close()
         for source in self._sets.values():
-            assert source.epoll is not None
             source.epoll.close()
         for known in (self._of, self._sources, self._sets):
             known.clear()
@@ -109,12 +108,12 @@ class Poll:
         key = share.key
         source = self._sources.get(key)
         if source is None:
-            source = _Source(key)
-        (source.epoll or self._epoll).register(fd, events)
+            source = _Source(key, self._epoll)
+        source.epoll.register(fd, events)
         self._sources[key] = self._of[fd] = source
         source.events[fd] = events
         count = len(source.events)
-        if source.epoll is None and count > CROWD and count % CROWD == 1:
+        if source.epoll is self._epoll and count > CROWD and count % CROWD == 1:
             self._set_apart(source)
 
     def _set_apart(self, source: _Source) -> None:
@@ -140,13 +139,13 @@ class Poll:
         if source is None:
             self._epoll.modify(fd, events)
             return
-        (source.epoll or self._epoll).modify(fd, events)
+        source.epoll.modify(fd, events)
         source.events[fd] = events
 
     def unregister(self, fd: int) -> None:
         """It is not waited for any more."""
         source = self._of.get(fd)
-        (self._epoll if source is None else source.epoll or self._epoll).unregister(fd)
+        (self._epoll if source is None else source.epoll).unregister(fd)
         self.forget(fd)
 
     def forget(self, fd: int) -> None:
@@ -157,7 +156,7 @@ class Poll:
         del source.events[fd]
         if not source.events:
             del self._sources[source.key]
-            if source.epoll is not None:
+            if source.epoll is not self._epoll:
                 del self._sets[source.epoll.fileno()]
                 source.epoll.close()
 
@@ -187,8 +186,7 @@ class Poll:
             if several:
                 events = [event for event in events if event[0] not in sets]
             for source in several:
-                assert source.epoll is not None
-                events += source.next(source.epoll)
+                events += source.next()
         return events
 
     def served(self, fd: int) -> None:
@@ -205,9 +203,9 @@ class Poll:
                 self.served(fd)
         if self._sets:
             rest = Counter(self._of.get(fd) for fd, _ in events[place:])
-            for source in self._sets.values():
-                if rest[source]:
-                    source.leave(rest[source])
+            for source, count in rest.items():
+                if source is not None and source.epoll is not self._epoll:
+                    source.leave(count)
 
     def _in_turn(self, events: list[Event]) -> list[Event]:
         """The first of each source, the second of each, and so on."""

@@ -226,14 +226,8 @@ class Pipe:
                 ciphers.append(self._outgoing.read())
         if not ciphers:
             return
-        try:
-            sent = self._sock.sendmsg(ciphers)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self._break(str(error))
-            return
-        if sent < sum(map(len, ciphers)):
+        sent = self._give(self._sock.sendmsg, ciphers)
+        if 0 <= sent < sum(map(len, ciphers)):
             self._block(memoryview(b"".join(ciphers))[sent:])
 
     def _encrypt(self, view: memoryview) -> None:
@@ -264,15 +258,19 @@ class Pipe:
         cipher = self._outgoing.read()
         if not cipher:
             return
+        sent = self._give(self._sock.send, cipher)
+        if 0 <= sent < len(cipher):
+            self._block(memoryview(cipher)[sent:])
+
+    def _give(self, send: Callable[[Any], int], cipher: object) -> int:
+        """How many bytes the socket takes; -1: none any more, and whoever has the pipe will hear of it."""
         try:
-            sent = self._sock.send(cipher)
+            return send(cipher)
         except BlockingIOError:
-            sent = 0
+            return 0
         except OSError as error:
             self._break(str(error))
-            return
-        if sent < len(cipher):
-            self._block(memoryview(cipher)[sent:])
+            return -1
 
     def _block(self, unsent: memoryview) -> None:
         """The socket takes no more for now."""
@@ -283,12 +281,8 @@ class Pipe:
     def _writable(self) -> None:
         unsent = self._unsent
         if unsent is not None:
-            try:
-                sent = self._sock.send(unsent)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._break(str(error))
+            sent = self._give(self._sock.send, unsent)
+            if sent < 0:
                 return
             if sent < len(unsent):
                 self._unsent = unsent[sent:]
