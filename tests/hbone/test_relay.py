@@ -17,6 +17,7 @@ from tests.hbone.peers import CONNECT, H2Peer, Lab, link_pair
 from tests.http2.recording import pull_frames
 from tests.kernel.lab import unique, wait_until
 from ztunnel.errors import Unreachable
+from ztunnel.hbone.bulk import MOST_BYTES
 from ztunnel.hbone.carry import Session
 from ztunnel.http2.frame import HEADER, Frame, push_frame, push_ping
 from ztunnel.kernel import named
@@ -90,6 +91,9 @@ class Watching:
         self.ciphers.append(cipher)
         return self._sock.send(cipher[: self.most_bytes])
 
+    def getsockopt(self, *option: int) -> int:
+        return 1448 if option == (socket.IPPROTO_TCP, socket.TCP_MAXSEG) else self._sock.getsockopt(*option)
+
     @property
     def sizes(self) -> list[int]:
         return [len(cipher) for cipher in self.ciphers]
@@ -116,6 +120,29 @@ def test_bulk_leaves_in_one_piece(lab: Lab) -> None:
     lab.engine.round(0.001)
     assert watching.sizes == [150_000 + 9 + 10 * 22]
     assert lab.receive(own, len(sent)) == sent
+
+
+def test_bulk_leaves_in_whole_pieces_of_the_kernel(lab: Lab) -> None:
+    """Of its path's segments; the last begins no third piece."""
+    lab.limits(accept_streams=4)
+    client, _server = lab.sessions()
+    client.pipe._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    watching = Watching(client.pipe._sock, 1 << 30)
+    client.pipe._sock = cast("socket.socket", watching)
+    caller, _callee, own = lab.joined(client)
+    watching.ciphers.clear()
+    caller.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    sent = caller.sock.send(bytes(1 << 19))
+    assert sent > 130_320
+    lab.receive(own, sent)
+    assert max(watching.sizes) == 2 * 45 * 1448
+
+
+def test_a_connection_that_is_gone_asks_for_what_a_block_takes(lab: Lab) -> None:
+    client, _ = lab.sessions()
+    client.abort(Unreachable("gone"))
+    client.pipe._sock.close()
+    assert client.pipe.bulk_bytes() == MOST_BYTES
 
 
 def test_bulk_is_passed_on_in_one_piece(lab: Lab) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 BLOCK_BYTES: Final = 256 * 1024
-"""One read of bulk (about 200 KB) with room for frame headers; still inside the second-level cache."""
+"""One read of bulk (less than 200 KB) with room for frame headers; still inside the second-level cache."""
 
 _PIECE_BYTES: Final = 64 * 1024
 

@@ -25,6 +25,7 @@ from ztunnel.flow.pieces import AT_ONCE
 from ztunnel.flow.timers import Deadlines, Timer
 from ztunnel.hbone.answer import IncomingTunnel
 from ztunnel.hbone.ask import OutgoingTunnel, TunnelEvents
+from ztunnel.hbone.bulk import MOST_BYTES
 from ztunnel.hbone.defer import Slowed
 from ztunnel.hbone.hold import TunnelSession, TunnelStream
 from ztunnel.hbone.ledger import Ledger
@@ -33,14 +34,10 @@ from ztunnel.hbone.originate import OriginatedEvents, OriginatedTunnel
 from ztunnel.hbone.relay import Pipe
 from ztunnel.http2.connection import H2Connection
 from ztunnel.http2.fields import Fields
-from ztunnel.http2.frame import HEADER_BYTES, MAX_STREAM_ID, Code, code_name, push_goaway, push_ping
+from ztunnel.http2.frame import MAX_STREAM_ID, Code, code_name, push_goaway, push_ping
 from ztunnel.http2.limits import Role
 from ztunnel.http2.standing import DEBT_POINTS, Standing
 from ztunnel.http2.stream import Stream
-
-READ_BYTES: Final = 192 * 1024 - HEADER_BYTES
-"""One read of bulk becomes one DATA frame of so many bytes, header included: a whole number of TLS
-records."""
 
 _NOTHING: Final = memoryview(b"")
 
@@ -326,8 +323,8 @@ class Session(TunnelSession):
 
     def _set_reads(self) -> None:
         """Peers that take large frames get one for each read; for others several reads make up for it."""
-        self.read_bytes = min(READ_BYTES, self.h2.frame_bytes)
-        self.reads = max(1, READ_BYTES // 2 // self.read_bytes)
+        self.read_bytes = min(self.pipe.bulk_bytes(), self.h2.frame_bytes)
+        self.reads = max(1, MOST_BYTES // 2 // self.read_bytes)
 
     def _resume_waiting(self) -> None:
         for tunnel in list(self.waiting):

@@ -24,6 +24,7 @@ from typing import Any, Final, Protocol
 from ztunnel.errors import ConnectionFailed, Unreachable
 from ztunnel.flow.buffer import Block
 from ztunnel.flow.engine import Engine
+from ztunnel.hbone.bulk import MOST_BYTES, bulk_bytes
 from ztunnel.hbone.linger import Lingering
 from ztunnel.hbone.link import TlsLink
 
@@ -137,6 +138,13 @@ class Pipe:
             return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 3)[2] >= _RETRANSMITS
         except OSError:
             return False
+
+    def bulk_bytes(self) -> int:
+        """How many bytes of one DATA frame leave in whole pieces, as the connection's path is now; 2 us."""
+        try:
+            return bulk_bytes(self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG))
+        except OSError:  # it is gone already
+            return MOST_BYTES
 
     def close(self, linger_seconds: float) -> None:
         """Let go of the connection: with a TLS goodbye and time for the peer to read it, or at once with
