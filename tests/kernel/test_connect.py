@@ -161,13 +161,15 @@ def test_a_chosen_port_may_be_used_again_before_the_end_has_come_back(
 
 
 def test_calls_to_one_destination_go_to_a_few_ports_of_ours_alone(kernel: Kernel) -> None:
+    """As many as leave most ports of each free at 1,000 calls a second, each of which keeps its own for a
+    minute: the kernel tries one after the other."""
     kernel.enroll("a")
     proxy = kernel.proxy("a")
     found = set()
     for _ in range(64):
         kernel.connect(kernel.lab.a, "10.96.0.50", 80)
         found.add(local_of(kernel.accept(proxy)[0]).port)
-    assert 1 < len(found) <= 4
+    assert 8 < len(found) <= 16
     assert found <= set(range(FIRST, FIRST + PORTS))
 
 
