@@ -5,7 +5,7 @@
 static __always_inline void find_free(struct caller *caller, u32 hash, const struct endpoint *asked)
 {
 #pragma unroll
-	for (u32 each = 0; each < CAPTURE_SPREAD; each++) {
+	for (u32 each = 0; each < CAPTURE_TRIES; each++) {
 		caller->capture = CAPTURE_FIRST + (hash + each) % CAPTURE_PORTS;
 		if (caller->capture == caller->port)
 			caller->capture ^= 1;

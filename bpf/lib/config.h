@@ -11,6 +11,8 @@
  * 1,000 calls a second of one destination were felt by every pod of the node after half a minute.
  */
 #define CAPTURE_SPREAD 16
+/* So many of them are tried for a call from a port that was chosen. */
+#define CAPTURE_TRIES 4
 /* Plaintext to a pod waits in so many queues, by its source. Twin: ztunnel/redirect/layout.py. */
 #define QUEUES_BITS 3
 #ifndef HBONE_PORT
