@@ -8,7 +8,8 @@
 #define CAPTURE_PORTS 4080
 /* As many of them for each destination: they have room for what a pod closes within TIME_WAIT, and most of
  * each is free. Where few ports are, connect() walks thousands to find one, for milliseconds of its core:
- * with four, 1,000 calls a second of one destination were felt by every pod of the node after half a minute.
+ * with four, 1,000 calls a second of one destination were felt by every pod of the node from the fortieth
+ * second on.
  */
 #define CAPTURE_SPREAD 16
 /* So many of them are tried for a call from a port that was chosen. */

@@ -18,12 +18,10 @@ def test_one_read_fills_two_pieces_and_begins_no_third(contexts: Contexts, segme
     client, server = link_pair(contexts)
     client.sock.close()
     server.sock.close()
-    left = memoryview(bytes(HEADER_BYTES + bulk_bytes(segment_bytes)))
-    cipher_bytes = 0
-    while left:
-        cipher_bytes += client.tls.write(left[:SLICE_BYTES]) and len(client.outgoing.read())
-        left = left[SLICE_BYTES:]
-    assert cipher_bytes == 2 * SEGMENTS[segment_bytes]
+    frame = bytes(HEADER_BYTES + bulk_bytes(segment_bytes))
+    for start in range(0, len(frame), SLICE_BYTES):
+        client.tls.write(frame[start : start + SLICE_BYTES])
+    assert len(client.outgoing.read()) == 2 * SEGMENTS[segment_bytes]
 
 
 @pytest.mark.parametrize("segment_bytes", range(0, 1 << 16, 97))
