@@ -374,6 +374,16 @@ class Mesh:
         finally:
             subprocess.run([*run, "delete table inet filtered"], check=True)
 
+    @contextmanager
+    def sysctl(self, wheres: Sequence[str], name: str, value: str) -> Iterator[None]:
+        """A sysctl of those namespaces, such as `net.ipv4.tcp_fastopen`, has that value."""
+        with ExitStack() as undo:
+            for where in wheres:
+                netns = undo.enter_context(NetworkNamespace.open(self.netns(where)))
+                undo.callback(netns.write_sysctl, name, netns.read_sysctl(name))
+                netns.write_sysctl(name, value)
+            yield
+
     def connect(self, where: str, address: object, port: int) -> socket.socket:
         """A connection from a pod or node; an address with a colon is called on an IPv6 socket."""
         if self._dirty:

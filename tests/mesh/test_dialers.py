@@ -11,8 +11,6 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -162,7 +160,7 @@ def test_a_server_that_listens_on_an_interface_is_connected(
 @FAMILIES
 def test_data_with_the_syn_arrives_once(mesh: Mesh, where: str, family: Family) -> None:
     """TCP Fast Open at both ends, by both ways of asking for it."""
-    with sysctl(mesh, ["shop/caller", where], "net.ipv4.tcp_fastopen", "3"):
+    with mesh.sysctl(["shop/caller", where], "net.ipv4.tcp_fastopen", "3"):
         to = mesh.listen(where)
         to.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 16)
         address = mesh.address(where, family), to.port
@@ -183,31 +181,11 @@ def test_data_with_the_syn_arrives_once(mesh: Mesh, where: str, family: Family) 
             assert server.recv(9) == b""
 
 
-@contextmanager
-def sysctl(mesh: Mesh, pods: list[str], name: str, value: str) -> Iterator[None]:
-    before: list[Callable[[], None]] = []
-    for pod in pods:
-        with NetworkNamespace.open(mesh.netns(pod)) as netns:
-            was = netns.read_sysctl(name)
-            netns.write_sysctl(name, value)
-        before.append(lambda pod=pod, was=was: _write(mesh, pod, name, was))
-    try:
-        yield
-    finally:
-        for undo in before:
-            undo()
-
-
-def _write(mesh: Mesh, pod: str, name: str, value: str) -> None:
-    with NetworkNamespace.open(mesh.netns(pod)) as netns:
-        netns.write_sysctl(name, value)
-
-
 @PODS
 @FAMILIES
 def test_listeners_that_answer_with_cookies_take_every_call(mesh: Mesh, where: str, family: Family) -> None:
     """`tcp_syncookies=2`: no request is remembered until the last packet of the handshake."""
-    with sysctl(mesh, ["shop/caller", where], "net.ipv4.tcp_syncookies", "2"):
+    with mesh.sysctl(["shop/caller", where], "net.ipv4.tcp_syncookies", "2"):
         to = mesh.listen(where)
         for _ in range(3):
             sock = fresh(mesh, family)

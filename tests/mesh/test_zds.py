@@ -300,7 +300,8 @@ def probing(mesh: Mesh, family: Family) -> Iterator[str]:
     """The node has the address that Istio makes the kubelet's connections come from."""
     source = PROBE_SOURCES[family is not IPv4Address]
     run = ["nsenter", f"--net={mesh.netns('node-1')}", "ip", "addr"]
-    subprocess.run([*run, "add", source, "dev", "lo"], check=True)
+    usable_at_once = [] if family is IPv4Address else ["nodad"]
+    subprocess.run([*run, "add", source, "dev", "lo", *usable_at_once], check=True)
     try:
         yield source
     finally:
