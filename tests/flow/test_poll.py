@@ -10,7 +10,8 @@ from select import EPOLLIN
 import pytest
 
 from tests.flow.driving import Clock
-from ztunnel.flow.engine import ROUND_SECONDS, UNORDERED_SECONDS, Engine
+from ztunnel.flow import engine as engine_module
+from ztunnel.flow.engine import LOOK_SECONDS, ROUND_SECONDS, UNORDERED_SECONDS, YIELD_SECONDS, Engine
 from ztunnel.flow.held import HeldBytes, Share
 from ztunnel.flow.poll import CROWD, FEW_EVENTS, Poll
 
@@ -88,6 +89,61 @@ def test_a_few_that_take_long_stand_before_nobody_elses_for_longer_than_a_round(
     engine.round()
     assert "modest" in handled[4:6]
     assert len(handled) <= 7
+
+
+def test_beside_a_crowd_who_becomes_ready_waits_for_less_than_a_round(
+    engine: Engine, clock: Clock, ready: Make
+) -> None:
+    crowd, modest = shares(2)
+    step = LOOK_SECONDS / 5
+    waited: list[float] = []
+    seen = 0
+
+    def read(fd: int) -> None:
+        os.eventfd_read(fd)
+        waited.append(clock() - came)
+
+    def leave(fd: int) -> None:
+        nonlocal seen, came
+        seen += 1
+        if seen == 3:
+            ready(read, modest)
+            came = clock()
+        clock.move(step)
+
+    came = 0.0
+    for _ in range(2 * CROWD):
+        ready(leave, crowd)
+    engine.round()
+    assert seen <= 6, "cut off at the first look"
+    engine.round()
+    [seconds] = waited
+    assert seconds <= LOOK_SECONDS + 2 * step
+
+
+def test_a_crowd_alone_has_the_whole_round(engine: Engine, clock: Clock, ready: Make) -> None:
+    (crowd,) = shares(1)
+    handled: list[int] = []
+
+    def leave(fd: int) -> None:
+        handled.append(fd)
+        clock.move(LOOK_SECONDS / 5)
+
+    for _ in range(2 * CROWD):
+        ready(leave, crowd)
+    engine.round()
+    assert len(handled) == pytest.approx(ROUND_SECONDS / LOOK_SECONDS * 5, abs=1)
+
+
+@pytest.mark.parametrize(("seconds", "times"), [(YIELD_SECONDS / 2, 0), (YIELD_SECONDS * 2, 1)])
+def test_after_a_long_round_others_have_the_cpu(
+    engine: Engine, clock: Clock, ready: Make, monkeypatch: pytest.MonkeyPatch, seconds: float, times: int
+) -> None:
+    yielded: list[float] = []
+    monkeypatch.setattr(engine_module, "sched_yield", lambda: yielded.append(clock()))
+    ready(lambda fd: clock.move(seconds), None)
+    engine.round()
+    assert len(yielded) == times
 
 
 @pytest.mark.parametrize("count", [FEW_EVENTS // 2, MANY])

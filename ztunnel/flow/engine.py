@@ -6,7 +6,8 @@ round: every ready descriptor's callback; due timers; what was posted; what was 
 ```
 
 Where many descriptors are ready at once they have their turns by source (`poll`), and the round is cut off
-after some milliseconds: what is left is ready in the next.
+after a millisecond or two, or after half of one where others become ready beside a crowd: what is left is
+ready in the next.
 
 A callback that raises is a bug of its flow: the flow's `abandon` is called, `on_bug` hears of it, and the
 engine goes on.
@@ -21,6 +22,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Sized
+from os import sched_yield
 from typing import Final
 
 from ztunnel.flow.buffer import Block, Blocks
@@ -41,6 +43,12 @@ ROUND_SECONDS: Final = 0.001
 
 UNORDERED_SECONDS: Final = 0.002
 """The same where a few are ready, in the order of the kernel: to find out whose turn it is costs 2 %."""
+
+LOOK_SECONDS: Final = 0.0005
+"""How often a round in which a crowd has its turns looks whether others are ready."""
+
+YIELD_SECONDS: Final = 0.001
+"""After a round that took longer those run who wait for this CPU: mostly whom it has woken up."""
 
 Ready = Callable[[int], None]
 Bug = Callable[[BaseException], None]
@@ -221,13 +229,18 @@ class Engine:
         later, self._later = self._later, []
         self._gone.clear()
         until = now + (ROUND_SECONDS if poll.busy else UNORDERED_SECONDS)
+        look_at = now + LOOK_SECONDS
         for fd, mask in events:
             if poll.busy:
                 poll.served(fd)
             self._handle(fd, mask)
-            if self.clock() >= until:
+            clock = self.clock()
+            if clock < look_at:
+                continue
+            if clock >= until or poll.is_waited_for(events):
                 poll.leave(events, fd)
                 break
+            look_at = min(clock + LOOK_SECONDS, until)
         busy = bool(events)
         if later:
             busy = self._call(later)
@@ -241,6 +254,8 @@ class Engine:
             self._call(ends)
             afterwards, self._afterwards = self._afterwards, []
             self._call(afterwards)
+        if self.clock() - now >= YIELD_SECONDS:
+            sched_yield()
         return busy
 
     def _handle(self, fd: int, mask: int) -> None:

@@ -189,6 +189,14 @@ class Poll:
                 events += source.next()
         return events
 
+    def is_waited_for(self, events: list[Event]) -> bool:
+        """Whether others have become ready beside a crowd whose turns are among `events`."""
+        sets = self._sets
+        if not sets:
+            return False
+        told = {fd for fd, _ in events}
+        return any(fd not in sets and fd not in told for fd, _ in self._epoll.poll(0, FEW_EVENTS))
+
     def served(self, fd: int) -> None:
         """It has had its turn."""
         self._served[fd] = self._round

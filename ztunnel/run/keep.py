@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import gc
 import sys
+from contextlib import suppress
 from functools import partial
 
 import trio
 
 from ztunnel import __version__
 from ztunnel.config import Settings
-from ztunnel.kernel import files, memory
+from ztunnel.kernel import files, memory, scheduler
 from ztunnel.kernel.watchdog import BEAT_SECONDS
 from ztunnel.run.build import Proxy
 from ztunnel.run.compiled import compiled_modules
@@ -36,6 +37,8 @@ def set_up_process() -> None:
     _spare_collector()
     memory.share_arenas()
     sys.setswitchinterval(_SWITCH_SECONDS)
+    with suppress(OSError):  # it is slower beside others who need the CPU then
+        scheduler.ask_for_short_slices()
 
 
 def _spare_collector() -> None:
