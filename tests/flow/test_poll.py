@@ -135,15 +135,28 @@ def test_a_crowd_alone_has_the_whole_round(engine: Engine, clock: Clock, ready: 
     assert len(handled) == pytest.approx(ROUND_SECONDS / LOOK_SECONDS * 5, abs=1)
 
 
-@pytest.mark.parametrize(("seconds", "times"), [(YIELD_SECONDS / 2, 0), (YIELD_SECONDS * 2, 1)])
-def test_after_a_long_round_others_have_the_cpu(
-    engine: Engine, clock: Clock, ready: Make, monkeypatch: pytest.MonkeyPatch, seconds: float, times: int
+@pytest.mark.parametrize(
+    ("seconds", "goes", "times"),
+    [(YIELD_SECONDS / 2, True, 0), (YIELD_SECONDS * 2, True, 1), (YIELD_SECONDS * 2, False, 0)],
+)
+def test_after_a_long_round_in_which_flows_went_others_have_the_cpu(
+    engine: Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: float, goes: bool, times: int
 ) -> None:
     yielded: list[float] = []
     monkeypatch.setattr(engine_module, "sched_yield", lambda: yielded.append(clock()))
-    ready(lambda fd: clock.move(seconds), None)
+    fd = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def handled(mask: int) -> None:
+        clock.move(seconds)
+        if goes:
+            engine.unwatch(fd)
+
+    engine.watch(fd, EPOLLIN, handled, no_bug)
     engine.round()
     assert len(yielded) == times
+    if not goes:
+        engine.unwatch(fd)
+    os.close(fd)
 
 
 @pytest.mark.parametrize("count", [FEW_EVENTS // 2, MANY])

@@ -48,7 +48,8 @@ LOOK_SECONDS: Final = 0.0005
 """How often a round in which a crowd has its turns looks whether others are ready."""
 
 YIELD_SECONDS: Final = 0.001
-"""After a round that took longer those run who wait for this CPU: mostly whom it has woken up."""
+"""After a round that took longer, and in which flows came or went, those run who wait for this CPU: mostly
+whom it has woken up. Among flows that stay it would cost 4 % of 256 connections."""
 
 Ready = Callable[[int], None]
 Bug = Callable[[BaseException], None]
@@ -254,7 +255,7 @@ class Engine:
             self._call(ends)
             afterwards, self._afterwards = self._afterwards, []
             self._call(afterwards)
-        if self.clock() - now >= YIELD_SECONDS:
+        if (later or self._gone) and self.clock() - now >= YIELD_SECONDS:
             sched_yield()
         return busy
 
