@@ -8,6 +8,7 @@ import platform
 import struct
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from ztunnel.kernel.scheduler import SLICE_SECONDS, ask_for_short_slices
 
@@ -25,19 +26,8 @@ def attributes() -> tuple[int, int, int]:
 
 def in_a_thread(do: Callable[[], None]) -> None:
     """What is asked of the scheduler stays with the thread that asks."""
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            do()
-        except BaseException as error:  # noqa: BLE001 - raised below
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    for error in errors:
-        raise error
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(do).result()
 
 
 def test_the_thread_that_asks_has_them_and_those_that_it_starts_have_not() -> None:
