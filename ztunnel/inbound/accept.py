@@ -39,9 +39,10 @@ PLACES: Final = 64
 """So many may wait for their turn of each listener; more of them stay in its backlog, where the kernel turns
 newcomers away by and by: accepting and resetting them would let a peer come at full speed."""
 
-PLAIN_RATE: Final = Rate(200, 1200, 0)
-"""Plaintext connections of one address: 200 at once, then 1,200 a second, which is a third of a core. More
-wait."""
+PLAIN_RATE: Final = Rate(200, 3000, 0)
+"""Plaintext connections of one address: 200 at once, then 3,000 a second, which is two thirds of what the
+engine can open. One address may be many clients: what comes by a NodePort or an ingress controller has that
+of a node, or of the controller. More wait."""
 
 
 TurnAway = Callable[[IPAddress, float], None]
