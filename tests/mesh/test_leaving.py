@@ -74,9 +74,11 @@ def crash_loop(mesh: Mesh) -> Iterator[None]:
     def loop() -> None:
         pause = 0.2
         while not stop.is_set():
-            mesh.laboratory._children.append(run.start_node(names, node))
+            started = run.start_node(names, node)
             stop.wait(pause)
             pause = (pause + 0.35) % 2
+            started.kill()  # which may not have come to its cgroup yet
+            started.wait()
             run.send(cgroup, signal.SIGKILL)
             wait_until(lambda: not run.processes(cgroup), "it is dead")
 
